@@ -1,0 +1,41 @@
+# Two commands set everything up: `make demo` and `make test`. Nothing but python3 and make is needed before them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: demo test check bench lock clean system-packages
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/landcover demo --overwrite
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q --doctest-modules pipeline
+
+system-packages:
+	@sh tests/install_system_packages.sh
+
+test: $(STAMP) system-packages check
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --cov --cov-report= --durations=15 tests
+	$(BIN)/coverage combine --quiet --keep 2>/dev/null || true
+	$(BIN)/coverage report --fail-under=90 --skip-covered
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(STAMP)
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+
+clean:
+	rm -rf $(VENV) demo runs .coverage* .mypy_cache .ruff_cache

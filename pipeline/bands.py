@@ -1,0 +1,141 @@
+"""Band tables: common name, product key, centre wavelength, ground sample distance.
+
+Names are STAC EO common names, with Sentinel-2's three red-edge bands told apart by centre wavelength
+(rededge071, rededge075, rededge078) as STAC EO 2.0 does. Scale, offset and nodata are *not* here where a product's own
+metadata states them: the readers take them from there.
+
+Sources: Sentinel-2 - Sentinel-2 MSI Technical Guide, spatial and spectral resolution (centres of S2A);
+Landsat - USGS, "What are the band designations for the Landsat satellites?"; names - STAC EO extension v2.0.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class BandSpec:
+    """One band of a sensor.
+
+    Attributes:
+        name: Common name, unique within a table.
+        key: The agency's name (B02, SR_B2).
+        centre_um: Centre wavelength in micrometres.
+        gsd_m: Native ground sample distance in metres.
+        aliases: Other keys the same band goes by.
+    """
+
+    name: str
+    key: str
+    centre_um: float
+    gsd_m: float
+    aliases: tuple[str, ...] = ()
+
+
+SENTINEL2 = (
+    BandSpec("coastal", "B01", 0.443, 60, ("B1",)),
+    BandSpec("blue", "B02", 0.492, 10, ("B2",)),
+    BandSpec("green", "B03", 0.560, 10, ("B3",)),
+    BandSpec("red", "B04", 0.665, 10, ("B4",)),
+    BandSpec("rededge071", "B05", 0.704, 20, ("B5", "rededge1", "red_edge_1")),
+    BandSpec("rededge075", "B06", 0.741, 20, ("B6", "rededge2", "red_edge_2")),
+    BandSpec("rededge078", "B07", 0.783, 20, ("B7", "rededge3", "red_edge_3")),
+    BandSpec("nir", "B08", 0.833, 10, ("B8",)),
+    BandSpec("nir08", "B8A", 0.865, 20, ("B08A",)),
+    BandSpec("nir09", "B09", 0.945, 60, ("B9",)),
+    BandSpec("cirrus", "B10", 1.374, 60),
+    BandSpec("swir16", "B11", 1.614, 20, ("swir1", "swir_1")),
+    BandSpec("swir22", "B12", 2.202, 20, ("swir2", "swir_2")),
+)
+
+LANDSAT_TM = (
+    BandSpec("blue", "B1", 0.485, 30, ("SR_B1",)),
+    BandSpec("green", "B2", 0.560, 30, ("SR_B2",)),
+    BandSpec("red", "B3", 0.660, 30, ("SR_B3",)),
+    BandSpec("nir08", "B4", 0.830, 30, ("SR_B4",)),
+    BandSpec("swir16", "B5", 1.650, 30, ("SR_B5",)),
+    BandSpec("lwir11", "B6", 11.450, 120, ("ST_B6",)),
+    BandSpec("swir22", "B7", 2.215, 30, ("SR_B7",)),
+)
+
+LANDSAT_ETM = (
+    *LANDSAT_TM[:5],
+    BandSpec("lwir11", "B6", 11.450, 60, ("ST_B6", "B6_VCID_1")),
+    LANDSAT_TM[6],
+    BandSpec("pan", "B8", 0.710, 15),
+)
+
+LANDSAT_OLI = (
+    BandSpec("coastal", "B1", 0.443, 30, ("SR_B1",)),
+    BandSpec("blue", "B2", 0.482, 30, ("SR_B2",)),
+    BandSpec("green", "B3", 0.561, 30, ("SR_B3",)),
+    BandSpec("red", "B4", 0.655, 30, ("SR_B4",)),
+    BandSpec("nir08", "B5", 0.865, 30, ("SR_B5",)),
+    BandSpec("swir16", "B6", 1.609, 30, ("SR_B6",)),
+    BandSpec("swir22", "B7", 2.201, 30, ("SR_B7",)),
+    BandSpec("pan", "B8", 0.590, 15),
+    BandSpec("cirrus", "B9", 1.373, 30),
+    BandSpec("lwir11", "B10", 10.895, 100, ("ST_B10",)),
+    BandSpec("lwir12", "B11", 12.005, 100),
+)
+
+TABLES: dict[str, tuple[BandSpec, ...]] = {
+    "sentinel-2": SENTINEL2,
+    "landsat-tm": LANDSAT_TM,
+    "landsat-etm": LANDSAT_ETM,
+    "landsat-oli": LANDSAT_OLI,
+}
+COMMON_NAMES = tuple(dict.fromkeys(spec.name for table in TABLES.values() for spec in table))
+
+
+@cache
+def _lookup(sensor: str) -> dict[str, BandSpec]:
+    table: dict[str, BandSpec] = {}
+    for spec in TABLES[sensor]:
+        for key in (spec.name, spec.key, *spec.aliases):
+            table[key.lower()] = spec
+    return table
+
+
+def find_band(text: str, *, sensor: str) -> BandSpec | None:
+    """The band of ``sensor`` (a key of TABLES) called ``text`` in any spelling, None where there is none.
+
+    >>> find_band("b8a", sensor="sentinel-2").name
+    'nir08'
+    >>> find_band("SR_B5", sensor="landsat-oli").name
+    'nir08'
+    """
+    return _lookup(sensor).get(text.strip().lower())
+
+
+def common_name(text: str, *, sensor: str | None = None) -> str:
+    """The common name of a band description; the description itself, in lower case, where it is unknown.
+
+    Without a sensor only names that mean the same for every sensor are translated (common names and their aliases;
+    B8A and Sentinel-2's zero-padded B01..B09), since B5 is near infrared for OLI and red edge for MSI.
+
+    >>> common_name("B02"), common_name("B5"), common_name("NIR"), common_name("B5", sensor="landsat-oli")
+    ('blue', 'b5', 'nir', 'nir08')
+    """
+    key = text.strip()
+    if sensor is not None:
+        spec = find_band(key, sensor=sensor)
+        return spec.name if spec else key.lower()
+    lowered = key.lower()
+    if lowered in COMMON_NAMES:
+        return lowered
+    padded = (len(key) == 3 and key[:2].upper() == "B0") or key.upper() == "B8A"  # noqa: PLR2004 - "B02" has 3 letters
+    spec = find_band(key, sensor="sentinel-2") if padded or not lowered.startswith("b") else None
+    return spec.name if spec else lowered
+
+
+def centre_um(name: str) -> float | None:
+    """Centre wavelength in micrometres of a common name (first sensor that has it), None for other layers."""
+    return next((spec.centre_um for table in TABLES.values() for spec in table if spec.name == name), None)
+
+
+def is_optical(name: str) -> bool:
+    """Whether a common name is a reflective band (0.4 to 3 um), whose values are reflectance."""
+    centre = centre_um(name)
+    return centre is not None and centre < 3.0  # noqa: PLR2004 - thermal bands start beyond 3 um

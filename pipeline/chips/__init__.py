@@ -1,0 +1,1 @@
+"""Where to cut, and who may learn from it: windows, blocks, folds, statistics."""

@@ -1,0 +1,1 @@
+"""From a scene and a model to class codes and confidence on the scene's grid."""

@@ -1,0 +1,212 @@
+"""ClassScheme: what a code in a map means; and the legends analysts already use.
+
+Three codes are never classes: NODATA (0, outside the scene, clouded, never seen), UNLABELLED (255, seen but nobody said
+what it is; only in label rasters) and, inside the network, IGNORE_INDEX (255), which stands for both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import LegendError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+NODATA = 0
+UNLABELLED = 255
+IGNORE_INDEX = 255
+MAX_CLASSES = 254
+_HEX = re.compile(r"#[0-9a-f]{6}")
+
+
+@dataclass(frozen=True)
+class LandClass:
+    """One class: code in the map (1..254), name, colour ``#rrggbb``."""
+
+    code: int
+    name: str
+    color: str
+
+    def __post_init__(self) -> None:
+        """Refuse codes that mean something else, empty names, and colours that are no colours."""
+        if not NODATA < self.code < UNLABELLED:
+            what = f"code of class {self.name!r}"
+            raise LegendError(what, got=self.code, expected=f"{NODATA + 1}..{UNLABELLED - 1}")
+        if not self.name.strip():
+            what = f"class {self.code} has no name"
+            raise LegendError(what)
+        if not _HEX.fullmatch(self.color):
+            what = f"colour of class {self.name!r}"
+            raise LegendError(what, got=self.color, expected="#rrggbb in lower-case hexadecimal")
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green, blue, 0..255."""
+        return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+@dataclass(frozen=True)
+class ClassScheme:
+    """The classes of a map in order of their network index; nodata is 0 and unlabelled 255 in every scheme."""
+
+    classes: tuple[LandClass, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse schemes that are empty or say one thing twice."""
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            what = "number of classes"
+            raise LegendError(what, got=len(self.classes), expected=f"1..{MAX_CLASSES}, as maps are uint8")
+        for field in ("code", "name"):
+            values = [getattr(item, field) for item in self.classes]
+            twice = {value for value in values if values.count(value) > 1}
+            if twice:
+                what = f"class {field} used twice: {', '.join(map(str, sorted(twice)))}"
+                raise LegendError(what)
+
+    def __len__(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return tuple(item.name for item in self.classes)
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Class codes in index order."""
+        return tuple(item.code for item in self.classes)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that change when a code, name or colour does."""
+        text = json.dumps([[item.code, item.name, item.color] for item in self.classes])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def code_to_index(self) -> NDArray[np.uint8]:
+        """Lookup table uint8 [256]: network index of a code, IGNORE_INDEX for every code that is no class."""
+        table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+        table[list(self.codes)] = np.arange(len(self.classes), dtype=np.uint8)
+        return table
+
+    @cached_property
+    def index_to_code(self) -> NDArray[np.uint8]:
+        """Lookup table uint8 [256]: code of a network index, NODATA for every index that is no class."""
+        table = np.full(256, NODATA, dtype=np.uint8)
+        table[: len(self.classes)] = self.codes
+        return table
+
+    def by_name(self, name: str) -> LandClass:
+        """The class called ``name``; LegendError with the nearest names otherwise."""
+        for item in self.classes:
+            if item.name == name:
+                return item
+        what = f"no class called {name!r}"
+        raise LegendError(what, expected="one of " + ", ".join(self.names))
+
+    def by_code(self, code: int) -> LandClass:
+        """The class with ``code``."""
+        for item in self.classes:
+            if item.code == code:
+                return item
+        what = f"no class with code {code}"
+        raise LegendError(what, expected="one of " + ", ".join(map(str, self.codes)))
+
+    def to_json(self) -> list[dict[str, int | str]]:
+        """JSON-ready list of {code, name, color}."""
+        return [{"code": item.code, "name": item.name, "color": item.color} for item in self.classes]
+
+    @classmethod
+    def from_json(cls, items: Iterable[Mapping[str, object]]) -> ClassScheme:
+        """The inverse of :meth:`to_json`."""
+        try:
+            return cls(tuple(LandClass(int(str(i["code"])), str(i["name"]), str(i["color"]).lower()) for i in items))
+        except (KeyError, TypeError, ValueError) as err:
+            what = "legend is not a list of {code, name, color}"
+            raise LegendError(what, got=err) from err
+
+
+# Okabe & Ito (2008), "Color universal design", first eight; then Paul Tol's "light" and "muted" qualitative schemes
+# (Tol 2021, SRON/EPS/TN/09-002), all told apart by people with the common colour-vision deficiencies.
+SAFE_PALETTE = (
+    "#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#332288",
+    "#882255", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#aa4499", "#88ccee",
+    "#77aadd", "#ee8866", "#ffaabb", "#99ddff", "#bbcc33", "#aaaa00", "#eedd88", "#dddddd",
+)  # fmt: skip
+
+# (code, name, colour). Sources: ESA WorldCover v200 Product User Manual, table 2; Brown et al. 2022 (Dynamic World),
+# class_names and palette; USGS NLCD 2021 legend; CORINE Land Cover level 1-2 nomenclature, Copernicus Land Service.
+KNOWN_LEGENDS: dict[str, tuple[tuple[int, str, str], ...]] = {
+    "ESA WorldCover": (
+        (10, "Tree cover", "#006400"), (20, "Shrubland", "#ffbb22"), (30, "Grassland", "#ffff4c"),
+        (40, "Cropland", "#f096ff"), (50, "Built-up", "#fa0000"), (60, "Bare / sparse vegetation", "#b4b4b4"),
+        (70, "Snow and ice", "#f0f0f0"), (80, "Permanent water bodies", "#0064c8"),
+        (90, "Herbaceous wetland", "#0096a0"), (95, "Mangroves", "#00cf75"), (100, "Moss and lichen", "#fae6a0"),
+    ),
+    "Dynamic World": (
+        (1, "water", "#419bdf"), (2, "trees", "#397d49"), (3, "grass", "#88b053"), (4, "flooded_vegetation", "#7a87c6"),
+        (5, "crops", "#e49635"), (6, "shrub_and_scrub", "#dfc35a"), (7, "built", "#c4281b"), (8, "bare", "#a59b8f"),
+        (9, "snow_and_ice", "#b39fe1"),
+    ),
+    "NLCD": (
+        (11, "Open Water", "#466b9f"), (12, "Perennial Ice/Snow", "#d1def8"), (21, "Developed, Open Space", "#dec5c5"),
+        (22, "Developed, Low Intensity", "#d99282"), (23, "Developed, Medium Intensity", "#eb0000"),
+        (24, "Developed, High Intensity", "#ab0000"), (31, "Barren Land", "#b3ac9f"),
+        (41, "Deciduous Forest", "#68ab5f"), (42, "Evergreen Forest", "#1c5f2c"), (43, "Mixed Forest", "#b5c58f"),
+        (52, "Shrub/Scrub", "#ccb879"), (71, "Grassland/Herbaceous", "#dfdfc2"), (81, "Pasture/Hay", "#dcd939"),
+        (82, "Cultivated Crops", "#ab6c28"), (90, "Woody Wetlands", "#b8d9eb"),
+        (95, "Emergent Herbaceous Wetlands", "#6c9fb8"),
+    ),
+    "CORINE level 2": (
+        (11, "Urban fabric", "#e6004d"), (12, "Industrial, commercial and transport units", "#cc4df2"),
+        (13, "Mine, dump and construction sites", "#a600cc"),
+        (14, "Artificial, non-agricultural vegetated areas", "#ffa6ff"),
+        (21, "Arable land", "#ffffa8"), (22, "Permanent crops", "#e68000"), (23, "Pastures", "#e6e64d"),
+        (24, "Heterogeneous agricultural areas", "#ffe6a6"), (31, "Forests", "#80ff00"),
+        (32, "Scrub and/or herbaceous vegetation associations", "#ccf24d"),
+        (33, "Open spaces with little or no vegetation", "#e6e6e6"), (41, "Inland wetlands", "#a6a6ff"),
+        (42, "Maritime wetlands", "#ccccff"), (51, "Inland waters", "#00ccf2"), (52, "Marine waters", "#80f2e6"),
+    ),
+}  # fmt: skip
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
+    """A scheme for class names found in labels, and the known legend it came from (None for the safe palette).
+
+    A known legend is used when every name is one of its names (spelling and case aside): codes and colours are then the
+    published ones. Otherwise codes run from 1 in the order given and colours come from a colour-blind-safe palette;
+    beyond its 24 colours, hues spread evenly.
+
+    >>> scheme, source = scheme_for(["trees", "Water"])
+    >>> source, scheme.codes
+    ('Dynamic World', (2, 1))
+    """
+    for source, rows in KNOWN_LEGENDS.items():
+        known = {_key(name): (code, color) for code, name, color in rows}
+        if all(_key(name) in known for name in names):
+            return ClassScheme(tuple(LandClass(known[_key(n)][0], n, known[_key(n)][1]) for n in names)), source
+    colors = [*SAFE_PALETTE, *(_spread_hue(i) for i in range(len(names) - len(SAFE_PALETTE)))]
+    return ClassScheme(tuple(LandClass(i, n, c) for i, (n, c) in enumerate(zip(names, colors, strict=False), 1))), None
+
+
+def _spread_hue(index: int) -> str:
+    """Hues by the golden ratio, so that neighbours in the legend differ; three levels of lightness in turn."""
+    import colorsys
+
+    red, green, blue = colorsys.hls_to_rgb((index * 0.61803398875) % 1.0, (0.35, 0.55, 0.75)[index % 3], 0.65)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

@@ -1,0 +1,1 @@
+"""The network and all that must travel with it: bands, scaling, classes, calibration."""

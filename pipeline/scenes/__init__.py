@@ -1,0 +1,1 @@
+"""Files on disk -> Scene (immutable manifest, no open handles) -> Raster."""

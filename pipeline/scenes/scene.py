@@ -1,0 +1,159 @@
+"""Scene: what a folder or file holds, decided once from its metadata; no pixel read, no handle open.
+
+A Scene says for every band which file and band to read, how DN become physical values, how it gets onto the scene's
+grid, and where each of these facts was found. ``pipeline.scenes.reader`` does what the manifest says, deciding nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from pipeline.grid import Grid
+
+Resampling = Literal["nearest", "bilinear", "cubic", "average", "mode"]
+REFLECTANCE = "reflectance"
+
+
+@dataclass(frozen=True)
+class BandSource:
+    """Where one band's pixels are and what they mean: value = DN x scale + offset.
+
+    Attributes:
+        band: Name in the scene: a STAC common name, or the file's own description in lower case.
+        path: Anything GDAL opens: a file, /vsizip/..., /vsitar/..., /vsicurl/...
+        index: Band number in the file, from 1.
+        scale: Factor applied to DN.
+        offset: Added after scaling, in the unit of the value (reflectance).
+        nodata: DN that means "no observation", None where the file has none; NaN and infinite DN never are valid.
+        valid_min: Smallest DN that is an observation, None for no limit (Landsat's saturated or negative DN).
+        valid_max: Largest DN that is an observation.
+        use_dataset_mask: Also honour the file's own mask band or alpha.
+        resampling: How it comes onto the scene's grid when its own pixels differ.
+        gsd_m: Native ground sample distance in metres, None if unknown.
+        unit: "reflectance", "kelvin", "dB", "DN", "1", "m" ...
+        provenance: Where scale and offset were read, for the ledger.
+    """
+
+    band: str
+    path: str
+    index: int = 1
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    valid_min: float | None = None
+    valid_max: float | None = None
+    use_dataset_mask: bool = False
+    resampling: Resampling = "bilinear"
+    gsd_m: float | None = None
+    unit: str = "DN"
+    provenance: str = "none: DN as stored"
+
+
+@dataclass(frozen=True)
+class QualitySource:
+    """A layer that says which pixels cannot be used. A pixel is bad when any of the rules holds.
+
+    Attributes:
+        name: What it is called in the ledger ("SCL", "QA_PIXEL", "MSK_CLASSI").
+        path: Anything GDAL opens.
+        index: Band number in the file, from 1.
+        bad_values: Values that are bad (Sentinel-2 SCL 0, 1, 3, 8, 9, 10).
+        bad_bits: Bits of which any set makes a pixel bad (Landsat QA_PIXEL).
+        bad_fields: (mask, value) pairs: bad when ``qa & mask == value`` (Landsat confidence levels).
+        reasons: For the ledger: what the values or bits mean, as text.
+    """
+
+    name: str
+    path: str
+    index: int = 1
+    bad_values: tuple[int, ...] = ()
+    bad_bits: int = 0
+    bad_fields: tuple[tuple[int, int], ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An immutable manifest of one acquisition on one grid.
+
+    Attributes:
+        id: Name of the scene, unique in a run; outputs are called after it.
+        path: What the user pointed at.
+        grid: The grid that every band is read on.
+        bands: One source per band, in order; names are unique.
+        quality: Layers that mask pixels (clouds, saturation).
+        sensor: "sentinel-2", "landsat-oli", ..., or "" when unknown.
+        level: "L1C", "L2A", "L2SP", ..., or "".
+        baseline: Sentinel-2 processing baseline ("05.09") or Landsat collection ("02"), or "".
+        acquired_utc: Time of acquisition, timezone-aware; None when unknown.
+        notes: Decisions worth a line in the ledger ("offset already applied by the mirror: earth-search").
+    """
+
+    id: str
+    path: str
+    grid: Grid
+    bands: tuple[BandSource, ...]
+    quality: tuple[QualitySource, ...] = ()
+    sensor: str = ""
+    level: str = ""
+    baseline: str = ""
+    acquired_utc: datetime | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Refuse scenes without bands or with one name twice."""
+        names = self.band_names
+        if not names:
+            what = "scene has no bands"
+            raise SceneError(what, path=self.path)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            what = f"band name used twice: {', '.join(twice)}"
+            raise SceneError(what, path=self.path, fix="name the bands in the config")
+        if self.acquired_utc is not None and self.acquired_utc.tzinfo is None:
+            what = "time of acquisition without a time zone"
+            raise SceneError(what, path=self.path, got=self.acquired_utc)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in order."""
+        return tuple(source.band for source in self.bands)
+
+    def select(self, names: Sequence[str]) -> Scene:
+        """The same scene with only ``names``, in that order; SceneError names what is missing."""
+        have = {source.band: source for source in self.bands}
+        missing = [name for name in names if name not in have]
+        if missing:
+            what = f"scene lacks band {', '.join(missing)}"
+            raise SceneError(what, path=self.path, got=", ".join(have), expected=", ".join(names))
+        return replace(self, bands=tuple(have[name] for name in names))
+
+    def ledger(self) -> dict[str, object]:
+        """What was decided about this scene and where it was read, JSON-ready."""
+        return {
+            "scene": self.id,
+            "sensor": self.sensor,
+            "level": self.level,
+            "baseline": self.baseline,
+            "acquired_utc": self.acquired_utc.isoformat() if self.acquired_utc else None,
+            "bands": [
+                {
+                    key: value
+                    for key, value in asdict(source).items()
+                    if key not in {"path", "valid_min", "valid_max", "use_dataset_mask"}
+                }
+                | {"file": source.path.rsplit("/", 1)[-1]}
+                for source in self.bands
+            ],
+            "masks": [
+                {"name": q.name, "file": q.path.rsplit("/", 1)[-1], "bad": list(q.reasons)} for q in self.quality
+            ],
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,20 @@
+"""What every test may use: the folder of real scenes where it exists, and scenes made on the spot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Real scenes for looking and testing lie beside the checkout where they exist; nothing of them is in the project.
+SHARED = Path(os.environ.get("LANDCOVER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scenes, or a skip with the reason."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real scenes are not here ({folder}); set LANDCOVER_SHARED to their parent folder")
+    return folder
