@@ -27,11 +27,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.scenes.scene import BandSource, QualitySource, Scene
+    from pipeline.scenes.scene import BandSource, QualitySource, Scene, Source
 
 
 class Reader(Protocol):
-    """Anything that gives Rasters of windows: a scene, a stack of dates, a composite."""
+    """Anything that gives Rasters of windows: a scene, a stack of dates, a composite; a context manager."""
+
+    def __enter__(self) -> Self:
+        """Itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
 
     @property
     def grid(self) -> Grid:
@@ -156,9 +164,9 @@ class SceneReader:
         return self._files[key]
 
 
-def open_reader(scene: Scene) -> SceneReader:
-    """A reader of ``scene``; use it as a context manager."""
-    return SceneReader(scene)
+def open_reader(source: Source) -> Reader:
+    """A reader of a scene, a stack, a composite...; use it as a context manager."""
+    return source.open()
 
 
 def _by_file(bands: tuple[BandSource, ...]) -> list[tuple[str, str, list[int]]]:

@@ -7,7 +7,7 @@ grid, and where each of these facts was found. ``pipeline.scenes.reader`` does w
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from pipeline.errors import SceneError
 
@@ -16,9 +16,61 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pipeline.grid import Grid
+    from pipeline.scenes.reader import Reader
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average", "mode"]
 REFLECTANCE = "reflectance"
+
+
+class Source(Protocol):
+    """An immutable manifest of pixels: a Scene, or one made of scenes (a stack of dates, a composite, added layers).
+
+    Training and mapping take a Source, so that a stack goes wherever a scene goes. ``open`` gives the Reader.
+    """
+
+    @property
+    def id(self) -> str:
+        """Name, unique in a run."""
+
+    @property
+    def path(self) -> str:
+        """What the user pointed at."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that every band is read on."""
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in order."""
+
+    @property
+    def sensor(self) -> str:
+        """A key of ``pipeline.bands.TABLES``, or "" when unknown or mixed."""
+
+    @property
+    def level(self) -> str:
+        """Product level, or "" when unknown or mixed."""
+
+    @property
+    def baseline(self) -> str:
+        """Processing baseline or collection, or "" when unknown or mixed."""
+
+    @property
+    def acquired_utc(self) -> datetime | None:
+        """Time of (the first) acquisition."""
+
+    def select(self, names: Sequence[str]) -> Self:
+        """The same with only ``names``, in that order."""
+
+    def on_grid(self, grid: Grid) -> Self:
+        """The same, resampled to another grid when read."""
+
+    def ledger(self) -> dict[str, object]:
+        """What was decided and where it was read, JSON-ready."""
+
+    def open(self) -> Reader:
+        """A reader of its windows; a context manager."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +178,7 @@ class Scene:
         """Band names in order."""
         return tuple(source.band for source in self.bands)
 
-    def select(self, names: Sequence[str]) -> Scene:
+    def select(self, names: Sequence[str]) -> Self:
         """The same scene with only ``names``, in that order; SceneError names what is missing."""
         have = {source.band: source for source in self.bands}
         missing = [name for name in names if name not in have]
@@ -134,6 +186,16 @@ class Scene:
             what = f"scene lacks band {', '.join(missing)}"
             raise SceneError(what, path=self.path, got=", ".join(have), expected=", ".join(names))
         return replace(self, bands=tuple(have[name] for name in names))
+
+    def on_grid(self, grid: Grid) -> Self:
+        """The same scene on another grid: what lies otherwise is resampled when read."""
+        return replace(self, grid=grid)
+
+    def open(self) -> Reader:
+        """A reader of this scene; a context manager."""
+        from pipeline.scenes.reader import SceneReader
+
+        return SceneReader(self)
 
     def ledger(self) -> dict[str, object]:
         """What was decided about this scene and where it was read, JSON-ready."""
