@@ -147,7 +147,7 @@ class Grid:
 
     def crop(self, window: Window) -> Grid:
         """The grid of the pixels of ``window`` (which may reach beyond this grid)."""
-        transform = self.transform * Affine.translation(window.col, window.row)
+        transform = self.transform @ Affine.translation(window.col, window.row)
         return Grid(self.crs, transform, window.height, window.width)
 
     def window_of_bounds(self, bounds: tuple[float, float, float, float]) -> Window | None:
@@ -157,7 +157,7 @@ class Grid:
         """
         left, bottom, right, top = bounds
         inverse = ~self.transform
-        (col_a, row_a), (col_b, row_b) = inverse * (left, top), inverse * (right, bottom)
+        (col_a, row_a), (col_b, row_b) = inverse @ (left, top), inverse @ (right, bottom)
         eps = 1e-6
         row, col = math.floor(min(row_a, row_b) + eps), math.floor(min(col_a, col_b) + eps)
         row_stop, col_stop = math.ceil(max(row_a, row_b) - eps), math.ceil(max(col_a, col_b) - eps)
@@ -166,12 +166,12 @@ class Grid:
 
     def xy(self, row: float, col: float) -> tuple[float, float]:
         """CRS coordinates of the centre of pixel (row, col)."""
-        x, y = self.transform * (col + 0.5, row + 0.5)
+        x, y = self.transform @ (col + 0.5, row + 0.5)
         return x, y
 
     def rowcol(self, x: float, y: float) -> tuple[int, int]:
         """The pixel that holds a CRS coordinate; it may lie outside the grid."""
-        col, row = ~self.transform * (x, y)
+        col, row = ~self.transform @ (x, y)
         return math.floor(row), math.floor(col)
 
     @cached_property
