@@ -1,0 +1,131 @@
+"""DerivedReader: Rasters computed window by window from other readers (indices, layers, stacks, composites)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from pipeline.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    from pipeline.grid import Grid, Window
+    from pipeline.raster import Raster
+    from pipeline.scenes.reader import Reader
+    from pipeline.scenes.scene import Source
+
+
+class Compute(Protocol):
+    """Pixels of one window, from the open readers of the inputs."""
+
+    def __call__(self, inputs: Sequence[Reader], window: Window) -> Raster:
+        """The raster of ``window``, which may reach beyond the grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedReader:
+    """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself.
+
+    Attributes:
+        grid: The grid that windows are counted on.
+        bands: Names of the bands of every Raster read.
+        inputs: Readers that this one owns.
+        compute: Called with the inputs and the window for every read.
+    """
+
+    grid: Grid
+    bands: tuple[str, ...]
+    inputs: tuple[Reader, ...]
+    compute: Compute
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the inputs."""
+        self.close()
+
+    def read(self, window: Window) -> Raster:
+        """Pixels of ``window``, as every Reader gives them."""
+        return self.compute(self.inputs, window)
+
+    def close(self) -> None:
+        """Close the inputs."""
+        for reader in self.inputs:
+            reader.close()
+
+
+def shared(values: Iterable[str]) -> str:
+    """The one value that all inputs have, "" where they differ.
+
+    >>> shared(["L2A", "L2A"]), shared(["L2A", "L1C"])
+    ('L2A', '')
+    """
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else ""
+
+
+def pick(names: Sequence[str], *, have: Sequence[str], path: str) -> tuple[str, ...]:
+    """``names``, all of which must be in ``have`` and none twice.
+
+    Raises:
+        SceneError: names what is missing or repeated.
+    """
+    missing = [name for name in names if name not in have]
+    if missing:
+        what = f"scene lacks band {', '.join(missing)}"
+        raise SceneError(what, path=path, got=", ".join(have), expected=", ".join(names))
+    refuse_twice(names, path=path)
+    return tuple(names)
+
+
+def refuse_twice(names: Sequence[str], *, path: str) -> None:
+    """SceneError where a band name stands twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SceneError(f"band name used twice: {', '.join(twice)}", path=path, fix="rename or drop one of them")
+
+
+def in_time_order(scenes: Sequence[Source], dates: Sequence[datetime | None]) -> list[tuple[datetime, Source]]:
+    """Scenes with their dates, earliest first; those of the same day stay apart and in order.
+
+    Args:
+        scenes: At least one.
+        dates: One per scene; None takes the scene's own time of acquisition.
+
+    Raises:
+        SceneError: no scene, another number of dates, or a scene whose date nobody knows.
+    """
+    if not scenes:
+        raise SceneError("no scene given", expected="at least one")
+    if len(dates) != len(scenes):
+        raise SceneError("number of dates", got=len(dates), expected=f"{len(scenes)}, one per scene")
+    known: list[tuple[datetime, Source]] = []
+    for scene, date in zip(scenes, dates, strict=True):
+        when = date or scene.acquired_utc
+        if when is None:
+            raise SceneError("date of acquisition unknown", path=scene.path, fix="give a date for every scene")
+        known.append((when, scene))
+    return sorted(known, key=lambda pair: pair[0])
+
+
+def common_input(scenes: Sequence[Source], *, grid: Grid | None) -> tuple[Source, ...]:
+    """The scenes on one grid (the finest of theirs unless given), with the bands that all of them have.
+
+    Bands keep the order of the first scene.
+
+    Raises:
+        SceneError: no band is in all scenes.
+    """
+    target = grid or min((scene.grid for scene in scenes), key=lambda one: one.pixel_size_m[0])
+    names = [name for name in scenes[0].band_names if all(name in scene.band_names for scene in scenes)]
+    if not names:
+        got = " | ".join(", ".join(scene.band_names) for scene in scenes)
+        raise SceneError("scenes have no band in common", got=got, fix="name the bands in the config")
+    return tuple((scene if scene.grid == target else scene.on_grid(target)).select(names) for scene in scenes)

@@ -1,0 +1,261 @@
+"""Spectral indices by name, appended to a scene as bands.
+
+Formulas are those of the Awesome Spectral Indices catalogue, evaluated by spyndex.
+Source: Montero et al. (2023), A standardized catalogue of spectral indices to advance the use of remote sensing in
+Earth system research, Scientific Data 10:197; https://github.com/awesome-spectral-indices/awesome-spectral-indices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import SceneError
+from pipeline.raster import Raster
+from pipeline.scenes.derived import DerivedReader, pick, refuse_twice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid, Window
+    from pipeline.scenes.reader import Reader
+    from pipeline.scenes.scene import Source
+
+# spyndex letters -> our names, best first: Landsat has no "nir" in the STAC sense, its near infrared is "nir08".
+_LETTERS: dict[str, tuple[str, ...]] = {
+    "A": ("coastal",),
+    "B": ("blue",),
+    "G": ("green",),
+    "R": ("red",),
+    "RE1": ("rededge071",),
+    "RE2": ("rededge075",),
+    "RE3": ("rededge078",),
+    "N": ("nir", "nir08"),
+    "N2": ("nir08", "nir"),
+    "WV": ("nir09",),
+    "S1": ("swir16",),
+    "S2": ("swir22",),
+    "T": ("lwir11",),
+    "T1": ("lwir11",),
+    "T2": ("lwir12",),
+    "VV": ("vv",),
+    "VH": ("vh",),
+    "HH": ("hh",),
+    "HV": ("hv",),
+}
+# Names that users type and the catalogue spells otherwise. BSI: Rikimaru et al. (2002), Tropical Ecology 43:39-47.
+_ALSO = {"BSI": "BI"}
+# |index| beyond which a quotient of small noisy numbers is no observation. A choice: (a-b)/(a+b) of reflectances
+# a, b >= 0 lies in -1..1; offsets and noise push dark pixels beyond it without bound.
+NORMALISED_LIMIT = 1.0
+UNBOUNDED_LIMIT = 100.0
+
+
+@dataclass(frozen=True)
+class Index:
+    """One spectral index.
+
+    Attributes:
+        name: Band name of the result, lower case ("ndvi").
+        key: Name in the catalogue ("NDVI").
+        inputs: (spyndex letter, band name) pairs it is computed from.
+        formula: As the catalogue has it.
+        limit: Results are clipped to -limit .. limit.
+    """
+
+    name: str
+    key: str
+    inputs: tuple[tuple[str, str], ...]
+    formula: str
+    limit: float
+
+
+@dataclass(frozen=True)
+class WithIndices:
+    """A source with spectral indices appended; give it to ``open_reader`` like a scene.
+
+    Attributes:
+        source: What the indices are computed from.
+        indices: In the order of their bands.
+        names: Bands to give, in order; those of the source and then the indices unless selected.
+    """
+
+    source: Source
+    indices: tuple[Index, ...]
+    names: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The source's name."""
+        return self.source.id
+
+    @property
+    def path(self) -> str:
+        """The source's path."""
+        return self.source.path
+
+    @property
+    def grid(self) -> Grid:
+        """The source's grid."""
+        return self.source.grid
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in order."""
+        return self.names
+
+    @property
+    def sensor(self) -> str:
+        """The source's sensor."""
+        return self.source.sensor
+
+    @property
+    def level(self) -> str:
+        """The source's product level."""
+        return self.source.level
+
+    @property
+    def baseline(self) -> str:
+        """The source's baseline."""
+        return self.source.baseline
+
+    @property
+    def acquired_utc(self) -> datetime | None:
+        """The source's time of acquisition."""
+        return self.source.acquired_utc
+
+    def select(self, names: Sequence[str]) -> WithIndices:
+        """Only ``names``, in that order; what an index needs is read anyway."""
+        return replace(self, names=pick(names, have=self.names, path=self.path))
+
+    def on_grid(self, grid: Grid) -> WithIndices:
+        """The same on another grid: bands are resampled, then indices computed."""
+        return replace(self, source=self.source.on_grid(grid))
+
+    def ledger(self) -> dict[str, object]:
+        """The source's ledger and the formula of every index."""
+        given = [index for index in self.indices if index.name in self.names]
+        formulas = [
+            {"band": i.name, "index": i.key, "formula": i.formula, "from": dict(i.inputs), "clipped_to": i.limit}
+            for i in given
+        ]
+        return self.source.ledger() | {"indices": formulas}
+
+    def open(self) -> Reader:
+        """A reader; bands that neither are asked for nor enter an index are not read."""
+        used = [index for index in self.indices if index.name in self.names]
+        wanted = {*self.names, *(band for index in used for _, band in index.inputs)}
+        inner = self.source.select([name for name in self.source.band_names if name in wanted]).open()
+        return DerivedReader(self.grid, self.names, (inner,), partial(_append, indices=used, names=self.names))
+
+
+def with_indices(source: Source, indices: Sequence[str]) -> WithIndices:
+    """``source`` with indices appended as bands, named in lower case.
+
+    A pixel where an index is not defined (0/0, a logarithm of a negative number) is not valid; finite results are
+    clipped to -1..1 for normalised differences and to -100..100 for others.
+
+    Args:
+        source: With the bands that the indices need, as reflectance.
+        indices: Names in any case: NDVI, NDWI, MNDWI, NDBI, NBR, BSI, EVI, SAVI, NDMI...; spyndex has 280.
+
+    Raises:
+        SceneError: an unknown index, or a band it needs that the source lacks.
+    """
+    found = tuple(find_index(name, bands=source.band_names, path=source.path) for name in indices)
+    names = (*source.band_names, *(index.name for index in found))
+    refuse_twice(names, path=source.path)
+    return WithIndices(source, found, names)
+
+
+def find_index(name: str, *, bands: Sequence[str], path: str = "") -> Index:
+    """The index called ``name`` (any case), bound to ``bands``.
+
+    >>> find_index("ndvi", bands=("red", "nir")).inputs
+    (('N', 'nir'), ('R', 'red'))
+
+    Raises:
+        SceneError: unknown index, a parameter without a default, or a band that is not there.
+    """
+    import spyndex
+
+    # Exact spelling first, then the all-capital one: BAI is burned area, BaI bareness.
+    by_upper = {key.upper(): key for key in sorted(spyndex.indices, key=str.isupper)}
+    key = name if name in spyndex.indices else by_upper.get(_ALSO.get(name.upper(), name.upper()))
+    if key is None:
+        near = ", ".join(sorted(k for k in spyndex.indices if k.upper().startswith(name.upper()[:2])))
+        raise SceneError(f"no spectral index called {name!r}", got=name, expected=near or "a name such as NDVI")
+    entry = spyndex.indices[key]
+    inputs = []
+    for letter in entry.bands:
+        if letter in spyndex.constants and letter not in _LETTERS:
+            _default(letter, key)
+            continue
+        band = next((b for b in _LETTERS.get(letter, ()) if b in bands), None)
+        if band is None:
+            need = " or ".join(_LETTERS.get(letter, (letter,)))
+            raise SceneError(f"index {name} needs band {need}", path=path or None, got=", ".join(bands))
+        inputs.append((letter, band))
+    limit = NORMALISED_LIMIT if _is_normalised(entry.formula, entry.bands) else UNBOUNDED_LIMIT
+    return Index(name.lower(), key, tuple(inputs), entry.formula, limit)
+
+
+def _default(letter: str, key: str) -> float:
+    import spyndex
+
+    value = spyndex.constants[letter].default
+    if value is None:
+        raise SceneError(f"index {key} has parameter {letter} without a default", fix="use another index")
+    return float(value)
+
+
+def _is_normalised(formula: str, letters: Sequence[str]) -> bool:
+    """Whether a formula is (a-b)/(a+b) of two bands, or that of two sums (BSI), which lies in -1..1."""
+    text = formula.replace(" ", "")
+    if "**" in text or "*" in text or ")/(" not in text or any(char.isdigit() for char in _bare(text, letters)):
+        return False
+    above, _, below = text.partition(")/(")
+    signless = above.strip("()").replace(")-(", ")+(").replace("-", "+")
+    return text.count("/") == 1 and signless == below.strip("()")
+
+
+def _bare(text: str, letters: Sequence[str]) -> str:
+    for letter in sorted(letters, key=len, reverse=True):
+        text = text.replace(letter, "")
+    return text
+
+
+def compute_index(index: Index, raster: Raster) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(values float32 [row,col] clipped to the index' limit and 0 where undefined, defined bool [row,col])."""
+    import spyndex
+
+    entry = spyndex.indices[index.key]
+    bands = dict(index.inputs)
+    # Double precision: the catalogue's Python formulas square and subtract numbers that are nearly equal.
+    params: dict[str, Any] = {
+        letter: raster.band(bands[letter]).astype(np.float64) if letter in bands else _default(letter, index.key)
+        for letter in entry.bands
+    }
+    with np.errstate(all="ignore"):
+        result = np.asarray(spyndex.computeIndex(index.key, params=params), dtype=np.float64)
+    defined = np.isfinite(result)
+    clipped = np.clip(np.where(defined, result, 0.0), -index.limit, index.limit)
+    return clipped.astype(np.float32), defined
+
+
+def _append(inputs: Sequence[Reader], window: Window, *, indices: Sequence[Index], names: Sequence[str]) -> Raster:
+    raster = inputs[0].read(window)
+    layers = dict(zip(raster.bands, raster.values, strict=True))
+    valid = raster.valid.copy()
+    for index in indices:
+        layers[index.name], defined = compute_index(index, raster)
+        valid &= defined
+    values = np.stack([layers[name] for name in names])
+    np.multiply(values, valid, out=values)
+    return Raster(values, valid, tuple(names), raster.grid)
