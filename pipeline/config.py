@@ -1,0 +1,239 @@
+"""The configuration file: one model per stage, unknown keys are errors that name the nearest known one.
+
+Nothing below the workflow imports this module: domain functions take domain values. Every key's description is written
+once, here: ``landcover init`` shows it as a comment, ``configs/landcover.schema.json`` and ``docs/config.md`` repeat
+it.
+Relative paths are relative to the folder of the configuration file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _absolute(value: str, info: ValidationInfo) -> str:
+    """A path made absolute against the configuration's folder; GDAL's virtual paths and URLs stay as they are."""
+    if value.startswith(("/vsi", "http://", "https://")):
+        return value
+    folder = (info.context or {}).get("folder", ".")
+    return str((Path(folder) / value).expanduser().resolve())
+
+
+class SceneItem(Section):
+    """One scene: any raster GDAL opens, a folder of band files, an agency's product, or a STAC item."""
+
+    path: str = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
+    id: str | None = Field(
+        None, description="Name of the scene; outputs are called after it. Default: the file's name."
+    )
+    bands: tuple[str, ...] | None = Field(
+        None, description="A name for every band in file order, where the file does not name them."
+    )
+    scale: float | None = Field(
+        None, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
+    )
+    offset: float | None = Field(None, description="See scale.")
+    nodata: float | None = Field(None, description="DN that means 'no observation', where the file has no nodata tag.")
+    sensor: str | None = Field(
+        None, description="sentinel-2, landsat-oli, landsat-etm or landsat-tm: makes names such as B5 unambiguous."
+    )
+    acquired_utc: datetime | None = Field(
+        None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
+    )
+
+    _path = field_validator("path")(_absolute)
+
+
+class LayerItem(Section):
+    """Another raster stacked on each scene's grid."""
+
+    name: str = Field(description="Name of the band it becomes.")
+    path: str = Field(description="Any raster GDAL opens, on any grid.")
+    kind: Literal["raster", "dem", "sentinel1"] = Field(
+        "raster", description="dem adds slope and northness; sentinel1 turns linear backscatter into dB."
+    )
+
+    _path = field_validator("path")(_absolute)
+
+
+class Inputs(Section):
+    """What the network sees of a scene."""
+
+    bands: tuple[str, ...] | None = Field(
+        None, description="Bands used, by name. Default: all bands that all scenes share."
+    )
+    indices: tuple[str, ...] = Field(
+        (), description="Spectral indices added as bands, by their spyndex name: NDVI, NDWI, NBR ..."
+    )
+    layers: tuple[LayerItem, ...] = Field(
+        (), description="Other rasters stacked on the grid: a DEM, Sentinel-1, anything."
+    )
+    time: Literal["separate", "stack", "median", "best"] = Field(
+        "separate",
+        description="How several scenes of one place meet: each mapped by itself, stacked as dates x bands, "
+        "or merged into a cloud-masked median or best-pixel composite.",
+    )
+    allow_mixed: bool = Field(
+        default=False, description="Accept scenes of different product level or offset treatment in one run."
+    )
+
+
+class LabelsSection(Section):
+    """Training labels."""
+
+    path: str = Field(description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons, in any CRS.")
+    field: str = Field(description="Attribute that holds the class, as text or integer.")
+    layer: str | None = Field(None, description="Layer of a file that has several.")
+    aliases: dict[str, str] = Field(
+        default_factory=dict, description="Value in the file -> class name, to merge or rename classes."
+    )
+    all_touched: bool = Field(
+        default=False, description="Label every pixel a polygon touches; default: pixels whose centre is inside."
+    )
+
+    _path = field_validator("path")(_absolute)
+
+
+class ClassItem(Section):
+    """One class of the legend."""
+
+    code: int = Field(ge=1, le=254, description="Value in the map.")
+    name: str = Field(description="Name, as in the labels (after aliases).")
+    color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$", description="Colour in the map, #rrggbb.")
+
+
+class SplitSection(Section):
+    """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
+
+    block_m: float | None = Field(
+        None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
+    )
+    buffer_m: float | None = Field(
+        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
+    )
+    train: Fraction = Field(0.6, description="Share of the labels that trains.")
+    validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")
+    test: Fraction = Field(0.2, description="Share that is only used for the figures at the end.")
+    seed: int = Field(0, ge=0, description="Seed of the assignment.")
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitSection:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
+            msg = f"train + validation + test is {total:g}; expected 1"
+            raise ValueError(msg)
+        return self
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known word that a misspelt one most likely meant."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
+
+
+class Chips(Section):
+    """Training chips: windows around labelled pixels."""
+
+    size_px: int = Field(64, ge=8, le=1024, description="Side of a chip in pixels.")
+
+
+class Assessment(Section):
+    """Figures on the test blocks."""
+
+    forest_trees: int = Field(500, ge=1, description="Trees of the random forest that the network is compared with.")
+    features: bool = Field(default=True, description="PCA and t-SNE of the network's features, for the report.")
+
+
+class Config(Section):
+    """Everything that ``landcover run`` needs."""
+
+    version: Literal[1] = Field(1, description="Version of this file's schema.")
+    name: str = Field("landcover", pattern=r"^[A-Za-z0-9._-]+$", description="Name of the job.")
+    output: str = Field("landcover-run", description="Folder that everything is written into.")
+    scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
+    inputs: Inputs = Field(default_factory=lambda: Inputs.model_validate({}))
+    labels: LabelsSection
+    classes: tuple[ClassItem, ...] = Field(min_length=1, max_length=254, description="The legend, in order.")
+    split: SplitSection = Field(default_factory=lambda: SplitSection.model_validate({}))
+    chips: Chips = Field(default_factory=lambda: Chips.model_validate({}))
+    assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
+
+    _output = field_validator("output")(_absolute)
+
+
+def load_config(path: Path | str) -> Config:
+    """A checked configuration.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (with the nearest known one), or a value that does not fit.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError("cannot read the configuration", path=path, got=err) from err
+    except yaml.YAMLError as err:
+        raise ConfigError("configuration is not YAML", path=path, got=" ".join(str(err).split())) from err
+    if not isinstance(data, dict):
+        raise ConfigError(
+            "configuration is not a mapping of keys", path=path, got=type(data).__name__,
+            fix="write one with landcover init",
+        )  # fmt: skip
+    try:
+        return Config.model_validate(data, context={"folder": path.resolve().parent})
+    except ValidationError as err:
+        raise _explain(err, path) from err
+
+
+def _explain(err: ValidationError, path: Path) -> ConfigError:
+    """The first thing wrong, in one sentence."""
+    first = err.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = sorted(_keys_beside(first["loc"]))
+        near = nearest(str(first["loc"][-1]), known)
+        fix = f"did you mean {near!r}?" if near else None
+        return ConfigError(f"unknown key {key!r}", path=path, expected="one of " + ", ".join(known), fix=fix)
+    if first["type"] == "missing":
+        return ConfigError(f"key {key!r} is missing", path=path)
+    return ConfigError(f"key {key!r}", path=path, got=repr(first["input"])[:80], expected=first["msg"])
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section of an unknown key has."""
+    section: Any = Config
+    for part in location[:-1]:
+        if isinstance(part, str):
+            section = _section_of(section.model_fields[part].annotation)
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    """The Section inside ``Section``, ``Section | None`` or ``tuple[Section, ...]``."""
+    if isinstance(annotation, type):
+        return annotation
+    return next(
+        (found for arg in getattr(annotation, "__args__", ()) if arg is not Ellipsis and (found := _section_of(arg))),
+        None,
+    )
+
+
+def schema_json() -> str:
+    """The JSON Schema of the configuration file, for editors."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"

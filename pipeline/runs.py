@@ -1,0 +1,170 @@
+"""The run folder: resolved settings, versions, git state, input hashes, timings; and which stages are still current.
+
+A stage is current when the hash of all that it depends on equals the one written when it finished. The hash of an input
+file is of its path, size and time of change (content for small files), so checking a run of large scenes takes no time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import __version__
+from pipeline.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+SMALL_FILE_BYTES = 16 * 1024 * 1024
+PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file that appears under its name only when whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as err:
+        raise OutputError("cannot write", path=path, got=err.strerror or err) from err
+    return path
+
+
+def write_json(path: Path, data: object) -> Path:
+    """Write JSON, indented, whole or not at all."""
+    return write_text(path, json.dumps(data, indent=2, default=str) + "\n")
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make a folder that can be written into.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as err:
+        raise OutputError(
+            "output folder cannot be written", path=folder, got=err.strerror or err, fix="choose another with -o"
+        ) from err
+    return folder
+
+
+def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
+    """A short hash per input file; folders by the names, sizes and times of what is in them.
+
+    Files up to 16 MiB by content; larger ones by size and time of change.
+    """
+    return {str(path): _fingerprint_one(str(path)) for path in paths}
+
+
+def _fingerprint_one(path: str) -> str:
+    digest = hashlib.sha256()
+    target = Path(path)
+    if not target.exists():
+        digest.update(path.encode())
+    for file in sorted(target.rglob("*")) if target.is_dir() else [target]:
+        if file.is_file():
+            stat = file.stat()
+            digest.update(f"{file.name}:{stat.st_size}".encode())
+            small = target.is_file() and stat.st_size <= SMALL_FILE_BYTES
+            digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def hash_of(data: object) -> str:
+    """16 hexadecimal digits of JSON-ready data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git state, for the record."""
+    return {
+        "landcover": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git_state(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_state() -> str | None:
+    """Commit of the working folder, with "+changes" when it is not clean; None outside a repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)  # noqa: S607 - the user's git
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=5)  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run and the record in it (``run.json``)."""
+
+    path: Path
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record is."""
+        return self.path / "run.json"
+
+    def record(self) -> dict[str, Any]:
+        """What is known of the run; empty before its first stage."""
+        if not self.record_path.exists():
+            return {"stages": {}}
+        try:
+            data: dict[str, Any] = json.loads(self.record_path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as err:
+            raise OutputError("record of the run is damaged", path=self.record_path, fix="delete it") from err
+        return data
+
+    def note(self, **facts: object) -> None:  # each keyword is a top-level key of the record
+        """Add facts to the record."""
+        write_json(self.record_path, self.record() | facts)
+
+    def is_current(self, stage: str, *, key: str) -> bool:
+        """Whether ``stage`` finished with the same inputs and what it wrote is still there."""
+        done = self.record()["stages"].get(stage)
+        return bool(done) and done["key"] == key and all((self.path / name).exists() for name in done["outputs"])
+
+    @contextmanager
+    def stage(self, name: str, *, key: str) -> Iterator[list[Path]]:
+        """Time a stage and record it when it ends well; the caller appends what it wrote to the list it is given."""
+        outputs: list[Path] = []
+        started = time.perf_counter()
+        yield outputs
+        record = self.record()
+        record["stages"][name] = {
+            "key": key,
+            "seconds": round(time.perf_counter() - started, 2),
+            "outputs": [os.path.relpath(path, self.path) for path in outputs],
+        }
+        write_json(self.record_path, record)
+
+    def write_resolved(self, config: Mapping[str, Any]) -> Path:
+        """The settings as they were used, defaults filled in."""
+        import yaml
+
+        return write_text(self.path / "config.resolved.yaml", yaml.safe_dump(dict(config), sort_keys=False))
