@@ -130,6 +130,11 @@ class WithIndices:
         """The source's time of acquisition."""
         return self.source.acquired_utc
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The source's files."""
+        return self.source.files
+
     def select(self, names: Sequence[str]) -> WithIndices:
         """Only ``names``, in that order; what an index needs is read anyway."""
         return replace(self, names=pick(names, have=self.names, path=self.path))

@@ -60,6 +60,10 @@ class Source(Protocol):
     def acquired_utc(self) -> datetime | None:
         """Time of (the first) acquisition."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that pixels or masks come from, each once, in GDAL's spelling (for hashes of the input)."""
+
     def select(self, names: Sequence[str]) -> Self:
         """The same with only ``names``, in that order."""
 
@@ -120,6 +124,8 @@ class QualitySource:
         bad_bits: Bits of which any set makes a pixel bad (Landsat QA_PIXEL).
         bad_fields: (mask, value) pairs: bad when ``qa & mask == value`` (Landsat confidence levels).
         reasons: For the ledger: what the values or bits mean, as text.
+        vector: The layer is a GML file of polygons (Sentinel-2 MSK_CLOUDS) instead of a raster: what lies in one whose
+            mask type is among ``reasons`` is bad.
     """
 
     name: str
@@ -129,6 +135,7 @@ class QualitySource:
     bad_bits: int = 0
     bad_fields: tuple[tuple[int, int], ...] = ()
     reasons: tuple[str, ...] = ()
+    vector: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ class Scene:
         baseline: Sentinel-2 processing baseline ("05.09") or Landsat collection ("02"), or "".
         acquired_utc: Time of acquisition, timezone-aware; None when unknown.
         notes: Decisions worth a line in the ledger ("offset already applied by the mirror: earth-search").
+        mirror: Who delivered it when not the agency itself ("earth-search", "planetary-computer"), or "".
     """
 
     id: str
@@ -158,6 +166,7 @@ class Scene:
     baseline: str = ""
     acquired_utc: datetime | None = None
     notes: tuple[str, ...] = field(default=())
+    mirror: str = ""
 
     def __post_init__(self) -> None:
         """Refuse scenes without bands or with one name twice."""
@@ -177,6 +186,11 @@ class Scene:
     def band_names(self) -> tuple[str, ...]:
         """Band names in order."""
         return tuple(source.band for source in self.bands)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that pixels or masks come from, each once."""
+        return tuple(dict.fromkeys(source.path for source in (*self.bands, *self.quality)))
 
     def select(self, names: Sequence[str]) -> Self:
         """The same scene with only ``names``, in that order; SceneError names what is missing."""
@@ -204,6 +218,7 @@ class Scene:
             "sensor": self.sensor,
             "level": self.level,
             "baseline": self.baseline,
+            "mirror": self.mirror,
             "acquired_utc": self.acquired_utc.isoformat() if self.acquired_utc else None,
             "bands": [
                 {
