@@ -190,7 +190,7 @@ class Scene:
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that pixels or masks come from, each once."""
-        return tuple(dict.fromkeys(source.path for source in (*self.bands, *self.quality)))
+        return tuple(dict.fromkeys([*(band.path for band in self.bands), *(layer.path for layer in self.quality)]))
 
     def select(self, names: Sequence[str]) -> Self:
         """The same scene with only ``names``, in that order; SceneError names what is missing."""
