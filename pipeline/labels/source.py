@@ -1,0 +1,247 @@
+"""Vector files + attribute -> Labels: valid polygons with a class code each, every loss counted."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from pipeline.errors import LabelError, LabelWarning
+from pipeline.labels.polygons import clean_polygons, is_point, points_to_polygons
+from pipeline.labels.vectors import MOST_CLASS_VALUES, class_values, guess_field, iter_values, read_features
+from pipeline.legend import ClassScheme, LandClass, scheme_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+__all__ = ["LabelReport", "Labels", "class_values", "guess_field", "read_labels"]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What became of the features of a file; ``read`` is the sum of all that follow except ``repaired``.
+
+    Attributes:
+        read: Features in the layer.
+        repaired: Kept polygons whose geometry was invalid.
+        dropped_invalid: Features without area after repair, or lines, or points among polygons.
+        duplicates_merged: Copies of a polygon with the same class.
+        empty: Features without geometry.
+        unlabelled: Features whose class is null or blank, or set aside by an alias to "".
+        unknown_class: Features of a class that the legend does not have.
+        polygons: Kept.
+    """
+
+    read: int
+    repaired: int
+    dropped_invalid: int
+    duplicates_merged: int
+    empty: int
+    unlabelled: int
+    unknown_class: int
+    polygons: int
+
+    def lines(self) -> tuple[str, ...]:
+        """One line per fact that is not zero."""
+        said = (
+            (self.read, "features read"),
+            (self.repaired, "invalid geometries repaired"),
+            (self.dropped_invalid, "features dropped: no polygon even after repair"),
+            (self.duplicates_merged, "exact duplicates merged"),
+            (self.empty, "features without geometry left out"),
+            (self.unlabelled, "features without a class left out"),
+            (self.unknown_class, "features of a class that is not in the legend left out"),
+            (self.polygons, "polygons kept"),
+        )
+        return tuple(f"{count} {text}" for count, text in said if count)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Training polygons, each with one class.
+
+    Attributes:
+        path: The file they were read from.
+        frame: poly_id int32 1..n, code uint8, name str, feature int64 (position in the file, from 0), geometry (valid
+            polygons, or points where these were asked for); CRS set; one row per polygon in file order.
+        scheme: Every code of the frame is one of its codes.
+        report: What became of the file's features.
+    """
+
+    path: Path
+    frame: GeoDataFrame
+    scheme: ClassScheme
+    report: LabelReport
+
+    def __len__(self) -> int:
+        """Number of polygons."""
+        return len(self.frame)
+
+    def polygons_per_class(self) -> dict[str, int]:
+        """Number of polygons of every class of the scheme, 0 included, in legend order."""
+        counts = np.bincount(self.frame["code"].to_numpy(), minlength=256)
+        return {item.name: int(counts[item.code]) for item in self.scheme.classes}
+
+
+def read_labels(
+    path: Path | str,
+    *,
+    field: str,
+    scheme: ClassScheme | None = None,
+    layer: str | None = None,
+    aliases: Mapping[str, str] | None = None,
+    points: bool = False,
+    point_radius_m: float = 0.0,
+) -> Labels:
+    """Polygons of a layer with the class in ``field``.
+
+    Invalid geometries are repaired or dropped, exact duplicates (same geometry and class) merged, features without
+    geometry or class left out; the report counts each. A value of the field is looked up as: alias, class name
+    (spelling of case and punctuation aside), class code.
+
+    Args:
+        path: GeoPackage, Shapefile, GeoJSON, GeoParquet, FlatGeobuf or another file that GDAL reads.
+        field: Attribute with the class, text or integer.
+        scheme: The legend; None makes one of the values found (integers 1..254 stay codes).
+        layer: Layer name, needed where a file has several that fit.
+        aliases: Value in the file -> class name, to merge or rename classes; "" leaves a value out.
+        points: Accept points: the pixel that holds each, or all within ``point_radius_m``.
+        point_radius_m: Radius of the circle drawn around each point, in metres.
+
+    Raises:
+        LabelError: see :func:`pipeline.labels.vectors.read_features`; points where polygons are needed; nothing left.
+        LegendError: class names that make no legend.
+    """
+    path = Path(path)
+    frame = read_features(path, field=field, layer=layer)
+    read = len(frame)
+    geometry = np.asarray(frame.geometry.array, dtype=object)
+    missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
+    names = _rename(frame["value"].to_numpy(dtype=object), aliases or {})
+    scheme = scheme or _scheme_of(
+        [str(name) for name in iter_values(frame.assign(value=names))], path=path, field=field
+    )
+    codes, unknown = _codes(names, scheme, path=path)
+    blank = np.array([name is None for name in names], dtype=np.bool_)
+    wanted = ~missing & ~blank & (codes > 0)
+    shapes, repaired = _shapes(frame, wanted, path=path, points=points, radius_m=point_radius_m)
+    usable = ~shapely.is_missing(shapes)
+    kept = _first_of_each(shapes, codes, usable)
+    report = LabelReport(
+        read=read,
+        repaired=int((repaired & kept).sum()),
+        dropped_invalid=int((wanted & ~usable).sum()),
+        duplicates_merged=int((usable & ~kept).sum()),
+        empty=int(missing.sum()),
+        unlabelled=int((~missing & blank).sum()),
+        unknown_class=int((~missing & unknown).sum()),
+        polygons=int(kept.sum()),
+    )
+    if not kept.any():
+        raise LabelError("no polygon with a class", path=path, got=", ".join(report.lines()), expected="at least one")
+    return Labels(path, _frame(frame, shapes, codes, kept, scheme), scheme, report)
+
+
+def _rename(values: NDArray[Any], aliases: Mapping[str, str]) -> NDArray[Any]:
+    renamed = [None if value is None else aliases.get(value, value) or None for value in values]
+    return np.array(renamed, dtype=object)
+
+
+def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
+    if not names:
+        raise LabelError(f"field {field!r} is blank in every feature", path=path, fix="name the field with the class")
+    if len(names) > MOST_CLASS_VALUES:
+        raise LabelError(
+            f"field {field!r} has too many different values to be a class",
+            path=path,
+            got=f"{len(names)}, such as {', '.join(names[:_SHOWN])}",
+            expected=f"at most {MOST_CLASS_VALUES}",
+            fix="name the field with the class",
+        )
+    scheme, source = scheme_for(names)
+    if source is None and all(name.isdigit() and 1 <= int(name) <= MOST_CLASS_VALUES for name in names):
+        return ClassScheme(tuple(LandClass(int(item.name), item.name, item.color) for item in scheme.classes))
+    return scheme
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _codes(names: NDArray[Any], scheme: ClassScheme, *, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    by_key = {_key(item.name): item.code for item in scheme.classes}
+    by_name = {item.name: item.code for item in scheme.classes}
+    by_code = {str(code): code for code in scheme.codes}
+    table = {n: by_name.get(n) or by_key.get(_key(n)) or by_code.get(n, 0) for n in set(names) - {None}}
+    codes = np.array([0 if name is None else table[name] for name in names], dtype=np.uint8)
+    strange = sorted(name for name, code in table.items() if code == 0)
+    unknown = np.isin(names.astype(str), strange) & np.array([name is not None for name in names])
+    if strange:
+        shown = ", ".join(strange[:_SHOWN]) + (f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else "")
+        warnings.warn(
+            f"{path}: {int(unknown.sum())} features left out, their class is not in the legend: {shown}",
+            LabelWarning,
+            stacklevel=3,
+        )
+    return codes, unknown
+
+
+def _shapes(
+    frame: GeoDataFrame, wanted: NDArray[np.bool_], *, path: Path, points: bool, radius_m: float
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Clean geometry of each wanted feature, None elsewhere; and which were repaired."""
+    shapes = np.full(len(frame), None, dtype=object)
+    repaired = np.zeros(len(frame), dtype=np.bool_)
+    geometry = np.asarray(frame.geometry.array, dtype=object)
+    shapes[wanted], repaired[wanted] = clean_polygons(geometry[wanted])
+    pointlike = wanted & is_point(geometry)
+    if points and pointlike.any():
+        shapes[pointlike] = points_to_polygons(frame.geometry[pointlike], radius_m=radius_m, path=path)
+    elif pointlike.any() and pointlike.sum() == wanted.sum():
+        raise LabelError(
+            "points where polygons are needed",
+            path=path,
+            got=f"{int(pointlike.sum())} points",
+            fix="draw polygons, or ask for points to be used as single pixels or circles",
+        )
+    return shapes, repaired
+
+
+def _first_of_each(shapes: NDArray[Any], codes: NDArray[np.uint8], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which usable shapes are the first with their geometry (in any vertex order) and class."""
+    kept = np.zeros(len(shapes), dtype=np.bool_)
+    seen: set[tuple[int, bytes]] = set()
+    positions = np.flatnonzero(usable)
+    for position, blob in zip(positions, shapely.to_wkb(shapely.normalize(shapes[positions])), strict=True):
+        key = (int(codes[position]), bytes(blob))
+        kept[position] = key not in seen
+        seen.add(key)
+    return kept
+
+
+def _frame(
+    frame: GeoDataFrame, shapes: NDArray[Any], codes: NDArray[np.uint8], kept: NDArray[np.bool_], scheme: ClassScheme
+) -> GeoDataFrame:
+    import geopandas as gpd
+
+    names = {item.code: item.name for item in scheme.classes}
+    features = np.flatnonzero(kept)
+    return gpd.GeoDataFrame(
+        {
+            "poly_id": np.arange(1, len(features) + 1, dtype=np.int32),
+            "code": codes[kept],
+            "name": [names[int(code)] for code in codes[kept]],
+            "feature": features.astype(np.int64),
+        },
+        geometry=list(shapes[kept]),
+        crs=frame.crs,
+    )

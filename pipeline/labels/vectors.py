@@ -1,0 +1,216 @@
+"""Vector files -> features as they are in the file: layer, field and CRS found, nothing repaired yet."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import LabelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from geopandas import GeoDataFrame
+
+PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
+FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
+# A field with more values than this is an identifier, not a class: guess_field passes it over.
+MOST_CLASS_VALUES = 254
+_LIKELY = (
+    "class", "classname", "class_name", "landcover", "land_cover", "landuse", "land_use", "lc", "lc_class", "label",
+    "fclass", "crop", "category", "type", "cid", "class_id", "classid", "code",
+)  # fmt: skip
+
+
+def read_features(path: Path | str, *, field: str, layer: str | None = None) -> GeoDataFrame:
+    """All features of a layer: columns ``value`` (text or None) and ``geometry``; CRS set.
+
+    Values are text: integers without decimals ("1" for 1 and for 1.0, as a column with gaps is stored as float),
+    surrounding spaces removed, None where the field is null or blank.
+
+    Raises:
+        LabelError: no such file, not a vector file, layer or field missing, no features, no geometry, no CRS.
+    """
+    path = Path(path)
+    layer = resolve_layer(path, field=field, layer=layer)
+    _require_field(path, field=field, layer=layer)
+    frame = _read(path, field=field, layer=layer)
+    if frame.crs is None:
+        raise LabelError(
+            "labels have no CRS",
+            path=path,
+            expected="a CRS, so that polygons can be laid over the scene",
+            fix="add the .prj file, or set it in QGIS with 'Assign projection'",
+        )
+    if frame.empty:
+        raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
+    import geopandas as gpd
+
+    return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
+
+
+def fields_of(path: Path | str, *, layer: str | None = None) -> tuple[str, ...]:
+    """Names of the attribute fields of a layer."""
+    path = Path(path)
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        return tuple(name for name in _parquet_columns(path) if name not in {"geometry", "geom", "bbox"})
+    import pyogrio
+
+    with _readable(path):
+        return tuple(pyogrio.read_info(path, layer=layer)["fields"])
+
+
+def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | None:
+    """The layer to read: the one asked for, the only one, or the only one with geometry that has ``field``.
+
+    None for GeoParquet, which has no layers.
+    """
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        _parquet_columns(path)
+        return None
+    import pyogrio
+
+    with _readable(path):
+        rows = [(str(name), kind) for name, kind in pyogrio.list_layers(path)]
+    names = [name for name, kind in rows if kind is not None]
+    if layer is not None:
+        if layer not in names:
+            raise LabelError(f"no layer {layer!r}", path=path, got=", ".join(names), expected="one of these layers")
+        return layer
+    if not names:
+        raise LabelError("file has no layer with geometry", path=path, expected=FORMATS)
+    if len(names) == 1:
+        return names[0]
+    fitting = [name for name in names if field is not None and field in fields_of(path, layer=name)]
+    if len(fitting) != 1:
+        having = f"{len(fitting)} of them with field {field!r}"
+        raise LabelError(
+            f"file has {len(names)} layers", path=path, got=f"{', '.join(names)}; {having}", fix="name one"
+        )
+    return fitting[0]
+
+
+def class_values(path: Path | str, *, field: str, layer: str | None = None) -> dict[str, int]:
+    """How many features have each value of ``field``, most frequent first, ties by name.
+
+    Raises:
+        LabelError: as :func:`read_features`; a missing field is answered with the fields that there are.
+    """
+    values = read_features(path, field=field, layer=layer)["value"].dropna()
+    counts = values.value_counts()
+    return {str(name): int(counts[name]) for name in sorted(counts.index, key=lambda name: (-counts[name], name))}
+
+
+def guess_field(path: Path | str, *, layer: str | None = None) -> str:
+    """The field that most likely holds the class: a usual name, else the text field with fewest values.
+
+    Raises:
+        LabelError: no field looks like a class; the message lists the fields.
+    """
+    path = Path(path)
+    layer = resolve_layer(path, field=None, layer=layer)
+    names = fields_of(path, layer=layer)
+    by_lower = {name.lower(): name for name in names}
+    for likely in _LIKELY:
+        if likely in by_lower:
+            return by_lower[likely]
+    counted = []
+    for name in names:
+        values = as_text(_read(path, field=name, layer=layer)[name]).dropna()
+        if not values.empty and 1 < values.nunique() <= min(MOST_CLASS_VALUES, len(values) // 2):
+            counted.append((bool(values.str.fullmatch(r"-?\d+(\.\d+)?").all()), values.nunique(), name))
+    if not counted:
+        raise LabelError(
+            "no field looks like a class", path=path, got=", ".join(names) or "no field", fix="say which with --field"
+        )
+    return min(counted)[2]
+
+
+def as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Class values as text or None; see :func:`read_features`."""
+
+    def one(value: object) -> str | None:
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            return None
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            return str(int(value))
+        return str(value).strip() or None
+
+    return pd.Series([one(value) for value in column], index=column.index, dtype=object)
+
+
+def _require_field(path: Path, *, field: str, layer: str | None) -> None:
+    names = fields_of(path, layer=layer)
+    if field not in names:
+        raise LabelError(
+            f"labels have no field {field!r}",
+            path=path,
+            expected=f"one of {', '.join(names)}" if names else "a field with the class",
+            fix="say which with --field",
+        )
+
+
+def _read(path: Path, *, field: str, layer: str | None) -> GeoDataFrame:
+    import geopandas as gpd
+
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        try:
+            return gpd.read_parquet(path)
+        except (ValueError, OSError) as err:
+            raise LabelError(
+                "not a GeoParquet file", path=path, got=err, expected="Parquet with 'geo' metadata"
+            ) from err
+    with _readable(path):
+        # columns=[field] keeps wide OpenStreetMap tables out of memory; curves come as line segments from pyogrio.
+        frame = gpd.read_file(path, layer=layer, columns=[field], engine="pyogrio")
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise LabelError("layer has no geometry", path=path, got=f"layer {layer!r}", expected="polygons")
+    return frame
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    _require_file(path)
+    try:
+        return list(parquet.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError) as err:
+        raise LabelError("not a Parquet file", path=path, got=err, expected=FORMATS) from err
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists() and not str(path).startswith("/vsi"):
+        raise LabelError("no such file", path=path, expected=FORMATS)
+
+
+class _readable:  # noqa: N801 - a context manager, read as a word in a with statement
+    """Turn pyogrio's errors on ``path`` into LabelError and keep its warnings (winding order, M values) quiet."""
+
+    def __init__(self, path: Path) -> None:
+        _require_file(path)
+        self._path = path
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self._caught.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: Any) -> None:
+        from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+
+        self._caught.__exit__(kind, value, trace)
+        if isinstance(value, (DataSourceError, DataLayerError, FeatureError, GeometryError)):
+            raise LabelError(
+                "not a vector file that GDAL can read", path=self._path, got=value, expected=FORMATS
+            ) from value
+
+
+def iter_values(frame: GeoDataFrame) -> Iterator[str]:
+    """The distinct class values of features from :func:`read_features`, sorted; numbers by size, before text."""
+    values = {str(value) for value in frame["value"].dropna()}
+    return iter(sorted(values, key=lambda v: (0, int(v), v) if v.lstrip("-").isdigit() else (1, 0, v)))
