@@ -1,0 +1,149 @@
+"""How the command line speaks: progress and warnings on stderr, one summary on stdout, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from pipeline.workflow.outcome import Outcome, Table
+
+
+@dataclass
+class Console:
+    """What the user asked to hear.
+
+    Attributes:
+        quiet: Only errors, and JSON where asked for.
+        as_json: One JSON document on stdout instead of text.
+        warned: Warnings shown so far; they are part of the JSON.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+    warned: list[str] = field(default_factory=list)
+
+    def perform(self, work: Callable[[Callable[[str, int, int], None]], Outcome]) -> int:
+        """Do ``work(progress)`` and print what came of it; gives the exit status."""
+        with self._warnings(), self._progress() as progress:
+            outcome = work(progress)
+        if self.as_json:
+            self._print_json(outcome)
+        elif not self.quiet:
+            print_outcome(outcome)
+        for message in outcome.failed:
+            print(f"landcover: error: {message}", file=sys.stderr)
+        return 2 if outcome.failed else 0
+
+    def _print_json(self, outcome: Outcome) -> None:
+        document = {
+            "summary": outcome.summary,
+            "written": [str(path) for path in outcome.written],
+            "warnings": self.warned,
+            "errors": list(outcome.failed),
+        } | outcome.data
+        print(json.dumps(document, indent=2, default=str))
+
+    @contextmanager
+    def _warnings(self) -> Iterator[None]:
+        """Show the project's own warnings in one line each, once; others stay in Python's hands."""
+        from pipeline.errors import PipelineWarning
+
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int,
+            file: TextIO | None = None, line: str | None = None,
+        ) -> None:  # fmt: skip
+            if not issubclass(category, PipelineWarning):
+                original(message, category, filename, lineno, file, line)
+            elif str(message) not in self.warned:
+                self.warned.append(str(message))
+                if not self.quiet:
+                    print(f"landcover: warning: {message}", file=sys.stderr)
+
+        with warnings.catch_warnings():
+            original = warnings.showwarning
+            warnings.simplefilter("always", PipelineWarning)
+            # Third-party notes (a GDAL driver's, a library's deprecation) are for developers, not for analysts.
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.showwarning = show
+            yield
+
+    @contextmanager
+    def _progress(self) -> Iterator[Callable[[str, int, int], None]]:
+        """A progress bar on stderr where that is a terminal, silence elsewhere."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda _what, _done, _total: None
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=RichConsole(stderr=True)) as bars:
+            yield _Bars(bars)
+
+
+class _Bars:
+    """One bar per thing being done, made when it is first heard of."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """The summary that ends every command: what was done, figures, what was written, how to open it."""
+    print(outcome.summary)
+    for table in outcome.tables:
+        print()
+        print(format_table(table))
+    if outcome.written:
+        print("\nwritten:")
+        for path in outcome.written:
+            print(f"  {path}")
+    if outcome.hint:
+        print(outcome.hint)
+
+
+def format_table(table: Table) -> str:
+    """A table in plain text: the first column flush left, figures flush right.
+
+    >>> from pipeline.workflow.outcome import Table
+    >>> print(format_table(Table("areas", ("class", "ha"), (("water", "12.5"), ("wood", "3.0")))))
+    areas
+      class    ha
+      water  12.5
+      wood    3.0
+    """
+    cells = [table.heads, *table.rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.heads))]
+
+    def line(row: tuple[str, ...]) -> str:
+        rest = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
+        return "  " + "  ".join([row[0].ljust(widths[0]), *rest]).rstrip()
+
+    return "\n".join([table.title, *(line(row) for row in cells)])
+
+
+def error_line(err: Exception) -> str:
+    """The one line that a user's error is printed in."""
+    return f"landcover: error: {' '.join(str(err).split())}"
+
+
+def json_error(err: Exception) -> dict[str, Any]:
+    """The same for machines."""
+    return {"errors": [" ".join(str(err).split())]}

@@ -1,0 +1,179 @@
+"""The main job: init, check, chips, train, predict, run, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import Console
+from pipeline.cli.options import ConfigFile, Force, Json, Memory, Overwrite, Quiet
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for name, function in (
+        ("init", init),
+        ("check", check),
+        ("chips", chips),
+        ("train", train),
+        ("predict", predict),
+        ("run", run),
+        ("demo", demo),
+    ):
+        app.command(name)(function)
+
+
+def init(
+    scene: Annotated[
+        list[str], typer.Option("--scene", help="A scene: file, folder, product or STAC item; repeatable.")
+    ],
+    labels: Annotated[Path, typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...")],
+    field: Annotated[str, typer.Option("--field", help="Attribute that holds the class.")],
+    *,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer of a file that has several.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
+        "config.yaml"
+    ),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Look at scenes and labels and write a commented configuration that runs as it is."""
+    from pipeline.workflow.init import write_config
+
+    return Console(quiet, as_json).perform(
+        lambda _: write_config(scene, labels=labels, field=field, layer=layer, output=output, overwrite=overwrite)
+    )
+
+
+def check(config: ConfigFile, *, quiet: Quiet = False, as_json: Json = False) -> int:
+    """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
+    from pipeline.workflow.check import check_job
+
+    return Console(quiet, as_json).perform(lambda progress: check_job(config, progress=progress))
+
+
+def chips(
+    config: ConfigFile,
+    *,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
+    from pipeline.workflow.stages import run_stages
+
+    return Console(quiet, as_json).perform(
+        lambda progress: run_stages(config, last="chips", force=force, overwrite=overwrite, progress=progress)
+    )
+
+
+def train(
+    config: ConfigFile,
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Train the network on the training blocks."""
+    from pipeline.workflow.stages import run_stages
+
+    return Console(quiet, as_json).perform(
+        lambda progress: run_stages(
+            config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress
+        )
+    )
+
+
+def predict(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[config.yaml]", help="Configuration; or give --model.")
+    ] = None,
+    *,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Model file: maps scenes without a configuration.")
+    ] = None,
+    scene: Annotated[list[str] | None, typer.Option("--scene", help="Scene to map with --model; repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
+    aoi: Annotated[Path | None, typer.Option(help="Map only what these polygons cover.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Leave out what these polygons cover.")] = None,
+    memory: Memory = None,
+    engine: Annotated[str | None, typer.Option(help="auto, torch, onnx, openvino ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over flips: slower, a little better.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write a band per class.")] = False,
+    polygons: Annotated[bool, typer.Option("--polygons", help="Also write the map as polygons.")] = False,
+    mosaic: Annotated[str | None, typer.Option(help="Join the maps: confidence, latest or first.")] = None,
+    seam_figure: Annotated[
+        bool, typer.Option("--seam-figure", help="Measure disagreement along tile borders.")
+    ] = False,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Map whole scenes: those of a configuration, or any others with a trained model."""
+    from pipeline.workflow.mapping import MapRequest, predict_config, predict_scenes
+
+    request = MapRequest(
+        aoi=aoi,
+        mask=mask,
+        memory=memory,
+        engine=engine,
+        dtype=dtype,
+        tta=tta,
+        probabilities=probabilities,
+        polygons=polygons,
+        mosaic=mosaic,
+        seam_figure=seam_figure,
+    )
+    console = Console(quiet, as_json)
+    if config is not None:
+        if model or scene or output:
+            raise typer.BadParameter("give either a configuration or --model, --scene and -o")
+        return console.perform(
+            lambda progress: predict_config(
+                config, request=request, force=force, overwrite=overwrite, progress=progress
+            )
+        )
+    if model is None or not scene or output is None:
+        raise typer.BadParameter("give a configuration, or --model, --scene and -o")
+    return console.perform(
+        lambda progress: predict_scenes(
+            model, scenes=scene, output=output, request=request, overwrite=overwrite, progress=progress
+        )
+    )
+
+
+def run(
+    config: ConfigFile,
+    *,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """All of it; a stage whose inputs have not changed is not done again."""
+    from pipeline.workflow.stages import run_stages
+
+    return Console(quiet, as_json).perform(
+        lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
+    )
+
+
+def demo(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Run the main job on the simulated sample data."""
+    from pipeline.workflow.demo import run_demo
+
+    return Console(quiet, as_json).perform(lambda progress: run_demo(output, overwrite=overwrite, progress=progress))

@@ -1,0 +1,65 @@
+"""``landcover``: parse, call one workflow function, print, exit code.
+
+Exit status: 0 done; 2 a user's error, in one line; anything else is a bug and shows its traceback. Nothing that takes
+time to import is imported before a command runs, so that every ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from pipeline import __version__
+from pipeline.cli import accuracy, job, models, search
+from pipeline.cli.console import error_line
+from pipeline.errors import PipelineError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+app = typer.Typer(
+    name="landcover",
+    help="From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+job.register(app)
+accuracy.register(app)
+models.register(app)
+search.register(app)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"landcover {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; gives the exit status (and is the console script's entry)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = app(args=arguments, standalone_mode=False)
+    except PipelineError as err:
+        print(error_line(err), file=sys.stderr)
+        return 2
+    except typer.TyperException as err:
+        message = " ".join(err.format_message().split()).rstrip(".")
+        print(f"landcover: error: {message}; see landcover --help", file=sys.stderr)
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        print("landcover: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,85 @@
+"""Models: show, export, crossval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import Console
+from pipeline.cli.options import ConfigFile, Json, Overwrite, Quiet, Seed
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    group = typer.Typer(help="What a model file knows of itself.", no_args_is_help=True, rich_markup_mode=None)
+    group.command("show")(show)
+    app.add_typer(group, name="model")
+    app.command("export")(export)
+    app.command("crossval")(crossval)
+
+
+def show(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    *,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Print what a model knows of itself: bands, classes, scaling, training, figures."""
+    from pipeline.workflow.models import show_model
+
+    return Console(quiet, as_json).perform(lambda _: show_model(model))
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    *,
+    form: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
+    tile_px: Annotated[int, typer.Option(help="Side of the fixed input tile in pixels.")] = 512,
+    scale: Annotated[float, typer.Option(help="value = DN x scale + offset of the rasters it will be fed.")] = 1.0,
+    offset: Annotated[float, typer.Option(help="See --scale.")] = 0.0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Write a model for other programs: ONNX (QGIS plugin Deepness) or torch.export."""
+    from pipeline.workflow.models import export_model
+
+    return Console(quiet, as_json).perform(
+        lambda _: export_model(
+            model, form=form, output=output, tile_px=tile_px, scale=scale, offset=offset, overwrite=overwrite
+        )
+    )
+
+
+def crossval(
+    config: ConfigFile,
+    *,
+    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
+    by: Annotated[str, typer.Option(help="blocks, polygons or both.")] = "blocks",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated: forest, forest_neighbourhood, network.")
+    ] = "forest,forest_neighbourhood,network",
+    seed: Seed = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Cross-validate the network and the random forest on the same folds."""
+    from pipeline.workflow.crossval import cross_validate_job
+
+    return Console(quiet, as_json).perform(
+        lambda progress: cross_validate_job(
+            config,
+            folds=folds,
+            by=by,
+            methods=tuple(methods.split(",")),
+            seed=seed,
+            output=output,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    )

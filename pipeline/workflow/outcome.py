@@ -1,0 +1,47 @@
+"""Outcome: what a workflow function gives back, for the terminal and for machines alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# (what is being done, units done, units in all)
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table for the terminal: a title, column heads, rows of text."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done.
+
+    Attributes:
+        summary: One sentence.
+        written: Files and folders that the user may open, the most useful one first.
+        hint: How to open or go on.
+        tables: Figures worth a look in the terminal.
+        data: The same for machines (``--json``), JSON-ready.
+        failed: Errors that the command found and lists together (``check``); a non-empty tuple exits with 2.
+    """
+
+    summary: str
+    written: tuple[Path, ...] = ()
+    hint: str = ""
+    tables: tuple[Table, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
