@@ -1,0 +1,103 @@
+"""Encoders: torchvision's ResNets and VGGs as a list of stages, each giving features at a known stride."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torchvision
+from torch import nn
+
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from pipeline.model.spec import NetworkSpec
+
+STEM_CHANNELS = 64
+
+
+class Encoder(nn.Module):
+    """Stages in a row; forward gives the features after each.
+
+    Attributes:
+        stages: One module per stage; names of the parameters inside are torchvision's.
+        channels: Channels of the features after each stage.
+        strides: Stride of the features after each stage, in input pixels.
+    """
+
+    def __init__(self, stages: list[nn.Module], *, channels: list[int], strides: list[int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.channels = tuple(channels)
+        self.strides = tuple(strides)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Features after each stage: float [chip, channel, row / stride, col / stride]."""
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    @property
+    def stem(self) -> nn.Conv2d:
+        """The convolution on the bands."""
+        for module in self.stages[0].modules():
+            if isinstance(module, nn.Conv2d):
+                return module
+        raise ModelError("encoder without convolution")
+
+
+def build_encoder(spec: NetworkSpec) -> Encoder:
+    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does)."""
+    if spec.encoder.startswith("resnet"):
+        return _resnet(spec)
+    return _vgg(spec)
+
+
+def _resnet(spec: NetworkSpec) -> Encoder:
+    net = torchvision.models.get_model(spec.encoder, weights=None)
+    stride = 1 if spec.stem_stride == 1 else 2
+    conv = nn.Conv2d(spec.bands_in, STEM_CHANNELS, 7, stride=stride, padding=3, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    stem = nn.Sequential()
+    stem.add_module("conv1", conv)
+    stem.add_module("bn1", net.bn1)
+    stem.add_module("relu", net.relu)
+    layers = [net.layer1, net.layer2, net.layer3, net.layer4][: spec.depth - 1]
+    # torchvision's pooling moves into the first layer group, so that the stem's own features stay in reach as a skip.
+    first = nn.Sequential()
+    if spec.stem_stride == 4:  # noqa: PLR2004 - torchvision's own stride
+        first.add_module("maxpool", net.maxpool)
+    first.add_module("layer1", layers[0])
+    stages: list[nn.Module] = [stem, first]
+    for number, layer in enumerate(layers[1:], 2):
+        stages.append(nn.Sequential())
+        stages[-1].add_module(f"layer{number}", layer)
+    expansion = net.fc.in_features // 512
+    channels = [STEM_CHANNELS, *(64 * 2**i * expansion for i in range(len(layers)))]
+    strides = [stride, *(spec.stem_stride * 2**i for i in range(len(layers)))]
+    return Encoder(stages, channels=channels, strides=strides)
+
+
+def _vgg(spec: NetworkSpec) -> Encoder:
+    layers = torchvision.models.get_model(spec.encoder, weights=None).features
+    stages: list[nn.Module] = []
+    channels: list[int] = []
+    current = nn.Sequential()
+    for number, layer in enumerate(layers):
+        if isinstance(layer, nn.MaxPool2d):
+            stages.append(current)
+            if len(stages) == spec.depth:
+                break
+            current = nn.Sequential()
+        if isinstance(layer, nn.Conv2d):
+            if len(stages) == len(channels):
+                channels.append(layer.out_channels)
+            channels[-1] = layer.out_channels
+            if number == 0:
+                layer = nn.Conv2d(spec.bands_in, layer.out_channels, 3, padding=1)  # noqa: PLW2901 - bands differ
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        current.add_module(str(number), layer)
+    return Encoder(stages, channels=channels, strides=[2**i for i in range(len(stages))])

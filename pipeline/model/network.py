@@ -1,0 +1,212 @@
+"""The network: an encoder's context and the pixel's own spectrum, fused at full resolution before the head.
+
+A ResNet halves the resolution twice before anything is learned; at 10 to 30 m the pixel's own spectrum is most of the
+evidence. So the bands also take a short path at full resolution, which joins the decoder in its last step.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pipeline.errors import ModelError
+from pipeline.model.decoder import Decoder, SpectralPath, Step
+from pipeline.model.encoder import Encoder, build_encoder
+from pipeline.model.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.model.preprocess import Preprocess
+    from pipeline.model.weights import EncoderWeights
+
+__all__ = ["Ensemble", "Network", "NetworkSpec", "build_network", "fuse_for_inference", "stride_px"]
+CHIP_BATCH = 64
+TINY = 1e-8
+
+
+class Network(nn.Module):
+    """Standardised bands -> class scores.
+
+    Attributes:
+        spec: What it was built from.
+        encoder: None where the spectral path stands alone.
+        spectral: None where there is no spectral path.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = build_encoder(spec) if spec.encoder != "none" else None
+        self.spectral = SpectralPath(spec) if spec.has_spectral else None
+        self.decoder = Decoder(spec, self.encoder) if self.encoder is not None and spec.head == "unet" else None
+        self.dropout = nn.Dropout2d(spec.dropout)
+        self.head = nn.Conv2d(self.features_out, spec.classes, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(cast("torch.Tensor", self.head.bias))
+
+    @property
+    def features_out(self) -> int:
+        """Channels of :meth:`features`."""
+        if self.decoder is not None:
+            return self.decoder.channels
+        coarse = self.encoder.channels[-1] if self.encoder is not None else 0
+        return coarse + (self.spec.spectral_channels if self.spectral is not None else 0)
+
+    @property
+    def stride(self) -> int:
+        """Stride of the coarsest features, in pixels: windows that start on its multiples see the same grid."""
+        return self.encoder.strides[-1] if self.encoder is not None else 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of standardised chips ``x`` float [chip, band, row, col] of any size.
+
+        Returns:
+            Head "unet": float [chip, class, row, col] at the size of ``x``. Head "chip": float [chip, class].
+        """
+        if self.spec.head == "unet":
+            logits: torch.Tensor = self.head(self.dropout(self.features(x)))
+            return logits
+        pooled: torch.Tensor = self.head(self.dropout(self._pooled(x)))
+        return pooled.flatten(1)
+
+    def per_pixel(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits float [chip, class, row, col] at the size of ``x`` whatever the head; what maps are made of.
+
+        A chip classifier gives each cell of ``chip_stride_px`` squared the class of the chip centred on it, by the same
+        calculation as in training: its halo is ``(chip_px - chip_stride_px) / 2``, its cells start at the first pixel.
+        """
+        if self.spec.head == "unet":
+            return self.forward(x)
+        return _enlarge(self.head(self._cells(x)), self.spec.chip_stride_px, like=x)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """What the head sees: float [chip, feature, row, col] at the size of ``x`` (dropout not applied)."""
+        if self.spec.head == "chip":
+            return _enlarge(self._cells(x), self.spec.chip_stride_px, like=x)
+        spectral = self.spectral(x) if self.spectral is not None else None
+        if self.encoder is None or self.decoder is None:
+            return cast("torch.Tensor", spectral)
+        rows, cols = x.shape[-2:]
+        padded = _pad_to(x, self.stride)
+        if spectral is not None and padded.shape != x.shape:
+            spectral = _pad_to(spectral, self.stride)
+        out: torch.Tensor = self.decoder(self.encoder(padded), spectral)
+        return out[..., :rows, :cols]
+
+    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """Means over whole chips: float [chip, feature, 1, 1]."""
+        parts = []
+        if self.encoder is not None:
+            parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
+        if self.spectral is not None:
+            parts.append(self.spectral(x).mean((2, 3), keepdim=True))
+        return torch.cat(parts, dim=1)
+
+    def _cells(self, x: torch.Tensor) -> torch.Tensor:
+        """Means over the chip centred on each cell: float [chip, feature, cell row, cell col]."""
+        chip, stride = self.spec.chip_px, self.spec.chip_stride_px
+        halo = (chip - stride) // 2
+        rows, cols = (-(-size // stride) for size in x.shape[-2:])
+        below, right = rows * stride - x.shape[-2], cols * stride - x.shape[-1]
+        padded = functional.pad(x, (halo, halo + right, halo, halo + below))
+        windows = padded.unfold(2, chip, stride).unfold(3, chip, stride).permute(0, 2, 3, 1, 4, 5)
+        flat = windows.reshape(-1, x.shape[1], chip, chip)
+        pooled = torch.cat([self._pooled(part) for part in flat.split(CHIP_BATCH)])
+        return pooled.reshape(x.shape[0], rows, cols, -1).permute(0, 3, 1, 2)
+
+
+class Ensemble(nn.Module):
+    """Members' probabilities averaged (Lakshminarayanan et al. 2017), as log-probabilities over a temperature.
+
+    A single member's logits pass unchanged but for the temperature (Guo et al. 2017).
+    """
+
+    def __init__(self, members: Sequence[nn.Module], *, shares: Sequence[float], temperature: float) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.shares = tuple(share / sum(shares) for share in shares)
+        self.temperature = temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits float [chip, class, row, col] at the size of ``x``."""
+        first = cast("Network", self.members[0])
+        if len(self.members) == 1:
+            return first.per_pixel(x) / self.temperature
+        mean = torch.zeros(())
+        for member, share in zip(self.members, self.shares, strict=True):
+            mean = mean + share * cast("Network", member).per_pixel(x).float().softmax(1)
+        return mean.clamp_min(TINY).log() / self.temperature
+
+
+def build_network(
+    spec: NetworkSpec,
+    *,
+    weights: EncoderWeights | None = None,
+    preprocess: Preprocess | None = None,
+) -> Network:
+    """A network with random weights, or with a pretrained encoder whose stem is matched by band.
+
+    Args:
+        spec: The architecture.
+        weights: Pretrained encoder weights (``pipeline.model.weights.load_weights``).
+        preprocess: How its input will be standardised: names the bands that the stem is matched to, and undoes the
+            difference to the scaling the weights were trained with. Needed with ``weights``.
+
+    Raises:
+        ModelError: the weights are of another architecture, or no band names are given for them.
+    """
+    network = Network(spec)
+    if weights is not None:
+        from pipeline.model.weights import put_weights
+
+        if preprocess is None:
+            raise ModelError("pretrained weights without the bands they meet", fix="pass preprocess")
+        put_weights(network, weights, preprocess=preprocess)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def stride_px(spec: NetworkSpec) -> int:
+    """The coarsest stride of a network of ``spec`` in pixels: tiles that start on its multiples agree with the whole."""
+    if spec.head == "chip":
+        return spec.chip_stride_px
+    if spec.encoder == "none":
+        return 1
+    if spec.encoder.startswith("vgg"):
+        return 1 << (spec.depth - 1)
+    return spec.stem_stride << (spec.depth - 2)
+
+
+def fuse_for_inference(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode with every batch norm folded into the convolution before it.
+
+    The output is the same to rounding; it saves a pass over memory per layer.
+    """
+    fused = copy.deepcopy(network).eval()
+    for module in list(fused.modules()):
+        if isinstance(module, Step):
+            module.fold_norm()
+        before: tuple[str, nn.Module] | None = None
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
+                module._modules[before[0]] = fuse_conv_bn_eval(before[1], child)  # noqa: SLF001 - setattr refuses digits
+                module._modules[name] = nn.Identity()  # noqa: SLF001
+            before = (name, child)
+    fused.requires_grad_(requires_grad=False)
+    return fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _pad_to(x: torch.Tensor, stride: int) -> torch.Tensor:
+    """Zeros (the mean) below and right, up to the next multiple of ``stride``."""
+    below, right = (-x.shape[-2]) % stride, (-x.shape[-1]) % stride
+    return functional.pad(x, (0, right, 0, below)) if below or right else x
+
+
+def _enlarge(cells: torch.Tensor, stride: int, *, like: torch.Tensor) -> torch.Tensor:
+    whole = cells.repeat_interleave(stride, dim=2).repeat_interleave(stride, dim=3)
+    return whole[..., : like.shape[-2], : like.shape[-1]]

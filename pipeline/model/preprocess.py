@@ -1,0 +1,164 @@
+"""Preprocess: physical values -> the network's input; one function for training and for mapping.
+
+Each band is standardised by the mean and deviation of the valid training pixels, clipped, and set to 0 (its mean) where
+not valid. Normalised differences of band pairs can join as further channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+# Where the two bands sum to less than this (water, shadow), their difference is sensor noise: the index is 0.
+INDEX_FLOOR = 1e-4
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How values of ``bands`` become the network's input channels.
+
+    Attributes:
+        bands: Names in order.
+        mean: Mean of each channel, in the band's unit: bands first, then indices.
+        std: Standard deviation of each channel; positive.
+        clip: Standardised values are held within plus and minus this, so that a glint or a cloud edge does not
+            dominate a neighbourhood; 0 for no limit.
+        indices: Pairs (a, b) of bands whose normalised difference (a - b) / (a + b) is a further channel.
+    """
+
+    bands: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    clip: float = 8.0
+    indices: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that do not fit the bands."""
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ModelError(
+                "means and deviations do not fit the bands",
+                got=f"{len(self.mean)} and {len(self.std)}",
+                expected=f"{self.channels} each",
+            )
+        if not all(np.isfinite((*self.mean, *self.std))) or any(value <= 0 for value in self.std):
+            raise ModelError("means and deviations that are not finite or not positive", got=(self.mean, self.std))
+        absent = sorted({name for pair in self.indices for name in pair} - set(self.bands))
+        if absent:
+            raise ModelError(f"index of a band that is not there: {', '.join(absent)}", expected=", ".join(self.bands))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.bands) + len(self.indices)
+
+    @classmethod
+    def from_pixels(
+        cls,
+        pixels: NDArray[np.float32],
+        *,
+        bands: Sequence[str],
+        indices: Sequence[tuple[str, str]] = (),
+        clip: float = 8.0,
+    ) -> Self:
+        """From valid training pixels, float32 [pixel, band]; a band that is constant gets deviation 1."""
+        blank = cls(
+            tuple(bands), (0.0,) * (len(bands) + len(indices)), (1.0,) * (len(bands) + len(indices)), 0.0, tuple(indices)
+        )
+        raw = blank(np.ascontiguousarray(pixels.T)[:, :, None], np.ones((len(pixels), 1), dtype=np.bool_)).numpy()
+        flat = raw.reshape(blank.channels, -1).astype(np.float64)
+        return cls.from_statistics(bands=bands, mean=flat.mean(1), std=flat.std(1), indices=indices, clip=clip)
+
+    @classmethod
+    def from_statistics(
+        cls,
+        *,
+        bands: Sequence[str],
+        mean: Sequence[float] | NDArray[Any],
+        std: Sequence[float] | NDArray[Any],
+        indices: Sequence[tuple[str, str]] = (),
+        clip: float = 8.0,
+    ) -> Self:
+        """From means and deviations per channel; a deviation of 0 becomes 1.
+
+        With indices but statistics of the bands alone, an index gets mean 0 and deviation 0.5 (it lies in -1..1).
+        """
+        extra = len(bands) + len(indices) - len(mean)
+        means = [*map(float, mean), *([0.0] * extra)]
+        stds = [*(float(value) if value > 0 else 1.0 for value in std), *([0.5] * extra)]
+        return cls(tuple(bands), tuple(means), tuple(stds), clip, tuple((a, b) for a, b in indices))
+
+    @cached_property
+    def _affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """gain and bias float32 [channel, 1, 1]: standardised = value x gain + bias."""
+        import torch
+
+        gain = 1.0 / np.asarray(self.std, dtype=np.float64)
+        bias = -np.asarray(self.mean, dtype=np.float64) * gain
+        gain_t, bias_t = (torch.from_numpy(part.astype(np.float32))[:, None, None] for part in (gain, bias))
+        return gain_t, bias_t
+
+    def __call__(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> torch.Tensor:
+        """float32 [channel, row, col] of ``values`` float32 [band, row, col]; 0 where ``valid`` [row, col] is False."""
+        import torch
+
+        return self.apply(torch.from_numpy(values), torch.from_numpy(valid))
+
+    def apply(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """The same on tensors: values float32 [..., band, row, col], valid bool [..., row, col]; inputs are kept."""
+        import torch
+
+        if values.shape[-3] != len(self.bands):
+            raise ModelError("values with other bands than the model's", got=values.shape[-3], expected=len(self.bands))
+        if self.indices:
+            values = torch.cat([values, self._indices(values)], dim=-3)
+        gain, bias = (part.to(values.device) for part in self._affine)
+        out = torch.addcmul(bias, values, gain)
+        if self.clip:
+            out.clamp_(-self.clip, self.clip)
+        if not bool(valid.all()):
+            out.masked_fill_(~valid.unsqueeze(-3), 0.0)
+        return out
+
+    def _indices(self, values: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        first = values[..., [self.bands.index(a) for a, _ in self.indices], :, :]
+        second = values[..., [self.bands.index(b) for _, b in self.indices], :, :]
+        total = first + second
+        index = (first - second) / total.clamp_min(INDEX_FLOOR)
+        return torch.where(total > INDEX_FLOOR, index.clamp_(-1.0, 1.0), 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        return {
+            "bands": list(self.bands),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "clip": self.clip,
+            "indices": [list(pair) for pair in self.indices],
+        }
+
+    @classmethod
+    def from_json(cls, items: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        try:
+            return cls(
+                tuple(items["bands"]),
+                tuple(map(float, items["mean"])),
+                tuple(map(float, items["std"])),
+                float(items["clip"]),
+                tuple((str(a), str(b)) for a, b in items["indices"]),
+            )
+        except (KeyError, TypeError, ValueError) as err:
+            raise ModelError("scaling of the model file cannot be read", got=repr(err)) from err

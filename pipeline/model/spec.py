@@ -1,0 +1,134 @@
+"""NetworkSpec: what a network is, as plain data; written into the model file, read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Encoder = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vgg11_bn",
+    "vgg13_bn",
+    "vgg16_bn",
+    "vgg19_bn",
+    "none",
+]
+Head = Literal["unet", "chip"]
+ENCODERS: tuple[str, ...] = get_args(Encoder)
+HEADS: tuple[str, ...] = get_args(Head)
+STAGES = 5
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The architecture of one network.
+
+    There is no choice of normalisation: batch norm's statistics are constants when mapping, so that a pixel's class does
+    not depend on the tile it is computed in (group, layer and instance norm would make it so), and they fold into the
+    convolutions.
+
+    Attributes:
+        bands_in: Channels of the standardised input (bands and indices).
+        classes: Number of classes, the channels of the logits.
+        encoder: A torchvision architecture, or "none": the spectral path alone, a network of single pixels or of
+            small neighbourhoods.
+        head: "unet" gives logits per pixel; "chip" one class per chip.
+        depth: Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; a VGG's are what lies
+            between its poolings.
+        stem_stride: Stride of a ResNet's first layer group: 4 as in torchvision (convolution 2, pooling 2), 2 (no
+            pooling) or 1 (neither). Ignored by VGG, which starts at full resolution.
+        decoder_channels: Channels of the decoder's steps, coarse to fine; each step doubles the resolution. Of a longer
+            tuple than there are steps the last (finest) entries are used.
+        decoder_kernel: Kernel of the decoder's convolutions; odd.
+        fuse_kernel: Kernel of the step at full resolution, where context and spectral path meet; 1 or 3.
+        spectral_channels: Channels of the full-resolution path on the input itself; 0 for none.
+        spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
+        dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
+        chip_px: Head "chip": side of the chips it is trained on, in pixels.
+        chip_stride_px: Head "chip": side of the cells that get one class in a map.
+    """
+
+    bands_in: int
+    classes: int
+    encoder: Encoder = "resnet18"
+    head: Head = "unet"
+    depth: int = 5
+    stem_stride: int = 4
+    decoder_channels: tuple[int, ...] = (128, 64, 64, 32, 32)
+    decoder_kernel: int = 3
+    fuse_kernel: int = 1
+    spectral_channels: int = 64
+    spectral_kernels: tuple[int, ...] = (1, 1)
+    dropout: float = 0.1
+    chip_px: int = 64
+    chip_stride_px: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse networks that cannot be built."""
+        object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
+        object.__setattr__(self, "spectral_kernels", tuple(self.spectral_kernels))
+        _expect("encoder", self.encoder, one_of=ENCODERS)
+        _expect("head", self.head, one_of=HEADS)
+        _expect("stem_stride", self.stem_stride, one_of=(1, 2, 4))
+        _expect("depth", self.depth, one_of=tuple(range(2, STAGES + 1)))
+        _expect("fuse_kernel", self.fuse_kernel, one_of=(1, 3, 5))
+        _expect("decoder_kernel", self.decoder_kernel, one_of=(1, 3, 5))
+        for name in ("bands_in", "classes", "chip_px", "chip_stride_px"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"network setting {name}", got=getattr(self, name), expected="at least 1")
+        if self.chip_stride_px > self.chip_px or (self.chip_px - self.chip_stride_px) % 2:
+            raise ModelError(
+                "network settings chip_px and chip_stride_px",
+                got=f"{self.chip_px} and {self.chip_stride_px}",
+                expected="a stride not above the chip, differing by an even number of pixels",
+            )
+        if not 0 <= self.dropout < 1:
+            raise ModelError("network setting dropout", got=self.dropout, expected="0 to below 1")
+        if any(kernel not in {1, 3, 5, 7} for kernel in self.spectral_kernels):
+            raise ModelError("network setting spectral_kernels", got=self.spectral_kernels, expected="1, 3, 5 or 7 each")
+        if self.has_spectral and not self.spectral_kernels:
+            raise ModelError("network setting spectral_kernels is empty", fix="give one kernel or spectral_channels: 0")
+        if self.encoder == "none" and not self.has_spectral:
+            raise ModelError("a network without encoder and without spectral path", fix="set spectral_channels")
+        if any(width < 1 for width in self.decoder_channels) or not self.decoder_channels:
+            raise ModelError("network setting decoder_channels", got=self.decoder_channels, expected="positive widths")
+
+    @property
+    def has_spectral(self) -> bool:
+        """Whether the full-resolution path on the input exists."""
+        return self.spectral_channels > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        plain = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+    @classmethod
+    def from_json(cls, items: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`; a key that this version does not know is refused.
+
+        Raises:
+            ModelError: unknown or missing keys, or values that no network has.
+        """
+        unknown = sorted(set(items) - {item.name for item in fields(cls)})
+        if unknown:
+            raise ModelError(f"network setting {', '.join(unknown)} is not known", fix="update landcover-pipeline")
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in items.items()}
+        try:
+            return cls(**cast("dict[str, Any]", plain))
+        except TypeError as err:
+            raise ModelError("network settings are incomplete or of a wrong type", got=err) from err
+
+
+def _expect(name: str, value: object, *, one_of: tuple[object, ...]) -> None:
+    if value not in one_of:
+        raise ModelError(f"network setting {name}", got=value, expected="one of " + ", ".join(map(str, one_of)))
