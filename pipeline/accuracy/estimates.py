@@ -1,0 +1,254 @@
+"""Accuracy and area with standard errors and 95 % intervals, for every design of :mod:`pipeline.accuracy.frame`.
+
+All figures are ratios of two estimated totals, R = Y / X, whose variance is that of the total of y - R x, over X^2:
+
+    overall accuracy     y = a [map = reference]         x = a
+    user's, class k      y = a [map = k = reference]     x = a [map = k]
+    producer's, class k  y = a [map = k = reference]     x = a [reference = k]
+    F1, class k          y = 2 a [map = k = reference]   x = a [map = k] + a [reference = k]
+    area share, class k  y = a [reference = k]           x = a
+
+with a the area of the unit. Source: Stehman (2014), Int. J. Remote Sens. 35, 4923-4939, eqs. 20-28. With the map
+classes as strata these are Olofsson et al. (2014), Remote Sens. Environ. 148, 42-57, eqs. 1-11; for clusters Stehman
+(1997), Remote Sens. Environ. 60, 258-269. docs/accuracy.md derives the identity and the error of F1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import norm, t
+
+from pipeline.accuracy.confusion import ErrorMatrix, cross_tabulate
+from pipeline.accuracy.frame import unit_weights, variance_of_total
+from pipeline.errors import ReferenceDataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.accuracy.frame import Frame
+
+NOT_PROBABILITY = "not a probability sample"
+CENSUS = "agreement over all pixels of the reference: no sampling error"
+_TINY = 1e-18
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its uncertainty; None is "cannot be known from this sample", and ``note`` says why.
+
+    Attributes:
+        estimate: The figure.
+        se: Standard error.
+        ci95: (low, high) of the 95 % interval.
+        note: Empty, or why a part is None or how it was got.
+    """
+
+    estimate: float | None
+    se: float | None = None
+    ci95: tuple[float, float] | None = None
+    note: str = ""
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same figure in another unit."""
+        return Estimate(
+            None if self.estimate is None else self.estimate * factor,
+            None if self.se is None else self.se * factor,
+            None if self.ci95 is None else (self.ci95[0] * factor, self.ci95[1] * factor),
+            self.note,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """{estimate, se, ci95}, and ``note`` where there is one."""
+        plain: dict[str, object] = {
+            "estimate": self.estimate, "se": self.se, "ci95": None if self.ci95 is None else list(self.ci95)
+        }  # fmt: skip
+        return plain | ({"note": self.note} if self.note else {})
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """The figures of one class; ``area_share`` is the share of the assessed area that the reference gives it."""
+
+    users_accuracy: Estimate
+    producers_accuracy: Estimate
+    f1: Estimate
+    area_share: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """All figures of a map.
+
+    Attributes:
+        overall_accuracy: Share of the area that the map has right.
+        per_class: One entry per class of the legend, in its order.
+        error_matrix: Counts and area proportions.
+        notes: What a reader of the figures must know.
+    """
+
+    overall_accuracy: Estimate
+    per_class: dict[str, ClassFigures]
+    error_matrix: ErrorMatrix
+    notes: tuple[str, ...]
+
+
+def estimate_accuracy(
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    *,
+    names: tuple[str, ...],
+    frame: Frame,
+    unit_area: NDArray[np.float64] | None = None,
+) -> Figures:
+    """Every figure of an assessment, from paired class indices.
+
+    Args:
+        map_index: int [unit], 0..K-1: what the map says.
+        reference_index: int [unit], 0..K-1: what the reference says.
+        names: The K class names.
+        frame: How the units were drawn.
+        unit_area: float [unit], area of each unit in any unit; None where all are equal.
+
+    Raises:
+        ReferenceDataError: arrays of different length.
+    """
+    if not len(map_index) == len(reference_index) == len(frame.stratum):
+        got = f"{len(map_index)}, {len(reference_index)}, {len(frame.stratum)}"
+        raise ReferenceDataError("map classes, reference classes and strata of different length", got=got)
+    classes = len(names)
+    area = np.ones(len(map_index)) if unit_area is None else np.asarray(unit_area, dtype=np.float64)
+    top, bottom = _columns(np.asarray(map_index), np.asarray(reference_index), area, classes)
+    figures = ratios(top, bottom, frame=frame, certain=_certain(frame, classes))
+    return Figures(
+        figures[0],
+        {name: ClassFigures(*(figures[1 + group * classes + k] for group in range(4))) for k, name in enumerate(names)},
+        _matrix(np.asarray(map_index), np.asarray(reference_index), names, area * unit_weights(frame)),
+        _notes(frame),
+    )
+
+
+def ratios(
+    top: NDArray[np.float64],
+    bottom: NDArray[np.float64],
+    *,
+    frame: Frame,
+    certain: NDArray[np.bool_] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> list[Estimate]:
+    """Ratios of totals with their uncertainty, one per column.
+
+    Args:
+        top: float64 [unit, figure], y of the module docstring.
+        bottom: float64 [unit, figure], x.
+        frame: The design.
+        certain: bool [stratum, figure]; where y and x are 0 in the whole stratum by definition.
+        bounds: What the figure cannot go beyond; intervals are cut there.
+    """
+    weights = unit_weights(frame)
+    denominator = weights @ bottom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (weights @ top) / denominator
+        residuals = top - np.nan_to_num(ratio) * bottom
+        variance = variance_of_total(residuals, frame, certain=certain) / denominator**2
+    results = []
+    for column, value in enumerate(ratio):
+        if not math.isfinite(value):
+            results.append(Estimate(None, note=_missing(frame)))
+        else:
+            flat = bool(np.abs(residuals[:, column]).max() < 1e-12)  # noqa: PLR2004 - rounding of a sum
+            results.append(_finish(float(value), float(variance[column]), bottom[:, column], frame, bounds, flat=flat))
+    return results
+
+
+def _finish(
+    value: float, variance: float, bottom: NDArray[np.float64], frame: Frame, bounds: tuple[float, float], *, flat: bool
+) -> Estimate:
+    if not frame.is_probability:
+        return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
+    if not math.isfinite(variance):
+        return Estimate(value, note="a stratum or the sample has a single unit: its variance cannot be estimated")
+    complete = frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
+    if flat and not complete:
+        return _without_spread(value, bottom, frame)
+    spread = math.sqrt(max(variance, 0.0))
+    half = _quantile(frame) * spread
+    return Estimate(value, spread, (max(value - half, bounds[0]), min(value + half, bounds[1])))
+
+
+def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame) -> Estimate:
+    """A sample without a single error (or hit) has a variance of 0, which is not the truth about the map.
+
+    Where all units concerned were drawn with one probability the exact binomial interval holds (Clopper & Pearson
+    1934, Biometrika 26, 404-413); otherwise nothing is claimed.
+    """
+    used = bottom > 0
+    n = int(used.sum())
+    note = f"all {n} units agree: the sample shows no variance, so the standard error is unknown"
+    one_probability = len(np.unique(frame.stratum[used])) == 1 and frame.clusters is None
+    if value not in (0.0, 1.0) or not one_probability:
+        return Estimate(value, note=note + ", and so is the interval")
+    edge = 0.025 ** (1.0 / n)
+    interval = (edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)
+    return Estimate(value, ci95=interval, note=f"{note}; the interval is the exact binomial one (Clopper-Pearson)")
+
+
+def _quantile(frame: Frame) -> float:
+    """1.96; Student's t where the number of primary units, not of pixels, carries the information."""
+    return float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, len(frame.clusters.sizes) - 1))
+
+
+def _columns(
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], area: NDArray[np.float64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Y and x of the module docstring, float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share."""
+    mapped = (map_index[:, None] == np.arange(classes)) * area[:, None]
+    truth = (reference_index[:, None] == np.arange(classes)) * area[:, None]
+    both = mapped * (reference_index[:, None] == np.arange(classes))
+    whole = np.broadcast_to(area[:, None], mapped.shape)
+    top = np.hstack([both.sum(axis=1, keepdims=True), both, both, 2 * both, truth])
+    return top, np.hstack([area[:, None], mapped, truth, mapped + truth, whole])
+
+
+def _certain(frame: Frame, classes: int) -> NDArray[np.bool_] | None:
+    """With map classes as strata, user's accuracy of class k has nothing to do with the other strata."""
+    if not frame.strata_are_map_classes:
+        return None
+    known = np.zeros((len(frame.names), 1 + 4 * classes), dtype=np.bool_)
+    known[:, 1 : 1 + classes] = ~np.eye(len(frame.names), classes, dtype=np.bool_)
+    return known
+
+
+def _matrix(
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    names: tuple[str, ...],
+    weights: NDArray[np.float64],
+) -> ErrorMatrix:
+    classes = len(names)
+    flat = map_index.astype(np.int64) * classes + reference_index.astype(np.int64)
+    mass = np.bincount(flat, weights=weights, minlength=classes * classes).reshape(classes, classes)
+    return ErrorMatrix(names, cross_tabulate(map_index, reference_index, classes=classes), mass / mass.sum())
+
+
+def _missing(frame: Frame) -> str:
+    why = "no unit of this class in the sample: the figure cannot be estimated"
+    return why if frame.is_probability or frame.kind == "census" else f"{why}; {NOT_PROBABILITY}"
+
+
+def _notes(frame: Frame) -> tuple[str, ...]:
+    notes = []
+    counts = frame.counts
+    if frame.unsampled_share > _TINY:
+        empty = [name for name, n, size in zip(frame.names, counts, frame.sizes, strict=True) if n == 0 and size > 0]
+        notes.append(
+            f"no reference unit in {', '.join(empty)}: the figures hold for the other "
+            f"{1 - frame.unsampled_share:.1%} of the map"
+        )
+    alone = [name for name, n, size in zip(frame.names, counts, frame.sizes, strict=True) if n == 1 and size > 1]
+    if alone and frame.is_probability and frame.clusters is None:
+        notes.append(f"a single reference unit in {', '.join(alone)}: no variance, so no interval where it counts")
+    return tuple(notes)

@@ -1,0 +1,174 @@
+"""Frame: how the reference units were drawn, and what follows for totals and their variance.
+
+Every figure of an accuracy assessment is a ratio of two totals over the map, so one pair of functions serves all
+designs: :func:`unit_weights` (how much of the map a unit stands for) and :func:`variance_of_total`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline.errors import ReferenceDataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DesignKind = Literal[
+    "simple random",
+    "systematic",
+    "stratified",
+    "one-stage cluster",
+    "two-stage cluster",
+    "census",
+    "not a probability sample",
+]
+PROBABILITY_DESIGNS = ("simple random", "systematic", "stratified", "one-stage cluster", "two-stage cluster")
+CLUSTER_DESIGNS = ("one-stage cluster", "two-stage cluster")
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Primary units (squares of the map) of a cluster sample.
+
+    Attributes:
+        index: int [unit]; primary unit of each reference unit, 0..m-1.
+        sizes: float64 [primary unit]; map units inside each sampled primary unit.
+        in_frame: Primary units in the whole frame.
+    """
+
+    index: NDArray[np.intp]
+    sizes: NDArray[np.float64]
+    in_frame: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """How units were drawn from the map.
+
+    Attributes:
+        kind: The design that the figures assume.
+        stratum: int [unit]; stratum of each reference unit, 0..H-1 (all 0 without strata).
+        sizes: float64 [stratum]; size of each stratum in map units, or in any unit of area.
+        names: Names of the strata.
+        sizes_are_counts: True where ``sizes`` counts map units: only then is the finite population correction known.
+        strata_are_map_classes: Stratum h is map class h; user's accuracies then use one stratum each.
+        post_stratified: The strata were used after a simple random or systematic draw, not in it.
+        clusters: The primary units of a cluster design.
+    """
+
+    kind: DesignKind
+    stratum: NDArray[np.intp]
+    sizes: NDArray[np.float64]
+    names: tuple[str, ...]
+    sizes_are_counts: bool = True
+    strata_are_map_classes: bool = False
+    post_stratified: bool = False
+    clusters: Clusters | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse frames whose parts do not fit."""
+        if len(self.sizes) != len(self.names):
+            raise ReferenceDataError("strata without sizes", got=len(self.sizes), expected=len(self.names))
+        if self.stratum.size == 0:
+            raise ReferenceDataError("no reference unit is left to assess the map with")
+        if (self.kind in CLUSTER_DESIGNS) != (self.clusters is not None):
+            raise ReferenceDataError(f"design {self.kind!r} with{'out' if self.clusters is None else ''} primary units")
+        counts = np.bincount(self.stratum, minlength=len(self.names))
+        if self.sizes_are_counts and self.is_probability and self.clusters is None and (counts > self.sizes).any():
+            worst = int(np.argmax(counts - self.sizes))
+            raise ReferenceDataError(
+                f"stratum {self.names[worst]!r} has more reference units than map units",
+                got=int(counts[worst]),
+                expected=f"at most {self.sizes[worst]:.0f}",
+            )
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether figures may carry standard errors and intervals."""
+        return self.kind in PROBABILITY_DESIGNS
+
+    @property
+    def counts(self) -> NDArray[np.intp]:
+        """Reference units per stratum, int [stratum]."""
+        return np.bincount(self.stratum, minlength=len(self.names))
+
+    @property
+    def unsampled_share(self) -> float:
+        """Share of the map that lies in strata without a single reference unit."""
+        return float(self.sizes[self.counts == 0].sum() / self.sizes.sum())
+
+
+def unit_weights(frame: Frame) -> NDArray[np.float64]:
+    """Map units that each reference unit stands for, float64 [unit]: the inverse inclusion probability.
+
+    Source: Horvitz & Thompson (1952); for strata N_h/n_h, for two stages M/m * N_i/n_i.
+    """
+    if frame.clusters is not None:
+        taken = np.bincount(frame.clusters.index, minlength=len(frame.clusters.sizes))
+        return np.asarray(
+            (frame.clusters.in_frame / len(frame.clusters.sizes) * frame.clusters.sizes / taken)[frame.clusters.index]
+        )
+    if not frame.is_probability:
+        return np.ones(len(frame.stratum))
+    return np.asarray((frame.sizes / np.maximum(frame.counts, 1))[frame.stratum], dtype=np.float64)
+
+
+def variance_of_total(
+    values: NDArray[np.float64], frame: Frame, *, certain: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Variance of the estimated totals of some variables, float64 [variable]; NaN where it cannot be estimated.
+
+    Args:
+        values: float64 [unit, variable].
+        frame: The design.
+        certain: bool [stratum, variable]; True where a variable is known to be 0 in a whole stratum.
+
+    Source: Cochran (1977), Sampling Techniques, eq. 5.11 (strata), 11.24 (two stages).
+    """
+    if frame.clusters is not None:
+        return _two_stage(values, frame.clusters)
+    squares, counts = _scatter(values, frame.stratum, len(frame.names))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = squares / (counts - 1.0)[:, None]
+    left = np.clip(1.0 - counts / frame.sizes, 0.0, 1.0) if frame.sizes_are_counts else np.ones(len(counts))
+    with np.errstate(invalid="ignore"):
+        parts = (frame.sizes**2 * left / np.maximum(counts, 1))[:, None] * spread
+    # A stratum that is taken whole adds nothing; a single unit of a larger one says nothing about its spread.
+    parts[(left == 0.0) | (counts == 0)] = 0.0
+    parts[(counts == 1) & (left > 0.0)] = np.nan
+    if certain is not None:
+        parts[certain] = 0.0
+    return np.asarray(parts.sum(axis=0))
+
+
+def _scatter(
+    values: NDArray[np.float64], group: NDArray[np.intp], groups: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of squares around the group means [group, variable], and group counts [group]."""
+    counts = np.bincount(group, minlength=groups).astype(np.float64)
+    means = _sums(values, group, groups) / np.maximum(counts, 1)[:, None]
+    return _sums((values - means[group]) ** 2, group, groups), counts
+
+
+def _sums(values: NDArray[np.float64], group: NDArray[np.intp], groups: int) -> NDArray[np.float64]:
+    return np.stack([np.bincount(group, weights=column, minlength=groups) for column in values.T], axis=1)
+
+
+def _two_stage(values: NDArray[np.float64], clusters: Clusters) -> NDArray[np.float64]:
+    """Stehman (1997), Remote Sens. Environ. 60, 258-269; one stage is the case where every unit is taken."""
+    size, drawn = clusters.sizes, len(clusters.sizes)
+    if drawn < 2:  # noqa: PLR2004 - a spread needs two
+        return np.full(values.shape[1], np.nan)
+    squares, taken = _scatter(values, clusters.index, drawn)
+    totals = _sums(values, clusters.index, drawn) * (size / taken)[:, None]
+    between = clusters.in_frame**2 * totals.var(axis=0, ddof=1) / drawn
+    alone = (taken == 1) & (size > 1)
+    if alone.any():
+        # One unit per cluster hides the spread within: treat primary units as drawn with replacement, which is
+        # on the safe side (Cochran 1977, sect. 11.9).
+        return np.asarray(between)
+    within = squares / np.maximum(taken - 1, 1)[:, None] * (size**2 * (1 - taken / size) / taken)[:, None]
+    return np.asarray((1 - drawn / clusters.in_frame) * between + clusters.in_frame / drawn * within.sum(axis=0))
