@@ -85,10 +85,20 @@ class Inputs(Section):
     layers: tuple[LayerItem, ...] = Field(
         (), description="Other rasters stacked on the grid: a DEM, Sentinel-1, anything."
     )
-    time: Literal["separate", "stack", "median", "best"] = Field(
+    mask: tuple[str, ...] | None = Field(
+        None,
+        description="What is masked where the product says so: nodata, saturated, shadow, cloud, cloud_medium, cirrus, "
+        "snow ... Default: all of these but snow and thin doubts.",
+    )
+    resolution_m: float | None = Field(
+        None,
+        gt=0,
+        description="Pixel size in metres that products of several resolutions are read at. Default: finest.",
+    )
+    time: Literal["separate", "stack", "median", "medoid", "greenest"] = Field(
         "separate",
         description="How several scenes of one place meet: each mapped by itself, stacked as dates x bands, "
-        "or merged into a cloud-masked median or best-pixel composite.",
+        "or merged into a cloud-masked composite (median, or the best pixel as medoid or greenest).",
     )
     allow_mixed: bool = Field(
         default=False, description="Accept scenes of different product level or offset treatment in one run."

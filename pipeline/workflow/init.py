@@ -1,0 +1,135 @@
+"""``landcover init``: look at scenes and labels, write a commented configuration that runs as it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.chips.splits import default_block_m
+from pipeline.config import Config, load_config
+from pipeline.errors import OutputError
+from pipeline.labels.rasterise import burn
+from pipeline.labels.source import read_labels
+from pipeline.labels.vectors import class_values
+from pipeline.legend import MAX_CLASSES, scheme_for
+from pipeline.runs import write_text
+from pipeline.scenes.opening import open_scene
+from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.template import commented_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.grid import Grid
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.scenes.scene import Scene
+
+# A chip of 64 pixels sees 640 m of Sentinel-2 around a label; smaller scenes get chips of a quarter of their side so
+# that blocks and buffers leave something to learn from.
+CHIP_PX = 64
+SMALLEST_CHIP_PX = 16
+
+
+def write_config(
+    scenes: Sequence[str], *, labels: Path, field: str, layer: str | None, output: Path, overwrite: bool
+) -> Outcome:
+    """Write a configuration for scenes and labels, and say what was found.
+
+    Raises:
+        OutputError: ``output`` exists and is not to be overwritten.
+        SceneError, LabelError: scenes or labels that cannot be read.
+    """
+    if output.exists() and not overwrite:
+        raise OutputError("configuration exists", path=output, fix="add --overwrite, or choose another with -o")
+    opened = [open_scene(path) for path in scenes]
+    counts = class_values(labels, field=field, layer=layer)
+    scheme, source = scheme_for(list(counts)[:MAX_CLASSES])
+    burned = [burn(read_labels(labels, field=field, scheme=scheme, layer=layer), scene.grid) for scene in opened]
+    chip_px = choose_chip_px([scene.grid for scene in opened])
+    pixel_m = max(opened[0].grid.pixel_size_m)
+    block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
+    data = _settings(
+        opened, scenes=scenes, labels=labels, field=field, layer=layer, classes=scheme.to_json(), output=output,
+        chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1),
+    )  # fmt: skip
+    head = (
+        "Configuration of a land-cover map, written by landcover init. It runs as it is:",
+        f"  landcover check {output.name}",
+        f"  landcover run {output.name}",
+        "Paths are relative to this file. Every key is described in docs/config.md.",
+    )
+    write_text(output, commented_yaml(data, head=head))
+    load_config(output)
+    return Outcome(
+        summary=f"{output}: {len(opened)} scene(s), {len(counts)} classes"
+        + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
+        written=(output,),
+        hint=f"next: landcover check {output}, then landcover run {output}",
+        tables=(_scene_table(opened), _class_table(counts, burned)),
+        data={"classes": counts, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
+    )
+
+
+def choose_chip_px(grids: Sequence[Grid]) -> int:
+    """CHIP_PX, or a quarter of the smallest scene's shorter side (a multiple of 8) where that is less."""
+    shortest = min(min(grid.shape) for grid in grids)
+    return max(SMALLEST_CHIP_PX, min(CHIP_PX, shortest // 4 // 8 * 8))
+
+
+def _settings(
+    opened: Sequence[Scene], *, scenes: Sequence[str], labels: Path, field: str, layer: str | None,
+    classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The keys worth showing: what was found, and the defaults a user is most likely to change."""
+    shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
+    given: dict[str, Any] = {
+        "version": 1,
+        "name": output.stem if output.stem != "config" else "landcover",
+        "output": f"{output.stem}-run" if output.stem != "config" else "landcover-run",
+        "scenes": [
+            {"path": _relative(path, output.parent), "id": scene.id} for path, scene in zip(scenes, opened, strict=True)
+        ],
+        "inputs": {"bands": shared},
+        "labels": {"path": _relative(str(labels), output.parent), "field": field, "layer": layer},
+        "classes": classes,
+        "split": {"block_m": block_m, "buffer_m": buffer_m},
+        "chips": {"size_px": chip_px},
+    }
+    filled = Config.model_validate(given).model_dump(mode="json")
+    shown = {"inputs": ("bands", "indices", "time"), "labels": ("path", "field", "layer", "aliases")}
+    for section, keys in shown.items():
+        filled[section] = {key: filled[section][key] for key in keys}
+    return (
+        filled
+        | {key: given[key] for key in ("output", "scenes")}
+        | {"labels": filled["labels"] | {"path": given["labels"]["path"]}}
+    )
+
+
+def _relative(path: str, folder: Path) -> str:
+    """A path as seen from the configuration's folder; URLs and GDAL's virtual paths as they are."""
+    if path.startswith(("/vsi", "http://", "https://")):
+        return path
+    return Path(os.path.relpath(Path(path).resolve(), folder.resolve())).as_posix()
+
+
+def _scene_table(opened: Sequence[Scene]) -> Table:
+    rows = tuple(
+        (
+            scene.id,
+            f"{scene.grid.height} x {scene.grid.width}",
+            f"{scene.grid.pixel_size_m[0]:.4g} m",
+            scene.grid.crs.to_string(),
+            f"{len(scene.bands)}",
+            scene.sensor or "?",
+        )
+        for scene in opened
+    )
+    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows)
+
+
+def _class_table(counts: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
+    total = sum(len(pixels) for pixels in burned)
+    rows = tuple((name, f"{count}") for name, count in counts.items())
+    return Table(f"classes ({total} labelled pixels)", ("class", "polygons"), rows)

@@ -1,0 +1,78 @@
+"""The configuration as a person reads it: every key with its description as a comment above it."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline.config import Config, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_COMMENT_WIDTH = 96
+# Rows of these lists are written on one line each: a legend of eight classes is eight lines.
+_ONE_LINE = frozenset({"classes"})
+
+
+def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str]) -> str:
+    """YAML of (a part of) a configuration with comments; ``data`` as ``Config.model_dump(mode="json")`` gives it.
+
+    Args:
+        data: Keys to write, in the order of the configuration.
+        head: Comment lines at the top.
+    """
+    lines = [*(f"# {line}".rstrip() for line in head), ""]
+    lines.extend(_section(Config, data, indent=0))
+    return "\n".join(lines) + "\n"
+
+
+def _section(model: type[Section], data: Mapping[str, Any], *, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    for key, field in model.model_fields.items():
+        if key not in data:
+            continue
+        if indent == 0:
+            yield ""
+        text = field.description or (_inner(field.annotation).__doc__ or "").split("\n")[0]
+        for line in textwrap.wrap(text, _COMMENT_WIDTH - indent):
+            yield f"{pad}# {line}"
+        yield from _entry(key, data[key], annotation=field.annotation, indent=indent)
+
+
+def _entry(key: str, value: Any, *, annotation: Any, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    inner = _inner(annotation)
+    if isinstance(value, dict) and issubclass(inner, Section):
+        yield f"{pad}{key}:"
+        yield from _section(inner, value, indent=indent + 2)
+    elif isinstance(value, list) and value and issubclass(inner, Section):
+        yield f"{pad}{key}:"
+        for item in value:
+            if key in _ONE_LINE:
+                yield f"{pad}  - {_inline(item)}"
+            else:
+                yield f"{pad}  -"
+                yield from _section(inner, item, indent=indent + 4)
+    else:
+        yield f"{pad}{key}: {_inline(value)}"
+
+
+def _inline(value: Any) -> str:
+    """A value on one line."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+    )
+
+
+def _inner(annotation: Any) -> type:
+    """The Section inside an annotation, or ``object``."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, Section) else object
+    for arg in getattr(annotation, "__args__", ()):
+        found = _inner(arg)
+        if found is not object:
+            return found
+    return object
