@@ -1,0 +1,150 @@
+"""Rings of pixel edges as a coverage: neighbours share every vertex, and smoothing keeps it so.
+
+Boundaries between classes run along pixel edges and meet in nodes (lattice points where three or four edges meet). An
+arc between two nodes belongs to two polygons. Each ring is cut at its nodes and every arc is smoothed by itself with
+Chaikin's corner cutting, whose result does not depend on the direction it is walked in, in exact integer arithmetic: both
+neighbours get the same vertices, bit for bit, so there is neither gap nor overlap.
+
+Nor can smoothed arcs cross: arcs consist of unit steps, and every cut stays inside the triangle between a corner and the
+middles of its two edges; the triangles of different corners are disjoint. No boundary moves by more than
+sqrt(1/8) = 0.354 pixels.
+
+Source: Chaikin (1974), An algorithm for high-speed curve generation, Computer Graphics and Image Processing 3, 346-349.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROWS = 512
+_NODE_EDGES = 3  # a lattice point where at least three boundary edges meet
+_SCALE = 4  # corner cutting divides by four: integers are multiplied instead
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Which lattice points of a grid are nodes; packed bits uint8 [row 0..H, col 0..W in eights]."""
+
+    bits: NDArray[np.uint8]
+
+    def at(self, points: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether lattice points int32 [point, (col, row)] are nodes."""
+        col, row = points[:, 0], points[:, 1]
+        return np.asarray((self.bits[row, col >> 3] >> (7 - (col & 7)).astype(np.uint8)) & 1, dtype=np.bool_)
+
+
+def find_nodes(codes: NDArray[np.uint8]) -> Nodes:
+    """The nodes of a class map uint8 [row, col]; outside it is nodata. The map's four corners count as nodes."""
+    height, width = codes.shape
+    bits = np.zeros((height + 1, (width + 8) // 8), dtype=np.uint8)
+    for first in range(0, height + 1, _ROWS):
+        last = min(first + _ROWS, height + 1)
+        around = np.zeros((last - first + 1, width + 2), dtype=np.uint8)
+        top, bottom = max(first - 1, 0), min(last, height)
+        around[top - first + 1 : bottom - first + 1, 1:-1] = codes[top:bottom]
+        upright, level = around[:, 1:] != around[:, :-1], around[1:] != around[:-1]
+        edges = upright[1:].astype(np.uint8) + upright[:-1] + level[:, 1:] + level[:, :-1]
+        node = edges >= _NODE_EDGES
+        for row in {0, height} & set(range(first, last)):
+            node[row - first, [0, -1]] = True
+        bits[first:last] = np.packbits(node, axis=1)
+    return Nodes(bits)
+
+
+@dataclass(frozen=True, eq=False)
+class Rings:
+    """Closed rings, each without its closing point.
+
+    Attributes:
+        points: int32 [point, (col, row)] in units of 1/scale pixel.
+        fixed: bool [point]; nodes.
+        sizes: int64 [ring]; points per ring.
+        scale: Units per pixel.
+    """
+
+    points: NDArray[np.int32]
+    fixed: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    scale: int = 1
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Index of the first point of each ring."""
+        return np.asarray(np.cumsum(self.sizes) - self.sizes, dtype=np.int64)
+
+    def following(self) -> NDArray[np.int64]:
+        """Index of the next point of the same ring."""
+        index = np.arange(1, len(self.points) + 1)
+        index[self.starts + self.sizes - 1] = self.starts
+        return index
+
+    def closed(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(points float64 [point, (col, row)] in pixels with closing points, offsets int64 [ring + 1])."""
+        stops = self.starts + self.sizes
+        points = np.insert(self.points, stops, self.points[self.starts], axis=0) / self.scale
+        return points, np.concatenate([[0], np.cumsum(self.sizes + 1)])
+
+
+def unit_rings(corners: NDArray[np.int32], sizes: NDArray[np.int64], nodes: Nodes) -> Rings:
+    """Rings given by their closed corners int32 [corner, (col, row)], ``sizes`` corners each, cut into unit steps."""
+    stops = np.cumsum(sizes)
+    inner = np.ones(len(corners), dtype=np.bool_)
+    inner[stops - 1] = False
+    start = np.flatnonzero(inner)
+    step = corners[start + 1] - corners[start]
+    length = np.abs(step).sum(axis=1).astype(np.int64)
+    direction = np.sign(step).astype(np.int32)
+    along = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    points = np.repeat(corners[start], length, axis=0)
+    points += np.repeat(direction, length, axis=0) * along.astype(np.int32)[:, np.newaxis]
+    first_edge = stops - sizes - np.arange(len(sizes))
+    return Rings(points, nodes.at(points), np.add.reduceat(length, first_edge))
+
+
+def smooth(rings: Rings, rounds: int) -> Rings:
+    """Rings after ``rounds`` of corner cutting; nodes stay where they are."""
+    for _ in range(rounds):
+        rings = _cut_corners(rings)
+    return rings
+
+
+def drop_straight(rings: Rings) -> Rings:
+    """Rings without the points that lie on a straight line between their neighbours; nodes stay."""
+    following = rings.following()
+    ahead = rings.points[following] - rings.points
+    behind = np.empty_like(ahead)
+    behind[following] = ahead
+    turn = ahead[:, 0].astype(np.int64) * behind[:, 1] - ahead[:, 1].astype(np.int64) * behind[:, 0]
+    keep = (turn != 0) | rings.fixed
+    return _kept(rings.points, rings.fixed, keep, sizes=rings.sizes, scale=rings.scale)
+
+
+def _cut_corners(rings: Rings) -> Rings:
+    following = rings.following()
+    here, there = rings.points, rings.points[following]
+    points = np.empty((len(here), 2, 2), dtype=np.int32)
+    points[:, 0] = np.where(rings.fixed[:, np.newaxis], _SCALE * here, 3 * here + there)
+    points[:, 1] = here + 3 * there
+    fixed = np.zeros((len(here), 2), dtype=np.bool_)
+    fixed[:, 0] = rings.fixed
+    keep = np.ones((len(here), 2), dtype=np.bool_)
+    keep[:, 1] = ~rings.fixed[following]
+    return _kept(points.reshape(-1, 2), fixed.ravel(), keep.ravel(), sizes=2 * rings.sizes, scale=rings.scale * _SCALE)
+
+
+def _kept(
+    points: NDArray[np.int32],
+    fixed: NDArray[np.bool_],
+    keep: NDArray[np.bool_],
+    *,
+    sizes: NDArray[np.int64],
+    scale: int,
+) -> Rings:
+    counts = np.add.reduceat(keep, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return Rings(points[keep], fixed[keep], counts, scale)

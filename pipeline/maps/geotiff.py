@@ -1,0 +1,245 @@
+"""Write maps as Cloud Optimized GeoTIFFs with everything that makes them open right: palette, names, overviews, style.
+
+A tiled GeoTIFF is written window by window and then copied with GDAL's COG driver; writing into the COG driver itself
+would hold the whole raster in memory and read unwritten pixels as 0. The final name appears only when the file is whole,
+and the sidecars come last. The same pixels and tags give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from pipeline import __version__
+from pipeline.errors import OutputError
+from pipeline.legend import NODATA
+from pipeline.maps.counts import ClassCounter, ClassCounts
+from pipeline.maps.pixels import PixelRows, check_shape, row_bands
+from pipeline.maps.sidecars import aux_xml, cannot_write, remove, sidecar_paths, write_text
+from pipeline.maps.style import MAGMA, VIRIDIS, paletted_pipe, qml, ramp_pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid, Window
+    from pipeline.legend import ClassScheme
+
+PERCENT_NODATA = 255
+LEGEND_TAG = "LANDCOVER_LEGEND"
+LEGEND_HASH_TAG = "LANDCOVER_LEGEND_HASH"
+# 512-pixel blocks and 2x overviews down to one block: what GDAL's COG driver and rio-cogeo both do by default.
+_BLOCK_PX = 512
+Observer = "Callable[[NDArray[np.uint8], Window], None]"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What makes one kind of map: nodata, overview resampling, band names, tags, palette."""
+
+    nodata: int
+    overviews: Literal["MODE", "AVERAGE"]
+    bands: tuple[str, ...]
+    tags: Mapping[str, object]
+    palette: Mapping[int, tuple[int, int, int, int]] | None = None
+
+
+def write_class_map(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    scheme: ClassScheme,
+    tags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> ClassCounts:
+    """Write codes as ``<path>``, ``<path>.aux.xml`` and ``<stem>.qml``; returns pixels and ha per class.
+
+    Args:
+        path: The map, ending in ``.tif``.
+        pixels: Codes uint8 [row, col]; 0 is nodata, every other value a code of ``scheme``.
+        grid: Where the pixels lie.
+        scheme: Names and colours; it is also stored in the file, with its hash.
+        tags: What the map was made with (model, settings, ledger): text as it is, anything else as JSON.
+        overwrite: Replace files of the same name.
+
+    Raises:
+        OutputError: the file exists, the folder cannot be written, or the disk is full; no partial map is left.
+        LegendError: a code is no class of ``scheme``.
+    """
+    legend = {LEGEND_TAG: scheme.to_json(), LEGEND_HASH_TAG: scheme.hash}
+    palette = {NODATA: (0, 0, 0, 0)} | {item.code: (*item.rgb, 255) for item in scheme.classes}
+    layout = _Layout(NODATA, "MODE", ("land cover",), {**(tags or {}), **legend}, palette)
+    counter = ClassCounter(grid, scheme)
+    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite, observe=counter.add)
+    counts = counter.result()
+    aux, style = sidecar_paths(path)
+    write_text(aux, aux_xml(scheme, counts))
+    write_text(style, qml(paletted_pipe(scheme)))
+    return counts
+
+
+def write_confidence(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    tags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the probability of the mapped class in percent, uint8 0..100, nodata 255, with its style.
+
+    Raises:
+        OutputError: as :func:`write_class_map`.
+    """
+    layout = _Layout(PERCENT_NODATA, "AVERAGE", ("confidence (%)",), tags or {})
+    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
+    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS)))
+
+
+def write_uncertainty(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    measure: Literal["entropy", "margin"],
+    tags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write entropy (of log K) or margin (first minus second probability) in percent, uint8 0..100, nodata 255.
+
+    High entropy is bright; a high margin, being certain, has the colours of confidence.
+
+    Raises:
+        OutputError: as :func:`write_class_map`.
+    """
+    names = {"entropy": "entropy (% of log K)", "margin": "margin (%)"}
+    layout = _Layout(PERCENT_NODATA, "AVERAGE", (names[measure],), tags or {})
+    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
+    ramp = MAGMA if measure == "entropy" else VIRIDIS
+    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, ramp)))
+
+
+def write_probabilities(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    scheme: ClassScheme,
+    tags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write one band per class in percent, uint8 [band, row, col] 0..100, nodata 255; bands in the scheme's order.
+
+    The style shows the first class; MINISBLACK keeps three or four bands from being read as RGB or alpha.
+
+    Raises:
+        OutputError: as :func:`write_class_map`.
+    """
+    layout = _Layout(PERCENT_NODATA, "AVERAGE", scheme.names, {**(tags or {}), LEGEND_HASH_TAG: scheme.hash})
+    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
+    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS)))
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Make the folder of an output and refuse to replace a file unasked.
+
+    Raises:
+        OutputError: the file exists, or the folder cannot be made.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError("the file exists", path=path, fix="choose another folder or pass --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise cannot_write(path, err) from err
+
+
+def _write_cog(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    layout: _Layout,
+    overwrite: bool,
+    observe: Callable[[NDArray[np.uint8], Window], None] | None = None,
+) -> None:
+    check_target(path, overwrite=overwrite)
+    check_shape(pixels, grid)
+    if pixels.dtype != np.uint8 or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
+        expected = f"uint8, {len(layout.bands)} band(s)"
+        raise OutputError(
+            "pixels do not fit the map", path=path, got=f"{pixels.dtype} {pixels.shape}", expected=expected
+        )
+    tiles, part = (path.with_name(f"{path.name}.{kind}.part") for kind in ("tiles", "cog"))
+    try:
+        _write_tiles(tiles, pixels, grid=grid, layout=layout, observe=observe)
+        _copy_to_cog(tiles, part, overviews=layout.overviews)
+        remove(*sidecar_paths(path))
+        part.replace(path)
+    except (RasterioError, CPLE_BaseError, OSError) as err:
+        raise cannot_write(path, err) from err
+    finally:
+        remove(tiles, part)
+
+
+def _write_tiles(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    layout: _Layout,
+    observe: Callable[[NDArray[np.uint8], Window], None] | None,
+) -> None:
+    profile: dict[str, Any] = {
+        "driver": "GTiff", "dtype": "uint8", "count": len(layout.bands), "nodata": layout.nodata,
+        "crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width,
+        "tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "compress": "lzw", "bigtiff": "IF_SAFER",
+        "photometric": "MINISBLACK", "interleave": "band",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        if layout.palette is not None:
+            target.write_colormap(1, layout.palette)
+        for number, name in enumerate(layout.bands, 1):
+            target.set_band_description(number, name)
+        target.update_tags(TIFFTAG_SOFTWARE=f"landcover {__version__}", **_texts(layout.tags))
+        for window in row_bands(grid):
+            values = pixels.read(window)
+            if observe is not None:
+                observe(values, window)
+            target.write(values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio())  # noqa: PLR2004 - [band, row, col]
+
+
+def _copy_to_cog(source: Path, target: Path, *, overviews: str) -> None:
+    rasterio.shutil.copy(
+        source,
+        target,
+        driver="COG",
+        compress="DEFLATE",
+        blocksize=_BLOCK_PX,
+        overview_resampling=overviews,
+        bigtiff="IF_SAFER",
+        num_threads="ALL_CPUS",
+    )
+    # A copy that ran out of space can leave a file that opens: the last block written is at the end of the file.
+    with rasterio.open(target) as copied:
+        corner = rasterio.windows.Window(copied.width - 1, copied.height - 1, 1, 1)
+        copied.read(window=corner)
+
+
+def _texts(tags: Mapping[str, object]) -> dict[str, str]:
+    """Tags as text, keys in upper case and sorted, so that equal settings give equal bytes."""
+    texts = {
+        key.upper(): value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+        for key, value in tags.items()
+    }
+    return dict(sorted(texts.items()))

@@ -1,0 +1,129 @@
+"""Read the legend back from a map, so that a map can be assessed, mosaicked and vectorised from its file alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rasterio
+from defusedxml import ElementTree
+from rasterio.errors import RasterioError
+
+from pipeline.errors import InputError, LegendError
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
+from pipeline.maps.geotiff import LEGEND_TAG
+from pipeline.maps.sidecars import sidecar_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from xml.etree.ElementTree import Element
+
+_NAME, _VALUE, _RED = 2, 5, 6  # GDALRATFieldUsage: Name, MinMax, Red (then Green, Blue)
+
+
+def read_scheme(path: Path | str) -> ClassScheme:
+    """The classes of a class map: from its tags, else its attribute table, else category names with a palette.
+
+    Raises:
+        InputError: the file cannot be opened.
+        LegendError: nothing in or beside the file names its classes.
+    """
+    path = Path(path)
+    try:
+        with rasterio.open(path) as dataset:
+            tags: dict[str, str] = dataset.tags()
+            palette: dict[int, Any] = dataset.colormap(1) if _has_palette(dataset) else {}
+    except (RasterioError, OSError) as err:
+        raise InputError("cannot open the map", path=path, got=err) from err
+    if LEGEND_TAG in tags:
+        return _from_tag(path, tags[LEGEND_TAG])
+    aux = sidecar_paths(path)[0]
+    source = aux if aux.exists() else path if path.suffix.lower() == ".vrt" else None
+    band = _band_element(source) if source is not None else None
+    classes = () if band is None else _from_table(band) or _from_names(band, palette)
+    if not classes:
+        raise LegendError(
+            "the map does not say what its codes mean",
+            path=path,
+            expected=f"tag {LEGEND_TAG}, or an attribute table or category names in {aux.name}",
+            fix="pass a legend",
+        )
+    return ClassScheme(classes)
+
+
+def check_same_legend(paths: Sequence[Path | str]) -> ClassScheme:
+    """The legend that all maps share.
+
+    Raises:
+        LegendError: two maps differ in a code, name or colour; they must not be put together silently.
+    """
+    if not paths:
+        raise LegendError("no maps to compare", expected="at least one")
+    first = read_scheme(paths[0])
+    for path in paths[1:]:
+        other = read_scheme(path)
+        if other.hash != first.hash:
+            raise LegendError(
+                f"maps have different legends: {paths[0]} and {path}",
+                got=_difference(first, other),
+                fix="translate one legend into the other first",
+            )
+    return first
+
+
+def _difference(first: ClassScheme, other: ClassScheme) -> str:
+    ours, theirs = ({f"{c.code} {c.name} {c.color}" for c in s.classes} for s in (first, other))
+    only = [f"only the first has {', '.join(sorted(ours - theirs))}"] if ours - theirs else []
+    only += [f"only the second has {', '.join(sorted(theirs - ours))}"] if theirs - ours else []
+    return "; ".join(only) or "the same classes in another order"
+
+
+def _has_palette(dataset: rasterio.DatasetReader) -> bool:
+    return bool(dataset.colorinterp[0] == rasterio.enums.ColorInterp.palette)
+
+
+def _from_tag(path: Path, text: str) -> ClassScheme:
+    try:
+        items = json.loads(text)
+    except ValueError as err:
+        raise LegendError(f"tag {LEGEND_TAG} is no JSON", path=path, got=err) from err
+    return ClassScheme.from_json(items)
+
+
+def _band_element(path: Path) -> Element | None:
+    try:
+        root: Element = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError) as err:
+        raise LegendError("cannot read the class names", path=path, got=err) from err
+    band = root.find("PAMRasterBand")
+    return band if band is not None else root.find("VRTRasterBand")
+
+
+def _from_table(band: Element) -> tuple[LandClass, ...]:
+    table = band.find("GDALRasterAttributeTable")
+    if table is None:
+        return ()
+    usages = [int(field.findtext("Usage", "0")) for field in table.findall("FieldDefn")]
+    if not {_NAME, _VALUE} <= set(usages):
+        return ()
+    rows = [[cell.text or "" for cell in row.findall("F")] for row in table.findall("Row")]
+    named = [row for row in rows if NODATA < int(float(row[usages.index(_VALUE)])) < UNLABELLED]
+    names = [row[usages.index(_NAME)] for row in named]
+    colors = [item.color for item in scheme_for(names)[0].classes] if names else []
+    if {_RED, _RED + 1, _RED + 2} <= set(usages):
+        columns = [usages.index(_RED + k) for k in range(3)]
+        colors = ["#" + "".join(f"{int(float(row[c])):02x}" for c in columns) for row in named]
+    codes = [int(float(row[usages.index(_VALUE)])) for row in named]
+    return tuple(LandClass(*item) for item in zip(codes, names, colors, strict=True))
+
+
+def _from_names(band: Element, palette: dict[int, Any]) -> tuple[LandClass, ...]:
+    texts = [item.text or "" for item in band.findall("CategoryNames/Category")]
+    named = {code: text for code, text in enumerate(texts) if NODATA < code < UNLABELLED and text}
+    if not named:
+        return ()
+    spare = [item.color for item in scheme_for(list(named.values()))[0].classes]
+    rgb = [palette.get(code) for code in named]
+    colors = [f"#{c[0]:02x}{c[1]:02x}{c[2]:02x}" if c else s for c, s in zip(rgb, spare, strict=True)]
+    return tuple(LandClass(code, name, color) for (code, name), color in zip(named.items(), colors, strict=True))

@@ -1,0 +1,145 @@
+"""Styles that travel with the files: QGIS renderers as XML, for .qml files, GeoPackages and projects.
+
+The same elements go into a ``map.qml`` beside a raster, into the ``layer_styles`` table of a GeoPackage and into the
+layers of a project. Elements and attributes are those that QGIS 3.22 and later read.
+Source: QGIS, QgsRasterRenderer and QgsFeatureRenderer ``writeXml``; QML documentation of the QGIS user guide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement, indent, tostring  # noqa: S405 - builds XML, parses none
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.legend import ClassScheme
+
+QGIS_VERSION = "3.22.0"
+_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+
+# Five stops each of matplotlib's viridis and magma: perceptually uniform, told apart without colour vision.
+# Source: van der Walt & Smith (2015), matplotlib default colormaps, CC0.
+VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+MAGMA = ("#000004", "#51127c", "#b73779", "#fc8961", "#fcfdbf")
+
+
+@dataclass(frozen=True)
+class Category:
+    """One value of an attribute as QGIS shows it: value, label, fill ``#rrggbb``."""
+
+    value: int | str
+    label: str
+    color: str
+
+
+def paletted_pipe(scheme: ClassScheme) -> Element:
+    """Classes of band 1 by colour and name; nodata is no row of the legend."""
+    pipe = Element("pipe")
+    renderer = _raster_renderer(pipe, "paletted", {"band": "1"})
+    palette = SubElement(renderer, "colorPalette")
+    for item in scheme.classes:
+        SubElement(palette, "paletteEntry", value=str(item.code), label=item.name, color=item.color, alpha="255")
+    return pipe
+
+
+def ramp_pipe(band: int, colors: Sequence[str], *, maximum: float = 100.0, unit: str = "%") -> Element:
+    """Values 0..``maximum`` of one band along a colour ramp."""
+    pipe = Element("pipe")
+    limits = {"classificationMin": "0", "classificationMax": f"{maximum:g}"}
+    renderer = _raster_renderer(pipe, "singlebandpseudocolor", {"band": str(band), **limits})
+    shader = SubElement(
+        SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue="0",
+        maximumValue=f"{maximum:g}",
+    )
+    for number, color in enumerate(colors):
+        value = maximum * number / (len(colors) - 1)
+        SubElement(shader, "item", value=f"{value:g}", label=f"{value:g} {unit}".strip(), color=color, alpha="255")
+    return pipe
+
+
+def rgb_pipe(bands: tuple[int, int, int], limits: Sequence[tuple[float, float]]) -> Element:
+    """Three bands as red, green, blue, each stretched between its (minimum, maximum) in stored values."""
+    pipe = Element("pipe")
+    numbers = {f"{name}Band": str(band) for name, band in zip(("red", "green", "blue"), bands, strict=True)}
+    renderer = _raster_renderer(pipe, "multibandcolor", numbers)
+    for name, (low, high) in zip(("red", "green", "blue"), limits, strict=True):
+        stretch = SubElement(renderer, f"{name}ContrastEnhancement")
+        SubElement(stretch, "minValue").text = f"{low:g}"
+        SubElement(stretch, "maxValue").text = f"{high:g}"
+        SubElement(stretch, "algorithm").text = "StretchToMinimumMaximum"
+    return pipe
+
+
+def categorised(attribute: str, categories: Sequence[Category], *, filled: bool = True) -> Element:
+    """Polygons by the values of an attribute: filled without outline, or an outline in the category's colour."""
+    renderer = Element(
+        "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0", forceraster="0", enableorderby="0"
+    )
+    rows = SubElement(renderer, "categories")
+    symbols = SubElement(renderer, "symbols")
+    for number, item in enumerate(categories):
+        kind = "long" if isinstance(item.value, int) else "string"
+        SubElement(
+            rows,
+            "category",
+            {
+                "value": str(item.value),
+                "symbol": str(number),
+                "label": item.label,
+                "render": "true",
+                "type": kind,
+            },
+        )
+        _fill_symbol(symbols, str(number), item.color, filled=filled)
+    return renderer
+
+
+def scheme_categories(scheme: ClassScheme, *, by_name: bool = False) -> tuple[Category, ...]:
+    """The classes of a scheme as categories of their code, or of their name."""
+    return tuple(Category(c.name if by_name else c.code, c.name, c.color) for c in scheme.classes)
+
+
+def qml(*children: Element) -> str:
+    """The text of a .qml file with these elements (a raster's pipe, or a vector's renderer)."""
+    root = Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
+    root.extend(children)
+    return xml_text(root, doctype=True)
+
+
+def xml_text(root: Element, *, doctype: bool = False) -> str:
+    """Indented XML, with QGIS's document type where asked for."""
+    indent(root)
+    return (_DOCTYPE if doctype else "") + tostring(root, encoding="unicode") + "\n"
+
+
+def _raster_renderer(pipe: Element, kind: str, attributes: Mapping[str, str]) -> Element:
+    common = {"type": kind, "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
+    renderer = SubElement(pipe, "rasterrenderer", {**common, **attributes})
+    SubElement(renderer, "rasterTransparency")
+    return renderer
+
+
+def _fill_symbol(symbols: Element, name: str, color: str, *, filled: bool) -> None:
+    rgba = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5)) + ",255"
+    symbol = SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
+    layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
+    options = {"color": rgba, "style": "solid", "outline_style": "no"}
+    if not filled:
+        options = {
+            "color": rgba,
+            "style": "no",
+            "outline_color": rgba,
+            "outline_style": "solid",
+            "outline_width": "0.66",
+            "outline_width_unit": "MM",
+        }
+    table = SubElement(layer, "Option", type="Map")
+    for key, value in options.items():
+        SubElement(table, "Option", name=key, type="QString", value=value)

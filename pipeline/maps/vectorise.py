@@ -1,0 +1,170 @@
+"""Class map -> polygons: minimum mapping unit, smoothing that keeps neighbours together, area and mean confidence.
+
+The whole sieved map (one byte per pixel) is polygonised at once, so tiles and bands of rows leave no seams; polygons are
+measured, smoothed and written in batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from rasterio.features import shapes
+
+from pipeline.errors import ConfigError
+from pipeline.legend import NODATA
+from pipeline.maps.arcs import Nodes, drop_straight, find_nodes, smooth, unit_rings
+from pipeline.maps.pixels import check_shape, row_bands
+from pipeline.maps.sieve import minimum_pixels, sieve_codes
+from pipeline.maps.zonal import areas_ha, sum_inside, write_row_sums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid
+    from pipeline.legend import ClassScheme
+    from pipeline.maps.pixels import PixelRows
+
+MAX_SMOOTHING = 4
+_CONFIDENCE_NODATA = 255
+_BATCH_CORNERS = 500_000  # corners of polygons handled at once: some 100 MB while they are smoothed
+
+
+@dataclass(frozen=True)
+class PolygonRules:
+    """How a class map becomes polygons.
+
+    Attributes:
+        mmu_ha: Minimum mapping unit in ha; smaller patches join their largest neighbour.
+        class_mmu_ha: Other units for some classes, by name.
+        smoothing: Rounds of corner cutting, 0 (pixel edges) to 4; 2 looks smooth.
+    """
+
+    mmu_ha: float = 0.0
+    class_mmu_ha: Mapping[str, float] | None = None
+    smoothing: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse rounds that only add vertices."""
+        if not 0 <= self.smoothing <= MAX_SMOOTHING:
+            raise ConfigError("smoothing of polygons", got=self.smoothing, expected=f"0..{MAX_SMOOTHING} rounds")
+
+
+@dataclass(frozen=True, eq=False)
+class PolygonBatch:
+    """Some polygons of a map.
+
+    Attributes:
+        geometry: Polygons in the CRS of the map, object [polygon].
+        code: uint8 [polygon].
+        area_ha: float64 [polygon]; of the geometry, geodesic on a geographic CRS.
+        confidence: float64 [polygon]; mean in percent over the polygon's pixels before smoothing; None without one.
+    """
+
+    geometry: NDArray[Any]
+    code: NDArray[np.uint8]
+    area_ha: NDArray[np.float64]
+    confidence: NDArray[np.float64] | None
+
+
+def polygons(
+    codes: PixelRows,
+    *,
+    grid: Grid,
+    scheme: ClassScheme,
+    rules: PolygonRules,
+    confidence: PixelRows | None = None,
+    scratch: Path,
+) -> Iterator[PolygonBatch]:
+    """The polygons of a class map, in batches; patches touching by a corner only are two polygons.
+
+    Args:
+        codes: uint8 [row, col], 0 nodata.
+        grid: The map's grid.
+        scheme: Its classes.
+        rules: Minimum mapping unit and smoothing.
+        confidence: uint8 [row, col] in percent, 255 nodata.
+        scratch: A folder for four bytes per pixel while confidence is summed.
+
+    Raises:
+        OSError: the scratch folder is full.
+    """
+    check_shape(codes, grid)
+    minimum = minimum_pixels(grid, scheme, mmu_ha=rules.mmu_ha, class_mmu_ha=rules.class_mmu_ha)
+    sieved = sieve_codes(_whole(codes, grid), minimum)
+    nodes = find_nodes(sieved)
+    sums = None
+    if confidence is not None:
+        check_shape(confidence, grid)
+        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid, nodata=_CONFIDENCE_NODATA)
+    for batch in _batches(sieved):
+        yield _finish(batch, grid=grid, nodes=nodes, sums=sums, smoothing=rules.smoothing)
+
+
+@dataclass(frozen=True, eq=False)
+class _Outlines:
+    """Polygons as GDAL gives them: closed rings of corners int32 [corner, (col, row)]."""
+
+    corners: NDArray[np.int32]
+    ring_sizes: NDArray[np.int64]
+    rings_per_polygon: NDArray[np.int64]
+    code: NDArray[np.uint8]
+
+
+def _whole(codes: PixelRows, grid: Grid) -> NDArray[np.uint8]:
+    array = np.empty(grid.shape, dtype=np.uint8)
+    for window in row_bands(grid):
+        array[window.slices] = codes.read(window)
+    return array
+
+
+def _batches(codes: NDArray[np.uint8]) -> Iterator[_Outlines]:
+    rings: list[NDArray[np.int32]] = []
+    per_polygon: list[int] = []
+    values: list[int] = []
+    corners = 0
+    for geometry, value in shapes(codes, connectivity=4):
+        if int(value) == NODATA:
+            continue
+        outline = [np.asarray(ring, dtype=np.float64).astype(np.int32) for ring in geometry["coordinates"]]
+        rings += outline
+        per_polygon.append(len(outline))
+        values.append(int(value))
+        corners += sum(map(len, outline))
+        if corners >= _BATCH_CORNERS:
+            yield _outlines(rings, per_polygon, values)
+            rings, per_polygon, values, corners = [], [], [], 0
+    if values:
+        yield _outlines(rings, per_polygon, values)
+
+
+def _outlines(rings: list[NDArray[np.int32]], per_polygon: list[int], values: list[int]) -> _Outlines:
+    sizes = np.array([len(ring) for ring in rings], dtype=np.int64)
+    return _Outlines(np.concatenate(rings), sizes, np.array(per_polygon), np.array(values, dtype=np.uint8))
+
+
+def _finish(
+    batch: _Outlines, *, grid: Grid, nodes: Nodes, sums: NDArray[np.uint32] | None, smoothing: int
+) -> PolygonBatch:
+    rings = drop_straight(smooth(unit_rings(batch.corners, batch.ring_sizes, nodes), smoothing))
+    points, ring_offsets = rings.closed()
+    transform = grid.transform
+    xy = points * (transform.a, transform.e) + (transform.c, transform.f)
+    polygon_offsets = np.concatenate([[0], np.cumsum(batch.rings_per_polygon)])
+    offsets = (ring_offsets, polygon_offsets)
+    geometry = np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, offsets))
+    confidence = None if sums is None else _mean_inside(batch, sums)
+    return PolygonBatch(geometry, batch.code, areas_ha(geometry, grid.crs), confidence)
+
+
+def _mean_inside(batch: _Outlines, sums: NDArray[np.uint32]) -> NDArray[np.float64]:
+    ring_owner = np.repeat(np.arange(len(batch.code)), batch.rings_per_polygon)
+    owner = np.repeat(ring_owner, batch.ring_sizes)
+    owner[np.cumsum(batch.ring_sizes) - 1] = -1  # no edge leads from one ring to the next
+    total, pixels = sum_inside(sums, batch.corners, owner, len(batch.code))
+    return np.asarray(total / pixels)

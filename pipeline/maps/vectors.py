@@ -1,0 +1,135 @@
+"""Write the polygons of a map as a GeoPackage that carries its style, and as GeoParquet or FlatGeobuf on request."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataSourceError
+
+from pipeline.maps.geotiff import check_target
+from pipeline.maps.sidecars import cannot_write
+from pipeline.maps.style import categorised, qml, scheme_categories
+from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.grid import Grid
+    from pipeline.legend import ClassScheme
+    from pipeline.maps.pixels import PixelRows
+
+LAYER = "landcover"
+_GEOMETRY = "geom"  # the column that GDAL's GeoPackage driver makes
+_STYLES_TABLE = """CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+ f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
+ styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30),
+ ui TEXT(30), update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
+
+
+def write_polygons(
+    path: Path,
+    codes: PixelRows,
+    *,
+    grid: Grid,
+    scheme: ClassScheme,
+    rules: PolygonRules | None = None,
+    confidence: PixelRows | None = None,
+    also: Sequence[Literal["parquet", "fgb"]] = (),
+    overwrite: bool = False,
+) -> int:
+    """Write ``<scene>_lc.gpkg`` with class, code, area_ha and confidence (mean, %); returns the number of polygons.
+
+    Args:
+        path: The GeoPackage, ending in ``.gpkg``.
+        codes: uint8 [row, col], 0 nodata.
+        grid: The map's grid.
+        scheme: Its classes.
+        rules: Minimum mapping unit and smoothing; neither by default.
+        confidence: uint8 [row, col] in percent, 255 nodata.
+        also: Further formats, written beside it; they hold all polygons in memory.
+        overwrite: Replace files of the same name.
+
+    Raises:
+        OutputError: a file exists, the folder cannot be written, or the disk is full; no partial file is left.
+        ConfigError: a minimum mapping unit is negative or of an unknown class.
+    """
+    targets = [path, *(path.with_suffix(f".{kind}") for kind in also)]
+    for target in targets:
+        check_target(target, overwrite=overwrite)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".polygons-") as folder:
+            scratch = Path(folder)
+            drafts = [scratch / target.name for target in targets]
+            batches = polygons(
+                codes, grid=grid, scheme=scheme, rules=rules or PolygonRules(), confidence=confidence, scratch=scratch
+            )
+            count = 0
+            for batch in batches:
+                _append(drafts[0], batch, crs=_crs_text(grid), scheme=scheme)
+                count += len(batch.code)
+            if count == 0:
+                empty = PolygonBatch(np.empty(0, object), np.empty(0, np.uint8), np.empty(0), None)
+                _append(drafts[0], empty, crs=_crs_text(grid), scheme=scheme)
+            add_layer_style(drafts[0], layer=LAYER, style=qml(categorised("code", scheme_categories(scheme))))
+            for draft in drafts[1:]:
+                _translate(drafts[0], draft)
+            for draft, target in zip(drafts, targets, strict=True):
+                draft.replace(target)
+    except (DataSourceError, OSError, sqlite3.Error) as err:
+        raise cannot_write(path, err) from err
+    return count
+
+
+def add_layer_style(path: Path, *, layer: str, style: str) -> None:
+    """Put a QML style into a GeoPackage, where QGIS looks for the default style of ``layer``.
+
+    Source: QGIS, QgsOgrProviderMetadata::saveStyle (table layer_styles, registered as attributes).
+    """
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(_STYLES_TABLE)
+        connection.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName,"
+            " styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
+            (layer, _GEOMETRY, layer, style, "classes of the land-cover map"),
+        )
+        connection.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id)"
+            " VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
+        )
+
+
+def _append(path: Path, batch: PolygonBatch, *, crs: str, scheme: ClassScheme) -> None:
+    names = np.array([scheme.by_code(int(code)).name for code in range(256) if code in scheme.codes], dtype=object)
+    order = np.searchsorted(np.sort(scheme.codes), batch.code)
+    confidence = np.full(len(batch.code), np.nan) if batch.confidence is None else batch.confidence
+    pyogrio.raw.write(
+        path,
+        geometry=shapely.to_wkb(batch.geometry),
+        field_data=[names[order], batch.code.astype(np.int32), np.round(batch.area_ha, 4), np.round(confidence, 1)],
+        fields=["class", "code", "area_ha", "confidence"],
+        layer=LAYER,
+        driver="GPKG",
+        geometry_type="Polygon",
+        crs=crs,
+        append=path.exists(),
+    )
+
+
+def _translate(source: Path, target: Path) -> None:
+    frame = pyogrio.read_dataframe(source, layer=LAYER)
+    if target.suffix == ".parquet":
+        frame.to_parquet(target, index=False)
+    else:
+        pyogrio.write_dataframe(frame, target, driver="FlatGeobuf", layer=LAYER, geometry_type="Polygon")
+
+
+def _crs_text(grid: Grid) -> str:
+    code = grid.crs.to_epsg()
+    return f"EPSG:{code}" if code else str(grid.crs.to_wkt())
