@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.raster import Raster
+from pipeline.scenes.quality import bad_pixels, burn_polygons, read_polygons
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.scenes.scene import BandSource, QualitySource, Scene, Source
+
+
+FileKey = tuple[str, str, float | None]
+"""Path, resampling and nodata: what one open file serves."""
 
 
 class Reader(Protocol):
@@ -62,7 +67,9 @@ class SceneReader:
     def __init__(self, scene: Scene) -> None:
         """Open nothing yet: files open at the first read."""
         self._scene = scene
-        self._files: dict[tuple[str, str], DatasetReader | WarpedVRT] = {}
+        self._files: dict[FileKey, DatasetReader | WarpedVRT] = {}
+        self._masked: set[FileKey] = set()
+        self._shapes: dict[str, list[dict[str, object]]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -96,72 +103,86 @@ class SceneReader:
         Raises:
             SceneError: a file cannot be opened or its blocks cannot be decoded; the message names file and window.
         """
+        inside = window.intersect(self.grid.window)
+        if inside == window:
+            values, valid = self._read_inside(window)
+            return Raster(values, valid, self.bands, self.grid.crop(window))
         values = np.zeros((len(self._scene.bands), *window.shape), dtype=np.float32)
         valid = np.zeros(window.shape, dtype=np.bool_)
-        inside = window.intersect(self.grid.window)
         if inside is not None:
             rows, cols = inside.relative_to(window).slices
-            part, part_valid = self._read_inside(inside)
-            values[:, rows, cols] = part
-            valid[rows, cols] = part_valid
+            values[:, rows, cols], valid[rows, cols] = self._read_inside(inside)
         return Raster(values, valid, self.bands, self.grid.crop(window))
 
     def _read_inside(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         values = np.empty((len(self._scene.bands), *window.shape), dtype=np.float32)
         valid = np.ones(window.shape, dtype=np.bool_)
-        for path, resampling, group in _by_file(self._scene.bands):
-            numbers = [self._scene.bands[i].index for i in group]
-            dn = self._pixels(path, resampling, numbers, window)
-            for layer, position in zip(dn, group, strict=True):
-                source = self._scene.bands[position]
-                valid &= _usable(layer, source)
-                np.multiply(layer, np.float32(source.scale), out=values[position], casting="unsafe")
-                if source.offset:
-                    values[position] += np.float32(source.offset)
-            if any(self._scene.bands[i].use_dataset_mask for i in group):
-                valid &= self._mask(path, resampling, numbers, window)
+        for key, group in _by_file(self._scene.bands):
+            sources = [self._scene.bands[i] for i in group]
+            dn = self._pixels(key, [source.index for source in sources], window)
+            for layer, source, position in zip(dn, sources, group, strict=True):
+                _narrow(valid, layer, source)
+                _scale(layer, source, out=values[position])
+            if key in self._masked or any(source.use_dataset_mask for source in sources):
+                valid &= self._mask(key, [source.index for source in sources], window)
         for quality in self._scene.quality:
-            layer = self._pixels(quality.path, "nearest", [quality.index], window)[0]
-            valid &= ~_bad(layer, quality)
-        np.multiply(values, valid, out=values)
-        if not np.isfinite(values).all():
-            values[:, ~valid] = 0.0
+            valid &= ~self._bad(quality, window)
+        if not valid.all():
+            np.copyto(values, np.float32(0), where=~valid)
         return values, valid
 
-    def _pixels(self, path: str, resampling: str, numbers: list[int], window: Window) -> NDArray[Any]:
+    def _bad(self, quality: QualitySource, window: Window) -> NDArray[np.bool_]:
+        if not quality.vector:
+            key = (quality.path, "nearest", None)
+            return bad_pixels(self._pixels(key, [quality.index], window)[0], quality)
+        if quality.path not in self._shapes:
+            self._shapes[quality.path] = read_polygons(quality)
+        return burn_polygons(self._shapes[quality.path], self.grid.crop(window))
+
+    def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[Any]:
         try:
-            dataset = self._open(path, resampling)
+            dataset = self._open(key)
             array: NDArray[Any] = dataset.read(numbers, window=window.to_rasterio())
         except (RasterioError, OSError) as err:
             rows, cols = (window.row, window.row_stop), (window.col, window.col_stop)
             what = f"cannot read band {numbers} in rows {rows[0]}..{rows[1]}, columns {cols[0]}..{cols[1]}"
-            raise SceneError(what, path=path, got=err, fix="check the file; it may be cut off or damaged") from err
+            # rasterio only says "see previous exception": the reason is GDAL's, one step down.
+            got = err.__cause__ or err
+            raise SceneError(what, path=key[0], got=got, fix="check the file; it may be cut off or damaged") from err
         return array
 
-    def _mask(self, path: str, resampling: str, numbers: list[int], window: Window) -> NDArray[np.bool_]:
-        masks = self._open(path, resampling).read_masks(numbers, window=window.to_rasterio())
+    def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
+        masks = self._open(key).read_masks(numbers, window=window.to_rasterio())
         return np.asarray((masks > 0).all(axis=0), dtype=np.bool_)
 
-    def _open(self, path: str, resampling: str) -> DatasetReader | WarpedVRT:
-        key = (path, resampling)
+    def _open(self, key: FileKey) -> DatasetReader | WarpedVRT:
         if key not in self._files:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = self._stack.enter_context(rasterio.open(path))
-            if _on_grid(dataset, self.grid):
-                self._files[key] = dataset
-            else:
-                self._files[key] = self._stack.enter_context(
-                    WarpedVRT(
-                        dataset,
-                        crs=self.grid.crs,
-                        transform=self.grid.transform,
-                        width=self.grid.width,
-                        height=self.grid.height,
-                        resampling=Resampling[resampling],
-                    )
-                )
+                dataset = self._stack.enter_context(rasterio.open(key[0]))
+            on_grid = _on_grid(dataset, self.grid)
+            self._files[key] = dataset if on_grid else self._warped(dataset, key)
         return self._files[key]
+
+    def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
+        _, resampling, nodata = key
+        # Nodata goes to the warper too: bilinear must not mix the 0 outside an orbit into the pixels at its edge.
+        # Without nodata a pixel beyond the file would be 0 and count as seen; an added alpha band becomes its mask.
+        add_alpha = nodata is None and ColorInterp.alpha not in dataset.colorinterp and not _covers(dataset, self.grid)
+        vrt = WarpedVRT(
+            dataset,
+            crs=self.grid.crs,
+            transform=self.grid.transform,
+            width=self.grid.width,
+            height=self.grid.height,
+            resampling=Resampling[resampling],
+            src_nodata=nodata,
+            nodata=nodata,
+            add_alpha=add_alpha,
+        )
+        if add_alpha:
+            self._masked.add(key)
+        return self._stack.enter_context(vrt)
 
 
 def open_reader(source: Source) -> Reader:
@@ -169,12 +190,12 @@ def open_reader(source: Source) -> Reader:
     return source.open()
 
 
-def _by_file(bands: tuple[BandSource, ...]) -> list[tuple[str, str, list[int]]]:
-    """Positions of the bands that one read call can serve: same file, same resampling."""
-    groups: dict[tuple[str, str], list[int]] = {}
+def _by_file(bands: tuple[BandSource, ...]) -> list[tuple[FileKey, list[int]]]:
+    """Positions of the bands that one read call can serve: same file, same resampling, same nodata."""
+    groups: dict[FileKey, list[int]] = {}
     for position, source in enumerate(bands):
-        groups.setdefault((source.path, source.resampling), []).append(position)
-    return [(path, resampling, group) for (path, resampling), group in groups.items()]
+        groups.setdefault((source.path, source.resampling, source.nodata), []).append(position)
+    return list(groups.items())
 
 
 def _on_grid(dataset: DatasetReader, grid: Grid) -> bool:
@@ -182,23 +203,33 @@ def _on_grid(dataset: DatasetReader, grid: Grid) -> bool:
     return Grid(crs, dataset.transform, dataset.height, dataset.width).same_pixels_as(grid)
 
 
-def _usable(layer: NDArray[Any], source: BandSource) -> NDArray[np.bool_]:
-    floating = np.issubdtype(layer.dtype, np.floating)
-    usable = np.isfinite(layer) if floating else np.ones(layer.shape, dtype=np.bool_)
+def _covers(dataset: DatasetReader, grid: Grid) -> bool:
+    """Whether every pixel of ``grid`` lies in the file and the file has no mask of its own."""
+    if any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums) or dataset.crs != grid.crs:
+        return False
+    left, bottom, right, top = grid.bounds
+    outer, slack = dataset.bounds, 1e-3 * grid.pixel_size[0]
+    inside = outer.left <= left + slack and right <= outer.right + slack
+    below, above = min(outer.bottom, outer.top), max(outer.bottom, outer.top)
+    return bool(inside and below <= bottom + slack and top <= above + slack)
+
+
+def _narrow(valid: NDArray[np.bool_], layer: NDArray[Any], source: BandSource) -> None:
+    """Take pixels of ``layer`` that are no observation out of ``valid``, in place; nothing to do costs nothing."""
+    if np.issubdtype(layer.dtype, np.floating):
+        valid &= np.isfinite(layer)
     if source.nodata is not None and not np.isnan(source.nodata):
-        usable &= layer != source.nodata
+        valid &= layer != source.nodata
     if source.valid_min is not None:
-        usable &= layer >= source.valid_min
+        valid &= layer >= source.valid_min
     if source.valid_max is not None:
-        usable &= layer <= source.valid_max
-    return np.asarray(usable, dtype=np.bool_)
+        valid &= layer <= source.valid_max
 
 
-def _bad(layer: NDArray[Any], quality: QualitySource) -> NDArray[np.bool_]:
-    bad = np.isin(layer, quality.bad_values) if quality.bad_values else np.zeros(layer.shape, dtype=np.bool_)
-    codes = layer.astype(np.int64)
-    if quality.bad_bits:
-        bad |= (codes & quality.bad_bits) != 0
-    for mask, value in quality.bad_fields:
-        bad |= (codes & mask) == value
-    return np.asarray(bad, dtype=np.bool_)
+def _scale(layer: NDArray[Any], source: BandSource, *, out: NDArray[np.float32]) -> None:
+    if source.scale == 1.0:
+        np.copyto(out, layer, casting="unsafe")
+    else:
+        np.multiply(layer, np.float32(source.scale), out=out, casting="unsafe")
+    if source.offset:
+        out += np.float32(source.offset)

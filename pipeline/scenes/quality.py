@@ -1,0 +1,189 @@
+"""What makes a pixel unusable: one vocabulary for the quality layers of all sensors.
+
+A mask is a set of reasons. Each sensor's layers say them differently: Sentinel-2 L2A by a class per pixel (SCL), L1C by
+a raster or by polygons of clouds, Landsat by bits (QA_PIXEL) and bits of saturation (QA_RADSAT).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import defusedxml.ElementTree as SafeXml
+import numpy as np
+from defusedxml import DefusedXmlException
+from rasterio.features import rasterize
+
+from pipeline.errors import ConfigError, ProductError
+from pipeline.scenes.archive import read_bytes
+from pipeline.scenes.scene import QualitySource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid
+
+REASONS = (
+    "nodata",
+    "saturated",
+    "cloud",
+    "cloud_medium",
+    "cloud_low",
+    "cirrus",
+    "shadow",
+    "dilated",
+    "snow",
+    "water",
+    "dark",
+    "unclassified",
+)
+# Snow, water, dark and unclassified ground can be mapped; clouds, their shadows and what the sensor did not see cannot.
+DEFAULT_MASK = ("nodata", "saturated", "cloud", "cirrus", "shadow", "dilated")
+
+# Scene classification codes. Source: Sentinel-2 Level-2A Algorithm Theoretical Basis Document, table "Scene
+# classification": 0 no data, 1 saturated or defective, 2 dark area, 3 cloud shadow, 4 vegetation, 5 not vegetated,
+# 6 water, 7 unclassified, 8 cloud medium probability, 9 cloud high probability, 10 thin cirrus, 11 snow or ice.
+SCL_CODES: dict[str, tuple[int, ...]] = {
+    "nodata": (0,),
+    "saturated": (1,),
+    "dark": (2,),
+    "shadow": (3,),
+    "water": (6,),
+    "unclassified": (7,),
+    "cloud": (8, 9),
+    "cloud_medium": (8, 9),
+    "cirrus": (10,),
+    "snow": (11,),
+}
+
+# Bands of MSK_CLASSI. Source: Sentinel-2 Products Specification Document (PSD) 14.9, Level-1C classification mask.
+CLASSI_BANDS = {"cloud": 1, "cirrus": 2, "snow": 3}
+
+# QA_PIXEL bits. Source: USGS Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619), table 6-2; the same
+# for TM and ETM+ (LSDS-1618), which have no cirrus band.
+QA_PIXEL_BITS = {"nodata": 0, "dilated": 1, "cirrus": 2, "cloud": 3, "shadow": 4, "snow": 5, "water": 7}
+# Two-bit confidence of clouds in bits 8-9: 1 low, 2 medium, 3 high (same source).
+CLOUD_CONFIDENCE_SHIFT = 8
+CLOUD_CONFIDENCE = {"cloud_low": (1, 2, 3), "cloud_medium": (2, 3)}
+# QA_RADSAT: bit n-1 is saturation of band n; bit 9 is a dropped pixel for TM and ETM+ (LSDS-1618, table 6-3), bit 11
+# terrain occlusion for OLI (LSDS-1619, table 6-3).
+RADSAT_DROPPED = {"landsat-tm": 1 << 9, "landsat-etm": 1 << 9, "landsat-oli": 1 << 11}
+
+
+def check_mask(mask: Sequence[str] | None) -> tuple[str, ...]:
+    """The reasons asked for; DEFAULT_MASK for None.
+
+    Raises:
+        ConfigError: a reason that no sensor knows.
+    """
+    if mask is None:
+        return DEFAULT_MASK
+    unknown = [reason for reason in mask if reason not in REASONS]
+    if unknown:
+        what = f"mask: unknown reason {', '.join(unknown)}"
+        raise ConfigError(what, expected="some of " + ", ".join(REASONS))
+    return tuple(mask)
+
+
+def scl(path: str, mask: Sequence[str]) -> QualitySource:
+    """The Sentinel-2 L2A scene classification as a mask."""
+    reasons = tuple(reason for reason in mask if reason in SCL_CODES)
+    codes = sorted({code for reason in reasons for code in SCL_CODES[reason]})
+    texts = tuple(f"SCL {code}: {_scl_reason(code, reasons)}" for code in codes)
+    return QualitySource("SCL", path, bad_values=tuple(codes), reasons=texts)
+
+
+def _scl_reason(code: int, reasons: Sequence[str]) -> str:
+    return next(reason for reason in reasons if code in SCL_CODES[reason])
+
+
+def classi(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
+    """The Sentinel-2 L1C classification raster (baseline 04.00 on): one band of 0 and 1 per reason."""
+    wanted = [(reason, band) for reason, band in CLASSI_BANDS.items() if reason in mask]
+    return tuple(
+        QualitySource("MSK_CLASSI", path, index=band, bad_values=(1,), reasons=(f"band {band}: {reason}",))
+        for reason, band in wanted
+    )
+
+
+def cloud_polygons(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
+    """The Sentinel-2 L1C cloud polygons (baselines before 04.00)."""
+    kinds = {"cloud": "OPAQUE", "cirrus": "CIRRUS"}
+    wanted = tuple(kind for reason, kind in kinds.items() if reason in mask)
+    return (QualitySource("MSK_CLOUDS", path, reasons=wanted, vector=True),) if wanted else ()
+
+
+def qa_pixel(path: str, mask: Sequence[str]) -> QualitySource:
+    """Landsat QA_PIXEL as a mask: bits, and the confidence of clouds where ``mask`` asks for it."""
+    bits = {reason: bit for reason, bit in QA_PIXEL_BITS.items() if reason in mask}
+    levels = {level for reason in mask for level in CLOUD_CONFIDENCE.get(reason, ())}
+    fields = tuple((0b11 << CLOUD_CONFIDENCE_SHIFT, level << CLOUD_CONFIDENCE_SHIFT) for level in sorted(levels))
+    texts = [f"bit {bit}: {reason}" for reason, bit in bits.items()]
+    texts += [f"bits 8-9 = {level}: cloud confidence" for level in sorted(levels)]
+    return QualitySource(
+        "QA_PIXEL", path, bad_bits=sum(1 << bit for bit in bits.values()), bad_fields=fields, reasons=tuple(texts)
+    )
+
+
+def qa_radsat(path: str, *, sensor: str, band_numbers: Sequence[int]) -> QualitySource:
+    """Landsat QA_RADSAT as a mask: saturation in any of the bands, dropped and occluded pixels."""
+    bits = RADSAT_DROPPED[sensor]
+    for number in band_numbers:
+        bits |= 1 << (number - 1)
+    reasons = (f"saturated in band {', '.join(map(str, band_numbers))}", "dropped or occluded")
+    return QualitySource("QA_RADSAT", path, bad_bits=bits, reasons=reasons)
+
+
+def bad_pixels(layer: NDArray[np.integer], quality: QualitySource) -> NDArray[np.bool_]:
+    """Where a quality layer says that pixels cannot be used, bool of the layer's shape."""
+    bad = np.isin(layer, quality.bad_values) if quality.bad_values else np.zeros(layer.shape, dtype=np.bool_)
+    if not quality.bad_bits and not quality.bad_fields:
+        return np.asarray(bad, dtype=np.bool_)
+    codes = layer if layer.dtype == np.uint16 else layer.astype(np.int64)
+    if quality.bad_bits:
+        bad |= (codes & quality.bad_bits) != 0
+    for field, value in quality.bad_fields:
+        bad |= (codes & field) == value
+    return np.asarray(bad, dtype=np.bool_)
+
+
+def read_polygons(quality: QualitySource) -> list[dict[str, object]]:
+    """GeoJSON polygons of the mask types in ``quality.reasons``, in the tile's CRS.
+
+    An empty mask file is a GML without features: no clouds.
+
+    Raises:
+        ProductError: the file cannot be read or is not GML.
+    """
+    try:
+        root = SafeXml.fromstring(read_bytes(quality.path))
+    except (SafeXml.ParseError, DefusedXmlException) as err:
+        what = "cloud mask is not GML"
+        raise ProductError(what, path=quality.path, got=err, fix="open the scene with an empty mask") from err
+    shapes: list[dict[str, object]] = []
+    for feature in root.iter():
+        if not feature.tag.endswith("}MaskFeature"):
+            continue
+        kind = next((e.text or "" for e in feature.iter() if e.tag.endswith("}maskType")), "")
+        if kind.strip().upper() in quality.reasons:
+            shapes += [_polygon(e) for e in feature.iter() if e.tag.endswith("}Polygon")]
+    return shapes
+
+
+def _polygon(element: object) -> dict[str, object]:
+    rings = []
+    for ring in element.iter():  # type: ignore[attr-defined]
+        if ring.tag.endswith("}posList"):
+            numbers = [float(text) for text in (ring.text or "").split()]
+            step = int(ring.get("srsDimension", "2"))
+            rings.append([(numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, step)])
+    return {"type": "Polygon", "coordinates": rings}
+
+
+def burn_polygons(shapes: Sequence[dict[str, object]], grid: Grid) -> NDArray[np.bool_]:
+    """Pixels of ``grid`` whose centre lies in one of the polygons, bool [row, col]."""
+    if not shapes:
+        return np.zeros(grid.shape, dtype=np.bool_)
+    burnt = rasterize(((shape, 1) for shape in shapes), out_shape=grid.shape, transform=grid.transform, dtype="uint8")
+    return np.asarray(burnt, dtype=np.bool_)

@@ -1,0 +1,235 @@
+"""What a Sentinel-2 product says about itself in its two XML files: product and tile.
+
+Reflectance = (DN + ADD_OFFSET) / QUANTIFICATION_VALUE, the offset per band and only where the XML states one.
+Sources: Sentinel-2 Products Specification Document (PSD) 14.9, S2-PDGS-TAS-DI-PSD, User Product and Tile metadata;
+ESA, "Copernicus Sentinel-2 processing baseline 04.00", January 2022 (the offsets).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import defusedxml.ElementTree as SafeXml
+from defusedxml import DefusedXmlException
+
+from pipeline.errors import ProductError, ProductWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from xml.etree.ElementTree import Element
+
+BAND_KEYS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+"""Band keys in the order of the XML's band_id 0 .. 12 (PSD, "BAND_ID")."""
+
+# Source: ESA Sentinel Online, "Sentinel-2 processing baseline" history; 05.00 and 05.10 to 05.12 are also what
+# Collection-1 and later processing carry.
+KNOWN_BASELINES = frozenset(
+    {f"02.{minor:02d}" for minor in range(15)} | {"03.00", "03.01", "04.00"} | {f"05.{m:02d}" for m in range(13)}
+)
+OFFSET_SINCE = (4, 0)
+
+
+@dataclass(frozen=True)
+class SafeMetadata:
+    """The product's XML.
+
+    Attributes:
+        product: Name of the product.
+        level: "L1C" or "L2A".
+        baseline: Processing baseline, "05.09".
+        tile: MGRS tile with its T, "T33UUU"; "" where no image is listed.
+        acquired_utc: Start of the acquisition.
+        quantification: DN per unit of reflectance.
+        offsets: DN added before dividing, by band key; empty where the XML states none.
+        nodata: DN that means no data.
+        saturated: DN that means saturated, None where the XML states none.
+        images: Image files without suffix, as listed.
+        source: Which elements the scale and offset were read from, for the ledger.
+    """
+
+    product: str
+    level: str
+    baseline: str
+    tile: str
+    acquired_utc: datetime
+    quantification: float
+    offsets: Mapping[str, float]
+    nodata: float
+    saturated: float | None
+    images: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class TileMetadata:
+    """The granule's XML: tile, CRS ("EPSG:32633"), upper left corner in metres, shape by resolution in metres."""
+
+    tile: str
+    crs: str
+    upper_left: tuple[float, float]
+    shapes: Mapping[int, tuple[int, int]]
+
+
+def parse_product(data: bytes, *, path: str) -> SafeMetadata:
+    """Read MTD_MSIL1C.xml, MTD_MSIL2A.xml or their older forms.
+
+    Raises:
+        ProductError: not XML, not a Sentinel-2 user product, or without what is needed to make reflectance.
+    """
+    root = _root(data, path)
+    level = _level(root, path)
+    name = {"L1C": "QUANTIFICATION_VALUE", "L2A": "BOA_QUANTIFICATION_VALUE"}[level]
+    # Sen2Cor before 2.5 wrote L2A_BOA_QUANTIFICATION_VALUE.
+    quantification = _number(root, (name, f"L2A_{name}") if level == "L2A" else (name,), path)
+    if not quantification > 0:
+        what = f"{name} is not positive"
+        raise ProductError(what, path=path, got=quantification)
+    offsets, tag = _offsets(root, level, path)
+    baseline = _text(root, "PROCESSING_BASELINE", path)
+    _check_baseline(baseline, has_offsets=bool(offsets), path=path)
+    special = _special_values(root, path)
+    images = tuple((e.text or "").strip() for e in root.iter() if e.tag in {"IMAGE_FILE", "IMAGE_ID", "IMAGE_FILE_2A"})
+    tiles = re.findall(r"[_/](T\d{2}[A-Z]{3})_", " ".join(images))
+    stated = f"{tag} {_brief(offsets)}" if offsets else f"no {tag}"
+    return SafeMetadata(
+        product=_product_name(root, path),
+        level=level,
+        baseline=baseline,
+        tile=tiles[0] if tiles else "",
+        acquired_utc=_time(_text(root, "PRODUCT_START_TIME", path), path),
+        quantification=quantification,
+        offsets=offsets,
+        nodata=special.get("NODATA", 0.0),
+        saturated=special.get("SATURATED"),
+        images=images,
+        source=f"{path.rsplit('/', 1)[-1]}: {name} {quantification:g}, {stated}",
+    )
+
+
+def parse_tile(data: bytes, *, path: str) -> TileMetadata:
+    """Read MTD_TL.xml or its older form.
+
+    Raises:
+        ProductError: not XML, or without the tile's geocoding.
+    """
+    root = _root(data, path)
+    shapes = {
+        _integer(size.get("resolution"), path): (_size(size, "NROWS", path), _size(size, "NCOLS", path))
+        for size in root.iter("Size")
+    }
+    if not shapes or root.find(".//Geoposition") is None:
+        what = "tile metadata has no geocoding"
+        raise ProductError(what, path=path, expected="Size and Geoposition per resolution")
+    tile = re.search(r"_(T\d{2}[A-Z]{3})_", _text(root, "TILE_ID", path) + "_")
+    return TileMetadata(
+        tile=tile.group(1) if tile else "",
+        crs=_text(root, "HORIZONTAL_CS_CODE", path),
+        upper_left=(_number(root, ("ULX",), path), _number(root, ("ULY",), path)),
+        shapes=shapes,
+    )
+
+
+def _root(data: bytes, path: str) -> Element:
+    try:
+        root: Element = SafeXml.fromstring(data)
+    except (SafeXml.ParseError, DefusedXmlException) as err:
+        what = "metadata is not well-formed XML"
+        raise ProductError(what, path=path, got=err, fix="download the product again") from err
+    return root
+
+
+def _level(root: Element, path: str) -> str:
+    match = re.search(r"Level-(1C|2A)_User_Product$", root.tag)
+    if match is None:
+        what = "not the metadata of a Sentinel-2 L1C or L2A product"
+        raise ProductError(what, path=path, got=root.tag.rsplit("}", 1)[-1])
+    return f"L{match.group(1)}"
+
+
+def _text(root: Element, tag: str, path: str) -> str:
+    text = (root.findtext(f".//{tag}") or "").strip()
+    if not text:
+        what = f"metadata lacks {tag}"
+        raise ProductError(what, path=path, fix="download the product again")
+    return text
+
+
+def _number(root: Element, tags: tuple[str, ...], path: str) -> float:
+    tag = next((tag for tag in tags if root.find(f".//{tag}") is not None), tags[0])
+    return _float(_text(root, tag, path), tag, path)
+
+
+def _float(text: str | None, tag: str, path: str) -> float:
+    try:
+        return float(text or "")
+    except ValueError as err:
+        what = f"{tag} in the metadata is not a number"
+        raise ProductError(what, path=path, got=repr(text)) from err
+
+
+def _integer(text: str | None, path: str) -> int:
+    return int(_float(text, "resolution", path))
+
+
+def _size(size: Element, tag: str, path: str) -> int:
+    return int(_float(size.findtext(tag), tag, path))
+
+
+def _offsets(root: Element, level: str, path: str) -> tuple[dict[str, float], str]:
+    tag = {"L1C": "RADIO_ADD_OFFSET", "L2A": "BOA_ADD_OFFSET"}[level]
+    offsets: dict[str, float] = {}
+    for element in root.iter(tag):
+        number = _integer(element.get("band_id"), path)
+        if not 0 <= number < len(BAND_KEYS):
+            what = f"{tag} of an unknown band"
+            raise ProductError(what, path=path, got=f"band_id {number}", expected=f"0..{len(BAND_KEYS) - 1}")
+        offsets[BAND_KEYS[number]] = _float(element.text, tag, path)
+    return offsets, tag
+
+
+def _brief(offsets: Mapping[str, float]) -> str:
+    values = sorted(set(offsets.values()))
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}..{values[-1]:g} by band"
+
+
+def _special_values(root: Element, path: str) -> dict[str, float]:
+    return {
+        (item.findtext("SPECIAL_VALUE_TEXT") or "").strip(): _float(
+            item.findtext("SPECIAL_VALUE_INDEX"), "SPECIAL_VALUE_INDEX", path
+        )
+        for item in root.iter("Special_Values")
+    }
+
+
+def _product_name(root: Element, path: str) -> str:
+    text = root.findtext(".//PRODUCT_URI") or root.findtext(".//PRODUCT_URI_2A") or root.findtext(".//PRODUCT_URI_1C")
+    name = (text or "").strip() or path.rsplit("/", 1)[-1]
+    return name.removesuffix(".SAFE").removesuffix(".xml")
+
+
+def _time(text: str, path: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as err:
+        what = "time of acquisition in the metadata"
+        raise ProductError(what, path=path, got=text) from err
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+
+
+def _check_baseline(baseline: str, *, has_offsets: bool, path: str) -> None:
+    """Warn of what is unknown or contradictory; the XML's own numbers are used in any case."""
+    if baseline not in KNOWN_BASELINES:
+        what = (
+            f"{path}: processing baseline {baseline} is unknown; scale and offset are taken from its XML as they stand"
+        )
+        warnings.warn(what, ProductWarning, stacklevel=4)
+        return
+    major, minor = baseline.split(".")
+    if ((int(major), int(minor)) >= OFFSET_SINCE) != has_offsets:
+        said = "states an offset" if has_offsets else "states no offset"
+        what = f"{path}: baseline {baseline} but the XML {said}; the XML is followed"
+        warnings.warn(what, ProductWarning, stacklevel=4)

@@ -1,0 +1,235 @@
+"""Sentinel-2 L1C and L2A as ESA delivers them (SAFE folder or zip, any naming) -> Scene.
+
+Every number comes from the product's own XML. Bands of 10, 20 and 60 m meet on one grid, each from the file nearest to
+its native resolution; nothing but metadata and image headers is read here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+
+from pipeline.bands import SENTINEL2, BandSpec
+from pipeline.errors import ProductError, ProductWarning
+from pipeline.grid import Grid
+from pipeline.scenes import quality
+from pipeline.scenes.archive import ProductFiles, list_product
+from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
+from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FINEST_M = 10
+IMAGE_SUFFIXES = frozenset({".jp2", ".tif", ".tiff"})
+# MTD_MSIL1C.xml and MTD_MSIL2A.xml since December 2016; S2A_OPER_MTD_SAFL1C_... and S2A_USER_MTD_SAFL2A_... before.
+_PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_SAFL(1C|2A)_.+)\.xml", re.IGNORECASE)
+_TILE_XML = re.compile(r"(MTD_TL|S2[A-D]_(OPER|USER)_MTD_L(1C|2A)_TL_.+)\.xml", re.IGNORECASE)
+_IMAGE = re.compile(r"(?P<stem>.*)_(?P<key>B\d{2}|B8A|SCL)(_(?P<metres>[126]0)m)?")
+
+
+@dataclass(frozen=True)
+class _Product:
+    files: ProductFiles
+    meta: SafeMetadata
+    tile: TileMetadata
+    granule: str
+
+
+def looks_like_safe(names: Sequence[str]) -> bool:
+    """Whether files (relative paths) are those of a SAFE, be it an incomplete one."""
+    tops = [PurePosixPath(name).parts[:3] for name in names]
+    return any(
+        "GRANULE" in parts or parts[-1].lower() == "manifest.safe" or _PRODUCT_XML.fullmatch(parts[-1])
+        for parts in tops
+        if parts
+    )
+
+
+def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
+    """The scene of a SAFE folder, a SAFE zip (read in place), or one granule folder of an old SAFE of many tiles.
+
+    Args:
+        path: The folder or zip.
+        resolution_m: Pixel size of the scene's grid; None for 10 m.
+        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+
+    Raises:
+        ProductError: metadata missing, damaged or contradicting the files; a band or mask missing; several tiles.
+    """
+    path = Path(path)
+    granule = path.name if path.parent.name == "GRANULE" else None
+    product = _read_metadata(list_product(path.parent.parent if granule else path), granule)
+    size = float(resolution_m or FINEST_M)
+    grid = _grid(product.tile, size, str(path))
+    images = _images(product)
+    bands = tuple(_band(spec, product, images, size) for spec in SENTINEL2 if _expected(spec, product.meta))
+    _check_headers(bands, product, path)
+    reasons = quality.check_mask(mask)
+    layers, notes = _quality(product, images, reasons)
+    return Scene(
+        id=product.meta.product if not granule else f"{product.meta.product}_{product.tile.tile}",
+        path=str(path),
+        grid=grid,
+        bands=bands,
+        quality=layers,
+        sensor="sentinel-2",
+        level=product.meta.level,
+        baseline=product.meta.baseline,
+        acquired_utc=product.meta.acquired_utc,
+        notes=notes,
+    )
+
+
+def _read_metadata(files: ProductFiles, granule: str | None) -> _Product:
+    # At the top, or one down: a zip, and a folder made by unpacking it, holds X.SAFE/MTD_MSIL2A.xml.
+    tops = [name for name in files.names if name.count("/") <= 1]
+    product_xml = [name for name in tops if _PRODUCT_XML.fullmatch(PurePosixPath(name).name)]
+    if not product_xml:
+        what = "SAFE has no product metadata"
+        raise ProductError(what, path=files.path, expected="MTD_MSIL1C.xml or MTD_MSIL2A.xml", fix="download it again")
+    if len(product_xml) > 1:
+        what = f"{len(product_xml)} products given as one scene"
+        raise ProductError(what, path=files.path, got=", ".join(product_xml), fix="give them one by one")
+    meta = parse_product(files.read(product_xml[0]), path=files.gdal(product_xml[0]))
+    tile_xml = _tile_xml(files, granule, str(PurePosixPath(product_xml[0]).parent))
+    tile = parse_tile(files.read(tile_xml), path=files.gdal(tile_xml))
+    if meta.tile and tile.tile and granule is None and meta.tile != tile.tile:
+        what = "metadata contradicts the files: product and granule are of different tiles"
+        raise ProductError(what, path=files.path, got=f"{meta.tile} and {tile.tile}", fix="download it again")
+    return _Product(files, meta, tile, str(PurePosixPath(tile_xml).parent))
+
+
+def _tile_xml(files: ProductFiles, granule: str | None, top: str) -> str:
+    prefix = "GRANULE/" if top == "." else f"{top}/GRANULE/"
+    names = [n for n in files.names if n.startswith(prefix) and _TILE_XML.fullmatch(PurePosixPath(n).name)]
+    found = [name for name in names if granule in {None, PurePosixPath(name).parent.name}]
+    if not found:
+        what = "SAFE has no tile metadata"
+        raise ProductError(what, path=files.path, expected="GRANULE/*/MTD_TL.xml", fix="download it again")
+    if len(found) > 1:
+        what = f"{len(found)} tiles given as one scene"
+        folders = ", ".join(PurePosixPath(name).parent.name for name in found)
+        raise ProductError(what, path=files.path, got=folders, fix="unpack it and give one folder below GRANULE")
+    return found[0]
+
+
+def _grid(tile: TileMetadata, size: float, path: str) -> Grid:
+    try:
+        crs = CRS.from_user_input(tile.crs)
+    except CRSError as err:
+        what = "tile metadata names no CRS"
+        raise ProductError(what, path=path, got=tile.crs) from err
+    resolution, (rows, cols) = min(tile.shapes.items())
+    # A size that does not divide the tile gets a last row and column that reach beyond it, invalid there.
+    height, width = math.ceil(rows * resolution / size - 1e-6), math.ceil(cols * resolution / size - 1e-6)
+    left, top = tile.upper_left
+    return Grid(crs, Affine(size, 0.0, left, 0.0, -size, top), height, width)
+
+
+def _images(product: _Product) -> dict[str, dict[int, str]]:
+    """Files that are there, of those that the metadata lists: band key -> resolution in metres -> name."""
+    present = {
+        PurePosixPath(name).stem: name
+        for name in product.files.names
+        if name.startswith(f"{product.granule}/") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    }
+    native = {spec.key: int(spec.gsd_m) for spec in SENTINEL2} | {"SCL": 20}
+    images: dict[str, dict[int, str]] = {}
+    for listed in product.meta.images:
+        match = _IMAGE.fullmatch(PurePosixPath(listed).name)
+        if match is not None and PurePosixPath(listed).name in present:
+            metres = int(match["metres"] or native[match["key"]])
+            images.setdefault(match["key"], {})[metres] = present[PurePosixPath(listed).name]
+    if not images and any(_IMAGE.fullmatch(stem) for stem in present):
+        what = "metadata contradicts the files: none of the images it lists is there, but others are"
+        got = f"{min(stem for stem in present if _IMAGE.fullmatch(stem))}, ..."
+        expected = PurePosixPath(product.meta.images[0]).name if product.meta.images else "a list of images"
+        raise ProductError(what, path=product.files.path, got=got, expected=expected)
+    return images
+
+
+def _expected(spec: BandSpec, meta: SafeMetadata) -> bool:
+    """L2A has no B10: it sees no ground, and atmospheric correction uses it up."""
+    return meta.level == "L1C" or spec.key != "B10"
+
+
+def _band(spec: BandSpec, product: _Product, images: Mapping[str, Mapping[int, str]], size: float) -> BandSource:
+    files = images.get(spec.key)
+    if not files:
+        what = f"band {spec.key} ({spec.name}) is missing"
+        raise ProductError(what, path=product.files.path, fix="download the product again")
+    # On a coarser grid the agency's own file of that resolution beats averaging here.
+    wanted = max(spec.gsd_m, size)
+    metres = min(files, key=lambda res: (abs(res - wanted), res))
+    meta = product.meta
+    return BandSource(
+        band=spec.name,
+        path=product.files.gdal(files[metres]),
+        scale=1.0 / meta.quantification,
+        offset=meta.offsets.get(spec.key, 0.0) / meta.quantification,
+        nodata=meta.nodata,
+        valid_max=None if meta.saturated is None else meta.saturated - 1,
+        resampling="average" if metres < size else "bilinear",
+        gsd_m=spec.gsd_m,
+        unit=REFLECTANCE,
+        provenance=meta.source,
+    )
+
+
+def _check_headers(bands: Sequence[BandSource], product: _Product, path: Path) -> None:
+    """Refuse images that lie elsewhere than the tile's metadata says; opens headers, reads no pixel."""
+    left, top = product.tile.upper_left
+    crs = CRS.from_user_input(product.tile.crs)
+    for source in bands:
+        try:
+            with rasterio.open(source.path) as image:
+                found = (image.crs, image.transform.c, image.transform.f)
+                shape, metres = image.shape, round(image.transform.a)
+        except RasterioError as err:
+            what = f"image of band {source.band} cannot be opened"
+            raise ProductError(what, path=source.path, got=err, fix="download the product again") from err
+        expected = product.tile.shapes.get(metres)
+        if found != (crs, left, top) or shape != expected:
+            what = f"metadata contradicts the image of band {source.band}"
+            got = f"{found[0]} at {found[1]:.0f}, {found[2]:.0f}, {shape[0]} x {shape[1]} pixels of {metres} m"
+            stated = f"{crs} at {left:.0f}, {top:.0f}, {expected} pixels"
+            raise ProductError(what, path=path, got=got, expected=stated, fix="download the product again")
+
+
+def _quality(
+    product: _Product, images: Mapping[str, Mapping[int, str]], reasons: tuple[str, ...]
+) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
+    if not reasons:
+        return (), ("no quality mask applied: asked for none",)
+    if product.meta.level == "L2A":
+        if "SCL" not in images:
+            what = "scene classification (SCL) is missing"
+            raise ProductError(what, path=product.files.path, fix="download it again, or open it with an empty mask")
+        return (quality.scl(product.files.gdal(min(images["SCL"].items())[1]), reasons),), ()
+    return _l1c_quality(product, reasons)
+
+
+def _l1c_quality(product: _Product, reasons: tuple[str, ...]) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
+    within = f"{product.granule}/*"
+    raster = product.files.find(f"{within}MSK_CLASSI_B00.jp2")
+    vector = product.files.find(f"{within}MSK_CLOUDS_*B00*.gml")
+    if raster:
+        layers = quality.classi(product.files.gdal(raster[0]), reasons)
+    elif vector:
+        layers = quality.cloud_polygons(product.files.gdal(vector[0]), reasons)
+    else:
+        what = f"{product.files.path}: clouds are not masked, as the product holds neither MSK_CLASSI nor MSK_CLOUDS"
+        warnings.warn(what, ProductWarning, stacklevel=4)
+        return (), ("clouds not masked: the product holds no cloud mask",)
+    without = sorted({"shadow", "dilated"} & set(reasons))
+    return layers, (f"L1C has no layer for: {', '.join(without)}",) if without else ()
