@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
 from pipeline.model.decoder import Decoder, SpectralPath, Step
-from pipeline.model.encoder import Encoder, build_encoder
+from pipeline.model.encoder import build_encoder
 from pipeline.model.spec import NetworkSpec
 
 if TYPE_CHECKING:

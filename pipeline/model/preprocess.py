@@ -73,7 +73,11 @@ class Preprocess:
     ) -> Self:
         """From valid training pixels, float32 [pixel, band]; a band that is constant gets deviation 1."""
         blank = cls(
-            tuple(bands), (0.0,) * (len(bands) + len(indices)), (1.0,) * (len(bands) + len(indices)), 0.0, tuple(indices)
+            tuple(bands),
+            (0.0,) * (len(bands) + len(indices)),
+            (1.0,) * (len(bands) + len(indices)),
+            0.0,
+            tuple(indices),
         )
         raw = blank(np.ascontiguousarray(pixels.T)[:, :, None], np.ones((len(pixels), 1), dtype=np.bool_)).numpy()
         flat = raw.reshape(blank.channels, -1).astype(np.float64)
@@ -100,7 +104,7 @@ class Preprocess:
 
     @cached_property
     def _affine(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """gain and bias float32 [channel, 1, 1]: standardised = value x gain + bias."""
+        """Gain and bias float32 [channel, 1, 1]: standardised = value x gain + bias."""
         import torch
 
         gain = 1.0 / np.asarray(self.std, dtype=np.float64)

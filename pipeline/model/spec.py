@@ -94,7 +94,9 @@ class NetworkSpec:
         if not 0 <= self.dropout < 1:
             raise ModelError("network setting dropout", got=self.dropout, expected="0 to below 1")
         if any(kernel not in {1, 3, 5, 7} for kernel in self.spectral_kernels):
-            raise ModelError("network setting spectral_kernels", got=self.spectral_kernels, expected="1, 3, 5 or 7 each")
+            raise ModelError(
+                "network setting spectral_kernels", got=self.spectral_kernels, expected="1, 3, 5 or 7 each"
+            )
         if self.has_spectral and not self.spectral_kernels:
             raise ModelError("network setting spectral_kernels is empty", fix="give one kernel or spectral_channels: 0")
         if self.encoder == "none" and not self.has_spectral:

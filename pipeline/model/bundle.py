@@ -1,0 +1,248 @@
+"""ModelBundle: a trained network and all that must travel with it, in one safetensors file; never pickle.
+
+The same bundle gives the same bytes: tensors are sorted by the safetensors library, the header is one JSON text with
+sorted keys, and no time of writing is added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import LegendError, ModelError, OutputError
+from pipeline.legend import ClassScheme
+from pipeline.model.describe import FORMAT, KEY, read_header
+from pipeline.model.preprocess import Preprocess
+from pipeline.model.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from pipeline.model.network import Ensemble, Network
+    from pipeline.scenes.scene import Source
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A scene the model learned from, as far as other scenes must resemble it.
+
+    Attributes:
+        sensor: A key of ``pipeline.bands.TABLES``, or "".
+        level: Product level ("L1C", "L2A", "L2SP"), or "".
+        baseline: Processing baseline or collection, or "".
+        scene: The scene's id.
+    """
+
+    sensor: str = ""
+    level: str = ""
+    baseline: str = ""
+    scene: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """What ``landcover predict`` needs to map a scene it has never seen.
+
+    Attributes:
+        members: One or more networks whose probabilities are averaged.
+        scheme: Classes in index order.
+        preprocess: Bands by name, in order, and their scaling.
+        value_range: (smallest, largest) valid training value of each band.
+        units: Unit of each band ("reflectance", "DN", ...).
+        gsd_m: Pixel size of the training scenes in metres.
+        shares: Weight of each member in the average; equal where empty.
+        temperature: Divides the logits, fitted on validation pixels; 1 for none.
+        sources: The scenes it learned from.
+        footprint: GeoJSON geometry in WGS84 of the training scenes, or None.
+        provenance: JSON-ready: settings, seeds, versions, input hashes, time of training, splits.
+        extra: Further tensors that travel with the model (a forest's tables, training features of the area of
+            applicability).
+    """
+
+    members: tuple[Network, ...]
+    scheme: ClassScheme
+    preprocess: Preprocess
+    value_range: tuple[tuple[float, float], ...]
+    units: tuple[str, ...]
+    gsd_m: float
+    shares: tuple[float, ...] = ()
+    temperature: float = 1.0
+    sources: tuple[TrainedOn, ...] = ()
+    footprint: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse members that do not fit the classes or bands."""
+        if not self.members:
+            raise ModelError("model without a network")
+        object.__setattr__(self, "shares", self.shares or (1.0 / len(self.members),) * len(self.members))
+        if len(self.shares) != len(self.members) or min(self.shares) < 0 or sum(self.shares) <= 0:
+            raise ModelError("shares of the members", got=self.shares, expected=f"{len(self.members)} not negative")
+        if len(self.value_range) != len(self.bands) or len(self.units) != len(self.bands):
+            raise ModelError("value ranges or units do not fit the bands", expected=f"{len(self.bands)} each")
+        if not self.temperature > 0 or not self.gsd_m > 0:
+            raise ModelError("temperature and pixel size", got=(self.temperature, self.gsd_m), expected="positive")
+        for spec in self.specs:
+            if (spec.bands_in, spec.classes) != (self.preprocess.channels, len(self.scheme)):
+                raise ModelError(
+                    "network does not fit bands and classes",
+                    got=f"{spec.bands_in} channels, {spec.classes} classes",
+                    expected=f"{self.preprocess.channels} and {len(self.scheme)}",
+                )
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands in order."""
+        return self.preprocess.bands
+
+    @property
+    def specs(self) -> tuple[NetworkSpec, ...]:
+        """One spec per member."""
+        return tuple(member.spec for member in self.members)
+
+    @property
+    def head(self) -> str:
+        """Head of the (first) member."""
+        return self.specs[0].head
+
+    def network(self, *, fused: bool = False) -> Ensemble:
+        """One module for all members, in evaluation mode: standardised float32 [chip, band, row, col] -> logits.
+
+        Args:
+            fused: With batch norms folded into the convolutions (a copy; same output to rounding).
+        """
+        from pipeline.model.network import Ensemble, fuse_for_inference
+
+        members = [fuse_for_inference(member) if fused else member.eval() for member in self.members]
+        return Ensemble(members, shares=self.shares, temperature=self.temperature).eval()
+
+    def check(self, source: Source) -> Source:
+        """The source with the model's bands in the model's order, if it fits.
+
+        Raises:
+            ModelError: a band is missing, the product level is another, or the values are on another scale.
+        """
+        from pipeline.model.checks import check_source
+
+        return check_source(self, source)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the file's content."""
+        return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
+
+    def header(self) -> dict[str, Any]:
+        """What the file says about itself, JSON-ready."""
+        return {
+            "format": FORMAT,
+            "specs": [spec.to_json() for spec in self.specs],
+            "shares": list(self.shares),
+            "classes": self.scheme.to_json(),
+            "legend_hash": self.scheme.hash,
+            "preprocess": self.preprocess.to_json(),
+            "value_range": [list(pair) for pair in self.value_range],
+            "units": list(self.units),
+            "gsd_m": self.gsd_m,
+            "temperature": self.temperature,
+            "sources": [vars(item) for item in self.sources],
+            "footprint": self.footprint,
+            "provenance": dict(self.provenance),
+        }
+
+
+def to_bytes(bundle: ModelBundle) -> bytes:
+    """The model file's content; equal bundles give equal bytes."""
+    from safetensors.torch import save
+
+    tensors = {
+        f"member{number}.{name}": value.detach().cpu().contiguous()
+        for number, member in enumerate(bundle.members)
+        for name, value in member.state_dict().items()
+    }
+    tensors |= {f"extra.{name}": value.detach().cpu().contiguous() for name, value in bundle.extra.items()}
+    try:
+        header = json.dumps(bundle.header(), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as err:
+        raise ModelError("provenance of the model is not JSON", got=err) from err
+    return bytes(save(tensors, metadata={KEY: header}))
+
+
+def save_bundle(path: str | Path, bundle: ModelBundle) -> Path:
+    """Write a model file beside its place, then rename: a file of that name is always whole.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    content = to_bytes(bundle)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        beside.replace(target)
+    except OSError as err:
+        beside.unlink(missing_ok=True)
+        raise OutputError("cannot write the model", path=target, got=err.strerror or err) from err
+    return target
+
+
+def load_bundle(path: str | Path) -> ModelBundle:
+    """Read a model file.
+
+    Raises:
+        ModelError: not one of ours, cut in half, of a newer version, or with weights that do not fit its own header.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    about = read_header(path)
+    try:
+        tensors = load_file(path)
+        return _from_parts(about, tensors)
+    except SafetensorError as err:
+        raise ModelError("weights of the model cannot be read", path=path, got=err) from err
+    except ModelError as err:
+        raise ModelError(f"model cannot be used: {err}", path=path) from err
+    except (KeyError, TypeError, ValueError, RuntimeError, LegendError) as err:
+        raise ModelError("weights or header of the model do not fit together", path=path, got=err) from err
+
+
+def _from_parts(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> ModelBundle:
+    specs = [NetworkSpec.from_json(item) for item in about["specs"]]
+    return ModelBundle(
+        members=tuple(_member(spec, tensors, prefix=f"member{i}.") for i, spec in enumerate(specs)),
+        scheme=ClassScheme.from_json(about["classes"]),
+        preprocess=Preprocess.from_json(about["preprocess"]),
+        value_range=tuple((float(low), float(high)) for low, high in about["value_range"]),
+        units=tuple(about["units"]),
+        gsd_m=float(about["gsd_m"]),
+        shares=tuple(map(float, about["shares"])),
+        temperature=float(about["temperature"]),
+        sources=tuple(TrainedOn(**item) for item in about["sources"]),
+        footprint=about["footprint"],
+        provenance=about["provenance"],
+        extra=_under(tensors, "extra."),
+    )
+
+
+def _member(spec: NetworkSpec, tensors: Mapping[str, torch.Tensor], *, prefix: str) -> Network:
+    import torch
+
+    from pipeline.model.network import Network
+
+    with torch.device("meta"):  # no time and no random number is spent on weights that are replaced
+        network = Network(spec)
+    network.load_state_dict(_under(tensors, prefix), assign=True)
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,149 @@
+"""Does a scene fit a model? Bands, product level, resolution, and the values themselves, before hours of mapping."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import ModelError, ModelWarning
+from pipeline.grid import Grid, Window
+from pipeline.scenes.reader import open_reader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+
+SAMPLE_SIDE = 4
+SAMPLE_PX = 48
+# Beyond this ratio of pixel sizes the same field has another texture and the network's context another meaning.
+RESOLUTION_RATIO = 1.5
+# Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
+# snow differs from the mixed training pixels by less than 10 in the median band. The geometric middle of 10 and 255 is 50.
+SCALE_RATIO = 50.0
+# Share of a band's pixels outside the training range, widened by half of it on each side, that is worth a warning;
+# where half of all pixels in half of the bands lie outside, the model has never seen such a surface.
+WARN_SHARE = 0.1
+REFUSE_SHARE = 0.5
+
+
+def check_source(bundle: ModelBundle, source: Source) -> Source:
+    """The source with the model's bands in the model's order, if it fits.
+
+    Raises:
+        ModelError: a band is missing, the product level is another, or the values are on another scale.
+    """
+    missing = [name for name in bundle.bands if name not in source.band_names]
+    if missing:
+        raise ModelError(
+            f"scene lacks band {', '.join(missing)} of the model",
+            path=source.path,
+            got=", ".join(source.band_names),
+            expected=", ".join(bundle.bands),
+            fix="name the scene's bands or use a model trained on these bands",
+        )
+    _check_level(bundle, source)
+    _check_resolution(bundle, source)
+    chosen = source.select(bundle.bands)
+    check_values(bundle, sample_values(chosen), path=source.path)
+    return chosen
+
+
+def _check_level(bundle: ModelBundle, source: Source) -> None:
+    known = {item.level for item in bundle.sources if item.level}
+    if known and source.level and source.level not in known:
+        raise ModelError(
+            "scene is of another product level than the model was trained on",
+            path=source.path,
+            got=source.level,
+            expected=" or ".join(sorted(known)),
+            fix="use the same product level or train on this one",
+        )
+    sensors = {item.sensor for item in bundle.sources if item.sensor}
+    if sensors and source.sensor and source.sensor not in sensors:
+        what = f"{source.path}: scene of {source.sensor}, but the model was trained on {' and '.join(sorted(sensors))}"
+        warnings.warn(f"{what}; bands are matched by name", ModelWarning, stacklevel=4)
+
+
+def _check_resolution(bundle: ModelBundle, source: Source) -> None:
+    size_x, size_y = source.grid.pixel_size_m
+    ratio = float(np.sqrt(size_x * size_y)) / bundle.gsd_m
+    if not 1 / RESOLUTION_RATIO <= ratio <= RESOLUTION_RATIO:
+        what = f"{source.path}: pixels of {np.sqrt(size_x * size_y):.3g} m, but the model was trained on"
+        warnings.warn(f"{what} {bundle.gsd_m:.3g} m; expect worse borders and textures", ModelWarning, stacklevel=4)
+
+
+def sample_values(source: Source) -> NDArray[np.float32]:
+    """Valid pixels of up to 16 small windows spread over a scene, float32 [pixel, band]; perhaps none."""
+    parts = []
+    with open_reader(source) as reader:
+        for window in _sample_windows(source.grid):
+            raster = reader.read(window)
+            parts.append(raster.values[:, raster.valid].T)
+    return np.concatenate(parts)
+
+
+def _sample_windows(grid: Grid) -> list[Window]:
+    """Windows centred in the cells of a 4 x 4 division of the grid; fewer where it is small."""
+    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
+    fractions = (np.arange(SAMPLE_SIDE) + 0.5) / SAMPLE_SIDE
+    rows = sorted({int((grid.height - height) * f) for f in fractions})
+    cols = sorted({int((grid.width - width) * f) for f in fractions})
+    return [Window(row, col, height, width) for row in rows for col in cols]
+
+
+def check_values(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
+    """Refuse pixels, float32 [pixel, band], that are on another scale than the training data; warn near the edge.
+
+    Raises:
+        ModelError: values some hundred or ten thousand times too large or small, or outside the training range.
+    """
+    if not len(pixels):
+        warnings.warn(f"{path}: no valid pixel in the windows sampled; values not checked", ModelWarning, stacklevel=4)
+        return
+    count = len(bundle.bands)
+    mean, std = np.array(bundle.preprocess.mean[:count]), np.array(bundle.preprocess.std[:count])
+    found = np.abs(np.median(pixels, axis=0)) + pixels.std(axis=0)
+    ratio = float(np.median(found / (np.abs(mean) + std)))
+    if not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
+        times = f"{ratio:.3g} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-12):.3g} times smaller"
+        raise ModelError(
+            f"values are {times} than those the model was trained on",
+            path=path,
+            got=_range_text(pixels, bundle),
+            expected=_expected_text(bundle),
+            fix="set scale and offset of the scene so that both have the same unit",
+        )
+    _check_range(bundle, pixels, path=path)
+
+
+def _check_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
+    low, high = np.array(bundle.value_range).T
+    margin = np.maximum((high - low) / 2, 1e-6)
+    outside = ((pixels < low - margin) | (pixels > high + margin)).mean(axis=0)
+    if np.mean(outside > REFUSE_SHARE) >= REFUSE_SHARE:
+        worst = int(np.argmax(outside))
+        raise ModelError(
+            f"{outside[worst]:.0%} of the values of band {bundle.bands[worst]} lie outside the training range",
+            path=path,
+            got=_range_text(pixels, bundle),
+            expected=_expected_text(bundle),
+            fix="check the scale, the offset and the order of the bands",
+        )
+    odd = [f"{bundle.bands[i]} ({outside[i]:.0%})" for i in np.flatnonzero(outside > WARN_SHARE)]
+    if odd:
+        what = f"{path}: values outside the model's training range in band {', '.join(odd)}"
+        warnings.warn(f"{what}; the map is less certain there", ModelWarning, stacklevel=5)
+
+
+def _range_text(pixels: NDArray[np.float32], bundle: ModelBundle) -> str:
+    low, high = np.percentile(pixels, (2, 98), axis=0)
+    return ", ".join(f"{name} {a:.4g}..{b:.4g}" for name, a, b in zip(bundle.bands[:3], low[:3], high[:3], strict=True))
+
+
+def _expected_text(bundle: ModelBundle) -> str:
+    pairs = zip(bundle.bands[:3], bundle.value_range[:3], strict=True)
+    return ", ".join(f"{name} {low:.4g}..{high:.4g}" for name, (low, high) in pairs)

@@ -1,0 +1,125 @@
+"""Read and describe a model file from its header alone: no torch, no weights in memory.
+
+A model file is one safetensors file: 8 bytes with the header's length, the header (JSON), the tensors. Ours lies in the
+header's metadata under one key. Source: safetensors format, github.com/huggingface/safetensors, README "Format".
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError
+
+FORMAT = 1
+KEY = "landcover"
+_LENGTH_BYTES = 8
+# The limit of the safetensors library itself; a longer header is a text file whose first bytes look like a number.
+_MAX_HEADER_BYTES = 100_000_000
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What a model file says about itself: the JSON that ``save_bundle`` wrote.
+
+    Raises:
+        ModelError: no such file; not one of ours; cut in half; written by a newer version.
+    """
+    header, size = _safetensors_header(Path(path))
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or KEY not in metadata:
+        raise ModelError(
+            "not a landcover model: the file has no landcover header",
+            path=path,
+            fix="give the model.safetensors of a run; pretrained weights go into the setting 'weights'",
+        )
+    _refuse_cut(path, header, size)
+    try:
+        about: dict[str, Any] = json.loads(metadata[KEY])
+        version = int(about["format"])
+    except (ValueError, TypeError, KeyError) as err:
+        raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
+    if version > FORMAT:
+        raise ModelError(
+            "model written by a newer version",
+            path=path,
+            got=f"format {version}",
+            expected=f"at most {FORMAT}",
+            fix="update landcover-pipeline",
+        )
+    return about
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header and the bytes that follow it."""
+    not_ours = "not a model file"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            if size < _LENGTH_BYTES or length > _MAX_HEADER_BYTES:
+                raise ModelError(not_ours, path=path, expected="a model.safetensors written by landcover train")
+            text = file.read(length)
+    except OSError as err:
+        raise ModelError("cannot open the model file", path=path, got=err.strerror or err) from err
+    if len(text) < length:
+        raise ModelError("model file is cut off", path=path, got=f"{size} bytes", fix="copy or train it again")
+    try:
+        header = json.loads(text)
+    except ValueError as err:
+        raise ModelError(not_ours, path=path, expected="a model.safetensors written by landcover train") from err
+    if not isinstance(header, dict):
+        raise ModelError(not_ours, path=path, expected="a model.safetensors written by landcover train")
+    return header, size - _LENGTH_BYTES - length
+
+
+def _refuse_cut(path: str | Path, tensors: dict[str, Any], size: int) -> None:
+    needed = max((int(item["data_offsets"][1]) for item in tensors.values()), default=0)
+    if needed != size:
+        raise ModelError(
+            "model file is cut off" if needed > size else "model file has bytes beyond its end",
+            path=path,
+            got=f"{size} bytes of weights",
+            expected=needed,
+            fix="copy or train it again",
+        )
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """The header with the size of the file and the number of weights, JSON-ready.
+
+    Raises:
+        ModelError: as :func:`read_header`.
+    """
+    about = read_header(path)
+    tensors, size = _safetensors_header(Path(path))
+    tensors.pop("__metadata__", None)
+    weights = sum(prod(item["shape"]) for name, item in tensors.items() if name.startswith("member"))
+    return {"file": Path(path).name, "bytes": size, "weights": weights, **about}
+
+
+def describe_text(path: str | Path) -> str:
+    """The same as lines to read.
+
+    Raises:
+        ModelError: as :func:`read_header`.
+    """
+    about = describe(path)
+    lines = [f"model        {about['file']} ({about['bytes'] / 1e6:.1f} MB, {about['weights'] / 1e6:.2f} M weights)"]
+    for number, spec in enumerate(about["specs"], 1):
+        lines.append(f"member {number}     {spec['encoder']} {spec['head']}, share {about['shares'][number - 1]:.2f}")
+    lines.append(f"trained      {about['provenance'].get('trained_utc', 'unknown')}, {about['gsd_m']:g} m pixels")
+    levels = ", ".join(f"{item['sensor'] or 'any sensor'} {item['level']}".strip() for item in about["sources"])
+    lines.append(f"scenes       {levels or 'unknown'}")
+    lines.append("classes")
+    lines += [f"  {item['code']:>3}  {item['color']}  {item['name']}" for item in about["classes"]]
+    lines.append("bands             unit         mean        deviation   training range")
+    scaling = about["preprocess"]
+    for i, band in enumerate(scaling["bands"]):
+        low, high = about["value_range"][i]
+        values = f"{scaling['mean'][i]:<11.4g} {scaling['std'][i]:<11.4g} {low:.4g} .. {high:.4g}"
+        lines.append(f"  {band:<15} {about['units'][i]:<12} {values}")
+    lines += [f"  ({a} - {b}) / ({a} + {b})" for a, b in scaling["indices"]]
+    lines.append(f"temperature  {about['temperature']:g}")
+    return "\n".join(lines)
