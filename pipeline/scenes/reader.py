@@ -152,7 +152,11 @@ class SceneReader:
         return array
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
-        masks = self._open(key).read_masks(numbers, window=window.to_rasterio())
+        dataset = self._open(key)
+        if key in self._masked:
+            # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all types.
+            return np.asarray(dataset.read(dataset.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
+        masks = dataset.read_masks(numbers, window=window.to_rasterio())
         return np.asarray((masks > 0).all(axis=0), dtype=np.bool_)
 
     def _open(self, key: FileKey) -> DatasetReader | WarpedVRT:

@@ -1,0 +1,228 @@
+"""Other inputs stacked on a scene's grid: a DEM with slope and aspect, Sentinel-1 backscatter, any raster.
+
+A layer is resampled to the scene's grid by the same reader as the scene's own bands. What is derived from it (slope,
+decibels) is computed on that grid, from a window with a halo of one pixel, so windows have no seams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline.errors import SceneError
+from pipeline.raster import Raster
+from pipeline.scenes.derived import DerivedReader, pick, refuse_twice
+from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.terrain import TERRAIN, terrain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid, Window
+    from pipeline.scenes.reader import Reader
+    from pipeline.scenes.scene import Resampling, Scene, Source
+
+Kind = Literal["raster", "dem", "linear_power"]
+HALO_PX = 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One other input.
+
+    Attributes:
+        kind: "raster" (as it is), "dem" (elevation to terrain bands), "linear_power" (backscatter to decibels).
+        scene: Its files, on their own grid.
+        names: Bands it gives, in order.
+    """
+
+    kind: Kind
+    scene: Scene
+    names: tuple[str, ...]
+
+
+def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resampling: Resampling = "bilinear") -> Layer:
+    """Any raster, its bands called ``bands`` (default: the file's descriptions).
+
+    Use ``resampling="nearest"`` for codes, "average" for a raster much finer than the scene.
+    """
+    told = Interpretation(bands=tuple(bands) if bands is not None else None)
+    scene = _resampled(open_geotiff(path, told=told), resampling)
+    return Layer("raster", scene, scene.band_names)
+
+
+def dem_layer(
+    path: Path | str,
+    *,
+    derive: Sequence[str] = ("elevation", "slope", "northness"),
+    resampling: Resampling = "bilinear",
+) -> Layer:
+    """A digital elevation model: ``derive`` any of elevation (m), slope (degrees), northness, eastness (-1..1)."""
+    unknown = [name for name in derive if name not in TERRAIN]
+    if unknown or not derive:
+        raise SceneError(
+            "terrain bands of a DEM", path=path, got=", ".join(unknown) or "none", expected=", ".join(TERRAIN)
+        )
+    scene = open_geotiff(path)
+    first = replace(scene.bands[0], band="elevation", unit="m")
+    return Layer("dem", _resampled(replace(scene, bands=(first,)), resampling), tuple(derive))
+
+
+def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) -> Layer:
+    """Sentinel-1 backscatter in linear power (sigma0 or gamma0), given as decibels: 10 log10(power).
+
+    Resampled in linear power, then converted; power of 0 and below has no logarithm and is not valid. Backscatter that
+    is in decibels already is a ``raster_layer``.
+    """
+    scene = open_geotiff(path, told=Interpretation(bands=tuple(bands)))
+    in_db = tuple(replace(source, unit="dB") for source in scene.bands)
+    return Layer("linear_power", _resampled(replace(scene, bands=in_db), "bilinear"), scene.band_names)
+
+
+def _resampled(scene: Scene, resampling: Resampling) -> Scene:
+    return replace(scene, bands=tuple(replace(source, resampling=resampling) for source in scene.bands))
+
+
+@dataclass(frozen=True)
+class WithLayers:
+    """A source with layers appended; give it to ``open_reader`` like a scene.
+
+    Attributes:
+        source: Whose grid the layers come onto.
+        layers: In the order of their bands.
+        names: Bands to give, in order.
+    """
+
+    source: Source
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The source's name."""
+        return self.source.id
+
+    @property
+    def path(self) -> str:
+        """The source's path."""
+        return self.source.path
+
+    @property
+    def grid(self) -> Grid:
+        """The source's grid."""
+        return self.source.grid
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in order."""
+        return self.names
+
+    @property
+    def sensor(self) -> str:
+        """The source's sensor."""
+        return self.source.sensor
+
+    @property
+    def level(self) -> str:
+        """The source's product level."""
+        return self.source.level
+
+    @property
+    def baseline(self) -> str:
+        """The source's baseline."""
+        return self.source.baseline
+
+    @property
+    def acquired_utc(self) -> datetime | None:
+        """The source's time of acquisition."""
+        return self.source.acquired_utc
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the source and of the layers."""
+        layers = (file for layer in self.layers for file in layer.scene.files)
+        return tuple(dict.fromkeys((*self.source.files, *layers)))
+
+    def select(self, names: Sequence[str]) -> WithLayers:
+        """Only ``names``, in that order; layers without a name among them are not read."""
+        return replace(self, names=pick(names, have=self.names, path=self.path))
+
+    def on_grid(self, grid: Grid) -> WithLayers:
+        """The same on another grid."""
+        return replace(self, source=self.source.on_grid(grid))
+
+    def ledger(self) -> dict[str, object]:
+        """The source's ledger and that of every layer."""
+        layers = [
+            {"kind": layer.kind, "gives": list(layer.names), **layer.scene.ledger()}
+            for layer in self.layers
+            if set(layer.names) & set(self.names)
+        ]
+        return self.source.ledger() | {"layers": layers}
+
+    def open(self) -> Reader:
+        """A reader; the source is read even where only layers are asked for, as its mask holds for all."""
+        own = [name for name in self.source.band_names if name in self.names]
+        base = self.source.select(own) if own else self.source
+        used = tuple(layer for layer in self.layers if set(layer.names) & set(self.names))
+        # The layers' grid is one pixel larger all round, so that the halo at the scene's edge has values too.
+        around = self.grid.crop(self.grid.window.expand(HALO_PX))
+        inputs = (base.open(), *(layer.scene.on_grid(around).open() for layer in used))
+        return DerivedReader(self.grid, self.names, inputs, partial(_joined, layers=used, names=self.names))
+
+
+def with_layers(source: Source, layers: Sequence[Layer]) -> WithLayers:
+    """``source`` with the bands of ``layers`` appended, on the source's grid.
+
+    A pixel is valid where the source and all layers asked for are.
+
+    Raises:
+        SceneError: a band name is used twice.
+    """
+    names = (*source.band_names, *(name for layer in layers for name in layer.names))
+    refuse_twice(names, path=source.path)
+    return WithLayers(source, tuple(layers), names)
+
+
+def _joined(inputs: Sequence[Reader], window: Window, *, layers: Sequence[Layer], names: Sequence[str]) -> Raster:
+    base = inputs[0].read(window)
+    found: dict[str, NDArray[np.float32]] = dict(zip(base.bands, base.values, strict=True))
+    valid = base.valid.copy()
+    # Row 0 of the layers' grid is row -1 of the scene's, so the halo's window has the scene's own row and column.
+    halo = replace(window, height=window.height + 2 * HALO_PX, width=window.width + 2 * HALO_PX)
+    for layer, reader in zip(layers, inputs[1:], strict=True):
+        values, usable = _layer(layer, reader.read(halo))
+        found |= values
+        valid &= usable
+    result = np.stack([found[name] for name in names])
+    np.multiply(result, valid, out=result)
+    return Raster(result, valid, tuple(names), base.grid)
+
+
+def _layer(layer: Layer, raster: Raster) -> tuple[Mapping[str, NDArray[np.float32]], NDArray[np.bool_]]:
+    inner = (slice(HALO_PX, -HALO_PX), slice(HALO_PX, -HALO_PX))
+    usable = raster.valid[inner]
+    if layer.kind == "dem":
+        return terrain(raster, derive=layer.names), usable
+    values = raster.values[:, *inner]
+    if layer.kind == "linear_power":
+        usable = usable & (values > 0).all(axis=0)
+        values = to_decibels(np.where(usable, values, np.float32(1)))
+    return dict(zip(layer.names, values, strict=True)), usable
+
+
+def to_decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
+    """10 log10 of linear power, which must be positive.
+
+    >>> float(to_decibels(np.float32([0.01]))[0])
+    -20.0
+    """
+    decibels: NDArray[np.float32] = (10 * np.log10(power.astype(np.float64))).astype(np.float32)
+    return decibels
