@@ -1,5 +1,5 @@
 """The command line: parse, call one workflow function, print, exit code."""
 
-from pipeline.cli.main import main
+from pipeline.cli.entry import main
 
 __all__ = ["main"]

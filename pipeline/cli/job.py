@@ -118,7 +118,7 @@ def predict(
     as_json: Json = False,
 ) -> int:
     """Map whole scenes: those of a configuration, or any others with a trained model."""
-    from pipeline.workflow.mapping import MapRequest, predict_config, predict_scenes
+    from pipeline.workflow.mapping import MapRequest, predict_maps
 
     request = MapRequest(
         aoi=aoi,
@@ -132,20 +132,16 @@ def predict(
         mosaic=mosaic,
         seam_figure=seam_figure,
     )
-    console = Console(quiet, as_json)
-    if config is not None:
-        if model or scene or output:
-            raise typer.BadParameter("give either a configuration or --model, --scene and -o")
-        return console.perform(
-            lambda progress: predict_config(
-                config, request=request, force=force, overwrite=overwrite, progress=progress
-            )
-        )
-    if model is None or not scene or output is None:
-        raise typer.BadParameter("give a configuration, or --model, --scene and -o")
-    return console.perform(
-        lambda progress: predict_scenes(
-            model, scenes=scene, output=output, request=request, overwrite=overwrite, progress=progress
+    return Console(quiet, as_json).perform(
+        lambda progress: predict_maps(
+            config,
+            model=model,
+            scenes=scene or (),
+            output=output,
+            request=request,
+            force=force,
+            overwrite=overwrite,
+            progress=progress,
         )
     )
 

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from pipeline.cli.console import Console
+from pipeline.cli.entry import INTERRUPTED, app, main
+from pipeline.errors import LabelWarning
+from pipeline.workflow.outcome import Outcome, Table
+
+COMMANDS = [command.name for command in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["model", "show"]])
+def test_help_imports_nothing_slow(command):
+    code = (
+        "import sys; sys.argv[0] = 'landcover'\n"
+        "from pipeline.cli import main\n"
+        f"assert main({[*command, '--help']!r}) == 0\n"
+        "slow = {'torch', 'geopandas', 'matplotlib', 'scipy', 'sklearn', 'numpy', 'rasterio'}\n"
+        "slow &= set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: landcover" in done.stdout
+
+
+def test_a_misspelt_command_is_one_line_and_status_2(capsys):
+    assert main(["chekc"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("landcover: error: No such command 'chekc'")
+    assert err.count("\n") == 1
+
+
+def test_a_users_error_is_one_line_and_status_2(capsys, tmp_path):
+    assert main(["check", str(tmp_path / "none.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("landcover: error: ")
+    assert err.count("\n") == 1
+
+
+def test_predict_wants_a_configuration_or_a_model(capsys):
+    assert main(["predict"]) == 2
+    assert "--model" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(capsys, monkeypatch):
+    def stop(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.cli.entry.app", stop)
+    assert main(["check", "x.yaml"]) == INTERRUPTED
+    assert "continues" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_traceback(monkeypatch):
+    def fail(*args: object, **keywords: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pipeline.cli.entry.app", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", "x.yaml"])
+
+
+def outcome_with_warning(_progress: object) -> Outcome:
+    for _ in range(2):
+        warnings.warn("two polygons overlap", LabelWarning, stacklevel=1)
+    table = Table("areas", ("class", "ha"), (("water", "1.0"),))
+    return Outcome("done", tables=(table,), data={"areas": {"water": 1.0}}, hint="open it in QGIS")
+
+
+def test_warnings_appear_once_on_stderr_and_the_summary_on_stdout(capsys):
+    assert Console().perform(outcome_with_warning) == 0
+    out, err = capsys.readouterr()
+    assert err == "landcover: warning: two polygons overlap\n"
+    assert out.startswith("done\n")
+    assert "open it in QGIS" in out
+
+
+def test_json_is_one_document_with_the_warnings(capsys):
+    Console(as_json=True).perform(outcome_with_warning)
+    document = json.loads(capsys.readouterr().out)
+    assert document["warnings"] == ["two polygons overlap"]
+    assert document["areas"] == {"water": 1.0}
+
+
+def test_quiet_says_nothing(capsys):
+    Console(quiet=True).perform(outcome_with_warning)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_errors_found_together_exit_with_2(capsys):
+    assert Console().perform(lambda _: Outcome("checked", failed=("labels outside the scene",))) == 2
+    assert "landcover: error: labels outside the scene" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Config, load_config, schema_json
+from pipeline.errors import ConfigError
+
+GOOD = {
+    "version": 1,
+    "scenes": [{"path": "scene.tif"}],
+    "labels": {"path": "labels.gpkg", "field": "class"},
+    "classes": [{"code": 1, "name": "water", "color": "#0072b2"}],
+}
+
+
+def write(folder: Path, data: object) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+def test_paths_are_relative_to_the_file_wherever_the_command_runs(tmp_path):
+    config = load_config(write(tmp_path, GOOD))
+    assert config.scenes[0].path == str(tmp_path / "scene.tif")
+    assert config.labels.path == str(tmp_path / "labels.gpkg")
+
+
+@pytest.mark.parametrize("path", ["https://example.org/item.json", "/vsizip/a.zip/b.tif"])
+def test_urls_and_gdal_paths_stay_as_they_are(tmp_path, path):
+    assert load_config(write(tmp_path, GOOD | {"scenes": [{"path": path}]})).scenes[0].path == path
+
+
+def test_a_misspelt_key_is_an_error_that_names_the_nearest_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown key 'split\.blok_m'.*did you mean 'block_m'\?"):
+        load_config(write(tmp_path, GOOD | {"split": {"blok_m": 5}}))
+
+
+def test_a_misspelt_key_in_a_list_is_found_too(tmp_path):
+    with pytest.raises(ConfigError, match=r"scenes\.0\.pth.*did you mean 'path'"):
+        load_config(write(tmp_path, GOOD | {"scenes": [{"path": "a.tif", "pth": 1}]}))
+
+
+def test_a_missing_key_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="key 'labels' is missing"):
+        load_config(write(tmp_path, {key: value for key, value in GOOD.items() if key != "labels"}))
+
+
+def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
+    with pytest.raises(ConfigError, match=r"key 'split\.block_m'; got -5; expected .*greater than 0"):
+        load_config(write(tmp_path, GOOD | {"split": {"block_m": -5}}))
+
+
+def test_fractions_of_the_split_must_sum_to_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"train \+ validation \+ test is 1\.3"):
+        load_config(write(tmp_path, GOOD | {"split": {"train": 0.9}}))
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "\x00"])
+def test_what_is_not_yaml_is_one_line(tmp_path, text):
+    with pytest.raises(ConfigError, match="not YAML") as caught:
+        load_config(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_is_not_a_configuration(tmp_path):
+    with pytest.raises(ConfigError, match="not a mapping"):
+        load_config(write(tmp_path, "- 1\n- 2\n"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_every_key_has_a_description():
+    def undocumented(schema: dict, where: str) -> list[str]:
+        return [
+            f"{where}.{key}"
+            for key, value in schema.get("properties", {}).items()
+            if not value.get("description") and "$ref" not in value and "default" not in value
+        ]
+
+    schema = json.loads(schema_json())
+    missing = [name for part, body in schema["$defs"].items() for name in undocumented(body, part)]
+    assert missing == []
+
+
+def test_a_configuration_cannot_be_changed_after_loading(tmp_path):
+    config = load_config(write(tmp_path, GOOD))
+    with pytest.raises(Exception, match="frozen"):
+        config.name = "other"
+    assert isinstance(config, Config)
