@@ -1,1 +1,1 @@
-"""Where to cut, and who may learn from it: windows, blocks, folds, statistics."""
+"""Where to cut and who may learn from it: blocks, splits, folds, chip windows, statistics."""

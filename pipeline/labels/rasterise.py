@@ -218,7 +218,7 @@ def _mask(geometry: Any, grid: Grid, *, all_touched: bool) -> NDArray[np.uint8]:
 def _settle(
     key: NDArray[np.int64], owner: NDArray[np.int32], codes: NDArray[np.uint8], ids: NDArray[np.int32]
 ) -> tuple[NDArray[np.bool_], tuple[Conflict, ...], int]:
-    """Of sorted claims: which stand, the pairs of polygons that contradict each other, and how many pixels they cost."""
+    """Of sorted claims: which stand, the pairs of polygons that contradict each other, how many pixels that costs."""
     if not len(key):
         return np.empty(0, dtype=np.bool_), (), 0
     first = np.r_[True, key[1:] != key[:-1]]

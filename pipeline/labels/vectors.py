@@ -200,10 +200,10 @@ class _readable:  # noqa: N801 - a context manager, read as a word in a with sta
         self._caught.__enter__()
         warnings.simplefilter("ignore")
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> None:
         from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
-        self._caught.__exit__(kind, value, trace)
+        self._caught.__exit__(kind, value, None)
         if isinstance(value, (DataSourceError, DataLayerError, FeatureError, GeometryError)):
             raise LabelError(
                 "not a vector file that GDAL can read", path=self._path, got=value, expected=FORMATS
