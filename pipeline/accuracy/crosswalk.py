@@ -1,0 +1,129 @@
+"""From the words of a reference to the classes of a map: names, codes, and tables that the user can edit."""
+
+from __future__ import annotations
+
+import csv
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import LegendError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.legend import ClassScheme
+
+# Tables that come with the package: code, name, target; the targets are the classes of "ten common classes".
+SHIPPED = ("esa_worldcover", "dynamic_world", "corine_level2", "nlcd")
+LEFT_OUT = "-"
+_MISSING = frozenset({"", "none", "nan", "<na>", "null"})
+
+
+def label_text(value: object) -> str:
+    """One spelling of a class value: text without blanks around, whole numbers without a decimal point.
+
+    >>> label_text(3.0), label_text(" Water ")
+    ('3', 'Water')
+    """
+    text = str(value).strip()
+    return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
+
+
+def is_blank(value: object) -> bool:
+    """Whether a reference value was never filled in."""
+    return value is None or label_text(value).lower() in _MISSING
+
+
+def read_crosswalk(path: Path | str) -> dict[str, str]:
+    """A crosswalk from CSV with the columns ``source,target`` or ``code,name,target``; ``-`` leaves a class out.
+
+    The name of a shipped table (one of SHIPPED) stands for its file.
+
+    Raises:
+        LegendError: no such file, other columns, or one source with two targets.
+    """
+    shipped = str(path) in SHIPPED
+    try:
+        text = (
+            files("pipeline.accuracy").joinpath("crosswalks", f"{path}.csv").read_text(encoding="utf-8")
+            if shipped
+            else Path(path).read_text(encoding="utf-8-sig")
+        )
+    except (OSError, UnicodeDecodeError) as err:
+        raise LegendError(
+            "crosswalk cannot be read", path=path, got=err, expected="a CSV, or " + ", ".join(SHIPPED)
+        ) from err
+    rows = list(csv.DictReader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
+    if not rows or "target" not in rows[0] or not {"source", "code", "name"} & set(rows[0]):
+        raise LegendError("crosswalk has other columns", path=path, expected="source,target or code,name,target")
+    table: dict[str, str] = {}
+    for row in rows:
+        for key in ("source", "code", "name"):
+            source, target = label_text(row.get(key) or ""), label_text(row["target"] or "")
+            if source and table.setdefault(source, target) != target:
+                raise LegendError(
+                    f"crosswalk maps {source!r} to two classes", path=path, got=f"{table[source]}, {target}"
+                )
+    return table
+
+
+def to_codes(
+    values: Sequence[object], *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None = None
+) -> tuple[NDArray[np.int16], list[str]]:
+    """Class codes int16 [n] of reference values, and the values that are no class.
+
+    A value is looked up in the crosswalk, then among the class names (spelling and case aside), then among the codes.
+    Blank values give 0, values that the crosswalk leaves out -1, unknown values -2.
+    """
+    table = {_key(item.name): item.code for item in scheme.classes} | {
+        str(item.code): item.code for item in scheme.classes
+    }
+    known: dict[str, int] = {}
+    unknown: set[str] = set()
+    codes = np.empty(len(values), dtype=np.int16)
+    for position, value in enumerate(values):
+        text = "" if is_blank(value) else label_text(value)
+        if text not in known:
+            known[text] = _code(text, table, crosswalk or {})
+            if known[text] == UNKNOWN:
+                unknown.add(text)
+        codes[position] = known[text]
+    return codes, sorted(unknown)
+
+
+BLANK, OMITTED, UNKNOWN = 0, -1, -2
+
+
+def _code(text: str, table: Mapping[str, int], crosswalk: Mapping[str, str]) -> int:
+    if not text:
+        return BLANK
+    target = crosswalk.get(text, text)
+    if target == LEFT_OUT:
+        return OMITTED
+    return table.get(_key(target), table.get(target, UNKNOWN))
+
+
+def _key(name: str) -> str:
+    letters = re.sub(r"[\W_]", "", name.lower())
+    return letters or name
+
+
+def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str) -> None:
+    """Refuse reference classes that the map's legend does not have.
+
+    Raises:
+        LegendError: names them and says what a crosswalk does.
+    """
+    if unknown:
+        raise LegendError(
+            "reference classes that the map does not have: " + ", ".join(unknown),
+            path=path,
+            expected="one of " + ", ".join(scheme.names),
+            fix="write a crosswalk CSV with the columns source,target ('-' leaves a class out)",
+        )

@@ -1,0 +1,193 @@
+"""SampleDesign: a drawn sample with all that the estimators, a reviewer and a second draw need to know."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+from pipeline.accuracy.frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
+from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
+from pipeline.legend import ClassScheme
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = "landcover sampling design 1"
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """One stratum: its value in the layer it came from, name, map units, area, and how many were drawn."""
+
+    value: int
+    name: str
+    units: int
+    area_ha: float
+    drawn: int
+
+
+@dataclass(frozen=True, eq=False)
+class SampleDesign:
+    """A probability sample of a map.
+
+    Attributes:
+        kind: simple random, systematic, stratified, one-stage or two-stage cluster.
+        seed: Seed that gives the same sample again.
+        map_name: File name of the map.
+        strata_source: "map classes", "change", "raster ...", "polygons ..." or "none".
+        allocation: How units were given to strata, in words.
+        grid: The map's grid.
+        scheme: The map's legend.
+        strata: One or more strata; without stratification one of the whole map.
+        class_pixels: Map pixels per class code.
+        class_area_ha: Map area in ha per class code.
+        row: int32 [unit].
+        col: int32 [unit].
+        stratum: int64 [unit]; index into ``strata``.
+        map_code: uint8 [unit]; the map's class, which interpreters must not see.
+        inclusion: float64 [unit]; inclusion probability.
+        psu: int64 [unit]; primary unit of a cluster design, 0..m-1, else None.
+        psu_units: int64 [primary unit]; valid map units in each sampled primary unit.
+        psus_in_frame: Primary units with at least one valid pixel in the whole map.
+        cluster_px: Side of a primary unit in pixels.
+        min_distance_m: Least distance between units that was enforced.
+        notes: What a reader of the figures must know about the draw.
+    """
+
+    kind: DesignKind
+    seed: int
+    map_name: str
+    strata_source: str
+    allocation: str
+    grid: Grid
+    scheme: ClassScheme
+    strata: tuple[Stratum, ...]
+    class_pixels: dict[int, int]
+    class_area_ha: dict[int, float]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    stratum: NDArray[np.intp]
+    map_code: NDArray[np.uint8]
+    inclusion: NDArray[np.float64]
+    psu: NDArray[np.intp] | None = None
+    psu_units: NDArray[np.int64] | None = None
+    psus_in_frame: int = 0
+    cluster_px: int = 0
+    min_distance_m: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of units."""
+        return len(self.row)
+
+    @property
+    def xy(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Coordinates of the pixel centres in the map's CRS, float64 [unit] each."""
+        a = self.grid.transform
+        return np.float64(a.c) + a.a * (self.col + 0.5), np.float64(a.f) + a.e * (self.row + 0.5)
+
+    @property
+    def strata_are_map_classes(self) -> bool:
+        """Whether each stratum is a class of the map."""
+        return self.strata_source == "map classes"
+
+    def to_json(self) -> dict[str, object]:
+        """Everything, the map's classes at the units included: keep it from the interpreters."""
+        a = self.grid.transform
+        plain: dict[str, object] = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "seed": self.seed,
+            "map": self.map_name,
+            "strata_source": self.strata_source,
+            "allocation": self.allocation,
+            "min_distance_m": self.min_distance_m,
+            "grid": {
+                "crs": self.grid.crs.to_wkt(), "transform": list(a)[:6],
+                "height": self.grid.height, "width": self.grid.width,
+            },
+            "legend": self.scheme.to_json(),
+            "strata": [vars(stratum) for stratum in self.strata],
+            "classes": [
+                {"code": code, "pixels": pixels, "area_ha": self.class_area_ha[code]}
+                for code, pixels in self.class_pixels.items()
+            ],
+            "notes": list(self.notes),
+            "units": {
+                "id": list(range(1, len(self) + 1)),
+                "row": self.row.tolist(),
+                "col": self.col.tolist(),
+                "stratum": self.stratum.tolist(),
+                "map_code": self.map_code.tolist(),
+                "inclusion_probability": self.inclusion.tolist(),
+            },
+        }  # fmt: skip
+        if self.psu is not None and self.psu_units is not None:
+            plain["clusters"] = {
+                "in_frame": self.psus_in_frame, "side_px": self.cluster_px,
+                "unit": self.psu.tolist(), "sizes": self.psu_units.tolist(),
+            }  # fmt: skip
+        return plain
+
+
+def read_design(path: Path | str) -> SampleDesign:
+    """A design from the JSON file that :func:`pipeline.accuracy.design_files.write_design` wrote.
+
+    Raises:
+        ReferenceDataError: not such a file, or one that contradicts itself.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ReferenceDataError("not a sampling design", path=path, expected=f'JSON with format "{FORMAT}"')
+        return _design(content)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
+        raise ReferenceDataError("sampling design cannot be read", path=path, got=err) from err
+    except (KeyError, TypeError, ValueError) as err:
+        raise ReferenceDataError("sampling design is incomplete", path=path, got=repr(err)) from err
+
+
+def _design(content: dict[str, Any]) -> SampleDesign:
+    if content["kind"] not in PROBABILITY_DESIGNS:
+        raise ReferenceDataError("unknown kind of design", got=content["kind"], expected=", ".join(PROBABILITY_DESIGNS))
+    units, grid = content["units"], content["grid"]
+    strata = tuple(Stratum(**item) for item in content["strata"])
+    clusters = content.get("clusters") if content["kind"] in CLUSTER_DESIGNS else None
+    design = SampleDesign(
+        kind=content["kind"],
+        seed=int(content["seed"]),
+        map_name=content["map"],
+        strata_source=content["strata_source"],
+        allocation=content["allocation"],
+        grid=Grid(CRS.from_wkt(grid["crs"]), Affine(*grid["transform"]), grid["height"], grid["width"]),
+        scheme=ClassScheme.from_json(content["legend"]),
+        strata=strata,
+        class_pixels={int(item["code"]): int(item["pixels"]) for item in content["classes"]},
+        class_area_ha={int(item["code"]): float(item["area_ha"]) for item in content["classes"]},
+        row=np.asarray(units["row"], dtype=np.int32),
+        col=np.asarray(units["col"], dtype=np.int32),
+        stratum=np.asarray(units["stratum"], dtype=np.intp),
+        map_code=np.asarray(units["map_code"], dtype=np.uint8),
+        inclusion=np.asarray(units["inclusion_probability"], dtype=np.float64),
+        psu=np.asarray(clusters["unit"], dtype=np.intp) if clusters else None,
+        psu_units=np.asarray(clusters["sizes"], dtype=np.int64) if clusters else None,
+        psus_in_frame=int(clusters["in_frame"]) if clusters else 0,
+        cluster_px=int(clusters["side_px"]) if clusters else 0,
+        min_distance_m=float(content["min_distance_m"]),
+        notes=tuple(content["notes"]),
+    )
+    lengths = {len(design.row), len(design.col), len(design.stratum), len(design.map_code), len(design.inclusion)}
+    if len(lengths) != 1 or not len(design):
+        raise ReferenceDataError(
+            "sampling design with lists of different length, or without units", got=sorted(lengths)
+        )
+    if design.stratum.min() < 0 or design.stratum.max() >= len(strata):
+        raise ReferenceDataError("sampling design with units in a stratum that it does not list")
+    return design

@@ -1,0 +1,141 @@
+"""Reading class maps for an assessment: single pixels by the blocks that hold them, whole maps by strips of rows."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pipeline.errors import ReferenceDataError, SceneError
+from pipeline.grid import Grid, Window
+from pipeline.legend import NODATA, UNLABELLED
+from pipeline.maps.legends import read_scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from pipeline.legend import ClassScheme
+
+STRIP_PIXELS = 8_000_000
+CODES = 256
+
+
+@contextmanager
+def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
+    """A uint8 class map with CRS and geotransform, open for reading.
+
+    Raises:
+        SceneError: not a raster, without CRS, or not one of class codes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            dataset = rasterio.open(path)
+        except RasterioError as err:
+            raise SceneError("not a map that GDAL can open", path=path, got=err) from err
+    with dataset:
+        if dataset.crs is None or dataset.transform.is_identity:
+            raise SceneError("map has no CRS or no geotransform", path=path, fix="set it with gdal_edit.py -a_srs")
+        if dataset.dtypes[0] != "uint8":
+            raise SceneError("map is not one of class codes", path=path, got=dataset.dtypes[0], expected="uint8")
+        yield dataset
+
+
+def grid_of(dataset: DatasetReader) -> Grid:
+    """The grid of an open raster."""
+    return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+
+
+def read_grid(path: Path | str) -> Grid:
+    """The grid of a class map."""
+    with open_class_map(path) as dataset:
+        return grid_of(dataset)
+
+
+def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
+    """The legend of a map: the one given, else the one written in the file."""
+    if scheme is not None:
+        return scheme
+    return read_scheme(Path(path))
+
+
+def strips(grid: Grid, block_rows: int = 1) -> Iterator[Window]:
+    """Windows of whole rows, of about 8 million pixels and a multiple of the file's block height."""
+    rows = max(STRIP_PIXELS // grid.width, 1)
+    rows = max(rows // block_rows, 1) * block_rows
+    for row in range(0, grid.height, rows):
+        yield Window(row, 0, min(rows, grid.height - row), grid.width)
+
+
+def read_codes(dataset: DatasetReader, window: Window) -> NDArray[np.uint8]:
+    """Codes uint8 [row, col] of a window; the file's own nodata value reads as NODATA, and so does UNLABELLED.
+
+    Raises:
+        SceneError: damaged blocks.
+    """
+    try:
+        codes: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
+    except (RasterioError, OSError) as err:
+        where = f"rows {window.row}..{window.row_stop}, columns {window.col}..{window.col_stop}"
+        raise SceneError(f"cannot read the map at {where}", path=dataset.name, got=err) from err
+    return _clean(codes, dataset.nodata)
+
+
+def _clean(codes: NDArray[np.uint8], nodata: float | None) -> NDArray[np.uint8]:
+    table = np.arange(CODES, dtype=np.uint8)
+    table[UNLABELLED] = NODATA
+    if nodata is not None and 0 <= nodata < CODES:
+        table[int(nodata)] = NODATA
+    cleaned: NDArray[np.uint8] = table[codes]
+    return cleaned
+
+
+def codes_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Codes uint8 [n] of single pixels inside the map; every block of the file is read at most once, others never."""
+    return _clean(values_at(dataset, row, col).astype(np.uint8), dataset.nodata)
+
+
+def values_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[Any]:
+    """Values of band 1 [n] at single pixels, of the raster's own type, read block by block.
+
+    Raises:
+        ReferenceDataError: a pixel outside the raster.
+    """
+    if row.size and (row.min() < 0 or col.min() < 0 or row.max() >= dataset.height or col.max() >= dataset.width):
+        raise ReferenceDataError("pixel outside the map", path=dataset.name)
+    height, width = dataset.block_shapes[0]
+    block = (row // height).astype(np.int64) * (dataset.width // width + 1) + col // width
+    order = np.argsort(block, kind="stable")
+    values = np.empty(len(row), dtype=dataset.dtypes[0])
+    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+    for group in np.split(order, starts[1:]):
+        if group.size == 0:
+            continue
+        top, left = int(row[group[0]] // height * height), int(col[group[0]] // width * width)
+        window = Window(top, left, min(height, dataset.height - top), min(width, dataset.width - left))
+        values[group] = dataset.read(1, window=window.to_rasterio())[row[group] - top, col[group] - left]
+    return values
+
+
+def class_areas(path: Path | str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels int64 [256] and area in ha float64 [256] of every code of a map, read strip by strip."""
+    pixels, area = np.zeros(CODES, dtype=np.int64), np.zeros(CODES)
+    with open_class_map(path) as dataset:
+        grid = grid_of(dataset)
+        for window in strips(grid, dataset.block_shapes[0][0]):
+            codes = read_codes(dataset, window)
+            pixels += np.bincount(codes.ravel(), minlength=CODES)
+            if grid.crs.is_geographic:
+                per_pixel = np.repeat(grid.pixel_area_ha(window), grid.width)
+                area += np.bincount(codes.ravel(), weights=per_pixel, minlength=CODES)
+        if not grid.crs.is_geographic:
+            area = pixels * grid.pixel_area_ha(Window(0, 0, 1, 1))[0]
+    return pixels, area
