@@ -1,12 +1,12 @@
 """Rings of pixel edges as a coverage: neighbours share every vertex, and smoothing keeps it so.
 
-Boundaries between classes run along pixel edges and meet in nodes (lattice points where three or four edges meet). An
-arc between two nodes belongs to two polygons. Each ring is cut at its nodes and every arc is smoothed by itself with
-Chaikin's corner cutting, whose result does not depend on the direction it is walked in, in exact integer arithmetic: both
-neighbours get the same vertices, bit for bit, so there is neither gap nor overlap.
+Boundaries between classes run along pixel edges and meet in nodes (lattice points where three or four edges meet).
+An arc between two nodes belongs to two polygons. Each ring is cut at its nodes and every arc is smoothed by itself
+with Chaikin's corner cutting, whose result does not depend on the direction it is walked in, in exact integer
+arithmetic: both neighbours get the same vertices, bit for bit, so there is neither gap nor overlap.
 
-Nor can smoothed arcs cross: arcs consist of unit steps, and every cut stays inside the triangle between a corner and the
-middles of its two edges; the triangles of different corners are disjoint. No boundary moves by more than
+Nor can smoothed arcs cross: arcs consist of unit steps, and every cut stays inside the triangle between a corner and
+the middles of its two edges; the triangles of different corners are disjoint. No boundary moves by more than
 sqrt(1/8) = 0.354 pixels.
 
 Source: Chaikin (1974), An algorithm for high-speed curve generation, Computer Graphics and Image Processing 3, 346-349.

@@ -1,8 +1,8 @@
 """Write maps as Cloud Optimized GeoTIFFs with everything that makes them open right: palette, names, overviews, style.
 
-A tiled GeoTIFF is written window by window and then copied with GDAL's COG driver; writing into the COG driver itself
-would hold the whole raster in memory and read unwritten pixels as 0. The final name appears only when the file is whole,
-and the sidecars come last. The same pixels and tags give the same bytes.
+A tiled GeoTIFF is written window by window and then copied with GDAL's COG driver; writing into the COG driver
+itself would hold the whole raster in memory and read unwritten pixels as 0. The final name appears only when the file
+is whole, and the sidecars come last. The same pixels and tags give the same bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ LEGEND_TAG = "LANDCOVER_LEGEND"
 LEGEND_HASH_TAG = "LANDCOVER_LEGEND_HASH"
 # 512-pixel blocks and 2x overviews down to one block: what GDAL's COG driver and rio-cogeo both do by default.
 _BLOCK_PX = 512
-Observer = "Callable[[NDArray[np.uint8], Window], None]"
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,11 @@ def _from_tag(path: Path, text: str) -> ClassScheme:
 
 def _band_element(path: Path) -> Element | None:
     try:
-        root: Element = ElementTree.parse(path).getroot()
+        root: Element | None = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError) as err:
         raise LegendError("cannot read the class names", path=path, got=err) from err
-    band = root.find("PAMRasterBand")
-    return band if band is not None else root.find("VRTRasterBand")
+    bands = [] if root is None else [*root.findall("PAMRasterBand"), *root.findall("VRTRasterBand")]
+    return bands[0] if bands else None
 
 
 def _from_table(band: Element) -> tuple[LandClass, ...]:

@@ -94,7 +94,8 @@ class FilePixels:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
-        return np.dtype(self._dataset.dtypes[self._band - 1])
+        dtype: np.dtype[Any] = np.dtype(self._dataset.dtypes[self._band - 1])
+        return dtype
 
     def read(self, window: Window) -> NDArray[Any]:
         """The pixels of ``window``, [row, col]."""

@@ -1,4 +1,4 @@
-"""Files beside a map: ``.aux.xml`` with names and attribute table for GDAL and QGIS >= 3.30, written whole or not at all.
+"""Files beside a map: ``.aux.xml`` with names and attribute table for GDAL and QGIS >= 3.30, whole or not at all.
 
 TIFF has no place for class names: GDAL keeps category names and raster attribute tables in ``<file>.aux.xml``.
 Source: GDAL, persistent auxiliary metadata (PAM) and raster attribute tables, GDALRATFieldType and GDALRATFieldUsage.
@@ -7,18 +7,19 @@ Source: GDAL, persistent auxiliary metadata (PAM) and raster attribute tables, G
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import Element, SubElement  # noqa: S405 - builds XML, parses none
+from xml.etree.ElementTree import Element, SubElement
 
 from pipeline.errors import OutputError
 from pipeline.maps.style import xml_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.legend import ClassScheme
     from pipeline.maps.counts import ClassCounts
 
-# (name, type: 0 integer, 1 real, 2 text; usage: 0 generic, 1 pixel count, 2 name, 5 class value, 6-9 red green blue alpha)
+# (name; type: 0 integer, 1 real, 2 text; usage: 0 generic, 1 pixel count, 2 name, 5 class value, 6-9 RGBA)
 _FIELDS = (
     ("Value", 0, 5),
     ("Count", 0, 1),
@@ -49,10 +50,10 @@ def attribute_table(scheme: ClassScheme, counts: ClassCounts | None) -> Element:
     """Raster attribute table: value, count, class, colour, area in ha; no row for nodata, so no line in the legend."""
     root = Element("GDALRasterAttributeTable", tableType="thematic")
     fields = _FIELDS if counts else tuple(f for f in _FIELDS if f[0] not in {"Count", "Area_ha"})
-    for index, (name, kind, usage) in enumerate(fields):
+    for index, definition in enumerate(fields):
         field = SubElement(root, "FieldDefn", index=str(index))
-        for tag, value in (("Name", name), ("Type", kind), ("Usage", usage)):
-            SubElement(field, tag).text = str(value)
+        for tag, content in zip(("Name", "Type", "Usage"), definition, strict=True):
+            SubElement(field, tag).text = str(content)
     for number, item in enumerate(scheme.classes):
         row = SubElement(root, "Row", index=str(number))
         count = [counts.pixels[number]] if counts else []

@@ -8,8 +8,8 @@ Source: QGIS, QgsRasterRenderer and QgsFeatureRenderer ``writeXml``; QML documen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from xml.etree.ElementTree import Element, SubElement, indent, tostring  # noqa: S405 - builds XML, parses none
+from typing import TYPE_CHECKING, Literal
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,8 +77,10 @@ def rgb_pipe(bands: tuple[int, int, int], limits: Sequence[tuple[float, float]])
     return pipe
 
 
-def categorised(attribute: str, categories: Sequence[Category], *, filled: bool = True) -> Element:
-    """Polygons by the values of an attribute: filled without outline, or an outline in the category's colour."""
+def categorised(
+    attribute: str, categories: Sequence[Category], *, shape: Literal["fill", "outline", "marker"] = "fill"
+) -> Element:
+    """Features by the values of an attribute: polygons filled or as outlines, or points as markers."""
     renderer = Element(
         "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0", forceraster="0", enableorderby="0"
     )
@@ -97,7 +99,7 @@ def categorised(attribute: str, categories: Sequence[Category], *, filled: bool 
                 "type": kind,
             },
         )
-        _fill_symbol(symbols, str(number), item.color, filled=filled)
+        _add_symbol(symbols, str(number), item.color, shape=shape)
     return renderer
 
 
@@ -126,20 +128,19 @@ def _raster_renderer(pipe: Element, kind: str, attributes: Mapping[str, str]) ->
     return renderer
 
 
-def _fill_symbol(symbols: Element, name: str, color: str, *, filled: bool) -> None:
+_SYMBOLS: dict[str, dict[str, str]] = {
+    "fill": {"style": "solid", "outline_style": "no"},
+    "outline": {"style": "no", "outline_style": "solid", "outline_width": "0.66", "outline_width_unit": "MM"},
+    "marker": {"name": "circle", "size": "2.4", "size_unit": "MM", "outline_color": "255,255,255,255"},
+}
+
+
+def _add_symbol(symbols: Element, name: str, color: str, *, shape: Literal["fill", "outline", "marker"]) -> None:
     rgba = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5)) + ",255"
-    symbol = SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
-    layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
-    options = {"color": rgba, "style": "solid", "outline_style": "no"}
-    if not filled:
-        options = {
-            "color": rgba,
-            "style": "no",
-            "outline_color": rgba,
-            "outline_style": "solid",
-            "outline_width": "0.66",
-            "outline_width_unit": "MM",
-        }
+    kind, layer_class = ("marker", "SimpleMarker") if shape == "marker" else ("fill", "SimpleFill")
+    symbol = SubElement(symbols, "symbol", type=kind, name=name, alpha="1", clip_to_extent="1", force_rhr="0")
+    layer = SubElement(symbol, "layer", {"class": layer_class, "enabled": "1", "locked": "0", "pass": "0"})
     table = SubElement(layer, "Option", type="Map")
-    for key, value in options.items():
+    outline = {"outline_color": rgba} if shape == "outline" else {}
+    for key, value in {"color": rgba, **outline, **_SYMBOLS[shape]}.items():
         SubElement(table, "Option", name=key, type="QString", value=value)

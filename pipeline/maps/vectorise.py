@@ -1,7 +1,7 @@
 """Class map -> polygons: minimum mapping unit, smoothing that keeps neighbours together, area and mean confidence.
 
-The whole sieved map (one byte per pixel) is polygonised at once, so tiles and bands of rows leave no seams; polygons are
-measured, smoothed and written in batches.
+The whole sieved map (one byte per pixel) is polygonised at once, so tiles and bands of rows leave no seams; polygons
+are measured, smoothed and written in batches.
 """
 
 from __future__ import annotations

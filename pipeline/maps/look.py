@@ -1,0 +1,59 @@
+"""A scene, small enough to look at: decimated reads in bounded memory, and stretches for display."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+
+from pipeline.grid import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.raster import Raster
+    from pipeline.scenes.scene import Source
+
+# Two per cent at each end is the cut that QGIS and most viewers use for imagery.
+_CUT_PERCENT = (2.0, 98.0)
+TRUE_COLOUR = (("red",), ("green",), ("blue",))
+# Colour infrared: vegetation is red. Source: USGS, common Landsat band combinations (5-4-3 for OLI).
+FALSE_COLOUR = (("nir", "nir08"), ("red",), ("green",))
+
+
+def coarse_grid(grid: Grid, max_px: int) -> Grid:
+    """The same area in pixels so large that neither side has more than ``max_px``; at most a pixel's edge is lost."""
+    factor = max(1, math.ceil(max(grid.shape) / max_px))
+    height, width = max(1, grid.height // factor), max(1, grid.width // factor)
+    return Grid(grid.crs, grid.transform * Affine.scale(factor), height, width)
+
+
+def look_at(source: Source, names: Sequence[str], *, max_px: int) -> Raster:
+    """Some bands of a scene on its coarse grid, masked and in physical units."""
+    small = source.select(names).on_grid(coarse_grid(source.grid, max_px))
+    with small.open() as reader:
+        return reader.read(reader.grid.window)
+
+
+def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[str, str, str] | None:
+    """Band names for red, green and blue of the display, None where the scene lacks one.
+
+    >>> choose_bands(("blue", "green", "red", "nir08"), FALSE_COLOUR)
+    ('nir08', 'red', 'green')
+    """
+    found = [next((name for name in options if name in names), None) for options in wanted]
+    red, green, blue = found
+    return (red, green, blue) if red and green and blue else None
+
+
+def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
+    """(low, high) of each band for display: the 2nd and 98th percentile of valid pixels."""
+    if not raster.valid.any():
+        return ((0.0, 1.0),) * len(raster.bands)
+    limits = []
+    for layer in raster.values:
+        low, high = np.percentile(layer[raster.valid], _CUT_PERCENT)
+        limits.append((float(low), float(max(high, low + 1e-6))))
+    return tuple(limits)

@@ -1,0 +1,198 @@
+"""Virtual rasters with relative paths: a scene's bands as one file to look at, and a mosaic of class maps.
+
+Source: GDAL, VRT driver (SimpleSource, ComplexSource, relativeToVRT).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement
+
+import rasterio
+from affine import Affine
+from rasterio.errors import RasterioError
+
+from pipeline.errors import GridError, InputError
+from pipeline.grid import Grid
+from pipeline.legend import NODATA
+from pipeline.maps.geotiff import check_target
+from pipeline.maps.legends import check_same_legend
+from pipeline.maps.look import FALSE_COLOUR, TRUE_COLOUR, choose_bands, look_at, stretch_limits
+from pipeline.maps.sidecars import attribute_table, category_names, write_text
+from pipeline.maps.style import paletted_pipe, qml, xml_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.legend import ClassScheme
+    from pipeline.scenes.scene import BandSource, Scene
+
+_LOOK_PX = 600
+_TYPES = {
+    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+    "float32": "Float32", "float64": "Float64",
+}  # fmt: skip
+Limits = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """Three bands of a file, from 1, for red, green and blue, with their stretch in stored values."""
+
+    bands: tuple[int, int, int]
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """A scene as a file to look at; a view is None where the scene lacks a band for it."""
+
+    path: Path
+    grid: Grid
+    true_colour: View | None
+    false_colour: View | None
+
+
+def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> SceneView:
+    """A VRT of the scene's visible and near-infrared bands on the scene's grid, pointing at the scene's own files.
+
+    Args:
+        path: The VRT, ending in ``.vrt``.
+        scene: The scene; where it has no red, green and blue, its first three bands stand for them.
+        overwrite: Replace a file of the same name.
+
+    Raises:
+        InputError: a file of the scene cannot be opened, or is not on the CRS of its grid.
+        OutputError: the VRT cannot be written.
+    """
+    check_target(path, overwrite=overwrite)
+    first = scene.band_names
+    true = choose_bands(first, TRUE_COLOUR) or (first[0], first[min(1, len(first) - 1)], first[min(2, len(first) - 1)])
+    false = choose_bands(first, FALSE_COLOUR)
+    names = tuple(dict.fromkeys([*true, *(false or ())]))
+    root = _dataset(scene.grid)
+    for number, source in enumerate(scene.select(names).bands, 1):
+        _add_scene_band(root, number, source, grid=scene.grid, folder=path.parent)
+    write_text(path, xml_text(root))
+    small = look_at(scene, names, max_px=_LOOK_PX)
+    by_name = dict(zip(names, stretch_limits(small), strict=True))
+    stored = {s.band: tuple((v - s.offset) / s.scale for v in by_name[s.band]) for s in scene.select(names).bands}
+
+    def view(chosen: tuple[str, str, str]) -> View:
+        red, green, blue = (names.index(name) + 1 for name in chosen)
+        return View((red, green, blue), tuple((stored[name][0], stored[name][1]) for name in chosen))
+
+    return SceneView(path, scene.grid, view(true), view(false) if false else None)
+
+
+def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -> Grid:
+    """A VRT over class maps of one legend on one lattice of pixels, with names and style; later maps lie on top.
+
+    Raises:
+        LegendError: the maps have different legends.
+        GridError: the maps differ in CRS or pixels.
+        OutputError: the VRT cannot be written.
+    """
+    check_target(path, overwrite=overwrite)
+    scheme = check_same_legend(maps)
+    grids = [_grid_of(item) for item in maps]
+    grid = _union(grids, maps)
+    root = _dataset(grid)
+    band = SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
+    SubElement(band, "Description").text = "land cover"
+    SubElement(band, "NoDataValue").text = str(NODATA)
+    SubElement(band, "ColorInterp").text = "Palette"
+    _add_colours(band, scheme)
+    band.append(category_names(scheme))
+    band.append(attribute_table(scheme, None))
+    for item, own in zip(maps, grids, strict=True):
+        source = SubElement(band, "ComplexSource")
+        _add_place(source, item, 1, size=own.shape, source_grid=own, grid=grid, folder=path.parent)
+        SubElement(source, "NODATA").text = str(NODATA)
+    write_text(path, xml_text(root))
+    write_text(path.with_suffix(".qml"), qml(paletted_pipe(scheme)))
+    return grid
+
+
+def relative(target: Path | str, folder: Path) -> str:
+    """A path as seen from ``folder``, with forward slashes; ``./`` in front of what lies inside it."""
+    text = Path(os.path.relpath(Path(target).resolve(), folder.resolve())).as_posix()
+    return text if text.startswith("..") else f"./{text}"
+
+
+def _dataset(grid: Grid) -> Element:
+    root = Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = grid.crs.to_wkt()
+    SubElement(root, "GeoTransform").text = ", ".join(f"{value:.17g}" for value in grid.transform.to_gdal())
+    return root
+
+
+def _add_scene_band(root: Element, number: int, source: BandSource, *, grid: Grid, folder: Path) -> None:
+    try:
+        with rasterio.open(source.path) as dataset:
+            own = Grid(dataset.crs or grid.crs, dataset.transform, dataset.height, dataset.width)
+            kind = _TYPES[dataset.dtypes[source.index - 1]]
+    except (RasterioError, OSError) as err:
+        raise InputError(f"cannot open band {source.band}", path=source.path, got=err) from err
+    if own.crs != grid.crs:
+        raise InputError(f"band {source.band} has another CRS than the scene", path=source.path, got=own.crs)
+    band = SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
+    SubElement(band, "Description").text = source.band
+    if source.nodata is not None:
+        SubElement(band, "NoDataValue").text = f"{source.nodata:.17g}"
+    place = SubElement(band, "SimpleSource", resampling="bilinear")
+    _add_place(place, source.path, source.index, size=own.shape, source_grid=own, grid=grid, folder=folder)
+
+
+def _add_place(
+    element: Element, path: Path | str, band: int, *, size: tuple[int, int], source_grid: Grid, grid: Grid, folder: Path
+) -> None:
+    virtual = str(path).startswith("/vsi")
+    name = str(path) if virtual else relative(path, folder)
+    SubElement(element, "SourceFilename", relativeToVRT="0" if virtual else "1").text = name
+    SubElement(element, "SourceBand").text = str(band)
+    SubElement(element, "SrcRect", xOff="0", yOff="0", xSize=str(size[1]), ySize=str(size[0]))
+    onto = ~grid.transform * source_grid.transform
+    numbers = {"xOff": onto.c, "yOff": onto.f, "xSize": onto.a * size[1], "ySize": onto.e * size[0]}
+    SubElement(element, "DstRect", {key: f"{round(value, 6):.12g}" for key, value in numbers.items()})
+
+
+def _add_colours(band: Element, scheme: ClassScheme) -> None:
+    table = SubElement(band, "ColorTable")
+    colours = {item.code: (*item.rgb, 255) for item in scheme.classes}
+    for code in range(max(colours) + 1):
+        rgba = colours.get(code, (0, 0, 0, 0))
+        SubElement(table, "Entry", {f"c{k + 1}": str(value) for k, value in enumerate(rgba)})
+
+
+def _grid_of(path: Path) -> Grid:
+    try:
+        with rasterio.open(path) as dataset:
+            return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    except (RasterioError, OSError) as err:
+        raise InputError("cannot open the map", path=path, got=err) from err
+
+
+def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
+    first = grids[0]
+    corners = []
+    for grid, path in zip(grids, paths, strict=True):
+        col, row = ~first.transform * (grid.transform.c, grid.transform.f)
+        same = grid.crs == first.crs and all(
+            abs(a - b) <= 1e-6 * b for a, b in zip(grid.pixel_size, first.pixel_size, strict=True)
+        )
+        if not same or max(abs(col - round(col)), abs(row - round(row))) > 1e-3:  # noqa: PLR2004 - pixels
+            raise GridError(
+                f"map lies on other pixels than {paths[0]}",
+                path=path,
+                got=f"{grid.crs}, pixel {grid.pixel_size}, origin off by ({col % 1:.3f}, {row % 1:.3f}) pixels",
+                expected=f"{first.crs}, pixel {first.pixel_size}",
+                fix="warp one onto the other's pixels with gdalwarp -tap",
+            )
+        corners.append((round(row), round(col), round(row) + grid.height, round(col) + grid.width))
+    top, left = min(c[0] for c in corners), min(c[1] for c in corners)
+    bottom, right = max(c[2] for c in corners), max(c[3] for c in corners)
+    return Grid(first.crs, first.transform * Affine.translation(left, top), bottom - top, right - left)
