@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -98,7 +98,7 @@ class Layout:
         where, points = where[order], metres(rim)[order]
         present, start = np.unique(where, return_index=True)
         groups = np.split(points, start[1:])
-        clouds = shapely.multipoints(points, indices=np.searchsorted(present, where))
+        clouds: NDArray[Any] = np.asarray(shapely.multipoints(points, indices=np.searchsorted(present, where)))
         # Chessboard distance d lies between d and d * sqrt(2) in the Euclidean one that GEOS knows.
         found = shapely.STRtree(clouds).query(clouds, predicate="dwithin", distance=distance_m * 2**0.5 + 1e-6).T
         found = found[found[:, 0] < found[:, 1]]

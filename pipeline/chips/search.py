@@ -61,9 +61,9 @@ class Problem:
         """Random starts that are affordable."""
         return _starts(len(self.pairs))
 
-    def settle(self, part_of_block: NDArray[np.int8]) -> NDArray[np.int8]:
+    def settle(self, part_of_block: NDArray[np.int16]) -> NDArray[np.int8]:
         """Part of every polygon, int8 [polygon], once the buffer took its own: train gives way first, test never."""
-        part = part_of_block[self.block]
+        part = part_of_block[self.block].astype(np.int8)
         one, other = self._both_ways
         near = other[(part[one] == _TEST) & (part[other] < _TEST)]
         part[near] = _BUFFER
@@ -75,7 +75,7 @@ class Problem:
     def _both_ways(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         return np.r_[self.pairs[:, 0], self.pairs[:, 1]], np.r_[self.pairs[:, 1], self.pairs[:, 0]]
 
-    def cost(self, part_of_block: NDArray[np.int8]) -> float:
+    def cost(self, part_of_block: NDArray[np.int16]) -> float:
         """How bad an assignment is: classes missing from parts, then distance from the fractions wished."""
         part = self.settle(part_of_block)
         used = part < _BUFFER
@@ -103,11 +103,11 @@ def best_assignment(
     """
     fixed = np.zeros(problem.blocks, dtype=np.bool_) if test_blocks is None else test_blocks
     free = np.flatnonzero(~fixed)
-    choices = np.array([p for p, fraction in enumerate(problem.fractions) if fraction > 0], dtype=np.int8)
+    choices = np.array([p for p, fraction in enumerate(problem.fractions) if fraction > 0], dtype=np.int16)
     chances = np.array([problem.fractions[p] for p in choices])
 
-    def start() -> NDArray[np.int8]:
-        assigned = np.full(problem.blocks, _TEST, dtype=np.int8)
+    def start() -> NDArray[np.int16]:
+        assigned = np.full(problem.blocks, _TEST, dtype=np.int16)
         assigned[free] = rng.choice(choices, size=len(free), p=chances / chances.sum())
         return assigned
 
@@ -118,19 +118,19 @@ def best_assignment(
 
 def fold_assignment(
     layout: Layout, block: NDArray[np.int32], pairs: NDArray[np.intp], *, folds: int, rng: np.random.Generator
-) -> NDArray[np.int8]:
-    """Fold of every block, int8 or wider [block], classes spread evenly, few polygons near another fold's."""
+) -> NDArray[np.int16]:
+    """Fold of every block, int16 [block], classes spread evenly, few polygons near another fold's."""
     blocks = int(block.max()) + 1
     if folds == blocks:
-        return np.arange(blocks, dtype=np.int16)  # type: ignore[return-value]
+        return np.arange(blocks, dtype=np.int16)
     class_of = np.unique(layout.code, return_inverse=True)[1]
     totals = np.bincount(class_of)
 
-    def start() -> NDArray[np.int8]:
+    def start() -> NDArray[np.int16]:
         dealt = np.arange(blocks) % folds
-        return rng.permutation(dealt).astype(np.int16)  # type: ignore[return-value]
+        return rng.permutation(dealt).astype(np.int16)
 
-    def cost(fold_of_block: NDArray[np.int8]) -> float:
+    def cost(fold_of_block: NDArray[np.int16]) -> float:
         fold = fold_of_block[block].astype(np.intp)
         table = np.bincount(fold * len(totals) + class_of, minlength=folds * len(totals)).reshape(folds, -1)
         empty = (table.sum(axis=1) == 0).sum()
@@ -142,18 +142,18 @@ def fold_assignment(
         return float(1e6 * empty + even + 2.0 * lost)
 
     choices = np.arange(folds, dtype=np.int16)
-    return _climb(start, cost, np.arange(blocks), choices, rng, starts=_starts(len(pairs)))  # type: ignore[arg-type]
+    return _climb(start, cost, np.arange(blocks), choices, rng, starts=_starts(len(pairs)))
 
 
 def _climb(
-    start: Callable[[], NDArray[np.int8]],
-    cost: Callable[[NDArray[np.int8]], float],
+    start: Callable[[], NDArray[np.int16]],
+    cost: Callable[[NDArray[np.int16]], float],
     free: NDArray[np.intp],
-    choices: NDArray[np.int8],
+    choices: NDArray[np.int16],
     rng: np.random.Generator,
     *,
     starts: int,
-) -> NDArray[np.int8]:
+) -> NDArray[np.int16]:
     """Best of some random starts, each improved by moves of one block or swaps of two."""
     best, best_cost = start(), np.inf
     for _ in range(starts):

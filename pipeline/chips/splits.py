@@ -20,13 +20,13 @@ import numpy as np
 from pipeline.chips.geometry import Layout
 from pipeline.chips.search import Problem, best_assignment, fold_assignment
 from pipeline.errors import SplitError, SplitWarning
+from pipeline.labels.rasterise import LabelledPixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
 
 # Enough blocks for five folds of five: fewer, and one odd block decides a fold.
@@ -98,7 +98,7 @@ def default_block_m(pixels: LabelledPixels | Sequence[LabelledPixels], *, buffer
     Raises:
         SplitError: fewer than two polygons.
     """
-    layout = _layout([pixels] if not isinstance(pixels, (list, tuple)) else pixels)
+    layout = _layout([pixels] if isinstance(pixels, LabelledPixels) else pixels)
     pixel_m = max(layout.pixels[0].grid.pixel_size_m)
     position = layout.position_m
     span = float(np.ptp(position, axis=0).max())
@@ -295,7 +295,7 @@ def _too_few_blocks(occupied: int, *, wanted: str, block_m: float) -> None:
     )
 
 
-def _split(  # noqa: D417
+def _split(
     layout: Layout,
     part: NDArray[np.int8],
     block: NDArray[np.int32],

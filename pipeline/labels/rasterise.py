@@ -102,7 +102,8 @@ class LabelledPixels:
         """Positions [k] of the labelled pixels in ``window``, in order."""
         start, stop = np.searchsorted(self.row, (window.row, window.row_stop))
         cols = self.col[start:stop]
-        return np.flatnonzero((cols >= window.col) & (cols < window.col_stop)) + start
+        inside: NDArray[np.intp] = np.flatnonzero((cols >= window.col) & (cols < window.col_stop)) + start
+        return inside
 
     def select(self, which: NDArray[np.bool_] | Collection[int]) -> LabelledPixels:
         """Only some pixels: by a bool mask [n], or by polygon ids."""
