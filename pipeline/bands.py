@@ -10,8 +10,13 @@ Landsat - USGS, "What are the band designations for the Landsat satellites?"; na
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,25 @@ def common_name(text: str, *, sensor: str | None = None) -> str:
     padded = (len(key) == 3 and key[:2].upper() == "B0") or key.upper() == "B8A"  # noqa: PLR2004 - "B02" has 3 letters
     spec = find_band(key, sensor="sentinel-2") if padded or not lowered.startswith("b") else None
     return spec.name if spec else lowered
+
+
+_AGENCY_KEY = re.compile(r"(SR_|ST_)?B\d{1,2}A?", re.IGNORECASE)
+_SENTINEL2_ONLY = re.compile(r"B(0\d|8A|08A)", re.IGNORECASE)
+
+
+def infer_sensor(texts: Iterable[str]) -> str | None:
+    """The sensor that band names give away, None where they could be several.
+
+    B8A and zero-padded keys are Sentinel-2's alone; SR_B6 and ST_B10 are OLI/TIRS's alone. B1 to B7 alone say nothing.
+
+    >>> infer_sensor(["B1", "B8A", "B11"]), infer_sensor(["SR_B5", "SR_B6"]), infer_sensor(["B4", "B5"])
+    ('sentinel-2', 'landsat-oli', None)
+    """
+    keys = [text.strip() for text in texts if _AGENCY_KEY.fullmatch(text.strip())]
+    fitting = [sensor for sensor in TABLES if keys and all(find_band(key, sensor=sensor) for key in keys)]
+    if "sentinel-2" in fitting:
+        return "sentinel-2" if any(_SENTINEL2_ONLY.fullmatch(key) for key in keys) else None
+    return fitting[0] if len(fitting) == 1 and any("_" in key for key in keys) else None
 
 
 def centre_um(name: str) -> float | None:

@@ -215,6 +215,17 @@ class Grid:
             for col in range(0, self.width, tile_px):
                 yield Window(row, col, min(tile_px, self.height - row), min(tile_px, self.width - col))
 
+    def with_pixel_size(self, size: float) -> Grid:
+        """The same ground from the same corner in square pixels of ``size`` CRS units; the last may reach beyond it."""
+        if not size > 0:
+            what = f"pixels of {size} units"
+            raise GridError(what, expected="more than 0")
+        (size_x, size_y), old = self.pixel_size, self.transform
+        height = math.ceil(self.height * size_y / size - 1e-6)
+        width = math.ceil(self.width * size_x / size - 1e-6)
+        step_x, step_y = math.copysign(size, old.a), math.copysign(size, old.e)
+        return Grid(self.crs, Affine(step_x, 0.0, old.c, 0.0, step_y, old.f), height, width)
+
     def same_pixels_as(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
         """Whether two grids are one: CRS, shape, and corners equal to ``tolerance_px`` pixels."""
         if self.crs != other.crs or self.shape != other.shape:

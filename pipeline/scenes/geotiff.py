@@ -5,6 +5,7 @@ Scale and offset come from the file's own tags unless the caller gives them; nod
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from pipeline.bands import common_name, is_optical
-from pipeline.errors import SceneError
+from pipeline.bands import COMMON_NAMES, common_name, infer_sensor, is_optical
+from pipeline.errors import GridError, SceneError
 from pipeline.grid import Grid
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".vrt", ".jp2", ".img"})
+# T33UUU_20170216T102101_B04_10m, LC08_..._SR_B5, or whatever stands behind the last underscore.
+_BAND_IN_NAME = re.compile(r"(?P<band>(SR_|ST_)?[A-Za-z0-9]+)(_[126]0m)?$")
+# Pictures to look at, which the agencies put beside the bands.
+_PREVIEW = re.compile(r"_(TCI|PVI)(_[126]0m)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,32 +61,46 @@ def open_geotiff(path: Path | str, *, told: Interpretation | None = None) -> Sce
         SceneError: not a raster, no CRS, no geotransform, rotated, or band names that do not match.
     """
     path = Path(path)
-    files = _band_files(path) if path.is_dir() else [path]
     told = told or Interpretation()
-    sources: list[BandSource] = []
-    grids: list[Grid] = []
-    for file in files:
-        with _open(file) as dataset:
-            grids.append(_grid(dataset, file))
-            sources.extend(_sources(dataset, file, told, in_folder=path.is_dir()))
-    sources = _rename(sources, told.bands, path)
-    finest = min(grids, key=lambda grid: grid.pixel_size_m[0])
+    files = _band_files(path) if path.is_dir() else [path]
+    opened = [_describe(file, in_folder=path.is_dir()) for file in files]
+    layers = [layer for _, described in opened for layer in described]
+    sensor = told.sensor or infer_sensor(told.bands or [layer.text for layer in layers])
+    sources = [
+        _source(layer, name, told) for layer, name in zip(layers, _names(layers, told, sensor, path), strict=True)
+    ]
     return Scene(
         id=path.stem if path.is_file() else path.name,
         path=str(path),
-        grid=finest,
+        grid=_common_grid([grid for grid, _ in opened], path),
         bands=tuple(sources),
-        sensor=told.sensor or "",
+        sensor=sensor or "",
         acquired_utc=told.acquired_utc,
     )
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """What a file says about one of its bands."""
+
+    path: str
+    number: int
+    text: str
+    scale: float
+    offset: float
+    nodata: float | None
+    floating: bool
+    use_dataset_mask: bool
+    gsd_m: float | None
+
+
 def _band_files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES and p.is_file())
-    if not files:
+    bands = [file for file in files if not _PREVIEW.search(file.stem)]
+    if not bands:
         what = "folder holds no raster files"
         raise SceneError(what, path=folder, expected="files that end in " + ", ".join(sorted(RASTER_SUFFIXES)))
-    return files
+    return bands
 
 
 def _open(file: Path) -> DatasetReader:
@@ -97,6 +116,19 @@ def _open(file: Path) -> DatasetReader:
             raise SceneError(what, path=file, got=err, expected="a GeoTIFF, VRT, JP2 or another GDAL raster") from err
 
 
+def _describe(file: Path, *, in_folder: bool) -> tuple[Grid, list[_Layer]]:
+    with _open(file) as dataset:
+        numbers = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
+        name = _name_in_file_name(file.stem) if in_folder and len(numbers) == 1 else ""
+        return _grid(dataset, file), [_layer(dataset, file, number, name) for number in numbers]
+
+
+def _name_in_file_name(stem: str) -> str:
+    """The band in T33UUU_20170216T102101_B04_10m or LC08_..._SR_B5."""
+    match = _BAND_IN_NAME.search(stem)
+    return match["band"] if match else stem
+
+
 def _grid(dataset: DatasetReader, file: Path) -> Grid:
     if dataset.crs is None:
         what = "scene has no CRS"
@@ -104,49 +136,66 @@ def _grid(dataset: DatasetReader, file: Path) -> Grid:
     if dataset.transform.is_identity:
         what = "scene has no geotransform"
         raise SceneError(what, path=file, fix="georeference it, for example with gdal_translate -a_ullr")
-    return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    try:
+        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    except GridError as err:
+        what = "scene lies on a grid that cannot be used"
+        raise SceneError(what, path=file, got=err) from err
 
 
-def _sources(dataset: DatasetReader, file: Path, told: Interpretation, *, in_folder: bool) -> list[BandSource]:
-    sources = []
-    for number in dataset.indexes:
-        if dataset.colorinterp[number - 1] == ColorInterp.alpha:
-            continue
-        text = dataset.descriptions[number - 1] or (
-            file.stem.rsplit("_", 1)[-1] if in_folder and dataset.count == 1 else ""
-        )
-        name = common_name(text, sensor=told.sensor) if text else f"band{number}"
-        tagged = (dataset.scales[number - 1], dataset.offsets[number - 1])
-        scale = tagged[0] if told.scale is None else told.scale
-        offset = tagged[1] if told.offset is None else told.offset
-        where = "config" if told.scale is not None or told.offset is not None else "file tags"
-        flags = dataset.mask_flag_enums[number - 1]
-        sources.append(
-            BandSource(
-                band=name,
-                path=str(file),
-                index=number,
-                scale=scale,
-                offset=offset,
-                nodata=told.nodata if told.nodata is not None else dataset.nodatavals[number - 1],
-                use_dataset_mask=MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags,
-                gsd_m=round(dataset.transform.a, 3) if dataset.crs.is_projected else None,
-                unit=REFLECTANCE if is_optical(name) else "DN",
-                provenance=where if (scale, offset) != (1.0, 0.0) else "none: DN as stored",
-            )
-        )
-    return sources
+def _layer(dataset: DatasetReader, file: Path, number: int, name: str) -> _Layer:
+    flags = dataset.mask_flag_enums[number - 1]
+    return _Layer(
+        path=str(file),
+        number=number,
+        text=dataset.descriptions[number - 1] or name,
+        scale=dataset.scales[number - 1],
+        offset=dataset.offsets[number - 1],
+        nodata=dataset.nodatavals[number - 1],
+        floating=dataset.dtypes[number - 1].startswith("float"),
+        use_dataset_mask=MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags,
+        gsd_m=round(abs(dataset.transform.a), 3) if dataset.crs is not None and dataset.crs.is_projected else None,
+    )
 
 
-def _rename(sources: list[BandSource], names: Sequence[str] | None, path: Path) -> list[BandSource]:
-    if names is None:
-        return sources
-    if len(names) != len(sources):
+def _common_grid(grids: Sequence[Grid], path: Path) -> Grid:
+    """The finest grid; files of one folder must cover the same ground, or they are not one scene."""
+    finest = min(grids, key=lambda grid: grid.pixel_size_m[0])
+    for grid in grids:
+        slack = max(*grid.pixel_size, *finest.pixel_size)
+        near = all(abs(a - b) <= slack for a, b in zip(grid.bounds, finest.bounds, strict=True))
+        if grid.crs != finest.crs or not near:
+            what = "files of the folder cover different ground, so they are not the bands of one scene"
+            got = f"{grid.crs} {grid.bounds}"
+            raise SceneError(what, path=path, got=got, expected=f"{finest.crs} {finest.bounds}", fix="give one scene")
+    return finest
+
+
+def _names(layers: Sequence[_Layer], told: Interpretation, sensor: str | None, path: Path) -> list[str]:
+    if told.bands is None:
+        return [common_name(layer.text, sensor=sensor) if layer.text else f"band{layer.number}" for layer in layers]
+    if len(told.bands) != len(layers):
         what = "number of band names in the config"
-        raise SceneError(what, path=path, got=len(names), expected=f"{len(sources)}, as the scene has")
-    from dataclasses import replace
+        raise SceneError(what, path=path, got=len(told.bands), expected=f"{len(layers)}, as the scene has")
+    known = [common_name(name, sensor=sensor) for name in told.bands]
+    return [new if new in COMMON_NAMES else name for new, name in zip(known, told.bands, strict=True)]
 
-    return [
-        replace(source, band=name, unit=REFLECTANCE if is_optical(name) else source.unit)
-        for source, name in zip(sources, names, strict=True)
-    ]
+
+def _source(layer: _Layer, name: str, told: Interpretation) -> BandSource:
+    scale = layer.scale if told.scale is None else told.scale
+    offset = layer.offset if told.offset is None else told.offset
+    where = "config" if told.scale is not None or told.offset is not None else "file tags"
+    scaled = (scale, offset) != (1.0, 0.0)
+    return BandSource(
+        band=name,
+        path=layer.path,
+        index=layer.number,
+        scale=scale,
+        offset=offset,
+        nodata=layer.nodata if told.nodata is None else told.nodata,
+        use_dataset_mask=layer.use_dataset_mask,
+        gsd_m=layer.gsd_m,
+        # Integers without a scale are counts, whatever the band is called.
+        unit=REFLECTANCE if is_optical(name) and (scaled or layer.floating) else "DN",
+        provenance=where if scaled else "none: DN as stored",
+    )

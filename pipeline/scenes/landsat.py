@@ -9,13 +9,12 @@ Landsat 8-9 Data Users Handbook (LSDS-1574), section 5: reflectance = (M x DN + 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import rasterio
-from affine import Affine
 from rasterio.errors import RasterioError
 
 from pipeline.bands import TABLES, BandSpec, is_optical
@@ -72,7 +71,9 @@ def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: S
     bands = tuple(band for spec in TABLES[sensor] if (band := _band(spec, product, level)) is not None)
     grid = _grid(bands, product)
     if resolution_m is not None:
-        grid, bands = _at_resolution(grid, bands, float(resolution_m))
+        coarser = resolution_m > grid.pixel_size[0]
+        grid = grid.with_pixel_size(float(resolution_m))
+        bands = tuple(replace(band, resampling="average") if coarser else band for band in bands)
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, sensor, reasons, bands)
     native = number_of(product.mtl, "PROJECTION_ATTRIBUTES", "GRID_CELL_SIZE_REFLECTIVE", path=product.path)
@@ -219,17 +220,6 @@ def _check_place(band: str, grid: Grid, first: Grid, product: _Product) -> None:
         got = f"{grid.crs} {tuple(round(value) for value in grid.bounds)}"
         stated = f"{first.crs} {tuple(round(value) for value in corners)}"
         raise ProductError(what, path=product.path, got=got, expected=stated, fix="download the product again")
-
-
-def _at_resolution(grid: Grid, bands: Sequence[BandSource], size: float) -> tuple[Grid, tuple[BandSource, ...]]:
-    from dataclasses import replace
-
-    left, _, _, top = grid.bounds
-    height = math.ceil(grid.height * grid.pixel_size[1] / size - 1e-6)
-    width = math.ceil(grid.width * grid.pixel_size[0] / size - 1e-6)
-    target = Grid(grid.crs, Affine(size, 0.0, left, 0.0, -size, top), height, width)
-    coarser = size > grid.pixel_size[0]
-    return target, tuple(replace(b, resampling="average") if coarser else b for b in bands)
 
 
 def _quality(

@@ -2,19 +2,182 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.bands import is_optical
+from pipeline.errors import ProductError, SceneError
+from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
 from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.landsat import looks_like_landsat, open_landsat
+from pipeline.scenes.landsat_mtl import MTL_NAME
+from pipeline.scenes.quality import check_mask
+from pipeline.scenes.scene import REFLECTANCE, Scene
+from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
 
 if TYPE_CHECKING:
-    from pipeline.scenes.scene import Scene
+    from collections.abc import Sequence
+
+    from pipeline.grid import Grid
+
+LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
+    "L1GS": "top-of-atmosphere",
+    "L2A": "surface",
+    "L2SP": "surface",
+    "L2SR": "surface",
+}
+"""What the reflectance of a product level is measured at."""
 
 
-def open_scene(path: Path | str, *, told: Interpretation | None = None) -> Scene:
+def open_scene(
+    path: Path | str,
+    *,
+    told: Interpretation | None = None,
+    resolution_m: float | None = None,
+    mask: Sequence[str] | None = None,
+) -> Scene:
     """The scene that a path stands for.
 
+    Args:
+        path: A SAFE folder or zip, a Landsat folder, tar or MTL file, a STAC item (JSON file or URL), a raster file,
+            or a folder of one raster file per band.
+        told: What the user knows better than the file.
+        resolution_m: Pixel size of the scene's grid in metres; None for the finest the product has.
+        mask: Reasons that make pixels unusable (``quality.REASONS``); None for ``quality.DEFAULT_MASK``, () for none.
+            Files without a quality layer are masked by their nodata alone.
+
     Raises:
+        ConfigError: ``mask`` holds a reason that does not exist.
         SceneError: nothing there, or nothing that can be read as a scene.
     """
-    return open_geotiff(Path(path), told=told)
+    check_mask(mask)
+    kind = _kind(path)
+    if kind == "stac":
+        from pipeline.scenes.stac import open_item
+
+        scene = open_item(str(path), resolution_m=resolution_m, mask=mask)
+    elif kind == "safe":
+        scene = open_safe(_safe_folder(Path(path)), resolution_m=resolution_m, mask=mask)
+    elif kind == "landsat":
+        scene = open_landsat(Path(path), resolution_m=resolution_m, mask=mask)
+    else:
+        scene = open_geotiff(Path(path), told=told)
+        return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
+    return scene if told is None else _correct(scene, told)
+
+
+def open_scenes(
+    paths: Sequence[Path | str],
+    *,
+    told: Interpretation | None = None,
+    resolution_m: float | None = None,
+    mask: Sequence[str] | None = None,
+    allow_mixed: bool = False,
+) -> tuple[Scene, ...]:
+    """Several scenes for one run, see :func:`open_scene`.
+
+    Raises:
+        SceneError: scenes whose pixels do not mean the same (:func:`check_treatment`), unless ``allow_mixed``.
+    """
+    scenes = tuple(open_scene(path, told=told, resolution_m=resolution_m, mask=mask) for path in paths)
+    if not allow_mixed:
+        check_treatment(scenes)
+    return scenes
+
+
+def treatment(scene: Scene) -> str:
+    """What the values of the reflective bands mean: at which level, and whether they are reflectance or counts."""
+    units = sorted({source.unit for source in scene.bands if is_optical(source.band)})
+    if not units:
+        return "no reflective bands"
+    level = LEVELS.get(scene.level, f"level {scene.level}" if scene.level else "level not known")
+    return f"{' and '.join(units)}, {level}" if units != [REFLECTANCE] else f"{level} reflectance"
+
+
+def check_treatment(scenes: Sequence[Scene]) -> None:
+    """Refuse scenes whose pixels do not mean the same.
+
+    Raises:
+        SceneError: names one scene of each treatment.
+    """
+    examples: dict[str, str] = {}
+    for scene in scenes:
+        examples.setdefault(treatment(scene), scene.id)
+    if len(examples) > 1:
+        what = "scenes of one run are treated differently"
+        got = "; ".join(f"{name}: {meaning}" for meaning, name in examples.items())
+        fix = "bring them to one product level and scaling, or ask for mixed scenes by allow_mixed"
+        raise SceneError(what, got=got, expected="one product level and scaling", fix=fix)
+
+
+def _kind(path: Path | str) -> str:
+    """Which of the openers: "stac", "safe", "landsat" or "raster"."""
+    if str(path).startswith(("http://", "https://")):
+        return "stac"
+    path = Path(path)
+    if MTL_NAME.fullmatch(path.name):
+        return "landsat"
+    if path.suffix.lower() in {".json", ".geojson"}:
+        return "stac"
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if path.suffix.lower() in ARCHIVE_SUFFIXES and path.exists():
+        return _kind_of_archive(path)
+    return "raster"
+
+
+def _kind_of_archive(path: Path) -> str:
+    names = list_product(path).names
+    if looks_like_safe(names) or looks_like_safe([name.split("/", 1)[-1] for name in names]):
+        return "safe"
+    if looks_like_landsat(names):
+        return "landsat"
+    what = "archive holds neither a Sentinel-2 SAFE nor a Landsat product"
+    raise ProductError(what, path=path, got=", ".join(names[:3]), fix="unpack it and give the folder")
+
+
+def _kind_of_folder(path: Path) -> str:
+    children = [child.name for child in path.iterdir()]
+    safes = [name for name in children if name.upper().endswith(".SAFE")]
+    in_safe = path.name.upper().endswith(".SAFE") or path.parent.name == "GRANULE" or looks_like_safe(children)
+    if in_safe or safes:
+        return "safe"
+    return "landsat" if looks_like_landsat(children) else "raster"
+
+
+def _safe_folder(path: Path) -> Path:
+    """The SAFE in a folder made by unpacking one; several are refused."""
+    safes = sorted(path.glob("*.SAFE")) if path.is_dir() else []
+    if len(safes) > 1:
+        what = f"{len(safes)} products given as one scene"
+        raise ProductError(what, path=path, got=", ".join(safe.name for safe in safes), fix="give them one by one")
+    return safes[0] if safes else path
+
+
+def _coarser(scene: Scene, resolution_m: float) -> Grid:
+    if scene.grid.crs.is_geographic:
+        what = "resolution in metres asked of a scene in degrees"
+        raise SceneError(what, path=scene.path, fix="warp the scene to a projected CRS with gdalwarp")
+    return scene.grid.with_pixel_size(resolution_m / scene.grid.crs.linear_units_factor[1])
+
+
+def _correct(scene: Scene, told: Interpretation) -> Scene:
+    """What the user knows better about an agency's product: scaling and time; its bands and sensor are certain."""
+    if told.bands is not None or told.sensor not in {None, scene.sensor}:
+        what = "band names and sensor of an agency's product cannot be set, as its metadata states them"
+        raise SceneError(what, path=scene.path, got=told.bands or told.sensor, expected=scene.sensor)
+    bands = tuple(
+        source
+        if source.unit != REFLECTANCE or (told.scale is None and told.offset is None)
+        else replace(
+            source,
+            scale=source.scale if told.scale is None else told.scale,
+            offset=source.offset if told.offset is None else told.offset,
+            provenance=f"config, instead of {source.provenance}",
+        )
+        for source in scene.bands
+    )
+    if told.nodata is not None:
+        bands = tuple(replace(source, nodata=told.nodata) for source in bands)
+    return replace(scene, bands=bands, acquired_utc=told.acquired_utc or scene.acquired_utc)

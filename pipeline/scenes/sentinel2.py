@@ -6,7 +6,6 @@ its native resolution; nothing but metadata and image headers is read here.
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -129,11 +128,9 @@ def _grid(tile: TileMetadata, size: float, path: str) -> Grid:
     except CRSError as err:
         what = "tile metadata names no CRS"
         raise ProductError(what, path=path, got=tile.crs) from err
-    resolution, (rows, cols) = min(tile.shapes.items())
-    # A size that does not divide the tile gets a last row and column that reach beyond it, invalid there.
-    height, width = math.ceil(rows * resolution / size - 1e-6), math.ceil(cols * resolution / size - 1e-6)
+    finest, shape = min(tile.shapes.items())
     left, top = tile.upper_left
-    return Grid(crs, Affine(size, 0.0, left, 0.0, -size, top), height, width)
+    return Grid(crs, Affine(finest, 0.0, left, 0.0, -finest, top), *shape).with_pixel_size(size)
 
 
 def _images(product: _Product) -> dict[str, dict[int, str]]:

@@ -1,0 +1,193 @@
+"""The account of a scene: what was decided, where it was read, what is masked, whether the values are plausible."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline.bands import centre_um
+from pipeline.errors import SceneWarning
+from pipeline.grid import Window
+from pipeline.scenes.scene import REFLECTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid
+    from pipeline.scenes.scene import Scene
+
+SAMPLES_PER_SIDE = 3
+SAMPLE_PX = 256
+# Dark-pixel test. The offset of Sentinel-2 since baseline 04.00 is 1000 DN, 0.1 of reflectance (Source: ESA, processing
+# baseline 04.00). Left in, no pixel of any band is darker than 0.1, and where the scene has water, shadow or dense
+# vegetation the darkest pixels of most bands crowd just above it. Bright ground alone does not do that: deserts and
+# snow have no dark pixels either, but theirs differ between red (0.2) and SWIR (0.4) by far more than the crowd's width.
+# Applied twice, the same pixels lie near -0.1, where correct surface reflectance has hardly one below -0.02.
+# Only bands from red on are judged: at the top of the atmosphere Rayleigh scattering alone lifts blue above 0.1
+# (0.119 in a real L1C scene whose red starts at 0.061).
+# Width of the crowd: in a real L2A scene with the offset left in, the darkest half per cent of twelve bands ends
+# between 0.104 and 0.121.
+OFFSET = 0.1
+FLOOR_PERCENTILE = 0.5
+CROWD_WIDTH = 0.03
+TOLERANCE = 0.005
+TWICE_BELOW = -0.05
+MIN_BANDS = 2
+JUDGED_FROM_UM = 0.63
+MIN_PIXELS = 100
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What sampled windows of a scene hold.
+
+    Attributes:
+        pixels: Number of pixels looked at, per band.
+        invalid_share: Share of them that cannot be used, for any reason.
+        masked: Share that each quality layer takes out, by its name and reasons.
+        no_data: Share without an observation, by band.
+        floors: Value below which FLOOR_PERCENTILE per cent of the valid pixels of a reflectance band lie, by band.
+    """
+
+    pixels: int
+    invalid_share: float
+    masked: Mapping[str, float]
+    no_data: Mapping[str, float]
+    floors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class OffsetVerdict:
+    """Outcome of the dark-pixel test.
+
+    Attributes:
+        state: "plausible"; "left in" (an offset of 0.1 was not taken off); "applied twice"; "not tested" (no
+            reflectance, or too few bands or pixels).
+        reason: Why, with figures.
+    """
+
+    state: Literal["plausible", "left in", "applied twice", "not tested"]
+    reason: str
+
+
+def sample_windows(grid: Grid) -> tuple[Window, ...]:
+    """Windows spread evenly over a grid; the whole grid where it is small."""
+    side = SAMPLES_PER_SIDE * SAMPLE_PX
+    if grid.height <= side and grid.width <= side:
+        return (grid.window,)
+    rows, cols = (_starts(length) for length in grid.shape)
+    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
+    return tuple(Window(row, col, height, width) for row in rows for col in cols)
+
+
+def _starts(length: int) -> list[int]:
+    if length <= SAMPLE_PX:
+        return [0]
+    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})
+
+
+def measure(scene: Scene) -> Measured:
+    """Look at the pixels of some windows of ``scene``.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    windows = sample_windows(scene.grid)
+    usable = np.ones(sum(window.height * window.width for window in windows), dtype=np.bool_)
+    masked: dict[str, float] = {}
+    for layer in scene.quality:
+        only = replace(scene, bands=(replace(scene.bands[0], nodata=None, valid_max=None),), quality=(layer,))
+        kept = _pixels(only, windows)[1]
+        masked[f"{layer.name}: {', '.join(layer.reasons)}"] = _share(~kept)
+        usable &= kept
+    values: dict[str, NDArray[np.float32]] = {}
+    no_data: dict[str, float] = {}
+    for source in scene.bands:
+        values[source.band], seen = _pixels(replace(scene, bands=(source,), quality=()), windows)
+        no_data[source.band] = _share(~seen)
+        usable &= seen
+    reflectance = [source.band for source in scene.bands if source.unit == REFLECTANCE]
+    floors = {
+        band: float(np.percentile(values[band][usable], FLOOR_PERCENTILE))
+        for band in reflectance
+        if int(usable.sum()) >= MIN_PIXELS
+    }
+    return Measured(usable.size, _share(~usable), masked, no_data, floors)
+
+
+def _pixels(scene: Scene, windows: tuple[Window, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    with scene.open() as reader:
+        parts = [reader.read(window) for window in windows]
+    return np.concatenate([p.values[0].ravel() for p in parts]), np.concatenate([p.valid.ravel() for p in parts])
+
+
+def _share(chosen: NDArray[np.bool_]) -> float:
+    return round(float(chosen.mean()), 4)
+
+
+def check_offset(scene: Scene, *, measured: Measured | None = None) -> OffsetVerdict:
+    """Whether the darkest pixels say that an offset was left in or applied twice; warns if so.
+
+    Args:
+        scene: The scene; only its bands in reflectance are judged.
+        measured: What :func:`measure` gave, to read the scene only once.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    if not any(source.unit == REFLECTANCE for source in scene.bands):
+        return OffsetVerdict("not tested", "no band is in reflectance")
+    verdict = judge_floors((measured or measure(scene)).floors)
+    if verdict.state in {"left in", "applied twice"}:
+        advice = {
+            "left in": "set scene.offset to -0.1 if the product is Sentinel-2 of baseline 04.00 or later",
+            "applied twice": "set scene.offset to 0 if whoever made the files took it off already",
+        }[verdict.state]
+        what = f"{scene.path}: offset looks {verdict.state}: {verdict.reason}; {advice}"
+        warnings.warn(what, SceneWarning, stacklevel=2)
+    return verdict
+
+
+def judge_floors(floors: Mapping[str, float]) -> OffsetVerdict:
+    """The dark-pixel test on the darkest values by band."""
+    floors = {name: value for name, value in floors.items() if (centre_um(name) or 0.0) >= JUDGED_FROM_UM}
+    if len(floors) < MIN_BANDS:
+        return OffsetVerdict("not tested", f"{len(floors)} bands from red on with pixels, {MIN_BANDS} needed")
+    lowest, band = min((value, name) for name, value in floors.items())
+    figures = f"the darkest {FLOOR_PERCENTILE} % of {band} lie below {lowest:.3f}"
+    if lowest < TWICE_BELOW:
+        return OffsetVerdict("applied twice", f"{figures}, reflectance that does not exist")
+    crowd = [name for name, value in floors.items() if value <= OFFSET + CROWD_WIDTH]
+    if lowest >= OFFSET - TOLERANCE and 2 * len(crowd) > len(floors):
+        reason = (
+            f"no band is darker than {lowest:.3f}, and {len(crowd)} of {len(floors)} bands start just above {OFFSET}"
+        )
+        return OffsetVerdict("left in", reason)
+    return OffsetVerdict("plausible", figures)
+
+
+def scene_ledger(scene: Scene, *, measured: Measured | None = None) -> dict[str, object]:
+    """The scene's ledger with what was measured and the verdict of the dark-pixel test, JSON-ready.
+
+    Args:
+        scene: The scene.
+        measured: What :func:`measure` gave; None measures now.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    measured = measured or measure(scene)
+    verdict = check_offset(scene, measured=measured)
+    return scene.ledger() | {
+        "pixels_sampled": measured.pixels,
+        "invalid_share": measured.invalid_share,
+        "masked_share": dict(measured.masked),
+        "no_data_share": dict(measured.no_data),
+        "darkest_reflectance": {band: round(value, 4) for band, value in measured.floors.items()},
+        "offset_check": {"state": verdict.state, "reason": verdict.reason},
+    }
