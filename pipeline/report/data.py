@@ -1,0 +1,166 @@
+"""What a report shows, as plain values; whoever ran the job fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.legend import ClassScheme
+
+
+@dataclass(frozen=True, eq=False)
+class MapView:
+    """One mapped scene, decimated for the page.
+
+    Attributes:
+        name: The scene's id.
+        scene: uint8 [row, col, 3], true colour stretched for the eye.
+        codes: uint8 [row, col] class codes, 0 nodata; the same pixels as ``scene``.
+        pixel_m: Width of one shown pixel in metres.
+    """
+
+    name: str
+    scene: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+    pixel_m: float
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """Mapped area of one class in one scene (counted pixels, not an area estimate)."""
+
+    scene: str
+    name: str
+    area_ha: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one method on the test pixels.
+
+    Attributes:
+        method: "network", "random forest".
+        overall_accuracy: Share of test pixels right.
+        macro_f1: Mean of the classes' F1.
+        users: User's accuracy per class name; None where the class was never mapped.
+        producers: Producer's accuracy per class name; None where the class has no test pixel.
+        f1: F1 per class name.
+        matrix: Counts, map rows x reference columns, in the order of the legend.
+    """
+
+    method: str
+    overall_accuracy: float
+    macro_f1: float
+    users: dict[str, float | None]
+    producers: dict[str, float | None]
+    f1: dict[str, float | None]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PolygonPart:
+    """A label polygon on the split map: outline in CRS coordinates, float64 [vertex, (x, y)], and its part."""
+
+    outline: NDArray[np.float64]
+    part: str
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Network features of labelled pixels in two dimensions.
+
+    Attributes:
+        code: uint8 [point].
+        pca: float32 [point, 2].
+        tsne: float32 [point, 2].
+        explained: Share of variance of the two principal components.
+    """
+
+    code: NDArray[np.uint8]
+    pca: NDArray[np.float32]
+    tsne: NDArray[np.float32]
+    explained: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Mean confidence, accuracy and count per bin of confidence; and the expected calibration error."""
+
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    count: tuple[int, ...]
+    ece: float
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorExample:
+    """A test polygon that the map gets wrong with conviction.
+
+    Attributes:
+        polygon: Its id.
+        reference: Its class.
+        mapped: The class most of its pixels were given.
+        share_wrong: Share of its pixels that are wrong.
+        confidence: Mean confidence of the wrong pixels, 0..1.
+        image: uint8 [row, col, 3], the scene around it.
+        codes: uint8 [row, col], the map around it.
+        inside: bool [row, col], the polygon's pixels.
+    """
+
+    polygon: int
+    reference: str
+    mapped: str
+    share_wrong: float
+    confidence: float
+    image: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+    inside: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything on the page; what a run does not have is empty and left out.
+
+    Attributes:
+        title: Name of the job.
+        created_utc: When, as text.
+        scheme: The legend.
+        views: One per scene.
+        areas: Mapped areas.
+        scores: The network first.
+        sampling: In words: which design the figures assume and what they are not.
+        history: Rows of the training log: step, training loss, validation figure.
+        split: Polygons by part, in the first scene's CRS.
+        block_m: Side of the blocks.
+        features: PCA and t-SNE.
+        reliability: On validation or test pixels.
+        examples: The worst errors.
+        ledger: One per scene.
+        warnings: Said during the run.
+        settings: The resolved configuration as text.
+        environment: Versions.
+        timings: Seconds per stage.
+    """
+
+    title: str
+    created_utc: str
+    scheme: ClassScheme
+    views: tuple[MapView, ...] = ()
+    areas: tuple[ClassArea, ...] = ()
+    scores: tuple[Score, ...] = ()
+    sampling: str = ""
+    history: tuple[dict[str, float], ...] = ()
+    split: tuple[PolygonPart, ...] = ()
+    block_m: float = 0.0
+    features: Features | None = None
+    reliability: Reliability | None = None
+    examples: tuple[ErrorExample, ...] = ()
+    ledger: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    settings: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)

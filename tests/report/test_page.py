@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.legend import scheme_for
+from pipeline.report.data import (
+    ClassArea,
+    ErrorExample,
+    Features,
+    MapView,
+    PolygonPart,
+    Reliability,
+    ReportData,
+    Score,
+)
+from pipeline.report.page import write_report
+
+SCHEME = scheme_for(["water", "wood & heath", "field <b>"])[0]
+
+
+def report_data() -> ReportData:
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.repeat(rng.integers(1, 4, (6, 10)), 20, axis=0), 20, axis=1).astype(np.uint8)
+    codes[:20, :40] = 0
+    image = rng.integers(0, 255, (*codes.shape, 3)).astype(np.uint8)
+    figures = dict.fromkeys(SCHEME.names, 0.8)
+    matrix = ((50, 3, 1), (2, 40, 4), (0, 5, 60))
+    square = np.array([(0, 0), (0, 30), (30, 30), (30, 0)], dtype=np.float64)
+    inside = np.zeros((32, 32), dtype=np.bool_)
+    inside[8:20, 8:20] = True
+    return ReportData(
+        title="A <job> & more",
+        created_utc="2026-01-02 03:04 UTC",
+        scheme=SCHEME,
+        views=(MapView("scene", image, codes, 10.0),),
+        areas=tuple(ClassArea("scene", name, 10.0 * i) for i, name in enumerate(SCHEME.names, 1)),
+        scores=tuple(
+            Score(m, 0.9, 0.8, figures, figures | {"water": None}, figures, matrix) for m in ("network", "forest")
+        ),
+        sampling="Held-out training polygons: not a probability sample.",
+        history=tuple({"step": i, "train_loss": 1 / (i + 1), "val_f1": i / 10} for i in range(10)),
+        split=tuple(
+            PolygonPart(square + 50 * i, part) for i, part in enumerate(("train", "validation", "test", "buffer"))
+        ),
+        block_m=300.0,
+        features=Features(
+            rng.integers(1, 4, 90).astype(np.uint8), *rng.normal(size=(2, 90, 2)).astype(np.float32), (0.5, 0.2)
+        ),
+        reliability=Reliability((0.5, 0.7, 0.9), (0.4, 0.7, 0.95), (10, 20, 70), 0.05),
+        examples=(ErrorExample(7, "water", "wood & heath", 0.9, 0.8, image[:32, :32], codes[40:72, :32], inside),),
+        ledger=({"scene": "scene", "bands": []},),
+        warnings=("two polygons overlap",),
+        settings="version: 1\n",
+        environment={"python": "3"},
+        timings={"train": 12.0},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    return write_report(tmp_path_factory.mktemp("report") / "report.html", report_data())[0]
+
+
+def test_the_page_holds_all_it_shows_and_asks_for_nothing(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"""(?:src|href)=["'](?!data:|#)""", text) == []
+    assert "not a probability sample" in text
+
+
+def test_names_are_escaped(page):
+    text = page.read_text(encoding="utf-8")
+    assert "A &lt;job&gt; &amp; more" in text
+    assert "field <b>" not in text
+
+
+def test_figures_lie_beside_the_page_as_png_and_svg(page):
+    names = {path.name for path in (page.parent / "figures").iterdir()}
+    stems = ("areas", "confusion", "per_class", "reliability", "training", "split", "features", "examples")
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+
+
+def test_a_run_without_figures_still_has_a_page(tmp_path):
+    bare = ReportData("bare", "now", SCHEME)
+    assert write_report(tmp_path / "report.html", bare) == (tmp_path / "report.html",)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as player:
+        chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def test_in_a_browser_no_error_the_slider_moves_and_the_page_prints(page, browser, tmp_path):
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    problems: list[str] = []
+    tab.on("console", lambda message: problems.append(message.text) if message.type in {"error", "warning"} else None)
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on(
+        "request",
+        lambda request: problems.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+    )
+    tab.goto(page.as_uri())
+    clip = "getComputedStyle(document.querySelector('.over')).clipPath"
+    before = tab.evaluate(clip)
+    tab.locator("input[type=range]").fill("20")
+    assert tab.evaluate(clip) != before
+    tab.locator("[data-swipe]").scroll_into_view_if_needed()
+    box = tab.locator("[data-swipe]").bounding_box()
+    tab.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    assert 75 < float(tab.locator("input[type=range]").input_value()) < 85
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    assert tab.evaluate(broken) == 0
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    printed = tmp_path / "report.pdf"
+    tab.pdf(path=str(printed))
+    assert printed.read_bytes().startswith(b"%PDF")
+    assert problems == []
+    tab.close()
