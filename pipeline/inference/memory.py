@@ -1,0 +1,208 @@
+"""Memory as a setting: how much a tile costs, how large a tile may be, how long a scene will take.
+
+A network's peak is found by running it on tensors without data (torch's meta device) and adding up what is alive: exact
+for any architecture, and free of charge. The rest of a run is counted from the sizes of its buffers.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from pipeline.errors import ConfigError
+from pipeline.inference.tiles import round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
+
+DEFAULT_MEMORY = 1_500_000_000
+GDAL_CACHE_BYTES = 128_000_000
+# Interpreter, torch, GDAL and their allocators before the first tile: measured with bench_mapping (RSS after import
+# and one small tile, CPU build of torch 2.14).
+BASE_BYTES = 420_000_000
+# Windows that wait between reader and network, plus one that is being read and one in the network's hands.
+PREFETCH = 1
+WINDOWS_IN_FLIGHT = PREFETCH + 2
+# Largest tile that is tried: beyond it the halo costs less than one per cent and nothing is gained.
+LARGEST_TILE_PX = 4096
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a run needs at its peak, by cause."""
+
+    base: int
+    weights: int
+    activations: int
+    windows: int
+    blending: int
+    gdal_cache: int
+
+    @property
+    def total(self) -> int:
+        """Sum in bytes."""
+        return self.base + self.weights + self.activations + self.windows + self.blending + self.gdal_cache
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of a size such as "2GB", "1.5 GiB", "800M" or a plain number.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB"), parse_bytes(1000)
+    (2000000000, 1610612736, 1000)
+
+    Raises:
+        ConfigError: no such size.
+    """
+    match = _SIZE.fullmatch(str(text))
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match and match[2].upper() in _UNITS else 0
+    if size <= 0:
+        raise ConfigError("amount of memory", got=repr(text), expected="a size such as 2GB, 1.5GiB or 800MB")
+    return size
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Adds up the storages that are alive, and remembers the peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for item in tree_flatten(out)[0]:
+            if isinstance(item, torch.Tensor):
+                self._count(item.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata  # noqa: SLF001 - the storage's identity; data_ptr is 0 for all on the meta device
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.live += storage.nbytes()
+        weakref.finalize(storage, self._free, key, storage.nbytes())
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+
+def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype, batch: int = 1) -> int:
+    """Peak bytes of activations of one forward pass on [batch, bands, side_px, side_px], weights not counted."""
+    ghost = copy.deepcopy(network).to("meta").to(dtype).eval()
+    with torch.inference_mode():
+        chips = torch.empty(batch, bands, side_px, side_px, dtype=dtype, device="meta")
+        live = _LiveBytes()
+        with live:
+            ghost(chips.to(memory_format=torch.channels_last).clone())
+    return live.peak
+
+
+def weight_bytes(network: nn.Module, *, dtype: torch.dtype) -> int:
+    """Bytes of the parameters in ``dtype``."""
+    size = torch.empty(0, dtype=dtype).element_size()
+    return size * sum(item.numel() for item in network.parameters())
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a run will do, as far as memory is concerned.
+
+    Attributes:
+        network: The largest network that is run.
+        bands: Channels of its input.
+        bands_read: Bands read per window.
+        classes: Number of classes.
+        dtype: Type of the activations.
+        halo_px: Halo on each side, in whole strides.
+        stride_px: Total stride of the network.
+        width_px: Width of the scene; row bands of blended probabilities are that wide.
+        blended: Whether probabilities are blended over row bands.
+    """
+
+    network: nn.Module
+    bands: int
+    bands_read: int
+    classes: int
+    dtype: torch.dtype
+    halo_px: int
+    stride_px: int
+    width_px: int
+    blended: bool = False
+
+
+def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False) -> Footprint:
+    """Peak bytes of a run with write windows of ``tile_px`` squared."""
+    side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
+    per_px = _bytes_per_px(demand, batch=batch)
+    # Read: float32 bands twice (as read, and one temporary of the reader) and the mask; then the network's input.
+    window = side * side * (demand.bands_read * 4 * 2 + 1)
+    scores = side * side * demand.classes * 4 * 2
+    band_rows = side if demand.blended else 0
+    return Footprint(
+        base=BASE_BYTES,
+        weights=2 * weight_bytes(demand.network, dtype=torch.float32),
+        activations=0 if on_gpu else int(per_px * side * side) + scores,
+        windows=window + (WINDOWS_IN_FLIGHT - 1) * batch * side * side * (demand.bands * 4 + 1),
+        blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
+        gdal_cache=GDAL_CACHE_BYTES,
+    )
+
+
+def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: bool = False) -> int:
+    """The largest tile, in whole strides, whose footprint fits ``memory_bytes``.
+
+    Raises:
+        ConfigError: not even the smallest sensible tile fits.
+    """
+    step = max(demand.stride_px, 32)
+    smallest = round_up(min(128, longest_px), step)
+    largest = max(smallest, round_up(min(longest_px, LARGEST_TILE_PX), step))
+    fitting = [
+        size
+        for size in range(smallest, largest + 1, step)
+        if footprint(demand, tile_px=size, on_gpu=on_gpu).total <= memory_bytes
+    ]
+    if not fitting:
+        need = footprint(demand, tile_px=smallest, on_gpu=on_gpu).total
+        raise ConfigError(
+            f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)",
+            expected=f"at least {need / 1e6:.0f} MB",
+            fix="raise --memory",
+        )
+    return fitting[-1]
+
+
+_PROBE_PX = 256
+_cache: dict[tuple[int, int, str, int], float] = {}
+
+
+def _bytes_per_px(demand: Demand, *, batch: int) -> float:
+    """Activations grow with the pixels: one probe serves all sizes."""
+    key = (id(demand.network), demand.bands, str(demand.dtype), batch)
+    if key not in _cache:
+        side = round_up(_PROBE_PX, demand.stride_px)
+        peak = activation_bytes(demand.network, bands=demand.bands, side_px=side, dtype=demand.dtype, batch=batch)
+        _cache[key] = peak / (side * side)
+    return _cache[key]

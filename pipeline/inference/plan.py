@@ -1,0 +1,249 @@
+"""What the user asked for, and what follows from it for one model and one scene: tiles, engine, journal key."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, SceneError
+from pipeline.grid import Window
+from pipeline.inference.blend import Products
+from pipeline.inference.engine import Choice, Engine, Trial, calibrate, candidates, make_engine, torch_dtype
+from pipeline.inference.journal import Key
+from pipeline.inference.memory import DEFAULT_MEMORY, Demand, choose_tile
+from pipeline.inference.tiles import round_up
+
+if TYPE_CHECKING:
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.model.spec import NetworkSpec
+    from pipeline.scenes.scene import Source
+
+# Strides of context that change a pixel's class no more: halos of 1, 2 and 3 strides are compared in bench_mapping.
+HALO_STRIDES = 2
+_SAMPLE_PX = 512
+# So many windows are looked at for one with enough valid pixels to calibrate on.
+_SAMPLE_TRIES = 9
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How a scene is mapped. None and "auto" are decided by measurement or by the memory allowed.
+
+    Attributes:
+        tile_px: Largest side of what one step writes.
+        halo_px: Context read on each side of it; None for what the network's architecture reaches.
+        batch: Tiles that go through the network together.
+        engine: "torch", "compiled", "onnxruntime", "openvino" or "auto".
+        dtype: "float32", "bfloat16" or "auto": bfloat16 where the device has it and it is faster.
+        device: "cpu", "cuda" or "auto".
+        threads: Threads of the network; None for torch's own number.
+        memory_bytes: Peak memory; tiles are as large as it allows.
+        tta: Average the probabilities over four flips, for four times the cost.
+        blend: "crop" writes the inner part of each tile; "hann" averages tiles over their halos.
+        probabilities: Also store the probability of every class, in percent.
+        entropy: Also store the entropy, in percent of log K.
+        margin: Also store the first minus the second probability, in percent.
+        aoi: Vector file: only pixels inside its polygons are mapped.
+        mask: Vector file: pixels inside its polygons are not mapped.
+    """
+
+    tile_px: int | None = None
+    halo_px: int | None = None
+    batch: int = 1
+    engine: str = "auto"
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    memory_bytes: int = DEFAULT_MEMORY
+    tta: bool = False
+    blend: Literal["crop", "hann"] = "crop"
+    probabilities: bool = False
+    entropy: bool = False
+    margin: bool = False
+    aoi: Path | None = None
+    mask: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that have no meaning."""
+        for name in ("tile_px", "batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"setting {name} of prediction", got=value, expected="at least 1")
+        if self.halo_px is not None and self.halo_px < 0:
+            raise ConfigError("setting halo_px of prediction", got=self.halo_px, expected="0 or more")
+        if self.blend not in {"crop", "hann"}:
+            raise ConfigError("setting blend of prediction", got=self.blend, expected="crop or hann")
+
+    @property
+    def products(self) -> Products:
+        """Which layers are made."""
+        return Products(self.probabilities, self.entropy, self.margin)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for one model and scene.
+
+    Attributes:
+        tile_px: Largest side of a write window.
+        halo_px: Halo, in whole strides.
+        stride_px: Total stride of the network.
+        batch: Tiles per pass.
+        threads: Threads of the network.
+        choice: Engine, type, device.
+        trials: What the calibration measured; not part of the journal.
+    """
+
+    tile_px: int
+    halo_px: int
+    stride_px: int
+    batch: int
+    threads: int
+    choice: Choice
+    trials: tuple[Trial, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, for the journal and the map's tags."""
+        plain = {key: value for key, value in asdict(self).items() if key not in {"choice", "trials"}}
+        return plain | asdict(self.choice)
+
+    @classmethod
+    def from_json(cls, items: dict[str, Any]) -> Plan:
+        """The inverse of :meth:`to_json`."""
+        sizes = {key: int(items[key]) for key in ("tile_px", "halo_px", "stride_px", "batch", "threads")}
+        return cls(**sizes, choice=Choice(items["engine"], items["dtype"], items["device"]))
+
+
+def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
+    """Decide what the settings leave open.
+
+    Raises:
+        ConfigError: settings that cannot be met (memory, engine, device).
+    """
+    stride = total_stride_px(bundle)
+    halo = round_up(halo_px(bundle) if settings.halo_px is None else settings.halo_px, stride)
+    threads = settings.threads or torch.get_num_threads()
+    choices = candidates(engine=settings.engine, dtype=settings.dtype, device=settings.device)
+    picked, trials = choices[0], list[Trial]()
+    if len(choices) > 1:
+        picked, trials = calibrate(
+            lambda choice: engine_of(bundle, choice, threads=threads), choices, _sample(bundle, source, stride)
+        )
+    tile = settings.tile_px
+    if tile is None:
+        wanted = demand(bundle, source, dtype=torch_dtype(picked.dtype), halo=halo, blended=settings.blend == "hann")
+        tile = choose_tile(
+            wanted,
+            memory_bytes=settings.memory_bytes,
+            longest_px=max(source.grid.shape),
+            on_gpu=picked.device.startswith("cuda"),
+        )
+    tile = round_up(tile, stride)
+    if settings.blend == "hann":
+        # Only direct neighbours may overlap.
+        tile = max(tile, 2 * halo)
+    return Plan(tile, halo, stride, settings.batch, threads, picked, tuple(trials))
+
+
+def engine_of(bundle: ModelBundle, choice: Choice, *, threads: int) -> Engine:
+    """The bundle's fused network in an engine."""
+    return make_engine(bundle.network(fused=True), choice, channels=bundle.preprocess.channels, threads=threads)
+
+
+def total_stride_px(bundle: ModelBundle) -> int:
+    """The smallest step at which the poolings of all members agree."""
+    from pipeline.model.network import stride_px
+
+    return math.lcm(*(stride_px(spec) for spec in bundle.specs))
+
+
+def halo_px(bundle: ModelBundle) -> int:
+    """Context that the members need on each side of a pixel."""
+    return max(_halo_px(spec) for spec in bundle.specs)
+
+
+def _halo_px(spec: NetworkSpec) -> int:
+    from pipeline.model.network import stride_px
+
+    if spec.head == "chip":
+        return (spec.chip_px - spec.chip_stride_px) // 2
+    own = sum(kernel // 2 for kernel in spec.spectral_kernels) if spec.has_spectral else 0
+    return own if spec.encoder == "none" else max(HALO_STRIDES * stride_px(spec), own)
+
+
+def demand(bundle: ModelBundle, source: Source, *, dtype: torch.dtype, halo: int, blended: bool) -> Demand:
+    """What mapping a scene asks of the memory."""
+    return Demand(
+        network=bundle.network(),
+        bands=bundle.preprocess.channels,
+        bands_read=len(bundle.bands),
+        classes=len(bundle.scheme),
+        dtype=dtype,
+        halo_px=halo,
+        stride_px=total_stride_px(bundle),
+        width_px=source.grid.width,
+        blended=blended,
+    )
+
+
+def journal_key(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Key:
+    """What the rows depend on, by part."""
+    areas = [_stamp(str(path)) for path in (settings.aoi, settings.mask) if path is not None]
+    return Key.of(
+        {
+            "model": bundle.hash,
+            "input": [source.id, source.ledger(), [_stamp(path) for path in source.files], repr(source.grid)],
+            "settings": [settings.to_json(), areas],
+            "software": [__version__, torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability()],
+        }
+    )
+
+
+def _stamp(name: str) -> list[object]:
+    """Name, size and time of change of a file; of an archive for a path inside one; the name alone for a remote one."""
+    plain = name
+    for prefix in ("/vsizip/", "/vsitar/", "/vsigzip/"):
+        if plain.startswith(prefix):
+            plain = plain.removeprefix(prefix).lstrip("{").partition("}")[0]
+    for path in (Path(plain), *Path(plain).parents):
+        if path.is_file():
+            stat = path.stat()
+            return [name, stat.st_size, stat.st_mtime_ns]
+    return [name]
+
+
+def _sample(bundle: ModelBundle, source: Source, stride: int) -> torch.Tensor:
+    """A piece of the scene with many valid pixels, standardised: float32 [1, band, row, col]."""
+    grid = source.grid
+    side = max(min(_SAMPLE_PX, max(grid.shape)) // stride, 1) * stride
+    best: torch.Tensor | None = None
+    most = -1
+    with source.select(bundle.bands).open() as reader:  # type: ignore[attr-defined]
+        for number in range(_SAMPLE_TRIES):
+            row, col = (_spread(number, size, side, stride) for size in grid.shape)
+            raster = reader.read(Window(row, col, side, side))
+            count = int(raster.valid.sum())
+            if count > most:
+                best, most = bundle.preprocess(raster.values, raster.valid)[None], count
+            if count > raster.valid.size // 2:
+                break
+    if best is None:
+        raise SceneError("scene has no pixels", path=source.path)
+    return best
+
+
+def _spread(number: int, size: int, side: int, stride: int) -> int:
+    """Starts of windows from the middle outwards, in whole strides."""
+    room = max(size - side, 0)
+    share = (0.5, 0.25, 0.75, 0.0, 1.0, 0.4, 0.6, 0.1, 0.9)[number]
+    return int(room * share) // stride * stride
