@@ -26,7 +26,7 @@ SAMPLE_PX = 256
 # Dark-pixel test. The offset of Sentinel-2 since baseline 04.00 is 1000 DN, 0.1 of reflectance (Source: ESA, processing
 # baseline 04.00). Left in, no pixel of any band is darker than 0.1, and where the scene has water, shadow or dense
 # vegetation the darkest pixels of most bands crowd just above it. Bright ground alone does not do that: deserts and
-# snow have no dark pixels either, but theirs differ between red (0.2) and SWIR (0.4) by far more than the crowd's width.
+# snow have no dark pixels either, but theirs differ between red (0.2) and SWIR (0.4) by more than the crowd's width.
 # Applied twice, the same pixels lie near -0.1, where correct surface reflectance has hardly one below -0.02.
 # Only bands from red on are judged: at the top of the atmosphere Rayleigh scattering alone lifts blue above 0.1
 # (0.119 in a real L1C scene whose red starts at 0.061).

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 
 Truth = Callable[[str, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """(band key, x, y of pixel centres in metres) -> reflectance."""
@@ -165,7 +165,7 @@ def _save(stem: Path, what: Safe, pixels: NDArray[np.generic], metres: int) -> N
         count=pixels.shape[0],
         dtype=pixels.dtype,
         crs=f"EPSG:{what.epsg}",
-        transform=from_origin(ULX, ULY, metres, metres),
+        transform=Affine(metres, 0, ULX, 0, -metres, ULY),
         **lossless,
     ) as file:
         file.write(pixels)
