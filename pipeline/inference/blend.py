@@ -181,7 +181,7 @@ class HannBlender:
             return None
         weight = self._weight[:count]
         seen = weight > 0
-        probabilities = self._sum[:, :count] / np.where(seen, weight, np.float32(1.0))
+        probabilities = np.divide(self._sum[:, :count], np.where(seen, weight, 1.0), dtype=np.float32)
         band = Band(Window(self._top, 0, count, self._width), probabilities, self._valid[:count] & seen)
         for store in (self._sum, self._weight, self._valid):
             kept = store.shape[-2] - count

@@ -33,7 +33,7 @@ DTYPES: tuple[str, ...] = get_args(Dtype)
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 # An engine or type is taken only if so many pixels get the class that torch gives them in float32.
 LEAST_AGREEMENT = {"float32": 0.9995, "bfloat16": 0.995}
-# A challenger must be so much faster than torch: below it the timing's noise decides, and results would change by chance.
+# A challenger must be so much faster than torch: below it noise decides, and results would change by chance.
 WORTH_CHANGING = 1.1
 
 
@@ -72,7 +72,7 @@ class TorchEngine:
         """Move the network to its device and type."""
         self._dtype = torch_dtype(self.choice.dtype)
         moved = self.network.to(device=self.choice.device, dtype=self._dtype).eval()
-        moved = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        moved = moved.to(memory_format=torch.channels_last)
         self._run = torch.compile(moved, dynamic=False) if self.choice.engine == "compiled" else moved
 
     @torch.inference_mode()
@@ -189,7 +189,7 @@ def best_device() -> str:
 def fast_bfloat16(device: str) -> bool:
     """Whether the device computes in bfloat16 (a CPU without the instructions emulates it, many times slower)."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - the public way only tells of AMX
 
 
@@ -201,9 +201,15 @@ def to_onnx(network: nn.Module, *, channels: int) -> bytes:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (example,), buffer, input_names=["chips"], output_names=["logits"], dynamic_axes=free, dynamo=False,
+            network,
+            (example,),
+            buffer,  # type: ignore[arg-type]
+            input_names=["chips"],
+            output_names=["logits"],
+            dynamic_axes=free,
+            dynamo=False,
             opset_version=18,
-        )  # fmt: skip
+        )
     return buffer.getvalue()
 
 

@@ -17,6 +17,7 @@ from pipeline.inference.blend import Products
 from pipeline.inference.engine import Choice, Engine, Trial, calibrate, candidates, make_engine, torch_dtype
 from pipeline.inference.journal import Key
 from pipeline.inference.memory import DEFAULT_MEMORY, Demand, choose_tile
+from pipeline.inference.reach import effective_halo_px
 from pipeline.inference.tiles import round_up
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from pipeline.model.spec import NetworkSpec
     from pipeline.scenes.scene import Source
 
-# Strides of context that change a pixel's class no more: halos of 1, 2 and 3 strides are compared in bench_mapping.
-HALO_STRIDES = 2
 _SAMPLE_PX = 512
 # So many windows are looked at for one with enough valid pixels to calibrate on.
 _SAMPLE_TRIES = 9
@@ -37,7 +36,7 @@ class PredictSettings:
 
     Attributes:
         tile_px: Largest side of what one step writes.
-        halo_px: Context read on each side of it; None for what the network's architecture reaches.
+        halo_px: Context read on each side of it; None for what is found to matter on a piece of the scene.
         batch: Tiles that go through the network together.
         engine: "torch", "compiled", "onnxruntime", "openvino" or "auto".
         dtype: "float32", "bfloat16" or "auto": bfloat16 where the device has it and it is faster.
@@ -90,6 +89,9 @@ class PredictSettings:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
+_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What was decided for one model and scene.
@@ -120,8 +122,8 @@ class Plan:
     @classmethod
     def from_json(cls, items: dict[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`."""
-        sizes = {key: int(items[key]) for key in ("tile_px", "halo_px", "stride_px", "batch", "threads")}
-        return cls(**sizes, choice=Choice(items["engine"], items["dtype"], items["device"]))
+        tile, halo, stride, batch, threads = (int(items[key]) for key in _SIZES)
+        return cls(tile, halo, stride, batch, threads, Choice(items["engine"], items["dtype"], items["device"]))
 
 
 def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
@@ -131,23 +133,20 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
         ConfigError: settings that cannot be met (memory, engine, device).
     """
     stride = total_stride_px(bundle)
-    halo = round_up(halo_px(bundle) if settings.halo_px is None else settings.halo_px, stride)
     threads = settings.threads or torch.get_num_threads()
     choices = candidates(engine=settings.engine, dtype=settings.dtype, device=settings.device)
+    exact = exact_halo_px(bundle)
+    halo = round_up(settings.halo_px if settings.halo_px is not None else exact or 0, stride)
+    measure_halo = settings.halo_px is None and exact is None
+    sample = _sample(bundle, source, stride) if len(choices) > 1 or measure_halo else None
     picked, trials = choices[0], list[Trial]()
-    if len(choices) > 1:
-        picked, trials = calibrate(
-            lambda choice: engine_of(bundle, choice, threads=threads), choices, _sample(bundle, source, stride)
-        )
-    tile = settings.tile_px
-    if tile is None:
-        wanted = demand(bundle, source, dtype=torch_dtype(picked.dtype), halo=halo, blended=settings.blend == "hann")
-        tile = choose_tile(
-            wanted,
-            memory_bytes=settings.memory_bytes,
-            longest_px=max(source.grid.shape),
-            on_gpu=picked.device.startswith("cuda"),
-        )
+    if sample is not None:
+        picked, trials = calibrate(lambda choice: engine_of(bundle, choice, threads=threads), choices, sample)
+    tile = settings.tile_px or _tile(bundle, source, settings, picked, halo=halo or 2 * stride)
+    if sample is not None and measure_halo:
+        engine = engine_of(bundle, picked, threads=threads)
+        halo = effective_halo_px(engine, sample, stride_px=stride, tile_px=tile)
+        tile = settings.tile_px or _tile(bundle, source, settings, picked, halo=halo)
     tile = round_up(tile, stride)
     if settings.blend == "hann":
         # Only direct neighbours may overlap.
@@ -167,18 +166,28 @@ def total_stride_px(bundle: ModelBundle) -> int:
     return math.lcm(*(stride_px(spec) for spec in bundle.specs))
 
 
-def halo_px(bundle: ModelBundle) -> int:
-    """Context that the members need on each side of a pixel."""
-    return max(_halo_px(spec) for spec in bundle.specs)
+def exact_halo_px(bundle: ModelBundle) -> int | None:
+    """All the context that the members can see on each side of a pixel; None where it is too large to be read."""
+    reaches = [_reach_px(spec) for spec in bundle.specs]
+    known = [reach for reach in reaches if reach is not None]
+    return max(known) if len(known) == len(reaches) else None
 
 
-def _halo_px(spec: NetworkSpec) -> int:
-    from pipeline.model.network import stride_px
-
+def _reach_px(spec: NetworkSpec) -> int | None:
     if spec.head == "chip":
         return (spec.chip_px - spec.chip_stride_px) // 2
-    own = sum(kernel // 2 for kernel in spec.spectral_kernels) if spec.has_spectral else 0
-    return own if spec.encoder == "none" else max(HALO_STRIDES * stride_px(spec), own)
+    return sum(kernel // 2 for kernel in spec.spectral_kernels) if spec.encoder == "none" else None
+
+
+def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> int:
+    """The largest tile that the memory allows."""
+    wanted = demand(bundle, source, dtype=torch_dtype(choice.dtype), halo=halo, blended=settings.blend == "hann")
+    return choose_tile(
+        wanted,
+        memory_bytes=settings.memory_bytes,
+        longest_px=max(source.grid.shape),
+        on_gpu=choice.device.startswith("cuda"),
+    )
 
 
 def demand(bundle: ModelBundle, source: Source, *, dtype: torch.dtype, halo: int, blended: bool) -> Demand:
@@ -228,7 +237,7 @@ def _sample(bundle: ModelBundle, source: Source, stride: int) -> torch.Tensor:
     side = max(min(_SAMPLE_PX, max(grid.shape)) // stride, 1) * stride
     best: torch.Tensor | None = None
     most = -1
-    with source.select(bundle.bands).open() as reader:  # type: ignore[attr-defined]
+    with source.select(bundle.bands).open() as reader:
         for number in range(_SAMPLE_TRIES):
             row, col = (_spread(number, size, side, stride) for size in grid.shape)
             raster = reader.read(Window(row, col, side, side))

@@ -163,7 +163,7 @@ def _open(
     if why:
         log.warning("%s: starting afresh: %s", source.id, why)
     plan = make_plan(bundle, source, settings)
-    # The stores are made anew before the journal says so: a crash in between leaves the old journal, which does not fit.
+    # The old journal goes first: a crash before the new one is written leaves stores that nobody trusts.
     (out / JOURNAL).unlink(missing_ok=True)
     for name in settings.products.layers:
         (out / f"{name}.u8").unlink(missing_ok=True)

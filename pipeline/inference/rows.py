@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from pipeline.errors import OutputError
-from pipeline.grid import Window
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
+
+    from pipeline.grid import Window
 
 _FILL_CHUNK = 1 << 22
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -124,10 +125,10 @@ class RowStore:
         data = np.ascontiguousarray(pixels)
         try:
             if window.width == self.width:
-                self._put(memoryview(data).cast("B"), self._offset(window.row, 0, layer))
+                self._put(data.data.cast("B"), self._offset(window.row, 0, layer))
                 return
             for row in range(window.height):
-                self._put(memoryview(data[row]), self._offset(window.row + row, window.col, layer))
+                self._put(data[row].data, self._offset(window.row + row, window.col, layer))
         except OSError as err:
             raise _failed(err, self.path) from err
 

@@ -136,7 +136,7 @@ class Reading:
 
     def _run(self) -> None:
         try:
-            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), self._source.open() as reader:  # type: ignore[attr-defined]
+            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), self._source.open() as reader:
                 for work in self._works:
                     if not self._offer(self._load(reader, work)):
                         return
