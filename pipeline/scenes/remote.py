@@ -1,0 +1,115 @@
+"""Files behind a URL: small ones fetched whole, rasters read by range requests through GDAL.
+
+Settings travel in GDAL's own path syntax (``/vsicurl?max_retry=3&...&url=``), so a Scene stays self-contained: a reader
+in another process needs no environment to behave the same.
+Source: GDAL documentation, "Virtual File Systems", /vsicurl/.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from pipeline.errors import ProductError
+
+if TYPE_CHECKING:
+    from requests import Session
+
+CONNECT_S = 10
+# A stalled transfer ends after this long without a byte; a whole request may take READ_S.
+READ_S = 60
+ATTEMPTS = 3
+RETRY_S = 1
+# Item and product metadata are some 10 to 500 kB; a server that sends more by far is not sending metadata.
+METADATA_LIMIT_BYTES = 64 * 1024 * 1024
+_CHUNK = 1 << 16
+
+
+def is_url(text: str) -> bool:
+    """Whether a string is an http or https address.
+
+    >>> is_url("https://example.org/a.json"), is_url("a.json"), is_url("s3://bucket/a.tif")
+    (True, False, False)
+    """
+    return urlsplit(text).scheme in {"http", "https"}
+
+
+def gdal_path(href: str) -> str:
+    """What GDAL opens for a STAC asset's address.
+
+    >>> gdal_path("s3://bucket/a.tif")
+    '/vsis3/bucket/a.tif'
+    """
+    parts = urlsplit(href)
+    if is_url(href):
+        options = (
+            f"max_retry={ATTEMPTS}&retry_delay={RETRY_S}&connecttimeout={CONNECT_S}&timeout={READ_S}"
+            # A COG is one file: without empty_dir GDAL asks the server for side-car files and folder listings.
+            "&empty_dir=yes"
+        )
+        return f"/vsicurl?{options}&url={quote(href, safe=':/')}"
+    if parts.scheme in {"s3", "gs"}:
+        return f"/vsi{parts.scheme}/{parts.netloc}{parts.path}"
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    return href
+
+
+def plain_url(text: str) -> str:
+    """An address, or a GDAL path of one, without query: what can be shown and logged, as signatures are secrets.
+
+    >>> plain_url(gdal_path("https://example.org/B02.tif?sig=secret"))
+    'https://example.org/B02.tif'
+    """
+    if text.startswith("/vsicurl?"):
+        text = unquote(text.rpartition("&url=")[2])
+    return text.partition("?")[0] if is_url(text) else text
+
+
+def session() -> Session:
+    """A session of requests that tries again on dropped connections and on 429 and 5xx answers."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    retry = Retry(
+        total=ATTEMPTS, backoff_factor=RETRY_S / 2, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
+    )
+    opened = requests.Session()
+    for scheme in ("http://", "https://"):
+        opened.mount(scheme, HTTPAdapter(max_retries=retry))
+    return opened
+
+
+def read_metadata(href: str) -> bytes:
+    """A small file, local or behind a URL, whole.
+
+    Raises:
+        ProductError: not there, not reachable in time after retries, or larger than metadata can be.
+    """
+    if not is_url(href):
+        try:
+            return Path(gdal_path(href)).read_bytes()
+        except OSError as err:
+            raise ProductError("cannot read metadata", path=href, got=err.strerror or err) from err
+    return _fetch(href)
+
+
+def _fetch(href: str) -> bytes:
+    import requests
+
+    shown = plain_url(href)
+    try:
+        with session() as http, http.get(href, timeout=(CONNECT_S, READ_S), stream=True) as answer:
+            if answer.status_code != requests.codes.ok:
+                what, got = "cannot fetch metadata", f"HTTP {answer.status_code} {answer.reason}"
+                raise ProductError(what, path=shown, got=got, fix="check the address, or sign it where it needs that")
+            data = bytearray()
+            for chunk in answer.iter_content(_CHUNK):
+                data += chunk
+                if len(data) > METADATA_LIMIT_BYTES:
+                    raise ProductError("metadata is too large", path=shown, expected=f"<= {METADATA_LIMIT_BYTES} bytes")
+            return bytes(data)
+    except requests.RequestException as err:
+        raise ProductError("cannot fetch metadata", path=shown, got=type(err).__name__, fix="try again later") from err

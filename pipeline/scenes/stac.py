@@ -1,0 +1,348 @@
+"""STAC items and collections, from files or URLs, as Scenes; remote COGs are read by range requests.
+
+Earth Search and Planetary Computer items of Sentinel-2, Landsat Collection 2 Level 2 items, and any item whose assets
+say how their DN are scaled. What was decided about the Sentinel-2 offset, and why, is in the ledger; see
+``pipeline.scenes.stac_scaling``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import pystac
+import rasterio
+from affine import Affine
+from rasterio.errors import RasterioError
+
+from pipeline.bands import TABLES, find_band, is_optical
+from pipeline.errors import ProductError, ProductWarning
+from pipeline.grid import Grid
+from pipeline.scenes import quality
+from pipeline.scenes.remote import gdal_path, is_url, plain_url, read_metadata
+from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
+from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, find_asset
+from pipeline.scenes.stac_scaling import MIRRORS, ItemFacts, Scaling, decide, product_metadata, read_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.scenes.geotiff import Interpretation
+
+ITEM_FILE = "item.json"
+"""Name of the item in a folder that ``pipeline.scenes.search.download`` wrote."""
+# Source: Sentinel-2 Products Specification Document 14.9, special values: 0 no data, 65535 saturated.
+S2_NODATA, S2_SATURATED = 0.0, 65535.0
+LANDSAT_FILL = 0.0
+# A static collection of more scenes than this is a catalogue to search, not a job.
+MOST_ITEMS = 1000
+
+Document = dict[str, Any]
+
+
+def looks_like_item(path: Path | str) -> bool:
+    """Whether a path is a STAC item, item collection or collection, or a folder with a downloaded item."""
+    path = Path(path)
+    file = path / ITEM_FILE if path.is_dir() else path
+    if file.suffix.lower() not in {".json", ".geojson"} or not file.is_file():
+        return False
+    try:
+        document = json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(document, dict) and _kind(document) != ""
+
+
+def open_item(
+    source: Path | str | Document | pystac.Item,
+    *,
+    bands: Sequence[str] | None = None,
+    mirror: str | None = None,
+    told: Interpretation | None = None,
+    mask: Sequence[str] | None = None,
+    resolution_m: float | None = None,
+    sign: Callable[[str], str] | None = None,
+) -> Scene:
+    """The scene of one STAC item; metadata only, unless the item does not say where its pixels lie.
+
+    Args:
+        source: A file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
+        bands: Names wanted, in order; None for all bands of the sensor that the item has.
+        mirror: Who serves the item ("earth-search", "planetary-computer", "copernicus"); None to see it in the item.
+        told: Scale, offset, nodata and sensor that the user knows better.
+        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+        resolution_m: Pixel size of the scene's grid; None for that of the finest band.
+        sign: Turns an asset's address into one that can be read (Planetary Computer's tokens).
+
+    Raises:
+        ProductError: not a STAC item, not reachable, a band missing, or a scaling that cannot be decided.
+    """
+    items = _items(source)
+    if len(items) != 1:
+        got = ", ".join(item.id for item in items[:3]) + (", ..." if len(items) > 3 else "")  # noqa: PLR2004 - enough
+        fix = "give one of the items, or open them all with open_items"
+        raise ProductError(
+            f"collection of {len(items)} items given as one scene", path=_shown(source), got=got, fix=fix
+        )
+    return _scene(
+        items[0],
+        path=_shown(source),
+        bands=bands,
+        mirror=mirror,
+        told=told,
+        mask=mask,
+        resolution_m=resolution_m,
+        sign=sign or str,
+    )
+
+
+def open_items(
+    source: Path | str | Document | pystac.Item,
+    *,
+    bands: Sequence[str] | None = None,
+    mirror: str | None = None,
+    told: Interpretation | None = None,
+    mask: Sequence[str] | None = None,
+    resolution_m: float | None = None,
+    sign: Callable[[str], str] | None = None,
+) -> tuple[Scene, ...]:
+    """A scene for every item of a collection or item collection; arguments as for ``open_item``."""
+    make = partial(
+        _scene, bands=bands, mirror=mirror, told=told, mask=mask, resolution_m=resolution_m, sign=sign or str
+    )
+    return tuple(make(item, path=_shown(source)) for item in _items(source))
+
+
+def read_item(document: Document, *, href: str | None = None) -> pystac.Item:
+    """A pystac item with absolute addresses, checked for what a scene needs.
+
+    Raises:
+        ProductError: not a STAC item.
+    """
+    try:
+        item = pystac.Item.from_dict(document | {"links": _links(document, keep_self=href is None)})
+    except (pystac.STACError, KeyError, TypeError, ValueError) as err:
+        name = plain_url(href) if href else document.get("id")
+        raise ProductError("not a STAC item", path=name, got=err, expected="STAC 1.0 or 1.1") from err
+    if href is not None:
+        item.set_self_href(href)
+    return item
+
+
+def _links(document: Document, *, keep_self: bool) -> list[Document]:
+    """Links that pystac need not follow: it would fetch a root or collection from anywhere, without a time limit."""
+    found = document.get("links") or []
+    addresses = [link for link in found if isinstance(link, dict) and is_url(str(link.get("href", "")))]
+    return [
+        {"rel": "self" if keep_self and link.get("rel") == "self" else "via", "href": link["href"]}
+        for link in addresses
+        if link.get("rel") in {"self", "root", "parent", "collection", "canonical", "via", "derived_from"}
+    ]
+
+
+def _items(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
+    if isinstance(source, pystac.Item):
+        return [source]
+    if isinstance(source, dict):
+        return _from_document(source, href=None)
+    if isinstance(source, str) and is_url(source):
+        return _from_document(_document(source), href=source)
+    path = Path(source)
+    path = path / ITEM_FILE if path.is_dir() else path
+    return _from_document(_document(str(path)), href=str(path.absolute()))
+
+
+def _document(href: str) -> Document:
+    try:
+        document = json.loads(read_metadata(href))
+    except ValueError as err:
+        raise ProductError("not JSON", path=plain_url(href), got=err, expected="a STAC item or collection") from err
+    if not isinstance(document, dict):
+        raise ProductError("not a STAC item or collection", path=plain_url(href))
+    return document
+
+
+def _kind(document: Document) -> str:
+    if document.get("type") == "FeatureCollection" and isinstance(document.get("features"), list):
+        return "features"
+    if document.get("type") == "Feature" and "assets" in document:
+        return "item"
+    if document.get("type") in {"Collection", "Catalog"} and "links" in document:
+        return "links"
+    return ""
+
+
+def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]:
+    kind = _kind(document)
+    if kind == "item":
+        return [read_item(document, href=href)]
+    if kind == "features":
+        return [read_item(feature, href=href) for feature in document["features"][:MOST_ITEMS]]
+    if kind == "links" and href is not None:
+        links = [link.get("href", "") for link in document["links"] if link.get("rel") == "item"]
+        if not 0 < len(links) <= MOST_ITEMS:
+            what = f"STAC {document['type'].lower()} with {len(links)} links to items"
+            fix = "search it instead" if any(link.get("rel") == "items" for link in document["links"]) else None
+            raise ProductError(what, path=plain_url(href), expected=f"1 to {MOST_ITEMS}", fix=fix)
+        targets = [urljoin(href, link) for link in links]
+        return [read_item(_document(target), href=target) for target in targets]
+    name = plain_url(href) if href else document.get("id")
+    raise ProductError("not a STAC item or collection", path=name, got=f"type {document.get('type')!r}")
+
+
+def _shown(source: Path | str | Document | pystac.Item) -> str:
+    if isinstance(source, pystac.Item):
+        return plain_url(source.get_self_href() or source.id)
+    return str(source.get("id", "")) if isinstance(source, dict) else plain_url(str(source))
+
+
+def _scene(
+    item: pystac.Item,
+    *,
+    path: str,
+    bands: Sequence[str] | None,
+    mirror: str | None,
+    told: Interpretation | None,
+    mask: Sequence[str] | None,
+    resolution_m: float | None,
+    sign: Callable[[str], str],
+) -> Scene:
+    if mirror is not None and mirror not in MIRRORS:
+        raise ProductError("mirror of a STAC item", path=path, got=mirror, expected=", ".join(MIRRORS))
+    facts = read_facts(item, mirror=mirror)
+    sensor = (told.sensor if told else None) or facts.sensor
+    chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
+    wanted = list(bands) if bands is not None else _default_bands(chosen, sensor)
+    missing = [name for name in wanted if name not in chosen]
+    if missing or not wanted:
+        what = f"STAC item has no asset for band {', '.join(missing)}" if missing else "STAC item has no raster bands"
+        raise ProductError(what, path=path, got=", ".join(chosen) or ", ".join(item.assets))
+    metadata = cache(partial(product_metadata, facts, sign=sign))
+    scalings = {name: _told(told, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in wanted}
+    grids = {name: chosen[name].grid or _header_grid(chosen[name], sign) for name in wanted}
+    finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
+    grid = finest if resolution_m is None else _at_resolution(finest, resolution_m)
+    sources = tuple(
+        _band_source(chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, told=told, sign=sign)
+        for name in wanted
+    )
+    layers, notes = _quality(item, sensor, quality.check_mask(mask), wanted, sign)
+    return Scene(
+        id=item.id,
+        path=path,
+        grid=grid,
+        bands=sources,
+        quality=layers,
+        sensor=sensor,
+        level=facts.level,
+        baseline=facts.baseline,
+        acquired_utc=_acquired(item),
+        notes=(*_offset_note(facts, scalings), *notes),
+        mirror=facts.mirror,
+    )
+
+
+def _default_bands(chosen: dict[str, AssetBand], sensor: str) -> list[str]:
+    """All bands of a known sensor; of an unknown one those that stand alone in an asset or have a wavelength."""
+    if sensor:
+        return list(chosen)
+    return [name for name, band in chosen.items() if is_optical(name) or band.name is not None]
+
+
+def _told(told: Interpretation | None, band: AssetBand) -> Scaling | None:
+    if told is None or (told.scale is None and told.offset is None) or not is_optical(band.name or ""):
+        return None
+    scale = told.scale if told.scale is not None else band.scale
+    offset = told.offset if told.offset is not None else band.offset
+    return Scaling(1.0 if scale is None else scale, offset or 0.0, REFLECTANCE, "config")
+
+
+def _band_source(
+    band: AssetBand,
+    scaling: Scaling,
+    *,
+    own: Grid,
+    grid: Grid,
+    sensor: str,
+    told: Interpretation | None,
+    sign: Callable[[str], str],
+) -> BandSource:
+    spec = find_band(band.name or "", sensor=sensor) if sensor else None
+    nodata = told.nodata if told is not None and told.nodata is not None else band.nodata
+    if nodata is None and sensor == "sentinel-2":
+        nodata = S2_NODATA
+    if nodata is None and sensor.startswith("landsat"):
+        nodata = LANDSAT_FILL
+    finer = own.pixel_size_m[0] < 0.999 * grid.pixel_size_m[0]
+    return BandSource(
+        band=band.name or band.key,
+        path=gdal_path(sign(band.href)),
+        index=band.index,
+        scale=scaling.scale,
+        offset=scaling.offset,
+        nodata=nodata,
+        valid_max=S2_SATURATED - 1 if sensor == "sentinel-2" else None,
+        resampling="average" if finer else "bilinear",
+        gsd_m=spec.gsd_m if spec else band.gsd_m,
+        unit=scaling.unit,
+        provenance=scaling.provenance,
+    )
+
+
+def _header_grid(band: AssetBand, sign: Callable[[str], str]) -> Grid:
+    """Where an asset's pixels lie, from the file itself: the item does not say."""
+    path = gdal_path(sign(band.href))
+    try:
+        with rasterio.open(path) as dataset:
+            crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
+    except RasterioError as err:
+        what, got = f"asset {band.key} cannot be opened", err.__cause__ or err
+        raise ProductError(what, path=plain_url(path), got=got, fix="check that it is still there") from err
+    if crs is None:
+        raise ProductError(f"asset {band.key} has no CRS", path=plain_url(path))
+    return Grid(crs, transform, *shape)
+
+
+def _at_resolution(grid: Grid, size: float) -> Grid:
+    """The same extent with pixels of ``size`` metres; the last row and column may reach beyond it."""
+    step_x, step_y = (size / metres for metres in grid.pixel_size_m)
+    height, width = math.ceil(grid.height / step_y - 1e-6), math.ceil(grid.width / step_x - 1e-6)
+    return Grid(grid.crs, grid.transform @ Affine.scale(step_x, step_y), height, width)
+
+
+def _quality(
+    item: pystac.Item, sensor: str, mask: Sequence[str], bands: Sequence[str], sign: Callable[[str], str]
+) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
+    if not mask:
+        return (), ("no mask: asked for",)
+    layers: list[QualitySource] = []
+    if sensor == "sentinel-2" and (href := find_asset(item, "scl")):
+        layers.append(quality.scl(gdal_path(sign(href)), mask))
+    if sensor.startswith("landsat") and (href := find_asset(item, "qa_pixel")):
+        layers.append(quality.qa_pixel(gdal_path(sign(href)), mask))
+        if "saturated" in mask and (href := find_asset(item, "qa_radsat")):
+            numbers = [int(s.key.removeprefix("B")) for s in TABLES[sensor] if s.name in bands and is_optical(s.name)]
+            layers.append(quality.qa_radsat(gdal_path(sign(href)), sensor=sensor, band_numbers=numbers))
+    if layers:
+        return tuple(layers), ()
+    note = "no SCL, QA_PIXEL or other quality asset: clouds are not masked"
+    warnings.warn(f"{item.id}: {note}", ProductWarning, stacklevel=4)
+    return (), (note,)
+
+
+def _offset_note(facts: ItemFacts, scalings: dict[str, Scaling]) -> tuple[str, ...]:
+    if facts.sensor != "sentinel-2":
+        return ()
+    reasons = tuple(dict.fromkeys(f"offset {s.offset:g}: {s.provenance}" for s in scalings.values()))
+    return reasons if len(reasons) == 1 else ("offset differs between bands, see there",)
+
+
+def _acquired(item: pystac.Item) -> datetime | None:
+    when = item.datetime or item.common_metadata.start_datetime
+    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
