@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test measures time, on a busy machine least of all.
+settings.register_profile("landcover", deadline=None)
+settings.load_profile("landcover")
 
 # Real scenes for looking and testing lie beside the checkout where they exist; nothing of them is in the project.
 SHARED = Path(os.environ.get("LANDCOVER_SHARED", Path(__file__).resolve().parents[2] / "shared"))

