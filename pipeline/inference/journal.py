@@ -116,7 +116,7 @@ def open_journal(path: Path, key: Key) -> Journal:
         return Journal(path, {}, why_fresh="the journal is of another version or damaged")
     changed = key.differs_in(lines[0]["key"])
     if changed:
-        verb = "has" if len(changed) == 1 else "have"
+        verb = "has" if len(changed) == 1 and changed[0] != "settings" else "have"
         return Journal(path, {}, why_fresh=f"{' and '.join(changed)} {verb} changed since the last run")
     journal = Journal(path, lines[0].get("resolved", {}))
     for line in lines[1:]:

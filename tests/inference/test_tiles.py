@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import GridError
+from pipeline.grid import Window
+from pipeline.inference.tiles import plan_tiles, read_side_px
+from tests.inference.models import grid_of
+
+SIZES = st.integers(1, 300)
+
+
+@given(height=SIZES, width=SIZES, tile_px=SIZES, halo_px=st.integers(0, 50), stride=st.sampled_from([1, 2, 4, 16, 32]))
+def test_write_windows_partition_any_grid(height: int, width: int, tile_px: int, halo_px: int, stride: int) -> None:
+    counts = np.zeros((height, width), dtype=int)
+    for tile in plan_tiles(grid_of(height, width), tile_px=tile_px, halo_px=halo_px, stride_px=stride):
+        counts[tile.write.slices] += 1
+        assert max(tile.write.shape) <= max(tile_px, stride)
+    assert (counts == 1).all()
+
+
+@given(height=SIZES, width=SIZES, tile_px=SIZES, halo_px=st.integers(0, 50), stride=st.sampled_from([1, 2, 4, 16, 32]))
+def test_reads_hold_the_halo_and_start_and_end_on_whole_strides(
+    height: int, width: int, tile_px: int, halo_px: int, stride: int
+) -> None:
+    for tile in plan_tiles(grid_of(height, width), tile_px=tile_px, halo_px=halo_px, stride_px=stride):
+        assert tile.read.intersect(tile.write.expand(halo_px)) == tile.write.expand(halo_px)
+        assert all(value % stride == 0 for value in (tile.read.row, tile.read.col, *tile.read.shape))
+        assert tile.inner[0].stop - tile.inner[0].start == tile.write.height
+
+
+@given(height=SIZES, tile_px=SIZES)
+def test_tiles_are_of_about_one_size_so_that_no_sliver_pays_for_a_halo(height: int, tile_px: int) -> None:
+    sizes = [tile.write.height for tile in plan_tiles(grid_of(height, 1), tile_px=tile_px, halo_px=0)]
+    assert len(sizes) == -(-height // sizes[0])
+    assert len(set(sizes[:-1])) <= 1
+    assert read_side_px(height, tile_px=tile_px, halo_px=0, stride_px=1) == max(sizes)
+
+
+def test_an_area_leaves_tiles_out_but_not_their_place_in_the_plan() -> None:
+    class Corner:
+        def touches(self, window: Window) -> bool:
+            return window.row >= 50 and window.col >= 50
+
+    grid = grid_of(100, 100)
+    (tile,) = plan_tiles(grid, tile_px=50, halo_px=4, area=Corner())
+    assert tile == plan_tiles(grid, tile_px=50, halo_px=4)[3]
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 1), (1, -1, 1), (1, 0, 0)])
+def test_sizes_without_meaning_are_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(GridError, match="tile_px"):
+        plan_tiles(grid_of(5, 5), tile_px=sizes[0], halo_px=sizes[1], stride_px=sizes[2])
