@@ -163,6 +163,42 @@ class Chips(Section):
     size_px: int = Field(64, ge=8, le=1024, description="Side of a chip in pixels.")
 
 
+class MapSection(Section):
+    """How scenes are mapped and what is written."""
+
+    engine: str = Field("auto", description="torch, compiled, onnxruntime or openvino; auto measures and picks.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Number type of the network when mapping."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
+    memory: str = Field("1.5GB", description="Peak memory of mapping; tiles are as large as it allows.")
+    tile_px: int | None = Field(None, ge=32, description="Side of a tile. Default: as large as memory allows.")
+    batch: int = Field(1, ge=1, description="Tiles that go through the network together.")
+    tta: bool = Field(default=False, description="Average over flips: slower, a little better.")
+    blend: Literal["crop", "hann"] = Field("crop", description="How tiles meet: cropped, or averaged over their halos.")
+    aoi: str | None = Field(None, description="Polygons: map only what they cover.")
+    mask: str | None = Field(None, description="Polygons: leave out what they cover.")
+    mosaic: Literal["confidence", "latest", "first"] | None = Field(
+        None, description="Join the maps of several scenes into one; the rule says who wins where they overlap."
+    )
+    mosaic_crs: str | None = Field(None, description="CRS of the mosaic, as EPSG:code; needed across UTM zones.")
+    probabilities: bool = Field(default=False, description="Also write a band per class.")
+    entropy: bool = Field(default=False, description="Also write the entropy in per cent.")
+    margin: bool = Field(default=False, description="Also write the margin of the best over the second class.")
+    polygons: bool = Field(default=False, description="Also write the map as polygons (GeoPackage).")
+    polygon_formats: tuple[Literal["parquet", "fgb"], ...] = Field((), description="Further formats of the polygons.")
+    mmu_ha: float = Field(0.0, ge=0, description="Minimum mapping unit of the polygons in ha.")
+    class_mmu_ha: dict[str, float] = Field(
+        default_factory=dict, description="Other minimum mapping units, by class name."
+    )
+    smoothing: int = Field(0, ge=0, le=4, description="Rounds of corner cutting of the polygons; 2 looks smooth.")
+
+    @field_validator("aoi", "mask")
+    @classmethod
+    def _paths(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _absolute(value, info)
+
+
 class Assessment(Section):
     """Figures on the test blocks."""
 
@@ -182,6 +218,7 @@ class Config(Section):
     classes: tuple[ClassItem, ...] = Field(min_length=1, max_length=254, description="The legend, in order.")
     split: SplitSection = Field(default_factory=lambda: SplitSection.model_validate({}))
     chips: Chips = Field(default_factory=lambda: Chips.model_validate({}))
+    map: MapSection = Field(default_factory=lambda: MapSection.model_validate({}))
     assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
 
     _output = field_validator("output")(_absolute)

@@ -1,0 +1,133 @@
+"""A job: a configuration with what it stands for, opened when first needed and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import __version__
+from pipeline.chips.splits import Split, default_block_m, split_blocks
+from pipeline.config import Config, load_config
+from pipeline.runs import RunFolder, fingerprint, hash_of, prepare_folder
+from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
+
+if TYPE_CHECKING:
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.labels.source import Labels
+    from pipeline.legend import ClassScheme
+    from pipeline.scenes.scene import Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration file and what it stands for.
+
+    Attributes:
+        path: The configuration file.
+        config: Its content.
+    """
+
+    path: Path
+    config: Config
+
+    @classmethod
+    def load(cls, path: Path) -> Job:
+        """From a configuration file."""
+        return cls(path, load_config(path))
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config.output)
+
+    def open_folder(self) -> RunFolder:
+        """The run folder, made if needed.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        return RunFolder(prepare_folder(self.folder))
+
+    @property
+    def model_path(self) -> Path:
+        """Where the model is."""
+        return self.folder / "model.safetensors"
+
+    @cached_property
+    def scheme(self) -> ClassScheme:
+        """The legend."""
+        return legend_of(self.config)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The scenes as the network sees them."""
+        return open_sources(self.config)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The label polygons."""
+        return open_labels(self.config)
+
+    @cached_property
+    def pixels(self) -> tuple[LabelledPixels, ...]:
+        """The labelled pixels, one set per scene."""
+        return burn_labels(self.labels, self.sources, all_touched=self.config.labels.all_touched)
+
+    @property
+    def reach_px(self) -> int:
+        """How far a chip centred on a labelled pixel reaches."""
+        return self.config.chips.size_px // 2
+
+    @property
+    def buffer_m(self) -> float:
+        """Distance kept free between the parts."""
+        if self.config.split.buffer_m is not None:
+            return self.config.split.buffer_m
+        return self.reach_px * max(self.sources[0].grid.pixel_size_m)
+
+    @property
+    def block_m(self) -> float:
+        """Side of the blocks."""
+        return self.config.split.block_m or default_block_m(self.labelled, buffer_m=self.buffer_m)
+
+    @property
+    def labelled(self) -> list[LabelledPixels]:
+        """The labelled pixels of the scenes that have any."""
+        return [pixels for pixels in self.pixels if len(pixels)]
+
+    @cached_property
+    def split(self) -> Split:
+        """Which polygon is for what."""
+        section = self.config.split
+        return split_blocks(
+            self.labelled,
+            block_m=self.block_m,
+            buffer_m=self.buffer_m,
+            fractions=(section.train, section.validation, section.test),
+            seed=section.seed,
+        )
+
+    @cached_property
+    def input_hash(self) -> str:
+        """Changes when a scene, the labels, or what is made of them does."""
+        plain = self.config.model_dump(mode="json")
+        used = {key: plain[key] for key in ("scenes", "inputs", "labels", "classes")}
+        files = [path for source in self.sources for path in source.files]
+        return hash_of([__version__, used, fingerprint([*files, self.config.labels.path])])
+
+    def stage_key(self, stage: str) -> str:
+        """Changes when anything that a stage depends on does: its own settings, and those of the stages before."""
+        plain = self.config.model_dump(mode="json")
+        sections = {
+            "chips": ("split", "chips"),
+            "train": ("split", "chips", "training"),
+            "predict": ("split", "chips", "training", "map"),
+            "assess": ("split", "chips", "training", "map", "assessment"),
+            "report": ("split", "chips", "training", "map", "assessment", "name"),
+        }[stage]
+        parts: list[Any] = [self.input_hash, stage, {key: plain[key] for key in sections}]
+        if stage in {"predict", "assess", "report"}:
+            parts.append(fingerprint([self.model_path]))
+        return hash_of(parts)

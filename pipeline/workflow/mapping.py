@@ -1,0 +1,266 @@
+"""``landcover predict``: scenes and a model -> maps, with everything that makes them open right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError, OutputError
+from pipeline.inference.memory import parse_bytes
+from pipeline.inference.plan import PredictSettings
+from pipeline.inference.predict import predict_scene
+from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
+from pipeline.maps.vrt import SceneView, write_scene_view
+from pipeline.model.bundle import ModelBundle, load_bundle
+from pipeline.runs import fingerprint, prepare_folder, write_json
+from pipeline.scenes.indices import with_indices
+from pipeline.scenes.opening import open_scene
+from pipeline.workflow.outcome import Outcome, Progress, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.config import MapSection
+    from pipeline.grid import Grid
+    from pipeline.inference.predict import Prediction
+    from pipeline.maps.counts import ClassCounts
+    from pipeline.scenes.scene import Source
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """What the command line asks for beyond the configuration; None and False leave the configuration's word."""
+
+    aoi: Path | None = None
+    mask: Path | None = None
+    memory: str | None = None
+    engine: str | None = None
+    dtype: str | None = None
+    tta: bool = False
+    probabilities: bool = False
+    polygons: bool = False
+    mosaic: str | None = None
+    seam_figure: bool = False
+
+    def apply(self, section: MapSection) -> MapSection:
+        """The configuration's section with what was asked for."""
+        asked = {
+            "aoi": str(self.aoi.resolve()) if self.aoi else None,
+            "mask": str(self.mask.resolve()) if self.mask else None,
+            "memory": self.memory,
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "tta": self.tta or None,
+            "probabilities": self.probabilities or None,
+            "polygons": self.polygons or None,
+            "mosaic": self.mosaic,
+        }
+        return type(section).model_validate(
+            section.model_dump() | {key: value for key, value in asked.items() if value is not None}
+        )
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """What was written of one scene."""
+
+    name: str
+    grid: Grid
+    class_map: Path
+    counts: ClassCounts
+    figures: dict[str, float]
+    plan: dict[str, Any]
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    entropy: Path | None = None
+    polygons: Path | None = None
+    view: SceneView | None = None
+    seam: dict[str, float] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, the map first."""
+        layers = (self.class_map, self.confidence, self.probabilities, self.entropy, self.polygons)
+        return tuple(path for path in layers if path is not None)
+
+
+def predict_maps(
+    config: Path | None,
+    *,
+    model: Path | None,
+    scenes: Sequence[str],
+    output: Path | None,
+    request: MapRequest,
+    force: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Outcome:
+    """Map the scenes of a configuration, or any scenes with a model.
+
+    Raises:
+        ConfigError: neither or both are given.
+    """
+    alone = model is not None or bool(scenes) or output is not None
+    if (config is None) != alone or (alone and (model is None or not scenes or output is None)):
+        raise ConfigError("what to map", expected="either a configuration, or --model, --scene and -o")
+    if config is not None:
+        from pipeline.workflow.stages import run_stages
+
+        return run_stages(config, last="predict", force=force, overwrite=overwrite, progress=progress, request=request)
+    from pipeline.config import MapSection
+
+    if model is None or output is None:
+        raise ConfigError("what to map", expected="--model and -o")
+    bundle = load_bundle(model)
+    section = request.apply(MapSection.model_validate({}))
+    sources = [fit_to_model(bundle, open_scene(path)) for path in scenes]
+    folder = prepare_folder(output)
+    maps = [
+        map_scene(bundle, source, folder=folder, section=section, overwrite=overwrite, progress=progress,
+                  seam_figure=request.seam_figure)
+        for source in sources
+    ]  # fmt: skip
+    mosaic = write_mosaic(maps, sources, folder=folder, section=section, overwrite=overwrite)
+    return mapping_outcome(maps, mosaic=mosaic)
+
+
+def fit_to_model(bundle: ModelBundle, source: Source) -> Source:
+    """The source as the model wants it: indices that are not there are computed, bands chosen and checked.
+
+    Raises:
+        ModelError: bands, product level or values do not fit.
+    """
+    wanted = bundle.provenance.get("indices", ())
+    if any(str(name).lower() not in source.band_names for name in wanted):
+        source = with_indices(source, tuple(wanted))
+    return bundle.check(source)
+
+
+def predict_settings(section: MapSection) -> PredictSettings:
+    """The engine's settings from the configuration's."""
+    return PredictSettings(
+        tile_px=section.tile_px,
+        batch=section.batch,
+        engine=section.engine,
+        dtype=section.dtype,
+        device=section.device,
+        memory_bytes=parse_bytes(section.memory),
+        tta=section.tta,
+        blend=section.blend,
+        probabilities=section.probabilities,
+        entropy=section.entropy,
+        margin=section.margin,
+        aoi=Path(section.aoi) if section.aoi else None,
+        mask=Path(section.mask) if section.mask else None,
+    )
+
+
+def map_scene(
+    bundle: ModelBundle,
+    source: Source,
+    *,
+    folder: Path,
+    section: MapSection,
+    overwrite: bool,
+    progress: Progress,
+    seam_figure: bool = False,
+) -> MapFiles:
+    """Map one scene and write its products into ``folder``.
+
+    Raises:
+        OutputError: a product exists and is not to be overwritten, the folder cannot be written, or the disk is full.
+    """
+    targets = {
+        kind: folder / f"{source.id}_{kind}.tif" for kind in ("lc", "confidence", "probabilities", "entropy", "margin")
+    }
+    if targets["lc"].exists() and not overwrite:
+        raise OutputError("the map exists", path=targets["lc"], fix="add --overwrite, or choose another folder")
+    settings = predict_settings(section)
+    with predict_scene(
+        bundle,
+        source,
+        out=folder / ".work" / source.id,
+        settings=settings,
+        progress=lambda done, total: progress(f"mapping {source.id}", done, total),
+    ) as prediction:
+        files = _write_layers(prediction, bundle, source, targets=targets, section=section, overwrite=overwrite)
+        if section.polygons:
+            files = replace(
+                files, polygons=_write_polygons(prediction, folder / f"{source.id}_lc.gpkg", section, overwrite)
+            )
+        prediction.remove()
+    if seam_figure:
+        files = replace(files, seam=_seam(bundle, source, settings))
+    return files
+
+
+def _write_layers(
+    prediction: Prediction,
+    bundle: ModelBundle,
+    source: Source,
+    *,
+    targets: dict[str, Path],
+    section: MapSection,
+    overwrite: bool,
+) -> MapFiles:
+    grid = prediction.grid
+    tags = prediction.tags() | {
+        "LANDCOVER_MODEL": bundle.hash,
+        "LANDCOVER_LEDGER": source.ledger(),
+        "LANDCOVER_SETTINGS": {
+            key: value for key, value in section.model_dump(mode="json").items() if key not in {"aoi", "mask"}
+        },
+    }
+    if source.acquired_utc:
+        tags["TIFFTAG_DATETIME"] = source.acquired_utc.strftime("%Y:%m:%d %H:%M:%S")
+    counts = write_class_map(
+        targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
+    )
+    write_confidence(targets["confidence"], prediction.confidence, grid=grid, tags=tags, overwrite=overwrite)
+    files = MapFiles(
+        source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["confidence"]
+    )
+    if prediction.probabilities is not None:
+        write_probabilities(
+            targets["probabilities"],
+            prediction.probabilities,
+            grid=grid,
+            scheme=bundle.scheme,
+            tags=tags,
+            overwrite=overwrite,
+        )
+        files = replace(files, probabilities=targets["probabilities"])
+    if "entropy" in prediction.layers:
+        write_uncertainty(
+            targets["entropy"],
+            prediction.layers["entropy"],
+            grid=grid,
+            measure="entropy",
+            tags=tags,
+            overwrite=overwrite,
+        )
+        files = replace(files, entropy=targets["entropy"])
+    if "margin" in prediction.layers:
+        write_uncertainty(
+            targets["margin"], prediction.layers["margin"], grid=grid, measure="margin", tags=tags, overwrite=overwrite
+        )
+    return files
+
+
+def _write_polygons(prediction: Prediction, path: Path, section: MapSection, overwrite: bool) -> Path:  # noqa: FBT001
+    from pipeline.maps.vectorise import PolygonRules
+    from pipeline.maps.vectors import write_polygons
+
+    write_polygons(
+        path,
+        prediction.codes,
+        grid=prediction.grid,
+        scheme=prediction.scheme,
+        rules=PolygonRules(section.mmu_ha, section.class_mmu_ha or None, section.smoothing),
+        confidence=prediction.confidence,
+        also=section.polygon_formats,
+        overwrite=overwrite,
+    )
+    return path

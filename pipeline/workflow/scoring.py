@@ -1,0 +1,98 @@
+"""How good the map is on the held-out polygons, beside a random forest that learned from the same pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.accuracy.confusion import cross_tabulate
+from pipeline.chips.splits import Part
+from pipeline.legend import NODATA
+from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.report.data import Score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.workflow.job import Job
+
+SAMPLING = (
+    "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare methods "
+    "and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For figures to "
+    "publish: landcover design, then landcover assess MAP --reference FILE."
+)
+
+
+def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
+    """Values uint8 [pixel] of a raster's first band at labelled pixels; only rows that hold some are read."""
+    values = np.zeros(len(pixels), dtype=np.uint8)
+    with FilePixels(path) as raster:
+        for window in row_bands(raster.grid):
+            position = pixels.within(window)
+            if len(position):
+                rows, cols = pixels.row[position] - window.row, pixels.col[position] - window.col
+                values[position] = raster.read(window)[rows, cols]
+    return values
+
+
+def held_out(job: Job) -> list[tuple[int, LabelledPixels]]:
+    """The test pixels of each scene that has some, with the scene's number."""
+    parts = ((number, job.split.pixels(pixels, Part.TEST)) for number, pixels in enumerate(job.pixels))
+    return [(number, pixels) for number, pixels in parts if len(pixels)]
+
+
+def score(method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8], *, job: Job) -> Score:
+    """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out."""
+    index = job.scheme.code_to_index
+    seen = mapped != NODATA
+    matrix = cross_tabulate(index[mapped[seen]], index[reference[seen]], classes=len(job.scheme))
+    return score_of(method, matrix, names=job.scheme.names)
+
+
+def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) -> Score:
+    """Figures of an error matrix, int64 [map class, reference class].
+
+    A class without any pixel in map and reference has no figures and does not count in the mean.
+    """
+    hits, mapped, truth = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    users = _shares(hits, mapped, names)
+    producers = _shares(hits, truth, names)
+    f1 = _shares(2 * hits, mapped + truth, names)
+    known = [value for value in f1.values() if value is not None]
+    return Score(
+        method=method,
+        overall_accuracy=float(hits.sum() / max(matrix.sum(), 1)),
+        macro_f1=float(np.mean(known)) if known else 0.0,
+        users=users,
+        producers=producers,
+        f1=f1,
+        matrix=tuple(tuple(int(value) for value in row) for row in matrix),
+    )
+
+
+def _shares(top: NDArray[np.int64], bottom: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, float | None]:
+    return {name: float(part / whole) if whole else None for name, part, whole in zip(names, top, bottom, strict=True)}
+
+
+def score_json(item: Score) -> dict[str, object]:
+    """A score in the words of ``landcover assess --json``: no standard errors, as the sample gives none."""
+    return {
+        "overall_accuracy": {"estimate": item.overall_accuracy, "se": None, "ci95": None},
+        "macro_f1": item.macro_f1,
+        "per_class": {
+            name: {
+                key: {"estimate": values[name], "se": None, "ci95": None}
+                for key, values in (
+                    ("users_accuracy", item.users),
+                    ("producers_accuracy", item.producers),
+                    ("f1", item.f1),
+                )
+            }
+            for name in item.f1
+        },
+        "error_matrix": {"rows": "map", "columns": "reference", "classes": list(item.f1), "counts": item.matrix},
+    }
