@@ -21,6 +21,7 @@ from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.raster import Raster
 from pipeline.scenes.quality import bad_pixels, burn_polygons, read_polygons
+from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,7 +149,9 @@ class SceneReader:
             what = f"cannot read band {numbers} in rows {rows[0]}..{rows[1]}, columns {cols[0]}..{cols[1]}"
             # rasterio only says "see previous exception": the reason is GDAL's, one step down.
             got = err.__cause__ or err
-            raise SceneError(what, path=key[0], got=got, fix="check the file; it may be cut off or damaged") from err
+            raise SceneError(
+                what, path=plain_url(key[0]), got=got, fix="check the file; it may be cut off or damaged"
+            ) from err
         return array
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:

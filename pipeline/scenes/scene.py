@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from pipeline.errors import SceneError
+from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average", "mode"]
 REFLECTANCE = "reflectance"
+
+
+def resampling_for(native: float, target: float) -> Resampling:
+    """How reflectance comes from pixels of one size onto pixels of another (any unit).
+
+    Whole multiples are averaged; everything else is bilinear, whose kernel GDAL widens when it shrinks, so that a plane
+    stays the same plane.
+    """
+    whole = target > native and abs(target / native - round(target / native)) < 1e-6  # noqa: PLR2004 - rounding
+    return "average" if whole else "bilinear"
 
 
 class Source(Protocol):
@@ -226,11 +237,12 @@ class Scene:
                     for key, value in asdict(source).items()
                     if key not in {"path", "valid_min", "valid_max", "use_dataset_mask"}
                 }
-                | {"file": source.path.rsplit("/", 1)[-1]}
+                | {"file": plain_url(source.path).rsplit("/", 1)[-1]}
                 for source in self.bands
             ],
             "masks": [
-                {"name": q.name, "file": q.path.rsplit("/", 1)[-1], "bad": list(q.reasons)} for q in self.quality
+                {"name": q.name, "file": plain_url(q.path).rsplit("/", 1)[-1], "bad": list(q.reasons)}
+                for q in self.quality
             ],
             "notes": list(self.notes),
         }
