@@ -75,7 +75,7 @@ def open_item(
         source: A file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
         bands: Names wanted, in order; None for all bands of the sensor that the item has.
         mirror: Who serves the item ("earth-search", "planetary-computer", "copernicus"); None to see it in the item.
-        told: Scale, offset, nodata and sensor that the user knows better.
+        told: Scale, offset, nodata, sensor and time that the user knows better.
         mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
         resolution_m: Pixel size of the scene's grid; None for that of the finest band.
         sign: Turns an asset's address into one that can be read (Planetary Computer's tokens).
@@ -242,7 +242,7 @@ def _scene(
         sensor=sensor,
         level=facts.level,
         baseline=facts.baseline,
-        acquired_utc=_acquired(item),
+        acquired_utc=(told.acquired_utc if told else None) or _acquired(item),
         notes=(*_offset_note(facts, scalings), *notes),
         mirror=facts.mirror,
     )
