@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
 
+DOWNLOADED_ITEM = "item.json"
+"""A folder with this file was downloaded by ``pipeline.scenes.search``."""
 LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
     "L1GS": "top-of-atmosphere",
     "L2A": "surface",
@@ -56,8 +58,9 @@ def open_scene(
     if kind == "stac":
         from pipeline.scenes.stac import open_item
 
-        scene = open_item(str(path), resolution_m=resolution_m, mask=mask)
-    elif kind == "safe":
+        # An item may leave the scaling open: what the user knows must be there when it is decided.
+        return open_item(str(path), told=told, resolution_m=resolution_m, mask=mask)
+    if kind == "safe":
         scene = open_safe(_safe_folder(Path(path)), resolution_m=resolution_m, mask=mask)
     elif kind == "landsat":
         scene = open_landsat(Path(path), resolution_m=resolution_m, mask=mask)
@@ -139,6 +142,8 @@ def _kind_of_archive(path: Path) -> str:
 
 def _kind_of_folder(path: Path) -> str:
     children = [child.name for child in path.iterdir()]
+    if DOWNLOADED_ITEM in children:
+        return "stac"
     safes = [name for name in children if name.upper().endswith(".SAFE")]
     in_safe = path.name.upper().endswith(".SAFE") or path.parent.name == "GRANULE" or looks_like_safe(children)
     if in_safe or safes:
