@@ -50,6 +50,7 @@ class PredictSettings:
         margin: Also store the first minus the second probability, in percent.
         aoi: Vector file: only pixels inside its polygons are mapped.
         mask: Vector file: pixels inside its polygons are not mapped.
+        shift_px: The first cut comes after so many pixels, in whole strides: another tiling for the seam figure.
     """
 
     tile_px: int | None = None
@@ -67,6 +68,7 @@ class PredictSettings:
     margin: bool = False
     aoi: Path | None = None
     mask: Path | None = None
+    shift_px: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that have no meaning."""

@@ -159,7 +159,8 @@ def _open(
     whole = all((out / f"{name}.u8").exists() for name in settings.products.layers)
     if journal.resolved and whole and not fresh:
         return journal, Plan.from_json(journal.resolved)
-    why = journal.why_fresh or ("" if fresh or not journal.resolved else "stores of mapped rows are missing")
+    why = journal.why_fresh or ("stores of mapped rows are missing" if journal.resolved else "")
+    why = "" if fresh else why
     if why:
         log.warning("%s: starting afresh: %s", source.id, why)
     plan = make_plan(bundle, source, settings)
@@ -209,6 +210,7 @@ class _Job:
             tile_px=self.plan.tile_px,
             halo_px=self.plan.halo_px,
             stride_px=self.plan.stride_px,
+            shift_px=self.settings.shift_px,
         )
         works = self._works(every)
         left = [work for work in works if work.step not in self.journal.done]

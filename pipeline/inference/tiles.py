@@ -45,7 +45,13 @@ class Tile:
 
 
 def plan_tiles(
-    grid: Grid, *, tile_px: int, halo_px: int, stride_px: int = 1, area: Touchable | None = None
+    grid: Grid,
+    *,
+    tile_px: int,
+    halo_px: int,
+    stride_px: int = 1,
+    shift_px: int = 0,
+    area: Touchable | None = None,
 ) -> tuple[Tile, ...]:
     """Tiles whose write windows partition the grid, row by row; with ``area``, those that touch it.
 
@@ -57,6 +63,7 @@ def plan_tiles(
         tile_px: Largest side of a write window (at least one stride).
         halo_px: Pixels read on each side of it; rounded up to whole strides.
         stride_px: Total stride of the network: the side of one cell of its coarsest layer.
+        shift_px: The first cut comes after so many pixels, rounded up to whole strides, if that is less than a tile.
         area: Leave out tiles that do not touch it.
 
     Raises:
@@ -70,9 +77,9 @@ def plan_tiles(
             expected="tile_px and stride_px at least 1, halo_px not negative",
         )
     halo = round_up(halo_px, stride_px)
-    columns = _cut(grid.width, tile_px=tile_px, stride_px=stride_px)
+    columns = _cut(grid.width, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
     tiles = []
-    for row, height in _cut(grid.height, tile_px=tile_px, stride_px=stride_px):
+    for row, height in _cut(grid.height, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px):
         for col, width in columns:
             write = Window(row, col, height, width)
             read = Window(row - halo, col - halo, _whole(height, halo, stride_px), _whole(width, halo, stride_px))
@@ -101,9 +108,13 @@ def _whole(size: int, halo: int, stride: int) -> int:
     return round_up(size, stride) + 2 * halo
 
 
-def _cut(length: int, *, tile_px: int, stride_px: int) -> list[tuple[int, int]]:
+def _cut(length: int, *, tile_px: int, stride_px: int, shift_px: int = 0) -> list[tuple[int, int]]:
     """(start, size) of equal cuts in whole strides; the last takes what remains."""
-    return list(_cuts(length, max(tile_px // stride_px, 1) * stride_px, stride_px))
+    largest = max(tile_px // stride_px, 1) * stride_px
+    first = round_up(shift_px, stride_px) % largest
+    if not 0 < first < length:
+        return list(_cuts(length, largest, stride_px))
+    return [(0, first), *((first + start, size) for start, size in _cuts(length - first, largest, stride_px))]
 
 
 def _cuts(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,227 @@
+"""Many maps joined into one on one grid, window by window, with a rule for where they overlap.
+
+Codes are resampled to the nearest pixel, never interpolated. Maps in several CRSs (two UTM zones) need a target grid
+that was chosen: nobody's zone is right for both.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+
+from pipeline.errors import ConfigError, GridError, InputError, LegendError
+from pipeline.grid import Grid, Window
+from pipeline.inference.blend import PERCENT_NODATA
+from pipeline.inference.rows import RowStore
+from pipeline.legend import NODATA
+from pipeline.maps.geotiff import LEGEND_HASH_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+Rule = Literal["confidence", "latest", "first"]
+RULES: tuple[str, ...] = get_args(Rule)
+_WINDOW_PX = 2048
+_CACHE_BYTES = 128_000_000
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """One map to join.
+
+    Attributes:
+        codes: Class map.
+        confidence: Its confidence in percent, or None.
+        acquired_utc: Time of its scene, for the rule "latest".
+    """
+
+    codes: Path
+    confidence: Path | None = None
+    acquired_utc: datetime | None = None
+
+
+@dataclass
+class Mosaic:
+    """One map of many, as rows on disk."""
+
+    grid: Grid
+    codes: RowStore
+    confidence: RowStore | None = None
+    sources_used: list[str] = field(default_factory=list)
+
+    def remove(self) -> None:
+        """Close and delete the stores."""
+        for store in (self.codes, self.confidence):
+            if store is not None:
+                store.close()
+                store.path.unlink(missing_ok=True)
+
+
+def target_grid(maps: Sequence[MapFile], *, crs: CRS | None = None, pixel_size: float | None = None) -> Grid:
+    """The grid that holds all maps: in ``crs``, with the finest of their pixels unless ``pixel_size`` is given.
+
+    Pixel edges lie on multiples of the pixel size, or on the first map's own pixels where CRS and size are its own.
+
+    Raises:
+        GridError: the maps have several CRSs and none is chosen.
+    """
+    grids = [_grid_of(item.codes) for item in maps]
+    found = {str(grid.crs) for grid in grids}
+    if crs is None and len(found) > 1:
+        raise GridError(
+            "maps have several CRSs",
+            got=", ".join(sorted(found)),
+            fix="choose the CRS of the mosaic, such as EPSG:3035",
+        )
+    chosen = crs or grids[0].crs
+    own = [grid for grid in grids if grid.crs == chosen]
+    size = pixel_size or min(grid.pixel_size[0] for grid in own or grids)
+    if not own and pixel_size is None and chosen.is_geographic != grids[0].crs.is_geographic:
+        raise GridError(f"pixel size of a mosaic in {chosen}", fix="give it in units of that CRS")
+    frames = [
+        g.bounds if g.crs == chosen else transform_bounds(g.crs, chosen, *g.bounds, densify_pts=21) for g in grids
+    ]
+    anchor = own[0].bounds if own else (0.0, 0.0, 0.0, 0.0)
+    left, bottom = (anchor[i] + np.floor((min(f[i] for f in frames) - anchor[i]) / size + 1e-6) * size for i in (0, 1))
+    right, top = (anchor[i] + np.ceil((max(f[i + 2] for f in frames) - anchor[i]) / size - 1e-6) * size for i in (0, 1))
+    height, width = round((top - bottom) / size), round((right - left) / size)
+    return Grid(chosen, Affine(size, 0.0, float(left), 0.0, -size, float(top)), height, width)
+
+
+def join_maps(maps: Sequence[MapFile], *, grid: Grid, rule: Rule, out: Path) -> Mosaic:
+    """Join class maps (and their confidence where all have it) on ``grid``; nodata gives way to any class.
+
+    Args:
+        maps: In order of precedence for the rule "first", and for what the other rules leave undecided.
+        grid: The grid of the mosaic.
+        rule: "confidence" takes the surest class, "latest" that of the newest scene, "first" that of the first map.
+        out: Folder for the stores.
+
+    Raises:
+        LegendError: the maps have different legends.
+        ConfigError: the rule needs confidence or dates that a map lacks.
+    """
+    if not maps:
+        raise ConfigError("mosaic of no maps", expected="at least one")
+    _check_legends(maps)
+    ordered = _ordered(maps, rule)
+    with_confidence = all(item.confidence is not None for item in maps)
+    out.mkdir(parents=True, exist_ok=True)
+    codes = RowStore.create(out / "mosaic_codes.u8", shape=grid.shape, fill=NODATA)
+    confidence = (
+        RowStore.create(out / "mosaic_confidence.u8", shape=grid.shape, fill=PERCENT_NODATA)
+        if with_confidence
+        else None
+    )
+    used: dict[str, None] = {}
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), ExitStack() as stack:
+        layers = [_Layers.open(item, grid, stack, with_confidence=with_confidence) for item in ordered]
+        for window in grid.tiles(_WINDOW_PX):
+            present = [layer for layer in layers if layer.extent is not None and layer.extent.intersect(window)]
+            if not present:
+                continue
+            chosen, sure = _join(present, window, surest=rule == "confidence")
+            used |= dict.fromkeys(layer.name for layer in present)
+            codes.write(window, chosen)
+            if confidence is not None:
+                confidence.write(window, sure)
+    return Mosaic(grid, codes, confidence, list(used))
+
+
+@dataclass
+class _Layers:
+    """One map on the mosaic's grid."""
+
+    name: str
+    codes: Any
+    confidence: Any
+    extent: Window | None
+
+    @classmethod
+    def open(cls, item: MapFile, grid: Grid, stack: ExitStack, *, with_confidence: bool) -> _Layers:
+        codes, own = _on_grid(item.codes, grid, stack, nodata=NODATA)
+        frame = own.bounds if own.crs == grid.crs else transform_bounds(own.crs, grid.crs, *own.bounds, densify_pts=21)
+        confidence = None
+        if with_confidence and item.confidence is not None:
+            confidence, _ = _on_grid(item.confidence, grid, stack, nodata=PERCENT_NODATA)
+        return cls(str(item.codes), codes, confidence, grid.window_of_bounds(frame))
+
+
+def _on_grid(path: Path, grid: Grid, stack: ExitStack, *, nodata: int) -> tuple[Any, Grid]:
+    dataset = stack.enter_context(_open(path))
+    own = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    warped = WarpedVRT(
+        dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
+        resampling=Resampling.nearest, src_nodata=nodata, nodata=nodata, tolerance=0.01,
+    )  # fmt: skip
+    return stack.enter_context(warped), own
+
+
+def _join(layers: Sequence[_Layers], window: Window, *, surest: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    codes = np.full(window.shape, NODATA, dtype=np.uint8)
+    sure = np.full(window.shape, PERCENT_NODATA, dtype=np.uint8)
+    for layer in layers:
+        new = layer.codes.read(1, window=window.to_rasterio())
+        new_sure = sure if layer.confidence is None else layer.confidence.read(1, window=window.to_rasterio())
+        take = (codes == NODATA) & (new != NODATA)
+        if surest:
+            take |= (new != NODATA) & (codes != NODATA) & (new_sure > sure) & (new_sure != PERCENT_NODATA)
+        codes[take] = new[take]
+        if layer.confidence is not None:
+            sure[take] = new_sure[take]
+    return codes, sure
+
+
+def _ordered(maps: Sequence[MapFile], rule: Rule) -> list[MapFile]:
+    if rule not in RULES:
+        raise ConfigError(f"rule of a mosaic {rule!r}", expected="one of " + ", ".join(RULES))
+    if rule == "confidence":
+        without = [item.codes for item in maps if item.confidence is None]
+        if without:
+            raise ConfigError("map without confidence", got=without[0], fix="use the rule latest or first")
+    if rule == "latest":
+        without = [item.codes for item in maps if item.acquired_utc is None]
+        if without:
+            raise ConfigError("map of a scene without date", got=without[0], fix="use the rule confidence or first")
+        oldest = datetime.min.replace(tzinfo=UTC)
+        return sorted(maps, key=lambda item: item.acquired_utc or oldest, reverse=True)
+    return list(maps)
+
+
+def _check_legends(maps: Sequence[MapFile]) -> None:
+    legends: dict[str | None, Path] = {}
+    for item in maps:
+        with _open(item.codes) as dataset:
+            legends.setdefault(dataset.tags().get(LEGEND_HASH_TAG), item.codes)
+    if len(legends) > 1 or None in legends:
+        raise LegendError(
+            "maps of a mosaic must have one legend",
+            got="; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items()),
+            fix="map them with one model, or give them one legend first",
+        )
+
+
+def _grid_of(path: Path) -> Grid:
+    with _open(path) as dataset:
+        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return rasterio.open(path)
+    except (RasterioError, OSError) as err:
+        raise InputError("map cannot be opened", path=path, got=err) from err

@@ -1,0 +1,138 @@
+"""The seam figure: whether a map shows where its tiles were cut.
+
+A scene is mapped twice, the second time with tiles cut elsewhere. Along the cuts of the first tiling, classes change
+from one pixel to the next in the first map; in the second map the same pixel pairs lie inside tiles. The ratio of the
+two counts is 1 where tiles leave no trace, whatever the landscape does there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.grid import Grid, Window
+from pipeline.inference.predict import predict_scene
+from pipeline.inference.tiles import plan_tiles, round_up
+from pipeline.legend import NODATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.inference.predict import Prediction
+    from pipeline.inference.rows import RowStore
+    from pipeline.inference.tiles import Tile
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+
+_ROWS = 512
+# Pixels on each side of a cut that count as its neighbourhood.
+_NEAR_PX = 8
+
+
+@dataclass(frozen=True)
+class Seams:
+    """What a tiling does to a map.
+
+    Attributes:
+        seam: Class changes across the cuts, as a share of those at the same places where nothing was cut; 1 for no seam.
+        noise: Half the 95 % interval of ``seam`` were there none, from the number of changes (Poisson).
+        agreement: Share of valid pixels with the same class in both tilings.
+        near: Share of valid pixels within 8 pixels of a cut of either tiling whose class differs.
+        far: The same for all other pixels.
+    """
+
+    seam: float
+    noise: float
+    agreement: float
+    near: float
+    far: float
+
+
+def seam_figure(
+    bundle: ModelBundle, source: Source, prediction: Prediction, *, out: Path, settings: PredictSettings
+) -> Seams:
+    """Map the scene again with tiles cut half a tile later, and compare.
+
+    Args:
+        bundle: The model.
+        source: The scene.
+        prediction: The first map.
+        out: Folder for the second map; its files are removed in the end.
+        settings: Those of the first map.
+    """
+    plan = prediction.plan
+    shift = round_up(plan.tile_px // 2, plan.stride_px)
+    same = replace(
+        settings,
+        tile_px=plan.tile_px,
+        halo_px=plan.halo_px,
+        engine=plan.choice.engine,
+        dtype=plan.choice.dtype,
+        device=plan.choice.device,
+        shift_px=shift,
+    )
+    with predict_scene(bundle, source, out=out, settings=same) as other:
+        figures = compare_tilings(prediction.codes, other.codes, grid=prediction.grid, plan=plan, shift_px=shift)
+    other.remove()
+    return figures
+
+
+def compare_tilings(first: RowStore, second: RowStore, *, grid: Grid, plan: Plan, shift_px: int) -> Seams:
+    """Seams of ``first``, whose tiles are those of ``plan``, against ``second``, shifted by ``shift_px``."""
+    cuts = _cuts(grid, plan, 0)
+    near_rows, near_cols = (
+        _near(a | b, size) for a, b, size in zip(cuts, _cuts(grid, plan, shift_px), grid.shape, strict=True)
+    )
+    changes = np.zeros(2, dtype=np.int64)
+    differ = np.zeros(2, dtype=np.int64)
+    seen = np.zeros(2, dtype=np.int64)
+    for row in range(0, grid.height, _ROWS):
+        window = Window(row, 0, min(_ROWS, grid.height - row), grid.width)
+        pair = [first.read(window), second.read(window)]
+        changes += [_across_columns(codes, cuts[1]) for codes in pair]
+        valid = pair[0] != NODATA
+        near = near_rows[row : window.row_stop, None] | near_cols[None, :]
+        for place, where in enumerate((near, ~near)):
+            seen[place] += int((valid & where).sum())
+            differ[place] += int((valid & where & (pair[0] != pair[1])).sum())
+    for cut in sorted(cuts[0]):
+        above = Window(cut - 1, 0, 2, grid.width)
+        changes += [_across_columns(store.read(above).T, {1}) for store in (first, second)]
+    shares = differ / np.maximum(seen, 1)
+    control = max(int(changes[1]), 1)
+    return Seams(
+        seam=max(int(changes[0]), 1) / control,
+        noise=float(1.96 * np.sqrt(2.0 / control)),
+        agreement=1.0 - float(differ.sum() / max(int(seen.sum()), 1)),
+        near=float(shares[0]),
+        far=float(shares[1]),
+    )
+
+
+def _across_columns(codes: NDArray[np.uint8], cuts: set[int]) -> int:
+    """Pixel pairs across the cuts that are both valid and of two classes."""
+    count = 0
+    for cut in cuts:
+        left, right = codes[:, cut - 1], codes[:, cut]
+        count += int(((left != right) & (left != NODATA) & (right != NODATA)).sum())
+    return count
+
+
+def _cuts(grid: Grid, plan: Plan, shift_px: int) -> tuple[set[int], set[int]]:
+    """First rows and first columns of all tiles but those at the edge of the grid."""
+    tiles: tuple[Tile, ...] = plan_tiles(
+        grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px, shift_px=shift_px
+    )
+    return {tile.write.row for tile in tiles} - {0}, {tile.write.col for tile in tiles} - {0}
+
+
+def _near(cuts: set[int], size: int) -> NDArray[np.bool_]:
+    near = np.zeros(size, dtype=np.bool_)
+    for cut in cuts:
+        near[max(cut - _NEAR_PX, 0) : cut + _NEAR_PX] = True
+    return near
