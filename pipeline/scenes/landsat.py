@@ -23,7 +23,7 @@ from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.landsat_mtl import MTL_NAME, Mtl, number_of, parse_mtl, text_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
+from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,9 +71,9 @@ def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: S
     bands = tuple(band for spec in TABLES[sensor] if (band := _band(spec, product, level)) is not None)
     grid = _grid(bands, product)
     if resolution_m is not None:
-        coarser = resolution_m > grid.pixel_size[0]
+        resampling = resampling_for(grid.pixel_size[0], resolution_m)
         grid = grid.with_pixel_size(float(resolution_m))
-        bands = tuple(replace(band, resampling="average") if coarser else band for band in bands)
+        bands = tuple(replace(band, resampling=resampling) if band.band != "pan" else band for band in bands)
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, sensor, reasons, bands)
     native = number_of(product.mtl, "PROJECTION_ATTRIBUTES", "GRID_CELL_SIZE_REFLECTIVE", path=product.path)

@@ -23,7 +23,7 @@ from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
+from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,9 +165,9 @@ def _band(spec: BandSpec, product: _Product, images: Mapping[str, Mapping[int, s
     if not files:
         what = f"band {spec.key} ({spec.name}) is missing"
         raise ProductError(what, path=product.files.path, fix="download the product again")
-    # On a coarser grid the agency's own file of that resolution beats averaging here.
-    wanted = max(spec.gsd_m, size)
-    metres = min(files, key=lambda res: (abs(res - wanted), res))
+    # On a coarser grid the agency's own file of that resolution beats averaging the native one here.
+    native = min(files, key=lambda res: (abs(res - spec.gsd_m), res))
+    metres = int(size) if size > spec.gsd_m and size in files else native
     meta = product.meta
     return BandSource(
         band=spec.name,
@@ -176,7 +176,7 @@ def _band(spec: BandSpec, product: _Product, images: Mapping[str, Mapping[int, s
         offset=meta.offsets.get(spec.key, 0.0) / meta.quantification,
         nodata=meta.nodata,
         valid_max=None if meta.saturated is None else meta.saturated - 1,
-        resampling="average" if metres < size else "bilinear",
+        resampling=resampling_for(metres, size),
         gsd_m=spec.gsd_m,
         unit=REFLECTANCE,
         provenance=meta.source,
