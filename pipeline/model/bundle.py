@@ -144,14 +144,14 @@ class ModelBundle:
         return {
             "format": FORMAT,
             "specs": [spec.to_json() for spec in self.specs],
-            "shares": list(self.shares),
+            "shares": [float(share) for share in self.shares],
             "classes": self.scheme.to_json(),
             "legend_hash": self.scheme.hash,
             "preprocess": self.preprocess.to_json(),
-            "value_range": [list(pair) for pair in self.value_range],
+            "value_range": [[float(low), float(high)] for low, high in self.value_range],
             "units": list(self.units),
-            "gsd_m": self.gsd_m,
-            "temperature": self.temperature,
+            "gsd_m": float(self.gsd_m),
+            "temperature": float(self.temperature),
             "sources": [vars(item) for item in self.sources],
             "footprint": self.footprint,
             "provenance": dict(self.provenance),
@@ -241,7 +241,7 @@ def _member(spec: NetworkSpec, tensors: Mapping[str, torch.Tensor], *, prefix: s
     with torch.device("meta"):  # no time and no random number is spent on weights that are replaced
         network = Network(spec)
     network.load_state_dict(_under(tensors, prefix), assign=True)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last).eval()
 
 
 def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ SAMPLE_PX = 48
 # Beyond this ratio of pixel sizes the same field has another texture and the network's context another meaning.
 RESOLUTION_RATIO = 1.5
 # Reflectance against DN is a factor of 10 000, 8-bit against reflectance 255 or more; a scene of only water or only
-# snow differs from the mixed training pixels by less than 10 in the median band. The geometric middle of 10 and 255 is 50.
+# snow differs from the mixed training pixels by less than 10 in the median band. 50 lies between.
 SCALE_RATIO = 50.0
 # Share of a band's pixels outside the training range, widened by half of it on each side, that is worth a warning;
 # where half of all pixels in half of the bands lie outside, the model has never seen such a surface.

@@ -120,7 +120,7 @@ def decoder_plan(strides: tuple[int, ...]) -> list[tuple[int, int, list[int]]]:
     last = strides[-1]
     stride = last // 2
     while stride >= 1:
-        # Where two stages share a stride (stem and first layer without pooling) the deeper one knows what the other does.
+        # Where two stages share a stride (stem and first layer without pooling) the deeper one stands for both.
         at_stride = [i for i, s in enumerate(strides[:-1]) if s == stride]
         plan.append((stride, last // stride, at_stride[-1:]))
         last, stride = stride, stride // 2

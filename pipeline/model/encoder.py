@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torchvision
@@ -23,6 +23,7 @@ class Encoder(nn.Module):
         stages: One module per stage; names of the parameters inside are torchvision's.
         channels: Channels of the features after each stage.
         strides: Stride of the features after each stage, in input pixels.
+        frozen: Batch norms keep their statistics while the rest is trained.
     """
 
     def __init__(self, stages: list[nn.Module], *, channels: list[int], strides: list[int]) -> None:
@@ -30,6 +31,7 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.channels = tuple(channels)
         self.strides = tuple(strides)
+        self.frozen = False
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Features after each stage: float [chip, channel, row / stride, col / stride]."""
@@ -38,6 +40,11 @@ class Encoder(nn.Module):
             x = stage(x)
             features.append(x)
         return features
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
+        """As torch's, but a frozen encoder stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        return self
 
     @property
     def stem(self) -> nn.Conv2d:

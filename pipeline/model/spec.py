@@ -32,9 +32,9 @@ STAGES = 5
 class NetworkSpec:
     """The architecture of one network.
 
-    There is no choice of normalisation: batch norm's statistics are constants when mapping, so that a pixel's class does
-    not depend on the tile it is computed in (group, layer and instance norm would make it so), and they fold into the
-    convolutions.
+    There is no choice of normalisation: batch norm's statistics are constants when mapping, so that a pixel's class
+    does not depend on the tile it is computed in (group, layer and instance norm would make it so), and they fold into
+    the convolutions.
 
     Attributes:
         bands_in: Channels of the standardised input (bands and indices).

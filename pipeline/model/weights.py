@@ -1,0 +1,221 @@
+"""Pretrained encoder weights: by name from torchgeo's and torchvision's records, or from a file; put in by band.
+
+Nothing is ever unpickled but tensors (``weights_only``). Downloads go to torch's hub folder and are checked against the
+hash in the file's name, as torch.hub does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+import torch
+
+from pipeline.errors import ModelError
+from pipeline.model.describe import KEY, read_header
+from pipeline.model.records import RGB, WeightRecord, find_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+_FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")
+_BASIC_LAYER3, _BOTTLENECK_LAYER3 = {2: "resnet18", 6: "resnet34"}, {6: "resnet50", 23: "resnet101", 36: "resnet152"}
+_VGG_CONVOLUTIONS = {8: "vgg11_bn", 10: "vgg13_bn", 13: "vgg16_bn", 16: "vgg19_bn"}
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderWeights:
+    """Weights of an encoder and the bands they know.
+
+    Attributes:
+        name: The record's name or the file.
+        architecture: "resnet18" ...; "" where the tensors are of none we know.
+        tensors: Under torchvision's names (conv1.weight, layer1.0.conv1.weight; features.0.weight), without classifier.
+        bands: Common names in the order of the first convolution's input.
+        scaling: (mean, std) per band that the weights were trained with, in reflectance; None where they expect
+            standardised bands or the record does not say what its values were.
+    """
+
+    name: str
+    architecture: str
+    tensors: Mapping[str, torch.Tensor]
+    bands: tuple[str, ...]
+    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    @property
+    def stem_name(self) -> str:
+        """Name of the first convolution's weight."""
+        return "conv1.weight" if "conv1.weight" in self.tensors else "features.0.weight"
+
+
+def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] = ()) -> EncoderWeights:
+    """Weights of an encoder by name (downloaded once) or from a file.
+
+    Args:
+        source: A record's name ("ResNet18_Weights.SENTINEL2_ALL_MOCO", "imagenet") or a .pth or .safetensors file.
+        architecture: The encoder they are for.
+        bands: Names of the bands that a file's first convolution knows, in order. Not needed for a name, for a model
+            of landcover, and for three bands, which are taken as red, green, blue.
+
+    Raises:
+        ModelError: no such name or file; the network cannot be reached; the file is not what its name says; it holds
+            more than tensors; it is of another architecture.
+    """
+    if Path(source).suffix.lower() in _FILE_SUFFIXES or Path(source).is_file():
+        return _from_file(Path(source), architecture=architecture, bands=tuple(bands))
+    record = find_record(str(source), architecture=architecture)
+    if record.architecture != architecture:
+        raise ModelError(
+            f"weights {record.name} are of another architecture",
+            got=record.architecture,
+            expected=architecture,
+            fix=f"set encoder: {record.architecture} or choose other weights",
+        )
+    tensors = _torchvision_names(_read_tensors(_fetch(record)), path=record.cache)
+    weights = EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling)
+    _check_bands(weights, path=record.cache)
+    return weights
+
+
+def _fetch(record: WeightRecord) -> Path:
+    target = record.cache
+    prefix = found.group(1) if (found := _HASH.search(target.name)) else None
+    if not target.is_file():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            logging.getLogger(__name__).info("downloading %s", record.name)
+            torch.hub.download_url_to_file(record.url, str(target), hash_prefix=prefix, progress=False)
+        except (URLError, OSError, RuntimeError) as err:
+            raise ModelError(
+                f"cannot download weights {record.name}",
+                path=record.url,
+                got=err,
+                fix=f"download it where there is a network and put it at {target}, or set weights: none",
+            ) from err
+    if prefix is not None and not _sha256(target).startswith(prefix):
+        raise ModelError("weights file is not what its name says", path=target, fix="delete it and try again")
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_file(path: Path, *, architecture: str, bands: tuple[str, ...]) -> EncoderWeights:
+    raw = _read_tensors(path)
+    tensors = _torchvision_names(raw, path=path)
+    found = guess_architecture(tensors)
+    if found != architecture:
+        raise ModelError(
+            "weights are of another architecture",
+            path=path,
+            got=found or "none that is known",
+            expected=architecture,
+            fix="choose that encoder or other weights",
+        )
+    weights = EncoderWeights(str(path), found, tensors, bands or _own_bands(path))
+    count = tensors[weights.stem_name].shape[1]
+    if not weights.bands and count == len(RGB):
+        weights = EncoderWeights(str(path), found, tensors, RGB)
+    _check_bands(weights, path=path)
+    return weights
+
+
+def _own_bands(path: Path) -> tuple[str, ...]:
+    """Band names of a model of ours, () for any other file."""
+    if path.suffix != ".safetensors":
+        return ()
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        if KEY not in (file.metadata() or {}):
+            return ()
+    scaling = read_header(path)["preprocess"]
+    return (*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"]))
+
+
+def _check_bands(weights: EncoderWeights, *, path: Path) -> None:
+    count = weights.tensors[weights.stem_name].shape[1]
+    if len(weights.bands) != count:
+        raise ModelError(
+            "bands of the weights",
+            path=path,
+            got=", ".join(weights.bands) or "none",
+            expected=f"{count} names, as many as its first convolution has inputs",
+            fix="name them in order in the setting weights_bands",
+        )
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a file, nested dictionaries flattened."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as err:
+        raise ModelError(
+            "weights file holds more than tensors and is not opened, as it could run code",
+            path=path,
+            fix="save its state_dict as safetensors where you trust it",
+        ) from err
+    except OSError as err:
+        raise ModelError("cannot open the weights file", path=path, got=err.strerror or err) from err
+    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as err:
+        raise ModelError("not a weights file", path=path, got=err, expected=".pth or .safetensors") from err
+    return dict(_flatten(content))
+
+
+def _flatten(content: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(content, torch.Tensor):
+        yield prefix, content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _torchvision_names(raw: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, torch.Tensor]:
+    """The encoder's tensors under torchvision's names, whatever wraps them (state_dict, encoder_q, backbone)."""
+    plain = {re.sub(r"encoder\.stages\.\d+\.(?=\d)", "features.", name): value for name, value in raw.items()}
+    plain = {re.sub(r"encoder\.stages\.\d+\.", "", name): value for name, value in plain.items()}
+    for stem in ("conv1.weight", "features.0.weight"):
+        whole = [name for name in plain if f".{name}".endswith(f".{stem}") and not re.search(r"layer\d", name)]
+        if whole:
+            prefix = min(whole, key=lambda name: (len(name), name)).removesuffix(stem)
+            wanted = re.compile(r"(conv1|bn1|layer[1-4]|features)\.")
+            ours = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
+            return {name: value for name, value in ours.items() if wanted.match(name)}
+    raise ModelError(
+        "weights are of no ResNet or VGG",
+        path=path,
+        got=", ".join(list(raw)[:3]) or "no tensor",
+        expected="tensors conv1.weight or features.0.weight",
+    )
+
+
+def guess_architecture(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The encoder that tensors under torchvision's names belong to, "" where it is none of ours.
+
+    A model of fewer stages than the whole encoder has no third layer group: what is there tells too little, so ResNets
+    are recognised from layer3 on, and by the first layer group's blocks otherwise.
+    """
+    if "features.0.weight" in tensors:
+        convs = sum(value.ndim == 4 for value in tensors.values())  # noqa: PLR2004 - convolution weights have 4 axes
+        return _VGG_CONVOLUTIONS.get(convs, "") if "features.1.running_mean" in tensors else ""
+    blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("layer3.")}
+    bottleneck = any(name.startswith("layer1.0.conv3") for name in tensors)
+    if not blocks:
+        first = {int(name.split(".")[1]) for name in tensors if name.startswith("layer1.")}
+        return "resnet50" if bottleneck else {2: "resnet18", 3: "resnet34"}.get(len(first), "")
+    return (_BOTTLENECK_LAYER3 if bottleneck else _BASIC_LAYER3).get(len(blocks), "")
