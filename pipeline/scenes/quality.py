@@ -29,7 +29,6 @@ REASONS = (
     "saturated",
     "cloud",
     "cloud_medium",
-    "cloud_low",
     "cirrus",
     "shadow",
     "dilated",
@@ -63,9 +62,10 @@ CLASSI_BANDS = {"cloud": 1, "cirrus": 2, "snow": 3}
 # QA_PIXEL bits. Source: USGS Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619), table 6-2; the same
 # for TM and ETM+ (LSDS-1618), which have no cirrus band.
 QA_PIXEL_BITS = {"nodata": 0, "dilated": 1, "cirrus": 2, "cloud": 3, "shadow": 4, "snow": 5, "water": 7}
-# Two-bit confidence of clouds in bits 8-9: 1 low, 2 medium, 3 high (same source).
+# Two-bit confidence of clouds in bits 8-9: 1 low, 2 medium, 3 high (same source). Clear pixels have low confidence, so
+# there is no reason "cloud_low"; shadow, snow and cirrus (bits 10 to 15) are low or high only, as their single bits say.
 CLOUD_CONFIDENCE_SHIFT = 8
-CLOUD_CONFIDENCE = {"cloud_low": (1, 2, 3), "cloud_medium": (2, 3)}
+CLOUD_CONFIDENCE = {"cloud_medium": (2, 3)}
 # QA_RADSAT: bit n-1 is saturation of band n; bit 9 is a dropped pixel for TM and ETM+ (LSDS-1618, table 6-3), bit 11
 # terrain occlusion for OLI (LSDS-1619, table 6-3).
 RADSAT_DROPPED = {"landsat-tm": 1 << 9, "landsat-etm": 1 << 9, "landsat-oli": 1 << 11}
