@@ -41,6 +41,8 @@ EARTH_SEARCH = "earth-search"
 PLANETARY_COMPUTER = "planetary-computer"
 COPERNICUS = "copernicus"
 MIRRORS = (EARTH_SEARCH, PLANETARY_COMPUTER, COPERNICUS)
+MIRROR_PROPERTY = "landcover:mirror"
+"""In a downloaded item, whose own addresses no longer tell where it came from."""
 # Mirrors that serve ESA's DN as they are.
 _UNCHANGED = frozenset({PLANETARY_COMPUTER, COPERNICUS})
 _HOSTS = {
@@ -226,6 +228,9 @@ def _numbers(baseline: str) -> tuple[int, ...]:
 
 
 def _mirror(item: pystac.Item) -> str:
+    noted = item.properties.get(MIRROR_PROPERTY)
+    if noted in MIRRORS:
+        return str(noted)
     if any(key.startswith("earthsearch:") for key in item.properties):
         return EARTH_SEARCH
     hrefs = [link.href for link in item.links] + [asset.href for asset in item.assets.values()]
