@@ -63,7 +63,7 @@ CLASSI_BANDS = {"cloud": 1, "cirrus": 2, "snow": 3}
 # for TM and ETM+ (LSDS-1618), which have no cirrus band.
 QA_PIXEL_BITS = {"nodata": 0, "dilated": 1, "cirrus": 2, "cloud": 3, "shadow": 4, "snow": 5, "water": 7}
 # Two-bit confidence of clouds in bits 8-9: 1 low, 2 medium, 3 high (same source). Clear pixels have low confidence, so
-# there is no reason "cloud_low"; shadow, snow and cirrus (bits 10 to 15) are low or high only, as their single bits say.
+# there is no reason "cloud_low"; shadow, snow and cirrus are low or high only, as their single bits say.
 CLOUD_CONFIDENCE_SHIFT = 8
 CLOUD_CONFIDENCE = {"cloud_medium": (2, 3)}
 # QA_RADSAT: bit n-1 is saturation of band n; bit 9 is a dropped pixel for TM and ETM+ (LSDS-1618, table 6-3), bit 11

@@ -1,0 +1,107 @@
+"""One door: what lies there decides; scenes that do not mean the same are not mixed; one landscape reads alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.errors import SceneError
+from pipeline.scenes.geotiff import Interpretation
+from pipeline.scenes.opening import open_scene, open_scenes, treatment
+from tests.fakes import landsat, safe
+from tests.fakes.landsat import Landsat, tar_landsat, write_landsat
+from tests.fakes.safe import Safe, write_safe, zip_safe
+from tests.scenes.test_geotiff import write
+
+COMMON = {"B02": "blue", "B03": "green", "B04": "red", "B8A": "nir08", "B11": "swir16", "B12": "swir22"}
+
+
+def landscape(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Reflectance of 240 m fields, the same for every sensor: a colour per field and band."""
+    field = np.floor((x - safe.ULX) / 240) + 5 * np.floor((safe.ULY - y) / 240)
+    order = ("blue", "green", "red", "nir08", "swir16", "swir22")
+    band = order.index(name) if name in order else 6
+    return 0.02 + 0.4 * np.modf(np.abs(np.sin(field * 7.1 + band * 2.3)) * 43.7)[0]
+
+
+def by_key(key: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return landscape(COMMON.get(key, key), x, y)
+
+
+def by_name(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.full(x.shape, 290.0) if name == "lwir11" else landscape(name, x, y)
+
+
+def test_one_landscape_delivered_in_every_form_gives_the_same_true_reflectance(tmp_path: Path) -> None:
+    assert (safe.ULX, safe.ULY) == (landsat.ULX, landsat.ULY)
+    old, new = Safe(baseline="02.14", truth=by_key), Safe(baseline="05.10", truth=by_key)
+    per_band = {"B02": -1000, "B03": -1100, "B04": -900, "B8A": -1000, "B11": 0, "B12": -1000}
+    paths = {
+        "SAFE 02.14": write_safe(tmp_path / "a", old),
+        "SAFE 05.10": write_safe(tmp_path / "b", new),
+        "SAFE 05.10 zip": zip_safe(write_safe(tmp_path / "c", new)),
+        "SAFE with offsets by band": write_safe(tmp_path / "d", Safe(baseline="05.10", truth=by_key, offsets=per_band)),
+        "L1C of the same reflectance": write_safe(tmp_path / "e", Safe(level="L1C", baseline="05.10", truth=by_key)),
+        "Landsat 8": write_landsat(tmp_path / "f", Landsat(truth=by_name)),
+        "Landsat 7 tar": tar_landsat(write_landsat(tmp_path / "g", Landsat(mission="LE07", truth=by_name))),
+        "Landsat 5 level 1": write_landsat(tmp_path / "h", Landsat(mission="LT05", level="L1TP", truth=by_name)),
+    }
+    # Half a DN of Sentinel-2; half a DN of Landsat level 1 over the sine is less.
+    for what, path in paths.items():
+        scene = open_scene(path).select(list(COMMON.values()))
+        with scene.open() as reader:
+            raster = reader.read(scene.grid.window)
+        size = scene.grid.pixel_size[0]
+        rows, cols = np.mgrid[0 : scene.grid.height, 0 : scene.grid.width]
+        x, y = safe.ULX + (cols + 0.5) * size, safe.ULY - (rows + 0.5) * size
+        # Fields are whole pixels of every sensor; where 20 m pixels are interpolated, their rims mix.
+        rim = ((x - safe.ULX) % 240 < 20) | ((x - safe.ULX) % 240 > 220) | ((safe.ULY - y) % 240 < 20)
+        rim |= (safe.ULY - y) % 240 > 220
+        assert raster.valid.all(), what
+        for name in raster.bands:
+            error = np.abs(raster.band(name) - landscape(name, x, y))[~rim | (size > 20)]
+            assert error.max() <= 0.51e-4, (what, name)
+
+
+def test_kinds_are_told_apart_by_what_lies_there(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint16))
+    assert open_scene(tmp_path / "a.tif").sensor == ""
+    assert open_scene(str(write_safe(tmp_path / "s"))).sensor == "sentinel-2"
+    assert open_scene(str(write_landsat(tmp_path / "l", Landsat(mission="LT05")))).sensor == "landsat-tm"
+    with pytest.raises(SceneError, match="no such file or folder"):
+        open_scene(tmp_path / "nowhere")
+
+
+def test_a_plain_raster_comes_on_a_grid_of_the_resolution_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.ones((1, 4, 6), np.uint16))
+    assert open_scene(path, resolution_m=20).grid.shape == (2, 3)
+    degrees = write(tmp_path / "b.tif", np.ones((1, 4, 6), np.uint16), crs="EPSG:4326")
+    with pytest.raises(SceneError, match="resolution in metres asked of a scene in degrees"):
+        open_scene(degrees, resolution_m=20)
+
+
+def test_scenes_of_different_treatment_are_refused_by_name_unless_asked_for(tmp_path: Path) -> None:
+    surface, top = write_safe(tmp_path, Safe()), write_safe(tmp_path, Safe(level="L1C"))
+    earlier, other = write_safe(tmp_path, Safe(baseline="02.14")), write_landsat(tmp_path)
+    counts = write(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint16), names=("red",))
+    assert len(open_scenes([surface, earlier, other])) == 3
+    for odd in (top, counts):
+        with pytest.raises(SceneError, match="scenes of one run are treated differently") as caught:
+            open_scenes([surface, odd])
+        assert open_scene(surface).id in str(caught.value)
+        assert open_scene(odd).id in str(caught.value)
+        assert len(open_scenes([surface, odd], allow_mixed=True)) == 2
+    assert treatment(open_scene(counts)) == "DN, level not known"
+    assert treatment(open_scene(surface)) == "surface reflectance"
+
+
+def test_what_the_user_knows_better_goes_into_the_ledger(tmp_path: Path) -> None:
+    path = write_safe(tmp_path)
+    red = open_scene(path, told=Interpretation(offset=0.0)).select(["red"]).bands[0]
+    assert (red.scale, red.offset) == (1e-4, 0.0)
+    assert red.provenance.startswith("config, instead of MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000")
+    with pytest.raises(SceneError, match="cannot be set, as its metadata states them"):
+        open_scene(path, told=Interpretation(bands=("red",)))
