@@ -115,19 +115,22 @@ class Preprocess:
 
     def apply(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """The same on tensors: values float32 [..., band, row, col], valid bool [..., row, col]; inputs are kept."""
-        import torch
-
         if values.shape[-3] != len(self.bands):
             raise ModelError("values with other bands than the model's", got=values.shape[-3], expected=len(self.bands))
+        out = self.standardise(values)
+        if not bool(valid.all()):
+            out.masked_fill_(~valid.unsqueeze(-3), 0.0)
+        return out
+
+    def standardise(self, values: torch.Tensor) -> torch.Tensor:
+        """Channels float32 [..., channel, row, col] of ``values`` [..., band, row, col], validity aside."""
+        import torch
+
         if self.indices:
             values = torch.cat([values, self._indices(values)], dim=-3)
         gain, bias = (part.to(values.device) for part in self._affine)
         out = torch.addcmul(bias, values, gain)
-        if self.clip:
-            out.clamp_(-self.clip, self.clip)
-        if not bool(valid.all()):
-            out.masked_fill_(~valid.unsqueeze(-3), 0.0)
-        return out
+        return out.clamp_(-self.clip, self.clip) if self.clip else out
 
     def _indices(self, values: torch.Tensor) -> torch.Tensor:
         import torch

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from pipeline.model.network import Network
-from pipeline.model.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from pipeline.model.spec import NetworkSpec
 
 EFFECTIVE_SHARE = 0.99
 _PROBES = 4
