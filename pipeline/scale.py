@@ -1,7 +1,7 @@
 """Many scenes, one after another or over Dask; one machine is a cluster of one.
 
-A job is small and complete (model file, scene manifest, output folder), so any worker that sees the files can do it, and
-do it again: results are in stores with a journal, so a job that is repeated after a lost worker continues.
+A job is small and complete (model file, scene manifest, output folder), so any worker that sees the files can do it,
+and do it again: results are in stores with a journal, so a job that is repeated after a lost worker continues.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import logging
 import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from pipeline.inference.plan import PredictSettings
     from pipeline.scenes.scene import Source
@@ -150,7 +150,7 @@ def _over_dask(
 
     with _cluster(dask, workers=workers, jobs=len(jobs)) as client:
         futures = {client.submit(task, job, pure=False, retries=RETRIES): job for job in jobs}
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
             job = futures[future]
             if future.status == "finished":
                 yield _key(job), future.result()
@@ -165,7 +165,7 @@ def _cluster(dask: str, *, workers: int | None, jobs: int) -> Any:
 
     if dask != "local":
         try:
-            return Client(dask, timeout="10s", set_as_default=False)
+            return Client(dask, timeout="10s", set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as err:
             raise ConfigError(f"Dask scheduler {dask!r} does not answer", got=err, expected="tcp://host:port") from err
     cores = os.cpu_count() or 1
@@ -176,6 +176,6 @@ def _cluster(dask: str, *, workers: int | None, jobs: int) -> Any:
 
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with config.set({"distributed.nanny.pre-spawn-environ": environment}):
-        return Client(
+        return Client(  # type: ignore[no-untyped-call]
             n_workers=number, threads_per_worker=1, processes=True, dashboard_address=None, set_as_default=False
         )

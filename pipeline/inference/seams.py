@@ -39,7 +39,7 @@ class Seams:
     """What a tiling does to a map.
 
     Attributes:
-        seam: Class changes across the cuts, as a share of those at the same places where nothing was cut; 1 for no seam.
+        seam: Class changes across the cuts, as a share of those at the same places where nothing was cut: 1 for none.
         noise: Half the 95 % interval of ``seam`` were there none, from the number of changes (Poisson).
         agreement: Share of valid pixels with the same class in both tilings.
         near: Share of valid pixels within 8 pixels of a cut of either tiling whose class differs.

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.inference.memory import Demand, activation_bytes, choose_tile, footprint, parse_bytes
+from tests.inference.models import small_bundle
+
+
+@pytest.mark.parametrize("text", ["", "2 potatoes", "-1GB", "0", "I", "1e3MB"])
+def test_sizes_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="amount of memory"):
+        parse_bytes(text)
+
+
+def test_the_peak_of_a_chain_is_its_largest_pair_of_neighbours() -> None:
+    chain = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1))
+    # The input (1 channel, and its contiguous copy is the same) stays alive with the caller; then 8 + 4 channels meet.
+    peak = activation_bytes(chain, bands=1, side_px=64, dtype=torch.float32)
+    assert peak == 64 * 64 * 4 * (1 + 8 + 4)
+    assert activation_bytes(chain, bands=1, side_px=64, dtype=torch.bfloat16) == peak / 2
+
+
+def demand(**changes: object) -> Demand:
+    plain = {
+        "network": small_bundle().network(), "bands": 3, "bands_read": 3, "classes": 4, "dtype": torch.float32,
+        "halo_px": 32, "stride_px": 4, "width_px": 10980,
+    }  # fmt: skip
+    return Demand(**(plain | changes))
+
+
+def test_tiles_grow_with_the_memory_and_fit_it() -> None:
+    sizes = [choose_tile(demand(), memory_bytes=mb * 10**6, longest_px=10980) for mb in (700, 1000, 2000)]
+    assert sizes == sorted(set(sizes))
+    for size, mb in zip(sizes, (700, 1000, 2000), strict=True):
+        assert footprint(demand(), tile_px=size).total <= mb * 1e6 < footprint(demand(), tile_px=size + 64).total
+
+
+def test_tiles_are_no_larger_than_the_scene() -> None:
+    assert choose_tile(demand(), memory_bytes=10**11, longest_px=200) == 224
+
+
+def test_blending_costs_a_band_of_rows() -> None:
+    assert footprint(demand(blended=True), tile_px=512).blending == (512 + 64) * 10980 * 5 * 4
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    with pytest.raises(ConfigError, match=r"at least \d+ MB; raise --memory"):
+        choose_tile(demand(), memory_bytes=10**8, longest_px=1000)
