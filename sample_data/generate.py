@@ -1,8 +1,8 @@
 """Make the sample data: a simulated landscape, two scenes of it, training polygons and the full reference.
 
 Nothing here was measured. The landscape is drawn at 5 m from shares of materials (leaves, soils, roofs, ...) with
-plausible spectra, lit by a terrain, blurred and averaged to the sensors' pixels, and given noise, so that mixed pixels, variation
-within classes and texture come about as they do in nature. Run it again and the same files come out::
+plausible spectra, lit by a terrain, blurred and averaged to the sensors' pixels, and given noise, so that mixed
+pixels, variation within classes and texture come about as they do in nature. Run it again and the same files come out::
 
     python sample_data/generate.py --out sample_data
 """

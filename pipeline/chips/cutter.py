@@ -59,7 +59,8 @@ def plan_chips(
         for part in (Part.TRAIN, Part.VALIDATION, Part.TEST):
             own = split.pixels(labelled, part)
             for window in _windows(own, chip_px=chip_px, stride_px=stride, keep_inside=keep_inside):
-                rows.append({"scene": scene, "part": part.name.lower()} | _describe(own, window, scheme))
+                row = {"scene": scene, "part": part.name.lower()} | _describe(own, window, scheme)
+                rows.append(row)
     frame = pd.DataFrame(rows, columns=ChipIndex.columns(scheme))
     return ChipIndex(frame, scheme, {scene: labelled.grid for scene, labelled in pixels.items()})
 

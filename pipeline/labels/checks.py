@@ -1,0 +1,132 @@
+"""Do labels and scene fit together? Errors where nothing can come of it, warnings where something is lost."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+
+from pipeline.errors import LabelError, LabelWarning
+from pipeline.grid import Grid
+from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.labels.source import Labels
+    from pipeline.legend import ClassScheme
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many polygons lie inside the scenes, across the edge, and outside.
+
+    Attributes:
+        inside: Wholly in one of the scenes.
+        partly: Across a scene's edge, in no scene wholly.
+        outside: Ids of polygons that touch no scene.
+    """
+
+    inside: int
+    partly: int
+    outside: tuple[int, ...]
+
+
+def check_overlap(labels: Labels, grids: Grid | Sequence[Grid]) -> Overlap:
+    """Where the polygons lie; a LabelWarning says what is outside or across the edge.
+
+    Raises:
+        LabelError: no polygon touches any scene, or there is no way between the two CRS.
+    """
+    several = [grids] if isinstance(grids, Grid) else list(grids)
+    within = np.zeros(len(labels), dtype=np.bool_)
+    touching = np.zeros(len(labels), dtype=np.bool_)
+    for grid in several:
+        shapes = np.asarray(to_grid_crs(labels.frame, grid).geometry.array, dtype=object)
+        extent = shapely.box(*grid.bounds)
+        within |= shapely.within(shapes, extent)
+        touching |= shapely.intersects(shapes, extent)
+    if not touching.any():
+        raise LabelError(
+            "labels lie outside the scene",
+            path=labels.path,
+            got=f"labels in {_place(labels.frame.total_bounds, str(labels.frame.crs))}",
+            expected=f"scene in {_place(several[0].bounds, str(several[0].crs))}",
+            fix="check the CRS of both files",
+        )
+    outside = labels.frame["poly_id"].to_numpy()[~touching]
+    overlap = Overlap(int(within.sum()), int((touching & ~within).sum()), tuple(int(i) for i in outside))
+    if overlap.outside:
+        _warn(labels, f"{len(outside)} of {len(labels)} polygons lie outside the scene and are not used")
+    if overlap.partly:
+        _warn(labels, f"{overlap.partly} of {len(labels)} polygons reach over the scene's edge and are cut there")
+    return overlap
+
+
+def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: ClassScheme) -> dict[str, tuple[int, int]]:
+    """(polygons, pixels) of every class of the scheme; LabelWarning for a class that is absent or has one polygon.
+
+    Raises:
+        LabelError: fewer than two classes have pixels: nothing to tell apart.
+    """
+    several = [pixels] if isinstance(pixels, LabelledPixels) else list(pixels)
+    polygon = np.concatenate([part.polygon for part in several])
+    code = np.concatenate([part.code for part in several])
+    found = {
+        item.name: (len(np.unique(polygon[code == item.code])), int((code == item.code).sum()))
+        for item in scheme.classes
+    }
+    present = [name for name, (_, count) in found.items() if count]
+    if len(present) < 2:  # noqa: PLR2004 - one class is no classification
+        raise LabelError(
+            "labels of fewer than two classes have pixels in the scene",
+            got=", ".join(present) or "none",
+            expected="at least two of " + ", ".join(scheme.names),
+        )
+    absent = [name for name in found if name not in present]
+    if absent:
+        warnings.warn(
+            f"no labelled pixel of class {', '.join(absent)}: it cannot be mapped", LabelWarning, stacklevel=2
+        )
+    single = [name for name, (count, _) in found.items() if count == 1]
+    if single:
+        text = f"one polygon only of class {', '.join(single)}: it can be learned or tested, not both"
+        warnings.warn(text, LabelWarning, stacklevel=2)
+    return found
+
+
+def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
+    """LabelWarning for what burning lost: contested pixels, with the polygons, and polygons smaller than a pixel."""
+    if pixels.contested_px:
+        worst = sorted(pixels.conflicts, key=lambda conflict: -conflict.pixels)[:_SHOWN]
+        names = {item.code: item.name for item in labels.scheme.classes}
+        shown = ", ".join(
+            f"{c.polygons[0]} {names[c.codes[0]]} / {c.polygons[1]} {names[c.codes[1]]} ({c.pixels} px)" for c in worst
+        )
+        more = f" and {len(pixels.conflicts) - _SHOWN} more pairs" if len(pixels.conflicts) > _SHOWN else ""
+        _warn(labels, f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}")
+    if pixels.too_small:
+        ids = ", ".join(map(str, pixels.too_small[:_SHOWN])) + (", ..." if len(pixels.too_small) > _SHOWN else "")
+        _warn(labels, f"{len(pixels.too_small)} polygons hold no pixel centre and are not used: {ids}")
+
+
+def _warn(labels: Labels, text: str) -> None:
+    warnings.warn(f"{labels.path}: {text}", LabelWarning, stacklevel=3)
+
+
+def _place(bounds: NDArray[np.float64] | tuple[float, float, float, float], crs: str) -> str:
+    """Bounds in degrees, as two files in different CRS are compared."""
+    try:
+        degrees = Transformer.from_crs(crs, 4326, always_xy=True).transform_bounds(*bounds)
+    except ProjError:
+        degrees = tuple(bounds)
+    return f"lon {degrees[0]:.3f}..{degrees[2]:.3f}, lat {degrees[1]:.3f}..{degrees[3]:.3f}"

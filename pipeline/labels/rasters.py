@@ -1,0 +1,152 @@
+"""Class rasters as labels: an existing map, or polygons that somebody burned; connected pixels are the polygons."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from scipy.ndimage import distance_transform_cdt, label
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from pipeline.errors import LabelError, LabelWarning
+from pipeline.grid import Grid, Window
+from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
+from pipeline.legend import NODATA, UNLABELLED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from pipeline.legend import ClassScheme
+
+_STRIP_PX = 8_000_000
+
+
+def labels_from_raster(
+    path: Path | str, *, scheme: ClassScheme, grid: Grid, piece_px: int | None = None
+) -> LabelledPixels:
+    """The pixels of a class raster that have a code of ``scheme``, on ``grid`` (nearest neighbour where it differs).
+
+    Pixels of one code that touch at an edge are one polygon, numbered from north-west to south-east; with ``piece_px``
+    these are also cut along a lattice, so that a wall-to-wall map has polygons of a size that can be split. The
+    raster's nodata, 0, 255 and codes that are no class are unlabelled. Read in strips: memory grows with labelled pixels only.
+
+    Raises:
+        LabelError: not a raster, no CRS, not integers, or no pixel with a code of the scheme.
+    """
+    path = Path(path)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    links: list[NDArray[np.int64]] = []
+    count, strange, above = 0, set[int](), None
+    for strip, codes in _strips(path, grid):
+        strange |= set(np.unique(codes).tolist()) - set(scheme.codes) - {NODATA, UNLABELLED}
+        known = scheme.code_to_index[codes] != UNLABELLED
+        inner = strip.row - max(strip.row - EDGE_CAP_PX, 0)
+        body = np.where(known, codes, 0).astype(np.uint8)
+        edge = _edges(body)
+        body, edge = body[inner : inner + strip.height], edge[inner : inner + strip.height]
+        component, found = _components(body, first=count, top=strip.row, piece_px=piece_px)
+        count += found
+        if above is not None and (piece_px is None or strip.row % piece_px):
+            joined = (above[0] == body[0]) & (body[0] > 0)
+            links.append(np.stack([above[1][joined], component[0][joined]]))
+        above = body[-1].copy(), component[-1].copy()
+        rows, cols = np.nonzero(body)
+        parts.append((rows + strip.row, cols, body[rows, cols], component[rows, cols], edge[rows, cols]))
+    if count == 0:
+        raise LabelError(
+            "class raster has no pixel of a class of the legend over the scene",
+            path=path,
+            got=f"values {sorted(strange)[:10]}" if strange else "nodata only",
+            expected=f"codes {', '.join(map(str, scheme.codes))}",
+        )
+    if strange:
+        text = f"{path}: values {sorted(strange)[:10]} are not in the legend and are left unlabelled"
+        warnings.warn(text, LabelWarning, stacklevel=2)
+    row, col, code, component, edge = (np.concatenate(column) for column in zip(*parts, strict=True))
+    polygon = _number(component, links, count)
+    return LabelledPixels(
+        row.astype(np.int32), col.astype(np.int32), code.astype(np.uint8), polygon, edge.astype(np.uint8), grid
+    )
+
+
+def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    """Strips of the grid, and the codes of each with EDGE_CAP_PX rows around it where there are any."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            file = rasterio.open(path)
+        except RasterioError as err:
+            raise LabelError("not a raster that GDAL can open", path=path, got=err) from err
+    with file:
+        if file.crs is None:
+            raise LabelError("class raster has no CRS", path=path, fix="assign one with gdal_edit.py -a_srs")
+        if np.dtype(file.dtypes[0]).kind not in "ui":
+            raise LabelError("class raster without integer codes", path=path, got=file.dtypes[0], expected="uint8")
+        options = {"crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width}
+        with WarpedVRT(file, resampling=Resampling.nearest, **options) as aligned:
+            height = max(_STRIP_PX // grid.width, 1)
+            for start in range(0, grid.height, height):
+                strip = Window(start, 0, min(height, grid.height - start), grid.width)
+                top, bottom = max(start - EDGE_CAP_PX, 0), min(strip.row_stop + EDGE_CAP_PX, grid.height)
+                around = Window(top, 0, bottom - top, grid.width)
+                yield strip, _codes(aligned.read(1, window=around.to_rasterio()), file.nodata)
+
+
+def _codes(values: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
+    codes = np.where((values < 0) | (values > UNLABELLED), UNLABELLED, values).astype(np.uint8)
+    if nodata is not None:
+        codes[values == nodata] = NODATA
+    return codes
+
+
+def _edges(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Chessboard distance to the nearest pixel of another code, at most EDGE_CAP_PX; the array's rim is no edge."""
+    distance = np.zeros(codes.shape, dtype=np.uint8)
+    padded = np.pad(codes, EDGE_CAP_PX, mode="edge")
+    for code in np.unique(codes[codes > 0]):
+        own = distance_transform_cdt(padded == code, metric="chessboard") if (padded != code).any() else EDGE_CAP_PX
+        inside = codes == code
+        inner = slice(EDGE_CAP_PX, -EDGE_CAP_PX)
+        distance[inside] = EDGE_CAP_PX if isinstance(own, int) else np.minimum(own[inner, inner][inside], EDGE_CAP_PX)
+    return distance
+
+
+def _components(
+    codes: NDArray[np.uint8], *, first: int, top: int, piece_px: int | None
+) -> tuple[NDArray[np.int64], int]:
+    """Component of every pixel, numbered from ``first``, -1 where unlabelled; and how many there are."""
+    component = np.full(codes.shape, -1, dtype=np.int64)
+    count = 0
+    for code in np.unique(codes[codes > 0]):
+        numbered, found = label(codes == code)
+        inside = numbered > 0
+        component[inside] = numbered[inside] - 1 + first + count
+        count += found
+    if piece_px is None or count == 0:
+        return component, count
+    rows, cols = np.nonzero(component >= 0)
+    key = np.stack([component[rows, cols], (rows + top) // piece_px, cols // piece_px], axis=1)
+    unique, number = np.unique(key, axis=0, return_inverse=True)
+    component[rows, cols] = number.ravel() + first
+    return component, len(unique)
+
+
+def _number(component: NDArray[np.int64], links: list[NDArray[np.int64]], count: int) -> NDArray[np.int32]:
+    """Polygon ids from 1 in order of first pixel, components that touch across strips made one."""
+    pairs = np.concatenate(links, axis=1) if links else np.empty((2, 0), dtype=np.int64)
+    graph = coo_matrix((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(count, count))
+    root = connected_components(graph, directed=False)[1][component]
+    _, first, number = np.unique(root, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int32)
+    rank[np.argsort(first)] = np.arange(1, len(first) + 1, dtype=np.int32)
+    ids: NDArray[np.int32] = rank[number]
+    return ids
