@@ -1,0 +1,266 @@
+"""The teacher: forests that look at a pixel and its surroundings, weighted by how well they do on blocks held out.
+
+From tens of polygons a forest learns more than a network does, and from hundreds less. So forests learn first; what
+they think of the unlabelled scene is what the network learns from beside the labels (Hinton et al. 2015, Distilling
+the knowledge in a neural network). Which forest to believe differs from scene to scene: bands alone generalise best
+where polygons are very few, surroundings where they are many. The shares are those of the mixture with the least
+log-loss on polygons held out, drawn towards equal shares the more the fewer polygons there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from torch.nn import functional
+
+from pipeline.legend import IGNORE_INDEX
+from pipeline.training.baseline import cores
+from pipeline.training.loss import pixel_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.training.dataset import ChipSet
+
+# Windows whose means (and, for the third, deviations) experts may use; the margin of chips holds half the largest.
+MEANS = (3, 5, 9)
+MARGIN_PX = max(MEANS) // 2
+INNER_FOLDS = 3
+# Polygons' worth of belief in equal shares.
+PRIOR_POLYGONS = 20.0
+_FLOOR = 0.01
+_PREDICT = 65_536
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One kind of forest: how its trees split, and how many of the levels bands, 3, 5, 9 px it sees."""
+
+    name: str
+    extra: bool
+    levels: int
+
+
+EXPERTS = (
+    Expert("bands", extra=False, levels=1),
+    Expert("5 px", extra=True, levels=3),
+    Expert("9 px", extra=True, levels=4),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelTable:
+    """Labelled pixels with features, each pixel once.
+
+    Attributes:
+        features: float32 [pixel, feature], levels one after the other.
+        index: Network index of the class, uint8 [pixel].
+        polygon: int32 [pixel].
+        channels: Features per level.
+    """
+
+    features: NDArray[np.float32]
+    index: NDArray[np.uint8]
+    polygon: NDArray[np.int32]
+    channels: int
+
+    def rows(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> PixelTable:
+        """Some of the pixels."""
+        return PixelTable(self.features[which], self.index[which], self.polygon[which], self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """Fitted experts and their shares."""
+
+    forests: tuple[RandomForestClassifier | ExtraTreesClassifier, ...]
+    shares: NDArray[np.float64]
+    classes: int
+    channels: int
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
+        total = np.zeros((len(features), self.classes), dtype=np.float32)
+        for expert, forest, share in zip(EXPERTS, self.forests, self.shares, strict=True):
+            if share > 0:
+                total += np.float32(share) * _votes(forest, features[:, : expert.levels * self.channels], self.classes)
+        return total
+
+
+def surroundings(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Bands and their means over the valid pixels of each window of MEANS: float32 [chip, level * channel, row, col]."""
+    share = valid.float().unsqueeze(1)
+    layers = [x]
+    for size in MEANS:
+        count = functional.avg_pool2d(share, size, 1, size // 2).clamp_min(1e-6)
+        layers.append(functional.avg_pool2d(x, size, 1, size // 2) / count)
+    return torch.cat(layers, dim=1)
+
+
+def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
+    """The labelled pixels of ``index`` uint8 [chip, row, col], at most ``per_polygon`` of each polygon."""
+    rng = np.random.default_rng(seed)
+    at, row, col = (part.numpy() for part in torch.nonzero(chips.core(index) != IGNORE_INDEX, as_tuple=True))
+    keys = chips.core(chips.key).numpy()[at, row, col]
+    _, once = np.unique(keys, return_index=True)
+    once = rng.permutation(once)
+    polygon = chips.core(chips.polygon).numpy()[at, row, col]
+    once = np.sort(once[_rank(polygon[once]) < per_polygon])
+    at, row, col = at[once], row[once], col[once]
+    features = []
+    for chip in np.unique(at):
+        mine = at == chip
+        layers = chips.core(surroundings(chips.x[chip : chip + 1], chips.valid[chip : chip + 1]))[0]
+        features.append(layers[:, row[mine], col[mine]].T.numpy())
+    return PixelTable(
+        np.concatenate(features), chips.core(index).numpy()[at, row, col], polygon[once], chips.x.shape[1]
+    )
+
+
+def _rank(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    from pipeline.training.dataset import turns
+
+    return turns(labels)
+
+
+def fit_teacher(
+    table: PixelTable, *, classes: int, group_of: NDArray[np.int32], trees: int, seed: int
+) -> Teacher:
+    """Experts on all pixels, shares from folds of groups of polygons.
+
+    Args:
+        table: The labelled pixels.
+        classes: Number of classes.
+        group_of: Group of each polygon id (its block), int32 [id]; -1 where the polygon is its own group.
+        trees: Trees of each expert.
+        seed: Of folds and trees.
+    """
+    shares = _shares(table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed)
+    forests = tuple(_fit(expert, table, classes=classes, trees=trees, seed=seed) for expert in EXPERTS)
+    return Teacher(forests, shares, classes, table.channels)
+
+
+def soft_targets(
+    teacher: Teacher, chips: ChipSet, *, pixels: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the teacher thinks of about ``pixels`` valid pixels, spread evenly over all chips.
+
+    Returns:
+        Probabilities float16 [chip, class, row, col] (0 where not asked), and where they are, bool [chip, row, col];
+        both without the chips' margin.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    valid = chips.core(chips.valid)
+    chance = min(pixels / max(int(valid.sum()), 1), 1.0)
+    asked = valid & (torch.rand(valid.shape, generator=generator) < chance)
+    target = torch.zeros((len(chips), teacher.classes, *valid.shape[1:]), dtype=torch.float16)
+    rows = [
+        chips.core(surroundings(chips.x[i : i + 1], chips.valid[i : i + 1]))[0][:, asked[i]].T.numpy()
+        for i in range(len(chips))
+    ]
+    features = np.concatenate(rows)
+    parts = [teacher.predict(features[i : i + _PREDICT]) for i in range(0, len(features), _PREDICT)]
+    opinion = torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros((0, teacher.classes))
+    target.permute(0, 2, 3, 1)[asked] = opinion.half()
+    return target, asked
+
+
+def _fit(
+    expert: Expert, table: PixelTable, *, classes: int, trees: int, seed: int
+) -> RandomForestClassifier | ExtraTreesClassifier:
+    kind = ExtraTreesClassifier if expert.extra else RandomForestClassifier
+    forest = kind(trees, n_jobs=cores(), random_state=seed)
+    weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
+    forest.fit(table.features[:, : expert.levels * table.channels], table.index, sample_weight=weight)
+    return forest
+
+
+def _votes(
+    forest: RandomForestClassifier | ExtraTreesClassifier, features: NDArray[np.float32], classes: int
+) -> NDArray[np.float32]:
+    votes = np.zeros((len(features), classes), dtype=np.float32)
+    votes[:, forest.classes_.astype(np.intp)] = forest.predict_proba(features)
+    return votes
+
+
+def _shares(
+    table: PixelTable, *, classes: int, group_of: NDArray[np.int32], trees: int, seed: int
+) -> NDArray[np.float64]:
+    fold = inner_folds(table, group_of=group_of, folds=INNER_FOLDS, seed=seed)
+    votes = np.zeros((len(EXPERTS), len(table.index), classes), dtype=np.float32)
+    for held in range(INNER_FOLDS):
+        out = fold == held
+        if not out.any() or out.all():
+            continue
+        part = table.rows(~out)
+        for number, expert in enumerate(EXPERTS):
+            forest = _fit(expert, part, classes=classes, trees=trees, seed=seed)
+            votes[number, out] = _votes(forest, table.features[out, : expert.levels * table.channels], classes)
+    weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
+    mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
+    polygons = len(np.unique(table.polygon))
+    return best_shares(mine, weight, strength=PRIOR_POLYGONS / polygons)
+
+
+def best_shares(
+    mine: NDArray[np.float64], weight: NDArray[np.float64], *, strength: float
+) -> NDArray[np.float64]:
+    """Shares of the mixture with the least log-loss, float64 [expert].
+
+    Args:
+        mine: Probability that each expert gives the true class, float64 [expert, pixel].
+        weight: Weight of each pixel.
+        strength: Weight of the divergence from equal shares beside the mean log-loss.
+    """
+    weight = weight / weight.sum()
+    likelihood = _FLOOR + (1 - _FLOOR) * mine
+
+    def cost(z: NDArray[np.float64]) -> float:
+        share = np.exp(z - z.max())
+        share /= share.sum()
+        return float(-(weight @ np.log(share @ likelihood)) - strength * np.log(share + 1e-12).mean())
+
+    found = minimize(cost, np.zeros(len(mine)), method="Nelder-Mead", options={"maxiter": 200})
+    share = np.exp(found.x - found.x.max())
+    return np.asarray(share / share.sum())
+
+
+def inner_folds(table: PixelTable, *, group_of: NDArray[np.int32], folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold of each pixel int64 [pixel]: whole groups, classes dealt as evenly as groups allow."""
+    rng = np.random.default_rng(seed)
+    ids, first = np.unique(table.polygon, return_index=True)
+    group = np.where(group_of[ids] >= 0, group_of[ids], len(group_of) + ids)
+    code = table.index[first].astype(np.int64)
+    fold_of = _deal(group, code, folds=folds, rng=rng)
+    missing = [c for c in np.unique(code) if len(np.unique(fold_of[code == c])) < min(2, int((code == c).sum()))]
+    if missing:  # a class in one fold only would be unknown where it is tested: deal polygons instead of groups
+        fold_of = _deal(ids.astype(np.int64), code, folds=folds, rng=rng)
+    return np.asarray(fold_of[np.searchsorted(ids, table.polygon)])
+
+
+def _deal(
+    group: NDArray[np.int64], code: NDArray[np.int64], *, folds: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Fold of each polygon: groups, largest first, to the fold that has least of their classes."""
+    names, of = np.unique(group, return_inverse=True)
+    counts = np.zeros((len(names), int(code.max()) + 1))
+    np.add.at(counts, (of, code), 1.0)
+    share = counts / np.maximum(counts.sum(axis=0), 1)
+    have = np.zeros((folds, share.shape[1]))
+    fold = np.zeros(len(names), dtype=np.int64)
+    for number in sorted(rng.permutation(len(names)), key=lambda n: -share[n].sum()):
+        fold[number] = int(np.argmin((have * share[number]).sum(axis=1) + 1e-3 * have.sum(axis=1)))
+        have[fold[number]] += share[number]
+    return fold[of]
+
+
+def names_and_shares(shares: Sequence[float]) -> dict[str, float]:
+    """For the record: each expert's share."""
+    return {expert.name: round(float(share), 4) for expert, share in zip(EXPERTS, shares, strict=True)}
