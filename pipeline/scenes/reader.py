@@ -1,15 +1,15 @@
 """Read windows of a Scene as a Raster: scale, offset, resampling and masks, applied here, once, and nowhere else.
 
-One dataset handle per file and reader; a reader belongs to one thread. GDAL is asked for the same resolution of pixels
-that the grid has: a file on the scene's own pixels is read as it is; any other is warped through a VRT whose pixels are
-the grid's, so alignment is GDAL's and exact.
+One dataset handle per file and reader; a reader belongs to one thread. A file on the scene's own pixels is read as it
+is; one whose pixels are whole multiples of them is interpolated here (``pipeline.scenes.coarse``); any other is warped
+by GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three.
 """
 
 from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import rasterio
@@ -20,6 +20,7 @@ from rasterio.vrt import WarpedVRT
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.raster import Raster
+from pipeline.scenes.coarse import CoarseFile, coarse_file
 from pipeline.scenes.quality import bad_pixels, burn_polygons, read_polygons
 from pipeline.scenes.remote import plain_url
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FileKey = tuple[str, str, float | None]
 """Path, resampling and nodata: what one open file serves."""
+OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile"
 
 
 class Reader(Protocol):
@@ -68,7 +70,7 @@ class SceneReader:
     def __init__(self, scene: Scene) -> None:
         """Open nothing yet: files open at the first read."""
         self._scene = scene
-        self._files: dict[FileKey, DatasetReader | WarpedVRT] = {}
+        self._files: dict[FileKey, OpenFile] = {}
         self._masked: set[FileKey] = set()
         self._shapes: dict[str, list[dict[str, object]]] = {}
         self._stack = ExitStack()
@@ -120,9 +122,13 @@ class SceneReader:
         valid = np.ones(window.shape, dtype=np.bool_)
         for key, group in _by_file(self._scene.bands):
             sources = [self._scene.bands[i] for i in group]
-            dn = self._pixels(key, [source.index for source in sources], window)
+            file, dn = self._pixels(key, [source.index for source in sources], window)
             for layer, source, position in zip(dn, sources, group, strict=True):
-                _narrow(valid, layer, source)
+                if isinstance(file, CoarseFile):
+                    layer, usable = _refine(file, layer, source, window)  # noqa: PLW2901
+                    valid &= usable
+                else:
+                    _narrow(valid, layer, source)
                 _scale(layer, source, out=values[position])
             if key in self._masked or any(source.use_dataset_mask for source in sources):
                 valid &= self._mask(key, [source.index for source in sources], window)
@@ -134,16 +140,19 @@ class SceneReader:
 
     def _bad(self, quality: QualitySource, window: Window) -> NDArray[np.bool_]:
         if not quality.vector:
-            key = (quality.path, "nearest", None)
-            return bad_pixels(self._pixels(key, [quality.index], window)[0], quality)
+            file, layers = self._pixels((quality.path, "nearest", None), [quality.index], window)
+            bad = bad_pixels(layers[0], quality)
+            return file.nearest(bad, window) if isinstance(file, CoarseFile) else bad
         if quality.path not in self._shapes:
             self._shapes[quality.path] = read_polygons(quality)
         return burn_polygons(self._shapes[quality.path], self.grid.crop(window))
 
-    def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[Any]:
+    def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
         try:
-            dataset = self._open(key)
-            array: NDArray[Any] = dataset.read(numbers, window=window.to_rasterio())
+            file = self._open(key)
+            if isinstance(file, CoarseFile):
+                return file, file.read(numbers, window)
+            return file, file.read(numbers, window=window.to_rasterio())
         except (RasterioError, OSError) as err:
             rows, cols = (window.row, window.row_stop), (window.col, window.col_stop)
             what = f"cannot read band {numbers} in rows {rows[0]}..{rows[1]}, columns {cols[0]}..{cols[1]}"
@@ -152,23 +161,27 @@ class SceneReader:
             raise SceneError(
                 what, path=plain_url(key[0]), got=got, fix="check the file; it may be cut off or damaged"
             ) from err
-        return array
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
-        dataset = self._open(key)
+        file = self._open(key)
+        if isinstance(file, CoarseFile):  # it has no mask of its own, or it would be warped
+            return np.ones(window.shape, dtype=np.bool_)
         if key in self._masked:
             # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all types.
-            return np.asarray(dataset.read(dataset.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
-        masks = dataset.read_masks(numbers, window=window.to_rasterio())
+            return np.asarray(file.read(file.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
+        masks = file.read_masks(numbers, window=window.to_rasterio())
         return np.asarray((masks > 0).all(axis=0), dtype=np.bool_)
 
-    def _open(self, key: FileKey) -> DatasetReader | WarpedVRT:
+    def _open(self, key: FileKey) -> OpenFile:
         if key not in self._files:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 dataset = self._stack.enter_context(rasterio.open(key[0]))
-            on_grid = _on_grid(dataset, self.grid)
-            self._files[key] = dataset if on_grid else self._warped(dataset, key)
+            if _on_grid(dataset, self.grid):
+                self._files[key] = dataset
+            else:
+                coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
+                self._files[key] = coarse or self._warped(dataset, key)
         return self._files[key]
 
     def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
@@ -219,6 +232,16 @@ def _covers(dataset: DatasetReader, grid: Grid) -> bool:
     inside = outer.left <= left + slack and right <= outer.right + slack
     below, above = min(outer.bottom, outer.top), max(outer.bottom, outer.top)
     return bool(inside and below <= bottom + slack and top <= above + slack)
+
+
+def _refine(
+    file: CoarseFile, padded: NDArray[Any], source: BandSource, window: Window
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """DN and usability of a window's pixels from a layer of coarse ones."""
+    usable = np.ones(padded.shape, dtype=np.bool_)
+    _narrow(usable, padded, source)
+    fine = file.nearest(padded, window) if source.resampling == "nearest" else file.bilinear(padded, usable, window)
+    return fine, file.nearest(usable, window)
 
 
 def _narrow(valid: NDArray[np.bool_], layer: NDArray[Any], source: BandSource) -> None:

@@ -1,0 +1,116 @@
+"""Pixels that are whole multiples of the grid's own (20 and 60 m bands on a 10 m grid), interpolated here.
+
+A warper does the same for any grid, but costs several times what reading does; this is a few passes over the window.
+The result is that of bilinear interpolation between pixel centres, in float32, with two rules of its own: what is no
+observation takes no part, and a pixel is valid where the coarse pixel around it is, so nothing grows beyond an orbit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as RasterioWindow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from pipeline.grid import Grid, Window
+
+TOLERANCE_PX = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseFile:
+    """An open file whose pixels are ``factor`` x ``factor`` pixels of a grid that it covers wholly.
+
+    Attributes:
+        dataset: The file.
+        factor: Pixels of the grid along the side of one of the file's.
+        row: Row of the file's upper edge on the grid, not positive.
+        col: Column of its left edge.
+    """
+
+    dataset: DatasetReader
+    factor: int
+    row: int
+    col: int
+
+    def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
+        """Native pixels [band, row, col] under ``window`` and one more on each side, the file's rim repeated."""
+        top, bottom = self._span(window.row - self.row, window.height)
+        left, right = self._span(window.col - self.col, window.width)
+        height, width = self.dataset.height, self.dataset.width
+        inner = RasterioWindow.from_slices(
+            (max(top - 1, 0), min(bottom + 1, height)), (max(left - 1, 0), min(right + 1, width))
+        )
+        array = self.dataset.read(numbers, window=inner)
+        beyond = ((0, 0), (int(top == 0), int(bottom == height)), (int(left == 0), int(right == width)))
+        return np.pad(array, beyond, mode="edge") if any(sum(pair) for pair in beyond) else array
+
+    def _span(self, start: int, length: int) -> tuple[int, int]:
+        return start // self.factor, -(-(start + length) // self.factor)
+
+    def _cut(self, fine: NDArray[Any], window: Window) -> NDArray[Any]:
+        row, col = (window.row - self.row) % self.factor, (window.col - self.col) % self.factor
+        return fine[row : row + window.height, col : col + window.width]
+
+    def nearest(self, padded: NDArray[Any], window: Window) -> NDArray[Any]:
+        """The pixels of ``window`` from one layer that :meth:`read` gave, each that of the coarse pixel around it."""
+        inner = padded[1:-1, 1:-1]
+        return self._cut(inner.repeat(self.factor, axis=0).repeat(self.factor, axis=1), window)
+
+    def bilinear(self, padded: NDArray[Any], usable: NDArray[np.bool_], window: Window) -> NDArray[np.float32]:
+        """The pixels of ``window`` from one layer that :meth:`read` gave; ``usable`` is bool of the layer's shape."""
+        if usable.all():
+            return self._cut(_interpolate(padded.astype(np.float32), self.factor), window)
+        weight = usable.astype(np.float32)
+        values = np.where(usable, padded, 0).astype(np.float32)
+        total, share = _interpolate(values, self.factor), _interpolate(weight, self.factor)
+        return self._cut(np.divide(total, share, out=np.zeros_like(total), where=share > 0), window)
+
+
+def coarse_file(dataset: DatasetReader, grid: Grid) -> CoarseFile | None:
+    """``dataset`` as a CoarseFile of ``grid``; None where its pixels are no whole multiples or it has a mask."""
+    transform, place = dataset.transform, grid.transform
+    masked = any(MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags for flags in dataset.mask_flag_enums)
+    if dataset.crs != grid.crs or transform.b or transform.d or masked or ColorInterp.alpha in dataset.colorinterp:
+        return None
+    factor = transform.a / place.a
+    row, col = (transform.f - place.f) / place.e, (transform.c - place.c) / place.a
+    same = abs(transform.e / place.e - factor) * max(dataset.shape) < TOLERANCE_PX
+    whole = all(abs(number - round(number)) < TOLERANCE_PX for number in (factor * max(dataset.shape), row, col))
+    if not same or not whole or round(factor) < 2 or abs(factor - round(factor)) * max(dataset.shape) > TOLERANCE_PX:  # noqa: PLR2004 - one is the grid itself
+        return None
+    file = CoarseFile(dataset, round(factor), round(row), round(col))
+    bottom, right = file.row + dataset.height * file.factor, file.col + dataset.width * file.factor
+    covers = file.row <= 0 and file.col <= 0 and bottom >= grid.height and right >= grid.width
+    return file if covers else None
+
+
+def _interpolate(padded: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Bilinear between pixel centres: [row + 2, col + 2] -> [row x factor, col x factor]."""
+    rows = np.empty(((padded.shape[0] - 2) * factor, padded.shape[1]), dtype=np.float32)
+    for step, (shift, weight) in enumerate(_weights(factor)):
+        _blend(padded[1:-1], padded[1 + shift : padded.shape[0] - 1 + shift], weight, out=rows[step::factor])
+    fine = np.empty((rows.shape[0], (padded.shape[1] - 2) * factor), dtype=np.float32)
+    for step, (shift, weight) in enumerate(_weights(factor)):
+        _blend(rows[:, 1:-1], rows[:, 1 + shift : rows.shape[1] - 1 + shift], weight, out=fine[:, step::factor])
+    return fine
+
+
+def _weights(factor: int) -> list[tuple[int, np.float32]]:
+    """For every fine pixel in a coarse one: which neighbour (-1 or 1) takes part, and how much."""
+    distances = [(step + 0.5) / factor - 0.5 for step in range(factor)]
+    return [(-1 if distance < 0 else 1, np.float32(abs(distance))) for distance in distances]
+
+
+def _blend(
+    centre: NDArray[np.float32], neighbour: NDArray[np.float32], weight: np.float32, *, out: NDArray[np.float32]
+) -> None:
+    np.subtract(neighbour, centre, out=out)
+    out *= weight
+    out += centre
