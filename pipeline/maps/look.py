@@ -27,7 +27,7 @@ def coarse_grid(grid: Grid, max_px: int) -> Grid:
     """The same area in pixels so large that neither side has more than ``max_px``; at most a pixel's edge is lost."""
     factor = max(1, math.ceil(max(grid.shape) / max_px))
     height, width = max(1, grid.height // factor), max(1, grid.width // factor)
-    return Grid(grid.crs, grid.transform * Affine.scale(factor), height, width)
+    return Grid(grid.crs, grid.transform @ Affine.scale(factor), height, width)
 
 
 def look_at(source: Source, names: Sequence[str], *, max_px: int) -> Raster:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyproj
 import shapely
-from rasterio.warp import transform_geom
 
 from pipeline import __version__
 from pipeline.errors import OutputError
@@ -185,7 +186,8 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     left, bottom, right, top = grid.bounds
     box = shapely.box(left, bottom, right, top)
     edges = shapely.segmentize(box, max(right - left, top - bottom) / _EDGE_POINTS)
-    outline = shapely.geometry.shape(transform_geom(grid.crs, "EPSG:4326", shapely.geometry.mapping(edges)))
+    to_degrees = pyproj.Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)
+    outline: Any = shapely.transform(edges, lambda xy: np.column_stack(to_degrees.transform(xy[:, 0], xy[:, 1])))
     west, south, east, north = outline.bounds
     if east - west > _HALF_TURN:
         whole = shapely.transform(outline, lambda xy: xy + (xy[:, :1] < 0) * (2 * _HALF_TURN, 0.0))

@@ -129,7 +129,8 @@ def _raster_renderer(pipe: Element, kind: str, attributes: Mapping[str, str]) ->
 
 
 _SYMBOLS: dict[str, dict[str, str]] = {
-    "fill": {"style": "solid", "outline_style": "no"},
+    # A hair line in the colour of the fill closes the light seam that anti-aliasing leaves between neighbours.
+    "fill": {"style": "solid", "outline_style": "solid", "outline_width": "0.1", "outline_width_unit": "MM"},
     "outline": {"style": "no", "outline_style": "solid", "outline_width": "0.66", "outline_width_unit": "MM"},
     "marker": {"name": "circle", "size": "2.4", "size_unit": "MM", "outline_color": "255,255,255,255"},
 }
@@ -141,6 +142,6 @@ def _add_symbol(symbols: Element, name: str, color: str, *, shape: Literal["fill
     symbol = SubElement(symbols, "symbol", type=kind, name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = SubElement(symbol, "layer", {"class": layer_class, "enabled": "1", "locked": "0", "pass": "0"})
     table = SubElement(layer, "Option", type="Map")
-    outline = {"outline_color": rgba} if shape == "outline" else {}
+    outline = {"outline_color": rgba} if shape != "marker" else {}
     for key, value in {"color": rgba, **outline, **_SYMBOLS[shape]}.items():
         SubElement(table, "Option", name=key, type="QString", value=value)

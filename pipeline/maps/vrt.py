@@ -155,7 +155,7 @@ def _add_place(
     SubElement(element, "SourceFilename", relativeToVRT="0" if virtual else "1").text = name
     SubElement(element, "SourceBand").text = str(band)
     SubElement(element, "SrcRect", xOff="0", yOff="0", xSize=str(size[1]), ySize=str(size[0]))
-    onto = ~grid.transform * source_grid.transform
+    onto = ~grid.transform @ source_grid.transform
     numbers = {"xOff": onto.c, "yOff": onto.f, "xSize": onto.a * size[1], "ySize": onto.e * size[0]}
     SubElement(element, "DstRect", {key: f"{round(value, 6):.12g}" for key, value in numbers.items()})
 
@@ -180,7 +180,7 @@ def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
     first = grids[0]
     corners = []
     for grid, path in zip(grids, paths, strict=True):
-        col, row = ~first.transform * (grid.transform.c, grid.transform.f)
+        col, row = ~first.transform @ (grid.transform.c, grid.transform.f)
         same = grid.crs == first.crs and all(
             abs(a - b) <= 1e-6 * b for a, b in zip(grid.pixel_size, first.pixel_size, strict=True)
         )
@@ -195,4 +195,4 @@ def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
         corners.append((round(row), round(col), round(row) + grid.height, round(col) + grid.width))
     top, left = min(c[0] for c in corners), min(c[1] for c in corners)
     bottom, right = max(c[2] for c in corners), max(c[3] for c in corners)
-    return Grid(first.crs, first.transform * Affine.translation(left, top), bottom - top, right - left)
+    return Grid(first.crs, first.transform @ Affine.translation(left, top), bottom - top, right - left)
