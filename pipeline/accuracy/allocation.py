@@ -122,10 +122,17 @@ def _compromise(total: int, size: NDArray[np.float64], rare_size: int) -> NDArra
 
 def _whole(ideal: NDArray[np.float64], total: int, floor: NDArray[np.int64], size: NDArray[np.float64]) -> list[int]:
     """Integers near ``ideal`` that add up to ``total`` within floor and size: largest remainders first."""
-    counts = np.clip(np.floor(ideal), floor, size).astype(np.int64)
-    while counts.sum() != total:
+    low, high = 0.0, float(max(size.max() / max(ideal[ideal > 0].min(initial=1.0), 1e-9), 2.0))
+    for _ in range(200):  # the factor whose clipped multiples add up to total, by bisection
+        factor = (low + high) / 2
+        if np.clip(ideal * factor, floor, size).sum() < total:
+            low = factor
+        else:
+            high = factor
+    wished = np.clip(ideal * high, floor, size)
+    counts = np.maximum(np.floor(wished + 1e-6), floor).astype(np.int64)
+    while counts.sum() != total:  # what rounding left: fewer steps than strata
         step = 1 if counts.sum() < total else -1
         free = counts < size if step > 0 else counts > floor
-        gap = np.where(free, step * (ideal - counts), -np.inf)
-        counts[int(np.argmax(gap))] += step
+        counts[int(np.argmax(np.where(free, step * (wished - counts), -np.inf)))] += step
     return [int(count) for count in counts]

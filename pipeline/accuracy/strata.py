@@ -17,6 +17,7 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 
 from pipeline.accuracy.pixels import CODES, grid_of, open_class_map, read_codes
+from pipeline.accuracy.reference import first_layer
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.legend import NODATA
 
@@ -119,7 +120,7 @@ class ChangeStrata(_Layer):
         super().__init__()
         self._first = self._stack.enter_context(open_class_map(earlier))
         second = self._stack.enter_context(open_class_map(later))
-        self._second = _aligned(second, grid_of(self._first), self._stack)
+        self._second = aligned(second, grid_of(self._first), self._stack)
         self._scheme, self._names = scheme, dict(names or {})
         self._table = np.arange(CODES * CODES, dtype=np.int32)
         for value, into in (merge or {}).items():
@@ -162,7 +163,7 @@ class RasterStrata(_Layer):
             raise ReferenceDataError(
                 "strata raster is not one of integers", path=path, got=dataset.dtypes[0], fix="give edges to cut it at"
             )
-        self._dataset = _aligned(dataset, grid, self._stack)
+        self._dataset = aligned(dataset, grid, self._stack)
         self._edges, self._names, self._path = tuple(edges), dict(names or {}), path
 
     def read(self, window: Window) -> NDArray[np.int32]:
@@ -196,7 +197,7 @@ class PolygonStrata(_Layer):
         import geopandas
 
         self.source = f"polygons {str(path).rsplit('/', 1)[-1]}, field {field}"
-        frame = geopandas.read_file(path)
+        frame = geopandas.read_file(path, layer=first_layer(path))
         if field not in frame.columns:
             have = ", ".join(str(column) for column in frame.columns)
             raise ReferenceDataError(f"strata have no field {field!r}", path=path, got=have)
@@ -256,7 +257,8 @@ def _or_outside(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))
 
 
-def _aligned(dataset: DatasetReader, grid: Grid, stack: ExitStack) -> DatasetReader | WarpedVRT:
+def aligned(dataset: DatasetReader, grid: Grid, stack: ExitStack) -> DatasetReader | WarpedVRT:
+    """A raster on the pixels of ``grid``: itself, or a nearest-neighbour view of it."""
     if dataset.crs is None:
         raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
     if grid_of(dataset).same_pixels_as(grid):

@@ -1,0 +1,229 @@
+"""Which design the figures assume, from a design file, from strata, or from nothing; and that in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline.accuracy.drawing import count_frame
+from pipeline.accuracy.frame import CLUSTER_DESIGNS, Clusters, Frame
+from pipeline.accuracy.pixels import open_class_map
+from pipeline.accuracy.strata import OUTSIDE, open_strata
+from pipeline.errors import ReferenceDataError
+from pipeline.grid import Window
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.accuracy.design import SampleDesign
+    from pipeline.accuracy.reference import ReferenceUnits
+    from pipeline.accuracy.strata import StrataLayer
+    from pipeline.legend import ClassScheme
+
+MIN_PER_POST_STRATUM = 2
+_TILE_PX = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Framing:
+    """A frame, the sentence that explains it, what else must be said, and whether the sample is another map's."""
+
+    frame: Frame
+    words: str
+    notes: tuple[str, ...] = ()
+    other_map: bool = False
+
+
+def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme, pixels: NDArray[np.int64]) -> Framing:
+    """Units without a design: simple random or systematic if the user says so, else no probability sample.
+
+    Args:
+        units: The reference.
+        told: "simple random", "systematic" or None.
+        scheme: The map's legend.
+        pixels: int64 [256]; map pixels per code.
+    """
+    total = float(pixels[list(scheme.codes)].sum())
+    alone = np.zeros(len(units), dtype=np.intp)
+    if told is None:
+        frame = Frame("not a probability sample", alone, np.array([total]), ("all",))
+        return Framing(
+            frame,
+            f"The {len(units)} reference {units.kind} are not a probability sample of the map: the figures "
+            "describe these units, are not estimates for the map, and have no standard errors or intervals.",
+        )
+    if units.kind != "points":
+        raise ReferenceDataError(f"polygons as a {told} sample of pixels", fix="use points, or leave the design out")
+    kind: Literal["simple random", "systematic"] = "simple random" if told == "simple random" else "systematic"
+    index = scheme.code_to_index[units.map_code].astype(np.intp)
+    counts = np.bincount(index, minlength=len(scheme))
+    sizes = pixels[list(scheme.codes)].astype(np.float64)
+    if (counts[sizes > 0] >= MIN_PER_POST_STRATUM).all():
+        frame = Frame(kind, index, sizes, scheme.names, strata_are_map_classes=True, post_stratified=True)
+        return Framing(frame, _sentence(frame, len(units)), _notes(kind))
+    frame = Frame(kind, alone, np.array([total]), ("all",))
+    note = "not post-stratified by map class, as a class has fewer than 2 units"
+    return Framing(frame, _sentence(frame, len(units)), (*_notes(kind), note))
+
+
+def frame_by_strata(
+    units: ReferenceUnits,
+    strata: Path | str,
+    *,
+    strata_field: str | None,
+    map_path: Path | str,
+    scheme: ClassScheme,
+    pixels: NDArray[np.int64],
+) -> tuple[ReferenceUnits, Framing]:
+    """Units drawn at random within strata: the map's classes, or any raster or polygons.
+
+    Raises:
+        ReferenceDataError: polygons as units, or no unit in any stratum.
+    """
+    if units.kind != "points":
+        raise ReferenceDataError("polygons as a stratified sample of pixels", fix="use points, or leave the strata out")
+    if str(strata) == "map":
+        sizes = pixels[list(scheme.codes)].astype(np.float64)
+        index = scheme.code_to_index[units.map_code].astype(np.intp)
+        frame = Frame("stratified", index, sizes, scheme.names, strata_are_map_classes=True)
+        return units, Framing(frame, _sentence(frame, len(units)))
+    with (
+        open_strata(strata, map_path=map_path, scheme=scheme, field=strata_field) as layer,
+        open_class_map(map_path) as data,
+    ):
+        count = count_frame(data, layer).pixels.sum(axis=0)
+        values = strata_at(layer, (data.height, data.width), units.row, units.col)
+        names = tuple(layer.name(int(value)) for value in np.flatnonzero(count))
+    units = units.keep(values != OUTSIDE, dict.fromkeys(range(len(units)), "outside the strata"))
+    if not len(units):
+        raise ReferenceDataError("no reference unit lies in a stratum", path=strata)
+    present = np.flatnonzero(count)
+    index = np.searchsorted(present, values[values != OUTSIDE]).astype(np.intp)
+    frame = Frame("stratified", index, count[present].astype(np.float64), names)
+    return units, Framing(frame, _sentence(frame, len(units)))
+
+
+def strata_at(
+    layer: StrataLayer, shape: tuple[int, int], row: NDArray[np.int32], col: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Stratum of single pixels, int32 [n], read in tiles that hold one."""
+    values = np.full(len(row), OUTSIDE, dtype=np.int32)
+    tile = (row // _TILE_PX).astype(np.int64) * (shape[1] // _TILE_PX + 1) + col // _TILE_PX
+    for number in np.unique(tile):
+        here = np.flatnonzero(tile == number)
+        top, left = int(row[here[0]]) // _TILE_PX * _TILE_PX, int(col[here[0]]) // _TILE_PX * _TILE_PX
+        window = Window(top, left, min(_TILE_PX, shape[0] - top), min(_TILE_PX, shape[1] - left))
+        values[here] = layer.read(window)[row[here] - top, col[here] - left]
+    return values
+
+
+def frame_by_design(
+    units: ReferenceUnits, design: SampleDesign, *, scheme: ClassScheme, map_path: Path | str
+) -> tuple[ReferenceUnits, Framing]:
+    """Units of a design file, found by their identifiers.
+
+    The sample may assess another map than the one it was drawn from: its strata then are not that map's classes.
+
+    Raises:
+        ReferenceDataError: units without identifiers, unknown to the design, or moved.
+    """
+    position = _positions(units, design, map_path)
+    missing = len(design) - len(position) - sum(item.reason == "not interpreted" for item in units.excluded)
+    notes = list(design.notes)
+    if missing > 0:
+        notes.append(f"{missing} of the design's {len(design)} units have no usable reference")
+    if len(position) < len(design):
+        notes.append("strata keep their sizes: units without reference count as missing at random within their stratum")
+    codes = np.array([stratum.value for stratum in design.strata])
+    other = bool((units.map_code != design.map_code[position]).any()) or scheme.codes != design.scheme.codes
+    same = design.strata_are_map_classes and not other
+    index = design.stratum[position]
+    names = tuple(stratum.name for stratum in design.strata)
+    sizes = np.array([stratum.units for stratum in design.strata], dtype=np.float64)
+    if same:
+        order = scheme.code_to_index[codes].astype(np.intp)
+        sizes, names, index = _spread(sizes, order, len(scheme)), scheme.names, order[index]
+    if other:
+        notes.append("the map differs from the one the sample was drawn from: its classes are not the strata")
+    frame = Frame(design.kind, index, sizes, names, strata_are_map_classes=same, clusters=_clusters(design, position))
+    return units, Framing(frame, _sentence(frame, len(units)), tuple(notes), other)
+
+
+def _positions(units: ReferenceUnits, design: SampleDesign, map_path: Path | str) -> NDArray[np.intp]:
+    """Index in the design of every unit, checked against the design's coordinates."""
+    from pyproj import Transformer
+
+    if not units.has_ids:
+        raise ReferenceDataError(
+            "reference without the field 'id' of its design", fix="keep the field when you copy the sample"
+        )
+    every = [*units.id, *(item.id for item in units.excluded)]
+    wrong = [name for name in every if not name.isdigit() or not 1 <= int(name) <= len(design)]
+    if wrong:
+        raise ReferenceDataError(
+            "reference units that the design does not have: " + ", ".join(wrong[:10]),
+            expected=f"id 1 to {len(design)}",
+            fix="give the design file that was written with this sample",
+        )  # fmt: skip
+    position = np.array([int(name) - 1 for name in units.id], dtype=np.intp)
+    with open_class_map(map_path) as dataset:
+        crs = dataset.crs
+    x, y = units.x, units.y
+    if crs != design.grid.crs:
+        x, y = Transformer.from_crs(crs.to_wkt(), design.grid.crs.to_wkt(), always_xy=True).transform(x, y)
+    want_x, want_y = design.xy
+    size_x, size_y = design.grid.pixel_size
+    moved = (np.abs(x - want_x[position]) > size_x) | (np.abs(y - want_y[position]) > size_y)
+    if moved.any():
+        first = ", ".join(units.id[i] for i in np.flatnonzero(moved)[:10])
+        raise ReferenceDataError(
+            f"{int(moved.sum())} reference units lie elsewhere than in the design: {first}",
+            fix="give the design file that was written with this sample",
+        )
+    return position
+
+
+def _clusters(design: SampleDesign, position: NDArray[np.intp]) -> Clusters | None:
+    if design.kind not in CLUSTER_DESIGNS or design.psu is None or design.psu_units is None:
+        return None
+    used, index = np.unique(design.psu[position], return_inverse=True)
+    return Clusters(index.astype(np.intp), design.psu_units[used].astype(np.float64), design.psus_in_frame)
+
+
+def _spread(sizes: NDArray[np.float64], order: NDArray[np.intp], classes: int) -> NDArray[np.float64]:
+    full = np.zeros(classes)
+    full[order] = sizes
+    return full
+
+
+def _sentence(frame: Frame, n: int) -> str:
+    if frame.clusters is not None:
+        drawn, every = len(frame.clusters.sizes), frame.clusters.in_frame
+        return (
+            f"The figures assume a {frame.kind} sample: {n} pixels in {drawn} of {every} squares drawn at random "
+            "(variances between squares: Stehman 1997; Student's t for the intervals)."
+        )
+    if frame.post_stratified:
+        return (
+            f"The figures assume a {frame.kind} sample of {n} pixels, post-stratified by map class "
+            "(Olofsson et al. 2014, eqs. 1-11, given the units that fell into each class)."
+        )
+    if frame.kind != "stratified":
+        return f"The figures assume a {frame.kind} sample of {n} pixels (Cochran 1977; ratio estimators)."
+    source = "Olofsson et al. 2014, eqs. 1-11" if frame.strata_are_map_classes else "Stehman 2014"
+    strata = (
+        "the map's classes"
+        if frame.strata_are_map_classes
+        else f"{len(frame.names)} strata other than the map's classes"
+    )
+    return f"The figures assume a stratified random sample of {n} pixels; the strata are {strata} ({source})."
+
+
+def _notes(kind: str) -> tuple[str, ...]:
+    if kind != "systematic":
+        return ()
+    return ("standard errors are those of a simple random sample, which overstates them for most maps",)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.accuracy.allocation import allocate, sample_size
+from pipeline.accuracy.design import read_design
+from pipeline.accuracy.design_files import write_design
+from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified
+from pipeline.accuracy.strata import ChangeStrata, PolygonStrata, RasterStrata
+from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
+from tests.accuracy.maps import SCHEME, UTM, patchy, spoil, write_map
+from tests.accuracy.published import OLOFSSON_PIXELS
+
+
+@pytest.fixture
+def codes():
+    return patchy()
+
+
+@pytest.fixture
+def map_path(tmp_path, codes, monkeypatch):
+    # Several strips even for a small map.
+    monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+    return write_map(tmp_path / "map.tif", codes)
+
+
+class TestSampleSize:
+    """Olofsson et al. (2014), section 5.1.1 and table 5: W, expected U, target 0.01."""
+
+    def test_published_example(self):
+        assert sample_size(OLOFSSON_PIXELS, expected_users=[0.7, 0.6, 0.9, 0.95], target_se=0.01) == 641
+
+    def test_equal_and_proportional_columns_of_table_5(self):
+        assert allocate(641, units=OLOFSSON_PIXELS, method="proportional") == [13, 10, 205, 413]
+        assert sorted(allocate(641, units=OLOFSSON_PIXELS, method="equal")) == [160, 160, 160, 161]
+
+    def test_compromise_gives_rare_classes_their_fixed_size(self):
+        # The paper's three trials give 100, 75 or 50 to each change class; the rest follows the stable classes' sizes.
+        for rare in (100, 75, 50):
+            found = allocate(641, units=OLOFSSON_PIXELS, method="olofsson", rare_size=rare)
+            assert found[:2] == [rare, rare]
+            assert found[2] / found[3] == pytest.approx(0.320 / 0.645, abs=0.01)
+
+    def test_a_small_map_needs_fewer(self):
+        assert sample_size([500, 500], expected_users=[0.8, 0.8], target_se=0.01) < 1000
+
+    def test_neyman_follows_size_times_spread(self):
+        found = allocate(1000, units=[1e6, 1e6], method="neyman", expected_users=[0.5, 0.9])
+        assert found[0] / found[1] == pytest.approx(0.5 / 0.3, abs=0.01)
+
+    @given(
+        st.lists(st.integers(2, 10**7), min_size=1, max_size=12),
+        st.sampled_from(["equal", "proportional", "olofsson", "neyman"]),
+        st.floats(0.05, 1.0),
+    )
+    def test_allocations_add_up_and_fit(self, units, method, part):
+        total = min(max(int(sum(units) * part), 2 * len(units)), sum(units))
+        found = allocate(total, units=units, method=method, expected_users=[0.8] * len(units), rare_size=5)
+        assert sum(found) == total
+        assert all(2 <= n <= size for n, size in zip(found, units, strict=True))
+
+    def test_bad_wishes_are_refused(self):
+        with pytest.raises(ReferenceDataError, match="sample size"):
+            allocate(3, units=[10, 10], method="equal")
+        with pytest.raises(ReferenceDataError, match="target standard error"):
+            sample_size([10], expected_users=[0.5], target_se=0)
+        with pytest.raises(ReferenceDataError, match="one per stratum"):
+            sample_size([10], expected_users=[0.5, 0.5], target_se=0.1)
+
+
+class TestStratified:
+    def test_units_lie_in_their_stratum_once_and_on_valid_pixels(self, map_path, codes):
+        design = draw_stratified(map_path, size=150, seed=3)
+        assert (codes[design.row, design.col] == design.map_code).all()
+        assert len(set(zip(design.row.tolist(), design.col.tolist(), strict=True))) == 150
+        for index, stratum in enumerate(design.strata):
+            assert (design.stratum == index).sum() == stratum.drawn
+            assert (design.map_code[design.stratum == index] == stratum.value).all()
+            assert stratum.units == (codes == stratum.value).sum()
+            assert stratum.area_ha == pytest.approx(stratum.units * 0.01)
+            assert design.inclusion[design.stratum == index] == pytest.approx(stratum.drawn / stratum.units)
+
+    def test_one_seed_gives_one_sample_and_another_another(self, map_path):
+        a, b, c = (draw_stratified(map_path, size=60, seed=seed) for seed in (1, 1, 2))
+        assert (a.row == b.row).all()
+        assert (a.col == b.col).all()
+        assert (a.row != c.row).any()
+
+    def test_every_pixel_of_a_stratum_has_the_same_chance(self, map_path, codes):
+        hits = np.zeros(codes.shape)
+        for seed in range(150):
+            design = draw_stratified(map_path, size=300, allocation="equal", seed=seed)
+            hits[design.row, design.col] += 1
+        # Halves of a stratum, whatever strip they lie in, are hit alike: |z| < 4.
+        for code in SCHEME.codes:
+            inside = np.flatnonzero(codes == code)
+            first, second = hits.ravel()[inside[: len(inside) // 2]], hits.ravel()[inside[len(inside) // 2 :]]
+            spread = np.sqrt(first.sum() + second.sum())
+            assert abs(first.sum() - second.sum() * len(first) / len(second)) < 4 * spread
+
+    def test_size_follows_from_target_and_expected_accuracies(self, map_path):
+        design = draw_stratified(map_path, expected_users=0.8, target_se=0.03, allocation="proportional")
+        assert len(design) == pytest.approx((0.4 / 0.03) ** 2, abs=2)
+        assert "0.03" in design.allocation
+
+    def test_units_keep_their_distance(self, map_path):
+        design = draw_stratified(map_path, size=80, min_distance_m=120, seed=5)
+        x, y = design.xy
+        gap = np.hypot(x[:, None] - x, y[:, None] - y)[~np.eye(80, dtype=bool)]
+        assert gap.min() >= 120
+        assert any("120 m apart" in note for note in design.notes)
+
+    def test_a_distance_that_cannot_be_kept_is_refused(self, map_path):
+        with pytest.raises(ReferenceDataError, match="minimum distance"):
+            draw_stratified(map_path, size=150, min_distance_m=900)
+
+    def test_a_given_allocation_is_taken(self, map_path):
+        design = draw_stratified(map_path, allocation={"forest": 5, "water": 7, "field": 9})
+        assert [stratum.drawn for stratum in design.strata] == [5, 7, 9]
+        with pytest.raises(ReferenceDataError, match="differ"):
+            draw_stratified(map_path, allocation={"forest": 5})
+
+    def test_no_size_and_no_target_is_refused(self, map_path):
+        with pytest.raises(ReferenceDataError, match="no sample size"):
+            draw_stratified(map_path)
+
+
+class TestOtherStrata:
+    def test_change_between_two_maps(self, map_path, codes, tmp_path):
+        later = write_map(tmp_path / "later.tif", spoil(codes))
+        with ChangeStrata(map_path, later, scheme=SCHEME) as strata:
+            design = draw_stratified(map_path, size=90, strata=strata, allocation="equal")
+        names = {stratum.name for stratum in design.strata}
+        assert {"stable forest", "forest -> water", "field -> forest"} <= names
+        assert sum(stratum.units for stratum in design.strata) == (codes > 0).sum()
+
+    def test_intervals_of_a_confidence_layer(self, map_path, codes, tmp_path):
+        confidence = np.tile(np.arange(300) * 100 // 300, (200, 1)).astype(np.uint8)
+        path = tmp_path / "confidence.tif"
+        with rasterio.open(map_path) as source:
+            profile = source.profile | {"nodata": 255}
+            grid = Grid(source.crs, source.transform, source.height, source.width)
+        with rasterio.open(path, "w", **profile) as target:
+            target.write(confidence, 1)
+        with RasterStrata(path, grid, edges=(50, 80)) as strata:
+            design = draw_stratified(map_path, size=60, strata=strata, allocation="equal")
+        assert [stratum.name for stratum in design.strata] == ["below 50", "50 to 80", "80 and more"]
+        assert (confidence[design.row, design.col][design.stratum == 2] >= 80).all()
+        assert design.strata[0].units == ((confidence < 50) & (codes > 0)).sum()
+
+    def test_polygons_with_a_field(self, map_path, tmp_path):
+        import geopandas
+        from shapely.geometry import box
+
+        halves = geopandas.GeoDataFrame(
+            {"side": ["west", "east"]},
+            geometry=[box(500_000, 5_798_000, 501_500, 5_800_000), box(501_500, 5_798_000, 503_000, 5_800_000)],
+            crs=UTM,
+        ).to_crs("EPSG:4326")
+        halves.to_file(tmp_path / "sides.gpkg")
+        with rasterio.open(map_path) as source:
+            grid = Grid(source.crs, source.transform, source.height, source.width)
+        with PolygonStrata(tmp_path / "sides.gpkg", grid, field="side") as strata:
+            design = draw_stratified(map_path, size=40, strata=strata, allocation="equal")
+        assert [stratum.name for stratum in design.strata] == ["east", "west"]
+        assert (design.col[design.stratum == 0] >= 149).all()
+        assert (design.col[design.stratum == 1] <= 150).all()
+
+
+class TestSimpleAndClusters:
+    def test_a_simple_random_sample_lies_on_valid_pixels(self, map_path, codes):
+        design = draw_simple(map_path, size=100, seed=1)
+        assert len(design) == 100
+        assert (codes[design.row, design.col] > 0).all()
+        assert design.inclusion == pytest.approx(100 / (codes > 0).sum())
+
+    def test_a_systematic_sample_is_a_square_grid(self, map_path, codes):
+        design = draw_simple(map_path, size=500, systematic=True, seed=1)
+        step = int(np.sqrt((codes > 0).sum() / 500))
+        assert len(set(design.row % step)) == 1
+        assert len(set(design.col % step)) == 1
+        assert (codes[design.row, design.col] > 0).all()
+        assert len(design) == pytest.approx((codes > 0).sum() / step**2, rel=0.1)
+
+    def test_one_stage_takes_every_valid_pixel_of_its_squares(self, map_path, codes):
+        design = draw_clusters(map_path, clusters=12, cluster_px=7, seed=2)
+        for k in range(12):
+            rows, cols = design.row[design.psu == k], design.col[design.psu == k]
+            top, left = rows[0] // 7 * 7, cols[0] // 7 * 7
+            assert (codes[top : top + 7, left : left + 7] > 0).sum() == len(rows) == design.psu_units[k]
+        filled = sum((codes[r : r + 7, c : c + 7] > 0).any() for r in range(0, 200, 7) for c in range(0, 300, 7))
+        assert design.psus_in_frame == filled
+
+    def test_two_stages_take_some(self, map_path):
+        design = draw_clusters(map_path, clusters=20, cluster_px=10, per_cluster=4, seed=2)
+        assert np.bincount(design.psu).tolist() == [4] * 20
+        expected = 20 / design.psus_in_frame * 4 / design.psu_units[design.psu]
+        assert design.inclusion == pytest.approx(expected)
+
+    def test_too_many_are_refused(self, map_path):
+        with pytest.raises(ReferenceDataError, match="number of clusters"):
+            draw_clusters(map_path, clusters=10**6, cluster_px=10)
+        with pytest.raises(ReferenceDataError, match="sample size"):
+            draw_simple(map_path, size=10**9)
+
+
+def test_a_geographic_map_gives_geodesic_areas(tmp_path):
+    path = write_map(tmp_path / "g.tif", patchy(), crs="EPSG:4326", origin=(13.0, 52.0), pixel=0.0001)
+    design = draw_simple(path, size=10)
+    with rasterio.open(path) as source:
+        grid = Grid(source.crs, source.transform, source.height, source.width)
+    expected = ((patchy() > 0).sum(axis=1) * grid.pixel_area_ha()).sum()
+    assert design.strata[0].area_ha == pytest.approx(expected)
+    assert sum(design.class_area_ha.values()) == pytest.approx(expected)
+
+
+def test_a_design_comes_back_from_its_file(map_path, tmp_path):
+    for design in (
+        draw_stratified(map_path, size=30, seed=9),
+        draw_clusters(map_path, clusters=5, cluster_px=10, per_cluster=3, seed=9),
+    ):
+        files = write_design(tmp_path / "s.gpkg", design, overwrite=True)
+        again = read_design(files.design)
+        assert again.to_json() == design.to_json()
+
+
+def test_files_that_are_no_designs_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(ReferenceDataError, match="not a sampling design"):
+        read_design(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text('{"format": "landcover sampling design 1", "kind": "stratified"}')
+    with pytest.raises(ReferenceDataError, match="incomplete"):
+        read_design(tmp_path / "b.json")
+    with pytest.raises(ReferenceDataError, match="cannot be read"):
+        read_design(tmp_path / "c.json")
