@@ -32,7 +32,10 @@ def is_url(text: str) -> bool:
     >>> is_url("https://example.org/a.json"), is_url("a.json"), is_url("s3://bucket/a.tif")
     (True, False, False)
     """
-    return urlsplit(text).scheme in {"http", "https"}
+    try:
+        return urlsplit(text).scheme in {"http", "https"}
+    except ValueError:
+        return False
 
 
 def gdal_path(href: str) -> str:

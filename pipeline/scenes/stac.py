@@ -7,16 +7,12 @@ say how their DN are scaled. What was decided about the Sentinel-2 offset, and w
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from datetime import UTC, datetime
 from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from typing import TYPE_CHECKING
 
-import pystac
 import rasterio
 from affine import Affine
 from rasterio.errors import RasterioError
@@ -25,38 +21,23 @@ from pipeline.bands import TABLES, find_band, is_optical
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
-from pipeline.scenes.remote import gdal_path, is_url, plain_url, read_metadata
+from pipeline.scenes.remote import gdal_path, plain_url
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
 from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, find_asset
+from pipeline.scenes.stac_documents import Document, items_of, shown
 from pipeline.scenes.stac_scaling import MIRRORS, ItemFacts, Scaling, decide, product_metadata, read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import pystac
 
     from pipeline.scenes.geotiff import Interpretation
 
-ITEM_FILE = "item.json"
-"""Name of the item in a folder that ``pipeline.scenes.search.download`` wrote."""
 # Source: Sentinel-2 Products Specification Document 14.9, special values: 0 no data, 65535 saturated.
 S2_NODATA, S2_SATURATED = 0.0, 65535.0
 LANDSAT_FILL = 0.0
-# A static collection of more scenes than this is a catalogue to search, not a job.
-MOST_ITEMS = 1000
-
-Document = dict[str, Any]
-
-
-def looks_like_item(path: Path | str) -> bool:
-    """Whether a path is a STAC item, item collection or collection, or a folder with a downloaded item."""
-    path = Path(path)
-    file = path / ITEM_FILE if path.is_dir() else path
-    if file.suffix.lower() not in {".json", ".geojson"} or not file.is_file():
-        return False
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return isinstance(document, dict) and _kind(document) != ""
 
 
 def open_item(
@@ -83,16 +64,14 @@ def open_item(
     Raises:
         ProductError: not a STAC item, not reachable, a band missing, or a scaling that cannot be decided.
     """
-    items = _items(source)
+    items = items_of(source)
     if len(items) != 1:
         got = ", ".join(item.id for item in items[:3]) + (", ..." if len(items) > 3 else "")  # noqa: PLR2004 - enough
         fix = "give one of the items, or open them all with open_items"
-        raise ProductError(
-            f"collection of {len(items)} items given as one scene", path=_shown(source), got=got, fix=fix
-        )
+        raise ProductError(f"collection of {len(items)} items given as one scene", path=shown(source), got=got, fix=fix)
     return _scene(
         items[0],
-        path=_shown(source),
+        path=shown(source),
         bands=bands,
         mirror=mirror,
         told=told,
@@ -116,90 +95,7 @@ def open_items(
     make = partial(
         _scene, bands=bands, mirror=mirror, told=told, mask=mask, resolution_m=resolution_m, sign=sign or str
     )
-    return tuple(make(item, path=_shown(source)) for item in _items(source))
-
-
-def read_item(document: Document, *, href: str | None = None) -> pystac.Item:
-    """A pystac item with absolute addresses, checked for what a scene needs.
-
-    Raises:
-        ProductError: not a STAC item.
-    """
-    try:
-        item = pystac.Item.from_dict(document | {"links": _links(document, keep_self=href is None)})
-    except (pystac.STACError, KeyError, TypeError, ValueError) as err:
-        name = plain_url(href) if href else document.get("id")
-        raise ProductError("not a STAC item", path=name, got=err, expected="STAC 1.0 or 1.1") from err
-    if href is not None:
-        item.set_self_href(href)
-    return item
-
-
-def _links(document: Document, *, keep_self: bool) -> list[Document]:
-    """Links that pystac need not follow: it would fetch a root or collection from anywhere, without a time limit."""
-    found = document.get("links") or []
-    addresses = [link for link in found if isinstance(link, dict) and is_url(str(link.get("href", "")))]
-    return [
-        {"rel": "self" if keep_self and link.get("rel") == "self" else "via", "href": link["href"]}
-        for link in addresses
-        if link.get("rel") in {"self", "root", "parent", "collection", "canonical", "via", "derived_from"}
-    ]
-
-
-def _items(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
-    if isinstance(source, pystac.Item):
-        return [source]
-    if isinstance(source, dict):
-        return _from_document(source, href=None)
-    if isinstance(source, str) and is_url(source):
-        return _from_document(_document(source), href=source)
-    path = Path(source)
-    path = path / ITEM_FILE if path.is_dir() else path
-    return _from_document(_document(str(path)), href=str(path.absolute()))
-
-
-def _document(href: str) -> Document:
-    try:
-        document = json.loads(read_metadata(href))
-    except ValueError as err:
-        raise ProductError("not JSON", path=plain_url(href), got=err, expected="a STAC item or collection") from err
-    if not isinstance(document, dict):
-        raise ProductError("not a STAC item or collection", path=plain_url(href))
-    return document
-
-
-def _kind(document: Document) -> str:
-    if document.get("type") == "FeatureCollection" and isinstance(document.get("features"), list):
-        return "features"
-    if document.get("type") == "Feature" and "assets" in document:
-        return "item"
-    if document.get("type") in {"Collection", "Catalog"} and "links" in document:
-        return "links"
-    return ""
-
-
-def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]:
-    kind = _kind(document)
-    if kind == "item":
-        return [read_item(document, href=href)]
-    if kind == "features":
-        return [read_item(feature, href=href) for feature in document["features"][:MOST_ITEMS]]
-    if kind == "links" and href is not None:
-        links = [link.get("href", "") for link in document["links"] if link.get("rel") == "item"]
-        if not 0 < len(links) <= MOST_ITEMS:
-            what = f"STAC {document['type'].lower()} with {len(links)} links to items"
-            fix = "search it instead" if any(link.get("rel") == "items" for link in document["links"]) else None
-            raise ProductError(what, path=plain_url(href), expected=f"1 to {MOST_ITEMS}", fix=fix)
-        targets = [urljoin(href, link) for link in links]
-        return [read_item(_document(target), href=target) for target in targets]
-    name = plain_url(href) if href else document.get("id")
-    raise ProductError("not a STAC item or collection", path=name, got=f"type {document.get('type')!r}")
-
-
-def _shown(source: Path | str | Document | pystac.Item) -> str:
-    if isinstance(source, pystac.Item):
-        return plain_url(source.get_self_href() or source.id)
-    return str(source.get("id", "")) if isinstance(source, dict) else plain_url(str(source))
+    return tuple(make(item, path=shown(source)) for item in items_of(source))
 
 
 def _scene(
@@ -218,7 +114,7 @@ def _scene(
     facts = read_facts(item, mirror=mirror)
     sensor = (told.sensor if told else None) or facts.sensor
     chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
-    wanted = list(bands) if bands is not None else _default_bands(chosen, sensor)
+    wanted = list(bands) if bands is not None else list(chosen)
     missing = [name for name in wanted if name not in chosen]
     if missing or not wanted:
         what = f"STAC item has no asset for band {', '.join(missing)}" if missing else "STAC item has no raster bands"
@@ -246,13 +142,6 @@ def _scene(
         notes=(*_offset_note(facts, scalings), *notes),
         mirror=facts.mirror,
     )
-
-
-def _default_bands(chosen: dict[str, AssetBand], sensor: str) -> list[str]:
-    """All bands of a known sensor; of an unknown one those that stand alone in an asset or have a wavelength."""
-    if sensor:
-        return list(chosen)
-    return [name for name, band in chosen.items() if is_optical(name) or band.name is not None]
 
 
 def _told(told: Interpretation | None, band: AssetBand) -> Scaling | None:

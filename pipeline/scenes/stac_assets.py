@@ -6,6 +6,7 @@ projection extension v1.1.0 (proj:epsg) and v2.0.0 (proj:code).
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -129,8 +130,8 @@ def _bands_of(key: str, asset: pystac.Asset, item: pystac.Item, sensor: str) -> 
                 index=position + 1,
                 name=_name(key if count == 1 else "", own, sensor),
                 bands_in_asset=count,
-                scale=_number(merged.get("raster:scale")),
-                offset=_number(merged.get("raster:offset")),
+                scale=_finite(merged.get("raster:scale")),
+                offset=_finite(merged.get("raster:offset")),
                 nodata=_number(merged.get("nodata")),
                 data_type=merged.get("data_type"),
                 gsd_m=_number(merged.get("raster:spatial_resolution", merged.get("gsd"))),
@@ -146,7 +147,7 @@ def _as_mapping(entry: object, item: pystac.Item) -> Mapping[str, Any]:
     if isinstance(entry, dict):
         return entry
     listed = item.properties.get("eo:bands") or []
-    if isinstance(entry, int) and entry < len(listed) and isinstance(listed[entry], dict):
+    if isinstance(entry, int) and 0 <= entry < len(listed) and isinstance(listed[entry], dict):
         return dict(listed[entry])
     return {}
 
@@ -165,6 +166,11 @@ def _number(value: object) -> float | None:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
+
+
+def _finite(value: object) -> float | None:
+    number = _number(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _name(key: str, band: Mapping[str, Any], sensor: str) -> str | None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ProductError, ProductWarning, SceneError
+from pipeline.errors import PipelineError, ProductError, ProductWarning, SceneError
 from pipeline.grid import Window
 from pipeline.scenes import remote
 from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.stac import looks_like_item, open_item, open_items
+from pipeline.scenes.stac import open_item, open_items
+from pipeline.scenes.stac_documents import looks_like_item
 from tests.fakes.stac_items import CLOUD, earth_search_item, landsat_item, planetary_computer_item, truth
 from tests.fakes.stac_server import serve
 
@@ -300,6 +301,37 @@ def test_a_signature_is_read_with_and_shown_nowhere(earth_search: dict[str, Any]
     scene = open_item(earth_search, bands=["red"], sign=lambda href: f"{href}?sig=topsecret")
     assert read(scene, Window(0, 0, 8, 8)).values.any()
     assert "topsecret" not in json.dumps(scene.ledger())
+
+
+ODD = (None, 0, -1, 1e308, "", "x", [], {}, [1], ["a"], {"a": 1}, True, "NaN", [None] * 6, "https://[bad", "2025-13-45")
+
+
+def places_in(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [path, *(place for key, child in children for place in places_in(child, (*path, key)))]
+
+
+@pytest.mark.filterwarnings("ignore::pipeline.errors.ProductWarning")
+def test_an_item_with_any_field_damaged_opens_or_is_refused_in_words(tmp_path: Path) -> None:
+    makers = (earth_search_item, planetary_computer_item, landsat_item)
+    items = [make(tmp_path, lambda name: str(tmp_path / name)) for make in makers]
+    rng = np.random.default_rng(7)
+    refused = 0
+    for _ in range(400):
+        item = deepcopy(items[rng.integers(len(items))])
+        for key in [key for key in item["assets"] if rng.random() < 0.7]:
+            del item["assets"][key]
+        places = places_in(item)[1:]
+        *parents, last = places[rng.integers(len(places))]
+        node = item
+        for key in parents:
+            node = node[key]
+        node[last] = ODD[rng.integers(len(ODD))]
+        try:
+            open_item(item)
+        except PipelineError:
+            refused += 1
+    assert 50 < refused < 350
 
 
 def test_real_landsat_items_are_understood(shared_data: Path) -> None:
