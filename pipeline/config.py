@@ -163,6 +163,30 @@ class Chips(Section):
     size_px: int = Field(64, ge=8, le=1024, description="Side of a chip in pixels.")
 
 
+class Training(Section):
+    """How the network learns. The defaults are what every published figure of the project was made with."""
+
+    encoder: str = Field(
+        "resnet18", description="resnet18, resnet34, resnet50, resnet101, resnet152, vgg11_bn ... vgg19_bn, or none."
+    )
+    weights: str = Field("none", description="none, imagenet, a torchgeo record's name, or a file of encoder weights.")
+    weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
+    frozen: bool = Field(default=False, description="Keep a pretrained encoder as it is and train the rest.")
+    steps: int = Field(300, ge=1, description="Batches.")
+    batch: int = Field(8, ge=1, description="Chips in a batch.")
+    lr: float = Field(3e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
+    weight_decay: float = Field(0.02, ge=0, description="L2 weight decay.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of feature channels dropped before the head.")
+    smoothing: float = Field(0.05, ge=0, lt=1, description="Label smoothing.")
+    soft_weight: float = Field(
+        2.0, ge=0, description="Weight of what forests think of unlabelled pixels; 0 trains on labels alone."
+    )
+    patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
+    refit: bool = Field(default=True, description="Also learn from the validation polygons, once they have been used.")
+    time_limit_s: float = Field(540.0, gt=0, description="Training stops after this many seconds.")
+    seed: int = Field(0, ge=0, description="Same seed, same machine: same model.")
+
+
 class MapSection(Section):
     """How scenes are mapped and what is written."""
 
@@ -218,6 +242,7 @@ class Config(Section):
     classes: tuple[ClassItem, ...] = Field(min_length=1, max_length=254, description="The legend, in order.")
     split: SplitSection = Field(default_factory=lambda: SplitSection.model_validate({}))
     chips: Chips = Field(default_factory=lambda: Chips.model_validate({}))
+    training: Training = Field(default_factory=lambda: Training.model_validate({}))
     map: MapSection = Field(default_factory=lambda: MapSection.model_validate({}))
     assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
 

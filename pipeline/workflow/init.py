@@ -97,7 +97,13 @@ def _settings(
         "chips": {"size_px": chip_px},
     }
     filled = Config.model_validate(given).model_dump(mode="json")
-    shown = {"inputs": ("bands", "indices", "time"), "labels": ("path", "field", "layer", "aliases")}
+    shown = {
+        "inputs": ("bands", "indices", "time"),
+        "labels": ("path", "field", "layer", "aliases"),
+        "training": ("encoder", "weights", "steps", "seed"),
+        "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
+        "assessment": ("forest_trees",),
+    }
     for section, keys in shown.items():
         filled[section] = {key: filled[section][key] for key in keys}
     return (

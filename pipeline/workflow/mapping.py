@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,8 @@ from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
-from pipeline.maps.vrt import SceneView, write_scene_view
 from pipeline.model.bundle import ModelBundle, load_bundle
-from pipeline.runs import fingerprint, prepare_folder, write_json
+from pipeline.runs import prepare_folder
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.opening import open_scene
 from pipeline.workflow.outcome import Outcome, Progress, Table
@@ -76,7 +74,6 @@ class MapFiles:
     probabilities: Path | None = None
     entropy: Path | None = None
     polygons: Path | None = None
-    view: SceneView | None = None
     seam: dict[str, float] | None = None
 
     @property
@@ -190,9 +187,13 @@ def map_scene(
             files = replace(
                 files, polygons=_write_polygons(prediction, folder / f"{source.id}_lc.gpkg", section, overwrite)
             )
+        if seam_figure:
+            from pipeline.inference.seams import seam_figure as measure
+
+            again = folder / ".work" / f"{source.id}-shifted"
+            seams = measure(bundle, source, prediction, out=again, settings=settings)
+            files = replace(files, seam=asdict(seams))
         prediction.remove()
-    if seam_figure:
-        files = replace(files, seam=_seam(bundle, source, settings))
     return files
 
 
@@ -264,3 +265,76 @@ def _write_polygons(prediction: Prediction, path: Path, section: MapSection, ove
         overwrite=overwrite,
     )
     return path
+
+
+def write_mosaic(
+    maps: Sequence[MapFiles], sources: Sequence[Source], *, folder: Path, section: MapSection, overwrite: bool
+) -> Path | None:
+    """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
+
+    Raises:
+        GridError: maps in several CRSs and none chosen.
+        ConfigError: a rule that needs dates or confidence that a map lacks.
+    """
+    if section.mosaic is None or len(maps) < 2:  # noqa: PLR2004 - one map is no mosaic
+        return None
+    from rasterio.crs import CRS
+
+    from pipeline.inference.mosaic import MapFile, join_maps, target_grid
+
+    files = [
+        MapFile(item.class_map, item.confidence, source.acquired_utc)
+        for item, source in zip(maps, sources, strict=True)
+    ]
+    crs = CRS.from_user_input(section.mosaic_crs) if section.mosaic_crs else None
+    grid = target_grid(files, crs=crs)
+    joined = join_maps(files, grid=grid, rule=section.mosaic, out=folder / ".work")
+    target = folder / "mosaic_lc.tif"
+    tags = {"LANDCOVER_MOSAIC": {"rule": section.mosaic, "maps": [item.class_map.name for item in maps]}}
+    write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
+    joined.remove()
+    return target
+
+
+def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None) -> Outcome:
+    """The summary of ``predict``: areas, rate, what was decided, what was written."""
+    names = maps[0].counts.scheme.names
+    areas = tuple((name, *(f"{item.counts.area_ha[i]:,.1f}" for item in maps)) for i, name in enumerate(names))
+    rates = tuple(
+        (
+            item.name,
+            f"{item.figures['mpx']:.2f}",
+            f"{item.figures['mpx_per_s']:.2f}",
+            item.plan["engine"],
+            item.plan["dtype"],
+        )
+        for item in maps
+    )
+    seams = {item.name: item.seam for item in maps if item.seam}
+    tables = [
+        Table("mapped area (ha)", ("class", *(item.name for item in maps)), areas),
+        Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates),
+    ]
+    if seams:
+        heads = ("scene", *next(iter(seams.values())))
+        rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
+        tables.append(Table("seams: disagreement along tile borders against the interior", heads, rows))
+    return Outcome(
+        summary=f"{len(maps)} scene(s) mapped",
+        written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
+        hint="open the _lc.tif in QGIS: names and colours come with it",
+        tables=tuple(tables),
+        data={
+            "maps": [
+                {
+                    "scene": item.name,
+                    "files": [str(path) for path in item.files],
+                    "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
+                    "figures": item.figures,
+                    "plan": item.plan,
+                    "seam": item.seam,
+                }
+                for item in maps
+            ]
+        },
+    )

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pipeline.workflow.job import Job
 
 SAMPLING = (
-    "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare methods "
-    "and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For figures to "
-    "publish: landcover design, then landcover assess MAP --reference FILE."
+    "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare "
+    "methods and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For "
+    "figures to publish: landcover design, then landcover assess MAP --reference FILE."
 )
 
 

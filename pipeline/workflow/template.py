@@ -63,7 +63,9 @@ def _entry(key: str, value: Any, *, annotation: Any, indent: int) -> Iterator[st
 def _inline(value: Any) -> str:
     """A value on one line."""
     return (
-        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+        .removesuffix("\n...\n")
+        .strip()
     )
 
 

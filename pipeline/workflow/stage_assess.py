@@ -1,0 +1,68 @@
+"""Stage assess: the network and a random forest on the same test polygons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.chips.splits import Part
+from pipeline.runs import write_json
+from pipeline.scenes.reader import open_reader
+from pipeline.training.baseline import fit_forest
+from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score, score_json
+from pipeline.workflow.stage_train import training_scenes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.workflow.job import Job
+    from pipeline.workflow.stages import StageRun
+
+
+def perform(given: StageRun) -> list[Path]:
+    """Write ``accuracy.json``: the network first, then the forest that learned from the same polygons."""
+    job, folder = given.job, given.folder
+    parts = held_out(job)
+    reference = np.concatenate([pixels.code for _, pixels in parts]) if parts else np.empty(0, dtype=np.uint8)
+    mapped = [at_pixels(folder / f"{job.sources[number].id}_lc.tif", pixels) for number, pixels in parts]
+    given.progress("random forest", 0, 1)
+    network = np.concatenate(mapped) if mapped else reference
+    forest = _forest(job)
+    given.progress("random forest", 1, 1)
+    # Both are judged on the pixels that both could see.
+    both = (network != 0) & (forest != 0)
+    scores = [
+        score("network", network[both], reference[both], job=job),
+        score("random forest", forest[both], reference[both], job=job),
+    ]
+    return [
+        write_json(
+            folder / "accuracy.json",
+            {
+                "sampling": {"probability_sample": False, "text": SAMPLING},
+                "test_polygons": len(job.split.polygons(Part.TEST)),
+                "test_pixels": int(both.sum()),
+                "methods": [{"method": item.method} | score_json(item) for item in scores],
+            },
+        )
+    ]
+
+
+def _forest(job: Job) -> NDArray[np.uint8]:
+    """Codes uint8 [pixel] that the forest gives the test pixels.
+
+    It learns from train and validation polygons alike, as it needs none to decide when to stop.
+    """
+    polygons = np.concatenate([job.split.polygons(Part.TRAIN), job.split.polygons(Part.VALIDATION)])
+    forest = fit_forest(
+        training_scenes(job), job.scheme, polygons=polygons, trees=job.config.assessment.forest_trees,
+        seed=job.config.training.seed,
+    )  # fmt: skip
+    codes = []
+    for number, pixels in held_out(job):
+        with open_reader(job.sources[number]) as reader:
+            codes.append(forest.predict(reader, pixels))
+    return np.concatenate(codes) if codes else np.empty(0, dtype=np.uint8)

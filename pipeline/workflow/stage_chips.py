@@ -1,0 +1,70 @@
+"""Stage chips: labels on the grids, parts by blocks, windows to learn from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.chips.cutter import plan_chips
+from pipeline.chips.index import write_chips
+from pipeline.chips.leakage import check_leakage
+from pipeline.chips.splits import Part
+from pipeline.errors import OutputError
+from pipeline.runs import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.workflow.job import Job
+    from pipeline.workflow.stages import StageRun
+
+PART_NAMES = {int(part): part.name.lower() for part in Part}
+
+
+def perform(given: StageRun) -> list[Path]:
+    """Write ``chips.parquet``, ``chips.gpkg``, ``labels.gpkg`` (polygons with their part) and ``split.json``."""
+    job, folder = given.job, given.folder
+    check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
+    pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
+    index = plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)
+    return [
+        write_chips(folder / "chips.parquet", index),
+        write_chips(folder / "chips.gpkg", index),
+        write_labels(folder / "labels.gpkg", job),
+        write_json(folder / "split.json", split_summary(job)),
+    ]
+
+
+def write_labels(path: Path, job: Job) -> Path:
+    """The polygons as they are used: id, class, code, part; to look at in QGIS."""
+    frame = job.labels.frame[["poly_id", "name", "code", "geometry"]].rename(columns={"name": "class"})
+    known = frame["poly_id"].map(lambda number: part_of(job, int(number)))
+    part = path.with_name(f".{path.stem}.part.gpkg")
+    try:
+        part.unlink(missing_ok=True)
+        frame.assign(part=known).to_file(part, layer="labels", driver="GPKG")
+        part.replace(path)
+    except OSError as err:
+        raise OutputError("cannot write the labels", path=path, got=err) from err
+    return path
+
+
+def part_of(job: Job, polygon: int) -> str:
+    """The name of a polygon's part; "unused" for polygons without pixels."""
+    number = int(job.split.part[polygon]) if polygon < len(job.split.part) else -1
+    return PART_NAMES.get(number, "unused")
+
+
+def split_summary(job: Job) -> dict[str, object]:
+    """Blocks, buffer, and polygons and pixels per class and part."""
+    classes = {}
+    for item in job.scheme.classes:
+        counts = {}
+        for part in Part:
+            own = [job.split.pixels(pixels, part) for pixels in job.pixels]
+            ids = {int(i) for pixels in own for i in pixels.polygon[pixels.code == item.code]}
+            counts[part.name.lower()] = {
+                "polygons": len(ids),
+                "pixels": sum(int((pixels.code == item.code).sum()) for pixels in own),
+            }
+        classes[item.name] = counts
+    return {"block_m": job.split.block_m, "buffer_m": job.split.buffer_m, "classes": classes}
