@@ -1,0 +1,166 @@
+"""Confidence that means what it says: reliability, expected calibration error, temperature and vector scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from pipeline.errors import ReferenceDataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEFAULT_BINS = 15  # Guo et al. (2017), sect. 4.1
+TEMPERATURES = (0.05, 20.0)
+_EPS = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Reliability diagram in equal bins of confidence.
+
+    Attributes:
+        edges: float64 [bin + 1]; limits of the bins, 0..1.
+        count: int64 [bin]; pixels.
+        confidence: float64 [bin]; mean confidence, NaN in empty bins.
+        accuracy: float64 [bin]; share of right pixels, NaN in empty bins.
+        ece: Expected calibration error: mean |accuracy - confidence|, weighted by pixels.
+    """
+
+    edges: NDArray[np.float64]
+    count: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    ece: float
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready; None in empty bins."""
+        plain = {
+            name: [None if np.isnan(value) else float(value) for value in getattr(self, name)]
+            for name in ("confidence", "accuracy")
+        }
+        return {"edges": self.edges.tolist(), "count": self.count.tolist(), **plain, "ece": self.ece}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Scores are multiplied and shifted per class before the softmax; temperature scaling is factor 1/T, shift 0.
+
+    Attributes:
+        factor: One per class.
+        shift: One per class.
+    """
+
+    factor: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    @property
+    def temperature(self) -> float | None:
+        """T where all factors are one number and nothing is shifted, None for vector scaling."""
+        return 1.0 / self.factor[0] if len(set(self.factor)) == 1 and not any(self.shift) else None
+
+    def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrated probabilities float64 [pixel, class] of scores [pixel, class]."""
+        return np.asarray(softmax(logits * np.asarray(self.factor) + np.asarray(self.shift), axis=1))
+
+
+def reliability(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], *, bins: int = DEFAULT_BINS
+) -> Reliability:
+    """How often pixels of each confidence are right.
+
+    Args:
+        confidence: float [pixel], 0..1: probability of the mapped class.
+        correct: bool [pixel].
+        bins: Number of bins of equal width.
+
+    Raises:
+        ReferenceDataError: no pixels, different lengths, or values that are no probabilities.
+
+    Source: Guo et al. (2017), On Calibration of Modern Neural Networks, ICML, eqs. 2-3.
+    """
+    if confidence.shape != correct.shape or confidence.ndim != 1 or not confidence.size:
+        raise ReferenceDataError("confidence and correctness", got=f"{confidence.shape}, {correct.shape}")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ReferenceDataError("confidence is no probability", expected="0..1")
+    edges = np.linspace(0, 1, bins + 1)
+    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(index, weights=confidence, minlength=bins) / count
+        right = np.bincount(index, weights=correct, minlength=bins) / count
+    gap = np.nansum(np.abs(right - mean) * count) / count.sum()
+    return Reliability(edges, count.astype(np.int64), mean, right, float(gap))
+
+
+def as_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Scores whose softmax are these probabilities, for models that give no scores."""
+    return np.asarray(np.log(np.clip(probabilities, _EPS, 1.0)), dtype=np.float64)
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scaling:
+    """Temperature scaling: the one T that gives held-out labels the highest likelihood; the map stays the same.
+
+    Args:
+        logits: float [pixel, class]; scores on validation blocks, never on training pixels.
+        labels: int [pixel]; class index.
+
+    Raises:
+        ReferenceDataError: arrays that do not fit, or no pixels.
+
+    Source: Guo et al. (2017), sect. 4.2.
+    """
+    scores = _checked(logits, labels)
+    found = minimize_scalar(
+        lambda log_t: _loss(scores * np.exp(-log_t), labels), bounds=np.log(TEMPERATURES), method="bounded"
+    )
+    factor = float(np.exp(-found.x))
+    return Scaling((factor,) * scores.shape[1], (0.0,) * scores.shape[1])
+
+
+def fit_vector(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scaling:
+    """Vector scaling: a factor and a shift per class; it may change the map where classes are close.
+
+    Starts from temperature scaling; a weak pull towards it keeps classes without validation pixels sane.
+
+    Raises:
+        ReferenceDataError: arrays that do not fit, or no pixels.
+
+    Source: Guo et al. (2017), sect. 4.2 (matrix and vector scaling).
+    """
+    scores = _checked(logits, labels)
+    classes = scores.shape[1]
+    start = np.concatenate([fit_temperature(scores, labels).factor, np.zeros(classes)])
+    rows, hits = np.arange(len(labels)), np.eye(classes)[labels]
+    pull = 1.0 / len(labels)
+
+    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scaled = scores * theta[:classes] + theta[classes:]
+        logp = log_softmax(scaled, axis=1)
+        residual = (np.exp(logp) - hits) / len(labels)
+        gradient = np.concatenate([(residual * scores).sum(axis=0), residual.sum(axis=0)])
+        away = theta - start
+        return float(-logp[rows, labels].mean() + pull * away @ away), gradient + 2 * pull * away
+
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=[(1e-3, None)] * classes + [(None, None)] * classes
+    )
+    return Scaling(tuple(float(v) for v in found.x[:classes]), tuple(float(v) for v in found.x[classes:]))
+
+
+def _checked(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):  # noqa: PLR2004 - [pixel, class]
+        raise ReferenceDataError("scores and labels", got=f"{logits.shape}, {labels.shape}", expected="[n, class], [n]")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ReferenceDataError(
+            "label beyond the classes", got=int(labels.max()), expected=f"0..{logits.shape[1] - 1}"
+        )
+    return np.asarray(logits, dtype=np.float64)
+
+
+def _loss(scaled: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    return float(-log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean())

@@ -1,0 +1,173 @@
+"""Do 95 % intervals cover what they promise, and how fast are assessment and wall-to-wall comparison of large maps?
+
+Coverage: 2,000 samples of each design from a map and truth known on every pixel; classes are spatially correlated, and
+so are the errors, so that clusters matter.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from scipy.ndimage import gaussian_filter
+
+from pipeline.accuracy.assess import assess_map
+from pipeline.accuracy.estimates import estimate_accuracy
+from pipeline.accuracy.frame import Clusters, Frame
+from pipeline.accuracy.wall_to_wall import cross_maps
+from pipeline.legend import ClassScheme, LandClass
+
+NAMES = ("a", "b", "c")
+SIDE, SAMPLES, BLOCK = 600, 2000, 6
+MAP_SIDE = 10_980
+SCHEME = ClassScheme(tuple(LandClass(i + 1, name, "#0072b2") for i, name in enumerate(NAMES)))
+
+
+def population(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(map, truth) class indices [row, col] with patches and patchy errors."""
+    rng = np.random.default_rng(seed)
+    scores = np.stack([gaussian_filter(rng.standard_normal((SIDE, SIDE)), 4) for _ in NAMES])
+    truth = (scores / scores.std() + np.array([0.5, 0.0, -0.3])[:, None, None]).argmax(axis=0)
+    error = gaussian_filter(rng.standard_normal((SIDE, SIDE)), 1.5)
+    wrong = error > np.quantile(error, 0.8)
+    return np.where(wrong, rng.integers(0, 3, (SIDE, SIDE)), truth), truth
+
+
+def _true_values(mapped: np.ndarray, truth: np.ndarray) -> list[float]:
+    hit = [(mapped == k) & (truth == k) for k in range(3)]
+    users = [hit[k].sum() / (mapped == k).sum() for k in range(3)]
+    producers = [hit[k].sum() / (truth == k).sum() for k in range(3)]
+    f1 = [2 * hit[k].sum() / ((mapped == k).sum() + (truth == k).sum()) for k in range(3)]
+    return [(mapped == truth).mean(), *users, *producers, *f1, *[(truth == k).mean() for k in range(3)]]
+
+
+def _designs(mapped: np.ndarray, rng: np.random.Generator) -> dict[str, object]:
+    """For each design a function that draws one sample: (flat pixels, frame)."""
+    flat = mapped.ravel()
+    inside = [np.flatnonzero(flat == k) for k in range(3)]
+    halves = [
+        np.arange(flat.size).reshape(SIDE, SIDE)[:, :200].ravel(),
+        np.arange(flat.size).reshape(SIDE, SIDE)[:, 200:].ravel(),
+    ]
+    sizes = np.array([len(part) for part in inside], dtype=float)
+    across = SIDE // BLOCK
+    blocks = np.arange(flat.size).reshape(across, BLOCK, across, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
+
+    def stratified(groups, counts, *, own):
+        chosen = [rng.choice(group, n, replace=False) for group, n in zip(groups, counts, strict=True)]
+        stratum = np.repeat(np.arange(len(groups)), counts)
+        size = np.array([len(group) for group in groups], dtype=float)
+        names = NAMES if own else ("west", "east")
+        return np.concatenate(chosen), Frame("stratified", stratum, size, names, strata_are_map_classes=own)
+
+    def simple(*, post):
+        pixels = rng.choice(flat.size, 500, replace=False)
+        if post:
+            return pixels, Frame(
+                "simple random", flat[pixels], sizes, NAMES, strata_are_map_classes=True, post_stratified=True
+            )
+        return pixels, Frame("simple random", np.zeros(500, dtype=int), np.array([float(flat.size)]), ("all",))
+
+    def systematic():
+        row, col = rng.integers(0, 25, 2)
+        pixels = np.arange(flat.size).reshape(SIDE, SIDE)[row::25, col::25].ravel()
+        return pixels, Frame("systematic", np.zeros(len(pixels), dtype=int), np.array([float(flat.size)]), ("all",))
+
+    def clusters(drawn, taken):
+        squares = rng.choice(len(blocks), drawn, replace=False)
+        pixels = blocks[squares]
+        if taken < BLOCK * BLOCK:
+            pixels = np.take_along_axis(pixels, rng.random(pixels.shape).argsort(axis=1)[:, :taken], axis=1)
+        units = Clusters(np.repeat(np.arange(drawn), taken), np.full(drawn, float(BLOCK * BLOCK)), len(blocks))
+        kind = "one-stage cluster" if taken == BLOCK * BLOCK else "two-stage cluster"
+        zeros = np.zeros(drawn * taken, dtype=int)
+        return pixels.ravel(), Frame(kind, zeros, np.array([float(flat.size)]), ("all",), clusters=units)
+
+    return {
+        "stratified by map class": lambda: stratified(inside, [170, 170, 160], own=True),
+        "stratified, other strata": lambda: stratified(halves, [250, 250], own=False),
+        "simple random": lambda: simple(post=False),
+        "simple random, post-stratified": lambda: simple(post=True),
+        "systematic": systematic,
+        "one-stage cluster": lambda: clusters(150, BLOCK * BLOCK),
+        "two-stage cluster": lambda: clusters(150, 6),
+    }
+
+
+def coverage() -> dict[str, float]:
+    """Share of 95 % intervals that hold the true value, per design: mean and extremes over the 13 figures."""
+    mapped, truth = population()
+    target = np.array(_true_values(mapped, truth))
+    results: dict[str, float] = {}
+    for name, draw in _designs(mapped, np.random.default_rng(1)).items():
+        held = np.zeros(len(target))
+        for _ in range(SAMPLES):
+            pixels, frame = draw()
+            found = estimate_accuracy(mapped.ravel()[pixels], truth.ravel()[pixels], names=NAMES, frame=frame)
+            figures = [found.overall_accuracy]
+            for kind in ("users_accuracy", "producers_accuracy", "f1", "area_share"):
+                figures += [getattr(found.per_class[k], kind) for k in NAMES]
+            held += [f.ci95[0] <= value <= f.ci95[1] for f, value in zip(figures, target, strict=True)]
+        share = held / SAMPLES
+        print(f"coverage, {name}: mean {share.mean():.3f}, from {share.min():.3f} to {share.max():.3f}")
+        results[f"coverage {name} mean"] = float(share.mean())
+        results[f"coverage {name} min"] = float(share.min())
+        results[f"coverage {name} max"] = float(share.max())
+    return results
+
+
+def _large_map(path: Path, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(1, 4, (-(-MAP_SIDE // 20), -(-MAP_SIDE // 20)), dtype=np.uint8)
+    profile = {
+        "driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": 0, "height": MAP_SIDE, "width": MAP_SIDE,
+        "crs": "EPSG:32633", "transform": Affine(10, 0, 5e5, 0, -10, 5.8e6), "tiled": True, "blockxsize": 512,
+        "blockysize": 512, "compress": "deflate",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.kron(cells, np.ones((20, 20), dtype=np.uint8))[:MAP_SIDE, :MAP_SIDE], 1)
+    return path
+
+
+def speed() -> dict[str, float]:
+    """Seconds for 10,000 points against a 10980 x 10980 map and for two such maps compared pixel by pixel."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Maps are made by a process of their own, so that the memory measured here is that of the assessment.
+        import subprocess
+        import sys
+
+        for number in (1, 2):
+            code = "import sys; from pathlib import Path; from tests.benchmarks.bench_accuracy import _large_map as m;"
+            subprocess.run(
+                [sys.executable, "-c", f"{code} m(Path(sys.argv[1]), {number})", f"{folder}/{number}.tif"], check=True
+            )
+        first, second = Path(folder, "1.tif"), Path(folder, "2.tif")
+        rng = np.random.default_rng(0)
+        rows, cols = rng.integers(0, MAP_SIDE, 10_000), rng.integers(0, MAP_SIDE, 10_000)
+        table = np.column_stack([5e5 + cols * 10 + 5, 5.8e6 - rows * 10 - 5, rng.integers(1, 4, 10_000)])
+        np.savetxt(f"{folder}/p.csv", table, delimiter=",", header="x,y,cover", comments="", fmt="%d")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        assess_map(first, reference=f"{folder}/p.csv", field="cover", strata="map", scheme=SCHEME)
+        points_s = time.perf_counter() - start
+        start = time.perf_counter()
+        cross_maps(first, second)
+        maps_s = time.perf_counter() - start
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"10,000 points on {MAP_SIDE}^2: {points_s:.1f} s; two such maps: {maps_s:.1f} s; peak {peak_mb:.0f} MB")
+        print(f"of which before the first read: {before / 1024:.0f} MB")
+    return {"assess 10000 points s": points_s, "compare two maps s": maps_s, "peak MB": peak_mb}
+
+
+def run() -> dict[str, float]:
+    """Speed first, in a process that has done nothing else, then coverage."""
+    return speed() | coverage()
+
+
+if __name__ == "__main__":
+    run()
