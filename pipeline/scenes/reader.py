@@ -125,8 +125,7 @@ class SceneReader:
             file, dn = self._pixels(key, [source.index for source in sources], window)
             for layer, source, position in zip(dn, sources, group, strict=True):
                 if isinstance(file, CoarseFile):
-                    layer, usable = _refine(file, layer, source, window)  # noqa: PLW2901
-                    valid &= usable
+                    layer = _refine(file, layer, source, window, valid)  # noqa: PLW2901
                 else:
                     _narrow(valid, layer, source)
                 _scale(layer, source, out=values[position])
@@ -235,13 +234,14 @@ def _covers(dataset: DatasetReader, grid: Grid) -> bool:
 
 
 def _refine(
-    file: CoarseFile, padded: NDArray[Any], source: BandSource, window: Window
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """DN and usability of a window's pixels from a layer of coarse ones."""
+    file: CoarseFile, padded: NDArray[Any], source: BandSource, window: Window, valid: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """DN of a window's pixels from a layer of coarse ones; narrows ``valid`` in place."""
     usable = np.ones(padded.shape, dtype=np.bool_)
     _narrow(usable, padded, source)
-    fine = file.nearest(padded, window) if source.resampling == "nearest" else file.bilinear(padded, usable, window)
-    return fine, file.nearest(usable, window)
+    if not usable.all():
+        valid &= file.nearest(usable, window)
+    return file.nearest(padded, window) if source.resampling == "nearest" else file.bilinear(padded, usable, window)
 
 
 def _narrow(valid: NDArray[np.bool_], layer: NDArray[Any], source: BandSource) -> None:
