@@ -6,6 +6,7 @@ sorted keys, and no time of writing is added.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -189,7 +190,8 @@ def save_bundle(path: str | Path, bundle: ModelBundle) -> Path:
         beside.write_bytes(content)
         beside.replace(target)
     except OSError as err:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise OutputError("cannot write the model", path=target, got=err.strerror or err) from err
     return target
 

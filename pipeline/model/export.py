@@ -15,6 +15,7 @@ keeps every pixel's best class. The plugin pins onnxruntime <= 1.17, which reads
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -52,6 +53,8 @@ class Exportable(nn.Module):
         super().__init__()
         self.network = bundle.network(fused=True)
         self.preprocess = bundle.preprocess
+        # Its constants are made at first use; made while torch.export traces, they would be traced ones for ever.
+        self.preprocess.standardise(torch.zeros((len(bundle.bands), 1, 1)))
         self.gain = nn.Buffer(torch.tensor(gain, dtype=torch.float32)[:, None, None])
         self.bias = nn.Buffer(torch.tensor(bias, dtype=torch.float32)[:, None, None])
 
@@ -202,5 +205,6 @@ def _write_beside(target: Path, write: Callable[[Path], None]) -> Path:
     except OSError as err:
         raise OutputError("cannot write the model", path=target, got=err.strerror or err) from err
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
     return target

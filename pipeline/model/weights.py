@@ -10,6 +10,7 @@ import hashlib
 import logging
 import pickle
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,8 +164,12 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols, which it reads all the same
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
+        if not _is_archive(path):
+            raise ModelError("not a weights file", path=path, expected=".pth or .safetensors") from err
         raise ModelError(
             "weights file holds more than tensors and is not opened, as it could run code",
             path=path,
@@ -172,9 +177,15 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from err
     except OSError as err:
         raise ModelError("cannot open the weights file", path=path, got=err.strerror or err) from err
-    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as err:
+    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as err:
         raise ModelError("not a weights file", path=path, got=err, expected=".pth or .safetensors") from err
     return dict(_flatten(content))
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file starts as torch's archives (zip) or as pickles of protocol 2 and later do."""
+    with path.open("rb") as file:
+        return file.read(1) in {b"P", b"\x80"}
 
 
 def _flatten(content: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:

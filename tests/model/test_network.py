@@ -93,7 +93,7 @@ def test_a_chip_classifier_maps_each_cell_by_the_chip_around_it():
     ],
 )
 def test_no_pixel_beyond_the_theoretical_reach_matters(settings_):
-    spec = NetworkSpec(2, 3, **{**{"decoder_channels": (8,), "spectral_channels": 8}, **settings_})
+    spec = NetworkSpec(2, 3, **{"decoder_channels": (8,), "spectral_channels": 8, **settings_})
     network = shaken(spec)
     reach = reach_px(spec)
     side = 2 * (reach + network.stride) + 2 * stride_px(spec)

@@ -1,0 +1,170 @@
+"""The model file: whole, ours, the same bytes; and scenes that do not fit it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.errors import ModelError, ModelWarning, OutputError
+from pipeline.model.bundle import load_bundle, save_bundle, to_bytes
+from pipeline.model.describe import KEY, describe, describe_text, read_header
+
+
+def rewrite(path, change):
+    """The file with another header JSON."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    about = json.loads(header["__metadata__"][KEY])
+    change(about)
+    header["__metadata__"][KEY] = json.dumps(about)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def test_a_model_comes_back_as_it_was_saved(bundle, tmp_path):
+    path = save_bundle(tmp_path / "new" / "model.safetensors", bundle)
+    again = load_bundle(path)
+    assert again.header() == bundle.header()
+    assert again.hash == bundle.hash
+    assert again.scheme == bundle.scheme
+    assert torch.equal(again.extra["forest.threshold"], torch.arange(3.0))
+    assert [item.name for item in path.parent.iterdir()] == ["model.safetensors"]
+    x = torch.randn(1, 3, 9, 11)
+    with torch.inference_mode():
+        torch.testing.assert_close(again.network()(x), bundle.network()(x))
+        torch.testing.assert_close(again.network(fused=True)(x), bundle.network()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_model_gives_the_same_bytes_and_another_does_not(bundle, tmp_path):
+    first, second = (save_bundle(tmp_path / name, bundle).read_bytes() for name in "ab")
+    assert first == second == to_bytes(load_bundle(tmp_path / "a"))
+    assert replace(bundle, temperature=1.6).hash != bundle.hash
+
+
+def test_loading_leaves_the_random_numbers_alone(bundle, tmp_path):
+    path = save_bundle(tmp_path / "m", bundle)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    load_bundle(path)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_description_needs_no_torch(bundle, tmp_path):
+    path = save_bundle(tmp_path / "model.safetensors", bundle)
+    code = "import sys; from pipeline.model.describe import describe_text; print(describe_text(sys.argv[1]))"
+    code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip("\n") == describe_text(path)
+    for word in ("water", "trees", "crops", "resnet18", "nir", "sentinel-2 L2A", "2026-01-01", "1.5"):
+        assert word in done.stdout
+    count = sum(value.numel() for member in bundle.members for value in member.state_dict().values())
+    assert describe(path)["weights"] == count
+
+
+@pytest.mark.parametrize("keep", [0, 4, 50, 400, -1])
+def test_a_file_cut_anywhere_is_refused(bundle, tmp_path, keep):
+    path = save_bundle(tmp_path / "m", bundle)
+    content = path.read_bytes()
+    path.write_bytes(content[:keep])
+    with pytest.raises(ModelError, match=r"cut off|not a model"):
+        load_bundle(path)
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path):
+    text, other, absent = tmp_path / "m.txt", tmp_path / "other.safetensors", tmp_path / "absent"
+    text.write_text("this is a text file of more than eight bytes")
+    save_file({"a": torch.zeros(2)}, other)
+    odd = tmp_path / "odd"
+    odd.write_bytes((2).to_bytes(8, "little") + b"[]")
+    noise = tmp_path / "noise"
+    noise.write_bytes((3).to_bytes(8, "little") + b"{{{")
+    for path, words in (
+        (text, "not a model file"), (other, "not a landcover model"), (absent, "cannot open"),
+        (odd, "not a model file"), (noise, "not a model file"),
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=words):
+            load_bundle(path)
+
+
+def test_a_newer_or_spoilt_header_is_refused(bundle, tmp_path):
+    path = save_bundle(tmp_path / "m", bundle)
+    rewrite(path, lambda about: about.update(format=99))
+    with pytest.raises(ModelError, match="newer version"):
+        load_bundle(path)
+    rewrite(path, lambda about: about.update(format="x"))
+    with pytest.raises(ModelError, match="header of the model"):
+        read_header(path)
+    for change in (
+        lambda about: about.pop("units"),
+        lambda about: about["specs"][0].update(depth=3),
+        lambda about: about["specs"][0].update(encoder="resnet19"),
+        lambda about: about["classes"].pop(),
+    ):
+        rewrite(save_bundle(path, bundle), change)
+        with pytest.raises(ModelError, match="model"):
+            load_bundle(path)
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ModelError, match="beyond its end"):
+        read_header(path)
+
+
+def test_a_model_that_does_not_fit_itself_is_refused(bundle):
+    for wrong in ({"members": ()}, {"shares": (1.0,)}, {"units": ("DN",)}, {"temperature": 0.0}, {"gsd_m": -1.0}):
+        with pytest.raises(ModelError):
+            replace(bundle, **wrong)
+    with pytest.raises(ModelError, match="does not fit bands"):
+        replace(bundle, preprocess=replace(bundle.preprocess, indices=(), mean=(0.0,) * 2, std=(1.0,) * 2))
+    with pytest.raises(ModelError, match="not JSON"):
+        to_bytes(replace(bundle, provenance={"x": object()}))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file in the way of a folder reads otherwise there")
+def test_a_folder_that_cannot_be_written_is_named(bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write the model"):
+        save_bundle(tmp_path / "file" / "m", bundle)
+
+
+def test_a_scene_that_fits_comes_back_with_the_models_bands_in_order(bundle, make_scene):
+    assert bundle.check(make_scene()).band_names == ("red", "nir")
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ({"bands": ("nir", "green")}, "lacks band red"),
+        ({"level": "L1C"}, "product level"),
+        ({"factor": 10_000}, "times larger"),
+        ({"factor": 1 / 10_000}, "times smaller"),
+        ({"factor": 8}, "outside the training range"),
+    ],
+)
+def test_a_scene_that_does_not_fit_is_refused_in_one_line(bundle, make_scene, scene, words):
+    with pytest.raises(ModelError, match=words) as caught:
+        bundle.check(make_scene(**scene))
+    assert "\n" not in str(caught.value)
+    assert "scene.tif" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ({"sensor": "landsat-oli"}, "matched by name"),
+        ({"pixel_m": 30.0}, "pixels of 30 m"),
+        ({"factor": 2.8, "bands": ("red", "nir")}, "less certain"),
+        ({"valid": False}, "no valid pixel"),
+    ],
+)
+def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scene, words):
+    with pytest.warns(ModelWarning, match=words):
+        bundle.check(make_scene(**scene))
