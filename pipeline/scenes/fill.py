@@ -30,27 +30,63 @@ def fill_in_time(
     Returns:
         float32 [target, band, row, col]; 0 where no date is valid. A valid date comes back bit for bit.
     """
-    count = len(times)
     if valid.all() and np.array_equal(times, targets):
         return values
-    position = np.arange(count).reshape(-1, 1, 1)
+    position = np.arange(len(times)).reshape(-1, 1, 1)
     before = np.maximum.accumulate(np.where(valid, position, -1), axis=0)
-    after = np.minimum.accumulate(np.where(valid, position, count)[::-1], axis=0)[::-1]
-    none, end = np.full(valid.shape[1:], -1), np.full(valid.shape[1:], count)
-    result = np.zeros((len(targets), *values.shape[1:]), dtype=np.float32)
+    after = np.minimum.accumulate(np.where(valid, position, len(times))[::-1], axis=0)[::-1]
+    result = np.empty((len(targets), *values.shape[1:]), dtype=np.float32)
     for layer, target in zip(result, targets, strict=True):
         last = int(np.searchsorted(times, target, side="right")) - 1
-        low = before[last] if last >= 0 else none
-        high = after[last + 1] if last + 1 < count else end
-        seen = (low >= 0) | (high < count)
-        low, high = np.where(low < 0, high, low), np.where(high == count, low, high)
-        low, high = np.where(seen, low, 0), np.where(seen, high, 0)
-        span = times[high] - times[low]
-        weight = np.divide(target - times[low], span, out=np.zeros(span.shape), where=span > 0)
-        if nearest:
-            weight = (weight > 0.5).astype(np.float64)  # noqa: PLR2004 - the nearer half
-        weight = weight.astype(np.float32)
-        start = np.take_along_axis(values, low[None, None], axis=0)[0]
-        stop = np.take_along_axis(values, high[None, None], axis=0)[0]
-        layer[:] = np.where(seen, (1 - weight) * start + weight * stop, 0)
+        low, high = max(last, 0), min(last + 1, len(times) - 1)
+        if times[low] >= target:
+            high = low
+        # Most pixels have both neighbours in time: one weight for all of them. The others are looked up one by one.
+        layer[:] = _between(values[low], values[high], _weight(times[low], times[high], target, nearest=nearest))
+        rows, cols = np.nonzero(~(valid[low] & valid[high]))
+        if rows.size:
+            previous = before[last, rows, cols] if last >= 0 else np.full(rows.size, -1)
+            following = after[last + 1, rows, cols] if last + 1 < len(times) else np.full(rows.size, len(times))
+            layer[:, rows, cols] = _looked_up(
+                values, rows, cols, previous=previous, following=following, times=times, target=target, nearest=nearest
+            )
     return result
+
+
+def _looked_up(
+    values: NDArray[np.float32],
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    *,
+    previous: NDArray[np.intp],
+    following: NDArray[np.intp],
+    times: NDArray[np.float64],
+    target: float,
+    nearest: bool,
+) -> NDArray[np.float32]:
+    """Values [band, pixel] between each pixel's own neighbouring valid dates (-1 and len(times): there is none)."""
+    count = len(times)
+    seen = (previous >= 0) | (following < count)
+    low = np.where(seen, np.where(previous < 0, following, previous), 0)
+    high = np.where(seen, np.where(following == count, previous, following), 0)
+    weight = _weight(times[low], times[high], target, nearest=nearest)[:, None]
+    pixels = _between(values[low, :, rows, cols], values[high, :, rows, cols], weight)
+    return np.asarray(np.where(seen, pixels.T, 0), dtype=np.float32)
+
+
+def _weight(
+    start: NDArray[np.float64], stop: NDArray[np.float64], target: float, *, nearest: bool
+) -> NDArray[np.float32]:
+    """Share of ``stop`` in the value at ``target``; 0 where both are one date."""
+    span = np.asarray(stop - start, dtype=np.float64)
+    weight = np.divide(target - start, span, out=np.zeros(span.shape), where=span > 0)
+    if nearest:
+        weight = (weight > 0.5).astype(np.float64)  # noqa: PLR2004 - the nearer half
+    return weight.astype(np.float32)
+
+
+def _between(start: NDArray[np.float32], stop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """On the line from ``start`` to ``stop``; exactly ``start`` for weight 0 and ``stop`` for 1."""
+    if not weight.any():
+        return start
+    return np.asarray((1 - weight) * start + weight * stop, dtype=np.float32)

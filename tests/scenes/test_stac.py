@@ -314,7 +314,8 @@ def places_in(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @pytest.mark.filterwarnings("ignore::pipeline.errors.ProductWarning")
 def test_an_item_with_any_field_damaged_opens_or_is_refused_in_words(tmp_path: Path) -> None:
     makers = (earth_search_item, planetary_computer_item, landsat_item)
-    items = [make(tmp_path, lambda name: str(tmp_path / name)) for make in makers]
+    items = [make(tmp_path, lambda name: str(tmp_path / name)) | {"links": []} for make in makers]
+    items[1]["properties"]["landcover:mirror"] = "planetary-computer"
     rng = np.random.default_rng(7)
     refused = 0
     for _ in range(400):
