@@ -150,7 +150,7 @@ def _over_dask(
 
     with _cluster(dask, workers=workers, jobs=len(jobs)) as client:
         futures = {client.submit(task, job, pure=False, retries=RETRIES): job for job in jobs}
-        for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+        for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
             job = futures[future]
             if future.status == "finished":
                 yield _key(job), future.result()
@@ -177,5 +177,9 @@ def _cluster(dask: str, *, workers: int | None, jobs: int) -> Any:
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with config.set({"distributed.nanny.pre-spawn-environ": environment}):
         return Client(  # type: ignore[no-untyped-call]
-            n_workers=number, threads_per_worker=1, processes=True, dashboard_address=None, set_as_default=False
+            n_workers=number,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            set_as_default=False,
         )

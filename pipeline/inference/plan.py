@@ -140,7 +140,7 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     exact = exact_halo_px(bundle)
     halo = round_up(settings.halo_px if settings.halo_px is not None else exact or 0, stride)
     measure_halo = settings.halo_px is None and exact is None
-    sample = _sample(bundle, source, stride) if len(choices) > 1 or measure_halo else None
+    sample = sample_of(bundle, source, stride) if len(choices) > 1 or measure_halo else None
     picked, trials = choices[0], list[Trial]()
     if sample is not None:
         picked, trials = calibrate(lambda choice: engine_of(bundle, choice, threads=threads), choices, sample)
@@ -233,7 +233,7 @@ def _stamp(name: str) -> list[object]:
     return [name]
 
 
-def _sample(bundle: ModelBundle, source: Source, stride: int) -> torch.Tensor:
+def sample_of(bundle: ModelBundle, source: Source, stride: int) -> torch.Tensor:
     """A piece of the scene with many valid pixels, standardised: float32 [1, band, row, col]."""
     grid = source.grid
     side = max(min(_SAMPLE_PX, max(grid.shape)) // stride, 1) * stride

@@ -28,9 +28,7 @@ def main(scene: str, out: str, blend: str) -> None:
         real(self, *args)
 
     stream.Writing.put = put
-    print("ready", flush=True)
     predict_scene(small_bundle(), open_geotiff(Path(scene)), out=Path(out), settings=settings(blend)).close()
-    print("done", flush=True)
 
 
 if __name__ == "__main__":

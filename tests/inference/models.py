@@ -41,7 +41,7 @@ def bundle_of(spec: NetworkSpec, *, members: int = 1, seed: int = 0, temperature
         members=networks,
         scheme=scheme(spec.classes),
         preprocess=Preprocess(names, (0.0,) * spec.bands_in, (1.0,) * spec.bands_in, clip=0.0),
-        value_range=((0.0, 1.0),) * spec.bands_in,
+        value_range=((-6.0, 6.0),) * spec.bands_in,
         units=("DN",) * spec.bands_in,
         gsd_m=10.0,
         temperature=temperature,

@@ -65,7 +65,7 @@ def test_each_rule_decides_every_overlap(tmp_path: Path) -> None:
 
 def test_maps_of_two_zones_need_a_chosen_grid_and_land_where_gdal_puts_them(tmp_path: Path) -> None:
     maps = [map_file(tmp_path, f"z{crs}", Window(0, 0, 60, 50), day=1, crs=crs) for crs in (32633, 32634)]
-    with pytest.raises(GridError, match="several CRSs.*choose"):
+    with pytest.raises(GridError, match=r"several CRSs.*choose"):
         target_grid(maps)
     grid = target_grid(maps[1:], crs=CRS.from_epsg(3035), pixel_size=10.0)
     assert all(abs(edge / 10 - round(edge / 10)) < 1e-6 for edge in grid.bounds)

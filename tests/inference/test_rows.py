@@ -62,7 +62,7 @@ def test_a_full_disk_says_so_before_the_first_tile(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OutputError, match="disk is full.*MB.*free some space"):
+    with pytest.raises(OutputError, match=r"disk is full.*MB.*free some space"):
         RowStore.create(tmp_path / "a.u8", shape=(4, 4))
     assert not list(tmp_path.iterdir())
 

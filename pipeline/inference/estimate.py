@@ -1,0 +1,80 @@
+"""What mapping a scene will cost, before it is begun: memory, time, disk."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipeline.inference.engine import candidates, torch_dtype
+from pipeline.inference.memory import footprint
+from pipeline.inference.plan import PredictSettings, demand, engine_of, make_plan, sample_of, total_stride_px
+from pipeline.inference.tiles import plan_tiles
+
+if TYPE_CHECKING:
+    from pipeline.inference.plan import Plan
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+
+# What reading, deciding and writing add to the network's time where both share the cores (bench_mapping).
+BESIDE_THE_NETWORK = 1.1
+_FLIPS = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will need.
+
+    Attributes:
+        memory_bytes: Peak memory of the process.
+        seconds: Time of the run.
+        disk_bytes: Rows that are kept until the maps are written.
+        plan: Tiles and engine that this holds for.
+    """
+
+    memory_bytes: int
+    seconds: float
+    disk_bytes: int
+    plan: Plan
+
+
+def estimate_memory(bundle: ModelBundle, source: Source, plan: Plan, *, blended: bool = False) -> int:
+    """Peak bytes of mapping ``source`` by ``plan``."""
+    dtype = torch_dtype(plan.choice.dtype)
+    wanted = demand(bundle, source, dtype=dtype, halo=plan.halo_px, blended=blended)
+    side = min(plan.tile_px, max(source.grid.shape))
+    return footprint(wanted, tile_px=side, batch=plan.batch, on_gpu=plan.choice.device != "cpu").total
+
+
+def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool = False) -> float:
+    """Seconds of mapping ``source`` by ``plan``, from one piece of the scene that is run for it."""
+    chips = sample_of(bundle, source, total_stride_px(bundle))
+    engine = engine_of(bundle, plan.choice, threads=plan.threads)
+    engine(chips)
+    start = time.perf_counter()
+    engine(chips).argmax(1).cpu()
+    per_px = (time.perf_counter() - start) / (chips.shape[2] * chips.shape[3])
+    tiles = plan_tiles(source.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
+    read_px = sum(tile.read.height * tile.read.width for tile in tiles)
+    return per_px * read_px * (_FLIPS if tta else 1) * BESIDE_THE_NETWORK
+
+
+def estimate(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Estimate:
+    """What ``predict_scene`` will need with these settings; an untrained bundle of the same networks serves as well.
+
+    The engine is not calibrated for it: "auto" is estimated as torch.
+
+    Raises:
+        ConfigError: the settings cannot be met.
+    """
+    source = source.select(bundle.bands)
+    first = candidates(engine=settings.engine, dtype=settings.dtype, device=settings.device)[0]
+    settings = replace(settings, engine=first.engine, dtype=first.dtype, device=first.device)
+    plan = make_plan(bundle, source, settings)
+    layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.probabilities else 0)
+    return Estimate(
+        memory_bytes=estimate_memory(bundle, source, plan, blended=settings.blend == "hann"),
+        seconds=estimate_time(bundle, source, plan, tta=settings.tta),
+        disk_bytes=layers * source.grid.height * source.grid.width,
+        plan=plan,
+    )
