@@ -5,14 +5,15 @@ not, and an item's raster:offset says nothing reliable about that. In order:
 
 1. what the user says;
 2. ``earthsearch:boa_offset_applied`` true: no offset, whatever raster:offset says. Source: Element84, earth-search
-   issues 9 and 23: "offset ... may be incorrectly set to -0.1 even when it has been applied";
+   issue 9: "offset ... may be incorrectly set to -0.1 even when it has been applied";
 3. a baseline before 04.00: no offset. Source: ESA, "Copernicus Sentinel-2 processing baseline 04.00", January 2022;
 4. a raster:offset that is not 0: that one;
 5. the product's own XML, where the item has it as an asset: BOA_ADD_OFFSET or RADIO_ADD_OFFSET;
 6. a mirror known to serve ESA's pixels unchanged: -1000 DN. Source: Planetary Computer, "Sentinel-2 Level-2A", and
    issue 134 of microsoft/PlanetaryComputer; ESA as above for the -1000 of all bands.
 
-Anything else cannot be decided, and says so.
+Anything else cannot be decided, and says so. Rule 4 trusts an item that may be wrong: some Earth Search items say that
+the offset is still in the DN though it is not (Element84, earth-search issues 66 and 71); dark pixels tell.
 """
 
 from __future__ import annotations
