@@ -13,6 +13,8 @@ from pipeline.grid import Grid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 
@@ -57,3 +59,25 @@ def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
         low, high = np.percentile(layer[raster.valid], _CUT_PERCENT)
         limits.append((float(low), float(max(high, low + 1e-6))))
     return tuple(limits)
+
+
+def true_colour(source: Source, *, max_px: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
+    """The scene as a person sees it: float32 [row, col, 3] in 0..1, valid bool [row, col], and what is shown.
+
+    Where the scene has no red, green and blue its first band is shown in gray.
+    """
+    chosen = choose_bands(source.band_names, TRUE_COLOUR)
+    first = source.band_names[0]
+    raster = look_at(source, chosen or (first,), max_px=max_px)
+    layers = [
+        np.clip((layer - low) / (high - low), 0, 1)
+        for layer, (low, high) in zip(raster.values, stretch_limits(raster), strict=True)
+    ]
+    image = np.stack(layers if chosen else layers * 3, axis=-1).astype(np.float32)
+    return image, raster.valid, "true colour" if chosen else first
+
+
+def to_rgb(source: Source, *, max_px: int) -> NDArray[np.uint8]:
+    """uint8 [row, col, 3] of :func:`true_colour`; white where not valid."""
+    image, valid, _ = true_colour(source, max_px=max_px)
+    return np.where(valid[..., None], np.round(image * 255), 255).astype(np.uint8)

@@ -24,7 +24,7 @@ from pipeline.grid import Grid
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import PERCENT_NODATA, check_target
 from pipeline.maps.legends import read_scheme
-from pipeline.maps.look import TRUE_COLOUR, choose_bands, coarse_grid, look_at, stretch_limits
+from pipeline.maps.look import coarse_grid, true_colour
 from pipeline.maps.sidecars import write_bytes
 from pipeline.maps.style import VIRIDIS
 
@@ -133,17 +133,10 @@ def _ramp() -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("confidence", VIRIDIS)
 
 
-def _scene_panel(scene: Source) -> tuple[str, NDArray[np.float64]]:
-    chosen = choose_bands(scene.band_names, TRUE_COLOUR)
-    first = scene.band_names[0]
-    raster = look_at(scene, chosen or (first,), max_px=_PANEL_PX)
-    layers = [
-        np.clip((layer - low) / (high - low), 0, 1)
-        for layer, (low, high) in zip(raster.values, stretch_limits(raster), strict=True)
-    ]
-    image = np.stack(layers if chosen else layers * 3, axis=-1).astype(np.float64)
-    image[~raster.valid] = _BACKGROUND
-    return ("Scene, true colour" if chosen else f"Scene, {first}"), image
+def _scene_panel(scene: Source) -> tuple[str, NDArray[np.float32]]:
+    image, valid, shown = true_colour(scene, max_px=_PANEL_PX)
+    image[~valid] = _BACKGROUND
+    return f"Scene, {shown}", image
 
 
 def _figure(panels: int, grid: Grid, *, rows: int) -> tuple[Figure, list[Axes]]:

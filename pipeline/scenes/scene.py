@@ -6,6 +6,7 @@ grid, and where each of these facts was found. ``pipeline.scenes.reader`` does w
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
@@ -233,7 +234,8 @@ class Scene:
             "acquired_utc": self.acquired_utc.isoformat() if self.acquired_utc else None,
             "bands": [
                 {
-                    key: value
+                    # JSON knows no NaN and no infinity.
+                    key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
                     for key, value in asdict(source).items()
                     if key not in {"path", "valid_min", "valid_max", "use_dataset_mask"}
                 }

@@ -11,6 +11,7 @@ from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
+from pipeline.maps.quicklook import write_quicklook
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.runs import prepare_folder
 from pipeline.scenes.indices import with_indices
@@ -73,13 +74,17 @@ class MapFiles:
     confidence: Path | None = None
     probabilities: Path | None = None
     entropy: Path | None = None
+    margin: Path | None = None
     polygons: Path | None = None
+    quicklook: Path | None = None
     seam: dict[str, float] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them, the map first."""
-        layers = (self.class_map, self.confidence, self.probabilities, self.entropy, self.polygons)
+        layers = (
+            self.class_map, self.quicklook, self.confidence, self.probabilities, self.entropy, self.margin, self.polygons
+        )  # fmt: skip
         return tuple(path for path in layers if path is not None)
 
 
@@ -194,7 +199,12 @@ def map_scene(
             seams = measure(bundle, source, prediction, out=again, settings=settings)
             files = replace(files, seam=asdict(seams))
         prediction.remove()
-    return files
+    quicklook = folder / f"{source.id}_quicklook.png"
+    write_quicklook(
+        quicklook, files.class_map, scene=source, confidence=files.confidence, counts=files.counts, title=source.id,
+        overwrite=overwrite,
+    )  # fmt: skip
+    return replace(files, quicklook=quicklook)
 
 
 def _write_layers(
@@ -247,6 +257,7 @@ def _write_layers(
         write_uncertainty(
             targets["margin"], prediction.layers["margin"], grid=grid, measure="margin", tags=tags, overwrite=overwrite
         )
+        files = replace(files, margin=targets["margin"])
     return files
 
 

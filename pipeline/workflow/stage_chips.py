@@ -9,6 +9,7 @@ from pipeline.chips.index import write_chips
 from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
+from pipeline.labels.checks import check_classes, check_overlap
 from pipeline.runs import write_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ PART_NAMES = {int(part): part.name.lower() for part in Part}
 def perform(given: StageRun) -> list[Path]:
     """Write ``chips.parquet``, ``chips.gpkg``, ``labels.gpkg`` (polygons with their part) and ``split.json``."""
     job, folder = given.job, given.folder
+    check_overlap(job.labels, [source.grid for source in job.sources])
+    check_classes(job.pixels, job.scheme)
     check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
     pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
     index = plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)

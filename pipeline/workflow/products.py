@@ -1,0 +1,115 @@
+"""What ties the files of a run together: the QGIS project and the STAC collection."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipeline.maps.geotiff import check_target
+from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
+from pipeline.maps.stac import MapRecord, map_item, write_collection
+from pipeline.maps.stac_model import ModelRecord, model_item
+from pipeline.maps.vrt import write_mosaic, write_scene_view
+from pipeline.model.describe import describe
+from pipeline.scenes.scene import Scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.maps.vrt import SceneView
+    from pipeline.scenes.scene import Source
+    from pipeline.workflow.job import Job
+
+
+def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
+    """``<name>.qgz``: scenes, maps, confidence, polygons, labels and chips, styled, with relative paths."""
+    target = folder / f"{job.config.name}.qgz"
+    check_target(target, overwrite=overwrite)
+    layers = [
+        SceneLayers(
+            name=source.id,
+            grid=source.grid,
+            class_map=folder / f"{source.id}_lc.tif",
+            view=scene_view(folder, source, overwrite=overwrite),
+            confidence=_there(folder / f"{source.id}_confidence.tif"),
+            probabilities=_there(folder / f"{source.id}_probabilities.tif"),
+            polygons=_there(folder / f"{source.id}_lc.gpkg"),
+        )
+        for source in job.sources
+    ]
+    mosaic = None
+    if len(layers) > 1 and len({str(source.grid.crs) for source in job.sources}) == 1:
+        vrt = folder / f"{job.config.name}_mosaic.vrt"
+        mosaic = (vrt, write_mosaic(vrt, [layer.class_map for layer in layers], overwrite=overwrite))
+    chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
+    write_project(
+        target,
+        layers,
+        scheme=job.scheme,
+        labels=label_layer(folder / "labels.gpkg", attribute="class", scheme=job.scheme, layer="labels"),
+        chips=split_layer(folder / "chips.gpkg", attribute="part", layer=chips) if chips else None,
+        mosaic=mosaic,
+        title=f"Land cover: {job.config.name}",
+        overwrite=overwrite,
+    )
+    return target
+
+
+def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | None:
+    """``<scene>_view.vrt``, the scene to look at; None where it is computed when read (stacks, composites)."""
+    scene = getattr(source, "source", source)
+    if not isinstance(scene, Scene):
+        return None
+    return write_scene_view(folder / f"{source.id}_view.vrt", scene, overwrite=overwrite)
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def write_stac(job: Job, folder: Path) -> Path:
+    """``collection.json`` with an item per map and one for the model."""
+    created = datetime.now(UTC).replace(microsecond=0)
+    items: list[dict[str, Any]] = [
+        map_item(
+            MapRecord(
+                id=source.id,
+                grid=source.grid,
+                scheme=job.scheme,
+                class_map=folder / f"{source.id}_lc.tif",
+                created=created,
+                acquired=source.acquired_utc,
+                confidence=_there(folder / f"{source.id}_confidence.tif"),
+                probabilities=_there(folder / f"{source.id}_probabilities.tif"),
+                polygons=_there(folder / f"{source.id}_lc.gpkg"),
+                quicklook=_there(folder / f"{source.id}_quicklook.png"),
+                sources=source.files,
+            ),
+            folder=folder,
+        )
+        for source in job.sources
+    ]
+    items.append(model_item(_model_record(job, created), folder=folder))
+    return write_collection(
+        folder, items, identity=job.config.name, description=f"Land-cover maps of the job {job.config.name}"
+    )
+
+
+def _model_record(job: Job, created: datetime) -> ModelRecord:
+    about = describe(job.model_path)
+    scaling = about["preprocess"]
+    encoder = about["specs"][-1]["encoder"]
+    bands = tuple(scaling["bands"])
+    return ModelRecord(
+        id=f"{job.config.name}-model",
+        path=job.model_path,
+        architecture=f"U-Net, {encoder} encoder, with a full-resolution spectral path",
+        scheme=job.scheme,
+        bands=bands,
+        mean=tuple(scaling["mean"][: len(bands)]),
+        std=tuple(scaling["std"][: len(bands)]),
+        created=created,
+        parameters=about["weights"],
+        framework_version=about["provenance"].get("versions", {}).get("torch", ""),
+        hyperparameters=about["provenance"].get("settings", {}),
+    )
