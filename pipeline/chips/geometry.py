@@ -75,12 +75,6 @@ class Layout:
         east, north = Transformer.from_crs(str(grid.crs), plane, always_xy=True).transform(x, y)
         return np.stack([east, -np.asarray(north)], axis=1)
 
-    def counts(self, groups: NDArray[np.int32], *, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Polygons per group (0..max) and class, int64 [group, class]."""
-        table = np.zeros((int(groups.max()) + 1, len(codes)), dtype=np.int64)
-        np.add.at(table, (groups, np.searchsorted(codes, self.code)), 1)
-        return table
-
     def neighbours(self, distance_m: float) -> NDArray[np.intp]:
         """Pairs of positions in ``ids`` that have pixels within ``distance_m`` in one scene, intp [pair, 2].
 
