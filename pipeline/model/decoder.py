@@ -3,7 +3,7 @@
 A step of a U-Net (Ronneberger et al. 2015) upsamples the coarse features, concatenates the finer ones and convolves. A
 1x1 convolution of a concatenation is the sum of two 1x1 convolutions, and a 1x1 convolution commutes with nearest
 upsampling; so each step here mixes channels on the coarse grid, where there are four times fewer pixels, then upsamples
-and adds: the same function for a third of the time (bench_network).
+and adds: the same function with less to do at the finer resolution.
 """
 
 from __future__ import annotations
