@@ -13,6 +13,7 @@ from pipeline.scenes.geotiff import Interpretation, open_geotiff
 from pipeline.scenes.landsat import looks_like_landsat, open_landsat
 from pipeline.scenes.landsat_mtl import MTL_NAME
 from pipeline.scenes.quality import check_mask
+from pipeline.scenes.remote import ITEM_FILE
 from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
 
-DOWNLOADED_ITEM = "item.json"
-"""A folder with this file was downloaded by ``pipeline.scenes.search``."""
 LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
     "L1GS": "top-of-atmosphere",
     "L2A": "surface",
@@ -142,7 +141,7 @@ def _kind_of_archive(path: Path) -> str:
 
 def _kind_of_folder(path: Path) -> str:
     children = [child.name for child in path.iterdir()]
-    if DOWNLOADED_ITEM in children:
+    if ITEM_FILE in children:
         return "stac"
     safes = [name for name in children if name.upper().endswith(".SAFE")]
     in_safe = path.name.upper().endswith(".SAFE") or path.parent.name == "GRANULE" or looks_like_safe(children)

@@ -16,6 +16,8 @@ from pipeline.errors import ProductError
 if TYPE_CHECKING:
     from requests import Session
 
+ITEM_FILE = "item.json"
+"""Name of the item in a folder that ``pipeline.scenes.search.download`` wrote."""
 CONNECT_S = 10
 # A stalled transfer ends after this long without a byte; a whole request may take READ_S.
 READ_S = 60

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, OutputError, ProductError
-from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, READ_S, plain_url, read_metadata
+from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, plain_url, read_metadata
 from pipeline.scenes.stac import open_item
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset
-from pipeline.scenes.stac_documents import ITEM_FILE, read_item
+from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
 from pipeline.scenes.window_copy import Job, copy_window, is_complete, read_journal, write_atomically
 

@@ -11,13 +11,11 @@ from urllib.parse import urljoin, urlsplit
 import pystac
 
 from pipeline.errors import ProductError
-from pipeline.scenes.remote import is_url, plain_url, read_metadata
+from pipeline.scenes.remote import ITEM_FILE, is_url, plain_url, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ITEM_FILE = "item.json"
-"""Name of the item in a folder that ``pipeline.scenes.search.download`` wrote."""
 # A static collection of more scenes than this is a catalogue to search, not a job.
 MOST_ITEMS = 1000
 
@@ -35,19 +33,6 @@ _ITEM_FIELDS: dict[str, tuple[type, str]] = {
 _COMMON_FIELDS = dict.fromkeys(("bands", "eo:bands", "raster:bands", "roles", "instruments"), (list, "a list"))
 _ASSET_FIELDS: dict[str, tuple[type, str]] = {"href": _TEXT, "type": _TEXT}
 _PLACE_NUMBERS = {"proj:shape": (2, 2), "proj:transform": (6, 9)}
-
-
-def looks_like_item(path: Path | str) -> bool:
-    """Whether a path is a STAC item, item collection or collection, or a folder with a downloaded item."""
-    path = Path(path)
-    file = path / ITEM_FILE if path.is_dir() else path
-    if file.suffix.lower() not in {".json", ".geojson"} or not file.is_file():
-        return False
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return isinstance(document, dict) and _kind(document) != ""
 
 
 def read_item(document: Document, *, href: str | None = None) -> pystac.Item:

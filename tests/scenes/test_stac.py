@@ -15,7 +15,6 @@ from pipeline.scenes import remote
 from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.stac import open_item, open_items
-from pipeline.scenes.stac_documents import looks_like_item
 from tests.fakes.stac_items import CLOUD, earth_search_item, landsat_item, planetary_computer_item, truth
 from tests.fakes.stac_server import serve
 
@@ -189,8 +188,6 @@ def test_items_come_from_files_folders_urls_and_collections(
         scene = open_item(source, bands=["red"])
         assert scene.bands == reference.bands
         assert scene.path == str(source)
-    assert looks_like_item(tmp_path)
-    assert not looks_like_item(server.folder)
     both = {"type": "FeatureCollection", "features": [earth_search, earth_search | {"id": "second"}]}
     (tmp_path / "both.json").write_text(json.dumps(both))
     assert [scene.id for scene in open_items(tmp_path / "both.json", bands=["red"])] == [earth_search["id"], "second"]
