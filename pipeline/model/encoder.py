@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
 import torchvision
 from torch import nn
+from torchvision.models import vgg
 
 from pipeline.errors import ModelError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.model.spec import NetworkSpec
 
 STEM_CHANNELS = 64
+_VGG_CONFIGS = {"vgg11_bn": "A", "vgg13_bn": "B", "vgg16_bn": "D", "vgg19_bn": "E"}
 
 
 class Encoder(nn.Module):
@@ -88,7 +90,13 @@ def _resnet(spec: NetworkSpec) -> Encoder:
 
 
 def _vgg(spec: NetworkSpec) -> Encoder:
-    layers = torchvision.models.get_model(spec.encoder, weights=None).features
+    # Without torchvision's classifier, whose 120 million random numbers would be drawn and thrown away.
+    config = vgg.cfgs[_VGG_CONFIGS[spec.encoder]]
+    layers = vgg.make_layers(config, batch_norm=True)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(cast("torch.Tensor", layer.bias))
     stages: list[nn.Module] = []
     channels: list[int] = []
     current = nn.Sequential()
