@@ -1,0 +1,156 @@
+"""The QGIS plugin in a headless QGIS: it calls the command as promised and hands back what it printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from pipeline.legend import scheme_for
+from pipeline.maps.geotiff import write_class_map
+from pipeline.maps.pixels import ArrayPixels
+
+from .conftest import PROJECTED
+
+PLUGIN = Path(__file__).resolve().parents[2] / "docs" / "qgis" / "landcover_qgis"
+# A stand-in for the command: notes how it was called, makes a map, and prints JSON after other lines.
+_COMMAND = """#!{python}
+import json, os, shutil, sys
+from pathlib import Path
+with open({log!r}, "a") as log:
+    log.write(json.dumps([sys.argv[1:], os.environ.get("PYTHONPATH")]) + "\\n")
+if "broken.model" in " ".join(sys.argv):
+    print("broken.model: not a model; train one first")
+    sys.exit(2)
+if sys.argv[1] == "predict":
+    shutil.copy({map!r}, Path(sys.argv[sys.argv.index("-o") + 1]) / "a_lc.tif")
+print("working", file=sys.stderr)
+if "--json" in sys.argv:
+    print(json.dumps({{"ok": True, "command": sys.argv[1]}}, indent=1))
+"""
+
+
+@pytest.fixture(scope="module")
+def qgis(tmp_path_factory):
+    """Runs one algorithm with the plugin installed in an empty profile; returns (status, results, output)."""
+    # Debian's wrapper passes an option that its own program refuses; the program itself lies beside it.
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    if program is None:
+        pytest.skip("qgis_process is not installed")
+    home = tmp_path_factory.mktemp("home")
+    profiles = home / "config"
+    plugins = profiles / "profiles" / "default" / "python" / "plugins"
+    shutil.copytree(PLUGIN, plugins / PLUGIN.name, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ_", "GDAL_", "VIRTUAL"))}
+    environment |= {
+        "QT_QPA_PLATFORM": "offscreen",
+        "QGIS_CUSTOM_CONFIG_PATH": str(profiles),
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home),
+    }
+
+    enable = [program, "plugins", "enable", PLUGIN.name]
+    enabled = subprocess.run(enable, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert enabled.returncode == 0, enabled.stdout + enabled.stderr
+
+    def run(algorithm, parameters):
+        options = [
+            f"--{key}={item}"
+            for key, value in parameters.items()
+            for item in (value if isinstance(value, list) else [value])
+        ]
+        command = [program, "--json", "run", f"landcover:{algorithm}", *options]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+            timeout=180,
+        )
+        start = done.stdout.find("{")
+        results = json.loads(done.stdout[start:]).get("results", {}) if start >= 0 else {}
+        return done.returncode, results, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture
+def inputs(tmp_path, codes, scheme):
+    """A scene, labels and a stand-in command; ``calls()`` reads what it was asked."""
+    scene = tmp_path / "my scene.tif"
+    write_class_map(scene, ArrayPixels(codes), grid=PROJECTED, scheme=scheme)
+    labels = tmp_path / "labels.gpkg"
+    box = shapely.box(*PROJECTED.bounds)
+    gpd.GeoDataFrame({"cover": ["water"]}, geometry=[box], crs="EPSG:32633").to_file(labels, layer="labels")
+    log, command = tmp_path / "log", tmp_path / "landcover"
+    command.write_text(_COMMAND.format(python=sys.executable, log=str(log), map=str(scene)))
+    command.chmod(0o755)
+
+    def calls():
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    return scene, labels, command, calls
+
+
+def test_predict_calls_the_command_and_returns_its_json(qgis, inputs, tmp_path):
+    scene, _, command, calls = inputs
+    out = tmp_path / "maps"
+    model = tmp_path / "m.model"
+    model.write_text("")
+    parameters = {
+        "MODEL": str(model),
+        "SCENES": [str(scene)],
+        "OUTPUT": str(out),
+        "COMMAND": str(command),
+        "LOAD": True,
+    }
+    status, results, text = qgis("predict", parameters)
+    assert status == 0, text
+    assert json.loads(results["RESULT"]) == {"ok": True, "command": "predict"}
+    ((arguments, python_path),) = calls()
+    assert arguments == ["predict", "--model", str(model), "--scene", str(scene), "-o", str(out), "--json"]
+    assert python_path is None
+    assert (out / "a_lc.tif").exists()
+
+
+def test_train_writes_a_config_and_runs_it(qgis, inputs, tmp_path):
+    scene, labels, command, calls = inputs
+    out = tmp_path / "run"
+    parameters = {"SCENES": [str(scene)], "LABELS": str(labels), "FIELD": "cover", "OUTPUT": str(out)}
+    status, results, text = qgis("train", {**parameters, "COMMAND": str(command), "LOAD": False})
+    assert status == 0, text
+    config = str(out / "config.yaml")
+    assert [arguments for arguments, _ in calls()] == [
+        ["init", "--scene", str(scene), "--labels", str(labels), "--field", "cover", "-o", config],
+        ["run", config, "--json"],
+    ]
+    assert json.loads(results["RESULT"])["command"] == "run"
+
+
+def test_a_failing_command_fails_the_algorithm_with_its_message(qgis, inputs, tmp_path):
+    scene, _, command, _ = inputs
+    model = tmp_path / "broken.model"
+    model.write_text("")
+    parameters = {"MODEL": str(model), "SCENES": [str(scene)], "OUTPUT": str(tmp_path / "o"), "COMMAND": str(command)}
+    status, _, text = qgis("predict", parameters)
+    assert status != 0
+    assert "train one first" in text
+
+
+def test_load_finds_the_maps_of_a_folder(qgis, tmp_path):
+    scheme, _ = scheme_for(["a", "b"])
+    pixels = ArrayPixels(np.ones(PROJECTED.shape, np.uint8))
+    write_class_map(tmp_path / "deep" / "x_lc.tif", pixels, grid=PROJECTED, scheme=scheme)
+    status, results, text = qgis("load", {"FOLDER": str(tmp_path)})
+    assert status == 0, text
+    assert json.loads(results["LAYERS"]) == [str(tmp_path / "deep" / "x_lc.tif")]
