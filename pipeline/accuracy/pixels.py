@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from pipeline.legend import ClassScheme
 
-STRIP_PIXELS = 8_000_000
+STRIP_PIXELS = 4_000_000
 CODES = 256
+# GDAL would keep decoded blocks in 5 % of the machine's memory; a pass over a map uses each block once.
+CACHE_MB = 64
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
             dataset = rasterio.open(path)
         except RasterioError as err:
             raise SceneError("not a map that GDAL can open", path=path, got=err) from err
-    with dataset:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), dataset:
         if dataset.crs is None or dataset.transform.is_identity:
             raise SceneError("map has no CRS or no geotransform", path=path, fix="set it with gdal_edit.py -a_srs")
         if dataset.dtypes[0] != "uint8":
@@ -68,7 +70,7 @@ def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
 
 
 def strips(grid: Grid, block_rows: int = 1) -> Iterator[Window]:
-    """Windows of whole rows, of about 8 million pixels and a multiple of the file's block height."""
+    """Windows of whole rows, of about 4 million pixels and a multiple of the file's block height."""
     rows = max(STRIP_PIXELS // grid.width, 1)
     rows = max(rows // block_rows, 1) * block_rows
     for row in range(0, grid.height, rows):

@@ -1,0 +1,141 @@
+"""Change between two maps with one legend: a from-to map and a transition table.
+
+Areas counted from two maps multiply the errors of both, so they are the map's, not the world's: draw a sample with
+:class:`pipeline.accuracy.strata.ChangeStrata`, interpret it, and assess the from-to map as any other map.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.accuracy.pixels import CODES, grid_of, map_scheme, open_class_map, read_codes
+from pipeline.accuracy.strata import aligned
+from pipeline.accuracy.wall_to_wall import cross_maps
+from pipeline.errors import LegendError
+from pipeline.legend import ClassScheme, scheme_for
+from pipeline.maps.geotiff import write_class_map
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+    from rasterio.vrt import WarpedVRT
+
+    from pipeline.grid import Grid, Window
+
+MAX_CHANGES = 254
+REST = "other change"
+
+
+@dataclass(frozen=True, eq=False)
+class ChangeResult:
+    """What two maps say about change.
+
+    Attributes:
+        scheme: Their legend.
+        change_scheme: Legend of the from-to map: ``stable forest``, ``forest -> water``, ...
+        pixels: int64 [earlier class, later class].
+        area_ha: float64 [earlier class, later class].
+    """
+
+    scheme: ClassScheme
+    change_scheme: ClassScheme
+    pixels: NDArray[np.int64]
+    area_ha: NDArray[np.float64]
+
+    def to_json(self) -> dict[str, object]:
+        """The transition table, with what it is not."""
+        names = self.scheme.names
+        return {
+            "classes": list(names),
+            "rows": "earlier map",
+            "columns": "later map",
+            "pixels": self.pixels.tolist(),
+            "area_ha": self.area_ha.tolist(),
+            "transitions": [
+                {
+                    "from": names[i],
+                    "to": names[j],
+                    "pixels": int(self.pixels[i, j]),
+                    "area_ha": float(self.area_ha[i, j]),
+                }
+                for i, j in np.argwhere(self.pixels)
+            ],
+            "note": (
+                "counted from the maps: both maps' errors are in it, and most of them overstate change; "
+                "estimate areas of change from a sample of change strata"
+            ),
+        }  # fmt: skip
+
+
+def change_map(
+    earlier: Path | str, later: Path | str, *, output: Path, scheme: ClassScheme | None = None, overwrite: bool = False
+) -> ChangeResult:
+    """Write the from-to map of two maps and count their transitions.
+
+    Args:
+        earlier: The first map; its pixels are the output's.
+        later: The second map; resampled by nearest neighbour where its pixels differ.
+        output: GeoTIFF to write, with legend, style and attribute table.
+        scheme: Legend of both, where the maps do not carry one.
+        overwrite: Replace an existing file.
+
+    Raises:
+        LegendError: legends that differ, or codes that are not in them.
+        OutputError: the file exists or cannot be written.
+    """
+    legend = map_scheme(earlier, scheme)
+    if scheme is None and map_scheme(later, None).hash != legend.hash:
+        raise LegendError("the two maps have different legends", path=later, fix="bring them to one with a crosswalk")
+    table = cross_maps(earlier, later)
+    strange = [int(c) for c in np.flatnonzero(table.pixels[1:, 1:].sum(axis=1)) + 1 if c not in legend.codes]
+    strange += [int(c) for c in np.flatnonzero(table.pixels[1:, 1:].sum(axis=0)) + 1 if c not in legend.codes]
+    if strange:
+        raise LegendError("codes that are not in the legend", got=", ".join(map(str, sorted(set(strange)))))
+    codes = np.ix_(legend.codes, legend.codes)
+    pixels, area = table.pixels[codes], table.area_ha[codes]
+    lookup, change_scheme = _change_codes(legend, pixels)
+    with ExitStack() as stack:
+        one = stack.enter_context(open_class_map(earlier))
+        grid = grid_of(one)
+        two = aligned(stack.enter_context(open_class_map(later)), grid, stack)
+        write_class_map(
+            output, _ChangePixels(one, two, lookup, grid), grid=grid, scheme=change_scheme, overwrite=overwrite,
+            tags={"change": [Path(earlier).name, Path(later).name]},
+        )  # fmt: skip
+    return ChangeResult(legend, change_scheme, pixels, area)
+
+
+def _change_codes(scheme: ClassScheme, pixels: NDArray[np.int64]) -> tuple[NDArray[np.uint8], ClassScheme]:
+    """Codes 1.. of stable classes and of transitions by falling size; beyond 254 the rest is one class."""
+    pairs = [(i, i) for i in range(len(scheme))]
+    moves = [(int(i), int(j)) for i, j in np.argwhere(pixels) if i != j]
+    pairs += sorted(moves, key=lambda pair: -int(pixels[pair]))
+    kept = pairs if len(pairs) <= MAX_CHANGES else pairs[: MAX_CHANGES - 1]
+    names = [f"stable {scheme.names[i]}" if i == j else f"{scheme.names[i]} -> {scheme.names[j]}" for i, j in kept]
+    if len(kept) < len(pairs):
+        names.append(REST)
+    lookup = np.zeros(CODES * CODES, dtype=np.uint8)
+    for number, (i, j) in enumerate(pairs, 1):
+        lookup[scheme.codes[i] * CODES + scheme.codes[j]] = min(number, len(names))
+    return lookup, scheme_for(names)[0]
+
+
+class _ChangePixels:
+    """The from-to map, window by window; rows can also be asked for as the writer of maps does."""
+
+    def __init__(
+        self, one: DatasetReader, two: DatasetReader | WarpedVRT, lookup: NDArray[np.uint8], grid: Grid
+    ) -> None:
+        self._one, self._two, self._lookup = one, two, lookup
+        self.shape = grid.shape
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        pair = read_codes(self._one, window).astype(np.uint16) * np.uint16(CODES) + read_codes(self._two, window)
+        codes: NDArray[np.uint8] = self._lookup[pair]
+        return codes

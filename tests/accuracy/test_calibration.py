@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
+
+from pipeline.accuracy.calibration import as_logits, fit_temperature, fit_vector, reliability
+from pipeline.errors import ReferenceDataError
+
+
+@pytest.fixture(scope="module")
+def overconfident():
+    """Scores three times too large for labels drawn from their probabilities."""
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((20_000, 4)) * 1.5
+    labels = np.array([rng.choice(4, p=p) for p in softmax(scores, axis=1)])
+    return scores * 3.0, labels
+
+
+def _ece(probabilities, labels):
+    return reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels).ece
+
+
+def test_the_diagram_is_scikit_learns():
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.3, 1.0, 5000)
+    correct = rng.random(5000) < confidence**2
+    found = reliability(confidence, correct, bins=10)
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=10)
+    used = found.count > 0
+    assert found.accuracy[used] == pytest.approx(accuracy)
+    assert found.confidence[used] == pytest.approx(mean)
+    assert found.ece == pytest.approx((np.abs(accuracy - mean) * found.count[used]).sum() / 5000)
+    assert found.to_json()["accuracy"][0] is None
+
+
+def test_temperature_finds_the_factor_that_was_put_in(overconfident):
+    scores, labels = overconfident
+    scaling = fit_temperature(scores, labels)
+    assert scaling.temperature == pytest.approx(3.0, rel=0.03)
+    calibrated = scaling.probabilities(scores)
+    assert (calibrated.argmax(axis=1) == scores.argmax(axis=1)).all()
+    assert _ece(calibrated, labels) < 0.02 < _ece(softmax(scores, axis=1), labels)
+
+
+def test_vector_scaling_is_no_worse_and_repairs_a_shifted_class(overconfident):
+    scores, labels = overconfident
+    shifted = scores + np.array([4.0, 0, 0, 0])
+    temperature, vector = fit_temperature(shifted, labels), fit_vector(shifted, labels)
+    assert vector.temperature is None
+    better = log_loss(labels, vector.probabilities(shifted))
+    assert better < log_loss(labels, temperature.probabilities(shifted)) - 0.01
+    assert better == pytest.approx(log_loss(labels, softmax(scores / 3, axis=1)), rel=0.01)
+
+
+def test_probabilities_serve_as_scores(overconfident):
+    scores, labels = overconfident
+    assert fit_temperature(as_logits(softmax(scores, axis=1)), labels).temperature == pytest.approx(3.0, rel=0.03)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ReferenceDataError, match="beyond the classes"):
+        fit_temperature(np.zeros((2, 2)), np.array([0, 2]))
+    with pytest.raises(ReferenceDataError, match="no probability"):
+        reliability(np.array([1.5]), np.array([True]))
+    with pytest.raises(ReferenceDataError, match="scores and labels"):
+        fit_vector(np.zeros((0, 2)), np.zeros(0, dtype=int))
+    with pytest.raises(ReferenceDataError, match="confidence and correctness"):
+        reliability(np.zeros(2), np.zeros(3, dtype=bool))

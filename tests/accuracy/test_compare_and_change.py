@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from scipy.stats import binomtest
+
+from pipeline.accuracy.change import change_map
+from pipeline.accuracy.compare import compare_maps, mcnemar
+from pipeline.accuracy.crosswalk import SHIPPED, read_crosswalk, to_codes
+from pipeline.accuracy.sampling import draw_simple
+from pipeline.accuracy.wall_to_wall import cross_maps
+from pipeline.errors import LegendError, ReferenceDataError
+from pipeline.legend import KNOWN_LEGENDS
+from pipeline.maps.legends import read_scheme
+from tests.accuracy.maps import SCHEME, patchy, points, spoil, write_map
+
+NAME = {item.code: item.name for item in SCHEME.classes}
+
+
+def test_mcnemar_is_the_binomial_test_for_few_and_chi_square_for_many():
+    right = np.array([True] * 9 + [False] * 3 + [True] * 20)
+    other = np.array([False] * 9 + [True] * 3 + [True] * 20)
+    few = mcnemar(right, other)
+    assert (few.only_first, few.only_second, few.exact) == (9, 3, True)
+    assert few.p_value == pytest.approx(binomtest(9, 12).pvalue)
+    many = mcnemar(np.tile(right, 5), np.tile(other, 5))
+    assert many.statistic == pytest.approx((abs(45 - 15) - 1) ** 2 / 60)
+    assert mcnemar(right, right).p_value == 1.0
+
+
+class TestCompare:
+    @pytest.fixture
+    def maps(self, tmp_path):
+        truth = patchy()
+        good = write_map(tmp_path / "good.tif", spoil(truth, seed=1, share=0.1))
+        poor = write_map(tmp_path / "poor.tif", spoil(truth, seed=2, share=0.4))
+        design = draw_simple(good, size=400, seed=3)
+        values = [NAME[v] for v in truth[design.row, design.col]]
+        return good, poor, points(tmp_path / "p.gpkg", design.row, design.col, values)
+
+    def test_the_difference_has_the_variance_of_pairs(self, maps):
+        good, poor, reference = maps
+        found = compare_maps(good, poor, reference=reference, field="cover", design="simple random")
+        assert found.difference.estimate > 0.1
+        assert found.difference.ci95[0] > 0
+        assert found.mcnemar.p_value < 0.001
+        assert "differ (McNemar's test" in found.words()
+        one, two = found.first.figures.overall_accuracy, found.second.figures.overall_accuracy
+        assert found.difference.estimate == pytest.approx(one.estimate - two.estimate, abs=0.02)
+
+    def test_a_map_does_not_differ_from_itself(self, maps):
+        good, _, reference = maps
+        found = compare_maps(good, good, reference=reference, field="cover")
+        assert found.difference.estimate == 0
+        assert found.difference.ci95 is None
+        assert "not a probability sample" in found.difference.note
+        assert "cannot be told apart" in found.to_json()["words"]
+
+    def test_units_of_one_map_only_are_refused(self, maps, tmp_path):
+        good, _, reference = maps
+        codes = patchy()
+        codes[:, 150:] = 0
+        half = write_map(tmp_path / "half.tif", codes)
+        with pytest.raises(ReferenceDataError, match="only one of the maps"):
+            compare_maps(good, half, reference=reference, field="cover")
+
+
+class TestWallToWall:
+    def test_pairs_are_counted_over_strips(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+        a, b = patchy(), spoil(patchy())
+        table = cross_maps(write_map(tmp_path / "a.tif", a), write_map(tmp_path / "b.tif", b))
+        assert table.pixels.sum() == a.size
+        assert table.pixels[10, 20] == ((a == 10) & (b == 20)).sum()
+        assert table.area_ha[10, 20] == pytest.approx(table.pixels[10, 20] * 0.01)
+
+    def test_a_finer_second_map_is_brought_onto_the_first(self, tmp_path):
+        a = patchy(nodata=False)
+        fine = np.kron(a, np.ones((2, 2), dtype=np.uint8))
+        table = cross_maps(write_map(tmp_path / "a.tif", a), write_map(tmp_path / "f.tif", fine, pixel=5.0))
+        assert np.trace(table.pixels) == a.size
+
+    def test_a_geographic_grid_has_geodesic_areas(self, tmp_path):
+        a = write_map(tmp_path / "a.tif", patchy(), crs="EPSG:4326", origin=(13.0, 52.0), pixel=0.0001)
+        table = cross_maps(a, a)
+        assert table.area_ha.sum() == pytest.approx(60_000 * 11.132e-4 * 6.87, rel=0.02)
+
+
+class TestChange:
+    def test_the_from_to_map_says_what_changed(self, tmp_path):
+        before, after = patchy(), spoil(patchy(), share=0.05)
+        a, b = write_map(tmp_path / "a.tif", before), write_map(tmp_path / "b.tif", after)
+        found = change_map(a, b, output=tmp_path / "change.tif")
+        scheme = read_scheme(tmp_path / "change.tif")
+        with rasterio.open(tmp_path / "change.tif") as dataset:
+            codes = dataset.read(1)
+        lost = scheme.by_name("forest -> water").code
+        assert ((codes == lost) == ((before == 10) & (after == 20))).all()
+        assert ((codes == 0) == (before == 0)).all()
+        assert found.pixels.sum() == (before > 0).sum()
+        transitions = {(item["from"], item["to"]): item["area_ha"] for item in found.to_json()["transitions"]}
+        assert transitions["field", "forest"] == pytest.approx(((before == 30) & (after == 10)).sum() * 0.01)
+        assert "sample of change strata" in found.to_json()["note"]
+
+    def test_two_legends_are_refused(self, tmp_path):
+        from pipeline.legend import ClassScheme
+
+        a = write_map(tmp_path / "a.tif", patchy())
+        b = write_map(tmp_path / "b.tif", patchy(), scheme=ClassScheme(SCHEME.classes[:2]))
+        with pytest.raises(LegendError, match="different legends"):
+            change_map(a, b, output=tmp_path / "c.tif")
+        with pytest.raises(LegendError, match="not in the legend"):
+            change_map(a, b, output=tmp_path / "c.tif", scheme=ClassScheme(SCHEME.classes[:2]))
+
+
+class TestCrosswalks:
+    def test_shipped_tables_know_every_class_of_their_legend(self):
+        legends = dict(zip(SHIPPED, ("ESA WorldCover", "Dynamic World", "CORINE level 2", "NLCD"), strict=True))
+        for table, legend in legends.items():
+            walk = read_crosswalk(table)
+            assert {name for _, name, _ in KNOWN_LEGENDS[legend]} <= set(walk)
+
+    def test_names_codes_and_blanks(self):
+        codes, unknown = to_codes(["Forest", 20.0, "30", None, float("nan"), "bog"], scheme=SCHEME)
+        assert codes.tolist() == [10, 20, 30, 0, 0, -2]
+        assert unknown == ["bog"]
+
+    def test_a_broken_table_is_refused(self, tmp_path):
+        path = tmp_path / "w.csv"
+        path.write_text("a,b\n1,2\n")
+        with pytest.raises(LegendError, match="other columns"):
+            read_crosswalk(path)
+        path.write_text("source,target\nx,forest\nx,water\n")
+        with pytest.raises(LegendError, match="two classes"):
+            read_crosswalk(path)
+        with pytest.raises(LegendError, match="cannot be read"):
+            read_crosswalk(tmp_path / "none.csv")
