@@ -1,0 +1,145 @@
+"""A project opens complete, also after its folder was moved; a quicklook shows what is there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from PIL import Image
+
+from pipeline.errors import InputError, OutputError
+from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities
+from pipeline.maps.pixels import ArrayPixels
+from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
+from pipeline.maps.quicklook import scale_bar_m, write_quicklook
+from pipeline.maps.vectors import write_polygons
+from pipeline.maps.vrt import write_mosaic, write_scene_view
+from pipeline.scenes.opening import open_scene
+
+from .qgis import what_qgis_shows
+
+
+@pytest.fixture
+def run(tmp_path, codes, percent, scheme, grid):
+    """A folder with a scene and every product of it; returns (folder, layers)."""
+    folder = tmp_path / "run"
+    maps = folder / "maps"
+    (folder / "input").mkdir(parents=True)
+    bands = ("blue", "green", "red", "nir")
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 4, "crs": grid.crs, "transform": grid.transform}
+    rng = np.random.default_rng(1)
+    with rasterio.open(folder / "input" / "s.tif", "w", height=grid.height, width=grid.width, **profile) as target:
+        for number, name in enumerate(bands, 1):
+            target.set_band_description(number, name)
+            target.write((codes.astype(np.uint16) * 400 * number + rng.integers(0, 200, codes.shape)), number)
+        target.scales, target.offsets = (0.0001,) * 4, (0.0,) * 4
+    write_class_map(maps / "s_lc.tif", ArrayPixels(codes), grid=grid, scheme=scheme)
+    write_confidence(maps / "s_c.tif", ArrayPixels(percent), grid=grid)
+    write_probabilities(maps / "s_p.tif", ArrayPixels(np.stack([percent] * 4)), grid=grid, scheme=scheme)
+    write_polygons(maps / "s_lc.gpkg", ArrayPixels(codes), grid=grid, scheme=scheme)
+    view = write_scene_view(maps / "s_scene.vrt", open_scene(folder / "input" / "s.tif"))
+    cell = shapely.box(*grid.bounds)
+    frame = {"cover": [scheme.names[0]], "split": ["train"]}
+    gpd.GeoDataFrame(frame, geometry=[cell], crs=grid.crs.to_wkt()).to_file(folder / "input" / "l.gpkg", layer="l")
+    layers = SceneLayers("s", grid, maps / "s_lc.tif", view, maps / "s_c.tif", maps / "s_p.tif", maps / "s_lc.gpkg")
+    return folder, layers
+
+
+def test_every_layer_opens_after_the_folder_was_moved(run, scheme, tmp_path):
+    folder, layers = run
+    vectors = folder / "input" / "l.gpkg"
+    labels, chips = label_layer(vectors, attribute="cover", scheme=scheme, layer="l"), split_layer(vectors, layer="l")
+    write_project(folder / "maps" / "s.qgz", [layers], scheme=scheme, labels=labels, chips=chips)
+    shutil.move(folder, tmp_path / "elsewhere")
+    shown = {layer["name"]: layer for layer in what_qgis_shows(tmp_path / "elsewhere" / "maps" / "s.qgz")}
+    expected = {"Land cover", "Confidence (%)", "Polygons", "Training labels", "Chips by split", "True colour"}
+    assert set(shown) == expected | {"False colour (infrared)", *scheme.names}
+    crs = f"EPSG:{layers.grid.crs.to_epsg()}"
+    assert all(layer["valid"] and layer["in_tree"] and layer["crs"] == crs for layer in shown.values())
+    assert all(layer["project_crs"] == crs for layer in shown.values())
+    for name in ("Land cover", "Polygons", "Training labels"):
+        assert shown[name]["labels"] == list(scheme.names)
+    assert shown["True colour"]["renderer"] == "multibandcolor"
+
+
+def test_no_path_is_absolute_and_ids_are_long_enough(run, scheme):
+    folder, layers = run
+    write_project(folder / "maps" / "s.qgz", [layers], scheme=scheme)
+    with zipfile.ZipFile(folder / "maps" / "s.qgz") as archive:
+        assert archive.namelist() == ["s.qgs"]
+        text = archive.read("s.qgs").decode()
+    assert str(folder) not in text
+    sources = re.findall(r"<datasource>(.*?)</datasource>", text)
+    assert sources
+    assert all(source.startswith(("./", "../")) for source in sources)
+    ids = re.findall(r"<id>(.*?)</id>", text)
+    assert len(set(ids)) == len(ids)
+    assert all(len(identity) > 10 for identity in ids)
+
+
+def test_several_scenes_share_a_project_with_a_mosaic_on_top(run, scheme, codes):
+    folder, layers = run
+    other = folder / "maps" / "t_lc.tif"
+    write_class_map(other, ArrayPixels(codes), grid=layers.grid, scheme=scheme)
+    mosaic = folder / "maps" / "mosaic.vrt"
+    grid = write_mosaic(mosaic, [layers.class_map, other])
+    scenes = [layers, SceneLayers("t", layers.grid, other)]
+    write_project(folder / "maps" / "all.qgz", scenes, scheme=scheme, mosaic=(mosaic, grid))
+    shown = what_qgis_shows(folder / "maps" / "all.qgz")
+    assert all(layer["valid"] and layer["in_tree"] for layer in shown)
+    assert [layer["name"] for layer in shown].count("Land cover") == 2
+    assert [layer["labels"] for layer in shown if layer["name"] == "Land cover (mosaic)"] == [list(scheme.names)]
+
+
+def test_equal_projects_are_equal_bytes_and_existing_ones_are_kept(run, scheme):
+    folder, layers = run
+    target = folder / "maps" / "s.qgz"
+    write_project(target, [layers], scheme=scheme)
+    first = target.read_bytes()
+    with pytest.raises(OutputError, match="exists"):
+        write_project(target, [layers], scheme=scheme)
+    write_project(target, [layers], scheme=scheme, overwrite=True)
+    assert target.read_bytes() == first
+
+
+def test_a_vector_file_that_is_not_there_is_an_input_error(run, scheme):
+    folder, layers = run
+    missing = VectorLayer(folder / "no.gpkg", "a", ())
+    with pytest.raises(InputError, match="vector file"):
+        write_project(folder / "maps" / "s.qgz", [layers], scheme=scheme, labels=missing)
+
+
+def test_scene_view_reads_the_scenes_own_pixels(run):
+    folder, layers = run
+    with rasterio.open(layers.view.path) as view, rasterio.open(folder / "input" / "s.tif") as scene:
+        red, green, blue = layers.view.true_colour.bands
+        assert np.array_equal(view.read([red, green, blue]), scene.read([3, 2, 1]))
+        assert view.descriptions == ("red", "green", "blue", "nir")
+    low, high = layers.view.true_colour.limits[0]
+    assert 0 <= low < high <= 65535
+
+
+def test_quicklook_shows_classes_in_their_colours(run, scheme, tmp_path):
+    folder, layers = run
+    target = tmp_path / "q.png"
+    scene = open_scene(folder / "input" / "s.tif")
+    write_quicklook(target, layers.class_map, scene=scene, confidence=layers.confidence, title="s")
+    pixels = np.asarray(Image.open(target).convert("RGB")).reshape(-1, 3)
+    found = {tuple(map(int, colour)) for colour in np.unique(pixels, axis=0)}
+    assert {item.rgb for item in scheme.classes} <= found
+    first = target.read_bytes()
+    write_quicklook(target, layers.class_map, scene=scene, confidence=layers.confidence, title="s", overwrite=True)
+    assert target.read_bytes() == first
+
+
+def test_scale_bars_are_round_and_fit():
+    for width in (30.0, 999.0, 15_360.0, 109_800.0, 3e6):
+        bar = scale_bar_m(width)
+        assert bar <= 0.3 * width < 2.6 * bar
+        assert f"{bar:e}"[0] in "125"
