@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.model.surroundings import LEVELS, Surroundings
+
 if TYPE_CHECKING:
     from pipeline.model.encoder import Encoder
     from pipeline.model.spec import NetworkSpec
@@ -30,9 +32,11 @@ class SpectralPath(nn.Sequential):
     """Convolutions on the bands at full resolution, so that a pixel's own spectrum reaches the head undiluted."""
 
     def __init__(self, spec: NetworkSpec) -> None:
-        widths = [spec.bands_in, *(spec.spectral_channels for _ in spec.spectral_kernels)]
+        first = spec.bands_in * LEVELS if spec.surroundings else spec.bands_in
+        widths = [first, *(spec.spectral_channels for _ in spec.spectral_kernels)]
         pairs = zip(widths[:-1], widths[1:], spec.spectral_kernels, strict=True)
-        super().__init__(*(conv_norm_relu(a, b, kernel=kernel) for a, b, kernel in pairs))
+        layers = [conv_norm_relu(a, b, kernel=kernel) for a, b, kernel in pairs]
+        super().__init__(*([Surroundings()] if spec.surroundings else []), *layers)
 
 
 class Step(nn.Module):

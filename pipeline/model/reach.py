@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.model.network import Network
+from pipeline.model.surroundings import REACH_PX
 
 if TYPE_CHECKING:
     from pipeline.model.spec import NetworkSpec
@@ -26,6 +27,7 @@ def reach_px(spec: NetworkSpec) -> int:
     with torch.device("meta"):
         network = Network(spec)
     spectral = sum(kernel // 2 for kernel in spec.spectral_kernels) if network.spectral is not None else 0
+    spectral += REACH_PX if spec.surroundings and network.spectral is not None else 0
     if spec.head == "chip":
         # A cell's class is that of the chip around it: the farthest pixel of the chip from the farthest of the cell.
         return (spec.chip_px + spec.chip_stride_px) // 2 - 1

@@ -52,6 +52,7 @@ class NetworkSpec:
         fuse_kernel: Kernel of the step at full resolution, where context and spectral path meet; 1 or 3.
         spectral_channels: Channels of the full-resolution path on the input itself; 0 for none.
         spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
+        surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.
@@ -68,6 +69,7 @@ class NetworkSpec:
     fuse_kernel: int = 1
     spectral_channels: int = 64
     spectral_kernels: tuple[int, ...] = (1, 1)
+    surroundings: bool = False
     dropout: float = 0.1
     chip_px: int = 64
     chip_stride_px: int = 16

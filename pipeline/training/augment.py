@@ -19,9 +19,7 @@ def symmetry(layers: Sequence[torch.Tensor], *, turn: int, flip: bool) -> list[t
     return [layer.flip(-1) if flip else layer for layer in out]
 
 
-def jitter(
-    x: torch.Tensor, *, gain: float, shift: float, noise: float, generator: torch.Generator
-) -> torch.Tensor:
+def jitter(x: torch.Tensor, *, gain: float, shift: float, noise: float, generator: torch.Generator) -> torch.Tensor:
     """Standardised chips [chip, channel, row, col] as another day might have seen them.
 
     Args:

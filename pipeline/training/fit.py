@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
@@ -32,11 +32,13 @@ from pipeline.scenes.reader import open_reader
 from pipeline.training import teacher as teaching
 from pipeline.training.dataset import ChipSet, TrainingScene, read_chips
 from pipeline.training.loss import pixel_weights
-from pipeline.training.module import Batches, Learner, Lessons, Recipe
+from pipeline.training.module import Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from pipeline.chips.splits import Split
     from pipeline.chips.statistics import BandStatistics
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from pipeline.model.network import Network
 
 _LOG = logging.getLogger(__name__)
-Progress = "Callable[[str, int, int], None]"
+# Polygons with which the network with context has half of its largest share.
+ENOUGH_FOR_CONTEXT = 200
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class FitSettings:
         soft_weight: Weight of the teacher's opinion on unlabelled pixels; 0 trains on labels alone.
         teacher_trees: Trees of each of the teacher's forests.
         soft_pixels: About how many pixels the teacher is asked about.
+        pixel_steps: Batches of the network of single pixels and their surroundings.
+        pixel_batch: Pixels in a batch.
+        pixel_lr: Its peak learning rate.
         per_polygon: Most pixels of one polygon that the teacher learns from.
         labelled_chips: Most chips around labels that are held in memory.
         unlabelled_chips: Chips elsewhere in the scenes.
@@ -97,7 +103,10 @@ class FitSettings:
     smoothing: float = 0.05
     soft_weight: float = 2.0
     teacher_trees: int = 100
-    soft_pixels: int = 120_000
+    soft_pixels: int = 80_000
+    pixel_steps: int = 1500
+    pixel_batch: int = 1024
+    pixel_lr: float = 5e-3
     per_polygon: int = 100
     labelled_chips: int = 400
     unlabelled_chips: int = 100
@@ -108,8 +117,8 @@ class FitSettings:
     noise: float = 0.02
     patience: int = 0
     refit: bool = True
-    stem_stride: int = 2
-    depth: int = 3
+    stem_stride: int = 4
+    depth: int = 4
     time_limit_s: float = 540.0
     seed: int = 0
 
@@ -180,19 +189,26 @@ def fit(
     clock.lap("chips")
     learned = (Part.TRAIN, Part.VALIDATION) if settings.refit else (Part.TRAIN,)
     ids = np.flatnonzero(np.isin(split.part, [int(part) for part in learned])).astype(np.int32)
-    lessons, shares = _lessons(chips, ids=ids, split=split, classes=len(scheme), settings=settings)
+    material = _learn_from(chips, ids=ids, split=split, classes=len(scheme), settings=settings)
     clock.lap("teacher")
     members = _members(settings, bands_in=preprocess.channels, classes=len(scheme), preprocess=preprocess)
-    history = _train(members, lessons, settings=settings, folder=folder, resume=resume, progress=progress)
-    clock.lap("network")
+    _train_pixels(members[0], material, settings=settings)
+    clock.lap("pixels")
+    history: list[dict[str, float]] = []
+    if len(members) > 1:
+        lessons = _lessons(chips, material, classes=len(scheme), settings=settings)
+        history = _train(members[1:], lessons, settings=settings, folder=folder, resume=resume, progress=progress)
+        clock.lap("context")
+    context = _context_share(len(ids)) if len(members) > 1 else 0.0
     provenance: dict[str, Any] = {
         "settings": _jsonable(asdict(settings)),
-        "teacher": teaching.names_and_shares(shares.tolist()),
+        "teacher": teaching.names_and_shares(material.teacher.shares.tolist()),
         "polygons": {part.name.lower(): len(split.polygons(part)) for part in Part},
         "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
     }
-    bundle = _bundle(members, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
+    shares = (1.0 - context, context)[: len(members)]
+    bundle = _bundle(members, shares, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
     return FitResult(bundle, history, clock.seconds)
 
 
@@ -219,17 +235,67 @@ def _statistics(scenes: Sequence[TrainingScene], split: Split) -> BandStatistics
             reader.close()
 
 
-def _lessons(
-    chips: ChipSet, *, ids: np.ndarray[Any, np.dtype[np.int32]], split: Split, classes: int, settings: FitSettings
-) -> tuple[Lessons, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Batches' material for the polygons ``ids``, and the teacher's shares."""
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """What the networks learn from: labels, their pixels' features, the teacher and its opinions."""
+
+    index: torch.Tensor
+    table: teaching.PixelTable
+    teacher: teaching.Teacher
+    opinions: teaching.Opinions
+
+
+def _learn_from(
+    chips: ChipSet, *, ids: NDArray[np.int32], split: Split, classes: int, settings: FitSettings
+) -> _Material:
     index = chips.only(ids)
     table = teaching.pixel_table(chips, index, per_polygon=settings.per_polygon, seed=settings.seed)
     teacher = teaching.fit_teacher(
         table, classes=classes, group_of=split.block_of, trees=settings.teacher_trees, seed=settings.seed
     )
-    target, asked = teaching.soft_targets(teacher, chips, pixels=settings.soft_pixels, seed=settings.seed)
-    core = chips.core(index)
+    opinions = teaching.ask(teacher, chips, pixels=settings.soft_pixels, seed=settings.seed)
+    return _Material(index, table, teacher, opinions)
+
+
+def _context_share(polygons: int) -> float:
+    """Share of the network with context: none with few polygons, half with very many."""
+    return 0.5 * polygons / (polygons + ENOUGH_FOR_CONTEXT)
+
+
+def _train_pixels(network: Network, material: _Material, *, settings: FitSettings) -> None:
+    """The network of single pixels and their surroundings learns what the teacher says, in seconds."""
+    table = material.table
+    own = material.teacher.predict(table.features)
+    weight = pixel_weights(
+        table.index, table.polygon, classes=own.shape[1], size_power=settings.size_power, class_power=0.5
+    )
+    features = torch.cat([torch.from_numpy(table.features), material.opinions.features])
+    target = torch.cat([torch.from_numpy(own), material.opinions.target])
+    anywhere = len(material.opinions.features)
+    chance = torch.cat([torch.from_numpy(weight / weight.sum()), torch.full((anywhere,), 1.0 / max(anywhere, 1))])
+    batches = PixelBatches(
+        features, target, chance, steps=settings.pixel_steps, batch=settings.pixel_batch, seed=settings.seed
+    )
+    learner = PixelLearner(network, steps=settings.pixel_steps, lr=settings.pixel_lr, weight_decay=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_steps=settings.pixel_steps,
+            max_epochs=1,
+            accelerator="auto",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(learner, DataLoader(batches, batch_size=None))
+    network.eval()
+
+
+def _lessons(chips: ChipSet, material: _Material, *, classes: int, settings: FitSettings) -> Lessons:
+    """Batches' material for the network with context."""
+    core = chips.core(material.index)
     weight = _weights(core, chips.core(chips.polygon), classes=classes, settings=settings)
     chance = weight.sum((1, 2)).double()
     bare = chance <= 0
@@ -237,12 +303,10 @@ def _lessons(
     chance = chance.sqrt() / mean**0.5
     chance[bare] = 0.5
     x = chips.core(chips.x).contiguous()
-    return Lessons(x, core.contiguous(), weight, target, asked, chance), teacher.shares
+    return Lessons(x, core.contiguous(), weight, material.opinions.dense(), material.opinions.asked, chance)
 
 
-def _weights(
-    index: torch.Tensor, polygon: torch.Tensor, *, classes: int, settings: FitSettings
-) -> torch.Tensor:
+def _weights(index: torch.Tensor, polygon: torch.Tensor, *, classes: int, settings: FitSettings) -> torch.Tensor:
     labelled = (index != IGNORE_INDEX).numpy()
     weight = torch.zeros(index.shape)
     weight[torch.from_numpy(labelled)] = torch.from_numpy(
@@ -258,7 +322,15 @@ def _weights(
 
 
 def _members(settings: FitSettings, *, bands_in: int, classes: int, preprocess: Preprocess) -> list[Network]:
-    spectral = NetworkSpec(bands_in, classes, encoder="none", spectral_kernels=(3, 1, 1), dropout=0.0)
+    spectral = NetworkSpec(
+        bands_in,
+        classes,
+        encoder="none",
+        spectral_kernels=(1, 1),
+        spectral_channels=128,
+        surroundings=True,
+        dropout=0.0,
+    )
     specs = [spectral]
     if settings.encoder != "none":
         specs.append(
@@ -369,6 +441,7 @@ class _Watch(lightning.Callback):
 
 def _bundle(
     members: list[Network],
+    shares: tuple[float, ...],
     scheme: ClassScheme,
     preprocess: Preprocess,
     statistics: BandStatistics,
@@ -383,10 +456,9 @@ def _bundle(
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
         units=_units(scenes[0]),
+        shares=shares,
         gsd_m=float(np.sqrt(np.prod(grid.pixel_size_m))),
-        sources=tuple(
-            TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes
-        ),
+        sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
         footprint=_footprint(scenes),
         provenance=provenance,
     )

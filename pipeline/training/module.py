@@ -153,3 +153,48 @@ def member_loss(logits: torch.Tensor, batch: Batch, recipe: Recipe) -> torch.Ten
     if recipe.soft_weight > 0:
         loss = loss + recipe.soft_weight * soft_loss(logits, target, asked)
     return loss
+
+
+class PixelBatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Batches of pixels with the teacher's probabilities: half labelled, polygon by polygon, half from anywhere."""
+
+    def __init__(
+        self, features: torch.Tensor, target: torch.Tensor, chance: torch.Tensor, *, steps: int, batch: int, seed: int
+    ) -> None:
+        self._features = features
+        self._target = target
+        self._chance = chance
+        self._shape = (steps, batch)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """features float32 [pixel, feature, 1, 1] and probabilities float32 [pixel, class]."""
+        steps, batch = self._shape
+        drawn = torch.multinomial(self._chance, steps * batch, replacement=True, generator=self._generator)
+        for chosen in drawn.split(batch):
+            yield self._features[chosen][:, :, None, None], self._target[chosen]
+
+
+class PixelLearner(lightning.LightningModule):
+    """A network without encoder learns the teacher's probabilities from features that were computed once."""
+
+    def __init__(self, network: Network, *, steps: int, lr: float, weight_decay: float) -> None:
+        super().__init__()
+        self.network = network
+        self._settings = (steps, lr, weight_decay)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Cross-entropy with the teacher."""
+        layers = list(self.network.spectral or [])[1:]  # the first layer computes what the batch already holds
+        out = batch[0]
+        for layer in layers:
+            out = layer(out)
+        logits = self.network.head(out).flatten(1)
+        return -(batch[1] * logits.log_softmax(1)).sum(1).mean()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, one cycle."""
+        steps, lr, decay = self._settings
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=lr, weight_decay=decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

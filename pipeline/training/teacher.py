@@ -10,15 +10,18 @@ log-loss on polygons held out, drawn towards equal shares the more the fewer pol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from torch.nn import functional
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from pipeline.legend import IGNORE_INDEX
+from pipeline.model.surroundings import REACH_PX, surroundings
 from pipeline.training.baseline import cores
 from pipeline.training.loss import pixel_weights
 
@@ -29,29 +32,36 @@ if TYPE_CHECKING:
 
     from pipeline.training.dataset import ChipSet
 
-# Windows whose means (and, for the third, deviations) experts may use; the margin of chips holds half the largest.
-MEANS = (3, 5, 9)
-MARGIN_PX = max(MEANS) // 2
+Model = RandomForestClassifier | ExtraTreesClassifier | Pipeline
+
+# Chips carry this margin, so that every pixel of theirs has its whole surroundings.
+MARGIN_PX = REACH_PX
 INNER_FOLDS = 3
+# With fewer polygons held-out figures say more about the polygons than about the experts: shares stay equal.
+ENOUGH_POLYGONS = 100
 # Polygons' worth of belief in equal shares.
 PRIOR_POLYGONS = 20.0
+# Pixels that a support vector machine is trained on at most: its time grows with their square.
+SVM_PIXELS = 4_000
 _FLOOR = 0.01
 _PREDICT = 65_536
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One kind of forest: how its trees split, and how many of the levels bands, 3, 5, 9 px it sees."""
+    """One kind of classifier, and how many of the levels bands, 3, 5, 9 px, deviations it sees."""
 
     name: str
-    extra: bool
+    kind: Literal["forest", "extra", "svm"]
     levels: int
 
 
 EXPERTS = (
-    Expert("bands", extra=False, levels=1),
-    Expert("5 px", extra=True, levels=3),
-    Expert("9 px", extra=True, levels=4),
+    Expert("forest of bands", "forest", 1),
+    Expert("forest of surroundings", "forest", 5),
+    Expert("extra trees to 5 px", "extra", 3),
+    Expert("extra trees of surroundings", "extra", 5),
+    Expert("support vectors to 5 px", "svm", 3),
 )
 
 
@@ -80,7 +90,7 @@ class PixelTable:
 class Teacher:
     """Fitted experts and their shares."""
 
-    forests: tuple[RandomForestClassifier | ExtraTreesClassifier, ...]
+    models: tuple[Model, ...]
     shares: NDArray[np.float64]
     classes: int
     channels: int
@@ -88,20 +98,10 @@ class Teacher:
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
         total = np.zeros((len(features), self.classes), dtype=np.float32)
-        for expert, forest, share in zip(EXPERTS, self.forests, self.shares, strict=True):
+        for expert, model, share in zip(EXPERTS, self.models, self.shares, strict=True):
             if share > 0:
-                total += np.float32(share) * _votes(forest, features[:, : expert.levels * self.channels], self.classes)
+                total += np.float32(share) * _votes(model, features[:, : expert.levels * self.channels], self.classes)
         return total
-
-
-def surroundings(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Bands and their means over the valid pixels of each window of MEANS: float32 [chip, level * channel, row, col]."""
-    share = valid.float().unsqueeze(1)
-    layers = [x]
-    for size in MEANS:
-        count = functional.avg_pool2d(share, size, 1, size // 2).clamp_min(1e-6)
-        layers.append(functional.avg_pool2d(x, size, 1, size // 2) / count)
-    return torch.cat(layers, dim=1)
 
 
 def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
@@ -117,7 +117,7 @@ def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: 
     features = []
     for chip in np.unique(at):
         mine = at == chip
-        layers = chips.core(surroundings(chips.x[chip : chip + 1], chips.valid[chip : chip + 1]))[0]
+        layers = chips.core(surroundings(chips.x[chip : chip + 1]))[0]
         features.append(layers[:, row[mine], col[mine]].T.numpy())
     return PixelTable(
         np.concatenate(features), chips.core(index).numpy()[at, row, col], polygon[once], chips.x.shape[1]
@@ -130,9 +130,7 @@ def _rank(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     return turns(labels)
 
 
-def fit_teacher(
-    table: PixelTable, *, classes: int, group_of: NDArray[np.int32], trees: int, seed: int
-) -> Teacher:
+def fit_teacher(table: PixelTable, *, classes: int, group_of: NDArray[np.int32], trees: int, seed: int) -> Teacher:
     """Experts on all pixels, shares from folds of groups of polygons.
 
     Args:
@@ -142,51 +140,81 @@ def fit_teacher(
         trees: Trees of each expert.
         seed: Of folds and trees.
     """
-    shares = _shares(table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed)
-    forests = tuple(_fit(expert, table, classes=classes, trees=trees, seed=seed) for expert in EXPERTS)
-    return Teacher(forests, shares, classes, table.channels)
+    shares = np.full(len(EXPERTS), 1.0 / len(EXPERTS))
+    if len(np.unique(table.polygon)) >= ENOUGH_POLYGONS:
+        shares = _shares(table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed)
+    models = tuple(_fit(expert, table, classes=classes, trees=trees, seed=seed) for expert in EXPERTS)
+    return Teacher(models, shares, classes, table.channels)
 
 
-def soft_targets(
-    teacher: Teacher, chips: ChipSet, *, pixels: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the teacher thinks of about ``pixels`` valid pixels, spread evenly over all chips.
+@dataclass(frozen=True, eq=False)
+class Opinions:
+    """What the teacher thinks of pixels spread over all chips.
 
-    Returns:
-        Probabilities float16 [chip, class, row, col] (0 where not asked), and where they are, bool [chip, row, col];
-        both without the chips' margin.
+    Attributes:
+        features: float32 [pixel, feature].
+        target: Probabilities, float32 [pixel, class].
+        asked: Where the pixels lie, bool [chip, row, col] without margin; pixels in this order.
     """
+
+    features: torch.Tensor
+    target: torch.Tensor
+    asked: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        """Probabilities float16 [chip, class, row, col], 0 where not asked."""
+        chips, rows, cols = self.asked.shape
+        out = torch.zeros((chips, rows, cols, self.target.shape[1]), dtype=torch.float16)
+        out[self.asked] = self.target.half()
+        return out.permute(0, 3, 1, 2)
+
+
+def ask(teacher: Teacher, chips: ChipSet, *, pixels: int, seed: int) -> Opinions:
+    """What the teacher thinks of about ``pixels`` valid pixels, spread evenly over all chips."""
     generator = torch.Generator().manual_seed(seed)
     valid = chips.core(chips.valid)
     chance = min(pixels / max(int(valid.sum()), 1), 1.0)
     asked = valid & (torch.rand(valid.shape, generator=generator) < chance)
-    target = torch.zeros((len(chips), teacher.classes, *valid.shape[1:]), dtype=torch.float16)
-    rows = [
-        chips.core(surroundings(chips.x[i : i + 1], chips.valid[i : i + 1]))[0][:, asked[i]].T.numpy()
-        for i in range(len(chips))
-    ]
-    features = np.concatenate(rows)
-    parts = [teacher.predict(features[i : i + _PREDICT]) for i in range(0, len(features), _PREDICT)]
-    opinion = torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros((0, teacher.classes))
-    target.permute(0, 2, 3, 1)[asked] = opinion.half()
-    return target, asked
+    rows = [chips.core(surroundings(chips.x[i : i + 1]))[0][:, asked[i]].T for i in range(len(chips))]
+    features = torch.cat(rows)
+    parts = [teacher.predict(features[i : i + _PREDICT].numpy()) for i in range(0, len(features), _PREDICT)]
+    target = np.concatenate(parts) if parts else np.zeros((0, teacher.classes), dtype=np.float32)
+    return Opinions(features, torch.from_numpy(target), asked)
 
 
-def _fit(
-    expert: Expert, table: PixelTable, *, classes: int, trees: int, seed: int
-) -> RandomForestClassifier | ExtraTreesClassifier:
-    kind = ExtraTreesClassifier if expert.extra else RandomForestClassifier
-    forest = kind(trees, n_jobs=cores(), random_state=seed)
+def _fit(expert: Expert, table: PixelTable, *, classes: int, trees: int, seed: int) -> Model:
     weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
-    forest.fit(table.features[:, : expert.levels * table.channels], table.index, sample_weight=weight)
-    return forest
+    features, index = table.features[:, : expert.levels * table.channels], table.index
+    if expert.kind == "svm":
+        return _fit_svm(features, index, weight, seed=seed)
+    kind = ExtraTreesClassifier if expert.kind == "extra" else RandomForestClassifier
+    forest = kind(trees, n_jobs=cores(), random_state=seed)
+    return forest.fit(features, index, sample_weight=weight)
 
 
-def _votes(
-    forest: RandomForestClassifier | ExtraTreesClassifier, features: NDArray[np.float32], classes: int
-) -> NDArray[np.float32]:
+def _fit_svm(
+    features: NDArray[np.float32], index: NDArray[np.uint8], weight: NDArray[np.float64], *, seed: int
+) -> Model:
+    """Radial basis, C = 1, scikit-learn's default width; a forest where only one class is left."""
+    if len(np.unique(index)) == 1:
+        return RandomForestClassifier(1, random_state=seed).fit(features, index)
+    if len(index) > SVM_PIXELS:
+        chosen = np.random.default_rng(seed).choice(len(index), SVM_PIXELS, replace=False, p=weight / weight.sum())
+        absent = np.setdiff1d(np.unique(index), index[chosen])
+        chosen = np.concatenate([chosen, np.flatnonzero(np.isin(index, absent))])
+        features, index, weight = features[chosen], index[chosen], np.ones(len(chosen))
+    machine = make_pipeline(StandardScaler(), SVC(C=1.0, cache_size=400))
+    machine.fit(features, index, svc__sample_weight=weight)
+    return machine
+
+
+def _votes(model: Model, features: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    """Trees' shares of votes, or one vote for the class a support vector machine decides on, float32 [pixel, class]."""
     votes = np.zeros((len(features), classes), dtype=np.float32)
-    votes[:, forest.classes_.astype(np.intp)] = forest.predict_proba(features)
+    if isinstance(model, Pipeline):
+        votes[np.arange(len(features)), model.predict(features).astype(np.intp)] = 1.0
+    else:
+        votes[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
     return votes
 
 
@@ -201,17 +229,15 @@ def _shares(
             continue
         part = table.rows(~out)
         for number, expert in enumerate(EXPERTS):
-            forest = _fit(expert, part, classes=classes, trees=trees, seed=seed)
-            votes[number, out] = _votes(forest, table.features[out, : expert.levels * table.channels], classes)
+            model = _fit(expert, part, classes=classes, trees=trees, seed=seed)
+            votes[number, out] = _votes(model, table.features[out, : expert.levels * table.channels], classes)
     weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
     mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
     polygons = len(np.unique(table.polygon))
     return best_shares(mine, weight, strength=PRIOR_POLYGONS / polygons)
 
 
-def best_shares(
-    mine: NDArray[np.float64], weight: NDArray[np.float64], *, strength: float
-) -> NDArray[np.float64]:
+def best_shares(mine: NDArray[np.float64], weight: NDArray[np.float64], *, strength: float) -> NDArray[np.float64]:
     """Shares of the mixture with the least log-loss, float64 [expert].
 
     Args:
