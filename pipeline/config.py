@@ -64,10 +64,12 @@ class SceneItem(Section):
 class LayerItem(Section):
     """Another raster stacked on each scene's grid."""
 
-    name: str = Field(description="Name of the band it becomes.")
     path: str = Field(description="Any raster GDAL opens, on any grid.")
     kind: Literal["raster", "dem", "sentinel1"] = Field(
-        "raster", description="dem adds slope and northness; sentinel1 turns linear backscatter into dB."
+        "raster", description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB."
+    )
+    bands: tuple[str, ...] | None = Field(
+        None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
     )
 
     _path = field_validator("path")(_absolute)

@@ -37,6 +37,9 @@ def design(
         list[str] | None, typer.Option(help="Expected user's accuracy of a class, as name=0.9; repeatable.")
     ] = None,
     strata: Annotated[Path | None, typer.Option(help="Raster or polygons whose classes are the strata.")] = None,
+    strata_field: Annotated[str | None, typer.Option(help="Attribute of the strata polygons.")] = None,
+    cluster_px: Annotated[int, typer.Option(help="Side of a cluster in pixels.")] = 9,
+    per_cluster: Annotated[int, typer.Option(help="Pixels drawn in each cluster of a two-stage sample.")] = 10,
     minimum_distance_m: Annotated[float, typer.Option(help="Smallest distance between sample units in metres.")] = 0.0,
     show_map_class: Annotated[bool, typer.Option("--show-map-class", help="Not blind: keep the map class.")] = False,
     seed: Seed = 0,
@@ -54,6 +57,9 @@ def design(
         target_se=target_se,
         expected=tuple(expected or ()),
         strata=strata,
+        strata_field=strata_field,
+        cluster_px=cluster_px,
+        per_cluster=per_cluster,
         minimum_distance_m=minimum_distance_m,
         blind=not show_map_class,
         seed=seed,
@@ -69,6 +75,7 @@ def assess(
     reference: Annotated[Path | None, typer.Option(help="Reference points, polygons or raster (with MAP).")] = None,
     field: Annotated[str | None, typer.Option(help="Attribute that holds the reference class.")] = None,
     strata: Annotated[str | None, typer.Option(help="'map', or a raster or polygon file.")] = None,
+    strata_field: Annotated[str | None, typer.Option(help="Attribute of the strata polygons.")] = None,
     design_file: Annotated[
         Path | None, typer.Option("--design", help="Design file written by landcover design.")
     ] = None,
@@ -99,6 +106,7 @@ def assess(
             reference=reference,
             field=field,
             strata=strata,
+            strata_field=strata_field,
             design=design_file,
             crosswalk=crosswalk,
             kappa=kappa,

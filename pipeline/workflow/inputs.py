@@ -14,13 +14,14 @@ from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.indices import with_indices
-from pipeline.scenes.opening import open_scene
+from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
+from pipeline.scenes.opening import check_treatment, open_scene
 from pipeline.scenes.stack import stack_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.config import Config, SceneItem
+    from pipeline.config import Config, LayerItem, SceneItem
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.scenes.scene import Scene, Source
@@ -37,7 +38,10 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
     """
-    scenes: list[Source] = [open_item(item, config) for item in config.scenes]
+    opened = [open_item(item, config) for item in config.scenes]
+    if not config.inputs.allow_mixed:
+        check_treatment(opened)
+    scenes: list[Source] = list(opened)
     ids = [scene.id for scene in scenes]
     if len(set(ids)) < len(ids):
         raise ConfigError("scenes", got=", ".join(ids), expected="different names", fix="give each scene an id")
@@ -46,6 +50,9 @@ def open_sources(config: Config) -> tuple[Source, ...]:
         scenes = [stack_scenes(scenes)]
     elif config.inputs.time != "separate":
         scenes = [composite_scenes(scenes, method=config.inputs.time)]
+    layers = [open_layer(item) for item in config.inputs.layers]
+    if layers:
+        scenes = [with_layers(scene, layers) for scene in scenes]
     if config.inputs.indices:
         scenes = [with_indices(scene, config.inputs.indices) for scene in scenes]
     return tuple(scenes)
@@ -63,6 +70,15 @@ def open_item(item: SceneItem, config: Config) -> Scene:
     )
     scene = open_scene(item.path, told=told, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
     return replace(scene, id=item.id) if item.id else scene
+
+
+def open_layer(item: LayerItem) -> Layer:
+    """One further raster as the configuration says."""
+    if item.kind == "dem":
+        return dem_layer(item.path, derive=item.bands or ("elevation", "slope", "northness"))
+    if item.kind == "sentinel1":
+        return sentinel1_layer(item.path, bands=item.bands or ("vv", "vh"))
+    return raster_layer(item.path, bands=item.bands)
 
 
 def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[Source]:

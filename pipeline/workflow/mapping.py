@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 
+KINDS = ("lc", "confidence", "probabilities", "entropy", "margin")
+
+
 @dataclass(frozen=True)
 class MapRequest:
     """What the command line asks for beyond the configuration; None and False leave the configuration's word."""
@@ -82,10 +85,8 @@ class MapFiles:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them, the map first."""
-        layers = (
-            self.class_map, self.quicklook, self.confidence, self.probabilities, self.entropy, self.margin, self.polygons
-        )  # fmt: skip
-        return tuple(path for path in layers if path is not None)
+        layers = (self.confidence, self.probabilities, self.entropy, self.margin, self.polygons)
+        return (self.class_map, *(path for path in (self.quicklook, *layers) if path is not None))
 
 
 def predict_maps(

@@ -41,10 +41,11 @@ def export_model(
     from pipeline.model.export import export_onnx, export_torch
 
     bundle = load_bundle(path)
+    scales, offsets = ((value,) * len(bundle.bands) for value in (scale, offset))
     if form == "onnx":
-        export_onnx(target, bundle, tile_px=tile_px, scale=scale, offset=offset)
+        export_onnx(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
         hint = "in QGIS: Plugins > Deepness, choose this file as the model; raster bands must be in the model's order"
     else:
-        export_torch(target, bundle, tile_px=tile_px, scale=scale, offset=offset)
+        export_torch(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
         hint = "load it with torch.export.load"
     return Outcome(summary=f"{path.name} as {form}", written=(target,), hint=hint, data={"bands": list(bundle.bands)})

@@ -65,7 +65,7 @@ def gather(job: Job, folder: Path) -> ReportData:
         history=_history(folder / "training.csv"),
         split=_split(job),
         block_m=job.split.block_m,
-        features=_features(job, folder) if job.config.assessment.features else None,
+        features=_features(job) if job.config.assessment.features else None,
         reliability=_reliability(judged),
         examples=_examples(job, folder, judged),
         ledger=tuple(source.ledger() for source in job.sources),
@@ -100,7 +100,7 @@ def _split(job: Job) -> tuple[PolygonPart, ...]:
     )
 
 
-def _features(job: Job, folder: Path) -> Features | None:
+def _features(job: Job) -> Features | None:
     """PCA and t-SNE of a sample of labelled pixels, spread over the polygons."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

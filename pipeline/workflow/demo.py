@@ -1,0 +1,116 @@
+"""``landcover demo``: the main job on the simulated sample data, and the map against the full reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.accuracy.confusion import cross_tabulate
+from pipeline.errors import InputError
+from pipeline.legend import IGNORE_INDEX, ClassScheme
+from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.runs import prepare_folder, write_json
+from pipeline.scenes.reader import open_reader
+from pipeline.training.baseline import fit_forest
+from pipeline.workflow.init import write_config
+from pipeline.workflow.job import Job
+from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.scoring import score_of
+from pipeline.workflow.stage_train import training_scenes
+from pipeline.workflow.stages import run_stages
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.report.data import Score
+    from pipeline.workflow.outcome import Progress
+
+SAMPLE_DATA = Path("sample_data")
+SCENE, LABELS, REFERENCE, LEGEND = "sentinel2.tif", "polygons.gpkg", "reference.tif", "legend.json"
+_TREES = 100
+
+
+def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
+    """Write a configuration for the sample data, run it, and compare map and forest with the full reference.
+
+    Raises:
+        InputError: the sample data is not where the project keeps it.
+    """
+    data = find_sample_data()
+    folder = prepare_folder(output)
+    config = folder / "demo.yaml"
+    write_config(
+        [str(data / SCENE)], labels=data / LABELS, field="class", layer=None, output=config, overwrite=overwrite
+    )
+    outcome = run_stages(config, last="report", force=False, overwrite=overwrite, progress=progress)
+    job = Job.load(config)
+    progress("full reference", 0, 1)
+    scores = against_reference(job, data / REFERENCE, legend=read_legend(data / LEGEND))
+    progress("full reference", 1, 1)
+    figures = {item.method: {"overall_accuracy": item.overall_accuracy, "macro_f1": item.macro_f1} for item in scores}
+    path = write_json(folder / "full_reference.json", {"what": "all pixels of the simulated truth", "methods": figures})
+    rows = tuple((i.method, f"{100 * i.overall_accuracy:.1f} %", f"{i.macro_f1:.3f}") for i in scores)
+    table = Table(
+        "against the full reference (simulated, so every pixel is known)", ("method", "accuracy", "mean F1"), rows
+    )
+    return Outcome(
+        summary="demo on simulated sample data: done",
+        written=(*outcome.written, path),
+        hint=outcome.hint,
+        tables=(*outcome.tables, table),
+        data=outcome.data | {"full_reference": json.loads(path.read_text(encoding="utf-8"))},
+    )
+
+
+def find_sample_data() -> Path:
+    """The folder of sample data: beside the working directory or beside the package."""
+    for folder in (Path.cwd() / SAMPLE_DATA, Path(__file__).resolve().parents[2] / SAMPLE_DATA):
+        if (folder / SCENE).exists():
+            return folder
+    raise InputError("sample data not found", path=SAMPLE_DATA, fix="run the demo in the project's folder")
+
+
+def read_legend(path: Path) -> ClassScheme:
+    """What the codes of the full reference mean."""
+    return ClassScheme.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list[Score]:
+    """Figures of map and forest on every pixel that has a reference class and is valid; streamed by row bands.
+
+    The reference's classes are matched to the job's by name.
+    """
+    index_of = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+    for item in legend.classes:
+        index_of[item.code] = job.scheme.names.index(item.name)
+    source = job.sources[0]
+    polygons = np.flatnonzero(job.split.part >= 0).astype(np.int32)
+    learned = polygons[job.split.part[polygons] <= 1]
+    forest = fit_forest(training_scenes(job), job.scheme, polygons=learned, trees=_TREES)
+    classes = len(job.scheme)
+    tables = {
+        "network": np.zeros((classes, classes), dtype=np.int64),
+        "random forest": np.zeros((classes, classes), dtype=np.int64),
+    }
+    with (
+        FilePixels(job.folder / f"{source.id}_lc.tif") as mapped,
+        FilePixels(reference) as truth,
+        open_reader(source) as reader,
+    ):
+        for window in row_bands(source.grid):
+            want = truth.read(window)
+            given: dict[str, Any] = {
+                "network": mapped.read(window),
+                "random forest": forest.predict_window(reader, window),
+            }
+            for name, codes in given.items():
+                tables[name] += _table(job.scheme.code_to_index[codes], index_of[want], classes)
+    return [score_of(name, table, names=job.scheme.names) for name, table in tables.items()]
+
+
+def _table(mapped: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    both = (mapped != IGNORE_INDEX) & (truth != IGNORE_INDEX)
+    return cross_tabulate(mapped[both], truth[both], classes=classes)
