@@ -145,6 +145,21 @@ SAFE_PALETTE = (
     "#77aadd", "#ee8866", "#ffaabb", "#99ddff", "#bbcc33", "#aaaa00", "#eedd88", "#dddddd",
 )  # fmt: skip
 
+# Words in class names -> the colour of the safe palettes that maps use for them by habit (water blue, woods green);
+# the first that is still free is taken.
+_HABITS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("wetland", "marsh", "bog", "mangrove", "swamp"), ("#56b4e9", "#99ddff", "#88ccee", "#77aadd")),
+    (("water", "river", "lake", "sea", "ocean", "haline", "pond"), ("#0072b2", "#332288")),
+    (("forest", "wood", "tree", "conifer", "broadleaf", "decid"), ("#117733", "#44aa99", "#009e73")),
+    (("grass", "meadow", "pasture", "herb", "lawn"), ("#bbcc33", "#999933")),
+    (("crop", "farm", "field", "arable", "wheat", "cotton", "maize", "agri"), ("#f0e442", "#eedd88", "#ddcc77")),
+    (("scrub", "shrub", "heath", "bush"), ("#999933", "#aaaa00")),
+    (("built", "urban", "resid", "village", "town", "settle", "indus", "city"), ("#d55e00", "#cc6677", "#882255")),
+    (("bare", "barren", "sand", "soil", "rock", "dry", "beach"), ("#ddcc77", "#e69f00", "#ee8866")),
+    (("orchard", "vine", "plantation"), ("#aa4499", "#cc79a7")),
+    (("snow", "ice", "cloud"), ("#dddddd",)),
+)
+
 # (code, name, colour). Sources: ESA WorldCover v200 Product User Manual, table 2; Brown et al. 2022 (Dynamic World),
 # class_names and palette; USGS NLCD 2021 legend; CORINE Land Cover level 1-2 nomenclature, Copernicus Land Service.
 KNOWN_LEGENDS: dict[str, tuple[tuple[int, str, str], ...]] = {
@@ -200,8 +215,22 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
         known = {_key(name): (code, color) for code, name, color in rows}
         if all(_key(name) in known for name in names):
             return ClassScheme(tuple(LandClass(known[_key(n)][0], n, known[_key(n)][1]) for n in names)), source
-    colors = [*SAFE_PALETTE, *(_spread_hue(i) for i in range(len(names) - len(SAFE_PALETTE)))]
-    return ClassScheme(tuple(LandClass(i, n, c) for i, (n, c) in enumerate(zip(names, colors, strict=False), 1))), None
+    colors = _safe_colors(names)
+    return ClassScheme(tuple(LandClass(i, n, c) for i, (n, c) in enumerate(zip(names, colors, strict=True), 1))), None
+
+
+def _safe_colors(names: Sequence[str]) -> list[str]:
+    """A colour per name: the habitual one of its word where that is free, then the palette's, then spread hues."""
+    chosen: dict[int, str] = {}
+    for position, name in enumerate(names):
+        wished = next((colors for words, colors in _HABITS if any(word in name.lower() for word in words)), ())
+        free = [color for color in wished if color not in chosen.values()]
+        if free:
+            chosen[position] = free[0]
+    left = iter([color for color in SAFE_PALETTE if color not in chosen.values()])
+    return [
+        chosen[i] if i in chosen else next(left, None) or _spread_hue(i - len(SAFE_PALETTE)) for i in range(len(names))
+    ]
 
 
 def _spread_hue(index: int) -> str:
