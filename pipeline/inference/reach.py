@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Halos that are tried, in strides of the network.
-STRIDES_TRIED = (1, 2, 3, 4, 6, 8)
+# Halos that are tried, in strides of the network; never one alone, as one block of one scene is a small sample.
+STRIDES_TRIED = (2, 3, 4, 6, 8)
 # Share of a map's pixels that may depend on where the tiles are cut; the project's goal is 5e-4 between two tilings,
 # each of which has its own.
 LARGEST_SHARE = 1.5e-4
