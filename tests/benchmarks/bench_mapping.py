@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -250,7 +249,9 @@ def child(model: str, path: str, out: str, tile: str) -> None:
     asked = PredictSettings(engine="torch", dtype="float32", device="cpu", tile_px=int(tile))
     mapped: Prediction
     with predict_scene(load_bundle(model), scene, out=Path(out), settings=asked) as mapped:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        # Not getrusage: a process that was started by a larger one begins with that one's peak.
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peak = int(status["VmHWM"].split()[0]) * 1024
     text = json.dumps({"peak_bytes": peak, "halo_px": mapped.plan.halo_px})
     (Path(out) / "figures.json").write_text(text)
 
