@@ -7,7 +7,7 @@ slice. Memory grows with the number of chips, never with the scene.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -126,9 +126,8 @@ def read_chips(
                     index = np.where(raster.valid, scheme.code_to_index[codes], np.uint8(IGNORE_INDEX))
                     x = preprocess(raster.values, raster.valid)
                     rows.append((x, raster.valid, index, polygons, _keys(window, number)))
-    x, *others = zip(*rows, strict=True)
-    valid, index, polygon, key = (torch.from_numpy(np.stack(layer)) for layer in others)
-    return ChipSet(torch.stack(x), valid, index, polygon, key, margin)
+    layers = [torch.from_numpy(np.stack([row[layer] for row in rows])) for layer in range(1, 5)]
+    return ChipSet(torch.stack([row[0] for row in rows]), *layers, margin=margin)
 
 
 def _keys(window: Window, scene: int) -> NDArray[np.int64]:
@@ -150,12 +149,12 @@ def _around(
             polygons.append(int(part.polygon[position]))
             codes.append(int(part.code[position]))
     order = rng.permutation(len(places))
-    turn = turns(np.array(polygons)[order]) * 1_000_000 + turns(np.array(codes)[order]) if len(places) else order
+    turn = turns(np.array(polygons)[order]) * 1_000_000 + turns(np.array(codes)[order]) if places else order
     chosen = order[np.argsort(turn, kind="stable")][:most]
     return [places[i] for i in sorted(chosen)]
 
 
-def turns(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def turns(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """For each item, how many equal ones come before it.
 
     >>> turns(np.array([7, 7, 3, 7])).tolist()

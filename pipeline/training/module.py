@@ -88,6 +88,19 @@ class Batches(IterableDataset[Batch]):
         for step in range(self.start, self._recipe.steps):
             yield self.batch(step)
 
+    def plain(self) -> Iterator[Batch]:
+        """Every labelled chip once, as it is, for validation."""
+        lessons = self._lessons
+        labelled = torch.nonzero((lessons.index != IGNORE_INDEX).flatten(1).any(1)).flatten()
+        for part in torch.split(labelled, self._recipe.batch):
+            yield (
+                lessons.x[part].contiguous(memory_format=torch.channels_last),
+                lessons.index[part],
+                lessons.weight[part],
+                lessons.target[part],
+                lessons.asked[part],
+            )
+
     def batch(self, step: int) -> Batch:
         """x, index, weight, target, asked of batch ``step``."""
         generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
@@ -103,14 +116,12 @@ class Batches(IterableDataset[Batch]):
 class Learner(lightning.LightningModule):
     """Members that learn side by side from the same batches."""
 
-    def __init__(self, members: Sequence[Network], recipe: Recipe, *, validation: Lessons | None = None) -> None:
+    def __init__(self, members: Sequence[Network], recipe: Recipe) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.recipe = recipe
-        self._validation = validation
-        self.scores: list[dict[str, float]] = []
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Sum of the members' losses."""
         total = torch.zeros((), device=self.device)
         for member in self.members:
@@ -118,7 +129,7 @@ class Learner(lightning.LightningModule):
         self.log("loss", total.detach() / len(self.members), prog_bar=True, logger=True)
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
         """Figures on validation blocks."""
         x, index, weight, _, _ = batch
         logits = torch.stack([member(x).float().softmax(1) for member in self.members]).mean(0).clamp_min(1e-8).log()
@@ -168,10 +179,10 @@ class PixelBatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         self._generator = torch.Generator().manual_seed(seed)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """features float32 [pixel, feature, 1, 1] and probabilities float32 [pixel, class]."""
+        """Features float32 [pixel, feature, 1, 1] and probabilities float32 [pixel, class]."""
         steps, batch = self._shape
         drawn = torch.multinomial(self._chance, steps * batch, replacement=True, generator=self._generator)
-        for chosen in drawn.split(batch):
+        for chosen in torch.split(drawn, batch):
             yield self._features[chosen][:, :, None, None], self._target[chosen]
 
 
@@ -183,14 +194,15 @@ class PixelLearner(lightning.LightningModule):
         self.network = network
         self._settings = (steps, lr, weight_decay)
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Cross-entropy with the teacher."""
         layers = list(self.network.spectral or [])[1:]  # the first layer computes what the batch already holds
         out = batch[0]
         for layer in layers:
             out = layer(out)
         logits = self.network.head(out).flatten(1)
-        return -(batch[1] * logits.log_softmax(1)).sum(1).mean()
+        loss: torch.Tensor = -(batch[1] * logits.log_softmax(1)).sum(1).mean()
+        return loss
 
     def configure_optimizers(self) -> Any:
         """AdamW, one cycle."""

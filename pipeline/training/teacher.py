@@ -10,7 +10,7 @@ log-loss on polygons held out, drawn towards equal shares the more the fewer pol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from pipeline.training.dataset import ChipSet
 
-Model = RandomForestClassifier | ExtraTreesClassifier | Pipeline
+# A scikit-learn classifier: RandomForestClassifier, ExtraTreesClassifier, or a Pipeline around an SVC.
+Model: TypeAlias = Any
 
 # Chips carry this margin, so that every pixel of theirs has its whole surroundings.
 MARGIN_PX = REACH_PX

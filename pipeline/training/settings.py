@@ -1,0 +1,87 @@
+"""FitSettings: how a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import ModelError
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is trained; the defaults are what every published figure of the project was made with.
+
+    Attributes:
+        encoder: Encoder of the network with context ("resnet18" ..., "vgg11_bn" ..., or "none": spectra alone).
+        weights: Pretrained weights of the encoder: "none", a record's name, "imagenet", or a file.
+        weights_bands: Band names of a file's first convolution.
+        frozen: Keep a pretrained encoder as it is and train the rest.
+        chip_px: Side of a chip.
+        steps: Batches.
+        batch: Chips in a batch.
+        lr: Peak learning rate.
+        layer_decay: Encoder stages learn this much slower, stage by stage towards the input.
+        weight_decay: AdamW's.
+        dropout: Of feature channels before the head.
+        smoothing: Label smoothing.
+        soft_weight: Weight of the teacher's opinion on unlabelled pixels; 0 trains on labels alone.
+        teacher_trees: Trees of each of the teacher's forests.
+        soft_pixels: About how many pixels the teacher is asked about.
+        pixel_steps: Batches of the network of single pixels and their surroundings.
+        pixel_batch: Pixels in a batch.
+        pixel_lr: Its peak learning rate.
+        per_polygon: Most pixels of one polygon that the teacher learns from.
+        labelled_chips: Most chips around labels that are held in memory.
+        unlabelled_chips: Chips elsewhere in the scenes.
+        size_power: 0 weighs pixels alike, 1 polygons alike.
+        class_power: 0 weighs pixels alike, 1 classes alike.
+        gain: Jitter of brightness per chip.
+        shift: Jitter per chip and band, in deviations.
+        noise: Jitter per pixel and band, in deviations.
+        patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
+            the network with context stops, its best state kept; 0 trains to the end of the schedule.
+        refit: Learn from the validation polygons too, as the forest does; not with ``patience``, which needs them.
+        stem_stride: Stride of the encoder's stem.
+        depth: Stages of the encoder.
+        time_limit_s: Training stops after this many seconds and keeps what it has.
+        seed: Of everything that is drawn.
+    """
+
+    encoder: str = "resnet18"
+    weights: str = "none"
+    weights_bands: tuple[str, ...] = ()
+    frozen: bool = False
+    chip_px: int = 64
+    steps: int = 300
+    batch: int = 8
+    lr: float = 3e-3
+    layer_decay: float = 1.0
+    weight_decay: float = 0.02
+    dropout: float = 0.1
+    smoothing: float = 0.05
+    soft_weight: float = 2.0
+    teacher_trees: int = 100
+    soft_pixels: int = 100_000
+    pixel_steps: int = 1500
+    pixel_batch: int = 1024
+    pixel_lr: float = 5e-3
+    per_polygon: int = 100
+    labelled_chips: int = 400
+    unlabelled_chips: int = 250
+    size_power: float = 0.5
+    class_power: float = 0.5
+    gain: float = 0.05
+    shift: float = 0.05
+    noise: float = 0.02
+    patience: int = 0
+    refit: bool = True
+    stem_stride: int = 4
+    depth: int = 4
+    time_limit_s: float = 540.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name in ("chip_px", "steps", "batch", "teacher_trees", "per_polygon", "labelled_chips", "lr"):
+            if not getattr(self, name) > 0:
+                raise ModelError(f"training setting {name}", got=getattr(self, name), expected="more than 0")
