@@ -123,11 +123,11 @@ def read_chips(
                     window = Window(row, col, chip_px, chip_px).expand(margin)
                     raster = source_reader.read(window)
                     codes, polygons = kept[number].dense(window)
-                    index = np.where(raster.valid, scheme.code_to_index[codes], np.uint8(IGNORE_INDEX))
+                    indices = np.where(raster.valid, scheme.code_to_index[codes], np.uint8(IGNORE_INDEX))
                     x = preprocess(raster.values, raster.valid)
-                    rows.append((x, raster.valid, index, polygons, _keys(window, number)))
-    layers = [torch.from_numpy(np.stack([row[layer] for row in rows])) for layer in range(1, 5)]
-    return ChipSet(torch.stack([row[0] for row in rows]), *layers, margin=margin)
+                    rows.append((x, raster.valid, indices, polygons, _keys(window, number)))
+    valid, index, polygon, key = (torch.from_numpy(np.stack([row[layer] for row in rows])) for layer in range(1, 5))
+    return ChipSet(torch.stack([row[0] for row in rows]), valid, index, polygon, key, margin)
 
 
 def _keys(window: Window, scene: int) -> NDArray[np.int64]:
