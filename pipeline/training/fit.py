@@ -216,7 +216,8 @@ def _weights(index: torch.Tensor, polygon: torch.Tensor, *, classes: int, settin
     return weight
 
 
-def _members(settings: FitSettings, *, bands_in: int, classes: int, preprocess: Preprocess) -> list[Network]:
+def network_specs(settings: FitSettings, *, bands_in: int, classes: int) -> list[NetworkSpec]:
+    """The networks that are trained: one of single pixels and their surroundings, and one with context."""
     spectral = NetworkSpec(
         bands_in,
         classes,
@@ -226,21 +227,23 @@ def _members(settings: FitSettings, *, bands_in: int, classes: int, preprocess: 
         surroundings=True,
         dropout=0.0,
     )
-    specs = [spectral]
-    if settings.encoder != "none":
-        specs.append(
-            NetworkSpec(
-                bands_in,
-                classes,
-                encoder=settings.encoder,  # type: ignore[arg-type]
-                depth=settings.depth,
-                stem_stride=settings.stem_stride,
-                spectral_kernels=(3, 1),
-                dropout=settings.dropout,
-            )
-        )
+    if settings.encoder == "none":
+        return [spectral]
+    context = NetworkSpec(
+        bands_in,
+        classes,
+        encoder=settings.encoder,  # type: ignore[arg-type]
+        depth=settings.depth,
+        stem_stride=settings.stem_stride,
+        spectral_kernels=(3, 1),
+        dropout=settings.dropout,
+    )
+    return [spectral, context]
+
+
+def _members(settings: FitSettings, *, bands_in: int, classes: int, preprocess: Preprocess) -> list[Network]:
     members = []
-    for number, spec in enumerate(specs):
+    for number, spec in enumerate(network_specs(settings, bands_in=bands_in, classes=classes)):
         torch.manual_seed(settings.seed * 101 + number)
         loaded = None
         if spec.encoder != "none" and settings.weights != "none":

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
+def quiet_lightning() -> None:
+    """Keep Lightning's remarks on devices and on its other products off the terminal."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def train_pixels(
     network: Network, table: PixelTable, own: NDArray[np.float32], opinions: Opinions, *, settings: FitSettings
 ) -> None:
@@ -44,6 +50,7 @@ def train_pixels(
     batches = PixelBatches(
         features, target, chance, steps=settings.pixel_steps, batch=settings.pixel_batch, seed=settings.seed
     )
+    quiet_lightning()
     learner = PixelLearner(network, steps=settings.pixel_steps, lr=settings.pixel_lr, weight_decay=1e-4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,8 +96,7 @@ def train_context(
     learner = Learner(members, recipe)
     batches = Batches(lessons, recipe)
     watch = _Watch(settings=settings, progress=progress)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
     keep = {"monitor": "val_loss", "save_top_k": 1} if held is not None else {"save_top_k": 0}
     best = ModelCheckpoint(dirpath=str(folder), filename="best", save_last=True, **keep)
     callbacks: list[lightning.Callback] = [watch, best]
