@@ -62,6 +62,9 @@ def crossval(
     methods: Annotated[
         str, typer.Option(help="Comma-separated: forest, forest_neighbourhood, network.")
     ] = "forest,forest_neighbourhood,network",
+    leave_out_single: Annotated[
+        bool, typer.Option("--leave-out-single", help="Go on without classes of one polygon.")
+    ] = False,
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
     overwrite: Overwrite = False,
@@ -81,5 +84,6 @@ def crossval(
             output=output,
             overwrite=overwrite,
             progress=progress,
+            leave_out_single=leave_out_single,
         )
     )

@@ -56,12 +56,12 @@ def score(method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8], 
 def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) -> Score:
     """Figures of an error matrix, int64 [map class, reference class].
 
-    A class without any pixel in map and reference has no figures and does not count in the mean.
+    A class without test pixels has no producer's accuracy and no F1, and does not count in the mean.
     """
     hits, mapped, truth = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     users = _shares(hits, mapped, names)
     producers = _shares(hits, truth, names)
-    f1 = _shares(2 * hits, mapped + truth, names)
+    f1 = _shares(2 * hits, np.where(truth > 0, mapped + truth, 0), names)
     known = [value for value in f1.values() if value is not None]
     return Score(
         method=method,
