@@ -184,6 +184,7 @@ class Training(Section):
     soft_weight: float = Field(
         2.0, ge=0, description="Weight of what forests think of unlabelled pixels; 0 trains on labels alone."
     )
+    teacher_trees: int = Field(100, ge=1, description="Trees of each of the forests that teach the networks.")
     patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
     refit: bool = Field(default=True, description="Also learn from the validation polygons, once they have been used.")
     time_limit_s: float = Field(540.0, gt=0, description="Training stops after this many seconds.")
