@@ -9,7 +9,7 @@ from pipeline.errors import ModelError
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a model is trained; the defaults are what every published figure of the project was made with.
+    """How a model is trained; which defaults were measured, and which not, is in ``docs/learning.md``.
 
     Attributes:
         encoder: Encoder of the network with context ("resnet18" ..., "vgg11_bn" ..., or "none": spectra alone).
