@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from pyproj import Transformer
 
 from pipeline.bands import LANDSAT_OLI, SENTINEL2
 from tests.fakes.rasters import write_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
 EPSG = 32633
-LEFT, TOP = 399_960.0, 5_100_000.0
+LEFT, TOP = 399_960.0, 5_800_020.0  # of the fake SAFE and Landsat products too
 SIZE_M = 2_400
 COG = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
 CLOUD = (slice(10, 20), slice(30, 50))  # of the 20 m pixels
@@ -37,6 +36,21 @@ def truth(name: str, metres: float) -> NDArray[np.float64]:
     phase = sum(map(ord, name)) % 7
     field = np.sin(2 * np.pi * (centres[None] + 0.1 * phase)) * np.cos(2 * np.pi * centres[:, None])
     return 0.305 + 0.295 * field
+
+
+Field = Callable[[str, float], NDArray[np.float64]]
+"""(band, pixel size in metres) -> reflectance [row,col] of the whole item."""
+
+
+def field_of(landscape: Callable[..., NDArray[np.float64]]) -> Field:
+    """A function of (band, x, y), as the SAFE and Landsat fakes take it, as pixels of the items here."""
+
+    def pixels(name: str, metres: float) -> NDArray[np.float64]:
+        steps = (np.arange(int(SIZE_M / metres)) + 0.5) * metres
+        x, y = np.meshgrid(LEFT + steps, TOP - steps)
+        return landscape(name, x, y)
+
+    return pixels
 
 
 def scl(metres: float = 20) -> NDArray[np.uint8]:
@@ -85,7 +99,7 @@ def _item(
 
 
 def earth_search_item(
-    folder: Path, href: Callable[[str], str], *, name: str = "S2B_33TVN_20250302_0_L2A"
+    folder: Path, href: Callable[[str], str], *, name: str = "S2B_33TVN_20250302_0_L2A", field: Field = truth
 ) -> dict[str, Any]:
     """Sentinel-2 L2A at Earth Search: the offset is out of the DN, raster:offset still says -0.1."""
     assets: dict[str, Any] = {}
@@ -93,7 +107,7 @@ def earth_search_item(
         if spec.key == "B10":
             continue
         key = ES_KEYS.get(spec.name, spec.name)
-        dn = np.round(truth(spec.name, spec.gsd_m) * 10_000).astype(np.uint16)
+        dn = np.round(field(spec.name, spec.gsd_m) * 10_000).astype(np.uint16)
         write_cog(folder / name / f"{spec.key}.tif", dn, spec.gsd_m)
         raster = {"nodata": 0, "data_type": "uint16", "bits_per_sample": 15, "scale": 0.0001, "offset": -0.1}
         assets[key] = {
@@ -131,6 +145,7 @@ def planetary_computer_item(
     *,
     name: str = "S2B_MSIL2A_20250302T095029_R079_T33TVN_20250302T104753",
     baseline: str = "05.11",
+    field: Field = truth,
 ) -> dict[str, Any]:
     """Sentinel-2 L2A at Planetary Computer: ESA's DN, nothing said about scale and offset."""
     added = 1000 if baseline >= "04.00" else 0
@@ -139,7 +154,7 @@ def planetary_computer_item(
     for spec in SENTINEL2:
         if spec.key == "B10":
             continue
-        dn = np.round(truth(spec.name, spec.gsd_m) * 10_000 + added).astype(np.uint16)
+        dn = np.round(field(spec.name, spec.gsd_m) * 10_000 + added).astype(np.uint16)
         write_cog(folder / name / f"{spec.key}.tif", dn, spec.gsd_m)
         assets[spec.key] = {
             "href": href(f"{name}/{spec.key}.tif"),
@@ -164,13 +179,13 @@ def planetary_computer_item(
 
 
 def landsat_item(
-    folder: Path, href: Callable[[str], str], *, name: str = "LC08_L2SP_190028_20250302_02_T1"
+    folder: Path, href: Callable[[str], str], *, name: str = "LC08_L2SP_190028_20250302_02_T1", field: Field = truth
 ) -> dict[str, Any]:
     """Landsat 8 Collection 2 Level 2 in STAC 1.1 spelling."""
     assets: dict[str, Any] = {}
     media = "image/tiff; application=geotiff; profile=cloud-optimized"
     for spec in LANDSAT_OLI[:7]:
-        dn = np.round((truth(spec.name, 30) + 0.2) / 2.75e-5).astype(np.uint16)
+        dn = np.round((field(spec.name, 30) + 0.2) / 2.75e-5).astype(np.uint16)
         write_cog(folder / name / f"SR_{spec.key}.tif", dn, 30)
         band = {"name": f"OLI_{spec.key}", "eo:common_name": spec.name, "raster:scale": 2.75e-05, "raster:offset": -0.2}
         assets[spec.name] = {
