@@ -34,8 +34,11 @@ test: $(STAMP) system-packages check
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
 
-lock: $(STAMP)
-	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --editable ".[stac,onnx,openvino,umap,scale,dev]"
+	.venv-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
+	rm -rf .venv-lock
 
 clean:
 	rm -rf $(VENV) demo runs .coverage* .mypy_cache .ruff_cache
