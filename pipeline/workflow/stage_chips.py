@@ -9,8 +9,9 @@ from pipeline.chips.index import write_chips
 from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
-from pipeline.labels.checks import check_classes, check_overlap
+from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.runs import write_json
+from pipeline.workflow.ledgers import source_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,18 +23,25 @@ PART_NAMES = {int(part): part.name.lower() for part in Part}
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``chips.parquet``, ``chips.gpkg``, ``labels.gpkg`` (polygons with their part) and ``split.json``."""
+    """Write ``chips.parquet``, ``chips.gpkg``, ``labels.gpkg`` (polygons with their part) and two accounts.
+
+    ``split.json`` has what each part holds, ``ledger.json`` how every scene was read.
+    """
     job, folder = given.job, given.folder
     check_overlap(job.labels, [source.grid for source in job.sources])
+    for part in job.pixels:
+        check_pixels(job.labels, part)
     check_classes(job.pixels, job.scheme)
     check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
     pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
+    ledger = [source_ledger(source) for source in job.sources]
     index = plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)
     return [
         write_chips(folder / "chips.parquet", index),
         write_chips(folder / "chips.gpkg", index),
         write_labels(folder / "labels.gpkg", job),
         write_json(folder / "split.json", split_summary(job)),
+        write_json(folder / "ledger.json", {"scenes": ledger}),
     ]
 
 
@@ -59,15 +67,5 @@ def part_of(job: Job, polygon: int) -> str:
 
 def split_summary(job: Job) -> dict[str, object]:
     """Blocks, buffer, and polygons and pixels per class and part."""
-    classes = {}
-    for item in job.scheme.classes:
-        counts = {}
-        for part in Part:
-            own = [job.split.pixels(pixels, part) for pixels in job.pixels]
-            ids = {int(i) for pixels in own for i in pixels.polygon[pixels.code == item.code]}
-            counts[part.name.lower()] = {
-                "polygons": len(ids),
-                "pixels": sum(int((pixels.code == item.code).sum()) for pixels in own),
-            }
-        classes[item.name] = counts
+    classes = job.split.counts(job.labelled, job.scheme)
     return {"block_m": job.split.block_m, "buffer_m": job.split.buffer_m, "classes": classes}

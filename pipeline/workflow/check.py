@@ -1,0 +1,254 @@
+"""``landcover check``: the dry run. What can be wrong with a job is looked for before hours are spent on it.
+
+Errors are collected, so that one run of the command tells all of them; nothing of a scene's size is read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.chips.leakage import check_leakage
+from pipeline.chips.splits import Part
+from pipeline.errors import ModelWarning, OutputError, PipelineError
+from pipeline.labels.checks import check_classes, check_overlap, check_pixels
+from pipeline.model.describe import read_header
+from pipeline.workflow.check_scenes import band_table, check_labelled, ledger_table, look_at_scene, scene_table
+from pipeline.workflow.inputs import open_item
+from pipeline.workflow.job import Job
+from pipeline.workflow.outcome import Outcome, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipeline.labels.checks import Overlap
+    from pipeline.workflow.outcome import Progress
+
+Found = TypeVar("Found")
+STEPS = ("scenes", "labels", "split", "estimates")
+CONFLICTS_SHOWN = 10
+IDS_SHOWN = 10
+
+
+@dataclass
+class _Findings:
+    """What was found so far; a user's error is kept, and the check goes on with what does not depend on it."""
+
+    failed: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def attempt(self, work: Callable[[], Found]) -> Found | None:
+        """The result of ``work``, or None and a line among the errors."""
+        try:
+            return work()
+        except PipelineError as err:
+            line = " ".join(str(err).split())
+            if line not in self.failed:
+                self.failed.append(line)
+            return None
+
+
+def check_job(config: Path, *, progress: Progress) -> Outcome:
+    """Look at everything that a job needs and say what it will take; nothing is written.
+
+    Raises:
+        ConfigError: the configuration cannot be read: nothing can be looked at.
+    """
+    job = Job.load(config)
+    found = _Findings()
+    found.attempt(lambda: check_output(job.folder))
+    for number, step in enumerate((_check_scenes, _check_labels, _check_split, _check_cost)):
+        progress(f"checking {STEPS[number]}", 0, 1)
+        step(job, found)
+        progress(f"checking {STEPS[number]}", 1, 1)
+    errors = len(found.failed)
+    return Outcome(
+        summary=f"{config}: " + (f"{errors} error(s)" if errors else "no error found"),
+        tables=tuple(found.tables),
+        data=found.data,
+        failed=tuple(found.failed),
+        hint="" if errors else f"next: landcover run {config}",
+    )
+
+
+def check_output(folder: Path) -> Path:
+    """The nearest folder above ``folder`` that exists.
+
+    Raises:
+        OutputError: it is no folder, or must not be written into.
+    """
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    if not above.is_dir():
+        raise OutputError("output folder cannot be made", path=folder, got=f"{above} is a file", fix="choose another")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError("output folder cannot be written", path=folder, got="no permission", fix="choose another")
+    return above
+
+
+def _check_scenes(job: Job, found: _Findings) -> None:
+    opened = [found.attempt(lambda item=item: open_item(item, job.config)) for item in job.config.scenes]  # type: ignore[misc]
+    sources = found.attempt(lambda: job.sources) if all(scene is not None for scene in opened) else None
+    if sources is None:
+        return
+    known = {scene.id: scene.band_names for scene in opened if scene is not None}
+    facts = [fact for source in sources if (fact := found.attempt(lambda source=source: look_at_scene(source)))]  # type: ignore[misc]
+    found.tables.append(scene_table(facts))
+    found.data["scenes"] = []
+    for item in facts:
+        have = known.get(item.source.id, next(iter(known.values())))
+        left = [name for name in have if name not in item.source.band_names and job.config.inputs.time != "stack"]
+        found.tables.append(band_table(item, left=left))
+        found.data["scenes"].append(
+            {
+                "scene": item.source.id,
+                "path": item.source.path,
+                "crs": item.source.grid.crs.to_string(),
+                "shape": list(item.source.grid.shape),
+                "pixel_m": list(item.source.grid.pixel_size_m),
+                "bands_found": list(have),
+                "bands_used": list(item.source.band_names),
+                "bands_left": left,
+                "invalid_share": item.invalid_share,
+                "values": [asdict(band) for band in item.bands],
+                "ledger": item.ledger,
+            }
+        )
+    found.tables.append(ledger_table(facts))
+
+
+def _check_labels(job: Job, found: _Findings) -> None:
+    labels = found.attempt(lambda: job.labels)
+    if labels is None:
+        return
+    found.data["labels"] = asdict(labels.report)
+    rows = tuple((line.partition(" ")[2], line.partition(" ")[0]) for line in labels.report.lines())
+    found.tables.append(Table(f"labels in {labels.path.name}", ("", "features"), rows))
+    if "scenes" not in found.data or found.attempt(lambda: job.sources) is None:
+        return
+    overlap = found.attempt(lambda: check_overlap(labels, [source.grid for source in job.sources]))
+    if overlap is None or found.attempt(lambda: job.pixels) is None:
+        return
+    for pixels in job.pixels:
+        check_pixels(labels, pixels)
+    lost = lost_polygons(job, overlap)
+    found.data["lost"] = lost
+    found.tables.append(_lost_table(lost))
+    found.attempt(lambda: check_classes(job.pixels, job.scheme))
+    for source, pixels in zip(job.sources, job.pixels, strict=True):
+        if len(pixels):
+            found.attempt(lambda source=source, pixels=pixels: check_labelled(source, pixels))  # type: ignore[misc]
+
+
+def lost_polygons(job: Job, overlap: Overlap) -> dict[str, Any]:
+    """Polygons that teach nothing, by cause, with their ids, and pairs of polygons that contradict each other."""
+    used = {int(i) for pixels in job.pixels for i in set(pixels.polygon.tolist())}
+    small = {i for pixels in job.pixels for i in pixels.too_small} - used
+    everyone = {int(i) for i in job.labels.frame["poly_id"]}
+    contested = everyone - used - small - set(overlap.outside)
+    names = {item.code: item.name for item in job.scheme.classes}
+    conflicts = sorted((c for pixels in job.pixels for c in pixels.conflicts), key=lambda c: -c.pixels)
+    return {
+        "outside": sorted(overlap.outside),
+        "across_the_edge": overlap.partly,
+        "too_small": sorted(small),
+        "wholly_contested": sorted(contested),
+        "contested_pixels": sum(pixels.contested_px for pixels in job.pixels),
+        "conflicts": [
+            {"polygons": list(c.polygons), "classes": [names[code] for code in c.codes], "pixels": c.pixels}
+            for c in conflicts[:CONFLICTS_SHOWN]
+        ],
+        "conflicts_in_all": len(conflicts),
+    }
+
+
+def _lost_table(lost: dict[str, Any]) -> Table:
+    rows = [
+        (name, str(len(lost[key])), _ids(lost[key]))
+        for name, key in (
+            ("outside every scene", "outside"), ("without a pixel centre", "too_small"),
+            ("every pixel contested", "wholly_contested"),
+        )
+    ]  # fmt: skip
+    rows.append(("cut at a scene's edge", str(lost["across_the_edge"]), ""))
+    rows += [
+        (f"conflict: {c['classes'][0]} / {c['classes'][1]}", f"{c['pixels']} px", _ids(c["polygons"]))
+        for c in lost["conflicts"]
+    ]
+    more = lost["conflicts_in_all"] - len(lost["conflicts"])
+    if more > 0:
+        rows.append((f"and {more} more conflicts", "", ""))
+    return Table("polygons lost", ("", "number", "ids"), tuple(rows))
+
+
+def _ids(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:IDS_SHOWN])) + (", ..." if len(numbers) > IDS_SHOWN else "")
+
+
+def _check_split(job: Job, found: _Findings) -> None:
+    if "lost" not in found.data:
+        return
+    split = found.attempt(lambda: job.split)
+    if split is None:
+        return
+    found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
+    counts = split.counts(job.labelled, job.scheme)
+    found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
+    parts = [part.name.lower() for part in Part]
+    rows = tuple(
+        (name, *(f"{item[part]['polygons']} ({item[part]['pixels']} px)" for part in parts))
+        for name, item in counts.items()
+    )
+    title = f"polygons per part: blocks of {split.block_m:,.0f} m, {split.buffer_m:,.0f} m between parts"
+    found.tables.append(Table(title, ("class", *parts), rows))
+
+
+def _check_cost(job: Job, found: _Findings) -> None:
+    if "split" not in found.data:
+        return
+    found.attempt(lambda: _check_model(job))
+    from pipeline.workflow.estimates import estimate_stages
+
+    stages = found.attempt(lambda: estimate_stages(job))
+    if stages is None:
+        return
+    disk = sum(item.disk_bytes for item in stages)
+    found.attempt(lambda: _check_disk(job, disk))
+    seconds, memory = sum(item.seconds for item in stages), max(item.memory_bytes for item in stages)
+    rows = [(item.stage, _duration(item.seconds), _size(item.memory_bytes), _size(item.disk_bytes)) for item in stages]
+    rows.append(("all", _duration(seconds), _size(memory), _size(disk)))
+    found.tables.append(Table("what it will take, about", ("stage", "time", "memory", "disk, at most"), tuple(rows)))
+    found.data["estimates"] = [asdict(item) for item in stages]
+
+
+def _check_disk(job: Job, needed: int) -> None:
+    free = shutil.disk_usage(check_output(job.folder)).free
+    if needed > free:
+        what = f"the job may need {_size(needed)} on the disk"
+        raise OutputError(what, path=job.folder, got=f"{_size(free)} free", fix="choose another output folder")
+
+
+def _check_model(job: Job) -> None:
+    """A model of an earlier run: its bands and classes against the job's, by its header alone."""
+    if not job.model_path.exists():
+        return
+    about = read_header(job.model_path)
+    bands = tuple(about["preprocess"]["bands"])
+    if bands != job.sources[0].band_names:
+        what = f"{job.model_path}: the model there was trained on other bands ({', '.join(bands)})"
+        warnings.warn(f"{what}; it will be trained again", ModelWarning, stacklevel=2)
+    if about["legend_hash"] != job.scheme.hash:
+        what = f"{job.model_path}: the model there has another legend; it will be trained again"
+        warnings.warn(what, ModelWarning, stacklevel=2)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 1):.0f} MB"  # noqa: PLR2004 - units
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - units

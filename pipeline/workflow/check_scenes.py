@@ -1,0 +1,213 @@
+"""What sampled windows of a scene say: how much of it can be used, which values its bands hold, what was decided."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import SceneError, SceneWarning
+from pipeline.grid import Window
+from pipeline.scenes.ledger import measure, sample_windows, scene_ledger
+from pipeline.scenes.reader import open_reader
+from pipeline.scenes.scene import Scene
+from pipeline.workflow.outcome import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.scenes.scene import Source
+
+# Pixels of a window that are kept for percentiles: nine windows give some ten thousand, whatever the number of bands.
+PER_WINDOW = 4_000
+LOW, HIGH = 2.0, 98.0
+# Labelled pixels that are read one by one to see whether the labels lie on usable ground.
+LABELLED_SAMPLE = 64
+MOSTLY_UNUSABLE = 0.5
+
+
+@dataclass(frozen=True)
+class BandRange:
+    """Valid values of one band in the windows looked at; the shares in per cent are those of LOW and HIGH."""
+
+    band: str
+    unit: str
+    invalid_share: float
+    smallest: float
+    low: float
+    high: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """What was found out about one scene.
+
+    Attributes:
+        source: The scene as the network sees it.
+        invalid_share: Share of the sampled pixels that cannot be used.
+        bands: Value ranges, in the order of the bands; empty where no pixel is valid.
+        ledger: What was decided, with what was measured.
+    """
+
+    source: Source
+    invalid_share: float
+    bands: tuple[BandRange, ...]
+    ledger: dict[str, object]
+
+
+def look_at_scene(source: Source) -> SceneFacts:
+    """Sample a scene; warns where much of it cannot be used or the dark-pixel test finds an offset.
+
+    Raises:
+        SceneError: a file cannot be read, or no pixel of a scene that was read whole is valid.
+    """
+    windows = sample_windows(source.grid)
+    values, usable = _sample(source, windows)
+    invalid = 1.0 - usable
+    if not values.shape[1]:
+        _refuse_empty(source, whole=windows == (source.grid.window,))
+    elif invalid > MOSTLY_UNUSABLE:
+        _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked")
+    plain = _plain_scene(source)
+    measured = measure(plain) if plain is not None else None
+    ledger = source.ledger()
+    no_data: dict[str, float] = {}
+    if plain is not None and measured is not None:
+        details = scene_ledger(plain, measured=measured)
+        ledger = ledger | {key: value for key, value in details.items() if key not in ledger}
+        no_data = dict(measured.no_data)
+    units = {band.band: band.unit for band in plain.bands} if plain is not None else {}
+    ranges = tuple(
+        _range(name, units.get(name, ""), no_data.get(name, invalid), values[number])
+        for number, name in enumerate(source.band_names)
+        if values.shape[1]
+    )
+    return SceneFacts(source, round(invalid, 4), ranges, ledger)
+
+
+def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float32], float]:
+    """Valid values float32 [band, pixel] of some pixels, and the share of all that are valid."""
+    parts, valid, total = [], 0, 0
+    with open_reader(source) as reader:
+        for window in windows:
+            raster = reader.read(window)
+            inside = raster.values[:, raster.valid]
+            parts.append(inside[:, :: max(inside.shape[1] // PER_WINDOW, 1)])
+            valid += int(raster.valid.sum())
+            total += raster.valid.size
+    return np.concatenate(parts, axis=1), valid / total
+
+
+def _refuse_empty(source: Source, *, whole: bool) -> None:
+    if whole:
+        raise SceneError(
+            "no pixel of the scene can be used",
+            path=source.path,
+            got="nodata, NaN or masked everywhere",
+            fix="check nodata and masks of the scene",
+        )
+    _warn(f"{source.path}: no valid pixel in the windows looked at; values not checked")
+
+
+def _plain_scene(source: Source) -> Scene | None:
+    """The scene of files behind a source, with indices and layers taken off; None for stacks and composites."""
+    while not isinstance(source, Scene):
+        inner = getattr(source, "source", None)
+        if inner is None:
+            return None
+        source = inner
+    return source
+
+
+def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) -> BandRange:
+    low, high = np.percentile(values, (LOW, HIGH))
+    return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
+
+
+def check_labelled(source: Source, pixels: LabelledPixels) -> float:
+    """Share of the labelled pixels that have data, from some spread over all of them.
+
+    Raises:
+        SceneError: none has.
+    """
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(LABELLED_SAMPLE, len(pixels))).astype(np.intp))
+    with open_reader(source) as reader:
+        seen = [bool(reader.read(Window(int(pixels.row[i]), int(pixels.col[i]), 1, 1)).valid.all()) for i in chosen]
+    share = float(np.mean(seen))
+    if share == 0:
+        raise SceneError(
+            "no labelled pixel looked at has data",
+            path=source.path,
+            got=f"{len(seen)} pixels under labels, all nodata or masked",
+            fix="check nodata and masks of the scene, or draw labels where it has data",
+        )
+    if share < 1 - MOSTLY_UNUSABLE:
+        _warn(f"{source.path}: {1 - share:.0%} of the labelled pixels looked at have no data or are masked")
+    return share
+
+
+def scene_table(facts: Sequence[SceneFacts]) -> Table:
+    """Grid and usable share of every scene."""
+    rows = tuple(
+        (
+            item.source.id,
+            f"{item.source.grid.height} x {item.source.grid.width}",
+            " x ".join(f"{size:.4g}" for size in dict.fromkeys(item.source.grid.pixel_size_m)) + " m",
+            item.source.grid.crs.to_string()[:24],
+            f"{len(item.source.band_names)}",
+            f"{100 * item.invalid_share:.1f} %",
+            _offset_state(item),
+        )
+        for item in facts
+    )
+    heads = ("scene", "rows x columns", "pixel", "CRS", "bands", "unusable", "offset")
+    return Table("scenes", heads, rows)
+
+
+def _offset_state(item: SceneFacts) -> str:
+    verdict = item.ledger.get("offset_check")
+    return str(verdict["state"]) if isinstance(verdict, dict) else "not tested"
+
+
+def band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
+    """Values of the bands that are used, and the names of those that are not."""
+    rows = [
+        (
+            band.band, "used", band.unit or "-", f"{100 * band.invalid_share:.1f} %",
+            *(f"{value:.4g}" for value in (band.smallest, band.low, band.high, band.largest)),
+        )
+        for band in item.bands
+    ]  # fmt: skip
+    rows += [(name, "left", "", "", "", "", "", "") for name in left]
+    heads = ("band", "", "unit", "no data", "min", f"{LOW:g} %", f"{HIGH:g} %", "max")
+    return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
+
+
+def ledger_table(facts: Sequence[SceneFacts]) -> Table:
+    """What was decided of each scene, in a line: product, scaling, masks."""
+    rows = tuple((item.source.id, *_decisions(item)) for item in facts)
+    return Table("decisions (all of them with --json)", ("scene", "product", "scaling", "masks"), rows)
+
+
+def _decisions(item: SceneFacts) -> tuple[str, str, str]:
+    ledger: dict[str, Any] = item.ledger
+    product = " ".join(str(ledger.get(key) or "") for key in ("sensor", "level", "baseline")).split()
+    bands = ledger.get("bands")
+    scaling = (
+        dict.fromkeys(f"x {b['scale']:g} + {b['offset']:g} ({b['provenance']})" for b in bands if "scale" in b)
+        if isinstance(bands, list) and all(isinstance(b, dict) for b in bands)
+        else {}
+    )
+    masks = ledger.get("masks")
+    names = [str(m["name"]) for m in masks] if isinstance(masks, list) else []
+    return " ".join(product) or "unknown", "; ".join(scaling) or "-", ", ".join(names) or "none"
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, SceneWarning, stacklevel=3)

@@ -1,0 +1,232 @@
+"""What each stage of a job will take, before it is begun: time, memory, disk.
+
+Training steps and mapping are timed here and now, on this machine and with the very networks the job will train; what
+forests and files take follows from rates. All of it is the order of magnitude, not a promise: other programs on the
+machine, slow disks and networks are not foreseen.
+
+Source of the rates: runs of this code on two cores of a shared virtual machine; they are rounded up.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.chips.splits import Part
+from pipeline.inference.estimate import estimate
+from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
+from pipeline.model.bundle import ModelBundle
+from pipeline.model.network import build_network
+from pipeline.model.preprocess import Preprocess
+from pipeline.training.fit import network_specs
+from pipeline.training.module import PixelLearner
+from pipeline.training.teacher import ENOUGH_POLYGONS, EXPERTS, MARGIN_PX
+from pipeline.workflow.mapping import predict_settings
+from pipeline.workflow.stage_train import fit_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.model.network import Network
+    from pipeline.scenes.scene import Source
+    from pipeline.training.fit import FitSettings
+    from pipeline.workflow.job import Job
+
+# Seconds per polygon to burn, split and write; and what a stage takes that has next to nothing to do.
+CHIPS_S_PER_POLYGON = 0.005
+IDLE_S = 1.0
+# Seconds to read a chip, per megapixel and band.
+READ_S_PER_MPX_BAND = 0.1
+# Seconds per 1000 training pixels to fit the five experts once, and per 1000 pixels they are asked about.
+TEACHER_S_PER_1000_PX = 4.0
+ASK_S_PER_1000_PX = 0.2
+# With enough polygons the experts' shares are found first, by three fits of half the trees on two thirds of the pixels.
+SHARES_COST = 2.0
+# Seconds of the random forest per tree, and more per 1000 pixels; nodes per training pixel and tree, bytes of a node.
+FOREST_S_PER_TREE = 0.003
+FOREST_S_PER_1000_PX_TREE = 0.0015
+FOREST_NODES_PER_PX = 0.7
+FOREST_BYTES_PER_NODE = 64
+# Seconds for figures, quicklooks and page, and more for the projections of the network's features.
+REPORT_S = 8.0
+FEATURES_S = 12.0
+VIEW_PX = 1200
+REPORT_BYTES = 6_000_000
+# Overviews add a third to a raster (1/4 + 1/16 + ...); compression only makes it smaller.
+OVERVIEWS = 4 / 3
+# Weights, gradients and two moments of AdamW.
+OPTIMISER_COPIES = 4
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What a stage will take.
+
+    Attributes:
+        stage: Its name.
+        seconds: Time.
+        memory_bytes: Peak memory of the process.
+        disk_bytes: Size of what it leaves or, while it works, keeps on the disk; at most.
+    """
+
+    stage: str
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
+    """All five stages, in order; some seconds of measuring.
+
+    Raises:
+        ConfigError: memory, engine or device of mapping that cannot be met.
+        ModelError: a network that cannot be built.
+    """
+    bundle = untrained_bundle(job)
+    settings = fit_settings(job)
+    return (
+        _chips(job),
+        _train(job, bundle.members, settings),
+        _predict(job, bundle),
+        _assess(job),
+        _report(job),
+    )
+
+
+def untrained_bundle(job: Job) -> ModelBundle:
+    """A model with the networks that the job will train, with weights as they start."""
+    bands = job.sources[0].band_names
+    specs = network_specs(fit_settings(job), bands_in=len(bands), classes=len(job.scheme))
+    size_x, size_y = job.sources[0].grid.pixel_size_m
+    return ModelBundle(
+        members=tuple(build_network(spec).eval() for spec in specs),
+        scheme=job.scheme,
+        preprocess=Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands)),
+        value_range=((0.0, 1.0),) * len(bands),
+        units=("",) * len(bands),
+        gsd_m=float(np.sqrt(size_x * size_y)),
+    )
+
+
+def _chips(job: Job) -> StageEstimate:
+    polygons, pixels = len(job.labels), sum(len(part) for part in job.pixels)
+    # A labelled pixel: row, column, polygon, sort keys and their copies.
+    memory = BASE_BYTES + 100 * pixels
+    return StageEstimate("chips", IDLE_S + CHIPS_S_PER_POLYGON * polygons, memory, 200_000 + 2_000 * polygons)
+
+
+def _learned_px(job: Job, settings: FitSettings) -> tuple[int, int]:
+    """Polygons that teach, and their pixels, at most ``per_polygon`` of each."""
+    parts = [int(Part.TRAIN), int(Part.VALIDATION)] if settings.refit else [int(Part.TRAIN)]
+    ids = np.flatnonzero(np.isin(job.split.part, parts))
+    polygon = np.concatenate([part.polygon for part in job.pixels])
+    _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
+    return len(counts), int(np.minimum(counts, settings.per_polygon).sum())
+
+
+def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> StageEstimate:
+    bands, classes = len(job.sources[0].band_names), len(job.scheme)
+    polygons, pixels = _learned_px(job, settings)
+    chips = min(settings.labelled_chips, max(sum(len(part) for part in job.labelled), 1)) + settings.unlabelled_chips
+    padded_px = chips * (settings.chip_px + 2 * MARGIN_PX) ** 2
+    core_px = chips * settings.chip_px**2
+    asked = min(settings.soft_pixels, core_px)
+    seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * padded_px / 1e6
+    again = SHARES_COST if polygons >= ENOUGH_POLYGONS else 1.0
+    trees = settings.teacher_trees / 100
+    seconds += (TEACHER_S_PER_1000_PX * again * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
+    seconds += settings.pixel_steps * _pixel_step_s(members[0], bands=bands, classes=classes, settings=settings)
+    saved = 0
+    if len(members) > 1:
+        step_s, saved = _context_step(members[1], bands=bands, settings=settings)
+        seconds += min(settings.steps * step_s, settings.time_limit_s)
+    # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
+    held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
+    levels = max(expert.levels for expert in EXPERTS)
+    held += (asked + pixels) * 4 * (levels * bands + classes)
+    weights = sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    forests = int(len(EXPERTS) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
+    forests *= FOREST_BYTES_PER_NODE + 8 * classes
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + held + OPTIMISER_COPIES * weights + saved + forests
+    # The model, and the checkpoint with both moments.
+    return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
+
+
+def _pixel_step_s(network: Network, *, bands: int, classes: int, settings: FitSettings) -> float:
+    """Seconds of one step of the network of pixels: the second of two."""
+    learner = PixelLearner(network.train(), steps=1, lr=1e-3, weight_decay=0.0)
+    levels = max(expert.levels for expert in EXPERTS)
+    features = torch.zeros(settings.pixel_batch, levels * bands, 1, 1)
+    target = torch.full((settings.pixel_batch, classes), 1.0 / classes)
+    return _second_of_two(lambda: learner.training_step((features, target), 0))
+
+
+def _context_step(network: Network, *, bands: int, settings: FitSettings) -> tuple[float, int]:
+    """Seconds of one step of the network with context, and bytes that wait for its backward pass."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device).train()
+    shape = (settings.batch, bands, settings.chip_px, settings.chip_px)
+    chips = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()  # several views of one storage count once
+        return tensor
+
+    def step() -> torch.Tensor:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss: torch.Tensor = network(chips).square().mean()
+        return loss
+
+    seconds = _second_of_two(step)
+    network.to("cpu").eval()
+    return seconds, sum(kept.values()) if device == "cpu" else 0
+
+
+def _second_of_two(forward: Any) -> float:
+    """Seconds of a forward and a backward pass, once everything is warm."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        loss = forward()
+        loss.backward()
+        loss.item()  # waits for a GPU
+        seconds = time.perf_counter() - start
+    return seconds
+
+
+def _predict(job: Job, bundle: ModelBundle) -> StageEstimate:
+    """The largest scene is measured; the others take as much per pixel."""
+    section = job.config.map
+    largest = max(job.sources, key=_size_px)
+    found = estimate(bundle, largest, predict_settings(section))
+    total = sum(_size_px(source) for source in job.sources)
+    layers = 2 + section.entropy + section.margin + (len(job.scheme) if section.probabilities else 0)
+    disk = int(total * layers * OVERVIEWS) + found.disk_bytes
+    return StageEstimate("predict", IDLE_S + found.seconds * total / _size_px(largest), found.memory_bytes, disk)
+
+
+def _size_px(source: Source) -> int:
+    return source.grid.height * source.grid.width
+
+
+def _assess(job: Job) -> StageEstimate:
+    ids = np.flatnonzero(np.isin(job.split.part, [int(Part.TRAIN), int(Part.VALIDATION)]))
+    pixels = sum(int(np.isin(part.polygon, ids).sum()) for part in job.pixels)
+    trees = job.config.assessment.forest_trees
+    nodes = int(pixels * trees * FOREST_NODES_PER_PX)
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + nodes * (FOREST_BYTES_PER_NODE + 8 * len(job.scheme))
+    seconds = IDLE_S + trees * (FOREST_S_PER_TREE + FOREST_S_PER_1000_PX_TREE * pixels / 1000)
+    return StageEstimate("assess", seconds, memory, 50_000)
+
+
+def _report(job: Job) -> StageEstimate:
+    seconds = REPORT_S + (FEATURES_S if job.config.assessment.features else 0.0)
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
+    return StageEstimate("report", seconds, memory, REPORT_BYTES + len(job.sources) * 4 * VIEW_PX**2)
