@@ -57,6 +57,16 @@ class SceneItem(Section):
     acquired_utc: datetime | None = Field(
         None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
     )
+    dates: tuple[datetime, ...] | None = Field(
+        None,
+        description="For a file whose bands are dates of one variable (an NDVI series): the date of every band, with "
+        "time zone; bands then holds one name, that of the variable.",
+    )
+    group: str | None = Field(
+        None,
+        description="With inputs.time other than separate: scenes of one group become one stack or composite, called "
+        "after the group (another place, another year). Default: all scenes are one group.",
+    )
 
     _path = field_validator("path")(_absolute)
 
@@ -73,6 +83,30 @@ class LayerItem(Section):
     )
 
     _path = field_validator("path")(_absolute)
+
+
+class StackSection(Section):
+    """How dates are joined: the bands of a stack, and pixels that are clouded on some dates."""
+
+    naming: Literal["date", "order"] = Field(
+        "date",
+        description="Bands of a stack are called after the date (nir_2024-05-01) or its place in time (nir_t1). A "
+        "model for other days or years needs order, or regular.",
+    )
+    regular: tuple[int, ...] | None = Field(
+        None,
+        description="Days of the year that every pixel is interpolated to (nir_doy121), so that stacks of different "
+        "acquisition days mean the same. Default: the dates as they are.",
+    )
+    fill: Literal["linear", "nearest", "none"] = Field(
+        "linear",
+        description="A clouded date of a stack is interpolated between the pixel's clear dates, takes the nearest of "
+        "them, or makes the pixel invalid (none).",
+    )
+    min_dates: int = Field(1, ge=1, description="Fewest clear dates of a valid pixel, of stacks and composites.")
+    validity: bool = Field(
+        default=False, description="Add a band per date of a stack: 1 where observed, 0 where filled."
+    )
 
 
 class Inputs(Section):
@@ -102,6 +136,7 @@ class Inputs(Section):
         description="How several scenes of one place meet: each mapped by itself, stacked as dates x bands, "
         "or merged into a cloud-masked composite (median, or the best pixel as medoid or greenest).",
     )
+    stack: StackSection = Field(default_factory=lambda: StackSection.model_validate({}))
     allow_mixed: bool = Field(
         default=False, description="Accept scenes of different product level or offset treatment in one run."
     )
@@ -213,6 +248,11 @@ class MapSection(Section):
     probabilities: bool = Field(default=False, description="Also write a band per class.")
     entropy: bool = Field(default=False, description="Also write the entropy in per cent.")
     margin: bool = Field(default=False, description="Also write the margin of the best over the second class.")
+    applicability: bool = Field(
+        default=False,
+        description="Also write how unlike the training data each pixel is, in per cent of the threshold: above 100 it "
+        "lies outside the model's area of applicability.",
+    )
     polygons: bool = Field(default=False, description="Also write the map as polygons (GeoPackage).")
     polygon_formats: tuple[Literal["parquet", "fgb"], ...] = Field((), description="Further formats of the polygons.")
     mmu_ha: float = Field(0.0, ge=0, description="Minimum mapping unit of the polygons in ha.")
@@ -231,7 +271,10 @@ class Assessment(Section):
     """Figures on the test blocks."""
 
     forest_trees: int = Field(500, ge=1, description="Trees of the random forest that the network is compared with.")
-    features: bool = Field(default=True, description="PCA and t-SNE of the network's features, for the report.")
+    features: bool = Field(
+        default=True, description="PCA and t-SNE of the network's features: features.gpkg and a figure of the report."
+    )
+    umap: bool = Field(default=False, description="UMAP too, in features.gpkg; needs the package umap-learn.")
 
 
 class Config(Section):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -63,19 +64,31 @@ def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int =
 
 def write_embeddings(
     path: Path,
-    embeddings: dict[Method, NDArray[np.floating]],
+    embeddings: Mapping[Method, NDArray[np.floating]],
     *,
-    row: NDArray[np.integer],
-    col: NDArray[np.integer],
+    row: NDArray[np.integer] | NDArray[np.floating],
+    col: NDArray[np.integer] | NDArray[np.floating],
     class_code: NDArray[np.integer],
     grid: Grid,
     scheme: ClassScheme,
+    fields: Mapping[str, NDArray[Any]] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write points with their 2-D coordinates: layer ``places`` on the map, one layer per method in feature space.
 
     All layers share the field ``id``, so a selection in one is ``"id" IN (...)`` in the other, and ``places`` carries
     the coordinates of every method as fields.
+
+    Args:
+        path: GeoPackage to write.
+        embeddings: float [point, 2] of each method.
+        row: [point]; rows of ``grid``, whole ones for its own pixels.
+        col: [point].
+        class_code: int [point].
+        grid: Where rows and columns lie.
+        scheme: Names of the codes.
+        fields: Further fields of all layers, [point] each, by name.
+        overwrite: Replace an existing file.
 
     Raises:
         OutputError: the file exists or cannot be written.
@@ -91,6 +104,7 @@ def write_embeddings(
         "id": np.arange(1, len(row) + 1, dtype=np.int32),
         "code": np.asarray(class_code, dtype=np.int32),
         "class": [known.get(int(code), "") for code in class_code],
+        **(fields or {}),
     }
     places = geopandas.points_from_xy(a.c + a.a * (np.asarray(col) + 0.5), a.f + a.e * (np.asarray(row) + 0.5))
     frame = geopandas.GeoDataFrame(columns, geometry=places, crs=grid.crs.to_wkt())

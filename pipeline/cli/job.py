@@ -107,6 +107,9 @@ def predict(
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over flips: slower, a little better.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write a band per class.")] = False,
+    applicability: Annotated[
+        bool, typer.Option("--applicability", help="Also write how unlike the training data each pixel is.")
+    ] = False,
     polygons: Annotated[bool, typer.Option("--polygons", help="Also write the map as polygons.")] = False,
     mosaic: Annotated[str | None, typer.Option(help="Join the maps: confidence, latest or first.")] = None,
     seam_figure: Annotated[
@@ -128,6 +131,7 @@ def predict(
         dtype=dtype,
         tta=tta,
         probabilities=probabilities,
+        applicability=applicability,
         polygons=polygons,
         mosaic=mosaic,
         seam_figure=seam_figure,

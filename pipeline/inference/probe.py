@@ -1,4 +1,7 @@
-"""What the network makes of chosen pixels: features before the head, for PCA, t-SNE and the area of applicability."""
+"""What the network makes of pixels: features before the heads, and scores; of chosen pixels or of scenes by tiles.
+
+For PCA, t-SNE, calibration and the area of applicability.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,24 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
+    from pipeline.grid import Window
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
 _TILE_PX = 256
-# Context around a tile; more than the default network's effective reach.
+# Context around a tile; more than the default network's effective reach, and a multiple of every encoder's stride.
 _HALO_PX = 32
 
 
 def pixel_features(
     bundle: ModelBundle, source: Source, pixels: LabelledPixels
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Features of labelled pixels, as the last member's head sees them.
+    """Features of labelled pixels, as the members' heads see them, one member after the other.
 
     Args:
         bundle: The model.
@@ -32,7 +38,77 @@ def pixel_features(
     Returns:
         float32 [pixel, feature], and the positions intp [pixel] of the valid ones among ``pixels``.
     """
-    network = bundle.members[-1].eval()
+    width = sum(member.features_out for member in bundle.members)
+    return _at_pixels(bundle, source, pixels, run=lambda chip: _features(bundle, chip), width=width)
+
+
+def pixel_logits(
+    bundle: ModelBundle, source: Source, pixels: LabelledPixels
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Scores of labelled pixels, divided by the model's temperature: the map's probabilities are their softmax.
+
+    Returns:
+        float32 [pixel, class] in the order of the legend, and the positions intp [pixel] of the valid ones.
+    """
+    return _at_pixels(bundle, source, pixels, run=bundle.network(), width=len(bundle.scheme))
+
+
+def feature_weights(bundle: ModelBundle) -> NDArray[np.float64]:
+    """Weights float64 [feature] with which standardised features count as much as their member does in the map.
+
+    A member with share s and n features gives each the weight sqrt(s / n): its squared distances then have the mean s,
+    however many features it has.
+    """
+    total = sum(bundle.shares)
+    return np.concatenate([
+        np.full(member.features_out, np.sqrt(share / total / member.features_out))
+        for member, share in zip(bundle.members, bundle.shares, strict=True)
+    ])  # fmt: skip
+
+
+def feature_tiles(
+    bundle: ModelBundle, source: Source, *, wanted: Callable[[Window], bool] | None = None
+) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Features of a whole scene, tile by tile: memory does not grow with the scene.
+
+    A pixel's features are those that :func:`pixel_features` gives it.
+
+    Args:
+        bundle: The model.
+        source: A scene with the model's bands.
+        wanted: Tiles for which it says no are not read.
+
+    Yields:
+        Window inside the grid; float32 [feature, row, col] of it; bool [row, col], True where the scene is valid.
+        Tiles without a valid pixel are left out.
+    """
+    inner = (..., slice(_HALO_PX, None), slice(_HALO_PX, None))
+    with source.select(bundle.bands).open() as reader:
+        for tile in source.grid.tiles(_TILE_PX):
+            if wanted is not None and not wanted(tile):
+                continue
+            raster = reader.read(tile.expand(_HALO_PX))
+            valid = raster.valid[inner][: tile.height, : tile.width]
+            if not valid.any():
+                continue
+            with torch.inference_mode():
+                found = _features(bundle, bundle.preprocess(raster.values, raster.valid)[None])[0]
+            yield tile, found[inner][..., : tile.height, : tile.width].float().numpy(), valid
+
+
+def _features(bundle: ModelBundle, chip: torch.Tensor) -> torch.Tensor:
+    return torch.cat([member.eval().features(chip) for member in bundle.members], dim=1)
+
+
+def _at_pixels(
+    bundle: ModelBundle,
+    source: Source,
+    pixels: LabelledPixels,
+    *,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    width: int,
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """What ``run`` makes of the tiles that hold ``pixels``, float32 [pixel, channel], and which of them are valid."""
     parts, positions = [], []
     with source.select(bundle.bands).open() as reader, torch.inference_mode():
         for tile in source.grid.tiles(_TILE_PX):
@@ -43,9 +119,9 @@ def pixel_features(
             raster = reader.read(read)
             rows, cols = pixels.row[position] - read.row, pixels.col[position] - read.col
             usable = raster.valid[rows, cols]
-            found = network.features(bundle.preprocess(raster.values, raster.valid)[None])[0].float().numpy()
+            found = run(bundle.preprocess(raster.values, raster.valid)[None])[0].float().numpy()
             parts.append(found[:, rows[usable], cols[usable]].T)
             positions.append(position[usable])
     if not parts:
-        return np.empty((0, network.features_out), dtype=np.float32), np.empty(0, dtype=np.intp)
+        return np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.intp)
     return np.concatenate(parts), np.concatenate(positions)

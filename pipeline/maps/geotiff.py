@@ -23,7 +23,7 @@ from pipeline.legend import NODATA
 from pipeline.maps.counts import ClassCounter, ClassCounts
 from pipeline.maps.pixels import PixelRows, check_shape, row_bands
 from pipeline.maps.sidecars import aux_xml, cannot_write, remove, sidecar_paths, write_text
-from pipeline.maps.style import MAGMA, VIRIDIS, paletted_pipe, qml, ramp_pipe
+from pipeline.maps.style import BLUE_TO_RED, MAGMA, VIRIDIS, paletted_pipe, qml, ramp_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 PERCENT_NODATA = 255
+DISSIMILARITY_NODATA = 255
 LEGEND_TAG = "LANDCOVER_LEGEND"
 LEGEND_HASH_TAG = "LANDCOVER_LEGEND_HASH"
 # 512-pixel blocks and 2x overviews down to one block: what GDAL's COG driver and rio-cogeo both do by default.
@@ -126,6 +127,26 @@ def write_uncertainty(
     _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
     ramp = MAGMA if measure == "entropy" else VIRIDIS
     write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, ramp)))
+
+
+def write_dissimilarity(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    tags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write dissimilarity from the training data in percent of its threshold, uint8 0..250, nodata 255, with its style.
+
+    Up to 100 is inside the area of applicability: the colours change side there.
+
+    Raises:
+        OutputError: as :func:`write_class_map`.
+    """
+    layout = _Layout(DISSIMILARITY_NODATA, "AVERAGE", ("dissimilarity (% of the threshold)",), tags or {})
+    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
+    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, BLUE_TO_RED, maximum=200.0)))
 
 
 def write_probabilities(

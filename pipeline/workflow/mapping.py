@@ -14,12 +14,13 @@ from pipeline.maps.geotiff import write_class_map, write_confidence, write_proba
 from pipeline.maps.quicklook import write_quicklook
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.runs import prepare_folder
-from pipeline.scenes.indices import with_indices
-from pipeline.scenes.opening import open_scene
+from pipeline.workflow.applicability import FeatureDistance, write_applicability
+from pipeline.workflow.ledgers import kept_ledger
 from pipeline.workflow.outcome import Outcome, Progress, Table
+from pipeline.workflow.recipe import sources_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pipeline.config import MapSection
     from pipeline.grid import Grid
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 
-KINDS = ("lc", "confidence", "probabilities", "entropy", "margin")
+KINDS = ("lc", "confidence", "probabilities", "entropy", "margin", "aoa")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class MapRequest:
     dtype: str | None = None
     tta: bool = False
     probabilities: bool = False
+    applicability: bool = False
     polygons: bool = False
     mosaic: str | None = None
     seam_figure: bool = False
@@ -56,6 +58,7 @@ class MapRequest:
             "dtype": self.dtype,
             "tta": self.tta or None,
             "probabilities": self.probabilities or None,
+            "applicability": self.applicability or None,
             "polygons": self.polygons or None,
             "mosaic": self.mosaic,
         }
@@ -78,6 +81,7 @@ class MapFiles:
     probabilities: Path | None = None
     entropy: Path | None = None
     margin: Path | None = None
+    aoa: Path | None = None
     polygons: Path | None = None
     quicklook: Path | None = None
     seam: dict[str, float] | None = None
@@ -85,7 +89,7 @@ class MapFiles:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them, the map first."""
-        layers = (self.confidence, self.probabilities, self.entropy, self.margin, self.polygons)
+        layers = (self.confidence, self.probabilities, self.entropy, self.margin, self.aoa, self.polygons)
         return (self.class_map, *(path for path in (self.quicklook, *layers) if path is not None))
 
 
@@ -118,7 +122,7 @@ def predict_maps(
         raise ConfigError("what to map", expected="--model and -o")
     bundle = load_bundle(model)
     section = request.apply(MapSection.model_validate({}))
-    sources = [fit_to_model(bundle, open_scene(path)) for path in scenes]
+    sources = sources_for(bundle, scenes)
     folder = prepare_folder(output)
     maps = [
         map_scene(bundle, source, folder=folder, section=section, overwrite=overwrite, progress=progress,
@@ -127,18 +131,6 @@ def predict_maps(
     ]  # fmt: skip
     mosaic = write_mosaic(maps, sources, folder=folder, section=section, overwrite=overwrite)
     return mapping_outcome(maps, mosaic=mosaic)
-
-
-def fit_to_model(bundle: ModelBundle, source: Source) -> Source:
-    """The source as the model wants it: indices that are not there are computed, bands chosen and checked.
-
-    Raises:
-        ModelError: bands, product level or values do not fit.
-    """
-    wanted = bundle.provenance.get("indices", ())
-    if any(str(name).lower() not in source.band_names for name in wanted):
-        source = with_indices(source, tuple(wanted))
-    return bundle.check(source)
 
 
 def predict_settings(section: MapSection) -> PredictSettings:
@@ -175,12 +167,13 @@ def map_scene(
     Raises:
         OutputError: a product exists and is not to be overwritten, the folder cannot be written, or the disk is full.
     """
-    targets = {
-        kind: folder / f"{source.id}_{kind}.tif" for kind in ("lc", "confidence", "probabilities", "entropy", "margin")
-    }
+    targets = {kind: folder / f"{source.id}_{kind}.tif" for kind in KINDS}
     if targets["lc"].exists() and not overwrite:
         raise OutputError("the map exists", path=targets["lc"], fix="add --overwrite, or choose another folder")
+    if section.applicability:
+        FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
     settings = predict_settings(section)
+    account = kept_ledger(source, folder=folder)
     with predict_scene(
         bundle,
         source,
@@ -188,7 +181,14 @@ def map_scene(
         settings=settings,
         progress=lambda done, total: progress(f"mapping {source.id}", done, total),
     ) as prediction:
-        files = _write_layers(prediction, bundle, source, targets=targets, section=section, overwrite=overwrite)
+        tags = _tags(prediction, bundle, source, section=section, account=account)
+        files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
+        if section.applicability:
+            aoa = write_applicability(
+                targets["aoa"], bundle, source, codes=prediction.codes, work=folder / ".work" / source.id,
+                tags=tags, overwrite=overwrite, progress=progress,
+            )  # fmt: skip
+            files = replace(files, aoa=aoa)
         if section.polygons:
             files = replace(
                 files, polygons=_write_polygons(prediction, folder / f"{source.id}_lc.gpkg", section, overwrite)
@@ -214,19 +214,10 @@ def _write_layers(
     source: Source,
     *,
     targets: dict[str, Path],
-    section: MapSection,
+    tags: dict[str, Any],
     overwrite: bool,
 ) -> MapFiles:
     grid = prediction.grid
-    tags = prediction.tags() | {
-        "LANDCOVER_MODEL": bundle.hash,
-        "LANDCOVER_LEDGER": source.ledger(),
-        "LANDCOVER_SETTINGS": {
-            key: value for key, value in section.model_dump(mode="json").items() if key not in {"aoi", "mask"}
-        },
-    }
-    if source.acquired_utc:
-        tags["TIFFTAG_DATETIME"] = source.acquired_utc.strftime("%Y:%m:%d %H:%M:%S")
     counts = write_class_map(
         targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
     )
@@ -260,6 +251,22 @@ def _write_layers(
         )
         files = replace(files, margin=targets["margin"])
     return files
+
+
+def _tags(
+    prediction: Prediction, bundle: ModelBundle, source: Source, *, section: MapSection, account: Mapping[str, object]
+) -> dict[str, Any]:
+    """How a map was made."""
+    tags = prediction.tags() | {
+        "LANDCOVER_MODEL": bundle.hash,
+        "LANDCOVER_LEDGER": account,
+        "LANDCOVER_SETTINGS": {
+            key: value for key, value in section.model_dump(mode="json").items() if key not in {"aoi", "mask"}
+        },
+    }
+    if source.acquired_utc:
+        tags["TIFFTAG_DATETIME"] = source.acquired_utc.strftime("%Y:%m:%d %H:%M:%S")
+    return tags
 
 
 def _write_polygons(prediction: Prediction, path: Path, section: MapSection, overwrite: bool) -> Path:  # noqa: FBT001

@@ -17,6 +17,7 @@ from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.report.data import ClassArea, ErrorExample, Features, MapView, PolygonPart, Reliability, ReportData, Score
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
+from pipeline.workflow.features import write_features
 from pipeline.workflow.products import write_qgis_project, write_stac
 from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score_of
 from pipeline.workflow.stage_chips import part_of
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pipeline.workflow.stages import StageRun
 
 VIEW_PX = 1200
-FEATURE_PIXELS = 1500
 EXAMPLES = 6
 _EXAMPLE_PX = 48
 _CONFIDENCE_NODATA = 255
@@ -42,11 +42,12 @@ def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
     project = write_qgis_project(job, folder, overwrite=given.overwrite)
-    page = write_report(folder / "report.html", gather(job, folder))
-    return [project, page[0], write_stac(job, folder)]
+    found = write_features(job, folder, overwrite=given.overwrite) if job.config.assessment.features else None
+    page = write_report(folder / "report.html", gather(job, folder, features=found[0] if found else None))
+    return [project, page[0], write_stac(job, folder), *([found[1]] if found else [])]
 
 
-def gather(job: Job, folder: Path) -> ReportData:
+def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     """What the page shows, from the files of the run."""
     record = RunFolder(folder).record()
     accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
@@ -65,7 +66,7 @@ def gather(job: Job, folder: Path) -> ReportData:
         history=_history(folder / "training.csv"),
         split=_split(job),
         block_m=job.split.block_m,
-        features=_features(job) if job.config.assessment.features else None,
+        features=features,
         reliability=_reliability(judged),
         examples=_examples(job, folder, judged),
         ledger=tuple(source.ledger() for source in job.sources),
@@ -98,44 +99,6 @@ def _split(job: Job) -> tuple[PolygonPart, ...]:
         for number, shape in zip(frame["poly_id"], frame.geometry, strict=True)
         for ring in getattr(shape, "geoms", [shape])
     )
-
-
-def _features(job: Job) -> Features | None:
-    """PCA and t-SNE of a sample of labelled pixels, spread over the polygons."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    from pipeline.inference.probe import pixel_features
-    from pipeline.model.bundle import load_bundle
-
-    bundle = load_bundle(job.model_path)
-    values, codes = [], []
-    for source, pixels in zip(job.sources, job.pixels, strict=True):
-        chosen = _spread(pixels, FEATURE_PIXELS // len(job.sources), seed=job.config.training.seed)
-        found, position = pixel_features(bundle, source, chosen)
-        values.append(found)
-        codes.append(chosen.code[position])
-    table, code = np.concatenate(values), np.concatenate(codes)
-    if len(table) < 10 or table.shape[1] < 2:  # noqa: PLR2004 - nothing to project
-        return None
-    pca = PCA(2, random_state=0).fit(table)
-    perplexity = min(30.0, (len(table) - 1) / 4)
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500).fit_transform(table)
-    first, second = pca.explained_variance_ratio_
-    return Features(
-        code, pca.transform(table).astype(np.float32), tsne.astype(np.float32), (float(first), float(second))
-    )
-
-
-def _spread(pixels: LabelledPixels, count: int, *, seed: int) -> LabelledPixels:
-    """At most ``count`` pixels, classes alike and polygons in turn."""
-    rng = np.random.default_rng(seed)
-    mask = np.zeros(len(pixels), dtype=np.bool_)
-    codes = np.unique(pixels.code)
-    for code in codes:
-        own = np.flatnonzero(pixels.code == code)
-        mask[rng.permutation(own)[: max(count // len(codes), 1)]] = True
-    return pixels.select(mask)
 
 
 _Judged = tuple["LabelledPixels", "NDArray[np.uint8]", "NDArray[np.uint8]", int]

@@ -6,14 +6,21 @@ import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
+from pipeline.workflow.applicability import learn_distance
+from pipeline.workflow.calibrating import calibrate
+from pipeline.workflow.recipe import RECIPE, recipe_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.model.bundle import ModelBundle
     from pipeline.workflow.job import Job
     from pipeline.workflow.stages import StageRun
 
@@ -33,25 +40,55 @@ def training_scenes(job: Job) -> list[TrainingScene]:
 def perform(given: StageRun) -> list[Path]:
     """Write ``model.safetensors`` and ``training.csv``."""
     job = given.job
+    settings = fit_settings(job)
     result = fit(
         training_scenes(job),
         job.split,
         job.scheme,
-        settings=fit_settings(job),
+        settings=settings,
         folder=given.folder / "training",
         resume=given.resume,
         progress=given.progress,
     )
+    bundle = with_judgement(result.bundle, job, settings=settings)
     bundle = replace(
-        result.bundle,
+        bundle,
         provenance={
-            **result.bundle.provenance,
+            **bundle.provenance,
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
+            RECIPE: recipe_of(job.config.inputs, job.sources),
             "ledger": [source.ledger() for source in job.sources],
         },
     )
     return [save_bundle(job.model_path, bundle), write_history(given.folder / "training.csv", result.history)]
+
+
+def with_judgement(bundle: ModelBundle, job: Job, *, settings: FitSettings) -> ModelBundle:
+    """The model with what lets it judge its own maps: a temperature, and features of training pixels.
+
+    ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
+    """
+    scenes = training_scenes(job)
+    # As in training: with patience the validation polygons decide when to stop and teach nothing.
+    refitted = settings.refit and not settings.patience
+    bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted)
+    learned = [Part.TRAIN, Part.VALIDATION] if refitted else [Part.TRAIN]
+    polygons = np.concatenate([job.split.polygons(part) for part in learned])
+    distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
+    if distance is None:
+        note: object = "none: the training polygons lie in one block, or their features do not vary"
+        return replace(bundle, provenance={**bundle.provenance, "applicability": note})
+    note = {
+        "method": "dissimilarity index (Meyer & Pebesma 2021) of network features, folds by spatial block",
+        "pixels": len(distance.index.training),
+        "threshold": distance.index.threshold,
+    }
+    return replace(
+        bundle,
+        provenance={**bundle.provenance, "applicability": note},
+        extra={**bundle.extra, **distance.tensors()},
+    )
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> Path:
