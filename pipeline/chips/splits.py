@@ -34,6 +34,7 @@ WISHED_BLOCKS = 25
 # Fewer occupied blocks than this leave no choice when three parts with a buffer are to be filled.
 NEEDED_BLOCKS = 9
 _MANY_LOST = 0.25
+_SHOWN = 10
 
 
 class Part(IntEnum):
@@ -361,7 +362,8 @@ def _warn_about(layout: Layout, part: NDArray[np.int8], fractions: tuple[float, 
     for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
         missing = sorted(set(layout.code.tolist()) - set(layout.code[part == wanted].tolist()))
         if missing and fraction > 0:
-            codes = ", ".join(map(str, missing))
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            codes = ", ".join(map(str, missing[:_SHOWN])) + more
             warnings.warn(
                 f"no {wanted.name.lower()} polygon of class code {codes}; its polygons lie in too few blocks",
                 SplitWarning,

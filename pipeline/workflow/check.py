@@ -11,6 +11,7 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.chips.cutter import plan_chips
 from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
 from pipeline.errors import ModelWarning, OutputError, PipelineError
@@ -139,9 +140,8 @@ def _check_labels(job: Job, found: _Findings) -> None:
     found.data["lost"] = lost
     found.tables.append(_lost_table(lost))
     found.attempt(lambda: check_classes(job.pixels, job.scheme))
-    for source, pixels in zip(job.sources, job.pixels, strict=True):
-        if len(pixels):
-            found.attempt(lambda source=source, pixels=pixels: check_labelled(source, pixels))  # type: ignore[misc]
+    if len(found.data["scenes"]) == len(job.sources):
+        found.attempt(lambda: check_labelled(job.sources, job.pixels))
 
 
 def lost_polygons(job: Job, overlap: Overlap) -> dict[str, Any]:
@@ -196,6 +196,7 @@ def _check_split(job: Job, found: _Findings) -> None:
     if split is None:
         return
     found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
+    _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
     parts = [part.name.lower() for part in Part]
@@ -207,10 +208,21 @@ def _check_split(job: Job, found: _Findings) -> None:
     found.tables.append(Table(title, ("class", *parts), rows))
 
 
+def _check_chips(job: Job, found: _Findings) -> None:
+    pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
+    index = found.attempt(
+        lambda: plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)
+    )
+    if index is not None:
+        found.data["chips"] = {str(part): int(count) for part, count in index.frame["part"].value_counts().items()}
+
+
 def _check_cost(job: Job, found: _Findings) -> None:
     if "split" not in found.data:
         return
     found.attempt(lambda: _check_model(job))
+    if found.failed:
+        return
     from pipeline.workflow.estimates import estimate_stages
 
     stages = found.attempt(lambda: estimate_stages(job))

@@ -130,26 +130,35 @@ def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) ->
     return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
 
 
-def check_labelled(source: Source, pixels: LabelledPixels) -> float:
-    """Share of the labelled pixels that have data, from some spread over all of them.
+def check_labelled(sources: Sequence[Source], pixels: Sequence[LabelledPixels]) -> dict[str, float]:
+    """Share of each scene's labelled pixels that have data, from some spread over all of them; warns where few have.
 
     Raises:
-        SceneError: none has.
+        SceneError: none has in any scene.
     """
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(LABELLED_SAMPLE, len(pixels))).astype(np.intp))
-    with open_reader(source) as reader:
-        seen = [bool(reader.read(Window(int(pixels.row[i]), int(pixels.col[i]), 1, 1)).valid.all()) for i in chosen]
-    share = float(np.mean(seen))
-    if share == 0:
+    shares = {
+        source.id: labelled_share(source, part) for source, part in zip(sources, pixels, strict=True) if len(part)
+    }
+    if shares and not any(shares.values()):
+        labelled = next(source for source in sources if source.id in shares)
         raise SceneError(
-            "no labelled pixel looked at has data",
-            path=source.path,
-            got=f"{len(seen)} pixels under labels, all nodata or masked",
+            "no labelled pixel has data",
+            path=labelled.path,
+            got="nodata, NaN or masked under the labels looked at",
             fix="check nodata and masks of the scene, or draw labels where it has data",
         )
-    if share < 1 - MOSTLY_UNUSABLE:
-        _warn(f"{source.path}: {1 - share:.0%} of the labelled pixels looked at have no data or are masked")
-    return share
+    for source in sources:
+        if shares.get(source.id, 1.0) < 1 - MOSTLY_UNUSABLE:
+            _warn(f"{source.path}: {1 - shares[source.id]:.0%} of the labelled pixels looked at have no data")
+    return shares
+
+
+def labelled_share(source: Source, pixels: LabelledPixels) -> float:
+    """Share of some labelled pixels, spread over all of them, that have data."""
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(LABELLED_SAMPLE, len(pixels))).astype(np.intp))
+    with open_reader(source) as reader:
+        windows = [Window(int(pixels.row[i]), int(pixels.col[i]), 1, 1) for i in chosen]
+        return float(np.mean([bool(reader.read(window).valid.all()) for window in windows]))
 
 
 def scene_table(facts: Sequence[SceneFacts]) -> Table:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.chips.splits import default_block_m
 from pipeline.config import Config, load_config
-from pipeline.errors import OutputError
+from pipeline.errors import LabelError, OutputError
+from pipeline.labels.checks import check_overlap
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
@@ -44,7 +45,16 @@ def write_config(
         raise OutputError("configuration exists", path=output, fix="add --overwrite, or choose another with -o")
     opened = [open_scene(path) for path in scenes]
     counts = class_values(labels, field=field, layer=layer)
-    scheme, source = scheme_for(list(counts)[:MAX_CLASSES])
+    if len(counts) > MAX_CLASSES:
+        raise LabelError(
+            f"field {field!r} has too many different values to be a class",
+            path=labels,
+            got=f"{len(counts)}, such as {', '.join(list(counts)[:3])}",
+            expected=f"at most {MAX_CLASSES}",
+            fix="name the field with the class",
+        )
+    scheme, source = scheme_for(list(counts))
+    check_overlap(read_labels(labels, field=field, scheme=scheme, layer=layer), [scene.grid for scene in opened])
     burned = [burn(read_labels(labels, field=field, scheme=scheme, layer=layer), scene.grid) for scene in opened]
     chip_px = choose_chip_px([scene.grid for scene in opened])
     pixel_m = max(opened[0].grid.pixel_size_m)
