@@ -10,6 +10,7 @@ from pipeline.chips.splits import Part
 from pipeline.runs import write_json
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import fit_forest
+from pipeline.workflow.failures import find_failures
 from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score, score_json
 from pipeline.workflow.stage_train import training_scenes
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``accuracy.json``: the network first, then the forest that learned from the same polygons."""
+    """Write ``accuracy.json`` and where the map fails.
+
+    The figures are the network's first, then those of the forest that learned from the same polygons.
+    """
     job, folder = given.job, given.folder
     parts = held_out(job)
     reference = np.concatenate([pixels.code for _, pixels in parts]) if parts else np.empty(0, dtype=np.uint8)
@@ -38,6 +42,7 @@ def perform(given: StageRun) -> list[Path]:
         score("network", network[both], reference[both], job=job),
         score("random forest", forest[both], reference[both], job=job),
     ]
+    failures, files = find_failures(job, folder)
     return [
         write_json(
             folder / "accuracy.json",
@@ -46,8 +51,10 @@ def perform(given: StageRun) -> list[Path]:
                 "test_polygons": len(job.split.polygons(Part.TEST)),
                 "test_pixels": int(both.sum()),
                 "methods": [{"method": item.method} | score_json(item) for item in scores],
+                "where_it_fails": failures,
             },
-        )
+        ),
+        *files,
     ]
 
 
