@@ -29,9 +29,12 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE
 
 DEFAULT_MEMORY = 1_500_000_000
 GDAL_CACHE_BYTES = 128_000_000
-# Interpreter, torch, GDAL and their allocators before the first tile: measured with bench_mapping (RSS after import
-# and one small tile, CPU build of torch 2.14).
-BASE_BYTES = 420_000_000
+# The process without its tiles. Measured (VmHWM and VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13):
+# 533 MB after importing torch, 566 MB with the rest of the engine, 766 MB after loading a ResNet-18 model (torchvision
+# and sympy come with it); 60 MB more stay with the allocators after the first passes. With it the estimate is 1.14,
+# 0.95 and 1.03 of the measured peak at tiles of 256, 512 (2048 x 2048 scene) and 1024 (4096 x 4096), 0.99 with OpenVINO
+# at 512; a CPU build of torch maps smaller libraries and stays below it. bench_mapping prints the ratios anew.
+BASE_BYTES = 830_000_000
 # Windows that wait between reader and network, plus one that is being read and one in the network's hands.
 PREFETCH = 1
 WINDOWS_IN_FLIGHT = PREFETCH + 2
@@ -139,6 +142,7 @@ class Demand:
         stride_px: Total stride of the network.
         width_px: Width of the scene; row bands of blended probabilities are that wide.
         blended: Whether probabilities are blended over row bands.
+        sample_px: Side of the piece of the scene that engine and halo are calibrated on; 0 where nothing is.
     """
 
     network: nn.Module
@@ -150,20 +154,23 @@ class Demand:
     stride_px: int
     width_px: int
     blended: bool = False
+    sample_px: int = 0
 
 
 def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False) -> Footprint:
     """Peak bytes of a run with write windows of ``tile_px`` squared."""
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
-    per_px = _bytes_per_px(demand, batch=batch)
+    per_px = _bytes_per_px(demand)
     # Read: float32 bands twice (as read, and one temporary of the reader) and the mask; then the network's input.
     window = side * side * (demand.bands_read * 4 * 2 + 1)
-    scores = side * side * demand.classes * 4 * 2
+    # Calibration comes before the first tile and is over then: the larger of the two counts.
+    run_px = max(batch * side * side, demand.sample_px**2)
+    scores = run_px * demand.classes * 4 * 2
     band_rows = side if demand.blended else 0
     return Footprint(
         base=BASE_BYTES,
         weights=2 * weight_bytes(demand.network, dtype=torch.float32),
-        activations=0 if on_gpu else int(per_px * side * side) + scores,
+        activations=0 if on_gpu else int(per_px * run_px) + scores,
         windows=window + (WINDOWS_IN_FLIGHT - 1) * batch * side * side * (demand.bands * 4 + 1),
         blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
         gdal_cache=GDAL_CACHE_BYTES,
@@ -195,14 +202,14 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: b
 
 
 _PROBE_PX = 256
-_cache: dict[tuple[int, int, str, int], float] = {}
+_cache: dict[tuple[int, int, str], float] = {}
 
 
-def _bytes_per_px(demand: Demand, *, batch: int) -> float:
-    """Activations grow with the pixels: one probe serves all sizes."""
-    key = (id(demand.network), demand.bands, str(demand.dtype), batch)
+def _bytes_per_px(demand: Demand) -> float:
+    """Activations grow with the pixels, of one chip or of several: one probe serves all sizes."""
+    key = (id(demand.network), demand.bands, str(demand.dtype))
     if key not in _cache:
         side = round_up(_PROBE_PX, demand.stride_px)
-        peak = activation_bytes(demand.network, bands=demand.bands, side_px=side, dtype=demand.dtype, batch=batch)
+        peak = activation_bytes(demand.network, bands=demand.bands, side_px=side, dtype=demand.dtype)
         _cache[key] = peak / (side * side)
     return _cache[key]

@@ -17,6 +17,7 @@ from pipeline.inference.blend import Products
 from pipeline.inference.engine import Choice, Engine, Trial, calibrate, candidates, make_engine, torch_dtype
 from pipeline.inference.journal import Key
 from pipeline.inference.memory import DEFAULT_MEMORY, Demand, choose_tile
+from pipeline.inference.picks import pick_key, recall, remember
 from pipeline.inference.reach import effective_halo_px
 from pipeline.inference.tiles import round_up
 
@@ -38,7 +39,8 @@ class PredictSettings:
         tile_px: Largest side of what one step writes.
         halo_px: Context read on each side of it; None for what is found to matter on a piece of the scene.
         batch: Tiles that go through the network together.
-        engine: "torch", "compiled", "onnxruntime", "openvino" or "auto".
+        engine: "torch", "compiled", "onnxruntime", "openvino" or "auto": measured once per model and machine, and
+            kept (see ``pipeline.inference.picks``).
         dtype: "float32", "bfloat16" or "auto": bfloat16 where the device has it and it is faster.
         device: "cpu", "cuda" or "auto".
         threads: Threads of the network; None for torch's own number.
@@ -140,10 +142,13 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     exact = exact_halo_px(bundle)
     halo = round_up(settings.halo_px if settings.halo_px is not None else exact or 0, stride)
     measure_halo = settings.halo_px is None and exact is None
-    sample = sample_of(bundle, source, stride) if len(choices) > 1 or measure_halo else None
-    picked, trials = choices[0], list[Trial]()
-    if sample is not None:
+    key = pick_key(bundle.hash, choices, threads=threads)
+    known = choices[0] if len(choices) == 1 else recall(key, choices)
+    sample = sample_of(bundle, source, stride) if known is None or measure_halo else None
+    picked, trials = known or choices[0], list[Trial]()
+    if known is None and sample is not None:
         picked, trials = calibrate(lambda choice: engine_of(bundle, choice, threads=threads), choices, sample)
+        remember(key, picked)
     tile = settings.tile_px or _tile(bundle, source, settings, picked, halo=halo or 2 * stride)
     if sample is not None and measure_halo:
         engine = engine_of(bundle, picked, threads=threads)
@@ -204,6 +209,7 @@ def demand(bundle: ModelBundle, source: Source, *, dtype: torch.dtype, halo: int
         stride_px=total_stride_px(bundle),
         width_px=source.grid.width,
         blended=blended,
+        sample_px=min(_SAMPLE_PX, max(source.grid.shape)),
     )
 
 

@@ -16,6 +16,7 @@ from pipeline.errors import OutputError
 from pipeline.inference.areas import read_area
 from pipeline.inference.blend import PERCENT_NODATA, HannBlender, classify
 from pipeline.inference.journal import Journal, open_journal
+from pipeline.inference.lock import FolderLock
 from pipeline.inference.plan import Plan, PredictSettings, engine_of, journal_key, make_plan
 from pipeline.inference.rows import RowStore
 from pipeline.inference.stream import Loaded, Reading, Work, Writing
@@ -55,6 +56,7 @@ class Prediction:
         figures: "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
             earlier run), JSON-ready.
         why_fresh: Why an earlier run in the same folder was not continued; "" where there was none or it was.
+        lock: Keeps other runs out of the folder until the stores are closed.
     """
 
     grid: Grid
@@ -63,6 +65,7 @@ class Prediction:
     plan: Plan
     figures: dict[str, float]
     why_fresh: str = ""
+    lock: FolderLock | None = None
 
     @property
     def codes(self) -> RowStore:
@@ -97,14 +100,17 @@ class Prediction:
         """Close the stores; the files stay, so that the same command finds its work done."""
         for store in self.layers.values():
             store.close()
+        if self.lock is not None:
+            self.lock.release()
 
     def remove(self) -> None:
         """Close and delete the stores and the journal: the maps have been written."""
-        self.close()
         folder = self.codes.path.parent
         (folder / JOURNAL).unlink(missing_ok=True)
         for store in self.layers.values():
+            store.close()
             store.path.unlink(missing_ok=True)
+        self.close()
 
 
 def predict_scene(
@@ -128,7 +134,7 @@ def predict_scene(
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.
-        OutputError: the folder cannot be written, or the disk is full; what was mapped is kept.
+        OutputError: the folder cannot be written, in use by another run, or the disk is full; the rest is kept.
         ConfigError: the settings cannot be met.
     """
     settings = settings or PredictSettings()
@@ -138,16 +144,18 @@ def predict_scene(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError("cannot make the folder", path=out, got=err.strerror) from err
-    journal, plan = _open(bundle, source, settings, out, fresh=fresh)
-    stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
-    job = _Job(bundle, source, settings, plan, journal, stores, area, progress)
+    lock = FolderLock(out)
+    stores: dict[str, RowStore] = {}
     try:
-        figures = job.run()
+        journal, plan = _open(bundle, source, settings, out, fresh=fresh)
+        stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
+        figures = _Job(bundle, source, settings, plan, journal, stores, area, progress).run()
     except BaseException:
         for store in stores.values():
             store.close()
+        lock.release()
         raise
-    return Prediction(source.grid, bundle.scheme, stores, plan, figures, journal.why_fresh)
+    return Prediction(source.grid, bundle.scheme, stores, plan, figures, journal.why_fresh, lock)
 
 
 def _open(

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import OutputError
+from pipeline.inference.lock import LOCK, FolderLock
+from pipeline.inference.plan import PredictSettings
+from pipeline.inference.predict import predict_scene
+from tests.inference.models import noise_scene, small_bundle
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.inference.lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def holding(folder: Path) -> subprocess.Popen[bytes]:
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"held"
+    return process
+
+
+def test_a_folder_in_use_names_its_process_and_a_killed_one_is_taken_over(tmp_path: Path) -> None:
+    with holding(tmp_path) as process:
+        with pytest.raises(OutputError, match=f"another run works in this folder.*process {process.pid} on"):
+            FolderLock(tmp_path)
+        process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+        process.wait()
+    assert (tmp_path / LOCK).exists()
+    lock = FolderLock(tmp_path)
+    assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text()
+    lock.release()
+    lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mapped_scene_is_locked_until_it_is_closed(tmp_path: Path) -> None:
+    scene, bundle = noise_scene(tmp_path / "scene.tif", height=40, width=40), small_bundle()
+    asked = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=4)
+    out = tmp_path / "out"
+    with (
+        predict_scene(bundle, scene, out=out, settings=asked),
+        pytest.raises(OutputError, match=f"process {os.getpid()}"),
+    ):
+        predict_scene(bundle, scene, out=out, settings=asked)
+    with predict_scene(bundle, scene, out=out, settings=asked) as again:
+        assert again.figures["tiles_before"] == again.figures["tiles"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot lock"):
+        FolderLock(tmp_path / "absent")

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.inference import plan
+from pipeline.inference.engine import Choice, Trial
+from pipeline.inference.picks import FILE, pick_key, recall, remember
+from pipeline.inference.plan import PredictSettings, make_plan
+from tests.inference.models import noise_scene, small_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TORCH, OTHER = Choice(), Choice("openvino")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LANDCOVER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_later_run_takes_the_pick_of_the_first_whatever_it_would_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=64, width=64)
+    monkeypatch.setattr(plan, "candidates", lambda **_: [TORCH, Choice("compiled"), OTHER])
+    made: list[Choice] = []
+    monkeypatch.setattr(plan, "engine_of", lambda _, choice, **__: made.append(choice))
+    monkeypatch.setattr(plan, "calibrate", lambda *_: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
+    asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
+    first = make_plan(bundle, scene, asked)
+    monkeypatch.setattr(plan, "calibrate", lambda *_: (TORCH, [Trial(TORCH, 1.0, 1.0)]))
+    assert first.choice == make_plan(bundle, scene, asked).choice == OTHER
+    assert make_plan(small_bundle(seed=3), scene, asked).choice == TORCH
+
+
+def test_a_pick_holds_for_its_model_choices_and_threads_only() -> None:
+    keys = {
+        pick_key("a", [TORCH, OTHER], threads=1),
+        pick_key("b", [TORCH, OTHER], threads=1),
+        pick_key("a", [TORCH], threads=1),
+        pick_key("a", [TORCH, OTHER], threads=2),
+    }
+    assert len(keys) == 4
+
+
+def test_a_damaged_or_missing_cache_is_no_pick(folder: Path) -> None:
+    assert recall("k", [TORCH]) is None
+    remember("k", OTHER)
+    assert recall("k", [TORCH, OTHER]) == OTHER
+    assert recall("k", [TORCH]) is None
+    for text in ("{", "[]", '{"k": 3}', '{"k": {"motor": 1}}'):
+        (folder / FILE).write_text(text)
+        assert recall("k", [TORCH, OTHER]) is None
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.write_text("")
+    remember("k", TORCH)
+    assert "cannot be kept" in caplog.text
