@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+
+from pipeline.chips.splits import Part
+from pipeline.workflow.failures import BLOCKS, LABEL, SURELY_WRONG, find_failures
+from pipeline.workflow.job import Job
+from pipeline.workflow.scoring import held_out
+
+
+@pytest.fixture(scope="module")
+def job(finished) -> Job:
+    return Job.load(finished.config)
+
+
+@pytest.fixture
+def spoiled(finished, job: Job, tmp_path: Path) -> tuple[Path, int, int]:
+    """Maps of the run, right everywhere but for one test polygon, wrong with 90 %, and one wrong with 40 %."""
+    folder = tmp_path / "spoiled"
+    folder.mkdir()
+    for kind in ("lc", "confidence"):
+        shutil.copy(finished.folder / f"scene_{kind}.tif", folder)
+    pixels = held_out(job)[0][1]
+    first, second = (int(number) for number in pixels.polygon_ids()[:2])
+    with rasterio.open(folder / "scene_lc.tif") as mapped, rasterio.open(folder / "scene_confidence.tif") as layer:
+        codes, sure, profiles = mapped.read(1), layer.read(1), (mapped.profile, layer.profile)
+    codes[pixels.row, pixels.col] = pixels.code
+    for number, confidence in ((first, 90), (second, 40)):
+        own = pixels.select([number])
+        codes[own.row, own.col] = own.code % 3 + 1
+        sure[own.row, own.col] = confidence
+    for kind, values, profile in zip(("lc", "confidence"), (codes, sure), profiles, strict=True):
+        plain = profile | {"driver": "GTiff", "tiled": False}
+        for key in ("blockxsize", "blockysize", "interleave"):
+            plain.pop(key, None)
+        with rasterio.open(folder / f"scene_{kind}.tif", "r") as before:
+            tags = before.tags()
+        with rasterio.open(folder / f"scene_{kind}.tif", "w", **plain) as target:
+            target.write(values, 1)
+            target.update_tags(**{key: value for key, value in tags.items() if key.startswith("LANDCOVER")})
+    return folder, first, second
+
+
+def test_a_run_says_where_it_fails_and_that_it_is_no_probability_sample(finished, job):
+    accuracy = json.loads((finished.folder / "accuracy.json").read_text(encoding="utf-8"))
+    found = accuracy["where_it_fails"]
+    assert found["label"] == "not a probability sample"
+    by_edge, by_patch = found["scenes"]["scene"]["by"]
+    assert sum(by_edge["count"]) == sum(by_patch["count"]) == accuracy["test_pixels"]
+    assert sum(block["units"] for block in found["scenes"]["scene"]["blocks"]) == accuracy["test_pixels"]
+    for name in (BLOCKS, SURELY_WRONG):
+        assert str(name) in json.loads((finished.folder / "run.json").read_text())["stages"]["assess"]["outputs"]
+        assert (geopandas.read_file(finished.folder / name)["sampling"] == LABEL).all()
+
+
+def test_wrong_polygons_come_by_their_ids_the_surest_first(job, spoiled):
+    folder, first, second = spoiled
+    find_failures(job, folder)
+    wrong = geopandas.read_file(folder / SURELY_WRONG)
+    assert wrong["polygon"].tolist() == [first, second]
+    assert wrong["sureness"].tolist() == pytest.approx([0.9, 0.4])
+    frame = job.labels.frame.set_index("poly_id")
+    assert wrong["label"].tolist() == [frame.loc[number, "name"] for number in (first, second)]
+    assert set(wrong["sampling"]) == {LABEL}
+    assert wrong.geometry.iloc[0].centroid.distance(frame.loc[first, "geometry"].centroid) < 1e-6
+
+
+def test_blocks_add_up_to_the_accuracy_of_the_test_pixels(job, spoiled):
+    folder, first, second = spoiled
+    figures, files = find_failures(job, folder)
+    assert [path.name for path in files] == [BLOCKS, SURELY_WRONG]
+    pixels = held_out(job)[0][1]
+    bad = int(np.isin(pixels.polygon, (first, second)).sum())
+    squares = geopandas.read_file(folder / BLOCKS)
+    assert squares["units"].sum() == len(pixels)
+    assert squares["right"].sum() == len(pixels) - bad
+    assert squares["scene"].unique().tolist() == ["scene"]
+    by_edge = figures["scenes"]["scene"]["by"][0]
+    hits = sum(n * share for n, share in zip(by_edge["count"], by_edge["accuracy"], strict=True) if n)
+    assert hits == pytest.approx(len(pixels) - bad)
+
+
+def test_of_many_test_pixels_some_are_looked_at(job, spoiled, monkeypatch):
+    monkeypatch.setattr("pipeline.workflow.failures.SURROUNDED_PIXELS", 20)
+    figures, _ = find_failures(job, spoiled[0])
+    assert sum(figures["scenes"]["scene"]["by"][0]["count"]) == 20
+    assert sum(block["units"] for block in figures["scenes"]["scene"]["blocks"]) == len(held_out(job)[0][1])
+
+
+def test_without_test_pixels_there_is_nothing_to_say(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.workflow.failures.held_out", lambda _: [])
+    assert find_failures(job, tmp_path) == ({"label": LABEL, "scenes": {}}, [])
+    assert not list(tmp_path.iterdir())
+    assert len(job.split.polygons(Part.TEST))
