@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.labels.rasterise import burn
@@ -16,14 +16,15 @@ from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_scene
-from pipeline.scenes.stack import stack_scenes
+from pipeline.scenes.stack import scenes_from_bands, stack_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.config import Config, LayerItem, SceneItem
+    from pipeline.config import Config, Inputs, LayerItem, SceneItem
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
+    from pipeline.scenes.composite import Method
     from pipeline.scenes.scene import Scene, Source
 
 
@@ -38,30 +39,72 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
     """
-    opened = [open_item(item, config) for item in config.scenes]
-    if not config.inputs.allow_mixed:
-        check_treatment(opened)
-    scenes: list[Source] = list(opened)
-    ids = [scene.id for scene in scenes]
+    opened = [(item.group or "", scene) for item in config.scenes for scene in open_dates(item, config)]
+    return join_scenes(opened, config.inputs)
+
+
+def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: Inputs) -> tuple[Source, ...]:
+    """Scenes, each with its group, as the network sees them.
+
+    Raises:
+        ConfigError: two scenes of one name.
+        SceneError: scenes whose pixels do not mean the same, or bands that differ between scenes.
+    """
+    if not inputs.allow_mixed:
+        check_treatment([scene for _, scene in opened])
+    ids = [scene.id for _, scene in opened]
     if len(set(ids)) < len(ids):
         raise ConfigError("scenes", got=", ".join(ids), expected="different names", fix="give each scene an id")
-    scenes = _same_bands(scenes, config.inputs.bands)
-    if config.inputs.time == "stack":
-        scenes = [stack_scenes(scenes)]
-    elif config.inputs.time != "separate":
-        scenes = [composite_scenes(scenes, method=config.inputs.time)]
-    layers = [open_layer(item) for item in config.inputs.layers]
+    scenes = _same_bands([scene for _, scene in opened], inputs.bands)
+    groups: dict[str, list[Source]] = {}
+    for (group, _), scene in zip(opened, scenes, strict=True):
+        groups.setdefault(group, []).append(scene)
+    joined = scenes if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
+    layers = [open_layer(item) for item in inputs.layers]
     if layers:
-        scenes = [with_layers(scene, layers) for scene in scenes]
-    if config.inputs.indices:
-        scenes = [with_indices(scene, config.inputs.indices) for scene in scenes]
-    return tuple(scenes)
+        joined = [with_layers(scene, layers) for scene in joined]
+    # The bands of a stack have a date in their names: its indices are those of every date.
+    if inputs.indices and inputs.time != "stack":
+        joined = [with_indices(scene, inputs.indices) for scene in joined]
+    return tuple(joined)
+
+
+def _join(scenes: Sequence[Source], group: str, inputs: Inputs) -> Source:
+    """One stack or composite of the scenes of a group, called after it."""
+    how = inputs.stack
+    if inputs.time != "stack":
+        method = cast("Method", inputs.time)
+        return composite_scenes(scenes, method=method, min_dates=how.min_dates, name=group or None)
+    if inputs.indices:
+        scenes = [with_indices(scene, inputs.indices) for scene in scenes]
+    return stack_scenes(
+        scenes,
+        naming=how.naming,
+        fill=how.fill,
+        min_dates=how.min_dates,
+        regular=how.regular,
+        validity=how.validity,
+        name=group or None,
+    )
+
+
+def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
+    """The scenes of one item: one, or one per band of a file whose bands are dates.
+
+    Raises:
+        ConfigError: dates without the one name of what the bands are.
+    """
+    if item.dates is None:
+        return (open_item(item, config),)
+    if item.bands is None or len(item.bands) != 1:
+        raise ConfigError("bands of a scene with dates", path=item.path, got=item.bands, expected="one name: [ndvi]")
+    return scenes_from_bands(open_item(item, config), dates=item.dates, band=item.bands[0])
 
 
 def open_item(item: SceneItem, config: Config) -> Scene:
     """One scene as its files and the configuration say."""
     told = Interpretation(
-        bands=item.bands,
+        bands=item.bands if item.dates is None else None,
         scale=item.scale,
         offset=item.offset,
         nodata=item.nodata,

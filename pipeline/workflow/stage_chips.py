@@ -11,7 +11,8 @@ from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.runs import write_json
-from pipeline.workflow.ledgers import source_ledger
+from pipeline.workflow.check_scenes import check_labelled
+from pipeline.workflow.ledgers import LEDGER_FILE, source_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,7 @@ def perform(given: StageRun) -> list[Path]:
     for part in job.pixels:
         check_pixels(job.labels, part)
     check_classes(job.pixels, job.scheme)
+    check_labelled(job.sources, job.pixels)
     check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
     pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
     ledger = [source_ledger(source) for source in job.sources]
@@ -41,7 +43,7 @@ def perform(given: StageRun) -> list[Path]:
         write_chips(folder / "chips.gpkg", index),
         write_labels(folder / "labels.gpkg", job),
         write_json(folder / "split.json", split_summary(job)),
-        write_json(folder / "ledger.json", {"scenes": ledger}),
+        write_json(folder / LEDGER_FILE, {"scenes": ledger}),
     ]
 
 

@@ -1,0 +1,62 @@
+"""The account of what was read: per scene and band what was decided, where it was read, and how much is masked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pipeline.scenes.ledger import scene_ledger
+from pipeline.scenes.scene import Scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.scenes.scene import Source
+
+LEDGER_FILE = "ledger.json"
+MEASURED = (
+    "pixels_sampled",
+    "invalid_share",
+    "masked_share",
+    "no_data_share",
+    "darkest_reflectance",
+    "offset_check",
+)
+
+
+def plain_scenes(source: Source) -> tuple[Scene, ...]:
+    """The scenes of files that a source is made of, in its order: indices and layers taken off, dates one by one."""
+    if isinstance(source, Scene):
+        return (source,)
+    inner = getattr(source, "scenes", None) or (getattr(source, "source", None),)
+    return tuple(scene for one in inner if one is not None for scene in plain_scenes(one))
+
+
+def source_ledger(source: Source) -> dict[str, object]:
+    """The ledger of a source with what samples of its pixels say, JSON-ready; warns where an offset looks wrong.
+
+    For a scene, or one with indices or layers, the figures are its own; for stacks and composites they are those of
+    every date, by its id, under ``dates_measured``.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    found = {scene.id: scene_ledger(scene) for scene in plain_scenes(source)}
+    measured = {name: {key: ledger[key] for key in MEASURED} for name, ledger in found.items()}
+    if len(measured) == 1:
+        return source.ledger() | next(iter(measured.values()))
+    return source.ledger() | {"dates_measured": measured}
+
+
+def kept_ledger(source: Source, *, folder: Path) -> dict[str, object]:
+    """What ``ledger.json`` of a run folder says about a source, or a ledger measured now where it says nothing.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    try:
+        scenes = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))["scenes"]
+        kept: dict[str, object] = next(item for item in scenes if item["scene"] == source.id)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return source_ledger(source)
+    return kept
