@@ -139,7 +139,9 @@ def _check_labels(job: Job, found: _Findings) -> None:
     lost = lost_polygons(job, overlap)
     found.data["lost"] = lost
     found.tables.append(_lost_table(lost))
-    found.attempt(lambda: check_classes(job.pixels, job.scheme))
+    classes = found.attempt(lambda: check_classes(job.pixels, job.scheme))
+    if classes is not None:
+        found.data["classes"] = {name: {"polygons": a, "pixels": b} for name, (a, b) in classes.items()}
     if len(found.data["scenes"]) == len(job.sources):
         found.attempt(lambda: check_labelled(job.sources, job.pixels))
 
@@ -190,7 +192,7 @@ def _ids(numbers: list[int]) -> str:
 
 
 def _check_split(job: Job, found: _Findings) -> None:
-    if "lost" not in found.data:
+    if "classes" not in found.data:
         return
     split = found.attempt(lambda: job.split)
     if split is None:
