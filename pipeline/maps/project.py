@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.maps.geotiff import check_target
 from pipeline.maps.sidecars import write_bytes
 from pipeline.maps.style import (
+    BLUE_TO_RED,
     QGIS_VERSION,
     VIRIDIS,
     Category,
@@ -58,6 +59,7 @@ class SceneLayers:
         confidence: ``<scene>_confidence.tif``.
         probabilities: One band per class.
         polygons: ``<scene>_lc.gpkg``.
+        applicability: ``<scene>_aoa.tif``.
     """
 
     name: str
@@ -67,6 +69,7 @@ class SceneLayers:
     confidence: Path | None = None
     probabilities: Path | None = None
     polygons: Path | None = None
+    applicability: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,9 @@ def _add_scene(draft: _Draft, parent: Element, scene: SceneLayers, *, scheme: Cl
     _add_raster(draft, parent, "Land cover", scene.class_map, grid, paletted_pipe(scheme), shown=shown)
     if scene.confidence:
         _add_raster(draft, parent, "Confidence (%)", scene.confidence, grid, ramp_pipe(1, VIRIDIS), shown=False)
+    if scene.applicability:
+        pipe = ramp_pipe(1, BLUE_TO_RED, maximum=200.0)
+        _add_raster(draft, parent, "Unlike the training data (%)", scene.applicability, grid, pipe, shown=False)
     if scene.probabilities:
         group = _group(parent, "Probabilities (%)", shown=False)
         for band, name in enumerate(scheme.names, 1):

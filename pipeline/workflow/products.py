@@ -34,6 +34,7 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
             confidence=_there(folder / f"{source.id}_confidence.tif"),
             probabilities=_there(folder / f"{source.id}_probabilities.tif"),
             polygons=_there(folder / f"{source.id}_lc.gpkg"),
+            applicability=_there(folder / f"{source.id}_aoa.tif"),
         )
         for source in job.sources
     ]
