@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # No test measures time, on a busy machine least of all.
 settings.register_profile("landcover", deadline=None)
@@ -17,6 +21,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Real scenes for looking and testing lie beside the checkout where they exist; nothing of them is in the project.
 SHARED = Path(os.environ.get("LANDCOVER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Engines that tests pick are not kept in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANDCOVER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,19 @@
-"""A process that maps a scene slowly, to be killed: ``python -m tests.inference.mapping_process SCENE OUT BLEND``."""
+"""A mapping that takes its time, to be killed: started in a process of its own."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
+
+import torch
 
 from pipeline.inference import stream
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.scenes.geotiff import open_geotiff
 from tests.inference.models import small_bundle
+
+PAUSE_S = 0.01
 
 
 def settings(blend: str) -> PredictSettings:
@@ -19,17 +22,16 @@ def settings(blend: str) -> PredictSettings:
     )
 
 
-def main(scene: str, out: str, blend: str) -> None:
+def main(scene: str, out: str, blend: str, started: object) -> None:
+    torch.set_num_threads(1)
     stream.SYNC_SECONDS = 0.0
     real = stream.Writing.put
 
     def put(self: stream.Writing, *args: object) -> None:
-        time.sleep(0.02)
+        time.sleep(PAUSE_S)
         real(self, *args)
 
     stream.Writing.put = put
-    predict_scene(small_bundle(), open_geotiff(Path(scene)), out=Path(out), settings=settings(blend)).close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    bundle, opened = small_bundle(), open_geotiff(Path(scene))
+    started.set()
+    predict_scene(bundle, opened, out=Path(out), settings=settings(blend)).close()

@@ -1,49 +1,66 @@
+"""Kill -9 at random moments of a run, from before its first byte to its last; then the same command."""
+
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from pipeline.inference.predict import JOURNAL, predict_scene
-from tests.inference.mapping_process import settings
+from tests.inference.mapping_process import main, settings
 from tests.inference.models import noise_scene, small_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.scenes.scene import Scene
+
+LAYERS = ("codes.u8", "confidence.u8")
+MOMENTS = 10  # for each way of blending
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 @pytest.mark.parametrize("blend", ["crop", "hann"])
-def test_a_run_that_was_killed_continues_to_the_same_bytes(tmp_path: Path, blend: str) -> None:
-    scene = noise_scene(tmp_path / "scene.tif", height=224, width=192)
-    bundle = small_bundle()
+def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path, blend: str) -> None:
+    scene, bundle = noise_scene(tmp_path / "scene.tif", height=224, width=192), small_bundle()
+    rng = np.random.default_rng(11)
     predict_scene(bundle, scene, out=tmp_path / "whole", settings=settings(blend)).close()
-    cut = tmp_path / "cut"
-    for lines in (2, 4):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.inference.mapping_process", scene.path, str(cut), blend],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-        )
-        kill_when_noted(process, cut / JOURNAL, lines=lines)
-    with predict_scene(bundle, scene, out=cut, settings=settings(blend)) as mapped:
-        assert 0 < mapped.figures["tiles_before"] < mapped.figures["tiles"]
-    for name in ("codes.u8", "confidence.u8"):
-        assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    whole = [(tmp_path / "whole" / name).read_bytes() for name in LAYERS]
+    # The server imports torch once: each of its processes is a fork that starts at once.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.inference.mapping_process"])
+    lasts = run_until(server, scene, tmp_path / "uncut", blend, seconds=120.0)
+    assert [(tmp_path / "uncut" / name).read_bytes() for name in LAYERS] == whole
+    begun = continued = 0
+    for moment in range(MOMENTS):
+        cut = tmp_path / f"cut{moment}"
+        run_until(server, scene, cut, blend, seconds=rng.uniform(0.0, lasts))
+        begun += (cut / JOURNAL).exists()
+        with predict_scene(bundle, scene, out=cut, settings=settings(blend)) as mapped:
+            continued += mapped.figures["tiles_before"] > 0
+        assert [(cut / name).read_bytes() for name in LAYERS] == whole, f"moment {moment}"
+    # The moments are spread over the run: most of them leave something to continue.
+    assert begun >= continued > MOMENTS // 3
 
 
-def kill_when_noted(process: subprocess.Popen[bytes], journal: Path, *, lines: int) -> None:
-    """Kill -9 as soon as the journal has so many lines."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+def run_until(
+    server: multiprocessing.context.ForkServerContext, scene: Scene, out: Path, blend: str, *, seconds: float
+) -> float:
+    """Map in another process and kill -9 it after so many seconds if it still runs; how long it ran."""
+    started = server.Event()
+    process = server.Process(target=main, args=(scene.path, str(out), blend, started))
+    process.start()
+    assert started.wait(120)
+    begin = time.monotonic()
+    process.join(seconds)
+    ran = time.monotonic() - begin
+    process.kill()
+    process.join()
+    assert process.exitcode in {0, -signal.SIGKILL}
+    return ran
