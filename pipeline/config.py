@@ -201,7 +201,13 @@ class Chips(Section):
 
 
 class Training(Section):
-    """How the network learns. The defaults are what every published figure of the project was made with."""
+    """How the network learns. Which defaults were measured, and on what, is in docs/learning.md."""
+
+    head: Literal["unet", "chip"] = Field(
+        "unet",
+        description="unet gives every pixel a class; chip gives whole chips the class of the polygon in their middle, "
+        "and maps cells of a quarter of a chip.",
+    )
 
     encoder: str = Field(
         "resnet18", description="resnet18, resnet34, resnet50, resnet101, resnet152, vgg11_bn ... vgg19_bn, or none."

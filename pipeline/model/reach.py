@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from pipeline.model.network import Network
+from pipeline.model.network import Network, stride_px
 from pipeline.model.surroundings import REACH_PX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.model.spec import NetworkSpec
 
 EFFECTIVE_SHARE = 0.99
@@ -108,3 +111,13 @@ def halo_px(network: Network, *, share: float = EFFECTIVE_SHARE) -> int:
     """Halo for tiles: the effective reach rounded up to the network's stride, so that tiles stay on its grid."""
     reach = effective_reach_px(network, share=share)
     return -(-reach // network.stride) * network.stride if network.spec.head == "unet" else reach
+
+
+def whole_cells(specs: Sequence[NetworkSpec], *, tile_px: int, halo_px: int) -> tuple[int, int]:
+    """Tile and halo, at least as large as asked for, in whole strides: tiles then see the grid of the whole scene.
+
+    The halo also holds the chip of every cell of a tile, where a member is a chip classifier.
+    """
+    stride = math.lcm(*(stride_px(spec) for spec in specs))
+    halo = max([halo_px, *((spec.chip_px - spec.chip_stride_px) // 2 for spec in specs if spec.head == "chip")])
+    return -(-tile_px // stride) * stride, -(-halo // stride) * stride

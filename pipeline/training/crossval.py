@@ -14,6 +14,7 @@ import torch
 
 from pipeline.chips.splits import Part
 from pipeline.errors import ConfigError
+from pipeline.model.reach import whole_cells
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import NEIGHBOURHOODS, TREES, fit_forest
 from pipeline.training.fit import FitSettings, fit
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 Method = Literal["forest", "forest_neighbourhood", "network"]
 METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")
 _TILE_PX = 256
-# A multiple of every encoder's coarsest stride, so that tiles see the grid of the whole scene.
+# Context around a tile; more than the default network's effective reach.
 _HALO_PX = 32
 
 
@@ -148,15 +149,16 @@ def summary(results: Sequence[FoldResult], method: Method) -> dict[str, object]:
 def predict_pixels(bundle: ModelBundle, source: Source, pixels: LabelledPixels) -> NDArray[np.uint8]:
     """Class codes uint8 [n] that a model gives to ``pixels``; 0 where the scene is not valid."""
     network = bundle.network(fused=True)
+    tile_px, halo = whole_cells(bundle.specs, tile_px=_TILE_PX, halo_px=_HALO_PX)
     codes = np.zeros(len(pixels), dtype=np.uint8)
     with open_reader(source.select(bundle.bands)) as reader, torch.inference_mode():
-        for tile in reader.grid.tiles(_TILE_PX):
+        for tile in reader.grid.tiles(tile_px):
             position = pixels.within(tile)
             if not len(position):
                 continue
-            raster = reader.read(tile.expand(_HALO_PX))
+            raster = reader.read(tile.expand(halo))
             x = bundle.preprocess(raster.values, raster.valid)[None].contiguous(memory_format=torch.channels_last)
-            rows, cols = pixels.row[position] - tile.row + _HALO_PX, pixels.col[position] - tile.col + _HALO_PX
+            rows, cols = pixels.row[position] - tile.row + halo, pixels.col[position] - tile.col + halo
             index = network(x)[0].argmax(0).numpy()[rows, cols].astype(np.uint8)
             codes[position] = np.where(raster.valid[rows, cols], bundle.scheme.index_to_code[index], 0)
     return codes

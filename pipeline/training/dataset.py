@@ -91,6 +91,7 @@ def read_chips(
     unlabelled: int,
     seed: int,
     margin: int = 0,
+    spacing_px: int | None = None,
 ) -> ChipSet:
     """Chips centred on polygons of ``parts``, and chips anywhere.
 
@@ -107,11 +108,13 @@ def read_chips(
         unlabelled: Chips at random places, over all scenes.
         seed: Of the choice.
         margin: Further pixels on each side.
+        spacing_px: Distance of chips within a polygon; half a chip by default.
     """
     rng = np.random.default_rng(seed)
     ids = np.flatnonzero(np.isin(split.part, [int(part) for part in parts]))
     kept = [scene.pixels.select(np.isin(scene.pixels.polygon, ids)) for scene in scenes]
-    windows = _around(kept, chip_px=chip_px, most=labelled, rng=rng)
+    spacing = spacing_px or max(chip_px // 2, 1)
+    windows = _around(kept, chip_px=chip_px, spacing_px=spacing, most=labelled, rng=rng)
     windows += _anywhere([scene.source.grid.shape for scene in scenes], chip_px=chip_px, count=unlabelled, rng=rng)
     if not any(len(part) for part in kept):
         raise LabelError("no labelled pixel to learn from", fix="check the split and the labels")
@@ -138,12 +141,12 @@ def _keys(window: Window, scene: int) -> NDArray[np.int64]:
 
 
 def _around(
-    pixels: Sequence[LabelledPixels], *, chip_px: int, most: int, rng: np.random.Generator
+    pixels: Sequence[LabelledPixels], *, chip_px: int, spacing_px: int, most: int, rng: np.random.Generator
 ) -> list[tuple[int, int, int]]:
-    """(scene, row, col) of chips centred on polygons, one per polygon and half-chip cell; at most ``most``."""
+    """(scene, row, col) of chips centred on polygons, one per polygon and cell of ``spacing_px``; at most ``most``."""
     places, polygons, codes = [], [], []
     for number, part in enumerate(pixels):
-        for position in centres(part, stride_px=max(chip_px // 2, 1)) if len(part) else ():
+        for position in centres(part, stride_px=spacing_px) if len(part) else ():
             row, col = int(part.row[position]) - chip_px // 2, int(part.col[position]) - chip_px // 2
             places.append((number, row, col))
             polygons.append(int(part.polygon[position]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
+import pickle
+import shutil
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,8 +14,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from pipeline.errors import ModelError
 from pipeline.training.loss import pixel_weights
 from pipeline.training.module import Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
+from pipeline.training.watch import Watch, tenth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,19 +30,30 @@ if TYPE_CHECKING:
     from pipeline.training.settings import FitSettings
     from pipeline.training.teacher import Opinions, PixelTable
 
-_LOG = logging.getLogger(__name__)
+LAST, BEST = "last.ckpt", "best.ckpt"
 
 
 def quiet_lightning() -> None:
     """Keep Lightning's remarks on devices and on its other products off the terminal."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("", ".utilities.rank_zero", ".accelerators.cuda"):
+        logging.getLogger(f"lightning.pytorch{name}").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
 
 def train_pixels(
-    network: Network, table: PixelTable, own: NDArray[np.float32], opinions: Opinions, *, settings: FitSettings
-) -> None:
-    """The network of single pixels and their surroundings learns what the teacher says, in seconds."""
+    network: Network,
+    table: PixelTable,
+    own: NDArray[np.float32],
+    opinions: Opinions,
+    *,
+    settings: FitSettings,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[dict[str, float]]:
+    """The network of single pixels and their surroundings learns what the teacher says, in seconds.
+
+    Returns:
+        Rows of the log: step, ``pixel_loss``, seconds.
+    """
     weight = pixel_weights(
         table.index, table.polygon, classes=own.shape[1], size_power=settings.size_power, class_power=0.5
     )
@@ -52,6 +66,7 @@ def train_pixels(
     )
     quiet_lightning()
     learner = PixelLearner(network, steps=settings.pixel_steps, lr=settings.pixel_lr, weight_decay=1e-4)
+    watch = Watch("pixel network", steps=settings.pixel_steps, column="pixel_loss", progress=progress)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
@@ -63,9 +78,11 @@ def train_pixels(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[watch],
         )
         trainer.fit(learner, DataLoader(batches, batch_size=None))
     network.eval()
+    return watch.rows
 
 
 def train_context(
@@ -78,7 +95,16 @@ def train_context(
     resume: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> list[dict[str, float]]:
-    """Run the loop; the members are trained in place."""
+    """Run the loop; the members are trained in place.
+
+    ``last.ckpt`` is written after every tenth of the steps and at the end, ``best.ckpt`` where ``held`` judges.
+
+    Returns:
+        Rows of the log: step, ``loss``, seconds; step, ``val_loss``, ``val_accuracy``.
+
+    Raises:
+        ModelError: a checkpoint to resume from that does not fit.
+    """
     recipe = Recipe(
         steps=settings.steps,
         batch=settings.batch,
@@ -93,15 +119,27 @@ def train_context(
         seed=settings.seed,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    learner = Learner(members, recipe)
-    batches = Batches(lessons, recipe)
-    watch = _Watch(settings=settings, progress=progress)
+    last, best = folder / LAST, folder / BEST
+    if not resume:
+        for stale in (last, best):
+            stale.unlink(missing_ok=True)
+    learner, batches = Learner(members, recipe), Batches(lessons, recipe)
+    goes_on = resume and last.is_file()
+    if goes_on:
+        batches.start = _fitting_checkpoint(last, learner)["global_step"]
+    watch = Watch(
+        "network", steps=settings.steps, progress=progress, time_limit_s=settings.time_limit_s, checkpoint=last
+    )
     quiet_lightning()
-    keep = {"monitor": "val_loss", "save_top_k": 1} if held is not None else {"save_top_k": 0}
-    best = ModelCheckpoint(dirpath=str(folder), filename="best", save_last=True, **keep)
-    callbacks: list[lightning.Callback] = [watch, best]
+    callbacks: list[lightning.Callback] = [watch]
+    keeper = None
     if held is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
+        stop = EarlyStopping("val_loss", patience=settings.patience)
+        keeper = ModelCheckpoint(
+            dirpath=str(folder), filename=best.stem, monitor="val_loss", save_top_k=1, enable_version_counter=False
+        )
+        callbacks += [stop, keeper]
+    judges = list(Batches(held, recipe).plain()) if held is not None else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
@@ -113,54 +151,41 @@ def train_context(
             log_every_n_steps=10,
             enable_progress_bar=False,
             enable_model_summary=False,
-            enable_checkpointing=True,
+            enable_checkpointing=keeper is not None,
             callbacks=callbacks,
-            val_check_interval=max(settings.steps // 10, 1) if held is not None else None,
-            limit_val_batches=1.0 if held is not None else 0,
-            check_val_every_n_epoch=None if held is not None else 1,
+            val_check_interval=tenth(settings.steps) if judges is not None else None,
+            limit_val_batches=1.0 if judges is not None else 0,
+            check_val_every_n_epoch=None if judges is not None else 1,
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
         )
-        last = folder / "last.ckpt"
         trainer.fit(
             learner,
             DataLoader(batches, batch_size=None),
-            DataLoader(cast("Any", list(Batches(held, recipe).plain())), batch_size=None) if held is not None else None,
-            ckpt_path=str(last) if resume and last.is_file() else None,
-            weights_only=False if resume and last.is_file() else None,
+            DataLoader(cast("Any", judges), batch_size=None) if judges is not None else None,
+            ckpt_path=str(last) if goes_on else None,
+            weights_only=True if goes_on else None,
         )
-    if best.best_model_path:
-        learner.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
+    if keeper is not None and not best.is_file():  # time was up before the first validation
+        shutil.copyfile(last, best)
+    if keeper is not None:
+        learner.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
     for member in members:
         member.eval()
     return watch.rows
 
 
-class _Watch(lightning.Callback):
-    """Progress, the loss curve, and the time limit."""
+def _fitting_checkpoint(path: Path, learner: Learner) -> dict[str, Any]:
+    """A checkpoint that training can go on from; nothing but tensors and plain values is unpickled.
 
-    def __init__(self, *, settings: FitSettings, progress: Callable[[str, int, int], None] | None) -> None:
-        self._settings = settings
-        self._progress = progress
-        self._start = time.perf_counter()
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: Any,  # noqa: ARG002 - Lightning's signature
-        outputs: Any,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Count, and stop when time is up."""
-        step = trainer.global_step
-        seconds = time.perf_counter() - self._start
-        if step % 10 == 0 or step == self._settings.steps:
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-            self.rows.append({"step": step, "loss": float(loss.detach()), "seconds": round(seconds, 2)})
-        if self._progress is not None:
-            self._progress("network", step, self._settings.steps)
-        if seconds > self._settings.time_limit_s:
-            _LOG.warning("training stopped after %.0f s at step %d of %d", seconds, step, self._settings.steps)
-            trainer.should_stop = True
+    Raises:
+        ModelError: not a checkpoint, or one of other networks.
+    """
+    try:
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {name: tuple(value.shape) for name, value in found["state_dict"].items()}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, AttributeError) as err:
+        raise ModelError("not a checkpoint to resume from", path=path, got=err, fix="train without resume") from err
+    if shapes != {name: tuple(value.shape) for name, value in learner.state_dict().items()}:
+        raise ModelError("checkpoint is of other networks than those asked for", path=path, fix="train without resume")
+    return found

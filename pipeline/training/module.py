@@ -60,7 +60,8 @@ class Lessons:
 
     Attributes:
         x: float32 [chip, channel, row, col].
-        index: uint8 [chip, row, col], IGNORE_INDEX where unlabelled.
+        index: uint8 [chip, row, col], IGNORE_INDEX where unlabelled; of a chip classifier [chip, 1, 1], as are the
+            layers that follow.
         weight: float32 [chip, row, col], of the labelled pixels.
         target: float16 [chip, class, row, col], the teacher's probabilities.
         asked: bool [chip, row, col], where the teacher was asked.
@@ -124,15 +125,19 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Sum of the members' losses."""
         total = torch.zeros((), device=self.device)
+        # What dropout drops follows from seed and step alone, so that a run that is resumed goes on as it would have.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.trainer.global_step)
         for member in self.members:
-            total = total + member_loss(member(batch[0]), batch, self.recipe)
+            total = total + member_loss(scores(member, batch[0]), batch, self.recipe)
         self.log("loss", total.detach() / len(self.members), prog_bar=True, logger=True)
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
         """Figures on validation blocks."""
         x, index, weight, _, _ = batch
-        logits = torch.stack([member(x).float().softmax(1) for member in self.members]).mean(0).clamp_min(1e-8).log()
+        logits = (
+            torch.stack([scores(member, x).float().softmax(1) for member in self.members]).mean(0).clamp_min(1e-8).log()
+        )
         labelled = index != IGNORE_INDEX
         self.log("val_loss", hard_loss(logits, index, weight), batch_size=len(x))
         hit = (logits.argmax(1) == index) & labelled
@@ -155,6 +160,12 @@ class Learner(lightning.LightningModule):
             optimizer, [group["lr"] for group in groups], total_steps=self.recipe.steps, pct_start=0.15
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def scores(member: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Logits [chip, class, row, col] of standardised chips; of a chip classifier one row and column."""
+    logits: torch.Tensor = member(x)
+    return logits if logits.ndim == x.ndim else logits[:, :, None, None]
 
 
 def member_loss(logits: torch.Tensor, batch: Batch, recipe: Recipe) -> torch.Tensor:

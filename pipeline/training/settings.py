@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import ModelError
+from pipeline.model.spec import HEADS
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,7 @@ class FitSettings:
     """How a model is trained; which defaults were measured, and which not, is in ``docs/learning.md``.
 
     Attributes:
+        head: "unet" gives every pixel a class; "chip" gives whole chips the class of the polygon in their middle.
         encoder: Encoder of the network with context ("resnet18" ..., "vgg11_bn" ..., or "none": spectra alone).
         weights: Pretrained weights of the encoder: "none", a record's name, "imagenet", or a file.
         weights_bands: Band names of a file's first convolution.
@@ -47,6 +50,7 @@ class FitSettings:
         seed: Of everything that is drawn.
     """
 
+    head: Literal["unet", "chip"] = "unet"
     encoder: str = "resnet18"
     weights: str = "none"
     weights_bands: tuple[str, ...] = ()
@@ -82,6 +86,8 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
+        if self.head not in HEADS:
+            raise ModelError("training setting head", got=self.head, expected=" or ".join(HEADS))
         for name in ("chip_px", "steps", "batch", "teacher_trees", "per_polygon", "labelled_chips", "lr"):
             if not getattr(self, name) > 0:
                 raise ModelError(f"training setting {name}", got=getattr(self, name), expected="more than 0")

@@ -9,6 +9,7 @@ log-loss on polygons held out, drawn towards equal shares the more the fewer pol
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -26,7 +27,7 @@ from pipeline.training.baseline import cores
 from pipeline.training.loss import pixel_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -131,7 +132,15 @@ def _rank(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     return turns(labels)
 
 
-def fit_teacher(table: PixelTable, *, classes: int, group_of: NDArray[np.int32], trees: int, seed: int) -> Teacher:
+def fit_teacher(
+    table: PixelTable,
+    *,
+    classes: int,
+    group_of: NDArray[np.int32],
+    trees: int,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Teacher:
     """Experts on all pixels, shares from folds of groups of polygons.
 
     Args:
@@ -140,12 +149,23 @@ def fit_teacher(table: PixelTable, *, classes: int, group_of: NDArray[np.int32],
         group_of: Group of each polygon id (its block), int32 [id]; -1 where the polygon is its own group.
         trees: Trees of each expert.
         seed: Of folds and trees.
+        progress: Called with "experts", how many are fitted, and how many in all, those of inner folds included.
     """
+    judged = len(np.unique(table.polygon)) >= ENOUGH_POLYGONS
+    total, done = len(EXPERTS) * (1 + INNER_FOLDS * judged), itertools.count(1)
+
+    def fitted() -> None:
+        if progress is not None:
+            progress("experts", min(next(done), total), total)
+
     shares = np.full(len(EXPERTS), 1.0 / len(EXPERTS))
-    if len(np.unique(table.polygon)) >= ENOUGH_POLYGONS:
-        shares = _shares(table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed)
-    models = tuple(_fit(expert, table, classes=classes, trees=trees, seed=seed) for expert in EXPERTS)
-    return Teacher(models, shares, classes, table.channels)
+    if judged:
+        shares = _shares(table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, fitted=fitted)
+    models = []
+    for expert in EXPERTS:
+        models.append(_fit(expert, table, classes=classes, trees=trees, seed=seed))
+        fitted()
+    return Teacher(tuple(models), shares, classes, table.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +240,13 @@ def _votes(model: Model, features: NDArray[np.float32], classes: int) -> NDArray
 
 
 def _shares(
-    table: PixelTable, *, classes: int, group_of: NDArray[np.int32], trees: int, seed: int
+    table: PixelTable,
+    *,
+    classes: int,
+    group_of: NDArray[np.int32],
+    trees: int,
+    seed: int,
+    fitted: Callable[[], None],
 ) -> NDArray[np.float64]:
     fold = inner_folds(table, group_of=group_of, folds=INNER_FOLDS, seed=seed)
     votes = np.zeros((len(EXPERTS), len(table.index), classes), dtype=np.float32)
@@ -232,6 +258,7 @@ def _shares(
         for number, expert in enumerate(EXPERTS):
             model = _fit(expert, part, classes=classes, trees=trees, seed=seed)
             votes[number, out] = _votes(model, table.features[out, : expert.levels * table.channels], classes)
+            fitted()
     weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
     mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
     polygons = len(np.unique(table.polygon))

@@ -137,6 +137,8 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     asked = min(settings.soft_pixels, core_px)
     seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * padded_px / 1e6
     again = SHARES_COST if polygons >= ENOUGH_POLYGONS else 1.0
+    if settings.head == "chip":
+        return _train_chip_head(members[0], bands=bands, core_px=core_px, settings=settings)
     trees = settings.teacher_trees / 100
     seconds += (TEACHER_S_PER_1000_PX * again * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
     seconds += settings.pixel_steps * _pixel_step_s(members[0], bands=bands, classes=classes, settings=settings)
@@ -153,6 +155,16 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
     memory = BASE_BYTES + GDAL_CACHE_BYTES + held + OPTIMISER_COPIES * weights + saved + forests
     # The model, and the checkpoint with both moments.
+    return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
+
+
+def _train_chip_head(network: Network, *, bands: int, core_px: int, settings: FitSettings) -> StageEstimate:
+    """The chip classifier: no forests, no margins, no unlabelled chips (which ``core_px`` may still count)."""
+    step_s, saved = _context_step(network, bands=bands, settings=settings)
+    seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * core_px / 1e6 + min(settings.steps * step_s, settings.time_limit_s)
+    weights = weight_bytes(network, dtype=torch.float32)
+    # Chips as they are read and once more as they are learned from.
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + core_px * (8 * bands + 14) + OPTIMISER_COPIES * weights + saved
     return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
 
 

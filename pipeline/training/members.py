@@ -1,0 +1,90 @@
+"""The networks that are trained: their architectures from the settings, their first weights from the seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.model.network import NetworkSpec, build_network
+from pipeline.model.transfer import freeze_encoder
+from pipeline.model.weights import load_weights
+
+if TYPE_CHECKING:
+    from pipeline.model.network import Network
+    from pipeline.model.preprocess import Preprocess
+    from pipeline.training.settings import FitSettings
+
+
+def network_specs(settings: FitSettings, *, bands_in: int, classes: int) -> list[NetworkSpec]:
+    """The networks that are trained, in the order of the model's members.
+
+    Head "unet": one of single pixels and their surroundings and, unless the encoder is "none", one with context. Head
+    "chip": the chip classifier alone.
+    """
+    if settings.head == "chip":
+        return [chip_spec(settings, bands_in=bands_in, classes=classes, chip_px=settings.chip_px)]
+    spectral = NetworkSpec(
+        bands_in,
+        classes,
+        encoder="none",
+        spectral_kernels=(1, 1),
+        spectral_channels=128,
+        surroundings=True,
+        dropout=0.0,
+    )
+    if settings.encoder == "none":
+        return [spectral]
+    context = NetworkSpec(
+        bands_in,
+        classes,
+        encoder=settings.encoder,  # type: ignore[arg-type]
+        depth=settings.depth,
+        stem_stride=settings.stem_stride,
+        spectral_kernels=(3, 1),
+        dropout=settings.dropout,
+    )
+    return [spectral, context]
+
+
+def chip_spec(settings: FitSettings, *, bands_in: int, classes: int, chip_px: int) -> NetworkSpec:
+    """The chip classifier; in a map, cells of about a quarter of the chip get one class each."""
+    stride = max(chip_px // 4, 1)
+    return NetworkSpec(
+        bands_in,
+        classes,
+        encoder=settings.encoder,  # type: ignore[arg-type]
+        head="chip",
+        depth=settings.depth,
+        stem_stride=settings.stem_stride,
+        spectral_kernels=(3, 1),
+        dropout=settings.dropout,
+        chip_px=chip_px,
+        chip_stride_px=stride + (chip_px - stride) % 2,
+    )
+
+
+def build_members(settings: FitSettings, *, bands_in: int, classes: int, preprocess: Preprocess) -> list[Network]:
+    """The networks of :func:`network_specs`, pretrained and frozen as the settings say.
+
+    Raises:
+        ModelError: pretrained weights that do not fit.
+    """
+    specs = network_specs(settings, bands_in=bands_in, classes=classes)
+    return [build_member(spec, number, settings=settings, preprocess=preprocess) for number, spec in enumerate(specs)]
+
+
+def build_member(spec: NetworkSpec, number: int, *, settings: FitSettings, preprocess: Preprocess) -> Network:
+    """One of them; ``number`` and the seed decide its random weights.
+
+    Raises:
+        ModelError: pretrained weights that do not fit.
+    """
+    torch.manual_seed(settings.seed * 101 + number)
+    loaded = None
+    if spec.encoder != "none" and settings.weights != "none":
+        loaded = load_weights(settings.weights, architecture=spec.encoder, bands=settings.weights_bands)
+    network = build_network(spec, weights=loaded, preprocess=preprocess if loaded is not None else None)
+    if settings.frozen and spec.encoder != "none":
+        freeze_encoder(network)
+    return network

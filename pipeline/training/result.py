@@ -1,0 +1,127 @@
+"""What training gives back: the model with all that must travel with it, the log, and the seconds of each stage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import torch
+
+from pipeline.chips.splits import Part
+from pipeline.chips.statistics import band_statistics
+from pipeline.model.bundle import ModelBundle, TrainedOn
+from pipeline.scenes.reader import open_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.chips.splits import Split
+    from pipeline.chips.statistics import BandStatistics
+    from pipeline.legend import ClassScheme
+    from pipeline.model.network import Network
+    from pipeline.model.preprocess import Preprocess
+    from pipeline.training.dataset import TrainingScene
+    from pipeline.training.settings import FitSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A trained model and how it came about.
+
+    Attributes:
+        bundle: The model.
+        history: Rows of the training log.
+        seconds: Seconds of each stage: chips, teacher, network.
+    """
+
+    bundle: ModelBundle
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """The time since the last lap was spent on ``name``."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+        _LOG.info("%s: %.1f s", name, self.seconds[name])
+
+
+def training_statistics(scenes: Sequence[TrainingScene], split: Split) -> BandStatistics:
+    """Statistics of the valid pixels of training polygons, and of nothing else."""
+    readers = [open_reader(scene.source) for scene in scenes]
+    try:
+        return band_statistics(readers, [split.pixels(scene.pixels, Part.TRAIN) for scene in scenes])
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def assemble(
+    members: list[Network],
+    shares: tuple[float, ...],
+    scheme: ClassScheme,
+    preprocess: Preprocess,
+    statistics: BandStatistics,
+    *,
+    scenes: Sequence[TrainingScene],
+    provenance: dict[str, Any],
+) -> ModelBundle:
+    """The model of trained members, with where and on what they learned."""
+    grid = scenes[0].source.grid
+    return ModelBundle(
+        members=tuple(member.cpu().eval() for member in members),
+        scheme=scheme,
+        preprocess=preprocess,
+        value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
+        units=_units(scenes[0]),
+        shares=shares,
+        gsd_m=float(np.sqrt(np.prod(grid.pixel_size_m))),
+        sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
+        footprint=_footprint(scenes),
+        provenance=provenance,
+    )
+
+
+def _units(scene: TrainingScene) -> tuple[str, ...]:
+    bands = getattr(scene.source, "bands", None)
+    if bands is None or len(bands) != len(scene.source.band_names):
+        return ("",) * len(scene.source.band_names)
+    return tuple(str(getattr(band, "unit", "")) for band in bands)
+
+
+def _footprint(scenes: Sequence[TrainingScene]) -> dict[str, Any]:
+    """GeoJSON geometry of the scenes' extents in WGS84."""
+    from rasterio.warp import transform_geom
+    from shapely.geometry import box, mapping
+
+    shapes = [
+        transform_geom(scene.source.grid.crs, "EPSG:4326", mapping(box(*scene.source.grid.bounds))) for scene in scenes
+    ]
+    if len(shapes) == 1:
+        return dict(shapes[0])
+    return {"type": "MultiPolygon", "coordinates": [shape["coordinates"] for shape in shapes]}
+
+
+def provenance_of(settings: FitSettings, clock: Clock, *, notes: dict[str, Any]) -> dict[str, Any]:
+    """How the model came about, JSON-ready; ``notes`` join settings, seconds and versions."""
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    return {
+        "settings": plain,
+        "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
+        "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
+        **notes,
+    }
