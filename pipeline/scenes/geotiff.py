@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.bands import COMMON_NAMES, common_name, infer_sensor, is_optical
 from pipeline.errors import GridError, SceneError
 from pipeline.grid import Grid
+from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
 
 if TYPE_CHECKING:
@@ -55,22 +56,33 @@ class Interpretation:
 
 
 def open_geotiff(path: Path | str, *, told: Interpretation | None = None) -> Scene:
-    """A scene from a raster file, or from a folder whose raster files are its bands.
+    """A scene from a raster file (on disk, behind a URL, or in GDAL's spelling), or from a folder of one file per band.
 
     Raises:
         SceneError: not a raster, no CRS, no geotransform, rotated, or band names that do not match.
     """
-    path = Path(path)
     told = told or Interpretation()
-    files = _band_files(path) if path.is_dir() else [path]
-    opened = [_describe(file, in_folder=path.is_dir()) for file in files]
+    if is_virtual(path):
+        return _scene([gdal_path(str(path))], plain_url(str(path)), told, in_folder=False)
+    path = Path(path)
+    in_folder = path.is_dir()
+    return _scene(_band_files(path) if in_folder else [path], path, told, in_folder=in_folder)
+
+
+def is_virtual(path: Path | str) -> bool:
+    """Whether GDAL must open a path as it is: a URL, or one of GDAL's own file systems."""
+    return isinstance(path, str) and (is_url(path) or path.startswith("/vsi"))
+
+
+def _scene(files: Sequence[Path | str], path: Path | str, told: Interpretation, *, in_folder: bool) -> Scene:
+    opened = [_describe(file, in_folder=in_folder) for file in files]
     layers = [layer for _, described in opened for layer in described]
     sensor = told.sensor or infer_sensor(told.bands or [layer.text for layer in layers])
     sources = [
         _source(layer, name, told) for layer, name in zip(layers, _names(layers, told, sensor, path), strict=True)
     ]
     return Scene(
-        id=path.stem if path.is_file() else path.name,
+        id=Path(path).name if in_folder else Path(path).stem,
         path=str(path),
         grid=_common_grid([grid for grid, _ in opened], path),
         bands=tuple(sources),
@@ -103,8 +115,8 @@ def _band_files(folder: Path) -> list[Path]:
     return bands
 
 
-def _open(file: Path) -> DatasetReader:
-    if not file.exists():
+def _open(file: Path | str) -> DatasetReader:
+    if isinstance(file, Path) and not file.exists():
         what = "no such file or folder"
         raise SceneError(what, path=file)
     with warnings.catch_warnings():
@@ -113,14 +125,22 @@ def _open(file: Path) -> DatasetReader:
             return rasterio.open(file)
         except RasterioError as err:
             what = "not a raster that GDAL can open"
-            raise SceneError(what, path=file, got=err, expected="a GeoTIFF, VRT, JP2 or another GDAL raster") from err
+            # The address of a signed URL is a secret: it is shown without its query, and so without GDAL's own words.
+            got = err if isinstance(file, Path) else "GDAL cannot open it"
+            raise SceneError(
+                what, path=_shown(file), got=got, expected="a GeoTIFF, VRT, JP2 or another GDAL raster"
+            ) from err
 
 
-def _describe(file: Path, *, in_folder: bool) -> tuple[Grid, list[_Layer]]:
+def _describe(file: Path | str, *, in_folder: bool) -> tuple[Grid, list[_Layer]]:
     with _open(file) as dataset:
         numbers = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
-        name = _name_in_file_name(file.stem) if in_folder and len(numbers) == 1 else ""
-        return _grid(dataset, file), [_layer(dataset, file, number, name) for number in numbers]
+        name = _name_in_file_name(Path(file).stem) if in_folder and len(numbers) == 1 else ""
+        return _grid(dataset, _shown(file)), [_layer(dataset, file, number, name) for number in numbers]
+
+
+def _shown(file: Path | str) -> str:
+    return str(file) if isinstance(file, Path) else plain_url(file)
 
 
 def _name_in_file_name(stem: str) -> str:
@@ -129,7 +149,7 @@ def _name_in_file_name(stem: str) -> str:
     return match["band"] if match else stem
 
 
-def _grid(dataset: DatasetReader, file: Path) -> Grid:
+def _grid(dataset: DatasetReader, file: str) -> Grid:
     if dataset.crs is None:
         what = "scene has no CRS"
         raise SceneError(what, path=file, fix="assign one with gdal_edit.py -a_srs EPSG:... FILE")
@@ -143,7 +163,7 @@ def _grid(dataset: DatasetReader, file: Path) -> Grid:
         raise SceneError(what, path=file, got=err) from err
 
 
-def _layer(dataset: DatasetReader, file: Path, number: int, name: str) -> _Layer:
+def _layer(dataset: DatasetReader, file: Path | str, number: int, name: str) -> _Layer:
     flags = dataset.mask_flag_enums[number - 1]
     return _Layer(
         path=str(file),
@@ -158,7 +178,7 @@ def _layer(dataset: DatasetReader, file: Path, number: int, name: str) -> _Layer
     )
 
 
-def _common_grid(grids: Sequence[Grid], path: Path) -> Grid:
+def _common_grid(grids: Sequence[Grid], path: Path | str) -> Grid:
     """The finest grid; files of one folder must cover the same ground, or they are not one scene."""
     finest = min(grids, key=lambda grid: grid.pixel_size_m[0])
     for grid in grids:
@@ -171,7 +191,7 @@ def _common_grid(grids: Sequence[Grid], path: Path) -> Grid:
     return finest
 
 
-def _names(layers: Sequence[_Layer], told: Interpretation, sensor: str | None, path: Path) -> list[str]:
+def _names(layers: Sequence[_Layer], told: Interpretation, sensor: str | None, path: Path | str) -> list[str]:
     if told.bands is None:
         return [common_name(layer.text, sensor=sensor) if layer.text else f"band{layer.number}" for layer in layers]
     if len(told.bands) != len(layers):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import RASTER_SUFFIXES, Interpretation, is_virtual, open_geotiff
 from pipeline.scenes.landsat import looks_like_landsat, open_landsat
 from pipeline.scenes.landsat_mtl import MTL_NAME
 from pipeline.scenes.quality import check_mask
-from pipeline.scenes.remote import ITEM_FILE
+from pipeline.scenes.remote import ITEM_FILE, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
 
@@ -41,8 +41,8 @@ def open_scene(
     """The scene that a path stands for.
 
     Args:
-        path: A SAFE folder or zip, a Landsat folder, tar or MTL file, a STAC item (JSON file or URL), a raster file,
-            or a folder of one raster file per band.
+        path: A SAFE folder or zip, a Landsat folder, tar or MTL file, a STAC item (JSON file or URL), a raster file
+            (or its URL, read by range requests), or a folder of one raster file per band.
         told: What the user knows better than the file.
         resolution_m: Pixel size of the scene's grid in metres; None for the finest the product has.
         mask: Reasons that make pixels unusable (``quality.REASONS``); None for ``quality.DEFAULT_MASK``, () for none.
@@ -64,7 +64,7 @@ def open_scene(
     elif kind == "landsat":
         scene = open_landsat(Path(path), resolution_m=resolution_m, mask=mask)
     else:
-        scene = open_geotiff(Path(path), told=told)
+        scene = open_geotiff(path, told=told)
         return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
     return scene if told is None else _correct(scene, told)
 
@@ -115,8 +115,9 @@ def check_treatment(scenes: Sequence[Scene]) -> None:
 
 def _kind(path: Path | str) -> str:
     """Which of the openers: "stac", "safe", "landsat" or "raster"."""
-    if str(path).startswith(("http://", "https://")):
-        return "stac"
+    if is_virtual(path):
+        name = plain_url(str(path)).lower()
+        return "stac" if is_url(name) and not name.endswith(tuple(RASTER_SUFFIXES)) else "raster"
     path = Path(path)
     if MTL_NAME.fullmatch(path.name):
         return "landsat"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import SceneError
+from pipeline.scenes import remote
 from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.opening import open_scene, open_scenes, treatment
 from tests.fakes import landsat, safe
 from tests.fakes.landsat import Landsat, tar_landsat, write_landsat
 from tests.fakes.safe import Safe, write_safe, zip_safe
+from tests.fakes.stac_server import serve
 from tests.scenes.test_geotiff import write
 
 COMMON = {"B02": "blue", "B03": "green", "B04": "red", "B8A": "nir08", "B11": "swir16", "B12": "swir22"}
@@ -105,3 +109,27 @@ def test_what_the_user_knows_better_goes_into_the_ledger(tmp_path: Path) -> None
     assert red.provenance.startswith("config, instead of MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000")
     with pytest.raises(SceneError, match="cannot be set, as its metadata states them"):
         open_scene(path, told=Interpretation(bands=("red",)))
+
+
+def test_a_raster_behind_a_url_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "RETRY_S", 0.01)
+    values = np.random.default_rng(0).integers(1, 9000, (2, 64, 80)).astype(np.uint16)
+    with serve(tmp_path) as fake:
+        local = write(tmp_path / "two.tif", values, names=("red", "nir"))
+        scene = open_scene(fake.file_url("two.tif") + "?sig=topsecret")
+        assert (scene.id, scene.path) == ("two", fake.file_url("two.tif"))
+        assert (scene.grid, scene.band_names) == (open_scene(local).grid, ("red", "nir"))
+        with scene.open() as reader:
+            np.testing.assert_array_equal(reader.read(scene.grid.window).values, values)
+        assert "topsecret" not in json.dumps(scene.ledger())
+        fake.gone.add("/data/away.tif")
+        with pytest.raises(SceneError, match=r"/data/away\.tif: not a raster that GDAL can open") as caught:
+            open_scene(fake.file_url("away.tif") + "?sig=topsecret")
+        assert "topsecret" not in str(caught.value)
+
+
+def test_a_raster_in_gdals_own_spelling_is_opened_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.ones((1, 4, 6), np.uint16))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "inner/a.tif")
+    assert open_scene(f"/vsizip/{tmp_path}/a.zip/inner/a.tif").grid == open_scene(path).grid
