@@ -110,6 +110,22 @@ def test_files_named_in_a_document_exist(path):
     assert missing == set()
 
 
+def test_every_room_is_in_the_design():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rooms = [path for path in (ROOT / "pipeline").iterdir() if not path.name.startswith("_")]
+    names = [path.stem if path.suffix == ".py" else f"{path.name}/" for path in rooms]
+    assert [name for name in names if f"| `{name}` |" not in design] == []
+
+
+def test_functions_named_in_the_design_exist():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", design, flags=re.DOTALL)
+    assert block is not None
+    named = set(re.findall(r"\b([a-z]+_[a-z_]+)\(", block.group(1)))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipeline").rglob("*.py"))
+    assert {name for name in named if not re.search(rf"\bdef {name}\b", code)} == set()
+
+
 def test_the_place_for_the_results_is_marked():
     assert README.count("<!-- results -->") == README.count("<!-- /results -->") == 1
 
