@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.labels.checks import Overlap
+    from pipeline.workflow.estimates import StageEstimate
     from pipeline.workflow.outcome import Progress
 
 Found = TypeVar("Found")
@@ -230,6 +231,11 @@ def _check_cost(job: Job, found: _Findings) -> None:
     stages = found.attempt(lambda: estimate_stages(job))
     if stages is None:
         return
+    show_estimates(job, stages, found)
+
+
+def show_estimates(job: Job, stages: tuple[StageEstimate, ...], found: _Findings) -> None:
+    """What the stages will take, and whether the disk has room for it."""
     disk = sum(item.disk_bytes for item in stages)
     found.attempt(lambda: _check_disk(job, disk))
     seconds, memory = sum(item.seconds for item in stages), max(item.memory_bytes for item in stages)

@@ -76,7 +76,9 @@ def settings(**changes: Any) -> dict[str, Any]:
         "output": "run",
         "scenes": [{"path": "scene.tif"}],
         "labels": {"path": "labels.gpkg", "field": "class"},
-        "classes": [{"code": i, "name": n, "color": c} for i, (n, c) in enumerate(zip(CLASSES, colors, strict=True), 1)],
+        "classes": [
+            {"code": i, "name": n, "color": c} for i, (n, c) in enumerate(zip(CLASSES, colors, strict=True), 1)
+        ],
         "chips": {"size_px": 16},
         "training": {"steps": 3, "batch": 2},
         "map": {"engine": "torch", "dtype": "float32", "device": "cpu"},

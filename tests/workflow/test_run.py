@@ -38,9 +38,10 @@ def test_nothing_half_written_stays(finished):
 
 
 def test_the_map_is_a_paletted_raster_on_the_scenes_grid(finished):
-    with rasterio.open(finished.folder / "scene_lc.tif") as mapped, rasterio.open(
-        finished.config.parent / "scene.tif"
-    ) as scene:
+    with (
+        rasterio.open(finished.folder / "scene_lc.tif") as mapped,
+        rasterio.open(finished.config.parent / "scene.tif") as scene,
+    ):
         assert (mapped.crs, mapped.transform, mapped.shape) == (scene.crs, scene.transform, scene.shape)
         assert (mapped.count, mapped.dtypes, mapped.nodata) == (1, ("uint8",), 0)
         codes = mapped.read(1)

@@ -1,0 +1,46 @@
+"""The generated documents are current; what the configuration leaves open is what training takes by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from pipeline.config import Chips, Config, Training
+from pipeline.training.fit import FitSettings
+from pipeline.workflow.documents import CONFIG_REFERENCE, SCHEMA, config_reference, write_documents
+from tests.fakes.small_world import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", [SCHEMA, CONFIG_REFERENCE])
+def test_generated_documents_are_current(tmp_path, name):
+    write_documents(tmp_path)
+    wanted = (tmp_path / name).read_text(encoding="utf-8")
+    assert (ROOT / name).read_text(encoding="utf-8") == wanted, "run python -m pipeline.workflow.documents"
+
+
+def test_the_reference_has_a_row_for_every_key():
+    text = config_reference()
+    for name, section in Config.model_fields.items():
+        assert f"`{name}" in text
+        assert section is not None
+    for name in Training.model_fields:
+        assert f"`training.{name}`" in text
+
+
+def test_the_schema_accepts_a_good_configuration_and_no_unknown_key():
+    schema = json.loads((ROOT / SCHEMA).read_text(encoding="utf-8"))
+    jsonschema.validate(settings(), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(settings(trainning={}), schema)
+
+
+def test_defaults_of_the_configuration_are_those_of_training():
+    shown = Training.model_validate({}).model_dump()
+    own = FitSettings()
+    assert {name: getattr(own, name) for name in shown} == shown
+    assert Chips.model_validate({}).size_px == own.chip_px

@@ -1,0 +1,126 @@
+"""``landcover init``: the configuration it writes runs as it is and explains itself."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Config, load_config
+from pipeline.errors import LabelError, OutputError
+from pipeline.labels.rasterise import burn
+from pipeline.workflow.init import choose_chip_px, write_config
+from pipeline.workflow.job import Job
+from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene
+from tests.workflow.conftest import run_job
+
+
+def init(folder: Path, *, field: str = "class", output: Path | None = None, overwrite: bool = False):
+    return write_config(
+        [str(folder / "scene.tif")],
+        labels=folder / "labels.gpkg",
+        field=field,
+        layer=None,
+        output=output or folder / "config.yaml",
+        overwrite=overwrite,
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    write_scene(tmp_path / "scene.tif")
+    write_labels(tmp_path / "labels.gpkg")
+    return tmp_path
+
+
+def test_it_names_bands_and_classes_and_says_what_to_do_next(world):
+    outcome = init(world)
+    config = load_config(world / "config.yaml")
+    assert config.inputs.bands == BANDS
+    assert {item.name for item in config.classes} == set(CLASSES)
+    assert "landcover run" in outcome.hint
+    assert outcome.data["classes"] == squares()["class"].value_counts().to_dict()
+
+
+def test_a_known_legend_gives_its_colours(world):
+    outcome = init(world)
+    assert outcome.data["legend"] is not None
+    colours = {item.name: item.color for item in load_config(world / "config.yaml").classes}
+    assert colours["Tree cover"] == "#006400"  # ESA WorldCover
+
+
+def test_integer_classes_are_classes_too(world):
+    init(world, field="number")
+    job = Job.load(world / "config.yaml")
+    assert set(job.scheme.names) == {"1", "2", "3"}
+    assert sum(len(pixels) for pixels in job.pixels) == 36 * 16
+
+
+def test_every_key_it_writes_is_explained_in_the_line_above(world):
+    init(world)
+    lines = (world / "config.yaml").read_text(encoding="utf-8").splitlines()
+    keys = [number for number, line in enumerate(lines) if ":" in line and not line.strip().startswith(("#", "- "))]
+    assert len(keys) > 20
+    assert [lines[number] for number in keys if not lines[number - 1].strip().startswith("#")] == []
+
+
+def test_paths_are_relative_so_that_the_folder_can_move(world):
+    (world / "jobs").mkdir()
+    init(world, output=world / "jobs" / "small.yaml")
+    text = (world / "jobs" / "small.yaml").read_text(encoding="utf-8")
+    assert str(world) not in text
+    data = yaml.safe_load(text)
+    assert data["scenes"][0]["path"] == "../scene.tif"
+    assert (data["name"], data["output"]) == ("small", "small-run")
+    assert load_config(world / "jobs" / "small.yaml").labels.path == str(world / "labels.gpkg")
+
+
+def test_it_overwrites_only_when_asked(world):
+    init(world)
+    with pytest.raises(OutputError, match="--overwrite"):
+        init(world)
+    init(world, overwrite=True)
+
+
+def test_what_it_writes_runs_as_it_is(world, quick_training):
+    init(world)
+    run_job(world / "config.yaml", last="chips")
+    assert (world / "landcover-run" / "chips.parquet").exists()
+
+
+def test_defaults_that_it_does_not_show_are_those_of_the_schema(world):
+    init(world)
+    config = load_config(world / "config.yaml")
+    plain = Config.model_validate({key: config.model_dump(mode="json")[key] for key in ("scenes", "labels", "classes")})
+    assert config.training == plain.training
+    assert config.map == plain.map
+
+
+def test_chips_fit_small_scenes(world):
+    job = Job.load(init(world).written[0])
+    assert choose_chip_px([job.sources[0].grid]) == 24
+    assert job.config.chips.size_px == 24
+    assert job.config.split.buffer_m == 120
+
+
+def test_labels_elsewhere_are_an_error_that_names_both_places(world):
+    frame = squares()
+    (world / "labels.gpkg").unlink()
+    write_labels(world / "labels.gpkg", frame.set_geometry(frame.geometry.translate(1e6, 0)))
+    with pytest.raises(LabelError, match=r"labels lie outside the scene.*lon 27"):
+        init(world)
+
+
+def test_burning_finds_the_same_pixels_whatever_the_crs_of_the_labels(world):
+    job = Job.load(init(world).written[0])
+    (world / "labels.gpkg").unlink()
+    write_labels(world / "labels.gpkg", squares().to_crs(4326))
+    other = Job.load(world / "config.yaml")
+    grid = job.sources[0].grid
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        here, there = burn(job.labels, grid), burn(other.labels, grid)
+    assert (here.row == there.row).all()
+    assert (here.code == there.code).all()

@@ -1,0 +1,89 @@
+"""Which stages are done again, and when earlier products are in the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import OutputError
+from pipeline.workflow.job import Job
+from pipeline.workflow.stages import STAGES
+from tests.fakes.small_world import reflectance, settings, write_scene, write_settings, write_world
+from tests.workflow.conftest import run_job
+
+
+def keys(config: Path) -> dict[str, str]:
+    job = Job.load(config)
+    return {stage: job.stage_key(stage) for stage in STAGES}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [stage for stage in STAGES if before[stage] != after[stage]]
+
+
+@pytest.mark.parametrize(
+    ("section", "stages"),
+    [
+        ({"chips": {"size_px": 24}}, list(STAGES)),
+        ({"split": {"seed": 5}}, list(STAGES)),
+        ({"training": {"steps": 4, "batch": 2}}, list(STAGES[1:])),
+        ({"map": {"tta": True}}, list(STAGES[2:])),
+        ({"assessment": {"forest_trees": 11, "features": False}}, list(STAGES[3:])),
+        ({"name": "other"}, ["report"]),
+        ({"inputs": {"bands": ["red", "nir"]}}, list(STAGES)),
+    ],
+)
+def test_a_setting_concerns_its_stage_and_those_after(tmp_path, section, stages):
+    config = write_world(tmp_path)
+    before = keys(config)
+    write_settings(tmp_path, **section)
+    assert changed(before, keys(config)) == stages
+
+
+def test_another_scene_or_other_labels_concern_all_stages(tmp_path):
+    config = write_world(tmp_path)
+    before = keys(config)
+    assert keys(config) == before
+    write_scene(tmp_path / "scene.tif", reflectance(seed=1))
+    assert changed(before, keys(config)) == list(STAGES)
+
+
+def test_a_copied_model_of_another_run_is_noticed(tmp_path):
+    config = write_world(tmp_path)
+    before = keys(config)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"another")
+    assert changed(before, keys(config)) == ["predict", "assess", "report"]
+
+
+def test_other_settings_do_not_replace_earlier_products_unasked(finished):
+    data = yaml.safe_load(finished.config.read_text(encoding="utf-8"))
+    other = finished.config.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(data | {"assessment": {"forest_trees": 11, "features": False}}), encoding="utf-8")
+    with pytest.raises(OutputError, match=r"accuracy\.json: stage assess has other settings.*--overwrite"):
+        run_job(other, last="assess")
+
+
+def test_force_asks_for_overwrite_too(finished):
+    with pytest.raises(OutputError, match=r"accuracy\.json: stage assess is to be done again"):
+        run_job(finished.config, last="assess", force=True)
+
+
+def test_a_stage_whose_product_is_gone_is_done_again(finished):
+    (finished.folder / "accuracy.json").unlink()
+    outcome = run_job(finished.config, last="assess", overwrite=True)
+    assert [row[1] for row in outcome.tables[0].rows] == ["unchanged", "unchanged", "unchanged", "done"]
+    assert (finished.folder / "accuracy.json").exists()
+
+
+def test_force_does_one_stage_again(finished):
+    outcome = run_job(finished.config, last="assess", force=True, overwrite=True)
+    assert [row[1] for row in outcome.tables[0].rows] == ["unchanged", "unchanged", "unchanged", "done"]
+
+
+def test_the_resolved_settings_have_every_default(finished):
+    resolved = yaml.safe_load((finished.folder / "config.resolved.yaml").read_text(encoding="utf-8"))
+    assert set(settings()) <= set(resolved)
+    assert resolved["training"]["lr"] > 0
