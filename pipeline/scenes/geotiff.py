@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".vrt", ".jp2", ".img"})
 # T33UUU_20170216T102101_B04_10m, LC08_..._SR_B5, or whatever stands behind the last underscore.
 _BAND_IN_NAME = re.compile(r"(?P<band>(SR_|ST_)?[A-Za-z0-9]+)(_[126]0m)?$")
+# The day of acquisition in a name: the first of 20170216T102101, or of LC08_..._20170216_20170301.
+_DAY_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d)")
 # Pictures to look at, which the agencies put beside the bands.
 _PREVIEW = re.compile(r"_(TCI|PVI)(_[126]0m)?$", re.IGNORECASE)
 
@@ -112,6 +114,10 @@ def _band_files(folder: Path) -> list[Path]:
     if not bands:
         what = "folder holds no raster files"
         raise SceneError(what, path=folder, expected="files that end in " + ", ".join(sorted(RASTER_SUFFIXES)))
+    days = sorted({found[0] for file in bands if (found := _DAY_IN_NAME.search(file.stem))})
+    if len(days) > 1:
+        what, fix = "files of several dates given as one scene", "give one folder per date and join them by inputs.time"
+        raise SceneError(what, path=folder, got=", ".join(days), expected="the bands of one date", fix=fix)
     return bands
 
 

@@ -131,7 +131,7 @@ def test_files_of_two_tiles_or_two_dates_are_not_one_scene(tmp_path: Path) -> No
         open_geotiff(tmp_path)
     (tmp_path / "T33UVU_20170216T102101_B03.tif").unlink()
     write(tmp_path / "T33UUU_20170301T102101_B02.tif", ones())
-    with pytest.raises(SceneError, match="band name used twice: blue"):
+    with pytest.raises(SceneError, match="files of several dates"):
         open_geotiff(tmp_path)
 
 
@@ -187,3 +187,12 @@ def test_real_scenes_get_their_bands_right(shared_data: Path) -> None:
     with open_reader(native.select(["blue"])) as one, open_reader(l1c.select(["blue"])) as other:
         window = native.grid.window
         assert np.array_equal(one.read(window).values, other.read(window).values)
+
+
+def test_files_of_several_dates_are_not_one_scene(tmp_path: Path) -> None:
+    for name in ("T33UUU_20230625T101559_B03", "T33UUU_20230625T101559_B04"):
+        write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint16))
+    assert open_geotiff(tmp_path).band_names == ("green", "red")
+    write(tmp_path / "T33UUU_20230710T101559_B08.tif", np.ones((1, 4, 4), np.uint16))
+    with pytest.raises(SceneError, match="files of several dates given as one scene; got 20230625, 20230710"):
+        open_geotiff(tmp_path)
