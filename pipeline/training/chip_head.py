@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.errors import LabelError
 from pipeline.legend import IGNORE_INDEX
 from pipeline.training.module import Lessons
 
@@ -18,16 +17,10 @@ if TYPE_CHECKING:
 
 
 def chip_lessons(chips: ChipSet, ids: NDArray[np.int32]) -> Lessons:
-    """The chips whose central pixel is a valid one of the polygons ``ids``; drawn by class, then polygon, then place.
-
-    Raises:
-        LabelError: none is.
-    """
+    """Chips whose central pixel is a valid one of the polygons ``ids``; drawn by class, then polygon, then place."""
     middle = chips.x.shape[-1] // 2  # where ``read_chips`` puts the labelled pixel that it centres a chip on
     index, polygon = chips.index[:, middle, middle], chips.polygon[:, middle, middle]
     chosen = (index != IGNORE_INDEX) & torch.from_numpy(np.isin(polygon.numpy(), ids))
-    if not bool(chosen.any()):
-        raise LabelError("no chip with a valid labelled pixel in its middle", fix="check nodata under the polygons")
     return lessons_of(chips.x[chosen], index[chosen].numpy(), polygon[chosen].numpy())
 
 

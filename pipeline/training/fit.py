@@ -98,7 +98,7 @@ def fit(
     held: Lessons | None = None
     if whole:
         lessons: Lessons | None = chip_lessons(chips, ids)
-        held = chip_lessons(chips, judged) if len(judged) else None
+        held = chip_lessons(chips, judged)
     else:
         material = _learn_from(chips, ids=ids, split=split, classes=classes, settings=settings, progress=progress)
         clock.lap("teacher")

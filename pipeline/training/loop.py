@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from pipeline.errors import ModelError
+from pipeline.errors import LabelError, ModelError
 from pipeline.training.loss import pixel_weights
 from pipeline.training.module import Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
 from pipeline.training.watch import Watch, tenth
@@ -103,6 +103,7 @@ def train_context(
         Rows of the log: step, ``loss``, seconds; step, ``val_loss``, ``val_accuracy``.
 
     Raises:
+        LabelError: nothing to learn from.
         ModelError: a checkpoint to resume from that does not fit.
     """
     recipe = Recipe(
@@ -118,6 +119,9 @@ def train_context(
         noise=settings.noise,
         seed=settings.seed,
     )
+    if not len(lessons.x):
+        raise LabelError("no chip with a valid labelled pixel to learn from", fix="check nodata under the polygons")
+    judges = list(Batches(held, recipe).plain()) if held is not None else []
     folder.mkdir(parents=True, exist_ok=True)
     last, best = folder / LAST, folder / BEST
     if not resume:
@@ -133,13 +137,12 @@ def train_context(
     quiet_lightning()
     callbacks: list[lightning.Callback] = [watch]
     keeper = None
-    if held is not None:
+    if judges:
         stop = EarlyStopping("val_loss", patience=settings.patience)
         keeper = ModelCheckpoint(
             dirpath=str(folder), filename=best.stem, monitor="val_loss", save_top_k=1, enable_version_counter=False
         )
         callbacks += [stop, keeper]
-    judges = list(Batches(held, recipe).plain()) if held is not None else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
@@ -153,16 +156,16 @@ def train_context(
             enable_model_summary=False,
             enable_checkpointing=keeper is not None,
             callbacks=callbacks,
-            val_check_interval=tenth(settings.steps) if judges is not None else None,
-            limit_val_batches=1.0 if judges is not None else 0,
-            check_val_every_n_epoch=None if judges is not None else 1,
+            val_check_interval=tenth(settings.steps) if judges else None,
+            limit_val_batches=1.0 if judges else 0,
+            check_val_every_n_epoch=None if judges else 1,
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
         )
         trainer.fit(
             learner,
             DataLoader(batches, batch_size=None),
-            DataLoader(cast("Any", judges), batch_size=None) if judges is not None else None,
+            DataLoader(cast("Any", judges), batch_size=None) if judges else None,
             ckpt_path=str(last) if goes_on else None,
             weights_only=True if goes_on else None,
         )

@@ -93,7 +93,7 @@ class Batches(IterableDataset[Batch]):
         """Every labelled chip once, as it is, for validation."""
         lessons = self._lessons
         labelled = torch.nonzero((lessons.index != IGNORE_INDEX).flatten(1).any(1)).flatten()
-        for part in torch.split(labelled, self._recipe.batch):
+        for part in torch.split(labelled, self._recipe.batch) if len(labelled) else ():
             yield (
                 lessons.x[part].contiguous(memory_format=torch.channels_last),
                 lessons.index[part],

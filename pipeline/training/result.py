@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
+    from pipeline.scenes.scene import Source
     from pipeline.training.dataset import TrainingScene
     from pipeline.training.settings import FitSettings
 
@@ -87,7 +88,7 @@ def assemble(
         scheme=scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
-        units=_units(scenes[0]),
+        units=units_of(scenes[0].source),
         shares=shares,
         gsd_m=float(np.sqrt(np.prod(grid.pixel_size_m))),
         sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
@@ -96,10 +97,11 @@ def assemble(
     )
 
 
-def _units(scene: TrainingScene) -> tuple[str, ...]:
-    bands = getattr(scene.source, "bands", None)
-    if bands is None or len(bands) != len(scene.source.band_names):
-        return ("",) * len(scene.source.band_names)
+def units_of(source: Source) -> tuple[str, ...]:
+    """Unit of each band of a scene, "" where it does not say."""
+    bands = getattr(source, "bands", None)
+    if bands is None or len(bands) != len(source.band_names):
+        return ("",) * len(source.band_names)
     return tuple(str(getattr(band, "unit", "")) for band in bands)
 
 

@@ -1,0 +1,209 @@
+"""Chips that others cut: a folder per class, a raster file per chip (EuroSAT and its like); a model learned from them.
+
+The model is a chip classifier like that of ``head: chip``: it maps scenes with the bands and the scaling of its chips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning
+import numpy as np
+import torch
+
+from pipeline.chips.statistics import Accumulator
+from pipeline.errors import LabelError
+from pipeline.legend import ClassScheme, scheme_for
+from pipeline.model.bundle import ModelBundle, TrainedOn
+from pipeline.model.preprocess import Preprocess
+from pipeline.scenes.opening import open_scene
+from pipeline.scenes.reader import open_reader
+from pipeline.training.chip_head import lessons_of
+from pipeline.training.loop import train_context
+from pipeline.training.members import build_member, chip_spec
+from pipeline.training.result import Clock, FitResult, provenance_of, units_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pipeline.chips.statistics import BandStatistics
+    from pipeline.scenes.geotiff import Interpretation
+    from pipeline.training.settings import FitSettings
+
+SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
+# Share of each class's chips that decides when to stop, where ``patience`` asks for it.
+HELD_SHARE = 0.2
+_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class FolderChips:
+    """Whole chips with a class each.
+
+    Attributes:
+        values: float32 [chip, band, row, col], physical values; 0 where not valid.
+        valid: bool [chip, row, col].
+        index: Network index of the class, uint8 [chip].
+        scheme: The classes, called after their folders.
+        bands: Names.
+        units: One per band.
+        gsd_m: Pixel size in metres; the median over chips.
+        source: The folder.
+        sensor: As the chips say, or "".
+    """
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    index: NDArray[np.uint8]
+    scheme: ClassScheme
+    bands: tuple[str, ...]
+    units: tuple[str, ...]
+    gsd_m: float
+    source: Path
+    sensor: str = ""
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.values)
+
+    def standardised(self, preprocess: Preprocess) -> torch.Tensor:
+        """The network's input, float32 [chip, channel, row, col]."""
+        return preprocess.apply(torch.from_numpy(self.values), torch.from_numpy(self.valid))
+
+
+def chips_from_folders(path: Path | str, *, told: Interpretation | None = None) -> FolderChips:
+    """All chips below ``path``, whose subfolders are the classes; folders without a raster are none.
+
+    Args:
+        path: The folder.
+        told: Band names, scaling, nodata where the files do not say; for all chips alike.
+
+    Raises:
+        LabelError: fewer than two classes, or chips that differ in size or bands.
+        SceneError: a file that is no georeferenced raster.
+    """
+    path = Path(path)
+    found = {
+        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        for folder in (sorted(path.iterdir()) if path.is_dir() else ())
+        if folder.is_dir()
+    }
+    found = {name: files for name, files in found.items() if files}
+    if len(found) < 2:  # noqa: PLR2004 - one class needs no classifier
+        raise LabelError(
+            "no folders of chips",
+            path=path,
+            got=f"{len(found)} folders with raster files",
+            expected="one per class, two or more",
+        )
+    scheme, _ = scheme_for(list(found))
+    values: list[NDArray[np.float32]] = []
+    valid, index, pixel_m = [], [], []
+    for number, name in enumerate(scheme.names):
+        for file in found[name]:
+            scene = open_scene(file, told=told)
+            kind = (scene.band_names, scene.grid.shape)
+            if not values:
+                first, about = kind, (units_of(scene), scene.sensor)
+            if kind != first or scene.grid.height != scene.grid.width:
+                raise LabelError(
+                    "chip of another size or with other bands",
+                    path=file,
+                    got=f"{kind[1][0]} x {kind[1][1]} pixels, {', '.join(kind[0])}",
+                    expected=f"{first[1][0]} x {first[1][0]} pixels, {', '.join(first[0])}",
+                )
+            with open_reader(scene) as reader:
+                raster = reader.read(scene.grid.window)
+            values.append(raster.values)
+            valid.append(raster.valid)
+            index.append(number)
+            pixel_m.append(float(np.sqrt(np.prod(scene.grid.pixel_size_m))))
+    return FolderChips(
+        np.stack(values),
+        np.stack(valid),
+        np.array(index, dtype=np.uint8),
+        scheme,
+        first[0],
+        about[0],
+        float(np.median(pixel_m)),
+        path,
+        about[1],
+    )
+
+
+def fit_chips(
+    chips: FolderChips,
+    *,
+    settings: FitSettings,
+    folder: Path,
+    resume: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> FitResult:
+    """Train a chip classifier on whole chips; the classes are drawn alike.
+
+    Args:
+        chips: What to learn from; all of it, or with ``patience`` four fifths of each class.
+        settings: How; ``head`` and ``chip_px`` are as the chips are.
+        folder: For the log and the checkpoints.
+        resume: Go on from ``last.ckpt`` in the folder, where there is one.
+        progress: Called with "network", step and number of steps.
+
+    Raises:
+        LabelError: no valid pixel.
+        ModelError: pretrained weights that do not fit.
+    """
+    clock = Clock()
+    lightning.seed_everything(settings.seed, verbose=False)
+    held = _held(chips.index, seed=settings.seed) if settings.patience else np.zeros(len(chips), dtype=np.bool_)
+    statistics = _statistics(chips, ~held)
+    preprocess = Preprocess.from_statistics(bands=chips.bands, mean=statistics.mean, std=statistics.std)
+    spec = chip_spec(settings, bands_in=preprocess.channels, classes=len(chips.scheme), chip_px=chips.values.shape[-1])
+    network = build_member(spec, 0, settings=settings, preprocess=preprocess)
+    x, own = chips.standardised(preprocess), np.arange(len(chips))
+    learned, judged = (lessons_of(x[torch.from_numpy(part)], chips.index[part], own[part]) for part in (~held, held))
+    clock.lap("chips")
+    history = train_context(
+        [network], learned, judged, settings=settings, folder=folder, resume=resume, progress=progress
+    )
+    clock.lap("context")
+    bundle = ModelBundle(
+        members=(network.cpu().eval(),),
+        scheme=chips.scheme,
+        preprocess=preprocess,
+        value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
+        units=chips.units,
+        gsd_m=chips.gsd_m,
+        sources=(TrainedOn(sensor=chips.sensor, scene=chips.source.name),),
+        provenance=provenance_of(settings, clock, notes={"chips": len(chips), "held": int(held.sum())}),
+    )
+    return FitResult(bundle, history, clock.seconds)
+
+
+def classify_chips(bundle: ModelBundle, chips: FolderChips) -> NDArray[np.uint8]:
+    """Class codes uint8 [chip] that a chip classifier gives to whole chips."""
+    network = bundle.members[0].eval()
+    with torch.inference_mode():
+        parts = torch.split(chips.standardised(bundle.preprocess), _BATCH)
+        index = torch.cat([network(part).argmax(1) for part in parts]).numpy()
+    return np.asarray(bundle.scheme.index_to_code[index], dtype=np.uint8)
+
+
+def _held(index: NDArray[np.uint8], *, seed: int) -> NDArray[np.bool_]:
+    """Which chips judge: a fifth of each class, none of a class with fewer than two, drawn at random."""
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(index), dtype=np.bool_)
+    for number in np.unique(index):
+        own = rng.permutation(np.flatnonzero(index == number))
+        held[own[: max(round(HELD_SHARE * len(own)), 1) if len(own) > 1 else 0]] = True
+    return held
+
+
+def _statistics(chips: FolderChips, which: NDArray[np.bool_]) -> BandStatistics:
+    total = Accumulator(chips.bands)
+    for values, valid in zip(chips.values[which], chips.valid[which], strict=True):
+        total.add(values[:, valid])
+    return total.result()
