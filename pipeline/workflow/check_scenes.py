@@ -99,6 +99,8 @@ def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float
             raster = reader.read(window)
             inside = raster.values[:, raster.valid]
             parts.append(inside[:, :: max(inside.shape[1] // PER_WINDOW, 1)])
+            if inside.shape[1]:
+                parts.append(np.stack([inside.min(axis=1), inside.max(axis=1)], axis=1))
             valid += int(raster.valid.sum())
             total += raster.valid.size
     return np.concatenate(parts, axis=1), valid / total

@@ -1,0 +1,173 @@
+"""The dry run: what it finds, what it predicts, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from pipeline.errors import LabelWarning, SceneWarning
+from pipeline.scenes.reader import SceneReader
+from pipeline.workflow.check import check_job
+from pipeline.workflow.estimates import estimate_stages
+from pipeline.workflow.job import Job
+from pipeline.workflow.outcome import no_progress
+from tests.fakes.rasters import TRANSFORM
+from tests.fakes.small_world import (
+    BANDS,
+    CLASSES,
+    CRS,
+    SIDE,
+    reflectance,
+    squares,
+    write_labels,
+    write_scene,
+    write_world,
+)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory):
+    """The dry run of a job that has nothing wrong with it, and its folder."""
+    folder = tmp_path_factory.mktemp("good")
+    return folder, check_job(write_world(folder), progress=no_progress)
+
+
+@pytest.fixture
+def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes seconds, and is not what every test is about."""
+    monkeypatch.setattr("pipeline.workflow.estimates.estimate_stages", lambda _job: ())
+    monkeypatch.setattr("pipeline.workflow.check.show_estimates", lambda *_: None)
+
+
+def tables(outcome) -> dict[str, tuple[tuple[str, ...], ...]]:
+    return {table.title.split(":")[0]: table.rows for table in outcome.tables}
+
+
+def test_it_writes_nothing(good):
+    folder, outcome = good
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "labels.gpkg", "scene.tif"}
+    assert outcome.failed == ()
+    assert "landcover run" in outcome.hint
+
+
+def test_it_tells_grid_bands_and_values(good):
+    (scene,) = good[1].data["scenes"]
+    assert (scene["crs"], scene["shape"], scene["pixel_m"]) == (CRS, [SIDE, SIDE], [10.0, 10.0])
+    assert scene["bands_used"] == list(BANDS)
+    assert scene["bands_left"] == []
+    values = reflectance()
+    for number, band in enumerate(scene["values"]):
+        assert band["smallest"] == pytest.approx(values[number].min())
+        assert band["largest"] == pytest.approx(values[number].max())
+        assert band["smallest"] < band["low"] < band["high"] < band["largest"]
+
+
+def test_it_counts_polygons_and_pixels_of_every_class_and_part(good):
+    split = good[1].data["split"]
+    polygons = squares()["class"].value_counts()
+    for name in CLASSES:
+        parts = split["classes"][name]
+        assert sum(part["polygons"] for part in parts.values()) == polygons[name]
+        assert sum(part["pixels"] for part in parts.values()) == 16 * polygons[name]
+    assert sum(good[1].data["chips"].values()) >= 30
+
+
+def test_it_is_ready_for_machines(good):
+    assert json.loads(json.dumps(good[1].data))["labels"]["polygons"] == 36
+
+
+def test_it_predicts_every_stage(good):
+    found = {item["stage"]: item for item in good[1].data["estimates"]}
+    assert list(found) == ["chips", "train", "predict", "assess", "report"]
+    assert all(item["seconds"] > 0 and item["disk_bytes"] > 0 for item in found.values())
+    # No stage fits into less than the interpreter with torch, and none of this one needs a large machine.
+    assert all(3e8 < item["memory_bytes"] < 4e9 for item in found.values())
+
+
+def test_predictions_grow_with_what_is_asked_for(tmp_path):
+    small = write_world(tmp_path)
+    few = {item.stage: item for item in estimate_stages(Job.load(small))}
+    large = write_world(
+        tmp_path,
+        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True, "tta": True},
+        assessment={"forest_trees": 500},
+        training={"steps": 400, "batch": 2},
+    )
+    many = {item.stage: item for item in estimate_stages(Job.load(large))}
+    assert many["predict"].disk_bytes > few["predict"].disk_bytes
+    assert many["assess"].memory_bytes > few["assess"].memory_bytes
+    assert many["assess"].seconds > few["assess"].seconds
+    assert many["report"].seconds > few["report"].seconds
+
+
+def test_lost_polygons_are_listed_with_their_ids(tmp_path, no_estimates):
+    config = write_world(tmp_path)
+    frame = squares()
+    far = (CLASSES[0], shapely.box(600_000, 5_000_000, 600_010, 5_000_010))
+    x, y = TRANSFORM @ (40.95, 40.95)
+    tiny = (CLASSES[0], shapely.box(x, y - 0.3, x + 0.3, y))
+    rival = (next(name for name in CLASSES if name != frame["class"][7]), frame.geometry[7])
+    names, shapes = zip(far, tiny, rival, strict=True)
+    more = gpd.GeoDataFrame({"class": [*frame["class"], *names]}, geometry=[*frame.geometry, *shapes], crs=CRS)
+    (tmp_path / "labels.gpkg").unlink()
+    write_labels(tmp_path / "labels.gpkg", more)
+    with pytest.warns(LabelWarning):
+        lost = check_job(config, progress=no_progress).data["lost"]
+    assert lost["outside"] == [37]
+    assert lost["too_small"] == [38]
+    assert lost["wholly_contested"] == [8, 39]
+    assert lost["contested_pixels"] == 16
+    assert lost["conflicts"] == [{"polygons": [8, 39], "classes": [frame["class"][7], rival[0]], "pixels": 16}]
+
+
+def test_an_offset_left_in_is_noticed(tmp_path, no_estimates):
+    config = write_world(tmp_path)
+    values = np.clip(reflectance() * 0.2 + 0.1, 0.1, 1)
+    write_scene(tmp_path / "scene.tif", values.astype(np.float32))
+    with pytest.warns(SceneWarning, match="offset looks left in"):
+        outcome = check_job(config, progress=no_progress)
+    assert tables(outcome)["scenes"][0][-1] == "left in"
+
+
+def test_indices_have_values_too(tmp_path, no_estimates):
+    config = write_world(tmp_path, inputs={"bands": ["red", "nir"], "indices": ["NDVI"]})
+    outcome = check_job(config, progress=no_progress)
+    (scene,) = outcome.data["scenes"]
+    assert scene["bands_used"] == ["red", "nir", "ndvi"]
+    assert scene["bands_left"] == ["blue", "green"]
+    assert -1 <= scene["values"][2]["smallest"] < scene["values"][2]["largest"] <= 1
+
+
+def test_of_a_large_scene_only_windows_are_read(tmp_path, monkeypatch, no_estimates):
+    config = write_world(tmp_path)
+    large = np.zeros((4, 2000, 2000), dtype=np.float32)
+    large += 0.2
+    large[:, :SIDE, :SIDE] = reflectance()
+    write_scene(tmp_path / "scene.tif", large, options={"tiled": True, "compress": "deflate"})
+    read: list[int] = []
+    ordinary = SceneReader.read
+
+    def counted(self, window):
+        read.append(window.height * window.width)
+        return ordinary(self, window)
+
+    monkeypatch.setattr(SceneReader, "read", counted)
+    check_job(config, progress=no_progress)
+    assert max(read) <= 256 * 256
+
+
+def test_a_class_without_test_polygons_is_a_warning_and_no_error(tmp_path, no_estimates):
+    config: Path = write_world(tmp_path)
+    frame = squares()
+    water = frame.index[frame["class"] == CLASSES[2]]
+    (tmp_path / "labels.gpkg").unlink()
+    write_labels(tmp_path / "labels.gpkg", frame.drop(water[1:]))
+    with pytest.warns() as caught:
+        outcome = check_job(config, progress=no_progress)
+    assert outcome.failed == ()
+    assert any("one polygon only" in str(item.message) for item in caught)
