@@ -6,10 +6,10 @@ adapted: predictors are the network's features, each member weighted by its shar
 their principal components, with the length of what these leave out as one more coordinate, so that features unlike any
 in training count although no component points their way. It never exceeds the distance in all features.
 
-Cost: a second pass of the networks over the scene, without their heads, and for every pixel the nearest of at most 2,000
-samples of 16 numbers: about 1.4 times the time of the map itself, measured on a CPU with the default pair of networks
-(``tests/benchmarks/bench_applicability.py``: layer_over_map). Memory is that of one tile of 256 pixels square with its
-halo, some 0.2 GB with these networks, however large the scene (memory_ratio 1.00 for four times the pixels).
+Cost: a second pass of the networks over the scene, without their heads, and for every pixel the nearest of at most
+2,000 samples of 16 numbers: about 1.4 times the time of the map itself, measured on a CPU with a network of pixels and
+a ResNet-18 U-Net (``tests/benchmarks/bench_applicability.py``: layer_over_map). Memory is that of one tile of 256
+pixels square with its halo, however large the scene (memory_ratio 1.00 for four times the pixels).
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 
 from pipeline.chips.splits import Part
-from pipeline.workflow.failures import BLOCKS, LABEL, SURELY_WRONG, find_failures
+from pipeline.workflow.failures import BLOCKS, LABEL, SURELY_WRONG, _write, find_failures
 from pipeline.workflow.job import Job
 from pipeline.workflow.scoring import held_out
 
@@ -85,6 +86,18 @@ def test_blocks_add_up_to_the_accuracy_of_the_test_pixels(job, spoiled):
     by_edge = figures["scenes"]["scene"]["by"][0]
     hits = sum(n * share for n, share in zip(by_edge["count"], by_edge["accuracy"], strict=True) if n)
     assert hits == pytest.approx(len(pixels) - bad)
+
+
+def test_scenes_in_other_crs_join_those_before_them(tmp_path):
+    columns = {"polygon": [3], "sureness": [0.2], "scene": ["a"]}
+    first = geopandas.GeoDataFrame(columns, geometry=[shapely.box(5e5, 5e6, 5.1e5, 5.01e6)], crs=32633)
+    none = first.iloc[:0].assign(scene="b")
+    third = first.assign(sureness=0.7, scene="c").to_crs(32634)
+    whole = geopandas.read_file(_write(tmp_path / SURELY_WRONG, [first, none, third], by="sureness"))
+    assert whole["scene"].tolist() == ["c", "a"]
+    assert whole.crs == first.crs
+    assert whole.geometry.iloc[0].centroid.distance(first.geometry.iloc[0].centroid) < 5
+    assert [path.name for path in tmp_path.iterdir()] == [SURELY_WRONG]
 
 
 def test_of_many_test_pixels_some_are_looked_at(job, spoiled, monkeypatch):
