@@ -1,7 +1,7 @@
 """Class map -> polygons: minimum mapping unit, smoothing that keeps neighbours together, area and mean confidence.
 
-The whole sieved map (one byte per pixel) is polygonised at once, so tiles and bands of rows leave no seams; polygons
-are measured, smoothed and written in batches.
+The whole sieved map (one byte per pixel) is in memory; its patches are outlined band by band and put together across
+bands, so tiles and bands leave no seams; polygons are measured, smoothed and written in batches.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from rasterio.features import shapes
 
 from pipeline.errors import ConfigError
-from pipeline.legend import NODATA
 from pipeline.maps.arcs import Nodes, drop_straight, find_nodes, smooth, unit_rings
+from pipeline.maps.patches import patches
 from pipeline.maps.pixels import check_shape, row_bands
 from pipeline.maps.sieve import minimum_pixels, sieve_codes
 from pipeline.maps.zonal import areas_ha, sum_inside, write_row_sums
@@ -108,7 +107,7 @@ def polygons(
 
 @dataclass(frozen=True, eq=False)
 class _Outlines:
-    """Polygons as GDAL gives them: closed rings of corners int32 [corner, (col, row)]."""
+    """Polygons of pixel edges: closed rings of corners int32 [corner, (col, row)]."""
 
     corners: NDArray[np.int32]
     ring_sizes: NDArray[np.int64]
@@ -128,13 +127,10 @@ def _batches(codes: NDArray[np.uint8]) -> Iterator[_Outlines]:
     per_polygon: list[int] = []
     values: list[int] = []
     corners = 0
-    for geometry, value in shapes(codes, connectivity=4):
-        if int(value) == NODATA:
-            continue
-        outline = [np.asarray(ring, dtype=np.float64).astype(np.int32) for ring in geometry["coordinates"]]
+    for outline, value in patches(codes):
         rings += outline
         per_polygon.append(len(outline))
-        values.append(int(value))
+        values.append(value)
         corners += sum(map(len, outline))
         if corners >= _BATCH_CORNERS:
             yield _outlines(rings, per_polygon, values)
