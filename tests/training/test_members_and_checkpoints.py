@@ -1,0 +1,170 @@
+"""What goes into training and what it leaves behind: pretrained and frozen encoders, checkpoints, the log, resuming."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+
+from pipeline.errors import ModelError
+from pipeline.training.fit import fit
+from pipeline.training.loop import BEST, LAST
+from tests.training.worlds import TINY, make_job
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return make_job(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory):
+    """A ResNet-18 of two bands that never learned."""
+    torch.manual_seed(3)
+    network = torchvision.models.resnet18(weights=None)
+    network.conv1 = torch.nn.Conv2d(2, 64, 7, stride=2, padding=3, bias=False)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def same(one, other):
+    """Whether two models have the same tensors, bit for bit."""
+    left, right = (
+        {f"{i}.{name}": value for i, member in enumerate(bundle.members) for name, value in member.state_dict().items()}
+        for bundle in (one, other)
+    )
+    return set(left) == set(right) and all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+class Interrupt(Exception):  # noqa: N818 - no error
+    """Somebody pulled the plug."""
+
+
+def pull_the_plug_after(steps):
+    seen = []
+
+    def progress(stage, step, _total):
+        if stage == "network":
+            seen.append(step)
+            if step >= steps:
+                raise Interrupt
+
+    return progress
+
+
+def test_weights_of_another_architecture_are_refused(job, tmp_path, resnet_file):
+    scene, split, scheme = job
+    settings = replace(TINY, encoder="vgg11_bn", weights=str(resnet_file), weights_bands=("red", "nir"))
+    with pytest.raises(ModelError, match="another architecture"):
+        fit([scene], split, scheme, settings=settings, folder=tmp_path)
+
+
+def test_weights_with_code_in_them_are_not_opened(job, tmp_path):
+    scene, split, scheme = job
+    path = tmp_path / "evil.pth"
+    ran = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return (ran.touch, ())
+
+    path.write_bytes(pickle.dumps({"conv1.weight": Evil()}))
+    with pytest.raises(ModelError, match="could run code"):
+        fit([scene], split, scheme, settings=replace(TINY, weights=str(path)), folder=tmp_path)
+    assert not ran.exists()
+
+
+def test_a_frozen_encoder_keeps_the_weights_it_came_with(job, tmp_path, resnet_file):
+    scene, split, scheme = job
+    settings = replace(TINY, weights=str(resnet_file), weights_bands=("red", "nir"), frozen=True)
+    context = fit([scene], split, scheme, settings=settings, folder=tmp_path).bundle.members[1]
+    theirs = torch.load(resnet_file, weights_only=True)
+    ours = {name.split(".", 2)[2]: value for name, value in context.encoder.state_dict().items()}
+    assert "conv1.weight" in ours
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    free = fit([scene], split, scheme, settings=replace(settings, frozen=False), folder=tmp_path).bundle.members[1]
+    learned = {name.split(".", 2)[2]: value for name, value in free.encoder.state_dict().items()}
+    assert not torch.equal(learned["conv1.weight"], theirs["conv1.weight"])
+
+
+def test_a_vgg_encoder_trains(job, tmp_path):
+    scene, split, scheme = job
+    settings = replace(TINY, encoder="vgg11_bn", steps=2)
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    assert result.bundle.specs[1].encoder == "vgg11_bn"
+    assert [row["step"] for row in result.history if "loss" in row] == [2]
+
+
+def test_a_run_that_is_resumed_ends_with_the_model_of_one_that_was_not_interrupted(job, tmp_path):
+    scene, split, scheme = job
+    whole = fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "whole")
+    again = fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "again")
+    assert same(whole.bundle, again.bundle)
+    plug = pull_the_plug_after(10)
+    with pytest.raises(Interrupt):
+        fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "cut", progress=plug)
+    assert torch.load(tmp_path / "cut" / LAST, weights_only=True)["global_step"] == 9
+    rest = fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "cut", resume=True)
+    assert same(whole.bundle, rest.bundle)
+    assert [row["step"] for row in rest.history if "loss" in row] == [10, 20]
+
+
+def test_another_seed_gives_another_model(job, tmp_path):
+    scene, split, scheme = job
+    one, other = (fit([scene], split, scheme, settings=replace(TINY, seed=s), folder=tmp_path).bundle for s in (0, 1))
+    assert not same(one, other)
+
+
+def test_a_checkpoint_of_other_networks_is_not_resumed(job, tmp_path):
+    scene, split, scheme = job
+    fit([scene], split, scheme, settings=replace(TINY, steps=1), folder=tmp_path)
+    with pytest.raises(ModelError, match="other networks"):
+        fit([scene], split, scheme, settings=replace(TINY, depth=3), folder=tmp_path, resume=True)
+    (tmp_path / LAST).write_bytes(b"PK nothing")
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        fit([scene], split, scheme, settings=TINY, folder=tmp_path, resume=True)
+
+
+def test_when_time_is_up_training_stops_and_keeps_what_it_has(job, tmp_path, caplog):
+    scene, split, scheme = job
+    settings = replace(TINY, steps=1000, time_limit_s=1e-6, patience=1)
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    assert "stopped after" in caplog.text
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 1
+    assert (tmp_path / BEST).is_file()
+    assert len(result.bundle.members) == 2
+
+
+def test_validation_leaves_the_best_and_the_last_checkpoint(job, tmp_path):
+    scene, split, scheme = job
+    result = fit([scene], split, scheme, settings=replace(TINY, patience=50), folder=tmp_path)
+    best = torch.load(tmp_path / BEST, weights_only=True)["state_dict"]
+    assert (tmp_path / LAST).is_file()
+    assert all(torch.equal(v, best[f"members.0.{k}"]) for k, v in result.bundle.members[1].state_dict().items())
+    judged = {row["step"]: row["val_loss"] for row in result.history if "val_loss" in row}
+    assert list(judged) == list(range(1, TINY.steps + 1))
+    assert all(0 <= row["val_accuracy"] <= 1 for row in result.history if "val_accuracy" in row)
+    stored = torch.load(tmp_path / BEST, weights_only=True)
+    assert judged[stored["global_step"]] == min(judged.values())
+
+
+def test_without_validation_only_the_last_checkpoint_is_kept(job, tmp_path):
+    scene, split, scheme = job
+    (tmp_path / BEST).write_bytes(b"of an older run")
+    fit([scene], split, scheme, settings=TINY, folder=tmp_path)
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == TINY.steps
+    assert not (tmp_path / BEST).exists()
+
+
+def test_log_and_progress_tell_of_every_stage(job, tmp_path):
+    scene, split, scheme = job
+    seen = {}
+    settings = replace(TINY, pixel_steps=20)
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path, progress=lambda *what: seen.update({what[0]: what[1:]}))  # fmt: skip
+    assert seen == {"experts": (5, 5), "pixel network": (20, 20), "network": (6, 6)}
+    assert [row["step"] for row in result.history if "pixel_loss" in row] == [10, 20]
+    assert [row["step"] for row in result.history if "loss" in row] == [6]

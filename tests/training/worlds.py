@@ -1,0 +1,74 @@
+"""A small scene with two classes that one band tells apart, polygons on it, and settings that learn it in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+from pipeline.chips.splits import Split
+from pipeline.grid import Grid
+from pipeline.labels.rasterise import LabelledPixels
+from pipeline.legend import scheme_for
+from pipeline.scenes.opening import open_scene
+from pipeline.training.dataset import TrainingScene
+from pipeline.training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.legend import ClassScheme
+
+SIDE = 96
+# A network with context that is as small as they come; the experts and the network of pixels hardly learn.
+TINY = FitSettings(
+    depth=2, steps=6, batch=2, chip_px=16, teacher_trees=2, pixel_steps=4, pixel_batch=16, soft_pixels=200,
+    unlabelled_chips=2,
+)  # fmt: skip
+# The network of pixels alone, long enough to learn a threshold.
+PIXELS = replace(TINY, encoder="none", pixel_steps=150, pixel_batch=128, soft_pixels=2000)
+Job = tuple[TrainingScene, Split, "ClassScheme"]
+
+
+def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1) -> Job:
+    """Two classes (left and right half) told apart by the second band; twelve polygons of 5 x 5 pixels.
+
+    Polygons 1..6 train, 7 and 8 validate, 9..12 test; odd ones are of the class "low". Blocks hold two polygons.
+    """
+    rng = np.random.default_rng(0)
+    truth = np.zeros((SIDE, SIDE), dtype=int)
+    truth[:, SIDE // 2 :] = 1
+    values = np.stack([rng.normal(0.2, 0.05, truth.shape), 0.1 + 0.3 * truth + rng.normal(0, 0.03, truth.shape)])
+    grid = Grid(CRS.from_epsg(32600 + zone), Affine(10, 0, 500000, 0, -10, 5800000), SIDE, SIDE)
+    path = folder / f"{name}.tif"
+    profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 2, "dtype": "float32"}
+    with rasterio.open(path, "w", crs=grid.crs, transform=grid.transform, **profile) as out:
+        out.write(values.astype(np.float32))
+        out.descriptions = ("red", "nir")
+    rows, cols, ids = [], [], []
+    for number in range(12):
+        row, col = 8 + 14 * (number // 2), 20 if number % 2 == 0 else 70
+        r, c = np.mgrid[row : row + 5, col : col + 5].reshape(2, -1)
+        rows.append(r), cols.append(c), ids.append(np.full(25, number + first_id))
+    row, col, ids = (np.concatenate(part).astype(np.int32) for part in (rows, cols, ids))
+    order = np.lexsort((col, row))
+    row, col, ids = row[order], col[order], ids[order]
+    scheme, _ = scheme_for(["low", "high"])
+    pixels = LabelledPixels(row, col, scheme.index_to_code[truth[row, col]], ids, np.ones(len(row), np.uint8), grid)
+    part = np.full(first_id + 12, -1, dtype=np.int8)
+    part[first_id:] = [0] * 6 + [1] * 2 + [2] * 4
+    block = np.full(first_id + 12, -1, dtype=np.int32)
+    block[first_id:] = np.arange(12) // 2
+    return TrainingScene(open_scene(path), pixels), Split(part, block, 140.0, 0.0), scheme
+
+
+def parts(split: Split, changes: dict[int, int]) -> Split:
+    """The split with other parts for some polygons."""
+    part = split.part.copy()
+    for polygon, value in changes.items():
+        part[polygon] = value
+    return replace(split, part=part)
