@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
 
 _GEOD = Geod(ellps="WGS84")
+_EDGES = 500_000  # upright edges summed at once: some 40 MB
 
 
 def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) -> NDArray[np.uint32]:
@@ -57,15 +58,19 @@ def sum_inside(
         count: Number of polygons.
     """
     step = corners[1:, 1] - corners[:-1, 1]
-    edge = np.flatnonzero((step != 0) & (owner[:-1] >= 0))
-    length = np.abs(step[edge])
-    along = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    row = np.repeat(np.minimum(corners[edge, 1], corners[edge + 1, 1]), length) + along
-    col = np.repeat(corners[edge, 0], length)
-    polygon = np.repeat(owner[edge], length)
-    sign = np.repeat(np.sign(step[edge]), length).astype(np.float64)
-    total = np.bincount(polygon, weights=sign * row_sums[row, col], minlength=count)
-    pixels = np.bincount(polygon, weights=sign * col, minlength=count)
+    edges = np.flatnonzero((step != 0) & (owner[:-1] >= 0))
+    total, pixels = np.zeros(count), np.zeros(count)
+    # In portions: a polygon as large as a map has millions of edges. Sums of whole numbers are exact in any order.
+    for first in range(0, len(edges), _EDGES):
+        edge = edges[first : first + _EDGES]
+        length = np.abs(step[edge])
+        along = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        row = np.repeat(np.minimum(corners[edge, 1], corners[edge + 1, 1]), length) + along
+        col = np.repeat(corners[edge, 0], length)
+        polygon = np.repeat(owner[edge], length)
+        sign = np.repeat(np.sign(step[edge]), length).astype(np.float64)
+        total += np.bincount(polygon, weights=sign * row_sums[row, col], minlength=count)
+        pixels += np.bincount(polygon, weights=sign * col, minlength=count)
     return np.abs(total), np.abs(np.rint(pixels)).astype(np.int64)
 
 
