@@ -163,8 +163,12 @@ def test_without_validation_only_the_last_checkpoint_is_kept(job, tmp_path):
 def test_log_and_progress_tell_of_every_stage(job, tmp_path):
     scene, split, scheme = job
     seen = {}
+
+    def progress(stage, step, steps):
+        seen[stage] = (step, steps)
+
     settings = replace(TINY, pixel_steps=20)
-    result = fit([scene], split, scheme, settings=settings, folder=tmp_path, progress=lambda *what: seen.update({what[0]: what[1:]}))  # fmt: skip
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path, progress=progress)
     assert seen == {"experts": (5, 5), "pixel network": (20, 20), "network": (6, 6)}
     assert [row["step"] for row in result.history if "pixel_loss" in row] == [10, 20]
     assert [row["step"] for row in result.history if "loss" in row] == [6]
