@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pipeline.model.network import fuse_for_inference
+from pipeline.model.reach import whole_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 _TILE_PX = 256
-# Context around a tile; more than the default network's effective reach, and a multiple of every encoder's stride.
+# Context around a tile; more than the default network's effective reach.
 _HALO_PX = 32
 
 
@@ -87,13 +88,14 @@ def feature_tiles(
         Window inside the grid; float32 [feature, row, col] of it; bool [row, col], True where the scene is valid.
         Tiles without a valid pixel are left out.
     """
-    inner = (..., slice(_HALO_PX, None), slice(_HALO_PX, None))
+    tile_px, halo = whole_cells(bundle.specs, tile_px=_TILE_PX, halo_px=_HALO_PX)
+    inner = (..., slice(halo, None), slice(halo, None))
     trunks = _trunks(bundle)
     with source.select(bundle.bands).open() as reader:
-        for tile in source.grid.tiles(_TILE_PX):
+        for tile in source.grid.tiles(tile_px):
             if wanted is not None and not wanted(tile):
                 continue
-            raster = reader.read(tile.expand(_HALO_PX))
+            raster = reader.read(tile.expand(halo))
             valid = raster.valid[inner][: tile.height, : tile.width]
             if not valid.any():
                 continue
@@ -123,12 +125,13 @@ def _at_pixels(
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """What ``run`` makes of the tiles that hold ``pixels``, float32 [pixel, channel], and which of them are valid."""
     parts, positions = [], []
+    tile_px, halo = whole_cells(bundle.specs, tile_px=_TILE_PX, halo_px=_HALO_PX)
     with source.select(bundle.bands).open() as reader, torch.inference_mode():
-        for tile in source.grid.tiles(_TILE_PX):
+        for tile in source.grid.tiles(tile_px):
             position = pixels.within(tile)
             if not len(position):
                 continue
-            read = tile.expand(_HALO_PX)
+            read = tile.expand(halo)
             raster = reader.read(read)
             rows, cols = pixels.row[position] - read.row, pixels.col[position] - read.col
             usable = raster.valid[rows, cols]

@@ -1,0 +1,27 @@
+"""The whole job, from configuration to report, with the chip classifier."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+
+from pipeline.model.bundle import load_bundle
+from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.stages import run_stages
+from tests.fakes.small_world import write_world
+
+
+def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
+    training = {"head": "chip", "encoder": "none", "steps": 20, "batch": 4}
+    config = write_world(tmp_path, training=training)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_stages(config, last="report", force=False, overwrite=False, progress=no_progress)
+    run = tmp_path / "run"
+    bundle = load_bundle(run / "model" / "model.safetensors")
+    assert (len(bundle.members), bundle.head) == (1, "chip")
+    figures = json.loads((run / "accuracy.json").read_text())
+    assert 0 <= figures["overall_accuracy"] <= 1
+    with next(run.rglob("training.csv")).open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["10", "20"]
