@@ -19,9 +19,9 @@ def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
         warnings.simplefilter("ignore")
         run_stages(config, last="report", force=False, overwrite=False, progress=no_progress)
     run = tmp_path / "run"
-    bundle = load_bundle(run / "model" / "model.safetensors")
+    bundle = load_bundle(next(run.rglob("model.safetensors")))
     assert (len(bundle.members), bundle.head) == (1, "chip")
-    figures = json.loads((run / "accuracy.json").read_text())
+    figures = json.loads(next(run.rglob("accuracy.json")).read_text())
     assert 0 <= figures["overall_accuracy"] <= 1
     with next(run.rglob("training.csv")).open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["10", "20"]
