@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SMALL_FILE_BYTES = 16 * 1024 * 1024
+RESOLVED = "config.yaml"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
 
 
@@ -119,6 +120,23 @@ def _git_state() -> str | None:
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
+def reset_peak() -> None:
+    """Start a new peak of this process's memory, where the system can (Linux 4.0 and later)."""
+    # Source: proc(5), /proc/pid/clear_refs: writing 5 resets the peak resident set size (VmHWM).
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_rss_mb() -> float | None:
+    """Peak memory of this process in MB since :func:`reset_peak`; None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return round(int(line.split()[1]) * 1024 / 1e6, 1) if line else None
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run and the record in it (``run.json``)."""
@@ -150,15 +168,25 @@ class RunFolder:
         return bool(done) and done["key"] == key and all((self.path / name).exists() for name in done["outputs"])
 
     @contextmanager
-    def stage(self, name: str, *, key: str) -> Iterator[list[Path]]:
-        """Time a stage and record it when it ends well; the caller appends what it wrote to the list it is given."""
+    def stage(self, name: str, *, key: str, facts: Mapping[str, float] | None = None) -> Iterator[list[Path]]:
+        """Measure a stage and record it when it ends well; the caller appends what it wrote to the list it is given.
+
+        Args:
+            name: Of the stage.
+            key: What it depends on, as a hash.
+            facts: Further figures, read when the stage has ended.
+        """
         outputs: list[Path] = []
-        started = time.perf_counter()
+        reset_peak()
+        started, cpu = time.perf_counter(), sum(os.times()[:4])
         yield outputs
         record = self.record()
         record["stages"][name] = {
             "key": key,
             "seconds": round(time.perf_counter() - started, 2),
+            "cpu_seconds": round(sum(os.times()[:4]) - cpu, 2),
+            "peak_rss_mb": peak_rss_mb(),
+            **(facts or {}),
             "outputs": [os.path.relpath(path, self.path) for path in outputs],
         }
         write_json(self.record_path, record)
@@ -167,4 +195,4 @@ class RunFolder:
         """The settings as they were used, defaults filled in."""
         import yaml
 
-        return write_text(self.path / "config.resolved.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        return write_text(self.path / RESOLVED, yaml.safe_dump(dict(config), sort_keys=False))

@@ -175,7 +175,7 @@ def test_accuracy_block_of_the_readme_runs_once_the_sample_is_interpreted(own_da
     assert main(shlex.split(design)[1:]) == 0
     sample = gpd.read_file("sample.gpkg", layer="sample")
     names = {item["code"]: item["name"] for item in yaml.safe_load(Path("config.yaml").read_text())["classes"]}
-    with rasterio.open("landcover-run/S2_lc.tif") as dataset:
+    with rasterio.open("landcover-run/maps/S2_lc.tif") as dataset:
         codes = [int(value[0]) for value in dataset.sample(zip(sample.geometry.x, sample.geometry.y, strict=True))]
     sample["reference"] = [names[code] for code in codes]
     Path("sample.gpkg").unlink()

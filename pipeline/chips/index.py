@@ -59,13 +59,15 @@ class ChipIndex:
         return [(str(s), Window(int(r), int(c), int(h), int(w))) for s, r, c, h, w in zip(*columns, strict=True)]
 
     def footprints(self, scene: str) -> Any:
-        """GeoDataFrame of one scene's chips with their outlines in the scene's CRS."""
+        """GeoDataFrame of one scene's chips with their outlines in the scene's CRS; the part is called ``split``."""
         import geopandas as gpd
 
         grid = self.grids[scene]
         own = self.frame[self.frame["scene"] == scene]
         boxes = [shapely.box(*grid.crop(window).bounds) for name, window in self.windows() if name == scene]
-        table = own.assign(polygons=[" ".join(map(str, ids)) for ids in own["polygons"]])
+        table = own.assign(polygons=[" ".join(map(str, ids)) for ids in own["polygons"]]).rename(
+            columns={"part": "split"}
+        )
         return gpd.GeoDataFrame(table, geometry=boxes, crs=str(grid.crs))
 
 

@@ -46,18 +46,22 @@ class Score:
         method: "network", "random forest".
         overall_accuracy: Share of test pixels right.
         macro_f1: Mean of the classes' F1.
+        kappa: Cohen's kappa, None where it is not defined.
         users: User's accuracy per class name; None where the class was never mapped.
         producers: Producer's accuracy per class name; None where the class has no test pixel.
         f1: F1 per class name.
+        iou: Intersection over union per class name.
         matrix: Counts, map rows x reference columns, in the order of the legend.
     """
 
     method: str
     overall_accuracy: float
     macro_f1: float
+    kappa: float | None
     users: dict[str, float | None]
     producers: dict[str, float | None]
     f1: dict[str, float | None]
+    iou: dict[str, float | None]
     matrix: tuple[tuple[int, ...], ...]
 
 

@@ -6,7 +6,7 @@ import logging
 import pickle
 import shutil
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning
 import torch
@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from pipeline.errors import LabelError, ModelError
+from pipeline.model.network import compute_dtype
 from pipeline.training.loss import pixel_weights
 from pipeline.training.module import Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
 from pipeline.training.watch import Watch, tenth
@@ -85,6 +86,12 @@ def train_pixels(
     return watch.rows
 
 
+def precision() -> Literal["bf16-mixed", "32-true"]:
+    """Lightning's name of the number type to train in: bfloat16 where the machine calculates in it."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "bf16-mixed" if compute_dtype(device) == torch.bfloat16 else "32-true"
+
+
 def train_context(
     members: list[Network],
     lessons: Lessons,
@@ -149,6 +156,7 @@ def train_context(
             max_steps=settings.steps,
             max_epochs=-1,
             accelerator="auto",
+            precision=precision(),
             devices=1,
             logger=CSVLogger(str(folder), name="", version="log", flush_logs_every_n_steps=50),
             log_every_n_steps=10,

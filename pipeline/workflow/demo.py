@@ -96,7 +96,7 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
         "random forest": np.zeros((classes, classes), dtype=np.int64),
     }
     with (
-        FilePixels(job.folder / f"{source.id}_lc.tif") as mapped,
+        FilePixels(job.map_of(source.id)) as mapped,
         FilePixels(reference) as truth,
         open_reader(source) as reader,
     ):

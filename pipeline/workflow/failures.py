@@ -44,14 +44,14 @@ def find_failures(job: Job, folder: Path) -> tuple[dict[str, Any], list[Path]]:
     with tempfile.TemporaryDirectory() as beside:
         for number, pixels in held_out(job):
             name = job.sources[number].id
-            units = units_of(pixels, at_pixels(folder / f"{name}_lc.tif", pixels))
+            units = units_of(pixels, at_pixels(job.map_of(name), pixels))
             if not len(units):
                 continue
-            found = where_it_fails(folder / f"{name}_lc.tif", _some(units, seed=job.config.split.seed))
+            found = where_it_fails(job.map_of(name), _some(units, seed=job.config.split.seed))
             squares = _blocks(job, number, units, Path(beside) / "blocks.gpkg")
             scenes[name] = {"by": [item.to_json() for item in found], "blocks": _rows(squares)}
             blocks.append(squares.assign(scene=name))
-            wrong.append(_surely_wrong(job, name, folder, Path(beside) / "wrong.gpkg").assign(scene=name))
+            wrong.append(_surely_wrong(job, name, Path(beside) / "wrong.gpkg").assign(scene=name))
     files = []
     if blocks:
         files = [_write(folder / BLOCKS, blocks), _write(folder / SURELY_WRONG, wrong, by="sureness")]
@@ -101,15 +101,15 @@ def _rows(squares: GeoDataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _surely_wrong(job: Job, name: str, folder: Path, beside: Path) -> GeoDataFrame:
+def _surely_wrong(job: Job, name: str, beside: Path) -> GeoDataFrame:
     """Test polygons of a scene that the map calls something else; ``polygon`` is the id in ``labels.gpkg``."""
     import geopandas
 
     frame = job.labels.frame
     polygons = frame[frame["poly_id"].isin(job.split.polygons(Part.TEST).tolist())]
     write_surely_wrong(
-        beside, polygons, codes=polygons["code"].tolist(), map_path=folder / f"{name}_lc.tif",
-        confidence_path=folder / f"{name}_confidence.tif", scheme=job.scheme, overwrite=True,
+        beside, polygons, codes=polygons["code"].tolist(), map_path=job.map_of(name),
+        confidence_path=job.confidence_of(name), scheme=job.scheme, overwrite=True,
     )  # fmt: skip
     found = geopandas.read_file(beside)
     return found.assign(polygon=polygons["poly_id"].to_numpy()[found["polygon"].to_numpy(dtype=np.intp)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,25 @@ class Job:
     @property
     def model_path(self) -> Path:
         """Where the model is."""
-        return self.folder / "model.safetensors"
+        return self.folder / "model" / "model.safetensors"
+
+    @property
+    def maps_folder(self) -> Path:
+        """Where the maps are."""
+        return self.folder / "maps"
+
+    @property
+    def chips_folder(self) -> Path:
+        """Where chips and labels are, as they are used."""
+        return self.folder / "chips"
+
+    def map_of(self, scene_id: str) -> Path:
+        """The class map of a scene."""
+        return self.maps_folder / f"{scene_id}_lc.tif"
+
+    def confidence_of(self, scene_id: str) -> Path:
+        """The confidence of a scene's map."""
+        return self.maps_folder / f"{scene_id}_conf.tif"
 
     @cached_property
     def scheme(self) -> ClassScheme:
@@ -112,14 +131,33 @@ class Job:
     @cached_property
     def input_hash(self) -> str:
         """Changes when a scene, the labels, or what is made of them does."""
-        plain = self.config.model_dump(mode="json")
-        used = {key: plain[key] for key in ("scenes", "inputs", "labels", "classes")}
+        used = {key: self._settings[key] for key in ("scenes", "inputs", "labels", "classes")}
+        return hash_of([__version__, used, list(self.input_files.values())])
+
+    @cached_property
+    def input_files(self) -> dict[str, str]:
+        """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
-        return hash_of([__version__, used, fingerprint([*files, self.config.labels.path])])
+        found = fingerprint([*files, self.config.labels.path])
+        return {self._portable(path): value for path, value in found.items()}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Every seed of the job."""
+        return {"split": self.config.split.seed, "training": self.config.training.seed}
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """The settings with paths as seen from the configuration, so that a moved job is the same job."""
+        text = json.dumps(self.config.model_dump(mode="json"))
+        plain: dict[str, Any] = json.loads(self._portable(text))
+        return plain
+
+    def _portable(self, text: str) -> str:
+        return text.replace(str(self.path.resolve().parent), ".")
 
     def stage_key(self, stage: str) -> str:
         """Changes when anything that a stage depends on does: its own settings, and those of the stages before."""
-        plain = self.config.model_dump(mode="json")
         sections = {
             "chips": ("split", "chips"),
             "train": ("split", "chips", "training"),
@@ -127,7 +165,7 @@ class Job:
             "assess": ("split", "chips", "training", "map", "assessment"),
             "report": ("split", "chips", "training", "map", "assessment", "name"),
         }[stage]
-        parts: list[Any] = [self.input_hash, stage, {key: plain[key] for key in sections}]
+        parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
         if stage in {"predict", "assess", "report"}:
-            parts.append(fingerprint([self.model_path]))
+            parts.append(list(fingerprint([self.model_path]).values()))
         return hash_of(parts)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 
-KINDS = ("lc", "confidence", "probabilities", "entropy", "margin", "aoa")
+KINDS = ("lc", "conf", "probabilities", "entropy", "margin", "aoa")
 
 
 @dataclass(frozen=True)
@@ -221,9 +221,9 @@ def _write_layers(
     counts = write_class_map(
         targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
     )
-    write_confidence(targets["confidence"], prediction.confidence, grid=grid, tags=tags, overwrite=overwrite)
+    write_confidence(targets["conf"], prediction.confidence, grid=grid, tags=tags, overwrite=overwrite)
     files = MapFiles(
-        source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["confidence"]
+        source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["conf"]
     )
     if prediction.probabilities is not None:
         write_probabilities(

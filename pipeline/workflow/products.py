@@ -29,26 +29,26 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
         SceneLayers(
             name=source.id,
             grid=source.grid,
-            class_map=folder / f"{source.id}_lc.tif",
-            view=scene_view(folder, source, overwrite=overwrite),
-            confidence=_there(folder / f"{source.id}_confidence.tif"),
-            probabilities=_there(folder / f"{source.id}_probabilities.tif"),
-            polygons=_there(folder / f"{source.id}_lc.gpkg"),
-            applicability=_there(folder / f"{source.id}_aoa.tif"),
+            class_map=job.map_of(source.id),
+            view=scene_view(job.maps_folder, source, overwrite=overwrite),
+            confidence=_there(job.confidence_of(source.id)),
+            probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
+            polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
+            applicability=_there(job.maps_folder / f"{source.id}_aoa.tif"),
         )
         for source in job.sources
     ]
     mosaic = None
     if len(layers) > 1 and len({str(source.grid.crs) for source in job.sources}) == 1:
-        vrt = folder / f"{job.config.name}_mosaic.vrt"
+        vrt = job.maps_folder / f"{job.config.name}_mosaic.vrt"
         mosaic = (vrt, write_mosaic(vrt, [layer.class_map for layer in layers], overwrite=overwrite))
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
         target,
         layers,
         scheme=job.scheme,
-        labels=label_layer(folder / "labels.gpkg", attribute="class", scheme=job.scheme, layer="labels"),
-        chips=split_layer(folder / "chips.gpkg", attribute="part", layer=chips) if chips else None,
+        labels=label_layer(job.chips_folder / "labels.gpkg", attribute="class", scheme=job.scheme, layer="labels"),
+        chips=split_layer(job.chips_folder / "chips.gpkg", attribute="split", layer=chips) if chips else None,
         mosaic=mosaic,
         title=f"Land cover: {job.config.name}",
         overwrite=overwrite,
@@ -77,13 +77,13 @@ def write_stac(job: Job, folder: Path) -> Path:
                 id=source.id,
                 grid=source.grid,
                 scheme=job.scheme,
-                class_map=folder / f"{source.id}_lc.tif",
+                class_map=job.map_of(source.id),
                 created=created,
                 acquired=source.acquired_utc,
-                confidence=_there(folder / f"{source.id}_confidence.tif"),
-                probabilities=_there(folder / f"{source.id}_probabilities.tif"),
-                polygons=_there(folder / f"{source.id}_lc.gpkg"),
-                quicklook=_there(folder / f"{source.id}_quicklook.png"),
+                confidence=_there(job.confidence_of(source.id)),
+                probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
+                polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
+                quicklook=_there(job.maps_folder / f"{source.id}_quicklook.png"),
                 sources=source.files,
             ),
             folder=folder,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.confusion import cross_tabulate
+from pipeline.accuracy.confusion import agreement, cross_tabulate
 from pipeline.chips.splits import Part
 from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.workflow.job import Job
 
+HOLD_OUT = "hold-out of training polygons, not a probability sample"
 SAMPLING = (
     "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare "
     "methods and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For "
@@ -66,10 +69,12 @@ def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) 
     return Score(
         method=method,
         overall_accuracy=float(hits.sum() / max(matrix.sum(), 1)),
+        kappa=agreement(matrix.astype(np.float64)).kappa if matrix.sum() else None,
         macro_f1=float(np.mean(known)) if known else 0.0,
         users=users,
         producers=producers,
         f1=f1,
+        iou=_shares(hits, np.where(truth > 0, mapped + truth - hits, 0), names),
         matrix=tuple(tuple(int(value) for value in row) for row in matrix),
     )
 
@@ -79,20 +84,30 @@ def _shares(top: NDArray[np.int64], bottom: NDArray[np.int64], names: tuple[str,
 
 
 def score_json(item: Score) -> dict[str, object]:
-    """A score in the words of ``landcover assess --json``: no standard errors, as the sample gives none."""
+    """A score as ``accuracy.json`` has it; without standard errors, as held-out polygons give none."""
+    support = np.asarray(item.matrix).sum(axis=0).tolist()
     return {
-        "overall_accuracy": {"estimate": item.overall_accuracy, "se": None, "ci95": None},
+        "overall_accuracy": item.overall_accuracy,
+        "kappa": item.kappa,
         "macro_f1": item.macro_f1,
         "per_class": {
             name: {
-                key: {"estimate": values[name], "se": None, "ci95": None}
-                for key, values in (
-                    ("users_accuracy", item.users),
-                    ("producers_accuracy", item.producers),
-                    ("f1", item.f1),
-                )
+                "users_accuracy": item.users[name],
+                "producers_accuracy": item.producers[name],
+                "f1": item.f1[name],
+                "iou": item.iou[name],
+                "support": count,
             }
-            for name in item.f1
+            for name, count in zip(item.f1, support, strict=True)
         },
-        "error_matrix": {"rows": "map", "columns": "reference", "classes": list(item.f1), "counts": item.matrix},
+        "confusion": {"classes": list(item.f1), "matrix": item.matrix, "rows": "map", "columns": "reference"},
     }
+
+
+def confusion_csv(item: Score) -> str:
+    """``confusion.csv``: a head of reference classes, then a row per map class."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["map \\ reference", *item.f1])
+    writer.writerows([name, *row] for name, row in zip(item.f1, item.matrix, strict=True))
+    return buffer.getvalue()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.chips.splits import Part
-from pipeline.runs import write_json
+from pipeline.runs import write_json, write_text
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import fit_forest
 from pipeline.workflow.failures import find_failures
-from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score, score_json
+from pipeline.workflow.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, held_out, score, score_json
+from pipeline.workflow.stage_chips import split_summary
 from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``accuracy.json`` and where the map fails.
+    """Write ``accuracy.json``, ``confusion.csv`` and where the map fails.
 
     The figures are the network's first, then those of the forest that learned from the same polygons.
     """
     job, folder = given.job, given.folder
     parts = held_out(job)
     reference = np.concatenate([pixels.code for _, pixels in parts]) if parts else np.empty(0, dtype=np.uint8)
-    mapped = [at_pixels(folder / f"{job.sources[number].id}_lc.tif", pixels) for number, pixels in parts]
+    mapped = [at_pixels(job.map_of(job.sources[number].id), pixels) for number, pixels in parts]
     given.progress("random forest", 0, 1)
     network = np.concatenate(mapped) if mapped else reference
     forest = _forest(job)
@@ -47,13 +48,18 @@ def perform(given: StageRun) -> list[Path]:
         write_json(
             folder / "accuracy.json",
             {
-                "sampling": {"probability_sample": False, "text": SAMPLING},
+                "method": scores[0].method,
+                **score_json(scores[0]),
+                "baseline": {"method": scores[1].method, **score_json(scores[1])},
+                "split": split_summary(job),
+                "sampling": HOLD_OUT,
+                "sampling_words": SAMPLING,
                 "test_polygons": len(job.split.polygons(Part.TEST)),
                 "test_pixels": int(both.sum()),
-                "methods": [{"method": item.method} | score_json(item) for item in scores],
                 "where_it_fails": failures,
             },
         ),
+        write_text(folder / "confusion.csv", confusion_csv(scores[0])),
         *files,
     ]
 

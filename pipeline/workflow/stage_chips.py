@@ -10,7 +10,7 @@ from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
-from pipeline.runs import write_json
+from pipeline.runs import prepare_folder, write_json
 from pipeline.workflow.check_scenes import check_labelled
 from pipeline.workflow.ledgers import LEDGER_FILE, source_ledger
 
@@ -24,9 +24,9 @@ PART_NAMES = {int(part): part.name.lower() for part in Part}
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``chips.parquet``, ``chips.gpkg``, ``labels.gpkg`` (polygons with their part) and two accounts.
+    """Write ``index.parquet``, ``chips.gpkg`` and ``labels.gpkg`` (polygons with their part) into ``chips/``.
 
-    ``split.json`` has what each part holds, ``ledger.json`` how every scene was read.
+    ``chips/split.json`` has what each part holds, ``ledger.json`` how every scene was read.
     """
     job, folder = given.job, given.folder
     check_overlap(job.labels, [source.grid for source in job.sources])
@@ -37,12 +37,13 @@ def perform(given: StageRun) -> list[Path]:
     check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
     pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
     ledger = [source_ledger(source) for source in job.sources]
+    prepare_folder(job.chips_folder)
     index = plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)
     return [
-        write_chips(folder / "chips.parquet", index),
-        write_chips(folder / "chips.gpkg", index),
-        write_labels(folder / "labels.gpkg", job),
-        write_json(folder / "split.json", split_summary(job)),
+        write_chips(job.chips_folder / "index.parquet", index),
+        write_chips(job.chips_folder / "chips.gpkg", index),
+        write_labels(job.chips_folder / "labels.gpkg", job),
+        write_json(job.chips_folder / "split.json", split_summary(job)),
         write_json(folder / LEDGER_FILE, {"scenes": ledger}),
     ]
 

@@ -22,7 +22,7 @@ def perform(given: StageRun) -> list[Path]:
         map_scene(
             bundle,
             bundle.check(source),
-            folder=given.folder,
+            folder=job.maps_folder,
             section=job.config.map,
             overwrite=given.overwrite,
             progress=given.progress,
@@ -30,6 +30,8 @@ def perform(given: StageRun) -> list[Path]:
         )
         for source in job.sources
     ]
-    mosaic = write_mosaic(maps, job.sources, folder=given.folder, section=job.config.map, overwrite=given.overwrite)
+    mosaic = write_mosaic(maps, job.sources, folder=job.maps_folder, section=job.config.map, overwrite=given.overwrite)
+    given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
+    given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])
     return [*(path for item in maps for path in item.files), *([mosaic] if mosaic else []), areas]

@@ -52,23 +52,23 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     record = RunFolder(folder).record()
     accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
     areas = json.loads((folder / "areas.json").read_text(encoding="utf-8"))
-    judged = _judged(job, folder)
+    judged = _judged(job)
     return ReportData(
         title=job.config.name,
         created_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scheme=job.scheme,
-        views=tuple(_view(folder, source) for source in job.sources),
+        views=tuple(_view(job, source) for source in job.sources),
         areas=tuple(
             ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
         ),
-        scores=tuple(_score(item, job) for item in accuracy["methods"]),
+        scores=tuple(_score(item, job) for item in (accuracy, accuracy["baseline"])),
         sampling=SAMPLING,
         history=_history(folder / "training.csv"),
         split=_split(job),
         block_m=job.split.block_m,
         features=features,
         reliability=_reliability(judged),
-        examples=_examples(job, folder, judged),
+        examples=_examples(job, judged),
         ledger=tuple(source.ledger() for source in job.sources),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
         environment=environment(),
@@ -77,12 +77,12 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
 
 
 def _score(item: dict[str, Any], job: Job) -> Score:
-    return score_of(item["method"], np.asarray(item["error_matrix"]["counts"]), names=job.scheme.names)
+    return score_of(item["method"], np.asarray(item["confusion"]["matrix"]), names=job.scheme.names)
 
 
-def _view(folder: Path, source: Source) -> MapView:
+def _view(job: Job, source: Source) -> MapView:
     grid = coarse_grid(source.grid, VIEW_PX)
-    with rasterio.open(folder / f"{source.id}_lc.tif") as dataset:
+    with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, out_shape=grid.shape, resampling=Resampling.mode)
     return MapView(source.id, to_rgb(source, max_px=VIEW_PX), codes, grid.pixel_size_m[0])
 
@@ -104,13 +104,13 @@ def _split(job: Job) -> tuple[PolygonPart, ...]:
 _Judged = tuple["LabelledPixels", "NDArray[np.uint8]", "NDArray[np.uint8]", int]
 
 
-def _judged(job: Job, folder: Path) -> list[_Judged]:
+def _judged(job: Job) -> list[_Judged]:
     """Test pixels of each scene with the mapped code and the confidence in percent, and the scene's number."""
     return [
         (
             pixels,
-            at_pixels(folder / f"{job.sources[number].id}_lc.tif", pixels),
-            at_pixels(folder / f"{job.sources[number].id}_confidence.tif", pixels),
+            at_pixels(job.map_of(job.sources[number].id), pixels),
+            at_pixels(job.confidence_of(job.sources[number].id), pixels),
             number,
         )
         for number, pixels in held_out(job)
@@ -133,7 +133,7 @@ def _reliability(judged: list[_Judged]) -> Reliability | None:
     )  # fmt: skip
 
 
-def _examples(job: Job, folder: Path, judged: list[_Judged]) -> tuple[ErrorExample, ...]:
+def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:
     """The test polygons with the most confident errors, worst first."""
     found = []
     for pixels, mapped, sure, number in judged:
@@ -146,13 +146,13 @@ def _examples(job: Job, folder: Path, judged: list[_Judged]) -> tuple[ErrorExamp
     found.sort(key=lambda item: (-item[0], item[1]))
     by_number = {number: (pixels, mapped) for pixels, mapped, _, number in judged}
     return tuple(
-        _example(job, folder, polygon, number, by_number[number], own=own, bad=bad, confidence=confidence)
+        _example(job, polygon, number, by_number[number], own=own, bad=bad, confidence=confidence)
         for _, polygon, number, own, bad, confidence in found[:EXAMPLES]
     )
 
 
 def _example(
-    job: Job, folder: Path, polygon: int, number: int, given: tuple[LabelledPixels, NDArray[np.uint8]],
+    job: Job, polygon: int, number: int, given: tuple[LabelledPixels, NDArray[np.uint8]],
     *, own: NDArray[np.bool_], bad: NDArray[np.bool_], confidence: float,
 ) -> ErrorExample:  # fmt: skip
     from pipeline.grid import Window
@@ -162,7 +162,7 @@ def _example(
     side = max(_EXAMPLE_PX, int(np.ptp(pixels.row[own])) + 9, int(np.ptp(pixels.col[own])) + 9)
     row, col = int(np.median(pixels.row[own])) - side // 2, int(np.median(pixels.col[own])) - side // 2
     window = Window(row, col, side, side).intersect(source.grid.window) or source.grid.window
-    with rasterio.open(folder / f"{source.id}_lc.tif") as dataset:
+    with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
     _, ids = pixels.dense(window)
     values, counts = np.unique(mapped[bad], return_counts=True)

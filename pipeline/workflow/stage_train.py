@@ -38,7 +38,7 @@ def training_scenes(job: Job) -> list[TrainingScene]:
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``model.safetensors`` and ``training.csv``."""
+    """Write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
     settings = fit_settings(job)
     result = fit(
@@ -46,7 +46,7 @@ def perform(given: StageRun) -> list[Path]:
         job.split,
         job.scheme,
         settings=settings,
-        folder=given.folder / "training",
+        folder=job.model_path.parent,
         resume=given.resume,
         progress=given.progress,
     )

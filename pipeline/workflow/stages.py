@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError
-from pipeline.runs import RunFolder, environment, write_json
+from pipeline.runs import RESOLVED, RunFolder, environment, write_json
 from pipeline.workflow.job import Job
 from pipeline.workflow.mapping import MapRequest
 from pipeline.workflow.outcome import Outcome, Progress, Table
@@ -31,6 +31,7 @@ class StageRun:
         resume: Training goes on from its last checkpoint.
         seam_figure: Measure disagreement along tile borders.
         progress: For the terminal.
+        facts: Figures of the stage for ``run.json``; the stage fills it in.
     """
 
     job: Job
@@ -39,6 +40,7 @@ class StageRun:
     resume: bool
     seam_figure: bool
     progress: Progress
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 def run_stages(
@@ -73,8 +75,9 @@ def run_stages(
     done = [
         _do(run, name, given, force=force and last in {name, "report"}) for name in STAGES[: STAGES.index(last) + 1]
     ]
-    run.write_resolved(job.config.model_dump(mode="json"))
-    run.note(environment=environment(), config=str(config))
+    if config.resolve() != (run.path / RESOLVED).resolve():
+        run.write_resolved(job.config.model_dump(mode="json"))
+    run.note(environment=environment(), config=config.name, inputs=job.input_files, seeds=job.seeds)
     return _join(run, last, done)
 
 
@@ -93,7 +96,8 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str
                 path=there[0],
                 fix="add --overwrite, or set another output folder in the configuration",
             )
-    with run.stage(name, key=key) as outputs:
+    given.facts.clear()
+    with run.stage(name, key=key, facts=given.facts) as outputs:
         outputs.extend(_work(name)(given))
     return name, True
 
@@ -139,8 +143,8 @@ def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
 
 def _accuracy_table(accuracy: dict[str, Any]) -> Table:
     rows = tuple(
-        (item["method"], f"{100 * item['overall_accuracy']['estimate']:.1f} %", f"{item['macro_f1']:.3f}")
-        for item in accuracy["methods"]
+        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}")
+        for item in (accuracy, accuracy["baseline"])
     )
     return Table("on the test polygons (not a probability sample)", ("method", "overall accuracy", "mean F1"), rows)
 

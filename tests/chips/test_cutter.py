@@ -81,7 +81,7 @@ def test_geopackage_holds_the_outlines_in_the_scene_crs(planned, tmp_path: Path)
     assert len(frame) == len(index)
     _, window = index.windows()[0]
     assert np.allclose(frame.geometry[0].bounds, GRID.crop(window).bounds)
-    assert set(frame["part"]) == {"train", "validation", "test"}
+    assert set(frame["split"]) == {"train", "validation", "test"}
     assert frame["polygons"][0] == " ".join(map(str, index.frame["polygons"][0]))
 
 

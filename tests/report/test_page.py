@@ -40,7 +40,8 @@ def report_data() -> ReportData:
         views=(MapView("scene", image, codes, 10.0),),
         areas=tuple(ClassArea("scene", name, 10.0 * i) for i, name in enumerate(SCHEME.names, 1)),
         scores=tuple(
-            Score(m, 0.9, 0.8, figures, figures | {"water": None}, figures, matrix) for m in ("network", "forest")
+            Score(m, 0.9, 0.8, 0.85, figures, figures | {"water": None}, figures, figures, matrix)
+            for m in ("network", "forest")
         ),
         sampling="Held-out training polygons: not a probability sample.",
         history=tuple({"step": i, "train_loss": 1 / (i + 1), "val_f1": i / 10} for i in range(10)),

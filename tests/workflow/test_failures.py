@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -21,29 +22,38 @@ def job(finished) -> Job:
     return Job.load(finished.config)
 
 
+def at(job: Job, folder: Path) -> Job:
+    """The job with another run folder."""
+    return replace(job, config=job.config.model_copy(update={"output": str(folder)}))
+
+
 @pytest.fixture
 def spoiled(finished, job: Job, tmp_path: Path) -> tuple[Path, int, int]:
     """Maps of the run, right everywhere but for one test polygon, wrong with 90 %, and one wrong with 40 %."""
     folder = tmp_path / "spoiled"
-    folder.mkdir()
-    for kind in ("lc", "confidence"):
-        shutil.copy(finished.folder / f"scene_{kind}.tif", folder)
+    maps = folder / "maps"
+    maps.mkdir(parents=True)
+    for kind in ("lc", "conf"):
+        shutil.copy(finished.folder / "maps" / f"scene_{kind}.tif", maps)
     pixels = held_out(job)[0][1]
     first, second = (int(number) for number in pixels.polygon_ids()[:2])
-    with rasterio.open(folder / "scene_lc.tif") as mapped, rasterio.open(folder / "scene_confidence.tif") as layer:
+    with (
+        rasterio.open(maps / "scene_lc.tif") as mapped,
+        rasterio.open(maps / "scene_conf.tif") as layer,
+    ):
         codes, sure, profiles = mapped.read(1), layer.read(1), (mapped.profile, layer.profile)
     codes[pixels.row, pixels.col] = pixels.code
     for number, confidence in ((first, 90), (second, 40)):
         own = pixels.select([number])
         codes[own.row, own.col] = own.code % 3 + 1
         sure[own.row, own.col] = confidence
-    for kind, values, profile in zip(("lc", "confidence"), (codes, sure), profiles, strict=True):
+    for kind, values, profile in zip(("lc", "conf"), (codes, sure), profiles, strict=True):
         plain = profile | {"driver": "GTiff", "tiled": False}
         for key in ("blockxsize", "blockysize", "interleave"):
             plain.pop(key, None)
-        with rasterio.open(folder / f"scene_{kind}.tif", "r") as before:
+        with rasterio.open(maps / f"scene_{kind}.tif", "r") as before:
             tags = before.tags()
-        with rasterio.open(folder / f"scene_{kind}.tif", "w", **plain) as target:
+        with rasterio.open(maps / f"scene_{kind}.tif", "w", **plain) as target:
             target.write(values, 1)
             target.update_tags(**{key: value for key, value in tags.items() if key.startswith("LANDCOVER")})
     return folder, first, second
@@ -63,7 +73,7 @@ def test_a_run_says_where_it_fails_and_that_it_is_no_probability_sample(finished
 
 def test_wrong_polygons_come_by_their_ids_the_surest_first(job, spoiled):
     folder, first, second = spoiled
-    find_failures(job, folder)
+    find_failures(at(job, folder), folder)
     wrong = geopandas.read_file(folder / SURELY_WRONG)
     assert wrong["polygon"].tolist() == [first, second]
     assert wrong["sureness"].tolist() == pytest.approx([0.9, 0.4])
@@ -75,7 +85,7 @@ def test_wrong_polygons_come_by_their_ids_the_surest_first(job, spoiled):
 
 def test_blocks_add_up_to_the_accuracy_of_the_test_pixels(job, spoiled):
     folder, first, second = spoiled
-    figures, files = find_failures(job, folder)
+    figures, files = find_failures(at(job, folder), folder)
     assert [path.name for path in files] == [BLOCKS, SURELY_WRONG]
     pixels = held_out(job)[0][1]
     bad = int(np.isin(pixels.polygon, (first, second)).sum())
@@ -102,7 +112,7 @@ def test_scenes_in_other_crs_join_those_before_them(tmp_path):
 
 def test_of_many_test_pixels_some_are_looked_at(job, spoiled, monkeypatch):
     monkeypatch.setattr("pipeline.workflow.failures.SURROUNDED_PIXELS", 20)
-    figures, _ = find_failures(job, spoiled[0])
+    figures, _ = find_failures(at(job, spoiled[0]), spoiled[0])
     assert sum(figures["scenes"]["scene"]["by"][0]["count"]) == 20
     assert sum(block["units"] for block in figures["scenes"]["scene"]["blocks"]) == len(held_out(job)[0][1])
 

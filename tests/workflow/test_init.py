@@ -87,7 +87,7 @@ def test_it_overwrites_only_when_asked(world):
 def test_what_it_writes_runs_as_it_is(world, quick_training):
     init(world)
     run_job(world / "config.yaml", last="chips")
-    assert (world / "landcover-run" / "chips.parquet").exists()
+    assert (world / "landcover-run" / "chips" / "index.parquet").exists()
 
 
 def test_defaults_that_it_does_not_show_are_those_of_the_schema(world):

@@ -244,10 +244,10 @@ def predict(model: Path, scenes: list[Path], output: Path) -> None:
 
 
 def test_one_model_of_stacks_of_different_days_maps_a_year_it_has_not_seen(seasons: Path, tmp_path: Path) -> None:
-    model = seasons / "model.safetensors"
+    model = seasons / "model" / "model.safetensors"
     names = ("red", "nir08", "ndvi")
     assert load_bundle(model).bands == tuple(f"{name}_t{date}" for date in (1, 2, 3) for name in names)
-    assert {path.name for path in seasons.glob("*_lc.tif")} == {"2020_lc.tif", "2021_lc.tif"}
+    assert {path.name for path in (seasons / "maps").glob("*_lc.tif")} == {"2020_lc.tif", "2021_lc.tif"}
     unseen = write_season(tmp_path, "20230511", "20230612", "20230820")
     predict(model, unseen, tmp_path / "maps")
     (mapped,) = (tmp_path / "maps").glob("*_lc.tif")
@@ -259,7 +259,7 @@ def test_one_model_of_stacks_of_different_days_maps_a_year_it_has_not_seen(seaso
 
 
 def test_scenes_that_do_not_fit_a_model_of_stacks_are_refused_in_one_line(seasons: Path, tmp_path: Path) -> None:
-    model = seasons / "model.safetensors"
+    model = seasons / "model" / "model.safetensors"
     two = write_season(tmp_path, "20230511", "20230612")
     with pytest.raises(ModelError, match="number of scenes for a model of stacked dates; got 2; expected 3"):
         predict(model, two, tmp_path / "maps")
@@ -272,11 +272,11 @@ def test_scenes_that_do_not_fit_a_model_of_stacks_are_refused_in_one_line(season
 
 def test_a_layer_that_is_gone_is_named(finished_with_layer: Path, tmp_path: Path) -> None:
     world = finished_with_layer.parent
-    predict(finished_with_layer / "model.safetensors", [world / "scene.tif"], tmp_path / "maps")
+    predict(finished_with_layer / "model" / "model.safetensors", [world / "scene.tif"], tmp_path / "maps")
     assert (tmp_path / "maps" / "scene_lc.tif").exists()
     (world / "dem.tif").rename(tmp_path / "dem.tif")
     with pytest.raises(ModelError, match=r"dem\.tif: the model needs a further raster \(dem\)"):
-        predict(finished_with_layer / "model.safetensors", [world / "scene.tif"], tmp_path / "again")
+        predict(finished_with_layer / "model" / "model.safetensors", [world / "scene.tif"], tmp_path / "again")
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def finished_with_layer(tmp_path: Path, quick_training: None) -> Path:
 def test_the_run_folder_and_the_maps_tags_say_how_a_scene_was_read(seasons: Path) -> None:
     kept = json.loads((seasons / "ledger.json").read_text())["scenes"]
     assert [scene["scene"] for scene in kept] == ["2020", "2021"]
-    with rasterio.open(seasons / "2020_lc.tif") as dataset:
+    with rasterio.open(seasons / "maps" / "2020_lc.tif") as dataset:
         tag = json.loads(dataset.tags()["LANDCOVER_LEDGER"])
     assert tag == kept[0]
     date = tag["scenes"][0]["source"] if "source" in tag["scenes"][0] else tag["scenes"][0]

@@ -20,11 +20,13 @@ def read(run: Run, name: str) -> dict:
 
 
 def test_a_run_writes_every_product_and_says_how_to_open_it(finished):
-    names = {path.name for path in finished.folder.iterdir()}
+    names = {path.relative_to(finished.folder).as_posix() for path in finished.folder.rglob("*")}
     assert names >= {
-        "accuracy.json", "areas.json", "chips.gpkg", "chips.parquet", "collection.json", "config.resolved.yaml",
-        "labels.gpkg", "model.safetensors", "report.html", "run.json", "scene_lc.tif", "scene_confidence.tif",
-        "scene_lc.gpkg", "scene_quicklook.png", "small.qgz", "split.json", "training.csv",
+        "accuracy.json", "areas.json", "chips/chips.gpkg", "chips/index.parquet", "collection.json", "config.yaml",
+        "confusion.csv",
+        "chips/labels.gpkg", "model/model.safetensors", "report.html", "run.json",
+        "maps/scene_lc.tif", "maps/scene_conf.tif",
+        "maps/scene_lc.gpkg", "maps/scene_quicklook.png", "small.qgz", "chips/split.json", "training.csv",
     }  # fmt: skip
     assert "small.qgz" in finished.outcome.hint
     assert all(path.exists() for path in finished.outcome.written)
@@ -33,13 +35,13 @@ def test_a_run_writes_every_product_and_says_how_to_open_it(finished):
 def test_nothing_half_written_stays(finished):
     left = [path for path in finished.folder.rglob("*") if ".part" in path.name or path.name.startswith(".write-test")]
     assert left == []
-    work = finished.folder / ".work"
+    work = finished.folder / "maps" / ".work"
     assert not work.exists() or not any(path.is_file() for path in work.rglob("*"))
 
 
 def test_the_map_is_a_paletted_raster_on_the_scenes_grid(finished):
     with (
-        rasterio.open(finished.folder / "scene_lc.tif") as mapped,
+        rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped,
         rasterio.open(finished.config.parent / "scene.tif") as scene,
     ):
         assert (mapped.crs, mapped.transform, mapped.shape) == (scene.crs, scene.transform, scene.shape)
@@ -51,19 +53,30 @@ def test_the_map_is_a_paletted_raster_on_the_scenes_grid(finished):
 
 
 def test_confidence_is_in_per_cent(finished):
-    with rasterio.open(finished.folder / "scene_confidence.tif") as dataset:
+    with rasterio.open(finished.folder / "maps" / "scene_conf.tif") as dataset:
         assert dataset.shape == (SIDE, SIDE)
         assert dataset.read(1).max() <= 100
 
 
 def test_accuracy_names_the_methods_and_their_figures(finished):
     accuracy = read(finished, "accuracy.json")
-    assert accuracy["sampling"]["probability_sample"] is False
-    assert [item["method"] for item in accuracy["methods"]] == ["network", "random forest"]
-    for item in accuracy["methods"]:
+    assert accuracy["sampling"] == "hold-out of training polygons, not a probability sample"
+    assert (accuracy["method"], accuracy["baseline"]["method"]) == ("network", "random forest")
+    for item in (accuracy, accuracy["baseline"]):
+        assert item["confusion"]["classes"] == list(item["per_class"])
         assert set(item["per_class"]) == set(CLASSES)
-        assert np.sum(item["error_matrix"]["counts"]) == accuracy["test_pixels"]
-        assert item["overall_accuracy"]["estimate"] > 0.9
+        assert sum(figures["support"] for figures in item["per_class"].values()) == accuracy["test_pixels"]
+        assert np.sum(item["confusion"]["matrix"]) == accuracy["test_pixels"]
+        assert item["overall_accuracy"] > 0.9
+
+
+def test_the_record_says_what_each_stage_took(finished):
+    stages = read(finished, "run.json")["stages"]
+    for stage in stages.values():
+        assert stage["cpu_seconds"] > 0
+        assert stage["peak_rss_mb"] is None or stage["peak_rss_mb"] > 50
+    assert stages["predict"]["mpx"] == pytest.approx(SIDE * SIDE / 1e6, rel=0.01)
+    assert stages["predict"]["mpx_per_s"] > 0
 
 
 def test_areas_add_up_to_the_scene(finished):
@@ -73,13 +86,13 @@ def test_areas_add_up_to_the_scene(finished):
 
 
 def test_every_polygon_has_one_part_and_none_is_lost(finished):
-    classes = read(finished, "split.json")["classes"]
+    classes = read(finished, "chips/split.json")["classes"]
     assert sum(part["polygons"] for item in classes.values() for part in item.values()) == 36
     assert all(item["train"]["pixels"] > 0 and item["test"]["pixels"] > 0 for item in classes.values())
 
 
 def test_the_model_carries_bands_classes_and_where_they_came_from(finished):
-    bundle = load_bundle(finished.folder / "model.safetensors")
+    bundle = load_bundle(finished.folder / "model" / "model.safetensors")
     assert bundle.bands == BANDS
     assert bundle.scheme.names == CLASSES
     assert bundle.provenance["ledger"][0]["scene"] == "scene"

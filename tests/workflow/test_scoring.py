@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+)
 
-from pipeline.workflow.scoring import at_pixels, held_out, score_json, score_of
+from pipeline.workflow.scoring import at_pixels, confusion_csv, held_out, score_json, score_of
 from tests.workflow.conftest import Run
 
 NAMES = ("a", "b", "c")
@@ -32,11 +40,15 @@ def test_figures_are_those_of_scikit_learn(seed, size):
     figures = (
         (found.users, precision_score(truth, mapped, labels=seen, average=None, zero_division=0)),
         (found.producers, recall_score(truth, mapped, labels=seen, average=None, zero_division=0)),
-        (found.f1, f1_score(truth, mapped, labels=seen, average=None, zero_division=0)),
+        (found.f1, f1_score(truth, mapped, labels=seen, average=None, zero_division=0) * np.isin(seen, truth)),
     )
     for ours, theirs in figures:
         for number, value in zip(seen, theirs, strict=True):
             assert (ours[NAMES[number]] or 0.0) == pytest.approx(value)
+    ious = jaccard_score(truth, mapped, labels=sorted(set(truth)), average=None, zero_division=0)
+    assert [found.iou[NAMES[number]] for number in sorted(set(truth))] == pytest.approx(list(ious))
+    if len(seen) > 1:
+        assert found.kappa == pytest.approx(cohen_kappa_score(truth, mapped))
     assert found.macro_f1 == pytest.approx(
         f1_score(truth, mapped, labels=sorted(set(truth)), average="macro", zero_division=0)
     )
@@ -53,10 +65,16 @@ def test_an_empty_matrix_has_no_accuracy():
     assert (found.overall_accuracy, found.macro_f1) == (0.0, 0.0)
 
 
-def test_the_words_are_those_of_an_assessment_without_intervals():
+def test_the_file_has_figures_support_and_the_matrix():
     words = score_json(score_of("x", np.diag([1, 2, 3]), names=NAMES))
-    assert words["overall_accuracy"] == {"estimate": 1.0, "se": None, "ci95": None}
-    assert set(words["per_class"]) == set(NAMES)
+    assert (words["overall_accuracy"], words["kappa"], words["macro_f1"]) == (1.0, 1.0, 1.0)
+    assert [words["per_class"][name]["support"] for name in NAMES] == [1, 2, 3]
+    assert words["confusion"]["matrix"] == ((1, 0, 0), (0, 2, 0), (0, 0, 3))
+
+
+def test_the_table_has_map_rows_and_reference_columns():
+    text = confusion_csv(score_of("x", np.array([[3, 1, 0], [0, 4, 0], [0, 0, 5]]), names=NAMES))
+    assert text.splitlines() == ["map \\ reference,a,b,c", "a,3,1,0", "b,0,4,0", "c,0,0,5"]
 
 
 def test_values_at_pixels_are_those_of_the_raster(finished: Run):
@@ -67,6 +85,6 @@ def test_values_at_pixels_are_those_of_the_raster(finished: Run):
     job = Job.load(finished.config)
     ((number, pixels),) = held_out(job)
     assert number == 0
-    with rasterio.open(finished.folder / "scene_lc.tif") as dataset:
+    with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as dataset:
         codes = dataset.read(1)
-    assert np.array_equal(at_pixels(finished.folder / "scene_lc.tif", pixels), codes[pixels.row, pixels.col])
+    assert np.array_equal(at_pixels(finished.folder / "maps" / "scene_lc.tif", pixels), codes[pixels.row, pixels.col])

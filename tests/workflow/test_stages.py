@@ -53,8 +53,8 @@ def test_another_scene_or_other_labels_concern_all_stages(tmp_path):
 def test_a_copied_model_of_another_run_is_noticed(tmp_path):
     config = write_world(tmp_path)
     before = keys(config)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "model.safetensors").write_bytes(b"another")
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "model.safetensors").write_bytes(b"another")
     assert changed(before, keys(config)) == ["predict", "assess", "report"]
 
 
@@ -84,6 +84,6 @@ def test_force_does_one_stage_again(finished):
 
 
 def test_the_resolved_settings_have_every_default(finished):
-    resolved = yaml.safe_load((finished.folder / "config.resolved.yaml").read_text(encoding="utf-8"))
+    resolved = yaml.safe_load((finished.folder / "config.yaml").read_text(encoding="utf-8"))
     assert set(settings()) <= set(resolved)
     assert resolved["training"]["lr"] > 0

@@ -118,7 +118,7 @@ def load_on_completion(paths, context):
 def products(folder):
     """Class maps, confidence and polygons under a folder: what is drawn on top comes last."""
     found = []
-    for pattern in ("*_confidence.tif", "*_lc.tif", "*_lc.gpkg"):
+    for pattern in ("*_conf.tif", "*_lc.tif", "*_lc.gpkg"):
         found += sorted(Path(folder).rglob(pattern))
     return found
 
@@ -264,7 +264,7 @@ class LoadLandcover(LandcoverAlgorithm):
         """Find and load."""
         found = products(self.parameterAsFile(parameters, "FOLDER", context))
         if not found:
-            raise QgsProcessingException("No *_lc.tif, *_confidence.tif or *_lc.gpkg under this folder.")
+            raise QgsProcessingException("No *_lc.tif, *_conf.tif or *_lc.gpkg under this folder.")
         load_on_completion(found, context)
         for path in found:
             feedback.pushInfo(str(path))
