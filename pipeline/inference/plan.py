@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 _SAMPLE_PX = 512
+# Scenes of fewer pixels are mapped by the first candidate (torch): on two cores the calibration takes some 20 seconds
+# (engines convert and compile the network first), in which torch maps about this much.
+SMALL_SCENE_PX = 4_000_000
 # So many windows are looked at for one with enough valid pixels to calibrate on.
 _SAMPLE_TRIES = 9
 
@@ -144,6 +147,8 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     measure_halo = settings.halo_px is None and exact is None
     key = pick_key(bundle.hash, choices, threads=threads)
     known = choices[0] if len(choices) == 1 else recall(key, choices)
+    if known is None and source.grid.height * source.grid.width < SMALL_SCENE_PX:
+        known = choices[0]
     sample = sample_of(bundle, source, stride) if known is None or measure_halo else None
     picked, trials = known or choices[0], list[Trial]()
     if known is None and sample is not None:

@@ -29,6 +29,7 @@ def test_a_later_run_takes_the_pick_of_the_first_whatever_it_would_measure(
     monkeypatch.setattr(plan, "candidates", lambda **_: [TORCH, Choice("compiled"), OTHER])
     made: list[Choice] = []
     monkeypatch.setattr(plan, "engine_of", lambda _, choice, **__: made.append(choice))
+    monkeypatch.setattr(plan, "SMALL_SCENE_PX", 0)
     monkeypatch.setattr(plan, "calibrate", lambda *_: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
     first = make_plan(bundle, scene, asked)
