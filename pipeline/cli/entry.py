@@ -6,6 +6,7 @@ time to import is imported before a command runs, so that every ``--help`` answe
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.cli import accuracy, job, models, search
-from pipeline.cli.console import error_line
+from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = app(args=arguments, standalone_mode=False)
     except PipelineError as err:
+        if "--json" in (sys.argv if arguments is None else arguments):
+            print(json.dumps(json_error(err)))
         print(error_line(err), file=sys.stderr)
         return 2
     except typer.TyperException as err:

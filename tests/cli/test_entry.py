@@ -44,6 +44,13 @@ def test_a_users_error_is_one_line_and_status_2(capsys, tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_users_error_is_json_for_machines(capsys, tmp_path):
+    assert main(["check", str(tmp_path / "none.yaml"), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert "none.yaml" in json.loads(out)["errors"][0]
+    assert err.count("\n") == 1
+
+
 def test_predict_wants_a_configuration_or_a_model(capsys):
     assert main(["predict"]) == 2
     assert "--model" in capsys.readouterr().err
