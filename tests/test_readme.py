@@ -158,7 +158,7 @@ def make_quick(path: Path) -> None:
 def test_own_data_block_gives_the_files_that_the_readme_lists(own_data):
     table = README.partition("## What is written")[2].partition("\n## ")[0]
     rows = [row for row in table.splitlines() if row.startswith("| `") and "on request" not in row]
-    names = [name for row in rows for name in re.findall(r"`([\w<>.]+)`", row.split("|")[1])]
+    names = [name for row in rows for name in re.findall(r"`([\w<>./]+)`", row.split("|")[1])]
     names = [name.replace("<scene>", "S2").replace("<name>", "landcover") for name in names]
     run = own_data / "landcover-run"
     assert len(names) > 10

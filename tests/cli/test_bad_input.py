@@ -407,7 +407,7 @@ def test_a_scene_of_other_pixels_than_the_models(model, capsys):
 
 def test_a_cut_model_in_the_run_folder(config, model, capsys):
     target = config.parent / "run" / "model" / "model.safetensors"
-    target.parent.mkdir()
+    target.parent.mkdir(parents=True)
     target.write_bytes(model.read_bytes()[:-100])
     Spoken(capsys, "check", config).error("run/model/model.safetensors", "cut off")
 
@@ -415,7 +415,7 @@ def test_a_cut_model_in_the_run_folder(config, model, capsys):
 def test_a_model_of_other_bands_in_the_run_folder(tmp_path, model, capsys):
     config = write_world(tmp_path, inputs={"bands": ["red", "nir"]})
     target = tmp_path / "run" / "model" / "model.safetensors"
-    target.parent.mkdir()
+    target.parent.mkdir(parents=True)
     target.write_bytes(model.read_bytes())
     Spoken(capsys, "check", config).warning(
         "run/model/model.safetensors", "trained on other bands (blue, green, red, nir)"
