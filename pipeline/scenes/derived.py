@@ -61,6 +61,53 @@ class DerivedReader:
             reader.close()
 
 
+class OnSource:
+    """What a source with bands appended takes from the source it stands on."""
+
+    source: Source
+    names: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The source's name."""
+        return self.source.id
+
+    @property
+    def path(self) -> str:
+        """The source's path."""
+        return self.source.path
+
+    @property
+    def grid(self) -> Grid:
+        """The source's grid."""
+        return self.source.grid
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in order."""
+        return self.names
+
+    @property
+    def sensor(self) -> str:
+        """The source's sensor."""
+        return self.source.sensor
+
+    @property
+    def level(self) -> str:
+        """The source's product level."""
+        return self.source.level
+
+    @property
+    def baseline(self) -> str:
+        """The source's baseline."""
+        return self.source.baseline
+
+    @property
+    def acquired_utc(self) -> datetime | None:
+        """The source's time of acquisition."""
+        return self.source.acquired_utc
+
+
 def shared(values: Iterable[str]) -> str:
     """The one value that all inputs have, "" where they differ.
 

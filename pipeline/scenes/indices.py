@@ -15,11 +15,10 @@ import numpy as np
 
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
-from pipeline.scenes.derived import DerivedReader, pick, refuse_twice
+from pipeline.scenes.derived import DerivedReader, OnSource, pick, refuse_twice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -77,7 +76,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class WithIndices:
+class WithIndices(OnSource):
     """A source with spectral indices appended; give it to ``open_reader`` like a scene.
 
     Attributes:
@@ -89,46 +88,6 @@ class WithIndices:
     source: Source
     indices: tuple[Index, ...]
     names: tuple[str, ...]
-
-    @property
-    def id(self) -> str:
-        """The source's name."""
-        return self.source.id
-
-    @property
-    def path(self) -> str:
-        """The source's path."""
-        return self.source.path
-
-    @property
-    def grid(self) -> Grid:
-        """The source's grid."""
-        return self.source.grid
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        """Band names in order."""
-        return self.names
-
-    @property
-    def sensor(self) -> str:
-        """The source's sensor."""
-        return self.source.sensor
-
-    @property
-    def level(self) -> str:
-        """The source's product level."""
-        return self.source.level
-
-    @property
-    def baseline(self) -> str:
-        """The source's baseline."""
-        return self.source.baseline
-
-    @property
-    def acquired_utc(self) -> datetime | None:
-        """The source's time of acquisition."""
-        return self.source.acquired_utc
 
     @property
     def files(self) -> tuple[str, ...]:
