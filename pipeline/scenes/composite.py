@@ -12,7 +12,7 @@ A pixel is valid where at least ``min_dates`` dates are valid; the band ``valid_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -20,12 +20,11 @@ import numpy as np
 
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
-from pipeline.scenes.derived import DerivedReader, common_input, in_time_order, pick, refuse_twice, shared
+from pipeline.scenes.derived import DerivedReader, OfScenes, common_input, in_time_order, refuse_twice
 from pipeline.scenes.indices import compute_index, find_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -39,86 +38,20 @@ COUNT_BAND = "valid_dates"
 
 
 @dataclass(frozen=True)
-class CompositeScene:
+class CompositeScene(OfScenes):
     """One picture of several dates; give it to ``open_reader`` like a scene.
 
     Attributes:
-        id: Name, unique in a run.
-        scenes: On one grid, with the same bands; in time order where their dates are known.
         method: See the module.
         min_dates: Fewest valid dates of a valid pixel.
-        names: Bands to give, in order.
     """
 
-    id: str
-    scenes: tuple[Source, ...]
     method: Method
     min_dates: int
-    names: tuple[str, ...]
-
-    @property
-    def path(self) -> str:
-        """The first scene's path; ``files`` has them all."""
-        return self.scenes[0].path
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that all dates are read on."""
-        return self.scenes[0].grid
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        """Band names in order."""
-        return self.names
-
-    @property
-    def sensor(self) -> str:
-        """The sensor of all dates, "" where they differ."""
-        return shared(scene.sensor for scene in self.scenes)
-
-    @property
-    def level(self) -> str:
-        """The product level of all dates, "" where they differ."""
-        return shared(scene.level for scene in self.scenes)
-
-    @property
-    def baseline(self) -> str:
-        """The baseline of all dates, "" where they differ."""
-        return shared(scene.baseline for scene in self.scenes)
-
-    @property
-    def acquired_utc(self) -> datetime | None:
-        """The first date, None where no date is known."""
-        return self.scenes[0].acquired_utc
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Files of all dates."""
-        return tuple(dict.fromkeys(file for scene in self.scenes for file in scene.files))
-
-    def select(self, names: Sequence[str]) -> CompositeScene:
-        """Only ``names``, in that order; which date is chosen and which pixels are valid does not change."""
-        return replace(self, names=pick(names, have=self.names, path=self.path))
-
-    def on_grid(self, grid: Grid) -> CompositeScene:
-        """The same with every date on another grid."""
-        return replace(self, scenes=tuple(scene.on_grid(grid) for scene in self.scenes))
 
     def ledger(self) -> dict[str, object]:
         """The rule of the composite and the ledger of every date."""
-        when = self.acquired_utc
-        return {
-            "scene": self.id,
-            "kind": "composite",
-            "sensor": self.sensor,
-            "level": self.level,
-            "baseline": self.baseline,
-            "acquired_utc": when.isoformat() if when else None,
-            "bands": [{"band": name} for name in self.names],
-            "method": self.method,
-            "min_dates": self.min_dates,
-            "scenes": [scene.ledger() for scene in self.scenes],
-        }
+        return self.common_ledger(kind="composite") | {"method": self.method, "min_dates": self.min_dates}
 
     def open(self) -> Reader:
         """A reader; holds dates x bands of one window in memory."""
@@ -160,7 +93,7 @@ def composite_scenes(
         _greenness(inputs[0])
     names = (*inputs[0].band_names, *((COUNT_BAND,) if count else ()))
     refuse_twice(names, path=inputs[0].path)
-    return CompositeScene(name or f"{inputs[0].id}_{method}_{len(inputs)}", inputs, method, min_dates, names)
+    return CompositeScene(name or f"{inputs[0].id}_{method}_{len(inputs)}", inputs, names, method, min_dates)
 
 
 def _greenness(scene: Source) -> Index:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.errors import SceneError
@@ -106,6 +106,83 @@ class OnSource:
     def acquired_utc(self) -> datetime | None:
         """The source's time of acquisition."""
         return self.source.acquired_utc
+
+
+@dataclass(frozen=True)
+class OfScenes:
+    """What a source made of several scenes takes from them, be it a stack or a composite.
+
+    Attributes:
+        id: Name, unique in a run.
+        scenes: On one grid, with the same bands; in time order where their dates are known.
+        names: Bands to give, in order.
+    """
+
+    id: str
+    scenes: tuple[Source, ...]
+    names: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The first scene's path; ``files`` has them all."""
+        return self.scenes[0].path
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that all dates are read on."""
+        return self.scenes[0].grid
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band names in order."""
+        return self.names
+
+    @property
+    def sensor(self) -> str:
+        """The sensor of all dates, "" where they differ."""
+        return shared(scene.sensor for scene in self.scenes)
+
+    @property
+    def level(self) -> str:
+        """The product level of all dates, "" where they differ."""
+        return shared(scene.level for scene in self.scenes)
+
+    @property
+    def baseline(self) -> str:
+        """The baseline of all dates, "" where they differ."""
+        return shared(scene.baseline for scene in self.scenes)
+
+    @property
+    def acquired_utc(self) -> datetime | None:
+        """The first date, None where no date is known."""
+        return self.scenes[0].acquired_utc
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of all dates."""
+        return tuple(dict.fromkeys(file for scene in self.scenes for file in scene.files))
+
+    def select(self, names: Sequence[str]) -> Self:
+        """Only ``names``, in that order; all dates are read still: which are valid or chosen does not change."""
+        return replace(self, names=pick(names, have=self.names, path=self.path))
+
+    def on_grid(self, grid: Grid) -> Self:
+        """The same with every date on another grid."""
+        return replace(self, scenes=tuple(scene.on_grid(grid) for scene in self.scenes))
+
+    def common_ledger(self, *, kind: str) -> dict[str, object]:
+        """What both kinds say about themselves, JSON-ready."""
+        when = self.acquired_utc
+        return {
+            "scene": self.id,
+            "kind": kind,
+            "sensor": self.sensor,
+            "level": self.level,
+            "baseline": self.baseline,
+            "acquired_utc": when.isoformat() if when else None,
+            "bands": [{"band": name} for name in self.names],
+            "scenes": [scene.ledger() for scene in self.scenes],
+        }
 
 
 def shared(values: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster
-from pipeline.scenes.derived import DerivedReader, common_input, in_time_order, pick, refuse_twice, shared
+from pipeline.scenes.derived import DerivedReader, OfScenes, common_input, in_time_order, refuse_twice
 from pipeline.scenes.fill import fill_in_time
 
 if TYPE_CHECKING:
@@ -42,92 +42,35 @@ SECONDS_PER_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class StackScene:
+class StackScene(OfScenes):
     """Dates x bands of one place; give it to ``open_reader`` like a scene.
 
     Attributes:
-        id: Name, unique in a run.
-        scenes: In time order, on one grid, with the same bands.
-        dates: Time of acquisition of each scene.
+        dates: Time of acquisition of each scene, ascending.
         labels: What follows the band's name, one per target date ("2020-05-01", "t1", "doy121").
         targets_utc: Times that values are given for: the dates, or the regular steps.
         min_dates: Fewest valid dates of a valid pixel.
         fill: How dates that are not valid are filled.
-        names: Bands to give, in order.
     """
 
-    id: str
-    scenes: tuple[Source, ...]
     dates: tuple[datetime, ...]
     labels: tuple[str, ...]
     targets_utc: tuple[datetime, ...]
     min_dates: int
     fill: Fill
-    names: tuple[str, ...]
 
     @property
-    def path(self) -> str:
-        """The first scene's path; ``files`` has them all."""
-        return self.scenes[0].path
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that all dates are read on."""
-        return self.scenes[0].grid
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        """Band names in order."""
-        return self.names
-
-    @property
-    def sensor(self) -> str:
-        """The sensor of all dates, "" where they differ."""
-        return shared(scene.sensor for scene in self.scenes)
-
-    @property
-    def level(self) -> str:
-        """The product level of all dates, "" where they differ."""
-        return shared(scene.level for scene in self.scenes)
-
-    @property
-    def baseline(self) -> str:
-        """The baseline of all dates, "" where they differ."""
-        return shared(scene.baseline for scene in self.scenes)
-
-    @property
-    def acquired_utc(self) -> datetime | None:
+    def acquired_utc(self) -> datetime:
         """The first date."""
         return self.dates[0]
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Files of all dates."""
-        return tuple(dict.fromkeys(file for scene in self.scenes for file in scene.files))
-
-    def select(self, names: Sequence[str]) -> StackScene:
-        """Only ``names``, in that order; all dates are read still, as filling needs them."""
-        return replace(self, names=pick(names, have=self.names, path=self.path))
-
-    def on_grid(self, grid: Grid) -> StackScene:
-        """The same with every date on another grid."""
-        return replace(self, scenes=tuple(scene.on_grid(grid) for scene in self.scenes))
-
     def ledger(self) -> dict[str, object]:
         """The rule of the stack and the ledger of every date."""
-        return {
-            "scene": self.id,
-            "kind": "stack",
-            "sensor": self.sensor,
-            "level": self.level,
-            "baseline": self.baseline,
-            "acquired_utc": self.dates[0].isoformat(),
-            "bands": [{"band": name} for name in self.names],
+        return self.common_ledger(kind="stack") | {
             "dates": [date.isoformat() for date in self.dates],
             "targets": [target.isoformat() for target in self.targets_utc],
             "min_dates": self.min_dates,
             "fill": self.fill,
-            "scenes": [scene.ledger() for scene in self.scenes],
         }
 
     def open(self) -> Reader:
@@ -192,7 +135,7 @@ def stack_scenes(
     names = tuple(f"{band}_{label}" for label in labels for band in bands)
     refuse_twice(names, path=f"stack of {len(times)} dates, {times[0].date()} to {times[-1].date()}")
     least = len(times) if fill == "none" else min_dates
-    return StackScene(name or f"{inputs[0].id}_{len(times)}_dates", inputs, times, labels, targets, least, fill, names)
+    return StackScene(name or f"{inputs[0].id}_{len(times)}_dates", inputs, names, times, labels, targets, least, fill)
 
 
 def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> tuple[Scene, ...]:
