@@ -14,7 +14,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, job, models, search
+from pipeline.cli import accuracy, crossval, job, models, search
 from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 job.register(app)
 accuracy.register(app)
 models.register(app)
+crossval.register(app)
 search.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Models: show, export, crossval."""
+"""Models: show, export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import Console
-from pipeline.cli.options import ConfigFile, Json, Overwrite, Quiet, Seed
+from pipeline.cli.options import Json, Overwrite, Quiet
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +17,6 @@ def register(app: typer.Typer) -> None:
     group.command("show")(show)
     app.add_typer(group, name="model")
     app.command("export")(export)
-    app.command("crossval")(crossval)
 
 
 def show(
@@ -50,40 +49,5 @@ def export(
     return Console(quiet, as_json).perform(
         lambda _: export_model(
             model, form=form, output=output, tile_px=tile_px, scale=scale, offset=offset, overwrite=overwrite
-        )
-    )
-
-
-def crossval(
-    config: ConfigFile,
-    *,
-    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
-    by: Annotated[str, typer.Option(help="blocks, polygons or both.")] = "blocks",
-    methods: Annotated[
-        str, typer.Option(help="Comma-separated: forest, forest_neighbourhood, network.")
-    ] = "forest,forest_neighbourhood,network",
-    leave_out_single: Annotated[
-        bool, typer.Option("--leave-out-single", help="Go on without classes of one polygon.")
-    ] = False,
-    seed: Seed = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table as JSON.")] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
-    """Cross-validate the network and the random forest on the same folds."""
-    from pipeline.workflow.crossval import cross_validate_job
-
-    return Console(quiet, as_json).perform(
-        lambda progress: cross_validate_job(
-            config,
-            folds=folds,
-            by=by,
-            methods=tuple(methods.split(",")),
-            seed=seed,
-            output=output,
-            overwrite=overwrite,
-            progress=progress,
-            leave_out_single=leave_out_single,
         )
     )

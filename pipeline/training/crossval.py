@@ -1,26 +1,31 @@
 """Cross-validation: the network and random forests on the same folds, training pixels and test pixels.
 
-Figures are pooled over folds: every labelled pixel is predicted once, by a model that never saw its polygon.
+Every labelled pixel is predicted once per seed, by a model that never saw its polygon. What a fold gave is kept in a
+file with a hash of all that it depends on, so that an interrupted run goes on where it stopped and a changed job starts
+anew.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import zipfile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from pipeline.chips.splits import Part
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import NEIGHBOURHOODS, TREES, fit_forest
 from pipeline.training.fit import FitSettings, fit
+from pipeline.training.fold_figures import METHODS, FoldResult, Method, figures, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,32 +37,11 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.training.dataset import TrainingScene
 
-Method = Literal["forest", "forest_neighbourhood", "network"]
-METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")
+__all__ = ["METHODS", "FoldResult", "Method", "cross_validate", "figures", "predict_pixels", "summary"]
+_LOG = logging.getLogger(__name__)
 _TILE_PX = 256
 # Context around a tile; more than the default network's effective reach.
 _HALO_PX = 32
-
-
-@dataclass(frozen=True, eq=False)
-class FoldResult:
-    """One method on one fold.
-
-    Attributes:
-        method: One of METHODS.
-        fold: From 0.
-        reference: Class codes of the test pixels, uint8 [n].
-        predicted: Class codes given, uint8 [n]; 0 where the scene is not valid.
-        polygon: Polygon of each test pixel, int32 [n].
-        seconds: Time to train and predict.
-    """
-
-    method: Method
-    fold: int
-    reference: NDArray[np.uint8]
-    predicted: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
-    seconds: float
 
 
 def cross_validate(
@@ -70,6 +54,10 @@ def cross_validate(
     folder: Path,
     trees: int = TREES,
     resume: bool = False,
+    keys: Mapping[Method, str] | None = None,
+    only: Sequence[int] | None = None,
+    first_fold: int = 0,
+    seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[FoldResult]:
     """Every method on every fold.
@@ -83,67 +71,93 @@ def cross_validate(
         settings: Of the network.
         folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
         trees: Of the forests.
-        resume: Take folds that are already in the folder from there.
+        resume: Take folds that are already in the folder from there, where they are of the same job; and also give
+            those of methods and folds that are not asked for now.
+        keys: Of each method, changes with all that its result depends on but the split and the labelled pixels. Without
+            keys what is in the folder is taken for that of the same settings.
+        only: Numbers of the folds to do, from 0; default all.
+        first_fold: Number of the first of ``splits``.
+        seed: Seed that the folds were drawn with, for the record.
         progress: Called with method, number of results so far, and number in all.
 
     Raises:
         ConfigError: an unknown method.
+        OutputError: the folder cannot be written.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise ConfigError(f"method {', '.join(unknown)}", expected="some of " + ", ".join(METHODS))
-    folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for fold, split in enumerate(splits):
+    wanted = range(first_fold, first_fold + len(splits)) if only is None else only
+    total = sum(first_fold + number in wanted for number in range(len(splits))) * len(methods)
+    results, done = [], 0
+    for fold, split in enumerate(splits, first_fold):
         test = [split.pixels(scene.pixels, Part.TEST) for scene in scenes]
-        for method in methods:
+        for method in METHODS if resume else methods:
             kept = folder / f"fold{fold}_{method}.npz"
-            start = time.perf_counter()
-            if resume and kept.is_file():
-                with np.load(kept) as stored:
-                    predicted, seconds = stored["predicted"], float(stored["seconds"])
-            else:
-                predicted = _predict(
-                    method, scenes, scheme, split, test, settings=settings, trees=trees, folder=folder / f"fold{fold}"
-                )
-                seconds = time.perf_counter() - start
-                np.savez_compressed(kept, predicted=predicted, seconds=seconds)
-            reference = np.concatenate([part.code for part in test])
-            polygon = np.concatenate([part.polygon for part in test])
-            results.append(FoldResult(method, fold, reference, predicted, polygon, seconds))
-            if progress is not None:
-                progress(method, len(results), len(splits) * len(methods))
+            key = _key((keys or {}).get(method, ""), scenes, split)
+            asked = method in methods and fold in wanted
+            found = _stored(kept, key, count=sum(map(len, test))) if resume else None
+            if found is None and asked:
+                start = time.perf_counter()
+                where = folder / f"fold{fold}"
+                predicted = _predict(method, scenes, scheme, split, test, settings=settings, trees=trees, folder=where)
+                found = predicted, time.perf_counter() - start
+                _store(kept, predicted, seconds=found[1], key=key)
+                _tidy(where)
+            if found is not None:
+                code, polygon = (np.concatenate([getattr(part, name) for part in test]) for name in ("code", "polygon"))
+                learned = len(learned_polygons(split))
+                results.append(FoldResult(method, fold, code, found[0], polygon, found[1], seed, learned))
+            done += asked
+            if asked and progress is not None:
+                progress(method, done, total)
     return results
 
 
-def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> dict[str, float]:
-    """``overall_accuracy``, ``macro_f1`` and ``kappa``; the mean F1 is over the classes of the reference."""
-    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
-
-    labels = np.unique(reference)
-    return {
-        "overall_accuracy": float(accuracy_score(reference, predicted)),
-        "macro_f1": float(f1_score(reference, predicted, labels=labels, average="macro", zero_division=0.0)),
-        "kappa": float(cohen_kappa_score(reference, predicted)),
-    }
+def learned_polygons(split: Split) -> NDArray[np.int32]:
+    """Ids of the polygons that forest and network may learn from: train and validation."""
+    return np.flatnonzero(np.isin(split.part, (int(Part.TRAIN), int(Part.VALIDATION)))).astype(np.int32)
 
 
-def summary(results: Sequence[FoldResult], method: Method) -> dict[str, object]:
-    """``folds`` (figures of each), ``mean``, ``sd`` and ``pooled`` of one method, JSON-ready."""
-    own = [item for item in results if item.method == method]
-    folds = [figures(item.reference, item.predicted) for item in own]
-    names = list(folds[0]) if folds else []
-    return {
-        "folds": folds,
-        "mean": {name: float(np.mean([fold[name] for fold in folds])) for name in names},
-        "sd": {
-            name: float(np.std([fold[name] for fold in folds], ddof=1)) if len(folds) > 1 else 0.0 for name in names
-        },
-        "pooled": figures(
-            np.concatenate([item.reference for item in own]), np.concatenate([item.predicted for item in own])
-        ),
-        "seconds": [round(item.seconds, 1) for item in own],
-    }
+def _key(given: str, scenes: Sequence[TrainingScene], split: Split) -> str:
+    """Changes with the settings, the parts of the polygons and the labelled pixels."""
+    digest = hashlib.sha256(given.encode())
+    digest.update(split.part.tobytes())
+    for scene in scenes:
+        for column in (scene.pixels.row, scene.pixels.col, scene.pixels.code, scene.pixels.polygon):
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _stored(path: Path, key: str, *, count: int) -> tuple[NDArray[np.uint8], float] | None:
+    """Predictions uint8 [n] and seconds of a fold done before; None where there is none of this job."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as stored:
+            if str(stored["key"]) != key or len(stored["predicted"]) != count:
+                return None
+            return stored["predicted"], float(stored["seconds"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        _LOG.info("%s is damaged, the fold is done again", path)
+        return None
+
+
+def _store(path: Path, predicted: NDArray[np.uint8], *, seconds: float, key: str) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez_compressed(file, predicted=predicted, seconds=seconds, key=key)
+        part.replace(path)
+    except OSError as err:
+        raise OutputError("cannot keep the result of a fold", path=path, got=err.strerror or err) from err
+
+
+def _tidy(folder: Path) -> None:
+    """Checkpoints of a finished fold are of no more use."""
+    for checkpoint in folder.glob("*.ckpt") if folder.is_dir() else ():
+        checkpoint.unlink(missing_ok=True)
 
 
 def predict_pixels(bundle: ModelBundle, source: Source, pixels: LabelledPixels) -> NDArray[np.uint8]:
@@ -180,9 +194,8 @@ def _predict(
         return np.concatenate(
             [predict_pixels(bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )
-    learned = np.flatnonzero(np.isin(split.part, (int(Part.TRAIN), int(Part.VALIDATION)))).astype(np.int32)
     sizes = NEIGHBOURHOODS if method == "forest_neighbourhood" else ()
-    forest = fit_forest(scenes, scheme, polygons=learned, sizes=sizes, trees=trees, seed=settings.seed)
+    forest = fit_forest(scenes, scheme, polygons=learned_polygons(split), sizes=sizes, trees=trees, seed=settings.seed)
     codes = []
     for scene, part in zip(scenes, test, strict=True):
         with open_reader(scene.source) as reader:

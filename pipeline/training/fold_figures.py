@@ -1,0 +1,141 @@
+"""Figures of cross-validation: per fold, their mean and deviation, and pooled over all test pixels of a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.legend import ClassScheme
+
+Method = Literal["forest", "forest_neighbourhood", "network"]
+METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")
+NAMES = ("overall_accuracy", "macro_f1", "kappa")
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """One method on one fold.
+
+    Attributes:
+        method: One of METHODS.
+        fold: From 0.
+        reference: Class codes of the test pixels, uint8 [n].
+        predicted: Class codes given, uint8 [n]; 0 where the scene is not valid.
+        polygon: Polygon of each test pixel, int32 [n].
+        seconds: Time to train and predict.
+        seed: Of the folds.
+        learned: Polygons that were learned from.
+    """
+
+    method: Method
+    fold: int
+    reference: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    polygon: NDArray[np.int32]
+    seconds: float
+    seed: int = 0
+    learned: int = 0
+
+
+def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figures:
+    """``overall_accuracy``, ``macro_f1`` and ``kappa`` (None where chance alone gives full agreement).
+
+    The mean F1 is over the classes of the reference: a class that is not tested has none.
+    """
+    matrix = np.zeros((256, 256), dtype=np.int64)
+    np.add.at(matrix, (predicted, reference), 1)
+    hits, mapped, truth = np.diag(matrix).astype(float), matrix.sum(axis=1), matrix.sum(axis=0)
+    total = float(truth.sum())
+    if not total:
+        return dict.fromkeys(NAMES)
+    tested = truth > 0
+    agreed, chance = float(hits.sum()) / total, float(mapped @ truth) / total**2
+    return {
+        "overall_accuracy": agreed,
+        "macro_f1": float((2 * hits[tested] / (mapped + truth)[tested]).mean()),
+        # Cohen (1960), A coefficient of agreement for nominal scales, Educ. Psychol. Meas. 20, 37-46.
+        "kappa": (agreed - chance) / (1 - chance) if chance < 1 else None,
+    }
+
+
+def per_class_f1(
+    reference: NDArray[np.uint8], predicted: NDArray[np.uint8], *, scheme: ClassScheme
+) -> dict[str, float | None]:
+    """F1 of every class by name; None for a class that is not tested."""
+    found: dict[str, float | None] = {}
+    for item in scheme.classes:
+        truth, mapped = reference == item.code, predicted == item.code
+        both = float((truth & mapped).sum())
+        found[item.name] = 2 * both / float(truth.sum() + mapped.sum()) if truth.any() else None
+    return found
+
+
+def summary(results: Sequence[FoldResult], method: Method, *, scheme: ClassScheme | None = None) -> dict[str, Any]:
+    """Figures of one method, JSON-ready.
+
+    Returns:
+        ``folds``: figures of each, with ``seed``, ``fold`` (from 1), ``pixels``, ``polygons`` (tested), ``learned``
+        (polygons) and ``seconds``; ``mean`` and ``sd`` over them (of n - 1; 0 for one fold); ``pooled``: figures of all
+        test pixels of a seed together, the mean over seeds; ``seeds``: those of each seed, and ``seeds_sd``;
+        ``seconds``; with ``scheme`` also ``per_class``, pooled F1 by class name. Without results the figures are None.
+    """
+    own = [item for item in results if item.method == method]
+    folds = [_fold(item) for item in own]
+    by_seed = [
+        {"seed": seed} | figures(*_joined(item for item in own if item.seed == seed))
+        for seed in sorted({item.seed for item in own})
+    ]
+    data: dict[str, Any] = {
+        "folds": folds,
+        "mean": _means(folds),
+        "sd": _deviations(folds),
+        "pooled": _means(by_seed),
+        "seeds": by_seed,
+        "seeds_sd": _deviations(by_seed),
+        "seconds": [item["seconds"] for item in folds],
+    }
+    if scheme is not None and own:
+        data["per_class"] = per_class_f1(*_joined(own), scheme=scheme)
+    return data
+
+
+def _fold(item: FoldResult) -> dict[str, Any]:
+    return {
+        "seed": item.seed,
+        "fold": item.fold + 1,
+        **figures(item.reference, item.predicted),
+        "pixels": len(item.reference),
+        "polygons": len(np.unique(item.polygon)),
+        "learned": item.learned,
+        "seconds": round(item.seconds, 1),
+    }
+
+
+def _joined(results: Iterable[FoldResult]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    kept = list(results)
+    return np.concatenate([item.reference for item in kept]), np.concatenate([item.predicted for item in kept])
+
+
+def _known(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [row[name] for row in rows if row[name] is not None]
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> Figures:
+    return {name: float(np.mean(known)) if (known := _known(rows, name)) else None for name in NAMES}
+
+
+def _deviations(rows: Sequence[dict[str, Any]]) -> Figures:
+    """Standard deviations of n - 1."""
+    out: Figures = {}
+    for name in NAMES:
+        known = _known(rows, name)
+        out[name] = (float(np.std(known, ddof=1)) if len(known) > 1 else 0.0) if known else None
+    return out
