@@ -38,6 +38,11 @@ class Nodes:
         col, row = points[:, 0], points[:, 1]
         return np.asarray((self.bits[row, col >> 3] >> (7 - (col & 7)).astype(np.uint8)) & 1, dtype=np.bool_)
 
+    def add(self, points: NDArray[np.int32]) -> None:
+        """Make lattice points int32 [point, (col, row)] nodes."""
+        col, row = points[:, 0], points[:, 1]
+        np.bitwise_or.at(self.bits, (row, col >> 3), (128 >> (col & 7)).astype(np.uint8))
+
 
 def find_nodes(codes: NDArray[np.uint8]) -> Nodes:
     """The nodes of a class map uint8 [row, col]; outside it is nodata. The map's four corners count as nodes."""

@@ -220,10 +220,11 @@ def _write_tiles(
     layout: _Layout,
     observe: Callable[[NDArray[np.uint8], Window], None] | None,
 ) -> None:
+    # Not compressed: the file is read once and deleted, and a byte per pixel is what the prediction's own rows take.
     profile: dict[str, Any] = {
         "driver": "GTiff", "dtype": "uint8", "count": len(layout.bands), "nodata": layout.nodata,
         "crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width,
-        "tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "compress": "lzw", "bigtiff": "IF_SAFER",
+        "tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "bigtiff": "IF_SAFER",
         "photometric": "MINISBLACK", "interleave": "band",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:

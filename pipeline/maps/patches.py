@@ -3,6 +3,9 @@
 GDAL outlines each band by itself. Patches inside one band are done. Where two bands meet, the edges that a patch has
 with itself are taken out; what is left of its rings are chains of edges, and at each of their ends exactly one other
 chain begins: together they are the rings of the whole patch, corner by corner what one pass over the map would give.
+
+A patch that winds through a whole map can have millions of corners, more than a program that opens it can bear. One
+that has gathered ``max_corners`` at the end of a band ends there, along a straight line, and goes on as another patch.
 """
 
 from __future__ import annotations
@@ -16,13 +19,16 @@ from rasterio.features import shapes
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
 Ring: TypeAlias = "NDArray[np.int32]"
 """Corners int32 [corner, (col, row)]; closed rings repeat the first corner at the end."""
 BAND_ROWS = 512
+# Half a million corners are some 40 MB in a GeoPackage when smoothed, which QGIS still draws and edits in seconds.
+MAX_CORNERS = 500_000
+_Owners: TypeAlias = "list[_Patch | None]"
 
 
 @dataclass(eq=False)
@@ -33,6 +39,7 @@ class _Patch:
     rings: list[Ring]
     chains: list[Ring] = field(default_factory=list)
     into: _Patch | None = None
+    corners: int = 0
 
     def root(self) -> _Patch:
         """The patch that this one has become part of."""
@@ -45,19 +52,33 @@ class _Patch:
         return root
 
 
-def patches(codes: NDArray[np.uint8], *, band_rows: int = BAND_ROWS) -> Iterator[tuple[list[Ring], int]]:
+def patches(
+    codes: NDArray[np.uint8],
+    *,
+    band_rows: int = BAND_ROWS,
+    max_corners: int = MAX_CORNERS,
+    on_cut: Callable[[Ring], None] | None = None,
+) -> Iterator[tuple[list[Ring], int]]:
     """(rings, code) of every patch (4-connected) of uint8 [row, col], nodata left out; the first ring is the exterior.
 
     Exteriors are walked one way round, holes the other. Patches come in the order in which they are complete.
+
+    Args:
+        codes: The map.
+        band_rows: Rows outlined at once.
+        max_corners: A patch with more corners ends at the band's end.
+        on_cut: Told the two ends int32 [end, (col, row)] of every line along which a patch ends so, before any patch
+            that touches it is given.
     """
     height, width = codes.shape
-    open_above: list[_Patch | None] = [None] * width
+    open_above: _Owners = [None] * width
+    top = np.zeros(width, dtype=np.bool_)
     waiting: dict[int, _Patch] = {}
     for first in range(0, height, band_rows):
         last = min(first + band_rows, height)
-        top = _shared(codes, first)
         bottom = _shared(codes, last)
-        open_below: list[_Patch | None] = [None] * width
+        open_below: _Owners = [None] * width
+        done: list[tuple[list[Ring], int]] = []
         for geometry, value in shapes(codes[first:last], connectivity=4):
             if int(value) == NODATA:
                 continue
@@ -67,13 +88,34 @@ def patches(codes: NDArray[np.uint8], *, band_rows: int = BAND_ROWS) -> Iterator
             if whole.chains:
                 waiting[id(whole)] = whole
             else:
-                yield rings, int(value)
-        open_above = open_below
+                done.append((rings, int(value)))
+        for start, stop in _end_large(open_below, last, max_corners=max_corners):
+            bottom[start:stop] = False
+            if on_cut is not None:
+                on_cut(np.array([(start, last), (stop, last)], dtype=np.int32))
+        yield from done
+        open_above, top = open_below, bottom
         still = {id(patch.root()) for patch in open_above if patch is not None}
         for key in [key for key in waiting if key not in still]:
             patch = waiting.pop(key)
             if patch.into is None:
                 yield _assemble(patch), patch.code
+
+
+def _end_large(owners: _Owners, line: int, *, max_corners: int) -> list[tuple[int, int]]:
+    """Close the patches that are too large along the line they leave a band by; gives the (from, to) cols closed."""
+    roots = [None if patch is None else patch.root() for patch in owners]
+    large = {id(patch): patch for patch in roots if patch is not None and patch.corners > max_corners}
+    if not large:
+        return []
+    key = np.array([id(patch) if id(patch) in large else 0 for patch in roots], dtype=np.int64)
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], key, [0]])))
+    closed = [(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True) if key[a]]
+    for start, stop in closed:
+        # Pixels lie on the right hand of an outline in rows that grow downwards: lower edges lead to the left.
+        large[int(key[start])].chains.append(np.array([(stop, line), (start, line)], dtype=np.int32))
+        owners[start:stop] = [None] * (stop - start)
+    return closed
 
 
 def _shared(codes: NDArray[np.uint8], row: int) -> NDArray[np.bool_]:
@@ -96,15 +138,13 @@ def _signed_area(ring: Ring) -> float:
     return float(np.dot(np.diff(ring[:, 0]).astype(np.float64), -ring[:-1, 1].astype(np.float64)))
 
 
-def _cut(
-    rings: list[Ring], code: int, shared: dict[int, NDArray[np.bool_]], owners: dict[int, list[_Patch | None]]
-) -> _Patch:
+def _cut(rings: list[Ring], code: int, shared: dict[int, NDArray[np.bool_]], owners: dict[int, _Owners]) -> _Patch:
     """A patch of one band without the edges that it shares with itself in the bands above and below.
 
     ``owners`` of the line above names the patches that end there, which this one joins; that of the line below is
     filled in for the next band.
     """
-    patch = _Patch(code, [])
+    patch = _Patch(code, [], corners=sum(map(len, rings)))
     upper = min(owners)
     met: list[tuple[int, int, int]] = []
     for ring in rings:
@@ -177,6 +217,7 @@ def _join(one: _Patch, other: _Patch) -> None:
         one, other = other, one
     one.rings += other.rings
     one.chains += other.chains
+    one.corners += other.corners
     other.rings, other.chains, other.into = [], [], one
 
 

@@ -59,7 +59,8 @@ def sieve_codes(codes: NDArray[np.uint8], minimum_px: Mapping[int, int]) -> NDAr
     units = sorted({size for size in minimum_px.values() if size > 1})
     if not units:
         return codes
-    seen = (codes != NODATA).view(np.uint8)
+    # Without a mask GDAL needs a byte less per pixel.
+    seen = None if codes.all() else (codes != NODATA).view(np.uint8)
     current = codes
     for unit in units:
         sieved = _sieve_up_to(current, unit, seen)
@@ -70,7 +71,7 @@ def sieve_codes(codes: NDArray[np.uint8], minimum_px: Mapping[int, int]) -> NDAr
     return current
 
 
-def _sieve_up_to(codes: NDArray[np.uint8], unit: int, seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _sieve_up_to(codes: NDArray[np.uint8], unit: int, seen: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     size = 2
     while size < unit:
         codes = gdal_sieve(codes, size, mask=seen, connectivity=4)

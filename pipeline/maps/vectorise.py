@@ -1,7 +1,8 @@
 """Class map -> polygons: minimum mapping unit, smoothing that keeps neighbours together, area and mean confidence.
 
 The whole sieved map (one byte per pixel) is in memory; its patches are outlined band by band and put together across
-bands, so tiles and bands leave no seams; polygons are measured, smoothed and written in batches.
+bands, so tiles and bands leave no seams; polygons are measured, smoothed and written in batches. Only a patch of more
+than half a million corners is divided, along straight lines: neither memory nor a program that opens it could bear it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import shapely
 
 from pipeline.errors import ConfigError
 from pipeline.maps.arcs import Nodes, drop_straight, find_nodes, smooth, unit_rings
-from pipeline.maps.patches import patches
+from pipeline.maps.patches import MAX_CORNERS, patches
 from pipeline.maps.pixels import check_shape, row_bands
 from pipeline.maps.sieve import minimum_pixels, sieve_codes
-from pipeline.maps.zonal import areas_ha, sum_inside, write_row_sums
+from pipeline.maps.zonal import areas_ha, release_pages, sum_inside, write_row_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_SMOOTHING = 4
 _CONFIDENCE_NODATA = 255
-_BATCH_CORNERS = 500_000  # corners of polygons handled at once: some 100 MB while they are smoothed
+_BATCH_CORNERS = 250_000  # corners of polygons handled at once: some 50 MB while they are smoothed
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,10 @@ def polygons(
     if confidence is not None:
         check_shape(confidence, grid)
         sums = write_row_sums(scratch / "row_sums", confidence, grid=grid, nodata=_CONFIDENCE_NODATA)
-    for batch in _batches(sieved):
+    for batch in _batches(sieved, nodes):
         yield _finish(batch, grid=grid, nodes=nodes, sums=sums, smoothing=rules.smoothing)
+        if sums is not None:
+            release_pages(sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +125,12 @@ def _whole(codes: PixelRows, grid: Grid) -> NDArray[np.uint8]:
     return array
 
 
-def _batches(codes: NDArray[np.uint8]) -> Iterator[_Outlines]:
+def _batches(codes: NDArray[np.uint8], nodes: Nodes, *, max_corners: int = MAX_CORNERS) -> Iterator[_Outlines]:
     rings: list[NDArray[np.int32]] = []
     per_polygon: list[int] = []
     values: list[int] = []
     corners = 0
-    for outline, value in patches(codes):
+    for outline, value in patches(codes, max_corners=max_corners, on_cut=nodes.add):
         rings += outline
         per_polygon.append(len(outline))
         values.append(value)

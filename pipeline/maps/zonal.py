@@ -7,6 +7,7 @@ sum of its row left of col. That costs as much as the boundary is long, whatever
 from __future__ import annotations
 
 import math
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,16 @@ def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) ->
             np.cumsum(values, axis=1, out=sums[:, 1:])
             sums.tofile(target)
     return np.memmap(path, dtype=np.uint32, mode="r", shape=(grid.height, grid.width + 1))
+
+
+def release_pages(row_sums: NDArray[np.uint32]) -> None:
+    """Give back the memory in which the system holds parts of the file that were read; they are read again on demand.
+
+    Only Linux and macOS can be told so; elsewhere the system decides by itself.
+    """
+    file = row_sums.base
+    if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def sum_inside(

@@ -37,6 +37,19 @@ def test_a_patch_that_winds_through_all_bands_is_one(band_rows):
     assert not others
 
 
+def test_a_patch_with_too_many_corners_ends_at_the_end_of_a_band_and_goes_on_as_another():
+    codes = np.ones((60, 41), np.uint8)
+    codes[::4, 1:] = 2
+    codes[2::4, :-1] = 2
+    cuts = []
+    made = list(patches(codes, band_rows=10, max_corners=30, on_cut=lambda ends: cuts.append(ends.tolist())))
+    parts = [shapely.Polygon(rings[0], rings[1:]) for rings, code in made if code == 1]
+    assert 1 < len(parts) <= 6
+    assert all(ends[0][1] == ends[1][1] and ends[0][1] % 10 == 0 for ends in cuts)
+    assert shapely.union_all(parts).area == sum(part.area for part in parts) == (codes == 1).sum()
+    assert all(len(rings[0]) < 100 for rings, _ in made)
+
+
 def test_exteriors_go_one_way_round_and_holes_the_other():
     codes = np.ones((30, 30), np.uint8)
     codes[5:20, 5:20] = 2

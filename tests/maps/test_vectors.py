@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.grid import Grid
 from pipeline.legend import scheme_for
 from pipeline.maps import vectorise
+from pipeline.maps.patches import patches
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.sieve import minimum_pixels, sieve_codes
 from pipeline.maps.vectorise import PolygonRules
@@ -52,8 +53,8 @@ def test_neighbours_share_every_edge(tmp_path, codes, scheme, smoothing):
     arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3)), st.integers(0, 4)
 )
 def test_any_map_becomes_a_valid_coverage(codes, smoothing):
-    batches = list(vectorise._batches(codes))
     nodes = vectorise.find_nodes(codes)
+    batches = list(vectorise._batches(codes, nodes))
     grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 0, 0, -10, 0), *codes.shape)
     done = [vectorise._finish(batch, grid=grid, nodes=nodes, sums=None, smoothing=smoothing) for batch in batches]
     geometry = np.concatenate([part.geometry for part in done]) if done else np.empty(0, object)
@@ -63,6 +64,29 @@ def test_any_map_becomes_a_valid_coverage(codes, smoothing):
     assert len(geometry) == patches
     if smoothing == 0:
         assert shapely.area(geometry).sum() == (codes > 0).sum() * 100
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(np.uint8, st.tuples(st.integers(3, 14), st.integers(1, 12)), elements=st.integers(0, 2)), st.integers(0, 3)
+)
+def test_patches_too_large_end_along_lines_that_neighbours_share(codes, smoothing):
+    nodes = vectorise.find_nodes(codes)
+    outlines = list(patches(codes, band_rows=3, max_corners=6, on_cut=nodes.add))
+    if not outlines:
+        return
+    batch = vectorise._outlines(
+        [ring for rings, _ in outlines for ring in rings],
+        [len(rings) for rings, _ in outlines],
+        [code for _, code in outlines],
+    )
+    grid = Grid(CRS.from_epsg(32633), Affine(1, 0, 0, 0, 1, 0), *codes.shape)
+    done = vectorise._finish(batch, grid=grid, nodes=nodes, sums=None, smoothing=smoothing)
+    assert shapely.is_valid(done.geometry).all()
+    assert shapely.coverage_is_valid(done.geometry)
+    shapes = zip(done.geometry, done.code.tolist(), strict=True)
+    assert np.array_equal(rasterize(shapes, out_shape=grid.shape, transform=grid.transform, dtype="uint8"), codes)
+    assert shapely.union_all(done.geometry).area == pytest.approx(done.area_ha.sum() * 1e4, rel=1e-9)
 
 
 def test_unsmoothed_polygons_burn_back_to_the_map(tmp_path, codes, scheme, grid):
