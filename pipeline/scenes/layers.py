@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
+from pipeline.scenes.coverage import check_covered
 from pipeline.scenes.derived import DerivedReader, OnSource, pick, refuse_twice
 from pipeline.scenes.geotiff import Interpretation, open_geotiff
 from pipeline.scenes.terrain import TERRAIN, terrain
@@ -117,36 +118,43 @@ class WithLayers(OnSource):
         """The same on another grid."""
         return replace(self, source=self.source.on_grid(grid))
 
+    @property
+    def used(self) -> tuple[Layer, ...]:
+        """The layers of which any band is given."""
+        return tuple(layer for layer in self.layers if set(layer.names) & set(self.names))
+
+    def only(self, layer: Layer) -> WithLayers:
+        """The source with one of its layers, of which only the first band is given."""
+        return WithLayers(self.source, (layer,), layer.names[:1])
+
     def ledger(self) -> dict[str, object]:
         """The source's ledger and that of every layer."""
-        layers = [
-            {"kind": layer.kind, "gives": list(layer.names), **layer.scene.ledger()}
-            for layer in self.layers
-            if set(layer.names) & set(self.names)
-        ]
+        layers = [{"kind": layer.kind, "gives": list(layer.names), **layer.scene.ledger()} for layer in self.used]
         return self.source.ledger() | {"layers": layers}
 
     def open(self) -> Reader:
         """A reader; the source is read even where only layers are asked for, as its mask holds for all."""
         own = [name for name in self.source.band_names if name in self.names]
         base = self.source.select(own) if own else self.source
-        used = tuple(layer for layer in self.layers if set(layer.names) & set(self.names))
         # The layers' grid is one pixel larger all round, so that the halo at the scene's edge has values too.
         around = self.grid.crop(self.grid.window.expand(HALO_PX))
-        inputs = (base.open(), *(layer.scene.on_grid(around).open() for layer in used))
-        return DerivedReader(self.grid, self.names, inputs, partial(_joined, layers=used, names=self.names))
+        inputs = (base.open(), *(layer.scene.on_grid(around).open() for layer in self.used))
+        return DerivedReader(self.grid, self.names, inputs, partial(_joined, layers=self.used, names=self.names))
 
 
 def with_layers(source: Source, layers: Sequence[Layer]) -> WithLayers:
     """``source`` with the bands of ``layers`` appended, on the source's grid.
 
-    A pixel is valid where the source and all layers asked for are.
+    A pixel is valid where the source and all layers asked for are. Warns where a layer's extent leaves some of the
+    source uncovered.
 
     Raises:
-        SceneError: a band name is used twice.
+        SceneError: a band name is used twice, or a layer covers nothing of the source.
     """
     names = (*source.band_names, *(name for layer in layers for name in layer.names))
     refuse_twice(names, path=source.path)
+    for layer in layers:
+        check_covered(source, layer.scene)
     return WithLayers(source, tuple(layers), names)
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import ModelWarning, OutputError, PipelineError
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
 from pipeline.workflow.check_scenes import band_table, check_labelled, ledger_table, look_at_scene, scene_table
-from pipeline.workflow.inputs import open_item
+from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
 
@@ -93,11 +93,11 @@ def check_output(folder: Path) -> Path:
 
 
 def _check_scenes(job: Job, found: _Findings) -> None:
-    opened = [found.attempt(lambda item=item: open_item(item, job.config)) for item in job.config.scenes]  # type: ignore[misc]
-    sources = found.attempt(lambda: job.sources) if all(scene is not None for scene in opened) else None
+    opened = [found.attempt(lambda item=item: open_dates(item, job.config)) for item in job.config.scenes]  # type: ignore[misc]
+    sources = found.attempt(lambda: job.sources) if all(scenes is not None for scenes in opened) else None
     if sources is None:
         return
-    known = {scene.id: scene.band_names for scene in opened if scene is not None}
+    known = {scene.id: scene.band_names for scenes in opened if scenes is not None for scene in scenes}
     facts = [fact for source in sources if (fact := found.attempt(lambda source=source: look_at_scene(source)))]  # type: ignore[misc]
     found.tables.append(scene_table(facts))
     found.data["scenes"] = []

@@ -10,13 +10,13 @@ import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
-from pipeline.scenes.ledger import measure, sample_windows, scene_ledger
+from pipeline.scenes.ledger import sample_windows
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.scene import Scene
+from pipeline.workflow.ledgers import plain_scenes, source_ledger
 from pipeline.workflow.outcome import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,9 @@ LOW, HIGH = 2.0, 98.0
 # Labelled pixels that are read one by one to see whether the labels lie on usable ground.
 LABELLED_SAMPLE = 64
 MOSTLY_UNUSABLE = 0.5
+CAUSES_SHOWN = 6
+# Verdicts of the dark-pixel test, the worst first.
+VERDICTS = ("left in", "applied twice", "plausible", "not tested")
 
 
 @dataclass(frozen=True)
@@ -69,26 +72,37 @@ def look_at_scene(source: Source) -> SceneFacts:
     """
     windows = sample_windows(source.grid)
     values, usable = _sample(source, windows)
+    ledger = source_ledger(source)
     invalid = 1.0 - usable
     if not values.shape[1]:
-        _refuse_empty(source, whole=windows == (source.grid.window,))
+        _refuse_empty(source, ledger, whole=windows == (source.grid.window,))
     elif invalid > MOSTLY_UNUSABLE:
-        _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked")
-    plain = _plain_scene(source)
-    measured = measure(plain) if plain is not None else None
-    ledger = source.ledger()
-    no_data: dict[str, float] = {}
-    if plain is not None and measured is not None:
-        details = scene_ledger(plain, measured=measured)
-        ledger = ledger | {key: value for key, value in details.items() if key not in ledger}
-        no_data = dict(measured.no_data)
-    units = {band.band: band.unit for band in plain.bands} if plain is not None else {}
+        _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked{_causes(ledger)}")
+    no_data: Any = ledger.get("no_data_share", {})
+    units = {band.band: band.unit for scene in plain_scenes(source) for band in scene.bands}
     ranges = tuple(
-        _range(name, units.get(name, ""), no_data.get(name, invalid), values[number])
+        _range(name, _unit(name, units), no_data.get(name, invalid), values[number])
         for number, name in enumerate(source.band_names)
         if values.shape[1]
     )
     return SceneFacts(source, round(invalid, 4), ranges, ledger)
+
+
+def _unit(name: str, units: Mapping[str, str]) -> str:
+    """Unit of a band, also of one of a stack, whose name is the band's and the date's."""
+    return units.get(name, units.get(name.rpartition("_")[0], ""))
+
+
+def _causes(ledger: Mapping[str, Any]) -> str:
+    """Which quality layers take how much, of one scene or of the dates of several; "" where none does."""
+    single = {"": ledger} if "masked_share" in ledger else dict(ledger.get("dates_measured", {}))
+    texts = [
+        f"{f'{name} ' if name else ''}{layer.partition(':')[0]} {share:.0%}"
+        for name, measured in single.items()
+        for layer, share in measured["masked_share"].items()
+        if share > 0
+    ]
+    return f" ({', '.join(texts[:CAUSES_SHOWN])})" if texts else ""
 
 
 def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float32], float]:
@@ -106,25 +120,15 @@ def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float
     return np.concatenate(parts, axis=1), valid / total
 
 
-def _refuse_empty(source: Source, *, whole: bool) -> None:
+def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> None:
     if whole:
         raise SceneError(
             "no pixel of the scene can be used",
             path=source.path,
-            got="nodata, NaN or masked everywhere",
+            got=f"nodata, NaN or masked everywhere{_causes(ledger)}",
             fix="check nodata and masks of the scene",
         )
-    _warn(f"{source.path}: no valid pixel in the windows looked at; values not checked")
-
-
-def _plain_scene(source: Source) -> Scene | None:
-    """The scene of files behind a source, with indices and layers taken off; None for stacks and composites."""
-    while not isinstance(source, Scene):
-        inner = getattr(source, "source", None)
-        if inner is None:
-            return None
-        source = inner
-    return source
+    _warn(f"{source.path}: no valid pixel in the windows looked at{_causes(ledger)}; values not checked")
 
 
 def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) -> BandRange:
@@ -182,8 +186,14 @@ def scene_table(facts: Sequence[SceneFacts]) -> Table:
 
 
 def _offset_state(item: SceneFacts) -> str:
-    verdict = item.ledger.get("offset_check")
-    return str(verdict["state"]) if isinstance(verdict, dict) else "not tested"
+    """The verdict of the dark-pixel test; of several dates the worst, and on how many of them."""
+    verdicts = [item.ledger.get("offset_check")]
+    dates = item.ledger.get("dates_measured")
+    if isinstance(dates, dict):
+        verdicts = [measured["offset_check"] for measured in dates.values()]
+    states = [str(verdict["state"]) for verdict in verdicts if isinstance(verdict, dict)]
+    worst = next((state for state in VERDICTS if state in states), "not tested")
+    return worst if len(states) < 2 else f"{worst} ({states.count(worst)} of {len(states)})"  # noqa: PLR2004 - several
 
 
 def band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
@@ -207,17 +217,20 @@ def ledger_table(facts: Sequence[SceneFacts]) -> Table:
 
 
 def _decisions(item: SceneFacts) -> tuple[str, str, str]:
-    ledger: dict[str, Any] = item.ledger
-    product = " ".join(str(ledger.get(key) or "") for key in ("sensor", "level", "baseline")).split()
-    bands = ledger.get("bands")
-    scaling = (
-        dict.fromkeys(f"x {b['scale']:g} + {b['offset']:g} ({b['provenance']})" for b in bands if "scale" in b)
-        if isinstance(bands, list) and all(isinstance(b, dict) for b in bands)
-        else {}
+    dates: Any = item.ledger.get("scenes")
+    parts: list[dict[str, Any]] = dates if isinstance(dates, list) and dates else [item.ledger]
+    product = dict.fromkeys(
+        " ".join(" ".join(str(part.get(key) or "") for key in ("sensor", "level", "baseline")).split())
+        for part in parts
     )
-    masks = ledger.get("masks")
-    names = [str(m["name"]) for m in masks] if isinstance(masks, list) else []
-    return " ".join(product) or "unknown", "; ".join(scaling) or "-", ", ".join(names) or "none"
+    scaling = dict.fromkeys(
+        f"x {band['scale']:g} + {band['offset']:g} ({band['provenance']})"
+        for part in parts
+        for band in part["bands"]
+        if "scale" in band
+    )
+    masks = dict.fromkeys(str(mask["name"]) for part in parts for mask in part.get("masks", ()))
+    return ", ".join(filter(None, product)) or "unknown", "; ".join(scaling) or "-", ", ".join(masks) or "none"
 
 
 def _warn(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pipeline.scenes.coverage import measure_layers
 from pipeline.scenes.ledger import scene_ledger
 from pipeline.scenes.scene import Scene
 
@@ -36,16 +37,19 @@ def source_ledger(source: Source) -> dict[str, object]:
     """The ledger of a source with what samples of its pixels say, JSON-ready; warns where an offset looks wrong.
 
     For a scene, or one with indices or layers, the figures are its own; for stacks and composites they are those of
-    every date, by its id, under ``dates_measured``.
+    every date, by its id, under ``dates_measured``. Where layers are joined, ``layers_without_data`` has the share of
+    the scene's usable pixels that each of them takes out, by its name.
 
     Raises:
-        SceneError: a file cannot be read.
+        SceneError: a file cannot be read, or a layer has no value on the scene.
     """
     found = {scene.id: scene_ledger(scene) for scene in plain_scenes(source)}
     measured = {name: {key: ledger[key] for key in MEASURED} for name, ledger in found.items()}
+    lost = measure_layers(source)
+    layers: dict[str, object] = {"layers_without_data": lost} if lost else {}
     if len(measured) == 1:
-        return source.ledger() | next(iter(measured.values()))
-    return source.ledger() | {"dates_measured": measured}
+        return source.ledger() | next(iter(measured.values())) | layers
+    return source.ledger() | {"dates_measured": measured} | layers
 
 
 def kept_ledger(source: Source, *, folder: Path) -> dict[str, object]:

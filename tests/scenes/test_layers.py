@@ -13,7 +13,7 @@ from affine import Affine
 from pyproj import Geod
 from rasterio.crs import CRS
 
-from pipeline.errors import SceneError
+from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Grid, Window
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.layers import dem_layer, raster_layer, sentinel1_layer, with_layers
@@ -128,7 +128,9 @@ def test_a_dem_that_ends_inside_the_scene_leaves_the_rest_not_valid(scene: Scene
     dem = plane(TRANSFORM, (20, 50), east=0.1, north=0)
     dem[5, 5] = -9999
     path = write_raster(tmp_path / "dem.tif", dem, nodata=-9999)
-    with open_reader(with_layers(scene, [dem_layer(path)])) as reader:
+    with pytest.warns(SceneWarning, match="layer covers 50% of scene"):
+        source = with_layers(scene, [dem_layer(path)])
+    with open_reader(source) as reader:
         raster = reader.read(WHOLE)
     expected = np.zeros(SHAPE, dtype=bool)
     expected[:20] = True
