@@ -53,9 +53,9 @@ class SampleDesign:
         stratum: int64 [unit]; index into ``strata``.
         map_code: uint8 [unit]; the map's class, which interpreters must not see.
         inclusion: float64 [unit]; inclusion probability.
-        psu: int64 [unit]; primary unit of a cluster design, 0..m-1, else None.
+        psu: int64 [unit]; primary unit of a cluster design or grid of a systematic one, 0..m-1, else None.
         psu_units: int64 [primary unit]; valid map units in each sampled primary unit.
-        psus_in_frame: Primary units with at least one valid pixel in the whole map.
+        psus_in_frame: Primary units (or possible grids) with at least one valid pixel in the whole map.
         cluster_px: Side of a primary unit in pixels.
         min_distance_m: Least distance between units that was enforced.
         notes: What a reader of the figures must know about the draw.
@@ -159,7 +159,7 @@ def _design(content: dict[str, Any]) -> SampleDesign:
         raise ReferenceDataError("unknown kind of design", got=content["kind"], expected=", ".join(PROBABILITY_DESIGNS))
     units, grid = content["units"], content["grid"]
     strata = tuple(Stratum(**item) for item in content["strata"])
-    clusters = content.get("clusters") if content["kind"] in CLUSTER_DESIGNS else None
+    clusters = content.get("clusters") if content["kind"] in (*CLUSTER_DESIGNS, "systematic") else None
     design = SampleDesign(
         kind=content["kind"],
         seed=int(content["seed"]),

@@ -31,7 +31,7 @@ CLUSTER_DESIGNS = ("one-stage cluster", "two-stage cluster")
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Primary units (squares of the map) of a cluster sample.
+    """Primary units of a cluster sample: squares of the map, or the grids of a systematic sample with several starts.
 
     Attributes:
         index: int [unit]; primary unit of each reference unit, 0..m-1.
@@ -56,7 +56,7 @@ class Frame:
         sizes_are_counts: True where ``sizes`` counts map units: only then is the finite population correction known.
         strata_are_map_classes: Stratum h is map class h; user's accuracies then use one stratum each.
         post_stratified: The strata were used after a simple random or systematic draw, not in it.
-        clusters: The primary units of a cluster design.
+        clusters: The primary units of a cluster design; of a systematic one its grids, where it has several.
     """
 
     kind: DesignKind
@@ -74,7 +74,8 @@ class Frame:
             raise ReferenceDataError("strata without sizes", got=len(self.sizes), expected=len(self.names))
         if self.stratum.size == 0:
             raise ReferenceDataError("no reference unit is left to assess the map with")
-        if (self.kind in CLUSTER_DESIGNS) != (self.clusters is not None):
+        may = self.kind == "systematic"
+        if not may and (self.kind in CLUSTER_DESIGNS) != (self.clusters is not None):
             raise ReferenceDataError(f"design {self.kind!r} with{'out' if self.clusters is None else ''} primary units")
         counts = np.bincount(self.stratum, minlength=len(self.names))
         if self.sizes_are_counts and self.is_probability and self.clusters is None and (counts > self.sizes).any():

@@ -11,6 +11,7 @@ from pipeline.accuracy.drawing import count_frame
 from pipeline.accuracy.frame import CLUSTER_DESIGNS, Clusters, Frame
 from pipeline.accuracy.pixels import open_class_map
 from pipeline.accuracy.strata import OUTSIDE, open_strata
+from pipeline.accuracy.systematic import ONE_START
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 
@@ -188,8 +189,10 @@ def _positions(units: ReferenceUnits, design: SampleDesign, map_path: Path | str
 
 
 def _clusters(design: SampleDesign, position: NDArray[np.intp]) -> Clusters | None:
-    if design.kind not in CLUSTER_DESIGNS or design.psu is None or design.psu_units is None:
+    if design.psu is None or design.psu_units is None or design.kind not in (*CLUSTER_DESIGNS, "systematic"):
         return None
+    if design.kind == "systematic" and len(design.psu_units) == 1:
+        return None  # one grid is one cluster: no variance between clusters
     used, index = np.unique(design.psu[position], return_inverse=True)
     return Clusters(index.astype(np.intp), design.psu_units[used].astype(np.float64), design.psus_in_frame)
 
@@ -203,6 +206,11 @@ def _spread(sizes: NDArray[np.float64], order: NDArray[np.intp], classes: int) -
 def _sentence(frame: Frame, n: int) -> str:
     if frame.clusters is not None:
         drawn, every = len(frame.clusters.sizes), frame.clusters.in_frame
+        if frame.kind == "systematic":
+            return (
+                f"The figures assume a systematic sample: {n} pixels on {drawn} grids whose starts were drawn at "
+                f"random from {every} (variance between the grids: Gautschi 1957; Student's t for the intervals)."
+            )
         return (
             f"The figures assume a {frame.kind} sample: {n} pixels in {drawn} of {every} squares drawn at random "
             "(variances between squares: Stehman 1997; Student's t for the intervals)."
@@ -226,4 +234,4 @@ def _sentence(frame: Frame, n: int) -> str:
 def _notes(kind: str) -> tuple[str, ...]:
     if kind != "systematic":
         return ()
-    return ("standard errors are those of a simple random sample, which overstates them for most maps",)
+    return (ONE_START,)

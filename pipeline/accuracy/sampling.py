@@ -16,18 +16,11 @@ import numpy as np
 from pipeline.accuracy.allocation import MIN_PER_STRATUM, RARE_SIZE, Allocation, allocate, sample_size
 from pipeline.accuracy.design import SampleDesign, Stratum
 from pipeline.accuracy.drawing import FrameCount, ValidPixels, count_frame, pick
-from pipeline.accuracy.pixels import (
-    class_areas,
-    codes_at,
-    grid_of,
-    map_scheme,
-    open_class_map,
-    read_codes,
-    strips,
-)
+from pipeline.accuracy.pixels import class_areas, codes_at, grid_of, map_scheme, open_class_map
+from pipeline.accuracy.squares import cluster_sizes, pixels_inside
 from pipeline.accuracy.strata import MapStrata
+from pipeline.accuracy.systematic import ONE_START, STARTS, draw_grids
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Window
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -98,14 +91,11 @@ def draw_simple(
     map_path: Path | str,
     *,
     size: int,
-    systematic: bool = False,
     min_distance_m: float = 0.0,
     seed: int = 0,
     scheme: ClassScheme | None = None,
 ) -> SampleDesign:
-    """A simple random sample of the map's valid pixels, or a square grid of them with a random start.
-
-    A systematic sample has about ``size`` units: the spacing is a whole number of pixels.
+    """A simple random sample of the map's valid pixels.
 
     Raises:
         ReferenceDataError: more units than pixels, or a distance that cannot be kept.
@@ -113,23 +103,58 @@ def draw_simple(
     scheme = map_scheme(map_path, scheme)
     with open_class_map(map_path) as dataset, ValidPixels(dataset) as layer:
         count = count_frame(dataset, layer)
-        total = int(count.pixels.sum())
-        if not 1 <= size <= total:
-            raise ReferenceDataError("sample size", got=size, expected=f"1 to {total}, the valid pixels of the map")
+        total = _total(count, size)
         rng = np.random.default_rng(seed)
-        if systematic:
-            step = max(int(np.sqrt(total / size)), 1)
-            row, col = _grid_points(dataset, count, step, rng)
-            chance, how = 1.0 / step**2, f"every {step}th pixel in both directions from a random start"
-        else:
-            row, col, _ = pick(dataset, layer, count, np.array([0]), [size], rng, min_distance_m)
-            chance, how = size / total, "none"
+        row, col, _ = pick(dataset, layer, count, np.array([0]), [size], rng, min_distance_m)
         whole = Stratum(0, "all", total, float(count.area_ha.sum()), len(row))
         return _design(
-            dataset, map_path, scheme, kind="systematic" if systematic else "simple random", seed=seed, strata=(whole,),
-            source="none", allocation=how, units=(row, col, np.zeros(len(row), dtype=np.intp)),
-            inclusion=np.full(len(row), chance), min_distance_m=0.0 if systematic else min_distance_m, rng=rng,
+            dataset, map_path, scheme, kind="simple random", seed=seed, strata=(whole,), source="none",
+            allocation="none", units=(row, col, np.zeros(len(row), dtype=np.intp)),
+            inclusion=np.full(len(row), size / total), min_distance_m=min_distance_m, rng=rng,
         )  # fmt: skip
+
+
+def draw_systematic(
+    map_path: Path | str,
+    *,
+    size: int,
+    starts: int = STARTS,
+    seed: int = 0,
+    scheme: ClassScheme | None = None,
+) -> SampleDesign:
+    """Square grids of valid pixels with random starts: about ``size`` units, as spacings are whole pixels.
+
+    Args:
+        map_path: The class map.
+        size: Units wanted, of all grids together.
+        starts: Grids. Two or more have an unbiased variance (:mod:`pipeline.accuracy.systematic`); one has none.
+        seed: Seed of the starts.
+        scheme: The legend where the map does not carry one.
+
+    Raises:
+        ReferenceDataError: more units than pixels, or more starts than units.
+    """
+    scheme = map_scheme(map_path, scheme)
+    with open_class_map(map_path) as dataset, ValidPixels(dataset) as layer:
+        count = count_frame(dataset, layer)
+        total = _total(count, size)
+        rng = np.random.default_rng(seed)
+        grids = draw_grids(dataset, count.windows, total=total, size=size, starts=starts, rng=rng)
+        whole = Stratum(0, "all", total, float(count.area_ha.sum()), len(grids.row))
+        how = f"every {grids.step}th pixel in both directions from {starts} random start{'s' * (starts > 1)}"
+        return _design(
+            dataset, map_path, scheme, kind="systematic", seed=seed, strata=(whole,), source="none", allocation=how,
+            units=(grids.row, grids.col, np.zeros(len(grids.row), dtype=np.intp)),
+            inclusion=np.full(len(grids.row), starts / grids.in_frame), rng=rng,
+            psu=grids.start, psu_units=grids.sizes, psus_in_frame=grids.in_frame,
+        )  # fmt: skip
+
+
+def _total(count: FrameCount, size: int) -> int:
+    total = int(count.pixels.sum())
+    if not 1 <= size <= total:
+        raise ReferenceDataError("sample size", got=size, expected=f"1 to {total}, the valid pixels of the map")
+    return total
 
 
 def draw_clusters(
@@ -156,14 +181,14 @@ def draw_clusters(
     """
     scheme = map_scheme(map_path, scheme)
     with open_class_map(map_path) as dataset:
-        sizes = _cluster_sizes(dataset, cluster_px)
+        sizes = cluster_sizes(dataset, cluster_px)
         filled = np.flatnonzero(sizes)
         if not MIN_PER_STRATUM <= clusters <= len(filled):
             expected = f"{MIN_PER_STRATUM} to {len(filled)}, the squares with valid pixels"
             raise ReferenceDataError("number of clusters", got=clusters, expected=expected)
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(filled, clusters, replace=False))
-        parts = [_inside(dataset, int(square), cluster_px, per_cluster, rng) for square in chosen]
+        parts = [pixels_inside(dataset, int(square), cluster_px, per_cluster, rng) for square in chosen]
         psu = np.repeat(np.arange(clusters), [len(part[0]) for part in parts])
         row, col = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         inside = sizes.ravel()[chosen]
@@ -225,46 +250,6 @@ def _share_out(
     return shares, how
 
 
-def _grid_points(
-    dataset: DatasetReader, count: FrameCount, step: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    first_row, first_col = (int(n) for n in rng.integers(0, step, 2))
-    rows: list[NDArray[np.int64]] = []
-    cols: list[NDArray[np.int64]] = []
-    for window in count.windows:
-        start = (first_row - window.row) % step
-        valid = read_codes(dataset, window)[start::step, first_col::step] != NODATA
-        row, col = np.nonzero(valid)
-        rows.append(window.row + start + row * step)
-        cols.append(first_col + col * step)
-    return np.concatenate(rows).astype(np.int32), np.concatenate(cols).astype(np.int32)
-
-
-def _cluster_sizes(dataset: DatasetReader, side: int) -> NDArray[np.int64]:
-    """Valid pixels of every square, int64 [square row, square col]."""
-    if side < 1:
-        raise ReferenceDataError("side of a cluster in pixels", got=side, expected="at least 1")
-    across = -(-dataset.width // side)
-    sizes = np.zeros((-(-dataset.height // side), across), dtype=np.int64)
-    for window in strips(grid_of(dataset), dataset.block_shapes[0][0]):
-        valid = read_codes(dataset, window) != NODATA
-        by_col = np.add.reduceat(valid.astype(np.int32), np.arange(0, dataset.width, side), axis=1)
-        np.add.at(sizes, np.arange(window.row, window.row_stop) // side, by_col)
-    return sizes
-
-
-def _inside(
-    dataset: DatasetReader, square: int, side: int, per_cluster: int | None, rng: np.random.Generator
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    top, left = (part * side for part in divmod(square, -(-dataset.width // side)))
-    window = Window(top, left, min(side, dataset.height - top), min(side, dataset.width - left))
-    row, col = np.nonzero(read_codes(dataset, window) != NODATA)
-    if per_cluster is not None:
-        chosen = rng.choice(len(row), min(per_cluster, len(row)), replace=False)
-        row, col = row[chosen], col[chosen]
-    return (row + top).astype(np.int32), (col + left).astype(np.int32)
-
-
 def _design(
     dataset: DatasetReader,
     map_path: Path | str,
@@ -284,8 +269,9 @@ def _design(
     psus_in_frame: int = 0,
     cluster_px: int = 0,
 ) -> SampleDesign:
-    """Units in random order, so that their numbers give no stratum away; clusters stay together for the field."""
-    order = rng.permutation(len(units[0])) if psu is None else np.arange(len(units[0]))
+    """Units in random order, so that their numbers give no stratum away; squares stay together for the field."""
+    together = psu is not None and kind != "systematic"
+    order = np.arange(len(units[0])) if together else rng.permutation(len(units[0]))
     row, col, stratum = units[0][order], units[1][order], units[2][order]
     pixels, area = class_areas(map_path)
     notes = []
@@ -294,14 +280,14 @@ def _design(
             f"units lie at least {min_distance_m:g} m apart: inclusion probabilities, and with them the standard "
             "errors, are those of the design without this rule"
         )
-    if kind == "systematic":
-        notes.append("standard errors are those of a simple random sample, which overstates them for most maps")
+    if kind == "systematic" and (psu_units is None or len(psu_units) == 1):
+        notes.append(ONE_START)
     return SampleDesign(
         kind=kind, seed=seed, map_name=Path(map_path).name, strata_source=source, allocation=allocation,
         grid=grid_of(dataset), scheme=scheme, strata=strata,
         class_pixels={int(c): int(pixels[c]) for c in np.flatnonzero(pixels) if c != NODATA},
         class_area_ha={int(c): float(area[c]) for c in np.flatnonzero(pixels) if c != NODATA},
         row=row, col=col, stratum=stratum, map_code=codes_at(dataset, row, col), inclusion=inclusion[order],
-        psu=psu, psu_units=psu_units, psus_in_frame=psus_in_frame, cluster_px=cluster_px,
-        min_distance_m=min_distance_m, notes=tuple(notes),
+        psu=None if psu is None else psu[order], psu_units=psu_units, psus_in_frame=psus_in_frame,
+        cluster_px=cluster_px, min_distance_m=min_distance_m, notes=tuple(notes),
     )  # fmt: skip

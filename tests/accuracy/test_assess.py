@@ -8,7 +8,7 @@ from shapely.geometry import Point, box
 from pipeline.accuracy.assess import assess_map
 from pipeline.accuracy.design_files import write_design
 from pipeline.accuracy.reference import read_reference
-from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified
+from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified, draw_systematic
 from pipeline.errors import LegendError, ReferenceDataError
 from tests.accuracy.maps import SCHEME, UTM, patchy, points, spoil, write_map
 
@@ -60,11 +60,13 @@ def test_json_has_the_documented_keys(map_path, truth, tmp_path):
     assert {"kappa", "quantity_disagreement", "allocation_disagreement"} <= set(found["agreement_beyond_chance"])
 
 
-@pytest.mark.parametrize("kind", ["stratified", "simple", "one stage", "two stages"])
+@pytest.mark.parametrize("kind", ["stratified", "simple", "systematic", "one grid", "one stage", "two stages"])
 def test_intervals_hold_the_truth(map_path, truth, codes, tmp_path, kind):
     design = {
         "stratified": lambda: draw_stratified(map_path, size=600, seed=11),
         "simple": lambda: draw_simple(map_path, size=600, seed=11),
+        "systematic": lambda: draw_systematic(map_path, size=600, seed=11),
+        "one grid": lambda: draw_systematic(map_path, size=600, starts=1, seed=11),
         "one stage": lambda: draw_clusters(map_path, clusters=60, cluster_px=4, seed=11),
         "two stages": lambda: draw_clusters(map_path, clusters=120, cluster_px=10, per_cluster=6, seed=11),
     }[kind]()

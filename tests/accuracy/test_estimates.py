@@ -193,6 +193,23 @@ def test_copies_of_one_pixel_add_no_information_in_a_cluster_sample():
     assert a.overall_accuracy.ci95[1] - a.overall_accuracy.ci95[0] > 1.99 * 2 * b.overall_accuracy.se
 
 
+def test_grids_of_a_systematic_sample_are_clusters_and_one_grid_a_simple_random_sample():
+    mapped, truth = _draw(5)
+    grids = Clusters(np.repeat(np.arange(10), 20), np.full(10, 20.0), 900)
+    size = np.array([18_000.0])
+    many = Frame("systematic", np.zeros_like(mapped), size, ("all",), clusters=grids)
+    squares = Frame("one-stage cluster", np.zeros_like(mapped), size, ("all",), clusters=grids)
+    a = estimate_accuracy(mapped, truth, names=NAMES, frame=many)
+    b = estimate_accuracy(mapped, truth, names=NAMES, frame=squares)
+    assert a.overall_accuracy == b.overall_accuracy
+    half = a.overall_accuracy.ci95[1] - a.overall_accuracy.estimate
+    assert half == pytest.approx(2.2622 * a.overall_accuracy.se, rel=1e-4)  # Student's t, 9 degrees of freedom
+    one = Frame("systematic", np.zeros_like(mapped), size, ("all",))
+    plain = Frame("simple random", np.zeros_like(mapped), size, ("all",))
+    c = estimate_accuracy(mapped, truth, names=NAMES, frame=one).overall_accuracy
+    assert c == estimate_accuracy(mapped, truth, names=NAMES, frame=plain).overall_accuracy
+
+
 def test_unequal_pixel_areas_weigh_in():
     mapped, truth = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     frame = Frame("simple random", np.zeros(4, dtype=int), np.array([1e6]), ("all",))

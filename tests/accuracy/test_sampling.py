@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.accuracy.allocation import allocate, sample_size
 from pipeline.accuracy.design import read_design
 from pipeline.accuracy.design_files import write_design
-from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified
+from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified, draw_systematic
 from pipeline.accuracy.strata import ChangeStrata, PolygonStrata, RasterStrata
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
@@ -179,13 +179,44 @@ class TestSimpleAndClusters:
         assert (codes[design.row, design.col] > 0).all()
         assert design.inclusion == pytest.approx(100 / (codes > 0).sum())
 
-    def test_a_systematic_sample_is_a_square_grid(self, map_path, codes):
-        design = draw_simple(map_path, size=500, systematic=True, seed=1)
+    def test_a_systematic_sample_with_one_start_is_a_square_grid(self, map_path, codes):
+        design = draw_systematic(map_path, size=500, starts=1, seed=1)
         step = int(np.sqrt((codes > 0).sum() / 500))
         assert len(set(design.row % step)) == 1
         assert len(set(design.col % step)) == 1
         assert (codes[design.row, design.col] > 0).all()
         assert len(design) == pytest.approx((codes > 0).sum() / step**2, rel=0.1)
+        assert "no unbiased variance" in design.notes[0]
+
+    def test_several_starts_are_whole_grids_without_repetition(self, map_path, codes):
+        design = draw_systematic(map_path, size=500, starts=8, seed=1)
+        step = int(np.sqrt((codes > 0).sum() * 8 / 500))
+        assert design.psus_in_frame == step**2
+        first = set()
+        for k in range(8):
+            rows, cols = design.row[design.psu == k], design.col[design.psu == k]
+            row, col = set(rows % step), set(cols % step)
+            assert (len(row), len(col)) == (1, 1)
+            first.add((row.pop(), col.pop()))
+            assert (codes[rows[0] % step :: step, cols[0] % step :: step] > 0).sum() == len(rows) == design.psu_units[k]
+        assert len(first) == 8
+        assert design.inclusion == pytest.approx(8 / step**2)
+        assert design.notes == ()
+
+    def test_every_pixel_may_start_a_grid(self, tmp_path):
+        path = write_map(tmp_path / "small.tif", patchy(shape=(12, 12), nodata=False))
+        hits = np.zeros((12, 12))
+        for seed in range(300):
+            design = draw_systematic(path, size=36, starts=4, seed=seed)
+            hits[design.row, design.col] += 1
+        assert hits.min() > 0
+        assert hits.mean() == pytest.approx(300 * 36 / 144, rel=0.05)
+
+    def test_more_starts_than_units_are_refused(self, map_path):
+        with pytest.raises(ReferenceDataError, match="random starts"):
+            draw_systematic(map_path, size=5, starts=6)
+        with pytest.raises(ReferenceDataError, match="sample size"):
+            draw_systematic(map_path, size=10**9)
 
     def test_one_stage_takes_every_valid_pixel_of_its_squares(self, map_path, codes):
         design = draw_clusters(map_path, clusters=12, cluster_px=7, seed=2)
@@ -223,6 +254,7 @@ def test_a_design_comes_back_from_its_file(map_path, tmp_path):
     for design in (
         draw_stratified(map_path, size=30, seed=9),
         draw_clusters(map_path, clusters=5, cluster_px=10, per_cluster=3, seed=9),
+        draw_systematic(map_path, size=60, starts=5, seed=9),
     ):
         files = write_design(tmp_path / "s.gpkg", design, overwrite=True)
         again = read_design(files.design)
