@@ -62,6 +62,11 @@ class SceneItem(Section):
         description="For a file whose bands are dates of one variable (an NDVI series): the date of every band, with "
         "time zone; bands then holds one name, that of the variable.",
     )
+    mirror: Literal["earth-search", "planetary-computer", "copernicus"] | None = Field(
+        None,
+        description="Who serves a STAC item, where neither its addresses nor its properties tell: it decides whether "
+        "the Sentinel-2 offset is still in the values.",
+    )
     group: str | None = Field(
         None,
         description="With inputs.time other than separate: scenes of one group become one stack or composite, called "

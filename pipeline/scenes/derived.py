@@ -234,7 +234,8 @@ def in_time_order(scenes: Sequence[Source], dates: Sequence[datetime | None]) ->
     for scene, date in zip(scenes, dates, strict=True):
         when = date or scene.acquired_utc
         if when is None:
-            raise SceneError("date of acquisition unknown", path=scene.path, fix="give a date for every scene")
+            fix = "give a date for every scene (acquired_utc in a configuration, --date beside --scene)"
+            raise SceneError("date of acquisition unknown", path=scene.path, fix=fix)
         known.append((when, scene))
     return sorted(known, key=lambda pair: pair[0])
 

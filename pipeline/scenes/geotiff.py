@@ -47,6 +47,7 @@ class Interpretation:
         nodata: DN that means "no observation".
         sensor: A key of ``pipeline.bands.TABLES``; makes B5 or SR_B5 unambiguous.
         acquired_utc: Time of acquisition, timezone-aware.
+        mirror: Who serves a STAC item (``pipeline.scenes.stac_scaling.MIRRORS``); None to see it in the item.
     """
 
     bands: tuple[str, ...] | None = None
@@ -55,6 +56,7 @@ class Interpretation:
     nodata: float | None = None
     sensor: str | None = None
     acquired_utc: datetime | None = None
+    mirror: str | None = None
 
 
 def open_geotiff(path: Path | str, *, told: Interpretation | None = None) -> Scene:

@@ -58,7 +58,8 @@ def open_scene(
         from pipeline.scenes.stac import open_item
 
         # An item may leave the scaling open: what the user knows must be there when it is decided.
-        return open_item(str(path), told=told, resolution_m=resolution_m, mask=mask)
+        mirror = told.mirror if told else None
+        return open_item(str(path), told=told, mirror=mirror, resolution_m=resolution_m, mask=mask)
     if kind == "safe":
         scene = open_safe(_safe_folder(Path(path)), resolution_m=resolution_m, mask=mask)
     elif kind == "landsat":
@@ -67,6 +68,32 @@ def open_scene(
         scene = open_geotiff(path, told=told)
         return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
     return scene if told is None else _correct(scene, told)
+
+
+def open_all(
+    path: Path | str,
+    *,
+    told: Interpretation | None = None,
+    resolution_m: float | None = None,
+    mask: Sequence[str] | None = None,
+) -> tuple[Scene, ...]:
+    """The scenes that a path stands for: those of a STAC collection or item collection one by one, else one.
+
+    Raises:
+        ConfigError: as :func:`open_scene`.
+        SceneError: as :func:`open_scene`; or one time of acquisition told of several scenes.
+    """
+    if _kind(path) != "stac":
+        return (open_scene(path, told=told, resolution_m=resolution_m, mask=mask),)
+    from pipeline.scenes.stac import open_items
+
+    check_mask(mask)
+    mirror = told.mirror if told else None
+    scenes = open_items(str(path), told=told, mirror=mirror, resolution_m=resolution_m, mask=mask)
+    if len(scenes) > 1 and told is not None and told.acquired_utc is not None:
+        what = f"one time of acquisition for the {len(scenes)} items of a collection"
+        raise SceneError(what, path=path, got=told.acquired_utc, fix="leave it out: the items say theirs")
+    return scenes
 
 
 def open_scenes(

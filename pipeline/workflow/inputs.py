@@ -15,7 +15,7 @@ from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
-from pipeline.scenes.opening import check_treatment, open_scene
+from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.stack import scenes_from_bands, stack_scenes
 
 if TYPE_CHECKING:
@@ -89,20 +89,22 @@ def _join(scenes: Sequence[Source], group: str, inputs: Inputs) -> Source:
 
 
 def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
-    """The scenes of one item: one, or one per band of a file whose bands are dates.
+    """The scenes of one item: one, those of a STAC collection, or one per band of a file whose bands are dates.
 
     Raises:
         ConfigError: dates without the one name of what the bands are.
+        SceneError: a scene that cannot be opened.
     """
+    scenes = _open_item(item, config)
     if item.dates is None:
-        return (open_item(item, config),)
+        return scenes
     if item.bands is None or len(item.bands) != 1:
         raise ConfigError("bands of a scene with dates", path=item.path, got=item.bands, expected="one name: [ndvi]")
-    return scenes_from_bands(open_item(item, config), dates=item.dates, band=item.bands[0])
+    return scenes_from_bands(scenes[0], dates=item.dates, band=item.bands[0])
 
 
-def open_item(item: SceneItem, config: Config) -> Scene:
-    """One scene as its files and the configuration say."""
+def _open_item(item: SceneItem, config: Config) -> tuple[Scene, ...]:
+    """What one item stands for, as its files and the configuration say."""
     told = Interpretation(
         bands=item.bands if item.dates is None else None,
         scale=item.scale,
@@ -110,9 +112,14 @@ def open_item(item: SceneItem, config: Config) -> Scene:
         nodata=item.nodata,
         sensor=item.sensor,
         acquired_utc=item.acquired_utc,
+        mirror=item.mirror,
     )
-    scene = open_scene(item.path, told=told, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
-    return replace(scene, id=item.id) if item.id else scene
+    scenes = open_all(item.path, told=told, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
+    if item.id is None:
+        return scenes
+    if len(scenes) == 1:
+        return (replace(scenes[0], id=item.id),)
+    return tuple(replace(scene, id=f"{item.id}_{scene.id}") for scene in scenes)
 
 
 def open_layer(item: LayerItem) -> Layer:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
+from functools import partial
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pipeline.config import Inputs
-from pipeline.errors import ModelError
-from pipeline.scenes.opening import open_scene
+from pipeline.errors import ConfigError, ModelError
+from pipeline.scenes.geotiff import Interpretation, is_virtual
+from pipeline.scenes.opening import open_all
+from pipeline.scenes.stack import scenes_from_bands
 from pipeline.workflow.inputs import join_scenes
 from pipeline.workflow.ledgers import plain_scenes
 
@@ -17,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.model.bundle import ModelBundle
-    from pipeline.scenes.scene import Source
+    from pipeline.scenes.scene import Scene, Source
 
+NOON = time(12)
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
 
@@ -28,20 +34,54 @@ def recipe_of(inputs: Inputs, sources: Sequence[Source]) -> dict[str, Any]:
     return inputs.model_dump(mode="json") | {"bands": list(plain_scenes(sources[0])[0].band_names)}
 
 
-def sources_for(bundle: ModelBundle, paths: Sequence[str]) -> tuple[Source, ...]:
+@dataclass(frozen=True)
+class SceneWords:
+    """What a user says of scenes to be mapped beside their files.
+
+    Attributes:
+        dates: A day (2024-06-01) or time with zone per scene, in their order; for a single file whose bands are dates
+            one per band.
+        layers: Where the further rasters that the model was trained with are now, in the model's order.
+        resolution_m: Pixel size that scenes are read at; None for the model's own setting.
+        told: Band names, scaling and mirror, of every scene.
+    """
+
+    dates: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    resolution_m: float | None = None
+    told: Interpretation = field(default_factory=Interpretation)
+
+    def of_one(self, position: int) -> SceneWords:
+        """What is said of the scene at a position alone."""
+        return replace(self, dates=self.dates[position : position + 1])
+
+    def check_number(self, paths: Sequence[str]) -> None:
+        """Refuse another number of dates than scenes.
+
+        Raises:
+            ConfigError: dates that cannot be given to scenes one by one.
+        """
+        if self.dates and len(paths) > 1 and len(self.dates) != len(paths):
+            raise ConfigError("option --date", got=len(self.dates), expected=f"{len(paths)}, one for each --scene")
+
+
+def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords | None = None) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
     Scenes of a model of stacks or composites become one source; those of other models one each.
 
     Raises:
+        ConfigError: dates or layers of another number than the scenes or the model have.
         ModelError: the scenes cannot be made into what the model was trained on.
         SceneError: a scene cannot be opened.
     """
-    inputs = _recipe(bundle)
-    _check_layers(inputs)
-    opened = [("", open_scene(path, resolution_m=inputs.resolution_m, mask=inputs.mask)) for path in paths]
-    _check_dates(bundle, inputs, len(opened))
-    for _, scene in opened:
+    words = words or SceneWords()
+    inputs = _with_layers(_recipe(bundle), words.layers)
+    if words.resolution_m is not None:
+        inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
+    opened = _open(paths, inputs, words)
+    _check_dates(bundle, inputs, opened)
+    for scene in opened:
         missing = [name for name in inputs.bands or () if name not in scene.band_names]
         if missing:
             raise ModelError(
@@ -49,9 +89,47 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str]) -> tuple[Source, ...]
                 path=scene.path,
                 got=", ".join(scene.band_names),
                 expected=", ".join(inputs.bands or ()),
-                fix="use a product that has them, or a model trained on the bands there are",
+                fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
             )
-    return tuple(bundle.check(source) for source in join_scenes(opened, inputs))
+    return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
+
+
+def _open(paths: Sequence[str], inputs: Inputs, words: SceneWords) -> list[Scene]:
+    """The scenes of the paths with the dates that the user gave them."""
+    words.check_number(paths)
+    moments = [parse_moment(text) for text in words.dates]
+    read = partial(open_all, resolution_m=inputs.resolution_m, mask=inputs.mask)
+    if len(paths) == 1 and len(moments) > 1:
+        (scene,) = read(paths[0], told=words.told)
+        return list(scenes_from_bands(scene, dates=moments, band=(inputs.bands or ("band",))[0]))
+    if moments and len(moments) != len(paths):
+        raise ConfigError("option --date", got=len(moments), expected=f"{len(paths)}, one for each --scene")
+    if not moments:
+        return [scene for path in paths for scene in read(path, told=words.told)]
+    pairs = zip(paths, moments, strict=True)
+    return [scene for path, moment in pairs for scene in read(path, told=replace(words.told, acquired_utc=moment))]
+
+
+def parse_moment(text: str) -> datetime:
+    """A day, taken as noon UTC as optical satellites pass in the daytime, or a time with its zone.
+
+    >>> parse_moment("2024-06-01").isoformat(), parse_moment("2024-06-01T10:20:00Z").isoformat()
+    ('2024-06-01T12:00:00+00:00', '2024-06-01T10:20:00+00:00')
+
+    Raises:
+        ConfigError: neither.
+    """
+    expected = "2024-06-01 or 2024-06-01T10:20:00Z"
+    try:
+        moment = datetime.fromisoformat(text)
+        whole_day = date.fromisoformat(text) if len(text) <= len("2024-06-01") else None
+    except ValueError as err:
+        raise ConfigError("option --date", got=text, expected=expected) from err
+    if whole_day is not None:
+        return datetime.combine(whole_day, NOON, UTC)
+    if moment.tzinfo is None:
+        raise ConfigError("option --date: a time without its zone", got=text, expected=expected)
+    return moment
 
 
 def _recipe(bundle: ModelBundle) -> Inputs:
@@ -67,22 +145,47 @@ def _recipe(bundle: ModelBundle) -> Inputs:
         raise ModelError(what, got=got, fix=fix) from err
 
 
-def _check_layers(inputs: Inputs) -> None:
+def _with_layers(inputs: Inputs, paths: Sequence[str]) -> Inputs:
+    """The inputs with their further rasters where the user says that they are now.
+
+    Raises:
+        ConfigError: another number of them than the model needs.
+        ModelError: one is not there.
+    """
+    wanted = ", ".join(f"{layer.kind} {PurePath(layer.path).name}" for layer in inputs.layers)
+    if paths:
+        if len(paths) != len(inputs.layers):
+            expected = f"{len(inputs.layers)}, in this order: {wanted}" if wanted else "none: the model has no layers"
+            raise ConfigError("option --layer", got=len(paths), expected=expected)
+        layers = [layer.model_copy(update={"path": path}) for layer, path in zip(inputs.layers, paths, strict=True)]
+        inputs = inputs.model_copy(update={"layers": tuple(layers)})
     for layer in inputs.layers:
-        if not layer.path.startswith(("/vsi", "http://", "https://")) and not Path(layer.path).exists():
+        if not is_virtual(layer.path) and not Path(layer.path).exists():
             raise ModelError(
-                f"the model needs a further raster ({layer.kind}) that is not there any more",
+                f"the model needs a further raster ({layer.kind}) that is not there",
                 path=layer.path,
-                fix="put it back, or map with a configuration whose inputs.layers name one",
+                fix=f"say where it is now with --layer, one for each in this order: {wanted}",
             )
+    return inputs
 
 
-def _check_dates(bundle: ModelBundle, inputs: Inputs, count: int) -> None:
-    """Refuse another number of dates than a stack's model knows, and a stack called by its dates."""
+def _check_dates(bundle: ModelBundle, inputs: Inputs, scenes: Sequence[Scene]) -> None:
+    """Refuse scenes of another number or of other days than the bands of a model of stacked dates are called after."""
     if inputs.time != "stack" or inputs.stack.regular is not None:
         return
-    first = [name for name in bundle.bands if name.startswith(f"{(inputs.bands or ('',))[0]}_")]
-    if inputs.stack.naming == "order" and count != len(first):
+    start = f"{(inputs.bands or ('',))[0]}_"
+    known = [name.removeprefix(start) for name in bundle.bands if name.startswith(start)]
+    if inputs.stack.naming == "order" and len(scenes) != len(known):
         raise ModelError(
-            "number of scenes for a model of stacked dates", got=count, expected=f"{len(first)}, one --scene per date"
+            "number of scenes for a model of stacked dates",
+            got=len(scenes),
+            expected=f"{len(known)}, one --scene per date",
+        )
+    days = sorted(scene.acquired_utc.date().isoformat() for scene in scenes if scene.acquired_utc is not None)
+    if inputs.stack.naming == "date" and len(days) == len(scenes) and days != known:
+        raise ModelError(
+            "scenes of other days than the model's, whose bands are called after their dates",
+            got=", ".join(days),
+            expected=", ".join(known),
+            fix="train with inputs.stack naming: order, or with regular days, to map other days and years",
         )
