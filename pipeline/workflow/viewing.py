@@ -1,0 +1,180 @@
+"""``landcover view``: what the user points at -> maps with their scenes -> a server that shows them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning
+from pipeline.runs import RESOLVED, RunFolder
+from pipeline.scenes.opening import open_scene
+from pipeline.viewer.answers import Answers, Basemap
+from pipeline.viewer.layers import open_map
+from pipeline.viewer.server import ViewServer
+from pipeline.viewer.tiles import check_library
+from pipeline.workflow.inputs import open_sources
+from pipeline.workflow.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.scenes.scene import Source
+    from pipeline.viewer.layers import ViewedMap
+
+_SUFFIX = "_lc"
+_PLACES = ("{z}", "{x}", "{y}")
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """What the command line asks for.
+
+    Attributes:
+        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
+        port: Of the server; 0 for any that is free.
+        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
+        credit: Who is to be named for it; None for its host.
+    """
+
+    scenes: tuple[str, ...] = ()
+    port: int = 0
+    basemap: str | None = None
+    credit: str | None = None
+
+
+def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer, Outcome]:
+    """A server that listens and has still to be run, and what to tell the user.
+
+    Args:
+        paths: Run folders, folders of maps, configurations of runs, or class maps.
+        request: The options.
+
+    Raises:
+        ConfigError: options that do not fit, or rio-tiler is not installed.
+        InputError: there are no maps, or one cannot be read.
+        OutputError: the port is taken.
+    """
+    check_library()
+    basemap = check_basemap(request.basemap, request.credit)
+    maps = gather_maps(paths, scenes=request.scenes)
+    title = ", ".join(dict.fromkeys(_title(path) for path in paths))
+    server = ViewServer(Answers(maps, title=title, basemap=basemap), port=request.port)
+    outcome = Outcome(
+        summary=f"{len(maps)} map(s) at {server.url}",
+        hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",
+        data={"url": server.url, "port": server.port, "maps": [item.name for item in maps]},
+    )
+    return server, outcome
+
+
+def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[ViewedMap, ...]:
+    """The maps that the paths stand for, each with its scene where that is known.
+
+    Raises:
+        ConfigError: as many scenes as make no sense.
+        InputError: there are no maps, or one cannot be read.
+    """
+    files = [(path, file) for path in paths for file in _map_files(path)]
+    if len(scenes) > 1 and len(scenes) != len(files):
+        raise ConfigError(
+            "option --scene", got=f"{len(scenes)} scenes", expected=f"one, or one for each of {len(files)} maps"
+        )
+    told = [open_scene(scene) for scene in scenes]
+    names = _names(files)
+    known: dict[Path, dict[str, Source]] = {}
+    found = []
+    for number, ((_, file), name) in enumerate(zip(files, names, strict=True)):
+        run = _run_of(file)
+        if run not in known:
+            known[run] = {} if told else run_scenes(run)
+        scene = told[number % len(told)] if told else known[run].get(_stem(file))
+        found.append(open_map(file, name=name, scene=scene))
+    return tuple(found)
+
+
+def run_scenes(run: Path) -> dict[str, Source]:
+    """The scenes of a run by name; none, with a warning, where its configuration or they are gone."""
+    config = _config_of(run)
+    if config is None:
+        return {}
+    try:
+        return {source.id: source for source in open_sources(load_config(config))}
+    except PipelineError as err:
+        warnings.warn(f"the scenes of {run} are not shown: {err}", SceneWarning, stacklevel=2)
+        return {}
+
+
+def check_basemap(url: str | None, credit: str | None) -> Basemap | None:
+    """The background the user asked for; None for none.
+
+    Raises:
+        ConfigError: no address of tiles.
+    """
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    # What stands in the policy of the page must be a plain host: a space or a semicolon would add rules to it.
+    plain = parts.netloc and not set(parts.netloc) & set(" ;,'\"{}@\\")
+    if parts.scheme not in {"http", "https"} or not plain or not all(place in url for place in _PLACES):
+        raise ConfigError(
+            "option --basemap", got=url, expected="an http or https address of tiles with {z}, {x} and {y}"
+        )
+    return Basemap(url, credit or parts.netloc)
+
+
+def _map_files(path: Path) -> list[Path]:
+    """The class maps that a path stands for."""
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        path = Path(load_config(path).output)
+    if not path.is_dir():
+        return [path]
+    for folder in (path / "maps", path):
+        if found := sorted(folder.glob(f"*{_SUFFIX}.tif")):
+            return found
+    raise InputError("no maps in the folder", path=path, expected="maps/*_lc.tif", fix="map first: landcover run")
+
+
+def _stem(file: Path) -> str:
+    return file.stem.removesuffix(_SUFFIX)
+
+
+def _run_of(file: Path) -> Path:
+    """The run folder that a map would lie in."""
+    folder = file.resolve().parent
+    return folder.parent if folder.name == "maps" else folder
+
+
+def _config_of(run: Path) -> Path | None:
+    """The settings of a run: those it resolved, else the file its record names, beside the folder."""
+    if (run / RESOLVED).exists():
+        return run / RESOLVED
+    if not (run / "run.json").exists():
+        return None
+    named = run.parent / Path(str(RunFolder(run).record().get("config", "none"))).name
+    if not named.is_file() or Path(load_config(named).output).resolve() != run.resolve():
+        return None
+    return named
+
+
+def _names(files: Sequence[tuple[Path, Path]]) -> list[str]:
+    """A name per map: its scene's, with the run's before it where two would be the same."""
+    short = [_stem(file) for _, file in files]
+    if len(set(short)) == len(short):
+        return short
+    long = [f"{_run_of(file).name}: {name}" for (_, file), name in zip(files, short, strict=True)]
+    return long if len(set(long)) == len(long) else [f"{number}: {name}" for number, name in enumerate(long, start=1)]
+
+
+def _title(path: Path) -> str:
+    """What the page is called: the run's name, or the file's."""
+    if path.is_dir() and (path / RESOLVED).exists():
+        try:
+            return load_config(path / RESOLVED).name
+        except (PipelineError, json.JSONDecodeError):
+            return path.resolve().name
+    return path.resolve().name if path.is_dir() else path.stem.removesuffix(_SUFFIX)
