@@ -14,7 +14,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, models, search
+from pipeline.cli import accuracy, crossval, job, models, search, view
 from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
 
@@ -34,6 +34,7 @@ accuracy.register(app)
 models.register(app)
 crossval.register(app)
 search.register(app)
+view.register(app)
 
 
 def _show_version(value: bool) -> None:
