@@ -36,7 +36,7 @@ bench: $(STAMP)
 
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable ".[stac,onnx,openvino,umap,scale,dev]"
+	.venv-lock/bin/python -m pip install --quiet --editable ".[stac,onnx,openvino,umap,scale,view,dev]"
 	.venv-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
 	rm -rf .venv-lock
 
