@@ -36,6 +36,12 @@ def crossval(
     random_folds: Annotated[
         int, typer.Option(help="Folds of random pixels, to see how much a leaky split flatters; 0 for none.")
     ] = 1,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Instead: the score against the number of polygons learned from.")
+    ] = False,
+    shares: Annotated[
+        str, typer.Option(help="Of the learning curve: per cent of the training polygons, comma-separated.")
+    ] = "25,50,75,100",
     leave_out_single: Annotated[
         bool, typer.Option("--leave-out-single", help="Go on without classes of one polygon.")
     ] = False,
@@ -47,6 +53,7 @@ def crossval(
 ) -> int:
     """Cross-validate the network and the random forest on the same folds; goes on where it was interrupted."""
     from pipeline.workflow.crossval import CrossvalRequest, cross_validate_job
+    from pipeline.workflow.learning_curve import draw_learning_curve
 
     if leave_one_block_out and leave_one_scene_out:
         raise ConfigError("--leave-one-block-out together with --leave-one-scene-out", fix="give one of them")
@@ -62,6 +69,13 @@ def crossval(
         force=force,
         overwrite=overwrite,
     )
+    if learning_curve:
+        wanted = numbers(shares, option="--shares")
+        return Console(quiet, as_json).perform(
+            lambda progress: draw_learning_curve(
+                config, request=request, shares=wanted, output=output, progress=progress
+            )
+        )
     return Console(quiet, as_json).perform(
         lambda progress: cross_validate_job(config, request=request, output=output, progress=progress)
     )

@@ -134,7 +134,7 @@ def _stored(path: Path, key: str, *, count: int) -> tuple[NDArray[np.uint8], flo
     if not path.is_file():
         return None
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             if str(stored["key"]) != key or len(stored["predicted"]) != count:
                 return None
             return stored["predicted"], float(stored["seconds"])

@@ -1,0 +1,194 @@
+"""Folds, figures and files of cross-validation; the networks and forests themselves are tested in test_fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
+
+from pipeline.chips.splits import Part
+from pipeline.errors import SplitError
+from pipeline.training import crossval
+from pipeline.training.crossval import cross_validate
+from pipeline.training.fold_figures import FoldResult, figures, per_class_f1, summary
+from pipeline.training.leaky import random_pixel_fold
+from pipeline.training.subsets import fewer_polygons
+from tests.training.worlds import TINY, make_job
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return make_job(tmp_path_factory.mktemp("scene"))
+
+
+CODES = hnp.arrays(np.uint8, st.integers(2, 60), elements=st.integers(1, 5))
+
+
+@given(CODES, st.randoms())
+def test_figures_are_scikit_learns(reference, random):
+    predicted = np.array([random.choice([1, 2, 3, 4, 5]) for _ in reference], dtype=np.uint8)
+    found = figures(reference, predicted)
+    assert found["overall_accuracy"] == pytest.approx(accuracy_score(reference, predicted))
+    f1 = f1_score(reference, predicted, labels=np.unique(reference), average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(f1)
+    if found["kappa"] is not None:
+        assert found["kappa"] == pytest.approx(cohen_kappa_score(reference, predicted))
+
+
+def test_kappa_of_one_class_is_unknown_and_not_counted_in_the_mean():
+    one = np.ones(4, dtype=np.uint8)
+    two = np.array([1, 1, 2, 2], dtype=np.uint8)
+    assert figures(one, one)["kappa"] is None
+    results = [
+        FoldResult("forest", 0, one, one, one.astype(np.int32), 1.0),
+        FoldResult("forest", 1, two, two, two.astype(np.int32), 2.0),
+    ]
+    data = summary(results, "forest")
+    assert data["mean"]["kappa"] == 1.0
+    assert data["seconds"] == [1.0, 2.0]
+
+
+def test_pooled_figures_are_of_all_pixels_of_a_seed_and_averaged_over_seeds():
+    def result(seed, fold, reference, predicted):
+        ids = np.arange(len(reference), dtype=np.int32)
+        return FoldResult("network", fold, np.uint8(reference), np.uint8(predicted), ids, 0.0, seed)
+
+    results = [
+        result(0, 0, [1, 1, 1], [1, 1, 1]),
+        result(0, 1, [2], [1]),
+        result(1, 0, [1, 1, 1], [1, 1, 1]),
+        result(1, 1, [2], [2]),
+    ]
+    data = summary(results, "network")
+    assert [item["overall_accuracy"] for item in data["seeds"]] == [0.75, 1.0]
+    assert data["pooled"]["overall_accuracy"] == 0.875
+    assert data["mean"]["overall_accuracy"] == 0.75
+    assert data["sd"]["overall_accuracy"] == 0.5
+    assert [(item["seed"], item["fold"]) for item in data["folds"]] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+def test_a_method_without_results_has_no_figures():
+    data = summary([], "network")
+    assert data["folds"] == []
+    assert data["pooled"] == {"overall_accuracy": None, "macro_f1": None, "kappa": None}
+
+
+def test_a_class_that_is_not_tested_has_no_f1(job):
+    _, _, scheme = job
+    low = np.full(3, scheme.by_name("low").code, dtype=np.uint8)
+    assert per_class_f1(low, low, scheme=scheme) == {"low": 1.0, "high": None}
+
+
+def forest(job, splits, folder, **options):
+    scene, _, scheme = job
+    settings = {"methods": ("forest",), "settings": TINY, "folder": folder, "trees": 5, "resume": True} | options
+    return cross_validate([scene], scheme, splits, **settings)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(job, tmp_path, monkeypatch):
+    _, split, _ = job
+    done = []
+    ordinary = crossval._predict
+
+    def counted(*args, **options):
+        done.append(args[0])
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return ordinary(*args, **options)
+
+    monkeypatch.setattr(crossval, "_predict", counted)
+    with pytest.raises(KeyboardInterrupt):
+        forest(job, [split, split, split], tmp_path)
+    results = forest(job, [split, split, split], tmp_path)
+    assert len(done) == 4  # one that was kept, one interrupted, two more
+    assert [item.fold for item in results] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("how", ["settings", "labels", "split", "damage"])
+def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
+    scene, split, scheme = job
+    before = forest(job, [split], tmp_path, keys={"forest": "a"})[0]
+    (kept,) = tmp_path.glob("*.npz")
+    content = kept.read_bytes()
+    if how == "damage":
+        kept.write_bytes(content[: len(content) // 2])
+    if how == "split":
+        part = split.part.copy()
+        part[[6, 8]] = part[[8, 6]]
+        split = replace(split, part=part)
+    if how == "labels":
+        scene = replace(scene, pixels=scene.pixels.select(scene.pixels.polygon != 6))
+    keys = {"forest": "b" if how == "settings" else "a"}
+    after = forest((scene, split, scheme), [split], tmp_path, keys=keys)[0]
+    assert after.seconds != before.seconds
+
+
+def test_only_the_folds_asked_for_are_done_and_earlier_ones_are_given_too(job, tmp_path):
+    _, split, _ = job
+    assert [item.fold for item in forest(job, [split] * 3, tmp_path, only=[1])] == [1]
+    assert [item.fold for item in forest(job, [split] * 3, tmp_path, only=[2])] == [1, 2]
+
+
+def test_earlier_results_of_other_methods_are_given_too(job, tmp_path):
+    _, split, _ = job
+    forest(job, [split], tmp_path)
+    both = forest(job, [split], tmp_path, methods=("forest_neighbourhood",))
+    assert [item.method for item in both] == ["forest", "forest_neighbourhood"]
+
+
+def test_progress_counts_the_folds_asked_for(job, tmp_path):
+    _, split, _ = job
+    said = []
+    forest(job, [split] * 3, tmp_path, only=[0, 2], progress=lambda *news: said.append(news))
+    assert said == [("forest", 1, 2), ("forest", 2, 2)]
+
+
+def test_random_folds_test_every_pixel_once_and_split_every_polygon(job):
+    scene, _, _ = job
+    highest = int(scene.pixels.polygon.max())
+    seen = np.zeros(len(scene.pixels), dtype=int)
+    for fold in range(5):
+        (told,), split = random_pixel_fold([scene], folds=5, fold=fold, seed=3)
+        tested = split.part[told.pixels.polygon] == Part.TEST
+        seen += tested
+        assert set(told.pixels.polygon[tested] - highest) == set(scene.pixels.polygon)
+        assert set(told.pixels.polygon[~tested]) == set(scene.pixels.polygon)
+        assert tested.sum() == len(scene.pixels) // 5
+        assert np.array_equal(told.pixels.code, scene.pixels.code)
+    assert (seen == 1).all()
+
+
+def test_both_methods_learn_from_and_are_tested_on_random_pixels(job, tmp_path):
+    scene, _, scheme = job
+    told, split = random_pixel_fold([scene], folds=5, fold=1, seed=0)
+    results = cross_validate(
+        told, scheme, [split], methods=("forest", "network"), settings=replace(TINY, encoder="none"), folder=tmp_path,
+        trees=5, first_fold=1,
+    )  # fmt: skip
+    assert [item.fold for item in results] == [1, 1]
+    assert all(len(item.predicted) == len(scene.pixels) // 5 for item in results)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_smaller_shares_of_the_polygons_are_parts_of_larger_ones(job):
+    scene, split, _ = job
+    shares = [fewer_polygons(split, [scene.pixels], share=share, seed=1) for share in (0.3, 0.6, 1.0)]
+    learned = [set(np.flatnonzero(np.isin(item.part, (0, 1))).tolist()) for item in shares]
+    assert learned[0] < learned[1] < learned[2]
+    assert np.array_equal(shares[2].part, split.part)
+    for item in shares:
+        assert np.array_equal(item.polygons(Part.TEST), split.polygons(Part.TEST))
+        kept = scene.pixels.code[item.part[scene.pixels.polygon] == Part.TRAIN]
+        assert len(np.unique(kept)) == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_that_is_none_is_refused(job, share):
+    scene, split, _ = job
+    with pytest.raises(SplitError, match="share"):
+        fewer_polygons(split, [scene.pixels], share=share, seed=0)
