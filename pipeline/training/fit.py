@@ -24,7 +24,7 @@ from pipeline.training.loop import train_context, train_pixels
 from pipeline.training.loss import pixel_weights
 from pipeline.training.members import build_members, network_specs
 from pipeline.training.module import Lessons
-from pipeline.training.result import Clock, FitResult, assemble, provenance_of, training_statistics
+from pipeline.training.result import Clock, FitResult, HeldOut, assemble, provenance_of, training_statistics
 from pipeline.training.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -96,12 +96,14 @@ def fit(
     shares: tuple[float, ...] = (1.0,)
     notes: dict[str, Any] = {"polygons": {part.name.lower(): len(split.polygons(part)) for part in Part}}
     held: Lessons | None = None
+    unseen: HeldOut | None = None
     if whole:
         lessons: Lessons | None = chip_lessons(chips, ids)
         held = chip_lessons(chips, judged)
     else:
         material = _learn_from(chips, ids=ids, split=split, classes=classes, settings=settings, progress=progress)
         clock.lap("teacher")
+        unseen = _unseen(material)
         own = material.teacher.predict(material.table.features)
         history += train_pixels(
             members[0], material.table, own, material.opinions, settings=settings, progress=progress
@@ -122,7 +124,7 @@ def fit(
         clock.lap("context")
     provenance = provenance_of(settings, clock, notes=notes)
     bundle = assemble(members, shares, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
-    return FitResult(bundle, history, clock.seconds)
+    return FitResult(bundle, history, clock.seconds, unseen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,12 @@ def _learn_from(
     )
     opinions = teaching.ask(teacher, chips, pixels=settings.soft_pixels, seed=settings.seed)
     return _Material(index, table, teacher, opinions)
+
+
+def _unseen(material: _Material) -> HeldOut:
+    asked = material.teacher.held_out.sum(axis=1) > 0
+    table = material.table.rows(asked)
+    return HeldOut(material.teacher.held_out[asked], table.index, table.polygon)
 
 
 def _context_share(polygons: int) -> float:

@@ -19,6 +19,8 @@ from pipeline.scenes.reader import open_reader
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from pipeline.chips.splits import Split
     from pipeline.chips.statistics import BandStatistics
     from pipeline.legend import ClassScheme
@@ -32,6 +34,21 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What could be predicted of labelled pixels without having seen their blocks.
+
+    Attributes:
+        probabilities: float32 [pixel, class].
+        index: uint8 [pixel]; network index of the labelled class.
+        polygon: int32 [pixel].
+    """
+
+    probabilities: NDArray[np.float32]
+    index: NDArray[np.uint8]
+    polygon: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """A trained model and how it came about.
 
@@ -39,11 +56,13 @@ class FitResult:
         bundle: The model.
         history: Rows of the training log.
         seconds: Seconds of each stage: chips, teacher, network.
+        held_out: The teacher's opinions of pixels it had not seen, to calibrate with; None without a teacher.
     """
 
     bundle: ModelBundle
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    held_out: HeldOut | None = None
 
 
 class Clock:

@@ -90,12 +90,22 @@ class PixelTable:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Fitted experts and their shares."""
+    """Fitted experts and their shares.
+
+    Attributes:
+        models: The experts.
+        shares: float64 [expert].
+        classes: Number of classes.
+        channels: Features per level.
+        held_out: float32 [pixel, class]; what experts that had not seen a pixel's block thought of the pixels of the
+            table, with these shares; 0 in all classes where nobody was asked.
+    """
 
     models: tuple[Model, ...]
     shares: NDArray[np.float64]
     classes: int
     channels: int
+    held_out: NDArray[np.float32]
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
@@ -141,7 +151,7 @@ def fit_teacher(
     seed: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Teacher:
-    """Experts on all pixels, shares from folds of groups of polygons.
+    """Experts on all pixels; shares, and what can be known of their confidence, from folds of groups of polygons.
 
     Args:
         table: The labelled pixels.
@@ -152,20 +162,24 @@ def fit_teacher(
         progress: Called with "experts", how many are fitted, and how many in all, those of inner folds included.
     """
     judged = len(np.unique(table.polygon)) >= ENOUGH_POLYGONS
-    total, done = len(EXPERTS) * (1 + INNER_FOLDS * judged), itertools.count(1)
+    total, done = len(EXPERTS) * (1 + INNER_FOLDS), itertools.count(1)
 
     def fitted() -> None:
         if progress is not None:
             progress("experts", min(next(done), total), total)
 
     shares = np.full(len(EXPERTS), 1.0 / len(EXPERTS))
+    votes = _held_out_votes(
+        table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, fitted=fitted
+    )
     if judged:
-        shares = _shares(table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, fitted=fitted)
+        shares = _shares(table, votes)
     models = []
     for expert in EXPERTS:
         models.append(_fit(expert, table, classes=classes, trees=trees, seed=seed))
         fitted()
-    return Teacher(tuple(models), shares, classes, table.channels)
+    held_out = np.tensordot(shares.astype(np.float32), votes, axes=1)
+    return Teacher(tuple(models), shares, classes, table.channels, held_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +253,7 @@ def _votes(model: Model, features: NDArray[np.float32], classes: int) -> NDArray
     return votes
 
 
-def _shares(
+def _held_out_votes(
     table: PixelTable,
     *,
     classes: int,
@@ -247,7 +261,8 @@ def _shares(
     trees: int,
     seed: int,
     fitted: Callable[[], None],
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
+    """Votes float32 [expert, pixel, class] of experts that learned from the other folds."""
     fold = inner_folds(table, group_of=group_of, folds=INNER_FOLDS, seed=seed)
     votes = np.zeros((len(EXPERTS), len(table.index), classes), dtype=np.float32)
     for held in range(INNER_FOLDS):
@@ -259,7 +274,11 @@ def _shares(
             model = _fit(expert, part, classes=classes, trees=trees, seed=seed)
             votes[number, out] = _votes(model, table.features[out, : expert.levels * table.channels], classes)
             fitted()
-    weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
+    return votes
+
+
+def _shares(table: PixelTable, votes: NDArray[np.float32]) -> NDArray[np.float64]:
+    weight = pixel_weights(table.index, table.polygon, classes=votes.shape[2], size_power=0.5, class_power=0.5)
     mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
     polygons = len(np.unique(table.polygon))
     return best_shares(mine, weight, strength=PRIOR_POLYGONS / polygons)

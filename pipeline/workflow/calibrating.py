@@ -1,4 +1,13 @@
-"""Confidence that means what it says: a temperature fitted on validation polygons goes into the model file."""
+"""Confidence that means what it says: a temperature fitted on polygons held out goes into the model file.
+
+What is divided by the temperature are the scores from which the map's probabilities come: the logits of a single
+network, and the logarithm of the averaged probabilities of several. A model that has not learned from its validation
+polygons is asked about them. A model that has (``training.refit``) has seen every polygon; what stands in for it are
+its teachers, fitted again without one third of the blocks at a time. Their confidence is that of the network of single
+pixels, which learns to say what they say; networks that are averaged with it are as often right, but seldom as sure.
+So the temperature of the average is the one that makes it, over the whole scene, as sure as the network of pixels is
+once its own is right.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import softmax
 
-from pipeline.accuracy.calibration import fit_temperature, reliability
+from pipeline.accuracy.calibration import TEMPERATURES, fit_temperature, reliability
 from pipeline.chips.splits import Part
 from pipeline.inference.probe import pixel_logits
+from pipeline.labels.rasterise import LabelledPixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,16 +29,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.chips.splits import Split
+    from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
     from pipeline.training.dataset import TrainingScene
+    from pipeline.training.result import HeldOut
 
 KEY = "calibration"
+# Forests give classes without a vote the probability 0, networks never do.
+_FLOOR = 0.01
+# Squares of all scenes together, their side, and pixels in each, on which networks are compared.
+_SQUARES, _SQUARE_PX, _PLACES = 8, 256, 400
 
 
 def calibrate(
-    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split, *, learned_validation: bool
+    bundle: ModelBundle,
+    scenes: Sequence[TrainingScene],
+    split: Split,
+    *,
+    learned_validation: bool,
+    held_out: HeldOut | None = None,
+    seed: int = 0,
 ) -> ModelBundle:
-    """The model with the temperature that suits its validation polygons, and what that changed in its provenance.
+    """The model with the temperature that suits polygons it has not seen, and what that changed in its provenance.
 
     Where it cannot be fitted the model keeps its temperature, and ``provenance["calibration"]`` is "none: why". A model
     that was calibrated while it was trained stays as it is.
@@ -37,32 +60,47 @@ def calibrate(
         scenes: The scenes it learned from.
         split: Which polygons validate.
         learned_validation: The model has learned from the validation polygons too: what it says of them shows nothing.
+        held_out: What its teachers thought of pixels that they had not seen; takes the place of validation polygons.
+        seed: For the places on which networks are compared.
     """
     if bundle.temperature != 1.0 or KEY in bundle.provenance:
         return bundle
-    if learned_validation:
+    if not learned_validation:
+        logits, index, polygon = _validation(bundle, scenes, split)
+        return _calibrated(bundle, logits, index, polygon, "temperature scaling on validation polygons")
+    if held_out is None:
         return _noted(bundle, "none: the model learned from the validation polygons too (training.refit)")
-    logits, index = _validation(bundle, scenes, split)
+    shares = held_out.probabilities.astype(np.float64)
+    logits = np.log((1 - _FLOOR) * shares / shares.sum(axis=1, keepdims=True) + _FLOOR / shares.shape[1])
+    method = "temperature scaling on polygons held out in turn, by spatial block (training.refit: the teachers' scores)"
+    found = _calibrated(bundle, logits, held_out.index.astype(np.intp), held_out.polygon, method)
+    if found.temperature == 1.0 or len(bundle.members) == 1:
+        return found
+    temperature = _as_sure(bundle, scenes, found.temperature, seed=seed)
+    note = {**found.provenance[KEY], "pixel_network_temperature": found.temperature, "temperature": temperature}
+    return replace(_noted(bundle, note), temperature=temperature)
+
+
+def _calibrated(
+    bundle: ModelBundle, logits: NDArray[np.floating], index: NDArray[np.intp], polygon: NDArray[np.int32], method: str
+) -> ModelBundle:
+    """The model with the temperature of some scores [pixel, class], or the reason why it has none."""
     if not len(index):
-        return _noted(bundle, "none: no valid pixel in a validation polygon")
+        return _noted(bundle, "none: no valid pixel in a polygon held out")
     if (logits.argmax(axis=1) == index).all():
         # The likelihood then only grows as the temperature falls: the pixels set no limit to it.
-        return _noted(bundle, "none: every validation pixel is right, which any temperature explains")
-    scaling = fit_temperature(logits, index)
-    temperature = float(scaling.temperature or 1.0)
-    return replace(
-        _noted(
-            bundle,
-            {
-                "method": "temperature scaling on validation polygons",
-                "pixels": len(index),
-                "temperature": temperature,
-                "ece_before": _ece(logits, index),
-                "ece_after": _ece(logits / temperature, index),
-            },
-        ),
-        temperature=temperature,
-    )
+        return _noted(bundle, "none: every pixel held out is right, which any temperature explains")
+    polygons = len(np.unique(polygon))
+    temperature = float(fit_temperature(logits, index, observations=polygons).temperature or 1.0)
+    note = {
+        "method": method,
+        "pixels": len(index),
+        "polygons": polygons,
+        "temperature": temperature,
+        "ece_before": _ece(logits, index),
+        "ece_after": _ece(logits / temperature, index),
+    }
+    return replace(_noted(bundle, note), temperature=temperature)
 
 
 def _noted(bundle: ModelBundle, what: str | dict[str, Any]) -> ModelBundle:
@@ -71,15 +109,56 @@ def _noted(bundle: ModelBundle, what: str | dict[str, Any]) -> ModelBundle:
 
 def _validation(
     bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Scores float32 [pixel, class] and class index [pixel] of the validation pixels of all scenes."""
-    logits, index = [], []
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.int32]]:
+    """Scores float32 [pixel, class], class index [pixel] and polygon [pixel] of all scenes' validation pixels."""
+    logits, index, polygon = [], [], []
     for scene in scenes:
         pixels = split.pixels(scene.pixels, Part.VALIDATION)
         found, position = pixel_logits(bundle, scene.source, pixels)
         logits.append(found)
         index.append(bundle.scheme.code_to_index[pixels.code[position]].astype(np.intp))
-    return np.concatenate(logits), np.concatenate(index)
+        polygon.append(pixels.polygon[position])
+    return np.concatenate(logits), np.concatenate(index), np.concatenate(polygon)
+
+
+def _as_sure(bundle: ModelBundle, scenes: Sequence[TrainingScene], temperature: float, *, seed: int) -> float:
+    """The temperature at which all members are together as sure as the first alone is at ``temperature``."""
+    alone = replace(bundle, members=bundle.members[:1], shares=(1.0,))
+    rng = np.random.default_rng(seed)
+    first, whole = [], []
+    chosen = rng.permutation(len(scenes))[:_SQUARES]
+    for number in chosen.tolist():
+        scene = scenes[number]
+        places = _somewhere(scene.source.grid, squares=max(_SQUARES // len(chosen), 1), rng=rng)
+        first.append(pixel_logits(alone, scene.source, places)[0])
+        whole.append(pixel_logits(bundle, scene.source, places)[0])
+    target = _confidence(np.concatenate(first), temperature)
+    logits = np.concatenate(whole)
+    low, high = np.log(TEMPERATURES)
+
+    def gap(log_t: float) -> float:
+        return _confidence(logits, float(np.exp(log_t))) - target
+
+    if gap(low) * gap(high) >= 0:  # no temperature does it: a scene without a single doubt, say
+        return temperature
+    return float(np.exp(brentq(gap, low, high, xtol=1e-4)))
+
+
+def _confidence(logits: NDArray[np.floating], temperature: float) -> float:
+    return float(softmax(logits.astype(np.float64) / temperature, axis=1).max(axis=1).mean())
+
+
+def _somewhere(grid: Grid, *, squares: int, rng: np.random.Generator) -> LabelledPixels:
+    """Pixels in some squares of a grid, labelled or not; networks are run on whole squares, so not everywhere."""
+    tiles = list(grid.tiles(_SQUARE_PX))
+    chosen = [tiles[int(number)] for number in np.sort(rng.permutation(len(tiles))[:squares])]
+    row = np.concatenate([rng.integers(tile.row, tile.row_stop, _PLACES) for tile in chosen])
+    col = np.concatenate([rng.integers(tile.col, tile.col_stop, _PLACES) for tile in chosen])
+    order = np.lexsort((col, row))
+    nothing = np.zeros(len(row), dtype=np.uint8)
+    return LabelledPixels(
+        row[order].astype(np.int32), col[order].astype(np.int32), nothing, nothing.astype(np.int32), nothing, grid
+    )
 
 
 def _ece(logits: NDArray[np.floating], index: NDArray[np.intp]) -> float:

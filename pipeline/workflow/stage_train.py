@@ -11,6 +11,9 @@ import numpy as np
 from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
+from pipeline.model.checks import sample_values
+from pipeline.model.histograms import histograms_of
+from pipeline.scenes.parts import units_of
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
 from pipeline.workflow.applicability import learn_distance
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.model.bundle import ModelBundle
+    from pipeline.training.result import HeldOut
     from pipeline.workflow.job import Job
     from pipeline.workflow.stages import StageRun
 
@@ -50,9 +54,11 @@ def perform(given: StageRun) -> list[Path]:
         resume=given.resume,
         progress=given.progress,
     )
-    bundle = with_judgement(result.bundle, job, settings=settings)
+    bundle = with_judgement(result.bundle, job, settings=settings, held_out=result.held_out)
     bundle = replace(
         bundle,
+        units=units_of(job.sources[0].select(bundle.bands)),
+        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
         provenance={
             **bundle.provenance,
             "inputs": job.input_hash,
@@ -64,7 +70,9 @@ def perform(given: StageRun) -> list[Path]:
     return [save_bundle(job.model_path, bundle), write_history(given.folder / "training.csv", result.history)]
 
 
-def with_judgement(bundle: ModelBundle, job: Job, *, settings: FitSettings) -> ModelBundle:
+def with_judgement(
+    bundle: ModelBundle, job: Job, *, settings: FitSettings, held_out: HeldOut | None = None
+) -> ModelBundle:
     """The model with what lets it judge its own maps: a temperature, and features of training pixels.
 
     ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
@@ -72,7 +80,7 @@ def with_judgement(bundle: ModelBundle, job: Job, *, settings: FitSettings) -> M
     scenes = training_scenes(job)
     # As in training: with patience the validation polygons decide when to stop and teach nothing.
     refitted = settings.refit and not settings.patience
-    bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted)
+    bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=held_out, seed=settings.seed)
     learned = [Part.TRAIN, Part.VALIDATION] if refitted else [Part.TRAIN]
     polygons = np.concatenate([job.split.polygons(part) for part in learned])
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.special import softmax
 
 from pipeline.chips.splits import Part, Split
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle
 from pipeline.training.dataset import TrainingScene
+from pipeline.training.result import HeldOut
 from pipeline.workflow.calibrating import KEY, calibrate
 from tests.inference.models import identity_bundle, one_hot, write_scene
 
@@ -18,19 +22,21 @@ CLASSES = 4
 RNG = np.random.default_rng(2)
 
 
-def case(folder: Path, *, wrong: float) -> tuple[ModelBundle, list[TrainingScene], Split]:
-    """A network that says with certainty what a scene holds, and labels that contradict it in some pixels."""
+def case(folder: Path, *, wrong: float, per_polygon: int = 4) -> tuple[ModelBundle, list[TrainingScene], Split]:
+    """A network that says with certainty what a scene holds, and labels that contradict it in some pixels.
+
+    Every second polygon trains, the others validate.
+    """
     truth = RNG.integers(0, CLASSES, (40, 40))
     scene = write_scene(folder / "scene.tif", one_hot(truth, count=CLASSES))
     row, col = (part.ravel().astype(np.int32) for part in np.mgrid[:40, :40])
     spoiled = RNG.random(1600) < wrong
     index = np.where(spoiled, (truth.ravel() + 1) % CLASSES, truth.ravel())
-    pixels = LabelledPixels(
-        row, col, (3 * index + 1).astype(np.uint8), (row // 10 + 1).astype(np.int32), np.ones(1600, np.uint8),
-        scene.grid,
-    )  # fmt: skip
-    part = np.array([-1, Part.TRAIN, Part.VALIDATION, Part.VALIDATION, Part.TEST], dtype=np.int8)
-    split = Split(part, np.arange(5, dtype=np.int32) - 1, 100.0, 0.0)
+    polygon = (np.arange(1600) // per_polygon + 1).astype(np.int32)
+    code = (3 * index + 1).astype(np.uint8)
+    pixels = LabelledPixels(row, col, code, polygon, np.ones(1600, np.uint8), scene.grid)
+    part = np.array([-1, *[Part.TRAIN, Part.VALIDATION] * (polygon.max() // 2)], dtype=np.int8)
+    split = Split(part, np.arange(len(part), dtype=np.int32) - 1, 100.0, 0.0)
     return identity_bundle(CLASSES), [TrainingScene(scene, pixels)], split
 
 
@@ -39,7 +45,7 @@ def test_a_network_too_sure_of_itself_is_cooled_to_its_accuracy(tmp_path):
     found = calibrate(bundle, scenes, split, learned_validation=False)
     said = found.provenance[KEY]
     assert found.temperature == said["temperature"] > 2
-    assert said["pixels"] == 800
+    assert (said["pixels"], said["polygons"]) == (800, 200)
     assert said["ece_before"] > 0.15
     assert said["ece_after"] < 0.02
     # One temperature for a network that is always as sure: its confidence becomes its accuracy on validation pixels.
@@ -47,7 +53,56 @@ def test_a_network_too_sure_of_itself_is_cooled_to_its_accuracy(tmp_path):
     logits, _ = pixel_logits(found, scenes[0].source, pixels)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     right = found.scheme.index_to_code[logits.argmax(axis=1)] == pixels.code
-    assert shares.max(axis=1).mean() == pytest.approx(right.mean(), abs=0.01)
+    assert shares.max(axis=1).mean() == pytest.approx(right.mean(), abs=0.02)
+
+
+def test_few_polygons_hardly_move_the_temperature(tmp_path):
+    many, few = (
+        calibrate(*case(tmp_path, wrong=0.2, per_polygon=size), learned_validation=False).temperature
+        for size in (4, 800)
+    )
+    assert 1.0 < few < many
+
+
+def teachers(*, right: float, says: float, polygons: int = 300) -> HeldOut:
+    """What teachers thought of ten pixels of each polygon: always as sure, and right less often."""
+    rng = np.random.default_rng(5)
+    index = rng.integers(0, CLASSES, polygons * 10)
+    said = np.where(rng.random(len(index)) < right, index, (index + 1) % CLASSES)
+    shares = np.full((len(index), CLASSES), (1 - says) / (CLASSES - 1), dtype=np.float32)
+    shares[np.arange(len(index)), said] = says
+    return HeldOut(shares, index.astype(np.uint8), np.repeat(np.arange(polygons), 10).astype(np.int32))
+
+
+def test_a_refitted_model_is_calibrated_by_its_teachers(tmp_path):
+    bundle, scenes, split = case(tmp_path, wrong=0.2)
+    held = teachers(right=0.7, says=0.95)
+    found = calibrate(bundle, scenes, split, learned_validation=True, held_out=held)
+    said = found.provenance[KEY]
+    assert found.temperature == said["temperature"] > 1.5
+    assert (said["pixels"], said["polygons"]) == (3000, 300)
+    assert "teachers" in said["method"]
+    assert said["ece_before"] == pytest.approx(0.24, abs=0.02)
+    assert said["ece_after"] < 0.02
+
+
+def test_networks_together_become_as_sure_as_the_first_is_when_calibrated(tmp_path):
+    alone, scenes, split = case(tmp_path, wrong=0.2)
+    held = teachers(right=0.7, says=0.95)
+    # The second network is the first with scores half as large: together they are less sure than the first.
+    faint = copy.deepcopy(alone.members[0])
+    with torch.no_grad():
+        faint.head.weight *= 0.5
+    pair = replace(alone, members=(alone.members[0], faint), shares=(0.5, 0.5))
+    one = calibrate(alone, scenes, split, learned_validation=True, held_out=held)
+    two = calibrate(pair, scenes, split, learned_validation=True, held_out=held)
+    assert two.provenance[KEY]["pixel_network_temperature"] == one.temperature
+    assert two.temperature < one.temperature
+    pixels = scenes[0].pixels
+    sure = [
+        softmax(pixel_logits(model, scenes[0].source, pixels)[0], axis=1).max(axis=1).mean() for model in (one, two)
+    ]
+    assert sure[0] == pytest.approx(sure[1], abs=0.01)
 
 
 def test_polygons_that_the_model_learned_from_calibrate_nothing(tmp_path):
