@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import LegendError, ModelError, OutputError
 from pipeline.legend import ClassScheme
 from pipeline.model.describe import FORMAT, KEY, read_header
+from pipeline.model.histograms import BINS
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from pipeline.model.histograms import Histograms
     from pipeline.model.network import Ensemble, Network
     from pipeline.scenes.scene import Source
 
@@ -65,6 +67,8 @@ class ModelBundle:
         provenance: JSON-ready: settings, seeds, versions, input hashes, time of training, splits.
         extra: Further tensors that travel with the model (a forest's tables, training features of the area of
             applicability).
+        histograms: How the values of the training scenes are spread, per band, as ``pipeline.model.histograms`` keeps
+            them; empty where that is not known.
     """
 
     members: tuple[Network, ...]
@@ -79,6 +83,7 @@ class ModelBundle:
     footprint: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    histograms: Histograms = ()
 
     def __post_init__(self) -> None:
         """Refuse members that do not fit the classes or bands."""
@@ -89,6 +94,10 @@ class ModelBundle:
             raise ModelError("shares of the members", got=self.shares, expected=f"{len(self.members)} not negative")
         if len(self.value_range) != len(self.bands) or len(self.units) != len(self.bands):
             raise ModelError("value ranges or units do not fit the bands", expected=f"{len(self.bands)} each")
+        if self.histograms and {len(edges) for edges in self.histograms} != {BINS + 1}:
+            raise ModelError("histograms of the model", expected=f"{BINS + 1} edges per band")
+        if self.histograms and len(self.histograms) != len(self.bands):
+            raise ModelError("histograms do not fit the bands", expected=f"{len(self.bands)}")
         if not self.temperature > 0 or not self.gsd_m > 0:
             raise ModelError("temperature and pixel size", got=(self.temperature, self.gsd_m), expected="positive")
         for spec in self.specs:
@@ -129,7 +138,7 @@ class ModelBundle:
         """The source with the model's bands in the model's order, if it fits.
 
         Raises:
-            ModelError: a band is missing, the product level is another, or the values are on another scale.
+            ModelError: a band is missing, level, unit or pixel size are others, or the values are on another scale.
         """
         from pipeline.model.checks import check_source
 
@@ -156,6 +165,7 @@ class ModelBundle:
             "sources": [vars(item) for item in self.sources],
             "footprint": self.footprint,
             "provenance": dict(self.provenance),
+            "histograms": [list(edges) for edges in self.histograms],
         }
 
 
@@ -232,6 +242,7 @@ def _from_parts(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         footprint=about["footprint"],
         provenance=about["provenance"],
         extra=_under(tensors, "extra."),
+        histograms=tuple(tuple(map(float, edges)) for edges in about.get("histograms", ())),
     )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.grid import Grid, Window
+from pipeline.model.histograms import shift_text, shifts
+from pipeline.scenes.opening import LEVELS
+from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
 
 if TYPE_CHECKING:
@@ -33,8 +36,10 @@ REFUSE_SHARE = 0.5
 def check_source(bundle: ModelBundle, source: Source) -> Source:
     """The source with the model's bands in the model's order, if it fits.
 
+    Warns of another sensor, and of values that are spread unlike those of the training scenes.
+
     Raises:
-        ModelError: a band is missing, the product level is another, or the values are on another scale.
+        ModelError: a band is missing, level, unit or pixel size are others, or the values are on another scale.
     """
     missing = [name for name in bundle.bands if name not in source.band_names]
     if missing:
@@ -48,18 +53,20 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     _check_level(bundle, source)
     _check_resolution(bundle, source)
     chosen = source.select(bundle.bands)
+    _check_units(bundle, chosen)
     check_values(bundle, sample_values(chosen), path=source.path)
     return chosen
 
 
 def _check_level(bundle: ModelBundle, source: Source) -> None:
-    known = {item.level for item in bundle.sources if item.level}
-    if known and source.level and source.level not in known:
+    # L2A, L2SP and L2SR are one: what is compared is where reflectance is measured, at the surface or above the air.
+    known = {LEVELS.get(item.level, item.level): item.level for item in bundle.sources if item.level}
+    if known and source.level and LEVELS.get(source.level, source.level) not in known:
         raise ModelError(
             "scene is of another product level than the model was trained on",
             path=source.path,
-            got=source.level,
-            expected=" or ".join(sorted(known)),
+            got=_level_text(source.level),
+            expected=" or ".join(_level_text(level) for level in sorted(known.values())),
             fix="use the same product level or train on this one",
         )
     sensors = {item.sensor for item in bundle.sources if item.sensor}
@@ -68,12 +75,40 @@ def _check_level(bundle: ModelBundle, source: Source) -> None:
         warnings.warn(f"{what}; bands are matched by name", ModelWarning, stacklevel=4)
 
 
+def _level_text(level: str) -> str:
+    return f"{level} ({LEVELS[level]})" if level in LEVELS else level
+
+
+def _check_units(bundle: ModelBundle, source: Source) -> None:
+    """Refuse values of another unit; counts ("DN") may be anything, so that their values alone decide."""
+    for name, unit, expected in zip(bundle.bands, units_of(source), bundle.units, strict=True):
+        if unit != expected and "DN" not in {unit, expected} and unit and expected:
+            raise ModelError(
+                f"band {name} is in another unit than the model was trained on",
+                path=source.path,
+                got=unit,
+                expected=expected,
+                fix="use a product in that unit or train on this one",
+            )
+
+
 def _check_resolution(bundle: ModelBundle, source: Source) -> None:
     size_x, size_y = source.grid.pixel_size_m
     ratio = float(np.sqrt(size_x * size_y)) / bundle.gsd_m
-    if not 1 / RESOLUTION_RATIO <= ratio <= RESOLUTION_RATIO:
-        what = f"{source.path}: pixels of {np.sqrt(size_x * size_y):.3g} m, but the model was trained on"
-        warnings.warn(f"{what} {bundle.gsd_m:.3g} m; expect worse borders and textures", ModelWarning, stacklevel=4)
+    if 1 / RESOLUTION_RATIO <= ratio <= RESOLUTION_RATIO:
+        return
+    size = f"{np.sqrt(size_x * size_y):.3g} m"
+    if source.id in {item.scene for item in bundle.sources}:
+        what = f"{source.path}: pixels of {size}, but of the model's scenes the first has {bundle.gsd_m:.3g} m"
+        warnings.warn(f"{what}; expect worse borders and textures", ModelWarning, stacklevel=4)
+        return
+    raise ModelError(
+        "scene has pixels of another size than the model was trained on",
+        path=source.path,
+        got=size,
+        expected=f"{bundle.gsd_m:.3g} m",
+        fix=f"read it at that size (--resolution {bundle.gsd_m:.3g}, or inputs.resolution_m) or train on this one",
+    )
 
 
 def sample_values(source: Source) -> NDArray[np.float32]:
@@ -118,6 +153,9 @@ def check_values(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str)
             fix="set scale and offset of the scene so that both have the same unit",
         )
     _check_range(bundle, pixels, path=path)
+    if bundle.histograms and (text := shift_text(shifts(bundle.histograms, pixels, bands=bundle.bands))):
+        what = "check scale and offset, and whether season and place are those of the training scenes"
+        warnings.warn(f"{path}: {text}; {what}", ModelWarning, stacklevel=4)
 
 
 def _check_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:

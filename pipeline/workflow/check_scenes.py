@@ -11,8 +11,9 @@ import numpy as np
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
 from pipeline.scenes.ledger import sample_windows
+from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
-from pipeline.workflow.ledgers import plain_scenes, source_ledger
+from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.outcome import Table
 
 if TYPE_CHECKING:
@@ -79,18 +80,13 @@ def look_at_scene(source: Source) -> SceneFacts:
     elif invalid > MOSTLY_UNUSABLE:
         _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked{_causes(ledger)}")
     no_data: Any = ledger.get("no_data_share", {})
-    units = {band.band: band.unit for scene in plain_scenes(source) for band in scene.bands}
+    units = units_of(source)
     ranges = tuple(
-        _range(name, _unit(name, units), no_data.get(name, invalid), values[number])
+        _range(name, units[number], no_data.get(name, invalid), values[number])
         for number, name in enumerate(source.band_names)
         if values.shape[1]
     )
     return SceneFacts(source, round(invalid, 4), ranges, ledger)
-
-
-def _unit(name: str, units: Mapping[str, str]) -> str:
-    """Unit of a band, also of one of a stack, whose name is the band's and the date's."""
-    return units.get(name, units.get(name.rpartition("_")[0], ""))
 
 
 def _causes(ledger: Mapping[str, Any]) -> str:

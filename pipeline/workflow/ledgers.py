@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.scenes.coverage import measure_layers
 from pipeline.scenes.ledger import scene_ledger
-from pipeline.scenes.scene import Scene
+from pipeline.scenes.parts import plain_scenes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,14 +23,6 @@ MEASURED = (
     "darkest_reflectance",
     "offset_check",
 )
-
-
-def plain_scenes(source: Source) -> tuple[Scene, ...]:
-    """The scenes of files that a source is made of, in its order: indices and layers taken off, dates one by one."""
-    if isinstance(source, Scene):
-        return (source,)
-    inner = getattr(source, "scenes", None) or (getattr(source, "source", None),)
-    return tuple(scene for one in inner if one is not None for scene in plain_scenes(one))
 
 
 def source_ledger(source: Source) -> dict[str, object]:

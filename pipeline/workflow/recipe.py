@@ -14,9 +14,9 @@ from pipeline.config import Inputs
 from pipeline.errors import ConfigError, ModelError
 from pipeline.scenes.geotiff import Interpretation, is_virtual
 from pipeline.scenes.opening import open_all
+from pipeline.scenes.parts import plain_scenes
 from pipeline.scenes.stack import scenes_from_bands
 from pipeline.workflow.inputs import join_scenes
-from pipeline.workflow.ledgers import plain_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

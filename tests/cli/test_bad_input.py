@@ -402,7 +402,14 @@ def test_a_scene_with_values_the_model_never_saw(model, capsys):
 
 def test_a_scene_of_other_pixels_than_the_models(model, capsys):
     scene = write_scene(model.parent / "scene.tif", transform=Affine(30, 0, 500_000, 0, -30, 5_000_000))
-    predict(capsys, model, scene).warning("scene.tif", "pixels of 30 m", "10 m")
+    predict(capsys, model, scene).error(
+        "scene.tif: scene has pixels of another size than the model was trained on; got 30 m; expected 10 m; "
+        "read it at that size (--resolution 10, or inputs.resolution_m) or train on this one"
+    )
+    finer = ("--scene", scene, "-o", model.parent / "finer", "--engine", "torch", "--resolution", "10")
+    assert Spoken(capsys, "predict", "--model", model, *finer).status == 0
+    with rasterio.open(model.parent / "finer" / "scene_lc.tif") as dataset:
+        assert dataset.shape == (3 * SIDE, 3 * SIDE)
 
 
 def test_a_cut_model_in_the_run_folder(config, model, capsys):

@@ -1,0 +1,79 @@
+"""Histograms travel with the model; a scene whose values are spread otherwise is told, with figures."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pipeline.errors import ModelError, ModelWarning
+from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.checks import sample_values
+from pipeline.model.histograms import BINS, histograms_of, shift_text, shifts
+
+BANDS = ("red", "nir", "swir16")
+
+
+@given(st.floats(-2, 2), st.floats(0.5, 2))
+def test_the_distance_is_that_of_kolmogorov_and_smirnov_at_the_edges(shift, spread):
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(0, 1, (4000, 1)), rng.normal(shift, spread, (3000, 1))
+    stored = histograms_of([ours.astype(np.float32)])
+    (found,) = shifts(stored, theirs.astype(np.float32), bands=["red"])
+    exact = stats.ks_2samp(ours[:, 0], theirs[:, 0]).statistic
+    assert found.distance <= exact + 1e-3
+    # Between two edges lies a twentieth of the one: no more can be missed.
+    assert found.distance >= exact - 1 / BINS - 1e-3
+
+
+@pytest.mark.parametrize("values", [np.zeros(500), np.repeat([0, 1, 5], 400), np.arange(30)])
+def test_a_scene_is_at_no_distance_from_its_own_histogram_whatever_its_ties(values):
+    pixels = values.astype(np.float32)[:, None]
+    (found,) = shifts(histograms_of([pixels]), pixels, bands=["red"])
+    assert found.distance <= 0.05
+
+
+def test_samples_of_several_scenes_are_one_histogram_and_none_is_none():
+    one, two = (np.full((100, 2), value, np.float32) for value in (1, 3))
+    stored = histograms_of([one, two])
+    assert len(stored) == 2
+    assert (stored[0][0], stored[0][BINS // 2], stored[0][-1]) == (1, 2, 3)
+    assert histograms_of([np.empty((0, 2), np.float32)]) == ()
+
+
+def test_half_of_the_bands_must_have_moved_and_the_furthest_are_named_with_figures():
+    rng = np.random.default_rng(1)
+    pixels = rng.normal(0.2, 0.02, (1000, 3)).astype(np.float32)
+    stored = histograms_of([pixels])
+    one = pixels + np.float32([0.1, 0, 0])
+    assert shift_text(shifts(stored, one, bands=BANDS)) == ""
+    text = shift_text(shifts(stored, pixels + np.float32([0.1, 0.05, 0]), bands=BANDS))
+    assert text == (
+        "2 of 3 bands are distributed unlike those of the training scenes: red median 0.301 against 0.201 "
+        "(distance 0.98); nir median 0.251 against 0.201 (distance 0.79)"
+    )
+
+
+def test_a_model_keeps_its_histograms_and_warns_of_a_shift_with_figures(bundle, make_scene, tmp_path):
+    scene = make_scene(bands=("red", "nir")).select(("red", "nir"))
+    knowing = replace(bundle, histograms=histograms_of([sample_values(scene)]))
+    again = load_bundle(save_bundle(tmp_path / "model.safetensors", knowing))
+    assert again.histograms == knowing.histograms
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.check(scene)
+        bundle.check(make_scene(bands=("red", "nir"), factor=1.4))  # a model that knows no histograms
+    brighter = make_scene(bands=("red", "nir"), factor=1.5)
+    with pytest.warns(ModelWarning, match=r"scene\.tif: 1 of 2 bands are distributed unlike.*red median .* against"):
+        again.check(brighter)
+
+
+def test_histograms_that_do_not_fit_are_refused(bundle):
+    for wrong in (((0.0, 1.0),) * 2, ((0.0,) * (BINS + 1),)):
+        with pytest.raises(ModelError, match="histograms"):
+            replace(bundle, histograms=wrong)
