@@ -22,6 +22,8 @@ from pipeline.accuracy.calibration import TEMPERATURES, fit_temperature, reliabi
 from pipeline.chips.splits import Part
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
+from pipeline.model.bundle import load_bundle
+from pipeline.workflow.scoring import held_out as test_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.model.bundle import ModelBundle
     from pipeline.training.dataset import TrainingScene
     from pipeline.training.result import HeldOut
+    from pipeline.workflow.job import Job
 
 KEY = "calibration"
 # Forests give classes without a vote the probability 0, networks never do.
@@ -79,6 +82,35 @@ def calibrate(
     temperature = _as_sure(bundle, scenes, found.temperature, seed=seed)
     note = {**found.provenance[KEY], "pixel_network_temperature": found.temperature, "temperature": temperature}
     return replace(_noted(bundle, note), temperature=temperature)
+
+
+def held_out_reliability(job: Job) -> dict[str, Any] | None:
+    """How sure the model is of the test pixels and how often right, without and with its temperature; JSON-ready.
+
+    None where no test polygon has a valid pixel.
+    """
+    bundle = load_bundle(job.model_path)
+    logits, right = [], []
+    for number, pixels in test_pixels(job):
+        found, position = pixel_logits(bundle, job.sources[number], pixels)
+        logits.append(found)
+        right.append(bundle.scheme.index_to_code[found.argmax(axis=1)] == pixels.code[position])
+    if not sum(map(len, right)):
+        return None
+    scores, correct = np.concatenate(logits).astype(np.float64), np.concatenate(right)
+    before, after = (
+        reliability(np.minimum(softmax(scores * factor, axis=1).max(axis=1), 1.0), correct)
+        for factor in (bundle.temperature, 1.0)
+    )
+    return {
+        "temperature": bundle.temperature,
+        "pixels": len(correct),
+        "ece_before": before.ece,
+        "ece_after": after.ece,
+        "before": before.to_json(),
+        "after": after.to_json(),
+        "fitted_on": bundle.provenance.get(KEY, "none: the model was trained elsewhere"),
+    }
 
 
 def _calibrated(

@@ -10,6 +10,7 @@ from pipeline.chips.splits import Part
 from pipeline.runs import write_json, write_text
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import fit_forest
+from pipeline.workflow.calibrating import held_out_reliability
 from pipeline.workflow.failures import find_failures
 from pipeline.workflow.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, held_out, score, score_json
 from pipeline.workflow.stage_chips import split_summary
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 def perform(given: StageRun) -> list[Path]:
     """Write ``accuracy.json``, ``confusion.csv`` and where the map fails.
+
+    ``calibration`` in the first is the reliability diagram of the test pixels, without and with the temperature.
 
     The figures are the network's first, then those of the forest that learned from the same polygons.
     """
@@ -44,6 +47,9 @@ def perform(given: StageRun) -> list[Path]:
         score("random forest", forest[both], reference[both], job=job),
     ]
     failures, files = find_failures(job, folder)
+    given.progress("calibration", 0, 1)
+    calibration = held_out_reliability(job)
+    given.progress("calibration", 1, 1)
     return [
         write_json(
             folder / "accuracy.json",
@@ -57,6 +63,7 @@ def perform(given: StageRun) -> list[Path]:
                 "test_polygons": len(job.split.polygons(Part.TEST)),
                 "test_pixels": int(both.sum()),
                 "where_it_fails": failures,
+                "calibration": calibration,
             },
         ),
         write_text(folder / "confusion.csv", confusion_csv(scores[0])),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from scipy.special import softmax
 from pipeline.chips.splits import Part, Split
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.model.bundle import ModelBundle
+from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.result import HeldOut
 from pipeline.workflow.calibrating import KEY, calibrate
+from pipeline.workflow.job import Job
+from pipeline.workflow.scoring import at_pixels, held_out
 from tests.inference.models import identity_bundle, one_hot, write_scene
 
 CLASSES = 4
@@ -128,3 +131,20 @@ def test_a_model_that_is_calibrated_already_stays_as_it_is(tmp_path):
     bundle, scenes, split = case(tmp_path, wrong=0.2)
     warm = replace(bundle, temperature=1.7)
     assert calibrate(warm, scenes, split, learned_validation=False) is warm
+
+
+def test_a_run_writes_its_reliability_without_and_with_the_temperature(finished):
+    found = json.loads((finished.folder / "accuracy.json").read_text(encoding="utf-8"))
+    said = found["calibration"]
+    assert said["pixels"] == found["test_pixels"]
+    assert sum(said["before"]["count"]) == sum(said["after"]["count"]) == said["pixels"]
+    assert (said["ece_before"], said["ece_after"]) == (said["before"]["ece"], said["after"]["ece"])
+    model = load_bundle(finished.folder / "model" / "model.safetensors")
+    assert said["temperature"] == model.temperature
+    assert said["fitted_on"] == model.provenance[KEY]
+    # The confidence in the map is the calibrated one: its mean on the test pixels is that of the diagram.
+    job = Job.load(finished.config)
+    ((_, pixels),) = held_out(job)
+    sure = at_pixels(job.confidence_of("scene"), pixels).astype(float)
+    count, mean = np.array(said["after"]["count"]), np.array(said["after"]["confidence"], dtype=float)
+    assert sure.mean() / 100 == pytest.approx(np.nansum(count * mean) / count.sum(), abs=0.01)
