@@ -12,14 +12,15 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline import __version__
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, PipelineWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +138,27 @@ def peak_rss_mb() -> float | None:
     return round(int(line.split()[1]) * 1024 / 1e6, 1) if line else None
 
 
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The project's own warnings while something is done, each once; whoever shows them still does."""
+    said: list[str] = []
+    original = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        if issubclass(category, PipelineWarning) and str(message) not in said:
+            said.append(str(message))
+        original(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield said
+    finally:
+        warnings.showwarning = original
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run and the record in it (``run.json``)."""
@@ -179,7 +201,8 @@ class RunFolder:
         outputs: list[Path] = []
         reset_peak()
         started, cpu = time.perf_counter(), sum(os.times()[:4])
-        yield outputs
+        with _heard() as said:
+            yield outputs
         record = self.record()
         record["stages"][name] = {
             "key": key,
@@ -187,6 +210,7 @@ class RunFolder:
             "cpu_seconds": round(sum(os.times()[:4]) - cpu, 2),
             "peak_rss_mb": peak_rss_mb(),
             **(facts or {}),
+            "warnings": said,
             "outputs": [os.path.relpath(path, self.path) for path in outputs],
         }
         write_json(self.record_path, record)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from pipeline.accuracy.calibration import Reliability
@@ -28,18 +29,30 @@ def draw_reliability(stem: Path, before: Reliability, *, after: Reliability | No
     Raises:
         OutputError: the files cannot be written.
     """
-    figure, (top, low) = _subplots(2, 1, size=(4.2, 5.0), heights=(3, 1))
-    top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    for item, color, marker, label in ((before, ORANGE, "o", "as predicted"), (after, BLUE, "s", "calibrated")):
+    return _save(reliability_figure(before, after=after), stem)
+
+
+def reliability_figure(
+    before: Reliability,
+    *,
+    after: Reliability | None = None,
+    label: str = "as predicted",
+    size: tuple[float, float] = (4.2, 5.0),
+) -> Figure:
+    """The reliability diagram as a figure of ``size`` in inches, in the style and colours that are set."""
+    figure: Figure
+    figure, (top, low) = _subplots(2, 1, size=size, heights=(3, 1))
+    top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
+    for item, color, marker, name in ((before, "C0", "o", label), (after, "C1", "s", "calibrated")):
         if item is not None:
             used = item.count > 0
-            text = f"{label} (ECE {item.ece:.3f})"
+            text = f"{name} (calibration error {item.ece:.3f})"
             top.plot(item.confidence[used], item.accuracy[used], color=color, marker=marker, markersize=4, label=text)
-            low.stairs(item.count / item.count.sum(), item.edges, color=color)
-    top.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right pixels")
+            low.stairs(item.count / item.count.sum(), item.edges, color=color, fill=after is None)
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of right pixels")
     top.legend(loc="upper left", frameon=False, fontsize=8)
     low.set(xlim=(0, 1), xlabel="confidence", ylabel="share of pixels")
-    return _save(figure, stem)
+    return figure
 
 
 def draw_error_matrix(stem: Path, matrix: ErrorMatrix) -> tuple[Path, Path]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipeline.accuracy.calibration import Reliability
     from pipeline.legend import ClassScheme
 
 
@@ -21,12 +22,14 @@ class MapView:
         scene: uint8 [row, col, 3], true colour stretched for the eye.
         codes: uint8 [row, col] class codes, 0 nodata; the same pixels as ``scene``.
         pixel_m: Width of one shown pixel in metres.
+        facts: In words, what was mapped: (what, value), such as the size, the grid and the date.
     """
 
     name: str
     scene: NDArray[np.uint8]
     codes: NDArray[np.uint8]
     pixel_m: float
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,36 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class PolygonPart:
-    """A label polygon on the split map: outline in CRS coordinates, float64 [vertex, (x, y)], and its part."""
+    """A part of a label polygon on the split map.
 
-    outline: NDArray[np.float64]
+    Attributes:
+        polygon: Its id.
+        outline_m: float64 [vertex, (x, y)] in metres east and south of the upper left corner of the first scene.
+        part: "train", "validation", "test", or "buffer" for what nobody uses.
+    """
+
+    polygon: int
+    outline_m: NDArray[np.float64]
     part: str
+
+
+@dataclass(frozen=True, eq=False)
+class SplitMap:
+    """Label polygons by part, with the side of the blocks and the distance kept free in metres; 0 where not drawn."""
+
+    polygons: tuple[PolygonPart, ...]
+    block_m: float
+    buffer_m: float
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """Mean F1 of a training with a number of polygons: of the network, its spread, and of the forest where known."""
+
+    polygons: int
+    macro_f1: float
+    sd: float | None = None
+    baseline_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +117,6 @@ class Features:
     pca: NDArray[np.float32]
     tsne: NDArray[np.float32]
     explained: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Mean confidence, accuracy and count per bin of confidence; and the expected calibration error."""
-
-    confidence: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    count: tuple[int, ...]
-    ece: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,16 +157,16 @@ class ReportData:
         scores: The network first.
         sampling: In words: which design the figures assume and what they are not.
         history: Rows of the training log: step, training loss, validation figure.
-        split: Polygons by part, in the first scene's CRS.
-        block_m: Side of the blocks.
+        learning: Figures by number of training polygons.
+        split: Polygons by part.
         features: PCA and t-SNE.
-        reliability: On validation or test pixels.
+        reliability: On test pixels.
         examples: The worst errors.
         ledger: One per scene.
         warnings: Said during the run.
         settings: The resolved configuration as text.
         environment: Versions.
-        timings: Seconds per stage.
+        stages: What each stage took, by its name: "seconds", "cpu_seconds", "peak_rss_mb".
     """
 
     title: str
@@ -158,8 +177,8 @@ class ReportData:
     scores: tuple[Score, ...] = ()
     sampling: str = ""
     history: tuple[dict[str, float], ...] = ()
-    split: tuple[PolygonPart, ...] = ()
-    block_m: float = 0.0
+    learning: tuple[LearningPoint, ...] = ()
+    split: SplitMap | None = None
     features: Features | None = None
     reliability: Reliability | None = None
     examples: tuple[ErrorExample, ...] = ()
@@ -167,4 +186,4 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     settings: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,204 +1,130 @@
-"""The report's figures: matplotlib, colour-blind safe, readable in print; each is a Figure saved as PNG and SVG."""
+"""The report's figures of what was mapped and how it was learned; each is a Figure, drawn in the page's style."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
-    from pipeline.report.data import ClassArea, ErrorExample, Features, PolygonPart, Reliability, Score
+    from pipeline.report.data import ClassArea, Features, LearningPoint
 
-# Okabe & Ito (2008): told apart by people with the common colour-vision deficiencies.
-NETWORK, FOREST = "#0072b2", "#e69f00"
-PART_COLOURS = {"train": "#009e73", "validation": "#e69f00", "test": "#0072b2", "buffer": "#999999"}
-DPI = 150
-_INCH = 2.54
-_DARK_CELL = 0.55
-_MANY_CLASSES = 14
-
-
-def _figure(width_cm: float, height_cm: float) -> Figure:
-    figure = Figure(figsize=(width_cm / _INCH, height_cm / _INCH), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write ``stem.png`` and ``stem.svg``; the SVG carries no date, so that equal figures are equal files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    figure.savefig(png, dpi=DPI)
-    figure.savefig(svg, metadata={"Date": None})
-    return png, svg
-
-
-def confusion(score: Score, scheme: ClassScheme) -> Figure:
-    """Error matrix, map rows x reference columns: counts, shaded by the share of the reference class."""
-    counts = np.asarray(score.matrix, dtype=np.float64)
-    share = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
-    size = max(9.0, 1.1 * len(scheme) + 4)
-    figure = _figure(size + 2, size)
-    axes = figure.add_subplot()
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row, col in np.ndindex(*counts.shape):
-        if counts[row, col] and len(scheme) <= _MANY_CLASSES:
-            colour = "white" if share[row, col] > _DARK_CELL else "black"
-            axes.text(col, row, f"{int(counts[row, col])}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(len(scheme)), scheme.names, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(scheme)), scheme.names, fontsize=8)
-    axes.set_xlabel("reference")
-    axes.set_ylabel("map")
-    figure.colorbar(image, label="share of the reference class", shrink=0.8)
-    return figure
-
-
-def per_class(scores: Sequence[Score], scheme: ClassScheme) -> Figure:
-    """F1 per class, one bar per method."""
-    figure = _figure(16, max(6.0, 1.0 * len(scheme) + 2.5))
-    axes = figure.add_subplot()
-    height = 0.8 / len(scores)
-    for position, (score, colour) in enumerate(zip(scores, (NETWORK, FOREST, "#009e73"), strict=False)):
-        where = np.arange(len(scheme)) + (position - (len(scores) - 1) / 2) * height
-        values = [score.f1.get(name) or 0.0 for name in scheme.names]
-        axes.barh(
-            where, values, height=height * 0.92, color=colour, label=f"{score.method} (mean {score.macro_f1:.2f})"
-        )
-    axes.set_yticks(range(len(scheme)), scheme.names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("F1 on the test polygons")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    _plain(axes)
-    return figure
+_MARKERS = "os^DvPX*<>hd"
+_NAMES = {"pixel_loss": "network of single pixels", "loss": "network with surroundings"}
+_SMOOTHED = 5
 
 
 def areas(items: Sequence[ClassArea], scheme: ClassScheme) -> Figure:
     """Mapped area per class as bars in the classes' own colours."""
-    totals = {name: sum(item.area_ha for item in items if item.name == name) for name in scheme.names}
-    figure = _figure(16, max(5.0, 0.8 * len(scheme) + 2))
+    totals = [sum(item.area_ha for item in items if item.name == name) for name in scheme.names]
+    whole = sum(totals) or 1.0
+    figure = blank(HALF_CM, max(7.0, 0.85 * len(scheme) + 1.6))
     axes = figure.add_subplot()
     colours = [item.color for item in scheme.classes]
-    bars = axes.barh(list(totals), list(totals.values()), color=colours, edgecolor="#555555", linewidth=0.4)
-    axes.bar_label(bars, [f"{value:,.1f} ha" for value in totals.values()], padding=3, fontsize=8)
+    bars = axes.barh(scheme.names, totals, color=colours, edgecolor=SOFT, linewidth=0.5, height=0.72)
+    texts = [f"{value:,.{_decimals(whole)}f} ha  ({value / whole:.1%})" for value in totals]
+    axes.bar_label(bars, texts, padding=4, fontsize=8, color=ink())
     axes.invert_yaxis()
     axes.set_xlabel("mapped area (ha)")
-    axes.set_xlim(0, max(totals.values(), default=0) * 1.18 or 1)
-    axes.tick_params(axis="y", labelsize=8)
-    _plain(axes)
+    axes.set_xlim(0, max(totals, default=0.0) * 1.38 or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter("{x:,.0f}" if whole >= 10 else "{x:g}")  # noqa: PLR2004 - small maps
+    grid_lines(axes, "x")
+    axes.tick_params(axis="y", length=0)
     return figure
+
+
+def _decimals(whole_ha: float) -> int:
+    """Decimals that leave three digits of a hundredth of the whole."""
+    return max(0, min(2, 3 - math.floor(math.log10(whole_ha))))
 
 
 def training(history: Sequence[dict[str, float]]) -> Figure:
-    """Every column of the training log against the step: losses above, figures of 0..1 below."""
-    columns = [key for key in dict.fromkeys(key for row in history for key in row) if key not in {"step", "epoch"}]
-    losses = [key for key in columns if "loss" in key]
-    others = [key for key in columns if key not in losses and any(w in key for w in ("f1", "acc", "accuracy"))]
-    groups = [group for group in (losses, others) if group]
-    figure = _figure(16, 5.5 * len(groups))
-    for number, group in enumerate(groups, 1):
-        axes = figure.add_subplot(len(groups), 1, number)
-        for key in group:
-            points = [(row.get("step", i), row[key]) for i, row in enumerate(history) if row.get(key) is not None]
-            axes.plot(*zip(*points, strict=True), label=key.replace("_", " "), linewidth=1.2)
-        axes.legend(frameon=False, fontsize=8)
-        axes.set_ylabel("loss" if group is losses else "share")
-        _plain(axes)
-    figure.axes[-1].set_xlabel("step")
+    """Every loss and every figure of 0..1 of the training log against the step, each in a panel of its own."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    shown = [key for key in columns if "loss" in key or "f1" in key or "acc" in key]
+    figure = blank(HALF_CM, 7.2)
+    for number, key in enumerate(shown, 1):
+        axes = figure.add_subplot(1, len(shown), number)
+        steps = np.array([row.get("step", i) for i, row in enumerate(history) if row.get(key) is not None])
+        values = np.array([row[key] for row in history if row.get(key) is not None])
+        axes.plot(steps, values, color=SOFT, linewidth=0.8, alpha=0.8)
+        if len(values) > 2 * _SMOOTHED:
+            middle = np.convolve(values, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
+            axes.plot(steps[_SMOOTHED // 2 : _SMOOTHED // 2 + len(middle)], middle, color="C0", linewidth=1.6)
+        axes.set_title(_NAMES.get(key, key.replace("_", " ")), loc="left")
+        axes.set_ylabel("loss" if "loss" in key else "share")
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        grid_lines(axes, "y")
     return figure
 
 
-def split_map(polygons: Sequence[PolygonPart], *, block_m: float) -> Figure:
-    """Label polygons by part, with the grid of blocks where coordinates are metres."""
-    from matplotlib.patches import Patch
-    from matplotlib.patches import Polygon as PolygonPatch
-
-    figure = _figure(16, 12)
+def learning_curve(points: Sequence[LearningPoint]) -> Figure:
+    """Mean F1 against the number of training polygons, with the spread over repetitions; the forest beside it."""
+    figure = blank(HALF_CM, 7.2)
     axes = figure.add_subplot()
-    for item in polygons:
-        axes.add_patch(
-            PolygonPatch(item.outline, closed=True, color=PART_COLOURS.get(item.part, "#cccccc"), linewidth=0.5)
-        )
-    axes.autoscale_view()
-    axes.set_aspect("equal")
-    counts = {part: sum(item.part == part for item in polygons) for part in PART_COLOURS}
-    handles = [Patch(color=PART_COLOURS[part], label=f"{part} ({count})") for part, count in counts.items() if count]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=8)
-    axes.ticklabel_format(style="plain", useOffset=False)
-    axes.tick_params(labelsize=7)
-    if block_m:
-        axes.set_xlabel(f"blocks of {block_m:g} m; grey polygons lie in the buffer between parts and are not used")
+    ordered = sorted(points, key=lambda point: point.polygons)
+    x = np.array([point.polygons for point in ordered], dtype=np.float64)
+    y = np.array([point.macro_f1 for point in ordered])
+    sd = np.array([point.sd or 0.0 for point in ordered])
+    axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
+    axes.plot(x, y, color="C0", marker="o", markersize=4.5, label="network")
+    forest = [(point.polygons, point.baseline_macro_f1) for point in ordered if point.baseline_macro_f1 is not None]
+    if forest:
+        axes.plot(*zip(*forest, strict=True), color="C1", marker="s", markersize=4.5, label="random forest")
+    axes.set_xlabel("training polygons")
+    axes.set_ylabel("mean F1 on polygons not trained on")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    grid_lines(axes, "y")
+    axes.legend(loc="lower right")
     return figure
 
 
 def features(found: Features, scheme: ClassScheme) -> Figure:
-    """PCA and t-SNE of the network's features, coloured by reference class."""
-    figure = _figure(18, 9)
-    heads = (f"PCA ({found.explained[0]:.0%} + {found.explained[1]:.0%} of variance)", "t-SNE")
-    for number, (points, head) in enumerate(zip((found.pca, found.tsne), heads, strict=True), 1):
-        axes = figure.add_subplot(1, 2, number)
-        for item in scheme.classes:
-            chosen = found.code == item.code
-            axes.scatter(points[chosen, 0], points[chosen, 1], s=5, color=item.color, label=item.name, linewidths=0)
-        axes.set_title(head, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False, fontsize=7, markerscale=2.5)
+    """PCA and t-SNE of the network's features; colour and marker both tell the reference class."""
+    figure = blank(WIDE_CM, 12.0)
+    first, second = figure.subplots(1, 2)
+    _scatter(first, found.pca, found, scheme)
+    first.set_title("Principal components", loc="left")
+    first.set_xlabel(f"first ({found.explained[0]:.0%} of variance)")
+    first.set_ylabel(f"second ({found.explained[1]:.0%} of variance)")
+    _scatter(second, found.tsne, found, scheme)
+    second.set_title("t-SNE (distances between groups mean nothing)", loc="left")
+    used = [i for i, item in enumerate(scheme.classes) if (found.code == item.code).any()]
+    handles = [
+        Line2D([], [], linestyle="", marker=_marker(i), color=scheme.classes[i].color, markeredgecolor=SOFT,
+               markeredgewidth=0.4, markersize=6, label=scheme.names[i])
+        for i in used
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(used), 8), fontsize=8.5)
     return figure
 
 
-def reliability(found: Reliability) -> Figure:
-    """Accuracy against confidence, with the counts below."""
-    figure = _figure(10, 10)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    top.plot((0, 1), (0, 1), color="#999999", linewidth=1, linestyle="--", label="perfect")
-    top.plot(found.confidence, found.accuracy, marker="o", color=NETWORK, label=f"network (ECE {found.ece:.3f})")
-    top.set_ylabel("share right")
-    top.set_ylim(0, 1)
-    top.legend(frameon=False, fontsize=8)
-    bottom.bar(found.confidence, found.count, width=0.06, color=NETWORK)
-    bottom.set_ylabel("pixels")
-    bottom.set_xlabel("confidence")
-    bottom.set_xlim(0, 1)
-    for axes in (top, bottom):
-        _plain(axes)
-    return figure
+def _scatter(axes: Axes, points: NDArray[np.float32], found: Features, scheme: ClassScheme) -> None:
+    for number, item in enumerate(scheme.classes):
+        own = points[found.code == item.code]
+        axes.scatter(
+            own[:, 0], own[:, 1], s=13, color=item.color, marker=_marker(number), linewidths=0.25, edgecolors=SOFT,
+            rasterized=True,
+        )  # fmt: skip
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[["top", "right"]].set_visible(True)
 
 
-def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
-    """The worst errors as chips: scene above, map below, the polygon outlined."""
-    figure = _figure(3.6 * max(len(items), 3), 8.5)
-    grid = figure.subplots(2, max(len(items), 3), squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for (upper, lower), item in zip(grid.T, items, strict=False):
-        for axes, picture in ((upper, item.image), (lower, colour_codes(item.codes, scheme))):
-            axes.imshow(picture, interpolation="nearest")
-            axes.contour(item.inside, levels=[0.5], colors="white", linewidths=1.4)
-            axes.contour(item.inside, levels=[0.5], colors="black", linewidths=0.6)
-        upper.set_title(f"polygon {item.polygon}\n{item.reference}", fontsize=8)
-        lower.set_title(f"mapped {item.mapped}\n({item.confidence:.0%} sure)", fontsize=8)
-    return figure
-
-
-def colour_codes(codes: NDArray[np.uint8], scheme: ClassScheme) -> NDArray[np.uint8]:
-    """uint8 [row, col, 3] of class codes [row, col]; nodata is white."""
-    palette = np.full((256, 3), 255, dtype=np.uint8)
-    for item in scheme.classes:
-        palette[item.code] = item.rgb
-    return np.asarray(palette[codes], dtype=np.uint8)
+def _marker(number: int) -> str:
+    return _MARKERS[number % len(_MARKERS)]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from pipeline.report import figures
+from pipeline.accuracy.figures import reliability_figure
+from pipeline.maps.sidecars import cannot_write, write_text
+from pipeline.report import accuracy_figures, figures
+from pipeline.report.ledger import LedgerTable, ledger_table
+from pipeline.report.split_figure import split_map
+from pipeline.report.style import HALF_CM, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,39 +30,85 @@ if TYPE_CHECKING:
     from pipeline.report.data import MapView, ReportData
 
 
+_HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
+_RELIABILITY_INCH = (HALF_CM / 2.54, 4.3)
+
+
 @dataclass(frozen=True)
-class Picture:
-    """A figure on the page: an anchor, a heading, what it shows, and the image as a data URI."""
+class Drawing:
+    """A figure that the run has data for: where it stands, what it shows, how to draw it."""
 
     anchor: str
     heading: str
     caption: str
-    uri: str
+    draw: Callable[[], Figure]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: its words, and the image as data URIs for light and dark pages."""
+
+    anchor: str
+    heading: str
+    caption: str
+    wide: bool
+    light: str
+    dark: str
 
 
 def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
-    """Write the page, and its figures as PNG and SVG into ``figures/`` beside it; gives all files, the page first."""
+    """Write the page, and its figures as PNG and SVG into ``figures/`` beside it; gives all files, the page first.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     written: list[Path] = []
     pictures = []
-    for anchor, heading, caption, draw in _drawn(data):
-        files = figures.save(draw(), path.parent / "figures" / anchor)
-        written.extend(files)
-        pictures.append(Picture(anchor, heading, caption, _uri(files[1].read_bytes(), "image/svg+xml")))
+    try:
+        for item in _drawings(data):
+            files, dark = save(item.draw, path.parent / "figures" / item.anchor)
+            written.extend(files)
+            uris = (_uri(content, "image/svg+xml") for content in (files[1].read_bytes(), dark))
+            pictures.append(Picture(item.anchor, item.heading, item.caption, item.wide, *uris))
+    except OSError as err:
+        raise cannot_write(path.parent / "figures", err) from err
+    write_text(path, _render(data, pictures))
+    return path, *written
+
+
+def _render(data: ReportData, pictures: list[Picture]) -> str:
     environment = Environment(
         loader=PackageLoader("pipeline.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined
     )
-    text = environment.get_template("report.html.jinja").render(
+    ledgers: list[LedgerTable] = [ledger_table(item) for item in data.ledger]
+    return environment.get_template("report.html.jinja").render(
         data=data,
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
-        ledger=[json.dumps(item, indent=2, default=str) for item in data.ledger],
+        support=_support(data),
+        ledgers=ledgers,
+        versions=list(_flat(data.environment)),
         gain=_gain(data),
     )
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    return path, *written
+
+
+def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name, value) of nested entries."""
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        elif value is not None:
+            yield name, str(value)
+
+
+def _support(data: ReportData) -> dict[str, int]:
+    """Test pixels per class."""
+    if not data.scores:
+        return {}
+    totals = np.asarray(data.scores[0].matrix).sum(axis=0)
+    return dict(zip(data.scheme.names, totals.tolist(), strict=True))
 
 
 def _gain(data: ReportData) -> float | None:
@@ -67,40 +118,64 @@ def _gain(data: ReportData) -> float | None:
     return data.scores[0].macro_f1 - data.scores[1].macro_f1
 
 
-def _drawn(data: ReportData) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
-    """The figures that the run has data for: anchor, heading, caption, how to draw it."""
-    scheme = data.scheme
+def _drawings(data: ReportData) -> Iterator[Drawing]:
+    """The figures that the run has data for, halves in pairs of a height."""
+    yield from _map_drawings(data)
+    yield from _accuracy_drawings(data)
+    yield from _learning_drawings(data)
+
+
+def _map_drawings(data: ReportData) -> Iterator[Drawing]:
     if data.areas:
-        caption = (
-            "Counted from the map. They are not area estimates: these need reference data from a probability sample."
-        )
-        yield "areas", "Mapped areas", caption, lambda: figures.areas(data.areas, scheme)
+        caption = "Counted from the map's pixels. Area estimates need reference data from a probability sample."
+        yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
+
+
+def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
+    scheme, found = data.scheme, data.reliability
     if data.scores:
-        caption = f"Counts of test pixels, map rows x reference columns. {data.sampling}"
-        yield "confusion", "Error matrix of the network", caption, lambda: figures.confusion(data.scores[0], scheme)
-        caption = "F1 per class on the test polygons; the random forest learned from the same pixels."
-        yield "per_class", "Accuracy per class", caption, lambda: figures.per_class(data.scores, scheme)
-    reliability = data.reliability
-    if reliability is not None:
-        caption = "Of the pixels mapped with a confidence of 0.8, about 80 % should be right."
-        yield "reliability", "Reliability of the confidence", caption, lambda: figures.reliability(reliability)
-    if data.history:
-        yield "training", "Training", "The training log.", lambda: figures.training(data.history)
-    if data.split:
-        caption = "Whole polygons go to one part, by spatial blocks with a buffer between the parts."
-        yield (
-            "split",
-            "Training, validation and test",
-            caption,
-            lambda: figures.split_map(data.split, block_m=data.block_m),
-        )
-    found = data.features
+        caption = "Network and random forest learned from the same polygons and are judged on the same test polygons."
+        draw = partial(accuracy_figures.per_class, data.scores, scheme)
+        yield Drawing("per_class", "Accuracy per class", caption, draw)
+        caption = "Test pixels of the network's map; each column is shaded by its share of the reference class."
+        draw = partial(accuracy_figures.confusion, data.scores[0], scheme)
+        yield Drawing("confusion", "Error matrix", caption, draw, wide=len(scheme) > _HALF_CLASSES)
     if found is not None:
-        caption = "What the network sees of labelled pixels, in two dimensions; classes that overlap here are confused."
-        yield "features", "Features", caption, lambda: figures.features(found, scheme)
+        caption = (
+            "Of the test pixels mapped with a confidence of 0.8, about 80 % should be right. Below: where they lie."
+        )
+        draw = partial(reliability_figure, found, label="network", size=_RELIABILITY_INCH)
+        yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     if data.examples:
-        caption = "Test polygons that the map gets wrong most surely; look at them in QGIS: is it the label or the map?"
-        yield "examples", "Worst errors", caption, lambda: figures.examples(data.examples, scheme)
+        caption = (
+            "The test polygons that the map gets wrong most surely. Look at them in QGIS by their id (poly_id of "
+            "labels.gpkg): is it the label or the map?"
+        )
+        yield Drawing(
+            "examples", "Worst errors", caption, lambda: accuracy_figures.examples(data.examples, scheme), wide=True
+        )
+
+
+def _learning_drawings(data: ReportData) -> Iterator[Drawing]:
+    split, found = data.split, data.features
+    if data.history:
+        caption = "Loss per step (grey) and its running mean, one panel per part of the model."
+        yield Drawing("training", "Training curves", caption, lambda: figures.training(data.history))
+    if data.learning:
+        caption = "What more polygons would bring: rising at its end, more labels help; flat, they do not."
+        yield Drawing("learning", "Learning curve", caption, lambda: figures.learning_curve(data.learning))
+    if split is not None:
+        caption = (
+            "Whole polygons go to one part, by the block that holds their middle. What lies too near to another part "
+            "is not used, so that nothing is tested on what training has seen."
+        )
+        yield Drawing("split", "Training, validation and test", caption, lambda: split_map(split), wide=True)
+    if found is not None:
+        caption = (
+            "What the network makes of labelled pixels, in two dimensions, by reference class: classes that overlap "
+            "here are confused on the map."
+        )
+        yield Drawing("features", "Features", caption, lambda: figures.features(found, data.scheme), wide=True)
 
 
 def _view(view: MapView, data: ReportData) -> dict[str, object]:
@@ -111,7 +186,8 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
     return {
         "name": view.name,
         "scene": _png_uri(scene),
-        "map": _png_uri(figures.colour_codes(view.codes, data.scheme)),
+        "facts": view.facts,
+        "map": _png_uri(accuracy_figures.colour_codes(view.codes, data.scheme)),
         "width": width,
         "height": height,
         "bar_share": 100 * bar_m / (width * view.pixel_m),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,25 @@ import rasterio
 import yaml
 from rasterio.enums import Resampling
 
-from pipeline.accuracy.calibration import reliability
+from pipeline.accuracy.calibration import Reliability, reliability
+from pipeline.errors import OutputError
+from pipeline.grid import Grid, Window
 from pipeline.maps.look import coarse_grid, to_rgb
-from pipeline.report.data import ClassArea, ErrorExample, Features, MapView, PolygonPart, Reliability, ReportData, Score
+from pipeline.report.data import (
+    ClassArea,
+    ErrorExample,
+    Features,
+    LearningPoint,
+    MapView,
+    PolygonPart,
+    ReportData,
+    Score,
+    SplitMap,
+)
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.workflow.features import write_features
+from pipeline.workflow.ledgers import kept_ledger
 from pipeline.workflow.products import write_qgis_project, write_stac
 from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score_of
 from pipeline.workflow.stage_chips import part_of
@@ -32,6 +46,7 @@ if TYPE_CHECKING:
     from pipeline.workflow.job import Job
     from pipeline.workflow.stages import StageRun
 
+LEARNING_CURVE = "learning_curve.json"
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
@@ -49,7 +64,7 @@ def perform(given: StageRun) -> list[Path]:
 
 def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     """What the page shows, from the files of the run."""
-    record = RunFolder(folder).record()
+    stages = RunFolder(folder).record()["stages"]
     accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
     areas = json.loads((folder / "areas.json").read_text(encoding="utf-8"))
     judged = _judged(job)
@@ -64,15 +79,16 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         scores=tuple(_score(item, job) for item in (accuracy, accuracy["baseline"])),
         sampling=SAMPLING,
         history=_history(folder / "training.csv"),
+        learning=_learning(folder / LEARNING_CURVE),
         split=_split(job),
-        block_m=job.split.block_m,
         features=features,
         reliability=_reliability(judged),
         examples=_examples(job, judged),
-        ledger=tuple(source.ledger() for source in job.sources),
+        ledger=tuple(kept_ledger(source, folder=folder) for source in job.sources),
+        warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
         environment=environment(),
-        timings={name: stage["seconds"] for name, stage in record["stages"].items()},
+        stages={name: stage for name, stage in stages.items() if name != "report"},
     )
 
 
@@ -84,7 +100,22 @@ def _view(job: Job, source: Source) -> MapView:
     grid = coarse_grid(source.grid, VIEW_PX)
     with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, out_shape=grid.shape, resampling=Resampling.mode)
-    return MapView(source.id, to_rgb(source, max_px=VIEW_PX), codes, grid.pixel_size_m[0])
+    return MapView(source.id, to_rgb(source, max_px=VIEW_PX), codes, grid.pixel_size_m[0], facts=_facts(source, codes))
+
+
+def _facts(source: Source, codes: NDArray[np.uint8]) -> tuple[tuple[str, str], ...]:
+    """In words, what was mapped."""
+    grid = source.grid
+    size_x, size_y = grid.pixel_size_m
+    code = grid.crs.to_epsg()
+    taken = source.acquired_utc
+    return (
+        ("taken", taken.strftime("%Y-%m-%d %H:%M UTC") if taken else "unknown"),
+        ("size", f"{grid.width:,} x {grid.height:,} pixels of {(size_x + size_y) / 2:.4g} m"),
+        ("reference system", f"EPSG:{code}" if code else "without EPSG code"),
+        ("bands", ", ".join(source.band_names)),
+        ("without data", f"{np.mean(codes == 0):.1%}"),
+    )
 
 
 def _history(path: Path) -> tuple[dict[str, float], ...]:
@@ -92,13 +123,37 @@ def _history(path: Path) -> tuple[dict[str, float], ...]:
         return tuple({key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file))
 
 
-def _split(job: Job) -> tuple[PolygonPart, ...]:
-    frame = job.labels.frame.to_crs(job.sources[0].grid.crs.to_wkt())
-    return tuple(
-        PolygonPart(np.asarray(ring.exterior.coords)[:, :2], part_of(job, int(number)))
+def _learning(path: Path) -> tuple[LearningPoint, ...]:
+    """What ``learning_curve.json`` holds, where cross-validation has written one into the run folder.
+
+    Raises:
+        OutputError: it is no such file.
+    """
+    if not path.exists():
+        return ()
+    try:
+        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+        names = [item.name for item in fields(LearningPoint)]
+        return tuple(LearningPoint(**{name: point.get(name) for name in names}) for point in points)
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise OutputError("the learning curve is damaged", path=path, got=err, fix="delete it") from err
+
+
+def _split(job: Job) -> SplitMap:
+    """The label polygons in metres from the first scene's upper left corner, as the blocks are laid."""
+    first = job.sources[0].grid
+    frame = job.labels.frame.to_crs(first.crs.to_wkt())
+    left, _, _, top = first.bounds
+    metres = np.array(first.pixel_size_m) / np.array(first.pixel_size) * (1.0, -1.0)
+    polygons = tuple(
+        PolygonPart(int(number), (np.asarray(ring.exterior.coords)[:, :2] - (left, top)) * metres, part)
         for number, shape in zip(frame["poly_id"], frame.geometry, strict=True)
+        if (part := part_of(job, int(number))) != "unused"
         for ring in getattr(shape, "geoms", [shape])
     )
+    # Scenes of several reference systems have their blocks in a plane of their own.
+    one_plane = all(pixels.grid.crs == first.crs for pixels in job.labelled) and job.labelled[0].grid == first
+    return SplitMap(polygons, job.split.block_m if one_plane else 0.0, job.split.buffer_m)
 
 
 _Judged = tuple["LabelledPixels", "NDArray[np.uint8]", "NDArray[np.uint8]", int]
@@ -125,12 +180,7 @@ def _reliability(judged: list[_Judged]) -> Reliability | None:
     seen = sure != _CONFIDENCE_NODATA
     if not seen.any():
         return None
-    found = reliability(sure[seen] / 100.0, right[seen], bins=10)
-    used = found.count > 0
-    return Reliability(
-        tuple(found.confidence[used].tolist()), tuple(found.accuracy[used].tolist()), tuple(found.count[used].tolist()),
-        float(found.ece),
-    )  # fmt: skip
+    return reliability(sure[seen] / 100.0, right[seen], bins=10)
 
 
 def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:
@@ -155,13 +205,11 @@ def _example(
     job: Job, polygon: int, number: int, given: tuple[LabelledPixels, NDArray[np.uint8]],
     *, own: NDArray[np.bool_], bad: NDArray[np.bool_], confidence: float,
 ) -> ErrorExample:  # fmt: skip
-    from pipeline.grid import Window
-
     pixels, mapped = given
     source = job.sources[number]
     side = max(_EXAMPLE_PX, int(np.ptp(pixels.row[own])) + 9, int(np.ptp(pixels.col[own])) + 9)
     row, col = int(np.median(pixels.row[own])) - side // 2, int(np.median(pixels.col[own])) - side // 2
-    window = Window(row, col, side, side).intersect(source.grid.window) or source.grid.window
+    window = _inside(Window(row, col, side, side), source.grid)
     with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
     _, ids = pixels.dense(window)
@@ -176,3 +224,10 @@ def _example(
         codes=codes,
         inside=ids == polygon,
     )
+
+
+def _inside(window: Window, grid: Grid) -> Window:
+    """A window moved into the grid, and cut only where it is larger."""
+    row = max(0, min(window.row, grid.height - window.height))
+    col = max(0, min(window.col, grid.width - window.width))
+    return Window(row, col, min(window.height, grid.height), min(window.width, grid.width))

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.accuracy.calibration import reliability
 from pipeline.legend import scheme_for
 from pipeline.report.data import (
     ClassArea,
     ErrorExample,
     Features,
+    LearningPoint,
     MapView,
     PolygonPart,
-    Reliability,
     ReportData,
     Score,
+    SplitMap,
 )
 from pipeline.report.page import write_report
 
@@ -45,20 +47,35 @@ def report_data() -> ReportData:
         ),
         sampling="Held-out training polygons: not a probability sample.",
         history=tuple({"step": i, "train_loss": 1 / (i + 1), "val_f1": i / 10} for i in range(10)),
-        split=tuple(
-            PolygonPart(square + 50 * i, part) for i, part in enumerate(("train", "validation", "test", "buffer"))
+        learning=(LearningPoint(20, 0.4, 0.05, 0.38), LearningPoint(80, 0.6)),
+        split=SplitMap(
+            tuple(
+                PolygonPart(i, square + 50 * i, part)
+                for i, part in enumerate(("train", "validation", "test", "buffer"))
+            ),
+            block_m=100.0,
+            buffer_m=30.0,
         ),
-        block_m=300.0,
         features=Features(
             rng.integers(1, 4, 90).astype(np.uint8), *rng.normal(size=(2, 90, 2)).astype(np.float32), (0.5, 0.2)
         ),
-        reliability=Reliability((0.5, 0.7, 0.9), (0.4, 0.7, 0.95), (10, 20, 70), 0.05),
+        reliability=reliability(rng.uniform(0.3, 1, 200), rng.random(200) < 0.7, bins=10),
         examples=(ErrorExample(7, "water", "wood & heath", 0.9, 0.8, image[:32, :32], codes[40:72, :32], inside),),
-        ledger=({"scene": "scene", "bands": []},),
+        ledger=(
+            {
+                "scene": "scene",
+                "acquired_utc": None,
+                "invalid_share": 0.25,
+                "masks": ["SCL"],
+                "bands": [{"band": "red", "scale": 1e-4, "offset": -0.1, "provenance": "BOA_ADD_OFFSET of MTD.xml"}],
+                "no_data_share": {"red": 0.125},
+                "offset_check": {"state": "plausible", "reason": "dark pixels"},
+            },
+        ),
         warnings=("two polygons overlap",),
         settings="version: 1\n",
         environment={"python": "3"},
-        timings={"train": 12.0},
+        stages={"train": {"seconds": 12.0, "cpu_seconds": 20.5, "peak_rss_mb": None}},
     )
 
 
@@ -81,8 +98,31 @@ def test_names_are_escaped(page):
 
 def test_figures_lie_beside_the_page_as_png_and_svg(page):
     names = {path.name for path in (page.parent / "figures").iterdir()}
-    stems = ("areas", "confusion", "per_class", "reliability", "training", "split", "features", "examples")
+    stems = ("areas", "confusion", "per_class", "reliability", "training", "split", "features", "examples", "learning")
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+
+
+def test_the_ledger_is_a_table_of_bands(page):
+    text = page.read_text(encoding="utf-8")
+    row = re.search(r"<tr><td>red</td>.*?</tr>", text, re.DOTALL)[0]
+    assert re.findall(r"<td>(.*?)</td>", row) == ["red", "0.0001", "-0.1", "BOA_ADD_OFFSET of MTD.xml", "12.5%"]
+    assert "<dt>invalid share</dt><dd>25.0%</dd>" in text
+    assert "<dd>plausible: dark pixels</dd>" in text
+
+
+def test_warnings_polygon_ids_settings_and_times_are_on_the_page(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<li>two polygons overlap</li>" in text
+    assert "version: 1" in text
+    assert "<td>20.5</td>" in text
+    svg = (page.parent / "figures" / "examples.svg").read_text(encoding="utf-8")
+    assert "polygon 7" in svg  # matplotlib keeps the words of drawn text as comments
+
+
+def test_equal_data_gives_equal_figures(page, tmp_path):
+    again = write_report(tmp_path / "report.html", report_data())[0]
+    for path in sorted((page.parent / "figures").iterdir()):
+        assert path.read_bytes() == (again.parent / "figures" / path.name).read_bytes(), path.name
 
 
 def test_a_run_without_figures_still_has_a_page(tmp_path):
@@ -102,8 +142,9 @@ def browser():
         chromium.close()
 
 
-def test_in_a_browser_no_error_the_slider_moves_and_the_page_prints(page, browser, tmp_path):
-    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser_no_error_the_slider_moves_and_the_page_prints(page, browser, tmp_path, scheme):
+    tab = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
     problems: list[str] = []
     tab.on("console", lambda message: problems.append(message.text) if message.type in {"error", "warning"} else None)
     tab.on("pageerror", lambda error: problems.append(str(error)))
@@ -123,6 +164,18 @@ def test_in_a_browser_no_error_the_slider_moves_and_the_page_prints(page, browse
     broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
     assert tab.evaluate(broken) == 0
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    background = tab.evaluate("getComputedStyle(document.querySelector('section')).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(30, 36, 40)"}[scheme]
+    figure = tab.evaluate("document.querySelector('#areas img').currentSrc")
+    assert figure == tab.evaluate(
+        f"document.querySelector('#areas {'source' if scheme == 'dark' else 'img'}')"
+        f".{'srcset' if scheme == 'dark' else 'src'}"
+    )
+    for width in (360, 760):
+        tab.set_viewport_size({"width": width, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+    tab.emulate_media(media="print")
+    assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     printed = tmp_path / "report.pdf"
     tab.pdf(path=str(printed))
     assert printed.read_bytes().startswith(b"%PDF")

@@ -1,0 +1,141 @@
+"""The report's figures of how good the map is; each is a Figure, drawn in the page's style."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink, shades
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from pipeline.legend import ClassScheme
+    from pipeline.report.data import ErrorExample, Score
+
+_FULL_CELL = 0.55
+_MANY_CLASSES = 14
+
+
+def confusion(score: Score, scheme: ClassScheme) -> Figure:
+    """Error matrix, map rows x reference columns: pixels, shaded by the share of the reference class."""
+    counts = np.asarray(score.matrix, dtype=np.float64)
+    share = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
+    side = min(max(7.5, 0.95 * len(scheme) + 3.2), WIDE_CM)
+    figure = blank(max(HALF_CM, side + 1.5), side)
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap=shades(), vmin=0, vmax=1)
+    dark_page = _luminance(ink()) > 0.5  # noqa: PLR2004 - half way between black and white
+    full = "#101416" if dark_page else "#ffffff"
+    if len(scheme) <= _MANY_CLASSES:
+        for row, col in np.argwhere(counts > 0):
+            colour = full if share[row, col] > _FULL_CELL else ink()
+            bold = "bold" if row == col else "normal"
+            text = f"{int(counts[row, col]):,}"
+            axes.text(col, row, text, ha="center", va="center", fontsize=6.8, color=colour, fontweight=bold)
+    edges = np.arange(len(scheme) + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(visible=True, which="minor", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.set_xticks(range(len(scheme)), scheme.names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(scheme)), scheme.names)
+    axes.set_xlabel("reference")
+    axes.set_ylabel("map")
+    bar = figure.colorbar(image, shrink=0.75, pad=0.02, format="{x:.0%}")
+    bar.set_label("share of the reference class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _luminance(colour: str) -> float:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709
+
+
+def per_class(scores: Sequence[Score], scheme: ClassScheme) -> Figure:
+    """F1, user's and producer's accuracy per class: F1 as bars per method, the other two as marks on them."""
+    figure = blank(HALF_CM, max(7.0, (0.42 * len(scores) + 0.3) * len(scheme) + 2.2))
+    axes = figure.add_subplot()
+    height = 0.8 / len(scores)
+    for position, score in enumerate(scores):
+        where = np.arange(len(scheme)) + (position - (len(scores) - 1) / 2) * height
+        axes.barh(
+            where, _values(score.f1, scheme), height=height * 0.9, color=f"C{position}",
+            label=f"{score.method} (mean F1 {score.macro_f1:.2f})",
+        )  # fmt: skip
+        for values, marker in ((score.users, "D"), (score.producers, "o")):
+            axes.plot(_values(values, scheme), where, marker=marker, **_marks())
+    axes.set_yticks(range(len(scheme)), scheme.names)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.01)
+    axes.set_xlabel("share")
+    grid_lines(axes, "x")
+    handles, _ = axes.get_legend_handles_labels()
+    for words, marker in (("user's accuracy", "D"), ("producer's accuracy", "o")):
+        handles.append(Line2D([], [], marker=marker, label=words, **_marks()))
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return figure
+
+
+def _marks() -> dict[str, Any]:
+    return {
+        "linestyle": "",
+        "markersize": 3.6,
+        "markerfacecolor": "white",
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.7,
+    }
+
+
+def _values(by_name: dict[str, float | None], scheme: ClassScheme) -> list[float]:
+    return [np.nan if (value := by_name.get(name)) is None else value for name in scheme.names]
+
+
+def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
+    """The worst errors as chips: scene above, map below, the polygon outlined, its id on top."""
+    columns = max(len(items), 4)
+    figure = blank(WIDE_CM, 2 * WIDE_CM / columns + 3.4)
+    grid = figure.subplots(2, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for (upper, lower), item in zip(grid.T, items, strict=False):
+        _chip(upper, item.image, item.inside)
+        _chip(lower, colour_codes(item.codes, scheme), item.inside)
+        upper.set_title(f"polygon {item.polygon}\nreference: {item.reference}", loc="left")
+        words = f"map: {item.mapped}\n{item.share_wrong:.0%} wrong, {item.confidence:.0%} sure"
+        lower.set_title(words, loc="left")
+    shown = {int(code) for item in items for code in np.unique(item.codes)}
+    handles = [
+        Line2D([], [], linestyle="", marker="s", color=c.color, markeredgecolor=SOFT, markersize=7, label=c.name)
+        for c in scheme.classes
+        if c.code in shown
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(max(len(handles), 1), 8), fontsize=8.5)
+    return figure
+
+
+def _chip(axes: Axes, picture: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
+    """A picture with the outline of its polygon, which is closed where the picture ends."""
+    axes.imshow(picture, interpolation="nearest")
+    padded = np.pad(inside, 1)
+    around = np.arange(-1, inside.shape[1] + 1), np.arange(-1, inside.shape[0] + 1)
+    axes.contour(*around, padded, levels=[0.5], colors="black", linewidths=2.4)
+    axes.contour(*around, padded, levels=[0.5], colors="white", linewidths=1.1)
+    axes.set_xlim(-0.5, inside.shape[1] - 0.5)
+    axes.set_ylim(inside.shape[0] - 0.5, -0.5)
+
+
+def colour_codes(codes: NDArray[np.uint8], scheme: ClassScheme) -> NDArray[np.uint8]:
+    """uint8 [row, col, 3] of class codes [row, col]; nodata is white."""
+    palette = np.full((256, 3), 255, dtype=np.uint8)
+    for item in scheme.classes:
+        palette[item.code] = item.rgb
+    return np.asarray(palette[codes], dtype=np.uint8)
