@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pipeline.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Files that training.weights may name; anything else is a record's name.
+WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
 
 
 class Section(BaseModel):
@@ -150,8 +152,11 @@ class Inputs(Section):
 class LabelsSection(Section):
     """Training labels."""
 
-    path: str = Field(description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons, in any CRS.")
-    field: str = Field(description="Attribute that holds the class, as text or integer.")
+    path: str = Field(
+        description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons or points, in any CRS; or a "
+        "class raster (an existing map) whose values are codes of the classes."
+    )
+    field: str = Field("", description="Attribute that holds the class, as text or integer; not of a class raster.")
     layer: str | None = Field(None, description="Layer of a file that has several.")
     aliases: dict[str, str] = Field(
         default_factory=dict, description="Value in the file -> class name, to merge or rename classes."
@@ -159,8 +164,46 @@ class LabelsSection(Section):
     all_touched: bool = Field(
         default=False, description="Label every pixel a polygon touches; default: pixels whose centre is inside."
     )
+    class_all_touched: dict[str, bool] = Field(
+        default_factory=dict, description="The same by class name: narrow classes such as rivers may need it."
+    )
+    erode_px: int = Field(
+        0, ge=0, le=7, description="Pixels left out along the rim of every polygon; its innermost ones always stay."
+    )
+    class_erode_px: dict[str, int] = Field(default_factory=dict, description="The same by class name.")
+    buffer_m: float = Field(0.0, description="Metres by which polygons are grown, or shrunk where negative.")
+    class_buffer_m: dict[str, float] = Field(default_factory=dict, description="The same by class name.")
+    point_radius_m: float | None = Field(
+        None, ge=0, description="Points are labels too: circles of this radius in metres; 0 for the pixel alone."
+    )
+    point_window_px: int | None = Field(
+        None, ge=1, le=63, description="Points are labels too: squares of so many pixels a side (odd) around each."
+    )
+    piece_px: int = Field(
+        16, ge=1, description="Of a class raster: regions are cut into polygons of at most so many pixels a side."
+    )
+    pieces: int = Field(100, ge=1, description="Of a class raster: most polygons of a class, drawn at random.")
+    groups: dict[str, str] = Field(
+        default_factory=dict, description="Class -> class of the level above; what is not named is its own."
+    )
+    level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
     _path = field_validator("path")(_absolute)
+
+    @field_validator("point_window_px")
+    @classmethod
+    def _odd(cls, value: int | None) -> int | None:
+        if value is not None and value % 2 == 0:
+            msg = "an odd number, so that the point lies in the middle"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_points(self) -> LabelsSection:
+        if self.point_radius_m is not None and self.point_window_px is not None:
+            msg = "point_radius_m and point_window_px exclude each other"
+            raise ValueError(msg)
+        return self
 
 
 class ClassItem(Section):
@@ -236,6 +279,13 @@ class Training(Section):
     time_limit_s: float = Field(540.0, gt=0, description="Training stops after this many seconds.")
     seed: int = Field(0, ge=0, description="Same seed, same machine: same model.")
 
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, value: str, info: ValidationInfo) -> str:
+        """A file's path is relative to the configuration, a record's name is a name."""
+        is_file = "/" in value or "\\" in value or Path(value).suffix.lower() in WEIGHT_SUFFIXES
+        return _absolute(value, info) if is_file else value
+
 
 class MapSection(Section):
     """How scenes are mapped and what is written."""
@@ -256,6 +306,9 @@ class MapSection(Section):
         None, description="Join the maps of several scenes into one; the rule says who wins where they overlap."
     )
     mosaic_crs: str | None = Field(None, description="CRS of the mosaic, as EPSG:code; needed across UTM zones.")
+    mosaic_pixel: float | None = Field(
+        None, gt=0, description="Pixel size of the mosaic in units of its CRS. Default: the finest of the maps."
+    )
     probabilities: bool = Field(default=False, description="Also write a band per class.")
     entropy: bool = Field(default=False, description="Also write the entropy in per cent.")
     margin: bool = Field(default=False, description="Also write the margin of the best over the second class.")

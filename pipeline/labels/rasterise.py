@@ -125,8 +125,13 @@ class LabelledPixels:
         return np.unique(self.polygon)
 
 
-def burn(labels: Labels, grid: Grid, *, all_touched: bool = False) -> LabelledPixels:
+def burn(
+    labels: Labels, grid: Grid, *, all_touched: bool | Collection[int] = False, point_window_px: int = 1
+) -> LabelledPixels:
     """The pixels of ``grid`` whose centre lies in a polygon (or that it touches, with ``all_touched``).
+
+    ``all_touched`` may also be the ids of the polygons that label what they touch. A point labels its pixel, or the
+    window of ``point_window_px`` pixels a side around it (odd).
 
     Labels are brought to the grid's CRS. Pixels that polygons of two classes claim are left out and listed; where
     polygons of one class overlap, the lowest id has the pixel. Memory grows with the labelled pixels, never with the
@@ -136,8 +141,10 @@ def burn(labels: Labels, grid: Grid, *, all_touched: bool = False) -> LabelledPi
     ids = frame["poly_id"].to_numpy(dtype=np.int32)
     codes = frame["code"].to_numpy(dtype=np.uint8)
     keys, edges, owners = [], [], []
+    touched = np.isin(ids, list(all_touched)) if not isinstance(all_touched, bool) else np.full(len(ids), all_touched)
     for position, geometry in enumerate(frame.geometry.array):
-        for key, edge in _pixels_of(geometry, grid, all_touched=all_touched):
+        shape = _window_around(geometry, grid, side_px=point_window_px) if point_window_px > 1 else geometry
+        for key, edge in _pixels_of(shape, grid, all_touched=bool(touched[position])):
             keys.append(key)
             edges.append(edge)
             owners.append(np.full(len(key), position, dtype=np.int32))
@@ -162,6 +169,19 @@ def burn(labels: Labels, grid: Grid, *, all_touched: bool = False) -> LabelledPi
         too_small=tuple(int(i) for i in np.intersect1d(never, ids[over])),
         contested_px=contested,
     )
+
+
+def _window_around(geometry: Any, grid: Grid, *, side_px: int) -> Any:
+    """The square of whole pixels around each point of a geometry in the grid's CRS; other geometries as they are."""
+    if not len(shapely.get_coordinates(geometry)) or shapely.get_dimensions(geometry) != 0:
+        return geometry
+    half_x, half_y = ((side_px / 2 - 0.01) * size for size in grid.pixel_size)
+    squares = []
+    for x, y in shapely.get_coordinates(geometry):
+        row, col = grid.rowcol(x, y)
+        centre_x, centre_y = grid.xy(row, col)
+        squares.append(shapely.box(centre_x - half_x, centre_y - half_y, centre_x + half_x, centre_y + half_y))
+    return shapely.union_all(squares)
 
 
 def to_grid_crs(frame: GeoDataFrame, grid: Grid) -> GeoDataFrame:

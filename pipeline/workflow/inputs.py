@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import ConfigError, SceneError, SceneWarning
+from pipeline.labels.maps import is_class_raster, read_map_labels
 from pipeline.labels.rasterise import burn
+from pipeline.labels.rules import LISTED, buffer_polygons, erode_edges, group_classes
 from pipeline.labels.source import read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.composite import composite_scenes
@@ -19,7 +21,7 @@ from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.stack import scenes_from_bands, stack_scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pipeline.config import Config, Inputs, LayerItem, SceneItem
     from pipeline.labels.rasterise import LabelledPixels
@@ -27,10 +29,70 @@ if TYPE_CHECKING:
     from pipeline.scenes.composite import Method
     from pipeline.scenes.scene import Scene, Source
 
+# Of labels.level: the classes as they are listed.
+LISTED_LEVEL = 2
+
 
 def legend_of(config: Config) -> ClassScheme:
-    """The legend of a configuration."""
+    """The legend that is learned and mapped: the classes listed, or at level 1 their groups.
+
+    A group has code and colour of its first class.
+    """
+    listed = listed_classes(config)
+    if config.labels.level == LISTED_LEVEL:
+        return listed
+    first: dict[str, LandClass] = {}
+    for item in listed.classes:
+        group = config.labels.groups.get(item.name, item.name)
+        first.setdefault(group, LandClass(item.code, group, item.color))
+    return ClassScheme(tuple(first.values()))
+
+
+def listed_classes(config: Config) -> ClassScheme:
+    """The classes of a configuration as they are listed (level 2)."""
     return ClassScheme(tuple(LandClass(item.code, item.name, item.color.lower()) for item in config.classes))
+
+
+def group_codes(config: Config) -> dict[int, int]:
+    """Code of each class listed -> code of its group.
+
+    Raises:
+        ConfigError: a group of a class that is not listed.
+    """
+    listed, groups = listed_classes(config), legend_of(config)
+    _known(config.labels.groups, listed, key="labels.groups")
+    return {item.code: groups.by_name(config.labels.groups.get(item.name, item.name)).code for item in listed.classes}
+
+
+def _known(names: Iterable[str], scheme: ClassScheme, *, key: str) -> None:
+    strange = [name for name in names if name not in scheme.names]
+    if strange:
+        raise ConfigError(f"key {key!r}", got=", ".join(strange), expected="some of " + ", ".join(scheme.names))
+
+
+@dataclass(frozen=True)
+class ClassRules:
+    """What is done to the polygons of each class listed, by its code."""
+
+    all_touched: dict[int, bool]
+    erode_px: dict[int, int]
+    buffer_m: dict[int, float]
+
+    @classmethod
+    def of(cls, config: Config) -> ClassRules:
+        """The rules of a configuration.
+
+        Raises:
+            ConfigError: a rule for a class that is not listed.
+        """
+        section, scheme = config.labels, listed_classes(config)
+        for key in ("class_all_touched", "class_erode_px", "class_buffer_m"):
+            _known(getattr(section, key), scheme, key=f"labels.{key}")
+        return cls(
+            {item.code: section.class_all_touched.get(item.name, section.all_touched) for item in scheme.classes},
+            {item.code: section.class_erode_px.get(item.name, section.erode_px) for item in scheme.classes},
+            {item.code: section.class_buffer_m.get(item.name, section.buffer_m) for item in scheme.classes},
+        )
 
 
 def open_sources(config: Config) -> tuple[Source, ...]:
@@ -153,17 +215,43 @@ def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[
     return [scene.select(shared) for scene in scenes]
 
 
-def open_labels(config: Config) -> Labels:
-    """The labels of a configuration, in its legend."""
-    return read_labels(
-        Path(config.labels.path),
-        field=config.labels.field,
-        scheme=legend_of(config),
-        layer=config.labels.layer,
-        aliases=config.labels.aliases,
-    )
+def open_labels(config: Config, sources: Sequence[Source]) -> Labels:
+    """The labels of a configuration, in its legend: polygons, points, or pieces of an existing map.
+
+    Raises:
+        ConfigError: rules for classes that there are none of, or a vector file without a field.
+        LabelError: labels that cannot be read.
+    """
+    section, listed = config.labels, listed_classes(config)
+    rules = ClassRules.of(config)
+    if is_class_raster(section.path):
+        extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources]
+        labels = read_map_labels(
+            section.path, scheme=listed, extents=extents, piece_px=section.piece_px, pieces=section.pieces
+        )
+    else:
+        if not section.field:
+            raise ConfigError("key 'labels.field' is missing", fix="name the attribute that holds the class")
+        labels = read_labels(
+            Path(section.path),
+            field=section.field,
+            scheme=listed,
+            layer=section.layer,
+            aliases=section.aliases,
+            points=section.point_radius_m is not None or section.point_window_px is not None,
+            point_radius_m=section.point_radius_m or 0.0,
+        )
+    labels = buffer_polygons(labels, rules.buffer_m)
+    return labels if section.level == LISTED_LEVEL else group_classes(labels, legend_of(config), group_codes(config))
 
 
-def burn_labels(labels: Labels, sources: Sequence[Source], *, all_touched: bool) -> tuple[LabelledPixels, ...]:
-    """The labelled pixels of every scene."""
-    return tuple(burn(labels, source.grid, all_touched=all_touched) for source in sources)
+def burn_labels(labels: Labels, sources: Sequence[Source], config: Config) -> tuple[LabelledPixels, ...]:
+    """The labelled pixels of every scene, by the rules of each class."""
+    rules = ClassRules.of(config)
+    frame = labels.frame
+    listed = dict(zip(frame["poly_id"].tolist(), frame[LISTED if LISTED in frame else "code"].tolist(), strict=True))
+    touched = [polygon for polygon, code in listed.items() if rules.all_touched[code]]
+    erode_px = {polygon: rules.erode_px[code] for polygon, code in listed.items()}
+    window_px = config.labels.point_window_px or 1
+    burned = (burn(labels, source.grid, all_touched=touched, point_window_px=window_px) for source in sources)
+    return tuple(erode_edges(pixels, erode_px) for pixels in burned)

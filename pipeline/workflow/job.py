@@ -87,12 +87,12 @@ class Job:
     @cached_property
     def labels(self) -> Labels:
         """The label polygons."""
-        return open_labels(self.config)
+        return open_labels(self.config, self.sources)
 
     @cached_property
     def pixels(self) -> tuple[LabelledPixels, ...]:
         """The labelled pixels, one set per scene."""
-        return burn_labels(self.labels, self.sources, all_touched=self.config.labels.all_touched)
+        return burn_labels(self.labels, self.sources, self.config)
 
     @property
     def reach_px(self) -> int:
@@ -138,7 +138,8 @@ class Job:
     def input_files(self) -> dict[str, str]:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
-        found = fingerprint([*files, self.config.labels.path])
+        weights = [path] if Path(path := self.config.training.weights).is_absolute() else []
+        found = fingerprint([*files, self.config.labels.path, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property
