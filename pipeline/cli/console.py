@@ -42,7 +42,7 @@ class Console:
             print_outcome(outcome)
         for message in outcome.failed:
             print(f"landcover: error: {message}", file=sys.stderr)
-        return 2 if outcome.failed else 0
+        return outcome.status if outcome.failed else 0
 
     def _print_json(self, outcome: Outcome) -> None:
         document = {

@@ -1,7 +1,8 @@
 """``landcover``: parse, call one workflow function, print, exit code.
 
-Exit status: 0 done; 2 a user's error, in one line; anything else is a bug and shows its traceback. Nothing that takes
-time to import is imported before a command runs, so that every ``--help`` answers at once.
+Exit status: 0 done; 2 a user's error, in one line; 3 some scenes of several could not be mapped; anything else is a
+bug and shows its traceback. Nothing that takes time to import is imported before a command runs, so that every
+``--help`` answers at once.
 """
 
 from __future__ import annotations

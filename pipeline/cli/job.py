@@ -99,7 +99,27 @@ def predict(
         Path | None, typer.Option("--model", "-m", help="Model file: maps scenes without a configuration.")
     ] = None,
     scene: Annotated[list[str] | None, typer.Option("--scene", help="Scene to map with --model; repeatable.")] = None,
+    scenes: Annotated[
+        str | None, typer.Option("--scenes", help="Many: a text file of paths, a folder of scenes, or STAC items.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
+    date: Annotated[
+        list[str] | None,
+        typer.Option("--date", help="Day of a --scene that does not say it (2024-06-01): one each, in their order."),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="Where a further raster of the model (DEM, Sentinel-1) is now; in its order."),
+    ] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size in metres to read each --scene at.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated names of the bands of each --scene.")] = None,
+    scale: Annotated[float | None, typer.Option(help="value = DN x scale + offset of each --scene.")] = None,
+    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Who serves the STAC items, where they do not tell.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Map over Dask: local, or tcp://HOST:PORT of a scheduler (see docs/scale.md).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes of --dask local.")] = None,
     aoi: Annotated[Path | None, typer.Option(help="Map only what these polygons cover.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Leave out what these polygons cover.")] = None,
     memory: Memory = None,
@@ -112,6 +132,10 @@ def predict(
     ] = False,
     polygons: Annotated[bool, typer.Option("--polygons", help="Also write the map as polygons.")] = False,
     mosaic: Annotated[str | None, typer.Option(help="Join the maps: confidence, latest or first.")] = None,
+    mosaic_crs: Annotated[
+        str | None, typer.Option(help="CRS of the mosaic, such as EPSG:3035; needed across UTM zones.")
+    ] = None,
+    mosaic_pixel: Annotated[float | None, typer.Option(help="Its pixel size, in units of its CRS.")] = None,
     seam_figure: Annotated[
         bool, typer.Option("--seam-figure", help="Measure disagreement along tile borders.")
     ] = False,
@@ -120,9 +144,21 @@ def predict(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
-    """Map whole scenes: those of a configuration, or any others with a trained model."""
-    from pipeline.workflow.mapping import MapRequest, predict_maps
+    """Map whole scenes: those of a configuration, or any others with a trained model.
 
+    Of several scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
+    """
+    from pipeline.scenes.geotiff import Interpretation
+    from pipeline.workflow.mapping import ManyScenes, MapRequest, predict_maps
+    from pipeline.workflow.recipe import SceneWords
+
+    names = tuple(bands.split(",")) if bands else None
+    words = SceneWords(
+        dates=tuple(date or ()),
+        layers=tuple(layer or ()),
+        resolution_m=resolution,
+        told=Interpretation(bands=names, scale=scale, offset=offset, mirror=mirror),
+    )
     request = MapRequest(
         aoi=aoi,
         mask=mask,
@@ -134,6 +170,8 @@ def predict(
         applicability=applicability,
         polygons=polygons,
         mosaic=mosaic,
+        mosaic_crs=mosaic_crs,
+        mosaic_pixel=mosaic_pixel,
         seam_figure=seam_figure,
     )
     return Console(quiet, as_json).perform(
@@ -146,6 +184,8 @@ def predict(
             force=force,
             overwrite=overwrite,
             progress=progress,
+            many=ManyScenes(scenes, dask, workers),
+            words=words,
         )
     )
 

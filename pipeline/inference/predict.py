@@ -10,38 +10,31 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-
 from pipeline.errors import OutputError
 from pipeline.inference.areas import read_area
-from pipeline.inference.blend import PERCENT_NODATA, HannBlender, classify
-from pipeline.inference.journal import Journal, open_journal
+from pipeline.inference.blend import PERCENT_NODATA
+from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.lock import FolderLock
 from pipeline.inference.plan import Plan, PredictSettings, engine_of, journal_key, make_plan
 from pipeline.inference.rows import RowStore
-from pipeline.inference.stream import Loaded, Reading, Work, Writing
-from pipeline.inference.tiles import Tile, plan_tiles
+from pipeline.inference.steps import SceneSteps
+from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid
-    from pipeline.inference.areas import Area
-    from pipeline.inference.engine import Engine
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
+    Planner = Callable[[ModelBundle, Source, PredictSettings], Plan]
+
 log = logging.getLogger(__name__)
-Progress = "Callable[[int, int], None]"
 JOURNAL = "journal.jsonl"
-_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,8 @@ class Prediction:
 
     def tags(self) -> dict[str, Any]:
         """How it was mapped, for the map's tags: nothing that depends on time or place of the run."""
-        return {"LANDCOVER_PREDICTION": self.plan.to_json()}
+        plan = {key: value for key, value in self.plan.to_json().items() if key != "threads"}
+        return {"LANDCOVER_PREDICTION": plan}
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -121,6 +115,7 @@ def predict_scene(
     settings: PredictSettings | None = None,
     fresh: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    key: Key | None = None,
 ) -> Prediction:
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
@@ -131,11 +126,55 @@ def predict_scene(
         settings: How; defaults if None.
         fresh: Do not continue an earlier run.
         progress: Called with pixels done and pixels in all, from a thread of this run.
+        key: That of the journal, where another machine began it; None for this machine's own.
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.
         OutputError: the folder cannot be written, in use by another run, or the disk is full; the rest is kept.
         ConfigError: the settings cannot be met.
+    """
+    run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, key=key)
+    try:
+        left = run.left
+        if left:
+            engine = engine_of(bundle, run.steps.plan.choice, threads=run.steps.plan.threads)
+            with run.writing(progress) as writing:
+                run.steps.map(engine, left, writing)
+        return run.finish()
+    except KeyboardInterrupt:
+        run.close()
+        log.warning("%s: stopped; the same command continues", source.id)
+        raise
+    except BaseException:
+        run.close()
+        raise
+
+
+def open_run(
+    bundle: ModelBundle,
+    source: Source,
+    *,
+    out: Path,
+    settings: PredictSettings | None = None,
+    fresh: bool = False,
+    planner: Planner = make_plan,
+    key: Key | None = None,
+) -> Run:
+    """The stores and the journal of a scene, new or as an earlier run left them; whoever opens it closes it.
+
+    Args:
+        bundle: The model.
+        source: As for :func:`predict_scene`.
+        out: As there.
+        settings: As there.
+        fresh: As there.
+        planner: Decides what the settings leave open; another machine may do it.
+        key: As there.
+
+    Raises:
+        SceneError: as there.
+        OutputError: as there.
+        ConfigError: as there.
     """
     settings = settings or PredictSettings()
     source = source.select(bundle.bands)
@@ -144,25 +183,87 @@ def predict_scene(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError("cannot make the folder", path=out, got=err.strerror) from err
+    key = key or journal_key(bundle, source, settings)
     lock = FolderLock(out)
-    stores: dict[str, RowStore] = {}
     try:
-        journal, plan = _open(bundle, source, settings, out, fresh=fresh)
+        journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
         stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
-        figures = _Job(bundle, source, settings, plan, journal, stores, area, progress).run()
     except BaseException:
-        for store in stores.values():
-            store.close()
         lock.release()
         raise
-    return Prediction(source.grid, bundle.scheme, stores, plan, figures, journal.why_fresh, lock)
+    return Run(SceneSteps(bundle, source, settings, plan, area), key, journal, stores, lock)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scene that is being mapped.
+
+    Attributes:
+        steps: What there is to map.
+        key: What the journal is of.
+        journal: What is done.
+        stores: Where it is kept, by name of the layer.
+        lock: Keeps other runs out.
+        before: Tiles that were done when it was opened.
+    """
+
+    steps: SceneSteps
+    key: Key
+    journal: Journal
+    stores: dict[str, RowStore]
+    lock: FolderLock
+    before: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count what an earlier run has done."""
+        done = sum(len(work.tiles) for work in self.steps.works if work.step in self.journal.done)
+        object.__setattr__(self, "before", done)
+
+    @property
+    def left(self) -> list[int]:
+        """Steps that are not done."""
+        return [step for step in self.steps.pixels if step not in self.journal.done]
+
+    def writing(self, progress: Callable[[int, int], None] | None) -> Writing:
+        """The thread that writes steps and notes them; to be used with ``with``."""
+        pixels = self.steps.pixels
+        done = sum(pixels[step] for step in self.journal.done)
+        total = sum(pixels.values())
+        return Writing(self.stores, self.journal, done_px=done, total_px=total, progress=progress)
+
+    def finish(self) -> Prediction:
+        """The map, once no step is left."""
+        if not self.journal.finished:
+            self.journal.add([], finished=True)
+        works = self.steps.works
+        mpx, seconds = sum(work.pixels for work in works) / 1e6, self.journal.seconds
+        figures = {
+            "mpx": mpx, "seconds": seconds, "mpx_per_s": mpx / seconds if seconds else 0.0,
+            "tiles": float(sum(len(work.tiles) for work in works)), "tiles_before": float(self.before),
+        }  # fmt: skip
+        steps, why = self.steps, self.journal.why_fresh
+        return Prediction(
+            steps.source.grid, steps.bundle.scheme, self.stores, steps.plan, figures, why_fresh=why, lock=self.lock
+        )
+
+    def close(self) -> None:
+        """Close the stores and give the folder back; what was mapped stays."""
+        for store in self.stores.values():
+            store.close()
+        self.lock.release()
 
 
 def _open(
-    bundle: ModelBundle, source: Source, settings: PredictSettings, out: Path, *, fresh: bool
+    bundle: ModelBundle,
+    source: Source,
+    settings: PredictSettings,
+    out: Path,
+    *,
+    fresh: bool,
+    planner: Planner,
+    key: Key,
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
-    key = journal_key(bundle, source, settings)
     journal = open_journal(out / JOURNAL, key)
     whole = all((out / f"{name}.u8").exists() for name in settings.products.layers)
     if journal.resolved and whole and not fresh:
@@ -171,7 +272,7 @@ def _open(
     why = "" if fresh else why
     if why:
         log.warning("%s: starting afresh: %s", source.id, why)
-    plan = make_plan(bundle, source, settings)
+    plan = planner(bundle, source, settings)
     # The old journal goes first: a crash before the new one is written leaves stores that nobody trusts.
     (out / JOURNAL).unlink(missing_ok=True)
     for name in settings.products.layers:
@@ -195,132 +296,3 @@ def _stores(
         if not close:
             stores[name] = RowStore(path, shape=shape, layers=layers)
     return stores
-
-
-@dataclass
-class _Job:
-    """One run over one scene."""
-
-    bundle: ModelBundle
-    source: Source
-    settings: PredictSettings
-    plan: Plan
-    journal: Journal
-    stores: dict[str, RowStore]
-    area: Area | None
-    progress: Callable[[int, int], None] | None
-    _step_px: dict[int, int] = field(default_factory=dict)
-
-    def run(self) -> dict[str, float]:
-        """Map what is left; the figures of all runs together."""
-        every = plan_tiles(
-            self.source.grid,
-            tile_px=self.plan.tile_px,
-            halo_px=self.plan.halo_px,
-            stride_px=self.plan.stride_px,
-            shift_px=self.settings.shift_px,
-        )
-        works = self._works(every)
-        left = [work for work in works if work.step not in self.journal.done]
-        before = sum(len(work.tiles) for work in works) - sum(len(work.tiles) for work in left)
-        if left:
-            self._map(every, works, left)
-        if not self.journal.finished:
-            self.journal.add([], finished=True)
-        mpx = sum(work.pixels for work in works) / 1e6
-        seconds = self.journal.seconds
-        return {
-            "mpx": mpx, "seconds": seconds, "mpx_per_s": mpx / seconds if seconds else 0.0,
-            "tiles": float(sum(len(work.tiles) for work in works)), "tiles_before": float(before),
-        }  # fmt: skip
-
-    def _works(self, every: Sequence[Tile]) -> list[Work]:
-        """Portions for the network in the order of the map; the same whatever was done before."""
-        mapped = [tile for tile in every if self.area is None or self.area.touches(tile.write)]
-        size = self.plan.batch
-        if self.settings.blend == "crop":
-            groups = [tuple(mapped[i : i + size]) for i in range(0, len(mapped), size)]
-            return [Work(number, group, ends_step=True) for number, group in enumerate(groups)]
-        works = []
-        for step, row in enumerate(_rows_of_tiles(every)):
-            chosen = [tile for tile in row if tile in set(mapped)]
-            groups = [tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)] or [()]
-            works += [Work(step, group, ends_step=group is groups[-1]) for group in groups]
-        return works
-
-    def _map(self, every: Sequence[Tile], works: Sequence[Work], left: Sequence[Work]) -> None:
-        blender: HannBlender | None = None
-        if self.settings.blend == "hann":
-            blender = HannBlender(_rows_of_tiles(every), shape=self.source.grid.shape, classes=len(self.bundle.scheme))
-            first = left[0].step
-            if first:
-                # The row of tiles before reaches into the rows that are not final: its sums are made again.
-                blender.start(first)
-                left = [work for work in works if work.step == first - 1] + list(left)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.plan.threads)
-        for work in works:
-            self._step_px[work.step] = self._step_px.get(work.step, 0) + work.pixels
-        done = sum(self._step_px[step] for step in self.journal.done)
-        total = sum(self._step_px.values())
-        writing = Writing(self.stores, self.journal, done_px=done, total_px=total, progress=self.progress)
-        reading = Reading(self.source, self.bundle.preprocess, left, area=self.area, whole=blender is not None)
-        try:
-            engine = engine_of(self.bundle, self.plan.choice, threads=self.plan.threads)
-            with reading, writing:
-                for loaded in reading:
-                    self._step(engine, loaded, blender, writing)
-        except KeyboardInterrupt:
-            log.warning("%s: stopped; the same command continues", self.source.id)
-            raise
-        finally:
-            torch.set_num_threads(threads)
-
-    def _step(self, engine: Engine, loaded: Loaded, blender: HannBlender | None, writing: Writing) -> None:
-        work = loaded.work
-        for tiles, keeps, chips in loaded.groups():
-            scores, are_logits = self._scores(engine, chips)
-            for tile, keep, score in zip(tiles, keeps, scores, strict=True):
-                if blender is None:
-                    inner = (slice(None), *tile.inner)
-                    writing.put(tile.write, self._decide(score[inner], keep[tile.inner], are_logits=are_logits))
-                    continue
-                shares = score.float().softmax(0) if are_logits else score
-                blender.add(tile, shares.cpu().numpy(), keep)
-        again = work.step in self.journal.done
-        if blender is not None and work.ends_step and not again:
-            band = blender.finish(work.step)
-            if band is not None and band.valid.any():
-                made = self._decide(torch.from_numpy(band.probabilities), band.valid, are_logits=False)
-                writing.put(band.window, made)
-        if work.ends_step and not again:
-            writing.done(work.step, pixels=self._step_px[work.step])
-
-    def _scores(self, engine: Engine, chips: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """Logits, or with flips probabilities, [chip, class, row, col]; and whether they are logits."""
-        if not self.settings.tta:
-            return engine(chips), True
-        mean = torch.zeros(())
-        for axes in _FLIPS:
-            flipped = engine(chips.flip(axes) if axes else chips).float().softmax(1)
-            mean = mean.to(flipped.device) + (flipped.flip(axes) if axes else flipped) / len(_FLIPS)
-        return mean, False
-
-    def _decide(
-        self, scores: torch.Tensor, keep: NDArray[np.bool_], *, are_logits: bool
-    ) -> dict[str, NDArray[np.uint8]]:
-        with torch.inference_mode():
-            return classify(
-                scores,
-                keep,
-                index_to_code=self.bundle.scheme.index_to_code,
-                products=self.settings.products,
-                are_logits=are_logits,
-            )
-
-
-def _rows_of_tiles(tiles: Sequence[Tile]) -> list[list[Tile]]:
-    rows: dict[int, list[Tile]] = {}
-    for tile in tiles:
-        rows.setdefault(tile.write.row, []).append(tile)
-    return list(rows.values())

@@ -25,7 +25,7 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
 from pipeline.training.teacher import ENOUGH_POLYGONS, EXPERTS, MARGIN_PX
-from pipeline.workflow.mapping import predict_settings
+from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
 
 if TYPE_CHECKING:

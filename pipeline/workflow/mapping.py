@@ -1,35 +1,32 @@
-"""``landcover predict``: scenes and a model -> maps, with everything that makes them open right."""
+"""``landcover predict``: the scenes of a configuration, or any scenes and a model, to maps."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError, OutputError
-from pipeline.inference.memory import parse_bytes
-from pipeline.inference.plan import PredictSettings
-from pipeline.inference.predict import predict_scene
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
-from pipeline.maps.quicklook import write_quicklook
-from pipeline.model.bundle import ModelBundle, load_bundle
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.model.bundle import load_bundle
 from pipeline.runs import prepare_folder
-from pipeline.workflow.applicability import FeatureDistance, write_applicability
-from pipeline.workflow.ledgers import kept_ledger
-from pipeline.workflow.outcome import Outcome, Progress, Table
-from pipeline.workflow.recipe import sources_for
+from pipeline.scale.blocks import SceneTask
+from pipeline.scale.cluster import open_client
+from pipeline.scale.listing import list_scenes
+from pipeline.scale.scenes import Done, SceneWork, map_over_dask
+from pipeline.workflow.map_one import MapOrder, finished_map, map_scene, predict_settings
+from pipeline.workflow.map_record import WORK
+from pipeline.workflow.mapped import MapFiles, mapping_outcome, write_mosaic
+from pipeline.workflow.outcome import Outcome, Progress, no_progress
+from pipeline.workflow.recipe import RECIPE, SceneWords, sources_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from pipeline.config import MapSection
-    from pipeline.grid import Grid
-    from pipeline.inference.predict import Prediction
-    from pipeline.maps.counts import ClassCounts
+    from pipeline.inference.journal import Key
+    from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-
-
-KINDS = ("lc", "conf", "probabilities", "entropy", "margin", "aoa")
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,8 @@ class MapRequest:
     applicability: bool = False
     polygons: bool = False
     mosaic: str | None = None
+    mosaic_crs: str | None = None
+    mosaic_pixel: float | None = None
     seam_figure: bool = False
 
     def apply(self, section: MapSection) -> MapSection:
@@ -61,6 +60,8 @@ class MapRequest:
             "applicability": self.applicability or None,
             "polygons": self.polygons or None,
             "mosaic": self.mosaic,
+            "mosaic_crs": self.mosaic_crs,
+            "mosaic_pixel": self.mosaic_pixel,
         }
         return type(section).model_validate(
             section.model_dump() | {key: value for key, value in asked.items() if value is not None}
@@ -68,29 +69,18 @@ class MapRequest:
 
 
 @dataclass(frozen=True)
-class MapFiles:
-    """What was written of one scene."""
+class ManyScenes:
+    """Scenes beyond those that are named one by one, and who maps them.
 
-    name: str
-    grid: Grid
-    class_map: Path
-    counts: ClassCounts
-    figures: dict[str, float]
-    plan: dict[str, Any]
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    entropy: Path | None = None
-    margin: Path | None = None
-    aoa: Path | None = None
-    polygons: Path | None = None
-    quicklook: Path | None = None
-    seam: dict[str, float] | None = None
+    Attributes:
+        listed: A text file of paths, a folder of scenes, or STAC items.
+        dask: None for this process alone, "local" for worker processes, or the address of a scheduler.
+        workers: Worker processes for "local".
+    """
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All of them, the map first."""
-        layers = (self.confidence, self.probabilities, self.entropy, self.margin, self.aoa, self.polygons)
-        return (self.class_map, *(path for path in (self.quicklook, *layers) if path is not None))
+    listed: str | None = None
+    dask: str | None = None
+    workers: int | None = None
 
 
 def predict_maps(
@@ -103,15 +93,20 @@ def predict_maps(
     force: bool,
     overwrite: bool,
     progress: Progress,
+    many: ManyScenes | None = None,
+    words: SceneWords | None = None,
 ) -> Outcome:
-    """Map the scenes of a configuration, or any scenes with a model.
+    """Map the scenes of a configuration, or any scenes with a model; ``words`` are said of the latter.
 
     Raises:
         ConfigError: neither or both are given.
+        PipelineError: the only scene cannot be mapped; of several, those that cannot be are listed in the outcome.
     """
-    alone = model is not None or bool(scenes) or output is not None
-    if (config is None) != alone or (alone and (model is None or not scenes or output is None)):
-        raise ConfigError("what to map", expected="either a configuration, or --model, --scene and -o")
+    many, words = many or ManyScenes(), words or SceneWords()
+    named = bool(scenes) or many.listed is not None
+    alone = model is not None or named or output is not None or many.dask is not None or words != SceneWords()
+    if (config is None) != alone or (alone and (model is None or not named or output is None)):
+        raise ConfigError("what to map", expected="either a configuration, or --model, --scene or --scenes, and -o")
     if config is not None:
         from pipeline.workflow.stages import run_stages
 
@@ -120,240 +115,124 @@ def predict_maps(
 
     if model is None or output is None:
         raise ConfigError("what to map", expected="--model and -o")
+    if many.workers is not None and many.dask is None:
+        raise ConfigError("--workers", got=many.workers, fix="add --dask local")
     bundle = load_bundle(model)
-    section = request.apply(MapSection.model_validate({}))
-    sources = sources_for(bundle, scenes)
-    folder = prepare_folder(output)
-    maps = [
-        map_scene(bundle, source, folder=folder, section=section, overwrite=overwrite, progress=progress,
-                  seam_figure=request.seam_figure)
-        for source in sources
-    ]  # fmt: skip
-    mosaic = write_mosaic(maps, sources, folder=folder, section=section, overwrite=overwrite)
-    return mapping_outcome(maps, mosaic=mosaic)
-
-
-def predict_settings(section: MapSection) -> PredictSettings:
-    """The engine's settings from the configuration's."""
-    return PredictSettings(
-        tile_px=section.tile_px,
-        batch=section.batch,
-        engine=section.engine,
-        dtype=section.dtype,
-        device=section.device,
-        memory_bytes=parse_bytes(section.memory),
-        tta=section.tta,
-        blend=section.blend,
-        probabilities=section.probabilities,
-        entropy=section.entropy,
-        margin=section.margin,
-        aoi=Path(section.aoi) if section.aoi else None,
-        mask=Path(section.mask) if section.mask else None,
+    order = MapOrder(
+        prepare_folder(output), request.apply(MapSection.model_validate({})), overwrite, request.seam_figure, force
     )
-
-
-def map_scene(
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    folder: Path,
-    section: MapSection,
-    overwrite: bool,
-    progress: Progress,
-    seam_figure: bool = False,
-) -> MapFiles:
-    """Map one scene and write its products into ``folder``.
-
-    Raises:
-        OutputError: a product exists and is not to be overwritten, the folder cannot be written, or the disk is full.
-    """
-    targets = {kind: folder / f"{source.id}_{kind}.tif" for kind in KINDS}
-    if targets["lc"].exists() and not overwrite:
-        raise OutputError("the map exists", path=targets["lc"], fix="add --overwrite, or choose another folder")
-    if section.applicability:
-        FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
-    settings = predict_settings(section)
-    account = kept_ledger(source, folder=folder)
-    with predict_scene(
-        bundle,
-        source,
-        out=folder / ".work" / source.id,
-        settings=settings,
-        progress=lambda done, total: progress(f"mapping {source.id}", done, total),
-    ) as prediction:
-        tags = _tags(prediction, bundle, source, section=section, account=account)
-        files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
-        if section.applicability:
-            aoa = write_applicability(
-                targets["aoa"], bundle, source, codes=prediction.codes, work=folder / ".work" / source.id,
-                tags=tags, overwrite=overwrite, progress=progress,
-            )  # fmt: skip
-            files = replace(files, aoa=aoa)
-        if section.polygons:
-            files = replace(
-                files, polygons=_write_polygons(prediction, folder / f"{source.id}_lc.gpkg", section, overwrite)
-            )
-        if seam_figure:
-            from pipeline.inference.seams import seam_figure as measure
-
-            again = folder / ".work" / f"{source.id}-shifted"
-            seams = measure(bundle, source, prediction, out=again, settings=settings)
-            files = replace(files, seam=asdict(seams))
-        prediction.remove()
-    quicklook = folder / f"{source.id}_quicklook.png"
-    write_quicklook(
-        quicklook, files.class_map, scene=source, confidence=files.confidence, counts=files.counts, title=source.id,
+    paths = list(scenes)
+    if many.listed is not None:
+        paths += list_scenes(many.listed, items=order.folder / WORK / "items")
+    words.check_number(paths)
+    if many.listed is None and many.dask is None and len(paths) == 1:
+        sources = sources_for(bundle, paths, words=words)
+        if len(sources) == 1:
+            return mapping_outcome([map_scene(bundle, sources[0], order, progress=progress)], mosaic=None)
+    done = map_all(model.resolve(), bundle, paths, order, many=many, words=words, progress=progress)
+    failed = [f"{item.name}: {item.error}" for item in done if item.error]
+    good = [item.result for item in done if item.result is not None]
+    mosaic = write_mosaic(
+        [files for files, _ in good], [source for _, source in good], folder=order.folder, section=order.section,
         overwrite=overwrite,
     )  # fmt: skip
-    return replace(files, quicklook=quicklook)
+    return mapping_outcome([files for files, _ in good], mosaic=mosaic, failed=failed)
 
 
-def _write_layers(
-    prediction: Prediction,
+Result = tuple[MapFiles, "Source"]
+
+
+def map_all(
+    model: Path,
     bundle: ModelBundle,
-    source: Source,
+    paths: Sequence[str],
+    order: MapOrder,
     *,
-    targets: dict[str, Path],
-    tags: dict[str, Any],
-    overwrite: bool,
-) -> MapFiles:
-    grid = prediction.grid
-    counts = write_class_map(
-        targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
-    )
-    write_confidence(targets["conf"], prediction.confidence, grid=grid, tags=tags, overwrite=overwrite)
-    files = MapFiles(
-        source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["conf"]
-    )
-    if prediction.probabilities is not None:
-        write_probabilities(
-            targets["probabilities"],
-            prediction.probabilities,
-            grid=grid,
-            scheme=bundle.scheme,
-            tags=tags,
-            overwrite=overwrite,
-        )
-        files = replace(files, probabilities=targets["probabilities"])
-    if "entropy" in prediction.layers:
-        write_uncertainty(
-            targets["entropy"],
-            prediction.layers["entropy"],
-            grid=grid,
-            measure="entropy",
-            tags=tags,
-            overwrite=overwrite,
-        )
-        files = replace(files, entropy=targets["entropy"])
-    if "margin" in prediction.layers:
-        write_uncertainty(
-            targets["margin"], prediction.layers["margin"], grid=grid, measure="margin", tags=tags, overwrite=overwrite
-        )
-        files = replace(files, margin=targets["margin"])
-    return files
+    many: ManyScenes,
+    words: SceneWords,
+    progress: Progress,
+) -> list[Done[Result]]:
+    """Map scenes one after another, or over Dask; one that fails does not stop the others.
 
-
-def _tags(
-    prediction: Prediction, bundle: ModelBundle, source: Source, *, section: MapSection, account: Mapping[str, object]
-) -> dict[str, Any]:
-    """How a map was made."""
-    tags = prediction.tags() | {
-        "LANDCOVER_MODEL": bundle.hash,
-        "LANDCOVER_LEDGER": account,
-        "LANDCOVER_SETTINGS": {
-            key: value for key, value in section.model_dump(mode="json").items() if key not in {"aoi", "mask"}
-        },
-    }
-    if source.acquired_utc:
-        tags["TIFFTAG_DATETIME"] = source.acquired_utc.strftime("%Y:%m:%d %H:%M:%S")
-    return tags
-
-
-def _write_polygons(prediction: Prediction, path: Path, section: MapSection, overwrite: bool) -> Path:  # noqa: FBT001
-    from pipeline.maps.vectorise import PolygonRules
-    from pipeline.maps.vectors import write_polygons
-
-    write_polygons(
-        path,
-        prediction.codes,
-        grid=prediction.grid,
-        scheme=prediction.scheme,
-        rules=PolygonRules(section.mmu_ha, section.class_mmu_ha or None, section.smoothing),
-        confidence=prediction.confidence,
-        also=section.polygon_formats,
-        overwrite=overwrite,
-    )
-    return path
-
-
-def write_mosaic(
-    maps: Sequence[MapFiles], sources: Sequence[Source], *, folder: Path, section: MapSection, overwrite: bool
-) -> Path | None:
-    """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
-
-    Raises:
-        GridError: maps in several CRSs and none chosen.
-        ConfigError: a rule that needs dates or confidence that a map lacks.
+    Returns:
+        What became of each, in the order they were given.
     """
-    if section.mosaic is None or len(maps) < 2:  # noqa: PLR2004 - one map is no mosaic
-        return None
-    from rasterio.crs import CRS
+    found: list[Done[Result]] = []
+    places: dict[str, int] = {}
+    works = _works(model, bundle, paths, order, words=words, places=places, progress=progress)
+    if many.dask is None:
+        for work in works:
+            found.append(work if isinstance(work, Done) else _here(bundle, work, order, progress))
+            progress("scenes", len(found), len(paths))
+    else:
 
-    from pipeline.inference.mosaic import MapFile, join_maps, target_grid
+        def report(done: Done[Result]) -> None:
+            found.append(done)
+            progress("scenes", len(found), len(paths))
 
-    files = [
-        MapFile(item.class_map, item.confidence, source.acquired_utc)
-        for item, source in zip(maps, sources, strict=True)
-    ]
-    crs = CRS.from_user_input(section.mosaic_crs) if section.mosaic_crs else None
-    grid = target_grid(files, crs=crs)
-    joined = join_maps(files, grid=grid, rule=section.mosaic, out=folder / ".work")
-    target = folder / "mosaic_lc.tif"
-    tags = {"LANDCOVER_MOSAIC": {"rule": section.mosaic, "maps": [item.class_map.name for item in maps]}}
-    write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
-    joined.remove()
-    return target
+        with open_client(many.dask, workers=many.workers) as client:
+            map_over_dask(works, bundle=bundle, client=client, report=report)
+    return sorted(found, key=lambda item: places[item.name])
 
 
-def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None) -> Outcome:
-    """The summary of ``predict``: areas, rate, what was decided, what was written."""
-    names = maps[0].counts.scheme.names
-    areas = tuple((name, *(f"{item.counts.area_ha[i]:,.1f}" for item in maps)) for i, name in enumerate(names))
-    rates = tuple(
-        (
-            item.name,
-            f"{item.figures['mpx']:.2f}",
-            f"{item.figures['mpx_per_s']:.2f}",
-            item.plan["engine"],
-            item.plan["dtype"],
-        )
-        for item in maps
-    )
-    seams = {item.name: item.seam for item in maps if item.seam}
-    tables = [
-        Table("mapped area (ha)", ("class", *(item.name for item in maps)), areas),
-        Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates),
-    ]
-    if seams:
-        heads = ("scene", *next(iter(seams.values())))
-        rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
-        tables.append(Table("seams: disagreement along tile borders against the interior", heads, rows))
-    return Outcome(
-        summary=f"{len(maps)} scene(s) mapped",
-        written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
-        hint="open the _lc.tif in QGIS: names and colours come with it",
-        tables=tuple(tables),
-        data={
-            "maps": [
-                {
-                    "scene": item.name,
-                    "files": [str(path) for path in item.files],
-                    "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
-                    "figures": item.figures,
-                    "plan": item.plan,
-                    "seam": item.seam,
-                }
-                for item in maps
-            ]
-        },
-    )
+def _works(
+    model: Path,
+    bundle: ModelBundle,
+    paths: Sequence[str],
+    order: MapOrder,
+    *,
+    words: SceneWords,
+    places: dict[str, int],
+    progress: Progress,
+) -> Iterator[SceneWork[Result] | Done[Result]]:
+    """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
+    settings = predict_settings(order.section)
+    for source in _open_all(bundle, paths, words):
+        name = source.name if isinstance(source, Done) else source.id
+        again, place = name in places, len(places)
+        places.setdefault(name if not again else f"{name} (again)", place)
+        if isinstance(source, Done):
+            yield source
+            continue
+        if again:
+            yield Done(f"{name} (again)", error="scene id used twice; rename one, or map it into another folder")
+            continue
+        try:
+            known = finished_map(bundle, source, order)
+        except PipelineError as err:
+            yield Done(name, error=str(err))
+            continue
+        if known is not None:
+            yield Done(name, (known, source))
+            continue
+        yield SceneWork(
+            name, SceneTask(model, source, settings), order.work(source),
+            finish=partial(_finish, model=model, source=source, order=order),
+            progress=partial(progress, f"mapping {name}"),
+        )  # fmt: skip
+
+
+def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneWords) -> Iterator[Source | Done[Result]]:
+    """One source per path, or one of all where the model wants its dates joined."""
+    kept = bundle.provenance.get(RECIPE)
+    if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
+        yield from sources_for(bundle, paths, words=words)
+        return
+    for position, path in enumerate(paths):
+        try:
+            yield from sources_for(bundle, [path], words=words.of_one(position))
+        except PipelineError as err:
+            yield Done(path, error=str(err))
+
+
+def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progress: Progress) -> Done[Result]:
+    source = work.task.source
+    try:
+        return Done(work.name, (map_scene(bundle, source, order, progress=progress), source))
+    except PipelineError as err:
+        return Done(work.name, error=str(err))
+
+
+def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result:
+    """Write the maps of a scene whose rows are all mapped, on whatever machine this is."""
+    return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source

@@ -36,7 +36,8 @@ class Outcome:
         hint: How to open or go on.
         tables: Figures worth a look in the terminal.
         data: The same for machines (``--json``), JSON-ready.
-        failed: Errors that the command found and lists together (``check``); a non-empty tuple exits with 2.
+        failed: Errors that the command found and lists together (``check``, ``predict``).
+        status: Exit status where something failed: 3 where some scenes of several could not be mapped.
     """
 
     summary: str
@@ -45,3 +46,4 @@ class Outcome:
     tables: tuple[Table, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
+    status: int = 2

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from pipeline.errors import PipelineError
 from pipeline.model.bundle import load_bundle
-from pipeline.workflow.mapping import map_scene, write_mosaic
+from pipeline.workflow.map_one import MapOrder, map_scene
+from pipeline.workflow.map_record import WORK
+from pipeline.workflow.mapped import MOSAIC_RECORD, write_mosaic
 from pipeline.workflow.stages import write_areas
 
 if TYPE_CHECKING:
@@ -15,23 +19,32 @@ if TYPE_CHECKING:
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write the maps of all scenes and ``areas.json``."""
+    """Write the maps of all scenes and ``areas.json``.
+
+    Raises:
+        PipelineError: the first scene that cannot be mapped, once the others have been.
+    """
     job = given.job
     bundle = load_bundle(job.model_path)
-    maps = [
-        map_scene(
-            bundle,
-            bundle.check(source),
-            folder=job.maps_folder,
-            section=job.config.map,
-            overwrite=given.overwrite,
-            progress=given.progress,
-            seam_figure=given.seam_figure,
-        )
-        for source in job.sources
-    ]
+    order = MapOrder(job.maps_folder, job.config.map, given.overwrite, given.seam_figure)
+    maps, errors = [], list[PipelineError]()
+    for source in job.sources:
+        try:
+            maps.append(map_scene(bundle, bundle.check(source), order, progress=given.progress))
+        except PipelineError as err:
+            errors.append(err)
+    if errors:
+        raise errors[0]
     mosaic = write_mosaic(maps, job.sources, folder=job.maps_folder, section=job.config.map, overwrite=given.overwrite)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])
+    # The stage's own record says from now on that the maps are finished.
+    for source in job.sources:
+        order.record(bundle, source).path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            order.work(source).rmdir()
+    (job.maps_folder / WORK / MOSAIC_RECORD).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (job.maps_folder / WORK).rmdir()
     return [*(path for item in maps for path in item.files), *([mosaic] if mosaic else []), areas]

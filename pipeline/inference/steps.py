@@ -1,0 +1,206 @@
+"""The steps of a map, and mapping any of them: all in one process, or a block of them on some other machine.
+
+A step is what the journal counts: with cropped tiles the tiles that go through the network together, with blended
+ones a whole row of tiles. Whatever steps are mapped together, each gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from pipeline.inference.blend import HannBlender, classify
+from pipeline.inference.stream import Loaded, Reading, Work
+from pipeline.inference.tiles import Tile, plan_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Window
+    from pipeline.inference.areas import Area
+    from pipeline.inference.engine import Engine
+    from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+
+
+class Sink(Protocol):
+    """Takes what is mapped."""
+
+    def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Layers uint8 [..., row, col] of a window of the grid."""
+
+    def done(self, step: int, *, pixels: int) -> None:
+        """A step of so many pixels is complete with what was put before."""
+
+
+@dataclass(frozen=True, eq=False)
+class SceneSteps:
+    """One scene's steps by one plan.
+
+    Attributes:
+        bundle: The model.
+        source: The scene, with the model's bands.
+        settings: What was asked for.
+        plan: What was decided.
+        area: What is mapped; None for everything.
+    """
+
+    bundle: ModelBundle
+    source: Source
+    settings: PredictSettings
+    plan: Plan
+    area: Area | None = None
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """All tiles of the grid, also those that the area leaves out."""
+        return plan_tiles(
+            self.source.grid,
+            tile_px=self.plan.tile_px,
+            halo_px=self.plan.halo_px,
+            stride_px=self.plan.stride_px,
+            shift_px=self.settings.shift_px,
+        )
+
+    @cached_property
+    def works(self) -> tuple[Work, ...]:
+        """Portions for the network in the order of the map; the same whatever was done before."""
+        mapped = [tile for tile in self.tiles if self.area is None or self.area.touches(tile.write)]
+        size = self.plan.batch
+        if self.settings.blend == "crop":
+            groups = [tuple(mapped[i : i + size]) for i in range(0, len(mapped), size)]
+            return tuple(Work(number, group, ends_step=True) for number, group in enumerate(groups))
+        works, wanted = [], set(mapped)
+        for step, row in enumerate(_rows_of_tiles(self.tiles)):
+            chosen = [tile for tile in row if tile in wanted]
+            parts = [tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)] or [()]
+            works += [Work(step, part, ends_step=part is parts[-1]) for part in parts]
+        return tuple(works)
+
+    @cached_property
+    def pixels(self) -> dict[int, int]:
+        """Step -> pixels that it writes, in order."""
+        found: dict[int, int] = {}
+        for work in self.works:
+            found[work.step] = found.get(work.step, 0) + work.pixels
+        return found
+
+    def map(self, engine: Engine, steps: Collection[int], sink: Sink) -> None:
+        """Map the steps, reading ahead of the network."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.plan.threads)
+        try:
+            for run in runs_of(steps) if self.settings.blend == "hann" else [sorted(steps)]:
+                self._map_run(engine, run, sink)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _map_run(self, engine: Engine, run: Sequence[int], sink: Sink) -> None:
+        wanted = set(run)
+        blender: HannBlender | None = None
+        if self.settings.blend == "hann":
+            blender = HannBlender(_rows_of_tiles(self.tiles), shape=self.source.grid.shape, classes=self._classes)
+            if run[0]:
+                # The row of tiles before reaches into the rows that are not final: its sums are made (again).
+                blender.start(run[0])
+                wanted.add(run[0] - 1)
+        works = [work for work in self.works if work.step in wanted]
+        reading = Reading(self.source, self.bundle.preprocess, works, area=self.area, whole=blender is not None)
+        with reading:
+            for loaded in reading:
+                self._do(engine, loaded, blender, sink, sums_only=loaded.work.step < run[0])
+
+    @property
+    def _classes(self) -> int:
+        return len(self.bundle.scheme)
+
+    def _do(self, engine: Engine, loaded: Loaded, blender: HannBlender | None, sink: Sink, *, sums_only: bool) -> None:
+        work = loaded.work
+        for tiles, keeps, chips in loaded.groups():
+            scores, are_logits = self._scores(engine, chips)
+            for tile, keep, score in zip(tiles, keeps, scores, strict=True):
+                if blender is None:
+                    inner = (slice(None), *tile.inner)
+                    sink.put(tile.write, self._decide(score[inner], keep[tile.inner], are_logits=are_logits))
+                    continue
+                shares = score.float().softmax(0) if are_logits else score
+                blender.add(tile, shares.cpu().numpy(), keep)
+        if not work.ends_step or sums_only:
+            return
+        if blender is not None:
+            band = blender.finish(work.step)
+            if band is not None and band.valid.any():
+                made = self._decide(torch.from_numpy(band.probabilities), band.valid, are_logits=False)
+                sink.put(band.window, made)
+        sink.done(work.step, pixels=self.pixels[work.step])
+
+    def _scores(self, engine: Engine, chips: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Logits, or with flips probabilities, [chip, class, row, col]; and whether they are logits."""
+        if not self.settings.tta:
+            return engine(chips), True
+        mean = torch.zeros(())
+        for axes in _FLIPS:
+            flipped = engine(chips.flip(axes) if axes else chips).float().softmax(1)
+            mean = mean.to(flipped.device) + (flipped.flip(axes) if axes else flipped) / len(_FLIPS)
+        return mean, False
+
+    def _decide(
+        self, scores: torch.Tensor, keep: NDArray[np.bool_], *, are_logits: bool
+    ) -> dict[str, NDArray[np.uint8]]:
+        with torch.inference_mode():
+            return classify(
+                scores,
+                keep,
+                index_to_code=self.bundle.scheme.index_to_code,
+                products=self.settings.products,
+                are_logits=are_logits,
+            )
+
+
+def runs_of(steps: Collection[int]) -> Iterator[list[int]]:
+    """Steps that follow each other, together.
+
+    >>> list(runs_of([7, 1, 2, 6]))
+    [[1, 2], [6, 7]]
+    """
+    run: list[int] = []
+    for step in sorted(steps):
+        if run and step != run[-1] + 1:
+            yield run
+            run = []
+        run.append(step)
+    if run:
+        yield run
+
+
+def blocks_of(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
+    """The steps that are left in portions of about ``block_px`` pixels; each portion's steps follow each other."""
+    # A block of blended rows does the row above it again: four rows or more keep that below a quarter.
+    least = 4 if steps.settings.blend == "hann" else 1
+    blocks: list[tuple[int, ...]] = []
+    for run in runs_of(left):
+        block: list[int] = []
+        for step in run:
+            block.append(step)
+            if sum(steps.pixels[number] for number in block) >= block_px and len(block) >= least:
+                blocks.append(tuple(block))
+                block = []
+        if block:
+            blocks.append(tuple(block))
+    return blocks
+
+
+def _rows_of_tiles(tiles: Sequence[Tile]) -> list[list[Tile]]:
+    rows: dict[int, list[Tile]] = {}
+    for tile in tiles:
+        rows.setdefault(tile.write.row, []).append(tile)
+    return list(rows.values())

@@ -1,0 +1,126 @@
+"""Blocks of scenes: what a worker is given and what it gives back; complete, and the same wherever it is done."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Window
+    from pipeline.inference.engine import Engine
+    from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+
+# One block at a time in a process, however many threads Dask runs in it: the network uses the cores by itself, and each
+# further block would double the memory.
+_ONE = threading.Lock()
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """A scene to map, as every worker must know it.
+
+    Attributes:
+        model: The model file, readable by the worker.
+        source: The scene's manifest; its files are readable by the worker.
+        settings: How.
+    """
+
+    model: Path
+    source: Source
+    settings: PredictSettings
+
+
+@dataclass
+class Mapped:
+    """What a block gives: layers of windows, and the steps that are complete with them; a Sink.
+
+    Attributes:
+        windows: Windows of the grid with their layers uint8 [..., row, col].
+        steps: (step, pixels), in order.
+        error: "" where all went well.
+        worker: Address of who did it.
+    """
+
+    windows: list[tuple[Window, Mapping[str, NDArray[np.uint8]]]] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    error: str = ""
+    worker: str = ""
+
+    def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
+        """See Sink."""
+        self.windows.append((window, layers))
+
+    def done(self, step: int, *, pixels: int) -> None:
+        """See Sink."""
+        self.steps.append((step, pixels))
+
+
+def plan_task(task: SceneTask) -> Plan:
+    """Decide on a worker, whose machine it is, what the settings leave open."""
+    from pipeline.inference.plan import make_plan
+
+    with _ONE:
+        bundle = _bundle(str(task.model), task.model.stat().st_mtime_ns)
+        return make_plan(bundle, task.source.select(bundle.bands), task.settings)
+
+
+def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...]) -> Mapped:
+    """Map some steps of a scene; what goes wrong is told, so that the block can be tried elsewhere."""
+    made = Mapped(worker=_address())
+    try:
+        with _ONE:
+            _map(task, plan, steps, made)
+    except PipelineError as err:
+        return Mapped(error=str(err), worker=made.worker)
+    except Exception as err:  # noqa: BLE001 - whatever is wrong with one machine must not end the others' work
+        return Mapped(error=f"{type(err).__name__}: {err}", worker=made.worker)
+    return made
+
+
+def _map(task: SceneTask, plan: Plan, steps: tuple[int, ...], made: Mapped) -> None:
+    from pipeline.inference.areas import read_area
+    from pipeline.inference.steps import SceneSteps
+
+    stamp = task.model.stat().st_mtime_ns
+    bundle = _bundle(str(task.model), stamp)
+    source = task.source.select(bundle.bands)
+    area = read_area(source.grid, aoi=task.settings.aoi, mask=task.settings.mask)
+    scene = SceneSteps(bundle, source, task.settings, plan, area)
+    scene.map(_engine(str(task.model), stamp, plan), steps, made)
+
+
+@lru_cache(maxsize=1)
+def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed file is another model
+    from pathlib import Path
+
+    from pipeline.model.bundle import load_bundle
+
+    return load_bundle(Path(path))
+
+
+@lru_cache(maxsize=1)
+def _engine(path: str, stamp: int, plan: Plan) -> Engine:
+    from pipeline.inference.plan import engine_of
+
+    return engine_of(_bundle(path, stamp), plan.choice, threads=plan.threads)
+
+
+def _address() -> str:
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""

@@ -1,0 +1,128 @@
+"""Many scenes in one process: lists, broken ones, and going on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.cli.entry import main
+from pipeline.errors import ConfigError, OutputError
+from pipeline.inference.stream import Writing
+from pipeline.workflow import map_one
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.scale.conftest import World
+
+
+def test_one_broken_scene_does_not_stop_the_others_and_is_listed_at_the_end_with_status_3(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "c"):
+        world.add_scene(name, height=60, width=50)
+    (world.scenes / "b.tif").write_bytes(b"not a raster")
+    command = ["predict", "--model", str(world.model), "--scenes", str(world.scenes), "-o", str(world.folder / "out")]
+    assert main([*command, "--engine", "torch", "--dtype", "float32"]) == 3
+    out, err = capsys.readouterr()
+    assert "2 scene(s) mapped, 1 failed" in out
+    assert [line for line in err.splitlines() if "error" in line] == [err.splitlines()[-1]]
+    assert "b.tif" in err.splitlines()[-1]
+    assert {path.name for path in (world.folder / "out").glob("*_lc.tif")} == {"a_lc.tif", "c_lc.tif"}
+
+
+def test_the_same_command_again_leaves_finished_scenes_alone_and_maps_the_missing_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        world.add_scene(name, height=60, width=50)
+    world.predict("out")
+    first = world.products("out")
+    times = {path: path.stat().st_mtime_ns for path in (world.folder / "out").glob("*.tif")}
+    (world.folder / "out" / "b_conf.tif").unlink()
+    with pytest.raises(OutputError, match="the map exists"):
+        raise_first(world.predict("out"))
+    world.predict("out", overwrite=True)
+    assert world.products("out") == first
+    kept = world.folder / "out" / "a_lc.tif"
+    assert kept.stat().st_mtime_ns == times[kept]
+
+
+def raise_first(outcome: object) -> None:
+    raise OutputError(outcome.failed[0])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stage", ["rows", "products"])
+def test_a_command_that_was_interrupted_goes_on_without_being_told_to_overwrite(
+    world: World, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    for name in ("a", "b"):
+        world.add_scene(name, height=60, width=50)
+    world.predict("whole")
+    with monkeypatch.context() as patch:
+        if stage == "rows":
+            real, seen = Writing.put, []
+
+            def put(self: Writing, *args: object) -> None:
+                seen.append(1)
+                if len(seen) > 1:
+                    raise KeyboardInterrupt
+                real(self, *args)
+
+            patch.setattr(Writing, "put", put)
+        else:
+
+            def stop(*args: object, **named: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(map_one, "write_confidence", stop)
+        with pytest.raises(KeyboardInterrupt):
+            world.predict("cut")
+    outcome = world.predict("cut")
+    assert outcome.failed == ()
+    assert world.products("cut") == world.products("whole")
+
+
+def test_two_scenes_of_one_name_are_told(world: World) -> None:
+    path = world.add_scene("a", height=60, width=50)
+    listed = world.folder / "list.txt"
+    listed.write_text(f"{path}\n{path}\n")
+    outcome = world.predict("out", listed=listed)
+    assert [line for line in outcome.failed if "used twice" in line] == list(outcome.failed)
+    assert len(outcome.failed) == 1
+
+
+def test_workers_without_dask_and_an_unreachable_scheduler_are_errors(world: World, monkeypatch) -> None:
+    world.add_scene("a", height=60, width=50)
+    with pytest.raises(ConfigError, match="--dask local"):
+        world.predict("out", workers=2)
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("pipeline.scale.cluster.CONNECT_S", "1s")
+    with pytest.raises(ConfigError, match="does not answer"):
+        world.predict("out", dask="tcp://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="--workers"):
+        world.predict("out", dask="local", workers=0)
+
+
+def test_a_missing_dask_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add_scene("a", height=60, width=50)
+    monkeypatch.setattr("pipeline.scale.cluster.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"landcover-pipeline\[scale\]"):
+        world.predict("out", dask="local")
+
+
+def test_maps_of_two_zones_need_a_chosen_grid(world: World, tmp_path: Path) -> None:
+    import rasterio
+    from rasterio.crs import CRS
+
+    for number, name in enumerate(("east", "west")):
+        path = world.add_scene(name, height=60, width=50)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.crs = CRS.from_epsg(32633 + number)
+    outcome = world.predict("out", mosaic="confidence", mosaic_crs="EPSG:3035", mosaic_pixel=20.0)
+    assert outcome.failed == ()
+    with rasterio.open(world.folder / "out" / "mosaic_lc.tif") as mosaic:
+        assert (mosaic.crs.to_epsg(), mosaic.res) == (3035, (20.0, 20.0))
+    with pytest.raises(ConfigError, match="CRS of the mosaic"):
+        world.predict("out", mosaic="confidence", mosaic_crs="nowhere", overwrite=True)
