@@ -17,17 +17,18 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    api: Annotated[str, typer.Argument(metavar="URL", help="STAC API.")],
+    api: Annotated[str, typer.Argument(metavar="URL", help="STAC API, or earth-search or planetary-computer.")],
     *,
     collection: Annotated[list[str], typer.Option("--collection", "-c", help="Collection; repeatable.")],
     area: Annotated[str, typer.Option("--area", help="west,south,east,north in degrees, or a polygon file.")],
     dates: Annotated[str, typer.Option("--dates", help="2024-05-01/2024-09-30.")],
     max_cloud: Annotated[float, typer.Option(help="Largest cloud cover in per cent.")] = 20.0,
-    limit: Annotated[int, typer.Option(help="Most scenes to list, least clouded first.")] = 10,
+    limit: Annotated[int, typer.Option(help="Most scenes to list.")] = 10,
     bands: Annotated[str | None, typer.Option(help="Comma-separated bands to download; default: all optical.")] = None,
     download: Annotated[
         Path | None, typer.Option("--download", help="Folder to download into; default: list only.")
     ] = None,
+    mirror: Annotated[str | None, typer.Option(help="Who serves the items, where they do not tell.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
@@ -45,5 +46,6 @@ def search(
             bands=tuple(bands.split(",")) if bands else None,
             download=download,
             progress=progress,
+            mirror=mirror,
         )
     )

@@ -13,7 +13,7 @@ from pipeline.scenes.geotiff import RASTER_SUFFIXES, Interpretation, is_virtual,
 from pipeline.scenes.landsat import looks_like_landsat, open_landsat
 from pipeline.scenes.landsat_mtl import MTL_NAME
 from pipeline.scenes.quality import check_mask
-from pipeline.scenes.remote import ITEM_FILE, is_url, plain_url
+from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
 
@@ -171,6 +171,8 @@ def _kind_of_folder(path: Path) -> str:
     children = [child.name for child in path.iterdir()]
     if ITEM_FILE in children:
         return "stac"
+    if JOURNAL_FILE in children:
+        raise ProductError("download is not complete", path=path, fix="run the same landcover search again")
     safes = [name for name in children if name.upper().endswith(".SAFE")]
     in_safe = path.name.upper().endswith(".SAFE") or path.parent.name == "GRANULE" or looks_like_safe(children)
     if in_safe or safes:

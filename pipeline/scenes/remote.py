@@ -7,6 +7,7 @@ Source: GDAL documentation, "Virtual File Systems", /vsicurl/.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ITEM_FILE = "item.json"
 """Name of the item in a folder that ``pipeline.scenes.search.download`` wrote."""
+JOURNAL_FILE = "download.json"
+"""Name of its journal; the item is written last, so a folder with this file alone is not complete."""
 CONNECT_S = 10
 # A stalled transfer ends after this long without a byte; a whole request may take READ_S.
 READ_S = 60
@@ -26,6 +29,11 @@ RETRY_S = 1
 # Item and product metadata are some 10 to 500 kB; a server that sends more by far is not sending metadata.
 METADATA_LIMIT_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 16
+# Planetary Computer keeps its files private: an address is signed for some minutes by a service that needs no account.
+# GDAL asks it by itself and again when a signature has expired. Source: Planetary Computer, "Using tokens for data
+# access"; GDAL documentation, "Virtual File Systems", /vsicurl/, pc_url_signing.
+SIGNED_HOSTS = (".blob.core.windows.net",)
+SIGN_URL = "https://planetarycomputer.microsoft.com/api/sas/v1/sign?href="
 
 
 def is_url(text: str) -> bool:
@@ -40,8 +48,32 @@ def is_url(text: str) -> bool:
         return False
 
 
-def gdal_path(href: str) -> str:
-    """What GDAL opens for a STAC asset's address.
+def needs_signature(href: str) -> bool:
+    """Whether an address of Planetary Computer is one of its private files and not signed yet.
+
+    >>> needs_signature("https://x.blob.core.windows.net/B04.tif"), needs_signature("https://example.org/B04.tif")
+    (True, False)
+    """
+    parts = urlsplit(href)
+    return (parts.hostname or "").endswith(SIGNED_HOSTS) and "sig=" not in parts.query
+
+
+def sign_planetary(href: str) -> str:
+    """An address of Planetary Computer that can be read for some minutes; others as they are.
+
+    Raises:
+        ProductError: the service does not answer, or not with an address.
+    """
+    if not needs_signature(href):
+        return href
+    try:
+        return str(json.loads(_fetch(SIGN_URL + quote(href, safe="")))["href"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise ProductError("no signature from Planetary Computer", path=plain_url(href), got=err) from err
+
+
+def gdal_path(href: str, *, planetary: bool = False) -> str:
+    """What GDAL opens for a STAC asset's address; one of Planetary Computer (``planetary``) is signed when read.
 
     >>> gdal_path("s3://bucket/a.tif")
     '/vsis3/bucket/a.tif'
@@ -53,6 +85,8 @@ def gdal_path(href: str) -> str:
             # A COG is one file: without empty_dir GDAL asks the server for side-car files and folder listings.
             "&empty_dir=yes"
         )
+        if planetary and needs_signature(href):
+            options += "&pc_url_signing=yes"
         return f"/vsicurl?{options}&url={quote(href, safe=':/')}"
     if parts.scheme in {"s3", "gs"}:
         return f"/vsi{parts.scheme}/{parts.netloc}{parts.path}"

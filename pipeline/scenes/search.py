@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, OutputError, ProductError
 from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, plain_url, read_metadata
-from pipeline.scenes.stac import open_item
+from pipeline.scenes.stac import open_item, signer
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset
 from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
@@ -237,7 +237,7 @@ def download(
             progress(job.file, done, blocks)
         for key in job.keys:
             placed[key] = {"href": f"./{job.file}", **job.proj}
-    _write_item(document, scene, target, placed=placed, sign=sign or str)
+    _write_item(document, scene, target, placed=placed, sign=sign or signer(scene.mirror))
     return target
 
 

@@ -21,11 +21,19 @@ from pipeline.bands import TABLES, find_band, is_optical
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
-from pipeline.scenes.remote import gdal_path, plain_url
+from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
 from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, find_asset
 from pipeline.scenes.stac_documents import Document, items_of, shown
-from pipeline.scenes.stac_scaling import MIRRORS, ItemFacts, Scaling, decide, product_metadata, read_facts
+from pipeline.scenes.stac_scaling import (
+    MIRRORS,
+    PLANETARY_COMPUTER,
+    ItemFacts,
+    Scaling,
+    decide,
+    product_metadata,
+    read_facts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +67,8 @@ def open_item(
         told: Scale, offset, nodata, sensor and time that the user knows better.
         mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
         resolution_m: Pixel size of the scene's grid; None for that of the finest band.
-        sign: Turns an asset's address into one that can be read (Planetary Computer's tokens).
+        sign: Turns an asset's address into one that can be read; None signs those of Planetary Computer, which needs
+            no account.
 
     Raises:
         ProductError: not a STAC item, not reachable, a band missing, or a scaling that cannot be decided.
@@ -77,7 +86,7 @@ def open_item(
         told=told,
         mask=mask,
         resolution_m=resolution_m,
-        sign=sign or str,
+        sign=sign,
     )
 
 
@@ -92,9 +101,7 @@ def open_items(
     sign: Callable[[str], str] | None = None,
 ) -> tuple[Scene, ...]:
     """A scene for every item of a collection or item collection; arguments as for ``open_item``."""
-    make = partial(
-        _scene, bands=bands, mirror=mirror, told=told, mask=mask, resolution_m=resolution_m, sign=sign or str
-    )
+    make = partial(_scene, bands=bands, mirror=mirror, told=told, mask=mask, resolution_m=resolution_m, sign=sign)
     return tuple(make(item, path=shown(source)) for item in items_of(source))
 
 
@@ -107,7 +114,7 @@ def _scene(
     told: Interpretation | None,
     mask: Sequence[str] | None,
     resolution_m: float | None,
-    sign: Callable[[str], str],
+    sign: Callable[[str], str] | None,
 ) -> Scene:
     if mirror is not None and mirror not in MIRRORS:
         raise ProductError("mirror of a STAC item", path=path, got=mirror, expected=", ".join(MIRRORS))
@@ -119,16 +126,19 @@ def _scene(
     if missing or not wanted:
         what = f"STAC item has no asset for band {', '.join(missing)}" if missing else "STAC item has no raster bands"
         raise ProductError(what, path=path, got=", ".join(chosen) or ", ".join(item.assets))
-    metadata = cache(partial(product_metadata, facts, sign=sign))
+    metadata = cache(partial(product_metadata, facts, sign=sign or signer(facts.mirror)))
+    address = _addresses(facts.mirror, sign)
     scalings = {name: _told(told, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in wanted}
-    grids = {name: chosen[name].grid or _header_grid(chosen[name], sign) for name in wanted}
+    grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in wanted}
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
     grid = finest if resolution_m is None else _at_resolution(finest, resolution_m)
     sources = tuple(
-        _band_source(chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, told=told, sign=sign)
+        _band_source(
+            chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, told=told, address=address
+        )
         for name in wanted
     )
-    layers, notes = _quality(item, sensor, quality.check_mask(mask), wanted, sign)
+    layers, notes = _quality(item, sensor, quality.check_mask(mask), wanted, address)
     return Scene(
         id=item.id,
         path=path,
@@ -142,6 +152,18 @@ def _scene(
         notes=(*_offset_note(facts, scalings), *notes),
         mirror=facts.mirror,
     )
+
+
+def signer(mirror: str) -> Callable[[str], str]:
+    """What makes an address of a mirror readable."""
+    return sign_planetary if mirror == PLANETARY_COMPUTER else str
+
+
+def _addresses(mirror: str, sign: Callable[[str], str] | None) -> Callable[[str], str]:
+    """What GDAL opens for an asset's address: signed now by ``sign``, or by GDAL itself when it is read."""
+    if sign is None:
+        return partial(gdal_path, planetary=mirror == PLANETARY_COMPUTER)
+    return lambda href: gdal_path(sign(href))
 
 
 def _told(told: Interpretation | None, band: AssetBand) -> Scaling | None:
@@ -160,7 +182,7 @@ def _band_source(
     grid: Grid,
     sensor: str,
     told: Interpretation | None,
-    sign: Callable[[str], str],
+    address: Callable[[str], str],
 ) -> BandSource:
     spec = find_band(band.name or "", sensor=sensor) if sensor else None
     nodata = told.nodata if told is not None and told.nodata is not None else band.nodata
@@ -171,7 +193,7 @@ def _band_source(
     finer = own.pixel_size_m[0] < 0.999 * grid.pixel_size_m[0]
     return BandSource(
         band=band.name or band.key,
-        path=gdal_path(sign(band.href)),
+        path=address(band.href),
         index=band.index,
         scale=scaling.scale,
         offset=scaling.offset,
@@ -184,9 +206,9 @@ def _band_source(
     )
 
 
-def _header_grid(band: AssetBand, sign: Callable[[str], str]) -> Grid:
+def _header_grid(band: AssetBand, address: Callable[[str], str]) -> Grid:
     """Where an asset's pixels lie, from the file itself: the item does not say."""
-    path = gdal_path(sign(band.href))
+    path = address(band.href)
     try:
         with rasterio.open(path) as dataset:
             crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
@@ -206,18 +228,18 @@ def _at_resolution(grid: Grid, size: float) -> Grid:
 
 
 def _quality(
-    item: pystac.Item, sensor: str, mask: Sequence[str], bands: Sequence[str], sign: Callable[[str], str]
+    item: pystac.Item, sensor: str, mask: Sequence[str], bands: Sequence[str], address: Callable[[str], str]
 ) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
     if not mask:
         return (), ("no mask: asked for",)
     layers: list[QualitySource] = []
     if sensor == "sentinel-2" and (href := find_asset(item, "scl")):
-        layers.append(quality.scl(gdal_path(sign(href)), mask))
+        layers.append(quality.scl(address(href), mask))
     if sensor.startswith("landsat") and (href := find_asset(item, "qa_pixel")):
-        layers.append(quality.qa_pixel(gdal_path(sign(href)), mask))
+        layers.append(quality.qa_pixel(address(href), mask))
         if "saturated" in mask and (href := find_asset(item, "qa_radsat")):
             numbers = [int(s.key.removeprefix("B")) for s in TABLES[sensor] if s.name in bands and is_optical(s.name)]
-            layers.append(quality.qa_radsat(gdal_path(sign(href)), sensor=sensor, band_numbers=numbers))
+            layers.append(quality.qa_radsat(address(href), sensor=sensor, band_numbers=numbers))
     if layers:
         return tuple(layers), ()
     note = "no SCL, QA_PIXEL or other quality asset: clouds are not masked"

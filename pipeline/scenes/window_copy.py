@@ -14,13 +14,12 @@ from rasterio.warp import transform_bounds
 
 from pipeline.errors import OutputError, ProductError
 from pipeline.grid import Grid, Window
-from pipeline.scenes.remote import plain_url
+from pipeline.scenes.remote import JOURNAL_FILE, plain_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-JOURNAL = "download.json"
 PART = ".part"
 BLOCK_PX = 1024
 TILE_PX = 256
@@ -87,7 +86,7 @@ class Job:
 def read_journal(folder: Path) -> dict[str, Any]:
     """File -> what it holds and its checksum; empty where there is none or it is damaged (all is fetched again)."""
     try:
-        journal = json.loads((folder / JOURNAL).read_bytes())
+        journal = json.loads((folder / JOURNAL_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     return journal if isinstance(journal, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,29 +30,33 @@ def search_scenes(
     bands: tuple[str, ...] | None,
     download: Path | None,
     progress: Progress,
+    mirror: str | None = None,
 ) -> Outcome:
     """Find scenes and, where a folder is given, download the bands and the window needed.
 
+    Of a download that was broken off, the same command fetches what is missing: files that are complete stay.
+
     Raises:
         ConfigError: an area or dates that make no sense, or pystac-client is not installed.
-        ProductError: the API does not answer.
+        ProductError: the API does not answer, or an asset cannot be downloaded.
+        OutputError: the folder cannot be written.
     """
     where = parse_area(area)
     start, end = parse_dates(dates)
     found: list[FoundScene] = []
+    full = False
     for collection in collections:
-        found += find_scenes(
+        some = find_scenes(
             where, api=api, collection=collection, start=start, end=end, max_cloud_percent=max_cloud, limit=limit
         )
+        full |= len(some) == limit
+        found += some
     written = []
     for number, scene in enumerate(found if download is not None else ()):
         progress("scenes", number, len(found))
-        written.append(
-            fetch(
-                scene, download or Path(), area=where, bands=bands,
-                progress=lambda file, done, total: progress(f"downloading {file}", done, total),
-            )
-        )  # fmt: skip
+        step = partial(_downloading, progress, scene.id)
+        written.append(fetch(scene, download or Path(), area=where, bands=bands, mirror=mirror, progress=step))
+        progress("scenes", number + 1, len(found))
     rows = tuple(
         (
             item.id,
@@ -61,12 +66,17 @@ def search_scenes(
         for item in found
     )
     return Outcome(
-        summary=f"{len(found)} scene(s) found",
+        summary=f"{len(found)} scene(s) found" + (", as many as --limit allows" if full else ""),
         tables=(Table("scenes", ("id", "date", "clouds"), rows),) if rows else (),
         written=tuple(written),
         hint="give a downloaded folder to landcover init --scene" if written else "",
         data={"scenes": [{"id": row[0], "date": row[1], "clouds": row[2]} for row in rows]},
     )
+
+
+def _downloading(progress: Progress, scene: str, _file: str, done: int, total: int) -> None:
+    """One bar per scene, counted in blocks of all its files."""
+    progress(f"downloading {scene}", done, total)
 
 
 def parse_area(text: str) -> tuple[float, float, float, float] | Path:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pytest
+import rasterio
 import shapely
 import yaml
 
 from pipeline.cli import main
+from pipeline.errors import ProductError
 from pipeline.scenes import remote
+from pipeline.scenes.opening import open_scene
+from pipeline.workflow.searching import search_scenes
 from tests.fakes.stac_items import EPSG, LEFT, TOP, earth_search_item, footprint
 from tests.fakes.stac_server import FakeStac, serve
 
@@ -72,6 +81,59 @@ def test_a_download_is_resumed_and_becomes_a_configuration(server, tmp_path, cap
     written = yaml.safe_load(config.read_text())
     assert [scene["id"] for scene in written["scenes"]] == ["june", "july"]
     assert written["inputs"]["bands"] == ["red", "nir"]
+
+
+def area_of(item: dict[str, Any]) -> str:
+    return ",".join(str(side) for side in item["bbox"])
+
+
+def test_a_download_killed_midway_is_taken_up_by_the_same_command(tmp_path, capsys):
+    with serve(tmp_path / "served") as fake:
+        item = earth_search_item(fake.folder, fake.file_url)
+        fake.items.append(item | {"properties": item["properties"] | {"datetime": "2025-06-01T09:50:29Z"}})
+        down = tmp_path / "down"
+        folder = down / item["id"]
+        arguments = ["search", fake.url, "-c", "sentinel-2-l2a", "--area", area_of(item), "--dates", "2025-06-01"]
+        arguments += ["--bands", "red,nir", "--download", str(down)]
+        slow, quick = (f"/data/{item['id']}/{name}.tif" for name in ("B08", "B04"))
+        fake.slow_s[slow] = 0.7
+        code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+        with subprocess.Popen([sys.executable, "-c", code, *arguments]) as process:
+            while process.poll() is None and not (folder / "nir.tif.part").exists():
+                time.sleep(0.02)
+            process.kill()
+        assert {path.name for path in folder.iterdir()} == {"red.tif", "nir.tif.part", "download.json"}
+        kept, asked = (folder / "red.tif").stat().st_mtime_ns, fake.hits[quick]
+        with pytest.raises(ProductError, match="download is not complete; run the same landcover search again"):
+            open_scene(folder)
+        fake.slow_s.clear()
+        assert main(arguments) == 0
+        assert (folder / "red.tif").stat().st_mtime_ns == kept
+        assert fake.hits[quick] <= asked + 2  # its header, to know that it is the same
+        assert {path.name for path in folder.iterdir()} == {
+            "red.tif", "nir.tif", "scl.tif", "item.json", "download.json",
+        }  # fmt: skip
+        assert open_scene(folder).band_names == ("red", "nir")
+        with rasterio.open(folder / "nir.tif") as copy, rasterio.open(fake.folder / item["id"] / "B08.tif") as whole:
+            np.testing.assert_array_equal(copy.read(1), whole.read(1))
+
+
+def test_progress_counts_blocks_of_every_scene_and_scenes_to_the_end(server, tmp_path):
+    seen: list[tuple[str, int, int]] = []
+    search_scenes(
+        server.url, collections=["sentinel-2-l2a"], area=area_of(server.items[0]), dates="2025-05-01/2025-07-31",
+        max_cloud=20, limit=10, bands=BANDS, download=tmp_path, progress=lambda *step: seen.append(step),
+    )  # fmt: skip
+    assert [step for step in seen if step[0] == "scenes"] == [("scenes", n, 2) for n in (0, 1, 1, 2)]
+    for name in ("june", "july"):
+        steps = [done for what, done, total in seen if what == f"downloading {name}" and total == 3]
+        assert sorted(set(steps)) == [1, 2, 3]
+        assert steps == sorted(steps)
+
+
+def test_a_list_that_was_cut_off_says_so(server, capsys):
+    assert search(server, "--limit", "1") == 0
+    assert capsys.readouterr().out.startswith("1 scene(s) found, as many as --limit allows")
 
 
 def test_an_asset_that_is_gone_is_one_line_and_leaves_no_scene(tmp_path, capsys):

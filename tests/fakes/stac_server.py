@@ -35,6 +35,8 @@ class FakeStac:
         flaky: Path -> how many times it still answers 503.
         stalled: Paths that never answer within a test's patience (they hang up after ``stall_s``).
         stall_s: See ``stalled``.
+        slow_s: Path -> seconds that each of its answers takes.
+        private: Paths that answer 403 without a signature; ``/sign?href=`` gives one.
         hits: Requests per path.
         sent_bytes: Bytes of files sent.
         searches: Bodies of the searches.
@@ -47,6 +49,8 @@ class FakeStac:
     flaky: Counter[str] = field(default_factory=Counter)
     stalled: set[str] = field(default_factory=set)
     stall_s: float = 1.0
+    slow_s: dict[str, float] = field(default_factory=dict)
+    private: set[str] = field(default_factory=set)
     hits: Counter[str] = field(default_factory=Counter)
     sent_bytes: int = 0
     searches: list[dict[str, Any]] = field(default_factory=list)
@@ -100,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         self.fake.hits[path] += 1
+        time.sleep(self.fake.slow_s.get(path, 0.0))
         if path in self.fake.stalled:
             time.sleep(self.fake.stall_s)
             self.close_connection = True
@@ -108,6 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.fake.flaky[path] > 0:
             self.fake.flaky[path] -= 1
             self._status(503)
+        elif path == "/sign":
+            href = parse_qs(parts.query)["href"][0]
+            self._json({"href": f"{href}?sig=topsecret", "msft:expiry": "2099-01-01T00:00:00Z"})
+        elif path in self.fake.private and "sig=topsecret" not in parts.query:
+            self._status(403)
         elif path.startswith("/data/"):
             self._file(path.removeprefix("/data/"), body=body)
         elif path == "/search":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from pipeline.errors import PipelineError, ProductError, ProductWarning, SceneError
 from pipeline.grid import Window
@@ -15,6 +16,7 @@ from pipeline.scenes import remote
 from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.stac import open_item, open_items
+from tests.fakes.safe import Safe, write_safe
 from tests.fakes.stac_items import CLOUD, earth_search_item, landsat_item, planetary_computer_item, truth
 from tests.fakes.stac_server import serve
 
@@ -300,6 +302,29 @@ def test_a_signature_is_read_with_and_shown_nowhere(earth_search: dict[str, Any]
     assert "topsecret" not in json.dumps(scene.ledger())
 
 
+def test_private_files_of_planetary_computer_are_signed_when_they_are_read(
+    server: FakeStac, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(remote, "SIGNED_HOSTS", ("127.0.0.1",))
+    monkeypatch.setattr(remote, "SIGN_URL", f"{server.url}/sign?href=")
+    monkeypatch.setattr(remote, "RETRY_S", 0.01)
+    item = planetary_computer_item(server.folder, server.file_url, name="S2B_private")
+    xml = next(write_safe(tmp_path, Safe(baseline="05.11", size_m=60)).glob("MTD_MSIL2A.xml")).read_bytes()
+    (server.folder / "S2B_private" / "MTD.xml").write_bytes(xml)
+    item["assets"]["product-metadata"] = {"href": server.file_url("S2B_private/MTD.xml"), "type": "application/xml"}
+    server.private.update(f"/data/S2B_private/{name}" for name in ("B04.tif", "SCL.tif", "MTD.xml"))
+    scene = open_item(item, bands=["red"])
+    assert scene.bands[0].provenance.startswith("product metadata asset: MTD.xml: BOA_QUANTIFICATION_VALUE 10000")
+    with rasterio.Env(VSICURL_PC_SAS_SIGN_HREF_URL=f"{server.url}/sign?href="):
+        raster = read(scene)
+    assert np.abs(raster.band("red") - truth("red", 10))[raster.valid].max() <= HALF_DN
+    assert "topsecret" not in json.dumps(scene.ledger()) + repr(scene)
+    # What is on other hosts, or served by others, is asked for as it is.
+    monkeypatch.setattr(remote, "SIGNED_HOSTS", (".blob.core.windows.net",))
+    assert "pc_url_signing" not in open_item(item, bands=["red"], mirror="copernicus", told=AS_SERVED).bands[0].path
+
+
+AS_SERVED = Interpretation(scale=1e-4, offset=-0.1)
 ODD = (None, 0, -1, 1e308, "", "x", [], {}, [1], ["a"], {"a": 1}, True, "NaN", [None] * 6, "https://[bad", "2025-13-45")
 
 
