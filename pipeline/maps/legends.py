@@ -12,6 +12,7 @@ from rasterio.errors import RasterioError
 
 from pipeline.errors import InputError, LegendError
 from pipeline.legend import NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
+from pipeline.maps.counts import ClassCounts
 from pipeline.maps.geotiff import LEGEND_TAG
 from pipeline.maps.sidecars import sidecar_paths
 
@@ -50,6 +51,33 @@ def read_scheme(path: Path | str) -> ClassScheme:
             fix="pass a legend",
         )
     return ClassScheme(classes)
+
+
+def read_counts(path: Path | str) -> ClassCounts | None:
+    """Pixels and ha per class from the attribute table beside a map; None where there is none.
+
+    Raises:
+        InputError: the map cannot be opened.
+        LegendError: nothing in or beside the file names its classes.
+    """
+    path = Path(path)
+    scheme, aux = read_scheme(path), sidecar_paths(path)[0]
+    band = _band_element(aux) if aux.exists() else None
+    table = None if band is None else band.find("GDALRasterAttributeTable")
+    if table is None:
+        return None
+    heads = [field.findtext("Name", "") for field in table.findall("FieldDefn")]
+    if not {"Value", "Count", "Area_ha"} <= set(heads):
+        return None
+    rows = {
+        int(cells["Value"]): cells
+        for row in table.findall("Row")
+        if (cells := dict(zip(heads, (cell.text or "0" for cell in row.findall("F")), strict=True)))
+    }
+    pixels = tuple(int(rows.get(code, {}).get("Count", 0)) for code in scheme.codes)
+    with rasterio.open(path) as dataset:
+        nodata = dataset.width * dataset.height - sum(pixels)
+    return ClassCounts(scheme, pixels, tuple(float(rows.get(c, {}).get("Area_ha", 0)) for c in scheme.codes), nodata)
 
 
 def check_same_legend(paths: Sequence[Path | str]) -> ClassScheme:

@@ -11,6 +11,7 @@ that has gathered ``max_corners`` at the end of a band ends there, along a strai
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -110,7 +111,7 @@ def _end_large(owners: _Owners, line: int, *, max_corners: int) -> list[tuple[in
         return []
     key = np.array([id(patch) if id(patch) in large else 0 for patch in roots], dtype=np.int64)
     ends = np.flatnonzero(np.diff(np.concatenate([[0], key, [0]])))
-    closed = [(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True) if key[a]]
+    closed = [(int(a), int(b)) for a, b in pairwise(ends) if key[a]]
     for start, stop in closed:
         # Pixels lie on the right hand of an outline in rows that grow downwards: lower edges lead to the left.
         large[int(key[start])].chains.append(np.array([(stop, line), (start, line)], dtype=np.int32))

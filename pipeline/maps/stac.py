@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 GEOPACKAGE = "application/geopackage+sqlite3"
+GEOPARQUET = "application/vnd.apache.parquet"
+FLATGEOBUF = "application/vnd.flatgeobuf"
 STAC_VERSION = "1.1.0"
+# Key, what it holds, title, upper end of the ramp, and matplotlib's name of the ramp, which tile servers know.
+_LAYERS = (
+    ("confidence", "Probability of the mapped class", "Confidence (%)", 100, "viridis"),
+    ("applicability", "Dissimilarity from the training data, 100 = its threshold", "Unlike the training data (%)", 200,
+     "rdbu_r"),
+    ("entropy", "Entropy of the class probabilities, 100 = log K", "Entropy (%)", 100, "magma"),
+    ("margin", "First minus second class probability", "Margin (%)", 100, "viridis"),
+)  # fmt: skip
 # A map without a known date shows the Earth after the first Landsat (launched on 1972-07-23) and before it was made.
 FIRST_LANDSAT = datetime(1972, 7, 23, tzinfo=UTC)
 _EDGE_POINTS = 16
@@ -54,9 +64,15 @@ class MapRecord:
         counts: Pixels and ha per class.
         confidence: Confidence in percent.
         probabilities: One band per class in percent.
+        applicability: Dissimilarity from the training data in percent of its threshold.
+        entropy: In percent of its largest value.
+        margin: First minus second probability in percent.
         polygons: GeoPackage.
+        polygons_parquet: The same as GeoParquet.
+        polygons_fgb: The same as FlatGeobuf.
         quicklook: PNG.
         sources: Scenes the map was made from: paths or addresses.
+        model: Id of the item of the model that made it, in the same collection.
         software: Names and versions of what made it.
         lineage: One sentence on how.
     """
@@ -70,9 +86,15 @@ class MapRecord:
     counts: ClassCounts | None = None
     confidence: Path | None = None
     probabilities: Path | None = None
+    applicability: Path | None = None
+    entropy: Path | None = None
+    margin: Path | None = None
     polygons: Path | None = None
+    polygons_parquet: Path | None = None
+    polygons_fgb: Path | None = None
     quicklook: Path | None = None
     sources: tuple[str, ...] = ()
+    model: str | None = None
     software: Mapping[str, str] = field(default_factory=dict)
     lineage: str = "classified by a convolutional network fine-tuned on training polygons"
 
@@ -92,6 +114,8 @@ def map_item(record: MapRecord, *, folder: Path) -> dict[str, Any]:
         "renders": _renders(record),
     }
     links = [{"rel": "derived_from", "href": _href(source, folder)} for source in record.sources]
+    if record.model is not None:
+        links.append({"rel": "derived_from", "href": f"./{record.model}.json", "type": "application/geo+json"})
     extensions = ["projection/v2.0.0", "raster/v2.0.0", "classification/v1.1.0", "file/v2.1.0"]
     return item(
         record.id,
@@ -290,13 +314,16 @@ def _assets(record: MapRecord, folder: Path) -> dict[str, Any]:
         {"name": f"p_{entry['name']}", "description": f"Probability of {entry['title']}", **percent}
         for entry in classes
     ]
-    sure = [{"name": "confidence", "description": "Probability of the mapped class", **percent}]
+    layers = {key: [{"name": key, "description": words, **percent}] for key, words, *_ in _LAYERS}
     given: list[tuple[str, Path | None, str, str, list[str], dict[str, Any]]] = [
         ("classes", record.class_map, "Land cover", COG, ["data", "classification"],
          {"bands": [codes], "classification:classes": classes}),
-        ("confidence", record.confidence, "Confidence", COG, ["data", "confidence"], {"bands": sure}),
+        *((key, path, title, COG, ["data", key], {"bands": layers[key]})
+          for (key, _, title, *_), path in zip(_LAYERS, _layer_paths(record), strict=True)),
         ("probabilities", record.probabilities, "Class probabilities", COG, ["data"], {"bands": probable}),
         ("polygons", record.polygons, "Polygons", GEOPACKAGE, ["data"], {}),
+        ("polygons_parquet", record.polygons_parquet, "Polygons (GeoParquet)", GEOPARQUET, ["data"], {}),
+        ("polygons_fgb", record.polygons_fgb, "Polygons (FlatGeobuf)", FLATGEOBUF, ["data"], {}),
         ("thumbnail", record.quicklook, "Quicklook", "image/png", ["thumbnail", "overview"], {}),
     ]  # fmt: skip
     return {
@@ -317,16 +344,24 @@ def _renders(record: MapRecord) -> dict[str, Any]:
             "nodata": 0,
         }
     }
-    if record.confidence is not None:
-        renders["confidence"] = {
-            "title": "Confidence (%)",
-            "assets": ["confidence"],
-            "rescale": [[0, 100]],
-            "colormap_name": "viridis",
-            "resampling": "average",
-            "nodata": 255,
-        }
+    shown = [(key, title, top, ramp, 1) for key, _, title, top, ramp in _LAYERS]
+    paths = list(_layer_paths(record))
+    if record.probabilities is not None:
+        names = enumerate(class_objects(record.scheme), 1)
+        shown += [(f"p_{c['name']}", f"Probability of {c['title']} (%)", 100, "viridis", band) for band, c in names]
+        paths += [record.probabilities] * len(record.scheme)
+    for (key, title, top, ramp, band), path in zip(shown, paths, strict=True):
+        if path is not None:
+            renders[key] = {
+                "title": title, "assets": ["probabilities" if key.startswith("p_") else key], "bidx": [band],
+                "rescale": [[0, top]], "colormap_name": ramp, "resampling": "average", "nodata": 255,
+            }  # fmt: skip
     return renders
+
+
+def _layer_paths(record: MapRecord) -> tuple[Path | None, ...]:
+    """Where the layers of _LAYERS are."""
+    return record.confidence, record.applicability, record.entropy, record.margin
 
 
 def _href(source: str, folder: Path) -> str:

@@ -24,7 +24,7 @@ _ARTIFACTS = {
     "onnx": ("application/octet-stream; framework=onnx", "onnx"),
     "pt2": ("application/zip; application=pytorch", "torch.export.save"),
 }
-_WORLD = (-180.0, -90.0, 180.0, 90.0)
+WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class ModelRecord:
         architecture: Name as in the literature ("U-Net, ResNet-18 encoder").
         scheme: Classes, in the order of the output's channels.
         bands: Input bands by common name, in order.
-        mean: Mean per band in the unit of the input (reflectance 0..1).
+        mean: Mean per band in the unit of the input.
         std: Standard deviation per band.
+        units: Unit per band, such as "reflectance" (0..1) or "DN" as stored.
         tile_px: Side of the input the model is run on; -1 for any.
         created: When it was trained.
         acquired: When its training scenes were taken; None where unknown.
@@ -57,11 +58,12 @@ class ModelRecord:
     bands: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    units: tuple[str, ...]
     created: datetime
     artifact: Literal["safetensors", "onnx", "pt2"] = "safetensors"
     tile_px: int = -1
     acquired: datetime | tuple[datetime, datetime] | None = None
-    bbox: tuple[float, float, float, float] = _WORLD
+    bbox: tuple[float, float, float, float] = WORLD
     framework_version: str | None = None
     parameters: int | None = None
     pretrained_source: str | None = None
@@ -123,8 +125,8 @@ def _input(record: ModelRecord) -> dict[str, Any]:
         for mean, std in zip(record.mean, record.std, strict=True)
     ]
     return {
-        "name": "reflectance",
-        "description": "Surface or top-of-atmosphere reflectance, 0..1",
+        "name": "values of the bands",
+        "description": "in " + " and ".join(dict.fromkeys(record.units)),
         "bands": list(record.bands),
         "input": {
             "shape": [-1, len(record.bands), record.tile_px, record.tile_px],

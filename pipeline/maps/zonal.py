@@ -51,7 +51,7 @@ def release_pages(row_sums: NDArray[np.uint32]) -> None:
 
     Only Linux and macOS can be told so; elsewhere the system decides by itself.
     """
-    file = row_sums.base
+    file: Any = row_sums.base
     if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         file.madvise(mmap.MADV_DONTNEED)
 

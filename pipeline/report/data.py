@@ -160,7 +160,8 @@ class ReportData:
         learning: Figures by number of training polygons.
         split: Polygons by part.
         features: PCA and t-SNE.
-        reliability: On test pixels.
+        reliability: On test pixels, of the confidence as it is mapped.
+        uncalibrated: The same without the model's temperature, where it has one.
         examples: The worst errors.
         ledger: One per scene.
         warnings: Said during the run.
@@ -181,6 +182,7 @@ class ReportData:
     split: SplitMap | None = None
     features: Features | None = None
     reliability: Reliability | None = None
+    uncalibrated: Reliability | None = None
     examples: tuple[ErrorExample, ...] = ()
     ledger: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()

@@ -144,7 +144,9 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         caption = (
             "Of the test pixels mapped with a confidence of 0.8, about 80 % should be right. Below: where they lie."
         )
-        draw = partial(reliability_figure, found, label="network", size=_RELIABILITY_INCH)
+        first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
+        label = "before calibration" if after else "network"
+        draw = partial(reliability_figure, first, after=after, label=label, size=_RELIABILITY_INCH)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     if data.examples:
         caption = (

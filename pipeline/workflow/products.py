@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import shapely
+
 from pipeline.maps.geotiff import check_target
+from pipeline.maps.legends import read_counts
 from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
 from pipeline.maps.stac import MapRecord, map_item, write_collection
-from pipeline.maps.stac_model import ModelRecord, model_item
+from pipeline.maps.stac_model import WORLD, ModelRecord, model_item
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.model.describe import describe
+from pipeline.runs import environment
 from pipeline.scenes.scene import Scene
 
 if TYPE_CHECKING:
@@ -71,28 +75,41 @@ def _there(path: Path) -> Path | None:
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
     created = datetime.now(UTC).replace(microsecond=0)
-    items: list[dict[str, Any]] = [
-        map_item(
-            MapRecord(
-                id=source.id,
-                grid=source.grid,
-                scheme=job.scheme,
-                class_map=job.map_of(source.id),
-                created=created,
-                acquired=source.acquired_utc,
-                confidence=_there(job.confidence_of(source.id)),
-                probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
-                polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
-                quicklook=_there(job.maps_folder / f"{source.id}_quicklook.png"),
-                sources=source.files,
-            ),
-            folder=folder,
-        )
-        for source in job.sources
-    ]
-    items.append(model_item(_model_record(job, created), folder=folder))
+    model = model_item(_model_record(job, created), folder=folder)
+    items = [map_item(_map_record(job, source, created, model=model["id"]), folder=folder) for source in job.sources]
     return write_collection(
-        folder, items, identity=job.config.name, description=f"Land-cover maps of the job {job.config.name}"
+        folder,
+        [*items, model],
+        identity=job.config.name,
+        description=f"Land-cover maps of the job {job.config.name}",
+    )
+
+
+def _map_record(job: Job, source: Source, created: datetime, *, model: str) -> MapRecord:
+    def layer(kind: str) -> Path | None:
+        return _there(job.maps_folder / f"{source.id}_{kind}")
+
+    packages = environment()["packages"]
+    return MapRecord(
+        id=source.id,
+        grid=source.grid,
+        scheme=job.scheme,
+        class_map=job.map_of(source.id),
+        created=created,
+        acquired=source.acquired_utc,
+        counts=read_counts(job.map_of(source.id)),
+        confidence=_there(job.confidence_of(source.id)),
+        probabilities=layer("probabilities.tif"),
+        applicability=layer("aoa.tif"),
+        entropy=layer("entropy.tif"),
+        margin=layer("margin.tif"),
+        polygons=layer("lc.gpkg"),
+        polygons_parquet=layer("lc.parquet"),
+        polygons_fgb=layer("lc.fgb"),
+        quicklook=layer("quicklook.png"),
+        sources=source.files,
+        model=model,
+        software={name: packages[name] for name in ("torch", "rasterio")},
     )
 
 
@@ -109,8 +126,18 @@ def _model_record(job: Job, created: datetime) -> ModelRecord:
         bands=bands,
         mean=tuple(scaling["mean"][: len(bands)]),
         std=tuple(scaling["std"][: len(bands)]),
+        units=tuple(about["units"]),
+        bbox=_bbox(about.get("footprint")),
         created=created,
         parameters=about["weights"],
         framework_version=about["provenance"].get("versions", {}).get("torch", ""),
         hyperparameters=about["provenance"].get("settings", {}),
     )
+
+
+def _bbox(footprint: dict[str, Any] | None) -> tuple[float, float, float, float]:
+    """West, south, east, north of where a model learned, in degrees; the world where it does not say."""
+    if not footprint:
+        return WORLD
+    west, south, east, north = shapely.geometry.shape(footprint).bounds
+    return west, south, east, north

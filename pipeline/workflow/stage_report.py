@@ -6,14 +6,14 @@ import csv
 import json
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import rasterio
 import yaml
 from rasterio.enums import Resampling
 
-from pipeline.accuracy.calibration import Reliability, reliability
+from pipeline.accuracy.calibration import Reliability
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
 from pipeline.maps.look import coarse_grid, to_rgb
@@ -30,6 +30,7 @@ from pipeline.report.data import (
 )
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
+from pipeline.workflow import learning_curve
 from pipeline.workflow.features import write_features
 from pipeline.workflow.ledgers import kept_ledger
 from pipeline.workflow.products import write_qgis_project, write_stac
@@ -46,11 +47,9 @@ if TYPE_CHECKING:
     from pipeline.workflow.job import Job
     from pipeline.workflow.stages import StageRun
 
-LEARNING_CURVE = "learning_curve.json"
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
-_CONFIDENCE_NODATA = 255
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -79,10 +78,11 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         scores=tuple(_score(item, job) for item in (accuracy, accuracy["baseline"])),
         sampling=SAMPLING,
         history=_history(folder / "training.csv"),
-        learning=_learning(folder / LEARNING_CURVE),
+        learning=_learning(folder / learning_curve.FILE),
         split=_split(job),
         features=features,
-        reliability=_reliability(judged),
+        reliability=_reliability(accuracy.get("calibration"), "after"),
+        uncalibrated=_reliability(accuracy.get("calibration"), "before"),
         examples=_examples(job, judged),
         ledger=tuple(kept_ledger(source, folder=folder) for source in job.sources),
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
@@ -172,15 +172,13 @@ def _judged(job: Job) -> list[_Judged]:
     ]
 
 
-def _reliability(judged: list[_Judged]) -> Reliability | None:
-    if not judged:
+def _reliability(found: dict[str, Any] | None, which: Literal["before", "after"]) -> Reliability | None:
+    """A reliability diagram of ``accuracy.json``; the one without temperature only where there is a temperature."""
+    if found is None or (which == "before" and found["temperature"] == 1.0):
         return None
-    sure = np.concatenate([confidence for _, _, confidence, _ in judged])
-    right = np.concatenate([mapped == pixels.code for pixels, mapped, _, _ in judged])
-    seen = sure != _CONFIDENCE_NODATA
-    if not seen.any():
-        return None
-    return reliability(sure[seen] / 100.0, right[seen], bins=10)
+    known = found[which]
+    arrays = {name: np.array(known[name], dtype=np.float64) for name in ("edges", "confidence", "accuracy")}
+    return Reliability(**arrays, count=np.array(known["count"], dtype=np.int64), ece=known["ece"])
 
 
 def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,7 +18,14 @@ from rasterio.crs import CRS
 from pipeline.errors import OutputError
 from pipeline.grid import Grid
 from pipeline.legend import scheme_for
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities
+from pipeline.maps.geotiff import (
+    write_class_map,
+    write_confidence,
+    write_dissimilarity,
+    write_probabilities,
+    write_uncertainty,
+)
+from pipeline.maps.legends import read_counts
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.stac import MapRecord, class_objects, footprint, map_item, write_collection
 from pipeline.maps.stac_model import ModelRecord, model_item
@@ -66,6 +74,7 @@ def model(tmp_path, scheme):
         ("red", "nir", "ndvi"),
         (0.1, 0.2, 0.3),
         (0.05, 0.06, 0.1),
+        ("reflectance", "reflectance", "1"),
         MADE,
         framework_version="2.4.0+cpu",
         parameters=11_000_000,
@@ -103,6 +112,46 @@ def test_map_item_without_a_single_time_is_valid(record, tmp_path, validator, ac
     item = map_item(other, folder=tmp_path)
     validator(item)
     assert item["properties"]["datetime"] is None
+
+
+def test_every_layer_is_an_asset_with_a_render(record, tmp_path, scheme, validator):
+    percent = np.full(GRID.shape, 60, np.uint8)
+    paths = {name: tmp_path / f"{name}.tif" for name in ("applicability", "entropy", "margin")}
+    write_dissimilarity(paths["applicability"], ArrayPixels(percent), grid=GRID)
+    for name in ("entropy", "margin"):
+        write_uncertainty(paths[name], ArrayPixels(percent), grid=GRID, measure=name)
+    others = {
+        f"polygons{kind}": tmp_path / f"p.{end}"
+        for kind, end in (("", "gpkg"), ("_parquet", "parquet"), ("_fgb", "fgb"))
+    }
+    for path in others.values():
+        path.write_bytes(b"x")
+    item = map_item(replace(record, **paths, **others, model="m"), folder=tmp_path)
+    validator(item)
+    assert set(paths) | set(others) | {"classes", "confidence", "probabilities"} == set(item["assets"])
+    renders = item["properties"]["renders"]
+    assert set(paths) | {"classes", "confidence"} < set(renders)
+    assert all(set(render["assets"]) <= set(item["assets"]) for render in renders.values())
+    assert [render["bidx"] for key, render in renders.items() if key.startswith("p_")] == [[1], [2], [3]]
+    assert {"rel": "derived_from", "href": "./m.json", "type": "application/geo+json"} in item["links"]
+
+
+def test_processing_fields_have_the_types_of_the_extension(record, tmp_path):
+    # Source: processing extension 1.2.0, README: level and lineage are text, software maps names to versions.
+    properties = map_item(record, folder=tmp_path)["properties"]
+    found = {key: value for key, value in properties.items() if key.startswith("processing:")}
+    assert set(found) == {"processing:level", "processing:lineage", "processing:software"}
+    assert found["processing:level"] == "L4"
+    assert all(isinstance(v, str) for v in (found["processing:lineage"], *found["processing:software"].values()))
+
+
+def test_counts_are_read_back_from_beside_the_map(record):
+    assert read_counts(record.class_map) == replace(
+        record.counts, area_ha=tuple(round(value, 4) for value in record.counts.area_ha)
+    )
+    sidecar = record.class_map.with_name(record.class_map.name + ".aux.xml")
+    sidecar.unlink()
+    assert read_counts(record.class_map) is None
 
 
 def test_model_item_is_valid(model, tmp_path, validator):
