@@ -117,7 +117,7 @@ def copy_window(job: Job, folder: Path, journal: dict[str, Any], *, step: Callab
     finally:
         part.unlink(missing_ok=True)
     journal[job.file] = job.request | {"sha256": digest}
-    write_atomically(folder / JOURNAL, json.dumps(journal, indent=1).encode())
+    write_atomically(folder / JOURNAL_FILE, json.dumps(journal, indent=1).encode())
 
 
 def _copy(job: Job, part: Path, step: Callable[[int], None]) -> None:
