@@ -1,69 +1,58 @@
-"""The teacher: forests that look at a pixel and its surroundings, weighted by how well they do on blocks held out.
+"""The teacher: trees that look at a pixel and its surroundings, most of them grown on drawn polygons.
 
-From tens of polygons a forest learns more than a network does, and from hundreds less. So forests learn first; what
-they think of the unlabelled scene is what the network learns from beside the labels (Hinton et al. 2015, Distilling
-the knowledge in a neural network). Which forest to believe differs from scene to scene: bands alone generalise best
-where polygons are very few, surroundings where they are many. The shares are those of the mixture with the least
-log-loss on polygons held out, drawn towards equal shares the more the fewer polygons there are.
+From tens of polygons trees learn more than a network does, and from hundreds less. So trees learn first; what they
+think of the unlabelled scene is what the network learns from beside the labels (Hinton et al. 2015, Distilling the
+knowledge in a neural network). A forest of bands, extra trees of surroundings, and trees of polygons
+(``pipeline.training.polygon_trees``) at three levels of surroundings have equal shares: ``docs/learning.md`` has what
+was measured.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.surroundings import REACH_PX, surroundings
 from pipeline.training.baseline import cores
 from pipeline.training.loss import pixel_weights
+from pipeline.training.polygon_trees import PolygonTrees, fit_polygon_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from pipeline.training.dataset import ChipSet
 
-# A scikit-learn classifier: RandomForestClassifier, ExtraTreesClassifier, or a Pipeline around an SVC.
-Model: TypeAlias = Any
+Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees
 
 # Chips carry this margin, so that every pixel of theirs has its whole surroundings.
 MARGIN_PX = REACH_PX
 INNER_FOLDS = 3
-# With fewer polygons held-out figures say more about the polygons than about the experts: shares stay equal.
-ENOUGH_POLYGONS = 100
-# Polygons' worth of belief in equal shares.
-PRIOR_POLYGONS = 20.0
-# Pixels that a support vector machine is trained on at most: its time grows with their square.
-SVM_PIXELS = 4_000
-_FLOOR = 0.01
 _PREDICT = 65_536
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One kind of classifier, and how many of the levels bands, 3, 5, 9 px, deviations it sees."""
+    """One kind of trees, and how many of the levels bands, 3, 5, 9 px, deviations they see."""
 
     name: str
-    kind: Literal["forest", "extra", "svm"]
+    kind: Literal["forest", "extra", "polygons"]
     levels: int
 
 
 EXPERTS = (
     Expert("forest of bands", "forest", 1),
-    Expert("forest of surroundings", "forest", 5),
-    Expert("extra trees to 5 px", "extra", 3),
     Expert("extra trees of surroundings", "extra", 5),
-    Expert("support vectors to 5 px", "svm", 3),
+    Expert("trees of polygons, bands", "polygons", 1),
+    Expert("trees of polygons, means to 5 px", "polygons", 3),
+    Expert("trees of polygons, surroundings", "polygons", 5),
 )
 
 
@@ -90,19 +79,17 @@ class PixelTable:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Fitted experts and their shares.
+    """Fitted experts, all with the same share.
 
     Attributes:
         models: The experts.
-        shares: float64 [expert].
         classes: Number of classes.
         channels: Features per level.
         held_out: float32 [pixel, class]; what experts that had not seen a pixel's block thought of the pixels of the
-            table, with these shares; 0 in all classes where nobody was asked.
+            table; 0 in all classes where nobody was asked.
     """
 
     models: tuple[Model, ...]
-    shares: NDArray[np.float64]
     classes: int
     channels: int
     held_out: NDArray[np.float32]
@@ -110,10 +97,9 @@ class Teacher:
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
         total = np.zeros((len(features), self.classes), dtype=np.float32)
-        for expert, model, share in zip(EXPERTS, self.models, self.shares, strict=True):
-            if share > 0:
-                total += np.float32(share) * _votes(model, features[:, : expert.levels * self.channels], self.classes)
-        return total
+        for expert, model in zip(EXPERTS, self.models, strict=True):
+            total += _votes(model, _seen(features, expert, self.channels), self.classes)
+        return total / np.float32(len(self.models))
 
 
 def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
@@ -151,7 +137,7 @@ def fit_teacher(
     seed: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Teacher:
-    """Experts on all pixels; shares, and what can be known of their confidence, from folds of groups of polygons.
+    """Experts on all pixels; and what can be known of their confidence, from folds of groups of polygons.
 
     Args:
         table: The labelled pixels.
@@ -161,25 +147,20 @@ def fit_teacher(
         seed: Of folds and trees.
         progress: Called with "experts", how many are fitted, and how many in all, those of inner folds included.
     """
-    judged = len(np.unique(table.polygon)) >= ENOUGH_POLYGONS
     total, done = len(EXPERTS) * (1 + INNER_FOLDS), itertools.count(1)
 
     def fitted() -> None:
         if progress is not None:
             progress("experts", min(next(done), total), total)
 
-    shares = np.full(len(EXPERTS), 1.0 / len(EXPERTS))
-    votes = _held_out_votes(
+    held_out = _held_out_votes(
         table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, fitted=fitted
     )
-    if judged:
-        shares = _shares(table, votes)
     models = []
     for expert in EXPERTS:
-        models.append(_fit(expert, table, classes=classes, trees=trees, seed=seed))
+        models.append(_fit(expert, table, trees=trees, seed=seed))
         fitted()
-    held_out = np.tensordot(shares.astype(np.float32), votes, axes=1)
-    return Teacher(tuple(models), shares, classes, table.channels, held_out)
+    return Teacher(tuple(models), classes, table.channels, held_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,39 +198,30 @@ def ask(teacher: Teacher, chips: ChipSet, *, pixels: int, seed: int) -> Opinions
     return Opinions(features, torch.from_numpy(target), asked)
 
 
-def _fit(expert: Expert, table: PixelTable, *, classes: int, trees: int, seed: int) -> Model:
+def _fit(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
+    features = _seen(table.features, expert, table.channels)
+    if expert.kind == "polygons":
+        return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)
+    classes = int(table.index.max()) + 1
     weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
-    features, index = table.features[:, : expert.levels * table.channels], table.index
-    if expert.kind == "svm":
-        return _fit_svm(features, index, weight, seed=seed)
-    kind = ExtraTreesClassifier if expert.kind == "extra" else RandomForestClassifier
-    forest = kind(trees, n_jobs=cores(), random_state=seed)
-    return forest.fit(features, index, sample_weight=weight)
+    # Leaves of two pixels: one pixel alone is too often on a polygon's edge.
+    forest = (
+        ExtraTreesClassifier(trees, min_samples_leaf=2, n_jobs=cores(), random_state=seed)
+        if expert.kind == "extra"
+        else RandomForestClassifier(trees, n_jobs=cores(), random_state=seed)
+    )
+    return forest.fit(features, table.index, sample_weight=weight)
 
 
-def _fit_svm(
-    features: NDArray[np.float32], index: NDArray[np.uint8], weight: NDArray[np.float64], *, seed: int
-) -> Model:
-    """Radial basis, C = 1, scikit-learn's default width; a forest where only one class is left."""
-    if len(np.unique(index)) == 1:
-        return RandomForestClassifier(1, random_state=seed).fit(features, index)
-    if len(index) > SVM_PIXELS:
-        chosen = np.random.default_rng(seed).choice(len(index), SVM_PIXELS, replace=False, p=weight / weight.sum())
-        absent = np.setdiff1d(np.unique(index), index[chosen])
-        chosen = np.concatenate([chosen, np.flatnonzero(np.isin(index, absent))])
-        features, index, weight = features[chosen], index[chosen], np.ones(len(chosen))
-    machine = make_pipeline(StandardScaler(), SVC(C=1.0, cache_size=400))
-    machine.fit(features, index, svc__sample_weight=weight)
-    return machine
+def _seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:
+    """The levels that an expert sees, float32 [pixel, feature]."""
+    return np.ascontiguousarray(features[:, : expert.levels * channels])
 
 
 def _votes(model: Model, features: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    """Trees' shares of votes, or one vote for the class a support vector machine decides on, float32 [pixel, class]."""
+    """Trees' shares of votes, float32 [pixel, class]."""
     votes = np.zeros((len(features), classes), dtype=np.float32)
-    if isinstance(model, Pipeline):
-        votes[np.arange(len(features)), model.predict(features).astype(np.intp)] = 1.0
-    else:
-        votes[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
+    votes[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
     return votes
 
 
@@ -262,47 +234,19 @@ def _held_out_votes(
     seed: int,
     fitted: Callable[[], None],
 ) -> NDArray[np.float32]:
-    """Votes float32 [expert, pixel, class] of experts that learned from the other folds."""
+    """Votes float32 [pixel, class] of experts that learned from the other folds."""
     fold = inner_folds(table, group_of=group_of, folds=INNER_FOLDS, seed=seed)
-    votes = np.zeros((len(EXPERTS), len(table.index), classes), dtype=np.float32)
+    votes = np.zeros((len(table.index), classes), dtype=np.float32)
     for held in range(INNER_FOLDS):
         out = fold == held
         if not out.any() or out.all():
             continue
         part = table.rows(~out)
-        for number, expert in enumerate(EXPERTS):
-            model = _fit(expert, part, classes=classes, trees=trees, seed=seed)
-            votes[number, out] = _votes(model, table.features[out, : expert.levels * table.channels], classes)
+        for expert in EXPERTS:
+            model = _fit(expert, part, trees=trees, seed=seed)
+            votes[out] += _votes(model, _seen(table.features[out], expert, table.channels), classes) / len(EXPERTS)
             fitted()
     return votes
-
-
-def _shares(table: PixelTable, votes: NDArray[np.float32]) -> NDArray[np.float64]:
-    weight = pixel_weights(table.index, table.polygon, classes=votes.shape[2], size_power=0.5, class_power=0.5)
-    mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
-    polygons = len(np.unique(table.polygon))
-    return best_shares(mine, weight, strength=PRIOR_POLYGONS / polygons)
-
-
-def best_shares(mine: NDArray[np.float64], weight: NDArray[np.float64], *, strength: float) -> NDArray[np.float64]:
-    """Shares of the mixture with the least log-loss, float64 [expert].
-
-    Args:
-        mine: Probability that each expert gives the true class, float64 [expert, pixel].
-        weight: Weight of each pixel.
-        strength: Weight of the divergence from equal shares beside the mean log-loss.
-    """
-    weight = weight / weight.sum()
-    likelihood = _FLOOR + (1 - _FLOOR) * mine
-
-    def cost(z: NDArray[np.float64]) -> float:
-        share = np.exp(z - z.max())
-        share /= share.sum()
-        return float(-(weight @ np.log(share @ likelihood)) - strength * np.log(share + 1e-12).mean())
-
-    found = minimize(cost, np.zeros(len(mine)), method="Nelder-Mead", options={"maxiter": 200})
-    share = np.exp(found.x - found.x.max())
-    return np.asarray(share / share.sum())
 
 
 def inner_folds(table: PixelTable, *, group_of: NDArray[np.int32], folds: int, seed: int) -> NDArray[np.int64]:
@@ -332,8 +276,3 @@ def _deal(
         fold[number] = int(np.argmin((have * share[number]).sum(axis=1) + 1e-3 * have.sum(axis=1)))
         have[fold[number]] += share[number]
     return fold[of]
-
-
-def names_and_shares(shares: Sequence[float]) -> dict[str, float]:
-    """For the record: each expert's share."""
-    return {expert.name: round(float(share), 4) for expert, share in zip(EXPERTS, shares, strict=True)}

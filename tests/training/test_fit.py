@@ -12,7 +12,7 @@ from pipeline.training.baseline import fit_forest
 from pipeline.training.crossval import cross_validate, predict_pixels, summary
 from pipeline.training.dataset import read_chips, turns
 from pipeline.training.fit import FitSettings, fit
-from pipeline.training.teacher import best_shares
+from pipeline.training.polygon_trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
 from tests.training.worlds import PIXELS, make_job
 
 QUICK = replace(PIXELS, encoder="resnet18")
@@ -70,10 +70,30 @@ def test_forest_window_agrees_with_forest_pixels(job):
     assert np.array_equal(window[scene.pixels.row, scene.pixels.col], codes)
 
 
-def test_the_better_expert_gets_the_larger_share():
-    mine = np.array([[0.9] * 50, [0.3] * 50])
-    assert best_shares(mine, np.ones(50), strength=0.01)[0] > 0.8
-    assert abs(best_shares(mine, np.ones(50), strength=100.0)[0] - 0.5) < 0.05
+def test_a_draw_of_polygons_keeps_the_classes_and_takes_few_pixels_of_each():
+    index = np.repeat(np.array([0, 0, 1, 1, 1], dtype=np.uint8), [500, 3, 40, 60, 2])
+    polygon = np.repeat(np.array([4, 7, 2, 9, 5], dtype=np.int32), [500, 3, 40, 60, 2])
+    sizes = {4: DRAWN_PIXELS, 7: 3, 2: 40, 9: DRAWN_PIXELS, 5: 2}
+    for seed in range(5):
+        rows = draw_polygons(index, polygon, rng=np.random.default_rng(seed))
+        drawn = {own: (polygon[rows] == own).sum() / size for own, size in sizes.items()}
+        assert all(times == int(times) for times in drawn.values())
+        assert drawn[4] + drawn[7] == 2
+        assert drawn[2] + drawn[9] + drawn[5] == 3
+
+
+def test_trees_of_polygons_miss_polygons_and_know_every_class():
+    rng = np.random.default_rng(0)
+    polygon = np.repeat(np.arange(1, 13, dtype=np.int32), 30)
+    index = (polygon % 3).astype(np.uint8)
+    features = (index[:, None] + rng.normal(0, 0.1, (len(index), 4))).astype(np.float32)
+    trees = fit_polygon_trees(features, index, polygon, trees=8, seed=1)
+    again = fit_polygon_trees(features, index, polygon, trees=8, seed=1)
+    probability = trees.predict_proba(features)
+    assert np.array_equal(probability, again.predict_proba(features))
+    assert np.allclose(probability.sum(axis=1), 1)
+    assert (probability.argmax(axis=1) == index).mean() > 0.95
+    assert {tree.n_classes_ for tree in trees.trees} == {3}
 
 
 def test_turns_count_repetitions():
