@@ -19,13 +19,17 @@ Truth = Callable[[str, NDArray[np.float64], NDArray[np.float64]], NDArray[np.flo
 """(common name, x, y of pixel centres in metres) -> reflectance; kelvin for lwir11, radiance for lwir12."""
 
 ULX, ULY = 399_960, 5_800_020
-SPACECRAFT = {"LT05": ("LANDSAT_5", "TM"), "LE07": ("LANDSAT_7", "ETM"), "LC08": ("LANDSAT_8", "OLI_TIRS")}
-NUMBERS = {
-    "LC08": {"coastal": "1", "blue": "2", "green": "3", "red": "4", "nir08": "5", "swir16": "6", "swir22": "7"},
-    "LE07": {"blue": "1", "green": "2", "red": "3", "nir08": "4", "swir16": "5", "swir22": "7"},
-    "LT05": {"blue": "1", "green": "2", "red": "3", "nir08": "4", "swir16": "5", "swir22": "7"},
+SPACECRAFT = {
+    "LT04": ("LANDSAT_4", "TM"),
+    "LT05": ("LANDSAT_5", "TM"),
+    "LE07": ("LANDSAT_7", "ETM"),
+    "LC08": ("LANDSAT_8", "OLI_TIRS"),
+    "LC09": ("LANDSAT_9", "OLI_TIRS"),
 }
-THERMAL = {"LC08": "10", "LE07": "6", "LT05": "6"}
+OLI = {"coastal": "1", "blue": "2", "green": "3", "red": "4", "nir08": "5", "swir16": "6", "swir22": "7"}
+TM = {"blue": "1", "green": "2", "red": "3", "nir08": "4", "swir16": "5", "swir22": "7"}
+NUMBERS = {"LT04": TM, "LT05": TM, "LE07": TM, "LC08": OLI, "LC09": OLI}
+THERMAL = {"LT04": "6", "LT05": "6", "LE07": "6", "LC08": "10", "LC09": "10"}
 SR, ST, L1 = (2.75e-5, -0.2), (0.00341802, 149.0), (2.0e-5, -0.1)
 RADIANCE = (3.342e-4, 0.1)
 
@@ -46,8 +50,8 @@ def ramp(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[n
 class Landsat:
     """What product to fake."""
 
-    mission: Literal["LT05", "LE07", "LC08"] = "LC08"
-    level: Literal["L2SP", "L2SR", "L1TP"] = "L2SP"
+    mission: Literal["LT04", "LT05", "LE07", "LC08", "LC09"] = "LC08"
+    level: Literal["L2SP", "L2SR", "L1TP", "L1GT"] = "L2SP"
     pixels: int = 40
     truth: Truth = ramp
     date: str = "20230625"
@@ -128,11 +132,11 @@ def _bands(what: Landsat) -> list[tuple[str, str, str, tuple[str, str, tuple[flo
     reflectance = ("LEVEL1_RADIOMETRIC_RESCALING", "REFLECTANCE", L1)
     radiance = ("LEVEL1_RADIOMETRIC_RESCALING", "RADIANCE", RADIANCE)
     bands = [(name, number, f"B{number}", reflectance) for name, number in optical.items()]
-    if what.mission != "LT05":
+    if what.mission[:2] != "LT":
         bands.append(("pan", "8", "B8", reflectance))
-    if what.mission == "LC08":
+    if what.mission[:2] == "LC":
         bands += [("cirrus", "9", "B9", reflectance), ("lwir12", "11", "B11", radiance)]
-    thermal = {"LC08": "10", "LE07": "6_VCID_1", "LT05": "6"}[what.mission]
+    thermal = "6_VCID_1" if what.mission == "LE07" else THERMAL[what.mission]
     return [*bands, ("lwir11", thermal, f"B{thermal}", radiance)]
 
 

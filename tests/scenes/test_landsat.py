@@ -13,8 +13,10 @@ from pipeline.errors import ProductError, SceneError
 from pipeline.raster import Raster
 from pipeline.scenes.landsat import open_landsat
 from pipeline.scenes.landsat_mtl import parse_mtl
+from pipeline.scenes.ledger import scene_ledger
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.scene import Scene
+from pipeline.workflow.check_scenes import look_at_scene
 from tests.fakes.landsat import L1, RADIANCE, SR, ST, ULX, ULY, Landsat, ramp, tar_landsat, write_landsat
 
 FULL = ("assets", "assets2", "assets3", "assets4")
@@ -26,8 +28,8 @@ def read(scene: Scene) -> Raster:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "tar"])
-@pytest.mark.parametrize("mission", ["LT05", "LE07", "LC08"])
-@pytest.mark.parametrize("level", ["L2SP", "L2SR", "L1TP"])
+@pytest.mark.parametrize("mission", ["LT04", "LT05", "LE07", "LC08", "LC09"])
+@pytest.mark.parametrize("level", ["L2SP", "L2SR", "L1TP", "L1GT"])
 def test_every_sensor_and_level_gives_the_truth_under_common_names(
     tmp_path: Path, mission: str, level: str, *, packed: bool
 ) -> None:
@@ -37,14 +39,16 @@ def test_every_sensor_and_level_gives_the_truth_under_common_names(
     assert (scene.id, scene.level, scene.baseline) == (what.name, level, "02")
     assert {"blue", "green", "red", "nir08", "swir16", "swir22"} <= set(scene.band_names)
     assert ("lwir11" in scene.band_names) == (level != "L2SR")
-    assert ("pan" in scene.band_names) == (level == "L1TP" and mission != "LT05")
+    assert ("pan" in scene.band_names) == (level.startswith("L1") and mission[:2] != "LT")
     raster = read(scene)
     assert raster.valid.all()
     rows, cols = np.mgrid[0:40, 0:40]
     x, y = ULX + (cols + 0.5) * 30, ULY - (rows + 0.5) * 30
     for source in scene.bands:
         thermal = source.unit.startswith("W/")
-        step = {"kelvin": ST[0], "reflectance": SR[0] if level != "L1TP" else 2 * L1[0]}.get(source.unit, RADIANCE[0])
+        step = {"kelvin": ST[0], "reflectance": SR[0] if level.startswith("L2") else 2 * L1[0]}.get(
+            source.unit, RADIANCE[0]
+        )
         error = np.abs(raster.band(source.band) - ramp("lwir12" if thermal else source.band, x, y))
         # Half a DN, once more where 15 m pixels are averaged, and float32.
         quantum = step * (1.01 if source.band == "pan" else 0.51)
@@ -144,6 +148,24 @@ def test_the_real_quality_band_masks_what_its_bits_say(shared_data: Path) -> Non
     assert not read(scene).valid[bad].any()
     assert scene.grid.crs.to_epsg() == 32618
     assert open_scene(shared_data / "landsat_c2_products" / "assets2").grid.crs.to_epsg() == 3031
+
+
+@pytest.mark.parametrize("folder", FULL)
+def test_the_share_masked_as_cloud_is_the_cloud_cover_that_the_agency_states(shared_data: Path, folder: str) -> None:
+    """Also of the polar scene, all of which is cloud: the agency says 100 % too, so that nothing of it is usable."""
+    path = shared_data / "landsat_c2_products" / folder
+    cloudy = open_scene(path, mask=("nodata", "cloud"))
+    (mtl,) = path.glob("*_MTL.txt")
+    stated = float(parse_mtl(mtl.read_bytes(), path=str(mtl))["IMAGE_ATTRIBUTES"]["CLOUD_COVER"])
+    seen = read(open_scene(path, mask=("nodata",))).valid
+    assert 100 * (1 - read(cloudy).valid.sum() / seen.sum()) == pytest.approx(stated, abs=0.3)
+    if folder == "assets2":
+        assert stated == 100
+        measured = scene_ledger(open_scene(path))
+        assert measured["invalid_share"] == 1
+        assert measured["masked_share"]["QA_PIXEL: " + ", ".join(open_scene(path).quality[0].reasons)] == 1
+        with pytest.raises(SceneError, match=r"no pixel of the scene can be used.*\(QA_PIXEL 100%"):
+            look_at_scene(open_scene(path))
 
 
 def test_metadata_without_images_names_the_first_missing_band_for_every_real_sensor(shared_data: Path) -> None:
