@@ -21,7 +21,7 @@ from pipeline.accuracy.wall_to_wall import compare_with_raster
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -138,6 +138,7 @@ def assess_map(
     field: str | None = None,
     strata: Path | str | None = None,
     strata_field: str | None = None,
+    strata_edges: Sequence[float] = (),
     design: Path | str | SampleDesign | None = None,
     crosswalk: Path | str | Mapping[str, str] | None = None,
     scheme: ClassScheme | None = None,
@@ -152,6 +153,7 @@ def assess_map(
         strata: ``map`` where the units were drawn at random within each map class; a raster or polygons where they
             were drawn within those; None otherwise.
         strata_field: Field of polygon strata.
+        strata_edges: Limits that cut a continuous strata raster (confidence).
         design: Design file of ``landcover design``; or the words ``simple random`` or ``systematic`` for units that
             were drawn so elsewhere. Without design and strata, the units are taken for what they most often are:
             no probability sample.
@@ -188,8 +190,9 @@ def assess_map(
         total = sum(mapped.values())
         if strata is not None:
             units, framing = frame_by_strata(
-                units, strata, strata_field=strata_field, map_path=map_path, scheme=scheme, pixels=pixels
-            )
+                units, strata, strata_field=strata_field, edges=strata_edges, map_path=map_path, scheme=scheme,
+                pixels=pixels,
+            )  # fmt: skip
             total *= framing.frame.sizes.sum() / max(sum(pixels[list(scheme.codes)]), 1)
         else:
             framing = frame_plain(units, drawn, scheme=scheme, pixels=pixels)
@@ -209,8 +212,8 @@ def assess_map(
 def _design(design: Path | str | None) -> SampleDesign | str | None:
     if design is None:
         return None
-    if str(design) in {"simple random", "systematic"}:
-        return str(design)
+    if str(design).replace("_", " ") in {"simple random", "systematic"}:
+        return str(design).replace("_", " ")
     return read_design(design)
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import binomtest, chi2
 
 from pipeline.accuracy.assess import Assessment, assess_map
+from pipeline.accuracy.crosswalk import read_crosswalk
 from pipeline.accuracy.estimates import Estimate, ratios
 from pipeline.accuracy.frame import unit_weights
+from pipeline.accuracy.pixels import map_scheme, read_grid
+from pipeline.accuracy.translate import translate_map
 from pipeline.errors import ReferenceDataError
+from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -104,11 +110,17 @@ def compare_maps(
     reference: Path | str,
     field: str,
     strata: Path | str | None = None,
+    strata_field: str | None = None,
+    strata_edges: Sequence[float] = (),
     design: Path | str | SampleDesign | None = None,
     crosswalk: Path | str | Mapping[str, str] | None = None,
+    second_crosswalk: Path | str | Mapping[str, str] | None = None,
     scheme: ClassScheme | None = None,
 ) -> Comparison:
-    """Assess two maps with one legend on the same units; arguments as for :func:`pipeline.accuracy.assess.assess_map`.
+    """Assess two maps on the same units; arguments as for :func:`pipeline.accuracy.assess.assess_map`.
+
+    The maps have one legend, or ``second_crosswalk`` leads from the values of the second (any raster of integers) to
+    the classes of the first. Strata "map" are the first map's classes.
 
     The difference of overall accuracies has the variance of the paired difference, which is smaller than that of two
     independent samples; its strata are those of the first map's assessment.
@@ -117,10 +129,24 @@ def compare_maps(
         ReferenceDataError: a reference raster, or no unit that both maps cover.
     """
     options = {
-        "field": field, "strata": strata, "design": design, "crosswalk": crosswalk, "scheme": scheme,
+        "field": field, "strata_field": strata_field, "strata_edges": strata_edges,
+        "design": design, "crosswalk": crosswalk,
     }  # fmt: skip
-    one = assess_map(first, reference=reference, **options)  # type: ignore[arg-type]
-    two = assess_map(second, reference=reference, **options)  # type: ignore[arg-type]
+    legend = map_scheme(first, scheme)
+    one = assess_map(first, reference=reference, scheme=legend, strata=strata, **options)  # type: ignore[arg-type]
+    options["strata"] = first if str(strata) == "map" else strata
+    if second_crosswalk is None:
+        if scheme is None:
+            check_same_legend([first, second])
+        two = assess_map(second, reference=reference, scheme=legend, **options)  # type: ignore[arg-type]
+    else:
+        table = second_crosswalk if isinstance(second_crosswalk, Mapping) else read_crosswalk(second_crosswalk)
+        with TemporaryDirectory() as folder:
+            own = translate_map(
+                second, Path(folder) / f"{Path(second).stem}.tif", scheme=legend, crosswalk=table,
+                around=read_grid(first),
+            )  # fmt: skip
+            two = assess_map(own, reference=reference, scheme=legend, **options)  # type: ignore[arg-type]
     if one.units is None or two.units is None:
         raise ReferenceDataError("maps are compared on points or polygons", path=reference)
     place = {name: i for i, name in enumerate(two.units.id)}

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 # Tables that come with the package: code, name, target; the targets are the classes of "ten common classes".
-SHIPPED = ("esa_worldcover", "dynamic_world", "corine_level2", "nlcd")
+SHIPPED = ("esa_worldcover", "dynamic_world", "corine", "corine_level2", "nlcd")
+# Columns that name a class of the source; CORINE rasters hold either its codes or the numbers 1 to 44 of its grid.
+_SOURCES = ("source", "code", "grid_code", "name")
 LEFT_OUT = "-"
 _MISSING = frozenset({"", "none", "nan", "<na>", "null"})
 
@@ -48,6 +50,23 @@ def read_crosswalk(path: Path | str) -> dict[str, str]:
     Raises:
         LegendError: no such file, other columns, or one source with two targets.
     """
+    table: dict[str, str] = {}
+    for row in read_rows(path):
+        for key in _SOURCES:
+            source, target = label_text(row.get(key) or ""), label_text(row["target"] or "")
+            if source and table.setdefault(source, target) != target:
+                raise LegendError(
+                    f"crosswalk maps {source!r} to two classes", path=path, got=f"{table[source]}, {target}"
+                )
+    return table
+
+
+def read_rows(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a crosswalk table, as they stand in its file.
+
+    Raises:
+        LegendError: no such file, or other columns.
+    """
     shipped = str(path) in SHIPPED
     try:
         text = (
@@ -60,17 +79,9 @@ def read_crosswalk(path: Path | str) -> dict[str, str]:
             "crosswalk cannot be read", path=path, got=err, expected="a CSV, or " + ", ".join(SHIPPED)
         ) from err
     rows = list(csv.DictReader(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
-    if not rows or "target" not in rows[0] or not {"source", "code", "name"} & set(rows[0]):
+    if not rows or "target" not in rows[0] or not set(_SOURCES) & set(rows[0]):
         raise LegendError("crosswalk has other columns", path=path, expected="source,target or code,name,target")
-    table: dict[str, str] = {}
-    for row in rows:
-        for key in ("source", "code", "name"):
-            source, target = label_text(row.get(key) or ""), label_text(row["target"] or "")
-            if source and table.setdefault(source, target) != target:
-                raise LegendError(
-                    f"crosswalk maps {source!r} to two classes", path=path, got=f"{table[source]}, {target}"
-                )
-    return table
+    return rows
 
 
 def to_codes(

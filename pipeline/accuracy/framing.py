@@ -16,6 +16,7 @@ from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -79,6 +80,7 @@ def frame_by_strata(
     map_path: Path | str,
     scheme: ClassScheme,
     pixels: NDArray[np.int64],
+    edges: Sequence[float] = (),
 ) -> tuple[ReferenceUnits, Framing]:
     """Units drawn at random within strata: the map's classes, or any raster or polygons.
 
@@ -93,7 +95,7 @@ def frame_by_strata(
         frame = Frame("stratified", index, sizes, scheme.names, strata_are_map_classes=True)
         return units, Framing(frame, _sentence(frame, len(units)))
     with (
-        open_strata(strata, map_path=map_path, scheme=scheme, field=strata_field) as layer,
+        open_strata(strata, map_path=map_path, scheme=scheme, field=strata_field, edges=edges) as layer,
         open_class_map(map_path) as data,
     ):
         count = count_frame(data, layer).pixels.sum(axis=0)

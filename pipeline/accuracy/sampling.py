@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.accuracy.strata import StrataLayer
     from pipeline.legend import ClassScheme
 
+# Key of the expected accuracy of all strata that are not named.
+OTHERS = ""
 Pixels = tuple["NDArray[np.int32]", "NDArray[np.int32]", "NDArray[np.intp]"]
 
 
@@ -55,7 +57,8 @@ def draw_stratified(
         size: Number of units; None to compute it from ``target_se`` and ``expected_users``.
         strata: Where strata come from; see :mod:`pipeline.accuracy.strata`.
         allocation: A rule, or units by stratum name.
-        expected_users: Expected user's accuracy: one for all strata, by stratum name, or in the order of strata.
+        expected_users: Expected user's accuracy: one for all strata, by stratum name (OTHERS for those not named), or
+            in the order of strata.
         target_se: Target standard error of overall accuracy.
         rare_size: Units of each rare stratum in the compromise allocation.
         min_distance_m: Least distance between units, in metres.
@@ -90,12 +93,23 @@ def draw_stratified(
 def draw_simple(
     map_path: Path | str,
     *,
-    size: int,
+    size: int | None = None,
+    target_se: float | None = None,
+    expected: float | None = None,
     min_distance_m: float = 0.0,
     seed: int = 0,
     scheme: ClassScheme | None = None,
 ) -> SampleDesign:
     """A simple random sample of the map's valid pixels.
+
+    Args:
+        map_path: The class map.
+        size: Number of units; None to compute it from ``target_se`` and ``expected``.
+        target_se: Target standard error of overall accuracy.
+        expected: Expected overall accuracy.
+        min_distance_m: Least distance between units, in metres.
+        seed: Seed of the draw.
+        scheme: The legend where the map does not carry one.
 
     Raises:
         ReferenceDataError: more units than pixels, or a distance that cannot be kept.
@@ -103,7 +117,7 @@ def draw_simple(
     scheme = map_scheme(map_path, scheme)
     with open_class_map(map_path) as dataset, ValidPixels(dataset) as layer:
         count = count_frame(dataset, layer)
-        total = _total(count, size)
+        total, size = _total_and_size(count, size, target_se, expected)
         rng = np.random.default_rng(seed)
         row, col, _ = pick(dataset, layer, count, np.array([0]), [size], rng, min_distance_m)
         whole = Stratum(0, "all", total, float(count.area_ha.sum()), len(row))
@@ -117,7 +131,9 @@ def draw_simple(
 def draw_systematic(
     map_path: Path | str,
     *,
-    size: int,
+    size: int | None = None,
+    target_se: float | None = None,
+    expected: float | None = None,
     starts: int = STARTS,
     seed: int = 0,
     scheme: ClassScheme | None = None,
@@ -126,7 +142,10 @@ def draw_systematic(
 
     Args:
         map_path: The class map.
-        size: Units wanted, of all grids together.
+        size: Units wanted, of all grids together; None to compute it from ``target_se`` and ``expected`` as for a
+            simple random sample, which needs more for most maps.
+        target_se: Target standard error of overall accuracy.
+        expected: Expected overall accuracy.
         starts: Grids. Two or more have an unbiased variance (:mod:`pipeline.accuracy.systematic`); one has none.
         seed: Seed of the starts.
         scheme: The legend where the map does not carry one.
@@ -137,7 +156,7 @@ def draw_systematic(
     scheme = map_scheme(map_path, scheme)
     with open_class_map(map_path) as dataset, ValidPixels(dataset) as layer:
         count = count_frame(dataset, layer)
-        total = _total(count, size)
+        total, size = _total_and_size(count, size, target_se, expected)
         rng = np.random.default_rng(seed)
         grids = draw_grids(dataset, count.windows, total=total, size=size, starts=starts, rng=rng)
         whole = Stratum(0, "all", total, float(count.area_ha.sum()), len(grids.row))
@@ -150,11 +169,17 @@ def draw_systematic(
         )  # fmt: skip
 
 
-def _total(count: FrameCount, size: int) -> int:
+def _total_and_size(
+    count: FrameCount, size: int | None, target_se: float | None, expected: float | None
+) -> tuple[int, int]:
     total = int(count.pixels.sum())
+    if size is None:
+        if target_se is None or expected is None:
+            raise ReferenceDataError("no sample size", fix="give a size, or a target error and an expected accuracy")
+        size = sample_size([total], expected_users=[expected], target_se=target_se)
     if not 1 <= size <= total:
         raise ReferenceDataError("sample size", got=size, expected=f"1 to {total}, the valid pixels of the map")
-    return total
+    return total, size
 
 
 def draw_clusters(
@@ -213,10 +238,13 @@ def _by_stratum(
     if isinstance(expected, (int, float)):
         return [float(expected)] * len(names)
     if isinstance(expected, Mapping):
-        unknown = sorted(set(names) - set(expected))
-        if unknown:
-            raise ReferenceDataError("no expected user's accuracy for " + ", ".join(unknown), expected=", ".join(names))
-        return [float(expected[name]) for name in names]
+        strange = sorted(set(expected) - {*names, OTHERS})
+        if strange:
+            raise ReferenceDataError("expected accuracy of unknown strata: " + ", ".join(strange), got=", ".join(names))
+        missing = [name for name in names if name not in expected and OTHERS not in expected]
+        if missing:
+            raise ReferenceDataError("no expected user's accuracy for " + ", ".join(missing), expected=", ".join(names))
+        return [float(expected.get(name, expected.get(OTHERS, 0.0))) for name in names]
     return [float(value) for value in expected]
 
 

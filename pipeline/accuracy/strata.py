@@ -104,6 +104,7 @@ class ChangeStrata(_Layer):
         scheme: The legend of both.
         merge: Stratum value to the value it is merged into (rare transitions, say).
         names: Names of merged strata.
+        on_later: Use the later map's pixels instead of the earlier's.
     """
 
     source = "change"
@@ -116,11 +117,13 @@ class ChangeStrata(_Layer):
         scheme: ClassScheme,
         merge: Mapping[int, int] | None = None,
         names: Mapping[int, str] | None = None,
+        on_later: bool = False,
     ) -> None:
         super().__init__()
-        self._first = self._stack.enter_context(open_class_map(earlier))
-        second = self._stack.enter_context(open_class_map(later))
-        self._second = aligned(second, grid_of(self._first), self._stack)
+        one = self._stack.enter_context(open_class_map(earlier))
+        two = self._stack.enter_context(open_class_map(later))
+        grid = grid_of(two if on_later else one)
+        self._first, self._second = aligned(one, grid, self._stack), aligned(two, grid, self._stack)
         self._scheme, self._names = scheme, dict(names or {})
         self._table = np.arange(CODES * CODES, dtype=np.int32)
         for value, into in (merge or {}).items():
@@ -257,15 +260,18 @@ def _or_outside(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))
 
 
-def aligned(dataset: DatasetReader, grid: Grid, stack: ExitStack) -> DatasetReader | WarpedVRT:
-    """A raster on the pixels of ``grid``: itself, or a nearest-neighbour view of it."""
+def aligned(
+    dataset: DatasetReader, grid: Grid, stack: ExitStack, *, empty: float | None = None
+) -> DatasetReader | WarpedVRT:
+    """A raster on the pixels of ``grid``: itself, or a nearest-neighbour view of it; ``empty`` beyond its edges."""
     if dataset.crs is None:
         raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
     if grid_of(dataset).same_pixels_as(grid):
         return dataset
+    filled = {} if empty is None else {"src_nodata": empty, "nodata": empty}
     return stack.enter_context(
         WarpedVRT(
             dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-            resampling=Resampling.nearest,
+            resampling=Resampling.nearest, **filled,
         )
     )  # fmt: skip

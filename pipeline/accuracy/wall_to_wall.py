@@ -7,26 +7,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
 
 from pipeline.accuracy.confusion import ErrorMatrix
-from pipeline.accuracy.crosswalk import BLANK, check_known, to_codes
+from pipeline.accuracy.crosswalk import BLANK
 from pipeline.accuracy.estimates import CENSUS, ClassFigures, Estimate, Figures
 from pipeline.accuracy.frame import Frame
 from pipeline.accuracy.framing import Framing
 from pipeline.accuracy.pixels import CODES, class_areas, grid_of, open_class_map, read_codes, strips
+from pipeline.accuracy.slots import open_slots
 from pipeline.accuracy.strata import aligned
-from pipeline.errors import LegendError, PipelineError, ReferenceDataError, SceneError
+from pipeline.accuracy.translate import codes_of_values
+from pipeline.errors import ReferenceDataError
 from pipeline.legend import NODATA
-from pipeline.maps.legends import read_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
+    from pipeline.grid import Window
     from pipeline.legend import ClassScheme
 
 
@@ -44,24 +45,39 @@ def cross_maps(first: Path | str, second: Path | str) -> CrossTable:
     Raises:
         SceneError: a map cannot be read.
     """
-    pixels = np.zeros(CODES * CODES, dtype=np.int64)
-    area: NDArray[np.float64] = np.zeros(CODES * CODES)
     with ExitStack() as stack:
         one = stack.enter_context(open_class_map(first))
-        grid = grid_of(one)
-        two = aligned(stack.enter_context(open_class_map(second)), grid, stack)
-        for window in strips(grid, one.block_shapes[0][0]):
-            pair = read_codes(one, window).astype(np.uint16)
-            pair <<= 8
-            pair |= read_codes(two, window)
-            counts = np.bincount(pair.ravel(), minlength=CODES * CODES)
-            pixels += counts
-            if grid.crs.is_geographic:
-                rows = grid.pixel_area_ha(window)
-                for values, ha in zip(pair, rows, strict=True):
-                    area += np.bincount(values, minlength=CODES * CODES) * ha
-        if not grid.crs.is_geographic:
-            area = np.asarray(pixels * float(grid.pixel_area_ha()[0]))
+        two = aligned(stack.enter_context(open_class_map(second)), grid_of(one), stack)
+        return _cross(one, lambda window: read_codes(two, window))
+
+
+def cross_values(first: Path | str, second: Path | str) -> tuple[CrossTable, list[int]]:
+    """Pairs of a map's codes and the slots of any raster of integers, and the value of each slot from 1.
+
+    Raises:
+        SceneError: a raster cannot be read.
+        ReferenceDataError: the second is not one of classes.
+    """
+    with open_class_map(first) as one, open_slots(second, grid_of(one)) as two:
+        return _cross(one, two.read), two.values
+
+
+def _cross(one: DatasetReader, other: Callable[[Window], NDArray[np.uint8]]) -> CrossTable:
+    """Pixels and areas of pairs of codes, strip by strip."""
+    pixels = np.zeros(CODES * CODES, dtype=np.int64)
+    area: NDArray[np.float64] = np.zeros(CODES * CODES)
+    grid = grid_of(one)
+    for window in strips(grid, one.block_shapes[0][0]):
+        pair = read_codes(one, window).astype(np.uint16)
+        pair <<= 8
+        pair |= other(window)
+        pixels += np.bincount(pair.ravel(), minlength=CODES * CODES)
+        if grid.crs.is_geographic:
+            rows = grid.pixel_area_ha(window)
+            for values, ha in zip(pair, rows, strict=True):
+                area += np.bincount(values, minlength=CODES * CODES) * ha
+    if not grid.crs.is_geographic:
+        area = np.asarray(pixels * float(grid.pixel_area_ha()[0]))
     return CrossTable(pixels.reshape(CODES, CODES), area.reshape(CODES, CODES))
 
 
@@ -77,15 +93,14 @@ def compare_with_raster(
         ReferenceDataError: no pixel has a class in both.
         LegendError: codes of the reference that neither its own legend nor the crosswalk leads to a class of the map.
     """
-    table = cross_maps(map_path, reference)
-    present = np.flatnonzero(table.pixels.sum(axis=0))
-    codes = _reference_codes(reference, present, scheme, crosswalk)
+    table, values = cross_values(map_path, reference)
+    codes = codes_of_values(reference, values, scheme=scheme, crosswalk=crosswalk)
     rows = list(scheme.codes)
     counts, area = np.zeros((len(scheme), len(scheme)), dtype=np.int64), np.zeros((len(scheme), len(scheme)))
-    for code, target in zip(present, codes, strict=True):
+    for slot, target in enumerate(codes, 1):
         if target > BLANK:
-            counts[:, scheme.code_to_index[target]] += table.pixels[rows, code]
-            area[:, scheme.code_to_index[target]] += table.area_ha[rows, code]
+            counts[:, scheme.code_to_index[target]] += table.pixels[rows, slot]
+            area[:, scheme.code_to_index[target]] += table.area_ha[rows, slot]
     if not counts.sum():
         raise ReferenceDataError("no pixel has a class both in the map and in the reference", path=reference)
     total = float(area.sum())
@@ -98,34 +113,6 @@ def compare_with_raster(
     covered = total / float(mapped[NODATA + 1 :].sum())
     notes = () if covered > 0.9999 else (f"the reference covers {covered:.1%} of the map's area",)  # noqa: PLR2004
     return _figures(ErrorMatrix(scheme.names, counts, area / total)), Framing(frame, words, notes), total
-
-
-def _reference_codes(
-    path: Path | str, present: NDArray[np.intp], scheme: ClassScheme, crosswalk: Mapping[str, str] | None
-) -> NDArray[np.int16]:
-    """Map codes of the reference's codes: by crosswalk, else by the names in its own legend, else as they are."""
-    labels = {int(code): str(code) for code in present}
-    try:
-        names = {item.code: item.name for item in read_scheme(path).classes}
-    except (LegendError, PipelineError):
-        names = {}
-    for code, name in names.items():
-        if code in labels and labels[code] not in (crosswalk or {}):
-            labels[code] = name
-    with _opened(path) as dataset:
-        empty = dataset.nodata
-    keeps_zero = "0" in (crosswalk or {}) and empty != NODATA
-    values: list[object] = [None if code == NODATA and not keeps_zero else labels[int(code)] for code in present]
-    codes, unknown = to_codes(values, scheme=scheme, crosswalk=crosswalk)
-    check_known(unknown, scheme=scheme, path=path)
-    return codes
-
-
-def _opened(path: Path | str) -> rasterio.DatasetReader:
-    try:
-        return rasterio.open(path)
-    except RasterioError as err:
-        raise SceneError("reference is not a raster that GDAL can open", path=path, got=err) from err
 
 
 def _figures(matrix: ErrorMatrix) -> Figures:

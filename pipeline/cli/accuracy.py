@@ -12,13 +12,42 @@ from pipeline.cli.options import Force, Json, Overwrite, Quiet, Seed
 
 MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
 Reference = Annotated[Path, typer.Option("--reference", help="Reference points, polygons or raster.")]
-Crosswalk = Annotated[Path | None, typer.Option(help="CSV: class in the reference -> class in the map.")]
+Crosswalk = Annotated[
+    str | None, typer.Option(help="CSV, or the name of a table that comes along: class in the reference -> in the map.")
+]
+Legend = Annotated[
+    str | None,
+    typer.Option(help='Legend of a map that carries none: JSON of code, name, color; or "ESA WorldCover" ...'),
+]
+Strata = Annotated[
+    str | None, typer.Option(help="Strata that the sample was drawn from: 'map', or a raster or polygon file.")
+]
+StrataField = Annotated[str | None, typer.Option(help="Attribute of the strata polygons.")]
+StrataEdges = Annotated[
+    str | None, typer.Option(help="Limits that cut a strata raster such as confidence into strata: 50,80")
+]
+Design = Annotated[
+    str | None,
+    typer.Option("--design", help="Design file of landcover design; or 'simple random', 'systematic' if drawn so."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, function in (("design", design), ("assess", assess), ("compare", compare), ("change", change)):
+    for name, function in (
+        ("design", design), ("assess", assess), ("compare", compare), ("change", change), ("crosswalk", crosswalk)
+    ):  # fmt: skip
         app.command(name)(function)
+
+
+def _edges(text: str | None) -> tuple[float, ...]:
+    try:
+        edges = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as err:
+        raise typer.BadParameter(f"--strata-edges {text}: expected ascending numbers, as in 50,80") from err
+    if list(edges) != sorted(set(edges)):
+        raise typer.BadParameter(f"--strata-edges {text}: expected ascending numbers, as in 50,80")
+    return edges
 
 
 def design(
@@ -34,21 +63,31 @@ def design(
     size: Annotated[int | None, typer.Option("-n", "--size", help="Sample size; default from --target-se.")] = None,
     target_se: Annotated[float, typer.Option(help="Standard error of overall accuracy aimed at.")] = 0.01,
     expected: Annotated[
-        list[str] | None, typer.Option(help="Expected user's accuracy of a class, as name=0.9; repeatable.")
+        list[str] | None,
+        typer.Option(help="Expected user's accuracy of a class as name=0.9, of all others as 0.8; repeatable."),
     ] = None,
-    strata: Annotated[Path | None, typer.Option(help="Raster or polygons whose classes are the strata.")] = None,
-    strata_field: Annotated[str | None, typer.Option(help="Attribute of the strata polygons.")] = None,
+    strata: Annotated[
+        str | None, typer.Option(help="Strata: 'map' (the default), or a raster or polygon file.")
+    ] = None,
+    strata_field: StrataField = None,
+    strata_edges: StrataEdges = None,
+    change_from: Annotated[
+        Path | None, typer.Option(help="Earlier map: the strata are the changes from it to MAP.")
+    ] = None,
+    starts: Annotated[int, typer.Option(help="Random starts of a systematic sample; one has no variance.")] = 10,
     cluster_px: Annotated[int, typer.Option(help="Side of a cluster in pixels.")] = 9,
     per_cluster: Annotated[int, typer.Option(help="Pixels drawn in each cluster of a two-stage sample.")] = 10,
     minimum_distance_m: Annotated[float, typer.Option(help="Smallest distance between sample units in metres.")] = 0.0,
     show_map_class: Annotated[bool, typer.Option("--show-map-class", help="Not blind: keep the map class.")] = False,
+    legend: Legend = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
-    from pipeline.workflow.assessing import DesignRequest, draw_design
+    from pipeline.workflow.designing import DesignRequest, draw_design
+    from pipeline.workflow.legend_option import told_legend
 
     request = DesignRequest(
         kind=kind,
@@ -58,11 +97,15 @@ def design(
         expected=tuple(expected or ()),
         strata=strata,
         strata_field=strata_field,
+        strata_edges=_edges(strata_edges),
+        change_from=change_from,
+        starts=starts,
         cluster_px=cluster_px,
         per_cluster=per_cluster,
         minimum_distance_m=minimum_distance_m,
         blind=not show_map_class,
         seed=seed,
+        scheme=told_legend(legend),
     )
     return Console(quiet, as_json).perform(
         lambda progress: draw_design(maps, output=output, request=request, overwrite=overwrite, progress=progress)
@@ -74,12 +117,12 @@ def assess(
     *,
     reference: Annotated[Path | None, typer.Option(help="Reference points, polygons or raster (with MAP).")] = None,
     field: Annotated[str | None, typer.Option(help="Attribute that holds the reference class.")] = None,
-    strata: Annotated[str | None, typer.Option(help="'map', or a raster or polygon file.")] = None,
-    strata_field: Annotated[str | None, typer.Option(help="Attribute of the strata polygons.")] = None,
-    design_file: Annotated[
-        Path | None, typer.Option("--design", help="Design file written by landcover design.")
-    ] = None,
+    strata: Strata = None,
+    strata_field: StrataField = None,
+    strata_edges: StrataEdges = None,
+    design_file: Design = None,
     crosswalk: Crosswalk = None,
+    legend: Legend = None,
     kappa: Annotated[
         bool, typer.Option("--kappa", help="Also kappa, with quantity and allocation disagreement.")
     ] = False,
@@ -90,29 +133,30 @@ def assess(
     as_json: Json = False,
 ) -> int:
     """Accuracy and area figures: of a job's test blocks, or of a map against reference data."""
-    from pipeline.workflow import assessing
-    from pipeline.workflow.stages import run_stages
-
     console = Console(quiet, as_json)
     if target.suffix.lower() in {".yaml", ".yml"}:
+        from pipeline.workflow.stages import run_stages
+
         return console.perform(
             lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
         )
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
+    from pipeline.workflow.assessing import ReferenceRequest, assess_against_reference
+    from pipeline.workflow.legend_option import told_legend
+
+    request = ReferenceRequest(
+        reference=reference,
+        field=field,
+        strata=strata,
+        strata_field=strata_field,
+        strata_edges=_edges(strata_edges),
+        design=design_file,
+        crosswalk=crosswalk,
+        scheme=told_legend(legend),
+    )
     return console.perform(
-        lambda _: assessing.assess_against_reference(
-            target,
-            reference=reference,
-            field=field,
-            strata=strata,
-            strata_field=strata_field,
-            design=design_file,
-            crosswalk=crosswalk,
-            kappa=kappa,
-            output=output,
-            overwrite=overwrite,
-        )
+        lambda _: assess_against_reference(target, request, kappa=kappa, output=output, overwrite=overwrite)
     )
 
 
@@ -122,15 +166,35 @@ def compare(
     *,
     reference: Reference,
     field: Annotated[str | None, typer.Option(help="Attribute that holds the reference class.")] = None,
+    strata: Strata = None,
+    strata_field: StrataField = None,
+    strata_edges: StrataEdges = None,
+    design_file: Design = None,
     crosswalk: Crosswalk = None,
+    second_crosswalk: Annotated[
+        str | None,
+        typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
+    ] = None,
+    legend: Legend = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
     """Two maps on one reference: McNemar's test and the interval of the difference."""
-    from pipeline.workflow.assessing import compare_two
+    from pipeline.workflow.assessing import ReferenceRequest, compare_two
+    from pipeline.workflow.legend_option import told_legend
 
+    request = ReferenceRequest(
+        reference=reference,
+        field=field,
+        strata=strata,
+        strata_field=strata_field,
+        strata_edges=_edges(strata_edges),
+        design=design_file,
+        crosswalk=crosswalk,
+        scheme=told_legend(legend),
+    )
     return Console(quiet, as_json).perform(
-        lambda _: compare_two(first, second, reference=reference, field=field, crosswalk=crosswalk)
+        lambda _: compare_two(first, second, request, second_crosswalk=second_crosswalk)
     )
 
 
@@ -139,11 +203,34 @@ def change(
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The later map, with the same legend.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="From-to map to write.")] = Path("change.tif"),
+    legend: Legend = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
     """From-to map and transition table of two maps with one legend."""
     from pipeline.workflow.assessing import change_between
+    from pipeline.workflow.legend_option import told_legend
 
-    return Console(quiet, as_json).perform(lambda _: change_between(before, after, output=output, overwrite=overwrite))
+    return Console(quiet, as_json).perform(
+        lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
+    )
+
+
+def crosswalk(
+    table: Annotated[str, typer.Argument(help="esa_worldcover, dynamic_world, corine, corine_level2 or nlcd.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV to write and to edit.")] = Path("crosswalk.csv"),
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="Your map: targets that are none of its classes are left to fill in.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Write the table from a public legend to the classes of a map, to be edited."""
+    from pipeline.workflow.legend_option import write_crosswalk
+
+    return Console(quiet, as_json).perform(
+        lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)
+    )

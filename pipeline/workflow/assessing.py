@@ -1,153 +1,42 @@
-"""``landcover design``, ``assess MAP``, ``compare``, ``change``: accuracy and areas from reference data."""
+"""``landcover assess MAP``, ``compare``, ``change``: accuracy and areas from reference data."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from pipeline.accuracy.assess import assess_map
 from pipeline.accuracy.change import change_map
 from pipeline.accuracy.compare import compare_maps
-from pipeline.accuracy.crosswalk import read_crosswalk
-from pipeline.accuracy.design_files import write_design
-from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified
-from pipeline.accuracy.strata import open_strata
+from pipeline.accuracy.estimates import NOT_PROBABILITY
 from pipeline.errors import ConfigError, OutputError
-from pipeline.maps.legends import read_scheme
 from pipeline.runs import write_json
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from pipeline.accuracy.assess import Assessment
-    from pipeline.accuracy.design import SampleDesign
     from pipeline.accuracy.estimates import Estimate
-    from pipeline.accuracy.strata import StrataLayer
-    from pipeline.workflow.outcome import Progress
-
-KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
-ALLOCATIONS = ("equal", "proportional", "neyman", "olofsson")
-# What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
-EXPECTED_USERS = 0.8
+    from pipeline.legend import ClassScheme
 
 
 @dataclass(frozen=True)
-class DesignRequest:
-    """What the command line asks of a sample; see ``landcover design --help``."""
+class ReferenceRequest:
+    """Reference data and how they were drawn, as the command line has them; see ``landcover assess --help``."""
 
-    kind: str
-    allocation: str
-    size: int | None
-    target_se: float
-    expected: tuple[str, ...]
-    strata: Path | None
-    strata_field: str | None
-    cluster_px: int
-    per_cluster: int
-    minimum_distance_m: float
-    blind: bool
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse kinds and allocations that do not exist."""
-        if self.kind not in KINDS:
-            raise ConfigError("option --kind", got=self.kind, expected=", ".join(KINDS))
-        if self.allocation not in ALLOCATIONS:
-            raise ConfigError("option --allocation", got=self.allocation, expected=", ".join(ALLOCATIONS))
-        if self.kind != "stratified" and self.size is None:
-            raise ConfigError(f"sample of kind {self.kind}", expected="its size, with --size")
-
-    def expected_users(self) -> dict[str, float] | float:
-        """Expected user's accuracy per class, or one for all."""
-        pairs = {}
-        for text in self.expected:
-            name, _, value = text.rpartition("=")
-            try:
-                pairs[name] = float(value)
-            except ValueError as err:
-                raise ConfigError("option --expected", got=text, expected="name=0.9") from err
-        return pairs or EXPECTED_USERS
-
-
-def draw_design(
-    maps: Sequence[Path], *, output: Path, request: DesignRequest, overwrite: bool, progress: Progress
-) -> Outcome:
-    """Draw a sample from each map and write what is needed to interpret it.
-
-    Several maps get a sample each, in files called after them.
-    """
-    tables, written, data = [], [], []
-    for number, path in enumerate(maps):
-        progress("drawing", number, len(maps))
-        target = output if len(maps) == 1 else output.with_name(f"{output.stem}_{path.stem}{output.suffix}")
-        drawn = _draw(path, request)
-        files = write_design(target, drawn, blind=request.blind, overwrite=overwrite)
-        written += [files.geopackage, files.design, files.acatama, files.collect_earth]
-        rows = tuple((item.name, f"{item.area_ha:,.1f}", f"{item.drawn}") for item in drawn.strata)
-        tables.append(
-            Table(f"{path.name}: {drawn.kind}, allocation {drawn.allocation}", ("stratum", "ha", "units"), rows)
-        )
-        data.append({"map": str(path), "units": len(drawn.row), "strata": [vars(item) for item in drawn.strata]})
-    return Outcome(
-        summary=f"{sum(int(str(item['units'])) for item in data)} units drawn",
-        written=tuple(written),
-        tables=tuple(tables),
-        hint="interpret the reference field in QGIS, then: landcover assess MAP --reference FILE --design DESIGN.json",
-        data={"designs": data},
-    )
-
-
-def _draw(path: Path, request: DesignRequest) -> SampleDesign:
-    if request.kind == "stratified":
-        with ExitStack() as stack:
-            strata: StrataLayer | None = None
-            if request.strata is not None:
-                scheme = read_scheme(path)
-                strata = open_strata(request.strata, map_path=path, scheme=scheme, field=request.strata_field)
-                stack.callback(strata.close)
-            return draw_stratified(
-                path,
-                size=request.size,
-                strata=strata,
-                allocation=cast('Literal["equal", "proportional", "neyman", "olofsson"]', request.allocation),
-                expected_users=request.expected_users(),
-                target_se=None if request.size else request.target_se,
-                min_distance_m=request.minimum_distance_m,
-                seed=request.seed,
-            )
-    size = request.size or 0
-    if request.kind in {"cluster", "two_stage"}:
-        return draw_clusters(
-            path,
-            clusters=size,
-            cluster_px=request.cluster_px,
-            per_cluster=request.per_cluster if request.kind == "two_stage" else None,
-            seed=request.seed,
-        )
-    return draw_simple(
-        path,
-        size=size,
-        systematic=request.kind == "systematic",
-        min_distance_m=request.minimum_distance_m,
-        seed=request.seed,
-    )
+    reference: Path
+    field: str | None
+    strata: str | None = None
+    strata_field: str | None = None
+    strata_edges: tuple[float, ...] = ()
+    design: str | None = None
+    crosswalk: str | None = None
+    scheme: ClassScheme | None = None
 
 
 def assess_against_reference(
-    path: Path,
-    *,
-    reference: Path,
-    field: str | None,
-    strata: str | None,
-    strata_field: str | None,
-    design: Path | None,
-    crosswalk: Path | None,
-    kappa: bool,
-    output: Path | None,
-    overwrite: bool,
+    path: Path, request: ReferenceRequest, *, kappa: bool, output: Path | None, overwrite: bool
 ) -> Outcome:
     """Accuracy and areas of a map from reference points, polygons or a raster.
 
@@ -156,26 +45,32 @@ def assess_against_reference(
     """
     if output is not None and output.exists() and not overwrite:
         raise OutputError("the file exists", path=output, fix="add --overwrite")
-    found = assess_map(
-        path,
-        reference=reference,
-        field=field,
-        strata=strata,
-        strata_field=strata_field,
-        design=design,
-        crosswalk=read_crosswalk(crosswalk) if crosswalk else None,
-        kappa=kappa,
-    )
+    found = assess_map(path, kappa=kappa, **vars(request))
     data = found.to_json()
     written = (write_json(output, data),) if output else ()
-    overall = found.figures.overall_accuracy
+    label = "" if found.framing.frame.is_probability else f" ({_label(found)})"
+    tables = (_class_table(found), _matrix_table(found, shares=False), _matrix_table(found, shares=True))
     return Outcome(
-        summary=f"{path.name}: overall accuracy {percent(overall)}",
-        tables=(_class_table(found), _matrix_table(found)),
+        summary=f"{path.name}: overall accuracy {percent(found.figures.overall_accuracy)}{label}",
+        tables=(*tables, *_kappa_table(found, data)),
         hint=found.words(),
         written=written,
         data=data,
     )
+
+
+def _label(found: Assessment) -> str:
+    return "agreement on all pixels" if found.framing.frame.kind == "census" else NOT_PROBABILITY
+
+
+def _kappa_table(found: Assessment, data: dict[str, object]) -> tuple[Table, ...]:
+    if not found.with_kappa:
+        return ()
+    beyond = data["agreement_beyond_chance"]
+    names = ("kappa", "quantity_disagreement", "allocation_disagreement")
+    values = tuple("-" if beyond[name] is None else f"{beyond[name]:.3f}" for name in names)  # type: ignore[index]
+    heads = tuple(name.replace("_", " ") for name in names)
+    return (Table("kappa is no measure of map accuracy; read the disagreements", heads, (values,)),)
 
 
 def percent(item: Estimate) -> str:
@@ -201,45 +96,54 @@ def _class_table(found: Assessment) -> Table:
             percent(item.producers_accuracy),
             percent(item.f1),
             _hectares(found.area(name)),
+            f"{found.mapped_ha[name]:,.1f}",
         )
         for name, item in found.figures.per_class.items()
     )
-    label = "" if found.framing.frame.is_probability else " - not a probability sample"
-    return Table(f"accuracy and area{label}", ("class", "user's", "producer's", "F1", "ha"), rows)
+    label = "" if found.framing.frame.is_probability else f" - {_label(found)}"
+    return Table(f"accuracy and area{label}", ("class", "user's", "producer's", "F1", "ha", "mapped ha"), rows)
 
 
-def _matrix_table(found: Assessment) -> Table:
+def _matrix_table(found: Assessment, *, shares: bool) -> Table:
     matrix = found.figures.error_matrix
+    cells = matrix.proportions if shares else matrix.counts
     rows = tuple(
-        (name, *(str(int(value)) for value in counts)) for name, counts in zip(matrix.names, matrix.counts, strict=True)
+        (name, *(f"{100 * value:.2f}" if shares else str(int(value)) for value in row))
+        for name, row in zip(matrix.names, cells, strict=True)
     )
-    return Table("error matrix: map in rows, reference in columns", ("", *matrix.names), rows)
+    what = "% of the area" if found.framing.frame.is_probability else "% of the units"
+    title = f"error matrix in {what}" if shares else "error matrix: map in rows, reference in columns"
+    return Table(title, ("", *matrix.names), rows)
 
 
-def compare_two(first: Path, second: Path, *, reference: Path, field: str | None, crosswalk: Path | None) -> Outcome:
-    """Two maps on one reference: McNemar's test and the paired interval of the difference."""
-    if field is None:
+def compare_two(first: Path, second: Path, request: ReferenceRequest, *, second_crosswalk: str | None) -> Outcome:
+    """Two maps on one reference: McNemar's test and the paired interval of the difference.
+
+    Raises:
+        ConfigError: no field of the reference class.
+    """
+    if request.field is None:
         raise ConfigError("comparison of two maps", expected="--field, the attribute of the reference class")
-    found = compare_maps(
-        first, second, reference=reference, field=field, crosswalk=read_crosswalk(crosswalk) if crosswalk else None
-    )
+    options = vars(request) | {"field": request.field}
+    found = compare_maps(first, second, second_crosswalk=second_crosswalk, **options)
     rows = tuple(
         (path.name, percent(item.figures.overall_accuracy))
         for path, item in ((first, found.first), (second, found.second))
     )
-    test = found.mcnemar
+    label = "" if found.first.framing.frame.is_probability else f" ({NOT_PROBABILITY})"
     return Outcome(
-        summary=f"difference of overall accuracy (first minus second): {percent(found.difference)}",
-        tables=(Table("overall accuracy", ("map", ""), rows),),
-        hint=f"McNemar: {test.only_first} units right only in the first, {test.only_second} only in the second, "
-        f"p = {test.p_value:.3g} ({'exact' if test.exact else 'chi-squared'})",
+        summary=f"difference of overall accuracy (first minus second): {percent(found.difference)}{label}",
+        tables=(Table(f"overall accuracy{label}", ("map", ""), rows),),
+        hint=found.words(),
         data=found.to_json(),
     )
 
 
-def change_between(before: Path, after: Path, *, output: Path, overwrite: bool) -> Outcome:
+def change_between(
+    before: Path, after: Path, *, output: Path, scheme: ClassScheme | None = None, overwrite: bool
+) -> Outcome:
     """From-to map and transition table of two maps with one legend."""
-    found = change_map(before, after, output=output, overwrite=overwrite)
+    found = change_map(before, after, output=output, scheme=scheme, overwrite=overwrite)
     names = found.scheme.names
     rows = tuple(
         (name, *(f"{value:,.1f}" for value in areas)) for name, areas in zip(names, found.area_ha, strict=True)
@@ -249,6 +153,6 @@ def change_between(before: Path, after: Path, *, output: Path, overwrite: bool) 
         summary=f"change from {before.name} to {after.name}",
         tables=(Table("ha, from (rows) to (columns)", ("", *names), rows),),
         written=(output,),
-        hint=str(data["note"]),
+        hint=f"{data['note']}: landcover design {output}",
         data=data,
     )

@@ -116,10 +116,20 @@ class TestChange:
 
 class TestCrosswalks:
     def test_shipped_tables_know_every_class_of_their_legend(self):
-        legends = dict(zip(SHIPPED, ("ESA WorldCover", "Dynamic World", "CORINE level 2", "NLCD"), strict=True))
+        legends = {
+            "esa_worldcover": "ESA WorldCover", "dynamic_world": "Dynamic World", "corine_level2": "CORINE level 2",
+            "nlcd": "NLCD",
+        }  # fmt: skip
         for table, legend in legends.items():
             walk = read_crosswalk(table)
             assert {name for _, name, _ in KNOWN_LEGENDS[legend]} <= set(walk)
+        assert set(SHIPPED) == {*legends, "corine"}
+
+    def test_corine_rasters_are_known_by_code_and_by_number_of_the_grid(self):
+        walk = read_crosswalk("corine")
+        assert len([key for key in walk if key.isdigit() and len(key) == 3]) == 44
+        assert walk["311"] == walk["23"] == walk["Broad-leaved forest"] == "trees"
+        assert walk["523"] == walk["44"] == "water"
 
     def test_names_codes_and_blanks(self):
         codes, unknown = to_codes(["Forest", 20.0, "30", None, float("nan"), "bog"], scheme=SCHEME)
