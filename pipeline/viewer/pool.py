@@ -6,6 +6,8 @@ import queue
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+import rasterio
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -35,14 +37,17 @@ class Pool(Generic[Handle]):
     @contextmanager
     def borrow(self) -> Iterator[Handle]:
         """A handle for this thread alone, until the block ends."""
-        try:
-            handle = self._idle.get_nowait()
-        except queue.Empty:
-            handle = self._open_one()
-        try:
-            yield handle
-        finally:
-            self._idle.put(handle)
+        # A dataset that is opened without an environment makes one of its thread's own, and then can be closed by no
+        # other thread.
+        with rasterio.Env():
+            try:
+                handle = self._idle.get_nowait()
+            except queue.Empty:
+                handle = self._open_one()
+            try:
+                yield handle
+            finally:
+                self._idle.put(handle)
 
     def close(self) -> None:
         """Close the handles that nobody uses."""

@@ -14,12 +14,15 @@ import json
 import logging
 import math
 import secrets
+import warnings
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import GridError, OutputError, PipelineError
 from pipeline.viewer.answers import measure
@@ -85,6 +88,8 @@ class ViewServer:
 
     def serve(self) -> None:
         """Answer until interrupted or stopped from another thread."""
+        # rasterio silences this note around every warp and PNG with a context that threads take from each other.
+        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
         self._http.serve_forever(poll_interval=0.2)
 
     def stop(self) -> None:

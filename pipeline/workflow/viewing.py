@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +161,14 @@ def _config_of(run: Path) -> Path | None:
 
 
 def _names(files: Sequence[tuple[Path, Path]]) -> list[str]:
-    """A name per map: its scene's, with the run's before it where two would be the same."""
-    short = [_stem(file) for _, file in files]
-    if len(set(short)) == len(short):
-        return short
-    long = [f"{_run_of(file).name}: {name}" for (_, file), name in zip(files, short, strict=True)]
-    return long if len(set(long)) == len(long) else [f"{number}: {name}" for number, name in enumerate(long, start=1)]
+    """The shortest names that tell the maps apart: their scenes', their runs', or both."""
+    scenes = [_stem(file) for _, file in files]
+    runs = [_title(_run_of(file)) for _, file in files]
+    both = [f"{run}: {scene}" for run, scene in zip(runs, scenes, strict=True)]
+    for names in (scenes, runs, both):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}: {name}" for number, name in enumerate(both, start=1)]
 
 
 def _title(path: Path) -> str:
@@ -175,6 +176,6 @@ def _title(path: Path) -> str:
     if path.is_dir() and (path / RESOLVED).exists():
         try:
             return load_config(path / RESOLVED).name
-        except (PipelineError, json.JSONDecodeError):
+        except PipelineError:
             return path.resolve().name
     return path.resolve().name if path.is_dir() else path.stem.removesuffix(_SUFFIX)

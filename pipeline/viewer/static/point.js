@@ -58,8 +58,8 @@ function spectrum(bands) {
 function sceneBlock(scene) {
   const block = make("div", { className: "one" });
   const units = [...new Set(scene.bands.map((band) => band.unit).filter(Boolean))];
-  const what = { reflectance: "Reflectance", DN: "Stored values (no scaling known)" }[units[0]] ?? units[0] ?? "Values";
-  block.append(make("h3", { text: scene.valid ? (units.length > 1 ? "Scene values" : what) : "Scene" }));
+  const what = { reflectance: "reflectance", DN: "stored values, no scaling known" }[units[0]] ?? units[0] ?? "values";
+  block.append(make("h3", { text: scene.valid && units.length < 2 ? `Scene: ${what}` : "Scene" }));
   if (!scene.valid) {
     block.append(make("p", { className: "soft", text: "No observation here: outside, masked, or nodata." }));
     return block;
@@ -76,8 +76,8 @@ function sceneBlock(scene) {
   return block;
 }
 
-function mapBlock(found, info) {
-  const block = make("div", { className: "one" }, make("h3", { text: found.name, className: "map-name" }));
+function mapBlock(found, info, title) {
+  const block = make("div", { className: "one" }, make("h3", { text: title }));
   if (!found.inside) {
     block.append(make("p", { className: "soft", text: "Outside this map." }));
     return block;
@@ -107,7 +107,7 @@ export function fillCard(card, latlng, found, infos, close) {
   const first = found.find((item) => item.x !== null);
   const own = first ? `${first.crs}: ${first.x.toFixed(first.crs === "EPSG:4326" ? 6 : 1)}, ${first.y.toFixed(first.crs === "EPSG:4326" ? 6 : 1)}` : "";
   card.replaceChildren(button, make("p", { className: "place", text: degrees(latlng) }), make("p", { className: "soft", text: own }),
-    ...found.map((item, i) => mapBlock(item, infos[i])));
+    ...found.map((item, i) => mapBlock(item, infos[i], found.length > 1 ? item.name : "Land cover")));
   const scenes = new Map(found.filter((item) => item.scene).map((item) => [item.scene.name, item.scene]));
   card.append(...[...scenes.values()].map(sceneBlock));
   card.hidden = false;

@@ -6,7 +6,7 @@ import { Measure, areaText, lengthText } from "./measure.js";
 import { degrees, fillCard } from "./point.js";
 
 const byId = (id) => document.getElementById(id);
-const PICTURES = { true: "Scene, true colour", false: "Scene, false colour (near infrared)" };
+const PICTURES = { true: "Scene, true colour", false: "Scene, false colour" };
 
 const info = await (await fetch("maps.json")).json();
 const state = {
@@ -32,7 +32,7 @@ function labelOf(map, id) {
   if (id in PICTURES) {
     const bands = map.scene.pictures[id];
     const usual = id === "false" || ["red", "green", "blue"].every((word, i) => bands[i].startsWith(word));
-    return usual ? PICTURES[id] : `Scene (${[...new Set(bands)].join(", ")})`;
+    return usual ? PICTURES[id] : "Scene, first bands";
   }
   return map.layers.find((layer) => layer.id === id).label;
 }
@@ -53,7 +53,7 @@ const onProblem = (error) => notice(error instanceof TypeError ? "The viewer has
 
 // ---- the two maps ----
 function makeMap(id, { zoomControl }) {
-  const map = L.map(id, { zoomControl, minZoom: 1, maxZoom: 22, worldCopyJump: false });
+  const map = L.map(id, { zoomControl, minZoom: 1, maxZoom: 22, zoomSnap: 0.5, worldCopyJump: false });
   map.attributionControl.setPrefix('<a href="leaflet.LICENSE.txt">Leaflet</a>');
   for (const [name, z] of [["stack", 210], ["compare", 220]]) map.createPane(name).style.zIndex = z;
   byId(id).classList.add("values");
@@ -191,16 +191,17 @@ handle.addEventListener("keydown", (event) => {
 });
 
 // ---- panel ----
-function rowOf(name, { label, choices, chosen, choose }) {
+function rowOf(name, { label, choices, chosen, choose, hint = "" }) {
   const row = state.rows[name];
   const box = make("input", { type: "checkbox", "aria-label": `Show ${label}` });
   box.checked = row.on;
-  let title = make("span", { className: "name", text: label, title: label });
+  let title = make("span", { className: "name", text: label });
   if (choices.length > 1) {
     title = make("select", { "aria-label": label }, ...choices.map(([value, text]) => make("option", { value, text })));
     title.value = chosen;
     title.addEventListener("change", () => { row.on = true; choose(title.value); });
   } else title.addEventListener("click", () => box.click());
+  title.title = hint;
   const slider = make("input", { type: "range", min: 0, max: 100, "aria-label": `Opacity of ${label}` });
   slider.value = Math.round(100 * row.opacity);
   const shown = make("output", { text: `${slider.value} %` });
@@ -227,7 +228,10 @@ function showRows() {
   rows.push(rowOf("classes", { label: "Land cover", choices: [] }));
   if (scene.id) {
     const choices = picturesOf(map).map((id) => [id, labelOf(map, id)]);
-    rows.push(rowOf("scene", { label: labelOf(map, scene.id), choices, chosen: scene.id, choose: pick(scene) }));
+    rows.push(rowOf("scene", {
+      label: labelOf(map, scene.id), choices, chosen: scene.id, choose: pick(scene),
+      hint: `red, green and blue show ${map.scene.pictures[scene.id].join(", ")}`,
+    }));
   }
   if (info.basemap) rows.push(rowOf("basemap", { label: "Basemap", choices: [] }));
   byId("rows").replaceChildren(...rows);
