@@ -15,7 +15,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, models, search, view
+from pipeline.cli import accuracy, crossval, job, models, search, view, weights
 from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
 
@@ -36,6 +36,7 @@ models.register(app)
 crossval.register(app)
 search.register(app)
 view.register(app)
+weights.register(app)
 
 
 def _show_version(value: bool) -> None:

@@ -17,6 +17,20 @@ from pipeline.model.spec import ENCODERS
 RGB = ("red", "green", "blue")
 # Sentinel-2 L1C and L2A store reflectance x 10000 (Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE).
 SENTINEL2_QUANTIFICATION = 10_000.0
+# By the repository that published the weights, as torchgeo's own records do not say. Source: the tables
+# docs/api/weights/{sentinel2,landsat,sentinel1}.csv of torchgeo's repository, 2026.
+_LICENCES = {
+    "zhu-xlab/SSL4EO-S12": "CC-BY-4.0",
+    "zhu-xlab/softcon": "CC-BY-4.0",
+    "zhu-xlab/DeCUR": "Apache-2.0",
+    "ServiceNow/seasonal-contrast": "Apache-2.0",
+    "PlekhanovaElena/ssl4eco": "MIT",
+    "allenai/satlaspretrain_models": "ODC-BY",
+    "torchgeo/torchgeo": "CC0-1.0",
+    "DarthReca/closp": "OpenRAIL",
+}
+# Source: README of torchvision, section "Pre-trained Model License".
+_IMAGENET_TERMS = "terms of the ImageNet data may apply"
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,10 @@ class WeightRecord:
         url: Where it is downloaded from.
         scaling: As in EncoderWeights.
         about: Data set and publication.
+        sensor: "sentinel-2", "landsat-oli" ...; "" for photographs and what the record does not say.
+        level: "TOA" (top of atmosphere), "SR" (surface reflectance) or "" where the record does not say.
+        licence: Of the weights, "" where it is not known.
+        source: Where they come from.
     """
 
     name: str
@@ -38,6 +56,10 @@ class WeightRecord:
     url: str
     scaling: tuple[tuple[float, ...], tuple[float, ...]] | None
     about: str
+    sensor: str = ""
+    level: str = ""
+    licence: str = ""
+    source: str = ""
 
     @property
     def cache(self) -> Path:
@@ -54,9 +76,12 @@ def weight_records() -> tuple[WeightRecord, ...]:
     records = [_torchgeo_record(item) for enum in theirs for item in enum]
     for architecture in (name for name in ENCODERS if name != "none"):
         records += [
-            WeightRecord(str(item), architecture, RGB, item.url, None, "ImageNet-1k, torchvision")
+            WeightRecord(
+                str(item), architecture, RGB, item.url, None, "ImageNet-1k, torchvision",
+                licence=_IMAGENET_TERMS, source=item.meta["recipe"],
+            )
             for item in torchvision.models.get_model_weights(architecture)
-        ]
+        ]  # fmt: skip
     return tuple(records)
 
 
@@ -68,7 +93,18 @@ def _torchgeo_record(item: Any) -> WeightRecord:
     scaling = _reflectance_scaling(item, len(bands)) if sensor == "sentinel-2" else None
     # The class names the architecture; meta["model"] says resnet50 for ResNet-152 and resnet18 for some ResNet-50.
     architecture = type(item).__name__.removesuffix("_Weights").lower()
-    return WeightRecord(str(item), architecture, bands, item.url, scaling, about)
+    words = item.name.split("_")
+    level = next((word for word in ("TOA", "SR") if word in words), "")
+    repo = str(item.meta.get("repo", ""))
+    licence = _LICENCES.get(repo.removeprefix("https://github.com/"), "")
+    return WeightRecord(
+        str(item), architecture, bands, item.url, scaling, about, sensor=sensor or _radar(item.name), level=level,
+        licence=licence, source=repo,
+    )  # fmt: skip
+
+
+def _radar(name: str) -> str:
+    return "sentinel-1" if name.startswith("SENTINEL1") else ""
 
 
 def _reflectance_scaling(item: Any, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

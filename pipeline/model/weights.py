@@ -11,7 +11,7 @@ import logging
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
@@ -128,6 +128,19 @@ def _from_file(path: Path, *, architecture: str, bands: tuple[str, ...]) -> Enco
     if not weights.bands and count == len(RGB):
         weights = EncoderWeights(str(path), found, tensors, RGB)
     _check_bands(weights, path=path)
+    return weights
+
+
+def inspect_weights(path: Path) -> EncoderWeights:
+    """A weights file as it is: its architecture and its bands, "" and () where it does not say.
+
+    Raises:
+        ModelError: not a weights file of a ResNet or VGG, or one that holds more than tensors.
+    """
+    tensors = _torchvision_names(_read_tensors(path), path=path)
+    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, _own_bands(path))
+    if not weights.bands and tensors[weights.stem_name].shape[1] == len(RGB):
+        return replace(weights, bands=RGB)
     return weights
 
 
