@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -65,6 +66,17 @@ class Mapped:
     def done(self, step: int, *, pixels: int) -> None:
         """See Sink."""
         self.steps.append((step, pixels))
+
+
+def pack(work: Callable[..., Any], *given: object) -> bytes:
+    """A call as bytes: the scheduler, which unpacks what it passes on, needs neither torch nor time for it."""
+    return pickle.dumps((work, given))
+
+
+def unpacked(call: bytes) -> Any:
+    """Do a call that was packed by :func:`pack` (by this project's own process, over the cluster's connection)."""
+    work, given = pickle.loads(call)  # noqa: S301 - Dask itself moves nothing but pickles
+    return work(*given)
 
 
 def plan_task(task: SceneTask) -> Plan:

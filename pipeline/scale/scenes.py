@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pipeline.errors import OutputError, PipelineError, SceneError
 from pipeline.inference.predict import Run, open_run
 from pipeline.inference.steps import blocks_of
-from pipeline.scale.blocks import Mapped, SceneTask, map_block, plan_task
+from pipeline.scale.blocks import Mapped, SceneTask, map_block, pack, plan_task, unpacked
 from pipeline.scale.cluster import who_sees
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class _Conductor(Generic[Result]):
         return True
 
     def _plan(self, task: SceneTask) -> Plan:
-        future = self._client.submit(plan_task, task, pure=False, retries=RETRIES, priority=1)
+        future = self._client.submit(unpacked, pack(plan_task, task), pure=False, retries=RETRIES, priority=1)
         try:
             plan: Plan = future.result()
         except (PipelineError, OSError, CancelledError):
@@ -196,9 +196,8 @@ class _Conductor(Generic[Result]):
         avoid = scene.avoid.get(block, set())
         others = [address for address in self._workers() if address not in avoid] if avoid else []
         where = {"workers": others, "allow_other_workers": True} if others else {}
-        future = self._client.submit(
-            map_block, scene.work.task, scene.run.steps.plan, block, pure=False, priority=-len(self._open), **where
-        )
+        call = pack(map_block, scene.work.task, scene.run.steps.plan, block)
+        future = self._client.submit(unpacked, call, pure=False, priority=-len(self._open), **where)
         scene.out += 1
         self._watch(future, ("block", scene, block))
 
@@ -254,9 +253,8 @@ class _Conductor(Generic[Result]):
         if error:
             self._report(Done(scene.work.name, error=error))
         elif who_sees(self._client, scene.work.out / "journal.jsonl"):
-            future = self._client.submit(
-                _finish, scene.work.finish, scene.run.key, pure=False, retries=RETRIES, priority=10
-            )
+            call = pack(_finish, scene.work.finish, scene.run.key)
+            future = self._client.submit(unpacked, call, pure=False, retries=RETRIES, priority=10)
             self._watch(future, ("finish", scene.work, ()))
         else:
             self._report(_told(scene.work.name, _finish(scene.work.finish, scene.run.key)))

@@ -1,0 +1,149 @@
+"""A real scheduler and real workers on loopback: one is killed, one is sick, and the maps are those of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.config import MapSection
+from pipeline.model.bundle import load_bundle
+from pipeline.workflow.map_one import MapOrder
+from pipeline.workflow.mapping import ManyScenes, map_all
+from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.recipe import SceneWords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.scale.scenes import Done
+    from tests.scale.conftest import World
+
+pytest.importorskip("distributed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="no kill -9")]
+HERE = Path(__file__).parent
+WAIT_S = 120.0
+
+
+@contextmanager
+def cluster(folder: Path, *preloads: str) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and a worker per preload, each a process; the address, and the workers."""
+    file = folder / "scheduler.json"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "cluster.log").open("wb"))
+
+        def start(*arguments: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments], env=environment, cwd=folder, stdout=log, stderr=log
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        start(
+            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+            "--scheduler-file", str(file),
+        )  # fmt: skip
+        until(file.exists)
+        import json
+
+        address = json.loads(file.read_text())["address"]
+        workers = [
+            start(
+                "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard",
+                "--host", "127.0.0.1", "--memory-limit", "0", "--preload", str(HERE / preload),
+            )
+            for preload in preloads
+        ]  # fmt: skip
+        from distributed import Client
+
+        with Client(address, timeout="60s", set_as_default=False) as client:
+            client.wait_for_workers(len(preloads), timeout=WAIT_S)
+        yield address, workers
+
+
+def until(happened: Callable[[], bool]) -> None:
+    stop = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < stop
+        time.sleep(0.05)
+
+
+def map_world(
+    world: World, out: str, *, dask: str | None = None, workers: int | None = None, blend: str = "crop",
+    progress: Callable[[str, int, int], None] = no_progress,
+) -> list[Done]:  # fmt: skip
+    section = MapSection.model_validate({"engine": "torch", "dtype": "float32", "tile_px": 32, "blend": blend})
+    (world.folder / out).mkdir(exist_ok=True)
+    paths = [str(path) for path in sorted(world.scenes.iterdir())]
+    return map_all(
+        world.model, load_bundle(world.model), paths, MapOrder(world.folder / out, section),
+        many=ManyScenes(None, dask, workers), words=SceneWords(), progress=progress,
+    )  # fmt: skip
+
+
+def test_a_worker_that_is_killed_in_mid_run_loses_nothing_and_a_broken_scene_stops_nobody(world: World) -> None:
+    for name in ("a", "c"):
+        world.add_scene(name, height=224, width=192)
+    (world.scenes / "b.tif").write_bytes(b"not a raster")
+    alone = map_world(world, "alone")
+    killed: list[float] = []
+    with cluster(world.folder, "slow_worker.py", "slow_worker.py") as (address, workers):
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what == "mapping a" and not killed and 0 < done < total:
+                workers[0].send_signal(signal.SIGKILL)
+                killed.append(done / total)
+
+        over = map_world(world, "over", dask=address, progress=progress)
+        assert workers[0].wait() == -signal.SIGKILL
+    assert killed
+    assert killed[0] < 0.9
+    assert [(item.name, bool(item.error)) for item in alone] == [(item.name, bool(item.error)) for item in over]
+    assert [bool(item.error) for item in over] == [False, True, False]
+    assert "b.tif" in over[1].error
+    assert world.products("over") == world.products("alone")
+    assert len([name for name in world.products("over") if name.endswith("_lc.tif")]) == 2
+
+
+def test_blocks_that_fail_on_one_machine_are_done_on_another(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.add_scene("a", height=160, width=128)
+    map_world(world, "alone")
+    with cluster(world.folder, "slow_worker.py", "sick_worker.py") as (address, _):
+        (done,) = map_world(world, "over", dask=address)
+    assert done.error == ""
+    assert "this machine is broken" in caplog.text
+    assert world.products("over") == world.products("alone")
+
+
+def test_a_scene_that_fails_everywhere_is_told_and_keeps_what_was_mapped(world: World) -> None:
+    world.add_scene("a", height=96, width=96)
+    with cluster(world.folder, "sick_worker.py") as (address, _):
+        (done,) = map_world(world, "over", dask=address)
+    assert "this machine is broken" in done.error
+    assert not list((world.folder / "over").glob("*.tif"))
+    (again,) = map_world(world, "over")
+    assert again.error == ""
+
+
+def test_local_workers_blend_rows_like_one_process_and_go_on_where_one_stopped(world: World) -> None:
+    world.add_scene("a", height=224, width=160)
+    map_world(world, "alone", blend="hann")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "mapping a" and done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        map_world(world, "over", blend="hann", progress=stop)
+    (done,) = map_world(world, "over", dask="local", workers=2, blend="hann")
+    assert done.error == ""
+    assert world.products("over") == world.products("alone")
