@@ -1,6 +1,6 @@
 """Fit: scenes, polygons and a split -> a trained model with all that must travel with it.
 
-Trees learn from the labelled pixels first; networks learn from the labels and from what the trees think of the
+Experts learn from the labelled pixels first; networks learn from the labels and from what the experts think of the
 unlabelled scene (``pipeline.training.teacher``). Two networks are averaged: one sees single spectra, one their context.
 With ``head: chip`` one network is trained that gives whole chips a class (``pipeline.training.chip_head``).
 """
@@ -109,7 +109,7 @@ def fit(
             members[0], material.table, own, material.opinions, settings=settings, progress=progress
         )
         clock.lap("pixels")
-        notes["teacher"] = [expert.name for expert in teaching.EXPERTS]
+        notes["teacher"] = material.teacher.names_and_shares()
         lessons = None
         if len(members) > 1:
             context = _context_share(len(ids))

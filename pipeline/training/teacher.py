@@ -2,20 +2,27 @@
 
 From tens of polygons trees learn more than a network does, and from hundreds less. So trees learn first; what they
 think of the unlabelled scene is what the network learns from beside the labels (Hinton et al. 2015, Distilling the
-knowledge in a neural network). A forest of bands, extra trees of surroundings, and trees of polygons
-(``pipeline.training.polygon_trees``) at three levels of surroundings have equal shares: ``docs/learning.md`` has what
-was measured.
+knowledge in a neural network). With few polygons a forest of bands, extra trees of surroundings, and trees of polygons
+(``pipeline.training.polygon_trees``) at three levels of surroundings have equal shares. With many, a logistic
+regression joins them, and the shares are those of the mixture with the least log-loss on polygons held out, drawn
+towards equal shares the more the fewer polygons there are. ``docs/learning.md`` has what was measured.
 """
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.surroundings import REACH_PX, surroundings
@@ -24,27 +31,42 @@ from pipeline.training.loss import pixel_weights
 from pipeline.training.polygon_trees import PolygonTrees, fit_polygon_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from pipeline.training.dataset import ChipSet
 
-Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees
+Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | Pipeline
 
 # Chips carry this margin, so that every pixel of theirs has its whole surroundings.
 MARGIN_PX = REACH_PX
 INNER_FOLDS = 3
+# With fewer polygons held-out figures say more about the polygons than about the experts: shares stay as they are.
+ENOUGH_POLYGONS = 100
+# Polygons' worth of belief in equal shares.
+PRIOR_POLYGONS = 20.0
+_FLOOR = 0.01
+# The last digits of a logistic regression are not worth waiting for.
+_ITERATIONS = 200
 _PREDICT = 65_536
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One kind of trees, and how many of the levels bands, 3, 5, 9 px, deviations they see."""
+    """One kind of classifier.
+
+    Attributes:
+        name: For the record.
+        kind: Forest, extra trees or logistic regression of pixels, or trees of polygons.
+        levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
+        needs: Polygons below which it has no share.
+    """
 
     name: str
-    kind: Literal["forest", "extra", "polygons"]
+    kind: Literal["forest", "extra", "polygons", "logistic"]
     levels: int
+    needs: int = 0
 
 
 EXPERTS = (
@@ -53,6 +75,7 @@ EXPERTS = (
     Expert("trees of polygons, bands", "polygons", 1),
     Expert("trees of polygons, means to 5 px", "polygons", 3),
     Expert("trees of polygons, surroundings", "polygons", 5),
+    Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
 )
 
 
@@ -79,17 +102,21 @@ class PixelTable:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """Fitted experts, all with the same share.
+    """Fitted experts and their shares.
 
     Attributes:
+        experts: What they are.
         models: The experts.
+        shares: float64 [expert].
         classes: Number of classes.
         channels: Features per level.
         held_out: float32 [pixel, class]; what experts that had not seen a pixel's block thought of the pixels of the
-            table; 0 in all classes where nobody was asked.
+            table, with these shares; 0 in all classes where nobody was asked.
     """
 
+    experts: tuple[Expert, ...]
     models: tuple[Model, ...]
+    shares: NDArray[np.float64]
     classes: int
     channels: int
     held_out: NDArray[np.float32]
@@ -97,9 +124,14 @@ class Teacher:
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
         total = np.zeros((len(features), self.classes), dtype=np.float32)
-        for expert, model in zip(EXPERTS, self.models, strict=True):
-            total += _votes(model, _seen(features, expert, self.channels), self.classes)
-        return total / np.float32(len(self.models))
+        for expert, model, share in zip(self.experts, self.models, self.shares, strict=True):
+            if share > 0:
+                total += np.float32(share) * _votes(model, _seen(features, expert, self.channels), self.classes)
+        return total
+
+    def names_and_shares(self) -> dict[str, float]:
+        """For the record: each expert's share."""
+        return {expert.name: round(float(share), 4) for expert, share in zip(self.experts, self.shares, strict=True)}
 
 
 def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
@@ -137,7 +169,7 @@ def fit_teacher(
     seed: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Teacher:
-    """Experts on all pixels; and what can be known of their confidence, from folds of groups of polygons.
+    """Experts on all pixels; shares, and what can be known of their confidence, from folds of groups of polygons.
 
     Args:
         table: The labelled pixels.
@@ -147,20 +179,26 @@ def fit_teacher(
         seed: Of folds and trees.
         progress: Called with "experts", how many are fitted, and how many in all, those of inner folds included.
     """
-    total, done = len(EXPERTS) * (1 + INNER_FOLDS), itertools.count(1)
+    polygons = len(np.unique(table.polygon))
+    experts = tuple(expert for expert in EXPERTS if polygons >= expert.needs)
+    total, done = len(experts) * (1 + INNER_FOLDS), itertools.count(1)
 
     def fitted() -> None:
         if progress is not None:
             progress("experts", min(next(done), total), total)
 
-    held_out = _held_out_votes(
-        table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, fitted=fitted
+    votes = _held_out_votes(
+        experts, table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, fitted=fitted
     )
+    shares = np.full(len(experts), 1.0 / len(experts))
+    if polygons >= ENOUGH_POLYGONS:
+        shares = _shares(table, votes, strength=PRIOR_POLYGONS / polygons)
     models = []
-    for expert in EXPERTS:
+    for expert in experts:
         models.append(_fit(expert, table, trees=trees, seed=seed))
         fitted()
-    return Teacher(tuple(models), classes, table.channels, held_out)
+    held_out = np.tensordot(shares.astype(np.float32), votes, axes=1)
+    return Teacher(experts, tuple(models), shares, classes, table.channels, held_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +242,11 @@ def _fit(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
         return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)
     classes = int(table.index.max()) + 1
     weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
+    if expert.kind == "logistic" and len(np.unique(table.index)) > 1:
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return model.fit(features, table.index, logisticregression__sample_weight=weight)
     # Leaves of two pixels: one pixel alone is too often on a polygon's edge.
     forest = (
         ExtraTreesClassifier(trees, min_samples_leaf=2, n_jobs=cores(), random_state=seed)
@@ -219,13 +262,14 @@ def _seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArr
 
 
 def _votes(model: Model, features: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    """Trees' shares of votes, float32 [pixel, class]."""
+    """Shares of votes, float32 [pixel, class]."""
     votes = np.zeros((len(features), classes), dtype=np.float32)
     votes[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
     return votes
 
 
 def _held_out_votes(
+    experts: Sequence[Expert],
     table: PixelTable,
     *,
     classes: int,
@@ -234,19 +278,46 @@ def _held_out_votes(
     seed: int,
     fitted: Callable[[], None],
 ) -> NDArray[np.float32]:
-    """Votes float32 [pixel, class] of experts that learned from the other folds."""
+    """Votes float32 [expert, pixel, class] of experts that learned from the other folds."""
     fold = inner_folds(table, group_of=group_of, folds=INNER_FOLDS, seed=seed)
-    votes = np.zeros((len(table.index), classes), dtype=np.float32)
+    votes = np.zeros((len(experts), len(table.index), classes), dtype=np.float32)
     for held in range(INNER_FOLDS):
         out = fold == held
         if not out.any() or out.all():
             continue
         part = table.rows(~out)
-        for expert in EXPERTS:
+        for number, expert in enumerate(experts):
             model = _fit(expert, part, trees=trees, seed=seed)
-            votes[out] += _votes(model, _seen(table.features[out], expert, table.channels), classes) / len(EXPERTS)
+            votes[number, out] = _votes(model, _seen(table.features[out], expert, table.channels), classes)
             fitted()
     return votes
+
+
+def _shares(table: PixelTable, votes: NDArray[np.float32], *, strength: float) -> NDArray[np.float64]:
+    weight = pixel_weights(table.index, table.polygon, classes=votes.shape[2], size_power=0.5, class_power=0.5)
+    mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
+    return best_shares(mine, weight, strength=strength)
+
+
+def best_shares(mine: NDArray[np.float64], weight: NDArray[np.float64], *, strength: float) -> NDArray[np.float64]:
+    """Shares of the mixture with the least log-loss, float64 [expert].
+
+    Args:
+        mine: Probability that each expert gives the true class, float64 [expert, pixel].
+        weight: Weight of each pixel.
+        strength: Weight of the divergence from equal shares beside the mean log-loss.
+    """
+    weight = weight / weight.sum()
+    likelihood = _FLOOR + (1 - _FLOOR) * mine
+
+    def cost(z: NDArray[np.float64]) -> float:
+        share = np.exp(z - z.max())
+        share /= share.sum()
+        return float(-(weight @ np.log(share @ likelihood)) - strength * np.log(share + 1e-12).mean())
+
+    found = minimize(cost, np.zeros(len(mine)), method="Nelder-Mead", options={"maxiter": 200})
+    share = np.exp(found.x - found.x.max())
+    return np.asarray(share / share.sum())
 
 
 def inner_folds(table: PixelTable, *, group_of: NDArray[np.int32], folds: int, seed: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from pipeline.training.crossval import cross_validate, predict_pixels, summary
 from pipeline.training.dataset import read_chips, turns
 from pipeline.training.fit import FitSettings, fit
 from pipeline.training.polygon_trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
+from pipeline.training.teacher import PixelTable, best_shares, fit_teacher
 from tests.training.worlds import PIXELS, make_job
 
 QUICK = replace(PIXELS, encoder="resnet18")
@@ -94,6 +95,28 @@ def test_trees_of_polygons_miss_polygons_and_know_every_class():
     assert np.allclose(probability.sum(axis=1), 1)
     assert (probability.argmax(axis=1) == index).mean() > 0.95
     assert {tree.n_classes_ for tree in trees.trees} == {3}
+
+
+def test_the_better_expert_gets_the_larger_share():
+    mine = np.array([[0.9] * 50, [0.3] * 50])
+    assert best_shares(mine, np.ones(50), strength=0.01)[0] > 0.8
+    assert abs(best_shares(mine, np.ones(50), strength=100.0)[0] - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(("polygons", "joins"), [(60, False), (120, True)])
+def test_logistic_regression_joins_where_polygons_are_many(polygons, joins):
+    rng = np.random.default_rng(0)
+    polygon = np.repeat(np.arange(polygons, dtype=np.int32), 4)
+    index = (polygon % 3).astype(np.uint8)
+    features = (index[:, None] + rng.normal(0, 0.3, (len(index), 10))).astype(np.float32)
+    table = PixelTable(features, index, polygon, 2)
+    teacher = fit_teacher(table, classes=3, group_of=np.full(polygons, -1, dtype=np.int32), trees=3, seed=0)
+    assert ("logistic" in {expert.kind for expert in teacher.experts}) is joins
+    assert abs(teacher.shares.sum() - 1) < 1e-9
+    probability = teacher.predict(features)
+    assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)
+    assert (probability.argmax(axis=1) == index).mean() > 0.9
+    assert np.allclose(teacher.held_out.sum(axis=1), 1, atol=1e-5)
 
 
 def test_turns_count_repetitions():
