@@ -23,6 +23,7 @@ SMALL_BYTES = 2**20
 # A SAFE has some 200 files and below 2 GB; an old one with fifteen tiles some 8 GB.
 MAX_MEMBERS = 20_000
 MAX_TOTAL_BYTES = 64 * 2**30
+TAR_BLOCK = 512
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar"})
 
 
@@ -109,10 +110,21 @@ def _tar_names(path: Path) -> tuple[str, ...]:
         what = "not a whole tar"
         raise ProductError(what, path=path, got=err, fix="download it again") from err
     cut = [item.name for item in members if item.offset_data + item.size > size]
-    if cut:
+    if cut or _without_end(path, size):
         what = "tar is cut off"
-        raise ProductError(what, path=path, got=f"{cut[0]} ends beyond the file", fix="download it again")
+        got = f"{cut[0]} ends beyond the file" if cut else "no mark of its end"
+        raise ProductError(what, path=path, got=got, fix="download it again")
     return _safe_names(path, [item.name for item in members])
+
+
+def _without_end(path: Path, size: int) -> bool:
+    """Whether a tar lacks the zero blocks at its end, as one cut between two members does.
+
+    Source: POSIX.1-2017, pax, "ustar Interchange Format": an archive ends with two blocks of 512 zero bytes.
+    """
+    with path.open("rb") as file:
+        file.seek(max(size - TAR_BLOCK, 0))
+        return any(file.read(TAR_BLOCK)) or size < TAR_BLOCK
 
 
 def _safe_names(path: Path, names: list[str]) -> tuple[str, ...]:
