@@ -52,8 +52,12 @@ function notice(text) {
 const onProblem = (error) => notice(error instanceof TypeError ? "The viewer has ended. Start landcover view again and open its new address." : error.message);
 
 // ---- the two maps ----
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 function makeMap(id, { zoomControl }) {
-  const map = L.map(id, { zoomControl, minZoom: 1, maxZoom: 22, zoomSnap: 0.5, worldCopyJump: false });
+  const map = L.map(id, {
+    zoomControl, fadeAnimation: !still, zoomAnimation: !still, inertia: !still, markerZoomAnimation: !still,
+    minZoom: 1, maxZoom: 22, zoomSnap: 0.5,
+  });
   map.attributionControl.setPrefix('<a href="leaflet.LICENSE.txt">Leaflet</a>');
   for (const [name, z] of [["stack", 210], ["compare", 220]]) map.createPane(name).style.zIndex = z;
   byId(id).classList.add("values");
