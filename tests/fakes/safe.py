@@ -25,6 +25,7 @@ GSD = {"B02": 10, "B03": 10, "B04": 10, "B08": 10, "B01": 60, "B09": 60, "B10": 
     ("B05", "B06", "B07", "B8A", "B11", "B12"), 20
 )
 ULX, ULY = 399_960, 5_800_020
+STRIP_PX = 1024
 
 
 def ramp(key: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,18 +129,25 @@ def _image_stem(what: Safe, granule: str, key: str, metres: int) -> str:
     return f"R{metres}m/{what.tile}_{what.date}_{key}_{metres}m"
 
 
-def _centres(what: Safe, metres: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _centres(what: Safe, metres: int, rows: range | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     count = what.size_m // metres
-    steps = (np.arange(count) + 0.5) * metres
-    x, y = np.meshgrid(ULX + steps, ULY - steps)
+    columns = (np.arange(count) + 0.5) * metres
+    down = columns if rows is None else (np.arange(rows.start, rows.stop) + 0.5) * metres
+    x, y = np.meshgrid(ULX + columns, ULY - down)
     return x, y
 
 
 def _write_image(stem: Path, what: Safe, key: str, metres: int) -> None:
-    x, y = _centres(what, metres)
-    dn = np.round(what.truth(key, x, y) * what.quantification) - what.applied.get(key, 0)
-    dn[x < ULX + what.nodata_columns_m] = 0
-    _save(stem, what, dn.astype(np.uint16)[None], metres)
+    count = what.size_m // metres
+    pixels = np.empty((1, count, count), np.uint16)
+    # In strips: the coordinates of a whole tile would take gigabytes.
+    for start in range(0, count, STRIP_PX):
+        rows = range(start, min(start + STRIP_PX, count))
+        x, y = _centres(what, metres, rows)
+        dn = np.round(what.truth(key, x, y) * what.quantification) - what.applied.get(key, 0)
+        dn[x < ULX + what.nodata_columns_m] = 0
+        pixels[0, rows.start : rows.stop] = dn
+    _save(stem, what, pixels, metres)
 
 
 def _write_scl(stem: Path, what: Safe) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
+import rasterio
 
 from pipeline.errors import ProductError, ProductWarning
+from pipeline.scenes.opening import open_scene
 from pipeline.scenes.safe_metadata import BAND_KEYS, parse_product, parse_tile
-from tests.fakes.safe import KEYS, Safe, write_safe
+from tests.fakes.landsat import Landsat, tar_landsat, write_landsat
+from tests.fakes.real_safe import with_sparse_images
+from tests.fakes.safe import KEYS, Safe, write_safe, zip_safe
 
 REAL = {
     "S2A_MSIL1C_20200717T221941_R029_T01LAC_20200717T234135.SAFE": ("L1C", "02.09", "T01LAC", 0, "EPSG:32701"),
@@ -29,8 +34,6 @@ REAL = {
         0,
         "EPSG:32722",
     ),
-} | {
-    "esa_S2B_MSIL2A_20210122T133229_N0214_R081_T22HBD_20210122T155500.SAFE": ("L2A", "02.14", "T22HBD", 0, "EPSG:32722")
 }
 
 
@@ -124,3 +127,51 @@ def test_quantification_of_sen2cor_before_2_5_is_understood(tmp_path: Path) -> N
     edit = {"BOA_QUANTIFICATION_VALUE": "L2A_BOA_QUANTIFICATION_VALUE"}
     data = product_xml(tmp_path, Safe(size_m=60, edit=edit, quantification=1000))
     assert parse_product(data, path="x.xml").quantification == 1000
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, crs) in REAL.items() if crs])
+def test_every_real_tree_opens_once_it_has_images_and_no_pixel_is_read(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    level, baseline, _, offset, crs = REAL[name]
+    metadata = shared_data / "s2_safe_metadata" / name
+    with pytest.raises(ProductError, match=r"band B01 \(coastal\) is missing; download the product again"):
+        open_scene(metadata)
+    path = with_sparse_images(metadata, tmp_path)
+    forbid_reading(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ProductWarning)  # the L1C trees come without their cloud masks
+        scene = open_scene(path)
+    assert (scene.level, scene.baseline, scene.grid.crs.to_string(), scene.grid.shape) == (
+        level, baseline, crs, (10980, 10980),
+    )  # fmt: skip
+    assert {band.offset for band in scene.bands} == {offset / 10_000}
+    assert len(scene.bands) == (13 if level == "L1C" else 12)
+    assert all(band.provenance.startswith(f"MTD_MSI{level}.xml: ") for band in scene.bands)
+
+
+def test_a_real_tree_without_its_tile_metadata_is_refused(shared_data: Path) -> None:
+    (name,) = [name for name, (*_, crs) in REAL.items() if not crs]
+    with pytest.raises(ProductError, match=r"SAFE has no tile metadata; expected GRANULE/\*/MTD_TL\.xml"):
+        open_scene(shared_data / "s2_safe_metadata" / name)
+
+
+def test_opening_reads_no_pixel_of_any_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [
+        write_safe(tmp_path / "a", Safe(size_m=240)),
+        zip_safe(write_safe(tmp_path / "b", Safe(size_m=240))),
+        write_safe(tmp_path / "c", Safe(level="L1C", baseline="02.09", size_m=240)),
+        write_landsat(tmp_path / "d", Landsat(pixels=8)),
+        tar_landsat(write_landsat(tmp_path / "e", Landsat(pixels=8, level="L1TP"))),
+    ]
+    forbid_reading(monkeypatch)
+    for path in paths:
+        assert open_scene(path).bands
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("pixels were read")
+
+    monkeypatch.setattr(rasterio.DatasetReader, "read", refuse)
+    monkeypatch.setattr(rasterio.DatasetReader, "read_masks", refuse)
