@@ -173,8 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _refused(self, start: str) -> HTTPStatus | None:
         if self.headers.get("Host", "") not in self._own_names():
             return HTTPStatus.MISDIRECTED_REQUEST
-        # "none" is an address typed or opened from outside a page; a browser says "cross-site" where a page asked.
-        if self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        # "none" is an address typed or opened from outside a page; a browser says "cross-site" where a page asked. A
+        # link that the user follows ("document": a whole page, in no frame) may lie on any page.
+        started = self.headers.get("Sec-Fetch-Site", "none")
+        if started not in {"none", "same-origin"} and self.headers.get("Sec-Fetch-Dest") != "document":
             return HTTPStatus.FORBIDDEN
         known = hmac.compare_digest(start.encode(), f"{self.server.token}/".encode())
         return None if known else HTTPStatus.NOT_FOUND

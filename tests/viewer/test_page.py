@@ -108,12 +108,12 @@ def open_page(browser: Any) -> Iterator[Any]:
     """Opens maps in a new page; at the end nothing may have gone wrong and no request may have left loopback."""
     opened: list[Tab] = []
 
-    def open_one(*shown: World, basemap: Basemap | None = None, width: int = 1200, scheme: str = "light") -> Tab:
+    def open_one(*shown: World, basemap: Basemap | None = None, width: int = 960, scheme: str = "light") -> Tab:
         maps = [open_map(one.class_map, name=one.scene.stem, scene=open_scene(one.scene)) for one in shown]
         server = ViewServer(Answers(maps, title="A <b>title</b> & more", basemap=basemap))
         threading.Thread(target=server.serve, daemon=True).start()
         look = {"color_scheme": scheme, "reduced_motion": "reduce"}
-        page = browser.new_page(viewport={"width": width, "height": 760}, **look)
+        page = browser.new_page(viewport={"width": width, "height": 600}, **look)
         page.set_default_timeout(PATIENCE_S * 1000)
         tab = Tab(page, server)
         opened.append(tab)

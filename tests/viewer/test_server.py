@@ -129,6 +129,11 @@ def test_nothing_can_be_written(served, method):
     assert ask(served, f"/{served.token}/", method=method)[0] == 501
 
 
+def test_a_link_to_it_may_be_followed_from_anywhere(served):
+    assert ask(served, f"/{served.token}/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200
+    assert ask(served, f"/{served.token}/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="iframe")[0] == 403
+
+
 def test_head_has_no_body(served):
     status, headers, body = ask(served, f"/{served.token}/maps.json", method="HEAD")
     assert (status, body) == (200, b"")
