@@ -276,6 +276,16 @@ class Training(Section):
     teacher_trees: int = Field(100, ge=1, description="Trees of each of the forests that teach the networks.")
     patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
     refit: bool = Field(default=True, description="Also learn from the validation polygons, once they have been used.")
+    context_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the ResNet in the average; 0: not trained; null: by polygons, 0 with fewer than 100.",
+    )
+    devices: int = Field(
+        1, ge=1, description="GPUs (without one: processes) of each machine that train together; they share each batch."
+    )
+    nodes: int = Field(1, ge=1, description="Machines that train together, the same command on each (docs/scale.md).")
     time_limit_s: float = Field(540.0, gt=0, description="Training stops after this many seconds.")
     seed: int = Field(0, ge=0, description="Same seed, same machine: same model.")
 

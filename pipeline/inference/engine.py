@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.inference.fast import speed_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,8 @@ class TorchEngine:
     def __post_init__(self) -> None:
         """Move the network to its device and type."""
         self._dtype = torch_dtype(self.choice.dtype)
-        moved = self.network.to(device=self.choice.device, dtype=self._dtype).eval()
+        network = speed_up(self.network) if works_in_strips(self.choice) else self.network
+        moved = network.to(device=self.choice.device, dtype=self._dtype).eval()
         moved = moved.to(memory_format=torch.channels_last)
         self._run = torch.compile(moved, dynamic=False) if self.choice.engine == "compiled" else moved
 
@@ -140,6 +142,11 @@ class OpenVinoEngine:
         model.reshape(list(shape))
         hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
         return self._core.compile_model(model, "CPU", hints)
+
+
+def works_in_strips(choice: Choice) -> bool:
+    """Whether an engine runs :func:`pipeline.inference.fast.speed_up`'s network: eager torch on a CPU."""
+    return choice.engine == "torch" and choice.device == "cpu"
 
 
 def make_engine(network: nn.Module, choice: Choice, *, channels: int, threads: int) -> Engine:

@@ -6,9 +6,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.inference.engine import candidates, torch_dtype
+from pipeline.inference.engine import candidates
 from pipeline.inference.memory import footprint
-from pipeline.inference.plan import PredictSettings, demand, engine_of, make_plan, sample_of, total_stride_px
+from pipeline.inference.plan import (
+    PredictSettings,
+    demand,
+    engine_of,
+    exact_halo_px,
+    make_plan,
+    sample_of,
+    total_stride_px,
+)
 from pipeline.inference.tiles import plan_tiles
 
 if TYPE_CHECKING:
@@ -21,6 +29,10 @@ if TYPE_CHECKING:
 # anew for each estimate; bench_mapping prints the share that a machine reaches (pipeline_share_of_bare_halo_included).
 BESIDE_THE_NETWORK = 1.1
 _FLIPS = 4
+# An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
+# strides; trained default networks were found to need 2 to 6 (pipeline.inference.reach).
+_STRIDES = 4
+_WARM_PX = 128
 
 
 @dataclass(frozen=True)
@@ -42,17 +54,18 @@ class Estimate:
 
 def estimate_memory(bundle: ModelBundle, source: Source, plan: Plan, *, blended: bool = False) -> int:
     """Peak bytes of mapping ``source`` by ``plan``."""
-    dtype = torch_dtype(plan.choice.dtype)
-    wanted = demand(bundle, source, dtype=dtype, halo=plan.halo_px, blended=blended)
+    wanted = demand(bundle, source, choice=plan.choice, halo=plan.halo_px, blended=blended)
     side = min(plan.tile_px, max(source.grid.shape))
     return footprint(wanted, tile_px=side, batch=plan.batch, on_gpu=plan.choice.device != "cpu").total
 
 
 def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool = False) -> float:
     """Seconds of mapping ``source`` by ``plan``, from one piece of the scene that is run for it."""
-    chips = sample_of(bundle, source, total_stride_px(bundle))
+    stride = total_stride_px(bundle)
+    chips = sample_of(bundle, source, stride)
     engine = engine_of(bundle, plan.choice, threads=plan.threads)
-    engine(chips)
+    side = max(min(_WARM_PX, chips.shape[-1]) // stride, 1) * stride
+    engine(chips[..., :side, :side].contiguous())
     start = time.perf_counter()
     engine(chips).argmax(1).cpu()
     per_px = (time.perf_counter() - start) / (chips.shape[2] * chips.shape[3])
@@ -64,14 +77,17 @@ def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool 
 def estimate(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Estimate:
     """What ``predict_scene`` will need with these settings; an untrained bundle of the same networks serves as well.
 
-    The engine is not calibrated for it: "auto" is estimated as torch.
+    Neither engine nor halo are measured for it: "auto" is estimated as torch, the halo as usual.
 
     Raises:
         ConfigError: the settings cannot be met.
     """
     source = source.select(bundle.bands)
     first = candidates(engine=settings.engine, dtype=settings.dtype, device=settings.device)[0]
-    settings = replace(settings, engine=first.engine, dtype=first.dtype, device=first.device)
+    halo = settings.halo_px
+    if halo is None and exact_halo_px(bundle) is None:
+        halo = _STRIDES * total_stride_px(bundle)
+    settings = replace(settings, engine=first.engine, dtype=first.dtype, device=first.device, halo_px=halo)
     plan = make_plan(bundle, source, settings)
     layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.probabilities else 0)
     return Estimate(

@@ -6,13 +6,18 @@ for any architecture, and free of charge. The rest of a run is counted from the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
+import gc
 import re
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -21,8 +26,6 @@ from pipeline.inference.tiles import round_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
@@ -122,6 +125,16 @@ def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: tor
     return live.peak
 
 
+def give_back() -> None:
+    """Return what this process no longer uses to the system: what an earlier stage held counts against the next.
+
+    The C library keeps freed memory for itself; only glibc has a way to ask for it (malloc_trim(3)).
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def weight_bytes(network: nn.Module, *, dtype: torch.dtype) -> int:
     """Bytes of the parameters in ``dtype``."""
     size = torch.empty(0, dtype=dtype).element_size()
@@ -160,7 +173,7 @@ class Demand:
 def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False) -> Footprint:
     """Peak bytes of a run with write windows of ``tile_px`` squared."""
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
-    per_px = _bytes_per_px(demand)
+    fixed, per_px = _activations(demand)
     # Read: float32 bands twice (as read, and one temporary of the reader) and the mask; then the network's input.
     window = side * side * (demand.bands_read * 4 * 2 + 1)
     # Calibration comes before the first tile and is over then: the larger of the two counts.
@@ -170,7 +183,7 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     return Footprint(
         base=BASE_BYTES,
         weights=2 * weight_bytes(demand.network, dtype=torch.float32),
-        activations=0 if on_gpu else int(per_px * run_px) + scores,
+        activations=0 if on_gpu else int(fixed + per_px * run_px) + scores,
         windows=window + (WINDOWS_IN_FLIGHT - 1) * batch * side * side * (demand.bands * 4 + 1),
         blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
         gdal_cache=GDAL_CACHE_BYTES,
@@ -201,15 +214,20 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: b
     return fitting[-1]
 
 
-_PROBE_PX = 256
-_cache: dict[tuple[int, int, str], float] = {}
+# Sides of two probes: what grows with the pixels is told from what does not (a strip's channels).
+_PROBES_PX = (512, 1024)
+_cache: WeakKeyDictionary[nn.Module, dict[str, tuple[float, float]]] = WeakKeyDictionary()
 
 
-def _bytes_per_px(demand: Demand) -> float:
-    """Activations grow with the pixels, of one chip or of several: one probe serves all sizes."""
-    key = (id(demand.network), demand.bands, str(demand.dtype))
-    if key not in _cache:
-        side = round_up(_PROBE_PX, demand.stride_px)
-        peak = activation_bytes(demand.network, bands=demand.bands, side_px=side, dtype=demand.dtype)
-        _cache[key] = peak / (side * side)
-    return _cache[key]
+def _activations(demand: Demand) -> tuple[float, float]:
+    """Bytes of activations that any tile needs, and bytes per pixel, of one chip or of several."""
+    known = _cache.setdefault(demand.network, {})
+    key = f"{demand.bands} {demand.dtype}"
+    if key not in known:
+        sides = [round_up(side, demand.stride_px) for side in _PROBES_PX]
+        small, large = (
+            activation_bytes(demand.network, bands=demand.bands, side_px=side, dtype=demand.dtype) for side in sides
+        )
+        slope = (large - small) / (sides[1] ** 2 - sides[0] ** 2)
+        known[key] = (max(small - slope * sides[0] ** 2, 0.0), slope)
+    return known[key]

@@ -14,7 +14,17 @@ from pipeline import __version__
 from pipeline.errors import ConfigError, SceneError
 from pipeline.grid import Window
 from pipeline.inference.blend import Products
-from pipeline.inference.engine import Choice, Engine, Trial, calibrate, candidates, make_engine, torch_dtype
+from pipeline.inference.engine import (
+    Choice,
+    Engine,
+    Trial,
+    calibrate,
+    candidates,
+    make_engine,
+    torch_dtype,
+    works_in_strips,
+)
+from pipeline.inference.fast import speed_up
 from pipeline.inference.journal import Key
 from pipeline.inference.memory import DEFAULT_MEMORY, Demand, choose_tile
 from pipeline.inference.picks import pick_key, recall, remember
@@ -193,7 +203,7 @@ def _reach_px(spec: NetworkSpec) -> int | None:
 
 def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> int:
     """The largest tile that the memory allows."""
-    wanted = demand(bundle, source, dtype=torch_dtype(choice.dtype), halo=halo, blended=settings.blend == "hann")
+    wanted = demand(bundle, source, choice=choice, halo=halo, blended=settings.blend == "hann")
     return choose_tile(
         wanted,
         memory_bytes=settings.memory_bytes,
@@ -202,14 +212,15 @@ def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice
     )
 
 
-def demand(bundle: ModelBundle, source: Source, *, dtype: torch.dtype, halo: int, blended: bool) -> Demand:
+def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, blended: bool) -> Demand:
     """What mapping a scene asks of the memory."""
+    quick = works_in_strips(choice)
     return Demand(
-        network=bundle.network(),
+        network=speed_up(bundle.network(fused=True)) if quick else bundle.network(),
         bands=bundle.preprocess.channels,
         bands_read=len(bundle.bands),
         classes=len(bundle.scheme),
-        dtype=dtype,
+        dtype=torch_dtype(choice.dtype),
         halo_px=halo,
         stride_px=total_stride_px(bundle),
         width_px=source.grid.width,

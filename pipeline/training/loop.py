@@ -12,12 +12,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from pipeline.errors import LabelError, ModelError
 from pipeline.model.network import compute_dtype
 from pipeline.training.loss import pixel_weights
-from pipeline.training.module import Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
+from pipeline.training.module import Batch, Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
 from pipeline.training.watch import Watch, tenth
 
 if TYPE_CHECKING:
@@ -134,12 +135,18 @@ def train_context(
     if not resume:
         for stale in (last, best):
             stale.unlink(missing_ok=True)
-    learner, batches = Learner(members, recipe), Batches(lessons, recipe)
+    several = settings.devices * settings.nodes > 1
+    learner, batches = Learner(members, recipe), (SharedBatches if several else Batches)(lessons, recipe)
     goes_on = resume and last.is_file()
     if goes_on:
         batches.start = _fitting_checkpoint(last, learner)["global_step"]
     watch = Watch(
-        "network", steps=settings.steps, progress=progress, time_limit_s=settings.time_limit_s, checkpoint=last
+        "network",
+        steps=settings.steps,
+        # Other processes cannot draw on this one's terminal.
+        progress=None if several else progress,
+        time_limit_s=settings.time_limit_s,
+        checkpoint=last,
     )
     quiet_lightning()
     callbacks: list[lightning.Callback] = [watch]
@@ -157,7 +164,12 @@ def train_context(
             max_epochs=-1,
             accelerator="auto",
             precision=precision(),
-            devices=1,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            # Processes of their own, from this one: the command line is not run again on every device.
+            strategy="ddp_spawn" if several else "auto",
+            use_distributed_sampler=False,
+            sync_batchnorm=several and torch.cuda.is_available(),
             logger=CSVLogger(str(folder), name="", version="log", flush_logs_every_n_steps=50),
             log_every_n_steps=10,
             enable_progress_bar=False,
@@ -177,13 +189,35 @@ def train_context(
             ckpt_path=str(last) if goes_on else None,
             weights_only=True if goes_on else None,
         )
-    if keeper is not None and not best.is_file():  # time was up before the first validation
+    if keeper is not None and not best.is_file() and last.is_file():  # time was up before the first validation
         shutil.copyfile(last, best)
-    if keeper is not None:
+    if keeper is not None and best.is_file():
         learner.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
     for member in members:
         member.eval()
-    return watch.rows
+    return _rows_of(last) if several else watch.rows
+
+
+class SharedBatches(Batches):
+    """Of each batch, every device takes its share: what is learned hardly depends on their number."""
+
+    def batch(self, step: int) -> Batch:
+        """Chips rank, rank + world, ... of batch ``step``."""
+        whole = super().batch(step)
+        if not distributed.is_initialized():
+            return whole
+        rank, world = distributed.get_rank(), distributed.get_world_size()
+        x, index, weight, target, asked = (layer[rank::world] for layer in whole)
+        return x.contiguous(memory_format=torch.channels_last), index, weight, target, asked
+
+
+def _rows_of(checkpoint: Path) -> list[dict[str, float]]:
+    """The log's rows as the first device kept them; none on machines other than its own."""
+    if not checkpoint.is_file():
+        return []
+    states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+    rows: list[dict[str, float]] = next(state["rows"] for name, state in states.items() if name.startswith("Watch"))
+    return rows
 
 
 def _fitting_checkpoint(path: Path, learner: Learner) -> dict[str, Any]:

@@ -44,8 +44,12 @@ class FitSettings:
         patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
             the network with context stops, its best state kept; 0 trains to the end of the schedule.
         refit: Learn from the validation polygons too, as the forest does; not with ``patience``, which needs them.
+        context_share: Share of the network with context in the average; 0 does not train it; None goes by the number
+            of polygons (``pipeline.training.members.context_share``).
         stem_stride: Stride of the encoder's stem.
         depth: Stages of the encoder.
+        devices: GPUs, or processes where there is no GPU, of each machine that train the network with context together.
+        nodes: Machines that do.
         time_limit_s: Training stops after this many seconds and keeps what it has.
         seed: Of everything that is drawn.
     """
@@ -79,8 +83,11 @@ class FitSettings:
     noise: float = 0.02
     patience: int = 0
     refit: bool = True
+    context_share: float | None = None
     stem_stride: int = 4
     depth: int = 4
+    devices: int = 1
+    nodes: int = 1
     time_limit_s: float = 540.0
     seed: int = 0
 
@@ -88,6 +95,24 @@ class FitSettings:
         """Refuse settings that cannot train."""
         if self.head not in HEADS:
             raise ModelError("training setting head", got=self.head, expected=" or ".join(HEADS))
-        for name in ("chip_px", "steps", "batch", "teacher_trees", "per_polygon", "labelled_chips", "lr"):
+        for name in (
+            "chip_px",
+            "steps",
+            "batch",
+            "teacher_trees",
+            "per_polygon",
+            "labelled_chips",
+            "lr",
+            "devices",
+            "nodes",
+        ):
             if not getattr(self, name) > 0:
                 raise ModelError(f"training setting {name}", got=getattr(self, name), expected="more than 0")
+        if self.context_share is not None and not 0 <= self.context_share <= 1:
+            raise ModelError("training setting context_share", got=self.context_share, expected="0..1")
+        if self.devices * self.nodes > self.batch:
+            raise ModelError(
+                "training setting batch: every device needs a chip of each batch",
+                got=f"{self.batch} chips for {self.devices} x {self.nodes} devices",
+                fix="raise batch, or ask for fewer devices",
+            )

@@ -73,7 +73,10 @@ class Watch(lightning.Callback):
         # One step after a validation, which belongs to the step before it, unless every step has one.
         if (step - 1) % tenth(self._steps) == 0 and step > 1:
             self._save(trainer)
-        if seconds > self._limit_s and step < self._steps:
+        over = seconds > self._limit_s
+        if trainer.world_size > 1:  # all stop after the same step, or none
+            over = trainer.strategy.reduce_boolean_decision(over, all=False)
+        if over and step < self._steps:
             _LOG.warning("training stopped after %.0f s at step %d of %d", seconds, step, self._steps)
             trainer.should_stop = True
 
@@ -101,4 +104,5 @@ class Watch(lightning.Callback):
             return
         beside = self._checkpoint.with_name(f".{self._checkpoint.name}.{os.getpid()}.part")
         trainer.save_checkpoint(beside)
-        beside.replace(self._checkpoint)
+        if trainer.is_global_zero:  # all take part, one writes
+            beside.replace(self._checkpoint)

@@ -100,7 +100,9 @@ def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
 def untrained_bundle(job: Job) -> ModelBundle:
     """A model with the networks that the job will train, with weights as they start."""
     bands = job.sources[0].band_names
-    specs = network_specs(fit_settings(job), bands_in=len(bands), classes=len(job.scheme))
+    settings = fit_settings(job)
+    polygons, _ = _learned_px(job, settings)
+    specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), polygons=polygons)
     size_x, size_y = job.sources[0].grid.pixel_size_m
     return ModelBundle(
         members=tuple(build_network(spec).eval() for spec in specs),
@@ -121,7 +123,7 @@ def _chips(job: Job) -> StageEstimate:
 
 def _learned_px(job: Job, settings: FitSettings) -> tuple[int, int]:
     """Polygons that teach, and their pixels, at most ``per_polygon`` of each."""
-    parts = [int(Part.TRAIN), int(Part.VALIDATION)] if settings.refit else [int(Part.TRAIN)]
+    parts = [int(Part.TRAIN), int(Part.VALIDATION)] if settings.refit and not settings.patience else [int(Part.TRAIN)]
     ids = np.flatnonzero(np.isin(job.split.part, parts))
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)

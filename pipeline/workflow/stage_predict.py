@@ -6,7 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
+from pipeline.inference.memory import give_back
 from pipeline.model.bundle import load_bundle
+from pipeline.runs import reset_peak
 from pipeline.workflow.map_one import MapOrder, map_scene
 from pipeline.workflow.map_record import WORK
 from pipeline.workflow.mapped import MOSAIC_RECORD, write_mosaic
@@ -25,6 +27,9 @@ def perform(given: StageRun) -> list[Path]:
         PipelineError: the first scene that cannot be mapped, once the others have been.
     """
     job = given.job
+    # What training held is no part of what mapping needs.
+    give_back()
+    reset_peak()
     bundle = load_bundle(job.model_path)
     order = MapOrder(job.maps_folder, job.config.map, given.overwrite, given.seam_figure)
     maps, errors = [], list[PipelineError]()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="no kill -9")]
 HERE = Path(__file__).parent
-WAIT_S = 120.0
+WAIT_S = 300.0
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from pipeline.inference.fast import FastSurroundings, Pointwise, StripEnsemble, speed_up
+from pipeline.model.network import Ensemble, build_network, fuse_for_inference
+from pipeline.model.spec import NetworkSpec
+from pipeline.model.surroundings import surroundings
+from pipeline.training.members import network_specs
+from pipeline.training.settings import FitSettings
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 64, 48), (2, 3, 5, 7), (1, 1, 1, 1)])
+def test_surroundings_are_the_same_to_rounding(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    kept = x.clone()
+    assert torch.allclose(FastSurroundings()(x), surroundings(x), atol=2e-5)
+    assert torch.equal(x, kept)
+
+
+def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
+    torch.manual_seed(0)
+    for spec in network_specs(FitSettings(), bands_in=4, classes=5, polygons=200):
+        plain = fuse_for_inference(build_network(spec).eval())
+        quick = speed_up(fuse_for_inference(plain))
+        assert any(isinstance(module, Pointwise) for module in quick.modules())
+        x = torch.randn(1, 4, 64, 96).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            assert torch.allclose(quick(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(96, 64), (200, 128), (80, 48)])
+def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    specs = network_specs(FitSettings(), bands_in=4, classes=5, polygons=200)
+    specs.append(NetworkSpec(4, 5, depth=3, stem_stride=2, spectral_kernels=(3, 3), dropout=0.0))
+    members = [fuse_for_inference(build_network(spec).eval()) for spec in specs]
+    for member in members:
+        torch.nn.init.normal_(member.head.weight, std=0.5)
+    plain = Ensemble(members, shares=(0.5, 0.3, 0.2), temperature=1.3).eval()
+    quick = speed_up(copy.deepcopy(plain))
+    assert isinstance(quick, StripEnsemble)
+    x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected, found = plain(x), quick(x)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9999
+
+
+def test_networks_that_have_no_strips_stay_whole() -> None:
+    spec = NetworkSpec(4, 5, head="chip", chip_px=16, chip_stride_px=8, dropout=0.0)
+    ensemble = Ensemble([build_network(spec).eval()], shares=(1.0,), temperature=1.0)
+    assert speed_up(ensemble) is ensemble

@@ -1,0 +1,66 @@
+"""Two processes that learn together (DDP over gloo) learn what one does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ModelError
+from pipeline.model.network import Network, build_network
+from pipeline.model.spec import NetworkSpec
+from pipeline.training.loop import LAST, train_context
+from pipeline.training.module import Lessons
+from pipeline.training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = FitSettings(steps=4, batch=4, dropout=0.0, gain=0.0, shift=0.0, noise=0.0, lr=1e-2)
+SIDE, CLASSES = 16, 3
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    return build_network(NetworkSpec(2, CLASSES, depth=2, decoder_channels=(8, 8), spectral_channels=8, dropout=0.0))
+
+
+def lessons() -> Lessons:
+    """Copies of one chip: every share of a batch has the same mean and variance, so shares add up to the whole."""
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(rng.normal(size=(1, 2, SIDE, SIDE)).astype(np.float32)).repeat(6, 1, 1, 1)
+    index = torch.from_numpy(rng.integers(0, CLASSES, (1, SIDE, SIDE)).astype(np.uint8)).repeat(6, 1, 1)
+    target = torch.full((6, CLASSES, SIDE, SIDE), 1.0 / CLASSES, dtype=torch.float16)
+    asked = torch.ones(6, SIDE, SIDE, dtype=torch.bool)
+    return Lessons(x, index, torch.ones(6, SIDE, SIDE), target, asked, torch.ones(6, dtype=torch.float64))
+
+
+def learn(folder: Path, *, held: Lessons | None = None, **changes: int) -> tuple[Network, list[dict[str, float]]]:
+    learned = network()
+    rows = train_context(
+        [learned], lessons(), held, settings=replace(SETTINGS, **changes), folder=folder, resume=False, progress=None
+    )
+    return learned, rows
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_learn_what_one_learns_and_keep_one_log_and_checkpoint(tmp_path: Path) -> None:
+    alone, _ = learn(tmp_path / "one")
+    both, rows = learn(tmp_path / "two", held=lessons(), patience=2, devices=2)
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(value.float(), both.state_dict()[name].float(), atol=1e-4), name
+    assert not torch.allclose(network().head.weight, both.head.weight)
+    assert any("val_loss" in row for row in rows)
+    assert rows[-1]["step"] == SETTINGS.steps
+    assert (tmp_path / "two" / LAST).is_file()
+    assert not [path for path in (tmp_path / "two").iterdir() if ".part" in path.name]
+
+
+def test_more_devices_than_chips_in_a_batch_are_refused() -> None:
+    with pytest.raises(ModelError, match="every device needs a chip"):
+        FitSettings(batch=4, devices=3, nodes=2)
