@@ -160,36 +160,43 @@ def ratios(
             results.append(Estimate(None, note=_missing(frame)))
         else:
             flat = bool(np.abs(residuals[:, column]).max() < 1e-12)  # noqa: PLR2004 - rounding of a sum
-            results.append(_finish(float(value), float(variance[column]), bottom[:, column], frame, bounds, flat=flat))
+            if flat and not _complete(frame):
+                open_strata = frame.sizes > 0 if certain is None else (frame.sizes > 0) & ~certain[:, column]
+                one = int(open_strata.sum()) == 1 and frame.clusters is None
+                results.append(_without_spread(float(value), bottom[:, column], frame, one_stratum=one))
+            else:
+                results.append(_finish(float(value), float(variance[column]), frame, bounds))
     return results
 
 
-def _finish(
-    value: float, variance: float, bottom: NDArray[np.float64], frame: Frame, bounds: tuple[float, float], *, flat: bool
-) -> Estimate:
+def _complete(frame: Frame) -> bool:
+    """Whether every map unit is in the sample."""
+    return frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
+
+
+def _finish(value: float, variance: float, frame: Frame, bounds: tuple[float, float]) -> Estimate:
     if not frame.is_probability:
         return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
     if not math.isfinite(variance):
         return Estimate(value, note="a stratum or the sample has a single unit: its variance cannot be estimated")
-    complete = frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
-    if flat and not complete:
-        return _without_spread(value, bottom, frame)
     spread = math.sqrt(max(variance, 0.0))
     half = _quantile(frame) * spread
     return Estimate(value, spread, (max(value - half, bounds[0]), min(value + half, bounds[1])))
 
 
-def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame) -> Estimate:
+def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, one_stratum: bool) -> Estimate:
     """A sample without a single error (or hit) has a variance of 0, which is not the truth about the map.
 
-    Where all units concerned were drawn with one probability the exact binomial interval holds (Clopper & Pearson
-    1934, Biometrika 26, 404-413); otherwise nothing is claimed.
+    Where the figure can have units in one stratum only, the exact binomial interval holds (Clopper & Pearson 1934,
+    Biometrika 26, 404-413). Where other strata could hold some that the sample has not met (omissions of a class, for
+    its producer's accuracy) nothing is claimed.
     """
+    if not frame.is_probability:
+        return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
     used = bottom > 0
     n = int(used.sum())
     note = f"all {n} units agree: the sample shows no variance, so the standard error is unknown"
-    one_probability = len(np.unique(frame.stratum[used])) == 1 and frame.clusters is None
-    if value not in (0.0, 1.0) or not one_probability:
+    if value not in (0.0, 1.0) or not one_stratum:
         return Estimate(value, note=note + ", and so is the interval")
     edge = 0.025 ** (1.0 / n)
     interval = (edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)

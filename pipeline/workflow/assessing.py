@@ -74,18 +74,31 @@ def _kappa_table(found: Assessment, data: dict[str, object]) -> tuple[Table, ...
 
 
 def percent(item: Estimate) -> str:
-    """An estimate as "87.4 % +- 1.9 %", the half-width of its 95 % interval; without what cannot be known."""
+    """An estimate as "87.4 % +- 1.9 %", the half-width of its 95 % interval; without what cannot be known.
+
+    An interval that ends at 0 or 1 has no half-width: "100.0 % (88.4 to 100.0)".
+    """
     if item.estimate is None:
         return "-"
     text = f"{100 * item.estimate:.1f} %"
-    return text if item.ci95 is None else f"{text} +- {50 * (item.ci95[1] - item.ci95[0]):.1f} %"
+    if item.ci95 is None:
+        return text
+    below, above = (100 * abs(item.estimate - end) for end in item.ci95)
+    if abs(below - above) > 0.05:  # noqa: PLR2004 - they would be printed as different numbers
+        return f"{text} ({100 * item.ci95[0]:.1f} to {100 * item.ci95[1]:.1f})"
+    return f"{text} +- {above:.1f} %"
 
 
 def _hectares(item: Estimate) -> str:
     if item.estimate is None:
         return "-"
     text = f"{item.estimate:,.1f}"
-    return text if item.ci95 is None else f"{text} +- {(item.ci95[1] - item.ci95[0]) / 2:,.1f}"
+    if item.ci95 is None:
+        return text
+    below, above = item.estimate - item.ci95[0], item.ci95[1] - item.estimate
+    if abs(below - above) > 0.05:  # noqa: PLR2004 - they would be printed as different numbers
+        return f"{text} ({item.ci95[0]:,.1f} to {item.ci95[1]:,.1f})"
+    return f"{text} +- {above:,.1f}"
 
 
 def _class_table(found: Assessment) -> Table:
@@ -111,7 +124,8 @@ def _matrix_table(found: Assessment, *, shares: bool) -> Table:
         (name, *(f"{100 * value:.2f}" if shares else str(int(value)) for value in row))
         for name, row in zip(matrix.names, cells, strict=True)
     )
-    what = "% of the area" if found.framing.frame.is_probability else "% of the units"
+    frame = found.framing.frame
+    what = "% of the area" if frame.is_probability or frame.kind == "census" else "% of the units"
     title = f"error matrix in {what}" if shares else "error matrix: map in rows, reference in columns"
     return Table(title, ("", *matrix.names), rows)
 

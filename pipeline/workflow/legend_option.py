@@ -58,7 +58,7 @@ def write_crosswalk(table: str, *, output: Path, map_path: Path | None, overwrit
     rows = read_rows(table)
     scheme = read_scheme(map_path) if map_path is not None else None
     if scheme is not None:
-        rows = [row | {"target": _target(row["target"], scheme)} for row in rows]
+        rows = [row | {"target": _target((row["target"], row["name"]), scheme)} for row in rows]
     text = io.StringIO()
     note = f"classes of the map: {', '.join(scheme.names)}; " if scheme is not None else ""
     text.write(f"# {table} to the classes of your map. {note}'{LEFT_OUT}' leaves a class out.\n")
@@ -75,9 +75,10 @@ def write_crosswalk(table: str, *, output: Path, map_path: Path | None, overwrit
     )
 
 
-def _target(name: str, scheme: ClassScheme) -> str:
-    codes, unknown = to_codes([name], scheme=scheme)
-    return "" if unknown else scheme.by_code(int(codes[0])).name
+def _target(names: tuple[str, ...], scheme: ClassScheme) -> str:
+    """The first of some names that is a class of the map, as the map spells it."""
+    codes, _ = to_codes(list(names), scheme=scheme)
+    return next((scheme.by_code(int(code)).name for code in codes if code > 0), "")
 
 
 def _shown(values: Iterable[str]) -> tuple[str, ...]:

@@ -227,6 +227,9 @@ def test_a_sample_without_errors_has_no_standard_error_and_an_exact_interval():
     assert "no variance" in users.note
     assert users.ci95[0] == pytest.approx(binomtest(30, 30).proportion_ci(0.95, method="exact").low)
     assert users.ci95[1] == 1.0
+    # Omissions of a could lie in the other stratum, where the sample has met none.
+    producers = figures.per_class["a"].producers_accuracy
+    assert (producers.estimate, producers.se, producers.ci95) == (1.0, None, None)
     # The units of overall accuracy come from two strata with different probabilities: no exact interval is at hand.
     assert figures.overall_accuracy.ci95 is None
     assert figures.overall_accuracy.se is None
@@ -310,3 +313,12 @@ def test_figures_are_consistent_with_each_other(seed, n):
         for figure in (item.users_accuracy, item.producers_accuracy, item.f1, item.area_share):
             if figure.ci95 is not None:
                 assert 0 <= figure.ci95[0] <= figure.estimate <= figure.ci95[1] <= 1
+
+
+def test_an_unstratified_sample_without_errors_has_exact_intervals_for_all_accuracies():
+    mapped = np.repeat([0, 1], [30, 40])
+    frame = Frame("simple random", np.zeros_like(mapped), np.array([1e6]), ("all",))
+    figures = estimate_accuracy(mapped, mapped, names=("a", "b"), frame=frame)
+    assert figures.overall_accuracy.ci95[0] == pytest.approx(binomtest(70, 70).proportion_ci(0.95, method="exact").low)
+    low = binomtest(30, 30).proportion_ci(0.95, method="exact").low
+    assert figures.per_class["a"].producers_accuracy.ci95[0] == pytest.approx(low)
