@@ -23,6 +23,7 @@ from pipeline.maps.geotiff import check_target
 from pipeline.maps.sidecars import write_bytes
 from pipeline.maps.style import (
     BLUE_TO_RED,
+    MAGMA,
     QGIS_VERSION,
     VIRIDIS,
     Category,
@@ -60,6 +61,8 @@ class SceneLayers:
         probabilities: One band per class.
         polygons: ``<scene>_lc.gpkg``.
         applicability: ``<scene>_aoa.tif``.
+        entropy: ``<scene>_entropy.tif``.
+        margin: ``<scene>_margin.tif``.
     """
 
     name: str
@@ -70,6 +73,8 @@ class SceneLayers:
     probabilities: Path | None = None
     polygons: Path | None = None
     applicability: Path | None = None
+    entropy: Path | None = None
+    margin: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -181,11 +186,14 @@ def _add_scene(draft: _Draft, parent: Element, scene: SceneLayers, *, scheme: Cl
         source = VectorLayer(scene.polygons, "code", scheme_categories(scheme), LAYER)
         _add_vector(draft, parent, "Polygons", source, shown=False, filled=True)
     _add_raster(draft, parent, "Land cover", scene.class_map, grid, paletted_pipe(scheme), shown=shown)
-    if scene.confidence:
-        _add_raster(draft, parent, "Confidence (%)", scene.confidence, grid, ramp_pipe(1, VIRIDIS), shown=False)
-    if scene.applicability:
-        pipe = ramp_pipe(1, BLUE_TO_RED, maximum=200.0)
-        _add_raster(draft, parent, "Unlike the training data (%)", scene.applicability, grid, pipe, shown=False)
+    for name, path, ramp, maximum in (
+        ("Confidence (%)", scene.confidence, VIRIDIS, 100.0),
+        ("Entropy (%)", scene.entropy, MAGMA, 100.0),
+        ("Margin (%)", scene.margin, VIRIDIS, 100.0),
+        ("Unlike the training data (%)", scene.applicability, BLUE_TO_RED, 200.0),
+    ):
+        if path:
+            _add_raster(draft, parent, name, path, grid, ramp_pipe(1, ramp, maximum=maximum), shown=False)
     if scene.probabilities:
         group = _group(parent, "Probabilities (%)", shown=False)
         for band, name in enumerate(scheme.names, 1):

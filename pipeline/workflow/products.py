@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import shapely
 
+from pipeline.errors import GridError, SceneWarning
 from pipeline.maps.geotiff import check_target
 from pipeline.maps.legends import read_counts
 from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
@@ -20,6 +22,7 @@ from pipeline.scenes.scene import Scene
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.grid import Grid
     from pipeline.maps.vrt import SceneView
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
@@ -39,13 +42,12 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
             probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
             polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
             applicability=_there(job.maps_folder / f"{source.id}_aoa.tif"),
+            entropy=_there(job.maps_folder / f"{source.id}_entropy.tif"),
+            margin=_there(job.maps_folder / f"{source.id}_margin.tif"),
         )
         for source in job.sources
     ]
-    mosaic = None
-    if len(layers) > 1 and len({str(source.grid.crs) for source in job.sources}) == 1:
-        vrt = job.maps_folder / f"{job.config.name}_mosaic.vrt"
-        mosaic = (vrt, write_mosaic(vrt, [layer.class_map for layer in layers], overwrite=overwrite))
+    mosaic = _mosaic(job, [layer.class_map for layer in layers], overwrite=overwrite)
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
         target,
@@ -58,6 +60,18 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
         overwrite=overwrite,
     )
     return target
+
+
+def _mosaic(job: Job, maps: list[Path], *, overwrite: bool) -> tuple[Path, Grid] | None:
+    """``<name>_mosaic.vrt`` over the maps of several scenes on one lattice of pixels; None where there is no such."""
+    if len(maps) == 1 or len({str(source.grid.crs) for source in job.sources}) > 1:
+        return None
+    target = job.maps_folder / f"{job.config.name}_mosaic.vrt"
+    try:
+        return target, write_mosaic(target, maps, overwrite=overwrite)
+    except GridError as err:
+        warnings.warn(f"the project shows no mosaic: {err}", SceneWarning, stacklevel=2)
+        return None
 
 
 def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +15,13 @@ import shapely
 from PIL import Image
 
 from pipeline.errors import InputError, OutputError
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities
+from pipeline.maps.geotiff import (
+    write_class_map,
+    write_confidence,
+    write_dissimilarity,
+    write_probabilities,
+    write_uncertainty,
+)
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.quicklook import scale_bar_m, write_quicklook
@@ -66,6 +73,21 @@ def test_every_layer_opens_after_the_folder_was_moved(run, scheme, tmp_path):
     for name in ("Land cover", "Polygons", "Training labels"):
         assert shown[name]["labels"] == list(scheme.names)
     assert shown["True colour"]["renderer"] == "multibandcolor"
+
+
+def test_every_layer_on_request_has_its_place(run, scheme, percent):
+    folder, layers = run
+    write_dissimilarity(folder / "maps" / "s_aoa.tif", ArrayPixels(percent), grid=layers.grid)
+    paths = {"applicability": folder / "maps" / "s_aoa.tif"}
+    for measure in ("entropy", "margin"):
+        paths[measure] = folder / "maps" / f"s_{measure}.tif"
+        write_uncertainty(paths[measure], ArrayPixels(percent), grid=layers.grid, measure=measure)
+    write_project(folder / "maps" / "s.qgz", [replace(layers, **paths)], scheme=scheme)
+    shown = {layer["name"]: layer for layer in what_qgis_shows(folder / "maps" / "s.qgz")}
+    for name in ("Entropy (%)", "Margin (%)", "Unlike the training data (%)"):
+        assert shown[name]["valid"]
+        assert shown[name]["in_tree"]
+        assert shown[name]["renderer"] == "singlebandpseudocolor"
 
 
 def test_no_path_is_absolute_and_ids_are_long_enough(run, scheme):
