@@ -22,7 +22,7 @@ from pipeline.training.chip_head import chip_lessons
 from pipeline.training.dataset import ChipSet, TrainingScene, read_chips
 from pipeline.training.loop import train_context, train_pixels
 from pipeline.training.loss import pixel_weights
-from pipeline.training.members import build_members, network_specs
+from pipeline.training.members import build_members, context_share, network_specs
 from pipeline.training.module import Lessons
 from pipeline.training.result import Clock, FitResult, HeldOut, assemble, provenance_of, training_statistics
 from pipeline.training.settings import FitSettings
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 __all__ = ["FitResult", "FitSettings", "TrainingScene", "fit", "network_specs"]
-# Polygons with which the network with context has half of its largest share.
-ENOUGH_FOR_CONTEXT = 200
 
 
 def fit(
@@ -72,8 +70,12 @@ def fit(
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
     classes = len(scheme)
+    learned = (Part.TRAIN, Part.VALIDATION) if settings.refit and not settings.patience else (Part.TRAIN,)
+    ids = np.flatnonzero(np.isin(split.part, [int(part) for part in learned])).astype(np.int32)
     # Weights that do not fit are found before anything is learned.
-    members = build_members(settings, bands_in=preprocess.channels, classes=classes, preprocess=preprocess)
+    members = build_members(
+        settings, bands_in=preprocess.channels, classes=classes, polygons=len(ids), preprocess=preprocess
+    )
     whole = settings.head == "chip"
     chips = read_chips(
         scenes,
@@ -89,8 +91,6 @@ def fit(
         spacing_px=members[0].spec.chip_stride_px if whole else None,
     )
     clock.lap("chips")
-    learned = (Part.TRAIN, Part.VALIDATION) if settings.refit and not settings.patience else (Part.TRAIN,)
-    ids = np.flatnonzero(np.isin(split.part, [int(part) for part in learned])).astype(np.int32)
     judged = split.polygons(Part.VALIDATION) if settings.patience else np.empty(0, dtype=np.int32)
     history: list[dict[str, float]] = []
     shares: tuple[float, ...] = (1.0,)
@@ -112,7 +112,7 @@ def fit(
         notes["teacher"] = material.teacher.names_and_shares()
         lessons = None
         if len(members) > 1:
-            context = _context_share(len(ids))
+            context = context_share(settings, polygons=len(ids))
             shares = (1.0 - context, context)
             lessons = _lessons(chips, material, classes=classes, settings=settings)
             if len(judged):
@@ -164,11 +164,6 @@ def _unseen(material: _Material) -> HeldOut:
     asked = material.teacher.held_out.sum(axis=1) > 0
     table = material.table.rows(asked)
     return HeldOut(material.teacher.held_out[asked], table.index, table.polygon)
-
-
-def _context_share(polygons: int) -> float:
-    """Share of the network with context: none with few polygons, half with very many."""
-    return 0.5 * polygons / (polygons + ENOUGH_FOR_CONTEXT)
 
 
 def _lessons(chips: ChipSet, material: _Material, *, classes: int, settings: FitSettings) -> Lessons:

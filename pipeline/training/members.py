@@ -16,11 +16,27 @@ if TYPE_CHECKING:
     from pipeline.training.settings import FitSettings
 
 
-def network_specs(settings: FitSettings, *, bands_in: int, classes: int) -> list[NetworkSpec]:
+# Below this many polygons the network with context only costs time: docs/learning.md.
+ENOUGH_FOR_CONTEXT = 100
+
+
+def context_share(settings: FitSettings, *, polygons: int) -> float:
+    """Share of the network with context in the average of a model that learns from ``polygons``; 0: it is not trained.
+
+    Source: measured, docs/learning.md.
+    """
+    if settings.encoder == "none":
+        return 0.0
+    if settings.context_share is not None:
+        return settings.context_share
+    return 0.5 * polygons / (polygons + 200) if polygons >= ENOUGH_FOR_CONTEXT else 0.0
+
+
+def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: int) -> list[NetworkSpec]:
     """The networks that are trained, in the order of the model's members.
 
-    Head "unet": one of single pixels and their surroundings and, unless the encoder is "none", one with context. Head
-    "chip": the chip classifier alone.
+    Head "unet": one of single pixels and their surroundings and, where it has a share, one with context. Head "chip":
+    the chip classifier alone.
     """
     if settings.head == "chip":
         return [chip_spec(settings, bands_in=bands_in, classes=classes, chip_px=settings.chip_px)]
@@ -33,7 +49,7 @@ def network_specs(settings: FitSettings, *, bands_in: int, classes: int) -> list
         surroundings=True,
         dropout=0.0,
     )
-    if settings.encoder == "none":
+    if not context_share(settings, polygons=polygons):
         return [spectral]
     context = NetworkSpec(
         bands_in,
@@ -64,13 +80,15 @@ def chip_spec(settings: FitSettings, *, bands_in: int, classes: int, chip_px: in
     )
 
 
-def build_members(settings: FitSettings, *, bands_in: int, classes: int, preprocess: Preprocess) -> list[Network]:
+def build_members(
+    settings: FitSettings, *, bands_in: int, classes: int, polygons: int, preprocess: Preprocess
+) -> list[Network]:
     """The networks of :func:`network_specs`, pretrained and frozen as the settings say.
 
     Raises:
         ModelError: pretrained weights that do not fit.
     """
-    specs = network_specs(settings, bands_in=bands_in, classes=classes)
+    specs = network_specs(settings, bands_in=bands_in, classes=classes, polygons=polygons)
     return [build_member(spec, number, settings=settings, preprocess=preprocess) for number, spec in enumerate(specs)]
 
 

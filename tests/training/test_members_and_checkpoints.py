@@ -169,6 +169,6 @@ def test_log_and_progress_tell_of_every_stage(job, tmp_path):
 
     settings = replace(TINY, pixel_steps=20)
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path, progress=progress)
-    assert seen == {"experts": (5, 5), "pixel network": (20, 20), "network": (6, 6)}
+    assert seen == {"experts": (20, 20), "pixel network": (20, 20), "network": (6, 6)}
     assert [row["step"] for row in result.history if "pixel_loss" in row] == [10, 20]
     assert [row["step"] for row in result.history if "loss" in row] == [6]

@@ -27,7 +27,7 @@ SIDE = 96
 # A network with context that is as small as they come; the experts and the network of pixels hardly learn.
 TINY = FitSettings(
     depth=2, steps=6, batch=2, chip_px=16, teacher_trees=2, pixel_steps=4, pixel_batch=16, soft_pixels=200,
-    unlabelled_chips=2,
+    unlabelled_chips=2, context_share=0.2,
 )  # fmt: skip
 # The network of pixels alone, long enough to learn a threshold.
 PIXELS = replace(TINY, encoder="none", pixel_steps=150, pixel_batch=128, soft_pixels=2000)
