@@ -50,7 +50,7 @@ def learn(folder: Path, *, held: Lessons | None = None, **changes: int) -> tuple
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_learn_what_one_learns_and_keep_one_log_and_checkpoint(tmp_path: Path) -> None:
-    alone, _ = learn(tmp_path / "one")
+    alone, _ = learn(tmp_path / "one", held=lessons(), patience=2)
     both, rows = learn(tmp_path / "two", held=lessons(), patience=2, devices=2)
     for name, value in alone.state_dict().items():
         assert torch.allclose(value.float(), both.state_dict()[name].float(), atol=1e-4), name
