@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
@@ -18,10 +18,27 @@ from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pipeline.grid import Grid
 
+
+class OpenProduct(Protocol):
+    """The scene of a product; metadata only."""
+
+    def __call__(self, path: Path, *, resolution_m: float | None, mask: Sequence[str] | None) -> Scene:
+        """Open the folder or archive ``path`` on pixels of ``resolution_m``, masked by the reasons ``mask``."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """An agency's product: how its files (relative paths) give it away, and what opens it."""
+
+    looks_like: Callable[[Sequence[str]], bool]
+    open: OpenProduct
+
+
+PRODUCTS = {"safe": Product(looks_like_safe, open_safe), "landsat": Product(looks_like_landsat, open_landsat)}
 LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
     "L1GS": "top-of-atmosphere",
     "L2A": "surface",
@@ -60,14 +77,11 @@ def open_scene(
         # An item may leave the scaling open: what the user knows must be there when it is decided.
         mirror = told.mirror if told else None
         return open_item(str(path), told=told, mirror=mirror, resolution_m=resolution_m, mask=mask)
-    if kind == "safe":
-        scene = open_safe(_safe_folder(Path(path)), resolution_m=resolution_m, mask=mask)
-    elif kind == "landsat":
-        scene = open_landsat(Path(path), resolution_m=resolution_m, mask=mask)
-    else:
-        scene = open_geotiff(path, told=told)
-        return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
-    return scene if told is None else _correct(scene, told)
+    if kind in PRODUCTS:
+        scene = PRODUCTS[kind].open(_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
+        return scene if told is None else _correct(scene, told)
+    scene = open_geotiff(path, told=told)
+    return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
 
 
 def open_all(
@@ -141,7 +155,7 @@ def check_treatment(scenes: Sequence[Scene]) -> None:
 
 
 def _kind(path: Path | str) -> str:
-    """Which of the openers: "stac", "safe", "landsat" or "raster"."""
+    """Which of the openers: "stac", "raster" or a key of PRODUCTS."""
     if is_virtual(path):
         name = plain_url(str(path)).lower()
         return "stac" if is_url(name) and not name.endswith(tuple(RASTER_SUFFIXES)) else "raster"
@@ -159,10 +173,10 @@ def _kind(path: Path | str) -> str:
 
 def _kind_of_archive(path: Path) -> str:
     names = list_product(path).names
-    if looks_like_safe(names) or looks_like_safe([name.split("/", 1)[-1] for name in names]):
-        return "safe"
-    if looks_like_landsat(names):
-        return "landsat"
+    inner = [name.split("/", 1)[-1] for name in names]
+    for kind, product in PRODUCTS.items():
+        if product.looks_like(names) or product.looks_like(inner):
+            return kind
     what = "archive holds neither a Sentinel-2 SAFE nor a Landsat product"
     raise ProductError(what, path=path, got=", ".join(names[:3]), fix="unpack it and give the folder")
 
@@ -177,11 +191,11 @@ def _kind_of_folder(path: Path) -> str:
     in_safe = path.name.upper().endswith(".SAFE") or path.parent.name == "GRANULE" or looks_like_safe(children)
     if in_safe or safes:
         return "safe"
-    return "landsat" if looks_like_landsat(children) else "raster"
+    return next((kind for kind, product in PRODUCTS.items() if product.looks_like(children)), "raster")
 
 
-def _safe_folder(path: Path) -> Path:
-    """The SAFE in a folder made by unpacking one; several are refused."""
+def _product_folder(path: Path) -> Path:
+    """The SAFE in a folder made by unpacking one (several are refused); any other product's folder as it is."""
     safes = sorted(path.glob("*.SAFE")) if path.is_dir() else []
     if len(safes) > 1:
         what = f"{len(safes)} products given as one scene"

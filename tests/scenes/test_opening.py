@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from pipeline.errors import SceneError
 from pipeline.scenes import remote
 from pipeline.scenes.geotiff import Interpretation
-from pipeline.scenes.opening import open_scene, open_scenes, treatment
+from pipeline.scenes.opening import open_all, open_scene, open_scenes, treatment
 from tests.fakes import landsat, safe
 from tests.fakes.landsat import Landsat, tar_landsat, write_landsat
 from tests.fakes.safe import Safe, write_safe, zip_safe
+from tests.fakes.stac_items import planetary_computer_item
 from tests.fakes.stac_server import serve
 from tests.scenes.test_geotiff import write
 
@@ -100,6 +102,16 @@ def test_scenes_of_different_treatment_are_refused_by_name_unless_asked_for(tmp_
         assert len(open_scenes([surface, odd], allow_mixed=True)) == 2
     assert treatment(open_scene(counts)) == "DN, level not known"
     assert treatment(open_scene(surface)) == "surface reflectance"
+
+
+def test_one_time_for_several_items_of_a_collection_is_refused(tmp_path: Path) -> None:
+    items = [planetary_computer_item(tmp_path, lambda name: str(tmp_path / name), name=f"day{n}") for n in range(2)]
+    (tmp_path / "both.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    assert [scene.id for scene in open_all(tmp_path / "both.json")] == ["day0", "day1"]
+    with pytest.raises(SceneError, match="one time of acquisition for the 2 items of a collection"):
+        open_all(tmp_path / "both.json", told=Interpretation(acquired_utc=datetime(2025, 3, 2, tzinfo=UTC)))
+    with pytest.raises(SceneError, match="collection of 2 items given as one scene"):
+        open_scene(tmp_path / "both.json")
 
 
 def test_what_the_user_knows_better_goes_into_the_ledger(tmp_path: Path) -> None:
