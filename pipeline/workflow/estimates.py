@@ -24,7 +24,7 @@ from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
-from pipeline.training.teacher import ENOUGH_POLYGONS, EXPERTS, MARGIN_PX
+from pipeline.training.teacher import EXPERTS, MARGIN_PX
 from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
 
@@ -41,11 +41,10 @@ CHIPS_S_PER_POLYGON = 0.005
 IDLE_S = 1.0
 # Seconds to read a chip, per megapixel and band.
 READ_S_PER_MPX_BAND = 0.1
-# Seconds per 1000 training pixels to fit the five experts once, and per 1000 pixels they are asked about.
-TEACHER_S_PER_1000_PX = 4.0
+# Seconds per 1000 training pixels to fit the experts, once and again with thirds of the polygons held out; and per 1000
+# pixels they are asked about.
+TEACHER_S_PER_1000_PX = 3.0
 ASK_S_PER_1000_PX = 0.2
-# With enough polygons the experts' shares are found first, by three fits of half the trees on two thirds of the pixels.
-SHARES_COST = 2.0
 # Seconds of the random forest per tree, and more per 1000 pixels; nodes per training pixel and tree, bytes of a node.
 FOREST_S_PER_TREE = 0.003
 FOREST_S_PER_1000_PX_TREE = 0.0015
@@ -132,17 +131,16 @@ def _learned_px(job: Job, settings: FitSettings) -> tuple[int, int]:
 
 def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> StageEstimate:
     bands, classes = len(job.sources[0].band_names), len(job.scheme)
-    polygons, pixels = _learned_px(job, settings)
+    _, pixels = _learned_px(job, settings)
     chips = min(settings.labelled_chips, max(sum(len(part) for part in job.labelled), 1)) + settings.unlabelled_chips
     padded_px = chips * (settings.chip_px + 2 * MARGIN_PX) ** 2
     core_px = chips * settings.chip_px**2
     asked = min(settings.soft_pixels, core_px)
     seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * padded_px / 1e6
-    again = SHARES_COST if polygons >= ENOUGH_POLYGONS else 1.0
     if settings.head == "chip":
         return _train_chip_head(members[0], bands=bands, core_px=core_px, settings=settings)
     trees = settings.teacher_trees / 100
-    seconds += (TEACHER_S_PER_1000_PX * again * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
+    seconds += (TEACHER_S_PER_1000_PX * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
     seconds += settings.pixel_steps * _pixel_step_s(members[0], bands=bands, classes=classes, settings=settings)
     saved = 0
     if len(members) > 1:
