@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
 
 from pipeline.legend import scheme_for
@@ -19,6 +21,7 @@ from pipeline.maps.geotiff import write_class_map
 from pipeline.maps.pixels import ArrayPixels
 
 from .conftest import PROJECTED
+from .qgis import what_qgis_shows
 
 PLUGIN = Path(__file__).resolve().parents[2] / "docs" / "qgis" / "landcover_qgis"
 # A stand-in for the command: notes how it was called, makes a map, and prints JSON after other lines.
@@ -58,7 +61,7 @@ def qgis(tmp_path_factory):
     }
 
     enable = [program, "plugins", "enable", PLUGIN.name]
-    enabled = subprocess.run(enable, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    enabled = subprocess.run(enable, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert enabled.returncode == 0, enabled.stdout + enabled.stderr
 
     def run(algorithm, parameters):
@@ -75,7 +78,7 @@ def qgis(tmp_path_factory):
             text=True,
             env=environment,
             check=False,
-            timeout=180,
+            timeout=900,
         )
         start = done.stdout.find("{")
         results = json.loads(done.stdout[start:]).get("results", {}) if start >= 0 else {}
@@ -154,3 +157,80 @@ def test_load_finds_the_maps_of_a_folder(qgis, tmp_path):
     status, results, text = qgis("load", {"FOLDER": str(tmp_path)})
     assert status == 0, text
     assert json.loads(results["LAYERS"]) == [str(tmp_path / "deep" / "x_lc.tif")]
+
+
+def test_the_plugin_imports_nothing_but_qgis_and_the_standard_library():
+    names = {
+        name.split(".")[0]
+        for path in PLUGIN.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    assert names - {"qgis"} <= set(sys.stdlib_module_names)
+
+
+@pytest.fixture
+def real(tmp_path):
+    """The installed command, a model of two bands and a scene that fits it; (command, model, scene)."""
+    import torch
+
+    from pipeline.model.bundle import ModelBundle, save_bundle
+    from pipeline.model.network import build_network
+    from pipeline.model.preprocess import Preprocess
+    from pipeline.model.spec import NetworkSpec
+
+    command = Path(sys.executable).with_name("landcover")
+    if not command.exists():
+        pytest.skip("the landcover command is not installed")
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec(2, 3, encoder="none", spectral_channels=8))
+    preprocess = Preprocess.from_statistics(bands=("red", "nir"), mean=[0.1, 0.3], std=[0.05, 0.1])
+    scheme = scheme_for(["water", "trees", "crops"])[0]
+    bundle = ModelBundle((network,), scheme, preprocess, ((0, 1), (0, 1)), ("reflectance",) * 2, gsd_m=10)
+    model = save_bundle(tmp_path / "m.safetensors", bundle)
+    scene = tmp_path / "my scene.tif"
+    profile = {"driver": "GTiff", "count": 2, "height": 90, "width": 120, "dtype": "uint16", "nodata": 0}
+    values = np.random.default_rng(0).integers(200, 5000, (2, 90, 120)).astype(np.uint16)
+    values[:, :20, :20] = 0
+    with rasterio.open(scene, "w", crs=PROJECTED.crs, transform=PROJECTED.transform, **profile) as target:
+        target.write(values)
+        target.descriptions, target.scales, target.offsets = ("red", "nir"), (1e-4, 1e-4), (0.0, 0.0)
+    return command, model, scene
+
+
+def test_predict_with_the_real_command_maps_the_scene_and_qgis_opens_it_styled(qgis, real, tmp_path):
+    command, model, scene = real
+    out = tmp_path / "maps"
+    parameters = {"MODEL": str(model), "SCENES": [str(scene)], "OUTPUT": str(out), "COMMAND": str(command)}
+    status, results, text = qgis("predict", parameters | {"LOAD": True})
+    assert status == 0, text
+    (made,) = json.loads(results["RESULT"])["maps"]
+    assert {Path(path).name for path in made["files"]} >= {"my scene_lc.tif", "my scene_conf.tif"}
+    (shown,) = what_qgis_shows(out / "my scene_lc.tif")
+    assert (shown["renderer"], shown["labels"]) == ("paletted", ["water", "trees", "crops"])
+
+
+def test_train_hands_the_real_command_settings_that_it_accepts(qgis, real, tmp_path):
+    command, _, scene = real
+    # Training takes minutes: `landcover check` reads the same settings, scenes and labels, and judges them.
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\nif [ "$1" = run ]; then shift; set -- check "$@"; fi\nexec "{command}" "$@"\n')
+    wrapper.chmod(0o755)
+    left, _, _, top = PROJECTED.bounds
+    places = [(i, j) for i in range(5, 19) for j in range(4, 14)]
+    cells = [shapely.box(left + 60 * i, top - 60 * j - 40, left + 60 * i + 40, top - 60 * j) for i, j in places]
+    names = [("water", "trees", "crops")[(i + j) % 3] for i, j in places]
+    labels = tmp_path / "labels.gpkg"
+    gpd.GeoDataFrame({"cover": names}, geometry=cells, crs="EPSG:32633").to_file(labels, layer="labels")
+    parameters = {"SCENES": [str(scene)], "LABELS": str(labels), "FIELD": "cover", "OUTPUT": str(tmp_path / "run")}
+    status, results, text = qgis("train", {**parameters, "COMMAND": str(wrapper), "LOAD": False})
+    assert status == 0, text
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert "errors" in json.loads(results["RESULT"]), text
+    assert json.loads(results["RESULT"])["errors"] == []
