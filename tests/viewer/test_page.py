@@ -262,7 +262,7 @@ def test_distance_and_area_are_those_of_the_ellipsoid(open_page, worlds):
     area = abs(Geod(ellps="WGS84").polygon_area_perimeter(*zip(*geo, strict=True))[0]) / 1e4
     found = float(page.locator("#measured b").inner_text().split(" ")[0].replace(",", ""))
     assert found == pytest.approx(area, rel=0.03)
-    assert page.locator(".leaflet-tooltip").inner_text() == page.locator("#measured b").inner_text()
+    assert page.locator("#left .leaflet-tooltip").inner_text() == page.locator("#measured b").inner_text()
     page.click("[data-measure=clear]")
     assert page.locator(".leaflet-tooltip").count() == 0
 
@@ -338,8 +338,7 @@ def test_a_basemap_is_asked_for_only_where_the_user_named_one(open_page, worlds,
 
 def test_when_the_server_has_ended_the_page_says_so(open_page, worlds):
     tab = open_page(worlds["metres"])
-    tab.server.stop()
-    tab.server.close()
+    tab.page.context.set_offline(True)  # what a page sees of a server that has ended
     tab.click_at(worlds["metres"], 90, 60)
     tab.page.locator("#notice").wait_for()
     assert "landcover view" in tab.page.locator("#notice").inner_text()
