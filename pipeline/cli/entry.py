@@ -15,7 +15,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, models, search, view, weights
+from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
 from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
 
@@ -37,6 +37,8 @@ crossval.register(app)
 search.register(app)
 view.register(app)
 weights.register(app)
+labels.register(app)
+pretrain.register(app)
 
 
 def _show_version(value: bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LAYER = "landcover"
 _GEOMETRY = "geom"  # the column that GDAL's GeoPackage driver makes
-_STYLES_TABLE = """CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+_STYLES_TABLE = """CREATE TABLE IF NOT EXISTS layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
  f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
  styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30),
  ui TEXT(30), update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
@@ -100,7 +100,7 @@ def add_layer_style(path: Path, *, layer: str, style: str) -> None:
             (layer, _GEOMETRY, layer, style, "classes of the land-cover map"),
         )
         connection.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id)"
+            "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, description, srs_id)"
             " VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
         )
 

@@ -7,6 +7,7 @@ hash in the file's name, as torch.hub does.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import pickle
 import re
@@ -18,7 +19,7 @@ from urllib.error import URLError
 
 import torch
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, OutputError
 from pipeline.model.describe import KEY, read_header
 from pipeline.model.records import RGB, WeightRecord, find_record
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
+# Key of a safetensors file's metadata that holds the bands and their scaling of an encoder pretrained by landcover.
+ENCODER_KEY = "landcover_encoder"
 _FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _BASIC_LAYER3, _BOTTLENECK_LAYER3 = {2: "resnet18", 6: "resnet34"}, {6: "resnet50", 23: "resnet101", 36: "resnet152"}
@@ -123,7 +126,7 @@ def _from_file(path: Path, *, architecture: str, bands: tuple[str, ...]) -> Enco
             expected=architecture,
             fix="choose that encoder or other weights",
         )
-    weights = EncoderWeights(str(path), found, tensors, bands or _own_bands(path))
+    weights = EncoderWeights(str(path), found, tensors, bands or _own_bands(path), _own_scaling(path, bands))
     count = tensors[weights.stem_name].shape[1]
     if not weights.bands and count == len(RGB):
         weights = EncoderWeights(str(path), found, tensors, RGB)
@@ -138,23 +141,63 @@ def inspect_weights(path: Path) -> EncoderWeights:
         ModelError: not a weights file of a ResNet or VGG, or one that holds more than tensors.
     """
     tensors = _torchvision_names(_read_tensors(path), path=path)
-    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, _own_bands(path))
+    bands, scaling = _own_bands(path), _own_scaling(path, ())
+    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands, scaling)
     if not weights.bands and tensors[weights.stem_name].shape[1] == len(RGB):
         return replace(weights, bands=RGB)
     return weights
 
 
 def _own_bands(path: Path) -> tuple[str, ...]:
-    """Band names of a model of ours, () for any other file."""
-    if path.suffix != ".safetensors":
+    """Band names of a model or a pretrained encoder of ours, () for any other file."""
+    metadata = _metadata(path)
+    if ENCODER_KEY in metadata:
+        return tuple(json.loads(metadata[ENCODER_KEY])["bands"])
+    if KEY not in metadata:
         return ()
+    scaling = read_header(path)["preprocess"]
+    return (*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"]))
+
+
+def _own_scaling(path: Path, told: tuple[str, ...]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of each band that an encoder of ours was pretrained with; None where bands are told."""
+    metadata = _metadata(path)
+    if ENCODER_KEY not in metadata or told:
+        return None
+    about = json.loads(metadata[ENCODER_KEY])
+    return tuple(about["mean"]), tuple(about["std"])
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if path.suffix != ".safetensors":
+        return {}
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        if KEY not in (file.metadata() or {}):
-            return ()
-    scaling = read_header(path)["preprocess"]
-    return (*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"]))
+        return dict(file.metadata() or {})
+
+
+def save_encoder(path: Path, tensors: Mapping[str, torch.Tensor], *, about: Mapping[str, object]) -> Path:
+    """Write an encoder that :func:`load_weights` reads and matches by band name.
+
+    Args:
+        path: A .safetensors file; it appears under its name when whole.
+        tensors: Under torchvision's names.
+        about: JSON-ready, with ``bands``, ``mean`` and ``std`` of each.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), part, metadata={ENCODER_KEY: json.dumps(about)})
+        part.replace(path)
+    except OSError as err:
+        raise OutputError("cannot write the encoder", path=path, got=err.strerror or err) from err
+    return path
 
 
 def _check_bands(weights: EncoderWeights, *, path: Path) -> None:

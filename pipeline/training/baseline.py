@@ -58,7 +58,7 @@ class Forest:
         """Class codes uint8 [row, col] of a window; 0 where not valid."""
         margin = max(self.sizes, default=1) // 2
         raster = reader.read(window.expand(margin))
-        features = _features(raster, self.sizes)
+        features = window_features(raster, self.sizes)
         inner = slice(margin, margin + window.height), slice(margin, margin + window.width)
         valid = raster.valid[inner]
         codes = np.zeros(window.shape, dtype=np.uint8)
@@ -112,14 +112,14 @@ def pixel_features(
         raster = reader.read(tile.expand(margin))
         rows, cols = pixels.row[position] - tile.row + margin, pixels.col[position] - tile.col + margin
         usable = raster.valid[rows, cols]
-        parts.append(_features(raster, sizes)[:, rows[usable], cols[usable]].T)
+        parts.append(window_features(raster, sizes)[:, rows[usable], cols[usable]].T)
         positions.append(position[usable])
     if not parts:
         return np.empty((0, len(reader.bands) * (1 + 2 * len(sizes))), dtype=np.float32), np.empty(0, dtype=np.intp)
     return np.concatenate(parts), np.concatenate(positions)
 
 
-def _features(raster: Raster, sizes: tuple[int, ...]) -> NDArray[np.float32]:
+def window_features(raster: Raster, sizes: tuple[int, ...]) -> NDArray[np.float32]:
     """Bands, means and deviations, float32 [feature, row, col]; the margin of a window is right in its inner part."""
     layers = [raster.values]
     share = raster.valid.astype(np.float64)

@@ -128,6 +128,7 @@ def _file_facts(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
         "bands": list(weights.bands) or None,
         "inputs": int(weights.tensors[weights.stem_name].shape[1]),
         "tensors": len(weights.tensors),
+        "scaling": {"mean": list(weights.scaling[0]), "std": list(weights.scaling[1])} if weights.scaling else None,
         "cached": True,
     }
     return facts | (_matching(weights.bands, wanted) if weights.bands else {"starts_from": {}})

@@ -1,0 +1,76 @@
+"""``landcover pretrain``: an encoder learns from the job's own scenes, without labels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ModelError, OutputError
+from pipeline.model.weights import save_encoder
+from pipeline.training.pretrain import PretrainSettings, pretrain
+from pipeline.workflow.job import Job
+from pipeline.workflow.outcome import Outcome, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.workflow.outcome import Progress
+
+
+def pretrain_job(
+    config: Path,
+    *,
+    settings: PretrainSettings,
+    encoder: str | None,
+    output: Path | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Outcome:
+    """Pretrain the encoder of a job on all of its scenes, and write it as a weights file.
+
+    Args:
+        config: The configuration file.
+        settings: How.
+        encoder: Another encoder than the configuration's.
+        output: The file; default ``model/pretrained_<encoder>.safetensors`` in the run folder.
+        overwrite: Replace it.
+        progress: For the terminal.
+
+    Raises:
+        OutputError: the file exists.
+        ModelError: the configuration has no encoder.
+    """
+    job = Job.load(config)
+    name = encoder or job.config.training.encoder
+    if name == "none":
+        raise ModelError("the configuration has no encoder", fix="choose one with --encoder")
+    target = output or job.open_folder().path / "model" / f"pretrained_{name}.safetensors"
+    if target.suffix != ".safetensors":
+        raise OutputError("a weights file of another format", path=target, expected=".safetensors")
+    if target.exists() and not overwrite:
+        raise OutputError("the file exists", path=target, fix="add --overwrite, or choose another with -o")
+    found = pretrain(job.sources, settings=replace(settings, encoder=name), progress=progress)
+    about = {
+        "bands": list(found.preprocess.bands),
+        "mean": list(found.preprocess.mean),
+        "std": list(found.preprocess.std),
+        "encoder": name,
+        "task": "masked bands",
+        "settings": asdict(found.settings),
+        "scenes": [source.id for source in job.sources],
+        "history": found.history,
+        "baseline": found.baseline,
+    }
+    save_encoder(target, found.tensors, about=about)
+    last = found.history[-1] if found.history else {"step": 0, "loss": float("nan"), "seconds": 0.0}
+    rows = (
+        ("mean of the band", f"{found.baseline:.3f}"),
+        (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"),
+    )
+    return Outcome(
+        summary=f"{name} pretrained on {len(job.sources)} scene(s) in {last['seconds']:.0f} s",
+        written=(target,),
+        hint=f"use it with training: {{encoder: {name}, weights: {target}}}; landcover crossval tells whether it helps",
+        tables=(Table("error of missing values, in deviations", ("given by", "error"), rows),),
+        data={"encoder": name, "baseline": found.baseline, "history": found.history, "bands": about["bands"]},
+    )
