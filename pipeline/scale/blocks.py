@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # One block at a time in a process, however many threads Dask runs in it: the network uses the cores by itself, and each
 # further block would double the memory.
 _ONE = threading.Lock()
+# A worker that declines waits so long before it says so: the others take more of the work meanwhile.
+DECLINE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Mapped:
         steps: (step, pixels), in order.
         error: "" where all went well.
         worker: Address of who did it.
+        declined: Whether a worker that failed before was given it again, and left it to others.
     """
 
     windows: list[tuple[Window, Mapping[str, NDArray[np.uint8]]]] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     error: str = ""
     worker: str = ""
+    declined: bool = False
 
     def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         """See Sink."""
@@ -88,9 +93,16 @@ def plan_task(task: SceneTask) -> Plan:
         return make_plan(bundle, task.source.select(bundle.bands), task.settings)
 
 
-def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...]) -> Mapped:
-    """Map some steps of a scene; what goes wrong is told, so that the block can be tried elsewhere."""
+def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...], avoid: tuple[str, ...] = ()) -> Mapped:
+    """Map some steps of a scene; what goes wrong is told, so that the block can be tried elsewhere.
+
+    Workers whose addresses are in ``avoid`` leave it to others: Dask's work stealing would give a block back to the
+    machine where it has just failed, as that machine is free the soonest.
+    """
     made = Mapped(worker=_address())
+    if made.worker in avoid:
+        time.sleep(DECLINE_S)
+        return Mapped(worker=made.worker, declined=True)
     try:
         with _ONE:
             _map(task, plan, steps, made)

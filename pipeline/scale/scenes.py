@@ -196,7 +196,7 @@ class _Conductor(Generic[Result]):
         avoid = scene.avoid.get(block, set())
         others = [address for address in self._workers() if address not in avoid] if avoid else []
         where = {"workers": others, "allow_other_workers": True} if others else {}
-        call = pack(map_block, scene.work.task, scene.run.steps.plan, block)
+        call = pack(map_block, scene.work.task, scene.run.steps.plan, block, tuple(avoid) if others else ())
         future = self._client.submit(unpacked, call, pure=False, priority=-len(self._open), **where)
         scene.out += 1
         self._watch(future, ("block", scene, block))
@@ -219,7 +219,9 @@ class _Conductor(Generic[Result]):
             return
         made = future.result() if future.status == "finished" else Mapped(error=_why(future))
         try:
-            if made.error:
+            if made.declined:
+                self._submit(scene, block)
+            elif made.error:
                 self._again(scene, block, made)
             else:
                 for window, layers in made.windows:
