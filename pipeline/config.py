@@ -258,7 +258,9 @@ class Training(Section):
     )
 
     encoder: str = Field(
-        "resnet18", description="resnet18, resnet34, resnet50, resnet101, resnet152, vgg11_bn ... vgg19_bn, or none."
+        "resnet18",
+        description="Of the network with context: resnet18, 34, 50, 101, 152, vgg11_bn ... vgg19_bn, or none. From "
+        "random weights it is trained only where context_share asks for it: it made no set better (docs/learning.md).",
     )
     weights: str = Field("none", description="none, imagenet, a torchgeo record's name, or a file of encoder weights.")
     weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
@@ -280,7 +282,8 @@ class Training(Section):
         None,
         ge=0,
         le=1,
-        description="Share of the ResNet in the average; 0: not trained; null: by polygons, 0 with fewer than 100.",
+        description="Share of the network with context in the average; 0: not trained; null: 0 without pretrained "
+        "weights or with fewer than 100 polygons, else by their number.",
     )
     devices: int = Field(
         1, ge=1, description="GPUs (without one: processes) of each machine that train together; they share each batch."

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from pipeline.training.settings import FitSettings
 
 
-# Below this many polygons the network with context only costs time: docs/learning.md.
+# Below this many polygons, and from random weights, the network with context only costs time: docs/learning.md.
 ENOUGH_FOR_CONTEXT = 100
+# Its share at most, and the polygons with which it has half of that.
+_MOST, _HALF_WAY = 0.25, 200
 
 
 def context_share(settings: FitSettings, *, polygons: int) -> float:
@@ -29,7 +31,9 @@ def context_share(settings: FitSettings, *, polygons: int) -> float:
         return 0.0
     if settings.context_share is not None:
         return settings.context_share
-    return 0.5 * polygons / (polygons + 200) if polygons >= ENOUGH_FOR_CONTEXT else 0.0
+    if settings.weights == "none" or polygons < ENOUGH_FOR_CONTEXT:
+        return 0.0
+    return _MOST * polygons / (polygons + _HALF_WAY)
 
 
 def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: int) -> list[NetworkSpec]:

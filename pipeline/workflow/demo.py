@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 SAMPLE_DATA = Path("sample_data")
 SCENE, LABELS, REFERENCE, LEGEND = "sentinel2.tif", "polygons.gpkg", "reference.tif", "legend.json"
 _TREES = 100
-# Two fifths of the default, so that a laptop shows a result in under three minutes.
-STEPS = 120
 
 
 def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
@@ -51,7 +49,6 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
         layer=None,
         output=config,
         overwrite=overwrite,
-        training_steps=STEPS,
     )
     outcome = run_stages(config, last="report", force=False, overwrite=overwrite, progress=progress)
     job = Job.load(config)

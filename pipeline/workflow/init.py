@@ -34,9 +34,8 @@ SMALLEST_CHIP_PX = 16
 
 def write_config(
     scenes: Sequence[str], *, labels: Path, field: str, layer: str | None, output: Path, overwrite: bool,
-    training_steps: int | None = None,
 ) -> Outcome:  # fmt: skip
-    """Write a configuration for scenes and labels, and say what was found; ``training_steps`` None for the default.
+    """Write a configuration for scenes and labels, and say what was found.
 
     Raises:
         OutputError: ``output`` exists and is not to be overwritten.
@@ -64,8 +63,6 @@ def write_config(
         opened, scenes=scenes, labels=labels, field=field, layer=layer, classes=scheme.to_json(), output=output,
         chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1),
     )  # fmt: skip
-    if training_steps is not None:
-        data["training"]["steps"] = training_steps
     head = (
         "Configuration of a land-cover map, written by landcover init. It runs as it is:",
         f"  landcover check {output.name}",
@@ -113,7 +110,7 @@ def _settings(
     shown = {
         "inputs": ("bands", "indices", "time"),
         "labels": ("path", "field", "layer", "aliases"),
-        "training": ("encoder", "weights", "steps", "seed"),
+        "training": ("encoder", "weights", "context_share", "seed"),
         "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
         "assessment": ("forest_trees",),
     }

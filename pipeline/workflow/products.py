@@ -130,12 +130,11 @@ def _map_record(job: Job, source: Source, created: datetime, *, model: str) -> M
 def _model_record(job: Job, created: datetime) -> ModelRecord:
     about = describe(job.model_path)
     scaling = about["preprocess"]
-    encoder = about["specs"][-1]["encoder"]
     bands = tuple(scaling["bands"])
     return ModelRecord(
         id=f"{job.config.name}-model",
         path=job.model_path,
-        architecture=f"U-Net, {encoder} encoder, with a full-resolution spectral path",
+        architecture="; ".join(_architecture(spec) for spec in about["specs"]),
         scheme=job.scheme,
         bands=bands,
         mean=tuple(scaling["mean"][: len(bands)]),
@@ -147,6 +146,13 @@ def _model_record(job: Job, created: datetime) -> ModelRecord:
         framework_version=about["provenance"].get("versions", {}).get("torch", ""),
         hyperparameters=about["provenance"].get("settings", {}),
     )
+
+
+def _architecture(spec: dict[str, Any]) -> str:
+    if spec["encoder"] == "none":
+        return "convolutions of pixels and their surroundings at full resolution"
+    head = "chip classifier" if spec["head"] == "chip" else "U-Net"
+    return f"{head}, {spec['encoder']} encoder, with a full-resolution spectral path"
 
 
 def _bbox(footprint: dict[str, Any] | None) -> tuple[float, float, float, float]:

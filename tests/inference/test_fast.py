@@ -23,7 +23,7 @@ def test_surroundings_are_the_same_to_rounding(shape: tuple[int, ...]) -> None:
 
 def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
     torch.manual_seed(0)
-    for spec in network_specs(FitSettings(), bands_in=4, classes=5, polygons=200):
+    for spec in network_specs(FitSettings(context_share=0.2), bands_in=4, classes=5, polygons=200):
         plain = fuse_for_inference(build_network(spec).eval())
         quick = speed_up(fuse_for_inference(plain))
         assert any(isinstance(module, Pointwise) for module in quick.modules())
@@ -35,7 +35,7 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
 @pytest.mark.parametrize("size", [(96, 64), (200, 128), (80, 48)])
 def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
-    specs = network_specs(FitSettings(), bands_in=4, classes=5, polygons=200)
+    specs = network_specs(FitSettings(context_share=0.2), bands_in=4, classes=5, polygons=200)
     specs.append(NetworkSpec(4, 5, depth=3, stem_stride=2, spectral_kernels=(3, 3), dropout=0.0))
     members = [fuse_for_inference(build_network(spec).eval()) for spec in specs]
     for member in members:
