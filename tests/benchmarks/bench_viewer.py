@@ -57,7 +57,8 @@ def run() -> dict[str, float]:
         folder = Path(name)
         scheme, _ = scheme_for(["a", "b", "c", "d", "e", "f"])
         write_class_map(folder / "a_lc.tif", ArrayPixels(codes), grid=grid, scheme=scheme)
-        dn = np.stack([codes.astype(np.uint16) * 400 + rng.integers(0, 200, codes.shape) for _ in range(4)]).astype(np.uint16)
+        bright = codes.astype(np.uint16) * 400
+        dn = np.stack([bright + rng.integers(0, 200, codes.shape) for _ in range(4)]).astype(np.uint16)
         scene = open_scene(write_scene(folder / "a.tif", dn, grid))
         answers = Answers([open_map(folder / "a_lc.tif", name="a", scene=scene)], title="")
         started = time.process_time()
