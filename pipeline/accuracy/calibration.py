@@ -132,6 +132,33 @@ def fit_temperature(
     return Scaling((factor,) * scores.shape[1], (0.0,) * scores.shape[1])
 
 
+def fit_confidence(logits: NDArray[np.floating], labels: NDArray[np.integer], *, observations: int) -> Scaling:
+    """The T that makes the confidence of the likeliest class most credible, whatever the scores of the other classes.
+
+    For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
+    of all classes would be ruled by them. What counts is "right with this confidence, or not" (a binary likelihood).
+
+    Args:
+        logits: float [pixel, class]; scores on pixels held out.
+        labels: int [pixel]; class index.
+        observations: As for :func:`fit_temperature`.
+
+    Raises:
+        ReferenceDataError: arrays that do not fit, or no pixels.
+    """
+    scores = _checked(logits, labels)
+    right = scores.argmax(axis=1) == labels
+    pull = 0.5 / PRIOR_LOG_T**2 / observations
+
+    def cost(log_t: float) -> float:
+        sure = np.clip(softmax(scores * np.exp(-log_t), axis=1).max(axis=1), _EPS, 1 - _EPS)
+        return float(-np.where(right, np.log(sure), np.log1p(-sure)).mean() + pull * log_t**2)
+
+    found = minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded")
+    factor = float(np.exp(-found.x))
+    return Scaling((factor,) * scores.shape[1], (0.0,) * scores.shape[1])
+
+
 def fit_vector(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scaling:
     """Vector scaling: a factor and a shift per class; it may change the map where classes are close.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,14 +45,7 @@ def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int =
     if method == "pca":
         return np.asarray(PCA(2, random_state=seed).fit_transform(scaled))
     if method == "umap":
-        try:
-            from umap import UMAP
-        except ImportError as err:
-            raise ConfigError("UMAP needs the package umap-learn", fix="pip install landcover-pipeline[umap]") from err
-        neighbours = min(15, len(scaled) - 1)
-        return np.asarray(
-            UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(scaled), dtype=np.float64
-        )
+        return _umap(scaled, seed)
     from sklearn.manifold import TSNE
 
     if scaled.shape[1] > PCA_FIRST:
@@ -60,6 +54,18 @@ def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int =
     return np.asarray(
         TSNE(2, perplexity=perplexity, random_state=seed, init="pca").fit_transform(scaled), dtype=np.float64
     )
+
+
+def _umap(scaled: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """UMAP of standardised features; McInnes et al. (2018), its authors' default of 15 neighbours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it speaks of TensorFlow, which is not needed
+        try:
+            from umap import UMAP
+        except ImportError as err:
+            raise ConfigError("UMAP needs the package umap-learn", fix="pip install landcover-pipeline[umap]") from err
+        mapper = UMAP(n_neighbors=min(15, len(scaled) - 1), random_state=seed, n_jobs=1)
+        return np.asarray(mapper.fit_transform(scaled), dtype=np.float64)
 
 
 def write_embeddings(

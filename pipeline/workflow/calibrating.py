@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from pipeline.accuracy.calibration import TEMPERATURES, fit_temperature, reliability
+from pipeline.accuracy.calibration import TEMPERATURES, fit_confidence, fit_temperature, reliability
 from pipeline.chips.splits import Part
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
@@ -26,10 +26,11 @@ from pipeline.model.bundle import load_bundle
 from pipeline.workflow.scoring import held_out as test_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from pipeline.accuracy.calibration import Scaling
     from pipeline.chips.splits import Split
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
@@ -76,7 +77,7 @@ def calibrate(
     shares = held_out.probabilities.astype(np.float64)
     logits = np.log((1 - _FLOOR) * shares / shares.sum(axis=1, keepdims=True) + _FLOOR / shares.shape[1])
     method = "temperature scaling on polygons held out in turn, by spatial block (training.refit: the teachers' scores)"
-    found = _calibrated(bundle, logits, held_out.index.astype(np.intp), held_out.polygon, method)
+    found = _calibrated(bundle, logits, held_out.index.astype(np.intp), held_out.polygon, method, fit=fit_confidence)
     if found.temperature == 1.0 or len(bundle.members) == 1:
         return found
     temperature = _as_sure(bundle, scenes, found.temperature, seed=seed)
@@ -114,7 +115,13 @@ def held_out_reliability(job: Job) -> dict[str, Any] | None:
 
 
 def _calibrated(
-    bundle: ModelBundle, logits: NDArray[np.floating], index: NDArray[np.intp], polygon: NDArray[np.int32], method: str
+    bundle: ModelBundle,
+    logits: NDArray[np.floating],
+    index: NDArray[np.intp],
+    polygon: NDArray[np.int32],
+    method: str,
+    *,
+    fit: Callable[..., Scaling] = fit_temperature,
 ) -> ModelBundle:
     """The model with the temperature of some scores [pixel, class], or the reason why it has none."""
     if not len(index):
@@ -123,7 +130,7 @@ def _calibrated(
         # The likelihood then only grows as the temperature falls: the pixels set no limit to it.
         return _noted(bundle, "none: every pixel held out is right, which any temperature explains")
     polygons = len(np.unique(polygon))
-    temperature = float(fit_temperature(logits, index, observations=polygons).temperature or 1.0)
+    temperature = float(fit(logits, index, observations=polygons).temperature or 1.0)
     note = {
         "method": method,
         "pixels": len(index),

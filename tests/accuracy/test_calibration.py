@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from pipeline.accuracy.calibration import as_logits, fit_temperature, fit_vector, reliability
+from pipeline.accuracy.calibration import as_logits, fit_confidence, fit_temperature, fit_vector, reliability
 from pipeline.errors import ReferenceDataError
 
 
@@ -43,6 +43,27 @@ def test_temperature_finds_the_factor_that_was_put_in(overconfident):
     calibrated = scaling.probabilities(scores)
     assert (calibrated.argmax(axis=1) == scores.argmax(axis=1)).all()
     assert _ece(calibrated, labels) < 0.02 < _ece(softmax(scores, axis=1), labels)
+
+
+def test_confidence_alone_ignores_the_scores_of_unlikely_classes():
+    """Votes that give unlikely classes nothing, and a likeliest class that is as often right as it says."""
+    rng = np.random.default_rng(3)
+    sure = rng.uniform(0.5, 0.95, 20_000)
+    probabilities = np.full((len(sure), 4), 1e-6)
+    probabilities[:, 0], probabilities[:, 1] = sure, 1 - sure - 2e-6
+    # What is not the likeliest class is the one that got no vote.
+    labels = np.where(rng.random(len(sure)) < sure, 0, 3)
+    logits = as_logits(probabilities)
+    assert fit_confidence(logits, labels, observations=20_000).temperature == pytest.approx(1.0, abs=0.05)
+    assert fit_temperature(logits, labels).temperature > 2
+
+
+def test_confidence_alone_finds_the_factor_that_was_put_in(overconfident):
+    scores, labels = overconfident
+    scaling = fit_confidence(scores, labels, observations=20_000)
+    assert scaling.temperature == pytest.approx(3.0, rel=0.05)
+    # One polygon is no reason to depart much from the scores as they are.
+    assert fit_confidence(scores, labels, observations=1).temperature < 2
 
 
 def test_vector_scaling_is_no_worse_and_repairs_a_shifted_class(overconfident):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+
 import geopandas
 import numpy as np
 import pyogrio
@@ -15,7 +18,7 @@ from pipeline.accuracy.features import embed, write_embeddings
 from pipeline.accuracy.figures import draw_accuracy_by, draw_error_matrix, draw_reliability, draw_scatter
 from pipeline.accuracy.pixels import read_grid
 from pipeline.accuracy.reference import read_reference
-from pipeline.errors import OutputError, ReferenceDataError
+from pipeline.errors import ConfigError, OutputError, ReferenceDataError
 from tests.accuracy.maps import SCHEME, UTM, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
@@ -41,6 +44,23 @@ def test_tsne_keeps_groups_apart_and_is_reproducible(clouds):
     centres = np.array([xy[labels == k].mean(axis=0) for k in range(3)])
     nearest = np.linalg.norm(xy[:, None] - centres, axis=2).argmin(axis=1)
     assert (nearest == labels).mean() > 0.95
+
+
+@pytest.mark.skipif(find_spec("umap") is None, reason="the package umap-learn is not installed")
+def test_umap_keeps_groups_apart_and_is_reproducible(clouds):
+    features, labels = clouds
+    xy = embed(features, method="umap", seed=3)
+    assert xy.shape == (120, 2)
+    assert (xy == embed(features, method="umap", seed=3)).all()
+    centres = np.array([xy[labels == k].mean(axis=0) for k in range(3)])
+    nearest = np.linalg.norm(xy[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == labels).mean() > 0.95
+
+
+def test_umap_that_is_not_installed_is_said(clouds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ConfigError, match="umap-learn"):
+        embed(clouds[0], method="umap")
 
 
 def test_too_few_points_are_refused():
