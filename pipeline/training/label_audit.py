@@ -162,7 +162,7 @@ class Place:
         scene: Number of the scene.
         window: The square.
         entropy: Of the forest's opinion, 0 (sure) to 1 (no idea), mean over the square.
-        novelty: Share of labelled polygons' pixels that are less far from other polygons' pixels than this place is.
+        novelty: Dissimilarity to all that is labelled over the limit of the area of applicability, at most 1.
         likely: Network index of the likeliest class.
         second: Of the second.
     """

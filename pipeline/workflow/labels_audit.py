@@ -43,7 +43,9 @@ FOLDS = 5
 # Windows of 64 pixels that are looked at: 0.6 million pixels, whatever the scene's size.
 WINDOWS = 150
 _SHOWN = 12
-_UNSURE, _UNLIKE = "unsure", "unlike anything labelled"
+_UNSURE, _UNLIKE, _BOTH = "unsure", "unlike anything labelled", "unsure and unlike anything labelled"
+# Entropy, of at most 1, from which a place is called unsure: two classes of eight alike give 0.33, three 0.53.
+_MUCH = 0.4
 
 
 def audit_labels(
@@ -160,7 +162,7 @@ def _places(
     count: int,
     seed: int,
 ) -> list[Place]:
-    """Novelty is the rank of a cell's dissimilarity index among those of labelled pixels towards other folds."""
+    """The best cells; novelty is their dissimilarity index over the threshold of the area of applicability."""
     if not len(cells.row) or not count:
         return []
     fold_of = dict(zip(opinions.polygon.tolist(), opinions.fold.tolist(), strict=True))
@@ -185,7 +187,7 @@ def _place_facts(job: Job, scenes: Sequence[TrainingScene], number: int, place: 
     return {
         "rank": number + 1,
         "scene": scenes[place.scene].source.id,
-        "reason": _UNLIKE if place.novelty > place.entropy else _UNSURE,
+        "reason": _reason(place),
         "likely": names[place.likely],
         "second": names[place.second],
         "score": round(place.score, 3),
@@ -194,6 +196,12 @@ def _place_facts(job: Job, scenes: Sequence[TrainingScene], number: int, place: 
         "x": x,
         "y": y,
     }
+
+
+def _reason(place: Place) -> str:
+    if place.novelty < 1:
+        return _UNSURE
+    return _BOTH if place.entropy >= _MUCH else _UNLIKE
 
 
 def _place_frame(job: Job, scenes: Sequence[TrainingScene], places: Sequence[Place]) -> GeoDataFrame:
@@ -230,7 +238,8 @@ def write_audit(path: Path, job: Job, suspicious: GeoDataFrame, places: GeoDataF
         rows = scheme_categories(job.scheme, by_name=True)
         style = categorised("suggested", rows, shape="marker" if points else "outline")
         add_layer_style(part, layer=SUSPICIOUS, style=qml(style))
-        reasons = (Category(_UNSURE, _UNSURE, "#e69f00"), Category(_UNLIKE, _UNLIKE, "#cc79a7"))
+        colors = {_UNSURE: "#e69f00", _UNLIKE: "#cc79a7", _BOTH: "#d55e00"}
+        reasons = tuple(Category(text, text, color) for text, color in colors.items())
         add_layer_style(part, layer=NEXT, style=qml(categorised("reason", reasons, shape="outline")))
         part.replace(path)
     except OSError as err:
