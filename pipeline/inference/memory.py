@@ -14,10 +14,8 @@ import re
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -26,6 +24,8 @@ from pipeline.inference.tiles import round_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import nn
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
@@ -216,12 +216,13 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: b
 
 # Sides of two probes: what grows with the pixels is told from what does not (a strip's channels).
 _PROBES_PX = (512, 1024)
-_cache: WeakKeyDictionary[nn.Module, dict[str, tuple[float, float]]] = WeakKeyDictionary()
+# Attribute of a network that keeps its probes: they live and die with it, and no other network can be taken for it.
+_KEPT = "_landcover_activations"
 
 
 def _activations(demand: Demand) -> tuple[float, float]:
     """Bytes of activations that any tile needs, and bytes per pixel, of one chip or of several."""
-    known = _cache.setdefault(demand.network, {})
+    known: dict[str, tuple[float, float]] = demand.network.__dict__.setdefault(_KEPT, {})
     key = f"{demand.bands} {demand.dtype}"
     if key not in known:
         sides = [round_up(side, demand.stride_px) for side in _PROBES_PX]
