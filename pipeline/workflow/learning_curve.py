@@ -90,7 +90,7 @@ def _point(
 
         where = folder / (name if share == 100 else f"{name}_share{share}")  # noqa: PLR2004 - all of them
         results += run_folds(job, scenes, splits, request=request, folder=where, seed=seed, progress=told)
-    found = {method: summary(results, method) for method in ("network", "forest", "forest_neighbourhood")}  # type: ignore[arg-type]
+    found = {method: summary(results, method) for method in ("network", "forest", "forest_neighbourhood")}
     return {
         "share": share / 100,
         "polygons": round(float(np.mean([item.learned for item in results]))),
