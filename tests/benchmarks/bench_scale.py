@@ -1,8 +1,8 @@
 """Many small scenes over Dask: what scheduling costs, how workers share the work, and a simulation of many more.
 
 Real part: one process against ``--dask local`` with one and two workers on the same scenes. Simulated part: the order
-in which blocks are given out (``pipeline.scale.scenes``: blocks of scenes in order, two per worker at hand), block times
-drawn around a mean, workers that are lost, and the work of the caller per block; it says how long 12,000 scenes take,
+in which blocks are given out (``pipeline.scale.scenes``: blocks in order, two per worker at hand), block times drawn
+around a mean, workers that are lost, and the work of the caller per block; it says how long 12,000 scenes take,
 where more workers stop helping, and what lost workers cost. ``docs/scale.md`` quotes it.
 """
 
