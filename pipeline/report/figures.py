@@ -77,11 +77,11 @@ def learning_curve(points: Sequence[LearningPoint]) -> Figure:
     figure = blank(HALF_CM, 7.2)
     axes = figure.add_subplot()
     ordered = sorted(points, key=lambda point: point.polygons)
-    x = np.array([point.polygons for point in ordered], dtype=np.float64)
-    y = np.array([point.macro_f1 for point in ordered])
-    sd = np.array([point.sd or 0.0 for point in ordered])
-    axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
-    axes.plot(x, y, color="C0", marker="o", markersize=4.5, label="network")
+    network = [(point.polygons, point.macro_f1, point.sd or 0.0) for point in ordered if point.macro_f1 is not None]
+    if network:
+        x, y, sd = np.array(network, dtype=np.float64).T
+        axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
+        axes.plot(x, y, color="C0", marker="o", markersize=4.5, label="network")
     forest = [(point.polygons, point.baseline_macro_f1) for point in ordered if point.baseline_macro_f1 is not None]
     if forest:
         axes.plot(*zip(*forest, strict=True), color="C1", marker="s", markersize=4.5, label="random forest")

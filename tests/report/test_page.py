@@ -47,7 +47,7 @@ def report_data() -> ReportData:
         ),
         sampling="Held-out training polygons: not a probability sample.",
         history=tuple({"step": i, "train_loss": 1 / (i + 1), "val_f1": i / 10} for i in range(10)),
-        learning=(LearningPoint(20, 0.4, 0.05, 0.38), LearningPoint(80, 0.6)),
+        learning=(LearningPoint(20, 0.4, 0.05, 0.38), LearningPoint(50, None, None, 0.5), LearningPoint(80, 0.6)),
         split=SplitMap(
             tuple(
                 PolygonPart(i, square + 50 * i, part)
