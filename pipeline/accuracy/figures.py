@@ -50,7 +50,7 @@ def reliability_figure(
             top.plot(item.confidence[used], item.accuracy[used], color=color, marker=marker, markersize=4, label=text)
             low.stairs(item.count / item.count.sum(), item.edges, color=color, fill=after is None)
     top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of right pixels")
-    top.legend(loc="upper left", frameon=False, fontsize=8)
+    top.legend(loc="lower right", frameon=False, fontsize=8)
     low.set(xlim=(0, 1), xlabel="confidence", ylabel="share of pixels")
     return figure
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.report.data import ClassArea, Features, LearningPoint
 
 _MARKERS = "os^DvPX*<>hd"
-_NAMES = {"pixel_loss": "network of single pixels", "loss": "network with surroundings"}
+_NAMES = {"pixel_loss": "network of pixels and surroundings", "loss": "network with context"}
 _SMOOTHED = 5
 
 
