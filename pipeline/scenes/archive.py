@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,8 @@ SMALL_BYTES = 2**20
 MAX_MEMBERS = 20_000
 MAX_TOTAL_BYTES = 64 * 2**30
 TAR_BLOCK = 512
+# More than the boxes of a JPEG 2000 file take that stand before its pixels.
+HEAD_BYTES = 65_536
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar"})
 
 
@@ -151,6 +154,26 @@ def read_bytes(gdal_path: str) -> bytes:
         return _capped(file.read_bytes() if file.stat().st_size <= MAX_METADATA_BYTES else None, gdal_path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, tarfile.TarError) as err:
         what = "cannot read metadata"
+        raise ProductError(what, path=gdal_path, got=err, fix="download the product again") from err
+
+
+def zip_head(gdal_path: str) -> bytes | None:
+    """The first HEAD_BYTES of an image in a zip; None of an image anywhere else.
+
+    Drivers look at a file's end when they open it, and the end of a compressed member is reached through all of it.
+
+    Raises:
+        ProductError: it cannot be read.
+    """
+    if not gdal_path.startswith("/vsizip/"):
+        return None
+    inside = gdal_path.removeprefix("/vsizip/")
+    at = inside.lower().index(".zip/") + len(".zip")
+    try:
+        with zipfile.ZipFile(inside[:at]) as file, file.open(inside[at + 1 :]) as stream:
+            return stream.read(HEAD_BYTES)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as err:
+        what = "cannot read the head of an image"
         raise ProductError(what, path=gdal_path, got=err, fix="download the product again") from err
 
 

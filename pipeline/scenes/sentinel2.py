@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,17 +17,20 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
+from rasterio.io import MemoryFile
 
 from pipeline.bands import SENTINEL2, BandSpec
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
-from pipeline.scenes.archive import ProductFiles, list_product
+from pipeline.scenes.archive import ProductFiles, list_product, zip_head
 from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rasterio.io import DatasetReader
 
 FINEST_M = 10
 IMAGE_SUFFIXES = frozenset({".jp2", ".tif", ".tiff"})
@@ -189,7 +193,7 @@ def _check_headers(bands: Sequence[BandSource], product: _Product, path: Path) -
     crs = CRS.from_user_input(product.tile.crs)
     for source in bands:
         try:
-            with rasterio.open(source.path) as image:
+            with _open_header(source.path) as image:
                 found = (image.crs, image.transform.c, image.transform.f)
                 shape, metres = image.shape, round(image.transform.a)
         except RasterioError as err:
@@ -201,6 +205,17 @@ def _check_headers(bands: Sequence[BandSource], product: _Product, path: Path) -
             got = f"{found[0]} at {found[1]:.0f}, {found[2]:.0f}, {shape[0]} x {shape[1]} pixels of {metres} m"
             stated = f"{crs} at {left:.0f}, {top:.0f}, {expected} pixels"
             raise ProductError(what, path=path, got=got, expected=stated, fix="download the product again")
+
+
+@contextmanager
+def _open_header(path: str) -> Iterator[DatasetReader]:
+    head = zip_head(path)
+    with ExitStack() as stack:
+        if head is None:
+            yield stack.enter_context(rasterio.open(path))
+        else:
+            memory = stack.enter_context(MemoryFile(head, ext=".jp2"))
+            yield stack.enter_context(memory.open())
 
 
 def _quality(
