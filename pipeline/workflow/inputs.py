@@ -21,7 +21,7 @@ from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.stack import scenes_from_bands, stack_scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pipeline.config import Config, Inputs, LayerItem, SceneItem
     from pipeline.labels.rasterise import LabelledPixels
@@ -215,8 +215,13 @@ def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[
     return [scene.select(shared) for scene in scenes]
 
 
-def open_labels(config: Config, sources: Sequence[Source]) -> Labels:
+def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labels:
     """The labels of a configuration, in its legend: polygons, points, or pieces of an existing map.
+
+    Args:
+        config: The configuration.
+        sources: Opens the scenes; asked only where labels are pieces of a map, so that a scene that cannot be opened
+            does not hide what is wrong with polygons.
 
     Raises:
         ConfigError: rules for classes that there are none of, or a vector file without a field.
@@ -225,7 +230,7 @@ def open_labels(config: Config, sources: Sequence[Source]) -> Labels:
     section, listed = config.labels, listed_classes(config)
     rules = ClassRules.of(config)
     if is_class_raster(section.path):
-        extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources]
+        extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources()]
         labels = read_map_labels(
             section.path, scheme=listed, extents=extents, piece_px=section.piece_px, pieces=section.pieces
         )

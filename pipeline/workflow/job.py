@@ -87,7 +87,7 @@ class Job:
     @cached_property
     def labels(self) -> Labels:
         """The label polygons."""
-        return open_labels(self.config, self.sources)
+        return open_labels(self.config, lambda: self.sources)
 
     @cached_property
     def pixels(self) -> tuple[LabelledPixels, ...]:
