@@ -353,10 +353,9 @@ def model(tmp_path: Path) -> Path:
     return save_bundle(tmp_path / "model.safetensors", bundle)
 
 
-def predict(capsys: pytest.CaptureFixture[str], model: Path, scene: Path) -> Spoken:
-    return Spoken(
-        capsys, "predict", "--model", model, "--scene", scene, "-o", model.parent / "maps", "--engine", "torch"
-    )
+def predict(capsys: pytest.CaptureFixture[str], model: Path, scene: Path, *more: str) -> Spoken:
+    out = model.parent / "maps"
+    return Spoken(capsys, "predict", "--model", model, "--scene", scene, "-o", out, "--engine", "torch", *more)
 
 
 def test_a_model_that_fits_maps(model, capsys):
@@ -432,7 +431,13 @@ def test_a_model_of_other_bands_in_the_run_folder(tmp_path, model, capsys):
 def test_nothing_is_overwritten_unasked(model, capsys):
     scene = write_scene(model.parent / "scene.tif")
     assert predict(capsys, model, scene).status == 0
-    predict(capsys, model, scene).error("scene_lc.tif", "exists", "--overwrite")
+    written = model.parent / "maps" / "scene_lc.tif"
+    first = written.stat().st_mtime_ns
+    # The same command finds its work done; another one would have to replace it.
+    assert predict(capsys, model, scene).status == 0
+    assert written.stat().st_mtime_ns == first
+    predict(capsys, model, scene, "--tta").error("scene_lc.tif", "exists", "--overwrite")
+    assert written.stat().st_mtime_ns == first
     write_settings(model.parent)
     labels = write_labels(model.parent / "labels.gpkg")
     Spoken(
