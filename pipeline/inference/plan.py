@@ -30,6 +30,7 @@ from pipeline.inference.memory import DEFAULT_MEMORY, Demand, choose_tile
 from pipeline.inference.picks import pick_key, recall, remember
 from pipeline.inference.reach import effective_halo_px
 from pipeline.inference.tiles import round_up
+from pipeline.model.reach import reach_px
 
 if TYPE_CHECKING:
     from pipeline.model.bundle import ModelBundle
@@ -198,7 +199,7 @@ def exact_halo_px(bundle: ModelBundle) -> int | None:
 def _reach_px(spec: NetworkSpec) -> int | None:
     if spec.head == "chip":
         return (spec.chip_px - spec.chip_stride_px) // 2
-    return sum(kernel // 2 for kernel in spec.spectral_kernels) if spec.encoder == "none" else None
+    return reach_px(spec) if spec.encoder == "none" else None
 
 
 def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> int:

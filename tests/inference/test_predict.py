@@ -13,6 +13,8 @@ from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.stream import Writing
+from pipeline.training.members import network_specs
+from pipeline.training.settings import FitSettings
 from tests.inference.models import bundle_of, identity_bundle, noise_scene, one_hot, small_bundle, write_scene
 
 if TYPE_CHECKING:
@@ -109,6 +111,16 @@ def test_codes_do_not_depend_on_tile_size_or_batch_when_the_halo_holds_the_whole
     for tile_px, batch in ((64, 1), (100, 3), (37, 2)):
         other = codes(bundle, scene, tmp_path / "out", tile_px=tile_px, halo_px=40, batch=batch)
         assert (other == whole).mean() > 0.9995
+    assert len(np.unique(whole)) > 2
+
+
+def test_the_default_network_reads_its_surroundings_across_the_borders_of_tiles(tmp_path: Path) -> None:
+    (spec,) = network_specs(FitSettings(), bands_in=3, classes=4, polygons=50)
+    bundle = bundle_of(spec)
+    scene = noise_scene(tmp_path / "scene.tif", height=150, width=130)
+    whole = codes(bundle, scene, tmp_path / "out", tile_px=200)
+    tiled = codes(bundle, scene, tmp_path / "out", tile_px=32)
+    assert np.array_equal(whole, tiled)
     assert len(np.unique(whole)) > 2
 
 
