@@ -273,9 +273,9 @@ class Training(Section):
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of feature channels dropped before the head.")
     smoothing: float = Field(0.05, ge=0, lt=1, description="Label smoothing.")
     soft_weight: float = Field(
-        2.0, ge=0, description="Weight of what forests think of unlabelled pixels; 0 trains on labels alone."
+        2.0, ge=0, description="Weight of what experts think of unlabelled pixels; 0 trains on labels alone."
     )
-    teacher_trees: int = Field(100, ge=1, description="Trees of each of the forests that teach the networks.")
+    teacher_trees: int = Field(100, ge=1, description="Trees of each of the experts that teach the networks.")
     patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
     refit: bool = Field(default=True, description="Also learn from the validation polygons, once they have been used.")
     context_share: float | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -128,17 +129,17 @@ def compare_maps(
     Raises:
         ReferenceDataError: a reference raster, or no unit that both maps cover.
     """
-    options = {
-        "field": field, "strata_field": strata_field, "strata_edges": strata_edges,
-        "design": design, "crosswalk": crosswalk,
-    }  # fmt: skip
     legend = map_scheme(first, scheme)
-    one = assess_map(first, reference=reference, scheme=legend, strata=strata, **options)  # type: ignore[arg-type]
-    options["strata"] = first if str(strata) == "map" else strata
+    assess = partial(
+        assess_map, reference=reference, field=field, strata_field=strata_field, strata_edges=strata_edges,
+        design=design, crosswalk=crosswalk, scheme=legend,
+    )  # fmt: skip
+    one = assess(first, strata=strata)
+    same_strata = first if str(strata) == "map" else strata
     if second_crosswalk is None:
         if scheme is None:
             check_same_legend([first, second])
-        two = assess_map(second, reference=reference, scheme=legend, **options)  # type: ignore[arg-type]
+        two = assess(second, strata=same_strata)
     else:
         table = second_crosswalk if isinstance(second_crosswalk, Mapping) else read_crosswalk(second_crosswalk)
         with TemporaryDirectory() as folder:
@@ -146,7 +147,7 @@ def compare_maps(
                 second, Path(folder) / f"{Path(second).stem}.tif", scheme=legend, crosswalk=table,
                 around=read_grid(first),
             )  # fmt: skip
-            two = assess_map(own, reference=reference, scheme=legend, **options)  # type: ignore[arg-type]
+            two = assess(own, strata=same_strata)
     if one.units is None or two.units is None:
         raise ReferenceDataError("maps are compared on points or polygons", path=reference)
     place = {name: i for i, name in enumerate(two.units.id)}

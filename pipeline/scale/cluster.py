@@ -46,6 +46,7 @@ def _existing(address: str) -> Any:
     from distributed import Client
 
     try:
+        # distributed has no types
         return Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as err:
         raise ConfigError(f"Dask scheduler {address!r} does not answer", got=err, expected="tcp://host:port") from err

@@ -44,8 +44,8 @@ class FitSettings:
         patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
             the network with context stops, its best state kept; 0 trains to the end of the schedule.
         refit: Learn from the validation polygons too, as the forest does; not with ``patience``, which needs them.
-        context_share: Share of the network with context in the average; 0 does not train it; None goes by the number
-            of polygons (``pipeline.training.members.context_share``).
+        context_share: Share of the network with context in the average; 0 does not train it; None goes by
+            weights and polygons (``pipeline.training.members.context_share``).
         stem_stride: Stride of the encoder's stem.
         depth: Stages of the encoder.
         devices: GPUs, or processes where there is no GPU, of each machine that train the network with context together.
