@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pyproj import Geod, Transformer
 
 from pipeline.scenes.opening import open_scene
@@ -23,6 +26,8 @@ from tests.fakes.viewed_maps import DEGREES, LIBRARY_NOTES, METRES, SCHEME, Worl
 pytestmark = LIBRARY_NOTES
 # Nothing here measures time: this only ends a test that would wait for ever, on a busy machine too.
 PATIENCE_S = 240
+GREY_PNG = BytesIO()
+Image.new("L", (256, 256), 128).save(GREY_PNG, "PNG")
 TILES = "[...document.querySelectorAll('.leaflet-tile-container canvas')]"
 # Pixels of a pane that are not transparent, and the colours among them.
 OPAQUE = """pane => [...document.querySelectorAll(`#left .leaflet-${pane}-pane canvas.leaflet-tile-loaded`)].reduce(
@@ -318,22 +323,38 @@ def test_the_page_fits_its_window_and_follows_the_systems_colours(open_page, wor
     assert page.locator("#panel").is_hidden()
 
 
-def test_a_basemap_is_asked_for_only_where_the_user_named_one(open_page, worlds, browser):
-    """Another server of loopback stands for the provider."""
-    provider = ViewServer(Answers([], title=""))
-    tab = open_page(
-        worlds["metres"], basemap=Basemap(f"http://127.0.0.1:{provider.port}/{{z}}/{{x}}/{{y}}", "<i>Some</i> & Co")
-    )
-    threading.Thread(target=provider.serve, daemon=True).start()
-    tab.page.wait_for_timeout(200)
-    named = [url for url in tab.asked if f":{provider.port}/" in url]
+class Provider(BaseHTTPRequestHandler):
+    """A tile provider: one grey pixel for every tile, to whichever page asks."""
+
+    def do_GET(self) -> None:
+        """Answer with the pixel."""
+        self.send_response(200)
+        self.send_header("Content-Type", "image/png")
+        self.end_headers()
+        self.wfile.write(GREY_PNG.getvalue())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing on the terminal of the tests."""
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    """The address of a tile provider that is not the page's own server (another port of loopback)."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_basemap_is_asked_for_only_where_the_user_named_one(open_page, worlds, provider):
+    tab = open_page(worlds["metres"], basemap=Basemap(f"{provider}/{{z}}/{{x}}/{{y}}", "<i>Some</i> & Co"))
+    tab.until("document.querySelectorAll('#left img.leaflet-tile-loaded').length > 0")
+    named = [url for url in tab.asked if url.startswith(provider)]
     assert named
     assert all(tab.server.token not in url for url in named)
     assert "<i>Some</i> & Co" in tab.page.locator("#left .leaflet-control-attribution").inner_text()
-    provider.stop()
-    provider.close()
-    tab.asked[:] = [url for url in tab.asked if url not in named]
-    tab.problems[:] = [text for text in tab.problems if "Failed to load resource" not in text]
+    tab.page.goto("about:blank")  # nothing is asked for after the list has been read
+    tab.asked[:] = [url for url in tab.asked if not url.startswith(provider) and url != "about:blank"]
 
 
 def test_when_the_server_has_ended_the_page_says_so(open_page, worlds):
