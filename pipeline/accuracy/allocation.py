@@ -61,7 +61,8 @@ def allocate(
         total: Sample size.
         units: Map units of each stratum.
         method: ``equal``; ``proportional`` to size; ``neyman``: to size times the expected spread; ``olofsson``:
-            ``rare_size`` for every stratum whose proportional share is smaller, the rest proportional.
+            ``rare_size`` for every stratum whose proportional share is smaller, the rest proportional; equal where
+            the sample is too small for that (:func:`rare_strata_fit`).
         expected_users: Expected user's accuracies, for ``neyman``.
         rare_size: Units of a rare stratum, for ``olofsson``.
         minimum: Fewest units of a stratum (all of it where it is smaller).
@@ -91,8 +92,20 @@ def allocate(
         load = size * _spread(units, expected_users)
         ideal = total * (load / load.sum() if load.sum() > 0 else size / size.sum())
     else:
-        ideal = _compromise(total, size, rare_size)
+        shares = _compromise(total, size, rare_size)
+        ideal = np.full(len(size), total / len(size)) if shares is None else shares
     return _whole(ideal, total, floor, size)
+
+
+def rare_strata_fit(total: int, *, units: Sequence[float], rare_size: int = RARE_SIZE) -> bool:
+    """Whether a sample of ``total`` can give ``rare_size`` units to each rare stratum, as ``olofsson`` wants.
+
+    >>> rare_strata_fit(640, units=[2e5, 1.5e5, 3.2e6, 6.45e6])
+    True
+    >>> rare_strata_fit(140, units=[2e5, 1.5e5, 3.2e6, 6.45e6])
+    False
+    """
+    return _compromise(total, np.asarray(units, dtype=np.float64), rare_size) is not None
 
 
 def _spread(units: Sequence[float], expected_users: Sequence[float]) -> NDArray[np.float64]:
@@ -106,13 +119,14 @@ def _spread(units: Sequence[float], expected_users: Sequence[float]) -> NDArray[
     return np.asarray(np.sqrt(users * (1 - users)))
 
 
-def _compromise(total: int, size: NDArray[np.float64], rare_size: int) -> NDArray[np.float64]:
+def _compromise(total: int, size: NDArray[np.float64], rare_size: int) -> NDArray[np.float64] | None:
+    """Units per stratum, before rounding; None where the rare strata alone want more than there are."""
     rare = np.zeros(len(size), dtype=np.bool_)
     ideal = total * size / size.sum()
     while True:
         now = rare | (ideal < rare_size)
-        if now.all() or rare_size * now.sum() > total:
-            return np.full(len(size), total / len(size))
+        if rare_size * now.sum() > total:
+            return None
         if (now == rare).all():
             return np.asarray(ideal)
         rare = now

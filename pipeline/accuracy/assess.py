@@ -143,6 +143,7 @@ def assess_map(
     crosswalk: Path | str | Mapping[str, str] | None = None,
     scheme: ClassScheme | None = None,
     kappa: bool = False,
+    only: frozenset[str] | None = None,
 ) -> Assessment:
     """Accuracy and area of a class map from reference points, polygons or a raster.
 
@@ -160,6 +161,7 @@ def assess_map(
         crosswalk: Table (or its file) from reference classes to map classes.
         scheme: Legend, where the map does not carry one.
         kappa: Also give kappa, with quantity and allocation disagreement beside it.
+        only: Identifiers of the units to use; others are left out, and counted as without a class in the other map.
 
     Raises:
         ReferenceDataError: reference, strata or design that cannot be used or do not fit together.
@@ -169,14 +171,15 @@ def assess_map(
     scheme = map_scheme(map_path, scheme)
     table = read_crosswalk(crosswalk) if isinstance(crosswalk, (str, Path)) else crosswalk
     if Path(reference).suffix.lower() in RASTER_SUFFIXES:
-        if design is not None or strata is not None:
-            raise ReferenceDataError(
-                "a reference raster has no sampling design", path=reference, fix="leave design and strata out"
-            )
-        return _against_raster(map_path, reference, scheme, table, kappa=kappa)
+        refuse_design(reference, strata=strata, design=design)
+        figures, framing, area_ha = compare_with_raster(map_path, reference, scheme=scheme, crosswalk=table)
+        return census_assessment(map_path, figures, framing=framing, area_ha=area_ha, scheme=scheme, kappa=kappa)
     if field is None:
         raise ReferenceDataError("no field given", path=reference, fix="name the field that holds the reference class")
     units = read_reference(reference, map_path=map_path, scheme=scheme, field=field, crosswalk=table)
+    if only is not None:
+        common = np.array([name in only for name in units.id], dtype=np.bool_)
+        units = units.keep(common, dict.fromkeys(range(len(units)), "without a class in the other map"))
     drawn = design if isinstance(design, SampleDesign) else _design(design)
     if isinstance(drawn, SampleDesign):
         units, framing = frame_by_design(units, drawn, scheme=scheme, map_path=map_path)
@@ -217,17 +220,29 @@ def _design(design: Path | str | None) -> SampleDesign | str | None:
     return read_design(design)
 
 
-def _against_raster(
+def refuse_design(reference: Path | str, *, strata: object, design: object) -> None:
+    """Designs belong to samples; a reference raster is none.
+
+    Raises:
+        ReferenceDataError: a design or strata are given.
+    """
+    if design is not None or strata is not None:
+        raise ReferenceDataError(
+            "a reference raster has no sampling design", path=reference, fix="leave design and strata out"
+        )
+
+
+def census_assessment(
     map_path: Path | str,
-    reference: Path | str,
-    scheme: ClassScheme,
-    crosswalk: Mapping[str, str] | None,
+    figures: Figures,
     *,
-    kappa: bool,
+    framing: Framing,
+    area_ha: float,
+    scheme: ClassScheme,
+    kappa: bool = False,
 ) -> Assessment:
-    figures, framing, area_ha = compare_with_raster(map_path, reference, scheme=scheme, crosswalk=crosswalk)
-    _, area = class_areas(map_path)
-    mapped = _by_name(dict(enumerate(area)), scheme)
+    """The assessment that figures of all pixels make."""
+    mapped = _by_name(dict(enumerate(class_areas(map_path)[1])), scheme)
     unit = _unit(read_grid(map_path))
     return Assessment(Path(map_path).name, figures, scheme, framing, None, area_ha, mapped, unit, kappa)
 

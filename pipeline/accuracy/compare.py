@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import binomtest, chi2
 
-from pipeline.accuracy.assess import Assessment, assess_map
+from pipeline.accuracy.assess import Assessment, assess_map, census_assessment, refuse_design
+from pipeline.accuracy.compare_rasters import compare_on_raster
+from pipeline.accuracy.confusion import cross_tabulate
 from pipeline.accuracy.crosswalk import read_crosswalk
-from pipeline.accuracy.estimates import Estimate, ratios
+from pipeline.accuracy.estimates import CENSUS, Estimate, ratios
 from pipeline.accuracy.frame import unit_weights
 from pipeline.accuracy.pixels import map_scheme, read_grid
+from pipeline.accuracy.strata import RASTER_SUFFIXES
 from pipeline.accuracy.translate import translate_map
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
@@ -54,35 +58,68 @@ class McNemar:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two assessments, the difference of their overall accuracies (first - second) and McNemar's test."""
+    """Two assessments on the same units.
+
+    Attributes:
+        first: Assessment of the first map.
+        second: Assessment of the second.
+        difference: Overall accuracy of the first less that of the second.
+        right: int64 [first is right, second is right] (0 wrong, 1 right); units, or pixels of a reference raster.
+        mcnemar: The test; None where every pixel was compared and nothing was sampled.
+    """
 
     first: Assessment
     second: Assessment
     difference: Estimate
-    mcnemar: McNemar
-    units: int
+    right: NDArray[np.int64]
+    mcnemar: McNemar | None
+
+    @property
+    def units(self) -> int:
+        """Units (or pixels) that both maps and the reference have."""
+        return int(self.right.sum())
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready."""
+        (neither, only_second), (only_first, both) = self.right.tolist()
         return {
             "first": self.first.to_json(),
             "second": self.second.to_json(),
             "difference": self.difference.to_json(),
-            "mcnemar": vars(self.mcnemar),
+            "right": {"both": both, "only_first": only_first, "only_second": only_second, "neither": neither},
+            "mcnemar": None if self.mcnemar is None else vars(self.mcnemar),
             "units": self.units,
             "words": self.words(),
         }
 
     def words(self) -> str:
         """What the comparison says, and under which design."""
+        what = "pixels" if self.mcnemar is None else "units"
+        alone = (
+            f"On {self.units:,} common {what} {self.first.map_name} alone is right on {self.right[1, 0]:,} and "
+            f"{self.second.map_name} alone on {self.right[0, 1]:,}"
+        )
+        return f"{alone}{self._verdict()} {self.first.words()}"
+
+    def _verdict(self) -> str:
         test = self.mcnemar
+        if test is None:
+            return (
+                ". Every pixel was compared, so the difference has no sampling error and no interval; McNemar's test, "
+                "which asks whether the draw of a sample could explain it, has nothing to ask."
+            )
         verdict = "differ" if test.p_value < 0.05 else "cannot be told apart"  # noqa: PLR2004 - the usual level
         kind = "exact" if test.exact else "with continuity correction"
-        return (
-            f"On {self.units} common units {self.first.map_name} alone is right on {test.only_first} and "
-            f"{self.second.map_name} alone on {test.only_second}: the maps {verdict} (McNemar's test, {kind}, "
-            f"p = {test.p_value:.3g}; it takes the units as equally likely and independent). {self.first.words()}"
+        words = (
+            f": the maps {verdict} (McNemar's test, {kind}, p = {test.p_value:.3g}; it takes the units as equally "
+            "likely and independent"
         )
+        frame = self.first.framing.frame
+        if not frame.is_probability:
+            return f"{words}, which units that are no probability sample need not be, so it speaks of them alone)."
+        if frame.clusters is not None or frame.kind == "stratified":
+            return f"{words}, which those of this design are not: the interval of the difference counts)."
+        return f"{words})."
 
 
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
@@ -109,7 +146,7 @@ def compare_maps(
     second: Path | str,
     *,
     reference: Path | str,
-    field: str,
+    field: str | None = None,
     strata: Path | str | None = None,
     strata_field: str | None = None,
     strata_edges: Sequence[float] = (),
@@ -121,47 +158,80 @@ def compare_maps(
     """Assess two maps on the same units; arguments as for :func:`pipeline.accuracy.assess.assess_map`.
 
     The maps have one legend, or ``second_crosswalk`` leads from the values of the second (any raster of integers) to
-    the classes of the first. Strata "map" are the first map's classes.
+    the classes of the first. Strata "map" are the first map's classes. Units that only one of the maps has a class for
+    are left out of both, and counted.
 
     The difference of overall accuracies has the variance of the paired difference, which is smaller than that of two
-    independent samples; its strata are those of the first map's assessment.
+    independent samples; its strata are those of the first map's assessment. With a raster as reference all pixels are
+    compared: no test and no interval, as nothing was sampled.
 
     Raises:
-        ReferenceDataError: a reference raster, or no unit that both maps cover.
+        ReferenceDataError: no unit that both maps cover.
+        LegendError: two legends and no crosswalk.
     """
     legend = map_scheme(first, scheme)
-    assess = partial(
-        assess_map, reference=reference, field=field, strata_field=strata_field, strata_edges=strata_edges,
-        design=design, crosswalk=crosswalk, scheme=legend,
-    )  # fmt: skip
-    one = assess(first, strata=strata)
-    same_strata = first if str(strata) == "map" else strata
-    if second_crosswalk is None:
-        if scheme is None:
-            check_same_legend([first, second])
-        two = assess(second, strata=same_strata)
-    else:
-        table = second_crosswalk if isinstance(second_crosswalk, Mapping) else read_crosswalk(second_crosswalk)
-        with TemporaryDirectory() as folder:
-            own = translate_map(
+    with ExitStack() as stack:
+        if second_crosswalk is not None:
+            folder = stack.enter_context(TemporaryDirectory())
+            table = second_crosswalk if isinstance(second_crosswalk, Mapping) else read_crosswalk(second_crosswalk)
+            second = translate_map(
                 second, Path(folder) / f"{Path(second).stem}.tif", scheme=legend, crosswalk=table,
                 around=read_grid(first),
             )  # fmt: skip
-            two = assess(own, strata=same_strata)
+        elif scheme is None:
+            check_same_legend([first, second])
+        if Path(reference).suffix.lower() in RASTER_SUFFIXES:
+            refuse_design(reference, strata=strata, design=design)
+            return _on_raster(first, second, reference, scheme=legend, crosswalk=crosswalk)
+        assess = partial(
+            assess_map, reference=reference, field=field, strata_field=strata_field, strata_edges=strata_edges,
+            design=design, crosswalk=crosswalk, scheme=legend,
+        )  # fmt: skip
+        same_strata = first if str(strata) == "map" else strata
+        one, two = assess(first, strata=strata), assess(second, strata=same_strata)
+        common = _ids(one) & _ids(two)
+        if common != _ids(one) | _ids(two):
+            if not common:
+                raise ReferenceDataError("no reference unit has a class in both maps", path=reference)
+            one, two = assess(first, strata=strata, only=common), assess(second, strata=same_strata, only=common)
+    return _paired(one, two)
+
+
+def _ids(found: Assessment) -> frozenset[str]:
+    return frozenset(found.units.id if found.units is not None else ())
+
+
+def _paired(one: Assessment, two: Assessment) -> Comparison:
+    """The difference on units that both assessments have."""
     if one.units is None or two.units is None:
-        raise ReferenceDataError("maps are compared on points or polygons", path=reference)
+        raise ReferenceDataError("maps without common units")
     place = {name: i for i, name in enumerate(two.units.id)}
-    if set(one.units.id) != set(place):
-        only = sorted(set(one.units.id) ^ set(place))
-        raise ReferenceDataError(
-            "units that only one of the maps covers: " + ", ".join(only[:10]), fix="cut the reference to both maps"
-        )
     order = np.array([place[name] for name in one.units.id])
     right_one = one.units.map_code == one.units.reference_code
-    right_two = two.units.map_code[order] == two.units.reference_code[order]
+    right_two = (two.units.map_code == two.units.reference_code)[order]
     gain = (right_one.astype(np.float64) - right_two)[:, None]
     frame = one.framing.frame
     difference = ratios(gain, np.ones_like(gain), frame=frame, bounds=(-1.0, 1.0))[0]
     if not frame.is_probability:
         difference = Estimate(float(unit_weights(frame) @ gain[:, 0] / len(gain)), note=difference.note)
-    return Comparison(one, two, difference, mcnemar(right_one, right_two), len(gain))
+    right = cross_tabulate(right_one.astype(np.intp), right_two.astype(np.intp), classes=2)
+    return Comparison(one, two, difference, right, mcnemar(right_one, right_two))
+
+
+def _on_raster(
+    first: Path | str,
+    second: Path | str,
+    reference: Path | str,
+    *,
+    scheme: ClassScheme,
+    crosswalk: Path | str | Mapping[str, str] | None,
+) -> Comparison:
+    """The difference on all pixels of a reference raster."""
+    table = read_crosswalk(crosswalk) if isinstance(crosswalk, (str, Path)) else crosswalk
+    found = compare_on_raster(first, second, reference, scheme=scheme, crosswalk=table)
+    one, two = (
+        census_assessment(path, figures, framing=found.framing, area_ha=found.area_ha, scheme=scheme)
+        for path, figures in zip((first, second), found.figures, strict=True)
+    )
+    gain = float(found.right_ha[1, 0] - found.right_ha[0, 1]) / found.area_ha
+    return Comparison(one, two, Estimate(gain, note=CENSUS), found.right_px, None)

@@ -57,6 +57,8 @@ class SampleDesign:
         psu_units: int64 [primary unit]; valid map units in each sampled primary unit.
         psus_in_frame: Primary units (or possible grids) with at least one valid pixel in the whole map.
         cluster_px: Side of a primary unit in pixels.
+        psu_stratum: int64 [primary unit]; index into ``strata`` where squares were drawn by strata, else None.
+        psus_by_stratum: Primary units in the whole map of each stratum, where squares were drawn by strata.
         min_distance_m: Least distance between units that was enforced.
         notes: What a reader of the figures must know about the draw.
     """
@@ -80,6 +82,8 @@ class SampleDesign:
     psu_units: NDArray[np.int64] | None = None
     psus_in_frame: int = 0
     cluster_px: int = 0
+    psu_stratum: NDArray[np.intp] | None = None
+    psus_by_stratum: tuple[int, ...] = ()
     min_distance_m: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -130,9 +134,12 @@ class SampleDesign:
             },
         }  # fmt: skip
         if self.psu is not None and self.psu_units is not None:
+            by_stratum = {} if self.psu_stratum is None else {
+                "stratum": self.psu_stratum.tolist(), "in_stratum": list(self.psus_by_stratum)
+            }  # fmt: skip
             plain["clusters"] = {
                 "in_frame": self.psus_in_frame, "side_px": self.cluster_px,
-                "unit": self.psu.tolist(), "sizes": self.psu_units.tolist(),
+                "unit": self.psu.tolist(), "sizes": self.psu_units.tolist(), **by_stratum,
             }  # fmt: skip
         return plain
 
@@ -180,6 +187,8 @@ def _design(content: dict[str, Any]) -> SampleDesign:
         psu_units=np.asarray(clusters["sizes"], dtype=np.int64) if clusters else None,
         psus_in_frame=int(clusters["in_frame"]) if clusters else 0,
         cluster_px=int(clusters["side_px"]) if clusters else 0,
+        psu_stratum=np.asarray(clusters["stratum"], dtype=np.intp) if clusters and "stratum" in clusters else None,
+        psus_by_stratum=tuple(map(int, clusters.get("in_stratum", ()))) if clusters else (),
         min_distance_m=float(content["min_distance_m"]),
         notes=tuple(content["notes"]),
     )

@@ -159,7 +159,8 @@ def ratios(
         if not math.isfinite(value):
             results.append(Estimate(None, note=_missing(frame)))
         else:
-            flat = bool(np.abs(residuals[:, column]).max() < 1e-12)  # noqa: PLR2004 - rounding of a sum
+            # A variance of 0, but for rounding.
+            flat = bool(variance[column] <= _TINY * max(value * value, 1.0))
             if flat and not _complete(frame):
                 open_strata = frame.sizes > 0 if certain is None else (frame.sizes > 0) & ~certain[:, column]
                 one = int(open_strata.sum()) == 1 and frame.clusters is None
@@ -185,7 +186,7 @@ def _finish(value: float, variance: float, frame: Frame, bounds: tuple[float, fl
 
 
 def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, one_stratum: bool) -> Estimate:
-    """A sample without a single error (or hit) has a variance of 0, which is not the truth about the map.
+    """A sample that is alike in each stratum (without a single error, say) has a variance of 0, which is no truth.
 
     Where the figure can have units in one stratum only, the exact binomial interval holds (Clopper & Pearson 1934,
     Biometrika 26, 404-413). Where other strata could hold some that the sample has not met (omissions of a class, for
@@ -195,7 +196,8 @@ def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, 
         return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
     used = bottom > 0
     n = int(used.sum())
-    note = f"all {n} units agree: the sample shows no variance, so the standard error is unknown"
+    agree = f"all {n} units agree" if value in {0.0, 1.0} else "the units of each stratum agree"
+    note = f"{agree}: the sample shows no variance, so the standard error is unknown"
     if value not in (0.0, 1.0) or not one_stratum:
         return Estimate(value, note=note + ", and so is the interval")
     edge = 0.025 ** (1.0 / n)
@@ -205,7 +207,7 @@ def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, 
 
 def _quantile(frame: Frame) -> float:
     """1.96; Student's t where the number of primary units, not of pixels, carries the information."""
-    return float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, len(frame.clusters.sizes) - 1))
+    return float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, frame.clusters.degrees_of_freedom))
 
 
 def _columns(

@@ -36,12 +36,29 @@ class Clusters:
     Attributes:
         index: int [unit]; primary unit of each reference unit, 0..m-1.
         sizes: float64 [primary unit]; map units inside each sampled primary unit.
-        in_frame: Primary units in the whole frame.
+        in_frame: Primary units in the whole frame, of each of their strata where they were drawn by strata.
+        stratum: int [primary unit]; stratum of each primary unit, 0.. in ``in_frame``; None without strata.
     """
 
     index: NDArray[np.intp]
     sizes: NDArray[np.float64]
-    in_frame: int
+    in_frame: int | tuple[int, ...]
+    stratum: NDArray[np.intp] | None = None
+
+    @property
+    def strata(self) -> NDArray[np.intp]:
+        """Stratum of each primary unit, int [primary unit]; 0 without strata."""
+        return np.zeros(len(self.sizes), dtype=np.intp) if self.stratum is None else self.stratum
+
+    @property
+    def every(self) -> NDArray[np.float64]:
+        """Primary units in the whole frame, float64 [stratum]."""
+        return np.atleast_1d(np.asarray(self.in_frame, dtype=np.float64))
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Sampled primary units less their strata, at least 1 (Korn & Graubard 1999, Analysis of Health Surveys)."""
+        return max(len(self.sizes) - len(np.unique(self.strata)), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +125,10 @@ def unit_weights(frame: Frame) -> NDArray[np.float64]:
     Source: Horvitz & Thompson (1952); for strata N_h/n_h, for two stages M/m * N_i/n_i.
     """
     if frame.clusters is not None:
-        taken = np.bincount(frame.clusters.index, minlength=len(frame.clusters.sizes))
-        return np.asarray(
-            (frame.clusters.in_frame / len(frame.clusters.sizes) * frame.clusters.sizes / taken)[frame.clusters.index]
-        )
+        clusters, strata = frame.clusters, frame.clusters.strata
+        taken = np.bincount(clusters.index, minlength=len(clusters.sizes))
+        drawn = np.bincount(strata, minlength=len(clusters.every))
+        return np.asarray(((clusters.every / np.maximum(drawn, 1))[strata] * clusters.sizes / taken)[clusters.index])
     if not frame.is_probability:
         return np.ones(len(frame.stratum))
     return np.asarray((frame.sizes / np.maximum(frame.counts, 1))[frame.stratum], dtype=np.float64)
@@ -159,17 +176,26 @@ def _sums(values: NDArray[np.float64], group: NDArray[np.intp], groups: int) -> 
 
 
 def _two_stage(values: NDArray[np.float64], clusters: Clusters) -> NDArray[np.float64]:
-    """Stehman (1997), Remote Sens. Environ. 60, 258-269; one stage is the case where every unit is taken."""
-    size, drawn = clusters.sizes, len(clusters.sizes)
-    if drawn < 2:  # noqa: PLR2004 - a spread needs two
-        return np.full(values.shape[1], np.nan)
-    squares, taken = _scatter(values, clusters.index, drawn)
-    totals = _sums(values, clusters.index, drawn) * (size / taken)[:, None]
-    between = clusters.in_frame**2 * totals.var(axis=0, ddof=1) / drawn
-    alone = (taken == 1) & (size > 1)
-    if alone.any():
-        # One unit per cluster hides the spread within: treat primary units as drawn with replacement, which is
-        # on the safe side (Cochran 1977, sect. 11.9).
-        return np.asarray(between)
+    """Stehman (1997), Remote Sens. Environ. 60, 258-269; one stage is the case where every unit is taken.
+
+    Strata of primary units add their variances, as those of any strata do (Cochran 1977, eq. 5.10).
+    """
+    size = clusters.sizes
+    squares, taken = _scatter(values, clusters.index, len(size))
+    totals = _sums(values, clusters.index, len(size)) * (size / taken)[:, None]
     within = squares / np.maximum(taken - 1, 1)[:, None] * (size**2 * (1 - taken / size) / taken)[:, None]
-    return np.asarray((1 - drawn / clusters.in_frame) * between + clusters.in_frame / drawn * within.sum(axis=0))
+    alone = (taken == 1) & (size > 1)
+    variance = np.zeros(values.shape[1])
+    for stratum in np.unique(clusters.strata):
+        here = clusters.strata == stratum
+        drawn, every = int(here.sum()), clusters.every[stratum]
+        if drawn < 2 and drawn < every:  # noqa: PLR2004 - a spread needs two
+            return np.full(values.shape[1], np.nan)
+        between = every**2 * totals[here].var(axis=0, ddof=1) / drawn if drawn > 1 else np.zeros(values.shape[1])
+        if alone[here].any():
+            # One unit per cluster hides the spread within: treat primary units as drawn with replacement, which is
+            # on the safe side (Cochran 1977, sect. 11.9).
+            variance += between
+        else:
+            variance += (1 - drawn / every) * between + every / drawn * within[here].sum(axis=0)
+    return variance

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.accuracy.drawing import count_frame
 from pipeline.accuracy.frame import CLUSTER_DESIGNS, Clusters, Frame
-from pipeline.accuracy.pixels import open_class_map
+from pipeline.accuracy.pixels import CODES, class_areas, open_class_map
 from pipeline.accuracy.strata import OUTSIDE, open_strata
 from pipeline.accuracy.systematic import ONE_START
 from pipeline.errors import ReferenceDataError
@@ -49,10 +49,9 @@ def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme,
         scheme: The map's legend.
         pixels: int64 [256]; map pixels per code.
     """
-    total = float(pixels[list(scheme.codes)].sum())
-    alone = np.zeros(len(units), dtype=np.intp)
     if told is None:
-        frame = Frame("not a probability sample", alone, np.array([total]), ("all",))
+        alone, total = np.zeros(len(units), dtype=np.intp), np.array([float(pixels[list(scheme.codes)].sum())])
+        frame = Frame("not a probability sample", alone, total, ("all",))
         return Framing(
             frame,
             f"The {len(units)} reference {units.kind} are not a probability sample of the map: the figures "
@@ -60,6 +59,11 @@ def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme,
         )
     if units.kind != "points":
         raise ReferenceDataError(f"polygons as a {told} sample of pixels", fix="use points, or leave the design out")
+    return _unstratified(units, told, scheme=scheme, pixels=pixels)
+
+
+def _unstratified(units: ReferenceUnits, told: str, *, scheme: ClassScheme, pixels: NDArray[np.int64]) -> Framing:
+    """Pixels drawn from the whole map: the map's classes are post-strata where each has units enough."""
     kind: Literal["simple random", "systematic"] = "simple random" if told == "simple random" else "systematic"
     index = scheme.code_to_index[units.map_code].astype(np.intp)
     counts = np.bincount(index, minlength=len(scheme))
@@ -67,7 +71,8 @@ def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme,
     if (counts[sizes > 0] >= MIN_PER_POST_STRATUM).all():
         frame = Frame(kind, index, sizes, scheme.names, strata_are_map_classes=True, post_stratified=True)
         return Framing(frame, _sentence(frame, len(units)), _notes(kind))
-    frame = Frame(kind, alone, np.array([total]), ("all",))
+    alone, total = np.zeros(len(units), dtype=np.intp), np.array([sizes.sum()])
+    frame = Frame(kind, alone, total, ("all",))
     note = "not post-stratified by map class, as a class has fewer than 2 units"
     return Framing(frame, _sentence(frame, len(units)), (*_notes(kind), note))
 
@@ -151,9 +156,22 @@ def frame_by_design(
         order = scheme.code_to_index[codes].astype(np.intp)
         sizes, names, index = _spread(sizes, order, len(scheme)), scheme.names, order[index]
     if other:
-        notes.append("the map differs from the one the sample was drawn from: its classes are not the strata")
-    frame = Frame(design.kind, index, sizes, names, strata_are_map_classes=same, clusters=_clusters(design, position))
+        its_classes = ": its classes are not the strata" if design.strata_are_map_classes else ""
+        notes.append(f"the map differs from the one the sample was drawn from{its_classes}")
+    clusters = _clusters(design, position)
+    if design.kind in {"simple random", "systematic"} and clusters is None:
+        pixels = class_areas(map_path)[0] if other else _pixels_of(design)
+        plain = _unstratified(units, design.kind, scheme=scheme, pixels=pixels)
+        return units, Framing(plain.frame, plain.words, tuple(dict.fromkeys([*plain.notes, *notes])), other)
+    frame = Frame(design.kind, index, sizes, names, strata_are_map_classes=same, clusters=clusters)
     return units, Framing(frame, _sentence(frame, len(units)), tuple(notes), other)
+
+
+def _pixels_of(design: SampleDesign) -> NDArray[np.int64]:
+    """Map pixels per code, int64 [256]."""
+    pixels = np.zeros(CODES, dtype=np.int64)
+    pixels[list(design.class_pixels)] = list(design.class_pixels.values())
+    return pixels
 
 
 def _positions(units: ReferenceUnits, design: SampleDesign, map_path: Path | str) -> NDArray[np.intp]:
@@ -196,7 +214,10 @@ def _clusters(design: SampleDesign, position: NDArray[np.intp]) -> Clusters | No
     if design.kind == "systematic" and len(design.psu_units) == 1:
         return None  # one grid is one cluster: no variance between clusters
     used, index = np.unique(design.psu[position], return_inverse=True)
-    return Clusters(index.astype(np.intp), design.psu_units[used].astype(np.float64), design.psus_in_frame)
+    sizes = design.psu_units[used].astype(np.float64)
+    if design.psu_stratum is None:
+        return Clusters(index.astype(np.intp), sizes, design.psus_in_frame)
+    return Clusters(index.astype(np.intp), sizes, design.psus_by_stratum, design.psu_stratum[used])
 
 
 def _spread(sizes: NDArray[np.float64], order: NDArray[np.intp], classes: int) -> NDArray[np.float64]:
@@ -207,15 +228,16 @@ def _spread(sizes: NDArray[np.float64], order: NDArray[np.intp], classes: int) -
 
 def _sentence(frame: Frame, n: int) -> str:
     if frame.clusters is not None:
-        drawn, every = len(frame.clusters.sizes), frame.clusters.in_frame
+        drawn, every = len(frame.clusters.sizes), int(frame.clusters.every.sum())
         if frame.kind == "systematic":
             return (
                 f"The figures assume a systematic sample: {n} pixels on {drawn} grids whose starts were drawn at "
                 f"random from {every} (variance between the grids: Gautschi 1957; Student's t for the intervals)."
             )
+        within = "" if frame.clusters.stratum is None else f" within {len(frame.names)} strata"
         return (
-            f"The figures assume a {frame.kind} sample: {n} pixels in {drawn} of {every} squares drawn at random "
-            "(variances between squares: Stehman 1997; Student's t for the intervals)."
+            f"The figures assume a {frame.kind} sample: {n} pixels in {drawn} of {every} squares drawn at random"
+            f"{within} (variances between squares: Stehman 1997; Student's t for the intervals)."
         )
     if frame.post_stratified:
         return (

@@ -1,12 +1,14 @@
-"""Squares of the map, the primary units of cluster samples: their sizes, and the pixels drawn in them."""
+"""Squares of the map, the primary units of cluster samples: their sizes and strata, and the pixels drawn in them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.accuracy.pixels import grid_of, read_codes, strips
+from pipeline.accuracy.strata import OUTSIDE
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 from pipeline.legend import NODATA
@@ -15,22 +17,66 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
+    from pipeline.accuracy.strata import StrataLayer
 
-def cluster_sizes(dataset: DatasetReader, side: int) -> NDArray[np.int64]:
-    """Valid pixels of every square of ``side`` pixels, int64 [square row, square col].
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """All squares of a map, counted from its corner row by row.
+
+    Attributes:
+        pixels: int64 [square]; valid pixels of the map.
+        area_ha: float64 [square]; their area.
+        stratum: int32 [square]; stratum of most of the square's pixels that have one (of the lowest number where two
+            share it equally), OUTSIDE where none has.
+    """
+
+    pixels: NDArray[np.int64]
+    area_ha: NDArray[np.float64]
+    stratum: NDArray[np.int32]
+
+
+def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | None = None) -> Squares:
+    """Pixels, area and stratum of every square of ``side`` pixels; without ``layer`` all are of stratum 0.
 
     Raises:
         ReferenceDataError: a side below 1.
     """
     if side < 1:
         raise ReferenceDataError("side of a cluster in pixels", got=side, expected="at least 1")
-    across = -(-dataset.width // side)
-    sizes = np.zeros((-(-dataset.height // side), across), dtype=np.int64)
-    for window in strips(grid_of(dataset), dataset.block_shapes[0][0]):
+    grid = grid_of(dataset)
+    rows = -(-dataset.block_shapes[0][0] // side) * side  # strips of whole squares
+    pixels: list[NDArray[np.int64]] = []
+    area: list[NDArray[np.float64]] = []
+    stratum: list[NDArray[np.int32]] = []
+    for window in strips(grid, rows):
         valid = read_codes(dataset, window) != NODATA
-        by_col = np.add.reduceat(valid.astype(np.int32), np.arange(0, dataset.width, side), axis=1)
-        np.add.at(sizes, np.arange(window.row, window.row_stop) // side, by_col)
-    return sizes
+        pixels.append(_sums(valid, side))
+        if grid.crs.is_geographic:
+            area.append(_sums(valid * grid.pixel_area_ha(window)[:, None], side))
+        else:
+            area.append(np.multiply(pixels[-1], grid.pixel_area_ha(Window(0, 0, 1, 1))[0], dtype=np.float64))
+        values = np.zeros(valid.shape, dtype=np.int32) if layer is None else layer.read(window)
+        stratum.append(_most(np.where(valid, values, OUTSIDE), side))
+    return Squares(np.concatenate(pixels).ravel(), np.concatenate(area).ravel(), np.concatenate(stratum).ravel())
+
+
+def _sums(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Sums over squares [square row, square col]; of bool, int64 counts."""
+    kind = np.int64 if values.dtype == np.bool_ else values.dtype
+    by_col = np.add.reduceat(values, np.arange(0, values.shape[1], side), axis=1, dtype=kind)
+    return np.asarray(np.add.reduceat(by_col, np.arange(0, values.shape[0], side), axis=0))
+
+
+def _most(values: NDArray[np.int32], side: int) -> NDArray[np.int32]:
+    """The value that most pixels of a square have, int32 [square row, square col]; OUTSIDE counts for nothing."""
+    shape = -(-values.shape[0] // side), -(-values.shape[1] // side)
+    best, most = np.full(shape, OUTSIDE, dtype=np.int32), np.zeros(shape, dtype=np.int64)
+    for value in np.unique(values[values != OUTSIDE]):
+        count = _sums(values == value, side)
+        better = count > most
+        best[better], most[better] = value, count[better]
+    return best
 
 
 def pixels_inside(

@@ -104,18 +104,24 @@ def compare_with_raster(
     if not counts.sum():
         raise ReferenceDataError("no pixel has a class both in the map and in the reference", path=reference)
     total = float(area.sum())
-    frame = Frame("census", np.zeros(1, dtype=np.intp), np.array([counts.sum()], dtype=np.float64), ("all",))
+    _, mapped = class_areas(map_path)
+    framing = census(int(counts.sum()), total / float(mapped[NODATA + 1 :].sum()), rasters="both rasters")
+    return census_figures(ErrorMatrix(scheme.names, counts, area / total)), framing, total
+
+
+def census(pixels: int, covered: float, *, rasters: str) -> Framing:
+    """That every pixel was compared and none sampled, and which share of the map's area they are."""
+    frame = Frame("census", np.zeros(1, dtype=np.intp), np.array([pixels], dtype=np.float64), ("all",))
     words = (
-        f"All {counts.sum():,} pixels with a class in both rasters were compared: the figures are agreement with the "
+        f"All {pixels:,} pixels with a class in {rasters} were compared: the figures are agreement with the "
         "reference raster, without sampling error; its own errors are not known."
     )
-    _, mapped = class_areas(map_path)
-    covered = total / float(mapped[NODATA + 1 :].sum())
-    notes = () if covered > 0.9999 else (f"the reference covers {covered:.1%} of the map's area",)  # noqa: PLR2004
-    return _figures(ErrorMatrix(scheme.names, counts, area / total)), Framing(frame, words, notes), total
+    notes = () if covered > 0.9999 else (f"these pixels are {covered:.1%} of the map's area",)  # noqa: PLR2004
+    return Framing(frame, words, notes)
 
 
-def _figures(matrix: ErrorMatrix) -> Figures:
+def census_figures(matrix: ErrorMatrix) -> Figures:
+    """Figures of an error matrix of all pixels: no standard errors, as nothing was sampled."""
     share = matrix.proportions
     hit, mapped, truth = np.diag(share), share.sum(axis=1), share.sum(axis=0)
 

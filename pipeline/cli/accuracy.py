@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.console import Console
 from pipeline.cli.options import Force, Json, Overwrite, Quiet, Seed
+
+if TYPE_CHECKING:
+    from pipeline.workflow.assessing import ReferenceRequest
 
 MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
 Reference = Annotated[Path, typer.Option("--reference", help="Reference points, polygons or raster.")]
@@ -50,6 +53,26 @@ def _edges(text: str | None) -> tuple[float, ...]:
     return edges
 
 
+def _request(
+    reference: Path,
+    field: str | None,
+    *,
+    strata: str | None,
+    strata_field: str | None,
+    strata_edges: str | None,
+    design_file: str | None,
+    crosswalk: str | None,
+    legend: str | None,
+) -> ReferenceRequest:
+    from pipeline.workflow.assessing import ReferenceRequest
+    from pipeline.workflow.legend_option import told_legend
+
+    return ReferenceRequest(
+        reference=reference, field=field, strata=strata, strata_field=strata_field, strata_edges=_edges(strata_edges),
+        design=design_file, crosswalk=crosswalk, scheme=told_legend(legend),
+    )  # fmt: skip
+
+
 def design(
     maps: Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class map to draw the sample from.")],
     *,
@@ -59,8 +82,13 @@ def design(
     kind: Annotated[
         str, typer.Option(help="simple_random, systematic, stratified, cluster or two_stage.")
     ] = "stratified",
-    allocation: Annotated[str, typer.Option(help="equal, proportional, neyman or olofsson.")] = "olofsson",
-    size: Annotated[int | None, typer.Option("-n", "--size", help="Sample size; default from --target-se.")] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(help="equal, proportional (the default of squares), neyman or olofsson (of pixels)."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("-n", "--size", help="Pixels, or squares; default from --target-se.")
+    ] = None,
     target_se: Annotated[float, typer.Option(help="Standard error of overall accuracy aimed at.")] = 0.01,
     expected: Annotated[
         list[str] | None,
@@ -142,19 +170,12 @@ def assess(
         )
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
-    from pipeline.workflow.assessing import ReferenceRequest, assess_against_reference
-    from pipeline.workflow.legend_option import told_legend
+    from pipeline.workflow.assessing import assess_against_reference
 
-    request = ReferenceRequest(
-        reference=reference,
-        field=field,
-        strata=strata,
-        strata_field=strata_field,
-        strata_edges=_edges(strata_edges),
-        design=design_file,
-        crosswalk=crosswalk,
-        scheme=told_legend(legend),
-    )
+    request = _request(
+        reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
+        design_file=design_file, crosswalk=crosswalk, legend=legend,
+    )  # fmt: skip
     return console.perform(
         lambda _: assess_against_reference(target, request, kappa=kappa, output=output, overwrite=overwrite)
     )
@@ -179,20 +200,13 @@ def compare(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
-    """Two maps on one reference: McNemar's test and the interval of the difference."""
-    from pipeline.workflow.assessing import ReferenceRequest, compare_two
-    from pipeline.workflow.legend_option import told_legend
+    """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
+    from pipeline.workflow.assessing import compare_two
 
-    request = ReferenceRequest(
-        reference=reference,
-        field=field,
-        strata=strata,
-        strata_field=strata_field,
-        strata_edges=_edges(strata_edges),
-        design=design_file,
-        crosswalk=crosswalk,
-        scheme=told_legend(legend),
-    )
+    request = _request(
+        reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
+        design_file=design_file, crosswalk=crosswalk, legend=legend,
+    )  # fmt: skip
     return Console(quiet, as_json).perform(
         lambda _: compare_two(first, second, request, second_crosswalk=second_crosswalk)
     )

@@ -9,7 +9,7 @@ from pipeline.accuracy.assess import assess_map
 from pipeline.accuracy.change import change_map
 from pipeline.accuracy.compare import compare_maps
 from pipeline.accuracy.estimates import NOT_PROBABILITY
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import OutputError
 from pipeline.runs import write_json
 from pipeline.workflow.outcome import Outcome, Table
 
@@ -131,20 +131,13 @@ def _matrix_table(found: Assessment, *, shares: bool) -> Table:
 
 
 def compare_two(first: Path, second: Path, request: ReferenceRequest, *, second_crosswalk: str | None) -> Outcome:
-    """Two maps on one reference: McNemar's test and the paired interval of the difference.
-
-    Raises:
-        ConfigError: no field of the reference class.
-    """
-    if request.field is None:
-        raise ConfigError("comparison of two maps", expected="--field, the attribute of the reference class")
-    options = vars(request) | {"field": request.field}
-    found = compare_maps(first, second, second_crosswalk=second_crosswalk, **options)
+    """Two maps on one reference: McNemar's test and the paired interval of the difference."""
+    found = compare_maps(first, second, second_crosswalk=second_crosswalk, **vars(request))
     rows = tuple(
         (path.name, percent(item.figures.overall_accuracy))
         for path, item in ((first, found.first), (second, found.second))
     )
-    label = "" if found.first.framing.frame.is_probability else f" ({NOT_PROBABILITY})"
+    label = "" if found.first.framing.frame.is_probability else f" ({_label(found.first)})"
     return Outcome(
         summary=f"difference of overall accuracy (first minus second): {percent(found.difference)}{label}",
         tables=(Table(f"overall accuracy{label}", ("map", ""), rows),),

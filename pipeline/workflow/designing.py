@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
+from pipeline.accuracy.clusters import draw_clusters
 from pipeline.accuracy.design_files import write_design
 from pipeline.accuracy.pixels import map_scheme
-from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified, draw_systematic
+from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
 from pipeline.accuracy.strata import ChangeStrata, open_strata
 from pipeline.errors import ConfigError
 from pipeline.maps.legends import check_same_legend
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.workflow.outcome import Progress
 
+SQUARES = frozenset({"cluster", "two_stage"})
 KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
 ALLOCATIONS = ("equal", "proportional", "neyman", "olofsson")
 # What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
@@ -34,7 +36,7 @@ class DesignRequest:
     """What the command line asks of a sample; see ``landcover design --help``."""
 
     kind: str
-    allocation: str
+    allocation: str | None
     size: int | None
     target_se: float
     expected: tuple[str, ...]
@@ -54,21 +56,28 @@ class DesignRequest:
         """Refuse kinds and allocations that do not exist, and options that the kind has no use for."""
         if self.kind not in KINDS:
             raise ConfigError("option --kind", got=self.kind, expected=", ".join(KINDS))
-        if self.allocation not in ALLOCATIONS:
+        if self.allocation not in {None, *ALLOCATIONS}:
             raise ConfigError("option --allocation", got=self.allocation, expected=", ".join(ALLOCATIONS))
-        if self.kind in {"cluster", "two_stage"} and self.size is None:
+        if self.kind in SQUARES and self.size is None:
             raise ConfigError(f"sample of kind {self.kind}", expected="the number of its squares, with --size")
-        if self.kind != "stratified" and (self.strata is not None or self.change_from is not None):
+        if self.kind in {"simple_random", "systematic"} and (self.strata is not None or self.change_from is not None):
             raise ConfigError(
-                f"strata for a sample of kind {self.kind}",
-                fix="use --kind stratified; squares and grids are drawn from the whole map",
+                f"strata for a sample of kind {self.kind}, which is drawn from the whole map",
+                fix="use --kind stratified, cluster or two_stage",
             )
+        if self.allocation is not None and not self.has_strata:
+            raise ConfigError(f"an allocation for a sample of kind {self.kind} without strata", fix="add --strata")
         if self.strata is not None and self.change_from is not None:
             raise ConfigError("both --strata and --change-from", fix="give one of them")
         if self.minimum_distance_m > 0 and self.kind not in {"stratified", "simple_random"}:
             raise ConfigError(
                 f"a minimum distance for a sample of kind {self.kind}", fix="use --kind stratified or simple_random"
             )
+
+    @property
+    def has_strata(self) -> bool:
+        """Whether units or squares are drawn by strata; pixels of a stratified sample have them anyway."""
+        return self.kind == "stratified" or self.strata is not None or self.change_from is not None
 
     def expected_users(self) -> dict[str, float] | float:
         """Expected user's accuracy per class, or one for all; a number without a name stands for all others.
@@ -120,31 +129,12 @@ def draw_design(
 
 def _draw(path: Path, request: DesignRequest) -> SampleDesign:
     expected, scheme = request.expected_users(), request.scheme
-    if request.kind == "stratified":
+    if request.kind == "stratified" or request.kind in SQUARES:
         with ExitStack() as stack:
             strata = _strata(path, request)
             if strata is not None:
                 stack.callback(strata.close)
-            return draw_stratified(
-                path,
-                size=request.size,
-                strata=strata,
-                allocation=cast('Literal["equal", "proportional", "neyman", "olofsson"]', request.allocation),
-                expected_users=expected,
-                target_se=None if request.size else request.target_se,
-                min_distance_m=request.minimum_distance_m,
-                seed=request.seed,
-                scheme=scheme,
-            )
-    if request.kind in {"cluster", "two_stage"}:
-        return draw_clusters(
-            path,
-            clusters=request.size or 0,
-            cluster_px=request.cluster_px,
-            per_cluster=request.per_cluster if request.kind == "two_stage" else None,
-            seed=request.seed,
-            scheme=scheme,
-        )
+            return _draw_in_strata(path, request, strata)
     if not isinstance(expected, float) and request.size is None:
         raise ConfigError(
             f"expected accuracies per class for a sample of kind {request.kind}", fix="give one: --expected 0.85"
@@ -171,8 +161,36 @@ def _draw(path: Path, request: DesignRequest) -> SampleDesign:
     )
 
 
+def _draw_in_strata(path: Path, request: DesignRequest, strata: StrataLayer | None) -> SampleDesign:
+    rule = request.allocation or ("proportional" if request.kind in SQUARES else "olofsson")
+    allocation = cast('Literal["equal", "proportional", "neyman", "olofsson"]', rule)
+    if request.kind in SQUARES:
+        return draw_clusters(
+            path,
+            clusters=request.size or 0,
+            cluster_px=request.cluster_px,
+            per_cluster=request.per_cluster if request.kind == "two_stage" else None,
+            strata=strata,
+            allocation=allocation,
+            expected_users=request.expected_users(),
+            seed=request.seed,
+            scheme=request.scheme,
+        )
+    return draw_stratified(
+        path,
+        size=request.size,
+        strata=strata,
+        allocation=allocation,
+        expected_users=request.expected_users(),
+        target_se=None if request.size else request.target_se,
+        min_distance_m=request.minimum_distance_m,
+        seed=request.seed,
+        scheme=request.scheme,
+    )
+
+
 def _strata(path: Path, request: DesignRequest) -> StrataLayer | None:
-    """The layer of strata; None for the map's classes."""
+    """The layer of strata; None where none is named: the map's classes, or, for squares, the whole map."""
     scheme = map_scheme(path, request.scheme)
     if request.change_from is not None:
         if request.scheme is None:

@@ -97,6 +97,26 @@ def test_two_stage_clusters(tmp_path):
     assert _ours(estimate_accuracy(mapped, truth, names=NAMES, frame=frame)) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("taken", [0, 4])
+def test_clusters_in_strata(tmp_path, taken):
+    mapped, truth, cluster, sizes = _clustered(4, 45, 10, taken)
+    stratum = np.repeat([0, 1, 2], [20, 15, 10])
+    frame = Frame(
+        "two-stage cluster" if taken else "one-stage cluster",
+        stratum[cluster],
+        np.array([3000.0, 2000.0, 900.0]),
+        NAMES,
+        clusters=Clusters(cluster, sizes, (300, 200, 90), stratum),
+    )
+    columns = {
+        "m": mapped, "r": truth, "psu": cluster, "ssu": np.arange(len(mapped)), "h": stratum[cluster],
+        "M": np.array([300, 200, 90])[stratum[cluster]], "N": sizes[cluster],
+    }  # fmt: skip
+    ids, whole = ("~psu + ssu", "~M + N") if taken else ("~psu", "~M")
+    expected = _by_r(tmp_path, columns, f"svydesign(ids = {ids}, strata = ~h, fpc = {whole}, data = d)", 3)
+    assert _ours(estimate_accuracy(mapped, truth, names=NAMES, frame=frame)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_one_stage_clusters(tmp_path):
     mapped, truth, cluster, sizes = _clustered(2, 50, 9, 0)
     frame = Frame(

@@ -6,9 +6,11 @@ import pytest
 from shapely.geometry import Point, box
 
 from pipeline.accuracy.assess import assess_map
+from pipeline.accuracy.clusters import draw_clusters
 from pipeline.accuracy.design_files import write_design
 from pipeline.accuracy.reference import read_reference
-from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified, draw_systematic
+from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
+from pipeline.accuracy.strata import MapStrata
 from pipeline.errors import LegendError, ReferenceDataError
 from tests.accuracy.maps import SCHEME, UTM, patchy, points, spoil, write_map
 
@@ -60,7 +62,17 @@ def test_json_has_the_documented_keys(map_path, truth, tmp_path):
     assert {"kappa", "quantity_disagreement", "allocation_disagreement"} <= set(found["agreement_beyond_chance"])
 
 
-@pytest.mark.parametrize("kind", ["stratified", "simple", "systematic", "one grid", "one stage", "two stages"])
+KINDS = ["stratified", "simple", "systematic", "one grid", "one stage", "two stages", "squares of strata"]
+
+
+def squares_of_strata(map_path):
+    with MapStrata(map_path, SCHEME) as strata:
+        return draw_clusters(
+            map_path, clusters=120, cluster_px=7, per_cluster=6, strata=strata, allocation="equal", seed=11
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_intervals_hold_the_truth(map_path, truth, codes, tmp_path, kind):
     design = {
         "stratified": lambda: draw_stratified(map_path, size=600, seed=11),
@@ -69,6 +81,7 @@ def test_intervals_hold_the_truth(map_path, truth, codes, tmp_path, kind):
         "one grid": lambda: draw_systematic(map_path, size=600, starts=1, seed=11),
         "one stage": lambda: draw_clusters(map_path, clusters=60, cluster_px=4, seed=11),
         "two stages": lambda: draw_clusters(map_path, clusters=120, cluster_px=10, per_cluster=6, seed=11),
+        "squares of strata": lambda: squares_of_strata(map_path),
     }[kind]()
     files = write_design(tmp_path / "s.gpkg", design)
     found = assess_map(map_path, reference=interpret(files, truth, design), field="reference", design=files.design)
@@ -133,6 +146,15 @@ def test_a_declared_simple_random_sample_is_post_stratified(map_path, truth, tmp
     found = assess_map(map_path, reference=path, field="cover", design="simple random")
     assert found.sampling()["post_stratified"]
     assert "post-stratified" in found.words()
+    files = write_design(tmp_path / "s.gpkg", design)
+    by_file = assess_map(map_path, reference=interpret(files, truth, design), field="reference", design=files.design)
+    assert by_file.figures.overall_accuracy == found.figures.overall_accuracy
+    assert by_file.area("water") == found.area("water")
+    other = write_map(tmp_path / "other.tif", spoil(truth, seed=77))
+    there = assess_map(other, reference=interpret(files, truth, design), field="reference", design=files.design)
+    assert there.sampling()["post_stratified"]
+    assert there.framing.frame.sizes.tolist() == [(spoil(truth, seed=77) == code).sum() for code in SCHEME.codes]
+    assert "differs from the one the sample was drawn from." in there.words()
 
 
 def test_a_reference_raster_is_a_census(map_path, truth, codes, tmp_path):

@@ -132,6 +132,23 @@ class TestAssess:
         refused([*command, "--legend", tmp_path / "none.json"], "legend cannot be read", "ESA WorldCover")
 
 
+class TestCompare:
+    def test_a_raster_as_reference_compares_every_pixel(self, folder, said, capsys):
+        command = ["compare", folder / "map.tif", folder / "truth.tif", "--reference", folder / "truth.tif"]
+        found = said(*command)
+        assert found["mcnemar"] is None
+        assert found["right"]["only_first"] == found["right"]["neither"] == 0
+        assert found["units"] == sum(found["right"].values())
+        assert main(list(map(str, command))) == 0
+        text = capsys.readouterr().out
+        assert "(agreement on all pixels)" in text
+        assert "McNemar's test, which asks" in text
+
+    def test_points_need_their_field(self, folder, refused):
+        reference = ["--reference", folder / "sample_filled.gpkg"]
+        refused(["compare", folder / "map.tif", folder / "truth.tif", *reference], "name the field")
+
+
 class TestDesign:
     def test_strata_by_change_between_two_maps(self, folder, said):
         found = said(
@@ -162,6 +179,33 @@ class TestDesign:
         mixed = ["--expected", "water=0.6", "--expected", "0.9"]
         assert said("design", folder / "map.tif", *mixed, *options)["designs"][0]["units"] > 100
 
+    @pytest.mark.parametrize("kind", ["cluster", "two_stage"])
+    def test_squares_by_strata(self, folder, said, kind):
+        options = [
+            "--kind",
+            kind,
+            "--strata",
+            "map",
+            "--allocation",
+            "equal",
+            "--cluster-px",
+            "4",
+            "--per-cluster",
+            "5",
+        ]
+        draw(folder, f"by_{kind}", *options, "--size", "45", "--overwrite")
+        found = said(*assess(folder, f"by_{kind}_filled.gpkg", *design_of(folder, f"by_{kind}")))
+        assert [item["name"] for item in found["sampling"]["strata"]] == list(SCHEME.names)
+        assert "in 45 of" in found["sampling"]["words"]
+        assert "within 3 strata" in found["sampling"]["words"]
+        assert found["overall_accuracy"]["se"] > 0
+
+    def test_a_rule_that_a_small_sample_cannot_keep_is_said(self, folder, capsys):
+        command = ["design", folder / "map.tif", "--size", "60", "-o", folder / "small.gpkg", "--overwrite"]
+        assert main(list(map(str, command))) == 0
+        assert "allocation: equal, as olofsson's 75" in capsys.readouterr().out
+        assert "olofsson's 75" in json.loads((folder / "small_design.json").read_text())["allocation"]
+
     def test_two_maps_get_a_sample_each(self, folder, said):
         found = said("design", folder / "map.tif", folder / "truth.tif", "--size", 30, "-o", folder / "two.gpkg")
         assert (folder / "two_map.gpkg").exists()
@@ -170,7 +214,10 @@ class TestDesign:
 
     def test_what_cannot_be_drawn_is_refused_in_one_line(self, folder, refused):
         start = ["design", folder / "map.tif", "-o", folder / "none.gpkg", "--size", 50]
-        refused([*start, "--kind", "cluster", "--strata", "map"], "strata for a sample of kind cluster", "stratified")
+        refused(
+            [*start, "--kind", "systematic", "--strata", "map"], "strata for a sample of kind systematic", "cluster"
+        )
+        refused([*start, "--kind", "cluster", "--allocation", "equal"], "allocation", "cluster", "add --strata")
         refused([*start, "--kind", "guess"], "--kind", "simple_random")
         refused([*start, "--kind", "two_stage", "--minimum-distance-m", 50], "minimum distance", "two_stage")
         refused([*start, "--minimum-distance-m", 5000], "minimum distance of 5000 m", "lower the distance")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 from scipy.stats import binomtest
+from shapely.geometry import box
+from sklearn.metrics import confusion_matrix
 
 from pipeline.accuracy.change import change_map
 from pipeline.accuracy.compare import compare_maps, mcnemar
@@ -11,6 +14,7 @@ from pipeline.accuracy.crosswalk import SHIPPED, read_crosswalk, to_codes
 from pipeline.accuracy.sampling import draw_simple
 from pipeline.accuracy.wall_to_wall import cross_maps
 from pipeline.errors import LegendError, ReferenceDataError
+from pipeline.grid import Grid
 from pipeline.legend import KNOWN_LEGENDS
 from pipeline.maps.legends import read_scheme
 from tests.accuracy.maps import SCHEME, patchy, points, spoil, write_map
@@ -57,13 +61,98 @@ class TestCompare:
         assert "not a probability sample" in found.difference.note
         assert "cannot be told apart" in found.to_json()["words"]
 
-    def test_units_of_one_map_only_are_refused(self, maps, tmp_path):
+    def test_units_of_one_map_only_are_left_out_of_both_and_counted(self, maps, tmp_path):
         good, _, reference = maps
         codes = patchy()
         codes[:, 150:] = 0
         half = write_map(tmp_path / "half.tif", codes)
-        with pytest.raises(ReferenceDataError, match="only one of the maps"):
-            compare_maps(good, half, reference=reference, field="cover")
+        found = compare_maps(good, half, reference=reference, field="cover", design="simple random")
+        assert found.first.units.id == found.second.units.id
+        assert 150 < found.units < 250
+        assert {item.reason for item in found.first.units.excluded} == {"without a class in the other map"}
+        assert f"{400 - found.units} of 400 reference units were left out" in found.words()
+        codes[:] = 0
+        with pytest.raises(ReferenceDataError, match="no usable reference unit"):
+            compare_maps(good, write_map(tmp_path / "no.tif", codes), reference=reference, field="cover")
+
+    def test_polygons_serve_and_are_no_sample(self, maps, tmp_path):
+        good, poor, _ = maps
+        truth = patchy()
+        rows, cols = np.meshgrid(np.arange(5, 20), np.arange(5, 30))
+        shapes = [
+            box(500_000 + c * 100 + 10, 5_800_000 - r * 100 - 90, 500_000 + c * 100 + 90, 5_800_000 - r * 100 - 10)
+            for r, c in zip(rows.ravel(), cols.ravel(), strict=True)
+        ]
+        values = [NAME[truth[r * 10 + 5, c * 10 + 5]] for r, c in zip(rows.ravel(), cols.ravel(), strict=True)]
+        frame = geopandas.GeoDataFrame({"cover": values}, geometry=shapes, crs="EPSG:32633")
+        frame.to_file(tmp_path / "squares.gpkg")
+        found = compare_maps(good, poor, reference=tmp_path / "squares.gpkg", field="cover")
+        assert found.units == 375
+        assert found.difference.ci95 is None
+        assert "speaks of them alone" in found.words()
+
+    def test_a_stratified_sample_has_its_interval_and_mcnemar_its_limits(self, maps):
+        found = compare_maps(maps[0], maps[1], reference=maps[2], field="cover", strata="map")
+        assert found.difference.ci95[0] > 0
+        assert "the interval of the difference counts" in found.words()
+
+
+class TestCompareOnARaster:
+    @pytest.fixture
+    def maps(self, tmp_path):
+        truth = patchy()
+        codes = spoil(truth, seed=1, share=0.1), spoil(truth, seed=2, share=0.4)
+        codes[1][:, 250:] = 0
+        return *codes, truth, tmp_path
+
+    def write(self, maps, **options):
+        return [write_map(maps[3] / f"{name}.tif", maps[k], **options) for k, name in enumerate(("a", "b", "truth"))]
+
+    def test_all_pixels_with_a_class_in_all_three_are_compared(self, maps, monkeypatch):
+        monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+        a, b, truth, _ = maps
+        first, second, reference = self.write(maps)
+        found = compare_maps(first, second, reference=reference)
+        known = (a > 0) & (b > 0) & (truth > 0)
+        right_a, right_b = (a == truth)[known], (b == truth)[known]
+        assert found.units == known.sum()
+        assert found.right.tolist() == confusion_matrix(right_a, right_b).tolist()
+        assert found.difference.estimate == pytest.approx(right_a.mean() - right_b.mean())
+        one, two = found.first.figures, found.second.figures
+        assert (one.overall_accuracy.estimate, two.overall_accuracy.estimate) == pytest.approx(
+            (right_a.mean(), right_b.mean())
+        )
+        assert (confusion_matrix(truth[known], a[known]) == one.error_matrix.counts.T).all()
+        assert (confusion_matrix(truth[known], b[known]) == two.error_matrix.counts.T).all()
+        share = known.sum() / (a > 0).sum()
+        assert f"these pixels are {share:.1%} of the map's area" in found.words().lower()
+
+    def test_nothing_was_sampled_so_there_is_no_test_and_no_interval(self, maps):
+        found = compare_maps(*self.write(maps)[:2], reference=self.write(maps)[2])
+        assert found.mcnemar is None
+        assert found.difference.ci95 is None
+        assert found.difference.se is None
+        assert found.to_json()["mcnemar"] is None
+        assert "no sampling error" in found.words()
+        assert "has nothing to ask" in found.words()
+
+    def test_pixels_of_a_geographic_grid_weigh_with_their_area(self, maps):
+        a, b, truth, _ = maps
+        first, second, reference = self.write(maps, crs="EPSG:4326", origin=(13.0, 60.0), pixel=0.05)
+        found = compare_maps(first, second, reference=reference)
+        with rasterio.open(first) as source:
+            area = Grid(source.crs, source.transform, source.height, source.width).pixel_area_ha()[:, None]
+        weight = np.where((a > 0) & (b > 0) & (truth > 0), area, 0.0)
+        expected = (weight * (a == truth)).sum() / weight.sum() - (weight * (b == truth)).sum() / weight.sum()
+        assert found.difference.estimate == pytest.approx(expected)
+        assert found.difference.estimate != pytest.approx(
+            found.right[1, 0] / found.units - found.right[0, 1] / found.units
+        )
+
+    def test_a_design_for_a_raster_is_refused(self, maps):
+        first, second, reference = self.write(maps)
+        with pytest.raises(ReferenceDataError, match="no sampling design"):
+            compare_maps(first, second, reference=reference, strata="map")
 
 
 class TestWallToWall:

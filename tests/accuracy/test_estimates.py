@@ -32,7 +32,7 @@ def olofsson():
 
 
 class TestOlofsson2014:
-    """Section 5.2, p. 54-55; half-widths with 1.96 as in the paper."""
+    """Section 5.2, p. 54-55: counts of table 8, proportions of table 9; half-widths with 1.96 as in the paper."""
 
     def test_error_matrix_of_area_proportions_is_table_9(self, olofsson):
         printed = [
@@ -92,7 +92,7 @@ def figures():
 
 
 class TestStehman2014:
-    """The numerical example, p. 4932-4936."""
+    """The numerical example, p. 4932-4936: sample of table 2, means and variances of y and x in table 3."""
 
     def test_areas_of_a_and_c(self, figures):
         a, c = figures.per_class["A"].area_share, figures.per_class["C"].area_share
@@ -180,6 +180,35 @@ def test_clusters_of_one_unit_are_a_simple_random_sample():
     b = estimate_accuracy(mapped, truth, names=NAMES, frame=plain)
     assert a.overall_accuracy.se == pytest.approx(b.overall_accuracy.se)
     assert a.per_class["b"].producers_accuracy.se == pytest.approx(b.per_class["b"].producers_accuracy.se)
+
+
+def test_strata_of_clusters_of_one_unit_are_a_stratified_sample():
+    mapped, truth = _draw(3)
+    stratum = np.repeat([0, 1], [120, 80])
+    one = Clusters(np.arange(200), np.ones(200), (7000, 3000), stratum)
+    sizes = np.array([7000.0, 3000.0])
+    clustered = Frame("one-stage cluster", stratum, sizes, ("s", "t"), clusters=one)
+    plain = Frame("stratified", stratum, sizes, ("s", "t"))
+    a = estimate_accuracy(mapped, truth, names=NAMES, frame=clustered)
+    b = estimate_accuracy(mapped, truth, names=NAMES, frame=plain)
+    for name in NAMES:
+        ours, theirs = a.per_class[name].producers_accuracy, b.per_class[name].producers_accuracy
+        assert (ours.estimate, ours.se) == pytest.approx((theirs.estimate, theirs.se))
+    half = a.overall_accuracy.ci95[1] - a.overall_accuracy.estimate
+    assert half == pytest.approx(1.9720 * a.overall_accuracy.se, rel=1e-4)  # Student's t, 198 degrees of freedom
+
+
+def test_a_stratum_with_one_of_its_squares_has_no_variance_and_one_taken_whole_adds_none():
+    mapped, truth = _draw(6, n=30)
+    index, sizes = np.repeat(np.arange(10), 3), np.full(10, 3.0)
+    stratum = np.array([0] * 9 + [1])
+    for every, known in ((5, False), (1, True)):
+        frame = Frame(
+            "one-stage cluster", stratum[index], np.array([90.0, 3.0 * every]), ("s", "t"),
+            clusters=Clusters(index, sizes, (30, every), stratum),
+        )  # fmt: skip
+        figure = estimate_accuracy(mapped, truth, names=NAMES, frame=frame).overall_accuracy
+        assert (figure.se is not None) == known
 
 
 def test_copies_of_one_pixel_add_no_information_in_a_cluster_sample():

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.accuracy.allocation import allocate, sample_size
+from pipeline.accuracy.clusters import draw_clusters
 from pipeline.accuracy.design import read_design
 from pipeline.accuracy.design_files import write_design
-from pipeline.accuracy.sampling import draw_clusters, draw_simple, draw_stratified, draw_systematic
-from pipeline.accuracy.strata import ChangeStrata, PolygonStrata, RasterStrata
+from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
+from pipeline.accuracy.strata import ChangeStrata, MapStrata, PolygonStrata, RasterStrata
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
 from tests.accuracy.maps import SCHEME, UTM, patchy, spoil, write_map
@@ -63,6 +64,15 @@ class TestSampleSize:
         found = allocate(total, units=units, method=method, expected_users=[0.8] * len(units), rare_size=5)
         assert sum(found) == total
         assert all(2 <= n <= size for n, size in zip(found, units, strict=True))
+
+    def test_a_sample_too_small_for_its_rare_classes_is_shared_equally_and_says_so(self, tmp_path):
+        assert allocate(120, units=OLOFSSON_PIXELS, method="olofsson") == [30, 30, 30, 30]
+        path = write_map(tmp_path / "map.tif", patchy())
+        small, large = (draw_stratified(path, size=size) for size in (100, 600))
+        assert small.allocation == "equal, as olofsson's 75 for every rare stratum are more than the sample has (100)"
+        assert large.allocation == "olofsson"
+        files = write_design(tmp_path / "small.gpkg", small)
+        assert read_design(files.design).allocation == small.allocation
 
     def test_bad_wishes_are_refused(self):
         with pytest.raises(ReferenceDataError, match="sample size"):
@@ -233,6 +243,48 @@ class TestSimpleAndClusters:
         expected = 20 / design.psus_in_frame * 4 / design.psu_units[design.psu]
         assert design.inclusion == pytest.approx(expected)
 
+    def test_squares_of_strata_have_most_of_their_pixels_in_them(self, map_path, codes):
+        side = 10
+        with MapStrata(map_path, SCHEME) as strata:
+            design = draw_clusters(
+                map_path,
+                clusters=30,
+                cluster_px=side,
+                strata=strata,
+                allocation={"forest": 12, "water": 8, "field": 10},
+            )
+        assert [stratum.name for stratum in design.strata] == ["forest", "water", "field"]
+        assert np.bincount(design.psu_stratum).tolist() == [12, 8, 10]
+        of_square = np.array(
+            [
+                np.bincount(codes[r : r + side, c : c + side].ravel(), minlength=31)[1:].argmax() + 1
+                for r in range(0, 200, side)
+                for c in range(0, 300, side)
+                if codes[r : r + side, c : c + side].any()
+            ]
+        )
+        assert design.psus_by_stratum == tuple(int((of_square == code).sum()) for code in (10, 20, 30))
+        assert sum(stratum.units for stratum in design.strata) == (codes > 0).sum()
+        assert sum(stratum.area_ha for stratum in design.strata) == pytest.approx((codes > 0).sum() * 0.01)
+        for k in range(30):
+            row, col = design.row[design.psu == k][0] // side * side, design.col[design.psu == k][0] // side * side
+            inside = codes[row : row + side, col : col + side]
+            assert np.bincount(inside.ravel(), minlength=31)[1:].argmax() + 1 == (10, 20, 30)[design.psu_stratum[k]]
+        chance = np.array([12, 8, 10]) / np.array(design.psus_by_stratum)
+        assert design.inclusion == pytest.approx(chance[design.psu_stratum[design.psu]])
+
+    def test_squares_without_a_stratum_are_not_drawn(self, map_path, codes, tmp_path):
+        west = np.zeros_like(codes)
+        west[:, :100] = 7
+        path = write_map(tmp_path / "west.tif", west, scheme=None)
+        with rasterio.open(map_path) as source:
+            grid = Grid(source.crs, source.transform, source.height, source.width)
+        with RasterStrata(path, grid) as strata:
+            design = draw_clusters(map_path, clusters=20, cluster_px=8, per_cluster=3, strata=strata)
+        assert [stratum.name for stratum in design.strata] == ["7"]
+        assert design.col.max() < 104
+        assert design.allocation == "20 of 310 squares, 3 pixels in each; squares by stratum: 20 (proportional)"
+
     def test_too_many_are_refused(self, map_path):
         with pytest.raises(ReferenceDataError, match="number of clusters"):
             draw_clusters(map_path, clusters=10**6, cluster_px=10)
@@ -250,11 +302,17 @@ def test_a_geographic_map_gives_geodesic_areas(tmp_path):
     assert sum(design.class_area_ha.values()) == pytest.approx(expected)
 
 
+def _by_strata(map_path):
+    with MapStrata(map_path, SCHEME) as strata:
+        return draw_clusters(map_path, clusters=9, cluster_px=10, per_cluster=3, strata=strata, seed=9)
+
+
 def test_a_design_comes_back_from_its_file(map_path, tmp_path):
     for design in (
         draw_stratified(map_path, size=30, seed=9),
         draw_clusters(map_path, clusters=5, cluster_px=10, per_cluster=3, seed=9),
         draw_systematic(map_path, size=60, starts=5, seed=9),
+        _by_strata(map_path),
     ):
         files = write_design(tmp_path / "s.gpkg", design, overwrite=True)
         again = read_design(files.design)

@@ -83,8 +83,13 @@ def _designs(mapped: np.ndarray, rng: np.random.Generator) -> dict[str, object]:
         ]
         lengths = [len(part) for part in parts]
         units = Clusters(np.repeat(np.arange(starts), lengths), np.array(lengths, dtype=float), step * step)
+        pixels = np.concatenate(parts)
+        if starts == 1:  # what the tool does with a single grid
+            return pixels, Frame(
+                "systematic", flat[pixels], sizes, NAMES, strata_are_map_classes=True, post_stratified=True
+            )
         zeros, size = np.zeros(sum(lengths), dtype=int), np.array([float(flat.size)])
-        return np.concatenate(parts), Frame("systematic", zeros, size, ("all",), clusters=units if starts > 1 else None)
+        return pixels, Frame("systematic", zeros, size, ("all",), clusters=units)
 
     def clusters(drawn, taken):
         squares = rng.choice(len(blocks), drawn, replace=False)
@@ -96,6 +101,23 @@ def _designs(mapped: np.ndarray, rng: np.random.Generator) -> dict[str, object]:
         zeros = np.zeros(drawn * taken, dtype=int)
         return pixels.ravel(), Frame(kind, zeros, np.array([float(flat.size)]), ("all",), clusters=units)
 
+    by_class = np.stack([(flat[blocks] == k).sum(axis=1) for k in range(3)]).argmax(axis=0)
+    alike = [np.flatnonzero(by_class == k) for k in range(3)]
+
+    def clusters_in_strata(drawn, taken):
+        squares = np.concatenate([rng.choice(group, drawn, replace=False) for group in alike])
+        pixels = blocks[squares]
+        if taken < BLOCK * BLOCK:
+            pixels = np.take_along_axis(pixels, rng.random(pixels.shape).argsort(axis=1)[:, :taken], axis=1)
+        stratum = np.repeat(np.arange(3), drawn)
+        units = Clusters(
+            np.repeat(np.arange(3 * drawn), taken), np.full(3 * drawn, float(BLOCK * BLOCK)),
+            tuple(len(group) for group in alike), stratum,
+        )  # fmt: skip
+        kind = "one-stage cluster" if taken == BLOCK * BLOCK else "two-stage cluster"
+        size = np.array([len(group) * BLOCK * BLOCK for group in alike], dtype=float)
+        return pixels.ravel(), Frame(kind, np.repeat(stratum, taken), size, NAMES, clusters=units)
+
     return {
         "stratified by map class": lambda: stratified(inside, [340, 330, 330], own=True),
         "stratified, other strata": lambda: stratified(halves, [500, 500], own=False),
@@ -105,6 +127,8 @@ def _designs(mapped: np.ndarray, rng: np.random.Generator) -> dict[str, object]:
         "systematic, one start": lambda: systematic(1),
         "one-stage cluster": lambda: clusters(300, BLOCK * BLOCK),
         "two-stage cluster": lambda: clusters(300, 6),
+        "one-stage cluster in strata": lambda: clusters_in_strata(100, BLOCK * BLOCK),
+        "two-stage cluster in strata": lambda: clusters_in_strata(100, 6),
     }
 
 
