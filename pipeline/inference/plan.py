@@ -57,7 +57,7 @@ class PredictSettings:
             kept (see ``pipeline.inference.picks``).
         dtype: "float32", "bfloat16" or "auto": bfloat16 where the device has it and it is faster.
         device: "cpu", "cuda" or "auto".
-        threads: Threads of the network; None for torch's own number.
+        threads: Threads that compute, in all; None for torch's own number.
         memory_bytes: Peak memory; tiles are as large as it allows.
         tta: Average the probabilities over four flips, for four times the cost.
         blend: "crop" writes the inner part of each tile; "hann" averages tiles over their halos.
@@ -119,7 +119,7 @@ class Plan:
         halo_px: Halo, in whole strides.
         stride_px: Total stride of the network.
         batch: Tiles per pass.
-        threads: Threads of the network.
+        threads: Threads that compute, in all.
         choice: Engine, type, device.
         trials: What the calibration measured; not part of the journal.
     """
@@ -227,6 +227,7 @@ def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, bl
         width_px=source.grid.width,
         blended=blended,
         sample_px=min(_SAMPLE_PX, max(source.grid.shape)),
+        side_by_side=quick,
     )
 
 

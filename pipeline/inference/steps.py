@@ -6,14 +6,19 @@ ones a whole row of tiles. Whatever steps are mapped together, each gives the sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import threading
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+import rasterio
 import torch
 
 from pipeline.inference.blend import HannBlender, classify
-from pipeline.inference.stream import Loaded, Reading, Work
+from pipeline.inference.engine import works_in_strips
+from pipeline.inference.memory import GDAL_CACHE_BYTES, WORKERS
+from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.inference.engine import Engine
     from pipeline.inference.plan import Plan, PredictSettings
     from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
 
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -40,6 +46,24 @@ class Sink(Protocol):
 
     def done(self, step: int, *, pixels: int) -> None:
         """A step of so many pixels is complete with what was put before."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Turns:
+    """What threads side by side use one after the other: the reader and, where it is not made for more, the engine."""
+
+    reader: Reader
+    network: contextlib.AbstractContextManager[object]
+    reading: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What was made of a work: layers of tiles that are final, or probabilities of tiles that will be blended."""
+
+    work: Work
+    layers: list[tuple[Tile, Mapping[str, NDArray[np.uint8]]]] = field(default_factory=list)
+    shares: list[tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +119,8 @@ class SceneSteps:
         return found
 
     def map(self, engine: Engine, steps: Collection[int], sink: Sink) -> None:
-        """Map the steps, reading ahead of the network."""
+        """Map the steps, some tiles side by side; the order of what the sink gets is that of the steps."""
         threads = torch.get_num_threads()
-        torch.set_num_threads(self.plan.threads)
         try:
             for run in runs_of(steps) if self.settings.blend == "hann" else [sorted(steps)]:
                 self._map_run(engine, run, sink)
@@ -114,33 +137,66 @@ class SceneSteps:
                 blender.start(run[0])
                 wanted.add(run[0] - 1)
         works = [work for work in self.works if work.step in wanted]
-        reading = Reading(self.source, self.bundle.preprocess, works, area=self.area, whole=blender is not None)
-        with reading:
-            for loaded in reading:
-                self._do(engine, loaded, blender, sink, sums_only=loaded.work.step < run[0])
+        side_by_side = works_in_strips(self.plan.choice)  # other engines take all threads for each call
+        threads = max(self.plan.threads // WORKERS, 1) if side_by_side else self.plan.threads
+        with self.source.open() as reader:
+            turns = _Turns(reader, contextlib.nullcontext() if side_by_side else threading.Lock())
+            with Workers(lambda work: self._make(engine, turns, work), works, threads=threads) as made:
+                for part in made:
+                    self._take(part, blender, sink, sums_only=part.work.step < run[0])
 
     @property
     def _classes(self) -> int:
         return len(self.bundle.scheme)
 
-    def _do(self, engine: Engine, loaded: Loaded, blender: HannBlender | None, sink: Sink, *, sums_only: bool) -> None:
-        work = loaded.work
-        for tiles, keeps, chips in loaded.groups():
-            scores, are_logits = self._scores(engine, chips)
+    def _make(self, engine: Engine, turns: _Turns, work: Work) -> _Made:
+        """Read tiles, run the network, and decide or, where tiles are blended, leave that for later."""
+        made = _Made(work)
+        for tiles, keeps, chips in self._groups(turns, work):
+            with turns.network:
+                scores, are_logits = self._scores(engine, chips)
             for tile, keep, score in zip(tiles, keeps, scores, strict=True):
-                if blender is None:
+                if self.settings.blend == "hann":
+                    shares = score.float().softmax(0) if are_logits else score
+                    made.shares.append((tile, shares.cpu().numpy(), keep))
+                else:
                     inner = (slice(None), *tile.inner)
-                    sink.put(tile.write, self._decide(score[inner], keep[tile.inner], are_logits=are_logits))
-                    continue
-                shares = score.float().softmax(0) if are_logits else score
-                blender.add(tile, shares.cpu().numpy(), keep)
+                    made.layers.append((tile, self._decide(score[inner], keep[tile.inner], are_logits=are_logits)))
+        return made
+
+    def _groups(self, turns: _Turns, work: Work) -> Iterator[tuple[list[Tile], list[NDArray[np.bool_]], torch.Tensor]]:
+        """Tiles of one shape, what is to be mapped of them, bool [row, col], and input float32 [chip, band, row, col].
+
+        Tiles without a pixel to map are left out.
+        """
+        groups: dict[tuple[int, ...], list[tuple[Tile, NDArray[np.bool_], torch.Tensor]]] = {}
+        for tile in work.tiles:
+            with turns.reading, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+                raster = turns.reader.read(tile.read)
+                keep = raster.valid if self.area is None else raster.valid & self.area.mask(tile.read)
+            # Blended tiles are mapped in their halo too.
+            if keep.any() if self.settings.blend == "hann" else keep[tile.inner].any():
+                chip = self.bundle.preprocess(raster.values, raster.valid)
+                groups.setdefault(tuple(chip.shape), []).append((tile, keep, chip))
+        for group in groups.values():
+            tiles, keeps, chips = zip(*group, strict=True)
+            yield list(tiles), list(keeps), chips[0].unsqueeze(0) if len(chips) == 1 else torch.stack(chips)
+
+    def _take(self, made: _Made, blender: HannBlender | None, sink: Sink, *, sums_only: bool) -> None:
+        """Pass on what is final."""
+        work = made.work
+        for tile, layers in made.layers:
+            sink.put(tile.write, layers)
+        if blender is not None:
+            for tile, shares, keep in made.shares:
+                blender.add(tile, shares, keep)
         if not work.ends_step or sums_only:
             return
         if blender is not None:
             band = blender.finish(work.step)
             if band is not None and band.valid.any():
-                made = self._decide(torch.from_numpy(band.probabilities), band.valid, are_logits=False)
-                sink.put(band.window, made)
+                final = self._decide(torch.from_numpy(band.probabilities), band.valid, are_logits=False)
+                sink.put(band.window, final)
         sink.done(work.step, pixels=self.pixels[work.step])
 
     def _scores(self, engine: Engine, chips: torch.Tensor) -> tuple[torch.Tensor, bool]:

@@ -1,37 +1,37 @@
-"""The threads beside the network: one reads ahead, one writes behind and keeps the journal."""
+"""The threads of a map: some read and run the network, one writes behind them and keeps the journal."""
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
-import rasterio
 import torch
 
-from pipeline.inference.memory import GDAL_CACHE_BYTES, PREFETCH
+from pipeline.inference.memory import IN_FLIGHT, WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     from numpy.typing import NDArray
 
     from pipeline.grid import Window
-    from pipeline.inference.areas import Area
     from pipeline.inference.journal import Journal
     from pipeline.inference.rows import RowStore
     from pipeline.inference.tiles import Tile
-    from pipeline.model.preprocess import Preprocess
-    from pipeline.scenes.scene import Source
 
 # Seconds between two synced journal lines: what a crash can cost. Syncing is hidden behind the network.
 SYNC_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _WRITES_WAITING = 2
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,109 +62,44 @@ class _Step:
     pixels: int
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Work with its pixels: per tile what is to be mapped, bool [row, col] of the read window, and the network's input.
-
-    Tiles without a pixel to map have no chip.
-    """
-
-    work: Work
-    keeps: tuple[NDArray[np.bool_], ...]
-    chips: tuple[torch.Tensor | None, ...]
-
-    def groups(self) -> Iterator[tuple[list[Tile], list[NDArray[np.bool_]], torch.Tensor]]:
-        """Tiles of one shape with their input float32 [chip, band, row, col]."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, chip in enumerate(self.chips):
-            if chip is not None:
-                by_shape.setdefault(tuple(chip.shape), []).append(number)
-        for numbers in by_shape.values():
-            chips = [chip for i in numbers if (chip := self.chips[i]) is not None]
-            batch = chips[0].unsqueeze(0) if len(chips) == 1 else torch.stack(chips)
-            yield [self.work.tiles[i] for i in numbers], [self.keeps[i] for i in numbers], batch
-
-
-class Reading:
-    """Reads and standardises windows in a thread of its own; iterate over it inside ``with``.
+class Workers(Generic[T]):
+    """Does works in WORKERS threads side by side; iterate over it inside ``with`` for what they made, in order.
 
     Args:
-        source: What to read, with the model's bands.
-        preprocess: The model's scaling.
-        works: What to read, in order.
-        area: Pixels outside it are seen by the network but not mapped.
-        whole: Whether pixels of the halo are mapped too (blended), so that a tile with nothing else is not left out.
+        do: Makes something of a work.
+        works: In order.
+        threads: Threads of torch in each of them.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        preprocess: Preprocess,
-        works: Sequence[Work],
-        *,
-        area: Area | None = None,
-        whole: bool = False,
-    ) -> None:
-        self._source, self._preprocess, self._works = source, preprocess, works
-        self._area, self._whole = area, whole
-        self._ready: queue.Queue[Loaded | BaseException | None] = queue.Queue(maxsize=PREFETCH)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="landcover-read", daemon=True)
+    def __init__(self, do: Callable[[Work], T], works: Iterable[Work], *, threads: int) -> None:
+        self._do, self._works = do, iter(works)
+        # torch counts threads per thread that calls it: the team of one worker does not spin against that of another.
+        self._pool = ThreadPoolExecutor(
+            WORKERS, thread_name_prefix="landcover-map", initializer=torch.set_num_threads, initargs=(threads,)
+        )
+        self._made: deque[Future[T]] = deque()
 
     def __enter__(self) -> Self:
-        """Start reading."""
-        self._thread.start()
+        """Start with the first works."""
+        self._submit(IN_FLIGHT)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop reading and close the files."""
-        self._stop.set()
-        self._thread.join()
+        """Finish what was begun and leave the rest."""
+        self._pool.shutdown(cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Loaded]:
-        """Works as they become ready; an error of the reader is raised here."""
-        while True:
-            item = self._ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            del item
+    def __iter__(self) -> Iterator[T]:
+        """What was made, as it becomes ready; an error of a work is raised here, after all that came before it."""
+        while self._made:
+            made = self._made.popleft().result()
+            self._submit(1)
+            yield made
+            del made
 
-    def _run(self) -> None:
-        try:
-            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), self._source.open() as reader:
-                for work in self._works:
-                    if not self._offer(self._load(reader, work)):
-                        return
-            self._offer(None)
-        except BaseException as err:  # noqa: BLE001 - raised again in the caller's thread
-            self._offer(err)
-
-    def _load(self, reader: Any, work: Work) -> Loaded:
-        keeps: list[NDArray[np.bool_]] = []
-        chips: list[torch.Tensor | None] = []
-        for tile in work.tiles:
-            raster = reader.read(tile.read)
-            keep = raster.valid
-            if self._area is not None:
-                keep = keep & self._area.mask(tile.read)
-            keeps.append(keep)
-            wanted = keep.any() if self._whole else keep[tile.inner].any()
-            chips.append(self._preprocess(raster.values, raster.valid) if wanted else None)
-        return Loaded(work, tuple(keeps), tuple(chips))
-
-    def _offer(self, item: Loaded | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._ready.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def _submit(self, count: int) -> None:
+        self._made.extend(self._pool.submit(self._do, work) for work in itertools.islice(self._works, count))
 
 
 class Writing:
