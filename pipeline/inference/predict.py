@@ -1,7 +1,7 @@
 """Map a scene: read, standardise, run the network, decide, write; side by side, in bounded memory, resumable.
 
-A thread reads ahead, the caller's thread runs the network, a thread writes behind and keeps the journal. Between them
-are queues of one or two tiles: nothing of scene size is ever in memory.
+Two threads read and run the network, each on a tile of its own, a third writes behind them and keeps the journal; what
+waits between them is a tile or two: nothing of scene size is ever in memory.
 """
 
 from __future__ import annotations

@@ -137,8 +137,9 @@ class SceneSteps:
                 blender.start(run[0])
                 wanted.add(run[0] - 1)
         works = [work for work in self.works if work.step in wanted]
-        side_by_side = works_in_strips(self.plan.choice)  # other engines take all threads for each call
-        threads = max(self.plan.threads // WORKERS, 1) if side_by_side else self.plan.threads
+        # Other engines take all threads for each call.
+        side_by_side = works_in_strips(self.plan.choice) and self.plan.threads >= WORKERS
+        threads = self.plan.threads // WORKERS if side_by_side else self.plan.threads
         with self.source.open() as reader:
             turns = _Turns(reader, contextlib.nullcontext() if side_by_side else threading.Lock())
             with Workers(lambda work: self._make(engine, turns, work), works, threads=threads) as made:
