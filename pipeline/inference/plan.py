@@ -26,7 +26,7 @@ from pipeline.inference.engine import (
 )
 from pipeline.inference.fast import speed_up
 from pipeline.inference.journal import Key
-from pipeline.inference.memory import DEFAULT_MEMORY, Demand, choose_tile
+from pipeline.inference.memory import DEFAULT_MEMORY, WORKERS, Demand, choose_tile
 from pipeline.inference.picks import pick_key, recall, remember
 from pipeline.inference.reach import effective_halo_px
 from pipeline.inference.tiles import round_up
@@ -203,12 +203,13 @@ def _reach_px(spec: NetworkSpec) -> int | None:
 
 
 def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> int:
-    """The largest tile that the memory allows."""
+    """The largest tile that the memory allows; of a scene that is more than a moment's work, a tile for each worker."""
     wanted = demand(bundle, source, choice=choice, halo=halo, blended=settings.blend == "hann")
+    longest = max(source.grid.shape)
     return choose_tile(
         wanted,
         memory_bytes=settings.memory_bytes,
-        longest_px=max(source.grid.shape),
+        longest_px=-(-longest // WORKERS) if wanted.side_by_side and longest > _SAMPLE_PX else longest,
         on_gpu=choice.device.startswith("cuda"),
     )
 
