@@ -12,12 +12,15 @@ from scipy.special import log_softmax, softmax
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 DEFAULT_BINS = 15  # Guo et al. (2017), sect. 4.1
 TEMPERATURES = (0.05, 20.0)
-# Temperatures of networks lie between a half and two more often than not.
-PRIOR_LOG_T = 0.5
+# With fewer polygons held out their spread, and with it what they show, is not known.
+FEWEST_POLYGONS = 10
+_STEPS = 41
 _EPS = 1e-12
 
 
@@ -105,34 +108,29 @@ def as_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def fit_temperature(
-    logits: NDArray[np.floating], labels: NDArray[np.integer], *, observations: int | None = None
+    logits: NDArray[np.floating], labels: NDArray[np.integer], *, polygon: NDArray[np.integer] | None = None
 ) -> Scaling:
     """Temperature scaling: the one T that gives held-out labels the highest likelihood; the map stays the same.
 
     Args:
         logits: float [pixel, class]; scores on validation blocks, never on training pixels.
         labels: int [pixel]; class index.
-        observations: How many of the pixels say something of their own: polygons, as pixels of one polygon are right or
-            wrong together. log T then has a normal prior with mean 0 and deviation PRIOR_LOG_T, which four polygons
-            hardly move and four hundred do not feel. None: no prior.
+        polygon: int [pixel]; pixels of one polygon are right or wrong together, so polygons count, each once, and T
+            goes from 1 only as far as they can show (:func:`shown`). None: every pixel speaks for itself.
 
     Raises:
         ReferenceDataError: arrays that do not fit, or no pixels.
 
-    Source: Guo et al. (2017), sect. 4.2; the prior is our own.
+    Source: Guo et al. (2017), sect. 4.2.
     """
     scores = _checked(logits, labels)
-    pull = 0.0 if observations is None else 0.5 / PRIOR_LOG_T**2 / observations
-    found = minimize_scalar(
-        lambda log_t: _loss(scores * np.exp(-log_t), labels) + pull * log_t**2,
-        bounds=np.log(TEMPERATURES),
-        method="bounded",
-    )
-    factor = float(np.exp(-found.x))
-    return Scaling((factor,) * scores.shape[1], (0.0,) * scores.shape[1])
+    rows = np.arange(len(labels))
+    return _scaling(lambda factor: -log_softmax(scores * factor, axis=1)[rows, labels], scores.shape[1], polygon)
 
 
-def fit_confidence(logits: NDArray[np.floating], labels: NDArray[np.integer], *, observations: int) -> Scaling:
+def fit_confidence(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], *, polygon: NDArray[np.integer] | None = None
+) -> Scaling:
     """The T that makes the confidence of the likeliest class most credible, whatever the scores of the other classes.
 
     For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
@@ -141,22 +139,57 @@ def fit_confidence(logits: NDArray[np.floating], labels: NDArray[np.integer], *,
     Args:
         logits: float [pixel, class]; scores on pixels held out.
         labels: int [pixel]; class index.
-        observations: As for :func:`fit_temperature`.
+        polygon: As for :func:`fit_temperature`.
 
     Raises:
         ReferenceDataError: arrays that do not fit, or no pixels.
     """
     scores = _checked(logits, labels)
     right = scores.argmax(axis=1) == labels
-    pull = 0.5 / PRIOR_LOG_T**2 / observations
 
-    def cost(log_t: float) -> float:
-        sure = np.clip(softmax(scores * np.exp(-log_t), axis=1).max(axis=1), _EPS, 1 - _EPS)
-        return float(-np.where(right, np.log(sure), np.log1p(-sure)).mean() + pull * log_t**2)
+    def cost(factor: float) -> NDArray[np.float64]:
+        sure = np.clip(softmax(scores * factor, axis=1).max(axis=1), _EPS, 1 - _EPS)
+        return np.asarray(-np.where(right, np.log(sure), np.log1p(-sure)))
 
-    found = minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded")
-    factor = float(np.exp(-found.x))
-    return Scaling((factor,) * scores.shape[1], (0.0,) * scores.shape[1])
+    return _scaling(cost, scores.shape[1], polygon)
+
+
+def _scaling(
+    cost: Callable[[float], NDArray[np.float64]], classes: int, polygon: NDArray[np.integer] | None
+) -> Scaling:
+    """The temperature with the least mean cost; ``cost`` gives that of each pixel at a factor 1/T."""
+    if polygon is None:
+        log_t = _least(lambda log_t: float(cost(float(np.exp(-log_t))).mean()))
+    else:
+        ids, of = np.unique(polygon, return_inverse=True)
+        pixels = np.bincount(of)
+        log_t = 0.0
+        if len(ids) >= FEWEST_POLYGONS:
+            log_t = shown(lambda log_t: np.bincount(of, weights=cost(float(np.exp(-log_t)))) / pixels)
+    return Scaling((float(np.exp(-log_t)),) * classes, (0.0,) * classes)
+
+
+def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
+    """The log T nearest 0 whose mean cost is within one standard error of the least: polygons cannot tell them apart.
+
+    Near the least this is the end of the 95 % interval of log T that lies nearest 0, or 0 where the interval holds it.
+
+    Args:
+        cost: Cost float64 [polygon] at a log T.
+
+    Source: the rule of one standard error: Breiman et al. (1984), Classification and Regression Trees, sect. 3.4.3.
+    """
+    best = _least(lambda log_t: float(cost(log_t).mean()))
+    least = cost(best)
+    for log_t in np.linspace(0.0, best, _STEPS):
+        worse = cost(float(log_t)) - least
+        if worse.mean() <= worse.std(ddof=1) / np.sqrt(len(worse)):
+            return float(log_t)
+    return best
+
+
+def _least(cost: Callable[[float], float]) -> float:
+    return float(minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded").x)
 
 
 def fit_vector(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scaling:
@@ -197,7 +230,3 @@ def _checked(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArr
             "label beyond the classes", got=int(labels.max()), expected=f"0..{logits.shape[1] - 1}"
         )
     return np.asarray(logits, dtype=np.float64)
-
-
-def _loss(scaled: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
-    return float(-log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean())

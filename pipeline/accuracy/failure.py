@@ -17,6 +17,7 @@ from pipeline.accuracy.pixels import grid_of, open_class_map, read_codes
 from pipeline.errors import OutputError, ReferenceDataError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA
+from pipeline.maps.style import Category, categorised, qml, scheme_categories
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 HALF_PX = 32
 EDGE_LIMITS_PX = (1.5, 3.0, 6.0, 12.0)
 PATCH_LIMITS_PX = (5, 25, 100, 500)
+# Shares of right units as a map shows them. Limits are our own; colours: ColorBrewer 2.0, RdBu, Apache-2.0.
+BAND_LIMITS = (0.5, 0.7, 0.85, 0.95)
+BANDS = (
+    ("below 50 %", "#b2182b"),
+    ("50 to 70 %", "#ef8a62"),
+    ("70 to 85 %", "#fddbc7"),
+    ("85 to 95 %", "#92c5de"),
+    ("95 % and more", "#2166ac"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +112,7 @@ def where_it_fails(map_path: Path | str, units: ReferenceUnits) -> tuple[Accurac
 def write_block_accuracy(
     path: Path, units: ReferenceUnits, *, grid: Grid, block_px: int, overwrite: bool = False
 ) -> int:
-    """Write squares of ``block_px`` pixels with units, right units and their share; returns the number of squares.
+    """Write squares of ``block_px`` pixels with units, right units, their share and its band; returns their number.
 
     Raises:
         OutputError: the file exists or cannot be written.
@@ -120,9 +130,21 @@ def write_block_accuracy(
         top, left = (part * block_px for part in divmod(number, across))
         window = Window(top, left, min(block_px, grid.height - top), min(block_px, grid.width - left))
         shapes.append(box(*grid.crop(window).bounds))
-    table = {"units": count, "right": hits.astype(np.int64), "accuracy": hits / count}
+    share = hits / count
+    bands = [BANDS[i][0] for i in np.searchsorted(BAND_LIMITS, share, side="right")]
+    table = {"units": count, "right": hits.astype(np.int64), "accuracy": share, "band": bands}
     _write(geopandas.GeoDataFrame(table, geometry=shapes, crs=grid.crs.to_wkt()), path, "blocks", overwrite=overwrite)
     return len(present)
+
+
+def block_style() -> str:
+    """QML of the layer of blocks: red where the map fails, blue where it is right."""
+    return qml(categorised("band", [Category(name, name, color) for name, color in BANDS]))
+
+
+def wrong_style(scheme: ClassScheme) -> str:
+    """QML of the layer of wrong polygons: outlines in the colour of the class that the map calls them."""
+    return qml(categorised("mapped_as", scheme_categories(scheme, by_name=True), shape="outline"))
 
 
 def write_surely_wrong(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError
+from pipeline.maps.style import categorised, qml, scheme_categories
+from pipeline.maps.vectors import add_layer_style
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +85,8 @@ def write_embeddings(
 ) -> None:
     """Write points with their 2-D coordinates: layer ``places`` on the map, one layer per method in feature space.
 
+    All are drawn in the colours of their classes.
+
     All layers share the field ``id``, so a selection in one is ``"id" IN (...)`` in the other, and ``places`` carries
     the coordinates of every method as fields.
 
@@ -121,7 +126,10 @@ def write_embeddings(
         for method, xy in embeddings.items():
             plane = geopandas.GeoDataFrame(columns, geometry=geopandas.points_from_xy(xy[:, 0], xy[:, 1]), crs=_PLANE)
             plane.to_file(path, layer=method, driver="GPKG", engine="pyogrio")
-    except OSError as err:
+        style = qml(categorised("class", scheme_categories(scheme, by_name=True), shape="marker"))
+        for layer in ("places", *embeddings):
+            add_layer_style(path, layer=layer, style=style)
+    except (OSError, sqlite3.Error) as err:
         raise OutputError("points cannot be written", path=path, got=err) from err
 
 

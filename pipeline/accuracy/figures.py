@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"  # Okabe & Ito (2008)
 _MARKERS = "os^DvPX*<>"
+# Bins of the reliability diagram with a smaller share of the pixels are shown, but not joined: chance moves them.
+FEW = 0.01
 
 
 def draw_reliability(stem: Path, before: Reliability, *, after: Reliability | None = None) -> tuple[Path, Path]:
@@ -45,12 +47,16 @@ def reliability_figure(
     top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
     for item, color, marker, name in ((before, "C0", "o", label), (after, "C1", "s", "calibrated")):
         if item is not None:
-            used = item.count > 0
+            share = item.count / item.count.sum()
+            used = share >= FEW
             text = f"{name} (calibration error {item.ece:.3f})"
             top.plot(item.confidence[used], item.accuracy[used], color=color, marker=marker, markersize=4, label=text)
-            low.stairs(item.count / item.count.sum(), item.edges, color=color, fill=after is None)
+            rest = (item.count > 0) & ~used
+            top.plot(item.confidence[rest], item.accuracy[rest], marker, color=color, markersize=3, mfc="none", mew=0.6)
+            low.stairs(share, item.edges, color=color, fill=after is None)
+    top.plot([], [], "o", color=GREY, markersize=3, mfc="none", mew=0.6, label=f"hollow: under {FEW:.0%} of the pixels")
     top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of right pixels")
-    top.legend(loc="lower right", frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8)
     low.set(xlim=(0, 1), xlabel="confidence", ylabel="share of pixels")
     return figure
 

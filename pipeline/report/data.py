@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.accuracy.calibration import Reliability
+    from pipeline.accuracy.failure import AccuracyBy
     from pipeline.legend import ClassScheme
 
 
@@ -144,6 +145,30 @@ class ErrorExample:
     inside: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class BlockAccuracy:
+    """Share of right test pixels of a square: (left, bottom, right, top) in the map's CRS, pixels, share."""
+
+    bounds: tuple[float, float, float, float]
+    units: int
+    accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Failures:
+    """Where the map is wrong on test pixels.
+
+    Attributes:
+        by: By distance to an edge and by size of the patch, of all scenes.
+        blocks: Of the scene that has most.
+        scene: Its name.
+    """
+
+    by: tuple[AccuracyBy, ...]
+    blocks: tuple[BlockAccuracy, ...]
+    scene: str
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything on the page; what a run does not have is empty and left out.
@@ -162,6 +187,7 @@ class ReportData:
         features: PCA and t-SNE.
         reliability: On test pixels, of the confidence as it is mapped.
         uncalibrated: The same without the model's temperature, where it has one.
+        failures: Where the map is wrong.
         examples: The worst errors.
         ledger: One per scene.
         warnings: Said during the run.
@@ -183,6 +209,7 @@ class ReportData:
     features: Features | None = None
     reliability: Reliability | None = None
     uncalibrated: Reliability | None = None
+    failures: Failures | None = None
     examples: tuple[ErrorExample, ...] = ()
     ledger: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.accuracy.figures import reliability_figure
 from pipeline.maps.sidecars import cannot_write, write_text
 from pipeline.report import accuracy_figures, figures
+from pipeline.report.failure_figure import where_it_fails
 from pipeline.report.ledger import LedgerTable, ledger_table
 from pipeline.report.split_figure import split_map
 from pipeline.report.style import HALF_CM, save
@@ -148,6 +149,13 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         label = "before calibration" if after else "network"
         draw = partial(reliability_figure, first, after=after, label=label, size=_RELIABILITY_INCH)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
+    failures = data.failures
+    if failures is not None:
+        caption = (
+            "Test pixels by their distance to another class of the map, by the size of the map's patch, and by block "
+            "(block_accuracy.gpkg). Held-out polygons are not a probability sample: this shows where to look."
+        )
+        yield Drawing("failures", "Where the map fails", caption, lambda: where_it_fails(failures), wide=True)
     if data.examples:
         caption = (
             "The test polygons that the map gets wrong most surely. Look at them in QGIS by their id (poly_id of "

@@ -130,7 +130,7 @@ def _calibrated(
         # The likelihood then only grows as the temperature falls: the pixels set no limit to it.
         return _noted(bundle, "none: every pixel held out is right, which any temperature explains")
     polygons = len(np.unique(polygon))
-    temperature = float(fit(logits, index, observations=polygons).temperature or 1.0)
+    temperature = float(fit(logits, index, polygon=polygon).temperature or 1.0)
     note = {
         "method": method,
         "pixels": len(index),

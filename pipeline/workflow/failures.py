@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.failure import where_it_fails, write_block_accuracy, write_surely_wrong
+from pipeline.accuracy.failure import (
+    block_style,
+    where_it_fails,
+    write_block_accuracy,
+    write_surely_wrong,
+    wrong_style,
+)
 from pipeline.accuracy.reference import ReferenceUnits
 from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.legend import NODATA
+from pipeline.maps.vectors import add_layer_style
 from pipeline.workflow.scoring import at_pixels, held_out
 
 if TYPE_CHECKING:
@@ -54,7 +62,10 @@ def find_failures(job: Job, folder: Path) -> tuple[dict[str, Any], list[Path]]:
             wrong.append(_surely_wrong(job, name, Path(beside) / "wrong.gpkg").assign(scene=name))
     files = []
     if blocks:
-        files = [_write(folder / BLOCKS, blocks), _write(folder / SURELY_WRONG, wrong, by="sureness")]
+        files = [
+            _write(folder / BLOCKS, blocks, style=block_style()),
+            _write(folder / SURELY_WRONG, wrong, style=wrong_style(job.scheme), by="sureness"),
+        ]
     return {"label": LABEL, "scenes": scenes}, files
 
 
@@ -115,8 +126,8 @@ def _surely_wrong(job: Job, name: str, beside: Path) -> GeoDataFrame:
     return found.assign(polygon=polygons["poly_id"].to_numpy()[found["polygon"].to_numpy(dtype=np.intp)])
 
 
-def _write(path: Path, parts: list[GeoDataFrame], *, by: str | None = None) -> Path:
-    """All scenes in one layer, in the CRS of the first, every row labelled; whole or not at all."""
+def _write(path: Path, parts: list[GeoDataFrame], *, style: str, by: str | None = None) -> Path:
+    """All scenes in one layer with its style, in the CRS of the first, every row labelled; whole or not at all."""
     import geopandas
     import pandas as pd
 
@@ -127,8 +138,15 @@ def _write(path: Path, parts: list[GeoDataFrame], *, by: str | None = None) -> P
     part = path.with_name(f".{path.stem}.part.gpkg")
     try:
         part.unlink(missing_ok=True)
-        frame.to_file(part, layer=path.stem, driver="GPKG", engine="pyogrio")
+        # The kind of geometry is said, as a layer without a wrong polygon has none to show it.
+        frame.to_file(part, layer=path.stem, driver="GPKG", engine="pyogrio", geometry_type=_kind(frame))
+        add_layer_style(part, layer=path.stem, style=style)
         part.replace(path)
-    except OSError as err:
+    except (OSError, sqlite3.Error) as err:
         raise OutputError("cannot write where the map fails", path=path, got=err) from err
     return path
+
+
+def _kind(frame: GeoDataFrame) -> str:
+    """Polygons, or parts of them where one has several."""
+    return "MultiPolygon" if (frame.geom_type == "MultiPolygon").any() else "Polygon"

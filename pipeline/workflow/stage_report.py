@@ -14,12 +14,15 @@ import yaml
 from rasterio.enums import Resampling
 
 from pipeline.accuracy.calibration import Reliability
+from pipeline.accuracy.failure import AccuracyBy
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.report.data import (
+    BlockAccuracy,
     ClassArea,
     ErrorExample,
+    Failures,
     Features,
     LearningPoint,
     MapView,
@@ -83,6 +86,7 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         features=features,
         reliability=_reliability(accuracy.get("calibration"), "after"),
         uncalibrated=_reliability(accuracy.get("calibration"), "before"),
+        failures=_failures(accuracy["where_it_fails"]["scenes"]),
         examples=_examples(job, judged),
         ledger=tuple(kept_ledger(source, folder=folder) for source in job.sources),
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
@@ -179,6 +183,23 @@ def _reliability(found: dict[str, Any] | None, which: Literal["before", "after"]
     known = found[which]
     arrays = {name: np.array(known[name], dtype=np.float64) for name in ("edges", "confidence", "accuracy")}
     return Reliability(**arrays, count=np.array(known["count"], dtype=np.int64), ece=known["ece"])
+
+
+def _failures(scenes: dict[str, Any]) -> Failures | None:
+    """Where the map fails, of all scenes together; blocks of the scene that has most. None without test pixels."""
+    if not scenes:
+        return None
+    by = []
+    for parts in zip(*(scene["by"] for scene in scenes.values()), strict=True):
+        count = np.array([part["count"] for part in parts], dtype=np.int64)
+        share = np.array([part["accuracy"] for part in parts], dtype=np.float64)
+        right, total = np.nansum(share * count, axis=0), count.sum(axis=0)
+        whole = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+        by.append(AccuracyBy(parts[0]["what"], tuple(parts[0]["groups"]), whole, total))
+    name = max(scenes, key=lambda scene: len(scenes[scene]["blocks"]))
+    rows = scenes[name]["blocks"]
+    blocks = tuple(BlockAccuracy(tuple(row["bounds"]), row["units"], row["accuracy"]) for row in rows)
+    return Failures(tuple(by), blocks, name)
 
 
 def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:

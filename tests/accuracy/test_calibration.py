@@ -54,16 +54,39 @@ def test_confidence_alone_ignores_the_scores_of_unlikely_classes():
     # What is not the likeliest class is the one that got no vote.
     labels = np.where(rng.random(len(sure)) < sure, 0, 3)
     logits = as_logits(probabilities)
-    assert fit_confidence(logits, labels, observations=20_000).temperature == pytest.approx(1.0, abs=0.05)
+    assert fit_confidence(logits, labels).temperature == pytest.approx(1.0, abs=0.05)
     assert fit_temperature(logits, labels).temperature > 2
 
 
 def test_confidence_alone_finds_the_factor_that_was_put_in(overconfident):
     scores, labels = overconfident
-    scaling = fit_confidence(scores, labels, observations=20_000)
-    assert scaling.temperature == pytest.approx(3.0, rel=0.05)
-    # One polygon is no reason to depart much from the scores as they are.
-    assert fit_confidence(scores, labels, observations=1).temperature < 2
+    assert fit_confidence(scores, labels).temperature == pytest.approx(3.0, rel=0.03)
+
+
+@pytest.mark.parametrize("fit", [fit_confidence, fit_temperature])
+def test_a_temperature_goes_as_far_as_the_polygons_can_show(overconfident, fit):
+    scores, labels = overconfident
+    n = np.arange(len(labels))
+    found = [fit(scores, labels, polygon=n % polygons).temperature for polygons in (9, 20_000)]
+    assert found[0] == 1.0  # too few to know their spread
+    assert found[1] == pytest.approx(3.0, rel=0.05)
+    # Fifty pixels of a polygon that are right or wrong together are one observation, not fifty.
+    once, often = (
+        fit(np.repeat(scores[:400], times, axis=0), np.repeat(labels[:400], times), polygon=n[: 400 * times] // times)
+        for times in (1, 50)
+    )
+    assert once.temperature == pytest.approx(often.temperature)
+    assert 2.0 < once.temperature < 3.0
+
+
+def test_scores_that_are_right_as_often_as_they_say_keep_their_temperature():
+    rng = np.random.default_rng(6)
+    kept = []
+    for _ in range(40):
+        scores = rng.standard_normal((60, 4)) * 1.5
+        labels = np.array([rng.choice(4, p=p) for p in softmax(scores, axis=1)])
+        kept.append(fit_confidence(scores, labels, polygon=np.arange(60)).temperature == 1.0)
+    assert np.mean(kept) > 0.8
 
 
 def test_vector_scaling_is_no_worse_and_repairs_a_shifted_class(overconfident):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 
 import geopandas
@@ -75,7 +77,11 @@ def test_places_and_planes_share_their_ids(clouds, tmp_path):
     path = tmp_path / "features.gpkg"
     arguments = {"row": np.arange(120), "col": np.arange(120), "class_code": np.array(SCHEME.codes)[labels]}
     write_embeddings(path, {"pca": xy}, grid=grid, scheme=SCHEME, **arguments)
-    assert {name for name, _ in pyogrio.list_layers(path)} == {"places", "pca"}
+    assert {name for name, kind in pyogrio.list_layers(path) if kind is not None} == {"places", "pca"}
+    with closing(sqlite3.connect(path)) as file:
+        styles = dict(file.execute("SELECT f_table_name, styleQML FROM layer_styles"))
+    assert set(styles) == {"places", "pca"}
+    assert all(f'value="{name}"' in styles["pca"] for name in SCHEME.names)
     places, plane = (geopandas.read_file(path, layer=layer) for layer in ("places", "pca"))
     assert (places["id"] == plane["id"]).all()
     assert places["pca_1"].to_numpy() == pytest.approx(plane.geometry.x.to_numpy())

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -20,6 +23,11 @@ from pipeline.workflow.scoring import held_out
 @pytest.fixture(scope="module")
 def job(finished) -> Job:
     return Job.load(finished.config)
+
+
+def layer_of(name: str) -> str:
+    """The layer of a file, which also holds its style."""
+    return name.removesuffix(".gpkg")
 
 
 def at(job: Job, folder: Path) -> Job:
@@ -68,13 +76,13 @@ def test_a_run_says_where_it_fails_and_that_it_is_no_probability_sample(finished
     assert sum(block["units"] for block in found["scenes"]["scene"]["blocks"]) == accuracy["test_pixels"]
     for name in (BLOCKS, SURELY_WRONG):
         assert str(name) in json.loads((finished.folder / "run.json").read_text())["stages"]["assess"]["outputs"]
-        assert (geopandas.read_file(finished.folder / name)["sampling"] == LABEL).all()
+        assert (geopandas.read_file(finished.folder / name, layer=layer_of(name))["sampling"] == LABEL).all()
 
 
 def test_wrong_polygons_come_by_their_ids_the_surest_first(job, spoiled):
     folder, first, second = spoiled
     find_failures(at(job, folder), folder)
-    wrong = geopandas.read_file(folder / SURELY_WRONG)
+    wrong = geopandas.read_file(folder / SURELY_WRONG, layer=layer_of(SURELY_WRONG))
     assert wrong["polygon"].tolist() == [first, second]
     assert wrong["sureness"].tolist() == pytest.approx([0.9, 0.4])
     frame = job.labels.frame.set_index("poly_id")
@@ -89,7 +97,7 @@ def test_blocks_add_up_to_the_accuracy_of_the_test_pixels(job, spoiled):
     assert [path.name for path in files] == [BLOCKS, SURELY_WRONG]
     pixels = held_out(job)[0][1]
     bad = int(np.isin(pixels.polygon, (first, second)).sum())
-    squares = geopandas.read_file(folder / BLOCKS)
+    squares = geopandas.read_file(folder / BLOCKS, layer=layer_of(BLOCKS))
     assert squares["units"].sum() == len(pixels)
     assert squares["right"].sum() == len(pixels) - bad
     assert squares["scene"].unique().tolist() == ["scene"]
@@ -103,11 +111,34 @@ def test_scenes_in_other_crs_join_those_before_them(tmp_path):
     first = geopandas.GeoDataFrame(columns, geometry=[shapely.box(5e5, 5e6, 5.1e5, 5.01e6)], crs=32633)
     none = first.iloc[:0].assign(scene="b")
     third = first.assign(sureness=0.7, scene="c").to_crs(32634)
-    whole = geopandas.read_file(_write(tmp_path / SURELY_WRONG, [first, none, third], by="sureness"))
+    whole = geopandas.read_file(
+        _write(tmp_path / SURELY_WRONG, [first, none, third], style="", by="sureness"), layer=layer_of(SURELY_WRONG)
+    )
     assert whole["scene"].tolist() == ["c", "a"]
     assert whole.crs == first.crs
     assert whole.geometry.iloc[0].centroid.distance(first.geometry.iloc[0].centroid) < 5
     assert [path.name for path in tmp_path.iterdir()] == [SURELY_WRONG]
+
+
+def test_both_layers_are_drawn_by_what_they_say_and_a_map_without_errors_gives_an_empty_layer(job, spoiled):
+    folder, first, second = spoiled
+    find_failures(at(job, folder), folder)
+    for name, words in ((BLOCKS, "95 % and more"), (SURELY_WRONG, job.scheme.names[0])):
+        with closing(sqlite3.connect(folder / name)) as file:
+            ((style,),) = file.execute("SELECT styleQML FROM layer_styles")
+        assert words in style
+    squares = geopandas.read_file(folder / BLOCKS, layer="block_accuracy")
+    assert ((squares["accuracy"] >= 0.95) == (squares["band"] == "95 % and more")).all()
+    pixels = held_out(job)[0][1]
+    own = pixels.select([first, second])
+    with rasterio.open(folder / "maps" / "scene_lc.tif", "r+") as mapped:
+        codes = mapped.read(1)
+        codes[own.row, own.col] = own.code
+        mapped.write(codes, 1)
+    find_failures(at(job, folder), folder)
+    info = pyogrio.read_info(folder / SURELY_WRONG, layer="surely_wrong")
+    assert (info["features"], info["geometry_type"]) == (0, "Polygon")
+    assert info["crs"] is not None
 
 
 def test_of_many_test_pixels_some_are_looked_at(job, spoiled, monkeypatch):
