@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.fast import speed_up
+from pipeline.inference.fast import StripEnsemble, speed_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Choice:
 
 @dataclass
 class TorchEngine:
-    """torch, eager or compiled; channels-last, inference mode."""
+    """torch, eager or compiled; channels-last unless in strips, inference mode."""
 
     network: nn.Module
     choice: Choice
@@ -75,11 +75,15 @@ class TorchEngine:
         network = speed_up(self.network) if works_in_strips(self.choice) else self.network
         moved = network.to(device=self.choice.device, dtype=self._dtype).eval()
         moved = moved.to(memory_format=torch.channels_last)
+        self._in_strips = isinstance(moved, StripEnsemble)
         self._run = torch.compile(moved, dynamic=False) if self.choice.engine == "compiled" else moved
 
     @torch.inference_mode()
     def __call__(self, chips: torch.Tensor) -> torch.Tensor:
         """See Engine."""
+        if self._in_strips:
+            in_strips: torch.Tensor = self._run(chips)
+            return in_strips
         moved = chips.to(device=self.choice.device, dtype=self._dtype, non_blocking=True)
         logits: torch.Tensor = self._run(moved.contiguous(memory_format=torch.channels_last))
         return logits
