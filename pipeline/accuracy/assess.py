@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.accuracy.reference import Excluded
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
 HECTARE_M2 = 10_000.0
+# Units that the words name for each reason; the JSON has all of them.
+LISTED = 10
 _NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
 
 
@@ -121,7 +124,7 @@ class Assessment:
         excluded = self.units.excluded if self.units is not None else ()
         if excluded:
             counts = Counter(item.reason for item in excluded)
-            why = ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
+            why = "; ".join(f"{n} {reason}: {_first(excluded, reason)}" for reason, n in counts.most_common())
             total = len(excluded) + int(self.figures.error_matrix.counts.sum())
             sentences.append(
                 f"{len(excluded)} of {total} reference units were left out ({why}); the figures hold for "
@@ -129,6 +132,12 @@ class Assessment:
             )
         sentences += [f"{note[0].upper()}{note[1:]}." for note in (*self.framing.notes, *self.figures.notes)]
         return " ".join(sentences)
+
+
+def _first(excluded: Sequence[Excluded], reason: str) -> str:
+    """Identifiers of the first units left out for a reason."""
+    ids = [item.id for item in excluded if item.reason == reason]
+    return ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
 
 
 def assess_map(

@@ -176,6 +176,7 @@ class TestBadInput:
         assert report["by_reason"] == {"on nodata": 1, "outside the map": 2}
         assert {item["id"] for item in report["units"]} == {"11", "14", "15"}
         assert "3 of 5 reference units were left out" in found.words()
+        assert "(2 outside the map: 14, 15; 1 on nodata: 11)" in found.words()
 
     def test_unknown_classes_need_a_crosswalk(self, map_path, tmp_path):
         path = points(tmp_path / "p.gpkg", [100, 120], [100, 140], ["Wald", "swamp"])
