@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.model.chip_statistics import ChipStatistics
 from pipeline.model.surroundings import LEVELS, Surroundings
 
 if TYPE_CHECKING:
@@ -32,11 +33,23 @@ class SpectralPath(nn.Sequential):
     """Convolutions on the bands at full resolution, so that a pixel's own spectrum reaches the head undiluted."""
 
     def __init__(self, spec: NetworkSpec) -> None:
-        first = spec.bands_in * LEVELS if spec.surroundings else spec.bands_in
-        widths = [first, *(spec.spectral_channels for _ in spec.spectral_kernels)]
+        first = fixed_layer(spec)
+        channels = spec.bands_in
+        if isinstance(first, ChipStatistics):
+            channels = first.channels
+        elif isinstance(first, Surroundings):
+            channels = spec.bands_in * LEVELS
+        widths = [channels, *(spec.spectral_channels for _ in spec.spectral_kernels)]
         pairs = zip(widths[:-1], widths[1:], spec.spectral_kernels, strict=True)
         layers = [conv_norm_relu(a, b, kernel=kernel) for a, b, kernel in pairs]
-        super().__init__(*([Surroundings()] if spec.surroundings else []), *layers)
+        super().__init__(*([first] if first is not None else []), *layers)
+
+
+def fixed_layer(spec: NetworkSpec) -> ChipStatistics | Surroundings | None:
+    """What stands before the convolutions of the spectral path and is not learned."""
+    if spec.statistics:
+        return ChipStatistics(spec.bands_in, chip_px=spec.chip_px, stride_px=spec.chip_stride_px)
+    return Surroundings() if spec.surroundings else None
 
 
 class Step(nn.Module):

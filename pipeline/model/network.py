@@ -67,7 +67,8 @@ class Network(nn.Module):
         """Logits of standardised chips ``x`` float [chip, band, row, col] of any size.
 
         Returns:
-            Head "unet": float [chip, class, row, col] at the size of ``x``. Head "chip": float [chip, class].
+            Head "unet": float [chip, class, row, col] at the size of ``x``. Head "chip": float [chip, class]; with
+            statistics ``x`` has the spec's ``chip_px``.
         """
         if self.spec.head == "unet":
             logits: torch.Tensor = self.head(self.dropout(self.features(x)))
@@ -100,7 +101,9 @@ class Network(nn.Module):
         return out[..., :rows, :cols]
 
     def _pooled(self, x: torch.Tensor) -> torch.Tensor:
-        """Means over whole chips: float [chip, feature, 1, 1]."""
+        """Features of whole chips, means of maps or statistics: float [chip, feature, 1, 1]."""
+        if self.spec.statistics:
+            return cast("torch.Tensor", cast("SpectralPath", self.spectral)(x))
         parts = []
         if self.encoder is not None:
             parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
@@ -109,12 +112,14 @@ class Network(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _cells(self, x: torch.Tensor) -> torch.Tensor:
-        """Means over the chip centred on each cell: float [chip, feature, cell row, cell col]."""
+        """Features of the chip centred on each cell: float [chip, feature, cell row, cell col]."""
         chip, stride = self.spec.chip_px, self.spec.chip_stride_px
         halo = (chip - stride) // 2
         rows, cols = (-(-size // stride) for size in x.shape[-2:])
         below, right = rows * stride - x.shape[-2], cols * stride - x.shape[-1]
         padded = functional.pad(x, (halo, halo + right, halo, halo + below))
+        if self.spec.statistics:
+            return self._pooled(padded)
         windows = padded.unfold(2, chip, stride).unfold(3, chip, stride).permute(0, 2, 3, 1, 4, 5)
         flat = windows.reshape(-1, x.shape[1], chip, chip)
         pooled = torch.cat([self._pooled(part) for part in torch.split(flat, CHIP_BATCH)])

@@ -26,6 +26,8 @@ Head = Literal["unet", "chip"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 HEADS: tuple[str, ...] = get_args(Head)
 STAGES = 5
+# Smaller chips hold too few of the windows of pipeline.model.chip_statistics.
+LEAST_CHIP_PX = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class NetworkSpec:
         spectral_channels: Channels of the full-resolution path on the input itself; 0 for none.
         spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
         surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
+        statistics: Head "chip", without encoder: instead of means of the path over the chip, convolutions of the chip's
+            statistics (``pipeline.model.chip_statistics``), one place per chip.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.
@@ -70,6 +74,7 @@ class NetworkSpec:
     spectral_channels: int = 64
     spectral_kernels: tuple[int, ...] = (1, 1)
     surroundings: bool = False
+    statistics: bool = False
     dropout: float = 0.1
     chip_px: int = 64
     chip_stride_px: int = 16
@@ -103,8 +108,20 @@ class NetworkSpec:
             raise ModelError("network setting spectral_kernels is empty", fix="give one kernel or spectral_channels: 0")
         if self.encoder == "none" and not self.has_spectral:
             raise ModelError("a network without encoder and without spectral path", fix="set spectral_channels")
+        if self.statistics:
+            self._check_statistics()
         if any(width < 1 for width in self.decoder_channels) or not self.decoder_channels:
             raise ModelError("network setting decoder_channels", got=self.decoder_channels, expected="positive widths")
+
+    def _check_statistics(self) -> None:
+        whole = self.head == "chip" and self.encoder == "none" and not self.surroundings
+        if not whole or set(self.spectral_kernels) != {1}:
+            raise ModelError(
+                "statistics of chips are for head chip, encoder none, kernels of 1 and no surroundings",
+                got=f"head {self.head}, encoder {self.encoder}, kernels {self.spectral_kernels}",
+            )
+        if self.chip_px < LEAST_CHIP_PX:
+            raise ModelError("chips too small for statistics", got=self.chip_px, expected=f"at least {LEAST_CHIP_PX}")
 
     @property
     def has_spectral(self) -> bool:

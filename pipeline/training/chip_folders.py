@@ -1,6 +1,7 @@
 """Chips that others cut: a folder per class, a raster file per chip (EuroSAT and its like); a model learned from them.
 
 The model is a chip classifier like that of ``head: chip``: it maps scenes with the bands and the scaling of its chips.
+Nothing is known of where the chips lie; each counts as a polygon of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.reader import open_reader
-from pipeline.training.chip_head import lessons_of
+from pipeline.training.chip_head import WholeChips, teach_statistics
 from pipeline.training.loop import train_context
-from pipeline.training.members import build_member, chip_spec
+from pipeline.training.members import build_member, chip_specs, context_share
 from pipeline.training.result import Clock, FitResult, provenance_of, units_of
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def fit_chips(
         settings: How; ``head`` and ``chip_px`` are as the chips are.
         folder: For the log and the checkpoints.
         resume: Go on from ``last.ckpt`` in the folder, where there is one.
-        progress: Called with "network", step and number of steps.
+        progress: Called with stage ("experts", "pixel network", "network"), step and number of steps.
 
     Raises:
         LabelError: no valid pixel.
@@ -161,35 +162,56 @@ def fit_chips(
     held = _held(chips.index, seed=settings.seed) if settings.patience else np.zeros(len(chips), dtype=np.bool_)
     statistics = _statistics(chips, ~held)
     preprocess = Preprocess.from_statistics(bands=chips.bands, mean=statistics.mean, std=statistics.std)
-    spec = chip_spec(settings, bands_in=preprocess.channels, classes=len(chips.scheme), chip_px=chips.values.shape[-1])
-    network = build_member(spec, 0, settings=settings, preprocess=preprocess)
-    x, own = chips.standardised(preprocess), np.arange(len(chips))
-    learned, judged = (lessons_of(x[torch.from_numpy(part)], chips.index[part], own[part]) for part in (~held, held))
+    learned, judged = (_whole(chips, part, preprocess) for part in (~held, held))
+    known = {"polygons": len(learned.index), "chip_px": chips.values.shape[-1]}
+    specs = chip_specs(settings, bands_in=preprocess.channels, classes=len(chips.scheme), **known)
+    members = [build_member(spec, n, settings=settings, preprocess=preprocess) for n, spec in enumerate(specs)]
     clock.lap("chips")
-    history = train_context(
-        [network], learned, judged, settings=settings, folder=folder, resume=resume, progress=progress
-    )
-    clock.lap("context")
+    apart = np.full(len(chips), -1, dtype=np.int32)
+    taught = teach_statistics(members[0], learned, group_of=apart, settings=settings, progress=progress)
+    history, share = taught.history, 0.0
+    clock.lap("statistics")
+    if len(members) > 1:
+        share = context_share(settings, polygons=len(learned.index))
+        lessons = learned.lessons(), judged.lessons()
+        history += train_context(
+            members[1:], *lessons, settings=settings, folder=folder, resume=resume, progress=progress
+        )
+        clock.lap("context")
+    notes = {"chips": len(chips), "held": int(held.sum()), "teacher": taught.shares}
     bundle = ModelBundle(
-        members=(network.cpu().eval(),),
+        members=tuple(member.cpu().eval() for member in members),
+        shares=(1.0 - share, share)[: len(members)],
         scheme=chips.scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
         units=chips.units,
         gsd_m=chips.gsd_m,
         sources=(TrainedOn(sensor=chips.sensor, scene=chips.source.name),),
-        provenance=provenance_of(settings, clock, notes={"chips": len(chips), "held": int(held.sum())}),
+        provenance=provenance_of(settings, clock, notes=notes),
     )
-    return FitResult(bundle, history, clock.seconds)
+    return FitResult(bundle, history, clock.seconds, taught.held_out)
 
 
 def classify_chips(bundle: ModelBundle, chips: FolderChips) -> NDArray[np.uint8]:
     """Class codes uint8 [chip] that a chip classifier gives to whole chips."""
-    network = bundle.members[0].eval()
+    parts = torch.split(chips.standardised(bundle.preprocess), _BATCH)
     with torch.inference_mode():
-        parts = torch.split(chips.standardised(bundle.preprocess), _BATCH)
-        index = torch.cat([network(part).argmax(1) for part in parts]).numpy()
+        index = torch.cat([_shares(bundle, part).argmax(1) for part in parts]).numpy()
     return np.asarray(bundle.scheme.index_to_code[index], dtype=np.uint8)
+
+
+def _shares(bundle: ModelBundle, x: torch.Tensor) -> torch.Tensor:
+    """Probabilities float [chip, class] of standardised chips, averaged as in a map."""
+    pairs = zip(bundle.members, bundle.shares, strict=True)
+    total: torch.Tensor = sum(share * member.eval()(x).softmax(1) for member, share in pairs)
+    return total
+
+
+def _whole(chips: FolderChips, which: NDArray[np.bool_], preprocess: Preprocess) -> WholeChips:
+    own = np.flatnonzero(which)
+    x = preprocess.apply(torch.from_numpy(chips.values[own]), torch.from_numpy(chips.valid[own]))
+    return WholeChips(x, chips.index[own], own.astype(np.int32))
 
 
 def _held(index: NDArray[np.uint8], *, seed: int) -> NDArray[np.bool_]:

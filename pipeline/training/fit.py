@@ -2,7 +2,7 @@
 
 Experts learn from the labelled pixels first; networks learn from the labels and from what the experts think of the
 unlabelled scene (``pipeline.training.teacher``). Two networks are averaged: one sees single spectra, one their context.
-With ``head: chip`` one network is trained that gives whole chips a class (``pipeline.training.chip_head``).
+With ``head: chip`` it is the same with whole chips in the place of pixels (``pipeline.training.chip_head``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.chips.splits import Part
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.preprocess import Preprocess
 from pipeline.training import teacher as teaching
-from pipeline.training.chip_head import chip_lessons
+from pipeline.training.chip_head import teach_statistics, whole_chips
 from pipeline.training.dataset import ChipSet, TrainingScene, read_chips
 from pipeline.training.loop import train_context, train_pixels
 from pipeline.training.loss import pixel_weights
@@ -85,7 +85,7 @@ def fit(
         preprocess=preprocess,
         chip_px=settings.chip_px,
         labelled=settings.labelled_chips,
-        unlabelled=0 if whole else settings.unlabelled_chips,
+        unlabelled=settings.unlabelled_chips,
         seed=settings.seed,
         margin=0 if whole else teaching.MARGIN_PX,
         spacing_px=members[0].spec.chip_stride_px if whole else None,
@@ -95,11 +95,19 @@ def fit(
     history: list[dict[str, float]] = []
     shares: tuple[float, ...] = (1.0,)
     notes: dict[str, Any] = {"polygons": {part.name.lower(): len(split.polygons(part)) for part in Part}}
+    lessons: Lessons | None = None
     held: Lessons | None = None
-    unseen: HeldOut | None = None
+    unseen: HeldOut | None
+    if len(members) > 1:
+        context = context_share(settings, polygons=len(ids))
+        shares = (1.0 - context, context)
     if whole:
-        lessons: Lessons | None = chip_lessons(chips, ids)
-        held = chip_lessons(chips, judged)
+        own_chips = whole_chips(chips, ids)
+        taught = teach_statistics(members[0], own_chips, group_of=split.block_of, settings=settings, progress=progress)
+        clock.lap("statistics")
+        history, unseen, notes["teacher"] = taught.history, taught.held_out, taught.shares
+        if len(members) > 1:
+            lessons, held = own_chips.lessons(), whole_chips(chips, judged).lessons()
     else:
         material = _learn_from(chips, ids=ids, split=split, classes=classes, settings=settings, progress=progress)
         clock.lap("teacher")
@@ -110,10 +118,7 @@ def fit(
         )
         clock.lap("pixels")
         notes["teacher"] = material.teacher.names_and_shares()
-        lessons = None
         if len(members) > 1:
-            context = context_share(settings, polygons=len(ids))
-            shares = (1.0 - context, context)
             lessons = _lessons(chips, material, classes=classes, settings=settings)
             if len(judged):
                 held = _lessons(chips, replace(material, index=chips.only(judged)), classes=classes, settings=settings)

@@ -40,10 +40,10 @@ def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygon
     """The networks that are trained, in the order of the model's members.
 
     Head "unet": one of single pixels and their surroundings and, where it has a share, one with context. Head "chip":
-    the chip classifier alone.
+    one of the chip's statistics and, where it has a share, one with an encoder.
     """
     if settings.head == "chip":
-        return [chip_spec(settings, bands_in=bands_in, classes=classes, chip_px=settings.chip_px)]
+        return chip_specs(settings, bands_in=bands_in, classes=classes, polygons=polygons, chip_px=settings.chip_px)
     spectral = NetworkSpec(
         bands_in,
         classes,
@@ -67,10 +67,29 @@ def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygon
     return [spectral, context]
 
 
-def chip_spec(settings: FitSettings, *, bands_in: int, classes: int, chip_px: int) -> NetworkSpec:
-    """The chip classifier; in a map, cells of about a quarter of the chip get one class each."""
+def chip_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: int, chip_px: int) -> list[NetworkSpec]:
+    """The chip classifiers; in a map, cells of about a quarter of the chip get one class each.
+
+    Raises:
+        ModelError: chips too small for statistics.
+    """
     stride = max(chip_px // 4, 1)
-    return NetworkSpec(
+    stride += (chip_px - stride) % 2
+    statistics = NetworkSpec(
+        bands_in,
+        classes,
+        encoder="none",
+        head="chip",
+        spectral_kernels=(1, 1),
+        spectral_channels=128,
+        statistics=True,
+        dropout=0.0,
+        chip_px=chip_px,
+        chip_stride_px=stride,
+    )
+    if not context_share(settings, polygons=polygons):
+        return [statistics]
+    context = NetworkSpec(
         bands_in,
         classes,
         encoder=settings.encoder,  # type: ignore[arg-type]
@@ -80,8 +99,9 @@ def chip_spec(settings: FitSettings, *, bands_in: int, classes: int, chip_px: in
         spectral_kernels=(3, 1),
         dropout=settings.dropout,
         chip_px=chip_px,
-        chip_stride_px=stride + (chip_px - stride) % 2,
+        chip_stride_px=stride,
     )
+    return [statistics, context]
 
 
 def build_members(

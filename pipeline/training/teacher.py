@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -58,13 +59,13 @@ class Expert:
 
     Attributes:
         name: For the record.
-        kind: Forest, extra trees or logistic regression of pixels, or trees of polygons.
+        kind: Forest, extra trees, logistic regression or linear discriminant of pixels, or trees of polygons.
         levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
         needs: Polygons below which it has no share.
     """
 
     name: str
-    kind: Literal["forest", "extra", "polygons", "logistic"]
+    kind: Literal["forest", "extra", "polygons", "logistic", "discriminant"]
     levels: int
     needs: int = 0
 
@@ -167,6 +168,7 @@ def fit_teacher(
     group_of: NDArray[np.int32],
     trees: int,
     seed: int,
+    known: Sequence[Expert] = EXPERTS,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Teacher:
     """Experts on all pixels; shares, and what can be known of their confidence, from folds of groups of polygons.
@@ -177,10 +179,11 @@ def fit_teacher(
         group_of: Group of each polygon id (its block), int32 [id]; -1 where the polygon is its own group.
         trees: Trees of each expert.
         seed: Of folds and trees.
+        known: The experts to choose from.
         progress: Called with "experts", how many are fitted, and how many in all, those of inner folds included.
     """
     polygons = len(np.unique(table.polygon))
-    experts = tuple(expert for expert in EXPERTS if polygons >= expert.needs)
+    experts = tuple(expert for expert in known if polygons >= expert.needs)
     total, done = len(experts) * (1 + INNER_FOLDS), itertools.count(1)
 
     def fitted() -> None:
@@ -247,6 +250,10 @@ def _fit(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, table.index, logisticregression__sample_weight=weight)
+    if expert.kind == "discriminant" and len(np.unique(table.index)) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with one member has no spread of its own
+            return make_pipeline(StandardScaler(), shrunk_discriminant()).fit(features, table.index)
     # Leaves of two pixels: one pixel alone is too often on a polygon's edge.
     forest = (
         ExtraTreesClassifier(trees, min_samples_leaf=2, n_jobs=cores(), random_state=seed)
@@ -254,6 +261,15 @@ def _fit(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
         else RandomForestClassifier(trees, n_jobs=cores(), random_state=seed)
     )
     return forest.fit(features, table.index, sample_weight=weight)
+
+
+def shrunk_discriminant() -> LinearDiscriminantAnalysis:
+    """A linear discriminant whose covariance is drawn towards the diagonal as far as the data ask for it.
+
+    Source: Ledoit & Wolf (2004), A well-conditioned estimator for large-dimensional covariance matrices, Journal of
+    Multivariate Analysis 88, 365-411.
+    """
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 
 def _seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:

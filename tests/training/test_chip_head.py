@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.chips.splits import Part
 from pipeline.errors import LabelError, ModelError
@@ -25,7 +26,9 @@ from pipeline.training.loop import BEST
 from pipeline.training.settings import FitSettings
 from tests.training.worlds import SIDE, TINY, make_job
 
-CHIP = replace(TINY, head="chip", encoder="none", steps=60, batch=4, lr=1e-2)
+CHIP = replace(TINY, head="chip", encoder="none", pixel_steps=60, pixel_batch=64)
+# With a second network, of pixels.
+BOTH = replace(CHIP, encoder="resnet18", steps=4, context_share=0.2)
 # The order of EuroSAT's files: band 8A last.
 EUROSAT = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 
@@ -49,8 +52,10 @@ def test_a_chip_classifier_learns_from_polygons_and_maps_cells(tmp_path):
     scene, split, scheme = make_job(tmp_path)
     result = fit([scene], split, scheme, settings=CHIP, folder=tmp_path / "run")
     (spec,) = result.bundle.specs
-    assert (spec.head, spec.chip_px, spec.chip_stride_px) == ("chip", 16, 4)
-    assert {key for row in result.history for key in row} == {"step", "loss", "seconds"}
+    assert (spec.head, spec.statistics, spec.chip_px, spec.chip_stride_px) == ("chip", True, 16, 4)
+    assert {key for row in result.history for key in row} == {"step", "pixel_loss", "seconds"}
+    assert result.held_out is not None
+    assert set(result.held_out.polygon) <= set(range(1, 9))
     bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
     test = split.pixels(scene.pixels, Part.TEST)
     codes = predict_pixels(bundle, scene.source, test)
@@ -65,8 +70,10 @@ def test_a_chip_classifier_learns_from_polygons_and_maps_cells(tmp_path):
 
 def test_a_chip_classifier_stops_early_on_validation_polygons(tmp_path):
     scene, split, scheme = make_job(tmp_path)
-    settings = replace(CHIP, encoder="resnet18", steps=4, patience=9)
+    settings = replace(BOTH, patience=9)
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    assert [spec.statistics for spec in result.bundle.specs] == [True, False]
+    assert result.bundle.shares == (0.8, 0.2)
     assert (tmp_path / BEST).is_file()
     assert sum("val_loss" in row for row in result.history) == 4
 
@@ -101,9 +108,11 @@ def test_folders_of_chips_teach_a_model(tmp_path):
 
 def test_with_patience_some_chips_of_each_class_judge(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path / "chips"))
-    result = fit_chips(chips, settings=replace(CHIP, steps=10, patience=20), folder=tmp_path)
+    result = fit_chips(chips, settings=replace(BOTH, patience=20), folder=tmp_path)
     assert result.bundle.provenance["held"] == 2
     assert (tmp_path / BEST).is_file()
+    assert len(result.bundle.members) == 2
+    assert len(classify_chips(result.bundle, chips)) == len(chips)
 
 
 def test_folders_that_are_no_chips_are_refused(tmp_path):
@@ -121,11 +130,20 @@ def test_an_unknown_head_is_refused():
         FitSettings(head="mask")
 
 
-def test_eurosat_is_told_apart_better_than_by_chance(shared_data, tmp_path):
+@pytest.mark.parametrize("chip_px", [7, 6])
+def test_chips_too_small_for_statistics_are_refused(tmp_path, chip_px):
+    chips = chips_from_folders(write_folders(tmp_path / "chips", side=chip_px))
+    with pytest.raises(ModelError, match="too small for statistics"):
+        fit_chips(chips, settings=CHIP, folder=tmp_path)
+
+
+def test_eurosat_is_told_apart_better_than_a_forest_of_statistics_does(shared_data, tmp_path):
     folder = shared_data / "eurosat_ms_1pct" / "data" / "Euro_MS_Test_red"
     told = Interpretation(bands=EUROSAT, sensor="sentinel-2", scale=1e-4, offset=0.0)
     train, test = (chips_from_folders(folder / part, told=told) for part in ("train", "test"))
-    settings = FitSettings(encoder="none", steps=40, lr=1e-2)
+    settings = FitSettings(head="chip", teacher_trees=40, pixel_steps=300)
     bundle = fit_chips(train, settings=settings, folder=tmp_path).bundle
     right = classify_chips(bundle, test) == test.scheme.index_to_code[test.index]
-    assert right.mean() > 2 / len(test.scheme)
+    tables = [np.concatenate([part.values.mean((2, 3)), part.values.std((2, 3))], axis=1) for part in (train, test)]
+    forest = RandomForestClassifier(100, random_state=0).fit(tables[0], train.index)
+    assert right.mean() > forest.score(tables[1], test.index)

@@ -13,7 +13,7 @@ from tests.fakes.small_world import write_world
 
 
 def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
-    training = {"head": "chip", "encoder": "none", "steps": 20, "batch": 4}
+    training = {"head": "chip", "pixel_steps": 20, "teacher_trees": 2}
     config = write_world(tmp_path, training=training)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -21,6 +21,8 @@ def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
     run = tmp_path / "run"
     bundle = load_bundle(next(run.rglob("model.safetensors")))
     assert (len(bundle.members), bundle.head) == (1, "chip")
+    assert bundle.specs[0].statistics
+    assert not str(bundle.provenance["calibration"]).startswith("none: the model learned")
     figures = json.loads(next(run.rglob("accuracy.json")).read_text())
     assert 0 <= figures["overall_accuracy"] <= 1
     with next(run.rglob("training.csv")).open(newline="") as file:
