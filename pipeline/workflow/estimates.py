@@ -20,8 +20,10 @@ from pipeline.chips.splits import Part
 from pipeline.inference.estimate import estimate
 from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
 from pipeline.model.bundle import ModelBundle
+from pipeline.model.chip_statistics import statistics_count
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
+from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
 from pipeline.training.teacher import EXPERTS, MARGIN_PX
@@ -45,6 +47,10 @@ READ_S_PER_MPX_BAND = 0.1
 # pixels they are asked about.
 TEACHER_S_PER_1000_PX = 3.0
 ASK_S_PER_1000_PX = 0.2
+# The chip classifier: statistics per megapixel and band, experts per 1000 chips, and asking them about mixtures.
+STATISTICS_S_PER_MPX_BAND = 0.2
+CHIP_EXPERTS_S_PER_1000 = 4.0
+MIXTURES_S = 4.0
 # Seconds of the random forest per tree, and more per 1000 pixels; nodes per training pixel and tree, bytes of a node.
 FOREST_S_PER_TREE = 0.003
 FOREST_S_PER_1000_PX_TREE = 0.0015
@@ -138,17 +144,17 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     asked = min(settings.soft_pixels, core_px)
     seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * padded_px / 1e6
     if settings.head == "chip":
-        return _train_chip_head(members[0], bands=bands, core_px=core_px, settings=settings)
+        return _train_chip_head(members, chips=chips, settings=settings)
     trees = settings.teacher_trees / 100
     seconds += (TEACHER_S_PER_1000_PX * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
-    seconds += settings.pixel_steps * _pixel_step_s(members[0], bands=bands, classes=classes, settings=settings)
+    levels = max(expert.levels for expert in EXPERTS)
+    seconds += settings.pixel_steps * _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixel_batch)
     saved = 0
     if len(members) > 1:
         step_s, saved = _context_step(members[1], bands=bands, settings=settings)
         seconds += min(settings.steps * step_s, settings.time_limit_s)
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
-    levels = max(expert.levels for expert in EXPERTS)
     held += (asked + pixels) * 4 * (levels * bands + classes)
     weights = sum(weight_bytes(member, dtype=torch.float32) for member in members)
     forests = int(len(EXPERTS) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
@@ -158,22 +164,31 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
 
 
-def _train_chip_head(network: Network, *, bands: int, core_px: int, settings: FitSettings) -> StageEstimate:
-    """The chip classifier: no forests, no margins, no unlabelled chips (which ``core_px`` may still count)."""
-    step_s, saved = _context_step(network, bands=bands, settings=settings)
-    seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * core_px / 1e6 + min(settings.steps * step_s, settings.time_limit_s)
-    weights = weight_bytes(network, dtype=torch.float32)
-    # Chips as they are read and once more as they are learned from.
-    memory = BASE_BYTES + GDAL_CACHE_BYTES + core_px * (8 * bands + 14) + OPTIMISER_COPIES * weights + saved
+def _train_chip_head(members: Sequence[Network], *, chips: int, settings: FitSettings) -> StageEstimate:
+    """The chip classifier: experts and a network of statistics of whole chips; no margins."""
+    bands, classes = members[0].spec.bands_in, members[0].spec.classes
+    channels = statistics_count(bands, chip_px=settings.chip_px)
+    core_px = chips * settings.chip_px**2
+    seconds = IDLE_S + (READ_S_PER_MPX_BAND + STATISTICS_S_PER_MPX_BAND) * bands * core_px / 1e6
+    at_once = min(settings.pixel_batch, CHIPS_AT_ONCE)
+    seconds += CHIP_EXPERTS_S_PER_1000 * chips / 1000 + MIXTURES_S
+    seconds += settings.pixel_steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
+    saved = 0
+    if len(members) > 1:
+        step_s, saved = _context_step(members[1], bands=bands, settings=settings)
+        seconds += min(settings.steps * step_s, settings.time_limit_s)
+    weights = sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    # Chips as they are read and once more as they are learned from; statistics, three times as they are mixed.
+    held = core_px * (8 * bands + 14) + (chips + MIXTURES) * 4 * (3 * channels + classes)
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + held + OPTIMISER_COPIES * weights + saved
     return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
 
 
-def _pixel_step_s(network: Network, *, bands: int, classes: int, settings: FitSettings) -> float:
-    """Seconds of one step of the network of pixels: the second of two."""
+def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
+    """Seconds of one step of the network of pixels, or of statistics: the second of two."""
     learner = PixelLearner(network.train(), steps=1, lr=1e-3, weight_decay=0.0)
-    levels = max(expert.levels for expert in EXPERTS)
-    features = torch.zeros(settings.pixel_batch, levels * bands, 1, 1)
-    target = torch.full((settings.pixel_batch, classes), 1.0 / classes)
+    features = torch.zeros(batch, channels, 1, 1)
+    target = torch.full((batch, network.spec.classes), 1.0 / network.spec.classes)
     return _second_of_two(lambda: learner.training_step((features, target), 0))
 
 

@@ -149,6 +149,8 @@ def _model_record(job: Job, created: datetime) -> ModelRecord:
 
 
 def _architecture(spec: dict[str, Any]) -> str:
+    if spec.get("statistics"):
+        return "chip classifier: 1x1 convolutions of statistics of whole chips"
     if spec["encoder"] == "none":
         return "convolutions of pixels and their surroundings at full resolution"
     head = "chip classifier" if spec["head"] == "chip" else "U-Net"
