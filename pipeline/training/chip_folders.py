@@ -194,7 +194,19 @@ def fit_chips(
 
 
 def classify_chips(bundle: ModelBundle, chips: FolderChips) -> NDArray[np.uint8]:
-    """Class codes uint8 [chip] that a chip classifier gives to whole chips."""
+    """Class codes uint8 [chip] that a chip classifier gives to whole chips.
+
+    Raises:
+        LabelError: chips of another size or with other bands than those it learned from.
+    """
+    expected = bundle.bands, bundle.specs[0].chip_px
+    if (chips.bands, chips.values.shape[-1]) != expected:
+        raise LabelError(
+            "chips of another size or with other bands than those the model learned from",
+            path=chips.source,
+            got=f"{chips.values.shape[-1]} pixels, {', '.join(chips.bands)}",
+            expected=f"{expected[1]} pixels, {', '.join(expected[0])}",
+        )
     parts = torch.split(chips.standardised(bundle.preprocess), _BATCH)
     with torch.inference_mode():
         index = torch.cat([_shares(bundle, part).argmax(1) for part in parts]).numpy()

@@ -106,6 +106,14 @@ def test_folders_of_chips_teach_a_model(tmp_path):
     assert np.array_equal(classify_chips(again, chips), classify_chips(one, chips))
 
 
+def test_chips_of_another_size_are_not_classified(tmp_path):
+    chips = chips_from_folders(write_folders(tmp_path / "chips"))
+    bundle = fit_chips(chips, settings=replace(CHIP, pixel_steps=2), folder=tmp_path / "run").bundle
+    small = chips_from_folders(write_folders(tmp_path / "small", side=12))
+    with pytest.raises(LabelError, match="learned from"):
+        classify_chips(bundle, small)
+
+
 def test_with_patience_some_chips_of_each_class_judge(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path / "chips"))
     result = fit_chips(chips, settings=replace(BOTH, patience=20), folder=tmp_path)
