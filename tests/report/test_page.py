@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from pipeline.accuracy.calibration import reliability
+from pipeline.accuracy.failure import AccuracyBy
 from pipeline.legend import scheme_for
 from pipeline.report.data import (
+    BlockAccuracy,
     ClassArea,
     ErrorExample,
+    Failures,
     Features,
     LearningPoint,
     MapView,
@@ -60,6 +63,14 @@ def report_data() -> ReportData:
             rng.integers(1, 4, 90).astype(np.uint8), *rng.normal(size=(2, 90, 2)).astype(np.float32), (0.5, 0.2)
         ),
         reliability=reliability(rng.uniform(0.3, 1, 200), rng.random(200) < 0.7, bins=10),
+        failures=Failures(
+            (
+                AccuracyBy("pixels to an edge", ("< 2", ">= 2"), np.array([0.6, np.nan]), np.array([30, 0])),
+                AccuracyBy("pixels of the patch", ("< 5", ">= 5"), np.array([0.2, 0.9]), np.array([10, 20])),
+            ),
+            (BlockAccuracy((0.0, 0.0, 9.0, 9.0), 20, 0.4), BlockAccuracy((9.0, 0.0, 18.0, 9.0), 10, 1.0)),
+            "scene",
+        ),
         examples=(ErrorExample(7, "water", "wood & heath", 0.9, 0.8, image[:32, :32], codes[40:72, :32], inside),),
         ledger=(
             {
@@ -98,7 +109,8 @@ def test_names_are_escaped(page):
 
 def test_figures_lie_beside_the_page_as_png_and_svg(page):
     names = {path.name for path in (page.parent / "figures").iterdir()}
-    stems = ("areas", "confusion", "per_class", "reliability", "training", "split", "features", "examples", "learning")
+    stems = {"areas", "confusion", "per_class", "reliability", "failures", "examples"}
+    stems |= {"training", "split", "features", "learning"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
 
 
