@@ -304,8 +304,8 @@ class MapSection(Section):
     """How scenes are mapped and what is written."""
 
     engine: str = Field("auto", description="torch, compiled, onnxruntime or openvino; auto measures and picks.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Number type of the network when mapping."
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="Number type of the network when mapping; int8 needs ONNX Runtime."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
     memory: str = Field("1.5GB", description="Peak memory of mapping; tiles are as large as it allows.")

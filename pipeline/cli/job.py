@@ -124,7 +124,7 @@ def predict(
     mask: Annotated[Path | None, typer.Option(help="Leave out what these polygons cover.")] = None,
     memory: Memory = None,
     engine: Annotated[str | None, typer.Option(help="auto, torch, onnx, openvino ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over flips: slower, a little better.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write a band per class.")] = False,
     applicability: Annotated[

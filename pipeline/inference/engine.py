@@ -1,15 +1,10 @@
-"""Engines: what runs the network. torch alone suffices; ONNX Runtime and OpenVINO are extras.
-
-``auto`` measures: each engine that is installed maps the same piece of the scene, and the fastest whose classes agree
-with torch in float32 is taken. What it picked, and the figures, are logged and travel with the map.
-"""
+"""Engines: what runs the network. torch alone suffices; ONNX Runtime and OpenVINO are extras."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import logging
-import time
+import threading
 import warnings
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,23 +14,25 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.inference.fast import StripEnsemble, speed_up
+from pipeline.inference.memory import WORKERS
+from pipeline.inference.quantise import to_int8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
 
-log = logging.getLogger(__name__)
-
 EngineName = Literal["torch", "compiled", "onnxruntime", "openvino"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "int8"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 DTYPES: tuple[str, ...] = get_args(Dtype)
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
-# An engine or type is taken only if so many pixels get the class that torch gives them in float32.
-LEAST_AGREEMENT = {"float32": 0.9995, "bfloat16": 0.995}
-# A challenger must be so much faster than torch: below it noise decides, and results would change by chance.
-WORTH_CHANGING = 1.1
+TYPES: dict[str, tuple[str, ...]] = {
+    "torch": ("float32", "bfloat16"),
+    "compiled": ("float32", "bfloat16"),
+    "onnxruntime": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16", "int8"),
+}
 
 
 class Engine(Protocol):
@@ -91,12 +88,13 @@ class TorchEngine:
 
 @dataclass
 class OnnxEngine:
-    """ONNX Runtime on the CPU, float32."""
+    """ONNX Runtime on the CPU; each call uses ``threads`` threads, and calls may run side by side."""
 
     network: nn.Module
     choice: Choice
     channels: int
     threads: int
+    samples: Sequence[torch.Tensor] = ()
 
     def __post_init__(self) -> None:
         """Export the network and load it."""
@@ -106,6 +104,8 @@ class OnnxEngine:
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
         model = to_onnx(self.network.float(), channels=self.channels)
+        if self.choice.dtype == "int8":
+            model = to_int8(model, self.samples)
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, chips: torch.Tensor) -> torch.Tensor:
@@ -115,37 +115,50 @@ class OnnxEngine:
 
 @dataclass
 class OpenVinoEngine:
-    """OpenVINO on the CPU; one compiled model per size of chip, as fixed sizes run faster."""
+    """OpenVINO on the CPU; one compiled model per size of chip, as fixed sizes run faster; calls may run side by side.
+
+    Each call uses ``threads`` threads.
+    """
 
     network: nn.Module
     choice: Choice
     channels: int
     threads: int
+    samples: Sequence[torch.Tensor] = ()
     _compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    _one: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Convert the network."""
         import openvino
 
+        self._core = openvino.Core()
+        network = self.network.float()
+        if self.choice.dtype == "int8":
+            model = to_int8(to_onnx(network, channels=self.channels), self.samples)
+            self._model = self._core.read_model(io.BytesIO(model))
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             example = torch.zeros(1, self.channels, 64, 64)
-            self._model = openvino.convert_model(self.network.float(), example_input=example)
-        self._core = openvino.Core()
+            self._model = openvino.convert_model(network, example_input=example)
 
     def __call__(self, chips: torch.Tensor) -> torch.Tensor:
         """See Engine."""
         shape = tuple(chips.shape)
-        if shape not in self._compiled:
-            self._compiled[shape] = self._compile(shape)
-        return torch.from_numpy(self._compiled[shape](chips.contiguous().numpy())[0])
+        with self._one:
+            if shape not in self._compiled:
+                self._compiled[shape] = self._compile(shape)
+        # A request of its own: that of the compiled model serves one caller at a time.
+        found = self._compiled[shape].create_infer_request().infer([chips.contiguous().numpy()])
+        return torch.from_numpy(found[0])
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
-        precision = {"float32": "f32", "bfloat16": "bf16"}[self.choice.dtype]
+        precision = "bf16" if self.choice.dtype == "bfloat16" else "f32"
         model = self._model.clone()
         model.reshape(list(shape))
-        hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
-        return self._core.compile_model(model, "CPU", hints)
+        hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": self.threads * WORKERS}
+        return self._core.compile_model(model, "CPU", hints | {"NUM_STREAMS": WORKERS})
 
 
 def works_in_strips(choice: Choice) -> bool:
@@ -153,25 +166,50 @@ def works_in_strips(choice: Choice) -> bool:
     return choice.engine == "torch" and choice.device == "cpu"
 
 
-def make_engine(network: nn.Module, choice: Choice, *, channels: int, threads: int) -> Engine:
+def runs_side_by_side(choice: Choice) -> bool:
+    """Whether several threads call the engine at once, each with its share of the threads."""
+    return choice.device == "cpu" and choice.engine != "compiled"
+
+
+def make_engine(
+    network: nn.Module, choice: Choice, *, channels: int, threads: int, samples: Sequence[torch.Tensor] = ()
+) -> Engine:
     """An engine of ``choice`` for a fused network in evaluation mode; torch engines take the module over.
+
+    Args:
+        network: The network.
+        choice: Engine, type and device.
+        channels: Channels of its input.
+        threads: Threads in all; a call of ONNX Runtime or OpenVINO takes its share of them, torch those of its caller.
+        samples: Inputs float32 [1, band, row, col] of the scene that will be mapped; "int8" takes its ranges from them.
 
     Raises:
         ConfigError: the engine's package is not installed, or it cannot do the type or device.
     """
-    _check(choice)
+    check_choice(choice)
     if choice.engine in {"torch", "compiled"}:
         return TorchEngine(network, choice)
+    share = max(threads // WORKERS, 1)
     if choice.engine == "onnxruntime":
-        return OnnxEngine(network, choice, channels, threads)
-    return OpenVinoEngine(network, choice, channels, threads)
+        return OnnxEngine(network, choice, channels, share, samples)
+    return OpenVinoEngine(network, choice, channels, share, samples)
 
 
-def _check(choice: Choice) -> None:
+def check_choice(choice: Choice) -> None:
+    """Refuse what does not exist or is not installed.
+
+    Raises:
+        ConfigError: the engine's package is not installed, or it cannot do the type or device.
+    """
     if choice.engine not in ENGINES:
         raise ConfigError(f"engine {choice.engine!r}", expected="auto or one of " + ", ".join(ENGINES))
     if choice.dtype not in DTYPES:
         raise ConfigError(f"type {choice.dtype!r}", expected="auto or one of " + ", ".join(DTYPES))
+    if choice.dtype not in TYPES[choice.engine]:
+        able = " or ".join(name for name, types in TYPES.items() if choice.dtype in types)
+        raise ConfigError(
+            f"engine {choice.engine} in {choice.dtype}", expected=" or ".join(TYPES[choice.engine]), fix=f"use {able}"
+        )
     if choice.engine in EXTRAS:
         extra = EXTRAS[choice.engine]
         if find_spec(choice.engine) is None or (choice.engine == "onnxruntime" and find_spec("onnxscript") is None):
@@ -181,14 +219,19 @@ def _check(choice: Choice) -> None:
             )
         if choice.device != "cpu":
             raise ConfigError(f"engine {choice.engine} on {choice.device}", expected="cpu", fix="use engine torch")
-        if choice.engine == "onnxruntime" and choice.dtype != "float32":
-            raise ConfigError("engine onnxruntime in bfloat16", expected="float32", fix="use torch or openvino")
+    if choice.dtype == "int8" and not can_quantise():
+        raise ConfigError("int8 needs ONNX Runtime", fix="pip install 'landcover-pipeline[onnx]'")
     if choice.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda", got="no GPU that torch can use", fix="use device cpu")
 
 
+def can_quantise() -> bool:
+    """Whether the packages that make "int8" are installed."""
+    return all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+
+
 def torch_dtype(name: Dtype) -> torch.dtype:
-    """Torch's type of that name."""
+    """Torch's type for the activations of that type; those of "int8" are counted as float32, which some stay."""
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
@@ -222,74 +265,3 @@ def to_onnx(network: nn.Module, *, channels: int) -> bytes:
             opset_version=18,
         )
     return buffer.getvalue()
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One engine's result of the calibration: seconds per megapixel, and share of pixels with float32 torch's class."""
-
-    choice: Choice
-    s_per_mpx: float
-    agreement: float
-
-
-def candidates(*, engine: str, dtype: str, device: str) -> list[Choice]:
-    """What ``auto`` tries, torch in float32 first; a single choice where nothing is left open.
-
-    The compiled engine is tried only when asked for by name: compiling costs more than most scenes take to map.
-    """
-    where = best_device() if device == "auto" else device
-    types: list[Any] = [dtype] if dtype != "auto" else ["float32", *(["bfloat16"] if fast_bfloat16(where) else [])]
-    names: list[Any] = [engine]
-    if engine == "auto":
-        names = ["torch", *(name for name in EXTRAS if where == "cpu" and find_spec(name) is not None)]
-    found = [Choice(name, kind, where) for name in names for kind in types]
-    usable = [c for c in found if engine != "auto" or not (c.engine == "onnxruntime" and c.dtype != "float32")]
-    for choice in usable:
-        _check(choice)
-    return usable
-
-
-def calibrate(
-    make: Any, choices: Sequence[Choice], sample: torch.Tensor, *, repeats: int = 2
-) -> tuple[Choice, list[Trial]]:
-    """The fastest choice that agrees with the first, and what was measured.
-
-    Args:
-        make: Gives an engine for a choice.
-        choices: The first one is the reference.
-        sample: A typical input, float32 [chip, band, row, col].
-        repeats: Timed passes, of which the fastest counts; one untimed pass goes before.
-    """
-    if len(choices) == 1:
-        return choices[0], []
-    trials: list[Trial] = []
-    reference: torch.Tensor | None = None
-    for choice in choices:
-        try:
-            classes, seconds = _time(make(choice), sample, repeats=repeats)
-        except (RuntimeError, ImportError, ValueError) as err:
-            log.info("engine %s cannot run this network: %s", choice, str(err).split("\n", 1)[0])
-            continue
-        reference = classes if reference is None else reference
-        agreement = float((classes == reference).float().mean())
-        trials.append(Trial(choice, seconds / (sample.shape[0] * sample.shape[2] * sample.shape[3] / 1e6), agreement))
-    first = trials[0]
-    fitting = [t for t in trials if t.agreement >= LEAST_AGREEMENT[t.choice.dtype]]
-    best = min(fitting, key=lambda t: t.s_per_mpx)
-    if best.s_per_mpx * WORTH_CHANGING > first.s_per_mpx:
-        best = first
-    for trial in trials:
-        log.info("engine %s: %.3f s per Mpx, agreement %.4f", trial.choice, trial.s_per_mpx, trial.agreement)
-    log.info("engine picked: %s", best.choice)
-    return best.choice, trials
-
-
-def _time(engine: Engine, sample: torch.Tensor, *, repeats: int) -> tuple[torch.Tensor, float]:
-    classes = engine(sample).argmax(1).cpu()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        engine(sample).argmax(1).cpu()
-        seconds.append(time.perf_counter() - start)
-    return classes, min(seconds)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.inference.engine import candidates
 from pipeline.inference.memory import footprint
 from pipeline.inference.plan import (
     PredictSettings,
@@ -14,10 +12,11 @@ from pipeline.inference.plan import (
     engine_of,
     exact_halo_px,
     make_plan,
-    sample_of,
     total_stride_px,
 )
+from pipeline.inference.samples import sample_of
 from pipeline.inference.tiles import plan_tiles
+from pipeline.inference.trials import candidates, time_passes
 
 if TYPE_CHECKING:
     from pipeline.inference.plan import Plan
@@ -32,7 +31,6 @@ _FLIPS = 4
 # An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
 # strides; trained default networks were found to need 2 to 6 (pipeline.inference.reach).
 _STRIDES = 4
-_WARM_PX = 128
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,9 @@ def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool 
     """Seconds of mapping ``source`` by ``plan``, from one piece of the scene that is run for it."""
     stride = total_stride_px(bundle)
     chips = sample_of(bundle, source, stride)
-    engine = engine_of(bundle, plan.choice, threads=plan.threads)
-    side = max(min(_WARM_PX, chips.shape[-1]) // stride, 1) * stride
-    engine(chips[..., :side, :side].contiguous())
-    start = time.perf_counter()
-    engine(chips).argmax(1).cpu()
-    per_px = (time.perf_counter() - start) / (chips.shape[2] * chips.shape[3])
+    engine = engine_of(bundle, plan.choice, threads=plan.threads, source=source)
+    _, seconds = time_passes(engine, plan.choice, chips, threads=plan.threads, repeats=1)
+    per_px = seconds / (chips.shape[2] * chips.shape[3])
     tiles = plan_tiles(source.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
     read_px = sum(tile.read.height * tile.read.width for tile in tiles)
     return per_px * read_px * (_FLIPS if tta else 1) * BESIDE_THE_NETWORK

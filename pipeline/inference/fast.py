@@ -77,7 +77,7 @@ class StripEnsemble(nn.Module):
         Sums over neighbours are taken in the type of ``x``.
         """
         chips, _, rows, cols = x.shape
-        dtype = cast("torch.Tensor", self._networks[0].head.weight).dtype
+        dtype = self._networks[0].head.weight.dtype
         if rows % self._stride or cols % self._stride:
             whole: torch.Tensor = self.ensemble(x.to(dtype))  # tiles are whole strides
             return whole
@@ -210,7 +210,7 @@ class FastSurroundings(nn.Module):
         """Channels of ``x`` float [chip, band, row, col], as :func:`pipeline.model.surroundings.surroundings`."""
         bands = x.shape[1]
         out = torch.empty((len(x), LEVELS * bands, *x.shape[2:]), dtype=x.dtype, device=x.device)
-        levels = out.split(bands, dim=1)
+        levels = [out[:, i * bands : (i + 1) * bands] for i in range(LEVELS)]
         levels[0].copy_(x)
         padded = functional.pad(x, (REACH_PX,) * 4)
         for level, size in zip(levels[1:-1], MEANS, strict=True):

@@ -137,7 +137,8 @@ def predict_scene(
     try:
         left = run.left
         if left:
-            engine = engine_of(bundle, run.steps.plan.choice, threads=run.steps.plan.threads)
+            plan = run.steps.plan
+            engine = engine_of(bundle, plan.choice, threads=plan.threads, source=run.steps.source)
             with run.writing(progress) as writing:
                 run.steps.map(engine, left, writing)
         return run.finish()

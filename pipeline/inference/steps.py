@@ -16,7 +16,7 @@ import rasterio
 import torch
 
 from pipeline.inference.blend import HannBlender, classify
-from pipeline.inference.engine import works_in_strips
+from pipeline.inference.engine import runs_side_by_side
 from pipeline.inference.memory import GDAL_CACHE_BYTES, WORKERS
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import Tile, plan_tiles
@@ -137,8 +137,8 @@ class SceneSteps:
                 blender.start(run[0])
                 wanted.add(run[0] - 1)
         works = [work for work in self.works if work.step in wanted]
-        # Other engines take all threads for each call.
-        side_by_side = works_in_strips(self.plan.choice) and self.plan.threads >= WORKERS
+        # What does not run side by side takes all threads for each call.
+        side_by_side = runs_side_by_side(self.plan.choice) and self.plan.threads >= WORKERS
         threads = self.plan.threads // WORKERS if side_by_side else self.plan.threads
         with self.source.open() as reader:
             turns = _Turns(reader, contextlib.nullcontext() if side_by_side else threading.Lock())

@@ -122,7 +122,9 @@ def _map(task: SceneTask, plan: Plan, steps: tuple[int, ...], made: Mapped) -> N
     source = task.source.select(bundle.bands)
     area = read_area(source.grid, aoi=task.settings.aoi, mask=task.settings.mask)
     scene = SceneSteps(bundle, source, task.settings, plan, area)
-    scene.map(_engine(str(task.model), stamp, plan), steps, made)
+    # Only integers depend on the scene beside the model; anything else serves all scenes.
+    own = pickle.dumps(source) if plan.choice.dtype == "int8" else b""
+    scene.map(_engine(str(task.model), stamp, plan, own), steps, made)
 
 
 @lru_cache(maxsize=1)
@@ -135,10 +137,11 @@ def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed f
 
 
 @lru_cache(maxsize=1)
-def _engine(path: str, stamp: int, plan: Plan) -> Engine:
+def _engine(path: str, stamp: int, plan: Plan, source: bytes) -> Engine:
     from pipeline.inference.plan import engine_of
 
-    return engine_of(_bundle(path, stamp), plan.choice, threads=plan.threads)
+    own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map
+    return engine_of(_bundle(path, stamp), plan.choice, threads=plan.threads, source=own)
 
 
 def _address() -> str:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.engine import Choice, calibrate, candidates, fast_bfloat16, make_engine
+from pipeline.inference.engine import Choice, fast_bfloat16, make_engine
+from pipeline.inference.trials import Trial, agrees, calibrate, candidates
 from tests.inference.models import small_bundle
 
 if TYPE_CHECKING:
@@ -78,14 +79,65 @@ def test_engines_that_are_not_installed_or_unknown_are_refused(monkeypatch: pyte
         candidates(engine="tensorrt", dtype="float32", device="cpu")
     with pytest.raises(ConfigError, match="type 'float16'"):
         candidates(engine="torch", dtype="float16", device="cpu")
-    with pytest.raises(ConfigError, match="onnxruntime in bfloat16"):
+    with pytest.raises(ConfigError, match=r"onnxruntime in bfloat16.*use torch or compiled or openvino"):
         make_engine(torch.nn.Identity(), Choice("onnxruntime", "bfloat16"), channels=3, threads=1)
     with pytest.raises(ConfigError, match="on cuda"):
         make_engine(torch.nn.Identity(), Choice("openvino", "float32", "cuda"), channels=3, threads=1)
     monkeypatch.setattr("pipeline.inference.engine.find_spec", absent)
+    monkeypatch.setattr("pipeline.inference.trials.find_spec", absent)
     with pytest.raises(ConfigError, match=r"landcover-pipeline\[openvino\]"):
         candidates(engine="openvino", dtype="float32", device="cpu")
     assert candidates(engine="auto", dtype="float32", device="cpu") == [Choice()]
+    with pytest.raises(ConfigError, match=r"engine torch in int8.*use onnxruntime or openvino"):
+        candidates(engine="auto", dtype="int8", device="cpu")
+
+
+def test_an_engine_in_integers_gives_nearly_all_the_same_classes_and_the_same_scores_again() -> None:
+    pytest.importorskip("onnxruntime")
+    generator = torch.Generator().manual_seed(0)
+    samples = [torch.randn(1, 3, 32, 32, generator=generator) for _ in range(2)]
+    chips = torch.randn(1, 3, 64, 64, generator=generator)
+    plain = logits(Choice(), chips)
+    for name in candidates(engine="auto", dtype="int8", device="cpu"):
+        made = [
+            make_engine(BUNDLE.network(fused=True), name, channels=3, threads=2, samples=samples)(chips)
+            for _ in range(2)
+        ]
+        assert torch.equal(*made)
+        assert not torch.allclose(made[0], plain, atol=1e-4)
+        assert (made[0].argmax(1) == plain.argmax(1)).float().mean() > 0.97
+
+
+def test_integers_are_picked_unasked_only_where_they_agree_and_reported_where_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import time
+
+    caplog.set_level("INFO")
+    int8, chips = Choice("onnxruntime", "int8"), torch.randn(1, 3, 100, 100, generator=torch.Generator().manual_seed(0))
+
+    def maker(changed: int) -> object:
+        def make(choice: Choice) -> object:
+            def run(x: torch.Tensor) -> torch.Tensor:
+                time.sleep(0.02 if choice.dtype == "float32" else 0.001)
+                made = x.clone()
+                if choice.dtype == "int8":
+                    made[..., 0, :changed] *= -1.0
+                return made
+
+            return run
+
+        return make
+
+    assert calibrate(maker(40), [Choice(), int8], chips)[0] == int8
+    assert calibrate(maker(60), [Choice(), int8], chips)[0] == Choice()
+    caplog.clear()
+    picked, trials = calibrate(maker(60), [int8], chips)
+    assert picked == int8
+    assert trials[-1].agreement == pytest.approx(0.994)
+    assert not agrees(Trial(int8, 1.0, 0.994))
+    assert "onnxruntime int8 on cpu gives 99.40 % of the pixels" in caplog.text
+    assert "engine picked: onnxruntime int8 on cpu" in caplog.text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.inference import plan
-from pipeline.inference.engine import Choice, Trial
+from pipeline.inference.engine import Choice
 from pipeline.inference.picks import FILE, pick_key, recall, remember
 from pipeline.inference.plan import PredictSettings, make_plan
+from pipeline.inference.trials import Trial
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
@@ -30,12 +31,26 @@ def test_a_later_run_takes_the_pick_of_the_first_whatever_it_would_measure(
     made: list[Choice] = []
     monkeypatch.setattr(plan, "engine_of", lambda _, choice, **__: made.append(choice))
     monkeypatch.setattr(plan, "SMALL_SCENE_PX", 0)
-    monkeypatch.setattr(plan, "calibrate", lambda *_: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
+    monkeypatch.setattr(plan, "calibrate", lambda *_, **__: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
     first = make_plan(bundle, scene, asked)
-    monkeypatch.setattr(plan, "calibrate", lambda *_: (TORCH, [Trial(TORCH, 1.0, 1.0)]))
+    monkeypatch.setattr(plan, "calibrate", lambda *_, **__: (TORCH, [Trial(TORCH, 1.0, 1.0)]))
     assert first.choice == make_plan(bundle, scene, asked).choice == OTHER
     assert make_plan(small_bundle(seed=3), scene, asked).choice == TORCH
+
+
+def test_a_pick_of_integers_holds_only_for_scenes_where_they_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=64, width=64)
+    int8 = Choice("onnxruntime", "int8")
+    choices = [TORCH, int8]
+    monkeypatch.setattr(plan, "candidates", lambda **_: choices)
+    remember(pick_key(bundle.hash, choices, threads=1), int8)
+    asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
+    for agreement, expected in ((0.996, int8), (0.994, TORCH)):
+        monkeypatch.setattr(plan, "calibrate", lambda *_, found=agreement, **__: (int8, [Trial(int8, 1.0, found)]))
+        assert make_plan(bundle, scene, asked).choice == expected
 
 
 def test_a_pick_holds_for_its_model_choices_and_threads_only() -> None:

@@ -212,6 +212,34 @@ def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
         mapped.remove()
 
 
+def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=96, width=64)
+    monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
+    asked = plain(engine="onnxruntime", dtype="int8", tile_px=32, halo_px=8)
+    predict_scene(bundle, scene, out=tmp_path / "cut", settings=plain(tile_px=32, halo_px=8)).close()
+    real = Writing.done
+
+    def done(self: Writing, step: int, *, pixels: int) -> None:
+        real(self, step, pixels=pixels)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writing, "done", done)
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(bundle, scene, out=tmp_path / "cut", settings=asked)
+    monkeypatch.setattr(Writing, "done", real)
+    resumed, whole = (predict_scene(bundle, scene, out=tmp_path / name, settings=asked) for name in ("cut", "whole"))
+    assert 0 < resumed.figures["tiles_before"] < resumed.figures["tiles"]
+    assert resumed.tags()["LANDCOVER_PREDICTION"]["dtype"] == "int8"
+    for mapped in (resumed, whole):
+        mapped.close()
+    for name in ("codes", "confidence"):
+        assert (tmp_path / "cut" / f"{name}.u8").read_bytes() == (tmp_path / "whole" / f"{name}.u8").read_bytes()
+
+
 def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

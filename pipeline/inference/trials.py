@@ -1,0 +1,143 @@
+"""Which engine: ``auto`` measures.
+
+Each engine that is installed, in each type that it and the machine are made for, maps the same piece of the scene, and
+the fastest whose classes agree with torch in float32 is taken. What it picked, and the figures, are logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.inference.engine import (
+    EXTRAS,
+    TYPES,
+    Choice,
+    best_device,
+    can_quantise,
+    check_choice,
+    fast_bfloat16,
+    runs_side_by_side,
+)
+from pipeline.inference.memory import WORKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.inference.engine import Engine
+
+log = logging.getLogger(__name__)
+
+# An engine or type is taken only if so many pixels get the class that torch gives them in float32.
+LEAST_AGREEMENT = {"float32": 0.9995, "bfloat16": 0.995, "int8": 0.995}
+# A challenger must be so much faster than torch.
+WORTH_CHANGING = 1.1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One engine's result of the calibration: seconds per megapixel, and share of pixels with float32 torch's class."""
+
+    choice: Choice
+    s_per_mpx: float
+    agreement: float
+
+
+def candidates(*, engine: str, dtype: str, device: str) -> list[Choice]:
+    """What ``auto`` tries, torch in float32 first; a single choice where nothing is left open.
+
+    The compiled engine is tried only when asked for by name: compiling costs more than most scenes take to map.
+    """
+    where = best_device() if device == "auto" else device
+    types: list[Any] = [dtype]
+    if dtype == "auto":
+        quick = ["bfloat16"] if fast_bfloat16(where) else []
+        types = ["float32", *quick, *(["int8"] if where == "cpu" and can_quantise() else [])]
+    names: list[Any] = [engine]
+    if engine == "auto":
+        names = ["torch", *(name for name in EXTRAS if where == "cpu" and find_spec(name) is not None)]
+    found = [Choice(name, kind, where) for name in names for kind in types]
+    usable = [choice for choice in found if choice.dtype in TYPES.get(choice.engine, ())]
+    for choice in usable or found:
+        check_choice(choice)
+    return usable
+
+
+def calibrate(
+    make: Callable[[Choice], Engine],
+    choices: Sequence[Choice],
+    sample: torch.Tensor,
+    *,
+    threads: int = 1,
+    repeats: int = 2,
+) -> tuple[Choice, list[Trial]]:
+    """The fastest choice that agrees with torch in float32, and what was measured.
+
+    Args:
+        make: Gives an engine for a choice.
+        choices: The first one is kept unless another is clearly faster; an only one is taken as it is, but that of one
+            in "int8" the agreement is measured and logged.
+        sample: A typical input, float32 [chip, band, row, col].
+        threads: Threads in all.
+        repeats: Timed passes, of which the fastest counts; one untimed pass goes before.
+    """
+    if len(choices) == 1 and choices[0].dtype != "int8":
+        return choices[0], []
+    reference = Choice(device=choices[0].device)
+    trials: list[Trial] = []
+    expected: torch.Tensor | None = None
+    for choice in choices if reference in choices else [reference, *choices]:
+        try:
+            classes, seconds = time_passes(make(choice), choice, sample, threads=threads, repeats=repeats)
+        except (RuntimeError, ImportError, ValueError) as err:
+            log.info("engine %s cannot run this network: %s", choice, str(err).split("\n", 1)[0])
+            continue
+        expected = classes if expected is None else expected
+        agreement = float((classes == expected).float().mean())
+        trials.append(Trial(choice, seconds / (sample.shape[0] * sample.shape[2] * sample.shape[3] / 1e6), agreement))
+        log.info("engine %s: %.3f s per Mpx, agreement %.4f", choice, trials[-1].s_per_mpx, agreement)
+    best = _best([trial for trial in trials if trial.choice in choices])
+    log.info("engine picked: %s (%.3f s per Mpx, agreement %.4f)", best.choice, best.s_per_mpx, best.agreement)
+    return best.choice, trials
+
+
+def agrees(trial: Trial) -> bool:
+    """Whether so many pixels get float32's class as its type must reach to be picked unasked."""
+    return trial.agreement >= LEAST_AGREEMENT[trial.choice.dtype]
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    if not trials:
+        raise ConfigError("no engine can run this network", fix="use engine torch")
+    first = trials[0]
+    best = min([trial for trial in trials if agrees(trial)] or trials, key=lambda t: t.s_per_mpx)
+    if not agrees(best):
+        share = 100.0 * best.agreement
+        log.warning("%s gives %.2f %% of the pixels the class that float32 gives them", best.choice, share)
+    # Below it noise decides, and results would change by chance.
+    return first if agrees(first) and best.s_per_mpx * WORTH_CHANGING > first.s_per_mpx else best
+
+
+def time_passes(
+    engine: Engine, choice: Choice, sample: torch.Tensor, *, threads: int, repeats: int
+) -> tuple[torch.Tensor, float]:
+    """Classes [chip, row, col], and seconds per pass as scenes are mapped: side by side where the engine does that.
+
+    The fastest of ``repeats`` counts; an untimed one goes before.
+    """
+    passes = WORKERS if runs_side_by_side(choice) and threads >= WORKERS else 1
+    seconds = []
+    with ThreadPoolExecutor(passes, initializer=torch.set_num_threads, initargs=(threads // passes,)) as pool:
+        for _ in range(1 + repeats):
+            start = time.perf_counter()
+            made = list(pool.map(lambda chips: engine(chips).argmax(1).cpu(), [sample] * passes))
+            seconds.append((time.perf_counter() - start) / passes)
+    torch.set_num_threads(threads)
+    return made[0], min(seconds[1:])
