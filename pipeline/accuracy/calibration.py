@@ -172,17 +172,19 @@ def _scaling(
 
 
 def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
-    """The log T nearest 0 whose mean cost is within one standard error of the least: polygons cannot tell them apart.
+    """The log T with the least mean cost, drawn to 0 by one standard error of its own.
 
-    Near the least this is the end of the 95 % interval of log T that lies nearest 0, or 0 where the interval holds it.
+    With the mean cost nearly a parabola around its least, log T is one standard error away (over polygons, whose costs
+    differ) where the mean has grown by half the standard error of its growth. 0 where that interval holds 0.
+
     log T has a normal prior with mean 0 and deviation PRIOR_LOG_T, a polygon counting as one observation: where nearly
     all pixels held out are right the least cost lies at T = 0 otherwise.
 
     Args:
         cost: Cost float64 [polygon] at a log T, a negative log-likelihood.
 
-    Source: the rule of one standard error: Breiman et al. (1984), Classification and Regression Trees, sect. 3.4.3; the
-    prior is our own.
+    Source: our own, after the rule of one standard error of Breiman et al. (1984), Classification and Regression Trees,
+    sect. 3.4.3: of what the data cannot tell apart, the simplest.
     """
 
     def total(log_t: float) -> NDArray[np.float64]:
@@ -193,7 +195,7 @@ def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
     least = total(best)
     for log_t in np.linspace(0.0, best, _STEPS):
         worse = total(float(log_t)) - least
-        if worse.mean() <= worse.std(ddof=1) / np.sqrt(len(worse)):
+        if 2 * worse.mean() <= worse.std(ddof=1) / np.sqrt(len(worse)):
             return float(log_t)
     return best
 
