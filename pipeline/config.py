@@ -267,7 +267,9 @@ class Training(Section):
     frozen: bool = Field(default=False, description="Keep a pretrained encoder as it is and train the rest.")
     steps: int = Field(300, ge=1, description="Batches of the network with context.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")
-    pixel_steps: int = Field(1500, ge=1, description="Batches of the network of single pixels and their surroundings.")
+    pixel_steps: int = Field(
+        1500, ge=1, description="Batches of the network of single pixels, or of chips' statistics."
+    )
     lr: float = Field(3e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
     weight_decay: float = Field(0.02, ge=0, description="L2 weight decay.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of feature channels dropped before the head.")

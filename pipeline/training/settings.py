@@ -30,8 +30,8 @@ class FitSettings:
         soft_weight: Weight of the teacher's opinion on unlabelled pixels; 0 trains on labels alone.
         teacher_trees: Trees of each of the teacher's forests.
         soft_pixels: About how many pixels the teacher is asked about.
-        pixel_steps: Batches of the network of single pixels and their surroundings.
-        pixel_batch: Pixels in a batch.
+        pixel_steps: Batches of the network of single pixels and their surroundings, or of chips' statistics.
+        pixel_batch: Pixels in a batch; of chips at most 256.
         pixel_lr: Its peak learning rate.
         per_polygon: Most pixels of one polygon that the teacher learns from.
         labelled_chips: Most chips around labels that are held in memory.
