@@ -62,7 +62,7 @@ def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool 
     stride = total_stride_px(bundle)
     chips = sample_of(bundle, source, stride)
     engine = engine_of(bundle, plan.choice, threads=plan.threads, source=source)
-    _, seconds = time_passes(engine, plan.choice, chips, threads=plan.threads, repeats=1)
+    _, seconds = time_passes(engine, plan.choice, chips, threads=plan.threads, stride_px=stride, repeats=1)
     per_px = seconds / (chips.shape[2] * chips.shape[3])
     tiles = plan_tiles(source.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
     read_px = sum(tile.read.height * tile.read.width for tile in tiles)

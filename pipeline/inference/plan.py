@@ -172,9 +172,10 @@ def _picked(bundle: ModelBundle, source: Source, choices: list[Choice], *, threa
     """The only choice, that of an earlier run, or the one that is measured to be the fastest; and what was measured."""
 
     def tried(among: list[Choice]) -> tuple[Choice, list[Trial]]:
-        sample = sample_of(bundle, source, total_stride_px(bundle))
+        stride = total_stride_px(bundle)
+        sample = sample_of(bundle, source, stride)
         made = lambda choice: engine_of(bundle, choice, threads=threads, source=source)  # noqa: E731
-        return calibrate(made, among, sample, threads=threads)
+        return calibrate(made, among, sample, threads=threads, stride_px=stride)
 
     key = pick_key(bundle.hash, choices, threads=threads)
     known = choices[0] if len(choices) == 1 else recall(key, choices)

@@ -76,6 +76,7 @@ def calibrate(
     sample: torch.Tensor,
     *,
     threads: int = 1,
+    stride_px: int = 1,
     repeats: int = 2,
 ) -> tuple[Choice, list[Trial]]:
     """The fastest choice that agrees with torch in float32, and what was measured.
@@ -86,6 +87,7 @@ def calibrate(
             in "int8" the agreement is measured and logged.
         sample: A typical input, float32 [chip, band, row, col].
         threads: Threads in all.
+        stride_px: Total stride of the network.
         repeats: Timed passes, of which the fastest counts; one untimed pass goes before.
     """
     if len(choices) == 1 and choices[0].dtype != "int8":
@@ -95,7 +97,9 @@ def calibrate(
     expected: torch.Tensor | None = None
     for choice in choices if reference in choices else [reference, *choices]:
         try:
-            classes, seconds = time_passes(make(choice), choice, sample, threads=threads, repeats=repeats)
+            classes, seconds = time_passes(
+                make(choice), choice, sample, threads=threads, stride_px=stride_px, repeats=repeats
+            )
         except (RuntimeError, ImportError, ValueError) as err:
             log.info("engine %s cannot run this network: %s", choice, str(err).split("\n", 1)[0])
             continue
@@ -126,18 +130,21 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def time_passes(
-    engine: Engine, choice: Choice, sample: torch.Tensor, *, threads: int, repeats: int
+    engine: Engine, choice: Choice, sample: torch.Tensor, *, threads: int, stride_px: int, repeats: int
 ) -> tuple[torch.Tensor, float]:
-    """Classes [chip, row, col], and seconds per pass as scenes are mapped: side by side where the engine does that.
+    """Classes [chip, row, col], and seconds of a pass over ``sample`` as scenes are mapped.
 
+    The sample goes in halves of whole strides, side by side where the engine does that: so it takes no more memory.
     The fastest of ``repeats`` counts; an untimed one goes before.
     """
-    passes = WORKERS if runs_side_by_side(choice) and threads >= WORKERS else 1
+    half = max(sample.shape[2] // WORKERS // stride_px, 1) * stride_px
+    parts = [part.contiguous() for part in torch.split(sample, half, dim=2)]
+    workers = WORKERS if runs_side_by_side(choice) and threads >= WORKERS else 1
     seconds = []
-    with ThreadPoolExecutor(passes, initializer=torch.set_num_threads, initargs=(threads // passes,)) as pool:
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
         for _ in range(1 + repeats):
             start = time.perf_counter()
-            made = list(pool.map(lambda chips: engine(chips).argmax(1).cpu(), [sample] * passes))
-            seconds.append((time.perf_counter() - start) / passes)
+            made = list(pool.map(lambda chips: engine(chips).argmax(1).cpu(), parts))
+            seconds.append(time.perf_counter() - start)
     torch.set_num_threads(threads)
-    return made[0], min(seconds[1:])
+    return torch.cat(made, 1), min(seconds[1:])

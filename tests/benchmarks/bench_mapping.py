@@ -27,12 +27,14 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.grid import Grid, Window
-from pipeline.inference.engine import Choice, fast_bfloat16
-from pipeline.inference.memory import footprint
+from pipeline.inference.engine import Choice, Engine, fast_bfloat16
+from pipeline.inference.memory import WORKERS, footprint
 from pipeline.inference.plan import PredictSettings, demand, engine_of, total_stride_px
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.samples import sample_of
 from pipeline.inference.seams import seam_figure
 from pipeline.inference.tiles import plan_tiles
+from pipeline.inference.trials import calibrate, candidates, time_passes
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import write_class_map, write_confidence
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
@@ -72,6 +74,8 @@ def run(side_px: int = SIDE_PX) -> dict[str, float]:
             figures[f"{kind}_peak_ratio_of_largest_to_next"] = peaks[-1] / peaks[-2] if len(peaks) > 1 else 1.0
         small = landscape(folder / "small.tif", side_px=min(side_px, 768))
         more = agreements(bundles["default"], small, folder, halo_px=int(figures[f"default_{sides[0]}_halo_px"]))
+        for kind, bundle in bundles.items():
+            more |= engines(bundle, small, kind=kind)
     print({key: round(value, 5) for key, value in more.items()}, flush=True)  # noqa: T201 - a benchmark reports
     return figures | more
 
@@ -92,7 +96,7 @@ def _say(kind: str, side: int, row: dict[str, float]) -> None:
 def rates(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, float]:
     """The pipeline, in a process of its own, and a plain loop, as shares of the bare network at its best tile size."""
     engine = engine_of(bundle, Choice(), threads=torch.get_num_threads())
-    bare = {side: _bare(engine, side, seconds=2.0) for side in (512, 1024)}
+    bare = {side: _bare(engine, side, seconds=4.0) for side in (512, 1024)}
     best = max(bare, key=lambda side: bare[side])
     ours = _in_process(save_bundle(folder.with_suffix(".safetensors"), bundle), Path(scene.path), folder)
     net = [bare[best], _bare(engine, best)]
@@ -249,16 +253,32 @@ def _chip(preprocess: Preprocess, values: np.ndarray) -> torch.Tensor:
     return preprocess(values * np.float32(1e-4), np.ones(values.shape[1:], dtype=np.bool_))
 
 
-def _bare(engine: object, side: int, *, seconds: float = 3.0) -> float:
-    """Mpx per second of the network alone, best of passes within some seconds."""
-    chips = torch.randn(1, BANDS, side, side)
-    engine(chips)  # type: ignore[operator]
+def engines(bundle: ModelBundle, scene: Scene, *, kind: str) -> dict[str, float]:
+    """What ``auto`` measures: each engine's rate as a multiple of torch's in float32, and its agreement with it."""
+    threads, stride = torch.get_num_threads(), total_stride_px(bundle)
+    choices = candidates(engine="auto", dtype="auto", device="cpu")
+    sample = sample_of(bundle, scene, stride)
+    _, trials = calibrate(
+        lambda choice: engine_of(bundle, choice, threads=threads, source=scene),
+        choices,
+        sample,
+        threads=threads,
+        stride_px=stride,
+        repeats=3,
+    )
+    named = {f"{kind}_{trial.choice.engine}_{trial.choice.dtype}": trial for trial in trials[1:]}
+    rates = {f"{name}_rate_over_torch": trials[0].s_per_mpx / trial.s_per_mpx for name, trial in named.items()}
+    return rates | {f"{name}_agreement": trial.agreement for name, trial in named.items()}
+
+
+def _bare(engine: Engine, side: int, *, seconds: float = 6.0) -> float:
+    """Mpx per second of the network alone as scenes are mapped, tiles side by side; median of some seconds' passes."""
+    chips = torch.randn(1, BANDS, WORKERS * side, side)
     passes, stop = [], time.perf_counter() + seconds
     while not passes or time.perf_counter() < stop:
-        start = time.perf_counter()
-        engine(chips)  # type: ignore[operator]
-        passes.append(time.perf_counter() - start)
-    return side * side / 1e6 / median(passes)
+        made = time_passes(engine, Choice(), chips, threads=torch.get_num_threads(), stride_px=side, repeats=1)
+        passes.append(made[1])
+    return WORKERS * side * side / 1e6 / median(passes)
 
 
 def _stitching_loop(bundle: ModelBundle, scene: Scene) -> float:

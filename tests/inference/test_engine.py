@@ -129,10 +129,10 @@ def test_integers_are_picked_unasked_only_where_they_agree_and_reported_where_as
 
         return make
 
-    assert calibrate(maker(40), [Choice(), int8], chips)[0] == int8
-    assert calibrate(maker(60), [Choice(), int8], chips)[0] == Choice()
+    assert calibrate(maker(20), [Choice(), int8], chips)[0] == int8
+    assert calibrate(maker(30), [Choice(), int8], chips)[0] == Choice()
     caplog.clear()
-    picked, trials = calibrate(maker(60), [int8], chips)
+    picked, trials = calibrate(maker(30), [int8], chips)
     assert picked == int8
     assert trials[-1].agreement == pytest.approx(0.994)
     assert not agrees(Trial(int8, 1.0, 0.994))
