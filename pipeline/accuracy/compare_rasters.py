@@ -106,10 +106,11 @@ class _Tables:
     ) -> None:
         """Count the pixels of a window [row, col] that have a class (k + 1) in all three."""
         known = ((first > 0) & (second > 0) & (truth > 0)).ravel()
-        a, b, r = (part.ravel()[known].astype(np.int32) - 1 for part in (first, second, truth))
-        classes = self._shapes[0][0]
+        a, b, r = (part.ravel()[known] - np.uint8(1) for part in (first, second, truth))
         weights = None if area_ha is None else area_ha[known]
-        for number, cell in enumerate((a * classes + r, b * classes + r, (a == r) * np.int32(2) + (b == r))):
+        pairs = ((a, r), (b, r), ((a == r).astype(np.uint8), (b == r).astype(np.uint8)))
+        for number, (row, column) in enumerate(pairs):
+            cell = row.astype(np.int32) * self._shapes[number][1] + column
             size = len(self._pixels[number])
             self._pixels[number] += np.bincount(cell, minlength=size)
             if weights is not None:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 # Trees of the forest that the project compares with; Breiman (2001), Random forests, Machine Learning 45, 5-32, and
 # Belgiu & Dragut (2016), Random forest in remote sensing, ISPRS J. 114, 24-31: 500 is what most studies use.
 TREES = 500
-# Pixels that one tree learns from, at most. Trees without a limit of depth grow with their pixels: 260,000 of them, of
-# a few hundred polygons and as unlike as polygons are, made a forest of 9 GB. Each tree draws its own, with
-# replacement, from all pixels, so the forest still learns from all of them.
+# Pixels that one tree learns from, at most; each tree draws its own, with replacement, so the forest still learns from
+# all. Trees without a limit of depth grow with their pixels: 230,000 of a few hundred noisy polygons made a forest of
+# 9 GB. On two folds of blocks of that scene, 150 trees: overall accuracy 0.450 and 0.559 without the limit, 0.469 and
+# 0.570 with it, mean F1 0.430 and 0.421, 0.433 and 0.422, in a fifth of the nodes and of the time.
 TREE_PIXELS = 25_000
 NEIGHBOURHOODS = (3, 5, 9)
 _TILE_PX = 512
