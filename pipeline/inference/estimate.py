@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What reading, deciding and writing add to the network's time where both share the cores. Measured: 35.5 seconds of a
 # core for mapping a 4096 x 4096 scene (10 bands of uint16, deflate), 29.9 of them in the default network, float32 on
-# AVX2; a heavier network makes it less, bands in JPEG 2000 more. The network's own rate is taken anew for each estimate.
+# AVX2; a heavier network makes it less, bands in JPEG 2000 more. The network's rate is taken anew for each estimate.
 BESIDE_THE_NETWORK = 1.19
 _FLIPS = 4
 # An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in

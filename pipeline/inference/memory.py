@@ -38,6 +38,9 @@ GDAL_CACHE_BYTES = 128_000_000
 # 0.95 and 1.03 of the measured peak at tiles of 256, 512 (2048 x 2048 scene) and 1024 (4096 x 4096), 0.99 with OpenVINO
 # at 512; a CPU build of torch maps smaller libraries and stays below it. bench_mapping prints the ratios anew.
 BASE_BYTES = 830_000_000
+# What "int8" adds to it: onnx, ONNX Runtime and its quantiser stay loaded. Measured: 723 MB with a model loaded, 823 MB
+# after its network was quantised.
+INT8_BYTES = 100_000_000
 # Threads that map tiles side by side, each with its part of torch's threads: while one reads or decides, the other
 # computes. Measured on two cores, two threads of one thread each instead of a reader beside a network with both:
 # 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net).
@@ -160,6 +163,7 @@ class Demand:
         blended: Whether probabilities are blended over row bands.
         sample_px: Side of the piece of the scene that engine and halo are calibrated on; 0 where nothing is.
         side_by_side: Whether the network runs in several threads at once.
+        engine_bytes: What the engine holds beside torch.
     """
 
     network: nn.Module
@@ -173,6 +177,7 @@ class Demand:
     blended: bool = False
     sample_px: int = 0
     side_by_side: bool = False
+    engine_bytes: int = 0
 
 
 def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False) -> Footprint:
@@ -190,7 +195,7 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     calibration = int(fixed + (per_px + demand.classes * 4 * 2) * demand.sample_px**2)
     band_rows = side if demand.blended else 0
     return Footprint(
-        base=BASE_BYTES,
+        base=BASE_BYTES + demand.engine_bytes,
         weights=2 * weight_bytes(demand.network, dtype=torch.float32),
         activations=0 if on_gpu else max(passes * activations + WORKERS * scores, calibration),
         windows=read + (IN_FLIGHT - 1) * chips,

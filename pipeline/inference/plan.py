@@ -24,7 +24,7 @@ from pipeline.inference.engine import (
 )
 from pipeline.inference.fast import speed_up
 from pipeline.inference.journal import Key
-from pipeline.inference.memory import DEFAULT_MEMORY, WORKERS, Demand, choose_tile
+from pipeline.inference.memory import DEFAULT_MEMORY, INT8_BYTES, WORKERS, Demand, choose_tile
 from pipeline.inference.picks import pick_key, recall, remember
 from pipeline.inference.reach import effective_halo_px
 from pipeline.inference.samples import SAMPLE_PX, range_samples, sample_of
@@ -238,7 +238,7 @@ def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, bl
     """What mapping a scene asks of the memory."""
     quick = works_in_strips(choice)
     return Demand(
-        network=speed_up(bundle.network(fused=True)) if quick else bundle.network(),
+        network=speed_up(bundle.network(fused=True)) if quick else bundle.network(fused=True),
         bands=bundle.preprocess.channels,
         bands_read=len(bundle.bands),
         classes=len(bundle.scheme),
@@ -249,6 +249,7 @@ def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, bl
         blended=blended,
         sample_px=min(SAMPLE_PX, max(source.grid.shape)),
         side_by_side=runs_side_by_side(choice),
+        engine_bytes=INT8_BYTES if choice.dtype == "int8" else 0,
     )
 
 
