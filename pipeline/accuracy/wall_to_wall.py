@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pipeline.grid import Window
     from pipeline.legend import ClassScheme
 
+# A share above it is written as 100.0 %.
+_WHOLE = 0.9995
+
 
 @dataclass(frozen=True, eq=False)
 class CrossTable:
@@ -116,7 +119,7 @@ def census(pixels: int, covered: float, *, rasters: str) -> Framing:
         f"All {pixels:,} pixels with a class in {rasters} were compared: the figures are agreement with the "
         "reference raster, without sampling error; its own errors are not known."
     )
-    notes = () if covered > 0.9999 else (f"these pixels are {covered:.1%} of the map's area",)  # noqa: PLR2004
+    notes = () if covered > _WHOLE else (f"these pixels are {covered:.1%} of the map's area",)
     return Framing(frame, words, notes)
 
 

@@ -43,7 +43,8 @@ BASE_BYTES = 830_000_000
 INT8_BYTES = 100_000_000
 # Threads that map tiles side by side, each with its part of torch's threads: while one reads or decides, the other
 # computes. Measured on two cores, two threads of one thread each instead of a reader beside a network with both:
-# 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net).
+# 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net), without the
+# calibration and the journal that bench_mapping counts too.
 WORKERS = 2
 # Works begun and not yet taken: one more, so that no worker waits for the one before it.
 IN_FLIGHT = WORKERS + 1

@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -174,8 +175,8 @@ def _picked(bundle: ModelBundle, source: Source, choices: list[Choice], *, threa
     def tried(among: list[Choice]) -> tuple[Choice, list[Trial]]:
         stride = total_stride_px(bundle)
         sample = sample_of(bundle, source, stride)
-        made = lambda choice: engine_of(bundle, choice, threads=threads, source=source)  # noqa: E731
-        return calibrate(made, among, sample, threads=threads, stride_px=stride)
+        make = partial(engine_of, bundle, threads=threads, source=source)
+        return calibrate(make, among, sample, threads=threads, stride_px=stride)
 
     key = pick_key(bundle.hash, choices, threads=threads)
     known = choices[0] if len(choices) == 1 else recall(key, choices)

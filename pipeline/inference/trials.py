@@ -141,10 +141,11 @@ def time_passes(
     parts = [part.contiguous() for part in torch.split(sample, half, dim=2)]
     workers = WORKERS if runs_side_by_side(choice) and threads >= WORKERS else 1
     seconds = []
+    before = torch.get_num_threads()  # parts of it are kept per process, not per thread
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
         for _ in range(1 + repeats):
             start = time.perf_counter()
             made = list(pool.map(lambda chips: engine(chips).argmax(1).cpu(), parts))
             seconds.append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
     return torch.cat(made, 1), min(seconds[1:])

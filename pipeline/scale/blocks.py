@@ -140,7 +140,7 @@ def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed f
 def _engine(path: str, stamp: int, plan: Plan, source: bytes) -> Engine:
     from pipeline.inference.plan import engine_of
 
-    own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map
+    own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map, as a key of the cache is hashable
     return engine_of(_bundle(path, stamp), plan.choice, threads=plan.threads, source=own)
 
 

@@ -51,11 +51,11 @@ def main() -> int:
     results = {name: run_one(name, seconds=asked.seconds) for name in asked.names or names()}
     for name, figures in results.items():
         if isinstance(figures, str):
-            print(f"{name:12} {figures}")  # noqa: T201 - a benchmark reports
+            print(f"{name:12} {figures}")
             continue
         for key, value in figures.items():
-            print(f"{name:12} {key:44} {value:12.4g}")  # noqa: T201
-    print(json.dumps(results))  # noqa: T201
+            print(f"{name:12} {key:44} {value:12.4g}")
+    print(json.dumps(results))
     return 0 if not any(isinstance(figures, str) for figures in results.values()) else 1
 
 

@@ -211,4 +211,4 @@ def run() -> dict[str, float]:
 
 if __name__ == "__main__":
     for key, value in run().items():
-        print(f"{key:48} {value:10.3f}")  # noqa: T201 - a benchmark reports
+        print(f"{key:48} {value:10.3f}")

@@ -85,4 +85,4 @@ def _both(bundle: ModelBundle, scene: Scene, folder: Path, *, traced: bool) -> t
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(), indent=2))  # noqa: T201 - a benchmark reports
+    print(json.dumps(run(), indent=2))

@@ -149,13 +149,13 @@ def main() -> int:
     parser.add_argument("--folds", type=int, default=FOLDS, help="at most so many of each set")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    print("| set | folds | forest | chip head | difference | seconds per fold |\n| --- | --- | --- | --- | --- | --- |")  # noqa: T201
+    print("| set | folds | forest | chip head | difference | seconds per fold |\n| --- | --- | --- | --- | --- | --- |")
     for name in asked.sets.split(";"):
         row = measure(name, folds=asked.folds, seed=asked.seed)
         scores = [f"{row[f'{m} accuracy']:.3f} / {row[f'{m} macro_f1']:.3f}" for m in ("forest", "chip")]
         apart = [f"{row[f'chip {key}'] - row[f'forest {key}']:+.3f}" for key in ("accuracy", "macro_f1")]
         line = f"| {name} | {row['folds']:.0f} | {' | '.join(scores)} | {' / '.join(apart)} |"
-        print(f"{line} {row['chip s_per_fold']:.0f} |", flush=True)  # noqa: T201
+        print(f"{line} {row['chip s_per_fold']:.0f} |", flush=True)
     return 0
 
 

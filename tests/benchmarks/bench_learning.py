@@ -81,7 +81,7 @@ def measure(
     def progress(what: str, done: int, total: int) -> None:
         line = f"{name}: {what} {done}/{total}"
         if told and line != last[0]:
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)  # noqa: T201 - a benchmark reports
+            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
             last[0] = line
 
     with warnings.catch_warnings():
@@ -175,13 +175,13 @@ def measure_all(
         if name in MOSAICS and SHARED.exists() and not labels.exists():
             make_mosaic(name, SHARED, scene=scene, labels=labels)
         if not scene.exists():
-            print(f"{name}: not here ({scene})", file=sys.stderr)  # noqa: T201
+            print(f"{name}: not here ({scene})", file=sys.stderr)
             continue
         for kind in kinds:
             try:
                 data = measure(name, kind, request=request, folder=folder, changes=changes)
             except PipelineError as err:
-                print(f"{name}, {kind}: {err}", file=sys.stderr)  # noqa: T201
+                print(f"{name}, {kind}: {err}", file=sys.stderr)
                 continue
             write_json(folder / f"row_{name}_{kind}.json", row_of(name, kind, data))
             write_table(folder)
@@ -269,7 +269,7 @@ def main() -> int:
             folder=folder,
             changes=_changes(asked.change),
         )
-    print(write_table(folder).read_text(encoding="utf-8"))  # noqa: T201
+    print(write_table(folder).read_text(encoding="utf-8"))
     return 0
 
 

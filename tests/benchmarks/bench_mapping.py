@@ -76,7 +76,7 @@ def run(side_px: int = SIDE_PX) -> dict[str, float]:
         more = agreements(bundles["default"], small, folder, halo_px=int(figures[f"default_{sides[0]}_halo_px"]))
         for kind, bundle in bundles.items():
             more |= engines(bundle, small, kind=kind)
-    print({key: round(value, 5) for key, value in more.items()}, flush=True)  # noqa: T201 - a benchmark reports
+    print({key: round(value, 5) for key, value in more.items()}, flush=True)
     return figures | more
 
 
@@ -88,9 +88,9 @@ def _say(kind: str, side: int, row: dict[str, float]) -> None:
     """One line of the table, as soon as it is known."""
     global _HEAD  # noqa: PLW0603 - the head is printed once
     if not _HEAD:
-        print(f"{'network':8} {'pixels':>6} " + " ".join(f"{name:>13}" for name in _COLUMNS), flush=True)  # noqa: T201
+        print(f"{'network':8} {'pixels':>6} " + " ".join(f"{name:>13}" for name in _COLUMNS), flush=True)
         _HEAD = True
-    print(f"{kind:8} {side:6} " + " ".join(f"{row[name]:13.4g}" for name in _COLUMNS), flush=True)  # noqa: T201
+    print(f"{kind:8} {side:6} " + " ".join(f"{row[name]:13.4g}" for name in _COLUMNS), flush=True)
 
 
 def rates(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, float]:

@@ -110,7 +110,7 @@ def polygons_of(class_map: Path, confidence: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__" and len(sys.argv) > 1:
-    print(json.dumps(polygons_of(Path(sys.argv[1]), Path(sys.argv[2]))))  # noqa: T201 - read by whoever started it
+    print(json.dumps(polygons_of(Path(sys.argv[1]), Path(sys.argv[2]))))
 elif __name__ == "__main__":
     for key, value in run().items():
-        print(f"{key:28s} {value:8.3f}")  # noqa: T201 - a program's output
+        print(f"{key:28s} {value:8.3f}")

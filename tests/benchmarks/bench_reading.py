@@ -56,7 +56,7 @@ def run() -> dict[str, float]:
         path = write_safe(Path(folder), Safe(size_m=SIZE_M, truth=texture))
         figures = _reading(path) | _opening(path, Path(folder))
     for name, value in figures.items():
-        print(f"{name}: {value:.3f}")  # noqa: T201 - a benchmark reports
+        print(f"{name}: {value:.3f}")
     return figures
 
 

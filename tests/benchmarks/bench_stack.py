@@ -49,7 +49,7 @@ def run() -> dict[str, float]:
     figures["single reads, million values per s"] = megapixels / min(single)
     figures["growth of memory from the first round to the last, MiB"] = memory[-1] - memory[0]
     for name, value in figures.items():
-        print(f"{name}: {value:.3f}")  # noqa: T201 - a benchmark reports
+        print(f"{name}: {value:.3f}")
     return figures
 
 

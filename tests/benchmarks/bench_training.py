@@ -42,4 +42,4 @@ def run() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(run())  # noqa: T201
+    print(run())

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.inference.engine import Choice, fast_bfloat16, make_engine
-from pipeline.inference.trials import Trial, agrees, calibrate, candidates
+from pipeline.inference.trials import Trial, agrees, calibrate, candidates, time_passes
 from tests.inference.models import small_bundle
 
 if TYPE_CHECKING:
@@ -144,3 +144,10 @@ def test_integers_are_picked_unasked_only_where_they_agree_and_reported_where_as
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no GPU"):
         candidates(engine="torch", dtype="float32", device="cuda")
+
+
+def test_timing_engines_leaves_torch_the_threads_it_had() -> None:
+    before = torch.get_num_threads()
+    engine = make_engine(BUNDLE.network(fused=True), Choice(), channels=3, threads=before + 1)
+    time_passes(engine, Choice(), torch.zeros(1, 3, 64, 64), threads=before + 1, stride_px=1, repeats=1)
+    assert torch.get_num_threads() == before
