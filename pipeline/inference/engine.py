@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.inference.fast import StripEnsemble, speed_up
-from pipeline.inference.memory import WORKERS
+from pipeline.inference.memory import GPU_READERS, WORKERS
 from pipeline.inference.quantise import to_int8
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class TorchEngine:
         """Move the network to its device and type."""
         self._dtype = torch_dtype(self.choice.dtype)
         network = speed_up(self.network) if works_in_strips(self.choice) else self.network
-        moved = network.to(device=self.choice.device, dtype=self._dtype).eval()
+        self._on_gpu = self.choice.device != "cpu"
+        # On a GPU autocast chooses the type, layer by layer.
+        moved = network.to(device=self.choice.device, dtype=None if self._on_gpu else self._dtype).eval()
         moved = moved.to(memory_format=torch.channels_last)
         self._in_strips = isinstance(moved, StripEnsemble)
         self._run = torch.compile(moved, dynamic=False) if self.choice.engine == "compiled" else moved
@@ -81,8 +84,13 @@ class TorchEngine:
         if self._in_strips:
             in_strips: torch.Tensor = self._run(chips)
             return in_strips
-        moved = chips.to(device=self.choice.device, dtype=self._dtype, non_blocking=True)
-        logits: torch.Tensor = self._run(moved.contiguous(memory_format=torch.channels_last))
+        if self._on_gpu:
+            # Sums over neighbours stay in float32: the deviation is a small difference of large numbers.
+            moved = chips.to(self.choice.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cuda", self._dtype, enabled=self._dtype != torch.float32):
+                on_gpu: torch.Tensor = self._run(moved)
+            return on_gpu
+        logits: torch.Tensor = self._run(chips.to(self._dtype, memory_format=torch.channels_last))
         return logits
 
 
@@ -169,6 +177,18 @@ def works_in_strips(choice: Choice) -> bool:
 def runs_side_by_side(choice: Choice) -> bool:
     """Whether several threads call the engine at once, each with its share of the threads."""
     return choice.device == "cpu" and choice.engine != "compiled"
+
+
+def workers_of(choice: Choice) -> int:
+    """Threads that read tiles, call the engine (in turns where it does not run side by side) and decide."""
+    if choice.device == "cpu":
+        return WORKERS
+    return max(WORKERS, min(GPU_READERS, os.cpu_count() or 1))
+
+
+def readers_of(choice: Choice) -> int:
+    """Readers that they share: on a CPU one, whose decoded blocks serve the next tile too; a GPU is fed by several."""
+    return 1 if choice.device == "cpu" else workers_of(choice)
 
 
 def make_engine(

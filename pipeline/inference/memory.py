@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
+from pipeline.inference.chips import READ_PX
 from pipeline.inference.tiles import round_up
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ INT8_BYTES = 100_000_000
 # 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net), without the
 # calibration and the journal that bench_mapping counts too.
 WORKERS = 2
-# Works begun and not yet taken: one more, so that no worker waits for the one before it.
-IN_FLIGHT = WORKERS + 1
+# Threads that read for a GPU, each with files of its own, where there are so many cores: one core decodes and scales
+# some 8 Mpx of ten bands a second, a GPU maps ten times as many.
+GPU_READERS = 8
 # Largest tile that is tried: beyond it the halo costs less than one per cent and nothing is gained.
 LARGEST_TILE_PX = 4096
 
@@ -164,6 +166,7 @@ class Demand:
         blended: Whether probabilities are blended over row bands.
         sample_px: Side of the piece of the scene that engine and halo are calibrated on; 0 where nothing is.
         side_by_side: Whether the network runs in several threads at once.
+        workers: Threads that read tiles and decide.
         engine_bytes: What the engine holds beside torch.
     """
 
@@ -178,6 +181,7 @@ class Demand:
     blended: bool = False
     sample_px: int = 0
     side_by_side: bool = False
+    workers: int = WORKERS
     engine_bytes: int = 0
 
 
@@ -185,8 +189,8 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     """Peak bytes of a run with write windows of ``tile_px`` squared."""
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
     fixed, per_px = _activations(demand)
-    # Read: float32 bands twice (as read, and one temporary of the reader) and the mask; then the network's input.
-    read = side * side * (demand.bands_read * 4 * 2 + 1)
+    # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
+    strip = READ_PX * (demand.bands_read * 4 * 2 + demand.bands * 4)
     chips = batch * side * side * (demand.bands * 4 + 1)
     # Logits and a copy of them, or probabilities that wait to be blended.
     scores = batch * side * side * demand.classes * 4 * 2
@@ -198,8 +202,8 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     return Footprint(
         base=BASE_BYTES + demand.engine_bytes,
         weights=2 * weight_bytes(demand.network, dtype=torch.float32),
-        activations=0 if on_gpu else max(passes * activations + WORKERS * scores, calibration),
-        windows=read + (IN_FLIGHT - 1) * chips,
+        activations=0 if on_gpu else max(passes * activations + demand.workers * scores, calibration),
+        windows=demand.workers * (strip + chips),
         blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
         gdal_cache=GDAL_CACHE_BYTES,
     )

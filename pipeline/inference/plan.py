@@ -21,6 +21,7 @@ from pipeline.inference.engine import (
     make_engine,
     runs_side_by_side,
     torch_dtype,
+    workers_of,
     works_in_strips,
 )
 from pipeline.inference.fast import speed_up
@@ -250,6 +251,7 @@ def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, bl
         blended=blended,
         sample_px=min(SAMPLE_PX, max(source.grid.shape)),
         side_by_side=runs_side_by_side(choice),
+        workers=workers_of(choice),
         engine_bytes=INT8_BYTES if choice.dtype == "int8" else 0,
     )
 

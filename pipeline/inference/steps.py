@@ -7,6 +7,7 @@ ones a whole row of tiles. Whatever steps are mapped together, each gives the sa
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,8 @@ import rasterio
 import torch
 
 from pipeline.inference.blend import HannBlender, classify
-from pipeline.inference.engine import runs_side_by_side
+from pipeline.inference.chips import read_chip
+from pipeline.inference.engine import readers_of, runs_side_by_side, workers_of
 from pipeline.inference.memory import GDAL_CACHE_BYTES, WORKERS
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import Tile, plan_tiles
@@ -50,11 +52,19 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Turns:
-    """What threads side by side use one after the other: the reader and, where it is not made for more, the engine."""
+    """What threads side by side take in turns: the readers and, where it is not made for more callers, the engine."""
 
-    reader: Reader
+    readers: queue.SimpleQueue[Reader]
     network: contextlib.AbstractContextManager[object]
-    reading: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """A reader that no other thread uses meanwhile."""
+        reader = self.readers.get()
+        try:
+            yield reader
+        finally:
+            self.readers.put(reader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +150,12 @@ class SceneSteps:
         # What does not run side by side takes all threads for each call.
         side_by_side = runs_side_by_side(self.plan.choice) and self.plan.threads >= WORKERS
         threads = self.plan.threads // WORKERS if side_by_side else self.plan.threads
-        with self.source.open() as reader:
-            turns = _Turns(reader, contextlib.nullcontext() if side_by_side else threading.Lock())
-            with Workers(lambda work: self._make(engine, turns, work), works, threads=threads) as made:
+        with contextlib.ExitStack() as opened:
+            turns = _Turns(queue.SimpleQueue(), contextlib.nullcontext() if side_by_side else threading.Lock())
+            for _ in range(readers_of(self.plan.choice)):
+                turns.readers.put(opened.enter_context(self.source.open()))
+            count = workers_of(self.plan.choice)
+            with Workers(lambda work: self._make(engine, turns, work), works, count=count, threads=threads) as made:
                 for part in made:
                     self._take(part, blender, sink, sums_only=part.work.step < run[0])
 
@@ -172,12 +185,12 @@ class SceneSteps:
         """
         groups: dict[tuple[int, ...], list[tuple[Tile, NDArray[np.bool_], torch.Tensor]]] = {}
         for tile in work.tiles:
-            with turns.reading, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-                raster = turns.reader.read(tile.read)
-                keep = raster.valid if self.area is None else raster.valid & self.area.mask(tile.read)
+            with turns.reader() as reader, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+                chip, keep = read_chip(reader, tile.read, self.bundle.preprocess)
+            if self.area is not None:
+                keep &= self.area.mask(tile.read)
             # Blended tiles are mapped in their halo too.
             if keep.any() if self.settings.blend == "hann" else keep[tile.inner].any():
-                chip = self.bundle.preprocess(raster.values, raster.valid)
                 groups.setdefault(tuple(chip.shape), []).append((tile, keep, chip))
         for group in groups.values():
             tiles, keeps, chips = zip(*group, strict=True)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 import numpy as np
 import torch
 
-from pipeline.inference.memory import IN_FLIGHT, WORKERS
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
@@ -63,25 +61,26 @@ class _Step:
 
 
 class Workers(Generic[T]):
-    """Does works in WORKERS threads side by side; iterate over it inside ``with`` for what they made, in order.
+    """Does works in threads side by side; iterate over it inside ``with`` for what they made, in order.
 
     Args:
         do: Makes something of a work.
         works: In order.
+        count: Threads that do works.
         threads: Threads of torch in each of them.
     """
 
-    def __init__(self, do: Callable[[Work], T], works: Iterable[Work], *, threads: int) -> None:
-        self._do, self._works = do, iter(works)
+    def __init__(self, do: Callable[[Work], T], works: Iterable[Work], *, count: int, threads: int) -> None:
+        self._do, self._works, self._count = do, iter(works), count
         # torch counts threads per thread that calls it: the team of one worker does not spin against that of another.
         self._pool = ThreadPoolExecutor(
-            WORKERS, thread_name_prefix="landcover-map", initializer=torch.set_num_threads, initargs=(threads,)
+            count, thread_name_prefix="landcover-map", initializer=torch.set_num_threads, initargs=(threads,)
         )
         self._made: deque[Future[T]] = deque()
 
     def __enter__(self) -> Self:
-        """Start with the first works."""
-        self._submit(IN_FLIGHT)
+        """Start with the first works: one more than there are threads, so that none waits for what is made in order."""
+        self._submit(self._count + 1)
         return self
 
     def __exit__(

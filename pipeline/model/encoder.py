@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import vgg
 
 from pipeline.errors import ModelError
 
@@ -58,13 +57,19 @@ class Encoder(nn.Module):
 
 
 def build_encoder(spec: NetworkSpec) -> Encoder:
-    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does)."""
+    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does).
+
+    torchvision is imported here, not with the module: it takes 170 MB and a second, and a network of pixels and their
+    surroundings does without.
+    """
     if spec.encoder.startswith("resnet"):
         return _resnet(spec)
     return _vgg(spec)
 
 
 def _resnet(spec: NetworkSpec) -> Encoder:
+    import torchvision
+
     net = torchvision.models.get_model(spec.encoder, weights=None)
     stride = 1 if spec.stem_stride == 1 else 2
     conv = nn.Conv2d(spec.bands_in, STEM_CHANNELS, 7, stride=stride, padding=3, bias=False)
@@ -90,6 +95,8 @@ def _resnet(spec: NetworkSpec) -> Encoder:
 
 
 def _vgg(spec: NetworkSpec) -> Encoder:
+    from torchvision.models import vgg
+
     # Without torchvision's classifier, whose 120 million random numbers would be drawn and thrown away.
     config = vgg.cfgs[_VGG_CONFIGS[spec.encoder]]
     layers = vgg.make_layers(config, batch_norm=True)
@@ -116,3 +123,29 @@ def _vgg(spec: NetworkSpec) -> Encoder:
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         current.add_module(str(number), layer)
     return Encoder(stages, channels=channels, strides=[2**i for i in range(len(stages))])
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """A ResNet's block, batch norms folded: convolutions in a row with ReLUs between them, a shortcut, a sum, a ReLU.
+
+    Attributes:
+        convs: In order.
+        shortcut: The convolution of the shortcut; None where the input itself is added.
+    """
+
+    convs: tuple[nn.Conv2d, ...]
+    shortcut: nn.Conv2d | None
+
+
+def residual(module: nn.Module) -> Residual | None:
+    """A block of torchvision's ResNets whose batch norms are folded, by its parts; None for anything else."""
+    if type(module).__name__ not in {"BasicBlock", "Bottleneck"}:
+        return None
+    norms = [child for name, child in module.named_children() if name.startswith("bn")]
+    shortcut = cast("nn.Sequential | None", module.downsample)
+    norms += list(shortcut)[1:] if shortcut is not None else []
+    if not all(isinstance(norm, nn.Identity) for norm in norms):
+        return None
+    convs = tuple(cast("nn.Conv2d", child) for name, child in module.named_children() if name.startswith("conv"))
+    return Residual(convs, cast("nn.Conv2d", shortcut[0]) if shortcut is not None else None)

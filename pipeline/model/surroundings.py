@@ -12,6 +12,8 @@ DEVIATION = 3
 REACH_PX = max((*MEANS, DEVIATION)) // 2
 # Levels of channels: the bands themselves, a mean per window, the deviation.
 LEVELS = 1 + len(MEANS) + 1
+# Added to the variance before its root is taken.
+FLOOR = 1e-6
 
 
 def surroundings(x: torch.Tensor) -> torch.Tensor:
@@ -22,7 +24,7 @@ def surroundings(x: torch.Tensor) -> torch.Tensor:
     """
     means = [functional.avg_pool2d(x, size, 1, size // 2) for size in MEANS]
     square = functional.avg_pool2d(x * x, DEVIATION, 1, DEVIATION // 2)
-    spread = (square - functional.avg_pool2d(x, DEVIATION, 1, DEVIATION // 2).square()).clamp_min(0).add(1e-6).sqrt()
+    spread = (square - functional.avg_pool2d(x, DEVIATION, 1, DEVIATION // 2).square()).clamp_min(0).add(FLOOR).sqrt()
     return torch.cat([x, *means, spread], dim=1)
 
 

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 
-from pipeline.inference.fast import FastSurroundings, Pointwise, StripEnsemble, speed_up
+from pipeline.inference.fast import StripEnsemble, speed_up
+from pipeline.inference.fused import FusedConv
+from pipeline.inference.sums import SurroundingSums, scales
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings
@@ -13,12 +15,23 @@ from pipeline.training.members import network_specs
 from pipeline.training.settings import FitSettings
 
 
-@pytest.mark.parametrize("shape", [(1, 10, 64, 48), (2, 3, 5, 7), (1, 1, 1, 1)])
-def test_surroundings_are_the_same_to_rounding(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(1, 10, 64, 48), (2, 3, 5, 7), (1, 1, 1, 1), (1, 2, 300, 400)])
+def test_sums_are_the_surroundings_times_their_windows(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
     kept = x.clone()
-    assert torch.allclose(FastSurroundings()(x), surroundings(x), atol=2e-5)
+    expected = surroundings(x)
+    found = SurroundingSums()(x) * scales(expected.shape[1])[None, :, None, None]
+    assert torch.allclose(found, expected, atol=2e-5)
     assert torch.equal(x, kept)
+
+
+def test_sums_are_added_in_float32_whatever_type_is_asked_for() -> None:
+    x = 100.0 + torch.randn((1, 2, 40, 30), generator=torch.Generator().manual_seed(2))
+    sums = SurroundingSums()
+    # In bfloat16 numbers near 100 are half a unit apart: their deviation would be noise.
+    short = sums(x, torch.bfloat16)
+    assert short.dtype == torch.bfloat16
+    assert torch.allclose(short.float(), sums(x), rtol=2**-7)
 
 
 def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
@@ -26,7 +39,7 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
     for spec in network_specs(FitSettings(context_share=0.2), bands_in=4, classes=5, polygons=200):
         plain = fuse_for_inference(build_network(spec).eval())
         quick = speed_up(fuse_for_inference(plain))
-        assert any(isinstance(module, Pointwise) for module in quick.modules())
+        assert any(isinstance(module, FusedConv) for module in quick.modules())
         x = torch.randn(1, 4, 64, 96).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             assert torch.allclose(quick(x), plain(x), rtol=1e-4, atol=1e-5)
@@ -54,3 +67,13 @@ def test_networks_that_have_no_strips_stay_whole() -> None:
     spec = NetworkSpec(4, 5, head="chip", chip_px=16, chip_stride_px=8, dropout=0.0)
     ensemble = Ensemble([build_network(spec).eval()], shares=(1.0,), temperature=1.0)
     assert speed_up(ensemble) is ensemble
+
+
+def test_a_single_members_temperature_is_kept() -> None:
+    spec = NetworkSpec(3, 4, encoder="none", surroundings=True, dropout=0.0)
+    member = fuse_for_inference(build_network(spec).eval())
+    torch.nn.init.normal_(member.head.weight, std=0.5)
+    plain = Ensemble([member], shares=(1.0,), temperature=1.7).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(speed_up(copy.deepcopy(plain))(x), plain(x), rtol=1e-4, atol=1e-5)
