@@ -287,6 +287,16 @@ class Training(Section):
         description="Share of the network with context in the average; 0: not trained; null: 0 without pretrained "
         "weights or with fewer than 100 polygons, else by their number.",
     )
+    ensemble: int = Field(
+        1, ge=1, le=20, description="Networks of each kind, from different seeds, averaged; maps take as much longer."
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of the weights that the network with context ends as, such as 0.99; "
+        "0: its last weights.",
+    )
     devices: int = Field(
         1, ge=1, description="GPUs (without one: processes) of each machine that train together; they share each batch."
     )

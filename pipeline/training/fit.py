@@ -1,7 +1,7 @@
 """Fit: scenes, polygons and a split -> a trained model with all that must travel with it.
 
 Experts learn from the labelled pixels first; networks learn from the labels and from what the experts think of the
-unlabelled scene (``pipeline.training.teacher``). Two networks are averaged: one sees single spectra, one their context.
+unlabelled scene (``pipeline.training.teacher``). Two kinds are averaged: one sees single spectra, one their context.
 With ``head: chip`` it is the same with whole chips in the place of pixels (``pipeline.training.chip_head``).
 """
 
@@ -20,10 +20,11 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.training import teacher as teaching
 from pipeline.training.chip_head import teach_statistics, whole_chips
 from pipeline.training.dataset import ChipSet, TrainingScene, read_chips
-from pipeline.training.loop import train_context, train_pixels
+from pipeline.training.loop import train_context
 from pipeline.training.loss import pixel_weights
-from pipeline.training.members import build_members, context_share, network_specs
+from pipeline.training.members import build_members, member_shares, network_specs
 from pipeline.training.module import Lessons
+from pipeline.training.pixel_loop import train_pixels
 from pipeline.training.result import Clock, FitResult, HeldOut, assemble, provenance_of, training_statistics
 from pipeline.training.settings import FitSettings
 
@@ -93,38 +94,34 @@ def fit(
     clock.lap("chips")
     judged = split.polygons(Part.VALIDATION) if settings.patience else np.empty(0, dtype=np.int32)
     history: list[dict[str, float]] = []
-    shares: tuple[float, ...] = (1.0,)
+    shares = member_shares(settings, polygons=len(ids))
+    plain, wide = members[: settings.ensemble], members[settings.ensemble :]
     notes: dict[str, Any] = {"polygons": {part.name.lower(): len(split.polygons(part)) for part in Part}}
     lessons: Lessons | None = None
     held: Lessons | None = None
     unseen: HeldOut | None
-    if len(members) > 1:
-        context = context_share(settings, polygons=len(ids))
-        shares = (1.0 - context, context)
     if whole:
         own_chips = whole_chips(chips, ids)
-        taught = teach_statistics(members[0], own_chips, group_of=split.block_of, settings=settings, progress=progress)
+        taught = teach_statistics(plain, own_chips, group_of=split.block_of, settings=settings, progress=progress)
         clock.lap("statistics")
         history, unseen, notes["teacher"] = taught.history, taught.held_out, taught.shares
-        if len(members) > 1:
+        if wide:
             lessons, held = own_chips.lessons(), whole_chips(chips, judged).lessons()
     else:
         material = _learn_from(chips, ids=ids, split=split, classes=classes, settings=settings, progress=progress)
         clock.lap("teacher")
         unseen = _unseen(material)
         own = material.teacher.predict(material.table.features)
-        history += train_pixels(
-            members[0], material.table, own, material.opinions, settings=settings, progress=progress
-        )
+        history += train_pixels(plain, material.table, own, material.opinions, settings=settings, progress=progress)
         clock.lap("pixels")
         notes["teacher"] = material.teacher.names_and_shares()
-        if len(members) > 1:
+        if wide:
             lessons = _lessons(chips, material, classes=classes, settings=settings)
             if len(judged):
                 held = _lessons(chips, replace(material, index=chips.only(judged)), classes=classes, settings=settings)
     if lessons is not None:
         history += train_context(
-            members[-1:], lessons, held, settings=settings, folder=folder, resume=resume, progress=progress
+            wide, lessons, held, settings=settings, folder=folder, resume=resume, progress=progress
         )
         clock.lap("context")
     provenance = provenance_of(settings, clock, notes=notes)

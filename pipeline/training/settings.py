@@ -44,8 +44,10 @@ class FitSettings:
         patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
             the network with context stops, its best state kept; 0 trains to the end of the schedule.
         refit: Learn from the validation polygons too, as the forest does; not with ``patience``, which needs them.
-        context_share: Share of the network with context in the average; 0 does not train it; None goes by
+        context_share: Share of the networks with context in the average; 0 does not train them; None goes by
             weights and polygons (``pipeline.training.members.context_share``).
+        ensemble: Networks of each kind, from different seeds, that share what their kind has of the average.
+        ema: Decay of the moving average of the weights that the networks with context end as; 0 keeps the last.
         stem_stride: Stride of the encoder's stem.
         depth: Stages of the encoder.
         devices: GPUs, or processes where there is no GPU, of each machine that train the network with context together.
@@ -84,6 +86,8 @@ class FitSettings:
     patience: int = 0
     refit: bool = True
     context_share: float | None = None
+    ensemble: int = 1
+    ema: float = 0.0
     stem_stride: int = 4
     depth: int = 4
     devices: int = 1
@@ -103,6 +107,7 @@ class FitSettings:
             "per_polygon",
             "labelled_chips",
             "lr",
+            "ensemble",
             "devices",
             "nodes",
         ):
@@ -110,6 +115,8 @@ class FitSettings:
                 raise ModelError(f"training setting {name}", got=getattr(self, name), expected="more than 0")
         if self.context_share is not None and not 0 <= self.context_share <= 1:
             raise ModelError("training setting context_share", got=self.context_share, expected="0..1")
+        if not 0 <= self.ema < 1:
+            raise ModelError("training setting ema", got=self.ema, expected="0 to below 1")
         if self.devices * self.nodes > self.batch:
             raise ModelError(
                 "training setting batch: every device needs a chip of each batch",
