@@ -9,6 +9,7 @@ import torch
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.transfer import freeze_encoder
 from pipeline.model.weights import load_weights
+from pipeline.training.settings import LEARNED
 
 if TYPE_CHECKING:
     from pipeline.model.network import Network
@@ -25,11 +26,15 @@ _MOST, _HALF_WAY = 0.25, 200
 def context_share(settings: FitSettings, *, polygons: int) -> float:
     """Share of the network with context in the average of a model that learns from ``polygons``; 0: it is not trained.
 
+    A share that is to be learned is the most there can be until it has been.
+
     Source: measured, docs/learning.md.
     """
     if settings.encoder == "none":
         return 0.0
-    if settings.context_share is not None:
+    if settings.context_share == LEARNED:
+        return _MOST
+    if isinstance(settings.context_share, int | float):
         return settings.context_share
     if settings.weights == "none" or polygons < ENOUGH_FOR_CONTEXT:
         return 0.0

@@ -26,6 +26,7 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
+from pipeline.training.settings import LEARNED
 from pipeline.training.teacher import EXPERTS, MARGIN_PX
 from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
@@ -154,6 +155,8 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     if len(members) > settings.ensemble:
         step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
         seconds += min(settings.steps * step_s, settings.time_limit_s)
+    if settings.context_share == LEARNED:  # a trial before the training, from fewer polygons
+        seconds *= 2
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
