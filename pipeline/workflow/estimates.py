@@ -155,8 +155,8 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     if len(members) > settings.ensemble:
         step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
         seconds += min(settings.steps * step_s, settings.time_limit_s)
-    if settings.context_share == LEARNED:  # a trial before the training, from fewer polygons
-        seconds *= 2
+    # A trial before the training takes as long again, and leaves a checkpoint too.
+    rounds = 2 if settings.context_share == LEARNED else 1
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
@@ -165,7 +165,7 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
     memory = BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
     # The model, and the checkpoint with both moments and, where there is one, the average.
-    return StageEstimate("train", seconds, memory, weights + 1_000_000)
+    return StageEstimate("train", rounds * seconds, memory, rounds * weights + 1_000_000)
 
 
 def _train_chip_head(members: Sequence[Network], *, chips: int, settings: FitSettings) -> StageEstimate:

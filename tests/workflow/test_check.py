@@ -116,6 +116,9 @@ def test_predictions_count_every_network_of_an_ensemble_and_its_average(tmp_path
     )
     assert three["train"].memory_bytes > one["train"].memory_bytes
     assert three["predict"].memory_bytes >= one["predict"].memory_bytes
+    asked = context | {"context_share": "learned"}
+    tried = {item.stage: item for item in estimate_stages(Job.load(write_world(tmp_path / "tried", training=asked)))}
+    assert tried["train"].disk_bytes - 1_000_000 == 2 * (one["train"].disk_bytes - 1_000_000)
 
 
 def test_lost_polygons_are_listed_with_their_ids(tmp_path, no_estimates):
