@@ -280,12 +280,21 @@ class Training(Section):
     teacher_trees: int = Field(100, ge=1, description="Trees of each of the experts that teach the networks.")
     patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
     refit: bool = Field(default=True, description="Also learn from the validation polygons, once they have been used.")
-    context_share: float | None = Field(
+    context_share: Fraction | Literal["learned"] | None = Field(
         None,
+        description="Share of the network with context in the average; 0: not trained; learned: what it earns on the "
+        "validation polygons, 0 where it earns none, for twice the time; null: 0 without pretrained weights or with "
+        "fewer than 100 polygons, else by their number.",
+    )
+    ensemble: int = Field(
+        1, ge=1, le=20, description="Networks of each kind, from different seeds, averaged; maps take as much longer."
+    )
+    ema: float = Field(
+        0.0,
         ge=0,
-        le=1,
-        description="Share of the network with context in the average; 0: not trained; null: 0 without pretrained "
-        "weights or with fewer than 100 polygons, else by their number.",
+        lt=1,
+        description="Decay of the moving average of the weights that the network with context ends as, such as 0.99; "
+        "0: its last weights.",
     )
     devices: int = Field(
         1, ge=1, description="GPUs (without one: processes) of each machine that train together; they share each batch."

@@ -11,6 +11,8 @@ import shapely
 from pyproj import CRS, Transformer
 from scipy.spatial import cKDTree
 
+from pipeline.errors import SplitError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -122,3 +124,21 @@ def rim_mask(pixels: LabelledPixels) -> NDArray[np.bool_]:
         at = np.minimum(np.searchsorted(key, key + step), len(key) - 1)
         inner &= (key[at] == key + step) & (pixels.polygon[at] == pixels.polygon)
     return ~inner
+
+
+def block_keys(position: NDArray[np.float64], block_m: float) -> NDArray[np.int64]:
+    """A number for the block that each position float64 [n, 2] (x, y in metres) lies in, int64 [n]."""
+    cell = np.floor(position / block_m).astype(np.int64)
+    return np.asarray(cell[:, 1] * 2**31 + cell[:, 0], dtype=np.int64)
+
+
+def blocks_of(layout: Layout, block_m: float) -> NDArray[np.int32]:
+    """Number of each polygon's block, int32 [polygon], 0..occupied-1 from north-west to south-east.
+
+    Raises:
+        SplitError: blocks without size.
+    """
+    if not block_m > 0:
+        raise SplitError("size of a block", got=f"{block_m} m", expected="more than 0 m")
+    _, block = np.unique(block_keys(layout.position_m, block_m), return_inverse=True)
+    return block.astype(np.int32)

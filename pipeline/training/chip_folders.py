@@ -23,7 +23,7 @@ from pipeline.scenes.opening import open_scene
 from pipeline.scenes.reader import open_reader
 from pipeline.training.chip_head import WholeChips, teach_statistics
 from pipeline.training.loop import train_context
-from pipeline.training.members import build_member, chip_specs, context_share
+from pipeline.training.members import build_member, chip_specs, member_shares
 from pipeline.training.result import Clock, FitResult, provenance_of, units_of
 
 if TYPE_CHECKING:
@@ -168,20 +168,18 @@ def fit_chips(
     members = [build_member(spec, n, settings=settings, preprocess=preprocess) for n, spec in enumerate(specs)]
     clock.lap("chips")
     apart = np.full(len(chips), -1, dtype=np.int32)
-    taught = teach_statistics(members[0], learned, group_of=apart, settings=settings, progress=progress)
-    history, share = taught.history, 0.0
+    plain, wide = members[: settings.ensemble], members[settings.ensemble :]
+    taught = teach_statistics(plain, learned, group_of=apart, settings=settings, progress=progress)
+    history = taught.history
     clock.lap("statistics")
-    if len(members) > 1:
-        share = context_share(settings, polygons=len(learned.index))
+    if wide:
         lessons = learned.lessons(), judged.lessons()
-        history += train_context(
-            members[1:], *lessons, settings=settings, folder=folder, resume=resume, progress=progress
-        )
+        history += train_context(wide, *lessons, settings=settings, folder=folder, resume=resume, progress=progress)
         clock.lap("context")
     notes = {"chips": len(chips), "held": int(held.sum()), "teacher": taught.shares}
     bundle = ModelBundle(
         members=tuple(member.cpu().eval() for member in members),
-        shares=(1.0 - share, share)[: len(members)],
+        shares=member_shares(settings, polygons=len(learned.index)),
         scheme=chips.scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),

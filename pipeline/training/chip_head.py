@@ -17,13 +17,13 @@ import torch
 from pipeline.errors import LabelError
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.chip_statistics import ChipStatistics, chip_statistics
-from pipeline.training.loop import train_pixels
 from pipeline.training.module import Lessons
+from pipeline.training.pixel_loop import train_pixels
 from pipeline.training.result import HeldOut
 from pipeline.training.teacher import Expert, Opinions, PixelTable, Teacher, fit_teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -88,17 +88,17 @@ class Taught:
 
 
 def teach_statistics(
-    network: Network,
+    networks: Sequence[Network],
     chips: WholeChips,
     *,
     group_of: NDArray[np.int32],
     settings: FitSettings,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Taught:
-    """Train the network of a chip's statistics, in place.
+    """Train networks of a chip's statistics, in place.
 
     Args:
-        network: With ``statistics`` in its spec.
+        networks: With ``statistics`` in their spec.
         chips: What to learn from.
         group_of: Group of each polygon (its block), int32 [polygon]; -1 where the polygon is its own group.
         settings: How.
@@ -110,11 +110,11 @@ def teach_statistics(
     labelled = chips.index != IGNORE_INDEX
     if not labelled.any():
         raise LabelError("no chip with a valid labelled pixel to learn from", fix="check nodata under the polygons")
-    features = _standardised(network, chips.x)
+    features = _standardised(networks, chips.x)
     table = PixelTable(features[labelled], chips.index[labelled], chips.group[labelled], features.shape[1])
     teacher = fit_teacher(
         table,
-        classes=network.spec.classes,
+        classes=networks[0].spec.classes,
         group_of=group_of,
         trees=settings.teacher_trees,
         seed=settings.seed,
@@ -124,19 +124,20 @@ def teach_statistics(
     opinions = _opinions(teacher, features, labelled, settings=settings)
     own = teacher.predict(table.features)
     steps = replace(settings, pixel_batch=min(settings.pixel_batch, CHIPS_AT_ONCE))
-    history = train_pixels(network, table, own, opinions, settings=steps, progress=progress)
+    history = train_pixels(networks, table, own, opinions, settings=steps, progress=progress)
     asked = teacher.held_out.sum(axis=1) > 0
     held = table.rows(asked)
     return Taught(history, teacher.names_and_shares(), HeldOut(teacher.held_out[asked], held.index, held.polygon))
 
 
-def _standardised(network: Network, x: torch.Tensor) -> NDArray[np.float32]:
-    """What the network's first layer makes of chips, float32 [chip, statistic]; the layer learns its scaling."""
-    layer = cast("ChipStatistics", next(iter(cast("torch.nn.Sequential", network.spectral))))
-    side = layer.chip_px
+def _standardised(networks: Sequence[Network], x: torch.Tensor) -> NDArray[np.float32]:
+    """What the networks' first layer makes of chips, float32 [chip, statistic]; the layers learn their scaling."""
+    layers = [cast("ChipStatistics", next(iter(cast("torch.nn.Sequential", own.spectral)))) for own in networks]
+    layer, side = layers[0], layers[0].chip_px
     with torch.inference_mode():
         raw = torch.cat([chip_statistics(part, chip_px=side, stride_px=side) for part in torch.split(x, _BATCH)])
-    layer.standardise_by(raw.clone())
+    for own in layers:
+        own.standardise_by(raw.clone())
     return np.asarray(((raw - layer.mean) * layer.gain).flatten(1).numpy(), dtype=np.float32)
 
 

@@ -156,7 +156,7 @@ def _store(path: Path, predicted: NDArray[np.uint8], *, seconds: float, key: str
 
 def _tidy(folder: Path) -> None:
     """Checkpoints of a finished fold are of no more use."""
-    for checkpoint in folder.glob("*.ckpt") if folder.is_dir() else ():
+    for checkpoint in folder.rglob("*.ckpt") if folder.is_dir() else ():
         checkpoint.unlink(missing_ok=True)
 
 

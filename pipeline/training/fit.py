@@ -1,40 +1,38 @@
 """Fit: scenes, polygons and a split -> a trained model with all that must travel with it.
 
 Experts learn from the labelled pixels first; networks learn from the labels and from what the experts think of the
-unlabelled scene (``pipeline.training.teacher``). Two networks are averaged: one sees single spectra, one their context.
+unlabelled scene (``pipeline.training.teacher``). Two kinds are averaged: one sees single spectra, one their context.
 With ``head: chip`` it is the same with whole chips in the place of pixels (``pipeline.training.chip_head``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import numpy as np
-import torch
 
 from pipeline.chips.splits import Part
-from pipeline.legend import IGNORE_INDEX
 from pipeline.model.preprocess import Preprocess
 from pipeline.training import teacher as teaching
 from pipeline.training.chip_head import teach_statistics, whole_chips
-from pipeline.training.dataset import ChipSet, TrainingScene, read_chips
-from pipeline.training.loop import train_context, train_pixels
-from pipeline.training.loss import pixel_weights
-from pipeline.training.members import build_members, context_share, network_specs
-from pipeline.training.module import Lessons
+from pipeline.training.dataset import TrainingScene, read_chips
+from pipeline.training.loop import train_context
+from pipeline.training.material import learn_from, lessons_of, unseen_of
+from pipeline.training.members import build_members, member_shares, network_specs
+from pipeline.training.pixel_loop import train_pixels
 from pipeline.training.result import Clock, FitResult, HeldOut, assemble, provenance_of, training_statistics
-from pipeline.training.settings import FitSettings
+from pipeline.training.settings import LEARNED, FitSettings
+from pipeline.training.trial import try_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from pipeline.chips.splits import Split
     from pipeline.legend import ClassScheme
+    from pipeline.training.module import Lessons
 
 __all__ = ["FitResult", "FitSettings", "TrainingScene", "fit", "network_specs"]
 
@@ -93,107 +91,47 @@ def fit(
     clock.lap("chips")
     judged = split.polygons(Part.VALIDATION) if settings.patience else np.empty(0, dtype=np.int32)
     history: list[dict[str, float]] = []
-    shares: tuple[float, ...] = (1.0,)
     notes: dict[str, Any] = {"polygons": {part.name.lower(): len(split.polygons(part)) for part in Part}}
+    if settings.context_share == LEARNED and len(members) > settings.ensemble:
+        verdict = try_context(
+            chips, split, preprocess=preprocess, classes=classes, settings=settings, folder=folder, resume=resume,
+            progress=progress,
+        )  # fmt: skip
+        clock.lap("trial")
+        notes["context"] = verdict.note()
+        settings = replace(settings, context_share=verdict.share)
+    shares = member_shares(settings, polygons=len(ids))
+    members = members[: len(shares)]
+    plain, wide = members[: settings.ensemble], members[settings.ensemble :]
     lessons: Lessons | None = None
     held: Lessons | None = None
     unseen: HeldOut | None
-    if len(members) > 1:
-        context = context_share(settings, polygons=len(ids))
-        shares = (1.0 - context, context)
     if whole:
         own_chips = whole_chips(chips, ids)
-        taught = teach_statistics(members[0], own_chips, group_of=split.block_of, settings=settings, progress=progress)
+        taught = teach_statistics(plain, own_chips, group_of=split.block_of, settings=settings, progress=progress)
         clock.lap("statistics")
         history, unseen, notes["teacher"] = taught.history, taught.held_out, taught.shares
-        if len(members) > 1:
+        if wide:
             lessons, held = own_chips.lessons(), whole_chips(chips, judged).lessons()
     else:
-        material = _learn_from(chips, ids=ids, split=split, classes=classes, settings=settings, progress=progress)
+        material = learn_from(chips, ids=ids, split=split, classes=classes, settings=settings, progress=progress)
         clock.lap("teacher")
-        unseen = _unseen(material)
+        unseen = unseen_of(material)
         own = material.teacher.predict(material.table.features)
-        history += train_pixels(
-            members[0], material.table, own, material.opinions, settings=settings, progress=progress
-        )
+        history += train_pixels(plain, material.table, own, material.opinions, settings=settings, progress=progress)
         clock.lap("pixels")
         notes["teacher"] = material.teacher.names_and_shares()
-        if len(members) > 1:
-            lessons = _lessons(chips, material, classes=classes, settings=settings)
+        if wide:
+            lessons = lessons_of(chips, material, classes=classes, settings=settings)
             if len(judged):
-                held = _lessons(chips, replace(material, index=chips.only(judged)), classes=classes, settings=settings)
+                held = lessons_of(
+                    chips, replace(material, index=chips.only(judged)), classes=classes, settings=settings
+                )
     if lessons is not None:
         history += train_context(
-            members[-1:], lessons, held, settings=settings, folder=folder, resume=resume, progress=progress
+            wide, lessons, held, settings=settings, folder=folder, resume=resume, progress=progress
         )
         clock.lap("context")
     provenance = provenance_of(settings, clock, notes=notes)
     bundle = assemble(members, shares, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
     return FitResult(bundle, history, clock.seconds, unseen)
-
-
-@dataclass(frozen=True, eq=False)
-class _Material:
-    """What the networks learn from: labels, their pixels' features, the teacher and its opinions."""
-
-    index: torch.Tensor
-    table: teaching.PixelTable
-    teacher: teaching.Teacher
-    opinions: teaching.Opinions
-
-
-def _learn_from(
-    chips: ChipSet,
-    *,
-    ids: NDArray[np.int32],
-    split: Split,
-    classes: int,
-    settings: FitSettings,
-    progress: Callable[[str, int, int], None] | None,
-) -> _Material:
-    index = chips.only(ids)
-    table = teaching.pixel_table(chips, index, per_polygon=settings.per_polygon, seed=settings.seed)
-    teacher = teaching.fit_teacher(
-        table,
-        classes=classes,
-        group_of=split.block_of,
-        trees=settings.teacher_trees,
-        seed=settings.seed,
-        progress=progress,
-    )
-    opinions = teaching.ask(teacher, chips, pixels=settings.soft_pixels, seed=settings.seed)
-    return _Material(index, table, teacher, opinions)
-
-
-def _unseen(material: _Material) -> HeldOut:
-    asked = material.teacher.held_out.sum(axis=1) > 0
-    table = material.table.rows(asked)
-    return HeldOut(material.teacher.held_out[asked], table.index, table.polygon)
-
-
-def _lessons(chips: ChipSet, material: _Material, *, classes: int, settings: FitSettings) -> Lessons:
-    """Batches' material for the network with context."""
-    core = chips.core(material.index)
-    weight = _weights(core, chips.core(chips.polygon), classes=classes, settings=settings)
-    chance = weight.sum((1, 2)).double()
-    bare = chance <= 0
-    mean = float(chance[~bare].mean()) if bool((~bare).any()) else 1.0
-    chance = chance.sqrt() / mean**0.5
-    chance[bare] = 0.5
-    x = chips.core(chips.x).contiguous()
-    return Lessons(x, core.contiguous(), weight, material.opinions.dense(), material.opinions.asked, chance)
-
-
-def _weights(index: torch.Tensor, polygon: torch.Tensor, *, classes: int, settings: FitSettings) -> torch.Tensor:
-    labelled = (index != IGNORE_INDEX).numpy()
-    weight = torch.zeros(index.shape)
-    weight[torch.from_numpy(labelled)] = torch.from_numpy(
-        pixel_weights(
-            index.numpy()[labelled],
-            polygon.numpy()[labelled],
-            classes=classes,
-            size_power=settings.size_power,
-            class_power=settings.class_power,
-        ).astype(np.float32)
-    )
-    return weight

@@ -1,4 +1,4 @@
-"""The loop: Lightning trainers for the network of pixels and for the network with context."""
+"""The loop: a Lightning trainer for the networks with context."""
 
 from __future__ import annotations
 
@@ -17,20 +17,16 @@ from torch.utils.data import DataLoader
 
 from pipeline.errors import LabelError, ModelError
 from pipeline.model.network import compute_dtype
-from pipeline.training.loss import pixel_weights
-from pipeline.training.module import Batch, Batches, Learner, Lessons, PixelBatches, PixelLearner, Recipe
+from pipeline.training.averaging import MovingAverage
+from pipeline.training.module import Batch, Batches, Learner, Lessons, Recipe
 from pipeline.training.watch import Watch, tenth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pipeline.model.network import Network
     from pipeline.training.settings import FitSettings
-    from pipeline.training.teacher import Opinions, PixelTable
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -40,51 +36,6 @@ def quiet_lightning() -> None:
     for name in ("", ".utilities.rank_zero", ".accelerators.cuda"):
         logging.getLogger(f"lightning.pytorch{name}").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-
-
-def train_pixels(
-    network: Network,
-    table: PixelTable,
-    own: NDArray[np.float32],
-    opinions: Opinions,
-    *,
-    settings: FitSettings,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[dict[str, float]]:
-    """The network of single pixels and their surroundings learns what the teacher says, in seconds.
-
-    Returns:
-        Rows of the log: step, ``pixel_loss``, seconds.
-    """
-    weight = pixel_weights(
-        table.index, table.polygon, classes=own.shape[1], size_power=settings.size_power, class_power=0.5
-    )
-    features = torch.cat([torch.from_numpy(table.features), opinions.features])
-    target = torch.cat([torch.from_numpy(own), opinions.target])
-    anywhere = len(opinions.features)
-    chance = torch.cat([torch.from_numpy(weight / weight.sum()), torch.full((anywhere,), 1.0 / max(anywhere, 1))])
-    batches = PixelBatches(
-        features, target, chance, steps=settings.pixel_steps, batch=settings.pixel_batch, seed=settings.seed
-    )
-    quiet_lightning()
-    learner = PixelLearner(network, steps=settings.pixel_steps, lr=settings.pixel_lr, weight_decay=1e-4)
-    watch = Watch("pixel network", steps=settings.pixel_steps, column="pixel_loss", progress=progress)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = lightning.Trainer(
-            max_steps=settings.pixel_steps,
-            max_epochs=1,
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[watch],
-        )
-        trainer.fit(learner, DataLoader(batches, batch_size=None))
-    network.eval()
-    return watch.rows
 
 
 def precision() -> Literal["bf16-mixed", "32-true"]:
@@ -139,7 +90,7 @@ def train_context(
     learner, batches = Learner(members, recipe), (SharedBatches if several else Batches)(lessons, recipe)
     goes_on = resume and last.is_file()
     if goes_on:
-        batches.start = _fitting_checkpoint(last, learner)["global_step"]
+        batches.start = _fitting_checkpoint(last, learner, averaged=settings.ema > 0)["global_step"]
     watch = Watch(
         "network",
         steps=settings.steps,
@@ -149,7 +100,8 @@ def train_context(
         checkpoint=last,
     )
     quiet_lightning()
-    callbacks: list[lightning.Callback] = [watch]
+    # The average first: what watch saves after a batch must hold the batch's part of it.
+    callbacks: list[lightning.Callback] = [*([MovingAverage(settings.ema)] if settings.ema else []), watch]
     keeper = None
     if judges:
         stop = EarlyStopping("val_loss", patience=settings.patience)
@@ -220,11 +172,11 @@ def _rows_of(checkpoint: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _fitting_checkpoint(path: Path, learner: Learner) -> dict[str, Any]:
+def _fitting_checkpoint(path: Path, learner: Learner, *, averaged: bool) -> dict[str, Any]:
     """A checkpoint that training can go on from; nothing but tensors and plain values is unpickled.
 
     Raises:
-        ModelError: not a checkpoint, or one of other networks.
+        ModelError: not a checkpoint, one of other networks, or one without the average of weights that is asked for.
     """
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -233,4 +185,10 @@ def _fitting_checkpoint(path: Path, learner: Learner) -> dict[str, Any]:
         raise ModelError("not a checkpoint to resume from", path=path, got=err, fix="train without resume") from err
     if shapes != {name: tuple(value.shape) for name, value in learner.state_dict().items()}:
         raise ModelError("checkpoint is of other networks than those asked for", path=path, fix="train without resume")
+    if ("averaging_state" in found) != averaged:
+        have, want = ("no average", "one") if averaged else ("an average", "none")
+        raise ModelError(
+            "checkpoint of another setting of ema", path=path, got=f"{have} of the weights", expected=want,
+            fix="train without resume",
+        )  # fmt: skip
     return found

@@ -9,6 +9,7 @@ import torch
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.transfer import freeze_encoder
 from pipeline.model.weights import load_weights
+from pipeline.training.settings import LEARNED
 
 if TYPE_CHECKING:
     from pipeline.model.network import Network
@@ -25,22 +26,37 @@ _MOST, _HALF_WAY = 0.25, 200
 def context_share(settings: FitSettings, *, polygons: int) -> float:
     """Share of the network with context in the average of a model that learns from ``polygons``; 0: it is not trained.
 
+    A share that is to be learned is the most there can be until it has been.
+
     Source: measured, docs/learning.md.
     """
     if settings.encoder == "none":
         return 0.0
-    if settings.context_share is not None:
+    if settings.context_share == LEARNED:
+        return _MOST
+    if isinstance(settings.context_share, int | float):
         return settings.context_share
     if settings.weights == "none" or polygons < ENOUGH_FOR_CONTEXT:
         return 0.0
     return _MOST * polygons / (polygons + _HALF_WAY)
 
 
+def member_shares(settings: FitSettings, *, polygons: int) -> tuple[float, ...]:
+    """Share of each member in the average: networks of a kind have equal parts of what the kind has.
+
+    Source: Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty estimation using deep ensembles,
+    NeurIPS (equal parts).
+    """
+    context = context_share(settings, polygons=polygons)
+    kinds = (1.0 - context, context) if context else (1.0,)
+    return tuple(share / settings.ensemble for share in kinds for _ in range(settings.ensemble))
+
+
 def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: int) -> list[NetworkSpec]:
     """The networks that are trained, in the order of the model's members.
 
-    Head "unet": one of single pixels and their surroundings and, where it has a share, one with context. Head "chip":
-    one of the chip's statistics and, where it has a share, one with an encoder.
+    Head "unet": ``ensemble`` of single pixels and their surroundings and, where they have a share, as many with
+    context. Head "chip": of the chip's statistics and, where they have a share, with an encoder.
     """
     if settings.head == "chip":
         return chip_specs(settings, bands_in=bands_in, classes=classes, polygons=polygons, chip_px=settings.chip_px)
@@ -54,7 +70,7 @@ def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygon
         dropout=0.0,
     )
     if not context_share(settings, polygons=polygons):
-        return [spectral]
+        return [spectral] * settings.ensemble
     context = NetworkSpec(
         bands_in,
         classes,
@@ -64,7 +80,7 @@ def network_specs(settings: FitSettings, *, bands_in: int, classes: int, polygon
         spectral_kernels=(3, 1),
         dropout=settings.dropout,
     )
-    return [spectral, context]
+    return [spectral] * settings.ensemble + [context] * settings.ensemble
 
 
 def chip_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: int, chip_px: int) -> list[NetworkSpec]:
@@ -88,7 +104,7 @@ def chip_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: 
         chip_stride_px=stride,
     )
     if not context_share(settings, polygons=polygons):
-        return [statistics]
+        return [statistics] * settings.ensemble
     context = NetworkSpec(
         bands_in,
         classes,
@@ -101,7 +117,7 @@ def chip_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: 
         chip_px=chip_px,
         chip_stride_px=stride,
     )
-    return [statistics, context]
+    return [statistics] * settings.ensemble + [context] * settings.ensemble
 
 
 def build_members(

@@ -8,6 +8,8 @@ from typing import Literal
 from pipeline.errors import ModelError
 from pipeline.model.spec import HEADS
 
+LEARNED = "learned"
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -44,8 +46,11 @@ class FitSettings:
         patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
             the network with context stops, its best state kept; 0 trains to the end of the schedule.
         refit: Learn from the validation polygons too, as the forest does; not with ``patience``, which needs them.
-        context_share: Share of the network with context in the average; 0 does not train it; None goes by
-            weights and polygons (``pipeline.training.members.context_share``).
+        context_share: Share of the networks with context in the average; 0 does not train them; "learned" finds it on
+            the validation polygons (``pipeline.training.trial``); None goes by weights and polygons
+            (``pipeline.training.members.context_share``).
+        ensemble: Networks of each kind, from different seeds, that share what their kind has of the average.
+        ema: Decay of the moving average of the weights that the networks with context end as; 0 keeps the last.
         stem_stride: Stride of the encoder's stem.
         depth: Stages of the encoder.
         devices: GPUs, or processes where there is no GPU, of each machine that train the network with context together.
@@ -83,7 +88,9 @@ class FitSettings:
     noise: float = 0.02
     patience: int = 0
     refit: bool = True
-    context_share: float | None = None
+    context_share: float | Literal["learned"] | None = None
+    ensemble: int = 1
+    ema: float = 0.0
     stem_stride: int = 4
     depth: int = 4
     devices: int = 1
@@ -103,13 +110,20 @@ class FitSettings:
             "per_polygon",
             "labelled_chips",
             "lr",
+            "ensemble",
             "devices",
             "nodes",
         ):
             if not getattr(self, name) > 0:
                 raise ModelError(f"training setting {name}", got=getattr(self, name), expected="more than 0")
-        if self.context_share is not None and not 0 <= self.context_share <= 1:
+        if isinstance(self.context_share, int | float) and not 0 <= self.context_share <= 1:
             raise ModelError("training setting context_share", got=self.context_share, expected="0..1")
+        if self.context_share == LEARNED and self.head == "chip":
+            raise ModelError(
+                "training setting context_share", got=f"{LEARNED} with head chip", expected="head unet, or a number"
+            )
+        if not 0 <= self.ema < 1:
+            raise ModelError("training setting ema", got=self.ema, expected="0 to below 1")
         if self.devices * self.nodes > self.batch:
             raise ModelError(
                 "training setting batch: every device needs a chip of each batch",

@@ -26,6 +26,7 @@ class Watch(lightning.Callback):
     """Progress, the loss curve, the last checkpoint, and the time limit.
 
     Attributes:
+        steps: Batches in all.
         rows: Rows of the log; they travel in checkpoints, so that a resumed run has them all.
     """
 
@@ -49,7 +50,8 @@ class Watch(lightning.Callback):
             time_limit_s: Training ends after the batch during which this many seconds have passed.
             checkpoint: Where the state is kept.
         """
-        self._stage, self._steps, self._column = stage, steps, column
+        self.steps = steps
+        self._stage, self._column = stage, column
         self._progress, self._limit_s, self._checkpoint = progress, time_limit_s, checkpoint
         self._start = time.perf_counter()
         self.rows: list[dict[str, float]] = []
@@ -65,19 +67,19 @@ class Watch(lightning.Callback):
         """Count, keep the state, and stop when time is up."""
         step = trainer.global_step
         seconds = time.perf_counter() - self._start
-        if step % _EVERY == 0 or step == self._steps:
+        if step % _EVERY == 0 or step == self.steps:
             loss = outputs["loss"] if isinstance(outputs, dict) else outputs
             self.rows.append({"step": step, self._column: float(loss.detach()), "seconds": round(seconds, 2)})
             if self._progress is not None:
-                self._progress(self._stage, step, self._steps)
+                self._progress(self._stage, step, self.steps)
         # One step after a validation, which belongs to the step before it, unless every step has one.
-        if (step - 1) % tenth(self._steps) == 0 and step > 1:
+        if (step - 1) % tenth(self.steps) == 0 and step > 1:
             self._save(trainer)
         over = seconds > self._limit_s
         if trainer.world_size > 1:  # all stop after the same step, or none
             over = trainer.strategy.reduce_boolean_decision(over, all=False)
-        if over and step < self._steps:
-            _LOG.warning("training stopped after %.0f s at step %d of %d", seconds, step, self._steps)
+        if over and step < self.steps:
+            _LOG.warning("training stopped after %.0f s at step %d of %d", seconds, step, self.steps)
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002 - Lightning's

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.chips.splits import Part, block_folds, polygon_folds, scene_folds
+from pipeline.chips.folds import block_folds, polygon_folds, scene_folds
+from pipeline.chips.splits import Part
 from pipeline.errors import SplitError, SplitWarning
 from pipeline.training.dataset import TrainingScene
 from pipeline.workflow.stage_train import training_scenes

@@ -26,6 +26,7 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
+from pipeline.training.settings import LEARNED
 from pipeline.training.teacher import EXPERTS, MARGIN_PX
 from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
@@ -63,7 +64,7 @@ VIEW_PX = 1200
 REPORT_BYTES = 6_000_000
 # Overviews add a third to a raster (1/4 + 1/16 + ...); compression only makes it smaller.
 OVERVIEWS = 4 / 3
-# Weights, gradients and two moments of AdamW.
+# Weights, gradients and two moments of AdamW; a moving average is one more.
 OPTIMISER_COPIES = 4
 
 
@@ -148,20 +149,23 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     trees = settings.teacher_trees / 100
     seconds += (TEACHER_S_PER_1000_PX * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
     levels = max(expert.levels for expert in EXPERTS)
-    seconds += settings.pixel_steps * _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixel_batch)
+    step_s = _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixel_batch)
+    seconds += settings.ensemble * settings.pixel_steps * step_s
     saved = 0
-    if len(members) > 1:
-        step_s, saved = _context_step(members[1], bands=bands, settings=settings)
+    if len(members) > settings.ensemble:
+        step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
         seconds += min(settings.steps * step_s, settings.time_limit_s)
+    # A trial before the training takes as long again, and leaves a checkpoint too.
+    rounds = 2 if settings.context_share == LEARNED else 1
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
-    weights = sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
     forests = int(len(EXPERTS) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
-    memory = BASE_BYTES + GDAL_CACHE_BYTES + held + OPTIMISER_COPIES * weights + saved + forests
-    # The model, and the checkpoint with both moments.
-    return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
+    # The model, and the checkpoint with both moments and, where there is one, the average.
+    return StageEstimate("train", rounds * seconds, memory, rounds * weights + 1_000_000)
 
 
 def _train_chip_head(members: Sequence[Network], *, chips: int, settings: FitSettings) -> StageEstimate:
@@ -172,16 +176,21 @@ def _train_chip_head(members: Sequence[Network], *, chips: int, settings: FitSet
     seconds = IDLE_S + (READ_S_PER_MPX_BAND + STATISTICS_S_PER_MPX_BAND) * bands * core_px / 1e6
     at_once = min(settings.pixel_batch, CHIPS_AT_ONCE)
     seconds += CHIP_EXPERTS_S_PER_1000 * chips / 1000 + MIXTURES_S
-    seconds += settings.pixel_steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
+    seconds += settings.ensemble * settings.pixel_steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
     saved = 0
-    if len(members) > 1:
-        step_s, saved = _context_step(members[1], bands=bands, settings=settings)
+    if len(members) > settings.ensemble:
+        step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
         seconds += min(settings.steps * step_s, settings.time_limit_s)
-    weights = sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
     # Chips as they are read and once more as they are learned from; statistics, three times as they are mixed.
     held = core_px * (8 * bands + 14) + (chips + MIXTURES) * 4 * (3 * channels + classes)
-    memory = BASE_BYTES + GDAL_CACHE_BYTES + held + OPTIMISER_COPIES * weights + saved
-    return StageEstimate("train", seconds, memory, OPTIMISER_COPIES * weights + 1_000_000)
+    memory = BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved
+    return StageEstimate("train", seconds, memory, weights + 1_000_000)
+
+
+def _copies(settings: FitSettings) -> int:
+    """How often the weights are held while they are trained."""
+    return OPTIMISER_COPIES + (settings.ema > 0)
 
 
 def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
@@ -193,7 +202,7 @@ def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
 
 
 def _context_step(network: Network, *, bands: int, settings: FitSettings) -> tuple[float, int]:
-    """Seconds of one step of the network with context, and bytes that wait for its backward pass."""
+    """Seconds of one step of the networks with context, and bytes that wait for its backward pass."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.to(device).train()
     shape = (settings.batch, bands, settings.chip_px, settings.chip_px)
@@ -213,7 +222,8 @@ def _context_step(network: Network, *, bands: int, settings: FitSettings) -> tup
 
     seconds = _second_of_two(step)
     network.to("cpu").eval()
-    return seconds, sum(kept.values()) if device == "cpu" else 0
+    waiting = sum(kept.values()) if device == "cpu" else 0
+    return settings.ensemble * seconds, settings.ensemble * waiting
 
 
 def _second_of_two(forward: Any) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from pipeline.accuracy.applicability import fit_applicability
-from pipeline.chips.splits import polygon_folds
+from pipeline.chips.folds import polygon_folds
 from pipeline.errors import OutputError, SplitWarning
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import add_layer_style

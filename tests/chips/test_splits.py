@@ -17,10 +17,7 @@ from pipeline.chips.splits import (
     ABSENT,
     Part,
     Split,
-    block_folds,
     default_block_m,
-    polygon_folds,
-    scene_folds,
     split_blocks,
 )
 from pipeline.errors import SplitError, SplitWarning
@@ -155,71 +152,6 @@ def test_fractions_that_are_none_are_refused(fractions: tuple[float, float, floa
         split_blocks([scattered()], block_m=800, buffer_m=0, fractions=fractions, seed=0)
     with pytest.raises(SplitError, match="size of a block"):
         split_blocks([scattered()], block_m=0, buffer_m=0, seed=0)
-
-
-@pytest.mark.parametrize("folds", [3, 5, None])
-def test_every_polygon_is_tested_once_and_nothing_near_it_is_trained_on(folds: int | None) -> None:
-    pixels = scattered()
-    splits = block_folds([pixels], folds=folds, block_m=1200, buffer_m=160, seed=0)
-    blocks = len(np.unique(splits[0].block_of[1:]))
-    assert len(splits) == (folds or blocks)
-    assert sorted(np.concatenate([s.polygons(Part.TEST) for s in splits]).tolist()) == list(range(1, 91))
-    for split in splits:
-        check_leakage([pixels], split, reach_px=16)
-        assert len(split.polygons(Part.VALIDATION)) > 0
-
-
-def test_folds_have_about_equal_shares_of_every_class() -> None:
-    pixels = scattered(count=150)
-    for split in block_folds([pixels], folds=5, block_m=800, buffer_m=0, seed=0):
-        counts = split.counts([pixels], SCHEME)
-        assert all(4 <= counts[name]["test"]["polygons"] <= 17 for name in SCHEME.names)
-
-
-def test_more_folds_than_blocks_is_an_error_with_the_largest_number() -> None:
-    with pytest.raises(SplitError, match=r"expected 2\.\.16 folds, not 50"):
-        block_folds([scattered()], folds=50, block_m=1000, buffer_m=0, seed=0)
-
-
-def test_class_with_one_polygon_is_named_and_left_out_when_asked() -> None:
-    pixels = squares([(0, 0), (100, 100), (200, 200), (300, 300), (0, 300)], [1, 1, 2, 2, 3])
-    with pytest.raises(SplitError, match=r"one polygon cannot be cross-validated: code 3 \(polygon 5\)"):
-        block_folds([pixels], folds=2, block_m=800, buffer_m=0, seed=0)
-    with pytest.warns(SplitWarning, match="class code 3"):
-        splits = block_folds([pixels], folds=2, block_m=800, buffer_m=0, seed=0, leave_out_single=True)
-    assert all(split.part[5] == Part.BUFFER for split in splits)
-    with pytest.warns(SplitWarning, match="class code 3"):
-        splits = polygon_folds([pixels], folds=2, seed=0, leave_out_single=True)
-    assert all(split.part[5] == Part.BUFFER for split in splits)
-
-
-def test_fold_whose_buffer_leaves_nothing_is_named() -> None:
-    with pytest.raises(SplitError, match="fold 1 of 3: the buffer leaves no polygon to train on"):
-        block_folds([scattered()], folds=3, block_m=1000, buffer_m=9000, seed=0)
-
-
-def test_polygon_folds_deal_every_class_evenly() -> None:
-    pixels = scattered()
-    splits = polygon_folds([pixels], folds=5, seed=0)
-    assert sorted(np.concatenate([s.polygons(Part.TEST) for s in splits]).tolist()) == list(range(1, 91))
-    for split in splits:
-        counts = split.counts([pixels], SCHEME)
-        assert all(counts[name]["test"]["polygons"] == 6 for name in SCHEME.names)
-        assert all(counts[name]["validation"]["polygons"] in {4, 5} for name in SCHEME.names)
-    with pytest.raises(SplitError, match=r"got 90 polygons; expected 2\.\.90 folds"):
-        polygon_folds([pixels], folds=91, seed=0)
-
-
-def test_leaving_a_scene_out_tests_all_its_polygons_and_only_these() -> None:
-    other = Grid(UTM33, Affine(30, 0, 100_000, 0, -30, 5_400_000), 400, 400)
-    scenes = [scattered(0), scattered(1, grid=other, first_id=91)]
-    splits = scene_folds(scenes, block_m=2000, seed=0)
-    assert [split.polygons(Part.TEST).tolist() for split in splits] == [list(range(1, 91)), list(range(91, 181))]
-    assert all(len(split.polygons(Part.VALIDATION)) for split in splits)
-    with pytest.raises(SplitError, match="needs several"):
-        scene_folds(scenes[:1], block_m=2000, seed=0)
-    with pytest.raises(SplitError, match="holds all polygons"):
-        scene_folds([scenes[0], scenes[0]], block_m=2000, seed=0)
 
 
 def test_scenes_of_two_zones_share_one_plane() -> None:

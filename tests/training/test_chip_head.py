@@ -106,6 +106,16 @@ def test_folders_of_chips_teach_a_model(tmp_path):
     assert np.array_equal(classify_chips(again, chips), classify_chips(one, chips))
 
 
+def test_an_ensemble_of_chip_classifiers_has_two_networks_of_each_kind(tmp_path):
+    chips = chips_from_folders(write_folders(tmp_path / "chips"))
+    result = fit_chips(chips, settings=replace(BOTH, ensemble=2, ema=0.9), folder=tmp_path / "run")
+    bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
+    assert [spec.statistics for spec in bundle.specs] == [True, True, False, False]
+    assert bundle.shares == pytest.approx((0.4, 0.4, 0.1, 0.1))
+    assert not torch.equal(bundle.members[0].head.weight, bundle.members[1].head.weight)
+    assert classify_chips(bundle, chips).shape == (len(chips),)
+
+
 def test_chips_of_another_size_are_not_classified(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path / "chips"))
     bundle = fit_chips(chips, settings=replace(CHIP, pixel_steps=2), folder=tmp_path / "run").bundle

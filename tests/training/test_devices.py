@@ -38,7 +38,7 @@ def lessons() -> Lessons:
     return Lessons(x, index, torch.ones(6, SIDE, SIDE), target, asked, torch.ones(6, dtype=torch.float64))
 
 
-def learn(folder: Path, *, held: Lessons | None = None, **changes: int) -> tuple[Network, list[dict[str, float]]]:
+def learn(folder: Path, *, held: Lessons | None = None, **changes: float) -> tuple[Network, list[dict[str, float]]]:
     learned = network()
     rows = train_context(
         [learned], lessons(), held, settings=replace(SETTINGS, **changes), folder=folder, resume=False, progress=None
@@ -67,3 +67,15 @@ def test_two_processes_learn_what_one_learns_and_keep_one_log_and_checkpoint(tmp
 def test_more_devices_than_chips_in_a_batch_are_refused() -> None:
     with pytest.raises(ModelError, match="every device needs a chip"):
         FitSettings(batch=4, devices=3, nodes=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_end_with_the_average_of_their_weights(tmp_path: Path) -> None:
+    averaged, _ = learn(tmp_path, devices=2, ema=0.5)
+    stored = torch.load(tmp_path / LAST, weights_only=True)
+    for name, value in averaged.state_dict().items():
+        assert torch.equal(value, stored["state_dict"][f"members.0.{name}"])
+    head = "members.0.head.weight"
+    assert not torch.equal(stored["state_dict"][head], stored["current_model_state"][head])

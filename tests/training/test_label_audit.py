@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.chips.splits import polygon_folds
+from pipeline.chips.folds import polygon_folds
 from pipeline.training.label_audit import (
     CELL_PX,
     CellTable,

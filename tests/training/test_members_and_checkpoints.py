@@ -10,6 +10,7 @@ import torch
 import torchvision
 
 from pipeline.errors import ModelError
+from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.training.fit import fit
 from pipeline.training.loop import BEST, LAST
 from tests.training.worlds import TINY, make_job
@@ -172,3 +173,58 @@ def test_log_and_progress_tell_of_every_stage(job, tmp_path):
     assert seen == {"experts": (20, 20), "pixel network": (20, 20), "network": (6, 6)}
     assert [row["step"] for row in result.history if "pixel_loss" in row] == [10, 20]
     assert [row["step"] for row in result.history if "loss" in row] == [6]
+
+
+def test_a_resumed_run_ends_with_the_same_average_of_weights(job, tmp_path):
+    scene, split, scheme = job
+    settings = replace(TINY, steps=20, ema=0.9)
+    whole = fit([scene], split, scheme, settings=settings, folder=tmp_path / "whole")
+    plug = pull_the_plug_after(10)
+    with pytest.raises(Interrupt):
+        fit([scene], split, scheme, settings=settings, folder=tmp_path / "cut", progress=plug)
+    rest = fit([scene], split, scheme, settings=settings, folder=tmp_path / "cut", resume=True)
+    assert same(whole.bundle, rest.bundle)
+    with pytest.raises(ModelError, match="another setting of ema"):
+        fit([scene], split, scheme, settings=replace(settings, ema=0.0), folder=tmp_path / "cut", resume=True)
+
+
+def test_the_last_checkpoint_of_an_average_still_has_the_weights_to_go_on_from(job, tmp_path):
+    scene, split, scheme = job
+    averaged = fit([scene], split, scheme, settings=replace(TINY, ema=0.9), folder=tmp_path / "averaged").bundle
+    plain = fit([scene], split, scheme, settings=TINY, folder=tmp_path / "plain").bundle
+    stored = torch.load(tmp_path / "averaged" / LAST, weights_only=True)
+    for name, value in averaged.members[1].state_dict().items():
+        assert torch.equal(value, stored["state_dict"][f"members.0.{name}"])
+        assert torch.equal(plain.members[1].state_dict()[name], stored["current_model_state"][f"members.0.{name}"])
+    assert not same(averaged, plain)
+
+
+def test_validation_judges_the_average_and_keeps_the_best(job, tmp_path):
+    scene, split, scheme = job
+    result = fit([scene], split, scheme, settings=replace(TINY, patience=50, ema=0.5), folder=tmp_path)
+    best = torch.load(tmp_path / BEST, weights_only=True)["state_dict"]
+    assert all(torch.equal(v, best[f"members.0.{k}"]) for k, v in result.bundle.members[1].state_dict().items())
+
+
+def test_an_ensemble_has_as_many_different_networks_of_each_kind(job, tmp_path):
+    scene, split, scheme = job
+    settings = replace(TINY, ensemble=2)
+    seen = {}
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path,
+                 progress=lambda stage, step, steps: seen.update({stage: (step, steps)}))  # fmt: skip
+    bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
+    assert [spec.encoder for spec in bundle.specs] == ["none", "none", "resnet18", "resnet18"]
+    assert bundle.shares == pytest.approx((0.4, 0.4, 0.1, 0.1))
+    assert bundle.provenance["settings"]["ensemble"] == 2
+    assert not torch.equal(bundle.members[0].head.weight, bundle.members[1].head.weight)
+    assert not torch.equal(bundle.members[2].head.weight, bundle.members[3].head.weight)
+    assert [row["step"] for row in result.history if "pixel_loss" in row] == [4, 8]
+    assert seen["pixel network"] == (8, 8)
+    alone = fit([scene], split, scheme, settings=TINY, folder=tmp_path).bundle
+    assert torch.equal(alone.members[0].head.weight, bundle.members[0].head.weight)
+
+
+@pytest.mark.parametrize("wrong", [{"ensemble": 0}, {"ema": 1.0}, {"ema": -0.1}])
+def test_ensembles_and_averages_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ModelError, match=r"training setting (ensemble|ema)"):
+        replace(TINY, **wrong)

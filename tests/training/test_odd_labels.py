@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.chips.splits import Part, block_folds
+from pipeline.chips.folds import block_folds
+from pipeline.chips.splits import Part
 from pipeline.errors import LabelError, PipelineError
 from pipeline.training.crossval import cross_validate, predict_pixels
 from pipeline.training.fit import fit
