@@ -20,6 +20,7 @@ from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+GDAL_CACHE_MB = 128  # as pipeline.inference.memory counts it; that module takes torch with it
 
 app = typer.Typer(
     name="landcover",
@@ -60,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Threads that wait should sleep: beside other programs, spinning ones make the network two to ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Megabytes. GDAL would take a twentieth of the machine's memory and never give it back, and it asks only once: at
+    # the first block that anything reads.
+    os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     try:
         status = app(args=arguments, standalone_mode=False)
     except PipelineError as err:

@@ -1,15 +1,19 @@
 """Mapping whole scenes against the bare network, a plain stitching loop, and itself with other settings.
 
 ``LANDCOVER_BENCH_PX=10980 python -m tests.benchmarks mapping --seconds 3600`` prints the whole table: 2048, 4096 and a
-Sentinel-2 tile of 10980 pixels, with a plain ResNet-18 U-Net and with the default ensemble; rates, shares of the bare
-network's rate, a plain loop, peak memory of fresh processes and the estimate of it. Classes overlap: noise is larger
-than what tells their spectra apart in a band, so that a good part of the pixels is near a decision and shares of
-agreement mean something (``accuracy_of_codes`` says how hard it is). The engine is fixed: timing decides nothing but
-the rates. The bare network is timed before and after each run: only ratios mean something on a busy machine.
+Sentinel-2 tile of 10980 pixels, with a plain ResNet-18 U-Net and with the default network, in float32 and, where the
+machine computes in it, in bfloat16; ``LANDCOVER_BENCH_DEVICE=cuda`` does so on a GPU. ``bare`` is the network as torch
+runs it (batch norms folded, channels-last, calls side by side as scenes are mapped) at its best tile size, nothing read
+or written; ``engine`` is the same for what maps here, which is faster than that; both are timed before and after each
+run, since only ratios mean something on a busy machine. Then rates, shares of both, a plain loop, peak memory of
+fresh processes and the estimate of it. Classes overlap: noise is larger than what tells their spectra apart in a band,
+so that a good part of the pixels is near a decision and shares of agreement mean something (``accuracy_of_codes`` says
+how hard it is). The engine is fixed: timing decides nothing but the rates.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -27,7 +31,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.grid import Grid, Window
-from pipeline.inference.engine import Choice, Engine, fast_bfloat16
+from pipeline.inference.engine import Choice, Engine, fast_bfloat16, torch_dtype
 from pipeline.inference.memory import WORKERS, footprint
 from pipeline.inference.plan import PredictSettings, demand, engine_of, total_stride_px
 from pipeline.inference.predict import predict_scene
@@ -48,6 +52,8 @@ from pipeline.training.settings import FitSettings
 
 BANDS, CLASSES = 10, 8
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "1024"))
+DEVICE = os.environ.get("LANDCOVER_BENCH_DEVICE", "cpu")
+DTYPES = ("float32", "bfloat16") if fast_bfloat16(DEVICE) else ("float32",)
 # Digital numbers: a spectrum that all classes share, and what each adds to it.
 _RNG = np.random.default_rng(7)
 _SPECTRA = _RNG.uniform(800.0, 3000.0, (1, BANDS)) + _RNG.normal(0.0, 300.0, (CLASSES, BANDS))
@@ -66,21 +72,28 @@ def run(side_px: int = SIDE_PX) -> dict[str, float]:
         for side in sides:
             scene = landscape(folder / f"scene{side}.tif", side_px=side)
             for kind, bundle in bundles.items():
-                row = rates(bundle, scene, folder / f"{kind}{side}")
-                _say(kind, side, row)
-                figures |= {f"{kind}_{side}_{key}": value for key, value in row.items()}
-        for kind in bundles:
-            peaks = [figures[f"{kind}_{side}_peak_mb"] for side in sides]
-            figures[f"{kind}_peak_ratio_of_largest_to_next"] = peaks[-1] / peaks[-2] if len(peaks) > 1 else 1.0
+                for dtype in DTYPES:
+                    row_name = f"{kind}_{dtype}_{side}"
+                    row = rates(bundle, scene, folder / row_name, choice=Choice(dtype=dtype, device=DEVICE))
+                    _say(f"{kind} {dtype}", side, row)
+                    figures |= {f"{row_name}_{key}": value for key, value in row.items()}
+        for kind, dtype in itertools.product(bundles, DTYPES):
+            peaks = [figures[f"{kind}_{dtype}_{side}_peak_mb"] for side in sides]
+            figures[f"{kind}_{dtype}_peak_ratio_of_largest_to_next"] = peaks[-1] / peaks[-2] if peaks[1:] else 1.0
         small = landscape(folder / "small.tif", side_px=min(side_px, 768))
-        more = agreements(bundles["default"], small, folder, halo_px=int(figures[f"default_{sides[0]}_halo_px"]))
+        halo = int(figures[f"default_float32_{sides[0]}_halo_px"])
+        more = agreements(bundles["default"], small, folder, halo_px=halo)
         for kind, bundle in bundles.items():
+            more |= {f"{kind}_agreement_bfloat16": _bfloat16_agreement(bundle, small)}
             more |= engines(bundle, small, kind=kind)
     print({key: round(value, 5) for key, value in more.items()}, flush=True)
     return figures | more
 
 
-_COLUMNS = ("bare", "ours", "share", "share_halo_in", "loop", "loop_share", "seconds", "peak_mb", "estimate", "tile_px")
+_COLUMNS = (
+    "bare", "engine", "ours", "share", "share_of_engine", "halo_factor", "loop", "seconds", "products_s", "peak_mb",
+    "estimate", "tile_px",
+)  # fmt: skip
 _HEAD = False
 
 
@@ -88,34 +101,41 @@ def _say(kind: str, side: int, row: dict[str, float]) -> None:
     """One line of the table, as soon as it is known."""
     global _HEAD  # noqa: PLW0603 - the head is printed once
     if not _HEAD:
-        print(f"{'network':8} {'pixels':>6} " + " ".join(f"{name:>13}" for name in _COLUMNS), flush=True)
+        print(f"{'network':16} {'pixels':>6} " + " ".join(f"{name:>15}" for name in _COLUMNS), flush=True)
         _HEAD = True
-    print(f"{kind:8} {side:6} " + " ".join(f"{row[name]:13.4g}" for name in _COLUMNS), flush=True)
+    print(f"{kind:16} {side:6} " + " ".join(f"{row[name]:15.4g}" for name in _COLUMNS), flush=True)
 
 
-def rates(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, float]:
+def rates(bundle: ModelBundle, scene: Scene, folder: Path, *, choice: Choice) -> dict[str, float]:
     """The pipeline, in a process of its own, and a plain loop, as shares of the bare network at its best tile size."""
-    engine = engine_of(bundle, Choice(), threads=torch.get_num_threads())
-    bare = {side: _bare(engine, side, seconds=4.0) for side in (512, 1024)}
-    best = max(bare, key=lambda side: bare[side])
-    ours = _in_process(save_bundle(folder.with_suffix(".safetensors"), bundle), Path(scene.path), folder)
-    net = [bare[best], _bare(engine, best)]
+    engines = {
+        "bare": _AsItIs(bundle, choice),
+        "engine": engine_of(bundle, choice, threads=torch.get_num_threads()),
+    }
+    sides = (512, 1024) if choice.device == "cpu" else (1024, 2048)
+    first = {name: {side: _bare(engine, side) for side in sides} for name, engine in engines.items()}
+    best = {name: max(found, key=lambda side: found[side]) for name, found in first.items()}
+    ours = _in_process(save_bundle(folder.with_suffix(".safetensors"), bundle), Path(scene.path), folder, choice=choice)
+    after = {name: _bare(engine, best[name]) for name, engine in engines.items()}
+    rate = {name: (first[name][best[name]] + after[name]) / 2 for name in engines}
     loop = _stitching_loop(bundle, scene)
-    net.append(_bare(engine, best))
     tile, halo = int(ours["tile_px"]), int(ours["halo_px"])
-    choice = Choice()
     wanted = demand(bundle, scene, choice=choice, halo=halo, blended=False)
-    estimate = footprint(wanted, tile_px=min(tile, max(scene.grid.shape))).total
-    return {
-        "bare": median(net),
+    side = min(tile, max(scene.grid.shape))
+    estimate = footprint(wanted, tile_px=side, on_gpu=choice.device != "cpu").total
+    return rate | {
         "ours": ours["mpx_per_s"],
-        "share": ours["mpx_per_s"] / median(net),
-        # The halo is work that the network must do: what the rest of the pipeline costs is seen without it.
-        "share_halo_in": ours["mpx_per_s"] / median(net) * ours["read_px"] / ours["write_px"],
+        "share": ours["mpx_per_s"] / rate["bare"],
+        "share_of_engine": ours["mpx_per_s"] / rate["engine"],
+        # The halo is work that the network must do: pixels that it sees for each that is written.
+        "halo_factor": ours["read_px"] / ours["write_px"],
+        # The part of the time in which the engine could have done nothing; on a GPU: in which it waits.
+        "engine_waits": 1.0 - ours["read_px"] / 1e6 / rate["engine"] / ours["seconds"],
         "loop": loop,
-        "loop_share": loop / median(net),
+        "loop_share": loop / rate["bare"],
         "seconds": ours["seconds"],
         # Class map and confidence as they are written: COG, overviews, names, counts, style. The goal is below 0.15.
+        "products_s": ours["products_seconds"],
         "products_share_of_mapping": ours["products_seconds"] / ours["seconds"],
         "peak_mb": ours["peak_bytes"] / 1e6,
         "estimate": estimate / ours["peak_bytes"],
@@ -124,19 +144,20 @@ def rates(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, float]:
     }
 
 
-def _in_process(model: Path, scene: Path, out: Path) -> dict[str, float]:
+def _in_process(model: Path, scene: Path, out: Path, *, choice: Choice) -> dict[str, float]:
     """Figures of a fresh process that maps a scene: rate and peak memory are its own."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_mapping", str(model), str(scene), str(out)]
+    command += [choice.dtype, choice.device]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     return json.loads((out / "figures.json").read_text())
 
 
-def child(model: str, path: str, out: str) -> None:
+def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
     """Map one scene, write its products, and the figures of this process."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     names = tuple(f"layer{i}" for i in range(BANDS))
     scene = open_geotiff(path, told=Interpretation(bands=names, scale=1e-4, offset=0.0))
-    asked = PredictSettings(engine="torch", dtype="float32", device="cpu")
+    asked = PredictSettings(engine="torch", dtype=dtype, device=device)
     folder = Path(out)
     with predict_scene(load_bundle(model), scene, out=folder, settings=asked) as mapped:
         # Not getrusage: a process that was started by a larger one begins with that one's peak.
@@ -174,13 +195,10 @@ def agreements(bundle: ModelBundle, scene: Scene, folder: Path, *, halo_px: int)
         "accuracy_of_codes": float((first == _pixels(scene.grid.window)[1] + 1).mean()),
         "valid_share": float((first != 0).mean()),
     }
-    # Emulated bfloat16 is right but slow: a quarter of the scene is enough for its agreement.
     with predict_scene(bundle, scene, out=folder / "first", settings=asked) as mapped:
         seams = seam_figure(bundle, scene, mapped, out=folder / "seams", settings=asked)
     figures |= {"seam": seams.seam, "seam_noise": seams.noise, "agreement_shifted_tiles": seams.agreement}
-    figures["bfloat16_is_fast_here"] = float(fast_bfloat16("cpu"))
-    figures["agreement_bfloat16"] = _bfloat16_agreement(bundle, scene)
-    return figures
+    return figures | {"bfloat16_is_fast_here": float(fast_bfloat16("cpu"))}
 
 
 def _identical(bundle: ModelBundle, scene: Scene, folder: Path, asked: PredictSettings) -> bool:
@@ -271,14 +289,44 @@ def engines(bundle: ModelBundle, scene: Scene, *, kind: str) -> dict[str, float]
     return rates | {f"{name}_agreement": trial.agreement for name, trial in named.items()}
 
 
-def _bare(engine: Engine, side: int, *, seconds: float = 6.0) -> float:
+class _AsItIs:
+    """The network as torch runs it: an engine that adds nothing."""
+
+    def __init__(self, bundle: ModelBundle, choice: Choice) -> None:
+        self.choice, self._dtype = choice, torch_dtype(choice.dtype)
+        network = bundle.network(fused=True).to(choice.device, self._dtype)
+        self._network = network.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, chips: torch.Tensor) -> torch.Tensor:
+        moved = chips.to(self.choice.device, self._dtype)
+        return self._network(moved.contiguous(memory_format=torch.channels_last))
+
+
+def _bare(engine: Engine, side: int, *, seconds: float = 4.0) -> float:
     """Mpx per second of the network alone as scenes are mapped, tiles side by side; median of some seconds' passes."""
-    chips = torch.randn(1, BANDS, WORKERS * side, side)
+    chips = torch.randn(1, BANDS, WORKERS * side, side, device=engine.choice.device)
+    if engine.choice.device != "cpu":
+        return _bare_on_gpu(engine, chips[..., :side, :], seconds=seconds)
     passes, stop = [], time.perf_counter() + seconds
     while not passes or time.perf_counter() < stop:
-        made = time_passes(engine, Choice(), chips, threads=torch.get_num_threads(), stride_px=side, repeats=1)
+        made = time_passes(engine, engine.choice, chips, threads=torch.get_num_threads(), stride_px=side, repeats=2)
         passes.append(made[1])
     return WORKERS * side * side / 1e6 / median(passes)
+
+
+def _bare_on_gpu(engine: Engine, chips: torch.Tensor, *, seconds: float) -> float:
+    """Mpx per second of the network on data that is there; ten passes at a time, as launching them takes time too."""
+    engine(chips)
+    passes, stop = [], time.perf_counter() + seconds / 4
+    while not passes or time.perf_counter() < stop:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(10):
+            engine(chips)
+        torch.cuda.synchronize()
+        passes.append((time.perf_counter() - start) / 10)
+    return chips.shape[-2] * chips.shape[-1] / 1e6 / median(passes)
 
 
 def _stitching_loop(bundle: ModelBundle, scene: Scene) -> float:
@@ -300,7 +348,8 @@ def _stitching_loop(bundle: ModelBundle, scene: Scene) -> float:
 
 
 def _bfloat16_agreement(bundle: ModelBundle, scene: Scene) -> float:
-    side = 256 // total_stride_px(bundle) * total_stride_px(bundle)
+    # Emulated bfloat16 is right but slow: a part of the scene is enough for its agreement.
+    side = 512 if fast_bfloat16("cpu") else 256
     with scene.open() as reader:
         raster = reader.read(Window(64, 64, side, side))
     chips = bundle.preprocess(raster.values, raster.valid)[None]

@@ -38,7 +38,7 @@ SPECS = [
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.encoder}-{spec.head}-{spec.spectral_channels}")
 @pytest.mark.parametrize("works", [True, False], ids=["fused", "plain"])
 def test_fused_networks_give_the_same_scores_to_rounding(
-    spec: NetworkSpec, works: bool, monkeypatch: pytest.MonkeyPatch
+    spec: NetworkSpec, *, works: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not works:
         monkeypatch.setattr(fused, "fused_works", lambda _: False)
