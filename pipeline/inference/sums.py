@@ -13,8 +13,8 @@ from pipeline.model.surroundings import DEVIATION, FLOOR, LEVELS, MEANS, REACH_P
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Values of a buffer, 1 MB: a few of them stay in a processor's cache. Smaller ones are quicker for one thread and slower
-# for two side by side, which then wait for each other between calls that take some microseconds each.
+# Values of a buffer, 1 MB: a few of them stay in a processor's cache. Smaller ones are quicker for one thread and
+# slower for two side by side, which then wait for each other between calls that take some microseconds each.
 _GROUP_VALUES = 262_144
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import shapely
 from rasterio.errors import ShapeSkipWarning
 from rasterio.features import rasterize
-from scipy.ndimage import distance_transform_cdt
 
 from pipeline.errors import LabelError
 from pipeline.grid import Grid, Window
@@ -207,6 +206,8 @@ def _pixels_of(
     geometry: Any, grid: Grid, *, all_touched: bool
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Row-major pixel numbers int64 [k] and edge distances uint8 [k] of one geometry, strip by strip."""
+    from scipy.ndimage import distance_transform_cdt
+
     bounds = shapely.bounds(geometry)
     window = grid.window_of_bounds(tuple(bounds)) if np.isfinite(bounds).all() else None
     if window is None:

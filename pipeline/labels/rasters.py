@@ -11,9 +11,6 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
-from scipy.ndimage import distance_transform_cdt, label
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
@@ -111,6 +108,8 @@ def _codes(values: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
 
 def _edges(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Chessboard distance to the nearest pixel of another code, at most EDGE_CAP_PX; the array's rim is no edge."""
+    from scipy.ndimage import distance_transform_cdt
+
     distance = np.zeros(codes.shape, dtype=np.uint8)
     padded = np.pad(codes, EDGE_CAP_PX, mode="edge")
     for code in np.unique(codes[codes > 0]):
@@ -125,6 +124,8 @@ def _components(
     codes: NDArray[np.uint8], *, first: int, top: int, piece_px: int | None
 ) -> tuple[NDArray[np.int64], int]:
     """Component of every pixel, numbered from ``first``, -1 where unlabelled; and how many there are."""
+    from scipy.ndimage import label
+
     component = np.full(codes.shape, -1, dtype=np.int64)
     count = 0
     for code in np.unique(codes[codes > 0]):
@@ -143,6 +144,9 @@ def _components(
 
 def _number(component: NDArray[np.int64], links: list[NDArray[np.int64]], count: int) -> NDArray[np.int32]:
     """Polygon ids from 1 in order of first pixel, components that touch across strips made one."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     pairs = np.concatenate(links, axis=1) if links else np.empty((2, 0), dtype=np.int64)
     graph = coo_matrix((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(count, count))
     root = connected_components(graph, directed=False)[1][component]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from pipeline.errors import LabelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
     from geopandas import GeoDataFrame
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
@@ -132,6 +132,7 @@ def guess_field(path: Path | str, *, layer: str | None = None) -> str:
 
 def as_text(column: pd.Series[Any]) -> pd.Series[Any]:
     """Class values as text or None; see :func:`read_features`."""
+    import pandas as pd
 
     def one(value: object) -> str | None:
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):

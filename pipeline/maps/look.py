@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
 
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
+from pipeline.raster import Raster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
+
+# Parts of a picture that are read at once.
+_PARTS = 2
 
 # Two per cent at each end is the cut that QGIS and most viewers use for imagery.
 _CUT_PERCENT = (2.0, 98.0)
@@ -33,10 +37,25 @@ def coarse_grid(grid: Grid, max_px: int) -> Grid:
 
 
 def look_at(source: Source, names: Sequence[str], *, max_px: int) -> Raster:
-    """Some bands of a scene on its coarse grid, masked and in physical units."""
-    small = source.select(names).on_grid(coarse_grid(source.grid, max_px))
-    with small.open() as reader:
-        return reader.read(reader.grid.window)
+    """Some bands of a scene on its coarse grid, masked and in physical units.
+
+    Files without overviews must be decoded whole for it: parts of the picture are read side by side.
+    """
+    grid = coarse_grid(source.grid, max_px)
+    small = source.select(names).on_grid(grid, for_display=True)
+    step = -(-grid.height // _PARTS)
+    parts = [Window(row, 0, min(step, grid.height - row), grid.width) for row in range(0, grid.height, step)]
+
+    def part(window: Window) -> Raster:
+        with small.open() as reader:
+            return reader.read(window)
+
+    with ThreadPoolExecutor(_PARTS) as pool:
+        read = list(pool.map(part, parts))
+    values, valid = (
+        np.concatenate(layers, axis=-2) for layers in zip(*((r.values, r.valid) for r in read), strict=True)
+    )
+    return Raster(values, valid, read[0].bands, grid)
 
 
 def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[str, str, str] | None:

@@ -76,8 +76,7 @@ class CoarseFile:
 def coarse_file(dataset: DatasetReader, grid: Grid) -> CoarseFile | None:
     """``dataset`` as a CoarseFile of ``grid``; None where its pixels are no whole multiples or it has a mask."""
     transform, place = dataset.transform, grid.transform
-    masked = any(MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags for flags in dataset.mask_flag_enums)
-    if dataset.crs != grid.crs or transform.b or transform.d or masked or ColorInterp.alpha in dataset.colorinterp:
+    if dataset.crs != grid.crs or transform.b or transform.d or has_mask(dataset):
         return None
     factor = transform.a / place.a
     row, col = (transform.f - place.f) / place.e, (transform.c - place.c) / place.a
@@ -89,6 +88,12 @@ def coarse_file(dataset: DatasetReader, grid: Grid) -> CoarseFile | None:
     bottom, right = file.row + dataset.height * file.factor, file.col + dataset.width * file.factor
     covers = file.row <= 0 and file.col <= 0 and bottom >= grid.height and right >= grid.width
     return file if covers else None
+
+
+def has_mask(dataset: DatasetReader) -> bool:
+    """Whether a file says which pixels it has by a mask or an alpha band, other than by a value."""
+    masked = any(MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags for flags in dataset.mask_flag_enums)
+    return masked or ColorInterp.alpha in dataset.colorinterp
 
 
 def _interpolate(padded: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

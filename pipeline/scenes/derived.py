@@ -166,9 +166,9 @@ class OfScenes:
         """Only ``names``, in that order; all dates are read still: which are valid or chosen does not change."""
         return replace(self, names=pick(names, have=self.names, path=self.path))
 
-    def on_grid(self, grid: Grid) -> Self:
+    def on_grid(self, grid: Grid, *, for_display: bool = False) -> Self:
         """The same with every date on another grid."""
-        return replace(self, scenes=tuple(scene.on_grid(grid) for scene in self.scenes))
+        return replace(self, scenes=tuple(scene.on_grid(grid, for_display=for_display) for scene in self.scenes))
 
     def common_ledger(self, *, kind: str) -> dict[str, object]:
         """What both kinds say about themselves, JSON-ready."""

@@ -98,9 +98,9 @@ class WithIndices(OnSource):
         """Only ``names``, in that order; what an index needs is read anyway."""
         return replace(self, names=pick(names, have=self.names, path=self.path))
 
-    def on_grid(self, grid: Grid) -> WithIndices:
+    def on_grid(self, grid: Grid, *, for_display: bool = False) -> WithIndices:
         """The same on another grid: bands are resampled, then indices computed."""
-        return replace(self, source=self.source.on_grid(grid))
+        return replace(self, source=self.source.on_grid(grid, for_display=for_display))
 
     def ledger(self) -> dict[str, object]:
         """The source's ledger and the formula of every index."""

@@ -114,9 +114,9 @@ class WithLayers(OnSource):
         """Only ``names``, in that order; layers without a name among them are not read."""
         return replace(self, names=pick(names, have=self.names, path=self.path))
 
-    def on_grid(self, grid: Grid) -> WithLayers:
+    def on_grid(self, grid: Grid, *, for_display: bool = False) -> WithLayers:
         """The same on another grid."""
-        return replace(self, source=self.source.on_grid(grid))
+        return replace(self, source=self.source.on_grid(grid, for_display=for_display))
 
     @property
     def used(self) -> tuple[Layer, ...]:

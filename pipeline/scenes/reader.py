@@ -2,7 +2,8 @@
 
 One dataset handle per file and reader; a reader belongs to one thread. A file on the scene's own pixels is read as it
 is; one whose pixels are whole multiples of them is interpolated here (``pipeline.scenes.coarse``); any other is warped
-by GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three.
+by GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three. A scene that is to be looked
+at gives single pixels of finer files (``pipeline.scenes.fine``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.raster import Raster
 from pipeline.scenes.coarse import CoarseFile, coarse_file
+from pipeline.scenes.fine import FineFile, fine_file
 from pipeline.scenes.quality import bad_pixels, burn_polygons, read_polygons
 from pipeline.scenes.remote import plain_url
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 FileKey = tuple[str, str, float | None]
 """Path, resampling and nodata: what one open file serves."""
-OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile"
+OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile"
 
 
 class Reader(Protocol):
@@ -149,7 +151,7 @@ class SceneReader:
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
         try:
             file = self._open(key)
-            if isinstance(file, CoarseFile):
+            if isinstance(file, CoarseFile | FineFile):
                 return file, file.read(numbers, window)
             return file, file.read(numbers, window=window.to_rasterio())
         except (RasterioError, OSError) as err:
@@ -163,7 +165,7 @@ class SceneReader:
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
         file = self._open(key)
-        if isinstance(file, CoarseFile):  # it has no mask of its own, or it would be warped
+        if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
             return np.ones(window.shape, dtype=np.bool_)
         if key in self._masked:
             # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all types.
@@ -180,7 +182,8 @@ class SceneReader:
                 self._files[key] = dataset
             else:
                 coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
-                self._files[key] = coarse or self._warped(dataset, key)
+                fine = fine_file(dataset, self.grid) if self._scene.for_display else None
+                self._files[key] = coarse or fine or self._warped(dataset, key)
         return self._files[key]
 
     def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:

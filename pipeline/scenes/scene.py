@@ -79,8 +79,8 @@ class Source(Protocol):
     def select(self, names: Sequence[str]) -> Self:
         """The same with only ``names``, in that order."""
 
-    def on_grid(self, grid: Grid) -> Self:
-        """The same, resampled to another grid when read."""
+    def on_grid(self, grid: Grid, *, for_display: bool = False) -> Self:
+        """The same, resampled to another grid when read; ``for_display`` as in :class:`Scene`."""
 
     def ledger(self) -> dict[str, object]:
         """What was decided and where it was read, JSON-ready."""
@@ -166,6 +166,8 @@ class Scene:
         acquired_utc: Time of acquisition, timezone-aware; None when unknown.
         notes: Decisions worth a line in the ledger ("offset already applied by the mirror: earth-search").
         mirror: Who delivered it when not the agency itself ("earth-search", "planetary-computer"), or "".
+        for_display: Where the grid's pixels are whole multiples of a file's, single pixels of the file, or of its
+            overviews, stand for them: to be looked at, not to be measured.
     """
 
     id: str
@@ -179,6 +181,7 @@ class Scene:
     acquired_utc: datetime | None = None
     notes: tuple[str, ...] = field(default=())
     mirror: str = ""
+    for_display: bool = False
 
     def __post_init__(self) -> None:
         """Refuse scenes without bands or with one name twice."""
@@ -213,9 +216,9 @@ class Scene:
             raise SceneError(what, path=self.path, got=", ".join(have), expected=", ".join(names))
         return replace(self, bands=tuple(have[name] for name in names))
 
-    def on_grid(self, grid: Grid) -> Self:
+    def on_grid(self, grid: Grid, *, for_display: bool = False) -> Self:
         """The same scene on another grid: what lies otherwise is resampled when read."""
-        return replace(self, grid=grid)
+        return replace(self, grid=grid, for_display=for_display)
 
     def open(self) -> Reader:
         """A reader of this scene; a context manager."""

@@ -12,9 +12,7 @@ from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings, journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
-from pipeline.maps.quicklook import write_quicklook
 from pipeline.runs import hash_of
-from pipeline.workflow.applicability import FeatureDistance, write_applicability
 from pipeline.workflow.ledgers import kept_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles
@@ -99,6 +97,8 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
     if target.exists() and not order.overwrite and not record.is_under_way():
         raise OutputError("the map exists", path=target, fix="add --overwrite, or choose another folder")
     if order.section.applicability:
+        from pipeline.workflow.applicability import FeatureDistance
+
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
     return None
 
@@ -132,6 +132,8 @@ def map_scene(
         targets = {kind: order.target(source, kind) for kind in KINDS}
         files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
         if section.applicability:
+            from pipeline.workflow.applicability import write_applicability
+
             aoa = write_applicability(
                 targets["aoa"], bundle, source, codes=prediction.codes, work=order.work(source),
                 tags=tags, overwrite=overwrite, progress=progress,
@@ -147,6 +149,8 @@ def map_scene(
             again = order.work(source).with_name(f"{source.id}-shifted")
             seams = measure(bundle, source, prediction, out=again, settings=settings)
             files = replace(files, seam=asdict(seams))
+        from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
+
         quicklook = folder / f"{source.id}_quicklook.png"
         write_quicklook(
             quicklook, files.class_map, scene=source, confidence=files.confidence, counts=files.counts,
