@@ -192,12 +192,12 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
     strip = READ_PX * (demand.bands_read * 4 * 2 + demand.bands * 4)
     chips = batch * side * side * (demand.bands * 4 + 1)
-    # Logits and a copy of them, or probabilities that wait to be blended.
-    scores = batch * side * side * demand.classes * 4 * 2
+    # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
+    scores = batch * side * side * demand.classes * 4 * 2 if demand.blended else 0
     passes = WORKERS if demand.side_by_side else 1
     activations = int(fixed + per_px * batch * side * side)
     # Calibration comes before the first tile and is over then: the larger of the two counts.
-    calibration = int(fixed + (per_px + demand.classes * 4 * 2) * demand.sample_px**2)
+    calibration = int(fixed + (per_px + demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2)
     band_rows = side if demand.blended else 0
     return Footprint(
         base=BASE_BYTES + demand.engine_bytes,

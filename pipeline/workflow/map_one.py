@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError
-from pipeline.inference.memory import parse_bytes
+from pipeline.inference.memory import give_back, parse_bytes
 from pipeline.inference.plan import PredictSettings, journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
@@ -119,6 +119,7 @@ def map_scene(
     overwrite = order.overwrite or record.is_under_way()
     settings = predict_settings(section)
     account = kept_ledger(source, folder=folder)
+    give_back()  # what looking at the scene, or an earlier stage, took
     with predict_scene(
         bundle,
         source,
@@ -127,6 +128,7 @@ def map_scene(
         progress=lambda done, total: progress(f"mapping {source.id}", done, total),
         key=key,
     ) as prediction:
+        give_back()  # tiles and what they were decoded from: products are made in the room that is left
         tags = _tags(prediction, bundle, source, section=section, account=account)
         record.begin()
         targets = {kind: order.target(source, kind) for kind in KINDS}
