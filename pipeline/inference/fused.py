@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.model.decoder import Step
-from pipeline.model.encoder import Residual, residual
+from pipeline.model.resnet import Block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,12 +95,12 @@ def fused_works(dtype: torch.dtype) -> bool:
 class FusedResidual(nn.Module):
     """A residual block (He et al. 2016) whose sum and ReLU belong to its last convolution."""
 
-    def __init__(self, block: Residual) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
-        last = len(block.convs) - 1
-        self.convs = nn.ModuleList(FusedConv(conv, relu=True) for conv in block.convs[:last])
-        self.last = FusedConv(block.convs[last], relu=True)
-        self.shortcut = FusedConv(block.shortcut, relu=False) if block.shortcut is not None else nn.Identity()
+        *before, last = (FusedConv(conv, relu=True) for conv, _ in block.pairs())
+        self.convs, self.last = nn.ModuleList(before), last
+        shortcut = cast("nn.Conv2d", block.downsample[0]) if block.downsample is not None else None
+        self.shortcut = FusedConv(shortcut, relu=False) if shortcut is not None else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Float [chip, channel, row, col]."""
@@ -136,9 +136,8 @@ class FusedStep(nn.Module):
 def fuse_layers(network: nn.Module) -> None:
     """Replace, in place, the convolutions of a network in evaluation mode whose batch norms are folded."""
     for name, child in list(network.named_children()):
-        block = residual(child)
-        if block is not None:
-            network._modules[name] = FusedResidual(block)  # noqa: SLF001 - setattr refuses digits
+        if isinstance(child, Block) and all(isinstance(norm, nn.Identity) for _, norm in child.pairs()):
+            network._modules[name] = FusedResidual(child)  # noqa: SLF001 - setattr refuses digits
         elif isinstance(child, Step) and isinstance(child.norm, nn.Identity):
             fuse_layers(child)
             network._modules[name] = FusedStep(child)  # noqa: SLF001

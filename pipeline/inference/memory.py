@@ -1,7 +1,8 @@
 """Memory as a setting: how much a tile costs, how large a tile may be, how long a scene will take.
 
-A network's peak is found by running it on tensors without data (torch's meta device) and adding up what is alive: exact
-for any architecture, and free of charge. The rest of a run is counted from the sizes of its buffers.
+A network's peak is found by running it on small chips and adding up what is alive: exact for any architecture. (Tensors
+without data would do: torch's meta device takes 100 MB and a second to import.) The rest of a run is counted from the
+sizes of its buffers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
 from pipeline.inference.chips import READ_PX
+from pipeline.inference.fast import StripEnsemble
 from pipeline.inference.tiles import round_up
+from pipeline.model.encoder import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +36,13 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE
 
 DEFAULT_MEMORY = 1_500_000_000
 GDAL_CACHE_BYTES = 128_000_000
-# The process without its tiles. Measured (VmHWM and VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13):
-# 533 MB after importing torch, 566 MB with the rest of the engine, 766 MB after loading a ResNet-18 model (torchvision
-# and sympy come with it); 60 MB more stay with the allocators after the first passes. With it the estimate is 1.14,
-# 0.95 and 1.03 of the measured peak at tiles of 256, 512 (2048 x 2048 scene) and 1024 (4096 x 4096), 0.99 with OpenVINO
-# at 512; a CPU build of torch maps smaller libraries and stays below it. bench_mapping prints the ratios anew.
-BASE_BYTES = 830_000_000
+# The process without its tiles. Measured (VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13): 534 MB with
+# torch imported, 605 MB with what ``landcover predict`` needs, 690 to 750 MB with a model loaded and a scene looked at;
+# a CPU build of torch maps smaller libraries and stays below it.
+BASE_BYTES = 750_000_000
+# What oneDNN's convolutions and the C library hold beside the tensors that are alive, as a multiple of these, for a
+# network with an encoder. Measured on ``landcover predict`` with a ResNet-18 U-Net: 2.0 in float32, 1.5 in bfloat16.
+HELD = 1.9
 # What "int8" adds to it: onnx, ONNX Runtime and its quantiser stay loaded. Measured: 723 MB with a model loaded, 823 MB
 # after its network was quantised.
 INT8_BYTES = 100_000_000
@@ -96,6 +100,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._seen: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's compiler, which it would import here to be kept away, is not used."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
@@ -111,7 +120,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata  # noqa: SLF001 - the storage's identity; data_ptr is 0 for all on the meta device
+        key = storage._cdata  # noqa: SLF001 - the storage's identity; data_ptr is 0 for an empty one
         if key in self._seen:
             return
         self._seen.add(key)
@@ -124,13 +133,16 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype, batch: int = 1) -> int:
-    """Peak bytes of activations of one forward pass on [batch, bands, side_px, side_px], weights not counted."""
-    ghost = copy.deepcopy(network).to("meta").to(dtype).eval()
+    """Peak bytes of activations of one forward pass on [batch, bands, side_px, side_px], weights not counted.
+
+    The input counts, in ``dtype``, unless the network takes it as it was read (see StripEnsemble).
+    """
+    short = copy.deepcopy(network).to(dtype).eval()
     with torch.inference_mode():
-        chips = torch.empty(batch, bands, side_px, side_px, dtype=dtype, device="meta")
+        chips = torch.zeros(batch, bands, side_px, side_px)
         live = _LiveBytes()
         with live:
-            ghost(chips.to(memory_format=torch.channels_last).clone())
+            short(chips if isinstance(short, StripEnsemble) else chips.to(dtype, memory_format=torch.channels_last))
     return live.peak
 
 
@@ -195,9 +207,10 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
     scores = batch * side * side * demand.classes * 4 * 2 if demand.blended else 0
     passes = WORKERS if demand.side_by_side else 1
-    activations = int(fixed + per_px * batch * side * side)
+    held = HELD if has_encoder(demand.network) else 1.0
+    activations = int(fixed + held * per_px * batch * side * side)
     # Calibration comes before the first tile and is over then: the larger of the two counts.
-    calibration = int(fixed + (per_px + demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2)
+    calibration = int(fixed + (held * per_px + demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2)
     band_rows = side if demand.blended else 0
     return Footprint(
         base=BASE_BYTES + demand.engine_bytes,
@@ -233,8 +246,13 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: b
     return fitting[-1]
 
 
+def has_encoder(network: nn.Module) -> bool:
+    """Whether a network, or a member of an ensemble, has more than the path at full resolution."""
+    return any(isinstance(module, Encoder) for module in network.modules())
+
+
 # Sides of two probes: what grows with the pixels is told from what does not (a strip's channels).
-_PROBES_PX = (512, 1024)
+_PROBES_PX = (256, 512)
 # Attribute of a network that keeps its probes: they live and die with it, and no other network can be taken for it.
 _KEPT = "_landcover_activations"
 

@@ -251,7 +251,8 @@ def _member(spec: NetworkSpec, tensors: Mapping[str, torch.Tensor], *, prefix: s
 
     from pipeline.model.network import Network
 
-    with torch.device("meta"):  # no time and no random number is spent on weights that are replaced
+    # Random weights that are replaced: cheaper than torch's "meta" device, which imports 100 MB to describe shapes.
+    with torch.random.fork_rng(devices=[]):
         network = Network(spec)
     network.load_state_dict(_under(tensors, prefix), assign=True)
     return network.to(memory_format=torch.channels_last).eval()

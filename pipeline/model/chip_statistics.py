@@ -72,8 +72,7 @@ def chip_statistics(x: torch.Tensor, *, chip_px: int, stride_px: int) -> torch.T
 
 def statistics_count(bands: int, *, chip_px: int) -> int:
     """Number of statistics of chips of so many bands and pixels."""
-    with torch.device("meta"):
-        return chip_statistics(torch.empty(1, bands, chip_px, chip_px), chip_px=chip_px, stride_px=chip_px).shape[1]
+    return chip_statistics(torch.zeros(1, bands, chip_px, chip_px), chip_px=chip_px, stride_px=chip_px).shape[1]
 
 
 def _statistics(x: torch.Tensor, side: int, stride: int) -> Iterator[torch.Tensor]:

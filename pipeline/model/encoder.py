@@ -1,19 +1,18 @@
-"""Encoders: torchvision's ResNets and VGGs as a list of stages, each giving features at a known stride."""
+"""Encoders: ResNets and VGGs, named as in torchvision, as a list of stages that give features at a known stride."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import nn
 
 from pipeline.errors import ModelError
+from pipeline.model.resnet import STEM_CHANNELS, resnet_layers
 
 if TYPE_CHECKING:
     from pipeline.model.spec import NetworkSpec
 
-STEM_CHANNELS = 64
 _VGG_CONFIGS = {"vgg11_bn": "A", "vgg13_bn": "B", "vgg16_bn": "D", "vgg19_bn": "E"}
 
 
@@ -57,41 +56,33 @@ class Encoder(nn.Module):
 
 
 def build_encoder(spec: NetworkSpec) -> Encoder:
-    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does).
-
-    torchvision is imported here, not with the module: it takes 170 MB and a second, and a network of pixels and their
-    surroundings does without.
-    """
+    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does)."""
     if spec.encoder.startswith("resnet"):
         return _resnet(spec)
     return _vgg(spec)
 
 
 def _resnet(spec: NetworkSpec) -> Encoder:
-    import torchvision
-
-    net = torchvision.models.get_model(spec.encoder, weights=None)
+    layers, widths = resnet_layers(spec.encoder)
     stride = 1 if spec.stem_stride == 1 else 2
     conv = nn.Conv2d(spec.bands_in, STEM_CHANNELS, 7, stride=stride, padding=3, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     stem = nn.Sequential()
     stem.add_module("conv1", conv)
-    stem.add_module("bn1", net.bn1)
-    stem.add_module("relu", net.relu)
-    layers = [net.layer1, net.layer2, net.layer3, net.layer4][: spec.depth - 1]
+    stem.add_module("bn1", nn.BatchNorm2d(STEM_CHANNELS))
+    stem.add_module("relu", nn.ReLU(inplace=True))
+    layers, widths = layers[: spec.depth - 1], widths[: spec.depth - 1]
     # torchvision's pooling moves into the first layer group, so that the stem's own features stay in reach as a skip.
     first = nn.Sequential()
     if spec.stem_stride == 4:  # noqa: PLR2004 - torchvision's own stride
-        first.add_module("maxpool", net.maxpool)
+        first.add_module("maxpool", nn.MaxPool2d(3, stride=2, padding=1))
     first.add_module("layer1", layers[0])
     stages: list[nn.Module] = [stem, first]
     for number, layer in enumerate(layers[1:], 2):
         stages.append(nn.Sequential())
         stages[-1].add_module(f"layer{number}", layer)
-    expansion = net.fc.in_features // 512
-    channels = [STEM_CHANNELS, *(64 * 2**i * expansion for i in range(len(layers)))]
     strides = [stride, *(spec.stem_stride * 2**i for i in range(len(layers)))]
-    return Encoder(stages, channels=channels, strides=strides)
+    return Encoder(stages, channels=[STEM_CHANNELS, *widths], strides=strides)
 
 
 def _vgg(spec: NetworkSpec) -> Encoder:
@@ -123,29 +114,3 @@ def _vgg(spec: NetworkSpec) -> Encoder:
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         current.add_module(str(number), layer)
     return Encoder(stages, channels=channels, strides=[2**i for i in range(len(stages))])
-
-
-@dataclass(frozen=True, eq=False)
-class Residual:
-    """A ResNet's block, batch norms folded: convolutions in a row with ReLUs between them, a shortcut, a sum, a ReLU.
-
-    Attributes:
-        convs: In order.
-        shortcut: The convolution of the shortcut; None where the input itself is added.
-    """
-
-    convs: tuple[nn.Conv2d, ...]
-    shortcut: nn.Conv2d | None
-
-
-def residual(module: nn.Module) -> Residual | None:
-    """A block of torchvision's ResNets whose batch norms are folded, by its parts; None for anything else."""
-    if type(module).__name__ not in {"BasicBlock", "Bottleneck"}:
-        return None
-    norms = [child for name, child in module.named_children() if name.startswith("bn")]
-    shortcut = cast("nn.Sequential | None", module.downsample)
-    norms += list(shortcut)[1:] if shortcut is not None else []
-    if not all(isinstance(norm, nn.Identity) for norm in norms):
-        return None
-    convs = tuple(cast("nn.Conv2d", child) for name, child in module.named_children() if name.startswith("conv"))
-    return Residual(convs, cast("nn.Conv2d", shortcut[0]) if shortcut is not None else None)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pipeline.model.network import Network, stride_px
+from pipeline.model.decoder import decoder_plan
+from pipeline.model.encoder import build_encoder
+from pipeline.model.network import stride_px
 from pipeline.model.surroundings import REACH_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.model.network import Network
     from pipeline.model.spec import NetworkSpec
 
 EFFECTIVE_SHARE = 0.99
@@ -27,22 +30,22 @@ def reach_px(spec: NetworkSpec) -> int:
     stride that it leads to. Source: Araujo, Norris & Sim (2019), Computing receptive fields of convolutional neural
     networks, Distill, eq. 2.
     """
-    with torch.device("meta"):
-        network = Network(spec)
-    spectral = sum(kernel // 2 for kernel in spec.spectral_kernels) if network.spectral is not None else 0
-    spectral += REACH_PX if spec.surroundings and network.spectral is not None else 0
+    spectral = sum(kernel // 2 for kernel in spec.spectral_kernels) if spec.has_spectral else 0
+    spectral += REACH_PX if spec.surroundings and spec.has_spectral else 0
     if spec.head == "chip":
         # A cell's class is that of the chip around it: the farthest pixel of the chip from the farthest of the cell.
         return (spec.chip_px + spec.chip_stride_px) // 2 - 1
-    if network.encoder is None or network.decoder is None:
+    if spec.encoder == "none":
         return spectral
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(spec)
     reach, stride = 0, 1
-    for module in _main_path(network.encoder):
+    for module in _main_path(encoder):
         kernel, step = _first(module.kernel_size), _first(module.stride)
         reach += kernel // 2 * stride
         stride *= step
     reach += stride - 1
-    for step_stride, scale, _ in network.decoder.plan:
+    for step_stride, scale, _ in decoder_plan(encoder.strides):
         kernel = spec.fuse_kernel if step_stride == 1 else spec.decoder_kernel
         reach += kernel // 2 * step_stride * (scale > 0)
     return max(reach, spectral + spec.fuse_kernel // 2)

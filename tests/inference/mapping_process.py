@@ -13,7 +13,7 @@ from pipeline.inference.predict import predict_scene
 from pipeline.scenes.geotiff import open_geotiff
 from tests.inference.models import small_bundle
 
-PAUSE_S = 0.01
+PAUSE_S = 0.03
 
 
 def settings(blend: str) -> PredictSettings:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, OutputError, SceneError
+from pipeline.inference import steps
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.stream import Writing
@@ -122,6 +123,26 @@ def test_the_default_network_reads_its_surroundings_across_the_borders_of_tiles(
     tiled = codes(bundle, scene, tmp_path / "out", tile_px=32)
     assert np.array_equal(whole, tiled)
     assert len(np.unique(whole)) > 2
+
+
+@pytest.mark.parametrize("blend", ["crop", "hann"])
+def test_any_number_of_readers_and_workers_gives_the_same_map(
+    tmp_path: Path, blend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, bundle = noise_scene(tmp_path / "scene.tif", height=150, width=170), small_bundle()
+    expected = codes(bundle, scene, tmp_path / "usual", tile_px=32, blend=blend)
+    taken: list[object] = []
+    real = steps.read_chip
+
+    def noted(reader: object, *args: object) -> object:
+        taken.append(reader)
+        return real(reader, *args)
+
+    monkeypatch.setattr(steps, "readers_of", lambda _: 4)
+    monkeypatch.setattr(steps, "workers_of", lambda _: 5)
+    monkeypatch.setattr(steps, "read_chip", noted)
+    assert np.array_equal(codes(bundle, scene, tmp_path / "many", tile_px=32, blend=blend), expected)
+    assert len(set(map(id, taken))) == 4
 
 
 def test_flips_are_averaged_and_a_symmetric_scene_gets_a_symmetric_map(tmp_path: Path) -> None:
