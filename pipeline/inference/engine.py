@@ -260,6 +260,11 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def free_gpu_bytes(device: str) -> int | None:
+    """Free memory of a GPU; None for the CPU."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else None
+
+
 def fast_bfloat16(device: str) -> bool:
     """Whether the device computes in bfloat16 (a CPU without the instructions emulates it, many times slower)."""
     if device.startswith("cuda"):

@@ -54,6 +54,8 @@ WORKERS = 2
 # Threads that read for a GPU, each with files of its own, where there are so many cores: one core decodes and scales
 # some 8 Mpx of ten bands a second, a GPU maps ten times as many.
 GPU_READERS = 8
+# Share of a GPU's free memory that a pass may take: its convolutions want room to work in too.
+GPU_SHARE = 0.5
 # Largest tile that is tried: beyond it the halo costs less than one per cent and nothing is gained.
 LARGEST_TILE_PX = 4096
 
@@ -200,17 +202,16 @@ class Demand:
 def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False) -> Footprint:
     """Peak bytes of a run with write windows of ``tile_px`` squared."""
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
-    fixed, per_px = _activations(demand)
     # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
     strip = READ_PX * (demand.bands_read * 4 * 2 + demand.bands * 4)
     chips = batch * side * side * (demand.bands * 4 + 1)
     # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
     scores = batch * side * side * demand.classes * 4 * 2 if demand.blended else 0
     passes = WORKERS if demand.side_by_side else 1
-    held = HELD if has_encoder(demand.network) else 1.0
-    activations = int(fixed + held * per_px * batch * side * side)
+    activations = _one_pass(demand, batch * side * side)
     # Calibration comes before the first tile and is over then: the larger of the two counts.
-    calibration = int(fixed + (held * per_px + demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2)
+    calibration = _one_pass(demand, demand.sample_px**2)
+    calibration += (demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2
     band_rows = side if demand.blended else 0
     return Footprint(
         base=BASE_BYTES + demand.engine_bytes,
@@ -222,8 +223,20 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
     )
 
 
-def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: bool = False) -> int:
-    """The largest tile, in whole strides, whose footprint fits ``memory_bytes``.
+def _one_pass(demand: Demand, pixels: int) -> int:
+    """Bytes that the network takes for a pass over so many pixels."""
+    fixed, per_px = _activations(demand)
+    return int(fixed + (HELD if has_encoder(demand.network) else 1.0) * per_px * pixels)
+
+
+def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, gpu_bytes: int | None = None) -> int:
+    """The largest tile, in whole strides, whose footprint fits ``memory_bytes``, and whose pass fits the GPU.
+
+    Args:
+        demand: What the run will do.
+        memory_bytes: Memory that the process may take.
+        longest_px: The longer side of the scene, or of a worker's share of it.
+        gpu_bytes: Free memory of the GPU that the network runs on; None on a CPU.
 
     Raises:
         ConfigError: not even the smallest sensible tile fits.
@@ -231,11 +244,16 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, on_gpu: b
     step = max(demand.stride_px, 32)
     smallest = round_up(min(128, longest_px), step)
     largest = max(smallest, round_up(min(longest_px, LARGEST_TILE_PX), step))
+    on_gpu = gpu_bytes is not None
     fitting = [
         size
         for size in range(smallest, largest + 1, step)
         if footprint(demand, tile_px=size, on_gpu=on_gpu).total <= memory_bytes
     ]
+    if gpu_bytes is not None:
+        sides = {size: size + 2 * demand.halo_px for size in fitting}
+        small_enough = [size for size in fitting if _one_pass(demand, sides[size] ** 2) <= GPU_SHARE * gpu_bytes]
+        fitting = small_enough or fitting[:1]
     if not fitting:
         need = footprint(demand, tile_px=smallest, on_gpu=on_gpu).total
         raise ConfigError(

@@ -18,6 +18,7 @@ from pipeline.inference.blend import Products
 from pipeline.inference.engine import (
     Choice,
     Engine,
+    free_gpu_bytes,
     make_engine,
     runs_side_by_side,
     torch_dtype,
@@ -232,7 +233,7 @@ def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice
         wanted,
         memory_bytes=settings.memory_bytes,
         longest_px=-(-longest // WORKERS) if wanted.side_by_side and longest > SAMPLE_PX else longest,
-        on_gpu=choice.device.startswith("cuda"),
+        gpu_bytes=free_gpu_bytes(choice.device),
     )
 
 

@@ -42,6 +42,14 @@ def test_tiles_are_no_larger_than_the_scene() -> None:
     assert choose_tile(demand(), memory_bytes=10**11, longest_px=200) == 224
 
 
+def test_tiles_fit_the_gpu_that_runs_them() -> None:
+    many = {"memory_bytes": 10**11, "longest_px": 4096}
+    sizes = [choose_tile(demand(), gpu_bytes=mb * 10**6, **many) for mb in (1, 500, 2000, 10**6)]
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 128  # the smallest, where nothing fits: the GPU has the last word
+    assert sizes[-1] == choose_tile(demand(), **many)
+
+
 def test_blending_costs_a_band_of_rows() -> None:
     assert footprint(demand(blended=True), tile_px=512).blending == (512 + 64) * 10980 * 5 * 4
 
