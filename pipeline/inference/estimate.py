@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipeline.inference.chips import read_chip
+from pipeline.inference.engine import workers_of
 from pipeline.inference.memory import footprint
 from pipeline.inference.plan import (
     PredictSettings,
@@ -19,14 +22,15 @@ from pipeline.inference.tiles import plan_tiles
 from pipeline.inference.trials import candidates, time_passes
 
 if TYPE_CHECKING:
+    from pipeline.grid import Window
     from pipeline.inference.plan import Plan
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
-# What reading, deciding and writing add to the network's time where both share the cores. Measured: 35.5 seconds of a
-# core for mapping a 4096 x 4096 scene (10 bands of uint16, deflate), 29.9 of them in the default network, float32 on
-# AVX2; a heavier network makes it less, bands in JPEG 2000 more. The network's rate is taken anew for each estimate.
-BESIDE_THE_NETWORK = 1.19
+# What deciding, writing and waiting add to reading and the network. Measured on two cores, 10980 x 10980 pixels of ten
+# bands (uint16, deflate): 34 s and 32 s for a ResNet-18 U-Net and the default network in bfloat16, 31 s and 29 s of them
+# for reading and the network, wall-clock time of both workers halved.
+BESIDE = 1.1
 _FLIPS = 4
 # An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
 # strides; trained default networks were found to need 2 to 6 (pipeline.inference.reach).
@@ -58,15 +62,28 @@ def estimate_memory(bundle: ModelBundle, source: Source, plan: Plan, *, blended:
 
 
 def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool = False) -> float:
-    """Seconds of mapping ``source`` by ``plan``, from one piece of the scene that is run for it."""
+    """Seconds of mapping ``source`` by ``plan``, from one tile that is read and one piece of the scene that is run.
+
+    Reading counts by the file itself: JPEG 2000 takes many times what an uncompressed GeoTIFF does.
+    """
     stride = total_stride_px(bundle)
     chips = sample_of(bundle, source, stride)
     engine = engine_of(bundle, plan.choice, threads=plan.threads, source=source)
     _, seconds = time_passes(engine, plan.choice, chips, threads=plan.threads, stride_px=stride, repeats=1)
-    per_px = seconds / (chips.shape[2] * chips.shape[3])
+    running = seconds / (chips.shape[2] * chips.shape[3]) * (_FLIPS if tta else 1)
     tiles = plan_tiles(source.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
+    # A tile in the middle: its neighbours' blocks are decoded for it as they are for most.
+    reading = _reading_s(bundle, source, tiles[len(tiles) // 2].read) / workers_of(plan.choice)
     read_px = sum(tile.read.height * tile.read.width for tile in tiles)
-    return per_px * read_px * (_FLIPS if tta else 1) * BESIDE_THE_NETWORK
+    return (running + reading) * read_px * BESIDE
+
+
+def _reading_s(bundle: ModelBundle, source: Source, window: Window) -> float:
+    """Seconds per pixel that one thread takes to read a window as the network's input."""
+    with source.select(bundle.bands).open() as reader:
+        start = time.perf_counter()
+        read_chip(reader, window, bundle.preprocess)
+        return (time.perf_counter() - start) / (window.height * window.width)
 
 
 def estimate(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Estimate:

@@ -17,5 +17,5 @@ def test_an_estimate_grows_with_what_is_asked(tmp_path: Path) -> None:
     assert plain.disk_bytes == 2 * 300 * 200
     assert more.disk_bytes == 6 * 300 * 200
     assert 400e6 < plain.memory_bytes < more.memory_bytes
-    assert plain.seconds > 0
+    assert 0 < plain.seconds < more.seconds
     assert (plain.plan.choice.engine, plain.plan.tile_px) == ("torch", 64)
