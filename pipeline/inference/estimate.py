@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 # What deciding, writing and waiting add to reading and the network. Measured on two cores, 10980 x 10980 pixels of ten
-# bands (uint16, deflate): 34 s and 32 s for a ResNet-18 U-Net and the default network in bfloat16, 31 s and 29 s of them
+# bands (uint16, deflate), bfloat16: 34 s and 32 s for a ResNet-18 U-Net and the default network, 31 s and 29 s of them
 # for reading and the network, wall-clock time of both workers halved.
 BESIDE = 1.1
 _FLIPS = 4
