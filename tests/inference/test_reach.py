@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pipeline.inference.engine import Choice
+from pipeline.inference.reach import STRIDES_TRIED, effective_halo_px
+
+
+class Looking:
+    """An engine whose classes depend on pixels up to ``reach_px`` away in each direction, and on no others."""
+
+    choice = Choice()
+
+    def __init__(self, reach_px: int) -> None:
+        self.reach_px = reach_px
+
+    def __call__(self, chips: torch.Tensor) -> torch.Tensor:
+        around = functional.avg_pool2d(chips[:, :1], 2 * self.reach_px + 1, 1, self.reach_px) * self.reach_px
+        return torch.cat([around, -around], dim=1)
+
+
+def sample(side: int) -> torch.Tensor:
+    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("reach_px", "halo"), [(0, 8), (8, 8), (12, 16), (20, 24), (33, 48)])
+def test_the_halo_is_the_least_that_holds_what_classes_depend_on(reach_px: int, halo: int) -> None:
+    assert effective_halo_px(Looking(reach_px), sample(256), stride_px=8, tile_px=64) == halo
+
+
+def test_changes_along_the_border_weigh_less_in_larger_tiles() -> None:
+    halos = [effective_halo_px(Looking(20), sample(256), stride_px=8, tile_px=tile) for tile in (64, 10**6)]
+    assert halos == [24, 8]
+
+
+def test_a_reach_beyond_the_sample_gets_the_most_that_is_tried() -> None:
+    assert effective_halo_px(Looking(60), sample(128), stride_px=8, tile_px=64) == STRIDES_TRIED[-1] * 8
