@@ -38,7 +38,7 @@ def test_changes_along_the_border_weigh_less_in_larger_tiles() -> None:
 def test_classes_that_never_settle_get_the_most_that_is_tried() -> None:
     def by_size(chips: torch.Tensor) -> torch.Tensor:
         scores = torch.zeros(1, 2, *chips.shape[-2:])
-        scores[:, int(chips.shape[-1] == 128)] = 1.0
+        scores[:, int(chips.shape[-1] == 160)] = 1.0
         return scores
 
-    assert effective_halo_px(by_size, sample(128), stride_px=8, tile_px=64) == STRIDES_TRIED[-1] * 8
+    assert effective_halo_px(by_size, sample(160), stride_px=8, tile_px=64) == STRIDES_TRIED[-1] * 8
