@@ -24,9 +24,10 @@ from pipeline.model.chip_statistics import statistics_count
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
+from pipeline.training.experts import EXPERTS
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
-from pipeline.training.teacher import EXPERTS, MARGIN_PX
+from pipeline.training.teacher import MARGIN_PX
 from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
 
