@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from pipeline.training.dataset import ChipSet
 
 Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | RotatedTrees | Pipeline
-Kind: TypeAlias = Literal[
-    "forest", "extra", "polygons", "rotated extra", "rotated polygons", "logistic", "discriminant"
-]
+Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant"]
 
 # With fewer polygons held-out figures say more about the polygons than about the experts: shares stay as they are.
 ENOUGH_POLYGONS = 100
@@ -52,7 +50,7 @@ class Expert:
     Attributes:
         name: For the record.
         kind: Forest, extra trees, logistic regression or linear discriminant of pixels, trees of polygons, or extra
-            trees and trees of polygons along rotated axes.
+            trees along rotated axes.
         levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
         needs: Polygons below which it has no share.
         until: Polygons from which on it has none; None for no such number.
@@ -74,8 +72,8 @@ EXPERTS = (
     Expert("trees of polygons, bands", "polygons", 1),
     Expert("trees of polygons, means to 5 px", "polygons", 3),
     Expert("trees of polygons, surroundings", "polygons", 5),
-    Expert("rotated extra trees, means to 5 px", "rotated extra", 3, until=ENOUGH_POLYGONS, part=2.5),
-    Expert("rotated trees of polygons, means to 5 px", "rotated polygons", 3, until=ENOUGH_POLYGONS, part=2.5),
+    Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.5),
+    Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=3.5),
     Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
 )
 
@@ -131,12 +129,10 @@ def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> M
     features = seen(table.features, expert, table.channels)
     if expert.kind == "polygons":
         return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)
-    if expert.kind == "rotated polygons":
-        return fit_rotated_trees(features, table.index, table.polygon, trees=trees, seed=seed)
     classes = int(table.index.max()) + 1
     weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
-    if expert.kind == "rotated extra":
-        return fit_rotated_trees(features, table.index, table.polygon, trees=trees, seed=seed, weight=weight)
+    if expert.kind == "rotated":
+        return fit_rotated_trees(features, table.index, table.polygon, weight=weight, trees=trees, seed=seed)
     if expert.kind == "logistic" and len(np.unique(table.index)) > 1:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
         with warnings.catch_warnings():

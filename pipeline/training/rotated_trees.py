@@ -20,7 +20,6 @@ from joblib import Parallel, delayed
 from sklearn.tree import ExtraTreeClassifier
 
 from pipeline.training.baseline import cores
-from pipeline.training.polygon_trees import draw_polygons
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,20 +58,19 @@ def fit_rotated_trees(
     index: NDArray[np.uint8],
     polygon: NDArray[np.int32],
     *,
+    weight: NDArray[np.float64],
     trees: int,
     seed: int,
-    weight: NDArray[np.float64] | None = None,
 ) -> RotatedTrees:
-    """Grow the trees, with splits at random.
+    """Grow the trees, with splits at random, in leaves of two pixels or more, each on all pixels.
 
     Args:
         features: float32 [pixel, feature].
         index: Network index of the class of each pixel [pixel].
         polygon: Its polygon [pixel].
+        weight: Of each pixel [pixel].
         trees: Number of trees.
-        seed: Of rotations, draws and trees.
-        weight: Of each pixel [pixel]; every tree sees all pixels, in leaves of two or more. Without weights each tree
-            sees a bootstrap of polygons instead (``pipeline.training.polygon_trees``).
+        seed: Of rotations and trees.
     """
     whiten = whitening(features, index, polygon)
     rng = np.random.default_rng(seed)
@@ -82,8 +80,7 @@ def fit_rotated_trees(
     seeds = np.random.SeedSequence(seed).generate_state(trees)
     groups = [seeds[first : first + TREES_PER_TURN] for first in range(0, trees, TREES_PER_TURN)]
     grown = Parallel(n_jobs=cores(), prefer="threads")(
-        delayed(_grow)(features @ turn, index, polygon, weight, seeds=own)
-        for turn, own in zip(turns, groups, strict=True)
+        delayed(_grow)(features @ turn, index, weight, seeds=own) for turn, own in zip(turns, groups, strict=True)
     )
     return RotatedTrees(tuple(grown), tuple(turns), np.unique(index))
 
@@ -130,20 +127,12 @@ def _within(features: NDArray[np.float64], group: NDArray[np.integer]) -> NDArra
 def _grow(
     turned: NDArray[np.float32],
     index: NDArray[np.uint8],
-    polygon: NDArray[np.int32],
-    weight: NDArray[np.float64] | None,
+    weight: NDArray[np.float64],
     *,
     seeds: NDArray[np.unsignedinteger[Any]],
 ) -> tuple[ExtraTreeClassifier, ...]:
-    grown = []
-    for seed in map(int, seeds):
-        if weight is not None:
-            tree = ExtraTreeClassifier(max_features="sqrt", min_samples_leaf=2, random_state=seed)
-            grown.append(tree.fit(turned, index, sample_weight=weight))
-            continue
-        rows = draw_polygons(index, polygon, rng=np.random.default_rng(seed))
-        grown.append(ExtraTreeClassifier(max_features="sqrt", random_state=seed).fit(turned[rows], index[rows]))
-    return tuple(grown)
+    trees = [ExtraTreeClassifier(max_features="sqrt", min_samples_leaf=2, random_state=int(seed)) for seed in seeds]
+    return tuple(tree.fit(turned, index, sample_weight=weight) for tree in trees)
 
 
 def _total(

@@ -52,7 +52,7 @@ __all__ = ["MARGIN_PX", "RARER", "Opinions", "PixelTable", "Teacher", "ask", "fi
 # Chips carry this margin, so that every pixel of theirs has its whole surroundings.
 MARGIN_PX = REACH_PX
 # How far classes of few polygons are lifted where shares are not learned (``class_lift``); docs/learning.md.
-RARER = 0.2
+RARER = 0.15
 _PREDICT = 65_536
 
 

@@ -54,12 +54,10 @@ def test_a_rotation_keeps_distances(size, seed):
     assert np.allclose(turn.T @ turn, np.eye(size))
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-def test_a_difference_of_bands_is_learned_that_cuts_along_bands_miss(weighted):
+def test_a_difference_of_bands_is_learned_that_cuts_along_bands_miss():
     features, index, polygon = few_fields()
     unseen, truth, _ = few_fields(seed=1)
-    weight = np.ones(len(index)) if weighted else None
-    rotated = fit_rotated_trees(features, index, polygon, trees=30, seed=0, weight=weight)
+    rotated = fit_rotated_trees(features, index, polygon, weight=np.ones(len(index)), trees=30, seed=0)
     along = fit_polygon_trees(features, index, polygon, trees=30, seed=0)
     right = (rotated.predict_proba(unseen).argmax(axis=1) == truth).mean()
     assert right > 0.9
@@ -69,7 +67,7 @@ def test_a_difference_of_bands_is_learned_that_cuts_along_bands_miss(weighted):
 @pytest.mark.parametrize("trees", [1, TREES_PER_TURN, TREES_PER_TURN + 3])
 def test_there_are_as_many_trees_as_asked_for_and_shares_sum_to_one(trees):
     features, index, polygon = few_fields(4, 5)
-    fitted = fit_rotated_trees(features, index, polygon, trees=trees, seed=0)
+    fitted = fit_rotated_trees(features, index, polygon, weight=np.ones(len(index)), trees=trees, seed=0)
     assert sum(map(len, fitted.trees)) == trees
     assert len(fitted.turns) == len(fitted.trees)
     assert np.allclose(fitted.predict_proba(features).sum(axis=1), 1)
@@ -77,6 +75,7 @@ def test_there_are_as_many_trees_as_asked_for_and_shares_sum_to_one(trees):
 
 def test_the_unit_of_the_bands_does_not_matter():
     features, index, polygon = few_fields(6, 20)
-    unit = fit_rotated_trees(features * np.float32(1024), index, polygon, trees=10, seed=0)
-    plain = fit_rotated_trees(features, index, polygon, trees=10, seed=0)
+    weight = np.ones(len(index))
+    unit = fit_rotated_trees(features * np.float32(1024), index, polygon, weight=weight, trees=10, seed=0)
+    plain = fit_rotated_trees(features, index, polygon, weight=weight, trees=10, seed=0)
     assert np.mean(unit.predict_proba(features * np.float32(1024)) == plain.predict_proba(features)) > 0.95
