@@ -65,7 +65,7 @@ class Expert:
     part: float = 1.0
 
 
-# Half of the mixture cuts along the bands, half along axes that are turned; measured on four sets (docs/learning.md).
+# Half of the mixture and a little more cuts along axes that are turned; measured on four sets (docs/learning.md).
 EXPERTS = (
     Expert("forest of bands", "forest", 1),
     Expert("extra trees of surroundings", "extra", 5),
@@ -73,7 +73,7 @@ EXPERTS = (
     Expert("trees of polygons, means to 5 px", "polygons", 3),
     Expert("trees of polygons, surroundings", "polygons", 5),
     Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.5),
-    Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=3.5),
+    Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.5),
     Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
 )
 
