@@ -65,15 +65,16 @@ class Expert:
     part: float = 1.0
 
 
-# Half of the mixture and a little more cuts along axes that are turned; measured on four sets (docs/learning.md).
+# With few polygons half of the mixture are trees of polygons, half trees along rotated axes; measured on four sets
+# (docs/learning.md).
 EXPERTS = (
-    Expert("forest of bands", "forest", 1),
-    Expert("extra trees of surroundings", "extra", 5),
-    Expert("trees of polygons, bands", "polygons", 1),
-    Expert("trees of polygons, means to 5 px", "polygons", 3),
-    Expert("trees of polygons, surroundings", "polygons", 5),
-    Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.5),
-    Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.5),
+    Expert("forest of bands", "forest", 1, needs=ENOUGH_POLYGONS),
+    Expert("extra trees of surroundings", "extra", 5, needs=ENOUGH_POLYGONS),
+    Expert("trees of polygons, bands", "polygons", 1, part=1.0),
+    Expert("trees of polygons, means to 5 px", "polygons", 3, part=2.0),
+    Expert("trees of polygons, surroundings", "polygons", 5, part=2.0),
+    Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.0),
+    Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.0),
     Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
 )
 

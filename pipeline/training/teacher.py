@@ -2,10 +2,11 @@
 
 From tens of polygons trees learn more than a network does, and from hundreds less. So trees learn first; what they
 think of the unlabelled scene is what the network learns from beside the labels (Hinton et al. 2015, Distilling the
-knowledge in a neural network). With few polygons about half of the mixture are a forest of bands, extra trees of
-surroundings and trees of polygons (``pipeline.training.polygon_trees``) at three levels of surroundings, half are trees
-along rotated axes (``pipeline.training.rotated_trees``). With many, a logistic regression takes the place of the
-latter, and shares are learned (``pipeline.training.mixture``). ``docs/learning.md`` has what was measured.
+knowledge in a neural network). With few polygons half of the mixture are trees of polygons
+(``pipeline.training.polygon_trees``) at three levels of surroundings, half are trees along rotated axes
+(``pipeline.training.rotated_trees``). With many, a forest of bands, extra trees and a logistic regression of
+surroundings take the place of the latter, and shares are learned (``pipeline.training.mixture``). ``docs/learning.md``
+has what was measured.
 """
 
 from __future__ import annotations
