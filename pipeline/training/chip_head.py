@@ -17,10 +17,11 @@ import torch
 from pipeline.errors import LabelError
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.chip_statistics import ChipStatistics, chip_statistics
+from pipeline.training.experts import Expert, PixelTable
 from pipeline.training.module import Lessons
 from pipeline.training.pixel_loop import train_pixels
 from pipeline.training.result import HeldOut
-from pipeline.training.teacher import Expert, Opinions, PixelTable, Teacher, fit_teacher
+from pipeline.training.teacher import Opinions, Teacher, fit_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

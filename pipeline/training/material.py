@@ -52,6 +52,7 @@ def learn_from(
         group_of=split.block_of,
         trees=settings.teacher_trees,
         seed=settings.seed,
+        rarer=teaching.RARER,
         progress=progress,
     )
     opinions = teaching.ask(teacher, chips, pixels=settings.soft_pixels, seed=settings.seed)

@@ -24,10 +24,11 @@ from pipeline.model.chip_statistics import statistics_count
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
+from pipeline.training.experts import EXPERTS, experts_for
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
 from pipeline.training.settings import LEARNED
-from pipeline.training.teacher import EXPERTS, MARGIN_PX
+from pipeline.training.teacher import MARGIN_PX
 from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
 
@@ -138,7 +139,7 @@ def _learned_px(job: Job, settings: FitSettings) -> tuple[int, int]:
 
 def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> StageEstimate:
     bands, classes = len(job.sources[0].band_names), len(job.scheme)
-    _, pixels = _learned_px(job, settings)
+    polygons, pixels = _learned_px(job, settings)
     chips = min(settings.labelled_chips, max(sum(len(part) for part in job.labelled), 1)) + settings.unlabelled_chips
     padded_px = chips * (settings.chip_px + 2 * MARGIN_PX) ** 2
     core_px = chips * settings.chip_px**2
@@ -148,7 +149,8 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
         return _train_chip_head(members, chips=chips, settings=settings)
     trees = settings.teacher_trees / 100
     seconds += (TEACHER_S_PER_1000_PX * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
-    levels = max(expert.levels for expert in EXPERTS)
+    experts = experts_for(EXPERTS, polygons=polygons)
+    levels = max(expert.levels for expert in experts)
     step_s = _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixel_batch)
     seconds += settings.ensemble * settings.pixel_steps * step_s
     saved = 0
@@ -161,7 +163,7 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
     weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
-    forests = int(len(EXPERTS) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
+    forests = int(len(experts) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
     memory = BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
     # The model, and the checkpoint with both moments and, where there is one, the average.

@@ -12,8 +12,9 @@ from pipeline.training.baseline import fit_forest
 from pipeline.training.crossval import cross_validate, predict_pixels, summary
 from pipeline.training.dataset import read_chips, turns
 from pipeline.training.fit import FitSettings, fit
+from pipeline.training.mixture import best_shares
 from pipeline.training.polygon_trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
-from pipeline.training.teacher import PixelTable, best_shares, fit_teacher
+from pipeline.training.teacher import PixelTable, fit_teacher
 from tests.training.worlds import PIXELS, make_job
 
 QUICK = replace(PIXELS, encoder="resnet18")

@@ -1,0 +1,92 @@
+"""The mixture: shares that are given, classes that are lifted, folds of whole groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.training.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
+from pipeline.training.mixture import class_lift, given_shares, inner_folds, lifted
+from pipeline.training.teacher import RARER, fit_teacher
+
+
+def counted_world(counts=(8, 2), pixels=6, *, overlap=1.0, seed=0):
+    """A table of classes with so many polygons each, whose values overlap."""
+    rng = np.random.default_rng(seed)
+    code = np.repeat(np.arange(len(counts)), counts)
+    polygon = np.repeat(np.arange(len(code), dtype=np.int32), pixels)
+    index = code[polygon].astype(np.uint8)
+    features = (index[:, None] + rng.normal(0, overlap, (len(index), 10))).astype(np.float32)
+    return PixelTable(features, index, polygon, 2)
+
+
+def test_half_of_the_mixture_of_few_polygons_cuts_along_turned_axes():
+    few = experts_for(EXPERTS, polygons=ENOUGH_POLYGONS - 1)
+    shares = given_shares(few)
+    assert abs(shares.sum() - 1) < 1e-12
+    assert abs(shares[[expert.kind == "rotated" for expert in few]].sum() - 0.5) < 1e-12
+
+
+def test_experts_of_many_polygons_are_not_those_of_few():
+    many = {expert.kind for expert in experts_for(EXPERTS, polygons=ENOUGH_POLYGONS)}
+    few = {expert.kind for expert in experts_for(EXPERTS, polygons=ENOUGH_POLYGONS - 1)}
+    assert many - few == {"forest", "extra", "logistic"}
+    assert few - many == {"rotated"}
+
+
+def test_lift_goes_by_polygons_and_not_by_pixels():
+    table = counted_world((8, 2))
+    more = np.concatenate([np.arange(len(table.index)), np.flatnonzero(table.index == 0)])
+    for rows in (np.arange(len(table.index)), more):
+        lift = class_lift(table.index[rows], table.polygon[rows], classes=3, power=0.5)
+        assert lift[1] / lift[0] == pytest.approx(2.0)
+        assert lift[2] == 1.0
+    assert (class_lift(table.index, table.polygon, classes=3, power=0.0) == 1).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), power=st.floats(0, 1))
+def test_lifting_keeps_sums_and_the_order_of_classes_alike(seed, power):
+    rng = np.random.default_rng(seed)
+    votes = rng.dirichlet(np.ones(4), 20).astype(np.float32)
+    votes[3] = 0
+    out = lifted(votes, np.array([3.0, 3.0, 7.0, 9.0]) ** -power)
+    assert np.allclose(out.sum(axis=1), votes.sum(axis=1), atol=1e-5)
+    assert ((out[:, 0] > out[:, 1]) == (votes[:, 0] > votes[:, 1])).mean() > 0.95
+    assert np.allclose(lifted(votes, np.ones(4)), votes, atol=1e-6)
+
+
+def test_a_teacher_that_lifts_finds_more_of_the_rare_class():
+    table = counted_world((12, 3), overlap=3.0)
+    free = np.full(15, -1, dtype=np.int32)
+    plain, lifting = (
+        fit_teacher(table, classes=2, group_of=free, trees=5, seed=0, rarer=rarer) for rarer in (0.0, 1.0)
+    )
+    unseen = counted_world((12, 3), overlap=3.0, seed=1).features
+    before, after = (teacher.predict(unseen) for teacher in (plain, lifting))
+    assert (after[:, 1] >= before[:, 1] - 1e-6).all()
+    assert (after.argmax(axis=1) == 1).sum() > (before.argmax(axis=1) == 1).sum()
+    # The odds change by the ratio of polygons, whatever the experts say.
+    inner = (before > 0.05).all(axis=1)
+    odds = (after[inner, 1] / after[inner, 0]) / (before[inner, 1] / before[inner, 0])
+    assert np.allclose(odds, 12 / 3, rtol=1e-3)
+    assert 0 < RARER < 1
+
+
+def test_with_many_polygons_nothing_is_lifted():
+    table = counted_world((80, 30), 1)
+    free = np.full(110, -1, dtype=np.int32)
+    teacher = fit_teacher(table, classes=2, group_of=free, trees=2, seed=0, rarer=1.0)
+    assert (teacher.lift == 1).all()
+
+
+def test_inner_folds_keep_groups_whole_and_classes_apart():
+    table = counted_world((9, 9))
+    group_of = np.tile(np.arange(6, dtype=np.int32), 3)
+    fold = inner_folds(table, group_of=group_of, folds=3, seed=0)
+    for group in range(6):
+        assert len(np.unique(fold[group_of[table.polygon] == group])) == 1
+    for held in range(3):
+        assert set(np.unique(table.index[fold == held])) == {0, 1}
