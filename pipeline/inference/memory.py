@@ -55,7 +55,7 @@ INT8_BYTES = 100_000_000
 # calibration and the journal that bench_mapping counts too.
 WORKERS = 2
 # Threads that read for a GPU, each with files of its own, where there are so many cores: one core decodes and scales
-# some 8 Mpx of ten bands a second, a GPU maps ten times as many.
+# some 8 Mpx of ten bands a second, and a GPU should not wait for one. A guess: no GPU was at hand to measure with.
 GPU_READERS = 8
 # Share of a GPU's free memory that a pass may take: its convolutions want room to work in too.
 GPU_SHARE = 0.5
