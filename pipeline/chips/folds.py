@@ -84,7 +84,7 @@ def polygon_folds(
         SplitError: fewer polygons than folds, or a class with one polygon; see :func:`block_folds`.
     """
     layout, left_out = _without_single(layout_of(pixels), allowed=leave_out_single)
-    if not 2 <= folds <= len(layout.ids):  # noqa: PLR2004
+    if not 2 <= folds <= len(layout.ids):  # noqa: PLR2004 - as above
         raise SplitError(f"{folds} folds", got=f"{len(layout.ids)} polygons", expected=f"2..{len(layout.ids)} folds")
     rng = np.random.default_rng(seed)
     fold_of = _deal(layout.code, np.ones(len(layout.ids), dtype=np.bool_), folds, rng)
@@ -109,7 +109,7 @@ def scene_folds(
     Raises:
         SplitError: fewer than two scenes, or a scene whose polygons are all there are.
     """
-    if len(pixels) < 2:  # noqa: PLR2004
+    if len(pixels) < 2:  # noqa: PLR2004 - one is left out, others must remain
         raise SplitError("leaving one scene out needs several", got=f"{len(pixels)} scene", fix="use block folds")
     layout = layout_of(pixels)
     block = blocks_of(layout, block_m)
@@ -141,7 +141,7 @@ def _without_single(layout: Layout, *, allowed: bool) -> tuple[Layout, NDArray[n
     if keep.all():
         return layout, np.empty(0, dtype=np.int32)
     named = ", ".join(f"{code} (polygon {i})" for code, i in zip(layout.code[~keep], layout.ids[~keep], strict=True))
-    if not allowed or keep.sum() < 2:  # noqa: PLR2004
+    if not allowed or keep.sum() < 2:  # noqa: PLR2004 - one polygon makes no folds
         raise SplitError(
             f"class with one polygon cannot be cross-validated: code {named}",
             expected="two polygons or more",

@@ -137,12 +137,12 @@ def fuse_layers(network: nn.Module) -> None:
     """Replace, in place, the convolutions of a network in evaluation mode whose batch norms are folded."""
     for name, child in list(network.named_children()):
         if isinstance(child, Block) and all(isinstance(norm, nn.Identity) for _, norm in child.pairs()):
-            network._modules[name] = FusedResidual(child)  # noqa: SLF001 - setattr refuses digits
+            network.add_module(name, FusedResidual(child))
         elif isinstance(child, Step) and isinstance(child.norm, nn.Identity):
             fuse_layers(child)
-            network._modules[name] = FusedStep(child)  # noqa: SLF001
+            network.add_module(name, FusedStep(child))
         elif isinstance(child, nn.Conv2d) and not isinstance(network, Step):
-            network._modules[name] = FusedConv(child, relu=_takes_relu(network, name))  # noqa: SLF001
+            network.add_module(name, FusedConv(child, relu=_takes_relu(network, name)))
         elif not isinstance(child, nn.ModuleList) or not isinstance(network, Step):
             fuse_layers(child)
 
@@ -151,11 +151,11 @@ def _takes_relu(parent: nn.Module, name: str) -> bool:
     """Whether a ReLU follows the convolution ``name`` in a sequence; it is taken out of it then."""
     if not isinstance(parent, nn.Sequential):
         return False
-    names = list(parent._modules)  # noqa: SLF001
-    for after in names[names.index(name) + 1 :]:
-        layer = parent._modules[after]  # noqa: SLF001
+    layers = list(parent.named_children())
+    position = [own for own, _ in layers].index(name)
+    for after, layer in layers[position + 1 :]:
         if isinstance(layer, nn.ReLU):
-            parent._modules[after] = nn.Identity()  # noqa: SLF001
+            parent.add_module(after, nn.Identity())
             return True
         if not isinstance(layer, nn.Identity):
             return False
