@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
+from pipeline.quiet import silenced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,7 @@ def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
     Raises:
         SceneError: not a raster, without CRS, or not one of class codes.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with silenced(NotGeoreferencedWarning):
         try:
             dataset = rasterio.open(path)
         except RasterioError as err:

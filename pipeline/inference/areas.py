@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.scenes.quality import burn_polygons
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,13 +52,7 @@ class Area:
         return chosen
 
     def _burn(self, geometry: BaseGeometry, window: Window) -> NDArray[np.bool_]:
-        from rasterio.features import geometry_mask
-
-        if geometry.is_empty:
-            return np.zeros(window.shape, dtype=np.bool_)
-        place = self.grid.crop(window)
-        burned = geometry_mask([geometry], out_shape=window.shape, transform=place.transform, invert=True)
-        return np.asarray(burned, dtype=np.bool_)
+        return burn_polygons([] if geometry.is_empty else [geometry], self.grid.crop(window))
 
 
 def read_area(grid: Grid, *, aoi: Path | str | None = None, mask: Path | str | None = None) -> Area | None:

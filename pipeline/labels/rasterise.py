@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from rasterio.features import rasterize
 from pipeline.errors import LabelError
 from pipeline.grid import Grid, Window
 from pipeline.legend import UNLABELLED
+from pipeline.quiet import silenced
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -228,8 +228,7 @@ def _pixels_of(
 
 
 def _mask(geometry: Any, grid: Grid, *, all_touched: bool) -> NDArray[np.uint8]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ShapeSkipWarning)
+    with silenced(ShapeSkipWarning):
         return np.asarray(
             rasterize(
                 [geometry], out_shape=grid.shape, transform=grid.transform, all_touched=all_touched, dtype="uint8"

@@ -16,6 +16,7 @@ from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
 from pipeline.legend import NODATA, UNLABELLED
+from pipeline.quiet import silenced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,8 +79,7 @@ def labels_from_raster(
 
 def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Strips of the grid, and the codes of each with EDGE_CAP_PX rows around it where there are any."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with silenced(NotGeoreferencedWarning):
         try:
             file = rasterio.open(path)
         except RasterioError as err:

@@ -6,7 +6,6 @@ Scale and offset come from the file's own tags unless the caller gives them; nod
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.bands import COMMON_NAMES, common_name, infer_sensor, is_optical
 from pipeline.errors import GridError, SceneError
 from pipeline.grid import Grid
+from pipeline.quiet import silenced
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
 
@@ -127,8 +127,7 @@ def _open(file: Path | str) -> DatasetReader:
     if isinstance(file, Path) and not file.exists():
         what = "no such file or folder"
         raise SceneError(what, path=file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with silenced(NotGeoreferencedWarning):
         try:
             return rasterio.open(file)
         except RasterioError as err:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import defusedxml.ElementTree as SafeXml
 import numpy as np
 from defusedxml import DefusedXmlException
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
 from pipeline.errors import ConfigError, ProductError
+from pipeline.quiet import silenced
 from pipeline.scenes.archive import read_bytes
 from pipeline.scenes.scene import QualitySource
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
 
     from pipeline.grid import Grid
 
@@ -181,9 +184,10 @@ def _polygon(element: object) -> dict[str, object]:
     return {"type": "Polygon", "coordinates": rings}
 
 
-def burn_polygons(shapes: Sequence[dict[str, object]], grid: Grid) -> NDArray[np.bool_]:
+def burn_polygons(shapes: Sequence[dict[str, object] | BaseGeometry], grid: Grid) -> NDArray[np.bool_]:
     """Pixels of ``grid`` whose centre lies in one of the polygons, bool [row, col]."""
     if not shapes:
         return np.zeros(grid.shape, dtype=np.bool_)
-    burnt = rasterize(((shape, 1) for shape in shapes), out_shape=grid.shape, transform=grid.transform, dtype="uint8")
+    with silenced(NotGeoreferencedWarning):  # rasterio silences it too, but not for other threads
+        burnt = rasterize([(shape, 1) for shape in shapes], grid.shape, transform=grid.transform, dtype="uint8")
     return np.asarray(burnt, dtype=np.bool_)

@@ -8,7 +8,6 @@ at gives single pixels of finer files (``pipeline.scenes.fine``).
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
@@ -20,6 +19,7 @@ from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
+from pipeline.quiet import silenced
 from pipeline.raster import Raster
 from pipeline.scenes.coarse import CoarseFile, coarse_file
 from pipeline.scenes.fine import FineFile, fine_file
@@ -175,8 +175,7 @@ class SceneReader:
 
     def _open(self, key: FileKey) -> OpenFile:
         if key not in self._files:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with silenced(NotGeoreferencedWarning):
                 dataset = self._stack.enter_context(rasterio.open(key[0]))
             if _on_grid(dataset, self.grid):
                 self._files[key] = dataset
