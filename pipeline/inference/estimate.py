@@ -6,9 +6,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.inference.chips import read_chip
+from pipeline.grid import Window
+from pipeline.inference.chips import READ_PX, read_chip
 from pipeline.inference.engine import workers_of
 from pipeline.inference.memory import footprint
+from pipeline.inference.order import order_of
 from pipeline.inference.plan import (
     PredictSettings,
     demand,
@@ -20,9 +22,9 @@ from pipeline.inference.plan import (
 from pipeline.inference.samples import sample_of
 from pipeline.inference.tiles import plan_tiles
 from pipeline.inference.trials import candidates, time_passes
+from pipeline.scenes.blocks import blocks_of, whole_blocks
 
 if TYPE_CHECKING:
-    from pipeline.grid import Window
     from pipeline.inference.plan import Plan
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 # for reading and the network, wall-clock time of both workers halved.
 BESIDE = 1.1
 _FLIPS = 4
+# Pixels along a side that are read for the estimate, more where blocks are larger.
+_READ_PX = 512
 # An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
 # strides; trained default networks were found to need 2 to 6 (pipeline.inference.reach).
 _STRIDES = 4
@@ -58,11 +62,12 @@ def estimate_memory(bundle: ModelBundle, source: Source, plan: Plan, *, blended:
     """Peak bytes of mapping ``source`` by ``plan``."""
     wanted = demand(bundle, source, choice=plan.choice, halo=plan.halo_px, blended=blended)
     side = min(plan.tile_px, max(source.grid.shape))
-    return footprint(wanted, tile_px=side, batch=plan.batch, on_gpu=plan.choice.device != "cpu").total
+    on_gpu = plan.choice.device != "cpu"
+    return footprint(wanted, tile_px=side, batch=plan.batch, on_gpu=on_gpu, cache_bytes=plan.cache_bytes).total
 
 
 def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool = False) -> float:
-    """Seconds of mapping ``source`` by ``plan``, from one tile that is read and one piece of the scene that is run.
+    """Seconds of mapping ``source`` by ``plan``, from whole blocks that are read and a piece of the scene that is run.
 
     Reading counts by the file itself: JPEG 2000 takes many times what an uncompressed GeoTIFF does.
     """
@@ -72,18 +77,27 @@ def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool 
     _, seconds = time_passes(engine, plan.choice, chips, threads=plan.threads, stride_px=stride, repeats=1)
     running = seconds / (chips.shape[2] * chips.shape[3]) * (_FLIPS if tta else 1)
     tiles = plan_tiles(source.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
-    # A tile in the middle: its neighbours' blocks are decoded for it as they are for most.
-    reading = _reading_s(bundle, source, tiles[len(tiles) // 2].read) / workers_of(plan.choice)
+    reading = _reading_s(bundle, source, plan) / workers_of(plan.choice)
     read_px = sum(tile.read.height * tile.read.width for tile in tiles)
     return (running + reading) * read_px * BESIDE
 
 
-def _reading_s(bundle: ModelBundle, source: Source, window: Window) -> float:
-    """Seconds per pixel that one thread takes to read a window as the network's input."""
-    with source.select(bundle.bands).open() as reader:
-        start = time.perf_counter()
-        read_chip(reader, window, bundle.preprocess)
-        return (time.perf_counter() - start) / (window.height * window.width)
+def _reading_s(bundle: ModelBundle, source: Source, plan: Plan) -> float:
+    """Seconds of a core per pixel to read the network's input, in the order of the plan."""
+    source = source.select(bundle.bands)
+    files = blocks_of(source)
+    window = whole_blocks(files, source.grid, least_px=min(plan.tile_px, _READ_PX))
+    step = max(READ_PX // window.width, 1)
+    with source.open() as reader:
+        start, busy = time.perf_counter(), time.process_time()
+        for row in range(window.row, window.row_stop, step):
+            strip = Window(row, window.col, min(step, window.row_stop - row), window.width)
+            read_chip(reader, strip, bundle.preprocess)
+        # JPEG 2000 is decoded on all cores; a remote file keeps none busy.
+        seconds = max(time.perf_counter() - start, time.process_time() - busy)
+    sizes = {"tile_px": plan.tile_px, "halo_px": plan.halo_px, "width_px": source.grid.width}
+    again = order_of(files, cache_bytes=plan.cache_bytes, **sizes).decode_again
+    return seconds * again / (window.height * window.width)
 
 
 def estimate(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Estimate:

@@ -35,6 +35,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
 
 DEFAULT_MEMORY = 1_500_000_000
+# Blocks that GDAL keeps decoded; more where tiles leave room for it and decoding is saved (pipeline.inference.order).
 GDAL_CACHE_BYTES = 128_000_000
 # The process without its tiles. Measured (VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13): 534 MB with
 # torch imported, 605 MB with what ``landcover predict`` needs, 690 to 750 MB with a model loaded and a scene looked at;
@@ -202,7 +203,9 @@ class Demand:
     engine_bytes: int = 0
 
 
-def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False) -> Footprint:
+def footprint(
+    demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False, cache_bytes: int = GDAL_CACHE_BYTES
+) -> Footprint:
     """Peak bytes of a run with write windows of ``tile_px`` squared."""
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
     # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
@@ -222,7 +225,7 @@ def footprint(demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = Fa
         activations=0 if on_gpu else max(passes * activations + demand.workers * scores, calibration),
         windows=demand.workers * (strip + chips),
         blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
-        gdal_cache=GDAL_CACHE_BYTES,
+        gdal_cache=cache_bytes,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from pipeline.inference.engine import (
     Engine,
     free_gpu_bytes,
     make_engine,
+    readers_of,
     runs_side_by_side,
     torch_dtype,
     workers_of,
@@ -27,15 +28,27 @@ from pipeline.inference.engine import (
 )
 from pipeline.inference.fast import speed_up
 from pipeline.inference.journal import Key
-from pipeline.inference.memory import DEFAULT_MEMORY, INT8_BYTES, WORKERS, Demand, choose_tile
+from pipeline.inference.memory import (
+    DEFAULT_MEMORY,
+    GDAL_CACHE_BYTES,
+    INT8_BYTES,
+    WORKERS,
+    Demand,
+    choose_tile,
+    footprint,
+)
+from pipeline.inference.order import Order, order_of, quickest
 from pipeline.inference.picks import pick_key, recall, remember
 from pipeline.inference.reach import effective_halo_px
 from pipeline.inference.samples import SAMPLE_PX, range_samples, sample_of
 from pipeline.inference.tiles import round_up
 from pipeline.inference.trials import Trial, agrees, calibrate, candidates
 from pipeline.model.reach import reach_px
+from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.model.bundle import ModelBundle
     from pipeline.model.spec import NetworkSpec
     from pipeline.scenes.scene import Source
@@ -109,7 +122,7 @@ class PredictSettings:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
-_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads")
+_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "columns", "cache_bytes")
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,8 @@ class Plan:
         batch: Tiles per pass.
         threads: Threads that compute, in all.
         choice: Engine, type, device.
+        columns: Columns of tiles that are mapped before the next ones; 0 for all.
+        cache_bytes: GDAL's cache.
         trials: What the calibration measured; not part of the journal.
     """
 
@@ -132,6 +147,8 @@ class Plan:
     batch: int
     threads: int
     choice: Choice
+    columns: int = 0
+    cache_bytes: int = GDAL_CACHE_BYTES
     trials: tuple[Trial, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -142,8 +159,9 @@ class Plan:
     @classmethod
     def from_json(cls, items: dict[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`."""
-        tile, halo, stride, batch, threads = (int(items[key]) for key in _SIZES)
-        return cls(tile, halo, stride, batch, threads, Choice(items["engine"], items["dtype"], items["device"]))
+        choice = Choice(items["engine"], items["dtype"], items["device"])
+        sizes: dict[str, Any] = {key: int(items[key]) for key in _SIZES}
+        return cls(choice=choice, **sizes)
 
 
 def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
@@ -159,16 +177,32 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     halo = round_up(settings.halo_px if settings.halo_px is not None else exact or 0, stride)
     measure_halo = settings.halo_px is None and exact is None
     picked, trials = _picked(bundle, source, choices, threads=threads)
-    tile = settings.tile_px or _tile(bundle, source, settings, picked, halo=halo or 2 * stride)
+    wanted = demand(bundle, source, choice=picked, halo=halo or 2 * stride, blended=settings.blend == "hann")
+    tile = settings.tile_px or _tile(wanted, source, settings, picked)
     if measure_halo:
         engine = engine_of(bundle, picked, threads=threads, source=source)
         halo = effective_halo_px(engine, sample_of(bundle, source, stride), stride_px=stride, tile_px=tile)
-        tile = settings.tile_px or _tile(bundle, source, settings, picked, halo=halo)
+        wanted = replace(wanted, halo_px=halo)
+        tile = settings.tile_px or _tile(wanted, source, settings, picked)
     tile = round_up(tile, stride)
     if settings.blend == "hann":
         # Only direct neighbours may overlap.
         tile = max(tile, 2 * halo)
-    return Plan(tile, halo, stride, settings.batch, threads, picked, tuple(trials))
+    orders = _orders(replace(wanted, halo_px=halo), source, settings, picked)
+    order = orders(tile)
+    if not settings.tile_px and settings.blend == "crop":
+        tile, order = quickest(orders, largest_px=tile, halo_px=halo, stride_px=stride)
+    return Plan(
+        tile_px=tile,
+        halo_px=halo,
+        stride_px=stride,
+        batch=settings.batch,
+        threads=threads,
+        choice=picked,
+        columns=order.columns,
+        cache_bytes=order.cache_bytes,
+        trials=tuple(trials),
+    )
 
 
 def _picked(bundle: ModelBundle, source: Source, choices: list[Choice], *, threads: int) -> tuple[Choice, list[Trial]]:
@@ -225,9 +259,8 @@ def _reach_px(spec: NetworkSpec) -> int | None:
     return reach_px(spec) if spec.encoder == "none" else None
 
 
-def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> int:
+def _tile(wanted: Demand, source: Source, settings: PredictSettings, choice: Choice) -> int:
     """The largest tile that the memory allows; of a scene that is more than a moment's work, a tile for each worker."""
-    wanted = demand(bundle, source, choice=choice, halo=halo, blended=settings.blend == "hann")
     longest = max(source.grid.shape)
     return choose_tile(
         wanted,
@@ -235,6 +268,20 @@ def _tile(bundle: ModelBundle, source: Source, settings: PredictSettings, choice
         longest_px=-(-longest // WORKERS) if wanted.side_by_side and longest > SAMPLE_PX else longest,
         gpu_bytes=free_gpu_bytes(choice.device),
     )
+
+
+def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: Choice) -> Callable[[int], Order]:
+    """Gives the order for tiles of a side; what they leave of the memory may go to GDAL's cache."""
+    # Rows of tiles are blended in their order, and readers with files of their own share no decoded blocks.
+    files = blocks_of(source) if settings.blend == "crop" and readers_of(choice) == 1 else ()
+
+    def order(side_px: int) -> Order:
+        taken = footprint(wanted, tile_px=side_px, batch=settings.batch, on_gpu=choice.device != "cpu").total
+        cache = GDAL_CACHE_BYTES + max(settings.memory_bytes - taken, 0)
+        shape = {"halo_px": wanted.halo_px, "width_px": source.grid.width}
+        return order_of(files, tile_px=side_px, cache_bytes=cache, **shape)
+
+    return order
 
 
 def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, blended: bool) -> Demand:

@@ -19,7 +19,8 @@ import torch
 from pipeline.inference.blend import HannBlender, classify
 from pipeline.inference.chips import read_chip
 from pipeline.inference.engine import readers_of, runs_side_by_side, workers_of
-from pipeline.inference.memory import GDAL_CACHE_BYTES, WORKERS
+from pipeline.inference.memory import WORKERS
+from pipeline.inference.order import in_stripes
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import Tile, plan_tiles
 
@@ -111,6 +112,7 @@ class SceneSteps:
         mapped = [tile for tile in self.tiles if self.area is None or self.area.touches(tile.write)]
         size = self.plan.batch
         if self.settings.blend == "crop":
+            mapped = in_stripes(mapped, self.plan.columns)
             groups = [tuple(mapped[i : i + size]) for i in range(0, len(mapped), size)]
             return tuple(Work(number, group, ends_step=True) for number, group in enumerate(groups))
         works, wanted = [], set(mapped)
@@ -185,7 +187,7 @@ class SceneSteps:
         """
         groups: dict[tuple[int, ...], list[tuple[Tile, NDArray[np.bool_], torch.Tensor]]] = {}
         for tile in work.tiles:
-            with turns.reader() as reader, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+            with turns.reader() as reader, rasterio.Env(GDAL_CACHEMAX=self.plan.cache_bytes):
                 chip, keep = read_chip(reader, tile.read, self.bundle.preprocess)
             if self.area is not None:
                 keep &= self.area.mask(tile.read)

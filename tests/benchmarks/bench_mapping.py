@@ -122,7 +122,8 @@ def rates(bundle: ModelBundle, scene: Scene, folder: Path, *, choice: Choice) ->
     tile, halo = int(ours["tile_px"]), int(ours["halo_px"])
     wanted = demand(bundle, scene, choice=choice, halo=halo, blended=False)
     side = min(tile, max(scene.grid.shape))
-    estimate = footprint(wanted, tile_px=side, on_gpu=choice.device != "cpu").total
+    cache = int(ours["cache_bytes"])
+    estimate = footprint(wanted, tile_px=side, on_gpu=choice.device != "cpu", cache_bytes=cache).total
     return rate | {
         "ours": ours["mpx_per_s"],
         "share": ours["mpx_per_s"] / rate["bare"],
@@ -174,6 +175,7 @@ def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
         "write_px": sum(tile.write.height * tile.write.width for tile in tiles),
         "tile_px": plan.tile_px,
         "halo_px": plan.halo_px,
+        "cache_bytes": plan.cache_bytes,
     }
     (folder / "figures.json").write_text(json.dumps(figures))
 

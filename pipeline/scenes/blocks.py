@@ -1,0 +1,81 @@
+"""How a source's files are cut into blocks: a read decodes whole blocks, anew unless GDAL still has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pipeline.grid import Window
+from pipeline.quiet import silenced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rasterio.io import DatasetReader
+
+    from pipeline.grid import Grid
+    from pipeline.scenes.scene import Source
+
+# Files that are looked at; of a stack of many dates they stand for the others, which are cut the same way.
+_LOOKED_AT = 16
+# Seconds of a core to decode a byte. Measured on an AVX-512 core: ten bands of deflated uint16 60 ns per pixel, one of
+# lossless JPEG 2000 120 to 145 ns.
+_DECODE_S = 3e-9
+_DECODE_JPEG2000_S = 65e-9
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of some bands.
+
+    Attributes:
+        rows: Height of a block in pixels of the source's grid.
+        cols: Width of a block, likewise.
+        bytes_per_px: What these bands take, decoded, per pixel of the grid.
+        decode_s_per_px: Seconds of a core to decode them, per pixel of the grid.
+    """
+
+    rows: int
+    cols: int
+    bytes_per_px: float
+    decode_s_per_px: float
+
+
+def blocks_of(source: Source) -> tuple[Blocks, ...]:
+    """The blocks of the files of ``source``; none where one cannot be opened (whoever reads it says why)."""
+    files = source.files[:_LOOKED_AT]
+    found = []
+    try:
+        for name in files:
+            with silenced(NotGeoreferencedWarning), rasterio.open(name) as file:
+                found.append(_blocks(file, source.grid, share=len(source.files) / len(files)))
+    except RasterioError:
+        return ()
+    return tuple(found)
+
+
+def whole_blocks(files: Sequence[Blocks], grid: Grid, *, least_px: int) -> Window:
+    """A window near the middle of ``grid`` of whole blocks, at least so many pixels high and wide where the grid is."""
+    rows, cols = (max([1, *sizes]) for sizes in ([file.rows for file in files], [file.cols for file in files]))
+    row, height = _whole(grid.height, rows, least_px)
+    col, width = _whole(grid.width, cols, least_px)
+    return Window(row, col, height, width)
+
+
+def _whole(length: int, block: int, least: int) -> tuple[int, int]:
+    """(start, size) of whole blocks near the middle of an axis; the last block may be cut off by its end."""
+    size = min(-(-min(least, length) // block) * block, length)
+    start = min(max(length - size, 0) // 2 // block * block, length - size)
+    return start, size
+
+
+def _blocks(file: DatasetReader, grid: Grid, *, share: float) -> Blocks:
+    rows, cols = file.block_shapes[0]
+    side = abs(file.transform.a / grid.transform.a) if file.crs == grid.crs else 1.0
+    size = share * file.count * max(np.dtype(name).itemsize for name in file.dtypes) / side**2
+    speed = _DECODE_JPEG2000_S if file.driver.startswith("JP2") else _DECODE_S
+    return Blocks(max(round(rows * side), 1), max(round(cols * side), 1), size, size * speed)

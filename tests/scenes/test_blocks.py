@@ -1,0 +1,57 @@
+"""Blocks of files in pixels of the scene's grid, and windows made of whole ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+from pipeline.grid import Grid, Window
+from pipeline.scenes.blocks import Blocks, blocks_of, whole_blocks
+from pipeline.scenes.geotiff import open_geotiff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(path: Path, *, side: int, pixel_m: float, block: int, bands: int = 1, driver: str = "GTiff") -> None:
+    options = {"tiled": True} if driver == "GTiff" else {"QUALITY": 100, "REVERSIBLE": "YES"}
+    with rasterio.open(
+        path, "w", driver=driver, dtype="uint16", count=bands, height=side, width=side, crs=CRS.from_epsg(32633),
+        transform=Affine(pixel_m, 0, 500_000, 0, -pixel_m, 5_000_000), blockxsize=block, blockysize=block, **options,
+    ) as file:  # fmt: skip
+        file.write(np.ones((bands, side, side), dtype=np.uint16))
+
+
+def test_blocks_of_coarser_files_cover_more_of_the_grid_and_weigh_less(tmp_path: Path) -> None:
+    write(tmp_path / "T33UUP_20240601T101031_B02_10m.jp2", side=512, pixel_m=10.0, block=256, driver="JP2OpenJPEG")
+    write(tmp_path / "T33UUP_20240601T101031_B11_20m.tif", side=256, pixel_m=20.0, block=64)
+    ten, twenty = blocks_of(open_geotiff(tmp_path))
+    assert (ten.rows, ten.cols, ten.bytes_per_px) == (256, 256, 2.0)
+    assert (twenty.rows, twenty.cols, twenty.bytes_per_px) == (128, 128, 0.5)
+    # JPEG 2000 takes many times as long, byte for byte.
+    assert ten.decode_s_per_px > 10 * 4 * twenty.decode_s_per_px
+
+
+def test_a_file_counts_all_bands_that_its_blocks_hold(tmp_path: Path) -> None:
+    write(tmp_path / "scene.tif", side=128, pixel_m=10.0, block=64, bands=3)
+    (blocks,) = blocks_of(open_geotiff(tmp_path / "scene.tif").select(["band1"]))
+    assert blocks.bytes_per_px == 6.0
+
+
+def test_a_file_that_vanished_has_none(tmp_path: Path) -> None:
+    write(tmp_path / "scene.tif", side=128, pixel_m=10.0, block=64)
+    scene = open_geotiff(tmp_path / "scene.tif")
+    (tmp_path / "scene.tif").unlink()
+    assert blocks_of(scene) == ()
+
+
+def test_whole_blocks_lie_near_the_middle_and_inside_the_grid() -> None:
+    grid = Grid(CRS.from_epsg(32633), Affine(10.0, 0, 0, 0, -10.0, 0), 1000, 700)
+    tiled, strips = Blocks(256, 256, 2.0, 0.0), Blocks(1, 700, 2.0, 0.0)
+    assert whole_blocks([tiled], grid, least_px=100) == Window(256, 0, 256, 256)
+    assert whole_blocks([tiled, strips], grid, least_px=300) == Window(0, 0, 512, 700)
+    assert whole_blocks([], grid, least_px=2000) == grid.window
