@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.fast import StripEnsemble, speed_up
+from pipeline.inference.chips import PLANES, Layout
+from pipeline.inference.fast import StripEnsemble, by_pixel, layout_of, speed_up
 from pipeline.inference.memory import GPU_READERS, WORKERS
 from pipeline.inference.quantise import to_int8
 
@@ -43,8 +44,15 @@ class Engine(Protocol):
     def choice(self) -> Choice:
         """What it is."""
 
+    @property
+    def layout(self) -> Layout:
+        """Of chips that it takes without copying them."""
+
     def __call__(self, chips: torch.Tensor) -> torch.Tensor:
-        """Logits [chip, class, row, col] of standardised chips float32 [chip, band, row, col] on the CPU."""
+        """Logits [chip, class, row, col] of standardised chips [chip, band, row, col] on the CPU.
+
+        Chips have the engine's layout, or are float32.
+        """
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class TorchEngine:
         moved = network.to(device=self.choice.device, dtype=None if self._on_gpu else self._dtype).eval()
         moved = moved.to(memory_format=torch.channels_last)
         self._in_strips = isinstance(moved, StripEnsemble)
+        self.layout = PLANES if self._on_gpu else layout_of(moved, self._dtype)
         self._run = torch.compile(moved, dynamic=False) if self.choice.engine == "compiled" else moved
 
     @torch.inference_mode()
@@ -90,7 +99,7 @@ class TorchEngine:
             with torch.autocast("cuda", self._dtype, enabled=self._dtype != torch.float32):
                 on_gpu: torch.Tensor = self._run(moved)
             return on_gpu
-        logits: torch.Tensor = self._run(chips.to(self._dtype, memory_format=torch.channels_last))
+        logits: torch.Tensor = self._run(by_pixel(chips, self._dtype))
         return logits
 
 
@@ -103,6 +112,7 @@ class OnnxEngine:
     channels: int
     threads: int
     samples: Sequence[torch.Tensor] = ()
+    layout: Layout = PLANES
 
     def __post_init__(self) -> None:
         """Export the network and load it."""
@@ -133,6 +143,7 @@ class OpenVinoEngine:
     channels: int
     threads: int
     samples: Sequence[torch.Tensor] = ()
+    layout: Layout = PLANES
     _compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
     _one: threading.Lock = field(default_factory=threading.Lock)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from pipeline.inference.chips import PLANES, Layout
 from pipeline.inference.fused import FusedConv, fuse_layers
 from pipeline.inference.sums import SurroundingSums, scales
 from pipeline.model.network import TINY, Ensemble, Network
@@ -42,6 +43,13 @@ def speed_up(network: nn.Module) -> nn.Module:
     if members and all(_has_strips(cast("Network", member)) for member in members):
         return StripEnsemble(cast("Ensemble", network))
     return network
+
+
+def layout_of(network: nn.Module, dtype: torch.dtype) -> Layout:
+    """Of chips that :func:`speed_up`'s network takes without a copy: sums over neighbours are of float32 planes."""
+    if isinstance(network, StripEnsemble) and network.sees_pixels:
+        return PLANES
+    return Layout(dtype, by_pixel=True)
 
 
 def _take_sums(path: nn.Sequential) -> None:
@@ -85,8 +93,13 @@ class StripEnsemble(nn.Module):
     def _networks(self) -> list[Network]:
         return [cast("Network", member) for member in self.ensemble.members]
 
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether a member takes the bands at full resolution, beside or without an encoder."""
+        return any(network.spectral is not None for network in self._networks)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [chip, class, row, col] of the weights' type; ``x`` float32 or of that type, plane by plane in memory.
+        """Logits [chip, class, row, col] of the weights' type; ``x`` float32 or of that type.
 
         Sums over neighbours are taken in float32.
         """
@@ -142,11 +155,12 @@ def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tens
     if network.encoder is None or network.decoder is None:
         return None
     decoder: Decoder = network.decoder
-    features = network.encoder(_pixels(x, dtype))
-    found: torch.Tensor = features[-1]
+    features: dict[int, torch.Tensor] = dict(enumerate(network.encoder(by_pixel(x, dtype))))
+    # Each stage's features are handed over by the only ones who hold them, and free their memory once they are used.
+    found = [features.pop(len(features) - 1)]
     for step, (_, scale, taken) in zip(list(decoder.steps)[:-1], decoder.plan[:-1], strict=True):
-        found = step(found, [features[i] for i in taken], scale)
-    return found
+        found.append(step(found.pop(), [features.pop(i) for i in taken], scale))
+    return found[0]
 
 
 def _channels(network: Network, x: torch.Tensor, *, rows: tuple[int, int], dtype: torch.dtype) -> torch.Tensor | None:
@@ -157,12 +171,14 @@ def _channels(network: Network, x: torch.Tensor, *, rows: tuple[int, int], dtype
     above, below = max(rows[0] - reach, 0), min(rows[1] + reach, x.shape[2])
     found = x[:, :, above:below]
     for layer in _parts(network.spectral)[0]:
-        found = layer(found, dtype) if isinstance(layer, SurroundingSums) else layer(_pixels(found, dtype))
-    return _pixels(found, dtype)[:, :, rows[0] - above : rows[1] - above]
+        found = layer(found, dtype) if isinstance(layer, SurroundingSums) else layer(by_pixel(found, dtype))
+    return by_pixel(found, dtype)[:, :, rows[0] - above : rows[1] - above]
 
 
-def _pixels(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The same values in a type, channels of a pixel side by side in memory."""
+def by_pixel(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The same values in a type, channels of a pixel side by side in memory; no copy where they are."""
+    if x.dtype == dtype and x.is_contiguous(memory_format=torch.channels_last):
+        return x  # ``to`` would copy a chip whose batch has another stride, though it is the only one
     # In one step: two take eight times as long for ten bands in bfloat16.
     return x.to(dtype, memory_format=torch.channels_last)
 

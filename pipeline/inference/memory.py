@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
-from pipeline.inference.chips import READ_PX
-from pipeline.inference.fast import StripEnsemble
+from pipeline.inference.chips import PLANES, READ_PX, Layout
+from pipeline.inference.fast import layout_of
 from pipeline.inference.tiles import round_up
 from pipeline.model.encoder import Encoder
 
@@ -41,12 +41,12 @@ GDAL_CACHE_BYTES = 128_000_000
 # torch imported, 605 MB with what ``landcover predict`` needs, 690 to 750 MB with a model loaded and a scene looked at;
 # a CPU build of torch maps smaller libraries and stays below it.
 BASE_BYTES = 750_000_000
-# What oneDNN's convolutions and the C library hold beside the tensors that are alive, as a multiple of these, for a
-# network with an encoder. Measured on ``landcover predict`` with a ResNet-18 U-Net: 2.0 in float32, 1.5 in bfloat16.
-HELD = 1.9
-# And in all, after the hundreds of tiles of a large scene. Measured without it: 1.50 and 1.47 GB at 4096 x 4096 pixels,
-# 1.65 and 1.57 GB at 10980 x 10980, in float32 and bfloat16, with tiles of one size.
-HELD_BYTES = 170_000_000
+# What oneDNN's convolutions and the C library hold beside the tensors that are alive, for a network with an encoder: a
+# multiple of these, and a sum that the hundreds of tiles of a large scene reach. Measured on ``landcover predict`` of
+# 10980 x 10980 pixels with a ResNet-18 U-Net in bfloat16: 0.31, 0.40 and 0.56 GB beside 53, 142 and 248 MB alive
+# (tiles of 544, 928 and 1344 pixels); in float32 0.41 GB beside 143 MB.
+HELD = 2.1
+HELD_BYTES = 250_000_000
 # What "int8" adds to it: onnx, ONNX Runtime and its quantiser stay loaded. Measured: 723 MB with a model loaded, 823 MB
 # after its network was quantised.
 INT8_BYTES = 100_000_000
@@ -106,6 +106,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._seen: set[int] = set()
 
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """Do not count a tensor's storage."""
+        self._seen.add(tensor.untyped_storage()._cdata)  # noqa: SLF001 - as in _count
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Torch's compiler, which it would import here to be kept away, is not used."""
@@ -141,14 +145,15 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype, batch: int = 1) -> int:
     """Peak bytes of activations of one forward pass on [batch, bands, side_px, side_px], weights not counted.
 
-    The input counts, in ``dtype``, unless the network takes it as it was read (see StripEnsemble).
+    The input, as the network takes it, does not count: it is a window's.
     """
     short = copy.deepcopy(network).to(dtype).eval()
     with torch.inference_mode():
-        chips = torch.zeros(batch, bands, side_px, side_px)
+        chips = layout_of(short, dtype).empty(bands, side_px, side_px).zero_().expand(batch, -1, -1, -1)
         live = _LiveBytes()
+        live.ignore(chips)
         with live:
-            short(chips if isinstance(short, StripEnsemble) else chips.to(dtype, memory_format=torch.channels_last))
+            short(chips)
     return live.peak
 
 
@@ -186,6 +191,7 @@ class Demand:
         side_by_side: Whether the network runs in several threads at once.
         workers: Threads that read tiles and decide.
         engine_bytes: What the engine holds beside torch.
+        layout: Of the chips that the engine takes.
     """
 
     network: nn.Module
@@ -201,6 +207,7 @@ class Demand:
     side_by_side: bool = False
     workers: int = WORKERS
     engine_bytes: int = 0
+    layout: Layout = PLANES
 
 
 def footprint(
@@ -210,7 +217,7 @@ def footprint(
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
     # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
     strip = READ_PX * (demand.bands_read * 4 * 2 + demand.bands * 4)
-    chips = batch * side * side * (demand.bands * 4 + 1)
+    chips = batch * side * side * (demand.bands * demand.layout.dtype.itemsize + 1)
     # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
     scores = batch * side * side * demand.classes * 4 * 2 if demand.blended else 0
     passes = WORKERS if demand.side_by_side else 1

@@ -15,6 +15,7 @@ import torch
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.inference.blend import Products
+from pipeline.inference.chips import PLANES
 from pipeline.inference.engine import (
     Choice,
     Engine,
@@ -26,7 +27,7 @@ from pipeline.inference.engine import (
     workers_of,
     works_in_strips,
 )
-from pipeline.inference.fast import speed_up
+from pipeline.inference.fast import layout_of, speed_up
 from pipeline.inference.journal import Key
 from pipeline.inference.memory import (
     DEFAULT_MEMORY,
@@ -286,13 +287,16 @@ def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: C
 
 def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, blended: bool) -> Demand:
     """What mapping a scene asks of the memory."""
-    quick = works_in_strips(choice)
+    quick, dtype = works_in_strips(choice), torch_dtype(choice.dtype)
+    fused = bundle.network(fused=True)
+    network = speed_up(fused) if quick else fused
     return Demand(
-        network=speed_up(bundle.network(fused=True)) if quick else bundle.network(fused=True),
+        network=network,
+        layout=layout_of(network, dtype) if quick else PLANES,
         bands=bundle.preprocess.channels,
         bands_read=len(bundle.bands),
         classes=len(bundle.scheme),
-        dtype=torch_dtype(choice.dtype),
+        dtype=dtype,
         halo_px=halo,
         stride_px=total_stride_px(bundle),
         width_px=source.grid.width,

@@ -17,7 +17,7 @@ import rasterio
 import torch
 
 from pipeline.inference.blend import HannBlender, classify
-from pipeline.inference.chips import read_chip
+from pipeline.inference.chips import Buffers, read_chip
 from pipeline.inference.engine import readers_of, runs_side_by_side, workers_of
 from pipeline.inference.memory import WORKERS
 from pipeline.inference.order import in_stripes
@@ -157,7 +157,11 @@ class SceneSteps:
             for _ in range(readers_of(self.plan.choice)):
                 turns.readers.put(opened.enter_context(self.source.open()))
             count = workers_of(self.plan.choice)
-            with Workers(lambda work: self._make(engine, turns, work), works, count=count, threads=threads) as made:
+            largest = max((tile.read.height * tile.read.width for work in works for tile in work.tiles), default=0)
+            buffers = Buffers(engine.layout, largest=largest * self.bundle.preprocess.channels)
+            with Workers(
+                lambda work: self._make(engine, turns, buffers, work), works, count=count, threads=threads
+            ) as made:
                 for part in made:
                     self._take(part, blender, sink, sums_only=part.work.step < run[0])
 
@@ -165,10 +169,10 @@ class SceneSteps:
     def _classes(self) -> int:
         return len(self.bundle.scheme)
 
-    def _make(self, engine: Engine, turns: _Turns, work: Work) -> _Made:
+    def _make(self, engine: Engine, turns: _Turns, buffers: Buffers, work: Work) -> _Made:
         """Read tiles, run the network, and decide or, where tiles are blended, leave that for later."""
         made = _Made(work)
-        for tiles, keeps, chips in self._groups(turns, work):
+        for tiles, keeps, chips in self._groups(turns, buffers, work):
             with turns.network:
                 scores, are_logits = self._scores(engine, chips)
             for tile, keep, score in zip(tiles, keeps, scores, strict=True):
@@ -180,15 +184,20 @@ class SceneSteps:
                     made.layers.append((tile, self._decide(score[inner], keep[tile.inner], are_logits=are_logits)))
         return made
 
-    def _groups(self, turns: _Turns, work: Work) -> Iterator[tuple[list[Tile], list[NDArray[np.bool_]], torch.Tensor]]:
-        """Tiles of one shape, what is to be mapped of them, bool [row, col], and input float32 [chip, band, row, col].
+    def _groups(
+        self, turns: _Turns, buffers: Buffers, work: Work
+    ) -> Iterator[tuple[list[Tile], list[NDArray[np.bool_]], torch.Tensor]]:
+        """Tiles of one shape, what is to be mapped of them, bool [row, col], and input [chip, band, row, col].
 
-        Tiles without a pixel to map are left out.
+        Tiles without a pixel to map are left out. The input holds until the next is asked for.
         """
         groups: dict[tuple[int, ...], list[tuple[Tile, NDArray[np.bool_], torch.Tensor]]] = {}
+        taken = []
         for tile in work.tiles:
+            taken.append(buffers.take())
+            out = buffers.layout.shape(taken[-1], self.bundle.preprocess.channels, *tile.read.shape)
             with turns.reader() as reader, rasterio.Env(GDAL_CACHEMAX=self.plan.cache_bytes):
-                chip, keep = read_chip(reader, tile.read, self.bundle.preprocess)
+                chip, keep = read_chip(reader, tile.read, self.bundle.preprocess, out=out)
             if self.area is not None:
                 keep &= self.area.mask(tile.read)
             # Blended tiles are mapped in their halo too.
@@ -197,6 +206,8 @@ class SceneSteps:
         for group in groups.values():
             tiles, keeps, chips = zip(*group, strict=True)
             yield list(tiles), list(keeps), chips[0].unsqueeze(0) if len(chips) == 1 else torch.stack(chips)
+        for memory in taken:
+            buffers.give(memory)
 
     def _take(self, made: _Made, blender: HannBlender | None, sink: Sink, *, sums_only: bool) -> None:
         """Pass on what is final."""

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 
-from pipeline.inference.fast import StripEnsemble, speed_up
+from pipeline.inference.chips import PLANES, Layout
+from pipeline.inference.engine import Choice, TorchEngine
+from pipeline.inference.fast import StripEnsemble, layout_of, speed_up
 from pipeline.inference.fused import FusedConv
 from pipeline.inference.sums import SurroundingSums, scales
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
@@ -61,6 +63,26 @@ def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> No
         expected, found = plain(x), quick(x)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9999
+
+
+def test_only_networks_that_see_single_pixels_want_float32_planes() -> None:
+    def layout(**changes: object) -> Layout:
+        member = fuse_for_inference(build_network(NetworkSpec(3, 4, dropout=0.0, **changes)).eval())  # type: ignore[arg-type]
+        return layout_of(speed_up(Ensemble([member], shares=(1.0,), temperature=1.0).eval()), torch.bfloat16)
+
+    assert layout() == layout(encoder="none") == PLANES
+    assert layout(spectral_channels=0) == Layout(torch.bfloat16, by_pixel=True)
+
+
+def test_a_chip_in_the_engines_layout_gives_the_scores_of_float32_planes() -> None:
+    torch.manual_seed(2)
+    member = fuse_for_inference(build_network(NetworkSpec(4, 5, spectral_channels=0, dropout=0.0)).eval())
+    torch.nn.init.normal_(member.head.weight, std=0.5)
+    engine = TorchEngine(Ensemble([member], shares=(1.0,), temperature=1.0).eval(), Choice())
+    x = torch.randn(1, 4, 64, 96)
+    laid_out = engine.layout.empty(4, 64, 96).copy_(x[0])[None]
+    assert laid_out.stride() != x.stride()
+    assert torch.equal(engine(laid_out), engine(x))
 
 
 def test_networks_that_have_no_strips_stay_whole() -> None:

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from pipeline.inference import fused
-from pipeline.inference.fused import FusedConv, FusedResidual, FusedStep, fuse_layers, fused_works
+from pipeline.inference.fused import EvenPool, FusedConv, FusedResidual, FusedStep, fuse_layers, fused_works
 from pipeline.model.network import build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 
@@ -60,6 +61,22 @@ def test_no_pass_for_a_relu_or_a_sum_is_left() -> None:
     assert nn.ReLU not in kinds
     assert kinds.count(FusedResidual) == 8
     assert kinds.count(FusedStep) == 5
+
+
+@pytest.mark.parametrize("size", [(2, 2), (16, 10), (7, 12), (64, 33)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maxima_of_every_second_pixel_are_those_of_torch(size: tuple[int, int], dtype: torch.dtype) -> None:
+    x = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(3)).to(dtype)
+    x[0, 0, 1, 1] = float("nan")
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert torch.equal(EvenPool()(x).nan_to_num(9.0), functional.max_pool2d(x, 3, 2, 1).nan_to_num(9.0))
+
+
+def test_other_poolings_stay() -> None:
+    network = nn.Sequential(nn.MaxPool2d(2, 2), nn.MaxPool2d(3, 2, 1))
+    fuse_layers(network)
+    assert [type(layer) for layer in network] == [nn.MaxPool2d, EvenPool]
 
 
 def test_batch_norms_that_are_not_folded_are_left_alone() -> None:

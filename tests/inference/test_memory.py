@@ -17,9 +17,9 @@ def test_sizes_that_are_none_are_refused(text: str) -> None:
 
 def test_the_peak_of_a_chain_is_its_largest_pair_of_neighbours() -> None:
     chain = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1))
-    # The input (1 channel, and its contiguous copy is the same) stays alive with the caller; then 8 + 4 channels meet.
+    # The input is the caller's; 8 + 4 channels meet.
     peak = activation_bytes(chain, bands=1, side_px=64, dtype=torch.float32)
-    assert peak == 64 * 64 * 4 * (1 + 8 + 4)
+    assert peak == 64 * 64 * 4 * (8 + 4)
     assert activation_bytes(chain, bands=1, side_px=64, dtype=torch.bfloat16) == peak / 2
 
 

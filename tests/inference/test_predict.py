@@ -134,9 +134,9 @@ def test_any_number_of_readers_and_workers_gives_the_same_map(
     taken: list[object] = []
     real = steps.read_chip
 
-    def noted(reader: object, *args: object) -> object:
+    def noted(reader: object, *args: object, **options: object) -> object:
         taken.append(reader)
-        return real(reader, *args)
+        return real(reader, *args, **options)
 
     monkeypatch.setattr(steps, "readers_of", lambda _: 4)
     monkeypatch.setattr(steps, "workers_of", lambda _: 5)
