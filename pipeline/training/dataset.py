@@ -73,6 +73,15 @@ class ChipSet:
         keep = torch.from_numpy(np.isin(self.polygon.numpy(), ids))
         return torch.where(keep, self.index, torch.full_like(self.index, IGNORE_INDEX))
 
+    def once(self) -> torch.Tensor:
+        """Valid pixels without margin, bool [chip, row, col]; of a pixel that several chips hold only the first."""
+        valid = self.core(self.valid)
+        at = torch.nonzero(valid.flatten()).flatten()
+        _, first = np.unique(self.core(self.key).flatten()[at].numpy(), return_index=True)
+        once = torch.zeros(valid.numel(), dtype=torch.bool)
+        once[at[torch.from_numpy(first)]] = True
+        return once.reshape(valid.shape)
+
     def core(self, layer: torch.Tensor) -> torch.Tensor:
         """A layer [chip, ..., row, col] without its margin."""
         m = self.margin
@@ -105,7 +114,7 @@ def read_chips(
         preprocess: Standardises.
         chip_px: Side without margin.
         labelled: Most chips around labels, over all scenes.
-        unlabelled: Chips at random places, over all scenes.
+        unlabelled: Chips of those that tile the scenes, drawn at random over all of them; at most all.
         seed: Of the choice.
         margin: Further pixels on each side.
         spacing_px: Distance of chips within a polygon; half a chip by default.
@@ -175,16 +184,22 @@ def turns(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
 def _anywhere(
     shapes: Sequence[tuple[int, int]], *, chip_px: int, count: int, rng: np.random.Generator
 ) -> list[tuple[int, int, int]]:
-    """(scene, row, col) of ``count`` chips spread evenly at random, scenes in proportion to their size."""
-    area = np.array([height * width for height, width in shapes], dtype=np.float64)
-    cells = float(area.sum()) / chip_px**2
-    count = min(count, max(int(np.ceil(cells)), 1)) if count else 0
-    picked = rng.choice(len(shapes), size=count, p=area / area.sum())
+    """(scene, row, col) of ``count`` chips, drawn from those that tile the scenes; of small scenes all of them.
+
+    Chips at places drawn freely overlap and leave out a third of a scene of their area. The last row and column of
+    chips are moved back into the scene.
+    """
+    wide = [max(-(-width // chip_px), 1) for _, width in shapes]
+    cells = np.array([max(-(-height // chip_px), 1) * cols for (height, _), cols in zip(shapes, wide, strict=True)])
+    total = int(cells.sum())
+    drawn = np.sort(rng.choice(total, size=min(count, total), replace=False))
+    scene = np.searchsorted(np.cumsum(cells), drawn, side="right")
+    cell = drawn - (np.cumsum(cells) - cells)[scene]
     return [
         (
-            int(scene),
-            int(rng.integers(0, max(shapes[scene][0] - chip_px, 0) + 1)),
-            int(rng.integers(0, max(shapes[scene][1] - chip_px, 0) + 1)),
+            int(at),
+            min(int(number) // wide[at] * chip_px, max(shapes[at][0] - chip_px, 0)),
+            min(int(number) % wide[at] * chip_px, max(shapes[at][1] - chip_px, 0)),
         )
-        for scene in picked
+        for at, number in zip(scene, cell, strict=True)
     ]

@@ -161,9 +161,9 @@ class Opinions:
 
 
 def ask(teacher: Teacher, chips: ChipSet, *, pixels: int, seed: int) -> Opinions:
-    """What the teacher thinks of about ``pixels`` valid pixels, spread evenly over all chips."""
+    """What the teacher thinks of about ``pixels`` valid pixels, spread evenly over all chips, none twice."""
     generator = torch.Generator().manual_seed(seed)
-    valid = chips.core(chips.valid)
+    valid = chips.once()
     chance = min(pixels / max(int(valid.sum()), 1), 1.0)
     asked = valid & (torch.rand(valid.shape, generator=generator) < chance)
     rows = [chips.core(surroundings(chips.x[i : i + 1]))[0][:, asked[i]].T for i in range(len(chips))]
