@@ -210,8 +210,8 @@ def fuse_for_inference(network: nn.Module) -> nn.Module:
         before: tuple[str, nn.Module] | None = None
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
-                module._modules[before[0]] = fuse_conv_bn_eval(before[1], child)  # noqa: SLF001 - setattr refuses digits
-                module._modules[name] = nn.Identity()  # noqa: SLF001
+                module.add_module(before[0], fuse_conv_bn_eval(before[1], child))
+                module.add_module(name, nn.Identity())
             before = (name, child)
     fused.requires_grad_(requires_grad=False)
     return fused.to(memory_format=torch.channels_last)

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
 if TYPE_CHECKING:
+    from affine import Affine
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
@@ -75,19 +76,40 @@ class CoarseFile:
 
 def coarse_file(dataset: DatasetReader, grid: Grid) -> CoarseFile | None:
     """``dataset`` as a CoarseFile of ``grid``; None where its pixels are no whole multiples or it has a mask."""
-    transform, place = dataset.transform, grid.transform
-    if dataset.crs != grid.crs or transform.b or transform.d or has_mask(dataset):
+    found = whole_multiple(grid.transform, dataset.transform, length=max(dataset.shape))
+    if dataset.crs != grid.crs or found is None or has_mask(dataset):
         return None
-    factor = transform.a / place.a
-    row, col = (transform.f - place.f) / place.e, (transform.c - place.c) / place.a
-    same = abs(transform.e / place.e - factor) * max(dataset.shape) < TOLERANCE_PX
-    whole = all(abs(number - round(number)) < TOLERANCE_PX for number in (factor * max(dataset.shape), row, col))
-    if not same or not whole or round(factor) < 2 or abs(factor - round(factor)) * max(dataset.shape) > TOLERANCE_PX:  # noqa: PLR2004 - one is the grid itself
-        return None
-    file = CoarseFile(dataset, round(factor), round(row), round(col))
+    file = CoarseFile(dataset, *found)
     bottom, right = file.row + dataset.height * file.factor, file.col + dataset.width * file.factor
     covers = file.row <= 0 and file.col <= 0 and bottom >= grid.height and right >= grid.width
     return file if covers else None
+
+
+def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, int, int] | None:
+    """How pixels of one raster are made up of another's: (factor, row, col), or None where they are not.
+
+    Args:
+        fine: Transform of the raster with small pixels.
+        coarse: Transform of the other one.
+        length: Its longer side in pixels, over which a difference adds up.
+
+    Returns:
+        Small pixels along the side of a large one, two at least; and the small pixel at the upper left corner of the
+        large ones.
+
+    >>> from affine import Affine
+    >>> whole_multiple(Affine(10, 0, 500, 0, -10, 900), Affine(20, 0, 520, 0, -20, 900), length=100)
+    (2, 0, 2)
+    """
+    if fine.b or fine.d or coarse.b or coarse.d:
+        return None
+    factor, other = coarse.a / fine.a, coarse.e / fine.e
+    row, col = (coarse.f - fine.f) / fine.e, (coarse.c - fine.c) / fine.a
+    whole = round(factor)
+    off = [(factor - whole) * length, (other - whole) * length, row - round(row), col - round(col)]
+    if whole < 2 or max(map(abs, off)) > TOLERANCE_PX:  # noqa: PLR2004 - one is the grid itself
+        return None
+    return whole, round(row), round(col)
 
 
 def has_mask(dataset: DatasetReader) -> bool:

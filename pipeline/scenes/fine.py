@@ -14,7 +14,7 @@ import numpy as np
 from rasterio.windows import Window as RasterioWindow
 
 from pipeline.grid import Window
-from pipeline.scenes.coarse import TOLERANCE_PX, has_mask
+from pipeline.scenes.coarse import has_mask, whole_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,15 +71,10 @@ class FineFile:
 
 def fine_file(dataset: DatasetReader, grid: Grid) -> FineFile | None:
     """``dataset`` as a FineFile of ``grid``; None where the grid's pixels are no whole multiples or it has a mask."""
-    transform, place = dataset.transform, grid.transform
-    if dataset.crs != grid.crs or transform.b or transform.d or has_mask(dataset):
+    found = whole_multiple(dataset.transform, grid.transform, length=max(grid.shape))
+    if dataset.crs != grid.crs or found is None or has_mask(dataset):
         return None
-    factor = place.a / transform.a
-    row, col = (place.f - transform.f) / transform.e, (place.c - transform.c) / transform.a
-    same = abs(place.e / transform.e - factor) * max(grid.shape) < TOLERANCE_PX
-    if not same or any(abs(number - round(number)) * max(grid.shape) > TOLERANCE_PX for number in (factor, row, col)):
-        return None
-    file = FineFile(dataset, round(factor), round(row), round(col))
+    file = FineFile(dataset, *found)
     bottom, right = file.row + grid.height * file.factor, file.col + grid.width * file.factor
     inside = file.row >= 0 and file.col >= 0 and bottom <= dataset.height and right <= dataset.width
-    return file if inside and file.factor > 1 else None
+    return file if inside else None

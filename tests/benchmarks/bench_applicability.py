@@ -26,7 +26,7 @@ from pipeline.scenes.scene import Scene
 from pipeline.training.dataset import TrainingScene
 from pipeline.workflow.applicability import TRAINING_PIXELS, learn_distance, write_applicability
 from pipeline.workflow.outcome import no_progress
-from tests.benchmarks.bench_mapping import CLASSES, landscape, trained_bundle
+from tests.benchmarks.landscape import CLASSES, landscape, trained_bundle
 
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "1024"))
 

@@ -6,9 +6,8 @@ machine computes in it, in bfloat16; ``LANDCOVER_BENCH_DEVICE=cuda`` does so on 
 runs it (batch norms folded, channels-last, calls side by side as scenes are mapped) at its best tile size, nothing read
 or written; ``engine`` is the same for what maps here, which is faster than that; both are timed before and after each
 run, since only ratios mean something on a busy machine. Then rates, shares of both, a plain loop, peak memory of
-fresh processes and the estimate of it. Classes overlap: noise is larger than what tells their spectra apart in a band,
-so that a good part of the pixels is near a decision and shares of agreement mean something (``accuracy_of_codes`` says
-how hard it is). The engine is fixed: timing decides nothing but the rates.
+fresh processes and the estimate of it. ``accuracy_of_codes`` says how hard the classes are to tell apart. The engine is
+fixed: timing decides nothing but the rates.
 """
 
 from __future__ import annotations
@@ -27,10 +26,8 @@ from statistics import median
 import numpy as np
 import rasterio
 import torch
-from affine import Affine
-from rasterio.crs import CRS
 
-from pipeline.grid import Grid, Window
+from pipeline.grid import Window
 from pipeline.inference.engine import Choice, Engine, fast_bfloat16, torch_dtype
 from pipeline.inference.memory import WORKERS, footprint
 from pipeline.inference.plan import PredictSettings, demand, engine_of, total_stride_px
@@ -39,26 +36,15 @@ from pipeline.inference.samples import sample_of
 from pipeline.inference.seams import seam_figure
 from pipeline.inference.tiles import plan_tiles
 from pipeline.inference.trials import calibrate, candidates, time_passes
-from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import write_class_map, write_confidence
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
-from pipeline.model.network import build_network
-from pipeline.model.preprocess import Preprocess
-from pipeline.model.spec import NetworkSpec
 from pipeline.scenes.geotiff import Interpretation, open_geotiff
 from pipeline.scenes.scene import Scene
-from pipeline.training.members import network_specs
-from pipeline.training.settings import FitSettings
+from tests.benchmarks.landscape import BANDS, DEFAULT, NAMES, PLAIN, landscape, pixels, trained_bundle
 
-BANDS, CLASSES = 10, 8
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "1024"))
 DEVICE = os.environ.get("LANDCOVER_BENCH_DEVICE", "cpu")
 DTYPES = ("float32", "bfloat16") if fast_bfloat16(DEVICE) else ("float32",)
-# Digital numbers: a spectrum that all classes share, and what each adds to it.
-_RNG = np.random.default_rng(7)
-_SPECTRA = _RNG.uniform(800.0, 3000.0, (1, BANDS)) + _RNG.normal(0.0, 300.0, (CLASSES, BANDS))
-_NOISE = 500.0
-_CELL = 24
 
 
 def run(side_px: int = SIDE_PX) -> dict[str, float]:
@@ -156,8 +142,7 @@ def _in_process(model: Path, scene: Path, out: Path, *, choice: Choice) -> dict[
 def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
     """Map one scene, write its products, and the figures of this process."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    names = tuple(f"layer{i}" for i in range(BANDS))
-    scene = open_geotiff(path, told=Interpretation(bands=names, scale=1e-4, offset=0.0))
+    scene = open_geotiff(path, told=Interpretation(bands=NAMES, scale=1e-4, offset=0.0))
     asked = PredictSettings(engine="torch", dtype=dtype, device=device)
     folder = Path(out)
     with predict_scene(load_bundle(model), scene, out=folder, settings=asked) as mapped:
@@ -194,7 +179,7 @@ def agreements(bundle: ModelBundle, scene: Scene, folder: Path, *, halo_px: int)
         "agreement_batch_3": float((codes("batch", replace(asked, batch=3)) == first).mean()),
         "agreement_hann": float((codes("hann", replace(asked, blend="hann")) == first).mean()),
         "identical_again": float(_identical(bundle, scene, folder, asked)),
-        "accuracy_of_codes": float((first == _pixels(scene.grid.window)[1] + 1).mean()),
+        "accuracy_of_codes": float((first == pixels(scene.grid.window)[1] + 1).mean()),
         "valid_share": float((first != 0).mean()),
     }
     with predict_scene(bundle, scene, out=folder / "first", settings=asked) as mapped:
@@ -212,65 +197,6 @@ def _identical(bundle: ModelBundle, scene: Scene, folder: Path, asked: PredictSe
                 raise RuntimeError("the run was not fresh")
             made.append({layer: store.path.read_bytes() for layer, store in mapped.layers.items()})
     return made[0] == made[1]
-
-
-def landscape(path: Path, *, side_px: int) -> Scene:
-    """A scene of cells with the spectra of classes; one piece of 2048 pixels, mirrored, fills large ones."""
-    grid = Grid(CRS.from_epsg(32633), Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), side_px, side_px)
-    profile = {"driver": "GTiff", "dtype": "uint16", "count": BANDS, "nodata": 0, "crs": grid.crs}
-    profile |= {"transform": grid.transform, "height": side_px, "width": side_px, "num_threads": "all_cpus"}
-    profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
-    piece_px = min(side_px, 2048)
-    piece = _pixels(Window(0, 0, piece_px, piece_px))[0].astype(np.uint16)
-    with rasterio.open(path, "w", **profile) as target:
-        for window in grid.tiles(piece_px):
-            turned = piece[:, :: -1 if window.row // piece_px % 2 else 1, :: -1 if window.col // piece_px % 2 else 1]
-            target.write(turned[:, : window.height, : window.width], window=window.to_rasterio())
-    names = tuple(f"layer{i}" for i in range(BANDS))
-    return open_geotiff(path, told=Interpretation(bands=names, scale=1e-4, offset=0.0))
-
-
-# A ResNet-18 U-Net as others build it: five stages, no path of single pixels; and what a job trains by default.
-PLAIN = (NetworkSpec(BANDS, CLASSES, spectral_channels=0, dropout=0.0),)
-DEFAULT = tuple(network_specs(FitSettings(dropout=0.0), bands_in=BANDS, classes=CLASSES, polygons=1000))
-
-
-def trained_bundle(specs: tuple[NetworkSpec, ...] = DEFAULT, *, steps: int = 60) -> ModelBundle:
-    """Networks that were trained for some seconds."""
-    torch.manual_seed(0)
-    names = tuple(f"layer{i}" for i in range(BANDS))
-    preprocess = Preprocess.from_statistics(bands=names, mean=[0.2] * BANDS, std=[0.12] * BANDS)
-    members = []
-    for spec in specs:
-        network = build_network(spec).train()
-        optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-        for step in range(steps):
-            windows = [Window(64 * step, 64 * number, 64, 64) for number in range(4)]
-            pairs = [_pixels(window) for window in windows]
-            chips = torch.stack([_chip(preprocess, values) for values, _ in pairs])
-            loss = torch.nn.functional.cross_entropy(
-                network(chips), torch.stack([torch.from_numpy(c) for _, c in pairs])
-            )
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        members.append(network.eval().requires_grad_(requires_grad=False))
-    scheme = ClassScheme(tuple(LandClass(i + 1, f"class {i}", "#336699") for i in range(CLASSES)))
-    ranges, units = ((0.0, 1.0),) * BANDS, ("DN",) * BANDS
-    return ModelBundle(tuple(members), scheme, preprocess, ranges, units, gsd_m=10.0)
-
-
-def _pixels(window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """DN float32 [band, row, col] and classes int64 [row, col]: cells of random classes, wavy edges, noise."""
-    rows, cols = np.mgrid[window.row : window.row_stop, window.col : window.col_stop]
-    rows, cols = rows + (6 * np.sin(cols / 9.0)).astype(int), cols + (6 * np.sin(rows / 7.0)).astype(int)
-    classes = ((rows // _CELL) * 2654435761 + (cols // _CELL) * 40503 >> 7) % CLASSES
-    noise = np.random.default_rng((abs(window.row), abs(window.col))).normal(0.0, _NOISE, (BANDS, *window.shape))
-    return np.clip(_SPECTRA[classes].transpose(2, 0, 1) + noise, 1, 10000).astype(np.float32), classes.astype(np.int64)
-
-
-def _chip(preprocess: Preprocess, values: np.ndarray) -> torch.Tensor:
-    return preprocess(values * np.float32(1e-4), np.ones(values.shape[1:], dtype=np.bool_))
 
 
 def engines(bundle: ModelBundle, scene: Scene, *, kind: str) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Reading ten bands of a SAFE tile window by window, against a bare rasterio loop over the same files and windows.
 
 The bare loop reads the native pixels of each window, of the ten bands and the scene classification, and does nothing
-else: no resampling to 10 m, no scaling, no mask. Both run in turns, so that a busy machine slows both.
+else: no resampling to 10 m, no scaling, no mask. Both run in turns, so that a busy machine slows both. Then the tile is
+mapped in the order of the plan, and row by row with the usual cache: ``LANDCOVER_BENCH_SIZE_M=109800 python -m
+tests.benchmarks reading --seconds 3600`` does so for a whole one.
 """
 
 from __future__ import annotations
@@ -10,15 +12,21 @@ import os
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import rasterio
+import torch
 from rasterio.windows import Window as RasterioWindow
 
+from pipeline.inference.memory import GDAL_CACHE_BYTES
+from pipeline.inference.plan import Plan, PredictSettings, engine_of, make_plan
+from pipeline.inference.predict import open_run
 from pipeline.scenes.opening import open_scene
+from tests.benchmarks.landscape import trained_bundle
 from tests.conftest import SHARED
 from tests.fakes.landsat import Landsat, tar_landsat, write_landsat
 from tests.fakes.real_safe import with_sparse_images
@@ -30,7 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.grid import Window
-    from pipeline.scenes.scene import Scene
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Scene, Source
 
 BANDS = ("blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "swir16", "swir22")
 # A real tile has 109800 m: some 2 GB of files and a quarter of an hour; 30720 m keep the making of the fake below half
@@ -40,6 +49,8 @@ SIZE_M = int(os.environ.get("LANDCOVER_BENCH_SIZE_M", "30720"))
 BYTES_PER_10_M_PIXEL = 20
 REAL = SHARED / "data" / "s2_safe_metadata" / "S2A_MSIL2A_20230821T221941_N0509_R029_T01KAB_20230822T021825.SAFE"
 TILE_PX, HALO_PX = 512, 32
+# What a memory of 1.5 GB allows the default network.
+LARGEST_PX = 1664
 ROUNDS = 3
 
 
@@ -54,7 +65,7 @@ def run() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         _check_room(Path(folder))
         path = write_safe(Path(folder), Safe(size_m=SIZE_M, truth=texture))
-        figures = _reading(path) | _opening(path, Path(folder))
+        figures = _reading(path) | _opening(path, Path(folder)) | _mapping(path, Path(folder))
     for name, value in figures.items():
         print(f"{name}: {value:.3f}")
     return figures
@@ -97,6 +108,28 @@ def _opening(safe: Path, folder: Path) -> dict[str, float]:
     if REAL.is_dir():
         figures["opening a SAFE with real metadata, ms of CPU"] = _opened_ms(with_sparse_images(REAL, folder / "real"))
     return figures
+
+
+def _mapping(path: Path, folder: Path) -> dict[str, float]:
+    """Seconds of mapping with the default network, tiles and cache as planned against the largest tiles row by row."""
+    scene, bundle = open_scene(path).select(BANDS), trained_bundle(names=BANDS)
+
+    def by_rows(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
+        plan = make_plan(bundle, source, replace(settings, tile_px=LARGEST_PX))
+        return replace(plan, columns=0, cache_bytes=GDAL_CACHE_BYTES)
+
+    seconds = {}
+    for name, planner in {"as planned": make_plan, "row by row": by_rows}.items():
+        settings = PredictSettings(engine="torch")
+        run = open_run(bundle, scene, out=folder / name, settings=settings, planner=planner)
+        engine = engine_of(bundle, run.steps.plan.choice, threads=torch.get_num_threads())
+        start = time.perf_counter()
+        with run.writing(None) as writing:
+            run.steps.map(engine, run.left, writing)
+        seconds[name] = time.perf_counter() - start
+        run.finish().close()
+    ratio = seconds["as planned"] / seconds["row by row"]
+    return {"mapping as planned, s": seconds["as planned"], "mapping as planned / row by row": ratio}
 
 
 def _opened_ms(path: Path) -> float:

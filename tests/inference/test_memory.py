@@ -32,9 +32,9 @@ def demand(**changes: object) -> Demand:
 
 
 def test_tiles_grow_with_the_memory_and_fit_it() -> None:
-    sizes = [choose_tile(demand(), memory_bytes=mb * 10**6, longest_px=10980) for mb in (1100, 1500, 2500)]
+    sizes = [choose_tile(demand(), memory_bytes=mb * 10**6, longest_px=10980) for mb in (1200, 1500, 2500)]
     assert sizes == sorted(set(sizes))
-    for size, mb in zip(sizes, (1100, 1500, 2500), strict=True):
+    for size, mb in zip(sizes, (1200, 1500, 2500), strict=True):
         assert footprint(demand(), tile_px=size).total <= mb * 1e6 < footprint(demand(), tile_px=size + 64).total
 
 
