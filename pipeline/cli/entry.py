@@ -18,6 +18,7 @@ from pipeline import __version__
 from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
 from pipeline.cli.console import error_line, json_error
 from pipeline.errors import PipelineError
+from pipeline.heap import share_one_heap
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 GDAL_CACHE_MB = 128  # as pipeline.inference.memory counts it; that module takes torch with it
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Megabytes. GDAL would take a twentieth of the machine's memory and never give it back, and it asks only once: at
     # the first block that anything reads.
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
+    share_one_heap()
     try:
         status = app(args=arguments, standalone_mode=False)
     except PipelineError as err:

@@ -7,10 +7,7 @@ sizes of its buffers.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
-import gc
 import re
 import weakref
 from dataclasses import dataclass
@@ -43,10 +40,10 @@ GDAL_CACHE_BYTES = 128_000_000
 BASE_BYTES = 750_000_000
 # What oneDNN's convolutions and the C library hold beside the tensors that are alive, for a network with an encoder: a
 # multiple of these, and a sum that the hundreds of tiles of a large scene reach. Measured on ``landcover predict`` of
-# 10980 x 10980 pixels with a ResNet-18 U-Net in bfloat16: 0.31, 0.40 and 0.56 GB beside 53, 142 and 248 MB alive
-# (tiles of 544, 928 and 1344 pixels); in float32 0.41 GB beside 143 MB.
-HELD = 2.1
-HELD_BYTES = 250_000_000
+# 10980 x 10980 pixels with a ResNet-18 U-Net, one heap (pipeline.heap): 213 MB beside 92 MB alive in bfloat16, 129 MB
+# beside 96 MB in float32.
+HELD = 2.0
+HELD_BYTES = 125_000_000
 # What "int8" adds to it: onnx, ONNX Runtime and its quantiser stay loaded. Measured: 723 MB with a model loaded, 823 MB
 # after its network was quantised.
 INT8_BYTES = 100_000_000
@@ -155,16 +152,6 @@ def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: tor
         with live:
             short(chips)
     return live.peak
-
-
-def give_back() -> None:
-    """Return what this process no longer uses to the system: what an earlier stage held counts against the next.
-
-    The C library keeps freed memory for itself; only glibc has a way to ask for it (malloc_trim(3)).
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def weight_bytes(network: nn.Module, *, dtype: torch.dtype) -> int:

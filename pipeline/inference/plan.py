@@ -159,9 +159,9 @@ class Plan:
 
     @classmethod
     def from_json(cls, items: dict[str, Any]) -> Plan:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`; a journal from before there was a size has its default."""
         choice = Choice(items["engine"], items["dtype"], items["device"])
-        sizes: dict[str, Any] = {key: int(items[key]) for key in _SIZES}
+        sizes: dict[str, Any] = {key: int(items[key]) for key in _SIZES if key in items}
         return cls(choice=choice, **sizes)
 
 

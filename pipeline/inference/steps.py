@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import rasterio
 import torch
 
+from pipeline.heap import share_one_heap
 from pipeline.inference.blend import HannBlender, classify
 from pipeline.inference.chips import Buffers, read_chip
 from pipeline.inference.engine import readers_of, runs_side_by_side, workers_of
@@ -132,6 +133,7 @@ class SceneSteps:
 
     def map(self, engine: Engine, steps: Collection[int], sink: Sink) -> None:
         """Map the steps, some tiles side by side; the order of what the sink gets is that of the steps."""
+        share_one_heap()
         threads = torch.get_num_threads()
         try:
             for run in runs_of(steps) if self.settings.blend == "hann" else [sorted(steps)]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError
-from pipeline.inference.memory import give_back, parse_bytes
+from pipeline.heap import give_back
+from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings, journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
-from pipeline.inference.memory import give_back
+from pipeline.heap import give_back
 from pipeline.model.bundle import load_bundle
 from pipeline.runs import reset_peak
 from pipeline.workflow.map_one import MapOrder, map_scene
