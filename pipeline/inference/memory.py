@@ -47,6 +47,9 @@ HELD_BYTES = 125_000_000
 # What "int8" adds to it: onnx, ONNX Runtime and its quantiser stay loaded. Measured: 723 MB with a model loaded, 823 MB
 # after its network was quantised.
 INT8_BYTES = 100_000_000
+# And OpenVINO, which compiles a model for each of the sizes that tiles of a scene have. Measured: a ResNet-18 U-Net in
+# bfloat16 peaked at 1.76 GB where 1.5 GB were expected without it.
+OPENVINO_BYTES = 300_000_000
 # Threads that map tiles side by side, each with its part of torch's threads: while one reads or decides, the other
 # computes. Measured on two cores, two threads of one thread each instead of a reader beside a network with both:
 # 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net), without the

@@ -33,6 +33,7 @@ from pipeline.inference.memory import (
     DEFAULT_MEMORY,
     GDAL_CACHE_BYTES,
     INT8_BYTES,
+    OPENVINO_BYTES,
     WORKERS,
     Demand,
     choose_tile,
@@ -177,7 +178,7 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     exact = exact_halo_px(bundle)
     halo = round_up(settings.halo_px if settings.halo_px is not None else exact or 0, stride)
     measure_halo = settings.halo_px is None and exact is None
-    picked, trials = _picked(bundle, source, choices, threads=threads)
+    picked, trials = _picked(bundle, source, settings, choices, threads=threads, halo=halo or 2 * stride)
     wanted = demand(bundle, source, choice=picked, halo=halo or 2 * stride, blended=settings.blend == "hann")
     tile = settings.tile_px or _tile(wanted, source, settings, picked)
     if measure_halo:
@@ -206,8 +207,17 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     )
 
 
-def _picked(bundle: ModelBundle, source: Source, choices: list[Choice], *, threads: int) -> tuple[Choice, list[Trial]]:
-    """The only choice, that of an earlier run, or the one that is measured to be the fastest; and what was measured."""
+def _picked(
+    bundle: ModelBundle, source: Source, settings: PredictSettings, choices: list[Choice], *, threads: int, halo: int
+) -> tuple[Choice, list[Trial]]:
+    """The only choice, that of an earlier run, or the one that is measured to be the fastest; and what was measured.
+
+    Choices that the memory does not allow are left out where there are others.
+    """
+    small = source.grid.height * source.grid.width < SMALL_SCENE_PX
+    fits = partial(_fits, bundle, source, settings, halo=halo)
+    if len(choices) > 1 and not small:
+        choices = [choices[0], *filter(fits, choices[1:])]
 
     def tried(among: list[Choice]) -> tuple[Choice, list[Trial]]:
         stride = total_stride_px(bundle)
@@ -217,7 +227,7 @@ def _picked(bundle: ModelBundle, source: Source, choices: list[Choice], *, threa
 
     key = pick_key(bundle.hash, choices, threads=threads)
     known = choices[0] if len(choices) == 1 else recall(key, choices)
-    if known is None and source.grid.height * source.grid.width < SMALL_SCENE_PX:
+    if small and (known is None or not fits(known)):
         known = choices[0]
     if known is None:
         picked, trials = tried(choices)
@@ -231,6 +241,19 @@ def _picked(bundle: ModelBundle, source: Source, choices: list[Choice], *, threa
         log.info("engine %s instead: it agrees too little on this scene", choices[0])
         picked = choices[0]
     return picked, trials
+
+
+def _fits(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> bool:
+    """Whether the memory allows tiles for a choice; those that were asked for are the user's own."""
+    if settings.tile_px:
+        return True
+    wanted = demand(bundle, source, choice=choice, halo=halo, blended=settings.blend == "hann")
+    try:
+        _tile(wanted, source, settings, choice)
+    except ConfigError as err:
+        log.info("engine %s is not tried: %s", choice, err)
+        return False
+    return True
 
 
 def engine_of(bundle: ModelBundle, choice: Choice, *, threads: int, source: Source | None = None) -> Engine:
@@ -304,7 +327,8 @@ def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, bl
         sample_px=min(SAMPLE_PX, max(source.grid.shape)),
         side_by_side=runs_side_by_side(choice),
         workers=workers_of(choice),
-        engine_bytes=INT8_BYTES if choice.dtype == "int8" else 0,
+        engine_bytes=(INT8_BYTES if choice.dtype == "int8" else 0)
+        + (OPENVINO_BYTES if choice.engine == "openvino" else 0),
     )
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from pipeline.errors import ConfigError
 from pipeline.inference import plan
 from pipeline.inference.engine import Choice
 from pipeline.inference.picks import FILE, pick_key, recall, remember
@@ -14,7 +16,9 @@ from tests.inference.models import noise_scene, small_bundle
 if TYPE_CHECKING:
     from pathlib import Path
 
-TORCH, OTHER = Choice(), Choice("openvino")
+    from pipeline.inference.memory import Demand
+
+TORCH, OTHER, SHORT = Choice(), Choice("openvino"), Choice("torch", "bfloat16")
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +81,35 @@ def test_a_cache_that_cannot_be_written_is_a_warning(folder: Path, caplog: pytes
     folder.write_text("")
     remember("k", TORCH)
     assert "cannot be kept" in caplog.text
+
+
+def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_recalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, bundle = noise_scene(tmp_path / "scene.tif", height=64, width=64), small_bundle()
+    tried: list[list[Choice]] = []
+
+    def measured(_: object, choices: list[Choice], *__: object, **___: object) -> tuple[Choice, list[Trial]]:
+        tried.append(list(choices))
+        return choices[-1], []
+
+    monkeypatch.setattr(plan, "candidates", lambda **_: [TORCH, SHORT])
+    monkeypatch.setattr(plan, "calibrate", measured)
+    real = plan.choose_tile
+
+    def choose_tile(wanted: Demand, **sizes: int) -> int:
+        if wanted.dtype == torch.bfloat16 and sizes["memory_bytes"] < 10**10:
+            raise ConfigError("too little", fix="raise --memory")
+        return real(wanted, **sizes)
+
+    monkeypatch.setattr(plan, "choose_tile", choose_tile)
+    monkeypatch.setattr(plan, "SMALL_SCENE_PX", 0)
+    tight, roomy = PredictSettings(halo_px=8), PredictSettings(halo_px=8, memory_bytes=10**10)
+    assert make_plan(bundle, scene, tight).choice == TORCH
+    assert tried in ([], [[TORCH]])
+    assert make_plan(bundle, scene, roomy).choice == SHORT
+    assert tried[-1] == [TORCH, SHORT]
+    # A small scene takes what was picked before, if that fits.
+    monkeypatch.setattr(plan, "SMALL_SCENE_PX", 10**9)
+    assert make_plan(bundle, scene, roomy).choice == SHORT
+    assert make_plan(bundle, scene, tight).choice == TORCH
