@@ -320,7 +320,7 @@ class MapSection(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
     memory: str = Field("1.5GB", description="Peak memory of mapping; tiles are as large as it allows.")
-    tile_px: int | None = Field(None, ge=32, description="Side of a tile. Default: as large as memory allows.")
+    tile_px: int | None = Field(None, ge=32, description="Side of a tile. Default: what is fastest in the memory.")
     batch: int = Field(1, ge=1, description="Tiles that go through the network together.")
     tta: bool = Field(default=False, description="Average over flips: slower, a little better.")
     blend: Literal["crop", "hann"] = Field("crop", description="How tiles meet: cropped, or averaged over their halos.")

@@ -214,10 +214,6 @@ def _picked(
 
     Choices that the memory does not allow are left out where there are others.
     """
-    small = source.grid.height * source.grid.width < SMALL_SCENE_PX
-    fits = partial(_fits, bundle, source, settings, halo=halo)
-    if len(choices) > 1 and not small:
-        choices = [choices[0], *filter(fits, choices[1:])]
 
     def tried(among: list[Choice]) -> tuple[Choice, list[Trial]]:
         stride = total_stride_px(bundle)
@@ -225,13 +221,20 @@ def _picked(
         make = partial(engine_of, bundle, threads=threads, source=source)
         return calibrate(make, among, sample, threads=threads, stride_px=stride)
 
-    key = pick_key(bundle.hash, choices, threads=threads)
-    known = choices[0] if len(choices) == 1 else recall(key, choices)
-    if small and (known is None or not fits(known)):
-        known = choices[0]
+    def recalled(among: list[Choice]) -> Choice | None:
+        return recall(pick_key(bundle.hash, among, threads=threads), among)
+
+    fits = partial(_fits, bundle, source, settings, halo=halo)
+    known = choices[0] if len(choices) == 1 else recalled(choices)
+    if len(choices) > 1 and (known is None or not fits(known)):
+        if source.grid.height * source.grid.width < SMALL_SCENE_PX:
+            return choices[0], []
+        # Only now, since each takes a moment: a network is built and probed for it.
+        choices = [choices[0], *filter(fits, choices[1:])]
+        known = recalled(choices)
     if known is None:
         picked, trials = tried(choices)
-        remember(key, picked)
+        remember(pick_key(bundle.hash, choices, threads=threads), picked)
         return picked, trials
     if known.dtype != "int8":
         return known, []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -66,8 +67,8 @@ def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> No
 
 
 def test_only_networks_that_see_single_pixels_want_float32_planes() -> None:
-    def layout(**changes: object) -> Layout:
-        member = fuse_for_inference(build_network(NetworkSpec(3, 4, dropout=0.0, **changes)).eval())  # type: ignore[arg-type]
+    def layout(**changes: Any) -> Layout:
+        member = fuse_for_inference(build_network(NetworkSpec(3, 4, dropout=0.0, **changes)).eval())
         return layout_of(speed_up(Ensemble([member], shares=(1.0,), temperature=1.0).eval()), torch.bfloat16)
 
     assert layout() == layout(encoder="none") == PLANES
