@@ -63,7 +63,7 @@ def train_context(
 
     Raises:
         LabelError: nothing to learn from.
-        ModelError: a checkpoint to resume from that does not fit.
+        ModelError: a checkpoint to resume from that does not fit, or none on one of several machines.
     """
     recipe = Recipe(
         steps=settings.steps,
@@ -89,6 +89,11 @@ def train_context(
     several = settings.devices * settings.nodes > 1
     learner, batches = Learner(members, recipe), (SharedBatches if several else Batches)(lessons, recipe)
     goes_on = resume and last.is_file()
+    if resume and settings.nodes > 1 and not goes_on:  # others would begin elsewhere and wait for this one for ever
+        raise ModelError(
+            "no checkpoint on this machine to resume from", path=last,
+            fix="copy the first machine's here, or train without resume on all",
+        )  # fmt: skip
     if goes_on:
         batches.start = _fitting_checkpoint(last, learner, averaged=settings.ema > 0)["global_step"]
     watch = Watch(

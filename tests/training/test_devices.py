@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +20,7 @@ from pipeline.training.loop import LAST, train_context
 from pipeline.training.module import Lessons
 from pipeline.training.settings import FitSettings
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = FitSettings(steps=4, batch=4, dropout=0.0, gain=0.0, shift=0.0, noise=0.0, lr=1e-2)
 SIDE, CLASSES = 16, 3
 
@@ -38,10 +40,12 @@ def lessons() -> Lessons:
     return Lessons(x, index, torch.ones(6, SIDE, SIDE), target, asked, torch.ones(6, dtype=torch.float64))
 
 
-def learn(folder: Path, *, held: Lessons | None = None, **changes: float) -> tuple[Network, list[dict[str, float]]]:
+def learn(
+    folder: Path, *, held: Lessons | None = None, resume: bool = False, **changes: float
+) -> tuple[Network, list[dict[str, float]]]:
     learned = network()
     rows = train_context(
-        [learned], lessons(), held, settings=replace(SETTINGS, **changes), folder=folder, resume=False, progress=None
+        [learned], lessons(), held, settings=replace(SETTINGS, **changes), folder=folder, resume=resume, progress=None
     )
     return learned, rows
 
@@ -79,3 +83,42 @@ def test_two_processes_end_with_the_average_of_their_weights(tmp_path: Path) -> 
         assert torch.equal(value, stored["state_dict"][f"members.0.{name}"])
     head = "members.0.head.weight"
     assert not torch.equal(stored["state_dict"][head], stored["current_model_state"][head])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
+@pytest.mark.filterwarnings("ignore")
+def test_two_machines_learn_what_two_processes_of_one_learn_to_the_bit(tmp_path: Path) -> None:
+    """Machines are two commands on this one that find each other by address and port, as they would elsewhere."""
+    both, _ = learn(tmp_path / "one", held=lessons(), patience=2, devices=2)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import sys; from pathlib import Path; import torch; from tests.training.test_devices import learn, lessons\n"
+        "found, _ = learn(Path(sys.argv[1]), held=lessons(), patience=2, nodes=2)\n"
+        "torch.save(found.state_dict(), Path(sys.argv[1]) / 'learned.pt')"
+    )
+    machines = []
+    for rank in range(2):
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank)}
+        command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / f"machine{rank}")]
+        machines.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        )
+    try:
+        said = [machine.communicate(timeout=300)[0].decode() for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    found = torch.load(tmp_path / "machine0" / "learned.pt", weights_only=True)
+    for name, value in both.state_dict().items():
+        assert torch.equal(value, found[name]), name
+    # Checkpoints are the first machine's: another cannot go on without them.
+    assert (tmp_path / "machine0" / LAST).is_file()
+    assert not (tmp_path / "machine1" / LAST).exists()
+    with pytest.raises(ModelError, match="no checkpoint on this machine"):
+        learn(tmp_path / "machine1", resume=True, nodes=2)
