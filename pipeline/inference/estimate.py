@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.grid import Window
 from pipeline.inference.chips import READ_PX, read_chip
+from pipeline.inference.demand import demand, exact_halo_px, total_stride_px
 from pipeline.inference.engine import workers_of
+from pipeline.inference.engines import engine_of
 from pipeline.inference.memory import footprint
 from pipeline.inference.order import order_of
-from pipeline.inference.plan import (
-    PredictSettings,
-    demand,
-    engine_of,
-    exact_halo_px,
-    make_plan,
-    total_stride_px,
-)
+from pipeline.inference.plan import PredictSettings, make_plan
 from pipeline.inference.samples import sample_of
-from pipeline.inference.tiles import plan_tiles
 from pipeline.inference.trials import candidates, time_passes
 from pipeline.scenes.blocks import blocks_of, whole_blocks
 
@@ -76,7 +70,7 @@ def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool 
     engine = engine_of(bundle, plan.choice, threads=plan.threads, source=source)
     _, seconds = time_passes(engine, plan.choice, chips, threads=plan.threads, stride_px=stride, repeats=1)
     running = seconds / (chips.shape[2] * chips.shape[3]) * (_FLIPS if tta else 1)
-    tiles = plan_tiles(source.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
+    tiles = plan.tiles(source.grid)
     reading = _reading_s(bundle, source, plan) / workers_of(plan.choice)
     read_px = sum(tile.read.height * tile.read.width for tile in tiles)
     return (running + reading) * read_px * BESIDE

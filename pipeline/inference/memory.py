@@ -1,31 +1,23 @@
 """Memory as a setting: how much a tile costs, how large a tile may be, how long a scene will take.
 
-A network's peak is found by running it on small chips and adding up what is alive: exact for any architecture. (Tensors
-without data would do: torch's meta device takes 100 MB and a second to import.) The rest of a run is counted from the
-sizes of its buffers.
+A network's peak is found by running it on small chips and adding up what is alive (``pipeline.inference.live``), what
+engines hold beside it is measured, and the rest of a run is counted from the sizes of its buffers.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
 from pipeline.inference.chips import PLANES, READ_PX, Layout
-from pipeline.inference.fast import layout_of
+from pipeline.inference.live import activation_bytes
 from pipeline.inference.tiles import round_up
-from pipeline.model.encoder import Encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -38,18 +30,6 @@ GDAL_CACHE_BYTES = 128_000_000
 # torch imported, 605 MB with what ``landcover predict`` needs, 690 to 750 MB with a model loaded and a scene looked at;
 # a CPU build of torch maps smaller libraries and stays below it.
 BASE_BYTES = 750_000_000
-# What oneDNN's convolutions and the C library hold beside the tensors that are alive, for a network with an encoder: a
-# multiple of these, and a sum that the hundreds of tiles of a large scene reach. Measured on ``landcover predict`` of
-# 10980 x 10980 pixels with a ResNet-18 U-Net, one heap (pipeline.heap): 213 MB beside 92 MB alive in bfloat16, 129 MB
-# beside 96 MB in float32.
-HELD = 2.0
-HELD_BYTES = 125_000_000
-# What "int8" adds to it: onnx, ONNX Runtime and its quantiser stay loaded. Measured: 723 MB with a model loaded, 823 MB
-# after its network was quantised.
-INT8_BYTES = 100_000_000
-# And OpenVINO, which compiles a model for each of the sizes that tiles of a scene have. Measured: a ResNet-18 U-Net in
-# bfloat16 peaked at 1.76 GB where 1.5 GB were expected without it.
-OPENVINO_BYTES = 300_000_000
 # Threads that map tiles side by side, each with its part of torch's threads: while one reads or decides, the other
 # computes. Measured on two cores, two threads of one thread each instead of a reader beside a network with both:
 # 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net), without the
@@ -97,70 +77,27 @@ def parse_bytes(text: str | int) -> int:
     return size
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that are alive, and remembers the peak."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = 0
-        self.peak = 0
-        self._seen: set[int] = set()
-
-    def ignore(self, tensor: torch.Tensor) -> None:
-        """Do not count a tensor's storage."""
-        self._seen.add(tensor.untyped_storage()._cdata)  # noqa: SLF001 - as in _count
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch's compiler, which it would import here to be kept away, is not used."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for item in tree_flatten(out)[0]:
-            if isinstance(item, torch.Tensor):
-                self._count(item.untyped_storage())
-        self.peak = max(self.peak, self.live)
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata  # noqa: SLF001 - the storage's identity; data_ptr is 0 for an empty one
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.live += storage.nbytes()
-        weakref.finalize(storage, self._free, key, storage.nbytes())
-
-    def _free(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.live -= size
-
-
-def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype, batch: int = 1) -> int:
-    """Peak bytes of activations of one forward pass on [batch, bands, side_px, side_px], weights not counted.
-
-    The input, as the network takes it, does not count: it is a window's.
-    """
-    short = copy.deepcopy(network).to(dtype).eval()
-    with torch.inference_mode():
-        chips = layout_of(short, dtype).empty(bands, side_px, side_px).zero_().expand(batch, -1, -1, -1)
-        live = _LiveBytes()
-        live.ignore(chips)
-        with live:
-            short(chips)
-    return live.peak
-
-
 def weight_bytes(network: nn.Module, *, dtype: torch.dtype) -> int:
     """Bytes of the parameters in ``dtype``."""
     size = torch.empty(0, dtype=dtype).element_size()
     return size * sum(item.numel() for item in network.parameters())
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an engine holds, by measurement.
+
+    Attributes:
+        times: Multiple of the bytes that a pass has alive in torch.
+        fixed: Bytes, whatever the network.
+        weights: Copies of the weights in float32.
+        making: Bytes that are needed while it is made, and given back before the first tile.
+    """
+
+    times: float = 1.0
+    fixed: int = 0
+    weights: float = 2.0
+    making: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,7 +117,7 @@ class Demand:
         sample_px: Side of the piece of the scene that engine and halo are calibrated on; 0 where nothing is.
         side_by_side: Whether the network runs in several threads at once.
         workers: Threads that read tiles and decide.
-        engine_bytes: What the engine holds beside torch.
+        held: What the engine holds.
         layout: Of the chips that the engine takes.
     """
 
@@ -196,7 +133,7 @@ class Demand:
     sample_px: int = 0
     side_by_side: bool = False
     workers: int = WORKERS
-    engine_bytes: int = 0
+    held: Held = Held()
     layout: Layout = PLANES
 
 
@@ -215,10 +152,11 @@ def footprint(
     # Calibration comes before the first tile and is over then: the larger of the two counts.
     calibration = _one_pass(demand, demand.sample_px**2)
     calibration += (demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2
+    calibration = max(calibration, demand.held.making)
     band_rows = side if demand.blended else 0
     return Footprint(
-        base=BASE_BYTES + demand.engine_bytes + (HELD_BYTES if has_encoder(demand.network) else 0),
-        weights=2 * weight_bytes(demand.network, dtype=torch.float32),
+        base=BASE_BYTES + demand.held.fixed,
+        weights=int(demand.held.weights * weight_bytes(demand.network, dtype=torch.float32)),
         activations=0 if on_gpu else max(passes * activations + demand.workers * scores, calibration),
         windows=demand.workers * (strip + chips),
         blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
@@ -229,7 +167,7 @@ def footprint(
 def _one_pass(demand: Demand, pixels: int) -> int:
     """Bytes that the network takes for a pass over so many pixels."""
     fixed, per_px = _activations(demand)
-    return int(fixed + (HELD if has_encoder(demand.network) else 1.0) * per_px * pixels)
+    return int(fixed + demand.held.times * per_px * pixels)
 
 
 def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, gpu_bytes: int | None = None) -> int:
@@ -265,11 +203,6 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, gpu_bytes
             fix="raise --memory",
         )
     return fitting[-1]
-
-
-def has_encoder(network: nn.Module) -> bool:
-    """Whether a network, or a member of an ensemble, has more than the path at full resolution."""
-    return any(isinstance(module, Encoder) for module in network.modules())
 
 
 # Sides of two probes: what grows with the pixels is told from what does not (a strip's channels).

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import platform
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,50 +12,23 @@ import torch
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.inference.blend import Products
-from pipeline.inference.chips import PLANES
-from pipeline.inference.engine import (
-    Choice,
-    Engine,
-    free_gpu_bytes,
-    make_engine,
-    readers_of,
-    runs_side_by_side,
-    torch_dtype,
-    workers_of,
-    works_in_strips,
-)
-from pipeline.inference.fast import layout_of, speed_up
+from pipeline.inference.demand import total_stride_px
+from pipeline.inference.engine import Choice, readers_of, wants_one_size
+from pipeline.inference.engines import Engines, pick_engine
+from pipeline.inference.fitting import Fitting
 from pipeline.inference.journal import Key
-from pipeline.inference.memory import (
-    DEFAULT_MEMORY,
-    GDAL_CACHE_BYTES,
-    INT8_BYTES,
-    OPENVINO_BYTES,
-    WORKERS,
-    Demand,
-    choose_tile,
-    footprint,
-)
+from pipeline.inference.memory import DEFAULT_MEMORY, GDAL_CACHE_BYTES, Demand, footprint
 from pipeline.inference.order import Order, order_of, quickest
-from pipeline.inference.picks import pick_key, recall, remember
-from pipeline.inference.reach import effective_halo_px
-from pipeline.inference.samples import SAMPLE_PX, range_samples, sample_of
-from pipeline.inference.tiles import round_up
-from pipeline.inference.trials import Trial, agrees, calibrate, candidates
-from pipeline.model.reach import reach_px
+from pipeline.inference.tiles import Tile, plan_tiles, round_up
 from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipeline.grid import Grid
+    from pipeline.inference.trials import Trial
     from pipeline.model.bundle import ModelBundle
-    from pipeline.model.spec import NetworkSpec
     from pipeline.scenes.scene import Source
-
-log = logging.getLogger(__name__)
-# Scenes of fewer pixels are mapped by the first candidate (torch): on two cores the calibration takes some 20 seconds
-# (engines convert and compile the network first), in which torch maps about this much.
-SMALL_SCENE_PX = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -158,6 +128,17 @@ class Plan:
         plain = {key: value for key, value in asdict(self).items() if key not in {"choice", "trials"}}
         return plain | asdict(self.choice)
 
+    def tiles(self, grid: Grid, *, shift_px: int = 0) -> tuple[Tile, ...]:
+        """All tiles of a grid; the first cut comes after ``shift_px``."""
+        return plan_tiles(
+            grid,
+            tile_px=self.tile_px,
+            halo_px=self.halo_px,
+            stride_px=self.stride_px,
+            shift_px=shift_px,
+            one_size=wants_one_size(self.choice),
+        )
+
     @classmethod
     def from_json(cls, items: dict[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`; a journal from before there was a size has its default."""
@@ -166,31 +147,30 @@ class Plan:
         return cls(choice=choice, **sizes)
 
 
-def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
+def make_plan(
+    bundle: ModelBundle, source: Source, settings: PredictSettings, *, engines: Engines | None = None
+) -> Plan:
     """Decide what the settings leave open.
+
+    Args:
+        bundle: The model.
+        source: The scene, with the model's bands.
+        settings: What was asked for.
+        engines: Where the engine that is picked is kept, for whoever maps the scene then.
 
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
     """
     stride = total_stride_px(bundle)
     threads = settings.threads or torch.get_num_threads()
-    choices = candidates(engine=settings.engine, dtype=settings.dtype, device=settings.device)
-    exact = exact_halo_px(bundle)
-    halo = round_up(settings.halo_px if settings.halo_px is not None else exact or 0, stride)
-    measure_halo = settings.halo_px is None and exact is None
-    picked, trials = _picked(bundle, source, settings, choices, threads=threads, halo=halo or 2 * stride)
-    wanted = demand(bundle, source, choice=picked, halo=halo or 2 * stride, blended=settings.blend == "hann")
-    tile = settings.tile_px or _tile(wanted, source, settings, picked)
-    if measure_halo:
-        engine = engine_of(bundle, picked, threads=threads, source=source)
-        halo = effective_halo_px(engine, sample_of(bundle, source, stride), stride_px=stride, tile_px=tile)
-        wanted = replace(wanted, halo_px=halo)
-        tile = settings.tile_px or _tile(wanted, source, settings, picked)
+    fitting = Fitting(engines or Engines(bundle, source), settings, threads)
+    picked, trials = pick_engine(fitting)
+    halo, tile = fitting.halo_and_tile(picked)
     tile = round_up(tile, stride)
     if settings.blend == "hann":
         # Only direct neighbours may overlap.
         tile = max(tile, 2 * halo)
-    orders = _orders(replace(wanted, halo_px=halo), source, settings, picked)
+    orders = _orders(fitting.demand(picked, halo_px=halo), source, settings, picked)
     order = orders(tile)
     if not settings.tile_px and settings.blend == "crop":
         tile, order = quickest(orders, largest_px=tile, halo_px=halo, stride_px=stride)
@@ -207,96 +187,6 @@ def make_plan(bundle: ModelBundle, source: Source, settings: PredictSettings) ->
     )
 
 
-def _picked(
-    bundle: ModelBundle, source: Source, settings: PredictSettings, choices: list[Choice], *, threads: int, halo: int
-) -> tuple[Choice, list[Trial]]:
-    """The only choice, that of an earlier run, or the one that is measured to be the fastest; and what was measured.
-
-    Choices that the memory does not allow are left out where there are others.
-    """
-
-    def tried(among: list[Choice]) -> tuple[Choice, list[Trial]]:
-        stride = total_stride_px(bundle)
-        sample = sample_of(bundle, source, stride)
-        make = partial(engine_of, bundle, threads=threads, source=source)
-        return calibrate(make, among, sample, threads=threads, stride_px=stride)
-
-    def recalled(among: list[Choice]) -> Choice | None:
-        return recall(pick_key(bundle.hash, among, threads=threads), among)
-
-    fits = partial(_fits, bundle, source, settings, halo=halo)
-    known = choices[0] if len(choices) == 1 else recalled(choices)
-    if len(choices) > 1 and (known is None or not fits(known)):
-        if source.grid.height * source.grid.width < SMALL_SCENE_PX:
-            return choices[0], []
-        # Only now, since each takes a moment: a network is built and probed for it.
-        choices = [choices[0], *filter(fits, choices[1:])]
-        known = recalled(choices)
-    if known is None:
-        picked, trials = tried(choices)
-        remember(pick_key(bundle.hash, choices, threads=threads), picked)
-        return picked, trials
-    if known.dtype != "int8":
-        return known, []
-    # How well it agrees depends on the scene: a pick of another one holds where it does here too.
-    picked, trials = tried([known])
-    if choices[0].dtype != "int8" and not agrees(trials[-1]):
-        log.info("engine %s instead: it agrees too little on this scene", choices[0])
-        picked = choices[0]
-    return picked, trials
-
-
-def _fits(bundle: ModelBundle, source: Source, settings: PredictSettings, choice: Choice, *, halo: int) -> bool:
-    """Whether the memory allows tiles for a choice; those that were asked for are the user's own."""
-    if settings.tile_px:
-        return True
-    wanted = demand(bundle, source, choice=choice, halo=halo, blended=settings.blend == "hann")
-    try:
-        _tile(wanted, source, settings, choice)
-    except ConfigError as err:
-        log.info("engine %s is not tried: %s", choice, err)
-        return False
-    return True
-
-
-def engine_of(bundle: ModelBundle, choice: Choice, *, threads: int, source: Source | None = None) -> Engine:
-    """The bundle's fused network in an engine; "int8" takes its ranges from ``source``, the scene to be mapped."""
-    samples = range_samples(bundle, source, total_stride_px(bundle)) if source and choice.dtype == "int8" else ()
-    channels = bundle.preprocess.channels
-    return make_engine(bundle.network(fused=True), choice, channels=channels, threads=threads, samples=samples)
-
-
-def total_stride_px(bundle: ModelBundle) -> int:
-    """The smallest step at which the poolings of all members agree."""
-    from pipeline.model.network import stride_px
-
-    return math.lcm(*(stride_px(spec) for spec in bundle.specs))
-
-
-def exact_halo_px(bundle: ModelBundle) -> int | None:
-    """All the context that the members can see on each side of a pixel; None where it is too large to be read."""
-    reaches = [_reach_px(spec) for spec in bundle.specs]
-    known = [reach for reach in reaches if reach is not None]
-    return max(known) if len(known) == len(reaches) else None
-
-
-def _reach_px(spec: NetworkSpec) -> int | None:
-    if spec.head == "chip":
-        return (spec.chip_px - spec.chip_stride_px) // 2
-    return reach_px(spec) if spec.encoder == "none" else None
-
-
-def _tile(wanted: Demand, source: Source, settings: PredictSettings, choice: Choice) -> int:
-    """The largest tile that the memory allows; of a scene that is more than a moment's work, a tile for each worker."""
-    longest = max(source.grid.shape)
-    return choose_tile(
-        wanted,
-        memory_bytes=settings.memory_bytes,
-        longest_px=-(-longest // WORKERS) if wanted.side_by_side and longest > SAMPLE_PX else longest,
-        gpu_bytes=free_gpu_bytes(choice.device),
-    )
-
-
 def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: Choice) -> Callable[[int], Order]:
     """Gives the order for tiles of a side; what they leave of the memory may go to GDAL's cache."""
     # Rows of tiles are blended in their order, and readers with files of their own share no decoded blocks.
@@ -309,30 +199,6 @@ def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: C
         return order_of(files, tile_px=side_px, cache_bytes=cache, **shape)
 
     return order
-
-
-def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, blended: bool) -> Demand:
-    """What mapping a scene asks of the memory."""
-    quick, dtype = works_in_strips(choice), torch_dtype(choice.dtype)
-    fused = bundle.network(fused=True)
-    network = speed_up(fused) if quick else fused
-    return Demand(
-        network=network,
-        layout=layout_of(network, dtype) if quick else PLANES,
-        bands=bundle.preprocess.channels,
-        bands_read=len(bundle.bands),
-        classes=len(bundle.scheme),
-        dtype=dtype,
-        halo_px=halo,
-        stride_px=total_stride_px(bundle),
-        width_px=source.grid.width,
-        blended=blended,
-        sample_px=min(SAMPLE_PX, max(source.grid.shape)),
-        side_by_side=runs_side_by_side(choice),
-        workers=workers_of(choice),
-        engine_bytes=(INT8_BYTES if choice.dtype == "int8" else 0)
-        + (OPENVINO_BYTES if choice.engine == "openvino" else 0),
-    )
 
 
 def journal_key(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Key:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.errors import OutputError
+from pipeline.heap import give_back
 from pipeline.inference.areas import read_area
 from pipeline.inference.blend import PERCENT_NODATA
+from pipeline.inference.engines import Engines
 from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.lock import FolderLock
-from pipeline.inference.plan import Plan, PredictSettings, engine_of, journal_key, make_plan
+from pipeline.inference.plan import Plan, PredictSettings, journal_key, make_plan
 from pipeline.inference.rows import RowStore
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
@@ -133,12 +136,14 @@ def predict_scene(
         OutputError: the folder cannot be written, in use by another run, or the disk is full; the rest is kept.
         ConfigError: the settings cannot be met.
     """
-    run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, key=key)
+    engines = Engines(bundle, source)
+    planner = partial(make_plan, engines=engines)
+    run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, planner=planner, key=key)
     try:
         left = run.left
         if left:
-            plan = run.steps.plan
-            engine = engine_of(bundle, plan.choice, threads=plan.threads, source=run.steps.source)
+            engine = engines(run.steps.plan.choice, threads=run.steps.plan.threads)
+            give_back()  # what engine and halo were tried on
             with run.writing(progress) as writing:
                 run.steps.map(engine, left, writing)
         return run.finish()

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.grid import Grid, Window
 from pipeline.inference.predict import predict_scene
-from pipeline.inference.tiles import plan_tiles, round_up
+from pipeline.inference.tiles import round_up
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pipeline.inference.plan import Plan, PredictSettings
     from pipeline.inference.predict import Prediction
     from pipeline.inference.rows import RowStore
-    from pipeline.inference.tiles import Tile
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
@@ -125,9 +124,7 @@ def _across_columns(codes: NDArray[np.uint8], cuts: set[int]) -> int:
 
 def _cuts(grid: Grid, plan: Plan, shift_px: int) -> tuple[set[int], set[int]]:
     """First rows and first columns of all tiles but those at the edge of the grid."""
-    tiles: tuple[Tile, ...] = plan_tiles(
-        grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px, shift_px=shift_px
-    )
+    tiles = plan.tiles(grid, shift_px=shift_px)
     return {tile.write.row for tile in tiles} - {0}, {tile.write.col for tile in tiles} - {0}
 
 

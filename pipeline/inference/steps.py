@@ -23,7 +23,6 @@ from pipeline.inference.engine import readers_of, runs_side_by_side, workers_of
 from pipeline.inference.memory import WORKERS
 from pipeline.inference.order import in_stripes
 from pipeline.inference.stream import Work, Workers
-from pipeline.inference.tiles import Tile, plan_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.inference.areas import Area
     from pipeline.inference.engine import Engine
     from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.inference.tiles import Tile
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
@@ -99,13 +99,7 @@ class SceneSteps:
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """All tiles of the grid, also those that the area leaves out."""
-        return plan_tiles(
-            self.source.grid,
-            tile_px=self.plan.tile_px,
-            halo_px=self.plan.halo_px,
-            stride_px=self.plan.stride_px,
-            shift_px=self.settings.shift_px,
-        )
+        return self.plan.tiles(self.source.grid, shift_px=self.settings.shift_px)
 
     @cached_property
     def works(self) -> tuple[Work, ...]:

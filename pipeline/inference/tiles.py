@@ -8,7 +8,7 @@ stride and are multiples of it long, so that the cells of its poolings are the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pipeline.errors import GridError
 from pipeline.grid import Grid, Window
@@ -17,24 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Touchable(Protocol):
-    """An area that knows which windows have some of its pixels."""
-
-    def touches(self, window: Window) -> bool:
-        """Whether a pixel of ``window`` may be in the area."""
-
-
 @dataclass(frozen=True)
 class Tile:
     """One step of mapping.
 
     Attributes:
-        index: Position in the plan of the whole grid, the same whether or not an area leaves tiles out.
         read: Pixels that the network sees; may reach beyond the grid.
         write: Pixels that are written; inside the grid and inside ``read``.
     """
 
-    index: int
     read: Window
     write: Window
 
@@ -51,9 +42,9 @@ def plan_tiles(
     halo_px: int,
     stride_px: int = 1,
     shift_px: int = 0,
-    area: Touchable | None = None,
+    one_size: bool = False,
 ) -> tuple[Tile, ...]:
-    """Tiles whose write windows partition the grid, row by row; with ``area``, those that touch it.
+    """Tiles whose write windows partition the grid, row by row.
 
     Rows and columns are cut evenly: as many cuts as ``tile_px`` demands, all of about one size, so that no narrow
     remainder at the edge pays for a whole halo.
@@ -64,7 +55,7 @@ def plan_tiles(
         halo_px: Pixels read on each side of it; rounded up to whole strides.
         stride_px: Total stride of the network: the side of one cell of its coarsest layer.
         shift_px: The first cut comes after so many pixels, rounded up to whole strides, if that is less than a tile.
-        area: Leave out tiles that do not touch it.
+        one_size: All read windows are as large as the largest, for engines that are compiled for a size.
 
     Raises:
         GridError: a size that is not positive.
@@ -78,15 +69,16 @@ def plan_tiles(
         )
     halo = round_up(halo_px, stride_px)
     columns = _cut(grid.width, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
+    rows = _cut(grid.height, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
+    least = max(height for _, height in rows) if one_size else 0, max(width for _, width in columns) if one_size else 0
     tiles = []
-    for row, height in _cut(grid.height, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px):
+    for row, height in rows:
         for col, width in columns:
             write = Window(row, col, height, width)
-            read = Window(row - halo, col - halo, _whole(height, halo, stride_px), _whole(width, halo, stride_px))
-            tiles.append((read, write))
-    return tuple(
-        Tile(index, read, write) for index, (read, write) in enumerate(tiles) if area is None or area.touches(write)
-    )
+            shape = (_whole(max(pair), halo, stride_px) for pair in zip(write.shape, least, strict=True))
+            read = Window(row - halo, col - halo, *shape)
+            tiles.append(Tile(read, write))
+    return tuple(tiles)
 
 
 def read_side_px(length_px: int, *, tile_px: int, halo_px: int, stride_px: int) -> int:

@@ -138,7 +138,7 @@ def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed f
 
 @lru_cache(maxsize=1)
 def _engine(path: str, stamp: int, plan: Plan, source: bytes) -> Engine:
-    from pipeline.inference.plan import engine_of
+    from pipeline.inference.engines import engine_of
 
     own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map, as a key of the cache is hashable
     return engine_of(_bundle(path, stamp), plan.choice, threads=plan.threads, source=own)

@@ -28,13 +28,14 @@ import rasterio
 import torch
 
 from pipeline.grid import Window
+from pipeline.inference.demand import demand, total_stride_px
 from pipeline.inference.engine import Choice, Engine, fast_bfloat16, torch_dtype
+from pipeline.inference.engines import engine_of
 from pipeline.inference.memory import WORKERS, footprint
-from pipeline.inference.plan import PredictSettings, demand, engine_of, total_stride_px
+from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.samples import sample_of
 from pipeline.inference.seams import seam_figure
-from pipeline.inference.tiles import plan_tiles
 from pipeline.inference.trials import calibrate, candidates, time_passes
 from pipeline.maps.geotiff import write_class_map, write_confidence
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
@@ -152,7 +153,7 @@ def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
         write_class_map(folder / "a_lc.tif", mapped.codes, grid=mapped.grid, scheme=mapped.scheme)
         write_confidence(folder / "a_conf.tif", mapped.confidence, grid=mapped.grid)
         plan, products = mapped.plan, time.perf_counter() - start
-    tiles = plan_tiles(scene.grid, tile_px=plan.tile_px, halo_px=plan.halo_px, stride_px=plan.stride_px)
+    tiles = plan.tiles(scene.grid)
     figures = mapped.figures | {
         "products_seconds": products,
         "peak_bytes": int(status["VmHWM"].split()[0]) * 1024,

@@ -22,8 +22,9 @@ import rasterio
 import torch
 from rasterio.windows import Window as RasterioWindow
 
+from pipeline.inference.engines import engine_of
 from pipeline.inference.memory import GDAL_CACHE_BYTES
-from pipeline.inference.plan import Plan, PredictSettings, engine_of, make_plan
+from pipeline.inference.plan import Plan, PredictSettings, make_plan
 from pipeline.inference.predict import open_run
 from pipeline.scenes.opening import open_scene
 from tests.benchmarks.landscape import trained_bundle

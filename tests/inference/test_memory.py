@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.inference.memory import Demand, activation_bytes, choose_tile, footprint, parse_bytes
+from pipeline.inference.live import activation_bytes
+from pipeline.inference.memory import Demand, choose_tile, footprint, parse_bytes
 from tests.inference.models import small_bundle
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pipeline.inference.engines import engine_of
 from pipeline.inference.order import SMALLEST_PX, Order, in_stripes, order_of, quickest
-from pipeline.inference.plan import PredictSettings, engine_of, make_plan
+from pipeline.inference.plan import PredictSettings, make_plan
 from pipeline.inference.predict import open_run
 from pipeline.inference.tiles import plan_tiles
 from pipeline.scenes.blocks import Blocks

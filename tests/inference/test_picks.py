@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference import plan
+from pipeline.inference import demand, engines
 from pipeline.inference.engine import Choice
 from pipeline.inference.picks import FILE, pick_key, recall, remember
 from pipeline.inference.plan import PredictSettings, make_plan
@@ -31,14 +31,14 @@ def test_a_later_run_takes_the_pick_of_the_first_whatever_it_would_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=64, width=64)
-    monkeypatch.setattr(plan, "candidates", lambda **_: [TORCH, Choice("compiled"), OTHER])
+    monkeypatch.setattr(engines, "candidates", lambda **_: [TORCH, Choice("compiled"), OTHER])
     made: list[Choice] = []
-    monkeypatch.setattr(plan, "engine_of", lambda _, choice, **__: made.append(choice))
-    monkeypatch.setattr(plan, "SMALL_SCENE_PX", 0)
-    monkeypatch.setattr(plan, "calibrate", lambda *_, **__: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
+    monkeypatch.setattr(engines, "engine_of", lambda _, choice, **__: made.append(choice))
+    monkeypatch.setattr(engines, "SMALL_SCENE_PX", 0)
+    monkeypatch.setattr(engines, "calibrate", lambda *_, **__: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
     first = make_plan(bundle, scene, asked)
-    monkeypatch.setattr(plan, "calibrate", lambda *_, **__: (TORCH, [Trial(TORCH, 1.0, 1.0)]))
+    monkeypatch.setattr(engines, "calibrate", lambda *_, **__: (TORCH, [Trial(TORCH, 1.0, 1.0)]))
     assert first.choice == make_plan(bundle, scene, asked).choice == OTHER
     assert make_plan(small_bundle(seed=3), scene, asked).choice == TORCH
 
@@ -49,11 +49,11 @@ def test_a_pick_of_integers_holds_only_for_scenes_where_they_agree(
     bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=64, width=64)
     int8 = Choice("onnxruntime", "int8")
     choices = [TORCH, int8]
-    monkeypatch.setattr(plan, "candidates", lambda **_: choices)
+    monkeypatch.setattr(engines, "candidates", lambda **_: choices)
     remember(pick_key(bundle.hash, choices, threads=1), int8)
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
     for agreement, expected in ((0.996, int8), (0.994, TORCH)):
-        monkeypatch.setattr(plan, "calibrate", lambda *_, found=agreement, **__: (int8, [Trial(int8, 1.0, found)]))
+        monkeypatch.setattr(engines, "calibrate", lambda *_, found=agreement, **__: (int8, [Trial(int8, 1.0, found)]))
         assert make_plan(bundle, scene, asked).choice == expected
 
 
@@ -93,23 +93,23 @@ def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_recalled(
         tried.append(list(choices))
         return choices[-1], []
 
-    monkeypatch.setattr(plan, "candidates", lambda **_: [TORCH, SHORT])
-    monkeypatch.setattr(plan, "calibrate", measured)
-    real = plan.choose_tile
+    monkeypatch.setattr(engines, "candidates", lambda **_: [TORCH, SHORT])
+    monkeypatch.setattr(engines, "calibrate", measured)
+    real = demand.choose_tile
 
     def choose_tile(wanted: Demand, **sizes: int) -> int:
         if wanted.dtype == torch.bfloat16 and sizes["memory_bytes"] < 10**10:
             raise ConfigError("too little", fix="raise --memory")
         return real(wanted, **sizes)
 
-    monkeypatch.setattr(plan, "choose_tile", choose_tile)
-    monkeypatch.setattr(plan, "SMALL_SCENE_PX", 0)
+    monkeypatch.setattr(demand, "choose_tile", choose_tile)
+    monkeypatch.setattr(engines, "SMALL_SCENE_PX", 0)
     tight, roomy = PredictSettings(halo_px=8), PredictSettings(halo_px=8, memory_bytes=10**10)
     assert make_plan(bundle, scene, tight).choice == TORCH
     assert tried in ([], [[TORCH]])
     assert make_plan(bundle, scene, roomy).choice == SHORT
     assert tried[-1] == [TORCH, SHORT]
     # A small scene takes what was picked before, if that fits.
-    monkeypatch.setattr(plan, "SMALL_SCENE_PX", 10**9)
+    monkeypatch.setattr(engines, "SMALL_SCENE_PX", 10**9)
     assert make_plan(bundle, scene, roomy).choice == SHORT
     assert make_plan(bundle, scene, tight).choice == TORCH

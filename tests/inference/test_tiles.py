@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import GridError
-from pipeline.grid import Window
 from pipeline.inference.tiles import plan_tiles, read_side_px
 from tests.inference.models import grid_of
 
@@ -40,14 +39,21 @@ def test_tiles_are_of_about_one_size_so_that_no_sliver_pays_for_a_halo(height: i
     assert read_side_px(height, tile_px=tile_px, halo_px=0, stride_px=1) == max(sizes)
 
 
-def test_an_area_leaves_tiles_out_but_not_their_place_in_the_plan() -> None:
-    class Corner:
-        def touches(self, window: Window) -> bool:
-            return window.row >= 50 and window.col >= 50
-
-    grid = grid_of(100, 100)
-    (tile,) = plan_tiles(grid, tile_px=50, halo_px=4, area=Corner())
-    assert tile == plan_tiles(grid, tile_px=50, halo_px=4)[3]
+@given(
+    height=SIZES, width=SIZES, tile_px=SIZES, halo_px=st.integers(0, 50), stride=st.sampled_from([1, 2, 4, 16, 32]),
+    shift_px=st.integers(0, 300),
+)  # fmt: skip
+def test_of_one_size_only_what_is_read_grows(
+    height: int, width: int, tile_px: int, halo_px: int, stride: int, shift_px: int
+) -> None:
+    sizes = {"tile_px": tile_px, "halo_px": halo_px, "stride_px": stride, "shift_px": shift_px}
+    plain, equal = (plan_tiles(grid_of(height, width), one_size=kind, **sizes) for kind in (False, True))
+    assert [tile.write for tile in plain] == [tile.write for tile in equal]
+    assert {tile.read.shape for tile in equal} == {
+        (max(tile.read.height for tile in plain), max(tile.read.width for tile in plain))
+    }
+    for one, other in zip(plain, equal, strict=True):
+        assert (one.read.row, one.read.col) == (other.read.row, other.read.col)
 
 
 @pytest.mark.parametrize("sizes", [(0, 0, 1), (1, -1, 1), (1, 0, 0)])
