@@ -147,18 +147,19 @@ def footprint(
     chips = batch * side * side * (demand.bands * demand.layout.dtype.itemsize + 1)
     # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
     scores = batch * side * side * demand.classes * 4 * 2 if demand.blended else 0
+    windows = demand.workers * (strip + chips)
     passes = WORKERS if demand.side_by_side else 1
-    activations = _one_pass(demand, batch * side * side)
-    # Calibration comes before the first tile and is over then: the larger of the two counts.
+    activations = passes * _one_pass(demand, batch * side * side) + demand.workers * scores
+    # Calibration is over before the first tile, whose windows and blocks are not there yet: the larger of both counts.
     calibration = _one_pass(demand, demand.sample_px**2)
     calibration += (demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2
-    calibration = max(calibration, demand.held.making)
+    calibration = max(calibration, demand.held.making) - windows - cache_bytes
     band_rows = side if demand.blended else 0
     return Footprint(
         base=BASE_BYTES + demand.held.fixed,
         weights=int(demand.held.weights * weight_bytes(demand.network, dtype=torch.float32)),
-        activations=0 if on_gpu else max(passes * activations + demand.workers * scores, calibration),
-        windows=demand.workers * (strip + chips),
+        activations=0 if on_gpu else max(activations, calibration),
+        windows=windows,
         blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
         gdal_cache=cache_bytes,
     )

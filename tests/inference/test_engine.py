@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.inference.engine import Choice, fast_bfloat16, make_engine
+from pipeline.inference.engines import Engines
 from pipeline.inference.trials import Trial, agrees, calibrate, candidates, time_passes
-from tests.inference.models import small_bundle
+from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
+    from pathlib import Path
 
 BUNDLE = small_bundle(members=2)
 
@@ -112,8 +115,6 @@ def test_an_engine_in_integers_gives_nearly_all_the_same_classes_and_the_same_sc
 def test_integers_are_picked_unasked_only_where_they_agree_and_reported_where_asked_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    import time
-
     caplog.set_level("INFO")
     int8, chips = Choice("onnxruntime", "int8"), torch.randn(1, 3, 100, 100, generator=torch.Generator().manual_seed(0))
 
@@ -152,3 +153,44 @@ def test_timing_engines_leaves_torch_the_threads_it_had() -> None:
     engine = make_engine(BUNDLE.network(fused=True), Choice(), channels=3, threads=before + 1)
     time_passes(engine, Choice(), torch.zeros(1, 3, 64, 64), threads=before + 1, stride_px=1, repeats=1)
     assert torch.get_num_threads() == before
+
+
+def test_what_an_engine_computes_twice_counts_and_is_asked_only_of_those_that_may_be_fastest() -> None:
+    quick, steady, slow = Choice("openvino", "int8"), Choice("torch", "bfloat16"), Choice("onnxruntime")
+    seconds = {Choice(): 0.02, quick: 0.002, steady: 0.006, slow: 0.015}
+    asked: list[Choice] = []
+
+    def make(choice: Choice) -> object:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            time.sleep(seconds[choice])
+            return x
+
+        return run
+
+    def overlap(choice: Choice) -> float:
+        asked.append(choice)
+        return 8.0 if choice == quick else 1.1
+
+    chips = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert calibrate(make, list(seconds), chips)[0] == quick
+    assert calibrate(make, list(seconds), chips, overlap=overlap)[0] == steady
+    assert slow not in asked
+
+
+def test_openvino_keeps_what_it_compiled_for_the_last_sizes_only() -> None:
+    pytest.importorskip("openvino")
+    engine = make_engine(BUNDLE.network(fused=True), Choice("openvino"), channels=3, threads=2)
+    chips = [torch.randn(1, 3, side, 64, generator=torch.Generator().manual_seed(side)) for side in (32, 64, 96)]
+    first = [engine(part) for part in chips]
+    assert len(engine._by_shape) == 2
+    for part, found in zip(chips, first, strict=True):
+        assert torch.equal(engine(part), found)
+        assert torch.allclose(found, logits(Choice(), part), atol=1e-4)
+
+
+def test_an_engine_is_kept_until_another_is_asked_for(tmp_path: Path) -> None:
+    engines = Engines(BUNDLE, noise_scene(tmp_path / "scene.tif", height=64, width=64))
+    first = engines(Choice(), threads=1)
+    assert engines(Choice(), threads=1) is first
+    assert engines(Choice(), threads=2) is not first
+    assert engines(Choice(), threads=1) is not first

@@ -6,7 +6,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.inference.live import activation_bytes
-from pipeline.inference.memory import Demand, choose_tile, footprint, parse_bytes
+from pipeline.inference.memory import Demand, Held, choose_tile, footprint, parse_bytes
 from tests.inference.models import small_bundle
 
 
@@ -53,6 +53,22 @@ def test_tiles_fit_the_gpu_that_runs_them() -> None:
 
 def test_blending_costs_a_band_of_rows() -> None:
     assert footprint(demand(blended=True), tile_px=512).blending == (512 + 64) * 10980 * 5 * 4
+
+
+def test_what_is_needed_before_the_first_tile_counts_where_it_is_more() -> None:
+    plain, made = demand(), demand(held=Held(making=10**9))
+    found = footprint(made, tile_px=128)
+    assert found.total == found.base + found.weights + 10**9
+    large = 8192
+    assert footprint(made, tile_px=large) == footprint(plain, tile_px=large)
+
+
+def test_what_an_engine_holds_grows_with_weights_and_pixels_by_its_own_measure() -> None:
+    plain, held = demand(), demand(held=Held(times=3.0, fixed=10**8, weights=4.0))
+    one, other = (footprint(each, tile_px=1024) for each in (plain, held))
+    assert other.base - one.base == 10**8
+    assert other.weights == 2 * one.weights
+    assert 2.9 * one.activations < other.activations <= 3 * one.activations
 
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
