@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.bands import centre_um
 from pipeline.errors import SceneWarning
 from pipeline.grid import Window
+from pipeline.scenes.reader import SceneReader
 from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
@@ -97,33 +98,41 @@ def measure(scene: Scene) -> Measured:
     Raises:
         SceneError: a file cannot be read.
     """
-    windows = sample_windows(scene.grid)
-    usable = np.ones(sum(window.height * window.width for window in windows), dtype=np.bool_)
-    masked: dict[str, float] = {}
-    for layer in scene.quality:
-        only = replace(scene, bands=(replace(scene.bands[0], nodata=None, valid_max=None),), quality=(layer,))
-        kept = _pixels(only, windows)[1]
-        masked[f"{layer.name}: {', '.join(layer.reasons)}"] = _share(~kept)
-        usable &= kept
-    values: dict[str, NDArray[np.float32]] = {}
-    no_data: dict[str, float] = {}
-    for source in scene.bands:
-        values[source.band], seen = _pixels(replace(scene, bands=(source,), quality=()), windows)
-        no_data[source.band] = _share(~seen)
-        usable &= seen
+    anything = replace(scene.bands[0], nodata=None, valid_max=None)
+    parts = [replace(scene, bands=(anything,), quality=(layer,)) for layer in scene.quality]
+    parts += [replace(scene, bands=(source,), quality=()) for source in scene.bands]
+    looked_at = _pixels(scene, parts)
+    usable = np.logical_and.reduce([seen for _, seen in looked_at])
+    masked = {
+        f"{layer.name}: {', '.join(layer.reasons)}": _share(~kept)
+        for layer, (_, kept) in zip(scene.quality, looked_at, strict=False)
+    }
+    by_band = dict(zip([source.band for source in scene.bands], looked_at[len(scene.quality) :], strict=True))
+    no_data = {band: _share(~seen) for band, (_, seen) in by_band.items()}
     reflectance = [source.band for source in scene.bands if source.unit == REFLECTANCE]
     floors = {
-        band: float(np.percentile(values[band][usable], FLOOR_PERCENTILE))
+        band: float(np.percentile(by_band[band][0][usable], FLOOR_PERCENTILE))
         for band in reflectance
         if int(usable.sum()) >= MIN_PIXELS
     }
     return Measured(usable.size, _share(~usable), masked, no_data, floors)
 
 
-def _pixels(scene: Scene, windows: tuple[Window, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    with scene.open() as reader:
-        parts = [reader.read(window) for window in windows]
-    return np.concatenate([p.values[0].ravel() for p in parts]), np.concatenate([p.valid.ravel() for p in parts])
+def _pixels(scene: Scene, parts: list[Scene]) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Per part, a scene of one band or layer: values float32 [pixel] of the sampled windows, and which are valid.
+
+    Window by window and through the same files: blocks that hold several bands are decoded once.
+    """
+    with SceneReader(scene) as reader:
+        readers = [reader.sharing(part) for part in parts]
+        rasters = [[one.read(window) for one in readers] for window in sample_windows(scene.grid)]
+    return [
+        (
+            np.concatenate([raster.values[0].ravel() for raster in of_part]),
+            np.concatenate([raster.valid.ravel() for raster in of_part]),
+        )
+        for of_part in zip(*rasters, strict=True)
+    ]
 
 
 def _share(chosen: NDArray[np.bool_]) -> float:

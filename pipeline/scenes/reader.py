@@ -97,6 +97,13 @@ class SceneReader:
         """The scene's band names."""
         return self._scene.band_names
 
+    def sharing(self, scene: Scene) -> SceneReader:
+        """A reader of other bands or layers of the same scene by this one's files, which this one closes."""
+        other = SceneReader(scene)
+        other._files, other._masked, other._stack = self._files, self._masked, self._stack
+        other._shapes = self._shapes
+        return other
+
     def close(self) -> None:
         """Close all files."""
         self._stack.close()
