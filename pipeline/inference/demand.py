@@ -70,14 +70,29 @@ def _reach_px(spec: NetworkSpec) -> int | None:
     return reach_px(spec) if spec.encoder == "none" else None
 
 
-def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, blended: bool) -> Demand:
-    """What mapping a scene asks of the memory."""
-    quick, dtype = works_in_strips(choice), torch_dtype(choice.dtype)
+def network_of(bundle: ModelBundle, choice: Choice) -> nn.Module:
+    """What the memory of a choice is counted on."""
     fused = bundle.network(fused=True)
-    network = speed_up(fused) if quick else fused
+    return speed_up(fused) if works_in_strips(choice) else fused
+
+
+def demand(
+    bundle: ModelBundle,
+    source: Source,
+    *,
+    choice: Choice,
+    halo: int,
+    network: nn.Module | None = None,
+    batch: int = 1,
+    tta: bool = False,
+    blended: bool = False,
+) -> Demand:
+    """What mapping a scene asks of the memory; ``network`` is that of :func:`network_of`, where it is there already."""
+    dtype = torch_dtype(choice.dtype)
+    network = network_of(bundle, choice) if network is None else network
     return Demand(
         network=network,
-        layout=layout_of(network, dtype) if quick else PLANES,
+        layout=layout_of(network, dtype) if works_in_strips(choice) else PLANES,
         bands=bundle.preprocess.channels,
         bands_read=len(bundle.bands),
         classes=len(bundle.scheme),
@@ -85,6 +100,8 @@ def demand(bundle: ModelBundle, source: Source, *, choice: Choice, halo: int, bl
         halo_px=halo,
         stride_px=total_stride_px(bundle),
         width_px=source.grid.width,
+        batch=batch,
+        flipped=tta,
         blended=blended,
         sample_px=min(SAMPLE_PX, max(source.grid.shape)),
         side_by_side=runs_side_by_side(choice),

@@ -30,13 +30,14 @@ Dtype = Literal["float32", "bfloat16", "int8"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 DTYPES: tuple[str, ...] = get_args(Dtype)
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+_PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
 TYPES: dict[str, tuple[str, ...]] = {
     "torch": ("float32", "bfloat16"),
     "compiled": ("float32", "bfloat16"),
     "onnxruntime": ("float32", "int8"),
     "openvino": ("float32", "bfloat16", "int8"),
 }
-# Sizes of chips that OpenVINO keeps a compiled model for: tiles have one, their last batch may have another.
+# Sizes of chips that OpenVINO keeps a compiled model for: tiles have one, halos are tried with others.
 _SIZES_KEPT = 2
 
 
@@ -167,6 +168,8 @@ class OpenVinoEngine:
 
     def __call__(self, chips: torch.Tensor) -> torch.Tensor:
         """See Engine."""
+        if len(chips) > 1:  # nodata leaves tiles out of batches: their sizes would each be compiled
+            return torch.cat([self(chip[None]) for chip in chips])
         requests = self._requests(tuple(chips.shape))
         request = requests.get()
         try:
@@ -264,23 +267,22 @@ def check_choice(choice: Choice) -> None:
             f"engine {choice.engine} in {choice.dtype}", expected=" or ".join(TYPES[choice.engine]), fix=f"use {able}"
         )
     if choice.engine in EXTRAS:
-        extra = EXTRAS[choice.engine]
-        if find_spec(choice.engine) is None or (choice.engine == "onnxruntime" and find_spec("onnxscript") is None):
+        if not installed(choice.engine):
             raise ConfigError(
                 f"engine {choice.engine} is not installed",
-                fix=f"pip install 'landcover-pipeline[{extra}]' or use torch",
+                fix=f"pip install 'landcover-pipeline[{EXTRAS[choice.engine]}]' or use torch",
             )
         if choice.device != "cpu":
             raise ConfigError(f"engine {choice.engine} on {choice.device}", expected="cpu", fix="use engine torch")
-    if choice.dtype == "int8" and not can_quantise():
+    if choice.dtype == "int8" and not installed("onnxruntime"):
         raise ConfigError("int8 needs ONNX Runtime", fix="pip install 'landcover-pipeline[onnx]'")
     if choice.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda", got="no GPU that torch can use", fix="use device cpu")
 
 
-def can_quantise() -> bool:
-    """Whether the packages that make "int8" are installed."""
-    return all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+def installed(engine: str) -> bool:
+    """Whether the packages of an engine are there; those of ONNX Runtime also make "int8" for others."""
+    return all(find_spec(name) is not None for name in _PACKAGES.get(engine, ()))
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:

@@ -52,12 +52,14 @@ class Estimate:
     plan: Plan
 
 
-def estimate_memory(bundle: ModelBundle, source: Source, plan: Plan, *, blended: bool = False) -> int:
+def estimate_memory(
+    bundle: ModelBundle, source: Source, plan: Plan, *, blended: bool = False, tta: bool = False
+) -> int:
     """Peak bytes of mapping ``source`` by ``plan``."""
-    wanted = demand(bundle, source, choice=plan.choice, halo=plan.halo_px, blended=blended)
+    wanted = demand(bundle, source, choice=plan.choice, halo=plan.halo_px, batch=plan.batch, tta=tta, blended=blended)
     side = min(plan.tile_px, max(source.grid.shape))
     on_gpu = plan.choice.device != "cpu"
-    return footprint(wanted, tile_px=side, batch=plan.batch, on_gpu=on_gpu, cache_bytes=plan.cache_bytes).total
+    return footprint(wanted, tile_px=side, on_gpu=on_gpu, cache_bytes=plan.cache_bytes).total
 
 
 def estimate_time(bundle: ModelBundle, source: Source, plan: Plan, *, tta: bool = False) -> float:
@@ -111,7 +113,7 @@ def estimate(bundle: ModelBundle, source: Source, settings: PredictSettings) -> 
     plan = make_plan(bundle, source, settings)
     layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.probabilities else 0)
     return Estimate(
-        memory_bytes=estimate_memory(bundle, source, plan, blended=settings.blend == "hann"),
+        memory_bytes=estimate_memory(bundle, source, plan, blended=settings.blend == "hann", tta=settings.tta),
         seconds=estimate_time(bundle, source, plan, tta=settings.tta),
         disk_bytes=layers * source.grid.height * source.grid.width,
         plan=plan,

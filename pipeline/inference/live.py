@@ -66,14 +66,14 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= size
 
 
-def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype, batch: int = 1) -> int:
-    """Peak bytes of activations of one forward pass on [batch, bands, side_px, side_px], weights not counted.
+def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype) -> int:
+    """Peak bytes of activations of one forward pass on [1, bands, side_px, side_px], weights not counted.
 
     The input, as the network takes it, does not count: it is a window's.
     """
     short = copy.deepcopy(network).to(dtype).eval()
     with torch.inference_mode():
-        chips = layout_of(short, dtype).empty(bands, side_px, side_px).zero_().expand(batch, -1, -1, -1)
+        chips = layout_of(short, dtype).empty(bands, side_px, side_px).zero_()[None]
         live = _LiveBytes()
         live.ignore(chips)
         with live:

@@ -113,6 +113,8 @@ class Demand:
         halo_px: Halo on each side, in whole strides.
         stride_px: Total stride of the network.
         width_px: Width of the scene; row bands of blended probabilities are that wide.
+        batch: Chips that go through the network together.
+        flipped: Whether probabilities are averaged over flips.
         blended: Whether probabilities are blended over row bands.
         sample_px: Side of the piece of the scene that engine and halo are calibrated on; 0 where nothing is.
         side_by_side: Whether the network runs in several threads at once.
@@ -129,6 +131,8 @@ class Demand:
     halo_px: int
     stride_px: int
     width_px: int
+    batch: int = 1
+    flipped: bool = False
     blended: bool = False
     sample_px: int = 0
     side_by_side: bool = False
@@ -137,19 +141,22 @@ class Demand:
     layout: Layout = PLANES
 
 
-def footprint(
-    demand: Demand, *, tile_px: int, batch: int = 1, on_gpu: bool = False, cache_bytes: int = GDAL_CACHE_BYTES
-) -> Footprint:
+def footprint(demand: Demand, *, tile_px: int, on_gpu: bool = False, cache_bytes: int = GDAL_CACHE_BYTES) -> Footprint:
     """Peak bytes of a run with write windows of ``tile_px`` squared."""
     side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
+    pixels = demand.batch * side * side
     # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
     strip = READ_PX * (demand.bands_read * 4 * 2 + demand.bands * 4)
-    chips = batch * side * side * (demand.bands * demand.layout.dtype.itemsize + 1)
+    chip_bytes = demand.bands * demand.layout.dtype.itemsize
+    # Chips that go together are copied into one tensor.
+    chips = pixels * (chip_bytes * (1 + (demand.batch > 1)) + 1)
     # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
-    scores = batch * side * side * demand.classes * 4 * 2 if demand.blended else 0
+    scores = pixels * demand.classes * 4 * 2 if demand.blended else 0
+    # A flipped chip, its probabilities, the flip of these, and the mean.
+    scores += pixels * (chip_bytes + demand.classes * 4 * 3) if demand.flipped else 0
     windows = demand.workers * (strip + chips)
     passes = WORKERS if demand.side_by_side else 1
-    activations = passes * _one_pass(demand, batch * side * side) + demand.workers * scores
+    activations = passes * _one_pass(demand, pixels) + demand.workers * scores
     # Calibration is over before the first tile, whose windows and blocks are not there yet: the larger of both counts.
     calibration = _one_pass(demand, demand.sample_px**2)
     calibration += (demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2
@@ -194,7 +201,8 @@ def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, gpu_bytes
     ]
     if gpu_bytes is not None:
         sides = {size: size + 2 * demand.halo_px for size in fitting}
-        small_enough = [size for size in fitting if _one_pass(demand, sides[size] ** 2) <= GPU_SHARE * gpu_bytes]
+        share = GPU_SHARE * gpu_bytes / demand.batch
+        small_enough = [size for size in fitting if _one_pass(demand, sides[size] ** 2) <= share]
         fitting = small_enough or fitting[:1]
     if not fitting:
         need = footprint(demand, tile_px=smallest, on_gpu=on_gpu).total

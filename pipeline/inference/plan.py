@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +14,12 @@ from pipeline.errors import ConfigError
 from pipeline.inference.blend import Products
 from pipeline.inference.demand import total_stride_px
 from pipeline.inference.engine import Choice, readers_of, wants_one_size
-from pipeline.inference.engines import Engines, pick_engine
+from pipeline.inference.engines import Engines
 from pipeline.inference.fitting import Fitting
 from pipeline.inference.journal import Key
 from pipeline.inference.memory import DEFAULT_MEMORY, GDAL_CACHE_BYTES, Demand, footprint
 from pipeline.inference.order import Order, order_of, quickest
+from pipeline.inference.picks import pick_engine
 from pipeline.inference.tiles import Tile, plan_tiles, round_up
 from pipeline.scenes.blocks import blocks_of
 
@@ -170,7 +171,7 @@ def make_plan(
     if settings.blend == "hann":
         # Only direct neighbours may overlap.
         tile = max(tile, 2 * halo)
-    orders = _orders(fitting.demand(picked, halo_px=halo), source, settings, picked)
+    orders = _orders(replace(fitting.demand(picked), halo_px=halo), source, settings, picked)
     order = orders(tile)
     if not settings.tile_px and settings.blend == "crop":
         tile, order = quickest(orders, largest_px=tile, halo_px=halo, stride_px=stride)
@@ -193,7 +194,7 @@ def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: C
     files = blocks_of(source) if settings.blend == "crop" and readers_of(choice) == 1 else ()
 
     def order(side_px: int) -> Order:
-        taken = footprint(wanted, tile_px=side_px, batch=settings.batch, on_gpu=choice.device != "cpu").total
+        taken = footprint(wanted, tile_px=side_px, on_gpu=choice.device != "cpu").total
         cache = GDAL_CACHE_BYTES + max(settings.memory_bytes - taken, 0)
         shape = {"halo_px": wanted.halo_px, "width_px": source.grid.width}
         return order_of(files, tile_px=side_px, cache_bytes=cache, **shape)

@@ -81,12 +81,6 @@ def plan_tiles(
     return tuple(tiles)
 
 
-def read_side_px(length_px: int, *, tile_px: int, halo_px: int, stride_px: int) -> int:
-    """The longest side of a read window along an axis of ``length_px`` pixels."""
-    largest = max(size for _, size in _cut(length_px, tile_px=tile_px, stride_px=stride_px))
-    return _whole(largest, round_up(halo_px, stride_px), stride_px)
-
-
 def round_up(value: int, step: int) -> int:
     """``value`` or the next multiple of ``step``.
 

@@ -9,10 +9,10 @@ size. What it picked, and the figures, are logged.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,9 +23,9 @@ from pipeline.inference.engine import (
     TYPES,
     Choice,
     best_device,
-    can_quantise,
     check_choice,
     fast_bfloat16,
+    installed,
     runs_side_by_side,
 )
 from pipeline.inference.memory import WORKERS
@@ -61,10 +61,10 @@ def candidates(*, engine: str, dtype: str, device: str) -> list[Choice]:
     types: list[Any] = [dtype]
     if dtype == "auto":
         quick = ["bfloat16"] if fast_bfloat16(where) else []
-        types = ["float32", *quick, *(["int8"] if where == "cpu" and can_quantise() else [])]
+        types = ["float32", *quick, *(["int8"] if where == "cpu" and installed("onnxruntime") else [])]
     names: list[Any] = [engine]
     if engine == "auto":
-        names = ["torch", *(name for name in EXTRAS if where == "cpu" and find_spec(name) is not None)]
+        names = ["torch", *(name for name in EXTRAS if where == "cpu" and installed(name))]
     found = [Choice(name, kind, where) for name in names for kind in types]
     usable = [choice for choice in found if choice.dtype in TYPES.get(choice.engine, ())]
     for choice in usable or found:
@@ -80,22 +80,17 @@ def calibrate(
     threads: int = 1,
     stride_px: int = 1,
     repeats: int = 2,
-    overlap: Callable[[Choice], float] = lambda _: 1.0,
-) -> tuple[Choice, list[Trial]]:
-    """The fastest choice that agrees with torch in float32, and what was measured.
+) -> list[Trial]:
+    """How fast choices are, and how well they agree with torch in float32; those that cannot run take for ever.
 
     Args:
         make: Gives an engine for a choice.
-        choices: The first one is kept unless another is clearly faster; an only one is taken as it is, but that of one
-            in "int8" the agreement is measured and logged.
+        choices: What is tried.
         sample: A typical input, float32 [chip, band, row, col].
         threads: Threads in all.
         stride_px: Total stride of the network.
         repeats: Timed passes, of which the fastest counts; one untimed pass goes before.
-        overlap: Pixels that a choice computes for each that it writes; asked only of those that may be the fastest.
     """
-    if len(choices) == 1 and choices[0].dtype != "int8":
-        return choices[0], []
     reference = Choice(device=choices[0].device)
     trials: list[Trial] = []
     expected: torch.Tensor | None = None
@@ -106,14 +101,13 @@ def calibrate(
             )
         except (RuntimeError, ImportError, ValueError) as err:
             log.info("engine %s cannot run this network: %s", choice, str(err).split("\n", 1)[0])
+            trials.append(Trial(choice, float("inf"), 0.0))
             continue
         expected = classes if expected is None else expected
         agreement = float((classes == expected).float().mean())
         trials.append(Trial(choice, seconds / (sample.shape[0] * sample.shape[2] * sample.shape[3] / 1e6), agreement))
         log.info("engine %s: %.3f s per Mpx, agreement %.4f", choice, trials[-1].s_per_mpx, agreement)
-    best = _best([trial for trial in trials if trial.choice in choices], overlap)
-    log.info("engine picked: %s (%.3f s per Mpx, agreement %.4f)", best.choice, best.s_per_mpx, best.agreement)
-    return best.choice, trials
+    return [trial for trial in trials if trial.choice in choices]
 
 
 def agrees(trial: Trial) -> bool:
@@ -121,8 +115,18 @@ def agrees(trial: Trial) -> bool:
     return trial.agreement >= LEAST_AGREEMENT[trial.choice.dtype]
 
 
-def _best(trials: Sequence[Trial], overlap: Callable[[Choice], float]) -> Trial:
-    if not trials:
+def best_of(trials: Sequence[Trial], overlap: Callable[[Choice], float] = lambda _: 1.0) -> Trial:
+    """The trial that takes the least time for a pixel that is written, of those that agree where there are any.
+
+    Args:
+        trials: The first one is kept unless another is clearly faster.
+        overlap: Pixels that a choice computes for each that it writes, infinite where it cannot be used; asked only of
+            those that may be the fastest.
+
+    Raises:
+        ConfigError: none of them runs the network.
+    """
+    if not any(math.isfinite(trial.s_per_mpx) for trial in trials):
         raise ConfigError("no engine can run this network", fix="use engine torch")
     first = trials[0]
     best = _cheapest([trial for trial in trials if agrees(trial)] or trials, overlap) if len(trials) > 1 else first
@@ -132,12 +136,11 @@ def _best(trials: Sequence[Trial], overlap: Callable[[Choice], float]) -> Trial:
     if best is first or not agrees(first):
         return best
     # Below it noise decides, and results would change by chance.
-    costs = [trial.s_per_mpx * overlap(trial.choice) for trial in (best, first)]
-    return first if costs[0] * WORTH_CHANGING > costs[1] else best
+    least = best.s_per_mpx * overlap(best.choice) * WORTH_CHANGING
+    return first if least > first.s_per_mpx and least > first.s_per_mpx * overlap(first.choice) else best
 
 
 def _cheapest(trials: Sequence[Trial], overlap: Callable[[Choice], float]) -> Trial:
-    """The trial that takes the least time for a pixel that is written."""
     best, least = trials[0], float("inf")
     for trial in sorted(trials, key=lambda one: one.s_per_mpx):
         if trial.s_per_mpx >= least:

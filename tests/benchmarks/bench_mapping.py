@@ -205,7 +205,7 @@ def engines(bundle: ModelBundle, scene: Scene, *, kind: str) -> dict[str, float]
     threads, stride = torch.get_num_threads(), total_stride_px(bundle)
     choices = candidates(engine="auto", dtype="auto", device="cpu")
     sample = sample_of(bundle, scene, stride)
-    _, trials = calibrate(
+    trials = calibrate(
         lambda choice: engine_of(bundle, choice, threads=threads, source=scene),
         choices,
         sample,

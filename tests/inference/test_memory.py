@@ -55,6 +55,16 @@ def test_blending_costs_a_band_of_rows() -> None:
     assert footprint(demand(blended=True), tile_px=512).blending == (512 + 64) * 10980 * 5 * 4
 
 
+@pytest.mark.parametrize("more", [{"batch": 4}, {"flipped": True}, {"blended": True}])
+def test_what_settings_need_more_is_within_the_memory(more: dict[str, object]) -> None:
+    plain, asked = (
+        choose_tile(one, memory_bytes=1_500_000_000, longest_px=10980) for one in (demand(), demand(**more))
+    )
+    assert asked < plain
+    assert footprint(demand(**more), tile_px=asked).total <= 1_500_000_000
+    assert footprint(demand(**more), tile_px=plain).total > 1_500_000_000
+
+
 def test_what_is_needed_before_the_first_tile_counts_where_it_is_more() -> None:
     plain, made = demand(), demand(held=Held(making=10**9))
     found = footprint(made, tile_px=128)

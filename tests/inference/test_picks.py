@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference import demand, engines
+from pipeline.inference import demand, fitting, picks
 from pipeline.inference.engine import Choice
 from pipeline.inference.picks import FILE, pick_key, recall, remember
 from pipeline.inference.plan import PredictSettings, make_plan
@@ -14,9 +14,12 @@ from pipeline.inference.trials import Trial
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pipeline.inference.memory import Demand
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
 
 TORCH, OTHER, SHORT = Choice(), Choice("openvino"), Choice("torch", "bfloat16")
 
@@ -27,74 +30,105 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_later_run_takes_the_pick_of_the_first_whatever_it_would_measure(
+def scene_and_bundle(tmp_path: Path, *, seed: int = 0) -> tuple[ModelBundle, Source]:
+    scene = noise_scene(tmp_path / "scene.tif", height=64, width=64)
+    bundle = small_bundle(seed=seed)
+    return bundle, scene.select(bundle.bands)
+
+
+def test_a_later_run_takes_what_the_first_measured_whatever_it_would_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=64, width=64)
-    monkeypatch.setattr(engines, "candidates", lambda **_: [TORCH, Choice("compiled"), OTHER])
-    made: list[Choice] = []
-    monkeypatch.setattr(engines, "engine_of", lambda _, choice, **__: made.append(choice))
-    monkeypatch.setattr(engines, "SMALL_SCENE_PX", 0)
-    monkeypatch.setattr(engines, "calibrate", lambda *_, **__: (OTHER, [Trial(OTHER, 1.0, 1.0)]))
+    bundle, scene = scene_and_bundle(tmp_path)
+    monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, Choice("compiled"), SHORT])
+    monkeypatch.setattr(picks, "SMALL_SCENE_PX", 0)
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
+    monkeypatch.setattr(picks, "calibrate", measuring({TORCH: 1.0, SHORT: 0.1}))
     first = make_plan(bundle, scene, asked)
-    monkeypatch.setattr(engines, "calibrate", lambda *_, **__: (TORCH, [Trial(TORCH, 1.0, 1.0)]))
-    assert first.choice == make_plan(bundle, scene, asked).choice == OTHER
+    monkeypatch.setattr(picks, "calibrate", measuring({TORCH: 1.0, SHORT: 9.0}))
+    assert first.choice == make_plan(bundle, scene, asked).choice == SHORT
     assert make_plan(small_bundle(seed=3), scene, asked).choice == TORCH
+
+
+def measuring(seconds: dict[Choice, float], agreement: float = 1.0) -> Callable[..., list[Trial]]:
+    def calibrate(_: object, choices: list[Choice], *__: object, **___: object) -> list[Trial]:
+        return [Trial(choice, seconds.get(choice, 5.0), agreement) for choice in choices]
+
+    return calibrate
 
 
 def test_a_pick_of_integers_holds_only_for_scenes_where_they_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=64, width=64)
+    bundle, scene = scene_and_bundle(tmp_path)
     int8 = Choice("onnxruntime", "int8")
-    choices = [TORCH, int8]
-    monkeypatch.setattr(engines, "candidates", lambda **_: choices)
-    remember(pick_key(bundle.hash, choices, threads=1), int8)
+    monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, int8])
+    remember(pick_key(bundle.hash, threads=1, device="cpu"), [Trial(TORCH, 1.0, 1.0), Trial(int8, 0.1, 0.999)])
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
     for agreement, expected in ((0.996, int8), (0.994, TORCH)):
-        monkeypatch.setattr(engines, "calibrate", lambda *_, found=agreement, **__: (int8, [Trial(int8, 1.0, found)]))
+        monkeypatch.setattr(picks, "calibrate", measuring({}, agreement))
         assert make_plan(bundle, scene, asked).choice == expected
 
 
-def test_a_pick_holds_for_its_model_choices_and_threads_only() -> None:
+def test_an_engine_that_comes_later_is_measured_beside_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, scene = scene_and_bundle(tmp_path)
+    tried: list[list[Choice]] = []
+
+    def calibrate(_: object, choices: list[Choice], *__: object, **___: object) -> list[Trial]:
+        tried.append(list(choices))
+        return [Trial(choice, {TORCH: 1.0, SHORT: 0.5}.get(choice, 0.1), 1.0) for choice in choices]
+
+    monkeypatch.setattr(picks, "calibrate", calibrate)
+    monkeypatch.setattr(picks, "SMALL_SCENE_PX", 0)
+    asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
+    extra = Choice("onnxruntime")
+    monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, SHORT, extra])
+    assert make_plan(bundle, scene, asked).choice == SHORT  # too small for what an extra takes to be tried
+    monkeypatch.setattr(picks, "SCENE_FOR_EXTRAS_PX", 0)
+    assert make_plan(bundle, scene, asked).choice == extra
+    assert tried == [[TORCH, SHORT], [extra]]
+
+
+def test_a_measurement_holds_for_its_model_device_and_threads_only() -> None:
     keys = {
-        pick_key("a", [TORCH, OTHER], threads=1),
-        pick_key("b", [TORCH, OTHER], threads=1),
-        pick_key("a", [TORCH], threads=1),
-        pick_key("a", [TORCH, OTHER], threads=2),
+        pick_key("a", threads=1, device="cpu"),
+        pick_key("b", threads=1, device="cpu"),
+        pick_key("a", threads=2, device="cpu"),
     }
-    assert len(keys) == 4
+    assert len(keys) == 3
 
 
-def test_a_damaged_or_missing_cache_is_no_pick(folder: Path) -> None:
-    assert recall("k", [TORCH]) is None
-    remember("k", OTHER)
-    assert recall("k", [TORCH, OTHER]) == OTHER
-    assert recall("k", [TORCH]) is None
-    for text in ("{", "[]", '{"k": 3}', '{"k": {"motor": 1}}'):
+def test_a_damaged_or_missing_cache_is_no_measurement(folder: Path) -> None:
+    assert recall("k") == {}
+    trials = [Trial(TORCH, 1.0, 1.0), Trial(OTHER, float("inf"), 0.0)]
+    remember("k", trials)
+    assert list(recall("k").values()) == trials
+    assert recall("other") == {}
+    for text in ("{", "[]", '{"k": 3}', '{"k": {"motor": 1}}', '{"k": [{"motor": 1}]}', '{"k": [4]}'):
         (folder / FILE).write_text(text)
-        assert recall("k", [TORCH, OTHER]) is None
+        assert recall("k") == {}
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder.write_text("")
-    remember("k", TORCH)
+    remember("k", [Trial(TORCH, 1.0, 1.0)])
     assert "cannot be kept" in caplog.text
 
 
-def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_recalled(
+def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene, bundle = noise_scene(tmp_path / "scene.tif", height=64, width=64), small_bundle()
+    bundle, scene = scene_and_bundle(tmp_path)
     tried: list[list[Choice]] = []
 
-    def measured(_: object, choices: list[Choice], *__: object, **___: object) -> tuple[Choice, list[Trial]]:
+    def calibrate(_: object, choices: list[Choice], *__: object, **___: object) -> list[Trial]:
         tried.append(list(choices))
-        return choices[-1], []
+        return [Trial(choice, 0.1 if choice == SHORT else 1.0, 1.0) for choice in choices]
 
-    monkeypatch.setattr(engines, "candidates", lambda **_: [TORCH, SHORT])
-    monkeypatch.setattr(engines, "calibrate", measured)
+    monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, SHORT])
+    monkeypatch.setattr(picks, "calibrate", calibrate)
     real = demand.choose_tile
 
     def choose_tile(wanted: Demand, **sizes: int) -> int:
@@ -103,13 +137,35 @@ def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_recalled(
         return real(wanted, **sizes)
 
     monkeypatch.setattr(demand, "choose_tile", choose_tile)
-    monkeypatch.setattr(engines, "SMALL_SCENE_PX", 0)
+    monkeypatch.setattr(picks, "SMALL_SCENE_PX", 0)
     tight, roomy = PredictSettings(halo_px=8), PredictSettings(halo_px=8, memory_bytes=10**10)
     assert make_plan(bundle, scene, tight).choice == TORCH
-    assert tried in ([], [[TORCH]])
+    assert tried == []  # one is left: nothing to measure
     assert make_plan(bundle, scene, roomy).choice == SHORT
-    assert tried[-1] == [TORCH, SHORT]
-    # A small scene takes what was picked before, if that fits.
-    monkeypatch.setattr(engines, "SMALL_SCENE_PX", 10**9)
+    assert tried == [[TORCH, SHORT]]
+    # A small scene takes what was measured before, where that fits.
+    monkeypatch.setattr(picks, "SMALL_SCENE_PX", 10**9)
     assert make_plan(bundle, scene, roomy).choice == SHORT
     assert make_plan(bundle, scene, tight).choice == TORCH
+    assert len(tried) == 1
+
+
+def test_an_engine_whose_measured_halo_leaves_no_room_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, scene = scene_and_bundle(tmp_path)
+    monkeypatch.setattr(fitting, "exact_halo_px", lambda _: None)
+    monkeypatch.setattr(fitting, "effective_halo_px", lambda engine, *_, **__: 64 if engine.choice == SHORT else 8)
+    real = demand.choose_tile
+
+    def choose_tile(wanted: Demand, **sizes: int) -> int:
+        if wanted.halo_px == 64:
+            raise ConfigError("too little", fix="raise --memory")
+        return real(wanted, **sizes)
+
+    monkeypatch.setattr(demand, "choose_tile", choose_tile)
+    monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, SHORT])
+    monkeypatch.setattr(picks, "calibrate", measuring({TORCH: 1.0, SHORT: 0.1}))
+    monkeypatch.setattr(picks, "SMALL_SCENE_PX", 0)
+    for _ in range(2):  # also where it was measured before
+        assert make_plan(bundle, scene, PredictSettings()).choice == TORCH
