@@ -70,14 +70,18 @@ def held_out_votes(
     seed: int,
     fitted: Callable[[], None],
 ) -> NDArray[np.float32]:
-    """Votes float32 [expert, pixel, class] of experts that learned from the other folds."""
+    """Votes float32 [expert, pixel, class] of experts that learned from the other folds.
+
+    All 0 for pixels that nobody was asked about: those of a class that no other fold has. Experts could not know it
+    there, and the model, which learns from all folds, does.
+    """
     fold = inner_folds(table, group_of=group_of, folds=INNER_FOLDS, seed=seed)
     votes = np.zeros((len(experts), len(table.index), classes), dtype=np.float32)
     for held in range(INNER_FOLDS):
-        out = fold == held
-        if not out.any() or out.all():
+        part = table.rows(fold != held)
+        out = (fold == held) & np.isin(table.index, part.index)
+        if not out.any():
             continue
-        part = table.rows(~out)
         for number, expert in enumerate(experts):
             model = fit_expert(expert, part, trees=trees, seed=seed)
             votes[number, out] = votes_of(model, seen(table.features[out], expert, table.channels), classes)
@@ -87,6 +91,8 @@ def held_out_votes(
 
 def learned_shares(table: PixelTable, votes: NDArray[np.float32], *, strength: float) -> NDArray[np.float64]:
     """The best shares of experts whose votes float32 [expert, pixel, class] are of pixels they had not seen."""
+    asked = votes.sum(axis=(0, 2)) > 0
+    table, votes = table.rows(asked), votes[:, asked]
     weight = pixel_weights(table.index, table.polygon, classes=votes.shape[2], size_power=0.5, class_power=0.5)
     mine = votes[:, np.arange(len(table.index)), table.index].astype(np.float64)
     return best_shares(mine, weight, strength=strength)
@@ -108,22 +114,28 @@ def best_shares(mine: NDArray[np.float64], weight: NDArray[np.float64], *, stren
         share /= share.sum()
         return float(-(weight @ np.log(share @ likelihood)) - strength * np.log(share + 1e-12).mean())
 
-    found = minimize(cost, np.zeros(len(mine)), method="Nelder-Mead", options={"maxiter": 200})
+    found = minimize(cost, np.zeros(len(mine)), method="L-BFGS-B")
     share = np.exp(found.x - found.x.max())
     return np.asarray(share / share.sum())
 
 
 def inner_folds(table: PixelTable, *, group_of: NDArray[np.int32], folds: int, seed: int) -> NDArray[np.int64]:
-    """Fold of each pixel int64 [pixel]: whole groups, classes dealt as evenly as groups allow."""
-    rng = np.random.default_rng(seed)
+    """Fold of each pixel int64 [pixel]: whole groups, classes dealt as evenly as groups allow.
+
+    A class whose polygons all come into one fold would be unknown where it is tested: its polygons, and no others, are
+    dealt one by one then.
+    """
     ids, first = np.unique(table.polygon, return_index=True)
-    group = np.where(group_of[ids] >= 0, group_of[ids], len(group_of) + ids)
+    group = np.where(group_of[ids] >= 0, group_of[ids], len(group_of) + ids).astype(np.int64)
     code = table.index[first].astype(np.int64)
-    fold_of = _deal(group, code, folds=folds, rng=rng)
-    missing = [c for c in np.unique(code) if len(np.unique(fold_of[code == c])) < min(2, int((code == c).sum()))]
-    if missing:  # a class in one fold only would be unknown where it is tested: deal polygons instead of groups
-        fold_of = _deal(ids.astype(np.int64), code, folds=folds, rng=rng)
-    return np.asarray(fold_of[np.searchsorted(ids, table.polygon)])
+    alone = len(group_of) + int(ids.max()) + 1 + np.arange(len(ids))
+    while True:
+        fold_of = _deal(group, code, folds=folds, rng=np.random.default_rng(seed))
+        stuck = [c for c in np.unique(code) if (code == c).sum() > 1 and len(np.unique(fold_of[code == c])) == 1]
+        whole = np.isin(code, stuck) & (group != alone)
+        if not whole.any():
+            return np.asarray(fold_of[np.searchsorted(ids, table.polygon)])
+        group[whole] = alone[whole]
 
 
 def _deal(

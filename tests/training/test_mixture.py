@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.training.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
-from pipeline.training.mixture import class_lift, given_shares, inner_folds, lifted
+from pipeline.training.mixture import (
+    best_shares,
+    class_lift,
+    given_shares,
+    held_out_votes,
+    inner_folds,
+    lifted,
+)
 from pipeline.training.teacher import RARER, fit_teacher
 
 
@@ -90,3 +97,45 @@ def test_inner_folds_keep_groups_whole_and_classes_apart():
         assert len(np.unique(fold[group_of[table.polygon] == group])) == 1
     for held in range(3):
         assert set(np.unique(table.index[fold == held])) == {0, 1}
+
+
+def test_only_the_polygons_of_a_class_in_one_block_are_dealt_one_by_one():
+    table = counted_world((9, 9, 4, 1))
+    # The third class lies in the first block as a whole, the fourth is a polygon.
+    group_of = np.concatenate([np.arange(9) % 6, np.arange(9) % 6, np.zeros(4), [5]]).astype(np.int32)
+    fold = inner_folds(table, group_of=group_of, folds=3, seed=0)
+    of_polygon = fold[np.unique(table.polygon, return_index=True)[1]]
+    assert len(np.unique(of_polygon[18:22])) > 1
+    others = np.r_[0:18, 22]
+    for group in range(6):
+        assert len(np.unique(of_polygon[others][group_of[others] == group])) == 1
+
+
+def test_nobody_is_asked_about_a_class_that_the_other_folds_do_not_have():
+    table = counted_world((9, 9, 1), overlap=0.1)
+    free = np.full(19, -1, dtype=np.int32)
+    experts = experts_for(EXPERTS, polygons=19)
+    votes = held_out_votes(experts, table, classes=3, group_of=free, trees=5, seed=0, fitted=lambda: None)
+    asked = votes.any(axis=(0, 2))
+    assert (asked == (table.index < 2)).all()
+    teacher = fit_teacher(table, classes=3, group_of=free, trees=5, seed=0, rarer=0.0)
+    assert ((teacher.held_out.sum(axis=1) > 0) == asked).all()
+
+
+@pytest.mark.parametrize("experts", [2, 4, 7])
+def test_learned_shares_are_the_best_there_are(experts):
+    rng = np.random.default_rng(experts)
+    right = rng.uniform(0.3, 0.95, experts)[:, None]
+    mine = np.clip(right + rng.normal(0, 0.25, (experts, 400)), 0.0, 1.0)
+    weight = rng.uniform(0.5, 2.0, 400)
+    found = best_shares(mine, weight, strength=0.02)
+
+    def cost(share):
+        likelihood = 0.01 + 0.99 * mine
+        return -(weight / weight.sum() @ np.log(share @ likelihood)) - 0.02 * np.log(share).mean()
+
+    assert found.sum() == pytest.approx(1.0)
+    tried = rng.dirichlet(np.full(experts, 200.0) * found + 1e-3, 3000)
+    assert cost(found) <= min(cost(np.maximum(share, 1e-9)) for share in tried) + 1e-6
+    order = rng.permutation(experts)
+    assert np.allclose(best_shares(mine[order], weight, strength=0.02), found[order], atol=2e-3)
