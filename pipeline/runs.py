@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SMALL_FILE_BYTES = 16 * 1024 * 1024
+# What else a vector file consists of; spatial indices and what a program keeps of its own are not read.
+COMPANIONS = {
+    ".shp": (".shx", ".dbf", ".prj", ".cpg"),
+    ".tab": (".dat", ".map", ".id"),
+    ".mif": (".mid",),
+}
+# Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
+WRITE_AHEAD = "-wal"
 RESOLVED = "config.yaml"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
 
@@ -68,7 +76,8 @@ def prepare_folder(folder: Path) -> Path:
 def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
     """A short hash per input file; folders by the names, sizes and times of what is in them.
 
-    Files up to 16 MiB by content; larger ones by size and time of change.
+    Files up to 16 MiB by content; larger ones by size and time of change. A Shapefile is hashed with the files that
+    hold its attributes and its CRS, a GeoPackage with what a program that has it open has not yet written into it.
     """
     return {str(path): _fingerprint_one(str(path)) for path in paths}
 
@@ -78,13 +87,22 @@ def _fingerprint_one(path: str) -> str:
     target = Path(path)
     if not target.exists():
         digest.update(path.encode())
-    for file in sorted(target.rglob("*")) if target.is_dir() else [target]:
+    for file in sorted(target.rglob("*")) if target.is_dir() else [target, *_companions(target)]:
         if file.is_file():
             stat = file.stat()
             digest.update(f"{file.name}:{stat.st_size}".encode())
             small = target.is_file() and stat.st_size <= SMALL_FILE_BYTES
             digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
     return digest.hexdigest()[:16]
+
+
+def _companions(path: Path) -> list[Path]:
+    """The files beside one that hold a part of its data, in whatever case; an empty write-ahead log holds nothing."""
+    suffixes = COMPANIONS.get(path.suffix.lower(), ())
+    beside = path.parent.iterdir() if suffixes and path.is_file() else ()
+    found = [file for file in beside if file.stem == path.stem and file.suffix.lower() in suffixes]
+    ahead = path.with_name(path.name + WRITE_AHEAD)
+    return sorted(found) + ([ahead] if ahead.is_file() and ahead.stat().st_size else [])
 
 
 def hash_of(data: object) -> str:

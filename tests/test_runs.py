@@ -37,6 +37,36 @@ def test_a_changed_file_changes_its_fingerprint(tmp_path):
     assert fingerprint([file]) != before
 
 
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("a.shp", "a.dbf"),
+        ("a.shp", "a.prj"),
+        ("A.SHP", "A.DBF"),
+        ("a.tab", "a.dat"),
+        ("a.gpkg", "a.gpkg-wal"),
+    ],
+)
+def test_a_file_beside_it_that_holds_its_data_changes_its_fingerprint(tmp_path, name, beside):
+    (tmp_path / name).write_text("shapes")
+    alone = fingerprint([tmp_path / name])
+    (tmp_path / beside).write_text("1")
+    before = fingerprint([tmp_path / name])
+    (tmp_path / beside).write_text("2")
+    assert len({*alone.values(), *before.values(), *fingerprint([tmp_path / name]).values()}) == 3
+
+
+def test_other_files_of_its_name_do_not_change_its_fingerprint(tmp_path):
+    files = [tmp_path / "a.shp", tmp_path / "a.gpkg"]
+    for file in files:
+        file.write_text("shapes")
+    before = fingerprint(files)
+    for name in ("a.qml", "a.sbn", "a.gpkg-shm", "b.dbf"):
+        (tmp_path / name).write_text("1")
+    (tmp_path / "a.gpkg-wal").touch()
+    assert fingerprint(files) == before
+
+
 def test_a_folder_is_its_files(tmp_path):
     (tmp_path / "scene").mkdir()
     before = fingerprint([tmp_path / "scene"])

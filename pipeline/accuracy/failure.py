@@ -16,16 +16,19 @@ from scipy.ndimage import distance_transform_edt, label
 from pipeline.accuracy.pixels import grid_of, open_class_map, read_codes
 from pipeline.errors import OutputError, ReferenceDataError
 from pipeline.grid import Grid, Window
+from pipeline.labels.outlines import with_areas
 from pipeline.legend import NODATA
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from pipeline.accuracy.reference import ReferenceUnits
+    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
 
 HALF_PX = 32
@@ -149,9 +152,9 @@ def wrong_style(scheme: ClassScheme) -> str:
 
 def write_surely_wrong(
     path: Path,
-    polygons: Any,
+    polygons: GeoDataFrame,
     *,
-    codes: Sequence[int],
+    pixels: LabelledPixels,
     map_path: Path | str,
     confidence_path: Path | str,
     scheme: ClassScheme,
@@ -159,13 +162,14 @@ def write_surely_wrong(
 ) -> int:
     """Write labelled polygons that the map calls something else, the most confident first; returns their number.
 
-    The field ``sureness`` is the sum of confidence over wrong pixels by all pixels of the polygon, 0..1: near 1, either
-    the label or the model is badly wrong, and somebody should look.
+    The field ``sureness`` is the sum of confidence over wrong pixels by all labelled pixels of the polygon, 0..1: near
+    1, either the label or the model is badly wrong, and somebody should look. Points are written as the outline of the
+    pixels they label.
 
     Args:
         path: GeoPackage to write.
-        polygons: GeoDataFrame of labelled polygons.
-        codes: Class code of each polygon.
+        polygons: Rows of ``Labels.frame``; the field ``polygon`` of what is written is their ``poly_id``.
+        pixels: Labelled pixels on the map's grid; polygons without any are left out.
         map_path: The class map.
         confidence_path: Confidence in percent, uint8, nodata 255, on the same grid.
         scheme: The map's legend.
@@ -175,36 +179,57 @@ def write_surely_wrong(
         OutputError: the file exists or cannot be written.
         ReferenceDataError: confidence on another grid than the map.
     """
-    from rasterio.features import geometry_mask
+    import geopandas
 
     rows: list[dict[str, object]] = []
     with open_class_map(map_path) as dataset, rasterio.open(confidence_path) as layer:
         grid = grid_of(dataset)
         if not grid_of(layer).same_pixels_as(grid):
             raise ReferenceDataError("confidence lies on another grid than the map", path=confidence_path)
-        for number, (shape, code) in enumerate(zip(polygons.geometry.to_crs(grid.crs), codes, strict=True)):
-            window = grid.window_of_bounds(shape.bounds)
-            if window is None:
-                continue
-            inside = geometry_mask([shape], out_shape=window.shape, transform=grid.crop(window).transform, invert=True)
-            mapped, sure = read_codes(dataset, window)[inside], layer.read(1, window=window.to_rasterio())[inside]
-            usable = (mapped != NODATA) & (sure <= 100)  # noqa: PLR2004 - percent
-            wrong = usable & (mapped != code)
-            if wrong.any():
-                counts = np.bincount(mapped[wrong], minlength=256)
-                rows.append({
-                    "polygon": number, "label": scheme.by_code(int(code)).name,
-                    "mapped_as": scheme.by_code(int(counts.argmax())).name, "pixels": int(usable.sum()),
-                    "wrong_share": float(wrong.sum() / usable.sum()),
-                    "sureness": float(sure[wrong].sum() / 100 / usable.sum()), "geometry": shape,
-                })  # fmt: skip
-    import geopandas
-
+        for number, code, window, own in _by_polygon(pixels):
+            confidence = layer.read(1, window=window.to_rasterio())[own]
+            found = _wrongness(read_codes(dataset, window)[own], confidence, code=code, scheme=scheme)
+            if found is not None:
+                rows.append({"polygon": number} | found)
     rows.sort(key=lambda item: -float(str(item["sureness"])))
-    names = ("polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness", "geometry")
-    frame = geopandas.GeoDataFrame(rows, columns=list(names), geometry="geometry", crs=grid.crs.to_wkt())
+    ids = [item["polygon"] for item in rows]
+    chosen = polygons[polygons["poly_id"].isin(ids)]
+    shapes = with_areas(chosen, [pixels]).to_crs(grid.crs.to_wkt()).set_index("poly_id").geometry
+    names = ("polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness")
+    table = {name: [item[name] for item in rows] for name in names}
+    frame = geopandas.GeoDataFrame(table, geometry=list(shapes.loc[ids]), crs=grid.crs.to_wkt())
     _write(frame, path, "surely_wrong", overwrite=overwrite)
     return len(rows)
+
+
+def _by_polygon(pixels: LabelledPixels) -> Iterator[tuple[int, int, Window, tuple[NDArray[Any], NDArray[Any]]]]:
+    """Each polygon that has pixels: id, code, the window that holds them, and their rows and columns in it."""
+    order = np.argsort(pixels.polygon, kind="stable")
+    ids, starts, counts = np.unique(pixels.polygon[order], return_index=True, return_counts=True)
+    for number, start, count in zip(ids.tolist(), starts, counts, strict=True):
+        own = order[start : start + count]
+        row, col = pixels.row[own], pixels.col[own]
+        top, left = int(row.min()), int(col.min())
+        window = Window(top, left, int(row.max()) - top + 1, int(col.max()) - left + 1)
+        yield number, int(pixels.code[own[0]]), window, (row - top, col - left)
+
+
+def _wrongness(
+    mapped: NDArray[np.uint8], confidence: NDArray[np.uint8], *, code: int, scheme: ClassScheme
+) -> dict[str, object] | None:
+    """What the map says on the pixels of one label, and how surely; None where it says nothing else than the label."""
+    usable = (mapped != NODATA) & (confidence <= 100)  # noqa: PLR2004 - percent
+    wrong = usable & (mapped != code)
+    if not wrong.any():
+        return None
+    counts = np.bincount(mapped[wrong], minlength=256)
+    return {
+        "label": scheme.by_code(code).name,
+        "mapped_as": scheme.by_code(int(counts.argmax())).name,
+        "pixels": int(usable.sum()),
+        "wrong_share": float(wrong.sum() / usable.sum()),
+        "sureness": float(confidence[wrong].sum() / 100 / usable.sum()),
+    }
 
 
 def _write(frame: Any, path: Path, layer: str, *, overwrite: bool) -> None:

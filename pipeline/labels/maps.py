@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-import shapely
 from rasterio.errors import RasterioError
-from rasterio.features import shapes
 
 from pipeline.errors import LabelError
 from pipeline.grid import Grid, Window
+from pipeline.labels.outlines import pixel_outlines
 from pipeline.labels.rasters import labels_from_raster
 from pipeline.labels.source import LabelReport, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".asc"})
@@ -65,7 +61,7 @@ def read_map_labels(
     code = pixels.code[first]
     order = np.random.default_rng(seed).permutation(len(ids))
     kept = np.sort(np.concatenate([order[code[order] == value][:pieces] for value in np.unique(code)]))
-    outlines = _outlines(pixels, ids[kept])
+    outlines = pixel_outlines(pixels, ids[kept])
     import geopandas as gpd
 
     names = {item.code: item.name for item in scheme.classes}
@@ -102,20 +98,3 @@ def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, fl
     top, left = min(w.row for w in over), min(w.col for w in over)
     bottom, right = max(w.row_stop for w in over), max(w.col_stop for w in over)
     return grid.crop(Window(top, left, bottom - top, right - left))
-
-
-def _outlines(pixels: LabelledPixels, ids: NDArray[np.int32]) -> list[Any]:
-    """The outline of each polygon's pixels, in the grid's CRS."""
-    order = np.argsort(pixels.polygon, kind="stable")
-    starts = np.searchsorted(pixels.polygon[order], ids)
-    stops = np.searchsorted(pixels.polygon[order], ids, side="right")
-    outlines = []
-    for start, stop in zip(starts, stops, strict=True):
-        rows, cols = pixels.row[order[start:stop]], pixels.col[order[start:stop]]
-        top, left = int(rows.min()), int(cols.min())
-        mask = np.zeros((int(rows.max()) - top + 1, int(cols.max()) - left + 1), dtype=np.uint8)
-        mask[rows - top, cols - left] = 1
-        part = pixels.grid.crop(Window(top, left, *mask.shape))
-        found = shapes(mask, mask=mask.astype(bool), transform=part.transform)
-        outlines.append(shapely.union_all([shapely.geometry.shape(item) for item, _ in found]))
-    return outlines

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 _STRIP_PX = 8_000_000
+# Values without a class that a message names, the lowest ones.
+_SHOWN = 10
 
 
 def labels_from_raster(
@@ -44,10 +46,13 @@ def labels_from_raster(
     path = Path(path)
     parts: list[tuple[NDArray[Any], ...]] = []
     links: list[NDArray[np.int64]] = []
-    count, strange, above = 0, set[int](), None
-    for strip, codes in _strips(path, grid):
-        strange |= set(np.unique(codes).tolist()) - set(scheme.codes) - {NODATA, UNLABELLED}
+    strange: list[int] = []
+    count, above = 0, None
+    for strip, codes, values in _strips(path, grid):
         known = scheme.code_to_index[codes] != UNLABELLED
+        # Of the values as they are in the file: as codes, those that no uint8 holds look like unlabelled ones.
+        other = np.unique(values[~known & (codes != NODATA) & (values != UNLABELLED)]).tolist()
+        strange = sorted({*strange, *other})[:_SHOWN]
         inner = strip.row - max(strip.row - EDGE_CAP_PX, 0)
         body = np.where(known, codes, 0).astype(np.uint8)
         edge = _edges(body)
@@ -64,11 +69,11 @@ def labels_from_raster(
         raise LabelError(
             "class raster has no pixel of a class of the legend over the scene",
             path=path,
-            got=f"values {sorted(strange)[:10]}" if strange else "nodata only",
+            got=f"values {strange}" if strange else "nodata only",
             expected=f"codes {', '.join(map(str, scheme.codes))}",
         )
     if strange:
-        text = f"{path}: values {sorted(strange)[:10]} are not in the legend and are left unlabelled"
+        text = f"{path}: values {strange} are not in the legend and are left unlabelled"
         warnings.warn(text, LabelWarning, stacklevel=2)
     row, col, code, component, edge = (np.concatenate(column) for column in zip(*parts, strict=True))
     polygon = _number(component, links, count)
@@ -77,8 +82,8 @@ def labels_from_raster(
     )
 
 
-def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-    """Strips of the grid, and the codes of each with EDGE_CAP_PX rows around it where there are any."""
+def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[Any]]]:
+    """Strips of the grid; of each, with EDGE_CAP_PX rows around it where there are any, codes and the file's values."""
     with silenced(NotGeoreferencedWarning):
         try:
             file = rasterio.open(path)
@@ -96,7 +101,8 @@ def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8]]
                 strip = Window(start, 0, min(height, grid.height - start), grid.width)
                 top, bottom = max(start - EDGE_CAP_PX, 0), min(strip.row_stop + EDGE_CAP_PX, grid.height)
                 around = Window(top, 0, bottom - top, grid.width)
-                yield strip, _codes(aligned.read(1, window=around.to_rasterio()), file.nodata)
+                values = aligned.read(1, window=around.to_rasterio())
+                yield strip, _codes(values, file.nodata), values
 
 
 def _codes(values: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:

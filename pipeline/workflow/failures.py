@@ -17,7 +17,6 @@ from pipeline.accuracy.failure import (
     wrong_style,
 )
 from pipeline.accuracy.reference import ReferenceUnits
-from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.legend import NODATA
 from pipeline.maps.vectors import add_layer_style
@@ -59,7 +58,7 @@ def find_failures(job: Job, folder: Path) -> tuple[dict[str, Any], list[Path]]:
             squares = _blocks(job, number, units, Path(beside) / "blocks.gpkg")
             scenes[name] = {"by": [item.to_json() for item in found], "blocks": _rows(squares)}
             blocks.append(squares.assign(scene=name))
-            wrong.append(_surely_wrong(job, name, Path(beside) / "wrong.gpkg").assign(scene=name))
+            wrong.append(_surely_wrong(job, name, pixels, Path(beside) / "wrong.gpkg").assign(scene=name))
     files = []
     if blocks:
         files = [
@@ -112,18 +111,15 @@ def _rows(squares: GeoDataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _surely_wrong(job: Job, name: str, beside: Path) -> GeoDataFrame:
+def _surely_wrong(job: Job, name: str, pixels: LabelledPixels, beside: Path) -> GeoDataFrame:
     """Test polygons of a scene that the map calls something else; ``polygon`` is the id in ``labels.gpkg``."""
     import geopandas
 
-    frame = job.labels.frame
-    polygons = frame[frame["poly_id"].isin(job.split.polygons(Part.TEST).tolist())]
     write_surely_wrong(
-        beside, polygons, codes=polygons["code"].tolist(), map_path=job.map_of(name),
+        beside, job.labels.frame, pixels=pixels, map_path=job.map_of(name),
         confidence_path=job.confidence_of(name), scheme=job.scheme, overwrite=True,
     )  # fmt: skip
-    found = geopandas.read_file(beside)
-    return found.assign(polygon=polygons["poly_id"].to_numpy()[found["polygon"].to_numpy(dtype=np.intp)])
+    return geopandas.read_file(beside)
 
 
 def _write(path: Path, parts: list[GeoDataFrame], *, style: str, by: str | None = None) -> Path:

@@ -168,5 +168,6 @@ class Job:
         }[stage]
         parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
         if stage in {"predict", "assess", "report"}:
-            parts.append(list(fingerprint([self.model_path]).values()))
+            areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
+            parts.append(list(fingerprint([self.model_path, *areas]).values()))
         return hash_of(parts)

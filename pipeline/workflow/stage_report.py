@@ -17,6 +17,7 @@ from pipeline.accuracy.calibration import Reliability
 from pipeline.accuracy.failure import AccuracyBy
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
+from pipeline.labels.outlines import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.report.data import (
     BlockAccuracy,
@@ -144,9 +145,9 @@ def _learning(path: Path) -> tuple[LearningPoint, ...]:
 
 
 def _split(job: Job) -> SplitMap:
-    """The label polygons in metres from the first scene's upper left corner, as the blocks are laid."""
+    """The labels' outlines in metres from the first scene's upper left corner, as the blocks are laid."""
     first = job.sources[0].grid
-    frame = job.labels.frame.to_crs(first.crs.to_wkt())
+    frame = with_areas(job.labels.frame, job.labelled).to_crs(first.crs.to_wkt())
     left, _, _, top = first.bounds
     metres = np.array(first.pixel_size_m) / np.array(first.pixel_size) * (1.0, -1.0)
     polygons = tuple(

@@ -4,13 +4,14 @@ import sqlite3
 import sys
 from contextlib import closing
 from importlib.util import find_spec
+from pathlib import Path
 
 import geopandas
 import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from shapely.geometry import box
+from shapely.geometry import Point, box
 from sklearn.decomposition import PCA
 
 from pipeline.accuracy.calibration import reliability
@@ -21,9 +22,27 @@ from pipeline.accuracy.figures import draw_accuracy_by, draw_error_matrix, draw_
 from pipeline.accuracy.pixels import read_grid
 from pipeline.accuracy.reference import read_reference
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError
+from pipeline.labels.rasterise import burn
+from pipeline.labels.source import LabelReport, Labels
 from tests.accuracy.maps import SCHEME, UTM, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
+
+
+def write_confidence(path, confidence, *, like):
+    """Confidence in percent on the grid of a map."""
+    with rasterio.open(like) as source:
+        profile = source.profile | {"nodata": 255}
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(confidence, 1)
+
+
+def labelled(shapes, codes):
+    """Labels of shapes, on the map's CRS."""
+    ids = np.arange(1, len(shapes) + 1, dtype=np.int32)
+    columns = {"poly_id": ids, "code": np.array(codes, np.uint8), "name": [NAME[c] for c in codes], "feature": ids - 1}
+    frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs=UTM)
+    return Labels(Path("labels.gpkg"), frame, SCHEME, LabelReport(len(ids), 0, 0, 0, 0, 0, 0, len(ids)))
 
 
 @pytest.fixture(scope="module")
@@ -146,24 +165,40 @@ class TestFailure:
         assert blocks["right"].sum() == (units.map_code == units.reference_code).sum()
 
     def test_polygons_that_are_most_surely_wrong_come_first(self, halves, tmp_path):
-        with rasterio.open(halves) as source:
-            profile = source.profile | {"nodata": 255}
         confidence = np.full((120, 200), 60, dtype=np.uint8)
         confidence[:, 150:] = 95
-        with rasterio.open(tmp_path / "c.tif", "w", **profile) as target:
-            target.write(confidence, 1)
+        write_confidence(tmp_path / "c.tif", confidence, like=halves)
         shapes = [box(500_000 + c * 10, 5_799_500, 500_000 + (c + 10) * 10, 5_799_600) for c in (10, 110, 160)]
-        labels = geopandas.GeoDataFrame(geometry=shapes, crs=UTM)
+        labels = labelled(shapes, codes=[10, 10, 30])
         n = write_surely_wrong(
             tmp_path / "w.gpkg",
-            labels,
-            codes=[10, 10, 30],
+            labels.frame,
+            pixels=burn(labels, read_grid(halves)),
             map_path=halves,
             confidence_path=tmp_path / "c.tif",
             scheme=SCHEME,
         )
         found = geopandas.read_file(tmp_path / "w.gpkg")
         assert n == 2
-        assert found["polygon"].tolist() == [2, 1]
+        assert found["polygon"].tolist() == [3, 2]
         assert found["mapped_as"].tolist() == ["water", "water"]
         assert found["sureness"].tolist() == pytest.approx([0.95, 0.6])
+
+    def test_a_point_is_judged_by_the_pixels_it_labels_and_drawn_as_their_square(self, halves, tmp_path):
+        write_confidence(tmp_path / "c.tif", np.full((120, 200), 80, dtype=np.uint8), like=halves)
+        # Both on forest: of the pixels of the first, those in the third column are water; of the second, none.
+        labels = labelled([Point(500_985, 5_799_495), Point(500_485, 5_799_495)], codes=[10, 10])
+        for side_px, rows in ((1, []), (5, [(1, "water", 25, 0.2, 0.16)])):
+            write_surely_wrong(
+                tmp_path / "w.gpkg",
+                labels.frame,
+                pixels=burn(labels, read_grid(halves), point_window_px=side_px),
+                map_path=halves,
+                confidence_path=tmp_path / "c.tif",
+                scheme=SCHEME,
+                overwrite=True,
+            )
+            found = geopandas.read_file(tmp_path / "w.gpkg")
+            columns = found[["polygon", "mapped_as", "pixels", "wrong_share", "sureness"]]
+            assert [tuple(row) for row in columns.itertuples(index=False)] == [pytest.approx(row) for row in rows]
+        assert found.geometry.iloc[0].equals(box(500_960, 5_799_470, 501_010, 5_799_520))

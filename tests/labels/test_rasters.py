@@ -74,8 +74,33 @@ def test_raster_on_another_grid_is_brought_over_by_nearest_neighbour(tmp_path: P
 def test_values_beyond_the_legend_are_warned_about(tmp_path: Path) -> None:
     codes = np.ones(GRID.shape, np.int16)
     codes[0, 0], codes[0, 1] = 77, -5
-    with pytest.warns(LabelWarning, match=r"values \[77\] are not in the legend"):
+    with pytest.warns(LabelWarning, match=r"values \[-5, 77\] are not in the legend"):
         assert len(labels_from_raster(_write(tmp_path / "a.tif", codes), scheme=SCHEME, grid=GRID)) == codes.size - 2
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int32"])
+def test_values_that_no_code_can_have_are_named_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(rasters, "_STRIP_PX", 80 * 7)
+    codes = np.full(GRID.shape, 300, kind)
+    codes[10:20], codes[-1, :3], codes[0, :2] = 1, (256, 511, 5000), (0, 255)
+    with pytest.warns(LabelWarning, match=r"values \[256, 300, 511, 5000\] are not in the legend"):
+        pixels = labels_from_raster(_write(tmp_path / "a.tif", codes), scheme=SCHEME, grid=GRID)
+    assert (len(pixels), set(pixels.code.tolist())) == (codes[codes == 1].size, {1})
+    codes[10:20] = 257
+    with pytest.raises(LabelError, match=r"got values \[256, 257, 300, 511, 5000\]; expected codes 1, 2, 3"):
+        labels_from_raster(_write(tmp_path / "b.tif", codes), scheme=SCHEME, grid=GRID)
+
+
+def test_nodata_and_unlabelled_are_no_strange_values(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    codes = np.full(GRID.shape, 65535, np.uint16)
+    codes[0], codes[1], codes[2] = 1, 0, 255
+    path = _write(tmp_path / "a.tif", codes)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 65535
+    assert len(labels_from_raster(path, scheme=SCHEME, grid=GRID)) == 80
+    assert not recwarn.list
 
 
 def test_rasters_that_cannot_be_labels_are_refused(tmp_path: Path) -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from pipeline.errors import OutputError
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
-from tests.fakes.small_world import reflectance, settings, write_scene, write_settings, write_world
+from tests.fakes.small_world import (
+    reflectance,
+    settings,
+    squares,
+    write_labels,
+    write_scene,
+    write_settings,
+    write_world,
+)
 from tests.workflow.conftest import run_job
 
 
@@ -42,12 +51,35 @@ def test_a_setting_concerns_its_stage_and_those_after(tmp_path, section, stages)
     assert changed(before, keys(config)) == stages
 
 
-def test_another_scene_or_other_labels_concern_all_stages(tmp_path):
+def test_another_scene_concerns_all_stages(tmp_path):
     config = write_world(tmp_path)
     before = keys(config)
     assert keys(config) == before
     write_scene(tmp_path / "scene.tif", reflectance(seed=1))
     assert changed(before, keys(config)) == list(STAGES)
+
+
+@pytest.mark.parametrize("name", ["labels.gpkg", "labels.shp", "labels.geojson"])
+def test_other_classes_of_the_same_polygons_concern_all_stages(tmp_path, name):
+    write_scene(tmp_path / "scene.tif")
+    write_labels(tmp_path / name)
+    config = write_settings(tmp_path, labels={"path": name, "field": "class"})
+    before, codes = keys(config), Job.load(config).pixels[0].code
+    assert keys(config) == before
+    relabelled = squares()
+    write_labels(tmp_path / name, relabelled.assign(**{"class": relabelled["class"].to_numpy()[::-1]}))
+    assert not np.array_equal(Job.load(config).pixels[0].code, codes)
+    assert changed(before, keys(config)) == list(STAGES)
+
+
+@pytest.mark.parametrize("key", ["aoi", "mask"])
+def test_another_area_concerns_the_maps_made_of_it(tmp_path, key):
+    config = write_world(tmp_path, map={key: "area.shp"})
+    write_labels(tmp_path / "area.shp")
+    before = keys(config)
+    assert keys(config) == before
+    write_labels(tmp_path / "area.shp", squares().iloc[:5])
+    assert changed(before, keys(config)) == list(STAGES[2:])
 
 
 def test_a_copied_model_of_another_run_is_noticed(tmp_path):
