@@ -1,4 +1,4 @@
-"""Confidence that means what it says: reliability, expected calibration error, temperature and vector scaling."""
+"""Confidence that means what it says: reliability, expected calibration error, temperature scaling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from pipeline.errors import ReferenceDataError
@@ -53,28 +53,6 @@ class Reliability:
         return {"edges": self.edges.tolist(), "count": self.count.tolist(), **plain, "ece": self.ece}
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """Scores are multiplied and shifted per class before the softmax; temperature scaling is factor 1/T, shift 0.
-
-    Attributes:
-        factor: One per class.
-        shift: One per class.
-    """
-
-    factor: tuple[float, ...]
-    shift: tuple[float, ...]
-
-    @property
-    def temperature(self) -> float | None:
-        """T where all factors are one number and nothing is shifted, None for vector scaling."""
-        return 1.0 / self.factor[0] if len(set(self.factor)) == 1 and not any(self.shift) else None
-
-    def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Calibrated probabilities float64 [pixel, class] of scores [pixel, class]."""
-        return np.asarray(softmax(logits * np.asarray(self.factor) + np.asarray(self.shift), axis=1))
-
-
 def reliability(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_], *, bins: int = DEFAULT_BINS
 ) -> Reliability:
@@ -104,14 +82,9 @@ def reliability(
     return Reliability(edges, count.astype(np.int64), mean, right, float(gap))
 
 
-def as_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Scores whose softmax are these probabilities, for models that give no scores."""
-    return np.asarray(np.log(np.clip(probabilities, _EPS, 1.0)), dtype=np.float64)
-
-
 def fit_temperature(
     logits: NDArray[np.floating], labels: NDArray[np.integer], *, polygon: NDArray[np.integer] | None = None
-) -> Scaling:
+) -> float:
     """Temperature scaling: the one T that gives held-out labels the highest likelihood; the map stays the same.
 
     Args:
@@ -127,12 +100,12 @@ def fit_temperature(
     """
     scores = _checked(logits, labels)
     rows = np.arange(len(labels))
-    return _scaling(lambda factor: -log_softmax(scores * factor, axis=1)[rows, labels], scores.shape[1], polygon)
+    return _temperature(lambda factor: -log_softmax(scores * factor, axis=1)[rows, labels], polygon)
 
 
 def fit_confidence(
     logits: NDArray[np.floating], labels: NDArray[np.integer], *, polygon: NDArray[np.integer] | None = None
-) -> Scaling:
+) -> float:
     """The T that makes the confidence of the likeliest class most credible, whatever the scores of the other classes.
 
     For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
@@ -153,12 +126,10 @@ def fit_confidence(
         sure = np.clip(softmax(scores * factor, axis=1).max(axis=1), _EPS, 1 - _EPS)
         return np.asarray(-np.where(right, np.log(sure), np.log1p(-sure)))
 
-    return _scaling(cost, scores.shape[1], polygon)
+    return _temperature(cost, polygon)
 
 
-def _scaling(
-    cost: Callable[[float], NDArray[np.float64]], classes: int, polygon: NDArray[np.integer] | None
-) -> Scaling:
+def _temperature(cost: Callable[[float], NDArray[np.float64]], polygon: NDArray[np.integer] | None) -> float:
     """The temperature with the least mean cost; ``cost`` gives that of each pixel at a factor 1/T."""
     if polygon is None:
         log_t = _least(lambda log_t: float(cost(float(np.exp(-log_t))).mean()))
@@ -168,7 +139,7 @@ def _scaling(
         log_t = 0.0
         if len(ids) >= FEWEST_POLYGONS:
             log_t = shown(lambda log_t: np.bincount(of, weights=cost(float(np.exp(-log_t)))) / pixels)
-    return Scaling((float(np.exp(-log_t)),) * classes, (0.0,) * classes)
+    return float(np.exp(log_t))
 
 
 def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
@@ -202,36 +173,6 @@ def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
 
 def _least(cost: Callable[[float], float]) -> float:
     return float(minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded").x)
-
-
-def fit_vector(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Scaling:
-    """Vector scaling: a factor and a shift per class; it may change the map where classes are close.
-
-    Starts from temperature scaling; a weak pull towards it keeps classes without validation pixels sane.
-
-    Raises:
-        ReferenceDataError: arrays that do not fit, or no pixels.
-
-    Source: Guo et al. (2017), sect. 4.2 (matrix and vector scaling).
-    """
-    scores = _checked(logits, labels)
-    classes = scores.shape[1]
-    start = np.concatenate([fit_temperature(scores, labels).factor, np.zeros(classes)])
-    rows, hits = np.arange(len(labels)), np.eye(classes)[labels]
-    pull = 1.0 / len(labels)
-
-    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        scaled = scores * theta[:classes] + theta[classes:]
-        logp = log_softmax(scaled, axis=1)
-        residual = (np.exp(logp) - hits) / len(labels)
-        gradient = np.concatenate([(residual * scores).sum(axis=0), residual.sum(axis=0)])
-        away = theta - start
-        return float(-logp[rows, labels].mean() + pull * away @ away), gradient + 2 * pull * away
-
-    found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=[(1e-3, None)] * classes + [(None, None)] * classes
-    )
-    return Scaling(tuple(float(v) for v in found.x[:classes]), tuple(float(v) for v in found.x[classes:]))
 
 
 def _checked(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -32,14 +32,13 @@ def plan_chips(
     split: Split,
     scheme: ClassScheme,
     stride_px: int | None = None,
-    keep_inside: bool = False,
 ) -> ChipIndex:
     """Chips around the labelled pixels of train, validation and test.
 
     A small polygon has one chip, a large one a chip every ``stride_px``; each is centred on a labelled pixel of its own
     part, so that it reaches no further than half a chip and the split's buffer holds. Only the labels of its own
-    part count in it. At the scene's edge a chip reaches beyond the grid, where the reader gives invalid pixels;
-    ``keep_inside`` shifts it into the grid instead, and then it may see pixels across the buffer.
+    part count in it. At the scene's edge a chip reaches beyond the grid, where the reader gives invalid pixels:
+    shifted into the grid, it might see pixels across the buffer.
 
     Args:
         pixels: Scene id -> labelled pixels.
@@ -47,7 +46,6 @@ def plan_chips(
         split: Which polygon is for what.
         scheme: The legend, for the counts per class.
         stride_px: Distance of centres within a polygon; half a chip by default.
-        keep_inside: Shift chips into the grid.
 
     Raises:
         GridError: a chip that is larger than a scene; the message names the largest possible.
@@ -58,7 +56,7 @@ def plan_chips(
         check_chip_fits(labelled.grid, chip_px=chip_px, scene=scene)
         for part in (Part.TRAIN, Part.VALIDATION, Part.TEST):
             own = split.pixels(labelled, part)
-            for window in _windows(own, chip_px=chip_px, stride_px=stride, keep_inside=keep_inside):
+            for window in _windows(own, chip_px=chip_px, stride_px=stride):
                 row = {"scene": scene, "part": part.name.lower()} | _describe(own, window, scheme)
                 rows.append(row)
     frame = pd.DataFrame(rows, columns=ChipIndex.columns(scheme))
@@ -98,13 +96,10 @@ def centres(pixels: LabelledPixels, *, stride_px: int) -> NDArray[np.intp]:
     return np.sort(order[first])
 
 
-def _windows(pixels: LabelledPixels, *, chip_px: int, stride_px: int, keep_inside: bool) -> Iterator[Window]:
-    height, width = pixels.grid.shape
+def _windows(pixels: LabelledPixels, *, chip_px: int, stride_px: int) -> Iterator[Window]:
     seen = set()
     for position in centres(pixels, stride_px=stride_px):
         row, col = int(pixels.row[position]) - chip_px // 2, int(pixels.col[position]) - chip_px // 2
-        if keep_inside:
-            row, col = min(max(row, 0), height - chip_px), min(max(col, 0), width - chip_px)
         if (row, col) not in seen:
             seen.add((row, col))
             yield Window(row, col, chip_px, chip_px)

@@ -1,4 +1,4 @@
-"""Folds: every polygon is tested once, by a model that never saw it; by blocks, by polygons, by scenes.
+"""Folds: every labelled pixel is tested once, by a model that never saw its polygon; by blocks, polygons, scenes.
 
 Source: Roberts et al. (2017), Cross-validation strategies for data with temporal, spatial, hierarchical, or
 phylogenetic structure, Ecography 40, 913-929 (blocks).
@@ -7,6 +7,7 @@ phylogenetic structure, Ecography 40, 913-929 (blocks).
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,12 +59,7 @@ def block_folds(
     splits = []
     for fold in range(folds):
         part = best_assignment(problem, rng, test_blocks=fold_of_block == fold)
-        if not (part == Part.TRAIN).any():
-            raise SplitError(
-                f"fold {fold + 1} of {folds}: the buffer leaves no polygon to train on",
-                got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m",
-                fix="use smaller chips (a smaller buffer)",
-            )
+        _need_training(part, f"fold {fold + 1} of {folds}", block_m=block_m, buffer_m=buffer_m)
         splits.append(split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m, left_out=left_out))
     return splits
 
@@ -102,17 +98,23 @@ def polygon_folds(
 
 
 def scene_folds(
-    pixels: Sequence[LabelledPixels], *, block_m: float, seed: int, validation_fraction: float = 0.2
+    pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int, validation_fraction: float = 0.2
 ) -> list[Split]:
     """Leave one scene out: one Split per scene, TEST all polygons with pixels in it; validation by blocks of the rest.
 
+    A polygon in the overlap of two scenes is TEST in the folds of both, and tested in each with its pixels in the scene
+    left out alone: what the other scene shows there was taken with what is learned from (see ``Split.tested_scene``).
+    Polygons of other scenes within the buffer of a test polygon are BUFFER, as in :func:`block_folds`.
+
     Raises:
-        SplitError: fewer than two scenes, or a scene whose polygons are all there are.
+        SplitError: fewer than two scenes; a scene whose polygons are all there are, or that has none; a scene whose
+            buffer leaves nothing to train on.
     """
     if len(pixels) < 2:  # noqa: PLR2004 - one is left out, others must remain
         raise SplitError("leaving one scene out needs several", got=f"{len(pixels)} scene", fix="use block folds")
     layout = layout_of(pixels)
     block = blocks_of(layout, block_m)
+    pairs = layout.neighbours(buffer_m)
     rng = np.random.default_rng(seed)
     splits = []
     for number, scene in enumerate(pixels):
@@ -120,14 +122,23 @@ def scene_folds(
         if test.all() or not test.any():
             what = f"scene {number + 1} of {len(pixels)} holds {'all' if test.all() else 'no'} polygons"
             raise SplitError(what, fix="leave one block out instead")
-        rest = Layout(layout.pixels, layout.ids[~test], layout.code[~test], layout.size_px[~test])
-        part = np.full(len(layout.ids), Part.TEST, dtype=np.int8)
-        _, own = np.unique(block[~test], return_inverse=True)
-        fractions = (1.0 - validation_fraction, validation_fraction, 0.0)
-        problem = Problem(rest, own.astype(np.int32), np.empty((0, 2), dtype=np.intp), fractions)
-        part[~test] = best_assignment(problem, rng)
-        splits.append(split_of(layout, part, block, block_m=block_m, buffer_m=0.0))
+        # What is tested is a block of its own, the first, wherever it lies.
+        _, own = np.unique(np.where(test, -1, block), return_inverse=True)
+        problem = Problem(layout, own.astype(np.int32), pairs, (1.0 - validation_fraction, validation_fraction, 0.0))
+        part = best_assignment(problem, rng, test_blocks=np.arange(problem.blocks) == 0)
+        _need_training(part, f"scene {number + 1} of {len(pixels)} left out", block_m=block_m, buffer_m=buffer_m)
+        split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
+        splits.append(replace(split, tested_scene=number))
     return splits
+
+
+def _need_training(part: NDArray[np.int8], fold: str, *, block_m: float, buffer_m: float) -> None:
+    if not (part == Part.TRAIN).any():
+        raise SplitError(
+            f"{fold}: the buffer leaves no polygon to train on",
+            got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m",
+            fix="use smaller chips (a smaller buffer)",
+        )
 
 
 def _codes_with(codes: NDArray[np.uint8], *, at_least: int) -> NDArray[np.uint8]:

@@ -58,12 +58,14 @@ class Split:
         block_of: int32 [poly_id], number of the polygon's block, -1 where there is none.
         block_m: Side of a block in metres, 0 where the split is not spatial.
         buffer_m: Least distance in metres between pixels of two parts.
+        tested_scene: Number of the only scene whose pixels are tested, the one that is left out; None: all are.
     """
 
     part: NDArray[np.int8]
     block_of: NDArray[np.int32]
     block_m: float
     buffer_m: float
+    tested_scene: int | None = None
 
     def polygons(self, part: Part) -> NDArray[np.int32]:
         """Ids of the polygons of ``part``, ascending."""
@@ -72,6 +74,13 @@ class Split:
     def pixels(self, pixels: LabelledPixels, part: Part) -> LabelledPixels:
         """The labelled pixels of one scene that belong to ``part``."""
         return pixels.select(self.part[pixels.polygon] == part)
+
+    def tested(self, pixels: Sequence[LabelledPixels]) -> list[LabelledPixels]:
+        """The pixels of each scene that are tested: those of TEST, where one scene is left out of that one alone."""
+        return [
+            self.pixels(scene, Part.TEST) if self.tested_scene in {None, number} else scene.select(())
+            for number, scene in enumerate(pixels)
+        ]
 
     def counts(self, pixels: Sequence[LabelledPixels], scheme: ClassScheme) -> dict[str, dict[str, dict[str, int]]]:
         """``{class: {part: {"polygons": n, "pixels": n}}}`` for every class of the scheme and every part."""

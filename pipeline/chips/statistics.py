@@ -1,4 +1,4 @@
-"""Band statistics and class signatures, streamed from the valid labelled pixels of training and nothing else."""
+"""Band statistics, streamed from the valid labelled pixels of training and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.reader import Reader
 
 _TILE_PX = 512
@@ -154,19 +153,6 @@ def band_statistics(readers: Sequence[Reader], pixels: Sequence[LabelledPixels])
     for _, _, values in valid_values(readers, pixels):
         total.add(values)
     return total.result()
-
-
-def class_signatures(
-    readers: Sequence[Reader], pixels: Sequence[LabelledPixels], *, scheme: ClassScheme
-) -> dict[str, BandStatistics]:
-    """Statistics of each class over its valid pixels; classes without any are absent."""
-    bands = _common_bands(readers)
-    per_code: dict[int, Accumulator] = {}
-    for number, position, values in valid_values(readers, pixels):
-        codes = pixels[number].code[position]
-        for code in np.unique(codes):
-            per_code.setdefault(int(code), Accumulator(bands)).add(values[:, codes == code])
-    return {item.name: per_code[item.code].result() for item in scheme.classes if item.code in per_code}
 
 
 def _common_bands(readers: Sequence[Reader]) -> tuple[str, ...]:

@@ -90,13 +90,6 @@ class LabelledPixels:
         polygons[rows, cols] = self.polygon[position]
         return codes, polygons
 
-    def dense_edge(self, window: Window) -> NDArray[np.uint8]:
-        """``edge_px`` as uint8 [row, col], 0 where unlabelled; the window may reach beyond the grid."""
-        edge = np.zeros(window.shape, dtype=np.uint8)
-        position = self.within(window)
-        edge[self.row[position] - window.row, self.col[position] - window.col] = self.edge_px[position]
-        return edge
-
     def within(self, window: Window) -> NDArray[np.intp]:
         """Positions [k] of the labelled pixels in ``window``, in order."""
         start, stop = np.searchsorted(self.row, (window.row, window.row_stop))

@@ -154,6 +154,7 @@ def build_network(
     *,
     weights: EncoderWeights | None = None,
     preprocess: Preprocess | None = None,
+    units: Sequence[str] = (),
 ) -> Network:
     """A network with random weights, or with a pretrained encoder whose stem is matched by band.
 
@@ -162,6 +163,7 @@ def build_network(
         weights: Pretrained encoder weights.
         preprocess: How its input will be standardised: names the bands that the stem is matched to, and undoes the
             difference to the scaling the weights were trained with. Needed with ``weights``.
+        units: Unit of each band of its input; () where it is not known.
 
     Raises:
         ModelError: the weights are of another architecture, or no band names are given for them.
@@ -172,7 +174,7 @@ def build_network(
 
         if preprocess is None:
             raise ModelError("pretrained weights without the bands they meet", fix="pass preprocess")
-        put_weights(network, weights, preprocess=preprocess)
+        put_weights(network, weights, preprocess=preprocess, units=units)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -63,22 +63,6 @@ class Preprocess:
         return len(self.bands) + len(self.indices)
 
     @classmethod
-    def from_pixels(
-        cls,
-        pixels: NDArray[np.float32],
-        *,
-        bands: Sequence[str],
-        indices: Sequence[tuple[str, str]] = (),
-        clip: float = 8.0,
-    ) -> Self:
-        """From valid training pixels, float32 [pixel, band]; a band that is constant gets deviation 1."""
-        count = len(bands) + len(indices)
-        blank = cls(tuple(bands), (0.0,) * count, (1.0,) * count, 0.0, tuple(indices))
-        raw = blank(np.ascontiguousarray(pixels.T)[:, :, None], np.ones((len(pixels), 1), dtype=np.bool_)).numpy()
-        flat = raw.reshape(blank.channels, -1).astype(np.float64)
-        return cls.from_statistics(bands=bands, mean=flat.mean(1), std=flat.std(1), indices=indices, clip=clip)
-
-    @classmethod
     def from_statistics(
         cls,
         *,

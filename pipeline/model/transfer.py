@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, ModelWarning
 from pipeline.model.stem import match_stem, nearest_band, rescale_stem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from pipeline.model.network import Network
@@ -16,8 +19,19 @@ if TYPE_CHECKING:
     from pipeline.model.weights import EncoderWeights
 
 
-def put_weights(network: Network, weights: EncoderWeights, *, preprocess: Preprocess) -> None:
+def put_weights(
+    network: Network, weights: EncoderWeights, *, preprocess: Preprocess, units: Sequence[str] = ()
+) -> None:
     """Put pretrained weights into a network's encoder, the stem matched by band and by scaling.
+
+    Where a band has another unit than the weights' scaling, that scaling says nothing about its values: the stem meets
+    the band standardised, as it would without one, and a ModelWarning says so.
+
+    Args:
+        network: With an encoder.
+        weights: Of its architecture.
+        preprocess: How the network's input is standardised.
+        units: Unit of each of its bands; () or "" where it is not known, and then taken for that of the weights.
 
     Raises:
         ModelError: the network has no encoder, or a tensor is missing or of another shape.
@@ -33,7 +47,7 @@ def put_weights(network: Network, weights: EncoderWeights, *, preprocess: Prepro
         matched = match_stem(stem, known=weights.bands, wanted=preprocess.bands, indices=len(preprocess.indices))
     norm = "bn1.running_mean" if weights.stem_name == "conv1.weight" else "features.1.running_mean"
     if weights.scaling is not None:
-        mean, std = _scaling_for(weights, preprocess)
+        mean, std = _scaling_for(weights, preprocess, units or ("",) * len(preprocess.bands))
         matched, constant = rescale_stem(matched, preprocess=preprocess, mean=mean, std=std)
         tensors[norm] = tensors[norm].float() - constant
     tensors[weights.stem_name] = matched
@@ -55,15 +69,30 @@ def put_weights(network: Network, weights: EncoderWeights, *, preprocess: Prepro
     encoder.load_state_dict(state)
 
 
-def _scaling_for(weights: EncoderWeights, preprocess: Preprocess) -> tuple[list[float], list[float]]:
-    """The weights' scaling for each channel of the network; of channels they do not know, our own."""
-    means, stds = (weights.scaling or ((), ()))[0], (weights.scaling or ((), ()))[1]
+def _scaling_for(
+    weights: EncoderWeights, preprocess: Preprocess, units: Sequence[str]
+) -> tuple[list[float], list[float]]:
+    """The weights' scaling for each channel of the network; of channels they do not know in this unit, our own."""
+    means, stds = weights.scaling or ((), ())
+    theirs = weights.units or ("",) * len(weights.bands)
     mean, std = list(preprocess.mean), list(preprocess.std)
-    for i, band in enumerate(preprocess.bands):
+    other = []
+    for i, (band, unit) in enumerate(zip(preprocess.bands, units, strict=True)):
         near = nearest_band(band, weights.bands)
-        if near is not None:
-            at = weights.bands.index(near)
+        if near is None:
+            continue
+        at = weights.bands.index(near)
+        if unit and theirs[at] and unit != theirs[at]:
+            other.append(f"{band} ({unit}, not {theirs[at]})")
+        else:
             mean[i], std[i] = means[at], stds[at]
+    if other:
+        warnings.warn(
+            f"weights {weights.name} were trained on values of another unit than {', '.join(other)}: their own scaling "
+            "is not used there, and they fit less well; set scale and offset of the scene",
+            ModelWarning,
+            stacklevel=3,
+        )
     return mean, std
 
 

@@ -22,6 +22,7 @@ import torch
 from pipeline.errors import ModelError, OutputError
 from pipeline.model.describe import KEY, read_header
 from pipeline.model.records import RGB, WeightRecord, find_record
+from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,8 +45,9 @@ class EncoderWeights:
         architecture: "resnet18" ...; "" where the tensors are of none we know.
         tensors: Under torchvision's names (conv1.weight, layer1.0.conv1.weight; features.0.weight), without classifier.
         bands: Common names in the order of the first convolution's input.
-        scaling: (mean, std) per band that the weights were trained with, in reflectance; None where they expect
-            standardised bands or the record does not say what its values were.
+        scaling: (mean, std) per band that the weights were trained with; None where they expect standardised bands or
+            the record does not say what its values were.
+        units: Unit of each band's scaling: reflectance for published weights; () where it is not known.
     """
 
     name: str
@@ -53,6 +55,7 @@ class EncoderWeights:
     tensors: Mapping[str, torch.Tensor]
     bands: tuple[str, ...]
     scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    units: tuple[str, ...] = ()
 
     @property
     def stem_name(self) -> str:
@@ -84,7 +87,8 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
             fix=f"set encoder: {record.architecture} or choose other weights",
         )
     tensors = _torchvision_names(_read_tensors(_fetch(record)), path=record.cache)
-    weights = EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling)
+    units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
+    weights = EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling, units)
     _check_bands(weights, path=record.cache)
     return weights
 
@@ -126,7 +130,8 @@ def _from_file(path: Path, *, architecture: str, bands: tuple[str, ...]) -> Enco
             expected=architecture,
             fix="choose that encoder or other weights",
         )
-    weights = EncoderWeights(str(path), found, tensors, bands or _own_bands(path), _own_scaling(path, bands))
+    known, scaling, units = bands or _own_bands(path), _own_scaling(path, bands), _own_units(path, bands)
+    weights = EncoderWeights(str(path), found, tensors, known, scaling, units)
     count = tensors[weights.stem_name].shape[1]
     if not weights.bands and count == len(RGB):
         weights = EncoderWeights(str(path), found, tensors, RGB)
@@ -141,8 +146,8 @@ def inspect_weights(path: Path) -> EncoderWeights:
         ModelError: not a weights file of a ResNet or VGG, or one that holds more than tensors.
     """
     tensors = _torchvision_names(_read_tensors(path), path=path)
-    bands, scaling = _own_bands(path), _own_scaling(path, ())
-    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands, scaling)
+    bands, scaling, units = _own_bands(path), _own_scaling(path, ()), _own_units(path, ())
+    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands, scaling, units)
     if not weights.bands and tensors[weights.stem_name].shape[1] == len(RGB):
         return replace(weights, bands=RGB)
     return weights
@@ -168,6 +173,12 @@ def _own_scaling(path: Path, told: tuple[str, ...]) -> tuple[tuple[float, ...], 
     return tuple(about["mean"]), tuple(about["std"])
 
 
+def _own_units(path: Path, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Unit of each band of :func:`_own_scaling`; () where the file does not say."""
+    metadata = _metadata(path)
+    return tuple(json.loads(metadata[ENCODER_KEY]).get("units", ())) if ENCODER_KEY in metadata and not told else ()
+
+
 def _metadata(path: Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return {}
@@ -183,7 +194,7 @@ def save_encoder(path: Path, tensors: Mapping[str, torch.Tensor], *, about: Mapp
     Args:
         path: A .safetensors file; it appears under its name when whole.
         tensors: Under torchvision's names.
-        about: JSON-ready, with ``bands``, ``mean`` and ``std`` of each.
+        about: JSON-ready, with ``bands``, and ``mean``, ``std`` and (if known) ``units`` of each.
 
     Raises:
         OutputError: it cannot be written.

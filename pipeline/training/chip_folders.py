@@ -165,7 +165,10 @@ def fit_chips(
     learned, judged = (_whole(chips, part, preprocess) for part in (~held, held))
     known = {"polygons": len(learned.index), "chip_px": chips.values.shape[-1]}
     specs = chip_specs(settings, bands_in=preprocess.channels, classes=len(chips.scheme), **known)
-    members = [build_member(spec, n, settings=settings, preprocess=preprocess) for n, spec in enumerate(specs)]
+    members = [
+        build_member(spec, n, settings=settings, preprocess=preprocess, units=chips.units)
+        for n, spec in enumerate(specs)
+    ]
     clock.lap("chips")
     apart = np.full(len(chips), -1, dtype=np.int32)
     plain, wide = members[: settings.ensemble], members[settings.ensemble :]

@@ -65,8 +65,8 @@ def cross_validate(
     Args:
         scenes: Scenes and their labelled pixels.
         scheme: The classes.
-        splits: One per fold (``block_folds``, ``polygon_folds``, ``scene_folds``); TEST is predicted, TRAIN and
-            VALIDATION are learned from, by forest and network alike.
+        splits: One per fold (``block_folds``, ``polygon_folds``, ``scene_folds``); the pixels that it says are tested
+            are predicted, TRAIN and VALIDATION are learned from, by forest and network alike.
         methods: Some of METHODS.
         settings: Of the network.
         folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
@@ -91,7 +91,7 @@ def cross_validate(
     total = sum(first_fold + number in wanted for number in range(len(splits))) * len(methods)
     results, done = [], 0
     for fold, split in enumerate(splits, first_fold):
-        test = [split.pixels(scene.pixels, Part.TEST) for scene in scenes]
+        test = split.tested([scene.pixels for scene in scenes])
         for method in METHODS if resume else methods:
             kept = folder / f"fold{fold}_{method}.npz"
             key = _key((keys or {}).get(method, ""), scenes, split)
@@ -120,9 +120,10 @@ def learned_polygons(split: Split) -> NDArray[np.int32]:
 
 
 def _key(given: str, scenes: Sequence[TrainingScene], split: Split) -> str:
-    """Changes with the settings, the parts of the polygons and the labelled pixels."""
+    """Changes with the settings, the parts of the polygons, the scene left out and the labelled pixels."""
     digest = hashlib.sha256(given.encode())
     digest.update(split.part.tobytes())
+    digest.update(b"" if split.tested_scene is None else str(split.tested_scene).encode())
     for scene in scenes:
         for column in (scene.pixels.row, scene.pixels.col, scene.pixels.code, scene.pixels.polygon):
             digest.update(np.ascontiguousarray(column).tobytes())

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.chips.splits import Part
 from pipeline.model.preprocess import Preprocess
+from pipeline.scenes.parts import units_of
 from pipeline.training import teacher as teaching
 from pipeline.training.chip_head import teach_statistics, whole_chips
 from pipeline.training.dataset import TrainingScene, read_chips
@@ -67,12 +68,12 @@ def fit(
     lightning.seed_everything(settings.seed, verbose=False)
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
-    classes = len(scheme)
+    classes, units = len(scheme), units_of(scenes[0].source)
     learned = (Part.TRAIN, Part.VALIDATION) if settings.refit and not settings.patience else (Part.TRAIN,)
     ids = np.flatnonzero(np.isin(split.part, [int(part) for part in learned])).astype(np.int32)
     # Weights that do not fit are found before anything is learned.
     members = build_members(
-        settings, bands_in=preprocess.channels, classes=classes, polygons=len(ids), preprocess=preprocess
+        settings, bands_in=preprocess.channels, classes=classes, polygons=len(ids), preprocess=preprocess, units=units
     )
     whole = settings.head == "chip"
     chips = read_chips(
@@ -94,8 +95,8 @@ def fit(
     notes: dict[str, Any] = {"polygons": {part.name.lower(): len(split.polygons(part)) for part in Part}}
     if settings.context_share == LEARNED and len(members) > settings.ensemble:
         verdict = try_context(
-            chips, split, preprocess=preprocess, classes=classes, settings=settings, folder=folder, resume=resume,
-            progress=progress,
+            chips, split, preprocess=preprocess, units=units, classes=classes, settings=settings, folder=folder,
+            resume=resume, progress=progress,
         )  # fmt: skip
         clock.lap("trial")
         notes["context"] = verdict.note()

@@ -12,6 +12,8 @@ from pipeline.model.weights import load_weights
 from pipeline.training.settings import LEARNED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
     from pipeline.training.settings import FitSettings
@@ -121,18 +123,29 @@ def chip_specs(settings: FitSettings, *, bands_in: int, classes: int, polygons: 
 
 
 def build_members(
-    settings: FitSettings, *, bands_in: int, classes: int, polygons: int, preprocess: Preprocess
+    settings: FitSettings,
+    *,
+    bands_in: int,
+    classes: int,
+    polygons: int,
+    preprocess: Preprocess,
+    units: Sequence[str] = (),
 ) -> list[Network]:
-    """The networks of :func:`network_specs`, pretrained and frozen as the settings say.
+    """The networks of :func:`network_specs`, pretrained and frozen as the settings say; ``units`` of each band.
 
     Raises:
         ModelError: pretrained weights that do not fit.
     """
     specs = network_specs(settings, bands_in=bands_in, classes=classes, polygons=polygons)
-    return [build_member(spec, number, settings=settings, preprocess=preprocess) for number, spec in enumerate(specs)]
+    return [
+        build_member(spec, number, settings=settings, preprocess=preprocess, units=units)
+        for number, spec in enumerate(specs)
+    ]
 
 
-def build_member(spec: NetworkSpec, number: int, *, settings: FitSettings, preprocess: Preprocess) -> Network:
+def build_member(
+    spec: NetworkSpec, number: int, *, settings: FitSettings, preprocess: Preprocess, units: Sequence[str] = ()
+) -> Network:
     """One of them; ``number`` and the seed decide its random weights.
 
     Raises:
@@ -142,7 +155,7 @@ def build_member(spec: NetworkSpec, number: int, *, settings: FitSettings, prepr
     loaded = None
     if spec.encoder != "none" and settings.weights != "none":
         loaded = load_weights(settings.weights, architecture=spec.encoder, bands=settings.weights_bands)
-    network = build_network(spec, weights=loaded, preprocess=preprocess if loaded is not None else None)
+    network = build_network(spec, weights=loaded, preprocess=preprocess if loaded is not None else None, units=units)
     if settings.frozen and spec.encoder != "none":
         freeze_encoder(network)
     return network

@@ -23,7 +23,7 @@ from pipeline.training.members import build_members
 from pipeline.training.pixel_loop import train_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -66,6 +66,7 @@ def try_context(
     split: Split,
     *,
     preprocess: Preprocess,
+    units: Sequence[str],
     classes: int,
     settings: FitSettings,
     folder: Path,
@@ -78,6 +79,7 @@ def try_context(
         chips: Chips with the labels of both.
         split: Which polygons belong to which part.
         preprocess: Of the chips.
+        units: Of its bands.
         classes: Number of classes.
         settings: As for the training that is to follow; one network of each kind is tried.
         folder: Of that training; the trial has a folder in it.
@@ -96,7 +98,7 @@ def try_context(
         return Verdict(0.0, 0.0, 0.0, 0)
     material = learn_from(chips, ids=train, split=split, classes=classes, settings=settings, progress=progress)
     first, second = build_members(
-        settings, bands_in=preprocess.channels, classes=classes, polygons=len(train), preprocess=preprocess
+        settings, bands_in=preprocess.channels, classes=classes, polygons=len(train), preprocess=preprocess, units=units
     )
     own = material.teacher.predict(material.table.features)
     train_pixels([first], material.table, own, material.opinions, settings=settings, progress=progress)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.calibration import Scaling
     from pipeline.chips.splits import Split
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
@@ -121,7 +120,7 @@ def _calibrated(
     polygon: NDArray[np.int32],
     method: str,
     *,
-    fit: Callable[..., Scaling] = fit_temperature,
+    fit: Callable[..., float] = fit_temperature,
 ) -> ModelBundle:
     """The model with the temperature of some scores [pixel, class], or the reason why it has none."""
     if not len(index):
@@ -130,7 +129,7 @@ def _calibrated(
         # The likelihood then only grows as the temperature falls: the pixels set no limit to it.
         return _noted(bundle, "none: every pixel held out is right, which any temperature explains")
     polygons = len(np.unique(polygon))
-    temperature = float(fit(logits, index, polygon=polygon).temperature or 1.0)
+    temperature = fit(logits, index, polygon=polygon)
     note = {
         "method": method,
         "pixels": len(index),

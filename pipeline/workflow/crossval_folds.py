@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.chips.folds import block_folds, polygon_folds, scene_folds
+from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
 from pipeline.errors import SplitError, SplitWarning
 from pipeline.training.dataset import TrainingScene
@@ -90,18 +91,24 @@ def _warn_about_corner(scenes: Sequence[TrainingScene]) -> None:
 
 
 def make_folds(job: Job, scenes: Sequence[TrainingScene], plan: FoldPlan, *, seed: int) -> list[Split]:
-    """One split per fold.
+    """One split per fold; of blocks and scenes with the proof that no chip sees what is tested.
 
     Raises:
-        SplitError: fewer blocks, polygons or scenes than folds, or a buffer that leaves nothing to learn from.
+        SplitError: fewer blocks, polygons or scenes than folds, a buffer that leaves nothing to learn from or is
+            narrower than a chip reaches.
     """
     pixels = [scene.pixels for scene in scenes]
     if plan.kind == "polygons":
         return polygon_folds(pixels, folds=plan.folds, seed=seed)
+    block_m, buffer_m = job.block_m, job.buffer_m
     if plan.kind == "scene":
-        return scene_folds(pixels, block_m=job.block_m, seed=seed)
-    folds = None if plan.kind == "block" else plan.folds
-    return block_folds(pixels, folds=folds, block_m=job.block_m, buffer_m=job.buffer_m, seed=seed)
+        splits = scene_folds(pixels, block_m=block_m, buffer_m=buffer_m, seed=seed)
+    else:
+        folds = None if plan.kind == "block" else plan.folds
+        splits = block_folds(pixels, folds=folds, block_m=block_m, buffer_m=buffer_m, seed=seed)
+    for split in splits:
+        check_leakage(pixels, split, reach_px=job.reach_px, buffer_m=buffer_m)
+    return splits
 
 
 def warn_about_folds(

@@ -14,11 +14,8 @@ import rasterio
 from shapely.geometry import Point, box
 from sklearn.decomposition import PCA
 
-from pipeline.accuracy.calibration import reliability
-from pipeline.accuracy.confusion import ErrorMatrix
 from pipeline.accuracy.failure import surroundings, where_it_fails, write_block_accuracy, write_surely_wrong
 from pipeline.accuracy.features import embed, write_embeddings
-from pipeline.accuracy.figures import draw_accuracy_by, draw_error_matrix, draw_reliability, draw_scatter
 from pipeline.accuracy.pixels import read_grid
 from pipeline.accuracy.reference import read_reference
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError
@@ -107,23 +104,6 @@ def test_places_and_planes_share_their_ids(clouds, tmp_path):
     assert places.geometry.x[3] == pytest.approx(grid.xy(3, 3)[0])
     with pytest.raises(OutputError, match="file exists"):
         write_embeddings(path, {"pca": xy}, grid=grid, scheme=SCHEME, **arguments)
-
-
-def test_figures_are_written_as_png_and_svg(clouds, tmp_path):
-    features, labels = clouds
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.3, 1, 500)
-    found = reliability(confidence, rng.random(500) < confidence**2)
-    matrix = ErrorMatrix(SCHEME.names, np.diag([5, 6, 7]), np.diag([0.3, 0.3, 0.4]))
-    written = [
-        *draw_reliability(tmp_path / "r", found, after=found),
-        *draw_error_matrix(tmp_path / "m", matrix),
-        *draw_scatter(tmp_path / "s", embed(features), labels, scheme=SCHEME, title="PCA"),
-        *draw_accuracy_by(tmp_path / "a", ["< 1", ">= 1"], np.array([0.5, np.nan]), count=np.array([4, 0]), title="px"),
-    ]
-    for path in written:
-        start = path.read_bytes()[:300]
-        assert start.startswith(b"\x89PNG") if path.suffix == ".png" else b"<svg" in start or b"<?xml" in start
 
 
 class TestFailure:

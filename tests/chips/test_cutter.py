@@ -48,15 +48,6 @@ def test_large_polygon_has_a_chip_every_stride() -> None:
     assert len(centres(pixels.select([]), stride_px=8)) == 0
 
 
-def test_chips_kept_inside_do_not_leave_the_grid() -> None:
-    pixels = scattered()
-    split = split_blocks([pixels], block_m=1000, buffer_m=0, seed=1)
-    outside = plan_chips({"s": pixels}, chip_px=64, split=split, scheme=SCHEME)
-    inside = plan_chips({"s": pixels}, chip_px=64, split=split, scheme=SCHEME, keep_inside=True)
-    assert any(window.intersect(GRID.window) != window for _, window in outside.windows())
-    assert all(window.intersect(GRID.window) == window for _, window in inside.windows())
-
-
 def test_chip_larger_than_the_scene_is_an_error_with_the_largest_possible() -> None:
     small = Grid(GRID.crs, GRID.transform, 250, 237)
     with pytest.raises(GridError, match=r"chip of 256 x 256 pixels does not fit into scene 's'.*at most 224 pixels"):

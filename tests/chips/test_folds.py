@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -11,6 +13,7 @@ from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
 from pipeline.errors import SplitError, SplitWarning
 from pipeline.grid import Grid
+from pipeline.labels.rasterise import LabelledPixels
 from tests.chips.test_splits import SCHEME, UTM33, scattered, squares
 
 
@@ -70,10 +73,43 @@ def test_polygon_folds_deal_every_class_evenly() -> None:
 def test_leaving_a_scene_out_tests_all_its_polygons_and_only_these() -> None:
     other = Grid(UTM33, Affine(30, 0, 100_000, 0, -30, 5_400_000), 400, 400)
     scenes = [scattered(0), scattered(1, grid=other, first_id=91)]
-    splits = scene_folds(scenes, block_m=2000, seed=0)
+    splits = scene_folds(scenes, block_m=2000, buffer_m=160, seed=0)
     assert [split.polygons(Part.TEST).tolist() for split in splits] == [list(range(1, 91)), list(range(91, 181))]
     assert all(len(split.polygons(Part.VALIDATION)) for split in splits)
     with pytest.raises(SplitError, match="needs several"):
-        scene_folds(scenes[:1], block_m=2000, seed=0)
+        scene_folds(scenes[:1], block_m=2000, buffer_m=160, seed=0)
     with pytest.raises(SplitError, match="holds all polygons"):
-        scene_folds([scenes[0], scenes[0]], block_m=2000, seed=0)
+        scene_folds([scenes[0], scenes[0]], block_m=2000, buffer_m=160, seed=0)
+
+
+def overlapping() -> list[LabelledPixels]:
+    """Two scenes that share half of their width: polygons on a lattice of both, burned onto each."""
+    corners = [(row, col) for row in range(5, 380, 40) for col in range(5, 590, 20)]
+    ids = np.arange(1, len(corners) + 1)
+    scenes = []
+    for shift in (0, 200):
+        inside = np.array([0 <= col - shift <= 394 for _, col in corners])
+        own = [(row, col - shift) for row, col in np.array(corners)[inside].tolist()]
+        grid = Grid(UTM33, Affine(10, 0, 500_000 + 10 * shift, 0, -10, 5_400_000), 400, 400)
+        pixels = squares(own, (1 + ids[inside] % 3).tolist(), grid=grid)
+        scenes.append(replace(pixels, polygon=ids[inside][pixels.polygon - 1].astype(np.int32)))
+    return scenes
+
+
+def test_scenes_that_overlap_are_tested_once_each_and_what_lies_near_is_left_out() -> None:
+    scenes = overlapping()
+    shared = np.intersect1d(scenes[0].polygon_ids(), scenes[1].polygon_ids())
+    assert len(shared)
+    splits = scene_folds(scenes, block_m=800, buffer_m=160, seed=0)
+    for number, split in enumerate(splits):
+        check_leakage(scenes, split, reach_px=16)
+        tested = split.tested(scenes)
+        assert np.array_equal(tested[number].polygon, scenes[number].polygon)
+        assert not len(tested[1 - number])
+        assert len(split.polygons(Part.BUFFER))
+        assert not np.isin(shared, np.r_[split.polygons(Part.TRAIN), split.polygons(Part.VALIDATION)]).any()
+
+
+def test_scene_whose_buffer_leaves_nothing_is_named() -> None:
+    with pytest.raises(SplitError, match="scene 1 of 2 left out: the buffer leaves no polygon to train on"):
+        scene_folds(overlapping(), block_m=800, buffer_m=9000, seed=0)

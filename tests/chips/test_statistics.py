@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.chips import statistics
-from pipeline.chips.statistics import Accumulator, BandStatistics, band_statistics, class_signatures, valid_values
+from pipeline.chips.statistics import Accumulator, BandStatistics, band_statistics, valid_values
 from pipeline.errors import LabelError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.raster import Raster
-from tests.chips.test_splits import GRID, SCHEME, scattered
+from tests.chips.test_splits import GRID, scattered
 
 _RNG = np.random.default_rng(0)
 _VALUES = _RNG.gamma(2.0, 0.1, (3, 400, 400)).astype(np.float32)
@@ -38,9 +38,9 @@ class _Reader:
         """Nothing to close."""
 
 
-def _expected(code: int | None = None) -> np.ndarray:
+def _expected() -> np.ndarray:
     pixels = scattered()
-    usable = _VALID[pixels.row, pixels.col] & (True if code is None else pixels.code == code)
+    usable = _VALID[pixels.row, pixels.col]
     return _VALUES[:, pixels.row[usable], pixels.col[usable]].astype(np.float64)
 
 
@@ -61,13 +61,6 @@ def test_two_scenes_are_pooled_and_read_in_tiles() -> None:
     assert {number for number, _, _ in found} == {0, 1}
     assert reader.largest <= 128 * 128
     assert band_statistics([reader, reader], [scattered(), scattered()]).n == 2 * _expected().shape[1]
-
-
-def test_signatures_are_the_statistics_of_each_class() -> None:
-    found = class_signatures([_Reader()], [scattered().select([1, 2, 4, 5])], scheme=SCHEME)
-    assert list(found) == ["class 1", "class 2"]
-    whole = class_signatures([_Reader()], [scattered()], scheme=SCHEME)
-    np.testing.assert_allclose(whole["class 2"].mean, _expected(2).mean(axis=1))
 
 
 def test_merging_chunks_loses_nothing_where_values_lie_far_from_zero() -> None:

@@ -14,7 +14,7 @@ from pipeline.grid import Grid
 from pipeline.labels import rasters
 from pipeline.labels.rasterise import EDGE_CAP_PX
 from pipeline.labels.rasters import labels_from_raster
-from tests.labels.test_rasterise import GRID, SCHEME
+from tests.labels.test_rasterise import GRID, SCHEME, dense_edge
 
 
 def _write(path: Path, codes: np.ndarray, grid: Grid = GRID, *, crs: object = GRID.crs) -> Path:
@@ -38,7 +38,7 @@ def test_connected_pixels_of_a_code_are_one_polygon_across_strips(
     pixels = labels_from_raster(_write(tmp_path / "a.tif", codes), scheme=SCHEME, grid=GRID)
     dense, polygons = pixels.dense(GRID.window)
     assert np.array_equal(dense, np.where(np.isin(codes, (1, 2)), codes, 255))
-    edge = pixels.dense_edge(GRID.window)
+    edge = dense_edge(pixels)
     total = 0
     for code in (1, 2):
         numbered, count = label(codes == code)

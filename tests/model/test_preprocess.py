@@ -13,8 +13,12 @@ RNG = np.random.default_rng(0)
 
 
 def test_training_pixels_come_out_with_mean_0_and_deviation_1():
-    pixels = RNG.normal((0.1, 0.4), (0.01, 0.2), (5000, 2)).astype(np.float32)
-    preprocess = Preprocess.from_pixels(pixels, bands=("red", "nir"), indices=[("nir", "red")], clip=0.0)
+    pixels = RNG.normal((0.1, 0.4), (0.01, 0.05), (5000, 2)).astype(np.float32)
+    red, nir = pixels.T.astype(float)
+    channels = np.stack([red, nir, (nir - red) / (nir + red)])
+    preprocess = Preprocess.from_statistics(
+        bands=("red", "nir"), mean=channels.mean(1), std=channels.std(1), indices=[("nir", "red")], clip=0.0
+    )
     out = preprocess(np.ascontiguousarray(pixels.T).reshape(2, 50, 100), np.ones((50, 100), dtype=bool))
     assert out.shape == (3, 50, 100)
     torch.testing.assert_close(out.mean((1, 2)), torch.zeros(3), atol=1e-3, rtol=0)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, ModelWarning
 from pipeline.model import records
 from pipeline.model.bundle import save_bundle
 from pipeline.model.network import build_network
@@ -22,7 +22,7 @@ from pipeline.model.records import find_record, weight_records
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.stem import match_stem, nearest_band, rescale_stem
 from pipeline.model.transfer import freeze_encoder, parameter_groups
-from pipeline.model.weights import load_weights
+from pipeline.model.weights import EncoderWeights, load_weights
 
 S2 = ("coastal", "blue", "green", "red", "rededge071", "nir", "nir08", "cirrus", "swir16", "swir22")
 SPEC = NetworkSpec(4, 3, decoder_channels=(8,), spectral_channels=8)
@@ -143,6 +143,36 @@ def test_the_weights_own_scaling_is_undone(tmp_path):
     with torch.no_grad():
         found = network.encoder(preprocess.standardise(values))[-1]
     torch.testing.assert_close(found, theirs(tensors, (values - 0.1) / 0.5), rtol=1e-3, atol=1e-4)
+
+
+def test_a_scaling_of_another_unit_is_not_used_and_said():
+    bands, reflectance = ("blue", "green", "red", "nir"), torch.rand(2, 4, 32, 32) * 0.3
+    weights = EncoderWeights(
+        "published", "resnet18", resnet_tensors(), bands, ((0.1,) * 4, (0.05,) * 4), ("reflectance",) * 4
+    )
+    counts = 10_000 * reflectance
+    own = Preprocess.from_statistics(bands=bands, mean=counts.mean((0, 2, 3)), std=counts.std((0, 2, 3)), clip=0)
+    with pytest.warns(ModelWarning, match=r"another unit than blue \(DN, not reflectance\), green"):
+        network = build_network(SPEC, weights=weights, preprocess=own, units=("DN",) * 4).eval()
+    standardised = own.standardise(counts)
+    with torch.no_grad():
+        found = network.encoder(standardised)[-1]
+    torch.testing.assert_close(found, theirs(dict(weights.tensors), standardised), rtol=1e-3, atol=1e-4)
+
+
+def test_bands_of_the_weights_unit_keep_their_scaling_beside_bands_of_another():
+    bands = ("blue", "green", "red", "nir")
+    weights = EncoderWeights(
+        "published", "resnet18", resnet_tensors(), bands, ((0.0,) * 4, (0.5,) * 4), ("reflectance",) * 4
+    )
+    with pytest.warns(ModelWarning, match=r"another unit than nir \(DN, not reflectance\):"):
+        mixed = build_network(SPEC, weights=weights, preprocess=plain(bands), units=(*("reflectance",) * 3, "DN"))
+    stem = weights.tensors["conv1.weight"]
+    torch.testing.assert_close(mixed.encoder.stem.weight[:, :3], 2 * stem[:, :3])
+    torch.testing.assert_close(mixed.encoder.stem.weight[:, 3], stem[:, 3])
+    for units in ((), ("", "", "", "reflectance")):
+        network = build_network(SPEC, weights=weights, preprocess=plain(bands), units=units)
+        torch.testing.assert_close(network.encoder.stem.weight, 2 * stem)
 
 
 class Evil:

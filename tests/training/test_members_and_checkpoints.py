@@ -9,8 +9,10 @@ import pytest
 import torch
 import torchvision
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, ModelWarning
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.records import RGB
+from pipeline.model.weights import EncoderWeights
 from pipeline.training.fit import fit
 from pipeline.training.loop import BEST, LAST
 from tests.training.worlds import TINY, make_job
@@ -228,3 +230,13 @@ def test_an_ensemble_has_as_many_different_networks_of_each_kind(job, tmp_path):
 def test_ensembles_and_averages_that_cannot_be_are_refused(wrong):
     with pytest.raises(ModelError, match=r"training setting (ensemble|ema)"):
         replace(TINY, **wrong)
+
+
+def test_published_weights_learn_from_counts_without_their_own_scaling(tmp_path, monkeypatch):
+    (scene, split, scheme), tensors = make_job(tmp_path), torchvision.models.resnet18(weights=None).state_dict()
+    weights = EncoderWeights("published", "resnet18", tensors, RGB, ((0.1,) * 3, (0.05,) * 3), ("reflectance",) * 3)
+    monkeypatch.setattr("pipeline.training.members.load_weights", lambda *_, **__: weights)
+    counts = replace(scene.source, bands=tuple(replace(band, unit="DN") for band in scene.source.bands))
+    settings = replace(TINY, weights="published", frozen=True)
+    with pytest.warns(ModelWarning, match=r"another unit than red \(DN, not reflectance\), nir"):
+        fit([replace(scene, source=counts)], split, scheme, settings=settings, folder=tmp_path)

@@ -123,6 +123,7 @@ def test_the_command_writes_weights_that_the_configuration_can_name(tmp_path, ca
     path = tmp_path / "run" / "model" / "pretrained_resnet18.safetensors"
     assert data["written"] == [str(path)]
     assert data["bands"] == list(BANDS)
+    assert load_weights(path, architecture="resnet18").units == ("reflectance",) * len(BANDS)
     assert main(["pretrain", str(config), *options]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["weights", "show", str(path), "--json"]) == 0

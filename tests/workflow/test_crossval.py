@@ -77,12 +77,34 @@ def test_a_fold_per_scene(tmp_path):
     assert [fold["polygons"] for fold in data["baseline"]["folds"]] == [len(frame), len(frame)]
 
 
-def shifted():
+def test_scenes_that_overlap_test_every_pixel_of_the_scene_left_out_and_no_other(tmp_path):
+    write_scene(tmp_path / "scene.tif")
+    write_scene(tmp_path / "east.tif", transform=shifted(480.0))  # half a scene; the pattern of classes repeats
+    frame = squares()
+    moved = frame.set_geometry(
+        shapely.transform(frame.geometry.array, lambda xy: xy + np.array([480.0, 0.0])), crs=frame.crs
+    )
+    new = moved[moved.geometry.bounds["minx"] > frame.total_bounds[2]]
+    write_labels(tmp_path / "labels.gpkg", gpd.GeoDataFrame(pd.concat([frame, new]), crs=frame.crs))
+    config = write_settings(tmp_path, scenes=[{"path": "scene.tif"}, {"path": "east.tif"}])
+    folds = validate(config, leave_out="scene").data["baseline"]["folds"]
+    assert [fold["polygons"] for fold in folds] == [len(frame), len(frame)]
+    assert [fold["pixels"] for fold in folds] == [16 * len(frame), 16 * len(frame)]
+    assert [fold["learned"] for fold in folds] == [len(new), len(new)]
+
+
+def test_a_buffer_narrower_than_chips_reach_is_refused_before_anything_is_learned(tmp_path):
+    config = write_world(tmp_path, chips={"size_px": 32}, split={"buffer_m": 0})
+    with pytest.raises(SplitError, match=r"are too near; got 1\d\d m; expected more than 160 m"):
+        validate(config)
+
+
+def shifted(metres=5000.0):
     from affine import Affine
 
     from tests.fakes.rasters import TRANSFORM
 
-    return Affine.translation(5000.0, 0.0) @ TRANSFORM
+    return Affine.translation(metres, 0.0) @ TRANSFORM
 
 
 def test_one_scene_cannot_be_left_out(world):
