@@ -15,6 +15,7 @@ import torch
 
 from pipeline.grid import Window
 from pipeline.legend import NODATA
+from pipeline.maps.geotiff import PERCENT_NODATA as PERCENT_NODATA  # noqa: PLC0414 - those who blend take it from here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from pipeline.inference.tiles import Tile
 
-# Value of confidence, probabilities, entropy and margin where there is no observation; 0..100 elsewhere.
-PERCENT_NODATA = 255
 # Rows that are turned into classes at once: scores of so many rows stay in the cache (measured: 77 ns per pixel with 9
 # classes on one AVX2 core, against 140 to 160 for a whole tile).
 _CHUNK_ROWS = 32

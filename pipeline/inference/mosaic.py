@@ -6,25 +6,21 @@ that was chosen: nobody's zone is right for both.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
-from pipeline.errors import ConfigError, GridError, InputError, LegendError
-from pipeline.grid import Grid, Window
-from pipeline.inference.blend import PERCENT_NODATA
+from pipeline.errors import ConfigError, GridError, LegendError
+from pipeline.grid import Grid
 from pipeline.inference.rows import RowStore
+from pipeline.inference.warped import WarpedMaps, grid_of, open_map
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import LEGEND_HASH_TAG
+from pipeline.maps.geotiff import LEGEND_HASH_TAG, PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.crs import CRS
+
+    from pipeline.grid import Window
 
 Rule = Literal["confidence", "latest", "first"]
 RULES: tuple[str, ...] = get_args(Rule)
@@ -79,7 +77,7 @@ def target_grid(maps: Sequence[MapFile], *, crs: CRS | None = None, pixel_size: 
     Raises:
         GridError: the maps have several CRSs and none is chosen.
     """
-    grids = [_grid_of(item.codes) for item in maps]
+    grids = [grid_of(item.codes) for item in maps]
     found = {str(grid.crs) for grid in grids}
     if crs is None and len(found) > 1:
         raise GridError(
@@ -121,68 +119,50 @@ def join_maps(maps: Sequence[MapFile], *, grid: Grid, rule: Rule, out: Path) -> 
     ordered = _ordered(maps, rule)
     with_confidence = all(item.confidence is not None for item in maps)
     out.mkdir(parents=True, exist_ok=True)
-    codes = RowStore.create(out / "mosaic_codes.u8", shape=grid.shape, fill=NODATA)
-    confidence = (
-        RowStore.create(out / "mosaic_confidence.u8", shape=grid.shape, fill=PERCENT_NODATA)
-        if with_confidence
-        else None
-    )
+    mosaic = Mosaic(grid, RowStore.create(out / "mosaic_codes.u8", shape=grid.shape, fill=NODATA))
+    try:
+        if with_confidence:
+            path = out / "mosaic_confidence.u8"
+            mosaic.confidence = RowStore.create(path, shape=grid.shape, fill=PERCENT_NODATA)
+        _fill(mosaic, ordered, surest=rule == "confidence")
+    except BaseException:
+        mosaic.remove()
+        raise
+    return mosaic
+
+
+def _fill(mosaic: Mosaic, ordered: Sequence[MapFile], *, surest: bool) -> None:
     used: dict[str, None] = {}
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), ExitStack() as stack:
-        layers = [_Layers.open(item, grid, stack, with_confidence=with_confidence) for item in ordered]
-        for window in grid.tiles(_WINDOW_PX):
-            present = [layer for layer in layers if layer.extent is not None and layer.extent.intersect(window)]
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), WarpedMaps(mosaic.grid) as warped:
+        extents = [warped.extent(item.codes) for item in ordered]
+        for window in mosaic.grid.tiles(_WINDOW_PX):
+            present = [
+                item for item, extent in zip(ordered, extents, strict=True) if extent and extent.intersect(window)
+            ]
             if not present:
                 continue
-            chosen, sure = _join(present, window, surest=rule == "confidence")
-            used |= dict.fromkeys(layer.name for layer in present)
-            codes.write(window, chosen)
-            if confidence is not None:
-                confidence.write(window, sure)
-    return Mosaic(grid, codes, confidence, list(used))
+            codes, sure = _join(present, window, warped, with_confidence=mosaic.confidence is not None, surest=surest)
+            used |= dict.fromkeys(str(item.codes) for item in present)
+            mosaic.codes.write(window, codes)
+            if mosaic.confidence is not None:
+                mosaic.confidence.write(window, sure)
+    mosaic.sources_used = list(used)
 
 
-@dataclass
-class _Layers:
-    """One map on the mosaic's grid."""
-
-    name: str
-    codes: Any
-    confidence: Any
-    extent: Window | None
-
-    @classmethod
-    def open(cls, item: MapFile, grid: Grid, stack: ExitStack, *, with_confidence: bool) -> _Layers:
-        codes, own = _on_grid(item.codes, grid, stack, nodata=NODATA)
-        frame = own.bounds if own.crs == grid.crs else transform_bounds(own.crs, grid.crs, *own.bounds, densify_pts=21)
-        confidence = None
-        if with_confidence and item.confidence is not None:
-            confidence, _ = _on_grid(item.confidence, grid, stack, nodata=PERCENT_NODATA)
-        return cls(str(item.codes), codes, confidence, grid.window_of_bounds(frame))
-
-
-def _on_grid(path: Path, grid: Grid, stack: ExitStack, *, nodata: int) -> tuple[Any, Grid]:
-    dataset = stack.enter_context(_open(path))
-    own = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-    warped = WarpedVRT(
-        dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-        resampling=Resampling.nearest, src_nodata=nodata, nodata=nodata, tolerance=0.01,
-    )  # fmt: skip
-    return stack.enter_context(warped), own
-
-
-def _join(layers: Sequence[_Layers], window: Window, *, surest: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _join(
+    maps: Sequence[MapFile], window: Window, warped: WarpedMaps, *, with_confidence: bool, surest: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     codes = np.full(window.shape, NODATA, dtype=np.uint8)
     sure = np.full(window.shape, PERCENT_NODATA, dtype=np.uint8)
-    for layer in layers:
-        new = layer.codes.read(1, window=window.to_rasterio())
-        new_sure = sure if layer.confidence is None else layer.confidence.read(1, window=window.to_rasterio())
+    for item in maps:
+        new = warped.read(item.codes, window, nodata=NODATA)
         take = (codes == NODATA) & (new != NODATA)
-        if surest:
-            take |= (new != NODATA) & (codes != NODATA) & (new_sure > sure) & (new_sure != PERCENT_NODATA)
-        codes[take] = new[take]
-        if layer.confidence is not None:
+        if with_confidence and item.confidence is not None:
+            new_sure = warped.read(item.confidence, window, nodata=PERCENT_NODATA)
+            if surest:
+                take |= (new != NODATA) & (codes != NODATA) & (new_sure > sure) & (new_sure != PERCENT_NODATA)
             sure[take] = new_sure[take]
+        codes[take] = new[take]
     return codes, sure
 
 
@@ -205,7 +185,7 @@ def _ordered(maps: Sequence[MapFile], rule: Rule) -> list[MapFile]:
 def _check_legends(maps: Sequence[MapFile]) -> None:
     legends: dict[str | None, Path] = {}
     for item in maps:
-        with _open(item.codes) as dataset:
+        with open_map(item.codes) as dataset:
             legends.setdefault(dataset.tags().get(LEGEND_HASH_TAG), item.codes)
     if len(legends) > 1 or None in legends:
         raise LegendError(
@@ -213,15 +193,3 @@ def _check_legends(maps: Sequence[MapFile]) -> None:
             got="; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items()),
             fix="map them with one model, or give them one legend first",
         )
-
-
-def _grid_of(path: Path) -> Grid:
-    with _open(path) as dataset:
-        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-
-
-def _open(path: Path) -> Any:
-    try:
-        return rasterio.open(path)
-    except (RasterioError, OSError) as err:
-        raise InputError("map cannot be opened", path=path, got=err) from err

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
 
+# Value of confidence, probabilities, entropy and margin where there is no observation; 0..100 elsewhere.
 PERCENT_NODATA = 255
 DISSIMILARITY_NODATA = 255
 LEGEND_TAG = "LANDCOVER_LEGEND"

@@ -7,14 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import OutputError
 from pipeline.heap import give_back
 from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings, journal_key
 from pipeline.inference.predict import predict_scene
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
+from pipeline.maps.geotiff import (
+    check_target,
+    write_class_map,
+    write_confidence,
+    write_probabilities,
+    write_uncertainty,
+)
 from pipeline.runs import hash_of
-from pipeline.workflow.ledgers import kept_ledger
+from pipeline.workflow.ledgers import kept_ledger, source_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles
 
@@ -41,6 +46,8 @@ class MapOrder:
         overwrite: Replace maps of other commands.
         seam_figure: Measure disagreement along tile borders.
         force: Map again what the same command has mapped.
+        ledger: The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by
+            the scene's name could be another file's.
     """
 
     folder: Path
@@ -48,10 +55,38 @@ class MapOrder:
     overwrite: bool = False
     seam_figure: bool = False
     force: bool = False
+    ledger: Path | None = None
 
     def target(self, source: Source, kind: str) -> Path:
         """Where a product goes."""
         return self.folder / f"{source.id}_{kind}.tif"
+
+    def products(self, source: Source) -> tuple[Path, ...]:
+        """Every file that a scene's maps will be, sidecars aside."""
+        section, stem = self.section, self.target(source, "lc")
+        wanted = {
+            "probabilities": section.probabilities, "entropy": section.entropy, "margin": section.margin,
+            "aoa": section.applicability,
+        }  # fmt: skip
+        layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
+        shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *section.polygon_formats) if section.polygons]
+        return (*layers, *shapes, self.quicklook(source))
+
+    def quicklook(self, source: Source) -> Path:
+        """Where the picture goes."""
+        return self.folder / f"{source.id}_quicklook.png"
+
+    def may_replace(self, source: Source, record: MapRecord) -> bool:
+        """Whether the writers may replace files: those of this command, or any where the user said so.
+
+        Raises:
+            OutputError: a product of somebody else's is there.
+        """
+        if self.overwrite or record.is_own():
+            return True
+        for path in self.products(source):
+            check_target(path, overwrite=False)
+        return False
 
     def work(self, source: Source) -> Path:
         """Where a scene's stores and journal are while it is mapped."""
@@ -87,16 +122,14 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
     """What the same command has made of a scene already; None where it is to be mapped.
 
     Raises:
-        OutputError: another command's map is there and is not to be overwritten.
+        OutputError: a file that is not this command's has a product's name, and is not to be overwritten.
         ModelError: the model cannot make what is asked for.
     """
     record = order.record(bundle, source)
     found = record.result() if not order.force else None
     if found is not None:
         return MapFiles.from_json(found, name=source.id, grid=source.grid, scheme=bundle.scheme, folder=order.folder)
-    target = order.target(source, "lc")
-    if target.exists() and not order.overwrite and not record.is_under_way():
-        raise OutputError("the map exists", path=target, fix="add --overwrite, or choose another folder")
+    order.may_replace(source, record)
     if order.section.applicability:
         from pipeline.workflow.applicability import FeatureDistance
 
@@ -116,10 +149,10 @@ def map_scene(
         found = finished_map(bundle, source, order)
         if found is not None:
             return found
-    record, section, folder = order.record(bundle, source, key), order.section, order.folder
-    overwrite = order.overwrite or record.is_under_way()
+    record, section = order.record(bundle, source, key), order.section
+    order.may_replace(source, record)
     settings = predict_settings(section)
-    account = kept_ledger(source, folder=folder)
+    account = kept_ledger(source, folder=order.ledger) if order.ledger else source_ledger(source)
     give_back()  # what looking at the scene, or an earlier stage, took
     with predict_scene(
         bundle,
@@ -131,6 +164,8 @@ def map_scene(
     ) as prediction:
         give_back()  # tiles and what they were decoded from: products are made in the room that is left
         tags = _tags(prediction, bundle, source, section=section, account=account)
+        # Asked again: a file that came meanwhile would be taken for this command's own once the record says "writing".
+        overwrite = order.may_replace(source, record)
         record.begin()
         targets = {kind: order.target(source, kind) for kind in KINDS}
         files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
@@ -143,9 +178,8 @@ def map_scene(
             )  # fmt: skip
             files = replace(files, aoa=aoa)
         if section.polygons:
-            files = replace(
-                files, polygons=_write_polygons(prediction, folder / f"{source.id}_lc.gpkg", section, overwrite)
-            )
+            shapes = order.target(source, "lc").with_suffix(".gpkg")
+            files = replace(files, polygons=_write_polygons(prediction, shapes, section, overwrite))
         if order.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
 
@@ -154,13 +188,13 @@ def map_scene(
             files = replace(files, seam=asdict(seams))
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
-        quicklook = folder / f"{source.id}_quicklook.png"
+        quicklook = order.quicklook(source)
         write_quicklook(
             quicklook, files.class_map, scene=source, confidence=files.confidence, counts=files.counts,
             title=source.id, overwrite=overwrite,
         )  # fmt: skip
         files = replace(files, quicklook=quicklook)
-        record.end(files.files, files.to_json())
+        record.end(order.products(source), files.to_json())
         prediction.remove()
     return files
 

@@ -42,6 +42,10 @@ class MapRecord:
         result: dict[str, Any] | None = found["result"] if same else None
         return result
 
+    def is_own(self) -> bool:
+        """Whether what is there was made by the same command, finished or not, and so may be made again."""
+        return self.is_under_way() or self.result() is not None
+
     def begin(self) -> None:
         """Note that maps are about to be written."""
         write_json(self.path, {"key": self.key, "state": "writing"})

@@ -95,22 +95,26 @@ def write_mosaic(
 
     target = folder / "mosaic_lc.tif"
     rule = {"rule": section.mosaic, "crs": section.mosaic_crs, "pixel": section.mosaic_pixel}
-    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [stamp_of(item.class_map) for item in maps]]))
-    if record.result() is not None:
+    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
+    stamps, found = [stamp_of(item.class_map) for item in maps], record.result()
+    if found is not None and found["maps"] == stamps:
         return target
-    overwrite = overwrite or record.is_under_way()
+    overwrite = overwrite or record.is_own()
     files = [
         MapFile(item.class_map, item.confidence, source.acquired_utc)
         for item, source in zip(maps, sources, strict=True)
     ]
     grid = target_grid(files, crs=_crs(section.mosaic_crs), pixel_size=section.mosaic_pixel)
     check_target(target, overwrite=overwrite)
-    joined = join_maps(files, grid=grid, rule=section.mosaic, out=folder / WORK)
-    record.begin()
     tags = {"LANDCOVER_MOSAIC": {"rule": section.mosaic, "maps": [item.class_map.name for item in maps]}}
-    write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
-    joined.remove()
-    record.end([target], {})
+    joined = join_maps(files, grid=grid, rule=section.mosaic, out=folder / WORK)
+    try:
+        check_target(target, overwrite=overwrite)  # again: once the record says "writing", what is there is our own
+        record.begin()
+        write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
+    finally:
+        joined.remove()
+    record.end([target], {"maps": stamps})
     return target
 
 

@@ -31,7 +31,7 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(job.maps_folder, job.config.map, given.overwrite, given.seam_figure)
+    order = MapOrder(job.maps_folder, job.config.map, given.overwrite, given.seam_figure, ledger=given.folder)
     maps, errors = [], list[PipelineError]()
     for source in job.sources:
         try:

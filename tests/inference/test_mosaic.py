@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +14,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
 
-from pipeline.errors import ConfigError, GridError, LegendError
+from pipeline.errors import ConfigError, GridError, InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.inference.mosaic import MapFile, join_maps, target_grid
 from pipeline.maps.geotiff import write_class_map, write_confidence
@@ -18,6 +22,7 @@ from pipeline.maps.pixels import ArrayPixels
 from tests.inference.models import grid_of, scheme
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 WHOLE = grid_of(60, 90)
@@ -107,3 +112,53 @@ def test_a_coarser_mosaic_keeps_the_corner(tmp_path: Path) -> None:
     grid = target_grid([item], pixel_size=20.0)
     assert grid.transform == Affine(20.0, 0.0, 500_000.0, 0.0, -20.0, 5_000_000.0)
     assert grid.shape == (30, 25)
+
+
+@contextmanager
+def open_files(more: int) -> Iterator[None]:
+    """So many files more than now may be open."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - numbers, no paths
+    # The limit is on the number of a new file, and numbers in between may be free.
+    limit = next(end for end in count(1) if end - sum(number < end for number in used) == more)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the files that are open")
+@pytest.mark.parametrize("apart", [True, False])
+def test_more_maps_are_joined_than_files_may_be_open(tmp_path: Path, *, apart: bool) -> None:
+    """Side by side, and a pile of which every window reads all."""
+    windows = [Window(6 * (i // 9), 10 * (i % 9), 6, 10) if apart else Window(0, 0, 6, 10) for i in range(40)]
+    maps = [map_file(tmp_path, f"m{i}", window, day=1) for i, window in enumerate(windows)]
+    for item in maps:
+        for path, nodata in ((item.codes, 0), (item.confidence, 255)):
+            assert path is not None
+            with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
+                values = dataset.read(1)
+                values[values == nodata] = 1
+                dataset.write(values, 1)
+    expected = np.zeros(WHOLE.shape, dtype=np.uint8)
+    for item, window in reversed(list(zip(maps, windows, strict=True))):
+        with rasterio.open(item.codes) as dataset:
+            expected[window.slices] = dataset.read(1)
+    with open_files(60):
+        mosaic = join_maps(maps, grid=WHOLE, rule="first", out=tmp_path / "out")
+    assert len(mosaic.sources_used) == 40
+    assert np.array_equal(mosaic.codes.read(WHOLE.window), expected)
+    mosaic.remove()
+
+
+def test_a_mosaic_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    maps = [map_file(tmp_path, f"m{i}", Window(0, 0, 20, 20), day=1) for i in range(2)]
+    whole = maps[1].codes.read_bytes()
+    # The header says where the pixels are; the last of them are not there any more.
+    maps[1].codes.write_bytes(whole[:-30])
+    with pytest.raises(InputError, match=r"m1_lc\.tif: map cannot be read"):
+        join_maps(maps, grid=WHOLE, rule="first", out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

@@ -41,7 +41,7 @@ def test_the_same_command_again_leaves_finished_scenes_alone_and_maps_the_missin
     first = world.products("out")
     times = {path: path.stat().st_mtime_ns for path in (world.folder / "out").glob("*.tif")}
     (world.folder / "out" / "b_conf.tif").unlink()
-    with pytest.raises(OutputError, match="the map exists"):
+    with pytest.raises(OutputError, match="the file exists"):
         raise_first(world.predict("out"))
     world.predict("out", overwrite=True)
     assert world.products("out") == first

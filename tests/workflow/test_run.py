@@ -126,3 +126,11 @@ def test_a_second_run_does_nothing(finished):
     outcome = run_job(finished.config)
     assert [row[1] for row in outcome.tables[0].rows] == ["unchanged"] * 5
     assert {path: path.stat().st_mtime_ns for path in finished.folder.glob("*.tif")} == before
+
+
+def test_scenes_are_sampled_for_the_chips_and_not_again_for_their_maps(finished, monkeypatch):
+    for module in ("ledgers", "map_one"):
+        monkeypatch.setattr(f"pipeline.workflow.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
+    run_job(finished.config, last="predict", force=True, overwrite=True)
+    with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped:
+        assert json.loads(mapped.tags()["LANDCOVER_LEDGER"]) == read(finished, "ledger.json")["scenes"][0]
