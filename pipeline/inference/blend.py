@@ -15,7 +15,7 @@ import torch
 
 from pipeline.grid import Window
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import PERCENT_NODATA as PERCENT_NODATA  # noqa: PLC0414 - those who blend take it from here
+from pipeline.maps.geotiff import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

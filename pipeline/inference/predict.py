@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pipeline.errors import OutputError
 from pipeline.heap import give_back
 from pipeline.inference.areas import read_area
-from pipeline.inference.blend import PERCENT_NODATA
 from pipeline.inference.engines import Engines
 from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.lock import FolderLock
@@ -23,6 +22,7 @@ from pipeline.inference.rows import RowStore
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
+from pipeline.maps.geotiff import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
