@@ -9,6 +9,8 @@ from pipeline.errors import ModelError
 from pipeline.model.spec import HEADS
 
 LEARNED = "learned"
+# How long and on what is trained, not what is learned: a run may be resumed with others.
+WHEN_AND_WHERE = ("time_limit_s", "devices", "nodes")
 
 
 @dataclass(frozen=True)
