@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.chips.splits import Part
 from pipeline.errors import ModelError, OutputError
+from pipeline.workflow import stage_assess
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
 from tests.fakes.small_world import reflectance, settings, write_scene, write_settings, write_world
@@ -116,3 +118,23 @@ def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_pat
     write_settings(tmp_path, training=CUT, split={"seed": 5})
     with pytest.raises(ModelError, match="checkpoint of another job"):
         run_job(config, last="train", resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("changes", [{}, {"refit": False}, {"patience": 2}], ids=str)
+def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path, monkeypatch, changes):
+    job = Job.load(write_world(tmp_path, training={"steps": 3, "batch": 2} | changes))
+    told = []
+
+    def listening(*_args, polygons, **_options):
+        told.extend(polygons.tolist())
+        raise Told
+
+    monkeypatch.setattr(stage_assess, "fit_forest", listening)
+    with pytest.raises(Told):
+        stage_assess._forest(job)
+    parts = set(job.split.part[told].tolist())
+    assert parts == ({Part.TRAIN} if changes else {Part.TRAIN, Part.VALIDATION})
+
+
+class Told(Exception):  # noqa: N818 - no error
+    """What was to be heard has been."""
