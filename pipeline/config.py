@@ -279,7 +279,11 @@ class Training(Section):
     )
     teacher_trees: int = Field(100, ge=1, description="Trees of each of the experts that teach the networks.")
     patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
-    refit: bool = Field(default=True, description="Also learn from the validation polygons, once they have been used.")
+    refit: bool = Field(
+        default=True,
+        description="Network and random forest learn from the validation polygons too; with patience neither does, as "
+        "these then decide when to stop.",
+    )
     context_share: Fraction | Literal["learned"] | None = Field(
         None,
         description="Share of the network with context in the average; 0: not trained; learned: what it earns on the "

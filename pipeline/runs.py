@@ -208,13 +208,16 @@ class RunFolder:
         return bool(done) and done["key"] == key and all((self.path / name).exists() for name in done["outputs"])
 
     @contextmanager
-    def stage(self, name: str, *, key: str, facts: Mapping[str, float] | None = None) -> Iterator[list[Path]]:
+    def stage(
+        self, name: str, *, key: str, facts: Mapping[str, float] | None = None, resume_key: str | None = None
+    ) -> Iterator[list[Path]]:
         """Measure a stage and record it when it ends well; the caller appends what it wrote to the list it is given.
 
         Args:
             name: Of the stage.
             key: What it depends on, as a hash.
             facts: Further figures, read when the stage has ended.
+            resume_key: What jobs must share to go on with what the stage has done, as a hash.
         """
         outputs: list[Path] = []
         reset_peak()
@@ -224,6 +227,7 @@ class RunFolder:
         record = self.record()
         record["stages"][name] = {
             "key": key,
+            **({"resume_key": resume_key} if resume_key else {}),
             "seconds": round(time.perf_counter() - started, 2),
             "cpu_seconds": round(sum(os.times()[:4]) - cpu, 2),
             "peak_rss_mb": peak_rss_mb(),

@@ -6,7 +6,7 @@ Nothing is known of where the chips lie; each counts as a polygon of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,8 +155,9 @@ def fit_chips(
 
     Raises:
         LabelError: no valid pixel.
-        ModelError: pretrained weights that do not fit.
+        ModelError: pretrained weights that do not fit, or a share in the average that is to be learned.
     """
+    settings = replace(settings, head="chip", chip_px=chips.values.shape[-1])
     clock = Clock()
     lightning.seed_everything(settings.seed, verbose=False)
     held = _held(chips.index, seed=settings.seed) if settings.patience else np.zeros(len(chips), dtype=np.bool_)

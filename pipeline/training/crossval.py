@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.chips.splits import Part
 from pipeline.errors import ConfigError, OutputError
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import NEIGHBOURHOODS, TREES, fit_forest
 from pipeline.training.fit import FitSettings, fit
 from pipeline.training.fold_figures import METHODS, FoldResult, Method, figures, summary
+from pipeline.training.settings import learned_polygons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,9 +66,9 @@ def cross_validate(
         scenes: Scenes and their labelled pixels.
         scheme: The classes.
         splits: One per fold (``block_folds``, ``polygon_folds``, ``scene_folds``); the pixels that it says are tested
-            are predicted, TRAIN and VALIDATION are learned from, by forest and network alike.
+            are predicted, the parts that ``settings`` learn from teach forest and network alike.
         methods: Some of METHODS.
-        settings: Of the network.
+        settings: Of the network; which parts teach holds for the forests too.
         folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
         trees: Of the forests.
         resume: Take folds that are already in the folder from there, where they are of the same job; and also give
@@ -94,7 +94,7 @@ def cross_validate(
         test = split.tested([scene.pixels for scene in scenes])
         for method in METHODS if resume else methods:
             kept = folder / f"fold{fold}_{method}.npz"
-            key = _key((keys or {}).get(method, ""), scenes, split)
+            key = _key((keys or {}).get(method, ""), scenes, split, settings=settings)
             asked = method in methods and fold in wanted
             found = _stored(kept, key, count=sum(map(len, test))) if resume else None
             if found is None and asked:
@@ -106,7 +106,7 @@ def cross_validate(
                 _tidy(where)
             if found is not None:
                 code, polygon = (np.concatenate([getattr(part, name) for part in test]) for name in ("code", "polygon"))
-                learned = len(learned_polygons(split))
+                learned = len(learned_polygons(split, settings))
                 results.append(FoldResult(method, fold, code, found[0], polygon, found[1], seed, learned))
             done += asked
             if asked and progress is not None:
@@ -114,15 +114,11 @@ def cross_validate(
     return results
 
 
-def learned_polygons(split: Split) -> NDArray[np.int32]:
-    """Ids of the polygons that forest and network may learn from: train and validation."""
-    return np.flatnonzero(np.isin(split.part, (int(Part.TRAIN), int(Part.VALIDATION)))).astype(np.int32)
-
-
-def _key(given: str, scenes: Sequence[TrainingScene], split: Split) -> str:
-    """Changes with the settings, the parts of the polygons, the scene left out and the labelled pixels."""
+def _key(given: str, scenes: Sequence[TrainingScene], split: Split, *, settings: FitSettings) -> str:
+    """Changes with the settings, the parts of the polygons, those that teach, the scene left out and the labels."""
     digest = hashlib.sha256(given.encode())
     digest.update(split.part.tobytes())
+    digest.update(bytes(settings.learned_parts))
     digest.update(b"" if split.tested_scene is None else str(split.tested_scene).encode())
     for scene in scenes:
         for column in (scene.pixels.row, scene.pixels.col, scene.pixels.code, scene.pixels.polygon):
@@ -196,7 +192,8 @@ def _predict(
             [predict_pixels(bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )
     sizes = NEIGHBOURHOODS if method == "forest_neighbourhood" else ()
-    forest = fit_forest(scenes, scheme, polygons=learned_polygons(split), sizes=sizes, trees=trees, seed=settings.seed)
+    learned = learned_polygons(split, settings)
+    forest = fit_forest(scenes, scheme, polygons=learned, sizes=sizes, trees=trees, seed=settings.seed)
     codes = []
     for scene, part in zip(scenes, test, strict=True):
         with open_reader(scene.source) as reader:

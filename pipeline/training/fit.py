@@ -24,7 +24,7 @@ from pipeline.training.material import learn_from, lessons_of, unseen_of
 from pipeline.training.members import build_members, member_shares, network_specs
 from pipeline.training.pixel_loop import train_pixels
 from pipeline.training.result import Clock, FitResult, HeldOut, assemble, provenance_of, training_statistics
-from pipeline.training.settings import LEARNED, FitSettings
+from pipeline.training.settings import LEARNED, FitSettings, learned_polygons
 from pipeline.training.trial import try_context
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def fit(
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
     classes, units = len(scheme), units_of(scenes[0].source)
-    learned = (Part.TRAIN, Part.VALIDATION) if settings.refit and not settings.patience else (Part.TRAIN,)
-    ids = np.flatnonzero(np.isin(split.part, [int(part) for part in learned])).astype(np.int32)
+    ids = learned_polygons(split, settings)
     # Weights that do not fit are found before anything is learned.
     members = build_members(
         settings, bands_in=preprocess.channels, classes=classes, polygons=len(ids), preprocess=preprocess, units=units

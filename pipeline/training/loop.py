@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import shutil
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,6 +18,7 @@ from pipeline.errors import LabelError, ModelError
 from pipeline.model.network import compute_dtype
 from pipeline.training.averaging import MovingAverage
 from pipeline.training.module import Batch, Batches, Learner, Lessons, Recipe
+from pipeline.training.resuming import fitting_checkpoint, job_key
 from pipeline.training.watch import Watch, tenth
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def train_context(
 
     Raises:
         LabelError: nothing to learn from.
-        ModelError: a checkpoint to resume from that does not fit, or none on one of several machines.
+        ModelError: a checkpoint to resume from that does not fit or is of another job, or none on one of several
+            machines.
     """
     recipe = Recipe(
         steps=settings.steps,
@@ -83,9 +84,6 @@ def train_context(
     judges = list(Batches(held, recipe).plain()) if held is not None else []
     folder.mkdir(parents=True, exist_ok=True)
     last, best = folder / LAST, folder / BEST
-    if not resume:
-        for stale in (last, best):
-            stale.unlink(missing_ok=True)
     several = settings.devices * settings.nodes > 1
     learner, batches = Learner(members, recipe), (SharedBatches if several else Batches)(lessons, recipe)
     goes_on = resume and last.is_file()
@@ -94,8 +92,12 @@ def train_context(
             "no checkpoint on this machine to resume from", path=last,
             fix="copy the first machine's here, or train without resume on all",
         )  # fmt: skip
+    job = job_key(learner, lessons, held=held, settings=settings)
     if goes_on:
-        batches.start = _fitting_checkpoint(last, learner, averaged=settings.ema > 0)["global_step"]
+        batches.start = fitting_checkpoint(last, learner, job=job, averaged=settings.ema > 0)["global_step"]
+    else:
+        for stale in (last, best):
+            stale.unlink(missing_ok=True)
     watch = Watch(
         "network",
         steps=settings.steps,
@@ -103,6 +105,7 @@ def train_context(
         progress=None if several else progress,
         time_limit_s=settings.time_limit_s,
         checkpoint=last,
+        job=job,
     )
     quiet_lightning()
     # The average first: what watch saves after a batch must hold the batch's part of it.
@@ -175,25 +178,3 @@ def _rows_of(checkpoint: Path) -> list[dict[str, float]]:
     states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
     rows: list[dict[str, float]] = next(state["rows"] for name, state in states.items() if name.startswith("Watch"))
     return rows
-
-
-def _fitting_checkpoint(path: Path, learner: Learner, *, averaged: bool) -> dict[str, Any]:
-    """A checkpoint that training can go on from; nothing but tensors and plain values is unpickled.
-
-    Raises:
-        ModelError: not a checkpoint, one of other networks, or one without the average of weights that is asked for.
-    """
-    try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {name: tuple(value.shape) for name, value in found["state_dict"].items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, AttributeError) as err:
-        raise ModelError("not a checkpoint to resume from", path=path, got=err, fix="train without resume") from err
-    if shapes != {name: tuple(value.shape) for name, value in learner.state_dict().items()}:
-        raise ModelError("checkpoint is of other networks than those asked for", path=path, fix="train without resume")
-    if ("averaging_state" in found) != averaged:
-        have, want = ("no average", "one") if averaged else ("an average", "none")
-        raise ModelError(
-            "checkpoint of another setting of ema", path=path, got=f"{have} of the weights", expected=want,
-            fix="train without resume",
-        )  # fmt: skip
-    return found

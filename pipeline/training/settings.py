@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from pipeline.chips.splits import Part
 from pipeline.errors import ModelError
 from pipeline.model.spec import HEADS
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.chips.splits import Split
+
 LEARNED = "learned"
+# How long and on what is trained, not what is learned: a run may be resumed with others.
+WHEN_AND_WHERE = ("time_limit_s", "devices", "nodes")
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class FitSettings:
         noise: Jitter per pixel and band, in deviations.
         patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
             the network with context stops, its best state kept; 0 trains to the end of the schedule.
-        refit: Learn from the validation polygons too, as the forest does; not with ``patience``, which needs them.
+        refit: Learn from the validation polygons too; not with ``patience``, which needs them. It holds for the forest
+            that the networks are compared with as well.
         context_share: Share of the networks with context in the average; 0 does not train them; "learned" finds it on
             the validation polygons (``pipeline.training.trial``); None goes by weights and polygons
             (``pipeline.training.members.context_share``).
@@ -130,3 +141,13 @@ class FitSettings:
                 got=f"{self.batch} chips for {self.devices} x {self.nodes} devices",
                 fix="raise batch, or ask for fewer devices",
             )
+
+    @property
+    def learned_parts(self) -> tuple[Part, ...]:
+        """Parts that teach, networks and forest alike; with ``patience`` VALIDATION decides when to stop instead."""
+        return (Part.TRAIN, Part.VALIDATION) if self.refit and not self.patience else (Part.TRAIN,)
+
+
+def learned_polygons(split: Split, settings: FitSettings) -> NDArray[np.int32]:
+    """Ids of the polygons that networks and forest learn from, int32, rising."""
+    return np.flatnonzero(np.isin(split.part, settings.learned_parts)).astype(np.int32)

@@ -39,6 +39,7 @@ class Watch(lightning.Callback):
         progress: Callable[[str, int, int], None] | None = None,
         time_limit_s: float = float("inf"),
         checkpoint: Path | None = None,
+        job: str = "",
     ) -> None:
         """Watch one training.
 
@@ -49,10 +50,12 @@ class Watch(lightning.Callback):
             progress: Called with stage, step and steps.
             time_limit_s: Training ends after the batch during which this many seconds have passed.
             checkpoint: Where the state is kept.
+            job: Key of what is trained, and on what; kept there too.
         """
         self.steps = steps
         self._stage, self._column = stage, column
         self._progress, self._limit_s, self._checkpoint = progress, time_limit_s, checkpoint
+        self._job = job
         self._start = time.perf_counter()
         self.rows: list[dict[str, float]] = []
 
@@ -94,7 +97,7 @@ class Watch(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "job": self._job}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""

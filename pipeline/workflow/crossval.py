@@ -214,7 +214,7 @@ def _one_kind(
         count += len(splits)
         if any(not 1 <= fold <= len(splits) for fold in request.only_folds):
             raise ConfigError("option --only-folds", got=request.only_folds, expected=f"numbers 1..{len(splits)}")
-        warn_about_folds(splits, scenes, job.scheme, kind=kind)
+        warn_about_folds(splits, scenes, job.scheme, kind=kind, learned=fit_settings(job).learned_parts)
 
         def told(what: str, done: int, total: int, seed: int = seed) -> None:
             progress(f"{kind}, seed {seed}: {what.replace('_', ' ')}", done, total)

@@ -112,7 +112,12 @@ def make_folds(job: Job, scenes: Sequence[TrainingScene], plan: FoldPlan, *, see
 
 
 def warn_about_folds(
-    splits: Sequence[Split], scenes: Sequence[TrainingScene], scheme: ClassScheme, *, kind: str
+    splits: Sequence[Split],
+    scenes: Sequence[TrainingScene],
+    scheme: ClassScheme,
+    *,
+    kind: str,
+    learned: Sequence[Part] = (Part.TRAIN, Part.VALIDATION),
 ) -> None:
     """Say where a class is tested that no polygon of the fold teaches: nothing can be right about it there."""
     polygon = np.concatenate([scene.pixels.polygon for scene in scenes])
@@ -122,7 +127,7 @@ def warn_about_folds(
     for number, split in enumerate(splits, 1):
         part = split.part[ids]
         tested = set(code[first][part == Part.TEST].tolist())
-        taught = set(code[first][np.isin(part, (int(Part.TRAIN), int(Part.VALIDATION)))].tolist())
+        taught = set(code[first][np.isin(part, learned)].tolist())
         if tested - taught:
             names = ", ".join(item.name for item in scheme.classes if item.code in tested - taught)
             said.append(f"fold {number}: {names}")

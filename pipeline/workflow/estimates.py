@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.chips.splits import Part
 from pipeline.inference.estimate import estimate
 from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
 from pipeline.model.bundle import ModelBundle
@@ -27,7 +26,7 @@ from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.experts import EXPERTS, experts_for
 from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
-from pipeline.training.settings import LEARNED
+from pipeline.training.settings import LEARNED, learned_polygons
 from pipeline.training.teacher import MARGIN_PX
 from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
@@ -130,8 +129,7 @@ def _chips(job: Job) -> StageEstimate:
 
 def _learned_px(job: Job, settings: FitSettings) -> tuple[int, int]:
     """Polygons that teach, and their pixels, at most ``per_polygon`` of each."""
-    parts = [int(Part.TRAIN), int(Part.VALIDATION)] if settings.refit and not settings.patience else [int(Part.TRAIN)]
-    ids = np.flatnonzero(np.isin(job.split.part, parts))
+    ids = learned_polygons(job.split, settings)
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
     return len(counts), int(np.minimum(counts, settings.per_polygon).sum())
@@ -256,7 +254,7 @@ def _size_px(source: Source) -> int:
 
 
 def _assess(job: Job) -> StageEstimate:
-    ids = np.flatnonzero(np.isin(job.split.part, [int(Part.TRAIN), int(Part.VALIDATION)]))
+    ids = learned_polygons(job.split, fit_settings(job))
     pixels = sum(int(np.isin(part.polygon, ids).sum()) for part in job.pixels)
     trees = job.config.assessment.forest_trees
     nodes = int(pixels * trees * FOREST_NODES_PER_PX)

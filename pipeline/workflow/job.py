@@ -12,6 +12,7 @@ from pipeline import __version__
 from pipeline.chips.splits import Split, default_block_m, split_blocks
 from pipeline.config import Config, load_config
 from pipeline.runs import RunFolder, fingerprint, hash_of, prepare_folder
+from pipeline.training.settings import WHEN_AND_WHERE
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
@@ -171,3 +172,9 @@ class Job:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
             parts.append(list(fingerprint([self.model_path, *areas]).values()))
         return hash_of(parts)
+
+    @property
+    def resume_key(self) -> str:
+        """Changes when anything that the model depends on does: a job with the same may go on with its training."""
+        training = {key: value for key, value in self._settings["training"].items() if key not in WHEN_AND_WHERE}
+        return hash_of([self.input_hash, self._settings["split"], self._settings["chips"], training])

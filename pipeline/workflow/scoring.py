@@ -1,4 +1,4 @@
-"""How good the map is on the held-out polygons, beside a random forest that learned from the same pixels."""
+"""How good the map is on the held-out polygons, beside a random forest that learned from the same polygons."""
 
 from __future__ import annotations
 

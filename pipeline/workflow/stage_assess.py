@@ -10,11 +10,12 @@ from pipeline.chips.splits import Part
 from pipeline.runs import write_json, write_text
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import fit_forest
+from pipeline.training.settings import learned_polygons
 from pipeline.workflow.calibrating import held_out_reliability
 from pipeline.workflow.failures import find_failures
 from pipeline.workflow.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, held_out, score, score_json
 from pipeline.workflow.stage_chips import split_summary
-from pipeline.workflow.stage_train import training_scenes
+from pipeline.workflow.stage_train import fit_settings, training_scenes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,9 +75,9 @@ def perform(given: StageRun) -> list[Path]:
 def _forest(job: Job) -> NDArray[np.uint8]:
     """Codes uint8 [pixel] that the forest gives the test pixels.
 
-    It learns from train and validation polygons alike, as it needs none to decide when to stop.
+    It learns from the polygons that the network learned from, and from no others.
     """
-    polygons = np.concatenate([job.split.polygons(Part.TRAIN), job.split.polygons(Part.VALIDATION)])
+    polygons = learned_polygons(job.split, fit_settings(job))
     forest = fit_forest(
         training_scenes(job), job.scheme, polygons=polygons, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,

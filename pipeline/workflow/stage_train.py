@@ -6,8 +6,6 @@ import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
@@ -16,6 +14,7 @@ from pipeline.model.histograms import histograms_of
 from pipeline.scenes.parts import units_of
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
+from pipeline.training.settings import learned_polygons
 from pipeline.workflow.applicability import learn_distance
 from pipeline.workflow.calibrating import calibrate
 from pipeline.workflow.recipe import RECIPE, recipe_of
@@ -78,11 +77,9 @@ def with_judgement(
     ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
     """
     scenes = training_scenes(job)
-    # As in training: with patience the validation polygons decide when to stop and teach nothing.
-    refitted = settings.refit and not settings.patience
+    refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=held_out, seed=settings.seed)
-    learned = [Part.TRAIN, Part.VALIDATION] if refitted else [Part.TRAIN]
-    polygons = np.concatenate([job.split.polygons(part) for part in learned])
+    polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:
         note: object = "none: the training polygons lie in one block, or their features do not vary"

@@ -87,7 +87,10 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str
     if run.is_current(name, key=key) and not force:
         return name, False
     earlier = run.record()["stages"].get(name)
-    if earlier and not given.overwrite and not given.resume:
+    # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
+    resume_key = given.job.resume_key if name == "train" else None
+    goes_on = given.resume and resume_key is not None and (earlier or {}).get("resume_key") == resume_key
+    if earlier and not given.overwrite and not goes_on:
         there = [run.path / output for output in earlier["outputs"] if (run.path / output).exists()]
         if there:
             why = "is to be done again" if force else "has other settings or inputs now"
@@ -97,7 +100,7 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str
                 fix="add --overwrite, or set another output folder in the configuration",
             )
     given.facts.clear()
-    with run.stage(name, key=key, facts=given.facts) as outputs:
+    with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
         outputs.extend(_work(name)(given))
     return name, True
 

@@ -28,11 +28,10 @@ from pipeline.grid import Window
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import TREES, cores
-from pipeline.training.crossval import learned_polygons
 from pipeline.training.dataset import turns
 from pipeline.training.experts import PixelTable, seen, votes_of
 from pipeline.training.fold_figures import figures
-from pipeline.training.settings import FitSettings
+from pipeline.training.settings import FitSettings, learned_polygons
 from pipeline.training.teacher import RARER, Teacher, fit_teacher
 from pipeline.workflow.crossval_folds import FoldPlan, make_folds, tested_scenes
 from pipeline.workflow.job import Job
@@ -85,7 +84,7 @@ def read_set(name: str, *, kinds: list[str], seeds: list[int]) -> Labelled:
 def votes_on_fold(data: Labelled, split: Split, *, seed: int) -> tuple[NDArray[np.intp], Votes]:
     """Test pixels of a fold, and what the forest, each expert and the mixture say of them."""
     polygon, index = data.table.polygon, data.table.index
-    known = np.flatnonzero(np.isin(polygon, learned_polygons(split)))
+    known = np.flatnonzero(np.isin(polygon, learned_polygons(split, FitSettings())))
     test = np.flatnonzero(split.part[polygon] == int(Part.TEST))
     forest = RandomForestClassifier(TREES, n_jobs=cores(), random_state=seed).fit(data.bands[known], index[known])
     votes: Votes = {"forest": votes_of(forest, data.bands[test], data.classes)}

@@ -148,6 +148,12 @@ def test_an_unknown_head_is_refused():
         FitSettings(head="mask")
 
 
+def test_a_share_of_the_average_is_not_learned_from_folders_of_chips(tmp_path):
+    chips = chips_from_folders(write_folders(tmp_path / "chips"))
+    with pytest.raises(ModelError, match="learned with head chip"):
+        fit_chips(chips, settings=replace(TINY, context_share="learned"), folder=tmp_path)
+
+
 @pytest.mark.parametrize("chip_px", [7, 6])
 def test_chips_too_small_for_statistics_are_refused(tmp_path, chip_px):
     chips = chips_from_folders(write_folders(tmp_path / "chips", side=chip_px))

@@ -15,6 +15,7 @@ from pipeline.chips.splits import Part
 from pipeline.errors import SplitError
 from pipeline.training import crossval
 from pipeline.training.crossval import cross_validate
+from pipeline.training.fit import fit
 from pipeline.training.fold_figures import FoldResult, figures, per_class_f1, summary
 from pipeline.training.leaky import random_pixel_fold
 from pipeline.training.subsets import fewer_polygons
@@ -109,7 +110,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(job, tmp_path, monkeypatch)
     assert [item.fold for item in results] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("how", ["settings", "labels", "split", "damage"])
+@pytest.mark.parametrize("how", ["settings", "labels", "split", "parts", "damage"])
 def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
     scene, split, scheme = job
     before = forest(job, [split], tmp_path, keys={"forest": "a"})[0]
@@ -124,7 +125,8 @@ def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
     if how == "labels":
         scene = replace(scene, pixels=scene.pixels.select(scene.pixels.polygon != 6))
     keys = {"forest": "b" if how == "settings" else "a"}
-    after = forest((scene, split, scheme), [split], tmp_path, keys=keys)[0]
+    other = {"settings": replace(TINY, refit=False)} if how == "parts" else {}
+    after = forest((scene, split, scheme), [split], tmp_path, keys=keys, **other)[0]
     assert after.seconds != before.seconds
 
 
@@ -192,3 +194,22 @@ def test_a_share_that_is_none_is_refused(job, share):
     scene, split, _ = job
     with pytest.raises(SplitError, match="share"):
         fewer_polygons(split, [scene.pixels], share=share, seed=0)
+
+
+@pytest.mark.parametrize(("changes", "polygons"), [({}, 8), ({"refit": False}, 6), ({"patience": 3}, 6)], ids=str)
+def test_forest_and_network_learn_from_the_same_polygons(job, tmp_path, monkeypatch, changes, polygons):
+    scene, split, scheme = job
+    told = []
+    ordinary = crossval.fit_forest
+
+    def listening(*args, **options):
+        told.append(options["polygons"].tolist())
+        return ordinary(*args, **options)
+
+    monkeypatch.setattr(crossval, "fit_forest", listening)
+    settings = replace(TINY, encoder="none", **changes)
+    (result,) = forest(job, [split], tmp_path, settings=settings)
+    network = fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    assert told == [list(range(1, polygons + 1))]
+    assert result.learned == polygons
+    assert set(network.held_out.polygon.tolist()) == set(told[0])

@@ -15,7 +15,7 @@ from pipeline.model.records import RGB
 from pipeline.model.weights import EncoderWeights
 from pipeline.training.fit import fit
 from pipeline.training.loop import BEST, LAST
-from tests.training.worlds import TINY, make_job
+from tests.training.worlds import TINY, make_job, parts
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +240,72 @@ def test_published_weights_learn_from_counts_without_their_own_scaling(tmp_path,
     settings = replace(TINY, weights="published", frozen=True)
     with pytest.warns(ModelWarning, match=r"another unit than red \(DN, not reflectance\), nir"):
         fit([replace(scene, source=counts)], split, scheme, settings=settings, folder=tmp_path)
+
+
+CUT = replace(TINY, steps=20, time_limit_s=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr": 1e-3}, {"steps": 40}, {"seed": 1}, {"dropout": 0.3}, {"per_polygon": 3}, {"frozen": True}],
+    ids=str,
+)
+def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path, changes):
+    scene, split, scheme = job
+    fit([scene], split, scheme, settings=CUT, folder=tmp_path)
+    before = (tmp_path / LAST).read_bytes()
+    with pytest.raises(ModelError, match=r"checkpoint of another job.*train without resume"):
+        fit([scene], split, scheme, settings=replace(CUT, **changes), folder=tmp_path, resume=True)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["split", "labels", "scene"])
+def test_a_checkpoint_that_learned_from_other_labels_or_chips_is_not_resumed(job, tmp_path, how):
+    """After another draw, what were training polygons may be tested: their labels must not be in the model."""
+    scene, split, scheme = job
+    fit([scene], split, scheme, settings=CUT, folder=tmp_path / "run")
+    if how == "split":
+        split = parts(split, {1: 2, 9: 0})
+    if how == "labels":
+        code = scene.pixels.code.copy()
+        code[scene.pixels.polygon == 1] = scheme.by_name("high").code
+        scene = replace(scene, pixels=replace(scene.pixels, code=code))
+    if how == "scene":
+        scene = replace(make_job(tmp_path, noise_seed=1)[0], pixels=scene.pixels)
+    with pytest.raises(ModelError, match="checkpoint of another job"):
+        fit([scene], split, scheme, settings=CUT, folder=tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_judged_on_other_polygons_is_not_resumed(job, tmp_path):
+    scene, split, scheme = job
+    settings = replace(CUT, patience=5)
+    fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    with pytest.raises(ModelError, match="checkpoint of another job"):
+        fit([scene], parts(split, {7: 2, 9: 1}), scheme, settings=settings, folder=tmp_path, resume=True)
+
+
+def test_a_checkpoint_that_names_no_job_is_not_resumed(job, tmp_path):
+    scene, split, scheme = job
+    fit([scene], split, scheme, settings=CUT, folder=tmp_path)
+    stored = torch.load(tmp_path / LAST, weights_only=True)
+    del stored["callbacks"]["Watch"]["job"]
+    torch.save(stored, tmp_path / LAST)
+    with pytest.raises(ModelError, match="checkpoint of another job"):
+        fit([scene], split, scheme, settings=CUT, folder=tmp_path, resume=True)
+
+
+def test_more_time_goes_on_with_the_same_job(job, tmp_path):
+    scene, split, scheme = job
+    fit([scene], split, scheme, settings=CUT, folder=tmp_path / "cut")
+    longer = replace(CUT, time_limit_s=500)
+    rest = fit([scene], split, scheme, settings=longer, folder=tmp_path / "cut", resume=True)
+    whole = fit([scene], split, scheme, settings=longer, folder=tmp_path / "whole")
+    assert same(whole.bundle, rest.bundle)
+
+
+def test_the_best_state_of_another_job_is_not_taken_where_there_is_nothing_to_go_on_from(job, tmp_path):
+    scene, split, scheme = job
+    (tmp_path / BEST).write_bytes(b"of an older run")
+    settings = replace(CUT, patience=5)
+    fit([scene], split, scheme, settings=settings, folder=tmp_path, resume=True)
+    assert torch.load(tmp_path / BEST, weights_only=True)["global_step"] == 1

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ModelError
 from pipeline.training.fit import fit
 from pipeline.training.trial import FOLDER, Verdict, earned_share
-from tests.training.worlds import TINY, make_job
+from tests.training.worlds import TINY, make_job, parts
 
 ASKED = replace(TINY, context_share="learned")
 
@@ -72,3 +72,12 @@ def test_the_trial_learns_from_training_polygons_and_is_judged_on_the_others(job
 def test_a_share_of_chip_classifiers_is_not_learned():
     with pytest.raises(ModelError, match="head chip"):
         replace(ASKED, head="chip")
+
+
+def test_the_checkpoint_of_another_trial_is_not_resumed(job, tmp_path):
+    scene, split, scheme = job
+    fit([scene], split, scheme, settings=ASKED, folder=tmp_path)
+    (tmp_path / "last.ckpt").unlink(missing_ok=True)
+    fit([scene], split, scheme, settings=ASKED, folder=tmp_path, resume=True)
+    with pytest.raises(ModelError, match=f"{FOLDER}.*checkpoint of another job"):
+        fit([scene], parts(split, {1: 2, 9: 0}), scheme, settings=ASKED, folder=tmp_path, resume=True)

@@ -34,12 +34,12 @@ PIXELS = replace(TINY, encoder="none", pixel_steps=150, pixel_batch=128, soft_pi
 Job = tuple[TrainingScene, Split, "ClassScheme"]
 
 
-def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1) -> Job:
+def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1, noise_seed: int = 0) -> Job:
     """Two classes (left and right half) told apart by the second band; twelve polygons of 5 x 5 pixels.
 
     Polygons 1..6 train, 7 and 8 validate, 9..12 test; odd ones are of the class "low". Blocks hold two polygons.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(noise_seed)
     truth = np.zeros((SIDE, SIDE), dtype=int)
     truth[:, SIDE // 2 :] = 1
     values = np.stack([rng.normal(0.2, 0.05, truth.shape), 0.1 + 0.3 * truth + rng.normal(0, 0.03, truth.shape)])

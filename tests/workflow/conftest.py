@@ -47,8 +47,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, quick_training: None) -> 
     return Run(config, config.parent / "run", outcome)
 
 
-def run_job(config: Path, *, last: str = "report", force: bool = False, overwrite: bool = False) -> Outcome:
+def run_job(
+    config: Path, *, last: str = "report", force: bool = False, overwrite: bool = False, resume: bool = False
+) -> Outcome:
     """Stages of a job; warnings of the libraries are not what these tests are about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return run_stages(config, last=last, force=force, overwrite=overwrite, progress=no_progress)
+        return run_stages(config, last=last, force=force, overwrite=overwrite, resume=resume, progress=no_progress)

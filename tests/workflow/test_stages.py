@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.errors import OutputError
+from pipeline.chips.splits import Part
+from pipeline.errors import ModelError, OutputError
+from pipeline.workflow import stage_assess
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
 from tests.fakes.small_world import (
@@ -119,3 +121,52 @@ def test_the_resolved_settings_have_every_default(finished):
     resolved = yaml.safe_load((finished.folder / "config.yaml").read_text(encoding="utf-8"))
     assert set(settings()) <= set(resolved)
     assert resolved["training"]["lr"] > 0
+
+
+CUT = {"steps": 20, "batch": 2, "context_share": 0.2, "time_limit_s": 1e-6}
+
+
+def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path, quick_training):
+    config = write_world(tmp_path, training=CUT)
+    run_job(config, last="train")
+    model = tmp_path / "run" / "model" / "model.safetensors"
+    before = model.read_bytes()
+    write_settings(tmp_path, training=CUT, split={"seed": 5})
+    with pytest.raises(OutputError, match=r"stage chips has other settings.*--overwrite"):
+        run_job(config, last="train", resume=True)
+    write_settings(tmp_path, training=CUT | {"lr": 1e-3})
+    with pytest.raises(OutputError, match=r"stage train has other settings.*--overwrite"):
+        run_job(config, last="train", resume=True)
+    assert model.read_bytes() == before
+    write_settings(tmp_path, training=CUT | {"time_limit_s": 500.0})
+    outcome = run_job(config, last="train", resume=True)
+    assert [row[1] for row in outcome.tables[0].rows] == ["unchanged", "done"]
+    assert model.read_bytes() != before
+
+
+def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_path, quick_training):
+    config = write_world(tmp_path, training=CUT)
+    run_job(config, last="train")
+    write_settings(tmp_path, training=CUT, split={"seed": 5})
+    with pytest.raises(ModelError, match="checkpoint of another job"):
+        run_job(config, last="train", resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("changes", [{}, {"refit": False}, {"patience": 2}], ids=str)
+def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path, monkeypatch, changes):
+    job = Job.load(write_world(tmp_path, training={"steps": 3, "batch": 2} | changes))
+    told = []
+
+    def listening(*_args, polygons, **_options):
+        told.extend(polygons.tolist())
+        raise Told
+
+    monkeypatch.setattr(stage_assess, "fit_forest", listening)
+    with pytest.raises(Told):
+        stage_assess._forest(job)
+    parts = set(job.split.part[told].tolist())
+    assert parts == ({Part.TRAIN} if changes else {Part.TRAIN, Part.VALIDATION})
+
+
+class Told(Exception):  # noqa: N818 - no error
+    """What was to be heard has been."""
