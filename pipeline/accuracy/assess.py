@@ -213,7 +213,7 @@ def assess_map(
         scheme.code_to_index[units.reference_code],
         names=scheme.names,
         frame=framing.frame,
-        unit_area=_unit_area(read_grid(map_path), units.row),
+        unit_area=unit_area(read_grid(map_path), units.row),
     )
     return Assessment(
         Path(map_path).name, figures, scheme, framing, units, total * (1 - framing.frame.unsampled_share), mapped,
@@ -260,8 +260,11 @@ def _by_name(area: Mapping[int, float], scheme: ClassScheme) -> dict[str, float]
     return {item.name: float(area.get(item.code, 0.0)) for item in scheme.classes}
 
 
-def _unit_area(grid: Grid, row: NDArray[np.int32]) -> NDArray[np.float64] | None:
-    """Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area."""
+def unit_area(grid: Grid, row: NDArray[np.int32]) -> NDArray[np.float64] | None:
+    """Area of each unit, float64 [unit], in mean pixels; None on grids whose pixels are all alike.
+
+    Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area.
+    """
     if not grid.crs.is_geographic:
         return None
     area = grid.pixel_area_ha()
