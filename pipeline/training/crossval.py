@@ -120,9 +120,10 @@ def learned_polygons(split: Split) -> NDArray[np.int32]:
 
 
 def _key(given: str, scenes: Sequence[TrainingScene], split: Split) -> str:
-    """Changes with the settings, the parts of the polygons and the labelled pixels."""
+    """Changes with the settings, the parts and blocks of the polygons and the labelled pixels."""
     digest = hashlib.sha256(given.encode())
     digest.update(split.part.tobytes())
+    digest.update(split.block_of.tobytes())  # experts are tried on blocks held out within the training polygons
     for scene in scenes:
         for column in (scene.pixels.row, scene.pixels.col, scene.pixels.code, scene.pixels.polygon):
             digest.update(np.ascontiguousarray(column).tobytes())

@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(job, tmp_path, monkeypatch)
     assert [item.fold for item in results] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("how", ["settings", "labels", "split", "damage"])
+@pytest.mark.parametrize("how", ["settings", "labels", "split", "blocks", "damage"])
 def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
     scene, split, scheme = job
     before = forest(job, [split], tmp_path, keys={"forest": "a"})[0]
@@ -136,6 +136,8 @@ def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
         part = split.part.copy()
         part[[6, 8]] = part[[8, 6]]
         split = replace(split, part=part)
+    if how == "blocks":
+        split = replace(split, block_of=split.block_of // 2)
     if how == "labels":
         scene = replace(scene, pixels=scene.pixels.select(scene.pixels.polygon != 6))
     keys = {"forest": "b" if how == "settings" else "a"}
