@@ -46,7 +46,7 @@ class Assessment:
         framing: The design that the figures assume, and its words.
         units: The reference units; None for a raster.
         area_ha: Area that the figures speak of.
-        mapped_ha: Area in ha per class as the map counts it.
+        mapped_ha: Area in ha per class as the map counts it, within the strata where they cover a part of it.
         unit: Unit of the map's coordinates ("metre", "degree", ...) and its square in ha, None where it has none.
     """
 
@@ -192,32 +192,22 @@ def assess_map(
     drawn = design if isinstance(design, SampleDesign) else _design(design)
     if isinstance(drawn, SampleDesign):
         units, framing = frame_by_design(units, drawn, scheme=scheme, map_path=map_path)
-        mapped = dict.fromkeys(scheme.names, 0.0) if framing.other_map else _by_name(drawn.class_area_ha, scheme)
-        if framing.other_map:
-            mapped = _by_name(dict(enumerate(class_areas(map_path)[1])), scheme)
-        total = sum(stratum.area_ha for stratum in drawn.strata)
+    elif strata is not None:
+        units, framing = frame_by_strata(
+            units, strata, strata_field=strata_field, edges=strata_edges, map_path=map_path, scheme=scheme
+        )
     else:
-        pixels, area = class_areas(map_path)
-        mapped = _by_name(dict(enumerate(area)), scheme)
-        total = sum(mapped.values())
-        if strata is not None:
-            units, framing = frame_by_strata(
-                units, strata, strata_field=strata_field, edges=strata_edges, map_path=map_path, scheme=scheme,
-                pixels=pixels,
-            )  # fmt: skip
-            total *= framing.frame.sizes.sum() / max(sum(pixels[list(scheme.codes)]), 1)
-        else:
-            framing = frame_plain(units, drawn, scheme=scheme, pixels=pixels)
+        framing = frame_plain(units, drawn, scheme=scheme, counted=class_areas(map_path))
     figures = estimate_accuracy(
         scheme.code_to_index[units.map_code],
         scheme.code_to_index[units.reference_code],
         names=scheme.names,
         frame=framing.frame,
-        unit_area=_unit_area(read_grid(map_path), units.row),
+        unit_area=unit_area(read_grid(map_path), units.row),
     )
     return Assessment(
-        Path(map_path).name, figures, scheme, framing, units, total * (1 - framing.frame.unsampled_share), mapped,
-        _unit(read_grid(map_path)), kappa,
+        Path(map_path).name, figures, scheme, framing, units, framing.area_ha,
+        _by_name(dict(enumerate(framing.class_ha)), scheme), _unit(read_grid(map_path)), kappa,
     )  # fmt: skip
 
 
@@ -260,8 +250,11 @@ def _by_name(area: Mapping[int, float], scheme: ClassScheme) -> dict[str, float]
     return {item.name: float(area.get(item.code, 0.0)) for item in scheme.classes}
 
 
-def _unit_area(grid: Grid, row: NDArray[np.int32]) -> NDArray[np.float64] | None:
-    """Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area."""
+def unit_area(grid: Grid, row: NDArray[np.int32]) -> NDArray[np.float64] | None:
+    """Area of each unit, float64 [unit], in mean pixels; None on grids whose pixels are all alike.
+
+    Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area.
+    """
     if not grid.crs.is_geographic:
         return None
     area = grid.pixel_area_ha()

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import binomtest, chi2
 
-from pipeline.accuracy.assess import Assessment, assess_map, census_assessment, refuse_design
+from pipeline.accuracy.assess import Assessment, assess_map, census_assessment, refuse_design, unit_area
 from pipeline.accuracy.compare_rasters import compare_on_raster
 from pipeline.accuracy.confusion import cross_tabulate
 from pipeline.accuracy.crosswalk import read_crosswalk
 from pipeline.accuracy.estimates import CENSUS, Estimate, ratios
-from pipeline.accuracy.frame import unit_weights
 from pipeline.accuracy.pixels import map_scheme, read_grid
 from pipeline.accuracy.strata import RASTER_SUFFIXES
 from pipeline.accuracy.translate import translate_map
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.accuracy.design import SampleDesign
+    from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
 # Below 25 discordant units the normal approximation is poor: Fleiss, Levin & Paik (2003), sect. 13.1.
@@ -194,26 +194,25 @@ def compare_maps(
             if not common:
                 raise ReferenceDataError("no reference unit has a class in both maps", path=reference)
             one, two = assess(first, strata=strata, only=common), assess(second, strata=same_strata, only=common)
-    return _paired(one, two)
+    return _paired(one, two, grid=read_grid(first))
 
 
 def _ids(found: Assessment) -> frozenset[str]:
     return frozenset(found.units.id if found.units is not None else ())
 
 
-def _paired(one: Assessment, two: Assessment) -> Comparison:
-    """The difference on units that both assessments have."""
+def _paired(one: Assessment, two: Assessment, *, grid: Grid) -> Comparison:
+    """The difference on units that both assessments have, each with its area on the first map's grid."""
     if one.units is None or two.units is None:
         raise ReferenceDataError("maps without common units")
     place = {name: i for i, name in enumerate(two.units.id)}
     order = np.array([place[name] for name in one.units.id])
     right_one = one.units.map_code == one.units.reference_code
     right_two = (two.units.map_code == two.units.reference_code)[order]
-    gain = (right_one.astype(np.float64) - right_two)[:, None]
-    frame = one.framing.frame
-    difference = ratios(gain, np.ones_like(gain), frame=frame, bounds=(-1.0, 1.0))[0]
-    if not frame.is_probability:
-        difference = Estimate(float(unit_weights(frame) @ gain[:, 0] / len(gain)), note=difference.note)
+    gain = right_one.astype(np.float64) - right_two
+    area = np.ones(len(gain)) if (known := unit_area(grid, one.units.row)) is None else known
+    top, bottom = (gain * area)[:, None], area[:, None]
+    difference = ratios(top, bottom, frame=one.framing.frame, bounds=(-1.0, 1.0))[0]
     right = cross_tabulate(right_one.astype(np.intp), right_two.astype(np.intp), classes=2)
     return Comparison(one, two, difference, right, mcnemar(right_one, right_two))
 

@@ -46,8 +46,8 @@ class SampleDesign:
         grid: The map's grid.
         scheme: The map's legend.
         strata: One or more strata; without stratification one of the whole map.
-        class_pixels: Map pixels per class code.
-        class_area_ha: Map area in ha per class code.
+        class_pixels: Map pixels per class code, of a stratified sample those inside its strata.
+        class_area_ha: Map area in ha per class code, of the same pixels.
         row: int32 [unit].
         col: int32 [unit].
         stratum: int64 [unit]; index into ``strata``.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
+    from pipeline.accuracy.strata import StrataLayer
     from pipeline.legend import ClassScheme
 
 # Key of the expected accuracy of all strata that are not named.
@@ -117,12 +118,16 @@ def assemble_design(
     cluster_px: int = 0,
     psu_stratum: NDArray[np.intp] | None = None,
     psus_by_stratum: tuple[int, ...] = (),
+    within: StrataLayer | None = None,
 ) -> SampleDesign:
-    """Units in random order, so that their numbers give no stratum away; squares stay together for the field."""
+    """Units in random order, so that their numbers give no stratum away; squares stay together for the field.
+
+    Pixels and areas of the map's classes are those ``within`` the strata, where these may cover a part of the map.
+    """
     together = psu is not None and kind != "systematic"
     order = np.arange(len(units[0])) if together else rng.permutation(len(units[0]))
     row, col, stratum = units[0][order], units[1][order], units[2][order]
-    pixels, area = class_areas(map_path)
+    pixels, area = class_areas(map_path, within=within)
     notes = []
     if min_distance_m > 0:
         notes.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,59 +22,81 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.accuracy.design import SampleDesign
+    from pipeline.accuracy.frame import DesignKind
     from pipeline.accuracy.reference import ReferenceUnits
     from pipeline.accuracy.strata import StrataLayer
     from pipeline.legend import ClassScheme
 
+# Pixels int64 [256] and area in ha float64 [256] per class code.
+Counted = tuple["NDArray[np.int64]", "NDArray[np.float64]"]
 MIN_PER_POST_STRATUM = 2
 _TILE_PX = 512
+# Areas of the same pixels, added up in another order and written with fewer digits, differ by less.
+_SAME = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Framing:
-    """A frame, the sentence that explains it, what else must be said, and whether the sample is another map's."""
+    """A frame and what must be said about it.
+
+    Attributes:
+        frame: How the units were drawn.
+        words: The sentence that explains it.
+        notes: What else must be said.
+        strata_ha: Area of each stratum of the frame in ha.
+        class_ha: Mapped area in ha per class code, [256], of the part of the map that the frame covers.
+    """
 
     frame: Frame
     words: str
     notes: tuple[str, ...] = ()
-    other_map: bool = False
+    strata_ha: tuple[float, ...] = ()
+    class_ha: tuple[float, ...] = ()
+
+    @property
+    def area_ha(self) -> float:
+        """Area in ha that the figures speak of: that of the strata that have units."""
+        return float(np.asarray(self.strata_ha)[self.frame.counts > 0].sum())
 
 
-def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme, pixels: NDArray[np.int64]) -> Framing:
+def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme, counted: Counted) -> Framing:
     """Units without a design: simple random or systematic if the user says so, else no probability sample.
 
     Args:
         units: The reference.
         told: "simple random", "systematic" or None.
         scheme: The map's legend.
-        pixels: int64 [256]; map pixels per code.
+        counted: Pixels and area of the map per code.
     """
     if told is None:
-        alone, total = np.zeros(len(units), dtype=np.intp), np.array([float(pixels[list(scheme.codes)].sum())])
-        frame = Frame("not a probability sample", alone, total, ("all",))
-        return Framing(
-            frame,
+        words = (
             f"The {len(units)} reference {units.kind} are not a probability sample of the map: the figures "
-            "describe these units, are not estimates for the map, and have no standard errors or intervals.",
+            "describe these units, are not estimates for the map, and have no standard errors or intervals."
         )
+        return _alone("not a probability sample", len(units), words, scheme=scheme, counted=counted)
     if units.kind != "points":
         raise ReferenceDataError(f"polygons as a {told} sample of pixels", fix="use points, or leave the design out")
-    return _unstratified(units, told, scheme=scheme, pixels=pixels)
+    return _unstratified(units, told, scheme=scheme, counted=counted)
 
 
-def _unstratified(units: ReferenceUnits, told: str, *, scheme: ClassScheme, pixels: NDArray[np.int64]) -> Framing:
+def _alone(kind: DesignKind, n: int, words: str, *, scheme: ClassScheme, counted: Counted) -> Framing:
+    """The whole map as one stratum; words "" are those of its design."""
+    pixels, area = (part[list(scheme.codes)].sum() for part in counted)
+    frame = Frame(kind, np.zeros(n, dtype=np.intp), np.array([float(pixels)]), ("all",))
+    return Framing(frame, words or _sentence(frame, n), strata_ha=(float(area),), class_ha=tuple(counted[1]))
+
+
+def _unstratified(units: ReferenceUnits, told: str, *, scheme: ClassScheme, counted: Counted) -> Framing:
     """Pixels drawn from the whole map: the map's classes are post-strata where each has units enough."""
     kind: Literal["simple random", "systematic"] = "simple random" if told == "simple random" else "systematic"
     index = scheme.code_to_index[units.map_code].astype(np.intp)
     counts = np.bincount(index, minlength=len(scheme))
-    sizes = pixels[list(scheme.codes)].astype(np.float64)
+    sizes, strata_ha = counted[0][list(scheme.codes)].astype(np.float64), tuple(counted[1][list(scheme.codes)])
     if (counts[sizes > 0] >= MIN_PER_POST_STRATUM).all():
         frame = Frame(kind, index, sizes, scheme.names, strata_are_map_classes=True, post_stratified=True)
-        return Framing(frame, _sentence(frame, len(units)), _notes(kind))
-    alone, total = np.zeros(len(units), dtype=np.intp), np.array([sizes.sum()])
-    frame = Frame(kind, alone, total, ("all",))
+        return Framing(frame, _sentence(frame, len(units)), _notes(kind), strata_ha, tuple(counted[1]))
     note = "not post-stratified by map class, as a class has fewer than 2 units"
-    return Framing(frame, _sentence(frame, len(units)), (*_notes(kind), note))
+    return replace(_alone(kind, len(units), "", scheme=scheme, counted=counted), notes=(*_notes(kind), note))
 
 
 def frame_by_strata(
@@ -84,7 +106,6 @@ def frame_by_strata(
     strata_field: str | None,
     map_path: Path | str,
     scheme: ClassScheme,
-    pixels: NDArray[np.int64],
     edges: Sequence[float] = (),
 ) -> tuple[ReferenceUnits, Framing]:
     """Units drawn at random within strata: the map's classes, or any raster or polygons.
@@ -95,15 +116,17 @@ def frame_by_strata(
     if units.kind != "points":
         raise ReferenceDataError("polygons as a stratified sample of pixels", fix="use points, or leave the strata out")
     if str(strata) == "map":
-        sizes = pixels[list(scheme.codes)].astype(np.float64)
+        pixels, area = class_areas(map_path)
+        sizes, strata_ha = pixels[list(scheme.codes)].astype(np.float64), tuple(area[list(scheme.codes)])
         index = scheme.code_to_index[units.map_code].astype(np.intp)
         frame = Frame("stratified", index, sizes, scheme.names, strata_are_map_classes=True)
-        return units, Framing(frame, _sentence(frame, len(units)))
+        return units, Framing(frame, _sentence(frame, len(units)), (), strata_ha, tuple(area))
     with (
         open_strata(strata, map_path=map_path, scheme=scheme, field=strata_field, edges=edges) as layer,
         open_class_map(map_path) as data,
     ):
-        count = count_frame(data, layer).pixels.sum(axis=0)
+        found = count_frame(data, layer)
+        count, area = found.pixels.sum(axis=0), class_areas(map_path, within=layer)[1]
         values = strata_at(layer, (data.height, data.width), units.row, units.col)
         names = tuple(layer.name(int(value)) for value in np.flatnonzero(count))
     units = units.keep(values != OUTSIDE, dict.fromkeys(range(len(units)), "outside the strata"))
@@ -112,7 +135,7 @@ def frame_by_strata(
     present = np.flatnonzero(count)
     index = np.searchsorted(present, values[values != OUTSIDE]).astype(np.intp)
     frame = Frame("stratified", index, count[present].astype(np.float64), names)
-    return units, Framing(frame, _sentence(frame, len(units)))
+    return units, Framing(frame, _sentence(frame, len(units)), (), tuple(found.area_ha[present]), tuple(area))
 
 
 def strata_at(
@@ -152,26 +175,37 @@ def frame_by_design(
     index = design.stratum[position]
     names = tuple(stratum.name for stratum in design.strata)
     sizes = np.array([stratum.units for stratum in design.strata], dtype=np.float64)
+    area = np.array([stratum.area_ha for stratum in design.strata])
+    counted = class_areas(map_path) if other else _counted_by(design)
     if same:
         order = scheme.code_to_index[codes].astype(np.intp)
-        sizes, names, index = _spread(sizes, order, len(scheme)), scheme.names, order[index]
+        sizes, area = _spread(sizes, order, len(scheme)), _spread(area, order, len(scheme))
+        names, index = scheme.names, order[index]
     if other:
         its_classes = ": its classes are not the strata" if design.strata_are_map_classes else ""
         notes.append(f"the map differs from the one the sample was drawn from{its_classes}")
     clusters = _clusters(design, position)
     if design.kind in {"simple random", "systematic"} and clusters is None:
-        pixels = class_areas(map_path)[0] if other else _pixels_of(design)
-        plain = _unstratified(units, design.kind, scheme=scheme, pixels=pixels)
-        return units, Framing(plain.frame, plain.words, tuple(dict.fromkeys([*plain.notes, *notes])), other)
+        plain = _unstratified(units, design.kind, scheme=scheme, counted=counted)
+        return units, replace(plain, notes=tuple(dict.fromkeys([*plain.notes, *notes])))
+    notes += _uncovered(float(counted[1][list(scheme.codes)].sum()), float(area.sum()))
     frame = Frame(design.kind, index, sizes, names, strata_are_map_classes=same, clusters=clusters)
-    return units, Framing(frame, _sentence(frame, len(units)), tuple(notes), other)
+    return units, Framing(frame, _sentence(frame, len(units)), tuple(notes), tuple(area), tuple(counted[1]))
 
 
-def _pixels_of(design: SampleDesign) -> NDArray[np.int64]:
-    """Map pixels per code, int64 [256]."""
-    pixels = np.zeros(CODES, dtype=np.int64)
+def _uncovered(mapped_ha: float, strata_ha: float) -> list[str]:
+    """That mapped and estimated areas are of different ground: the design does not say which pixels its strata hold."""
+    if abs(mapped_ha - strata_ha) <= _SAME * mapped_ha:
+        return []
+    return [f"mapped areas are of {mapped_ha:,.1f} ha, estimated areas of the {strata_ha:,.1f} ha of the strata"]
+
+
+def _counted_by(design: SampleDesign) -> Counted:
+    """Pixels and area per code of the map that the sample was drawn from."""
+    pixels, area = np.zeros(CODES, dtype=np.int64), np.zeros(CODES)
     pixels[list(design.class_pixels)] = list(design.class_pixels.values())
-    return pixels
+    area[list(design.class_area_ha)] = list(design.class_area_ha.values())
+    return pixels, area
 
 
 def _positions(units: ReferenceUnits, design: SampleDesign, map_path: Path | str) -> NDArray[np.intp]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
+    from pipeline.accuracy.strata import StrataLayer
     from pipeline.legend import ClassScheme
 
 STRIP_PIXELS = 4_000_000
@@ -126,13 +127,20 @@ def values_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.
     return values
 
 
-def class_areas(path: Path | str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pixels int64 [256] and area in ha float64 [256] of every code of a map, read strip by strip."""
+def class_areas(
+    path: Path | str, *, within: StrataLayer | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels int64 [256] and area in ha float64 [256] of every code of a map, read strip by strip.
+
+    With ``within`` they are those of the map inside the strata: pixels without a stratum count as NODATA.
+    """
     pixels, area = np.zeros(CODES, dtype=np.int64), np.zeros(CODES)
     with open_class_map(path) as dataset:
         grid = grid_of(dataset)
         for window in strips(grid, dataset.block_shapes[0][0]):
             codes = read_codes(dataset, window)
+            if within is not None:
+                codes[within.read(window) < 0] = NODATA
             pixels += np.bincount(codes.ravel(), minlength=CODES)
             if grid.crs.is_geographic:
                 per_pixel = np.repeat(grid.pixel_area_ha(window), grid.width)

@@ -81,7 +81,7 @@ def draw_stratified(
         return assemble_design(
             dataset, map_path, scheme, kind="stratified", seed=seed, strata=table, source=layer.source, allocation=how,
             units=(row, col, stratum), inclusion=(np.array(shares) / np.array(units))[stratum],
-            min_distance_m=min_distance_m, rng=rng,
+            min_distance_m=min_distance_m, rng=rng, within=strata,
         )  # fmt: skip
 
 

@@ -115,9 +115,10 @@ def cross_validate(
 
 
 def _key(given: str, scenes: Sequence[TrainingScene], split: Split, *, settings: FitSettings) -> str:
-    """Changes with the settings, the parts of the polygons, those that teach, the scene left out and the labels."""
+    """Changes with the settings, the parts and blocks of the polygons, what teaches and is tested, and the labels."""
     digest = hashlib.sha256(given.encode())
     digest.update(split.part.tobytes())
+    digest.update(split.block_of.tobytes())  # experts are tried on blocks held out within the training polygons
     digest.update(bytes(settings.learned_parts))
     digest.update(b"" if split.tested_scene is None else str(split.tested_scene).encode())
     for scene in scenes:

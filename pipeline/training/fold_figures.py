@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +35,7 @@ class FoldResult:
         seconds: Time to train and predict.
         seed: Of the folds.
         learned: Polygons that were learned from.
+        not_valid: Test pixels that were taken out because no method could see them.
     """
 
     method: Method
@@ -43,6 +46,30 @@ class FoldResult:
     seconds: float
     seed: int = 0
     learned: int = 0
+    not_valid: int = 0
+
+
+def observed(results: Sequence[FoldResult]) -> list[FoldResult]:
+    """The results without the test pixels of a fold that every method left at 0.
+
+    There the scene has no valid observation, and a map has no class that could be right or wrong; ``accuracy.json``
+    leaves such pixels out as well. A pixel that only some methods left at 0 is an error of theirs.
+    """
+    seen: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    for item in results:
+        known = item.predicted != NODATA
+        seen[item.seed, item.fold] = known | seen.get((item.seed, item.fold), known)
+    return [_kept(item, seen[item.seed, item.fold]) for item in results]
+
+
+def _kept(item: FoldResult, seen: NDArray[np.bool_]) -> FoldResult:
+    return replace(
+        item,
+        reference=item.reference[seen],
+        predicted=item.predicted[seen],
+        polygon=item.polygon[seen],
+        not_valid=int((~seen).sum()),
+    )
 
 
 def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figures:
@@ -82,12 +109,13 @@ def summary(results: Sequence[FoldResult], method: Method, *, scheme: ClassSchem
     """Figures of one method, JSON-ready.
 
     Returns:
-        ``folds``: figures of each, with ``seed``, ``fold`` (from 1), ``pixels``, ``polygons`` (tested), ``learned``
-        (polygons) and ``seconds``; ``mean`` and ``sd`` over them (of n - 1; 0 for one fold); ``pooled``: figures of all
-        test pixels of a seed together, the mean over seeds; ``seeds``: those of each seed, and ``seeds_sd``;
-        ``seconds``; with ``scheme`` also ``per_class``, pooled F1 by class name. Without results the figures are None.
+        ``folds``: figures of each, with ``seed``, ``fold`` (from 1), ``pixels``, ``polygons`` (tested),
+        ``pixels_not_valid`` (left out, :func:`observed`), ``learned`` (polygons) and ``seconds``; ``mean`` and ``sd``
+        over them (of n - 1; 0 for one fold); ``pooled``: figures of all test pixels of a seed together, the mean over
+        seeds; ``seeds``: those of each seed, and ``seeds_sd``; ``seconds``; with ``scheme`` also ``per_class``, pooled
+        F1 by class name. Without results the figures are None.
     """
-    own = [item for item in results if item.method == method]
+    own = [item for item in observed(results) if item.method == method]
     folds = [_fold(item) for item in own]
     by_seed = [
         {"seed": seed} | figures(*_joined(item for item in own if item.seed == seed))
@@ -114,6 +142,7 @@ def _fold(item: FoldResult) -> dict[str, Any]:
         **figures(item.reference, item.predicted),
         "pixels": len(item.reference),
         "polygons": len(np.unique(item.polygon)),
+        "pixels_not_valid": item.not_valid,
         "learned": item.learned,
         "seconds": round(item.seconds, 1),
     }

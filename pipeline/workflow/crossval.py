@@ -103,7 +103,7 @@ def cross_validate_job(config: Path, *, request: CrossvalRequest, output: Path |
         raise OutputError("the file exists", path=output, fix="add --overwrite")
     job = Job.load(config)
     run = job.open_folder()
-    key = hash_of([method_keys(job), request.kinds, request.folds])
+    key = figures_key(job, request)
     refuse_other_figures(run.path / FILE, key, overwrite=request.overwrite)
     scenes = tested_scenes(job, leave_out_single=request.leave_out_single)
     data: dict[str, Any] = {"what": SAMPLING, "key": key}
@@ -134,6 +134,12 @@ def method_keys(job: Job) -> dict[Method, str]:
         "forest_neighbourhood": hash_of([job.input_hash, trees, seed]),
         "network": hash_of([job.input_hash, network]),
     }
+
+
+def figures_key(job: Job, request: CrossvalRequest) -> str:
+    """Changes with all that tells figures apart: the methods' settings, how folds are drawn, which classes count."""
+    spatial = [] if request.kinds == ("polygons",) else [job.block_m, job.buffer_m]
+    return hash_of([method_keys(job), request.kinds, request.folds, spatial, request.leave_out_single])
 
 
 def refuse_other_figures(path: Path, key: str, *, overwrite: bool) -> None:
@@ -272,5 +278,6 @@ def _table(kind: str, found: dict[str, Any]) -> Table:
 
 def _row(name: str, item: dict[str, Any]) -> tuple[str, ...]:
     pooled = [f"{value:.3f}" if (value := item["pooled"][key]) is not None else "-" for key in item["pooled"]]
-    spread = f"{item['mean']['macro_f1']:.3f} +- {item['sd']['macro_f1']:.3f}"
+    mean, sd = item["mean"]["macro_f1"], item["sd"]["macro_f1"]
+    spread = "-" if mean is None else f"{mean:.3f} +- {sd:.3f}"
     return (name, f"{len(item['folds'])}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")

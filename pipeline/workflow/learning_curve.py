@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.runs import hash_of, write_json
+from pipeline.runs import write_json
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.training.subsets import fewer_polygons
-from pipeline.workflow.crossval import method_keys, refuse_other_figures, run_folds
+from pipeline.workflow.crossval import figures_key, refuse_other_figures, run_folds
 from pipeline.workflow.crossval_folds import fold_name, make_folds, tested_scenes
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -46,7 +46,7 @@ def draw_learning_curve(
         raise ConfigError("a learning curve by two kinds of folds", fix="give --by blocks or --by polygons")
     job = Job.load(config)
     run = job.open_folder()
-    key = hash_of([method_keys(job), request.kinds, request.folds])
+    key = figures_key(job, request)
     refuse_other_figures(run.path / FILE, key, overwrite=request.overwrite)
     scenes = tested_scenes(job, leave_out_single=request.leave_out_single)
     points = [

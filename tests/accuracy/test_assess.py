@@ -3,14 +3,16 @@ from __future__ import annotations
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 from shapely.geometry import Point, box
 
 from pipeline.accuracy.assess import assess_map
 from pipeline.accuracy.clusters import draw_clusters
 from pipeline.accuracy.design_files import write_design
+from pipeline.accuracy.pixels import read_grid
 from pipeline.accuracy.reference import read_reference
 from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
-from pipeline.accuracy.strata import MapStrata
+from pipeline.accuracy.strata import MapStrata, RasterStrata
 from pipeline.errors import LegendError, ReferenceDataError
 from tests.accuracy.maps import SCHEME, UTM, patchy, points, spoil, write_map
 
@@ -138,6 +140,59 @@ def test_strata_from_a_raster(map_path, truth, tmp_path):
     found = assess_map(map_path, reference=path, field="cover", strata=strata)
     assert found.sampling()["strata"][1]["size"] == (halves[truth > 0] == 2).sum()
     assert "2 strata other than the map's classes" in found.words()
+
+
+class TestStrataOfAPartOfTheMap:
+    """Mapped and estimated areas are then of this part alone, in areas of pixels and not in their number."""
+
+    @pytest.fixture(params=["metres", "degrees"])
+    def part(self, request, codes, tmp_path):
+        place = {} if request.param == "metres" else {"crs": "EPSG:4326", "origin": (0.0, 82.0), "pixel": 0.4}
+        path = write_map(tmp_path / "m.tif", codes, **place)
+        strata = np.zeros_like(codes)
+        strata[:60], strata[60:100] = 1, 2
+        layer = write_map(tmp_path / "s.tif", strata, scheme=None, **place)
+        grid = read_grid(path)
+        area = np.repeat(grid.pixel_area_ha()[:, None], grid.width, axis=1)
+        return path, layer, grid, np.where(codes > 0, area, 0.0), strata
+
+    def reference(self, path, grid, truth, row, col):
+        x, y = grid.transform.c + grid.transform.a * (col + 0.5), grid.transform.f + grid.transform.e * (row + 0.5)
+        values = [NAME[v] for v in truth[row, col]]
+        geopandas.GeoDataFrame({"cover": values}, geometry=geopandas.points_from_xy(x, y), crs=grid.crs).to_file(path)
+        return path
+
+    def test_strata_from_a_raster(self, part, codes, truth, tmp_path):
+        path, layer, grid, area, strata = part
+        row, col = (at.ravel() for at in np.mgrid[32:100:6, 1:300:6])
+        reference = self.reference(tmp_path / "p.gpkg", grid, truth, row, col)
+        found = assess_map(path, reference=reference, field="cover", strata=layer)
+        assert found.area_ha == pytest.approx(area[strata > 0].sum())
+        for name, code in zip(SCHEME.names, SCHEME.codes, strict=True):
+            assert found.mapped_ha[name] == pytest.approx(area[(strata > 0) & (codes == code)].sum())
+        assert sum(found.area(name).estimate for name in SCHEME.names) == pytest.approx(found.area_ha)
+
+    def test_a_stratum_without_units_is_taken_off_with_its_area(self, part, truth, tmp_path):
+        path, layer, grid, area, strata = part
+        row, col = (at.ravel() for at in np.mgrid[32:60:6, 1:300:6])
+        reference = self.reference(tmp_path / "p.gpkg", grid, truth, row, col)
+        found = assess_map(path, reference=reference, field="cover", strata=layer)
+        assert found.area_ha == pytest.approx(area[strata == 1].sum())
+
+    def test_a_design_drawn_within_them(self, part, codes, truth, tmp_path):
+        path, layer, grid, area, strata = part
+        with RasterStrata(layer, grid) as drawn_in:
+            design = draw_stratified(path, size=200, strata=drawn_in, allocation="equal", seed=1)
+        files = write_design(tmp_path / "d.gpkg", design)
+        filled = interpret(files, truth, design)
+        found = assess_map(path, reference=filled, field="reference", design=files.design)
+        assert found.area_ha == pytest.approx(area[strata > 0].sum())
+        assert found.mapped_ha["field"] == pytest.approx(area[(strata > 0) & (codes == 30)].sum())
+        assert "mapped areas are of" not in found.words()
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write(spoil(truth, seed=77), 1)
+        other = assess_map(path, reference=filled, field="reference", design=files.design)
+        assert f"Mapped areas are of {area.sum():,.1f} ha, estimated areas of the" in other.words()
 
 
 def test_a_declared_simple_random_sample_is_post_stratified(map_path, truth, tmp_path):

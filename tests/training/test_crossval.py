@@ -73,6 +73,21 @@ def test_pooled_figures_are_of_all_pixels_of_a_seed_and_averaged_over_seeds():
     assert [(item["seed"], item["fold"]) for item in data["folds"]] == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
+def test_pixels_that_no_method_could_see_are_taken_out_and_counted():
+    def result(method, predicted, fold=0):
+        reference, ids = np.uint8([1, 1, 2, 2, 2]), np.int32([1, 1, 2, 2, 3])
+        return FoldResult(method, fold, reference, np.uint8(predicted), ids, 0.0)
+
+    results = [result("forest", [1, 0, 2, 1, 0]), result("network", [1, 1, 2, 0, 0]), result("forest", [0] * 5, fold=1)]
+    forest, network = summary(results, "forest"), summary(results, "network")
+    assert forest["pooled"] == figures(np.uint8([1, 1, 2, 2]), np.uint8([1, 0, 2, 1]))
+    assert network["pooled"]["overall_accuracy"] == 0.75
+    said = [(fold["pixels"], fold["pixels_not_valid"], fold["polygons"]) for fold in forest["folds"]]
+    assert said == [(4, 1, 2), (0, 5, 0)]
+    assert forest["folds"][1]["kappa"] is None
+    assert forest["mean"] == {name: forest["folds"][0][name] for name in forest["mean"]}
+
+
 def test_a_method_without_results_has_no_figures():
     data = summary([], "network")
     assert data["folds"] == []
@@ -110,7 +125,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(job, tmp_path, monkeypatch)
     assert [item.fold for item in results] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("how", ["settings", "labels", "split", "parts", "damage"])
+@pytest.mark.parametrize("how", ["settings", "labels", "split", "blocks", "parts", "damage"])
 def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
     scene, split, scheme = job
     before = forest(job, [split], tmp_path, keys={"forest": "a"})[0]
@@ -122,6 +137,8 @@ def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
         part = split.part.copy()
         part[[6, 8]] = part[[8, 6]]
         split = replace(split, part=part)
+    if how == "blocks":
+        split = replace(split, block_of=split.block_of // 2)
     if how == "labels":
         scene = replace(scene, pixels=scene.pixels.select(scene.pixels.polygon != 6))
     keys = {"forest": "b" if how == "settings" else "a"}

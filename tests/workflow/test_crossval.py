@@ -147,6 +147,38 @@ def test_figures_of_other_folds_are_not_replaced_unasked(world):
     assert validate(world, folds=2, overwrite=True).data["split"]["folds_in_all"] == 2
 
 
+@pytest.mark.parametrize("changed", [{"block_m": 480.0}, {"buffer_m": 0.0}])
+def test_figures_of_other_blocks_are_not_replaced_unasked(tmp_path, changed):
+    first = write_world(tmp_path, split={"block_m": 320.0, "buffer_m": 80.0})
+    asked = CrossvalRequest(folds=3, methods=("forest",), random_folds=0)
+    validate(first)
+    draw_learning_curve(first, request=asked, shares=(100,), output=None, progress=no_progress)
+    other = write_settings(tmp_path, split={"block_m": 320.0, "buffer_m": 80.0} | changed)
+    with pytest.raises(OutputError, match="--overwrite"):
+        validate(other)
+    with pytest.raises(OutputError, match="--overwrite"):
+        draw_learning_curve(other, request=asked, shares=(100,), output=None, progress=no_progress)
+    validate(other, by="polygons", overwrite=True)
+    assert validate(first, by="polygons").data["complete"]  # blocks have no part in these
+
+
+def test_figures_with_other_classes_are_not_replaced_unasked(world):
+    validate(world)
+    with pytest.raises(OutputError, match="--overwrite"):
+        validate(world, leave_out_single=True)
+
+
+def test_test_pixels_without_an_observation_are_no_errors(tmp_path):
+    values = reflectance()
+    values[:, :, 48:] = -9999
+    write_scene(tmp_path / "scene.tif", values, nodata=-9999)
+    write_labels(tmp_path / "labels.gpkg")
+    found = validate(write_settings(tmp_path)).data["baseline"]
+    assert sum(fold["pixels_not_valid"] for fold in found["folds"]) == 16 * len(squares()) / 2
+    assert sum(fold["pixels"] for fold in found["folds"]) == 16 * len(squares()) / 2
+    assert found["pooled"]["overall_accuracy"] > 0.9
+
+
 def test_a_further_file_is_not_replaced_unasked(world, tmp_path, capsys):
     (tmp_path / "figures.json").write_text("{}")
     assert main(["crossval", str(world), "--methods", "forest", "-o", str(tmp_path / "figures.json")]) == 2
