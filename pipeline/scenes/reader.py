@@ -259,8 +259,6 @@ def _narrow(valid: NDArray[np.bool_], layer: NDArray[Any], source: BandSource) -
         valid &= np.isfinite(layer)
     if source.nodata is not None and not np.isnan(source.nodata):
         valid &= layer != source.nodata
-    if source.valid_min is not None:
-        valid &= layer >= source.valid_min
     if source.valid_max is not None:
         valid &= layer <= source.valid_max
 

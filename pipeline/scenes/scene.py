@@ -100,7 +100,6 @@ class BandSource:
         scale: Factor applied to DN.
         offset: Added after scaling, in the unit of the value (reflectance).
         nodata: DN that means "no observation", None where the file has none; NaN and infinite DN never are valid.
-        valid_min: Smallest DN that is an observation, None for no limit (Landsat's saturated or negative DN).
         valid_max: Largest DN that is an observation.
         use_dataset_mask: Also honour the file's own mask band or alpha.
         resampling: How it comes onto the scene's grid when its own pixels differ.
@@ -115,7 +114,6 @@ class BandSource:
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
-    valid_min: float | None = None
     valid_max: float | None = None
     use_dataset_mask: bool = False
     resampling: Resampling = "bilinear"
@@ -240,7 +238,7 @@ class Scene:
                     # JSON knows no NaN and no infinity.
                     key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
                     for key, value in asdict(source).items()
-                    if key not in {"path", "valid_min", "valid_max", "use_dataset_mask"}
+                    if key not in {"path", "valid_max", "use_dataset_mask"}
                 }
                 | {"file": plain_url(source.path).rsplit("/", 1)[-1]}
                 for source in self.bands

@@ -119,10 +119,10 @@ def test_an_all_nodata_scene_and_a_scene_of_one_pixel_are_read(tmp_path: Path) -
         assert reader.read(Window(-1, -1, 3, 3)).values[0].tolist() == [[0, 0, 0], [0, 7, 0], [0, 0, 0]]
 
 
-def test_dn_outside_the_valid_range_are_not_valid(tmp_path: Path) -> None:
+def test_dn_above_the_largest_observation_are_not_valid(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.array([[[5, 6, 7, 8]]], np.uint16))
-    with open_reader(scene_of(path, shape=(1, 4), valid_min=6, valid_max=7)) as reader:
-        assert reader.read(reader.grid.window).valid[0].tolist() == [False, True, True, False]
+    with open_reader(scene_of(path, shape=(1, 4), valid_max=7)) as reader:
+        assert reader.read(reader.grid.window).valid[0].tolist() == [True, True, True, False]
 
 
 def test_a_mask_band_of_the_file_is_honoured(tmp_path: Path) -> None:
