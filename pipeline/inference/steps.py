@@ -140,10 +140,8 @@ class SceneSteps:
         blender: HannBlender | None = None
         if self.settings.blend == "hann":
             blender = HannBlender(_rows_of_tiles(self.tiles), shape=self.source.grid.shape, classes=self._classes)
-            if run[0]:
-                # The row of tiles before reaches into the rows that are not final: its sums are made (again).
-                blender.start(run[0])
-                wanted.add(run[0] - 1)
+            # Rows of tiles before reach into the pixels that are not final: their sums are made (again).
+            wanted.update(range(blender.start(run[0]), run[0]))
         works = [work for work in self.works if work.step in wanted]
         # What does not run side by side takes all threads for each call.
         side_by_side = runs_side_by_side(self.plan.choice) and self.plan.threads >= WORKERS
