@@ -299,14 +299,15 @@ def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_
         assert (tmp_path / "cut" / f"{name}.u8").read_bytes() == (tmp_path / "whole" / f"{name}.u8").read_bytes()
 
 
+@pytest.mark.parametrize("sync_s", [0.0, 3600.0])
 def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync_s: float
 ) -> None:
     from pipeline.inference.rows import RowStore
 
     bundle = small_bundle()
     scene = noise_scene(tmp_path / "scene.tif", height=128, width=64)
-    monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", sync_s)
     real, calls = RowStore.write, []
 
     def write(self: RowStore, *args: object, **named: object) -> None:
@@ -321,6 +322,39 @@ def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
     monkeypatch.setattr(RowStore, "write", real)
     with predict_scene(bundle, scene, out=tmp_path / "out", settings=plain(tile_px=32, halo_px=4)) as mapped:
         assert mapped.figures["tiles_before"] == 2
+
+
+def test_a_progress_that_raises_keeps_the_steps_before_it_and_its_own(tmp_path: Path) -> None:
+    scene, asked = noise_scene(tmp_path / "scene.tif", height=128, width=64), plain(tile_px=32, halo_px=4)
+
+    def progress(done: int, total: int) -> None:
+        if done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked, progress=progress)
+    with predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked) as mapped:
+        assert mapped.figures["tiles_before"] == 3
+
+
+def test_steps_whose_sync_failed_are_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.inference.rows import RowStore
+
+    scene, asked = noise_scene(tmp_path / "scene.tif", height=128, width=64), plain(tile_px=32, halo_px=4)
+    calls: list[int] = []
+
+    def sync(self: RowStore) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OutputError("cannot write mapped rows", path=tmp_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
+        patch.setattr(RowStore, "sync", sync)
+        with pytest.raises(OutputError, match="cannot write"):
+            predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked)
+    with predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked) as mapped:
+        assert mapped.figures["tiles_before"] == 0
 
 
 def test_a_vanished_input_is_one_scene_error_and_keeps_what_was_mapped(
