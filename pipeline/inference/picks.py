@@ -14,7 +14,6 @@ import logging
 import os
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,13 @@ import torch
 
 from pipeline.inference.engine import Choice
 from pipeline.inference.journal import digest
+from pipeline.inference.versions import engine_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 FILE = "engines.json"
-_PACKAGES = ("torch", "onnxruntime", "openvino")
 
 
 def cache_folder() -> Path:
@@ -46,7 +45,7 @@ def pick_key(model_hash: str, choices: Sequence[Choice], *, threads: int) -> str
     if any(choice.device.startswith("cuda") for choice in choices):
         machine.append(torch.cuda.get_device_name())
     tried = [asdict(choice) for choice in choices]
-    return digest([model_hash, tried, threads, machine, [_version(name) for name in _PACKAGES]])
+    return digest([model_hash, tried, threads, machine, engine_versions()])
 
 
 def recall(key: str, choices: Sequence[Choice]) -> Choice | None:
@@ -79,10 +78,3 @@ def _read() -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return items if isinstance(items, dict) else {}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

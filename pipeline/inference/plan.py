@@ -20,6 +20,7 @@ from pipeline.inference.journal import Key
 from pipeline.inference.memory import DEFAULT_MEMORY, GDAL_CACHE_BYTES, Demand, footprint
 from pipeline.inference.order import Order, order_of, quickest
 from pipeline.inference.tiles import Tile, plan_tiles, round_up
+from pipeline.inference.versions import engine_versions
 from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
@@ -204,12 +205,13 @@ def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: C
 def journal_key(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Key:
     """What the rows depend on, by part."""
     areas = [_stamp(str(path)) for path in (settings.aoi, settings.mask) if path is not None]
+    machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     return Key.of(
         {
             "model": bundle.hash,
             "input": [source.id, source.ledger(), [_stamp(path) for path in source.files], repr(source.grid)],
             "settings": [settings.to_json(), areas],
-            "software": [__version__, torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability()],
+            "software": [__version__, torch.__version__, *engine_versions(), *machine],
         }
     )
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference import demand, engines
+from pipeline.inference import demand, engines, versions
 from pipeline.inference.engine import Choice
 from pipeline.inference.picks import FILE, pick_key, recall, remember
-from pipeline.inference.plan import PredictSettings, make_plan
+from pipeline.inference.plan import PredictSettings, journal_key, make_plan
 from pipeline.inference.trials import Trial
 from tests.inference.models import noise_scene, small_bundle
 
@@ -113,3 +113,17 @@ def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_recalled(
     monkeypatch.setattr(engines, "SMALL_SCENE_PX", 10**9)
     assert make_plan(bundle, scene, roomy).choice == SHORT
     assert make_plan(bundle, scene, tight).choice == TORCH
+
+
+@pytest.mark.parametrize("package", ["torch", "onnxruntime", "openvino"])
+def test_an_engine_of_another_version_neither_keeps_a_pick_nor_continues_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=32, width=32)
+    installed = dict.fromkeys(("torch", "onnxruntime", "openvino"), "1.0")
+    monkeypatch.setattr(versions, "version", installed.__getitem__)
+    pick, key = pick_key("model", [TORCH], threads=1), journal_key(bundle, scene, PredictSettings())
+    assert pick_key("model", [TORCH], threads=1) == pick
+    installed[package] = "1.1"
+    assert pick_key("model", [TORCH], threads=1) != pick
+    assert journal_key(bundle, scene, PredictSettings()).differs_in(key.parts) == ["software"]
