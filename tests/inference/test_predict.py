@@ -206,6 +206,16 @@ def test_the_same_command_again_does_nothing_and_changes_start_afresh_and_say_wh
     assert not list(out.iterdir())
 
 
+def test_a_fresh_start_leaves_no_layer_of_an_earlier_run_with_more(tmp_path: Path) -> None:
+    scene, out = noise_scene(tmp_path / "scene.tif", height=40, width=40), tmp_path / "out"
+    predict_scene(small_bundle(), scene, out=out, settings=plain(tile_px=32, probabilities=True)).close()
+    assert (out / "probabilities.u8").exists()
+    mapped = predict_scene(small_bundle(), scene, out=out, settings=plain(tile_px=32))
+    assert {path.stem for path in out.glob("*.u8")} == {"codes", "confidence"}
+    mapped.remove()
+    assert not list(out.iterdir())
+
+
 @pytest.mark.parametrize(("blend", "tile_px", "halo_px"), [("crop", 32, 8), ("hann", 32, 8), ("hann", 64, 32)])
 def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blend: str, tile_px: int, halo_px: int
