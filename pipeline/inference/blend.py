@@ -152,9 +152,15 @@ class HannBlender:
         """The first row of pixels that is not final before row ``row`` of tiles is added."""
         return 0 if row == 0 else max(self._rows[row][0].read.row, 0)
 
-    def start(self, row: int) -> None:
-        """Begin with the tiles of row ``row``: pixels above its reach are not kept."""
+    def start(self, row: int) -> int:
+        """Begin with the pixels that row ``row`` of tiles makes final or leaves open; those above are not kept.
+
+        Returns:
+            The first row of tiles that reaches them: rows are to be added from there. It is the one above, or, where
+            tiles are lower than two halos (cuts are even, the last one takes what remains), one further up.
+        """
         self._top = self.first_row(row)
+        return next(number for number, tiles in enumerate(self._rows) if tiles[0].read.row_stop > self._top)
 
     def add(self, tile: Tile, probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Add probabilities float32 [class, row, col] of a tile's read window; ``valid`` bool [row, col]."""

@@ -61,7 +61,8 @@ class Journal:
         resolved: Settings that were decided when the run began (tile, engine): a resumed run takes them as they are.
         done: Indices of finished steps.
         why_fresh: Why nothing was continued, "" where there was nothing or everything fits.
-        figures: Sums that travel with the steps (seconds, pixels).
+        finished: Whether all steps are done.
+        seconds: What the steps took, in all runs together.
     """
 
     path: Path

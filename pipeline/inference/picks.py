@@ -15,7 +15,6 @@ import os
 import platform
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from pipeline.inference.demand import total_stride_px
 from pipeline.inference.engine import EXTRAS, Choice
 from pipeline.inference.journal import digest
 from pipeline.inference.trials import Trial, agrees, best_of, calibrate, candidates
+from pipeline.inference.versions import engine_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FILE = "engines.json"
-_PACKAGES = ("torch", "onnxruntime", "openvino")
 # On a scene of fewer pixels nothing is measured, and of fewer than the second number only torch is: its two types take
 # some 2 s on two cores, extras (which convert and compile the network) 3 to 6 s for each type, in which torch maps as
 # much (docs/scale.md: 2 to 5 Mpx a second).
@@ -104,7 +103,7 @@ def pick_key(model_hash: str, *, threads: int, device: str) -> str:
     machine = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability(), os.cpu_count()]
     if device.startswith("cuda"):
         machine.append(torch.cuda.get_device_name())
-    return digest([model_hash, threads, device, machine, [_version(name) for name in _PACKAGES]])
+    return digest([model_hash, threads, device, machine, engine_versions()])
 
 
 def recall(key: str) -> dict[Choice, Trial]:
@@ -136,10 +135,3 @@ def _read() -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return items if isinstance(items, dict) else {}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

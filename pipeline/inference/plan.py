@@ -21,6 +21,7 @@ from pipeline.inference.memory import DEFAULT_MEMORY, GDAL_CACHE_BYTES, Demand, 
 from pipeline.inference.order import Order, order_of, quickest
 from pipeline.inference.picks import pick_engine
 from pipeline.inference.tiles import Tile, plan_tiles, round_up
+from pipeline.inference.versions import engine_versions
 from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
@@ -168,9 +169,6 @@ def make_plan(
     picked, trials = pick_engine(fitting)
     halo, tile = fitting.halo_and_tile(picked)
     tile = round_up(tile, stride)
-    if settings.blend == "hann":
-        # Only direct neighbours may overlap.
-        tile = max(tile, 2 * halo)
     orders = _orders(replace(fitting.demand(picked), halo_px=halo), source, settings, picked)
     order = orders(tile)
     if not settings.tile_px and settings.blend == "crop":
@@ -205,12 +203,13 @@ def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: C
 def journal_key(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Key:
     """What the rows depend on, by part."""
     areas = [_stamp(str(path)) for path in (settings.aoi, settings.mask) if path is not None]
+    machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     return Key.of(
         {
             "model": bundle.hash,
             "input": [source.id, source.ledger(), [_stamp(path) for path in source.files], repr(source.grid)],
             "settings": [settings.to_json(), areas],
-            "software": [__version__, torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability()],
+            "software": [__version__, torch.__version__, *engine_versions(), *machine],
         }
     )
 

@@ -281,8 +281,9 @@ def _open(
     plan = planner(bundle, source, settings)
     # The old journal goes first: a crash before the new one is written leaves stores that nobody trusts.
     (out / JOURNAL).unlink(missing_ok=True)
-    for name in settings.products.layers:
-        (out / f"{name}.u8").unlink(missing_ok=True)
+    # All stores: an earlier run may have had more layers.
+    for store in out.glob("*.u8"):
+        store.unlink(missing_ok=True)
     journal = Journal(out / JOURNAL, {}, why_fresh=why)
     _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme), close=True)
     journal.begin(key, resolved=plan.to_json())

@@ -140,10 +140,8 @@ class SceneSteps:
         blender: HannBlender | None = None
         if self.settings.blend == "hann":
             blender = HannBlender(_rows_of_tiles(self.tiles), shape=self.source.grid.shape, classes=self._classes)
-            if run[0]:
-                # The row of tiles before reaches into the rows that are not final: its sums are made (again).
-                blender.start(run[0])
-                wanted.add(run[0] - 1)
+            # Rows of tiles before reach into the pixels that are not final: their sums are made (again).
+            wanted.update(range(blender.start(run[0]), run[0]))
         works = [work for work in self.works if work.step in wanted]
         # What does not run side by side takes all threads for each call.
         side_by_side = runs_side_by_side(self.plan.choice) and self.plan.threads >= WORKERS
@@ -262,19 +260,23 @@ def runs_of(steps: Collection[int]) -> Iterator[list[int]]:
 
 
 def blocks_of(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
-    """The steps that are left in portions of about ``block_px`` pixels; each portion's steps follow each other."""
-    # A block of blended rows does the row above it again: four rows or more keep that below a quarter.
+    """The steps that are left in portions of steps that follow each other.
+
+    A portion has at most ``block_px`` pixels, or a single step that has more; with blended tiles at least four steps,
+    where so many follow.
+    """
+    # A block of blended rows does the row above it again (two where tiles are low): four or more bound what that costs.
     least = 4 if steps.settings.blend == "hann" else 1
     blocks: list[tuple[int, ...]] = []
     for run in runs_of(left):
         block: list[int] = []
         for step in run:
-            block.append(step)
-            if sum(steps.pixels[number] for number in block) >= block_px and len(block) >= least:
+            full = sum(steps.pixels[number] for number in (*block, step)) > block_px
+            if full and len(block) >= least:
                 blocks.append(tuple(block))
                 block = []
-        if block:
-            blocks.append(tuple(block))
+            block.append(step)
+        blocks.append(tuple(block))
     return blocks
 
 

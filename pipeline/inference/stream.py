@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
 import torch
+
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -104,7 +107,8 @@ class Workers(Generic[T]):
 class Writing:
     """Writes windows to the stores and steps to the journal, in a thread of its own; used inside ``with``.
 
-    Leaving the block, also by an error, writes what waits and syncs: nothing that was computed is lost.
+    Leaving the block, also by an error in it, writes what waits and syncs. An error of the writer itself (a full disk,
+    a progress that raises) ends the writing: steps that were complete before are synced, what waits is done again.
     """
 
     def __init__(
@@ -172,6 +176,9 @@ class Writing:
             # Whoever waits for room must get past its put to see the error.
             while not self._waiting.empty():
                 self._waiting.get_nowait()
+            # Steps that were noted lie in the stores as a whole; the first error is the one to tell.
+            with contextlib.suppress(PipelineError):
+                self._sync()
 
     def _write(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         for name, pixels in layers.items():
@@ -187,11 +194,12 @@ class Writing:
             self._sync()
 
     def _sync(self) -> None:
-        if not self._steps:
+        # Taken out first: after a sync that failed the kernel lets the next one pass, whatever was lost.
+        steps, self._steps = self._steps, []
+        if not steps:
             return
         for store in self._stores.values():
             store.sync()
         now = time.perf_counter()
-        self._journal.add(self._steps, seconds=now - self._synced)
-        self._steps.clear()
+        self._journal.add(steps, seconds=now - self._synced)
         self._synced = now

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError
+from pipeline import __version__
+from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.grid import Window
-    from pipeline.inference.engine import Engine
+    from pipeline.inference.engine import Choice, Engine
     from pipeline.inference.plan import Plan, PredictSettings
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
@@ -39,11 +40,13 @@ class SceneTask:
         model: The model file, readable by the worker.
         source: The scene's manifest; its files are readable by the worker.
         settings: How.
+        version: Of the package of whoever asks; a worker that has another one refuses.
     """
 
     model: Path
     source: Source
     settings: PredictSettings
+    version: str = __version__
 
 
 @dataclass
@@ -85,9 +88,14 @@ def unpacked(call: bytes) -> Any:
 
 
 def plan_task(task: SceneTask) -> Plan:
-    """Decide on a worker, whose machine it is, what the settings leave open."""
+    """Decide on a worker, whose machine it is, what the settings leave open.
+
+    Raises:
+        ConfigError: the worker has another version of the package, or the settings cannot be met.
+    """
     from pipeline.inference.plan import make_plan
 
+    _refuse_other_version(task)
     with _ONE:
         bundle = _bundle(str(task.model), task.model.stat().st_mtime_ns)
         return make_plan(bundle, task.source.select(bundle.bands), task.settings)
@@ -104,6 +112,7 @@ def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...], avoid: tuple[
         time.sleep(DECLINE_S)
         return Mapped(worker=made.worker, declined=True)
     try:
+        _refuse_other_version(task)
         with _ONE:
             _map(task, plan, steps, made)
     except PipelineError as err:
@@ -111,6 +120,13 @@ def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...], avoid: tuple[
     except Exception as err:  # noqa: BLE001 - whatever is wrong with one machine must not end the others' work
         return Mapped(error=f"{type(err).__name__}: {err}", worker=made.worker)
     return made
+
+
+def _refuse_other_version(task: SceneTask) -> None:
+    import pipeline
+
+    if task.version != pipeline.__version__:
+        raise ConfigError("worker with another version", got=pipeline.__version__, expected=task.version)
 
 
 def _map(task: SceneTask, plan: Plan, steps: tuple[int, ...], made: Mapped) -> None:
@@ -124,7 +140,7 @@ def _map(task: SceneTask, plan: Plan, steps: tuple[int, ...], made: Mapped) -> N
     scene = SceneSteps(bundle, source, task.settings, plan, area)
     # Only integers depend on the scene beside the model; anything else serves all scenes.
     own = pickle.dumps(source) if plan.choice.dtype == "int8" else b""
-    scene.map(_engine(str(task.model), stamp, plan, own), steps, made)
+    scene.map(_engine(str(task.model), stamp, plan.choice, plan.threads, own), steps, made)
 
 
 @lru_cache(maxsize=1)
@@ -137,11 +153,12 @@ def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed f
 
 
 @lru_cache(maxsize=1)
-def _engine(path: str, stamp: int, plan: Plan, source: bytes) -> Engine:
+def _engine(path: str, stamp: int, choice: Choice, threads: int, source: bytes) -> Engine:
     from pipeline.inference.engines import engine_of
 
+    _engine.cache_clear()  # the memory of the last one goes before another takes some
     own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map, as a key of the cache is hashable
-    return engine_of(_bundle(path, stamp), plan.choice, threads=plan.threads, source=own)
+    return engine_of(_bundle(path, stamp), choice, threads=threads, source=own)
 
 
 def _address() -> str:

@@ -6,6 +6,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pipeline import __version__
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,21 +74,28 @@ def _local(workers: int | None) -> Any:
 
 
 def who_sees(client: Any, path: Path) -> bool:
-    """Whether all workers there are see a file of this machine; also refuses workers of another version.
+    """Whether all workers there are see a file of this machine and have this version of the package."""
+    answers = _looks(client, str(path))
+    return bool(answers) and all(seen and version == __version__ for version, seen in answers)
+
+
+def refuse_other_versions(client: Any) -> None:
+    """Refuse a cluster where a worker has another version of the package: what it maps may differ.
 
     Raises:
-        ConfigError: workers with another version of the package.
+        ConfigError: there is one.
     """
-    from pipeline import __version__
-
-    answers: dict[str, tuple[str, bool]] = client.run(_look, str(path), on_error="ignore")
-    others = {found for found, _ in answers.values()} - {__version__}
+    others = {version for version, _ in _looks(client, "")} - {__version__}
     if others:
         raise ConfigError("workers with another version", got=", ".join(sorted(others)), expected=__version__)
-    return bool(answers) and all(seen for _, seen in answers.values())
+
+
+def _looks(client: Any, path: str) -> list[tuple[str, bool]]:
+    """What each worker says of its version and of a file; workers that cannot say are left out."""
+    return list(client.run(_look, path, on_error="ignore").values())
 
 
 def _look(path: str) -> tuple[str, bool]:
-    from pipeline import __version__
+    import pipeline
 
-    return __version__, os.path.exists(path)  # noqa: PTH110 - a worker may run another system
+    return pipeline.__version__, os.path.exists(path)  # noqa: PTH110 - a worker may run another system

@@ -18,7 +18,7 @@ from pipeline.errors import OutputError, PipelineError, SceneError
 from pipeline.inference.predict import Run, open_run
 from pipeline.inference.steps import blocks_of
 from pipeline.scale.blocks import Mapped, SceneTask, map_block, pack, plan_task, unpacked
-from pipeline.scale.cluster import who_sees
+from pipeline.scale.cluster import refuse_other_versions, who_sees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,11 +34,11 @@ Result = TypeVar("Result")
 
 # Times that a block is tried again, elsewhere if there is an elsewhere.
 RETRIES = 2
-# Pixels of a block, at most: some ten seconds of a core's work, a few megabytes to send back.
+# Pixels of a block, at most, unless one step has more: some seconds of a core's work, a few megabytes to send back.
 BLOCK_PX = 4_000_000
 # Blocks that wait or run per worker: one runs, one is at hand.
 _AHEAD = 2
-# Blocks per worker that a scene is cut into at least: the last ones should end together.
+# Blocks per worker that a scene is cut into, where it has so many steps: the last ones should end together.
 _SHARES = 4
 
 
@@ -125,6 +125,8 @@ class _Conductor(Generic[Result]):
         from distributed import as_completed
 
         self._client.wait_for_workers(1)
+        # Those that join later refuse what they are given (see SceneTask).
+        refuse_other_versions(self._client)
         self._done: Any = as_completed(loop=self._client.loop)  # type: ignore[no-untyped-call]
         try:
             self._feed()

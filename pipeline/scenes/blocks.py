@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,15 +47,15 @@ class Blocks:
 
 
 def blocks_of(source: Source) -> tuple[Blocks, ...]:
-    """The blocks of the files of ``source``; none where one cannot be opened (whoever reads it says why)."""
+    """The blocks of the rasters among the files of ``source``.
+
+    A mask of polygons has none, nor has a file that cannot be opened (whoever reads it says why).
+    """
     files = source.files[:_LOOKED_AT]
     found = []
-    try:
-        for name in files:
-            with silenced(NotGeoreferencedWarning), rasterio.open(name) as file:
-                found.append(_blocks(file, source.grid, share=len(source.files) / len(files)))
-    except RasterioError:
-        return ()
+    for name in files:
+        with suppress(RasterioError), silenced(NotGeoreferencedWarning), rasterio.open(name) as file:
+            found.append(_blocks(file, source.grid, share=len(source.files) / len(files)))
     return tuple(found)
 
 

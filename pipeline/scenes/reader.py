@@ -8,7 +8,7 @@ at gives single pixels of finer files (``pipeline.scenes.fine``).
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ from pipeline.scenes.quality import bad_pixels, burn_polygons, read_polygons
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -156,29 +157,22 @@ class SceneReader:
         return burn_polygons(self._shapes[quality.path], self.grid.crop(window))
 
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
-        try:
+        with _damage_told(f"band {numbers}", key, window):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):
                 return file, file.read(numbers, window)
             return file, file.read(numbers, window=window.to_rasterio())
-        except (RasterioError, OSError) as err:
-            rows, cols = (window.row, window.row_stop), (window.col, window.col_stop)
-            what = f"cannot read band {numbers} in rows {rows[0]}..{rows[1]}, columns {cols[0]}..{cols[1]}"
-            # rasterio only says "see previous exception": the reason is GDAL's, one step down.
-            got = err.__cause__ or err
-            raise SceneError(
-                what, path=plain_url(key[0]), got=got, fix="check the file; it may be cut off or damaged"
-            ) from err
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
-        file = self._open(key)
-        if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
-            return np.ones(window.shape, dtype=np.bool_)
-        if key in self._masked:
-            # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all types.
-            return np.asarray(file.read(file.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
-        masks = file.read_masks(numbers, window=window.to_rasterio())
-        return np.asarray((masks > 0).all(axis=0), dtype=np.bool_)
+        with _damage_told(f"the mask of band {numbers}", key, window):
+            file = self._open(key)
+            if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
+                return np.ones(window.shape, dtype=np.bool_)
+            if key in self._masked:
+                # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all.
+                return np.asarray(file.read(file.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
+            masks = file.read_masks(numbers, window=window.to_rasterio())
+            return np.asarray((masks > 0).all(axis=0), dtype=np.bool_)
 
     def _open(self, key: FileKey) -> OpenFile:
         if key not in self._files:
@@ -216,6 +210,18 @@ class SceneReader:
 def open_reader(source: Source) -> Reader:
     """A reader of a scene, a stack, a composite...; use it as a context manager."""
     return source.open()
+
+
+@contextmanager
+def _damage_told(what: str, key: FileKey, window: Window) -> Iterator[None]:
+    """Errors of GDAL as a SceneError that names file, band and window."""
+    try:
+        yield
+    except (RasterioError, OSError) as err:
+        rows, cols = f"rows {window.row}..{window.row_stop}", f"columns {window.col}..{window.col_stop}"
+        # rasterio only says "see previous exception": the reason is GDAL's, one step down.
+        got, fix = err.__cause__ or err, "check the file; it may be cut off or damaged"
+        raise SceneError(f"cannot read {what} in {rows}, {cols}", path=plain_url(key[0]), got=got, fix=fix) from err
 
 
 def _by_file(bands: tuple[BandSource, ...]) -> list[tuple[FileKey, list[int]]]:

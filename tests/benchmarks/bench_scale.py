@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 SCENES = int(os.environ.get("LANDCOVER_BENCH_SCENES", "6"))
 SIDE_PX = 512
-# A Sentinel-2 tile of 10980 x 10980 pixels in blocks of 4 Mpx.
-BLOCKS_PER_TILE = 31
-# What the caller does per block: unpacks 8 MB and writes them; per scene: opens it and hands out its products.
-CALLER_BLOCK_S, CALLER_SCENE_S = 0.02, 0.3
+# A Sentinel-2 tile of 10980 x 10980 pixels in tiles of 1.2 Mpx: from some 16 workers on each of them is a block.
+BLOCKS_PER_TILE = 100
+# What the caller does per block: unpacks 2.4 MB and writes them; per scene: opens it and hands out its products.
+CALLER_BLOCK_S, CALLER_SCENE_S = 0.0065, 0.3
 
 
 def run() -> dict[str, float]:

@@ -47,6 +47,33 @@ def test_blending_gives_back_what_all_tiles_agree_on(height: int, width: int, ha
     assert np.allclose(got, truth, atol=1e-5)
 
 
+@given(
+    height=st.integers(1, 120), halo=st.integers(0, 12), tile=st.integers(1, 40), shift=st.integers(0, 40),
+    one_size=st.booleans(), start=st.integers(0, 200),
+)  # fmt: skip
+def test_rows_that_are_blended_from_any_row_of_tiles_on_are_the_same_to_the_bit(
+    height: int, halo: int, tile: int, shift: int, start: int, *, one_size: bool
+) -> None:
+    grid = grid_of(height, 5)
+    tiles = plan_tiles(grid, tile_px=tile, halo_px=halo, shift_px=shift, one_size=one_size)
+    rows = [[item] for item in tiles if item.write.col == 0]
+    rng = np.random.default_rng(height)
+    shares = [rng.random((3, *item.read.shape), dtype=np.float32) for (item,) in rows]
+
+    def bands(first: int) -> dict[int, bytes]:
+        blender = HannBlender(rows, shape=grid.shape, classes=3)
+        found = {}
+        for number in range(blender.start(first), len(rows)):
+            blender.add(rows[number][0], shares[number], np.ones(rows[number][0].read.shape, dtype=bool))
+            if number >= first and (band := blender.finish(number)) is not None:
+                found[band.window.row] = band.probabilities.tobytes()
+        return found
+
+    later = bands(start % len(rows))
+    assert later
+    assert later.items() <= bands(0).items()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_classify_agrees_with_numpy(dtype: torch.dtype) -> None:
     logits = (3 * torch.randn(6, 75, 41, generator=torch.Generator().manual_seed(1))).to(dtype)

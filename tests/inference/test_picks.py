@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference import demand, fitting, picks
+from pipeline.inference import demand, fitting, picks, versions
 from pipeline.inference.engine import Choice
 from pipeline.inference.picks import FILE, pick_key, recall, remember
-from pipeline.inference.plan import PredictSettings, make_plan
+from pipeline.inference.plan import PredictSettings, journal_key, make_plan
 from pipeline.inference.trials import Trial
 from tests.inference.models import noise_scene, small_bundle
 
@@ -169,3 +169,17 @@ def test_an_engine_whose_measured_halo_leaves_no_room_is_left_out(
     monkeypatch.setattr(picks, "SMALL_SCENE_PX", 0)
     for _ in range(2):  # also where it was measured before
         assert make_plan(bundle, scene, PredictSettings()).choice == TORCH
+
+
+@pytest.mark.parametrize("package", ["torch", "onnxruntime", "openvino"])
+def test_an_engine_of_another_version_neither_keeps_what_was_measured_nor_continues_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    bundle, scene = scene_and_bundle(tmp_path)
+    installed = dict.fromkeys(("torch", "onnxruntime", "openvino"), "1.0")
+    monkeypatch.setattr(versions, "version", installed.__getitem__)
+    pick, key = pick_key("m", threads=1, device="cpu"), journal_key(bundle, scene, PredictSettings())
+    assert pick_key("m", threads=1, device="cpu") == pick
+    installed[package] = "1.1"
+    assert pick_key("m", threads=1, device="cpu") != pick
+    assert journal_key(bundle, scene, PredictSettings()).differs_in(key.parts) == ["software"]

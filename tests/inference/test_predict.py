@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.inference import steps
+from pipeline.inference.engines import engine_of
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.stream import Writing
@@ -19,6 +21,7 @@ from pipeline.training.settings import FitSettings
 from tests.inference.models import bundle_of, identity_bundle, noise_scene, one_hot, small_bundle, write_scene
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -203,13 +206,24 @@ def test_the_same_command_again_does_nothing_and_changes_start_afresh_and_say_wh
     assert not list(out.iterdir())
 
 
-@pytest.mark.parametrize("blend", ["crop", "hann"])
+def test_a_fresh_start_leaves_no_layer_of_an_earlier_run_with_more(tmp_path: Path) -> None:
+    scene, out = noise_scene(tmp_path / "scene.tif", height=40, width=40), tmp_path / "out"
+    predict_scene(small_bundle(), scene, out=out, settings=plain(tile_px=32, probabilities=True)).close()
+    assert (out / "probabilities.u8").exists()
+    mapped = predict_scene(small_bundle(), scene, out=out, settings=plain(tile_px=32))
+    assert {path.stem for path in out.glob("*.u8")} == {"codes", "confidence"}
+    mapped.remove()
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(("blend", "tile_px", "halo_px"), [("crop", 32, 8), ("hann", 32, 8), ("hann", 64, 32)])
 def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blend: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blend: str, tile_px: int, halo_px: int
 ) -> None:
     bundle = small_bundle()
-    scene = noise_scene(tmp_path / "scene.tif", height=160, width=100)
-    asked = plain(tile_px=32, halo_px=8, blend=blend, batch=2)
+    # Rows of 60 pixels where tiles may have 64: with the wide halo three rows of tiles meet.
+    scene = noise_scene(tmp_path / "scene.tif", height=300 if halo_px > 8 else 160, width=100)
+    asked = plain(tile_px=tile_px, halo_px=halo_px, blend=blend, batch=2)
     monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
     predict_scene(bundle, scene, out=tmp_path / "whole", settings=asked).close()
     for stop_after in (0, 1, 3):
@@ -232,6 +246,39 @@ def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
             assert (tmp_path / "cut" / f"{name}.u8").read_bytes() == (tmp_path / "whole" / f"{name}.u8").read_bytes()
         assert mapped.figures["tiles_before"] > 0 or stop_after < 3
         mapped.remove()
+
+
+@dataclass
+class Pieces:
+    """A sink that lays windows into arrays of the grid."""
+
+    layers: dict[str, NDArray[np.uint8]]
+
+    def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
+        for name, pixels in layers.items():
+            self.layers[name][window.slices] = pixels
+
+    def done(self, step: int, *, pixels: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("shift_px", [0, 16])
+def test_rows_lower_than_two_halos_are_blended_to_the_same_bytes_block_by_block_in_any_order(
+    tmp_path: Path, shift_px: int
+) -> None:
+    bundle = small_bundle()
+    scene = noise_scene(tmp_path / "scene.tif", height=300, width=100)
+    asked = plain(tile_px=64, halo_px=32, shift_px=shift_px, blend="hann")
+    with predict_scene(bundle, scene, out=tmp_path / "whole", settings=asked) as mapped:
+        plan, whole = mapped.plan, {name: store.read(scene.grid.window) for name, store in mapped.layers.items()}
+    mapping = steps.SceneSteps(bundle, scene, asked, plan)
+    assert min(tile.write.height for tile in mapping.tiles) < 2 * plan.halo_px
+    engine = engine_of(bundle, plan.choice, threads=1)
+    pieces = Pieces({"codes": np.zeros((300, 100), np.uint8), "confidence": np.full((300, 100), 255, np.uint8)})
+    for block in reversed(list(mapping.pixels)):
+        mapping.map(engine, [block], pieces)
+    for name, pixels in pieces.layers.items():
+        assert np.array_equal(pixels, whole[name])
 
 
 def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_float32(
@@ -262,14 +309,15 @@ def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_
         assert (tmp_path / "cut" / f"{name}.u8").read_bytes() == (tmp_path / "whole" / f"{name}.u8").read_bytes()
 
 
+@pytest.mark.parametrize("sync_s", [0.0, 3600.0])
 def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync_s: float
 ) -> None:
     from pipeline.inference.rows import RowStore
 
     bundle = small_bundle()
     scene = noise_scene(tmp_path / "scene.tif", height=128, width=64)
-    monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", sync_s)
     real, calls = RowStore.write, []
 
     def write(self: RowStore, *args: object, **named: object) -> None:
@@ -284,6 +332,39 @@ def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
     monkeypatch.setattr(RowStore, "write", real)
     with predict_scene(bundle, scene, out=tmp_path / "out", settings=plain(tile_px=32, halo_px=4)) as mapped:
         assert mapped.figures["tiles_before"] == 2
+
+
+def test_a_progress_that_raises_keeps_the_steps_before_it_and_its_own(tmp_path: Path) -> None:
+    scene, asked = noise_scene(tmp_path / "scene.tif", height=128, width=64), plain(tile_px=32, halo_px=4)
+
+    def progress(done: int, total: int) -> None:
+        if done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked, progress=progress)
+    with predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked) as mapped:
+        assert mapped.figures["tiles_before"] == 3
+
+
+def test_steps_whose_sync_failed_are_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.inference.rows import RowStore
+
+    scene, asked = noise_scene(tmp_path / "scene.tif", height=128, width=64), plain(tile_px=32, halo_px=4)
+    calls: list[int] = []
+
+    def sync(self: RowStore) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OutputError("cannot write mapped rows", path=tmp_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
+        patch.setattr(RowStore, "sync", sync)
+        with pytest.raises(OutputError, match="cannot write"):
+            predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked)
+    with predict_scene(small_bundle(), scene, out=tmp_path / "out", settings=asked) as mapped:
+        assert mapped.figures["tiles_before"] == 0
 
 
 def test_a_vanished_input_is_one_scene_error_and_keeps_what_was_mapped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.config import MapSection
+from pipeline.errors import ConfigError
+from pipeline.inference.stream import Writing
 from pipeline.model.bundle import load_bundle
 from pipeline.workflow.map_one import MapOrder
 from pipeline.workflow.mapping import ManyScenes, map_all
@@ -53,8 +56,6 @@ def cluster(folder: Path, *preloads: str) -> Iterator[tuple[str, list[subprocess
             "--scheduler-file", str(file),
         )  # fmt: skip
         until(file.exists)
-        import json
-
         address = json.loads(file.read_text())["address"]
         workers = [
             start(
@@ -88,6 +89,25 @@ def map_world(
         world.model, load_bundle(world.model), paths, MapOrder(world.folder / out, section),
         many=ManyScenes(None, dask, workers), words=SceneWords(), progress=progress,
     )  # fmt: skip
+
+
+def steps_done(world: World, out: str) -> list[int]:
+    """Steps that the journal of the only scene under way names."""
+    (journal,) = (world.folder / out / ".work").rglob("journal.jsonl")
+    return [step for line in journal.read_text().splitlines()[1:] for step in json.loads(line)["done"]]
+
+
+def steps_noted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with the steps that are mapped from now on."""
+    noted: list[int] = []
+    real = Writing.done
+
+    def done(self: Writing, step: int, *, pixels: int) -> None:
+        noted.append(step)
+        real(self, step, pixels=pixels)
+
+    monkeypatch.setattr(Writing, "done", done)
+    return noted
 
 
 def test_a_worker_that_is_killed_in_mid_run_loses_nothing_and_a_broken_scene_stops_nobody(world: World) -> None:
@@ -124,17 +144,26 @@ def test_blocks_that_fail_on_one_machine_are_done_on_another(world: World, caplo
     assert world.products("over") == world.products("alone")
 
 
-def test_a_scene_that_fails_everywhere_is_told_and_keeps_what_was_mapped(world: World) -> None:
+def test_a_scene_that_fails_everywhere_is_told_and_keeps_what_was_mapped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.add_scene("a", height=96, width=96)
-    with cluster(world.folder, "sick_worker.py") as (address, _):
+    with cluster(world.folder, "tired_worker.py") as (address, _):
         (done,) = map_world(world, "over", dask=address)
     assert "this machine is broken" in done.error
     assert not list((world.folder / "over").glob("*.tif"))
+    before, now = steps_done(world, "over"), steps_noted(monkeypatch)
+    assert before
     (again,) = map_world(world, "over")
     assert again.error == ""
+    assert now
+    assert sorted([*before, *now]) == list(range(9))
 
 
-def test_local_workers_blend_rows_like_one_process_and_go_on_where_one_stopped(world: World) -> None:
+def test_local_workers_blend_rows_like_one_process_and_go_on_where_one_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
     world.add_scene("a", height=224, width=160)
     map_world(world, "alone", blend="hann")
 
@@ -144,6 +173,20 @@ def test_local_workers_blend_rows_like_one_process_and_go_on_where_one_stopped(w
 
     with pytest.raises(KeyboardInterrupt):
         map_world(world, "over", blend="hann", progress=stop)
+    before, now = steps_done(world, "over"), steps_noted(monkeypatch)
+    assert before
     (done,) = map_world(world, "over", dask="local", workers=2, blend="hann")
     assert done.error == ""
+    assert now
+    assert sorted([*before, *now]) == list(range(len(before) + len(now)))
     assert world.products("over") == world.products("alone")
+
+
+def test_workers_of_another_version_are_refused_before_anything_is_mapped(world: World) -> None:
+    world.add_scene("a", height=96, width=96)
+    with (
+        cluster(world.folder, "other_worker.py") as (address, _),
+        pytest.raises(ConfigError, match=r"another version; got 0\.0\.0"),
+    ):
+        map_world(world, "over", dask=address)
+    assert not list((world.folder / "over").rglob("journal.jsonl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from rasterio.crs import CRS
 from pipeline.grid import Grid, Window
 from pipeline.scenes.blocks import Blocks, blocks_of, whole_blocks
 from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.sentinel2 import open_safe
+from tests.fakes.safe import ULX, ULY, Safe, write_safe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +43,15 @@ def test_a_file_counts_all_bands_that_its_blocks_hold(tmp_path: Path) -> None:
     write(tmp_path / "scene.tif", side=128, pixel_m=10.0, block=64, bands=3)
     (blocks,) = blocks_of(open_geotiff(tmp_path / "scene.tif").select(["band1"]))
     assert blocks.bytes_per_px == 6.0
+
+
+def test_cloud_polygons_beside_the_bands_leave_their_blocks(tmp_path: Path) -> None:
+    path = write_safe(tmp_path, Safe(level="L1C", baseline="02.09", clouds=((ULX, ULY - 300, ULX + 300, ULY),)))
+    scene = open_safe(path)
+    assert any(layer.vector for layer in scene.quality)
+    bands, plain = blocks_of(scene), blocks_of(replace(scene, quality=()))
+    assert len(bands) == len(scene.bands)
+    assert bands == plain
 
 
 def test_a_file_that_vanished_has_none(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.scene import BandSource, QualitySource, Scene
 
@@ -200,6 +201,19 @@ def test_a_truncated_file_names_file_band_and_window(tmp_path: Path) -> None:
         pytest.raises(SceneError, match=r"cut\.tif: cannot read band \[1\] in rows 128\.\.256, columns 0\.\.256"),
     ):
         reader.read(Window(128, 0, 128, 256))
+
+
+def test_an_alpha_band_that_is_cut_off_names_file_bands_and_window(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(1, 255, (4, 128, 128)).astype(np.uint8)
+    options = {"interleave": "band", "tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    path = write(tmp_path / "cut.tif", pixels, photometric="RGB", alpha="yes", **options)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 9000])  # the last band lies at the end of the file
+    with open_geotiff(path).open() as reader, pytest.raises(SceneError) as caught:
+        reader.read(Window(0, 0, 128, 128))
+    told = f"{path}: cannot read the mask of band [1, 2, 3] in rows 0..128, columns 0..128; got "
+    assert str(caught.value).startswith(told)
+    assert str(caught.value).endswith("; check the file; it may be cut off or damaged")
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
