@@ -1,8 +1,8 @@
 """``landcover``: parse, call one workflow function, print, exit code.
 
-Exit status: 0 done; 2 a user's error, in one line; 3 some scenes of several could not be mapped; anything else is a
-bug and shows its traceback. Nothing that takes time to import is imported before a command runs, so that every
-``--help`` answers at once.
+Exit status: 0 done; 2 a user's error, in one line; 3 some scenes of several could not be mapped; 130 interrupted;
+anything else is a bug and shows its traceback. Nothing that takes time to import is imported before a command runs, so
+that every ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"landcover: error: {message}; see landcover --help", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # typer gives KeyboardInterrupt back as this status
         print("landcover: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return INTERRUPTED
     return status if isinstance(status, int) else 0
