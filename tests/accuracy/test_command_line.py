@@ -74,6 +74,20 @@ def design_of(folder: Path, name: str) -> list[object]:
 
 
 class TestAssess:
+    @pytest.mark.parametrize("name", ["truth.gtif", "truth"])
+    def test_a_raster_is_known_by_what_it_is_and_not_by_its_name(self, folder, said, tmp_path, name):
+        (tmp_path / name).write_bytes((folder / "truth.tif").read_bytes())
+        found = said(*assess(folder, str(tmp_path / name), field=None))
+        assert found["error_matrix"] == said(*assess(folder, "truth.tif", field=None))["error_matrix"]
+
+    def test_a_missing_field_is_named_by_its_option(self, folder, refused):
+        refused(assess(folder, "sample_filled.gpkg", field=None), "no field given", "--field")
+
+    def test_a_design_that_is_neither_word_nor_file_is_said(self, folder, refused):
+        refused(
+            assess(folder, "sample_filled.gpkg", "--design", "random"), "got random", "'simple random'", "'systematic'"
+        )
+
     def test_json_has_the_promised_keys_and_no_others_are_needed(self, folder, said):
         found = said(*assess(folder, "sample_filled.gpkg", *design_of(folder, "sample")))
         assert {"overall_accuracy", "per_class", "error_matrix", "sampling"} <= set(found)
