@@ -354,6 +354,16 @@ class TestPublicMaps:
         assert "10,Tree cover,\n" in text
 
 
+def test_what_only_one_map_has_a_class_for_is_said(folder, capsys, tmp_path):
+    less = patchy()
+    less[100:110] = 0
+    after = write_map(tmp_path / "less.tif", less)
+    assert main(["change", str(folder / "truth.tif"), str(after), "-o", str(tmp_path / "change.tif")]) == 0
+    assert "30.0 ha have no class in one of the maps" in capsys.readouterr().out
+    assert main(["change", str(after), str(after), "-o", str(tmp_path / "none.tif")]) == 0
+    assert "no class in" not in capsys.readouterr().out
+
+
 def test_change_is_estimated_from_a_sample_of_the_from_to_map(folder, said):
     """The way from two maps to areas of change with intervals."""
     before, after = folder / "truth.tif", folder / "map.tif"
