@@ -68,7 +68,7 @@ def prepare_folder(folder: Path) -> Path:
         probe.unlink()
     except OSError as err:
         raise OutputError(
-            "output folder cannot be written", path=folder, got=err.strerror or err, fix="choose another with -o"
+            "output folder cannot be written", path=folder, got=err.strerror or err, fix="choose another folder"
         ) from err
     return folder
 

@@ -14,9 +14,8 @@ from pipeline.accuracy.crosswalk import read_crosswalk
 from pipeline.accuracy.design import SampleDesign, read_design
 from pipeline.accuracy.estimates import NOT_PROBABILITY, Estimate, Figures, estimate_accuracy
 from pipeline.accuracy.framing import Framing, frame_by_design, frame_by_strata, frame_plain
-from pipeline.accuracy.pixels import class_areas, map_scheme, read_grid
+from pipeline.accuracy.pixels import class_areas, is_raster, map_scheme, read_grid
 from pipeline.accuracy.reference import ReferenceUnits, read_reference
-from pipeline.accuracy.strata import RASTER_SUFFIXES
 from pipeline.accuracy.wall_to_wall import compare_with_raster
 from pipeline.errors import ReferenceDataError
 
@@ -179,12 +178,14 @@ def assess_map(
     """
     scheme = map_scheme(map_path, scheme)
     table = read_crosswalk(crosswalk) if isinstance(crosswalk, (str, Path)) else crosswalk
-    if Path(reference).suffix.lower() in RASTER_SUFFIXES:
+    if is_raster(reference):
         refuse_design(reference, strata=strata, design=design)
         figures, framing, area_ha = compare_with_raster(map_path, reference, scheme=scheme, crosswalk=table)
         return census_assessment(map_path, figures, framing=framing, area_ha=area_ha, scheme=scheme, kappa=kappa)
     if field is None:
-        raise ReferenceDataError("no field given", path=reference, fix="name the field that holds the reference class")
+        raise ReferenceDataError(
+            "no field given", path=reference, fix="name the field that holds the reference class: --field"
+        )
     units = read_reference(reference, map_path=map_path, scheme=scheme, field=field, crosswalk=table)
     if only is not None:
         common = np.array([name in only for name in units.id], dtype=np.bool_)
@@ -216,6 +217,8 @@ def _design(design: Path | str | None) -> SampleDesign | str | None:
         return None
     if str(design).replace("_", " ") in {"simple random", "systematic"}:
         return str(design).replace("_", " ")
+    if not Path(design).is_file():
+        raise ReferenceDataError("sampling design", got=design, expected="'simple random', 'systematic' or a file")
     return read_design(design)
 
 

@@ -17,7 +17,7 @@ from pipeline.accuracy.pixels import CODES, grid_of, map_scheme, open_class_map,
 from pipeline.accuracy.strata import aligned
 from pipeline.accuracy.wall_to_wall import cross_maps
 from pipeline.errors import LegendError
-from pipeline.legend import ClassScheme, scheme_for
+from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ class ChangeResult:
         change_scheme: Legend of the from-to map: ``stable forest``, ``forest -> water``, ...
         pixels: int64 [earlier class, later class].
         area_ha: float64 [earlier class, later class].
+        left_out_ha: Area that has a class in one of the maps only, and is in neither figure.
     """
 
     scheme: ClassScheme
     change_scheme: ClassScheme
     pixels: NDArray[np.int64]
     area_ha: NDArray[np.float64]
+    left_out_ha: float
 
     def to_json(self) -> dict[str, object]:
         """The transition table, with what it is not."""
@@ -56,6 +58,7 @@ class ChangeResult:
             "columns": "later map",
             "pixels": self.pixels.tolist(),
             "area_ha": self.area_ha.tolist(),
+            "left_out_ha": self.left_out_ha,
             "transitions": [
                 {
                     "from": names[i],
@@ -107,7 +110,8 @@ def change_map(
             output, _ChangePixels(one, two, lookup, grid), grid=grid, scheme=change_scheme, overwrite=overwrite,
             tags={"change": [Path(earlier).name, Path(later).name]},
         )  # fmt: skip
-    return ChangeResult(legend, change_scheme, pixels, area)
+    left_out = float(table.area_ha[NODATA, 1:].sum() + table.area_ha[1:, NODATA].sum())
+    return ChangeResult(legend, change_scheme, pixels, area, left_out)
 
 
 def _change_codes(scheme: ClassScheme, pixels: NDArray[np.int64]) -> tuple[NDArray[np.uint8], ClassScheme]:

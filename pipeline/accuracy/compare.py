@@ -18,8 +18,7 @@ from pipeline.accuracy.compare_rasters import compare_on_raster
 from pipeline.accuracy.confusion import cross_tabulate
 from pipeline.accuracy.crosswalk import read_crosswalk
 from pipeline.accuracy.estimates import CENSUS, Estimate, ratios
-from pipeline.accuracy.pixels import map_scheme, read_grid
-from pipeline.accuracy.strata import RASTER_SUFFIXES
+from pipeline.accuracy.pixels import is_raster, map_scheme, read_grid
 from pipeline.accuracy.translate import translate_map
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
@@ -180,7 +179,7 @@ def compare_maps(
             )  # fmt: skip
         elif scheme is None:
             check_same_legend([first, second])
-        if Path(reference).suffix.lower() in RASTER_SUFFIXES:
+        if is_raster(reference):
             refuse_design(reference, strata=strata, design=design)
             return _on_raster(first, second, reference, scheme=legend, crosswalk=crosswalk)
         assess = partial(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement
 
@@ -16,8 +18,6 @@ from pipeline.maps.style import xml_text
 from pipeline.maps.vectors import add_layer_style
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.accuracy.design import SampleDesign
     from pipeline.legend import ClassScheme
 
@@ -43,6 +43,11 @@ class DesignFiles:
     collect_earth: Path
     design: Path
 
+    @property
+    def all(self) -> tuple[Path, Path, Path, Path]:
+        """The four of them."""
+        return (self.geopackage, self.acatama, self.collect_earth, self.design)
+
 
 def design_paths(geopackage: Path) -> DesignFiles:
     """The files that belong to ``sample.gpkg``."""
@@ -65,22 +70,39 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
         overwrite: Replace files of the same name.
 
     Raises:
-        OutputError: a file exists or cannot be written.
+        OutputError: a file exists or cannot be written, or the name is not a GeoPackage's.
     """
-    files = design_paths(path)
-    targets = (files.geopackage, files.acatama, files.collect_earth, files.design)
-    for target in targets:
-        if target.exists() and not overwrite:
-            raise OutputError("file exists; it may hold interpreted units", path=target, fix="pass --overwrite")
-        target.unlink(missing_ok=True)
+    files = check_design_target(path, overwrite=overwrite)
+    from pyogrio.errors import DataSourceError
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_points(files.geopackage, design, blind=blind)
-        _write_acatama(files.acatama, design)
-        _write_collect_earth(files.collect_earth, design)
-        files.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
-    except (OSError, sqlite3.Error) as err:
-        raise OutputError("sample cannot be written", path=path, got=err) from err
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sample-") as folder:
+            drafts = design_paths(Path(folder) / path.name)
+            _write_points(drafts.geopackage, design, blind=blind)
+            _write_acatama(drafts.acatama, design)
+            _write_collect_earth(drafts.collect_earth, design)
+            drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
+            # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
+            for draft, target in zip(drafts.all, files.all, strict=True):
+                draft.replace(target)
+    except (DataSourceError, OSError, sqlite3.Error) as err:
+        raise OutputError("sample cannot be written", path=path, got=err, fix="choose another place with -o") from err
+    return files
+
+
+def check_design_target(path: Path, *, overwrite: bool) -> DesignFiles:
+    """The files of a sample, none of which is there unless it is to be replaced.
+
+    Raises:
+        OutputError: a file exists, or the name is not a GeoPackage's.
+    """
+    if path.suffix.lower() != ".gpkg":
+        raise OutputError("a sample is a GeoPackage", path=path, expected="a name that ends in .gpkg")
+    files = design_paths(path)
+    for target in files.all:
+        if target.exists() and not overwrite:
+            raise OutputError("file exists; it may hold interpreted units", path=target, fix="pass --overwrite")
     return files
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 4_000_000
 CODES = 256
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2"})
+# Drivers that also open points in a text file, and files of polygons that hold a picture.
+_NO_RASTER = frozenset({"XYZ", "GPKG"})
 # GDAL would keep decoded blocks in 5 % of the machine's memory; a pass over a map uses each block once.
 CACHE_MB = 64
 
@@ -49,6 +52,17 @@ def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
         if dataset.dtypes[0] != "uint8":
             raise SceneError("map is not one of class codes", path=path, got=dataset.dtypes[0], expected="uint8")
         yield dataset
+
+
+def is_raster(path: Path | str) -> bool:
+    """Whether a file is a raster: by its usual name, also where it is broken, else by what GDAL makes of it."""
+    if Path(path).suffix.lower() in RASTER_SUFFIXES:
+        return True
+    try:
+        with silenced(NotGeoreferencedWarning), rasterio.open(path) as dataset:
+            return dataset.driver not in _NO_RASTER
+    except RasterioError:
+        return False
 
 
 def grid_of(dataset: DatasetReader) -> Grid:

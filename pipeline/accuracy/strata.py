@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 
-from pipeline.accuracy.pixels import CODES, grid_of, open_class_map, read_codes
+from pipeline.accuracy.pixels import CODES, grid_of, is_raster, open_class_map, read_codes
 from pipeline.accuracy.reference import first_layer
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.legend import NODATA
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 OUTSIDE = -1
 MAX_STRATUM = 65_535
-RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2"})
 
 
 class StrataLayer(Protocol):
@@ -247,11 +246,11 @@ def open_strata(
         return MapStrata(map_path, scheme)
     with open_class_map(map_path) as dataset:
         grid = grid_of(dataset)
-    if "." + str(source).rsplit(".", 1)[-1].lower() in RASTER_SUFFIXES:
+    if is_raster(source):
         return RasterStrata(source, grid, edges=edges)
     if field is None:
         raise ReferenceDataError(
-            "polygon strata without a field", path=source, fix="name the field that holds the stratum"
+            "polygon strata without a field", path=source, fix="name the field that holds the stratum: --strata-field"
         )
     return PolygonStrata(source, grid, field=field)
 

@@ -1,8 +1,8 @@
 """``landcover``: parse, call one workflow function, print, exit code.
 
-Exit status: 0 done; 2 a user's error, in one line; 3 some scenes of several could not be mapped; anything else is a
-bug and shows its traceback. Nothing that takes time to import is imported before a command runs, so that every
-``--help`` answers at once.
+Exit status: 0 done; 2 a user's error, in one line; 3 some scenes of several could not be mapped; 130 interrupted;
+anything else is a bug and shows its traceback. Nothing that takes time to import is imported before a command runs, so
+that every ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from pipeline import __version__
 from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
 from pipeline.cli.console import error_line, json_error
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.heap import share_one_heap
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -57,6 +57,20 @@ def _root(
     """From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy."""
 
 
+def _say_error(err: PipelineError | typer.TyperException, *, as_json: bool) -> None:
+    """One line on stderr, and JSON on stdout where it is asked for; the help where a command was given nothing."""
+    if isinstance(err, typer.TyperException):
+        context = getattr(err, "ctx", None)
+        if context is not None and err.format_message() == context.get_help():
+            print(err.format_message(), file=sys.stderr)
+            return
+        command = context.command_path if context is not None else "landcover"
+        err = ConfigError(err.format_message().rstrip("."), fix=f"see {command} --help")
+    if as_json:
+        print(json.dumps(json_error(err)))
+    print(error_line(err), file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit status (and is the console script's entry)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -67,17 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     share_one_heap()
     try:
-        status = app(args=arguments, standalone_mode=False)
-    except PipelineError as err:
-        if "--json" in (sys.argv if arguments is None else arguments):
-            print(json.dumps(json_error(err)))
-        print(error_line(err), file=sys.stderr)
-        return 2
-    except typer.TyperException as err:
-        message = " ".join(err.format_message().split()).rstrip(".")
-        print(f"landcover: error: {message}; see landcover --help", file=sys.stderr)
+        status = app(args=arguments, prog_name="landcover", standalone_mode=False)
+    except (PipelineError, typer.TyperException) as err:
+        _say_error(err, as_json="--json" in (sys.argv if arguments is None else arguments))
         return 2
     except (typer.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # typer gives KeyboardInterrupt back as this status
         print("landcover: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return INTERRUPTED
     return status if isinstance(status, int) else 0

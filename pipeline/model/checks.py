@@ -150,7 +150,8 @@ def check_values(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str)
             path=path,
             got=_range_text(pixels, bundle),
             expected=_expected_text(bundle),
-            fix="set scale and offset of the scene so that both have the same unit",
+            fix="set scale and offset of the scene so that both have the same unit: --scale and --offset, or "
+            "scenes[].scale and scenes[].offset",
         )
     _check_range(bundle, pixels, path=path)
     if bundle.histograms and (text := shift_text(shifts(bundle.histograms, pixels, bands=bundle.bands))):

@@ -19,6 +19,7 @@ from pipeline.model.network import compute_dtype
 from pipeline.training.averaging import MovingAverage
 from pipeline.training.module import Batch, Batches, Learner, Lessons, Recipe
 from pipeline.training.resuming import fitting_checkpoint, job_key
+from pipeline.training.running import run_trainer
 from pipeline.training.watch import Watch, tenth
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def train_context(
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
         )
-        trainer.fit(
+        run_trainer(
+            trainer,
             learner,
             DataLoader(batches, batch_size=None),
             DataLoader(cast("Any", judges), batch_size=None) if judges else None,

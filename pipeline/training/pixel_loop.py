@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from pipeline.training.loop import quiet_lightning
 from pipeline.training.loss import pixel_weights
 from pipeline.training.module import PixelBatches, PixelLearner
+from pipeline.training.running import run_trainer
 from pipeline.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ def _run_pixels(learner: PixelLearner, batches: PixelBatches, watch: Watch) -> N
             enable_model_summary=False,
             callbacks=[watch],
         )
-        trainer.fit(learner, DataLoader(batches, batch_size=None))
+        run_trainer(trainer, learner, DataLoader(batches, batch_size=None))

@@ -27,6 +27,7 @@ from pipeline.model.spec import ENCODERS, STAGES
 from pipeline.scenes.reader import open_reader
 from pipeline.training.augment import symmetry
 from pipeline.training.loop import precision, quiet_lightning
+from pipeline.training.running import run_trainer
 from pipeline.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def pretrain(
             gradient_clip_val=1.0,
             callbacks=[watch],
         )
-        trainer.fit(_Filler(network, settings), DataLoader(batches, batch_size=None))
+        run_trainer(trainer, _Filler(network, settings), DataLoader(batches, batch_size=None))
     return Pretrained(_encoder_tensors(network), preprocess, watch.rows, settings, baseline)
 
 

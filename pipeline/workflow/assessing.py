@@ -156,10 +156,11 @@ def change_between(
         (name, *(f"{value:,.1f}" for value in areas)) for name, areas in zip(names, found.area_ha, strict=True)
     )
     data = found.to_json()
+    left_out = f"{found.left_out_ha:,.1f} ha have no class in one of the maps and are left out\n"
     return Outcome(
         summary=f"change from {before.name} to {after.name}",
         tables=(Table("ha, from (rows) to (columns)", ("", *names), rows),),
         written=(output,),
-        hint=f"{data['note']}: landcover design {output}",
+        hint=f"{left_out if found.left_out_ha else ''}{data['note']}: landcover design {output}",
         data=data,
     )

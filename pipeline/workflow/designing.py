@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from pipeline.accuracy.clusters import draw_clusters
-from pipeline.accuracy.design_files import write_design
+from pipeline.accuracy.design_files import check_design_target, write_design
 from pipeline.accuracy.pixels import map_scheme
 from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
 from pipeline.accuracy.strata import ChangeStrata, open_strata
@@ -103,9 +103,12 @@ def draw_design(
     Several maps get a sample each, in files called after them.
     """
     tables, written, data = [], [], []
-    for number, path in enumerate(maps):
+    several = len(maps) > 1
+    targets = [output.with_name(f"{output.stem}_{path.stem}{output.suffix}") if several else output for path in maps]
+    for target in targets:  # before any of them is drawn
+        check_design_target(target, overwrite=overwrite)
+    for number, (path, target) in enumerate(zip(maps, targets, strict=True)):
         progress("drawing", number, len(maps))
-        target = output if len(maps) == 1 else output.with_name(f"{output.stem}_{path.stem}{output.suffix}")
         drawn = _draw(path, request)
         files = write_design(target, drawn, blind=request.blind, overwrite=overwrite)
         written += [files.geopackage, files.design, files.acatama, files.collect_earth]

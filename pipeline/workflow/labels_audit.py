@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pipeline.chips.folds import polygon_folds
 from pipeline.errors import OutputError, SplitWarning
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import add_layer_style
+from pipeline.runs import prepare_folder
 from pipeline.training.label_audit import (
     Place,
     PolygonOpinions,
@@ -70,6 +72,7 @@ def audit_labels(
     target = output or job.open_folder().path / FILE
     if target.exists() and not overwrite:
         raise OutputError("the file exists", path=target, fix="add --overwrite, or choose another with -o")
+    prepare_folder(target.parent)
     scenes = tested_scenes(job, leave_out_single=True)
     pixels = [scene.pixels for scene in scenes]
     ids = len(np.unique(np.concatenate([part.polygon for part in pixels])))
@@ -227,6 +230,8 @@ def write_audit(path: Path, job: Job, suspicious: GeoDataFrame, places: GeoDataF
     Raises:
         OutputError: it cannot be written.
     """
+    from pyogrio.errors import DataSourceError
+
     part = path.with_name(f".{path.stem}.part.gpkg")
     try:
         part.unlink(missing_ok=True)
@@ -242,7 +247,7 @@ def write_audit(path: Path, job: Job, suspicious: GeoDataFrame, places: GeoDataF
         reasons = tuple(Category(text, text, color) for text, color in colors.items())
         add_layer_style(part, layer=NEXT, style=qml(categorised("reason", reasons, shape="outline")))
         part.replace(path)
-    except OSError as err:
+    except (DataSourceError, OSError, sqlite3.Error) as err:
         raise OutputError("cannot write the audit", path=path, got=err) from err
     finally:
         part.unlink(missing_ok=True)

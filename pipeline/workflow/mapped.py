@@ -34,7 +34,7 @@ PATHS = (
 
 @dataclass(frozen=True)
 class MapFiles:
-    """What was written of one scene."""
+    """What was written of one scene; ``unchanged`` where the same command had written it before."""
 
     name: str
     grid: Grid
@@ -50,6 +50,7 @@ class MapFiles:
     polygons: Path | None = None
     quicklook: Path | None = None
     seam: dict[str, float] | None = None
+    unchanged: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,6 +77,7 @@ class MapFiles:
             figures=items["figures"],
             plan=items["plan"],
             seam=items["seam"],
+            unchanged=True,
             **paths,
         )
 
@@ -141,18 +143,19 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
             item.plan["dtype"],
         )
         for item in maps
+        if not item.unchanged
     )
     seams = {item.name: item.seam for item in maps if item.seam}
-    tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)]
+    tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)] if rates else []
     # A column per scene is for some; of many scenes the areas are in the JSON and in the maps.
-    if len(maps) <= SCENES_SHOWN:
+    if 0 < len(maps) <= SCENES_SHOWN:
         tables.insert(0, Table("mapped area (ha)", ("class", *(item.name for item in maps)), areas))
     if seams:
         heads = ("scene", *next(iter(seams.values())))
         rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
         tables.append(Table("seams: disagreement along tile borders against the interior", heads, rows))
     return Outcome(
-        summary=f"{len(maps)} scene(s) mapped" + (f", {len(failed)} failed" if failed else ""),
+        summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
         hint="open the _lc.tif in QGIS: names and colours come with it" if maps else "",
         tables=tuple(tables),
@@ -172,3 +175,10 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
             ]
         },
     )
+
+
+def _summary(*, mapped: int, unchanged: int, failed: int) -> str:
+    """How many scenes of each kind, without those that there are none of."""
+    counts = (f"{mapped} scene(s) mapped", mapped), (f"{unchanged} scene(s) unchanged", unchanged)
+    texts = [text for text, count in counts if count] or [counts[0][0]]
+    return ", ".join([*texts, *([f"{failed} failed"] if failed else [])])

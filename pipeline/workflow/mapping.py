@@ -117,7 +117,7 @@ def predict_maps(
         raise ConfigError("what to map", expected="--model and -o")
     if many.workers is not None and many.dask is None:
         raise ConfigError("--workers", got=many.workers, fix="add --dask local")
-    bundle = load_bundle(model)
+    bundle, existed = load_bundle(model), output.exists()
     order = MapOrder(
         prepare_folder(output), request.apply(MapSection.model_validate({})), overwrite, request.seam_figure, force
     )
@@ -126,17 +126,33 @@ def predict_maps(
         paths += list_scenes(many.listed, items=order.folder / WORK / "items")
     words.check_number(paths)
     if many.listed is None and many.dask is None and len(paths) == 1:
-        sources = sources_for(bundle, paths, words=words)
-        if len(sources) == 1:
-            return mapping_outcome([map_scene(bundle, sources[0], order, progress=progress)], mosaic=None)
+        try:
+            sources = sources_for(bundle, paths, words=words)
+            if len(sources) == 1:
+                return mapping_outcome([map_scene(bundle, sources[0], order, progress=progress)], mosaic=None)
+        except PipelineError:
+            if not existed:
+                _remove_empty(output)
+            raise
     done = map_all(model.resolve(), bundle, paths, order, many=many, words=words, progress=progress)
-    failed = [f"{item.name}: {item.error}" for item in done if item.error]
+    failed = [
+        item.error if item.error.startswith(f"{item.name}: ") else f"{item.name}: {item.error}"
+        for item in done
+        if item.error
+    ]
     good = [item.result for item in done if item.result is not None]
     mosaic = write_mosaic(
         [files for files, _ in good], [source for _, source in good], folder=order.folder, section=order.section,
         overwrite=overwrite,
     )  # fmt: skip
     return mapping_outcome([files for files, _ in good], mosaic=mosaic, failed=failed)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Of a scene that was refused nothing stays, not even the folder that was to hold its maps."""
+    for path in (*sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True), folder):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 Result = tuple[MapFiles, "Source"]

@@ -74,6 +74,20 @@ def design_of(folder: Path, name: str) -> list[object]:
 
 
 class TestAssess:
+    @pytest.mark.parametrize("name", ["truth.gtif", "truth"])
+    def test_a_raster_is_known_by_what_it_is_and_not_by_its_name(self, folder, said, tmp_path, name):
+        (tmp_path / name).write_bytes((folder / "truth.tif").read_bytes())
+        found = said(*assess(folder, str(tmp_path / name), field=None))
+        assert found["error_matrix"] == said(*assess(folder, "truth.tif", field=None))["error_matrix"]
+
+    def test_a_missing_field_is_named_by_its_option(self, folder, refused):
+        refused(assess(folder, "sample_filled.gpkg", field=None), "no field given", "--field")
+
+    def test_a_design_that_is_neither_word_nor_file_is_said(self, folder, refused):
+        refused(
+            assess(folder, "sample_filled.gpkg", "--design", "random"), "got random", "'simple random'", "'systematic'"
+        )
+
     def test_json_has_the_promised_keys_and_no_others_are_needed(self, folder, said):
         found = said(*assess(folder, "sample_filled.gpkg", *design_of(folder, "sample")))
         assert {"overall_accuracy", "per_class", "error_matrix", "sampling"} <= set(found)
@@ -338,6 +352,16 @@ class TestPublicMaps:
         assert "80,Permanent water bodies,water" in text
         assert "Tree cover" in found["without_target"]
         assert "10,Tree cover,\n" in text
+
+
+def test_what_only_one_map_has_a_class_for_is_said(folder, capsys, tmp_path):
+    less = patchy()
+    less[100:110] = 0
+    after = write_map(tmp_path / "less.tif", less)
+    assert main(["change", str(folder / "truth.tif"), str(after), "-o", str(tmp_path / "change.tif")]) == 0
+    assert "30.0 ha have no class in one of the maps" in capsys.readouterr().out
+    assert main(["change", str(after), str(after), "-o", str(tmp_path / "none.tif")]) == 0
+    assert "no class in" not in capsys.readouterr().out
 
 
 def test_change_is_estimated_from_a_sample_of_the_from_to_map(folder, said):

@@ -57,6 +57,34 @@ def test_interpreted_files_are_not_overwritten(design, tmp_path):
         write_design(tmp_path / "s.gpkg", design)
 
 
+def test_a_sample_that_cannot_be_written_leaves_the_old_one(design, tmp_path, monkeypatch):
+    from pyogrio.errors import DataSourceError
+
+    before = write_design(tmp_path / "s.gpkg", design).geopackage.read_bytes()
+
+    def full(path, _design):
+        raise DataSourceError("disk is full")
+
+    monkeypatch.setattr("pipeline.accuracy.design_files._write_acatama", full)
+    with pytest.raises(OutputError, match=r"s\.gpkg: sample cannot be written; got disk is full"):
+        write_design(tmp_path / "s.gpkg", design, overwrite=True)
+    assert (tmp_path / "s.gpkg").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_folder_that_cannot_be_made_is_said(design, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="sample cannot be written"):
+        write_design(tmp_path / "file" / "s.gpkg", design)
+
+
+@pytest.mark.parametrize("name", ["s.shp", "s"])
+def test_a_sample_is_a_geopackage_by_its_name_too(design, tmp_path, name):
+    with pytest.raises(OutputError, match=r"ends in \.gpkg"):
+        write_design(tmp_path / name, design)
+    assert not (tmp_path / name).exists()
+
+
 _QGIS = """
 from qgis.core import QgsApplication, QgsVectorLayer
 app = QgsApplication([], False); app.initQgis()

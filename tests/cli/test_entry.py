@@ -37,6 +37,26 @@ def test_a_misspelt_command_is_one_line_and_status_2(capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [[], ["model"], ["weights"], ["labels"]])
+def test_without_arguments_the_help_is_shown_as_it_is(command, capsys):
+    assert main(command) == 2
+    assert main([*command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err.strip() == out.strip()
+
+
+def test_a_missing_option_points_to_the_help_of_its_command(capsys):
+    assert main(["compare", "a.tif", "b.tif"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("landcover: error: Missing option '--reference'")
+    assert err.endswith("; see landcover compare --help\n")
+
+
+def test_wrong_usage_is_json_for_machines(capsys):
+    assert main(["compare", "a.tif", "b.tif", "--json"]) == 2
+    assert "--reference" in json.loads(capsys.readouterr().out)["errors"][0]
+
+
 def test_a_users_error_is_one_line_and_status_2(capsys, tmp_path):
     assert main(["check", str(tmp_path / "none.yaml")]) == 2
     err = capsys.readouterr().err

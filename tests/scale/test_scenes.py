@@ -27,9 +27,33 @@ def test_one_broken_scene_does_not_stop_the_others_and_is_listed_at_the_end_with
     assert main([*command, "--engine", "torch", "--dtype", "float32"]) == 3
     out, err = capsys.readouterr()
     assert "2 scene(s) mapped, 1 failed" in out
+    assert err.splitlines()[-1].count("b.tif: ") == 1
     assert [line for line in err.splitlines() if "error" in line] == [err.splitlines()[-1]]
     assert "b.tif" in err.splitlines()[-1]
     assert {path.name for path in (world.folder / "out").glob("*_lc.tif")} == {"a_lc.tif", "c_lc.tif"}
+
+
+def test_a_refused_scene_leaves_no_folder_and_no_empty_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    (world.folder / "b.tif").write_bytes(b"not a raster")
+    command = ["predict", "--model", str(world.model), "-o", str(world.folder / "out")]
+    assert main([*command, "--scene", str(world.folder / "b.tif")]) == 2
+    assert not (world.folder / "out").exists()
+    assert main([*command, "--scene", str(world.folder / "b.tif"), "--scene", str(world.folder / "c.tif")]) == 3
+    assert capsys.readouterr().out == "0 scene(s) mapped, 2 failed\n"
+
+
+def test_a_scene_that_is_mapped_already_is_called_unchanged_and_has_no_speed(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = world.add_scene("a", height=60, width=50)
+    command = ["predict", "--model", str(world.model), "--scene", str(scene), "-o", str(world.folder / "out")]
+    said = []
+    for _ in range(2):
+        assert main([*command, "--engine", "torch", "--dtype", "float32"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0].startswith("1 scene(s) mapped\n")
+    assert said[1].startswith("1 scene(s) unchanged\n")
+    assert ["Mpx/s" in text for text in said] == [True, False]
 
 
 def test_the_same_command_again_leaves_finished_scenes_alone_and_maps_the_missing_one(

@@ -59,10 +59,22 @@ def test_the_wrong_polygon_and_places_to_label_are_layers_with_styles(config, tm
     assert CLASSES[0] in styles["suspicious"]
 
 
+def test_a_folder_that_is_missing_is_made(config, tmp_path):
+    place = tmp_path / "new" / "mine.gpkg"
+    assert main(["labels", "audit", str(config), "-o", str(place), "--count", "0", "--quiet"]) == 0
+    assert place.is_file()
+
+
 def test_an_audit_is_not_replaced_unasked(config, tmp_path, capsys):
     (tmp_path / "mine.gpkg").write_text("")
     assert main(["labels", "audit", str(config), "-o", str(tmp_path / "mine.gpkg")]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(config, monkeypatch, capsys):
+    monkeypatch.setattr(labels_audit, "tested_scenes", lambda *_, **__: pytest.fail("computed first"))
+    assert main(["labels", "audit", str(config), "-o", str(config / "mine.gpkg")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_labels_without_doubt_give_an_empty_layer(tmp_path):
