@@ -25,6 +25,7 @@ from pipeline.maps.geotiff import (
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.quicklook import scale_bar_m, write_quicklook
+from pipeline.maps.style import Category, categorised
 from pipeline.maps.vectors import write_polygons
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
@@ -88,6 +89,15 @@ def test_every_layer_on_request_has_its_place(run, scheme, percent):
         assert shown[name]["valid"]
         assert shown[name]["in_tree"]
         assert shown[name]["renderer"] == "singlebandpseudocolor"
+
+
+def test_an_outline_stands_on_a_casing_that_tells_it_from_a_map_in_its_own_colour():
+    rows = (Category("light", "light", "#f0e442"), Category("dark", "dark", "#0072b2"))
+    symbols = categorised("cover", rows, shape="outline").findall("symbols/symbol")
+    drawn = [[item.get("value") for item in s.iter("Option") if item.get("name") == "outline_color"] for s in symbols]
+    assert drawn == [["0,0,0,255", "240,228,66,255"], ["255,255,255,255", "0,114,178,255"]]
+    widths = [float(i.get("value")) for i in symbols[0].iter("Option") if i.get("name") == "outline_width"]
+    assert widths[0] > widths[1]
 
 
 def test_no_path_is_absolute_and_ids_are_long_enough(run, scheme):
