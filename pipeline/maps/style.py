@@ -25,6 +25,9 @@ VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 MAGMA = ("#000004", "#51127c", "#b73779", "#fc8961", "#fcfdbf")
 # Blue below the middle, red above it, told apart without colour vision. Source: ColorBrewer 2.0, RdBu, Apache-2.0.
 BLUE_TO_RED = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+# The parts of a split, in projects and reports alike: Okabe & Ito's blue, orange and green, and grey, told apart by
+# everyone. Source: Okabe & Ito (2008).
+PART_COLORS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "buffer": "#999999"}
 
 
 @dataclass(frozen=True)
