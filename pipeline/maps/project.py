@@ -198,13 +198,10 @@ def _add_scene(draft: _Draft, parent: Element, scene: SceneLayers, *, scheme: Cl
             _add_raster(draft, group, name, scene.probabilities, grid, ramp_pipe(band, VIRIDIS), shown=True)
     if scene.view:
         group = _group(parent, "Scene")
-        for name, view, visible in (
-            ("True colour", scene.view.true_colour, True),
-            ("False colour (infrared)", scene.view.false_colour, False),
-        ):
+        for view, visible in ((scene.view.first, True), (scene.view.false_colour, False)):
             if view:
                 pipe = rgb_pipe(view.bands, view.limits)
-                _add_raster(draft, group, name, scene.view.path, scene.view.grid, pipe, shown=visible)
+                _add_raster(draft, group, view.name, scene.view.path, scene.view.grid, pipe, shown=visible)
 
 
 def _group(parent: Element, name: str, *, shown: bool = True) -> Element:

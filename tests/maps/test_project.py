@@ -150,11 +150,26 @@ def test_a_vector_file_that_is_not_there_is_an_input_error(run, scheme):
 def test_scene_view_reads_the_scenes_own_pixels(run):
     folder, layers = run
     with rasterio.open(layers.view.path) as view, rasterio.open(folder / "input" / "s.tif") as scene:
-        red, green, blue = layers.view.true_colour.bands
+        red, green, blue = layers.view.first.bands
         assert np.array_equal(view.read([red, green, blue]), scene.read([3, 2, 1]))
         assert view.descriptions == ("red", "green", "blue", "nir")
-    low, high = layers.view.true_colour.limits[0]
+    low, high = layers.view.first.limits[0]
     assert 0 <= low < high <= 65535
+
+
+def test_a_scene_without_red_green_and_blue_is_not_called_true_colour(run, scheme):
+    folder, layers = run
+    assert layers.view.first.name == "True colour"
+    with rasterio.open(folder / "input" / "s.tif", "r+") as scene:
+        for number, name in enumerate(("nir", "swir16", "swir22", "vv"), 1):
+            scene.set_band_description(number, name)
+    view = write_scene_view(folder / "maps" / "n.vrt", open_scene(folder / "input" / "s.tif"))
+    assert (view.first.bands, view.false_colour) == ((1, 2, 3), None)
+    write_project(folder / "maps" / "n.qgz", [replace(layers, view=view)], scheme=scheme)
+    with zipfile.ZipFile(folder / "maps" / "n.qgz") as archive:
+        text = archive.read("n.qgs").decode()
+    assert "<layername>First bands</layername>" in text
+    assert "True colour" not in text
 
 
 def test_quicklook_shows_classes_in_their_colours(run, scheme, tmp_path):
