@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, counted
 from pipeline.maps.counts import ClassCounts
 from pipeline.maps.geotiff import check_target, write_class_map
 from pipeline.runs import hash_of
@@ -152,7 +152,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
         rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
         tables.append(Table("seams: disagreement along tile borders against the interior", heads, rows))
     return Outcome(
-        summary=f"{len(maps)} scene(s) mapped" + (f", {len(failed)} failed" if failed else ""),
+        summary=f"{counted(len(maps), 'scene')} mapped" + (f", {len(failed)} failed" if failed else ""),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
         hint="open the _lc.tif in QGIS: names and colours come with it" if maps else "",
         tables=tuple(tables),

@@ -26,7 +26,7 @@ def test_one_broken_scene_does_not_stop_the_others_and_is_listed_at_the_end_with
     command = ["predict", "--model", str(world.model), "--scenes", str(world.scenes), "-o", str(world.folder / "out")]
     assert main([*command, "--engine", "torch", "--dtype", "float32"]) == 3
     out, err = capsys.readouterr()
-    assert "2 scene(s) mapped, 1 failed" in out
+    assert "2 scenes mapped, 1 failed" in out
     assert [line for line in err.splitlines() if "error" in line] == [err.splitlines()[-1]]
     assert "b.tif" in err.splitlines()[-1]
     assert {path.name for path in (world.folder / "out").glob("*_lc.tif")} == {"a_lc.tif", "c_lc.tif"}
