@@ -141,3 +141,13 @@ class ModelWarning(PipelineWarning):
 
 class AccuracyWarning(PipelineWarning):
     """Accuracy figures that hold only under conditions."""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, of words with a regular plural.
+
+    >>> counted(1, "class"), counted(1200, "class"), counted(2, "scene")
+    ('1 class', '1,200 classes', '2 scenes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"

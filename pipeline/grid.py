@@ -187,6 +187,14 @@ class Grid:
             abs(_GEOD.inv(x, y - size_y / 2, x, y + size_y / 2)[2]),
         )
 
+    @property
+    def pixel_text(self) -> str:
+        """Size of a pixel to read, ``10 m`` or ``8.24 x 8.20 m``."""
+        sizes = self.pixel_size_m
+        whole = all(abs(size - round(size)) < 0.001 * size for size in sizes)
+        form = ",.0f" if whole else ",.2f" if min(sizes) >= 1 else ".3g"
+        return " x ".join(dict.fromkeys(f"{size:{form}}" for size in sizes)) + " m"
+
     def pixel_area_ha(self, window: Window | None = None) -> NDArray[np.float64]:
         """Area in ha of a pixel in each row of ``window`` (default: all rows), float64 [row].
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import unicodedata
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,20 +147,30 @@ SAFE_PALETTE = (
     "#77aadd", "#ee8866", "#ffaabb", "#99ddff", "#bbcc33", "#aaaa00", "#eedd88", "#dddddd",
 )  # fmt: skip
 
-# Words in class names -> the colour of the safe palettes that maps use for them by habit (water blue, woods green);
-# the first that is still free is taken.
-_HABITS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("wetland", "marsh", "bog", "mangrove", "swamp"), ("#56b4e9", "#99ddff", "#88ccee", "#77aadd")),
-    (("water", "river", "lake", "sea", "ocean", "haline", "pond"), ("#0072b2", "#332288")),
-    (("forest", "wood", "tree", "conifer", "broadleaf", "decid"), ("#117733", "#44aa99", "#009e73")),
-    (("grass", "meadow", "pasture", "herb", "lawn"), ("#bbcc33", "#999933")),
-    (("crop", "farm", "field", "arable", "wheat", "cotton", "maize", "agri"), ("#f0e442", "#eedd88", "#ddcc77")),
-    (("scrub", "shrub", "heath", "bush"), ("#999933", "#aaaa00")),
-    (("built", "urban", "resid", "village", "town", "settle", "indus", "city"), ("#d55e00", "#cc6677", "#882255")),
-    (("bare", "barren", "sand", "soil", "rock", "dry", "beach"), ("#ddcc77", "#e69f00", "#ee8866")),
-    (("orchard", "vine", "plantation"), ("#aa4499", "#cc79a7")),
-    (("snow", "ice", "cloud"), ("#dddddd",)),
+# Words in class names -> the colours of the safe palettes that maps use for them by habit (water blue, woods green);
+# the first that is free is taken. English, French and Spanish words count where a word begins ("Rice" is no ice,
+# "Sealed" no sea), German ones anywhere, since they end compounds ("Nadelwald"). Accents are taken off before.
+_HABITS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"\b(wetland|marsh|saltmarsh|bog|mangrove|swamp)", ("#56b4e9",)),
+    (r"\b(water|freshwater|river|lake|ocean|pond|agua)|\b(sea|eaux?)\b|haline|wasser", ("#0072b2", "#332288")),
+    (
+        r"\b(forest|rainforest|wood|tree(?!less)|conifer|broadleaf|decid|foret|bosque)|wald",
+        ("#117733", "#44aa99", "#009e73"),
+    ),
+    (r"\b(grass|meadow|pasture|herb|lawn|prairie)|wiese", ("#bbcc33", "#999933")),
+    (
+        r"\b(crop|farm|field|arable|wheat|cotton|maize|agri|culture|cultivo)|\brice\b|acker",
+        ("#f0e442", "#eedd88", "#ddcc77"),
+    ),
+    (r"\b(scrub|shrub|heath|bush)", ("#999933", "#aaaa00")),
+    (r"\b(built|urban|resid|village|town|settle|indus|city|bati)|siedlung", ("#d55e00", "#cc6677", "#882255")),
+    (r"\b(bare|barren|sand|soil|rock|beach)|\bdry\b", ("#ddcc77", "#e69f00", "#ee8866")),
+    (r"\b(orchard|vine|plantation)", ("#aa4499", "#cc79a7")),
+    (r"\b(snow|cloud)|\bice\b", ("#dddddd",)),
 )
+# Colours of one legend keep this distance in CIE Lab, where about 2.3 is just seen side by side (Mahy et al. 1994) and
+# areas far apart on a map need several times that. Nearer pairs of the palette are light blues and light yellows.
+_APART = 16.0
 
 # (code, name, colour). Sources: ESA WorldCover v200 Product User Manual, table 2; Brown et al. 2022 (Dynamic World),
 # class_names and palette; USGS NLCD 2021 legend; CORINE Land Cover level 1-2 nomenclature, Copernicus Land Service.
@@ -220,17 +232,48 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
 
 
 def _safe_colors(names: Sequence[str]) -> list[str]:
-    """A colour per name: the habitual one of its word where that is free, then the palette's, then spread hues."""
+    """A colour per name: a habitual one of its words that is apart from the others, then the palette's, then hues.
+
+    A palette's colour that is near another is taken only when none is left that is apart.
+    """
     chosen: dict[int, str] = {}
     for position, name in enumerate(names):
-        wished = next((colors for words, colors in _HABITS if any(word in name.lower() for word in words)), ())
-        free = [color for color in wished if color not in chosen.values()]
-        if free:
-            chosen[position] = free[0]
-    left = iter([color for color in SAFE_PALETTE if color not in chosen.values()])
-    return [
-        chosen[i] if i in chosen else next(left, None) or _spread_hue(i - len(SAFE_PALETTE)) for i in range(len(names))
-    ]
+        color = _first_apart(_habitual(name), chosen.values())
+        if color:
+            chosen[position] = color
+    for position in range(len(names)):
+        if position not in chosen:
+            left = [color for color in SAFE_PALETTE if color not in chosen.values()]
+            spare = left[0] if left else _spread_hue(position - len(SAFE_PALETTE))
+            chosen[position] = _first_apart(left, chosen.values()) or spare
+    return [chosen[position] for position in range(len(names))]
+
+
+def _habitual(name: str) -> list[str]:
+    """The colours that the words of a class name ask for, in order of wish.
+
+    >>> _habitual("WetSand"), _habitual("Wälder"), _habitual("Seagrass")
+    (['#ddcc77', '#e69f00', '#ee8866'], ['#117733', '#44aa99', '#009e73'], [])
+    """
+    parts = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name))
+    plain = "".join(letter for letter in parts if not unicodedata.combining(letter)).lower()
+    return [color for words, colors in _HABITS if re.search(words, plain) for color in colors]
+
+
+def _first_apart(colors: Iterable[str], taken: Iterable[str]) -> str | None:
+    others = [_lab(color) for color in taken]
+    return next((c for c in colors if all(math.dist(_lab(c), other) >= _APART for other in others)), None)
+
+
+@cache
+def _lab(color: str) -> tuple[float, float, float]:
+    """CIE Lab of an sRGB colour. Source: IEC 61966-2-1 for sRGB (D65), CIE 15:2004 for Lab."""
+    srgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004 - of the norm
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ linear / to_xyz.sum(axis=1)
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    return float(116 * y - 16), float(500 * (x - y)), float(200 * (y - z))
 
 
 def _spread_hue(index: int) -> str:

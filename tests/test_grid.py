@@ -96,6 +96,14 @@ def test_pixel_size_in_degrees_is_geodesic() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "text"),
+    [((10, 10), "10 m"), ((8.237, 8.2), "8.24 x 8.20 m"), ((449.158, 449.158), "449 m"), ((0.25, 0.25), "0.25 m")],
+)
+def test_pixel_size_to_read_has_the_digits_that_tell(sizes: tuple[float, float], text: str) -> None:
+    assert Grid(UTM, Affine(sizes[0], 0, 0, 0, -sizes[1], 0), 2, 2).pixel_text == text
+
+
+@pytest.mark.parametrize(
     ("transform", "shape", "message"),
     [
         (Affine(10, 1, 0, 0, -10, 0), (2, 2), "rotated"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageCms
 
 from pipeline.errors import LegendError
 from pipeline.legend import IGNORE_INDEX, KNOWN_LEGENDS, NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
@@ -70,6 +73,56 @@ def test_unknown_names_get_codes_from_one_and_different_colours() -> None:
     assert name is None
     assert found.codes == tuple(range(1, 41))
     assert len({item.color for item in found.classes}) == 40
+
+
+def colors_of(*names: str) -> list[str]:
+    return [item.color for item in scheme_for(names)[0].classes]
+
+
+def lab(color: str) -> np.ndarray:
+    """Lab by Little CMS."""
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    seen = ImageCms.applyTransform(Image.new("RGB", (1, 1), color), to_lab)
+    light, a, b = np.frombuffer(seen.tobytes(), np.uint8)
+    return np.array([light / 2.55, int(a.view(np.int8)), int(b.view(np.int8))])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Emergent Wetland", "Scrub-Shrub Wetland", "Herbaceous", "WetSand", "Sand", "Forested Wetland", "Haline"],
+        ["marsh", "bog", "mangroves", "swamp", "sea", "river"],
+        ["crops", "farms", "wheat", "maize", "sand", "rock", "shrub", "heath", "scrub"],
+        [f"thing {i}" for i in range(20)],
+    ],
+)
+def test_colours_of_a_legend_can_be_told_apart(names: list[str]) -> None:
+    found = [lab(color) for color in colors_of(*names)]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(found, 2)) > 14
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("Nadelwald", "forest"), ("Wälder", "forest"), ("Forêt", "forest"), ("bosque denso", "forest"),
+        ("Gewässer", "water"), ("cours d'eau", "water"), ("agua", "water"), ("OpenWater", "water"),
+        ("Feuchtwiese", "grass"), ("prairie", "grass"), ("Äcker", "crops"), ("cultivos", "crops"), ("Rice", "crops"),
+        ("Siedlung", "built"), ("Bâti", "built"), ("urbano", "built"), ("wet_sand", "sand"), ("snow/ice", "snow"),
+    ],
+)  # fmt: skip
+def test_a_word_gives_its_habitual_colour(name: str, like: str) -> None:
+    assert colors_of(name, "other") == colors_of(like, "other")
+
+
+@pytest.mark.parametrize("name", ["Seagrass", "Sealed", "Treeless", "Spice", "Bureau", "Laundry", "Electricity"])
+def test_a_word_inside_another_gives_no_habitual_colour(name: str) -> None:
+    assert colors_of("water", "trees", name) == colors_of("water", "trees", "unknown")
+
+
+def test_the_colours_of_the_sample_data_stay() -> None:
+    names = ("Water", "Conifer forest", "Broadleaf forest", "Grassland", "Cropland", "Bare soil", "Orchard", "Built-up")
+    expected = ["#0072b2", "#117733", "#44aa99", "#bbcc33", "#f0e442", "#ddcc77", "#aa4499", "#d55e00"]
+    assert colors_of(*names) == expected
 
 
 def test_lookups_name_what_there_is() -> None:

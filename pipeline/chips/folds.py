@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.chips.geometry import Layout, blocks_of
 from pipeline.chips.search import Problem, best_assignment, fold_assignment
 from pipeline.chips.splits import Part, layout_of, refuse_few_blocks, split_of
-from pipeline.errors import SplitError, SplitWarning
+from pipeline.errors import SplitError, SplitWarning, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,9 @@ def polygon_folds(
     """
     layout, left_out = _without_single(layout_of(pixels), allowed=leave_out_single)
     if not 2 <= folds <= len(layout.ids):  # noqa: PLR2004 - as above
-        raise SplitError(f"{folds} folds", got=f"{len(layout.ids)} polygons", expected=f"2..{len(layout.ids)} folds")
+        raise SplitError(
+            f"{folds} folds", got=counted(len(layout.ids), "polygon"), expected=f"2..{len(layout.ids)} folds"
+        )
     rng = np.random.default_rng(seed)
     fold_of = _deal(layout.code, np.ones(len(layout.ids), dtype=np.bool_), folds, rng)
     block = np.full(len(layout.ids), -1, dtype=np.int32)

@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.chips.geometry import Layout, block_keys, blocks_of
 from pipeline.chips.search import Problem, best_assignment
-from pipeline.errors import SplitError, SplitWarning
+from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def split_blocks(
         if fraction > 0 and not (part == wanted).any():
             raise SplitError(
                 f"buffer leaves no polygon for {wanted.name.lower()}",
-                got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m, {len(part)} polygons",
+                got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m, {counted(len(part), 'polygon')}",
                 fix="use smaller chips (a smaller buffer), or label further parts of the scene",
             )
     split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)

@@ -11,7 +11,7 @@ import shapely
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
-from pipeline.errors import LabelError, LabelWarning
+from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
 
@@ -116,7 +116,7 @@ def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
         _warn(labels, f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}")
     if pixels.too_small:
         ids = ", ".join(map(str, pixels.too_small[:_SHOWN])) + (", ..." if len(pixels.too_small) > _SHOWN else "")
-        _warn(labels, f"{len(pixels.too_small)} polygons hold no pixel centre and are not used: {ids}")
+        _warn(labels, f"{counted(len(pixels.too_small), 'polygon')} without a pixel centre, not used: {ids}")
 
 
 def _warn(labels: Labels, text: str) -> None:

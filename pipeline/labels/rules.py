@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import LabelError, LabelWarning
+from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def buffer_polygons(labels: Labels, buffer_m: Mapping[int, float]) -> Labels:
     if gone.all():
         raise LabelError("no polygon is left when shrunk", path=labels.path, fix="use a smaller labels.buffer_m")
     if gone.any():
-        text = f"{labels.path}: {int(gone.sum())} polygons vanish when shrunk and are not used"
+        text = f"{labels.path}: {counted(int(gone.sum()), 'polygon')} that vanished when shrunk, not used"
         warnings.warn(text, LabelWarning, stacklevel=2)
     return replace(labels, frame=frame[~gone].reset_index(drop=True))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from pipeline.errors import LabelError, LabelWarning
+from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.polygons import clean_polygons, is_point, points_to_polygons
 from pipeline.labels.vectors import MOST_CLASS_VALUES, class_values, guess_field, iter_values, read_features
 from pipeline.legend import ClassScheme, LandClass, scheme_for
@@ -53,16 +53,16 @@ class LabelReport:
     def lines(self) -> tuple[str, ...]:
         """One line per fact that is not zero."""
         said = (
-            (self.read, "features read"),
-            (self.repaired, "invalid geometries repaired"),
-            (self.dropped_invalid, "features dropped: no polygon even after repair"),
-            (self.duplicates_merged, "exact duplicates merged"),
-            (self.empty, "features without geometry left out"),
-            (self.unlabelled, "features without a class left out"),
-            (self.unknown_class, "features of a class that is not in the legend left out"),
-            (self.polygons, "polygons kept"),
+            (self.read, "feature", "read"),
+            (self.repaired, "feature", "of invalid geometry repaired"),
+            (self.dropped_invalid, "feature", "dropped: no polygon even after repair"),
+            (self.duplicates_merged, "exact duplicate", "merged"),
+            (self.empty, "feature", "without geometry left out"),
+            (self.unlabelled, "feature", "without a class left out"),
+            (self.unknown_class, "feature", "of a class that is not in the legend left out"),
+            (self.polygons, "polygon", "kept"),
         )
-        return tuple(f"{count} {text}" for count, text in said if count)
+        return tuple(f"{counted(count, noun)} {text}" for count, noun, text in said if count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pipeline import __version__
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, counted
 from pipeline.legend import NODATA
 from pipeline.maps.counts import ClassCounter, ClassCounts
 from pipeline.maps.pixels import PixelRows, check_shape, row_bands
@@ -197,7 +197,7 @@ def _write_cog(
     check_target(path, overwrite=overwrite)
     check_shape(pixels, grid)
     if pixels.dtype != np.uint8 or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
-        expected = f"uint8, {len(layout.bands)} band(s)"
+        expected = f"uint8, {counted(len(layout.bands), 'band')}"
         raise OutputError(
             "pixels do not fit the map", path=path, got=f"{pixels.dtype} {pixels.shape}", expected=expected
         )

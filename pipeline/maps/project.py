@@ -24,6 +24,7 @@ from pipeline.maps.sidecars import write_bytes
 from pipeline.maps.style import (
     BLUE_TO_RED,
     MAGMA,
+    PART_COLORS,
     QGIS_VERSION,
     VIRIDIS,
     Category,
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
-
-# Okabe & Ito's blue, orange and green, and grey: told apart by everyone. Source: Okabe & Ito (2008).
-SPLIT_COLORS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "buffer": "#999999"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str |
 
 def split_layer(path: Path, *, attribute: str = "split", layer: str | None = None) -> VectorLayer:
     """Chips or blocks by the split they belong to."""
-    return VectorLayer(path, attribute, tuple(Category(k, k, v) for k, v in SPLIT_COLORS.items()), layer)
+    return VectorLayer(path, attribute, tuple(Category(k, k, v) for k, v in PART_COLORS.items()), layer)
 
 
 def write_project(
@@ -200,13 +198,10 @@ def _add_scene(draft: _Draft, parent: Element, scene: SceneLayers, *, scheme: Cl
             _add_raster(draft, group, name, scene.probabilities, grid, ramp_pipe(band, VIRIDIS), shown=True)
     if scene.view:
         group = _group(parent, "Scene")
-        for name, view, visible in (
-            ("True colour", scene.view.true_colour, True),
-            ("False colour (infrared)", scene.view.false_colour, False),
-        ):
+        for view, visible in ((scene.view.first, True), (scene.view.false_colour, False)):
             if view:
                 pipe = rgb_pipe(view.bands, view.limits)
-                _add_raster(draft, group, name, scene.view.path, scene.view.grid, pipe, shown=visible)
+                _add_raster(draft, group, view.name, scene.view.path, scene.view.grid, pipe, shown=visible)
 
 
 def _group(parent: Element, name: str, *, shown: bool = True) -> Element:

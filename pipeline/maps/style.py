@@ -25,6 +25,9 @@ VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 MAGMA = ("#000004", "#51127c", "#b73779", "#fc8961", "#fcfdbf")
 # Blue below the middle, red above it, told apart without colour vision. Source: ColorBrewer 2.0, RdBu, Apache-2.0.
 BLUE_TO_RED = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+# The parts of a split, in projects and reports alike: Okabe & Ito's blue, orange and green, and grey, told apart by
+# everyone. Source: Okabe & Ito (2008).
+PART_COLORS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "buffer": "#999999"}
 
 
 @dataclass(frozen=True)
@@ -134,16 +137,39 @@ _SYMBOLS: dict[str, dict[str, str]] = {
     # A hair line in the colour of the fill closes the light seam that anti-aliasing leaves between neighbours.
     "fill": {"style": "solid", "outline_style": "solid", "outline_width": "0.1", "outline_width_unit": "MM"},
     "outline": {"style": "no", "outline_style": "solid", "outline_width": "0.66", "outline_width_unit": "MM"},
+    # Drawn under an outline: on a map in the same colours a line would vanish where the two agree.
+    "casing": {"style": "no", "outline_style": "solid", "outline_width": "1.3", "outline_width_unit": "MM"},
     "marker": {"name": "circle", "size": "2.4", "size_unit": "MM", "outline_color": "255,255,255,255"},
 }
+_BLACK, _WHITE = "#000000", "#ffffff"
+# Colours lighter than this share of white are told from black more easily than from white.
+# Source: W3C, WCAG 2.2, relative luminance; the ratio to black and to white is the same at 0.179, here in gamma space.
+_LIGHT = 0.46
 
 
 def _add_symbol(symbols: Element, name: str, color: str, *, shape: Literal["fill", "outline", "marker"]) -> None:
-    rgba = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5)) + ",255"
-    kind, layer_class = ("marker", "SimpleMarker") if shape == "marker" else ("fill", "SimpleFill")
+    kind = "marker" if shape == "marker" else "fill"
     symbol = SubElement(symbols, "symbol", type=kind, name=name, alpha="1", clip_to_extent="1", force_rhr="0")
+    if shape == "outline":
+        _add_symbol_layer(symbol, _casing(color), "casing")
+    _add_symbol_layer(symbol, color, shape)
+
+
+def _add_symbol_layer(symbol: Element, color: str, drawn: str) -> None:
+    rgba = ",".join(map(str, _rgb(color))) + ",255"
+    layer_class = "SimpleMarker" if drawn == "marker" else "SimpleFill"
     layer = SubElement(symbol, "layer", {"class": layer_class, "enabled": "1", "locked": "0", "pass": "0"})
     table = SubElement(layer, "Option", type="Map")
-    outline = {"outline_color": rgba} if shape != "marker" else {}
-    for key, value in {"color": rgba, **outline, **_SYMBOLS[shape]}.items():
+    outline = {"outline_color": rgba} if drawn != "marker" else {}
+    for key, value in {"color": rgba, **outline, **_SYMBOLS[drawn]}.items():
         SubElement(table, "Option", name=key, type="QString", value=value)
+
+
+def _casing(color: str) -> str:
+    """Black around light colours, white around dark ones."""
+    red, green, blue = _rgb(color)
+    return _BLACK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > _LIGHT * 255 else _WHITE
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

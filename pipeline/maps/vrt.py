@@ -40,19 +40,33 @@ Limits = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class View:
-    """Three bands of a file, from 1, for red, green and blue, with their stretch in stored values."""
+    """Three bands of a file, from 1, for red, green and blue, with their stretch in stored values.
+
+    Attributes:
+        bands: Numbers of the bands.
+        limits: (low, high) of each.
+        name: What the layer is called.
+    """
 
     bands: tuple[int, int, int]
     limits: Limits
+    name: str
 
 
 @dataclass(frozen=True)
 class SceneView:
-    """A scene as a file to look at; a view is None where the scene lacks a band for it."""
+    """A scene as a file to look at.
+
+    Attributes:
+        path: The file.
+        grid: Its grid.
+        first: In true colour, or the first bands of a scene without red, green and blue.
+        false_colour: With near infrared as red; None where the scene lacks a band for it.
+    """
 
     path: Path
     grid: Grid
-    true_colour: View | None
+    first: View
     false_colour: View | None
 
 
@@ -70,9 +84,10 @@ def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> Sc
     """
     check_target(path, overwrite=overwrite)
     first = scene.band_names
-    true = choose_bands(first, TRUE_COLOUR) or (first[0], first[min(1, len(first) - 1)], first[min(2, len(first) - 1)])
+    true = choose_bands(first, TRUE_COLOUR)
+    shown = true or (first[0], first[min(1, len(first) - 1)], first[min(2, len(first) - 1)])
     false = choose_bands(first, FALSE_COLOUR)
-    names = tuple(dict.fromkeys([*true, *(false or ())]))
+    names = tuple(dict.fromkeys([*shown, *(false or ())]))
     root = _dataset(scene.grid)
     for number, source in enumerate(scene.select(names).bands, 1):
         _add_scene_band(root, number, source, grid=scene.grid, folder=path.parent)
@@ -81,11 +96,12 @@ def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> Sc
     by_name = dict(zip(names, stretch_limits(small), strict=True))
     stored = {s.band: tuple((v - s.offset) / s.scale for v in by_name[s.band]) for s in scene.select(names).bands}
 
-    def view(chosen: tuple[str, str, str]) -> View:
-        red, green, blue = (names.index(name) + 1 for name in chosen)
-        return View((red, green, blue), tuple((stored[name][0], stored[name][1]) for name in chosen))
+    def view(chosen: tuple[str, str, str], name: str) -> View:
+        red, green, blue = (names.index(band) + 1 for band in chosen)
+        return View((red, green, blue), tuple((stored[band][0], stored[band][1]) for band in chosen), name)
 
-    return SceneView(path, scene.grid, view(true), view(false) if false else None)
+    infrared = view(false, "False colour (infrared)") if false else None
+    return SceneView(path, scene.grid, view(shown, "True colour" if true else "First bands"), infrared)
 
 
 def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -> Grid:

@@ -144,7 +144,7 @@ def check_values(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str)
     found = np.abs(np.median(pixels, axis=0)) + pixels.std(axis=0)
     ratio = float(np.median(found / (np.abs(mean) + std)))
     if not 1 / SCALE_RATIO <= ratio <= SCALE_RATIO:
-        times = f"{ratio:.3g} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-12):.3g} times smaller"
+        times = f"{ratio:,.0f} times larger" if ratio > 1 else f"{1 / max(ratio, 1e-12):,.0f} times smaller"
         raise ModelError(
             f"values are {times} than those the model was trained on",
             path=path,

@@ -108,8 +108,9 @@ def describe_text(path: str | Path) -> str:
     about = describe(path)
     lines = [f"model        {about['file']} ({about['bytes'] / 1e6:.1f} MB, {about['weights'] / 1e6:.2f} M weights)"]
     for number, spec in enumerate(about["specs"], 1):
-        lines.append(f"member {number}     {spec['encoder']} {spec['head']}, share {about['shares'][number - 1]:.2f}")
-    lines.append(f"trained      {about['provenance'].get('trained_utc', 'unknown')}, {about['gsd_m']:g} m pixels")
+        lines.append(f"member {number}     {_network_text(spec)}, share {about['shares'][number - 1]:.2f}")
+    trained = about["provenance"].get("trained_utc")
+    lines.append(f"trained      {f'{trained}, ' if trained else ''}on pixels of {about['gsd_m']:.4g} m")
     levels = ", ".join(f"{item['sensor'] or 'any sensor'} {item['level']}".strip() for item in about["sources"])
     lines.append(f"scenes       {levels or 'unknown'}")
     lines.append("classes")
@@ -123,3 +124,10 @@ def describe_text(path: str | Path) -> str:
     lines += [f"  ({a} - {b}) / ({a} + {b})" for a, b in scaling["indices"]]
     lines.append(f"temperature  {about['temperature']:g}")
     return "\n".join(lines)
+
+
+def _network_text(spec: dict[str, Any]) -> str:
+    """What kind of network a member is."""
+    if spec["head"] == "chip":
+        return "chip network" if spec["encoder"] == "none" else f"chip network, {spec['encoder']}"
+    return "pixel network" if spec["encoder"] == "none" else f"U-Net, {spec['encoder']}"

@@ -77,7 +77,12 @@ def shift_text(found: Sequence[Shift]) -> str:
         return ""
     worst = sorted(far, key=lambda shift: -shift.distance)[:SHOWN]
     figures = "; ".join(
-        f"{shift.band} median {shift.median:.3g} against {shift.expected:.3g} (distance {shift.distance:.2f})"
+        f"{shift.band} median {_figure(shift.median)} against {_figure(shift.expected)} (distance {shift.distance:.2f})"
         for shift in worst
     )
     return f"{len(far)} of {len(found)} bands are distributed unlike those of the training scenes: {figures}"
+
+
+def _figure(value: float) -> str:
+    """Three digits, and all before the point: 0.201, 12.3, 1,020."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _FULL_CELL = 0.55
 _MANY_CLASSES = 14
+_LETTER_CM, _LINE_CM = 0.19, 0.42  # of a title, with some to spare
 
 
 def confusion(score: Score, scheme: ClassScheme) -> Figure:
@@ -102,16 +104,18 @@ def _values(by_name: dict[str, float | None], scheme: ClassScheme) -> list[float
 def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
     """The worst errors as chips: scene above, map below, the polygon outlined, its id on top."""
     columns = max(len(items), 4)
-    figure = blank(WIDE_CM, 2 * WIDE_CM / columns + 3.4)
+    titles = [_titles(item, columns) for item in items]
+    lines = sum(max(title.count("\n") for title in row) - 1 for row in zip(*titles, strict=True))
+    figure = blank(WIDE_CM, 2 * WIDE_CM / columns + 3.4 + lines * _LINE_CM)
     grid = figure.subplots(2, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for (upper, lower), item in zip(grid.T, items, strict=False):
+        axes.set_anchor("S")  # what is left of a cell's height is the title's
+    for (upper, lower), item, (above, below) in zip(grid.T, items, titles, strict=False):
         _chip(upper, item.image, item.inside)
         _chip(lower, colour_codes(item.codes, scheme), item.inside)
-        upper.set_title(f"polygon {item.polygon}\nreference: {item.reference}", loc="left")
-        words = f"map: {item.mapped}\n{item.share_wrong:.0%} wrong, {item.confidence:.0%} sure"
-        lower.set_title(words, loc="left")
+        upper.set_title(above, loc="left")
+        lower.set_title(below, loc="left")
     shown = {int(code) for item in items for code in np.unique(item.codes)}
     handles = [
         Line2D([], [], linestyle="", marker="s", color=c.color, markeredgecolor=SOFT, markersize=7, label=c.name)
@@ -120,6 +124,15 @@ def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(max(len(handles), 1), 8), fontsize=8.5)
     return figure
+
+
+def _titles(item: ErrorExample, columns: int) -> tuple[str, str]:
+    """What stands over scene and map, broken to the width of a column: wider, it would run off the page."""
+    letters = max(8, int(WIDE_CM / columns / _LETTER_CM))
+    above = (f"polygon {item.polygon}", f"reference: {item.reference}")
+    below = (f"map: {item.mapped}", f"{item.share_wrong:.0%} wrong, {item.confidence:.0%} sure")
+    first, second = ("\n".join(textwrap.fill(line, letters) for line in lines) for lines in (above, below))
+    return first, second
 
 
 def _chip(axes: Axes, picture: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:

@@ -9,7 +9,8 @@ import shapely
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Patch
 
-from pipeline.report.style import PART_COLOURS, SOFT, WIDE_CM, blank, ink
+from pipeline.maps.style import PART_COLORS
+from pipeline.report.style import SOFT, WIDE_CM, blank, ink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ _MANY_LINES = 200  # more block lines than this would hide what they divide
 
 def split_map(found: SplitMap) -> Figure:
     """Polygons by part over the blocks, in km from the upper left corner of the first scene; north is up."""
-    outlines = {part: _outlines(found, part) for part in PART_COLOURS}
+    outlines = {part: _outlines(found, part) for part in PART_COLORS}
     points = np.concatenate([line for lines in outlines.values() for line in lines])
     low, high = points.min(axis=0), points.max(axis=0)
     pad = 0.02 * float((high - low).max()) or 0.1
@@ -36,7 +37,7 @@ def split_map(found: SplitMap) -> Figure:
     _add_blocks(axes, found.block_m / _KM, low, high)
     _add_buffer(axes, outlines, found.buffer_m / _KM)
     for part, lines in outlines.items():
-        axes.add_collection(PolyCollection(lines, facecolors=PART_COLOURS[part], edgecolors=ink(), linewidths=0.2))
+        axes.add_collection(PolyCollection(lines, facecolors=PART_COLORS[part], edgecolors=ink(), linewidths=0.2))
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(high[1], low[1])
     axes.set_aspect("equal")
@@ -84,7 +85,7 @@ def _add_buffer(axes: Axes, outlines: dict[str, list[NDArray[np.float64]]], dist
 def _handles(found: SplitMap, outlines: dict[str, list[NDArray[np.float64]]]) -> list[Patch]:
     numbers = {part: len({item.polygon for item in found.polygons if item.part == part}) for part in outlines}
     handles = [
-        Patch(facecolor=PART_COLOURS[part], label=f"{'not used (buffer)' if part == 'buffer' else part} ({count})")
+        Patch(facecolor=PART_COLORS[part], label=f"{'not used (buffer)' if part == 'buffer' else part} ({count})")
         for part, count in numbers.items()
         if count
     ]

@@ -49,7 +49,6 @@ def _theme(ink: str, page: str, grid: str, colours: tuple[str, ...]) -> dict[str
 # Okabe & Ito (2008): told apart by people with the common colour-vision deficiencies; lighter blue and green on dark.
 LIGHT: Any = _theme("#1c2227", "#ffffff", "#e3e7ea", ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"))
 DARK: Any = _theme("#e6eaed", "#1e2428", "#363f46", ("#56b4e9", "#e69f00", "#2fbf97", "#cc79a7", "#ee7f3b", "#0072b2"))
-PART_COLOURS = {"train": "#009e73", "validation": "#e69f00", "test": "#0072b2", "buffer": "#999999"}
 SOFT = "#8a949c"  # readable on both pages
 
 

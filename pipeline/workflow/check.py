@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.chips.cutter import plan_chips
 from pipeline.chips.leakage import check_leakage
 from pipeline.chips.splits import Part
-from pipeline.errors import ModelWarning, OutputError, PipelineError
+from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
 from pipeline.workflow.check_scenes import band_table, check_labelled, ledger_table, look_at_scene, scene_table
@@ -70,7 +70,7 @@ def check_job(config: Path, *, progress: Progress) -> Outcome:
         progress(f"checking {STEPS[number]}", 1, 1)
     errors = len(found.failed)
     return Outcome(
-        summary=f"{config}: " + (f"{errors} error(s)" if errors else "no error found"),
+        summary=f"{config}: " + (f"{counted(errors, 'error')}" if errors else "no error found"),
         tables=tuple(found.tables),
         data=found.data,
         failed=tuple(found.failed),

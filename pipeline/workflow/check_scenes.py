@@ -169,7 +169,7 @@ def scene_table(facts: Sequence[SceneFacts]) -> Table:
         (
             item.source.id,
             f"{item.source.grid.height} x {item.source.grid.width}",
-            " x ".join(f"{size:.4g}" for size in dict.fromkeys(item.source.grid.pixel_size_m)) + " m",
+            item.source.grid.pixel_text,
             item.source.grid.crs.to_string()[:24],
             f"{len(item.source.band_names)}",
             f"{100 * item.invalid_share:.1f} %",

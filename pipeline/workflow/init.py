@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.chips.splits import default_block_m
 from pipeline.config import Config, load_config
-from pipeline.errors import LabelError, OutputError
+from pipeline.errors import LabelError, OutputError, counted
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import read_labels
@@ -72,7 +72,7 @@ def write_config(
     write_text(output, commented_yaml(data, head=head))
     load_config(output)
     return Outcome(
-        summary=f"{output}: {len(opened)} scene(s), {len(counts)} classes"
+        summary=f"{output}: {counted(len(opened), 'scene')}, {counted(len(counts), 'class')}"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
         hint=f"next: landcover check {output}, then landcover run {output}",
@@ -135,7 +135,7 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
         (
             scene.id,
             f"{scene.grid.height} x {scene.grid.width}",
-            f"{scene.grid.pixel_size_m[0]:.4g} m",
+            scene.grid.pixel_text,
             scene.grid.crs.to_string(),
             f"{len(scene.bands)}",
             scene.sensor or "?",

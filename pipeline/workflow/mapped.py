@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, counted
 from pipeline.maps.counts import ClassCounts
 from pipeline.maps.geotiff import check_target, write_class_map
 from pipeline.runs import hash_of
@@ -179,6 +179,6 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
 
 def _summary(*, mapped: int, unchanged: int, failed: int) -> str:
     """How many scenes of each kind, without those that there are none of."""
-    counts = (f"{mapped} scene(s) mapped", mapped), (f"{unchanged} scene(s) unchanged", unchanged)
+    counts = (f"{counted(mapped, 'scene')} mapped", mapped), (f"{counted(unchanged, 'scene')} unchanged", unchanged)
     texts = [text for text, count in counts if count] or [counts[0][0]]
     return ", ".join([*texts, *([f"{failed} failed"] if failed else [])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ModelError, OutputError
+from pipeline.errors import ModelError, OutputError, counted
 from pipeline.model.weights import save_encoder
 from pipeline.scenes.parts import units_of
 from pipeline.training.pretrain import PretrainSettings, pretrain
@@ -70,7 +70,7 @@ def pretrain_job(
         (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"),
     )
     return Outcome(
-        summary=f"{name} pretrained on {len(job.sources)} scene(s) in {last['seconds']:.0f} s",
+        summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['seconds']:.0f} s",
         written=(target,),
         hint=f"use it with training: {{encoder: {name}, weights: {target}}}; landcover crossval tells whether it helps",
         tables=(Table("error of missing values, in deviations", ("given by", "error"), rows),),

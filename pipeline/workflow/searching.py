@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, counted
 from pipeline.scenes.search import download as fetch
 from pipeline.scenes.search import find_scenes
 from pipeline.workflow.outcome import Outcome, Table
@@ -66,7 +66,7 @@ def search_scenes(
         for item in found
     )
     return Outcome(
-        summary=f"{len(found)} scene(s) found" + (", as many as --limit allows" if full else ""),
+        summary=f"{counted(len(found), 'scene')} found" + (", as many as --limit allows" if full else ""),
         tables=(Table("scenes", ("id", "date", "clouds"), rows),) if rows else (),
         written=tuple(written),
         hint="give a downloaded folder to landcover init --scene" if written else "",

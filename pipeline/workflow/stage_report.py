@@ -111,12 +111,11 @@ def _view(job: Job, source: Source) -> MapView:
 def _facts(source: Source, codes: NDArray[np.uint8]) -> tuple[tuple[str, str], ...]:
     """In words, what was mapped."""
     grid = source.grid
-    size_x, size_y = grid.pixel_size_m
     code = grid.crs.to_epsg()
     taken = source.acquired_utc
     return (
         ("taken", taken.strftime("%Y-%m-%d %H:%M UTC") if taken else "unknown"),
-        ("size", f"{grid.width:,} x {grid.height:,} pixels of {(size_x + size_y) / 2:.4g} m"),
+        ("size", f"{grid.width:,} x {grid.height:,} pixels of {grid.pixel_text}"),
         ("reference system", f"EPSG:{code}" if code else "without EPSG code"),
         ("bands", ", ".join(source.band_names)),
         ("without data", f"{np.mean(codes == 0):.1%}"),

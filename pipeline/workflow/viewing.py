@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.config import load_config
-from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning
+from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
 from pipeline.viewer.answers import Answers, Basemap
@@ -64,7 +64,7 @@ def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=basemap), port=request.port)
     outcome = Outcome(
-        summary=f"{len(maps)} map(s) at {server.url}",
+        summary=f"{counted(len(maps), 'map')} at {server.url}",
         hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",
         data={"url": server.url, "port": server.port, "maps": [item.name for item in maps]},
     )

@@ -55,7 +55,7 @@ def search(server: FakeStac, *more: str) -> int:
 def test_scenes_are_listed_with_date_and_clouds(server, capsys):
     assert search(server) == 0
     out = capsys.readouterr().out
-    assert out.startswith("2 scene(s) found")
+    assert out.startswith("2 scenes found")
     assert "cloudy" not in out
     assert search(server, "--max-cloud", "100", "--limit", "5", "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -133,7 +133,7 @@ def test_progress_counts_blocks_of_every_scene_and_scenes_to_the_end(server, tmp
 
 def test_a_list_that_was_cut_off_says_so(server, capsys):
     assert search(server, "--limit", "1") == 0
-    assert capsys.readouterr().out.startswith("1 scene(s) found, as many as --limit allows")
+    assert capsys.readouterr().out.startswith("1 scene found, as many as --limit allows")
 
 
 def test_an_asset_that_is_gone_is_one_line_and_leaves_no_scene(tmp_path, capsys):

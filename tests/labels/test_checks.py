@@ -57,7 +57,7 @@ def test_what_burning_lost_is_warned_about_with_the_polygons() -> None:
     with pytest.warns(LabelWarning) as caught:
         check_pixels(labels, burn(labels, GRID))
     assert "1 pixels are claimed by two classes and left out: polygons 1 one / 2 two (1 px)" in str(caught[0].message)
-    assert "1 polygons hold no pixel centre and are not used: 3" in str(caught[1].message)
+    assert "1 polygon without a pixel centre, not used: 3" in str(caught[1].message)
 
 
 def test_labels_that_fit_are_silent() -> None:

@@ -83,7 +83,7 @@ def test_polygons_of_a_class_are_grown_and_shrunk_by_metres():
 
 def test_polygons_that_vanish_are_said():
     both = labels([(1, square(2, 2, 6)), (2, square(20, 2, 1))])
-    with pytest.warns(LabelWarning, match="1 polygons vanish"):
+    with pytest.warns(LabelWarning, match="1 polygon that vanished"):
         assert buffer_polygons(both, {2: -STEP}).frame["poly_id"].tolist() == [1]
     with pytest.raises(LabelError, match="no polygon is left"):
         buffer_polygons(labels([(1, square(2, 2, 2))]), {1: -10 * STEP})

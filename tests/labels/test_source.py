@@ -72,7 +72,7 @@ def test_values_that_the_legend_does_not_have_are_left_out_with_a_warning(tmp_pa
     assert labels.report.lines() == (
         "3 features read",
         "2 features of a class that is not in the legend left out",
-        "1 polygons kept",
+        "1 polygon kept",
     )
 
 

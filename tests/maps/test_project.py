@@ -25,6 +25,7 @@ from pipeline.maps.geotiff import (
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.quicklook import scale_bar_m, write_quicklook
+from pipeline.maps.style import Category, categorised
 from pipeline.maps.vectors import write_polygons
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
@@ -90,6 +91,15 @@ def test_every_layer_on_request_has_its_place(run, scheme, percent):
         assert shown[name]["renderer"] == "singlebandpseudocolor"
 
 
+def test_an_outline_stands_on_a_casing_that_tells_it_from_a_map_in_its_own_colour():
+    rows = (Category("light", "light", "#f0e442"), Category("dark", "dark", "#0072b2"))
+    symbols = categorised("cover", rows, shape="outline").findall("symbols/symbol")
+    drawn = [[item.get("value") for item in s.iter("Option") if item.get("name") == "outline_color"] for s in symbols]
+    assert drawn == [["0,0,0,255", "240,228,66,255"], ["255,255,255,255", "0,114,178,255"]]
+    widths = [float(i.get("value")) for i in symbols[0].iter("Option") if i.get("name") == "outline_width"]
+    assert widths[0] > widths[1]
+
+
 def test_no_path_is_absolute_and_ids_are_long_enough(run, scheme):
     folder, layers = run
     write_project(folder / "maps" / "s.qgz", [layers], scheme=scheme)
@@ -140,11 +150,26 @@ def test_a_vector_file_that_is_not_there_is_an_input_error(run, scheme):
 def test_scene_view_reads_the_scenes_own_pixels(run):
     folder, layers = run
     with rasterio.open(layers.view.path) as view, rasterio.open(folder / "input" / "s.tif") as scene:
-        red, green, blue = layers.view.true_colour.bands
+        red, green, blue = layers.view.first.bands
         assert np.array_equal(view.read([red, green, blue]), scene.read([3, 2, 1]))
         assert view.descriptions == ("red", "green", "blue", "nir")
-    low, high = layers.view.true_colour.limits[0]
+    low, high = layers.view.first.limits[0]
     assert 0 <= low < high <= 65535
+
+
+def test_a_scene_without_red_green_and_blue_is_not_called_true_colour(run, scheme):
+    folder, layers = run
+    assert layers.view.first.name == "True colour"
+    with rasterio.open(folder / "input" / "s.tif", "r+") as scene:
+        for number, name in enumerate(("nir", "swir16", "swir22", "vv"), 1):
+            scene.set_band_description(number, name)
+    view = write_scene_view(folder / "maps" / "n.vrt", open_scene(folder / "input" / "s.tif"))
+    assert (view.first.bands, view.false_colour) == ((1, 2, 3), None)
+    write_project(folder / "maps" / "n.qgz", [replace(layers, view=view)], scheme=scheme)
+    with zipfile.ZipFile(folder / "maps" / "n.qgz") as archive:
+        text = archive.read("n.qgs").decode()
+    assert "<layername>First bands</layername>" in text
+    assert "True colour" not in text
 
 
 def test_quicklook_shows_classes_in_their_colours(run, scheme, tmp_path):

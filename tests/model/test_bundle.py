@@ -64,7 +64,17 @@ def test_description_needs_no_torch(bundle, tmp_path):
     code += "; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip("\n") == describe_text(path)
-    for word in ("water", "trees", "crops", "resnet18", "nir", "sentinel-2 L2A", "2026-01-01", "1.5"):
+    for word in (
+        "water",
+        "trees",
+        "crops",
+        "U-Net, resnet18",
+        "pixel network",
+        "nir",
+        "sentinel-2 L2A",
+        "2026-01-01",
+        "1.5",
+    ):
         assert word in done.stdout
     count = sum(value.numel() for member in bundle.members for value in member.state_dict().values())
     assert describe(path)["weights"] == count

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from pipeline.accuracy.calibration import reliability
 from pipeline.accuracy.failure import AccuracyBy
 from pipeline.legend import scheme_for
+from pipeline.report.accuracy_figures import examples
 from pipeline.report.data import (
     BlockAccuracy,
     ClassArea,
@@ -24,6 +27,7 @@ from pipeline.report.data import (
     SplitMap,
 )
 from pipeline.report.page import write_report
+from pipeline.report.style import LIGHT
 
 SCHEME = scheme_for(["water", "wood & heath", "field <b>"])[0]
 
@@ -152,6 +156,27 @@ def browser():
         chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+def test_on_a_narrow_screen_a_long_path_stays_in_its_card(tmp_path, browser):
+    data = replace(report_data(), warnings=("/data/" + "a_long_folder_name" * 9 + "/scene.tif: no nodata",))
+    tab = browser.new_page(viewport={"width": 420, "height": 900})
+    tab.goto(write_report(tmp_path / "report.html", data)[0].as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.evaluate("[...document.querySelectorAll('#warnings li')].every(e => e.scrollWidth <= e.clientWidth)")
+
+
+def test_titles_of_the_worst_errors_stay_in_their_columns():
+    (item,) = report_data().examples[:1]
+    worst = replace(item, reference="Complex cultivation patterns with scattered trees", mapped="Broadleaf forest")
+    with rc_context(LIGHT):
+        figure = examples([worst] * 6, SCHEME)
+        figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.width <= figure.bbox.width / 6 + 1
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

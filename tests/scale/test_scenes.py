@@ -26,7 +26,7 @@ def test_one_broken_scene_does_not_stop_the_others_and_is_listed_at_the_end_with
     command = ["predict", "--model", str(world.model), "--scenes", str(world.scenes), "-o", str(world.folder / "out")]
     assert main([*command, "--engine", "torch", "--dtype", "float32"]) == 3
     out, err = capsys.readouterr()
-    assert "2 scene(s) mapped, 1 failed" in out
+    assert "2 scenes mapped, 1 failed" in out
     assert err.splitlines()[-1].count("b.tif: ") == 1
     assert [line for line in err.splitlines() if "error" in line] == [err.splitlines()[-1]]
     assert "b.tif" in err.splitlines()[-1]
@@ -39,7 +39,7 @@ def test_a_refused_scene_leaves_no_folder_and_no_empty_table(world: World, capsy
     assert main([*command, "--scene", str(world.folder / "b.tif")]) == 2
     assert not (world.folder / "out").exists()
     assert main([*command, "--scene", str(world.folder / "b.tif"), "--scene", str(world.folder / "c.tif")]) == 3
-    assert capsys.readouterr().out == "0 scene(s) mapped, 2 failed\n"
+    assert capsys.readouterr().out == "0 scenes mapped, 2 failed\n"
 
 
 def test_a_scene_that_is_mapped_already_is_called_unchanged_and_has_no_speed(
@@ -51,8 +51,8 @@ def test_a_scene_that_is_mapped_already_is_called_unchanged_and_has_no_speed(
     for _ in range(2):
         assert main([*command, "--engine", "torch", "--dtype", "float32"]) == 0
         said.append(capsys.readouterr().out)
-    assert said[0].startswith("1 scene(s) mapped\n")
-    assert said[1].startswith("1 scene(s) unchanged\n")
+    assert said[0].startswith("1 scene mapped\n")
+    assert said[1].startswith("1 scene unchanged\n")
     assert ["Mpx/s" in text for text in said] == [True, False]
 
 
