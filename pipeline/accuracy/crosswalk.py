@@ -89,12 +89,13 @@ def to_codes(
 ) -> tuple[NDArray[np.int16], list[str]]:
     """Class codes int16 [n] of reference values, and the values that are no class.
 
-    A value is looked up in the crosswalk, then among the class names (spelling and case aside), then among the codes.
+    A value is looked up among the class names, as they are and then with spelling and case aside, then among the
+    codes. Where there is a crosswalk, that is its targets.
     Blank values give 0, values that the crosswalk leaves out -1, unknown values -2.
     """
-    table = {_key(item.name): item.code for item in scheme.classes} | {
-        str(item.code): item.code for item in scheme.classes
-    }
+    names = {_key(item.name): item.code for item in scheme.classes}
+    names |= {item.name.strip(): item.code for item in scheme.classes}
+    table = {str(item.code): item.code for item in scheme.classes} | names
     known: dict[str, int] = {}
     unknown: set[str] = set()
     codes = np.empty(len(values), dtype=np.int16)
@@ -117,12 +118,12 @@ def _code(text: str, table: Mapping[str, int], crosswalk: Mapping[str, str]) -> 
     target = crosswalk.get(text, text)
     if target == LEFT_OUT:
         return OMITTED
-    return table.get(_key(target), table.get(target, UNKNOWN))
+    return table.get(target, table.get(_key(target), UNKNOWN))
 
 
 def _key(name: str) -> str:
-    letters = re.sub(r"[\W_]", "", name.lower())
-    return letters or name
+    # Without a letter it is a number: 1.1 is not 11, nor -1 the same as 1.
+    return re.sub(r"[\W_]", "", name.lower()) if re.search(r"[^\W\d_]", name) else name
 
 
 def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str) -> None:

@@ -14,7 +14,7 @@ import shapely
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.labels.polygons import clean_polygons, is_point, points_to_polygons
 from pipeline.labels.vectors import MOST_CLASS_VALUES, class_values, guess_field, iter_values, read_features
-from pipeline.legend import ClassScheme, LandClass, scheme_for
+from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,14 +167,12 @@ def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
             expected=f"at most {MOST_CLASS_VALUES}",
             fix="name the field with the class",
         )
-    scheme, source = scheme_for(names)
-    if source is None and all(name.isdigit() and 1 <= int(name) <= MOST_CLASS_VALUES for name in names):
-        return ClassScheme(tuple(LandClass(int(item.name), item.name, item.color) for item in scheme.classes))
-    return scheme
+    return scheme_for(names)[0]
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
+    # Without a letter it is a number: 1.1 is not 11, nor -1 the same as 1.
+    return re.sub(r"[\W_]+", "", name.casefold()) if re.search(r"[^\W\d_]", name) else name
 
 
 def _codes(names: NDArray[Any], scheme: ClassScheme, *, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ def write_config(
             expected=f"at most {MAX_CLASSES}",
             fix="name the field with the class",
         )
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in counts):
+        counts = {name: counts[name] for name in sorted(counts, key=int)}
     scheme, source = scheme_for(list(counts))
     check_overlap(read_labels(labels, field=field, scheme=scheme, layer=layer), [scene.grid for scene in opened])
     burned = [burn(read_labels(labels, field=field, scheme=scheme, layer=layer), scene.grid) for scene in opened]

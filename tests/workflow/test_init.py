@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.accuracy.crosswalk import to_codes
 from pipeline.config import Config, load_config
-from pipeline.errors import LabelError, OutputError
+from pipeline.errors import ConfigError, LabelError, OutputError
 from pipeline.labels.rasterise import burn
 from pipeline.workflow.init import choose_chip_px, write_config
 from pipeline.workflow.job import Job
-from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene
+from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene, write_settings
 from tests.workflow.conftest import run_job
 
 
@@ -56,6 +57,34 @@ def test_integer_classes_are_classes_too(world):
     job = Job.load(world / "config.yaml")
     assert set(job.scheme.names) == {"1", "2", "3"}
     assert sum(len(pixels) for pixels in job.pixels) == 36 * 16
+
+
+@pytest.mark.parametrize(
+    ("given", "codes"),
+    [
+        ((3, 200, 1), {"1": 1, "3": 3, "200": 200}),  # each its own
+        ((0, 255, 1), {"1": 1, "0": 2, "255": 3}),  # not codes of a map: the free ones
+    ],
+)
+def test_integer_classes_keep_their_codes_so_that_map_and_labels_say_the_same(world, given, codes):
+    frame = squares()
+    frame = frame.assign(number=[given[number - 1] for number in frame["number"]])
+    frame = frame.iloc[2:]  # classes of unlike size: the legend must not go by it
+    (world / "labels.gpkg").unlink()
+    write_labels(world / "labels.gpkg", frame)
+    init(world, field="number")
+    job = Job.load(world / "config.yaml")
+    assert {item.name: item.code for item in job.scheme.classes} == codes
+    expected = [codes[str(number)] for number in frame["number"]]
+    assert job.labels.frame["code"].tolist() == expected
+    assert to_codes(frame["number"].tolist(), scheme=job.scheme)[0].tolist() == expected
+
+
+def test_a_class_called_by_the_code_of_another_is_refused(world):
+    classes = [{"code": 1, "name": "2", "color": "#0072b2"}, {"code": 2, "name": "1", "color": "#009e73"}]
+    job = Job.load(write_settings(world, classes=classes))
+    with pytest.raises(ConfigError, match=r"class 1 is called '2', the code of class '1'.*labels\.aliases"):
+        _ = job.scheme
 
 
 def test_every_key_it_writes_is_explained_in_the_line_above(world):
