@@ -90,7 +90,8 @@ def to_codes(
     """Class codes int16 [n] of reference values, and the values that are no class.
 
     A value is looked up among the class names, as they are and then with spelling and case aside, then among the
-    codes. Where there is a crosswalk, that is its targets.
+    codes. With a crosswalk that is true of its targets, and a value that it does not list has to be a name: a code of
+    another legend is not one of this.
     Blank values give 0, values that the crosswalk leaves out -1, unknown values -2.
     """
     names = {_key(item.name): item.code for item in scheme.classes}
@@ -102,7 +103,8 @@ def to_codes(
     for position, value in enumerate(values):
         text = "" if is_blank(value) else label_text(value)
         if text not in known:
-            known[text] = _code(text, table, crosswalk or {})
+            listed = not crosswalk or text in crosswalk
+            known[text] = _code(text, table if listed else names, crosswalk or {})
             if known[text] == UNKNOWN:
                 unknown.add(text)
         codes[position] = known[text]
@@ -137,5 +139,5 @@ def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str
             "reference classes that the map does not have: " + ", ".join(unknown),
             path=path,
             expected="one of " + ", ".join(scheme.names),
-            fix="write a crosswalk CSV with the columns source,target ('-' leaves a class out)",
+            fix="write a crosswalk CSV that lists them (columns source,target; '-' leaves a class out)",
         )

@@ -245,6 +245,11 @@ class TestCrosswalks:
         scheme = ClassScheme((LandClass(1, "5", "#117733"), LandClass(5, "Water", "#0072b2")))
         assert to_codes([5, "5", 1, "water", "-1", 1.1], scheme=scheme)[0].tolist() == [1, 1, 1, 5, -2, -2]
 
+    def test_a_code_that_the_crosswalk_does_not_list_is_no_code_of_the_map(self):
+        codes, unknown = to_codes([1, 10, 20, "Water"], scheme=SCHEME, crosswalk={"1": "forest", "20": "30"})
+        assert codes.tolist() == [10, -2, 30, 20]
+        assert unknown == ["10"]
+
     def test_names_that_differ_only_in_case_are_looked_up_as_they_are_first(self):
         scheme = ClassScheme((LandClass(1, "Water", "#117733"), LandClass(2, "water", "#0072b2")))
         assert to_codes(["Water", "water"], scheme=scheme)[0].tolist() == [1, 2]
