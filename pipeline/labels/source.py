@@ -33,7 +33,7 @@ class LabelReport:
     Attributes:
         read: Features in the layer.
         repaired: Kept polygons whose geometry was invalid.
-        dropped_invalid: Features without area after repair, or lines, or points among polygons.
+        dropped_invalid: Features without area after repair, or lines.
         duplicates_merged: Copies of a polygon with the same class.
         empty: Features without geometry.
         unlabelled: Features whose class is null or blank, or set aside by an alias to "".
@@ -55,7 +55,7 @@ class LabelReport:
         said = (
             (self.read, "features read"),
             (self.repaired, "invalid geometries repaired"),
-            (self.dropped_invalid, "features dropped: no polygon even after repair"),
+            (self.dropped_invalid, "features dropped: lines, or no area even after repair"),
             (self.duplicates_merged, "exact duplicates merged"),
             (self.empty, "features without geometry left out"),
             (self.unlabelled, "features without a class left out"),
@@ -118,7 +118,7 @@ def read_labels(
         point_radius_m: Radius of the circle drawn around each point, in metres.
 
     Raises:
-        LabelError: see :func:`pipeline.labels.vectors.read_features`; points where polygons are needed; nothing left.
+        LabelError: see :func:`pipeline.labels.vectors.read_features`; points that were not asked for; nothing left.
         LegendError: class names that make no legend.
     """
     path = Path(path)
@@ -204,12 +204,14 @@ def _shapes(
     pointlike = wanted & is_point(geometry)
     if points and pointlike.any():
         shapes[pointlike] = points_to_polygons(frame.geometry[pointlike], radius_m=radius_m, path=path)
-    elif pointlike.any() and pointlike.sum() == wanted.sum():
+    elif pointlike.any():
+        found, others = int(pointlike.sum()), int((wanted & ~pointlike).sum())
         raise LabelError(
             "points where polygons are needed",
             path=path,
-            got=f"{int(pointlike.sum())} points",
-            fix="draw polygons, or ask for points to be used as single pixels or circles",
+            got=f"{found} points" + (f" among {others} other features" if others else ""),
+            fix="draw polygons, or set labels.point_window_px (squares of 1, 3, ... pixels a side) or "
+            "labels.point_radius_m (circles)",
         )
     return shapes, repaired
 
