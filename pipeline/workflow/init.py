@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.chips.splits import default_block_m
 from pipeline.config import Config, load_config
-from pipeline.errors import LabelError, OutputError
+from pipeline.errors import LabelError, LabelWarning, OutputError
 from pipeline.labels.checks import check_overlap
+from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
@@ -25,12 +27,15 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.labels.source import Labels
     from pipeline.scenes.scene import Scene
 
 # A chip of 64 pixels sees 640 m of Sentinel-2 around a label; smaller scenes get chips of a quarter of their side so
 # that blocks and buffers leave something to learn from.
 CHIP_PX = 64
 SMALLEST_CHIP_PX = 16
+# What a point labels, as in configs/points.yaml.
+POINT_WINDOW_PX = 3
 
 
 def write_config(
@@ -57,14 +62,16 @@ def write_config(
     if all(re.fullmatch(r"-?[0-9]+", name) for name in counts):
         counts = {name: counts[name] for name in sorted(counts, key=int)}
     scheme, source = scheme_for(list(counts))
-    check_overlap(read_labels(labels, field=field, scheme=scheme, layer=layer), [scene.grid for scene in opened])
-    burned = [burn(read_labels(labels, field=field, scheme=scheme, layer=layer), scene.grid) for scene in opened]
+    found = read_labels(labels, field=field, scheme=scheme, layer=layer, points=True)
+    check_overlap(found, [scene.grid for scene in opened])
+    window_px = _point_window_px(found)
+    burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
     chip_px = choose_chip_px([scene.grid for scene in opened])
     pixel_m = max(opened[0].grid.pixel_size_m)
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
         opened, scenes=scenes, labels=labels, field=field, layer=layer, classes=scheme.to_json(), output=output,
-        chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1),
+        chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1), point_window_px=window_px,
     )  # fmt: skip
     head = (
         "Configuration of a land-cover map, written by landcover init. It runs as it is:",
@@ -74,14 +81,30 @@ def write_config(
     )
     write_text(output, commented_yaml(data, head=head))
     load_config(output)
+    polygons = found.polygons_per_class()
     return Outcome(
         summary=f"{output}: {len(opened)} scene(s), {len(counts)} classes"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
         hint=f"next: landcover check {output}, then landcover run {output}",
-        tables=(_scene_table(opened), _class_table(counts, burned)),
-        data={"classes": counts, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
+        tables=(_scene_table(opened), _class_table(polygons, burned)),
+        data={"classes": polygons, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
     )
+
+
+def _point_window_px(labels: Labels) -> int | None:
+    """POINT_WINDOW_PX where there are points among the labels, with a warning; else None."""
+    points = int(is_point(labels.frame.geometry.to_numpy()).sum())
+    if not points:
+        return None
+    side = POINT_WINDOW_PX
+    warnings.warn(
+        f"{labels.path}: {points} of {len(labels)} labels are points; each labels {side} x {side} pixels around it "
+        "(labels.point_window_px; 1 is its own pixel only)",
+        LabelWarning,
+        stacklevel=3,
+    )
+    return side
 
 
 def choose_chip_px(grids: Sequence[Grid]) -> int:
@@ -93,6 +116,7 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
 def _settings(
     opened: Sequence[Scene], *, scenes: Sequence[str], labels: Path, field: str, layer: str | None,
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
+    point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The keys worth showing: what was found, and the defaults a user is most likely to change."""
     shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
@@ -104,7 +128,12 @@ def _settings(
             {"path": _relative(path, output.parent), "id": scene.id} for path, scene in zip(scenes, opened, strict=True)
         ],
         "inputs": {"bands": shared},
-        "labels": {"path": _relative(str(labels), output.parent), "field": field, "layer": layer},
+        "labels": {
+            "path": _relative(str(labels), output.parent),
+            "field": field,
+            "layer": layer,
+            "point_window_px": point_window_px,
+        },
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
@@ -112,7 +141,7 @@ def _settings(
     filled = Config.model_validate(given).model_dump(mode="json")
     shown = {
         "inputs": ("bands", "indices", "time"),
-        "labels": ("path", "field", "layer", "aliases"),
+        "labels": ("path", "field", "layer", "aliases", *(("point_window_px",) if point_window_px else ())),
         "training": ("encoder", "weights", "context_share", "seed"),
         "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
         "assessment": ("forest_trees",),
@@ -148,7 +177,7 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
     return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows)
 
 
-def _class_table(counts: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
+def _class_table(polygons: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
     total = sum(len(pixels) for pixels in burned)
-    rows = tuple((name, f"{count}") for name, count in counts.items())
+    rows = tuple((name, f"{count}") for name, count in polygons.items())
     return Table(f"classes ({total} labelled pixels)", ("class", "polygons"), rows)

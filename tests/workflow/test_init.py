@@ -6,11 +6,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+import shapely
 import yaml
 
 from pipeline.accuracy.crosswalk import to_codes
 from pipeline.config import Config, load_config
-from pipeline.errors import ConfigError, LabelError, OutputError
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError
 from pipeline.labels.rasterise import burn
 from pipeline.workflow.init import choose_chip_px, write_config
 from pipeline.workflow.job import Job
@@ -85,6 +86,29 @@ def test_a_class_called_by_the_code_of_another_is_refused(world):
     job = Job.load(write_settings(world, classes=classes))
     with pytest.raises(ConfigError, match=r"class 1 is called '2', the code of class '1'.*labels\.aliases"):
         _ = job.scheme
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_points_get_a_window_and_a_warning(world, every):
+    frame = squares()
+    frame.loc[::every, "geometry"] = frame.geometry.centroid[::every]
+    points = len(frame.iloc[::every])
+    (world / "labels.gpkg").unlink()
+    write_labels(world / "labels.gpkg", frame)
+    with pytest.warns(LabelWarning, match=rf"{points} of 36 labels are points.*labels\.point_window_px"):
+        init(world)
+    assert load_config(world / "config.yaml").labels.point_window_px == 3
+    assert len(Job.load(world / "config.yaml").pixels[0]) == points * 9 + (36 - points) * 16
+
+
+def test_the_classes_it_shows_count_polygons_that_are_kept(world):
+    frame = squares()
+    frame.loc[0, "geometry"] = shapely.LineString([(500000, 5000000), (500010, 5000000)])
+    frame.loc[len(frame)] = frame.loc[1]
+    (world / "labels.gpkg").unlink()
+    write_labels(world / "labels.gpkg", frame)
+    counts = squares()["class"].iloc[1:].value_counts()
+    assert init(world).data["classes"] == counts.to_dict()
 
 
 def test_every_key_it_writes_is_explained_in_the_line_above(world):
