@@ -145,7 +145,8 @@ def split_blocks(
     block = blocks_of(layout, block_m)
     parts = sum(fraction > 0 for fraction in fractions)
     if block.max() + 1 < parts:
-        refuse_few_blocks(int(block.max()) + 1, wanted=f"at least {parts}, one for each part", block_m=block_m)
+        wanted = f"at least {parts}, one for each part"
+        refuse_few_blocks(int(block.max()) + 1, wanted=wanted, block_m=block_m, small=count_small(pixels))
     problem = Problem(layout, block, layout.neighbours(buffer_m), fractions)
     part = best_assignment(problem, np.random.default_rng(seed))
     for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
@@ -183,8 +184,14 @@ def _check_fractions(fractions: tuple[float, float, float]) -> None:
         )
 
 
-def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float) -> NoReturn:
-    """Say that the blocks do not suffice.
+def count_small(pixels: Sequence[LabelledPixels]) -> int:
+    """How many polygons hold the centre of no pixel of any scene."""
+    used = {int(polygon) for part in pixels for polygon in part.polygon_ids()}
+    return len({polygon for part in pixels for polygon in part.too_small} - used)
+
+
+def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int = 0) -> NoReturn:
+    """Say that the blocks do not suffice; where ``small`` polygons hold no pixel centre, that these might.
 
     Raises:
         SplitError: always.
@@ -193,7 +200,8 @@ def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float) -> NoReturn
         "too few blocks hold polygons",
         got=f"{occupied} blocks of {block_m:g} m",
         expected=wanted,
-        fix="use smaller blocks or fewer folds, or label other parts of the scene",
+        fix="use smaller blocks or fewer folds, or label other parts of the scene"
+        + (f"; labels.all_touched: true uses the {small} polygons without a pixel centre too" if small else ""),
     )
 
 

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.chips.splits import default_block_m
+from pipeline.chips.splits import count_small, default_block_m
 from pipeline.config import Config, load_config
 from pipeline.errors import LabelError, LabelWarning, OutputError
 from pipeline.labels.checks import check_overlap
@@ -50,22 +50,12 @@ def write_config(
     if output.exists() and not overwrite:
         raise OutputError("configuration exists", path=output, fix="add --overwrite, or choose another with -o")
     opened = [open_scene(path) for path in scenes]
-    counts = class_values(labels, field=field, layer=layer)
-    if len(counts) > MAX_CLASSES:
-        raise LabelError(
-            f"field {field!r} has too many different values to be a class",
-            path=labels,
-            got=f"{len(counts)}, such as {', '.join(list(counts)[:3])}",
-            expected=f"at most {MAX_CLASSES}",
-            fix="name the field with the class",
-        )
-    if all(re.fullmatch(r"-?[0-9]+", name) for name in counts):
-        counts = {name: counts[name] for name in sorted(counts, key=int)}
-    scheme, source = scheme_for(list(counts))
+    scheme, source = scheme_for(find_classes(labels, field=field, layer=layer))
     found = read_labels(labels, field=field, scheme=scheme, layer=layer, points=True)
     check_overlap(found, [scene.grid for scene in opened])
     window_px = _point_window_px(found)
     burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
+    _warn_of_small(found, burned)
     chip_px = choose_chip_px([scene.grid for scene in opened])
     pixel_m = max(opened[0].grid.pixel_size_m)
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
@@ -83,13 +73,59 @@ def write_config(
     load_config(output)
     polygons = found.polygons_per_class()
     return Outcome(
-        summary=f"{output}: {len(opened)} scene(s), {len(counts)} classes"
+        summary=f"{output}: {len(opened)} scene(s), {len(scheme)} classes"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
         hint=f"next: landcover check {output}, then landcover run {output}",
         tables=(_scene_table(opened), _class_table(polygons, burned)),
         data={"classes": polygons, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
     )
+
+
+def find_classes(labels: Path, *, field: str, layer: str | None) -> list[str]:
+    """Names of the classes in a field, the most frequent first, or numbers by size.
+
+    Names that differ only in case and blanks are one class, called as most of its features are; a warning says so.
+
+    Raises:
+        LabelError: one class, or too many, or see :func:`pipeline.labels.vectors.class_values`.
+    """
+    spellings: dict[str, list[str]] = {}
+    for name in class_values(labels, field=field, layer=layer):
+        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+    several = [f"{', '.join(rest)} as {first}" for first, *rest in spellings.values() if rest]
+    if several:
+        text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
+        warnings.warn(text, LabelWarning, stacklevel=3)
+    names = [name for name, *_ in spellings.values()]
+    if len(names) < 2:  # noqa: PLR2004 - one class is no classification
+        raise LabelError(
+            f"field {field!r} holds fewer than two classes",
+            path=labels,
+            got=", ".join(names) or "none",
+            fix="draw polygons of what is not this class too, or name the field with the class",
+        )
+    if len(names) > MAX_CLASSES:
+        raise LabelError(
+            f"field {field!r} has too many different values to be a class",
+            path=labels,
+            got=f"{len(names)}, such as {', '.join(names[:3])}",
+            expected=f"at most {MAX_CLASSES}",
+            fix="name the field with the class",
+        )
+    return sorted(names, key=int) if all(re.fullmatch(r"-?[0-9]+", name) for name in names) else names
+
+
+def _warn_of_small(labels: Labels, burned: Sequence[LabelledPixels]) -> None:
+    """LabelWarning for polygons between the pixels' centres, with the key that helps."""
+    small = count_small(burned)
+    if small:
+        warnings.warn(
+            f"{labels.path}: {small} of {len(labels)} polygons hold no pixel centre and teach nothing; "
+            "labels.all_touched: true labels the pixels they touch",
+            LabelWarning,
+            stacklevel=3,
+        )
 
 
 def _point_window_px(labels: Labels) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,6 +139,12 @@ def polygon_free_blocks(pixels: LabelledPixels, block_m: float) -> np.ndarray:
 def test_buffer_that_leaves_nothing_is_an_error_that_says_so() -> None:
     with pytest.raises(SplitError, match=r"buffer leaves no polygon for .*smaller chips"):
         split_blocks([scattered()], block_m=800, buffer_m=9000, seed=0)
+
+
+def test_polygons_without_a_pixel_are_named_where_blocks_are_few() -> None:
+    pixels = replace(squares([(0, 0), (8, 8), (16, 0), (0, 16)], [1, 2, 1, 2]), too_small=(5, 6))
+    with pytest.raises(SplitError, match=r"labels\.all_touched: true uses the 2 polygons"):
+        split_blocks([pixels], block_m=1000, buffer_m=0, seed=0)
 
 
 def test_all_polygons_in_one_corner_are_too_few_blocks() -> None:
