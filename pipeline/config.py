@@ -10,16 +10,41 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
+COLOR = r"^#[0-9a-fA-F]{6}$"
+NAME = r"^[A-Za-z0-9._-]+$"
+# What pydantic says of a value, by its kind of error, in the words of who writes the file.
+_EXPECTED = {
+    "string_type": "text, in quotes where it looks like something else",
+    "model_type": "keys with values",
+    "dict_type": "keys with values",
+    "tuple_type": "a list",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "datetime_type": "a time such as 2024-06-01T10:21:00Z",
+    "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
+    "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
+    COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
+    NAME: "letters, digits, '.', '_' and '-'",
+}
 # Files that training.weights may name; anything else is a record's name.
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
 
@@ -190,6 +215,15 @@ class LabelsSection(Section):
 
     _path = field_validator("path")(_absolute)
 
+    @field_validator("aliases", "class_all_touched", "class_erode_px", "class_buffer_m", "groups", mode="before")
+    @classmethod
+    def _keys_as_text(cls, value: object) -> object:
+        """Classes are numbers in many files, and YAML reads them as such; ``no`` is a truth value and stays one."""
+        if not isinstance(value, dict):
+            return value
+        number = {key for key in value if type(key) in {int, float}}
+        return {str(key).removesuffix(".0") if key in number else key: item for key, item in value.items()}
+
     @field_validator("point_window_px")
     @classmethod
     def _odd(cls, value: int | None) -> int | None:
@@ -211,7 +245,7 @@ class ClassItem(Section):
 
     code: int = Field(ge=1, le=254, description="Value in the map.")
     name: str = Field(description="Name, as in the labels (after aliases).")
-    color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$", description="Colour in the map, #rrggbb.")
+    color: str = Field(pattern=COLOR, description="Colour in the map, #rrggbb.")
 
 
 class SplitSection(Section):
@@ -373,7 +407,7 @@ class Config(Section):
     """Everything that ``landcover run`` needs."""
 
     version: Literal[1] = Field(1, description="Version of this file's schema.")
-    name: str = Field("landcover", pattern=r"^[A-Za-z0-9._-]+$", description="Name of the job.")
+    name: str = Field("landcover", pattern=NAME, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
     scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
     inputs: Inputs = Field(default_factory=lambda: Inputs.model_validate({}))
@@ -415,7 +449,7 @@ def load_config(path: Path | str) -> Config:
 def _explain(err: ValidationError, path: Path) -> ConfigError:
     """The first thing wrong, in one sentence."""
     first = err.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = _key_of(first)
     if first["type"] == "extra_forbidden":
         known = sorted(_keys_beside(first["loc"]))
         near = nearest(str(first["loc"][-1]), known)
@@ -423,7 +457,24 @@ def _explain(err: ValidationError, path: Path) -> ConfigError:
         return ConfigError(f"unknown key {key!r}", path=path, expected="one of " + ", ".join(known), fix=fix)
     if first["type"] == "missing":
         return ConfigError(f"key {key!r} is missing", path=path)
-    return ConfigError(f"key {key!r}", path=path, got=repr(first["input"])[:80], expected=first["msg"])
+    if first["type"] == "value_error" and isinstance(first["input"], dict):
+        return ConfigError(f"key {key!r}: {_words(first)}", path=path)
+    # A key with several types has an error for each.
+    expected = dict.fromkeys(_words(error) for error in err.errors() if _key_of(error) == key)
+    return ConfigError(f"key {key!r}", path=path, got=repr(first["input"])[:80], expected=" or ".join(expected))
+
+
+def _key_of(error: ErrorDetails) -> str:
+    """The key as it is in the file: pydantic adds the type it tried, and whether it means a key of a mapping."""
+    added = re.compile(r"\[key\]|constrained-\w+|(literal|tuple|function-\w+)\[.*\]")
+    return ".".join(str(part) for part in error["loc"] if not added.fullmatch(str(part)))
+
+
+def _words(error: ErrorDetails) -> str:
+    """What was expected, without the words of the library that checks."""
+    kind = error["ctx"]["pattern"] if error["type"] == "string_pattern_mismatch" else error["type"]
+    stripped = re.sub(r"^(Value error, |[A-Z]\w+ should (be |have )?)", "", error["msg"])
+    return _EXPECTED.get(kind, stripped.replace(" after validation", ""))
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

@@ -29,6 +29,7 @@ UNLABELLED = 255
 IGNORE_INDEX = 255
 MAX_CLASSES = 254
 _HEX = re.compile(r"#[0-9a-f]{6}")
+_CODE = re.compile(r"[1-9][0-9]{0,2}")
 
 
 @dataclass(frozen=True)
@@ -216,19 +217,23 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
     """A scheme for class names found in labels, and the known legend it came from (None for the safe palette).
 
     A known legend is used when every name is one of its names (spelling and case aside): codes and colours are then the
-    published ones. Otherwise codes run from 1 in the order given and colours come from a colour-blind-safe palette;
-    beyond its 24 colours, hues spread evenly.
+    published ones. Otherwise a name that is itself a code (1..254) keeps it, the others take the free codes from 1 in
+    the order given, and colours come from a colour-blind-safe palette; beyond its 24 colours, hues spread evenly.
 
     >>> scheme, source = scheme_for(["trees", "Water"])
     >>> source, scheme.codes
     ('Dynamic World', (2, 1))
+    >>> scheme_for(["5", "300", "1"])[0].codes
+    (5, 2, 1)
     """
     for source, rows in KNOWN_LEGENDS.items():
         known = {_key(name): (code, color) for code, name, color in rows}
         if all(_key(name) in known for name in names):
             return ClassScheme(tuple(LandClass(known[_key(n)][0], n, known[_key(n)][1]) for n in names)), source
-    colors = _safe_colors(names)
-    return ClassScheme(tuple(LandClass(i, n, c) for i, (n, c) in enumerate(zip(names, colors, strict=True), 1))), None
+    own = {name: int(name) for name in names if _CODE.fullmatch(name) and int(name) <= MAX_CLASSES}
+    free = (code for code in range(1, UNLABELLED) if code not in own.values())
+    codes = [own[name] if name in own else next(free, UNLABELLED) for name in names]
+    return ClassScheme(tuple(LandClass(*row) for row in zip(codes, names, _safe_colors(names), strict=True))), None
 
 
 def _safe_colors(names: Sequence[str]) -> list[str]:

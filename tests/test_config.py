@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,37 @@ def test_a_missing_key_is_named(tmp_path):
 def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
     with pytest.raises(ConfigError, match=r"key 'split\.block_m'; got -5; expected .*greater than 0"):
         load_config(write(tmp_path, GOOD | {"split": {"block_m": -5}}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": [{"code": 1, "name": "w", "color": "blue"}]}, "classes.0.color'; got 'blue'; expected #rrggbb in"),
+        ({"name": "a b"}, "'name'; got 'a b'; expected letters, digits"),
+        ({"map": {"dtype": "x"}}, "'map.dtype'; got 'x'; expected 'auto', 'float32', 'bfloat16' or 'int8'"),
+        ({"map": {"tta": "maybe"}}, "'map.tta'; got 'maybe'; expected true or false"),
+        ({"map": 5}, "'map'; got 5; expected keys with values"),
+        ({"classes": []}, "'classes'; got []; expected at least 1 item, not 0"),
+        ({"training": {"context_share": "x"}}, "'training.context_share'; got 'x'; expected a number or 'learned'"),
+        ({"labels": {"path": "a", "point_window_px": 4}}, "'labels.point_window_px'; got 4; expected an odd number"),
+        (
+            {"labels": {"path": "a", "aliases": {False: "x"}}},
+            "got False; expected text, in quotes",
+        ),
+        ({"split": {"train": 0.9}}, "key 'split': train + validation"),
+    ],
+)
+def test_what_is_expected_is_said_without_the_words_of_the_library(tmp_path, change, said):
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        load_config(write(tmp_path, GOOD | change))
+    assert not re.search("Value error|should|pattern|Input", str(caught.value))
+
+
+def test_classes_that_are_numbers_need_no_quotes_as_keys(tmp_path):
+    labels = {"path": "a", "aliases": {11: "Wald", 2.0: "See"}, "class_erode_px": {11: 1}}
+    section = load_config(write(tmp_path, GOOD | {"labels": labels})).labels
+    assert section.aliases == {"11": "Wald", "2": "See"}
+    assert section.class_erode_px == {"11": 1}
 
 
 def test_fractions_of_the_split_must_sum_to_one(tmp_path):

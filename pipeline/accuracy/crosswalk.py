@@ -89,19 +89,22 @@ def to_codes(
 ) -> tuple[NDArray[np.int16], list[str]]:
     """Class codes int16 [n] of reference values, and the values that are no class.
 
-    A value is looked up in the crosswalk, then among the class names (spelling and case aside), then among the codes.
+    A value is looked up among the class names, as they are and then with spelling and case aside, then among the
+    codes. With a crosswalk that is true of its targets, and a value that it does not list has to be a name: a code of
+    another legend is not one of this.
     Blank values give 0, values that the crosswalk leaves out -1, unknown values -2.
     """
-    table = {_key(item.name): item.code for item in scheme.classes} | {
-        str(item.code): item.code for item in scheme.classes
-    }
+    names = {_key(item.name): item.code for item in scheme.classes}
+    names |= {item.name.strip(): item.code for item in scheme.classes}
+    table = {str(item.code): item.code for item in scheme.classes} | names
     known: dict[str, int] = {}
     unknown: set[str] = set()
     codes = np.empty(len(values), dtype=np.int16)
     for position, value in enumerate(values):
         text = "" if is_blank(value) else label_text(value)
         if text not in known:
-            known[text] = _code(text, table, crosswalk or {})
+            listed = not crosswalk or text in crosswalk
+            known[text] = _code(text, table if listed else names, crosswalk or {})
             if known[text] == UNKNOWN:
                 unknown.add(text)
         codes[position] = known[text]
@@ -117,12 +120,12 @@ def _code(text: str, table: Mapping[str, int], crosswalk: Mapping[str, str]) -> 
     target = crosswalk.get(text, text)
     if target == LEFT_OUT:
         return OMITTED
-    return table.get(_key(target), table.get(target, UNKNOWN))
+    return table.get(target, table.get(_key(target), UNKNOWN))
 
 
 def _key(name: str) -> str:
-    letters = re.sub(r"[\W_]", "", name.lower())
-    return letters or name
+    # Without a letter it is a number: 1.1 is not 11, nor -1 the same as 1.
+    return re.sub(r"[\W_]", "", name.lower()) if re.search(r"[^\W\d_]", name) else name
 
 
 def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str) -> None:
@@ -136,5 +139,5 @@ def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str
             "reference classes that the map does not have: " + ", ".join(unknown),
             path=path,
             expected="one of " + ", ".join(scheme.names),
-            fix="write a crosswalk CSV with the columns source,target ('-' leaves a class out)",
+            fix="write a crosswalk CSV that lists them (columns source,target; '-' leaves a class out)",
         )

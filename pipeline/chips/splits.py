@@ -23,7 +23,7 @@ from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -130,12 +130,13 @@ def split_blocks(
     buffer_m: float,
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
     seed: int,
+    scheme: ClassScheme | None = None,
 ) -> Split:
     """Train, validation and test polygons by spatial blocks, with a buffer between them.
 
     Of many assignments of blocks the one is taken that keeps most classes in train, then in test, then in validation,
     and comes nearest to ``fractions`` (train, validation, test) of each class's polygons after the buffer took its own.
-    Same input and seed: same split.
+    Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one.
 
     Raises:
         SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
@@ -145,7 +146,8 @@ def split_blocks(
     block = blocks_of(layout, block_m)
     parts = sum(fraction > 0 for fraction in fractions)
     if block.max() + 1 < parts:
-        refuse_few_blocks(int(block.max()) + 1, wanted=f"at least {parts}, one for each part", block_m=block_m)
+        least = f"at least {parts}, one for each part"
+        refuse_few_blocks(int(block.max()) + 1, wanted=least, block_m=block_m, small=count_small(pixels))
     problem = Problem(layout, block, layout.neighbours(buffer_m), fractions)
     part = best_assignment(problem, np.random.default_rng(seed))
     for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
@@ -156,7 +158,8 @@ def split_blocks(
                 fix="use smaller chips (a smaller buffer), or label further parts of the scene",
             )
     split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
-    _warn_about(layout, part, fractions)
+    names = {item.code: item.name for item in scheme.classes} if scheme else {}
+    _warn_about(layout, part, fractions, names=names)
     return split
 
 
@@ -183,8 +186,14 @@ def _check_fractions(fractions: tuple[float, float, float]) -> None:
         )
 
 
-def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float) -> NoReturn:
-    """Say that the blocks do not suffice.
+def count_small(pixels: Sequence[LabelledPixels]) -> int:
+    """How many polygons hold the centre of no pixel of any scene."""
+    used = {int(polygon) for part in pixels for polygon in part.polygon_ids()}
+    return len({polygon for part in pixels for polygon in part.too_small} - used)
+
+
+def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int = 0) -> NoReturn:
+    """Say that the blocks do not suffice; where ``small`` polygons hold no pixel centre, that these might.
 
     Raises:
         SplitError: always.
@@ -193,7 +202,8 @@ def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float) -> NoReturn
         "too few blocks hold polygons",
         got=f"{occupied} blocks of {block_m:g} m",
         expected=wanted,
-        fix="use smaller blocks or fewer folds, or label other parts of the scene",
+        fix="use smaller blocks or fewer folds, or label other parts of the scene"
+        + (f"; labels.all_touched: true uses the {small} polygons without a pixel centre too" if small else ""),
     )
 
 
@@ -217,7 +227,9 @@ def split_of(
     return Split(parts, blocks, float(block_m), float(buffer_m))
 
 
-def _warn_about(layout: Layout, part: NDArray[np.int8], fractions: tuple[float, float, float]) -> None:
+def _warn_about(
+    layout: Layout, part: NDArray[np.int8], fractions: tuple[float, float, float], *, names: Mapping[int, str]
+) -> None:
     lost = float((part == Part.BUFFER).mean())
     if lost > _MANY_LOST:
         warnings.warn(
@@ -229,9 +241,9 @@ def _warn_about(layout: Layout, part: NDArray[np.int8], fractions: tuple[float, 
         missing = sorted(set(layout.code.tolist()) - set(layout.code[part == wanted].tolist()))
         if missing and fraction > 0:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-            codes = ", ".join(map(str, missing[:_SHOWN])) + more
+            classes = ", ".join(names.get(code, f"code {code}") for code in missing[:_SHOWN]) + more
             warnings.warn(
-                f"no {wanted.name.lower()} polygon of class code {codes}; its polygons lie in too few blocks",
+                f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks",
                 SplitWarning,
                 stacklevel=3,
             )

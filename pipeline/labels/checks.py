@@ -90,7 +90,9 @@ def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: Cla
         raise LabelError(
             "labels of fewer than two classes have pixels in the scene",
             got=", ".join(present) or "none",
-            expected="at least two of " + ", ".join(scheme.names),
+            expected="at least two of " + ", ".join(scheme.names)
+            if len(scheme) > 1
+            else "a second class in the legend",
         )
     absent = [name for name in found if name not in present]
     if absent:
@@ -116,7 +118,11 @@ def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
         _warn(labels, f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}")
     if pixels.too_small:
         ids = ", ".join(map(str, pixels.too_small[:_SHOWN])) + (", ..." if len(pixels.too_small) > _SHOWN else "")
-        _warn(labels, f"{counted(len(pixels.too_small), 'polygon')} without a pixel centre, not used: {ids}")
+        _warn(
+            labels,
+            f"{counted(len(pixels.too_small), 'polygon')} without a pixel centre, not used: {ids}; "
+            "labels.all_touched: true uses the pixels they touch",
+        )
 
 
 def _warn(labels: Labels, text: str) -> None:

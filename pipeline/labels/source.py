@@ -14,7 +14,7 @@ import shapely
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.polygons import clean_polygons, is_point, points_to_polygons
 from pipeline.labels.vectors import MOST_CLASS_VALUES, class_values, guess_field, iter_values, read_features
-from pipeline.legend import ClassScheme, LandClass, scheme_for
+from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class LabelReport:
     Attributes:
         read: Features in the layer.
         repaired: Kept polygons whose geometry was invalid.
-        dropped_invalid: Features without area after repair, or lines, or points among polygons.
+        dropped_invalid: Features without area after repair, or lines.
         duplicates_merged: Copies of a polygon with the same class.
         empty: Features without geometry.
         unlabelled: Features whose class is null or blank, or set aside by an alias to "".
@@ -55,7 +55,7 @@ class LabelReport:
         said = (
             (self.read, "feature", "read"),
             (self.repaired, "feature", "of invalid geometry repaired"),
-            (self.dropped_invalid, "feature", "dropped: no polygon even after repair"),
+            (self.dropped_invalid, "feature", "dropped: lines, or no area even after repair"),
             (self.duplicates_merged, "exact duplicate", "merged"),
             (self.empty, "feature", "without geometry left out"),
             (self.unlabelled, "feature", "without a class left out"),
@@ -118,7 +118,7 @@ def read_labels(
         point_radius_m: Radius of the circle drawn around each point, in metres.
 
     Raises:
-        LabelError: see :func:`pipeline.labels.vectors.read_features`; points where polygons are needed; nothing left.
+        LabelError: see :func:`pipeline.labels.vectors.read_features`; points that were not asked for; nothing left.
         LegendError: class names that make no legend.
     """
     path = Path(path)
@@ -167,14 +167,12 @@ def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
             expected=f"at most {MOST_CLASS_VALUES}",
             fix="name the field with the class",
         )
-    scheme, source = scheme_for(names)
-    if source is None and all(name.isdigit() and 1 <= int(name) <= MOST_CLASS_VALUES for name in names):
-        return ClassScheme(tuple(LandClass(int(item.name), item.name, item.color) for item in scheme.classes))
-    return scheme
+    return scheme_for(names)[0]
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
+    # Without a letter it is a number: 1.1 is not 11, nor -1 the same as 1.
+    return re.sub(r"[\W_]+", "", name.casefold()) if re.search(r"[^\W\d_]", name) else name
 
 
 def _codes(names: NDArray[Any], scheme: ClassScheme, *, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -206,12 +204,14 @@ def _shapes(
     pointlike = wanted & is_point(geometry)
     if points and pointlike.any():
         shapes[pointlike] = points_to_polygons(frame.geometry[pointlike], radius_m=radius_m, path=path)
-    elif pointlike.any() and pointlike.sum() == wanted.sum():
+    elif pointlike.any():
+        found, others = int(pointlike.sum()), int((wanted & ~pointlike).sum())
         raise LabelError(
             "points where polygons are needed",
             path=path,
-            got=f"{int(pointlike.sum())} points",
-            fix="draw polygons, or ask for points to be used as single pixels or circles",
+            got=f"{found} points" + (f" among {others} other features" if others else ""),
+            fix="draw polygons, or set labels.point_window_px (squares of 1, 3, ... pixels a side) or "
+            "labels.point_radius_m (circles)",
         )
     return shapes, repaired
 

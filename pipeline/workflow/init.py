@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.chips.splits import default_block_m
+from pipeline.chips.splits import count_small, default_block_m
 from pipeline.config import Config, load_config
-from pipeline.errors import LabelError, OutputError, counted
+from pipeline.errors import LabelError, LabelWarning, OutputError, counted
 from pipeline.labels.checks import check_overlap
+from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
@@ -24,12 +27,15 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.labels.source import Labels
     from pipeline.scenes.scene import Scene
 
 # A chip of 64 pixels sees 640 m of Sentinel-2 around a label; smaller scenes get chips of a quarter of their side so
 # that blocks and buffers leave something to learn from.
 CHIP_PX = 64
 SMALLEST_CHIP_PX = 16
+# What a point labels, as in configs/points.yaml.
+POINT_WINDOW_PX = 3
 
 
 def write_config(
@@ -44,24 +50,18 @@ def write_config(
     if output.exists() and not overwrite:
         raise OutputError("configuration exists", path=output, fix="add --overwrite, or choose another with -o")
     opened = [open_scene(path) for path in scenes]
-    counts = class_values(labels, field=field, layer=layer)
-    if len(counts) > MAX_CLASSES:
-        raise LabelError(
-            f"field {field!r} has too many different values to be a class",
-            path=labels,
-            got=f"{len(counts)}, such as {', '.join(list(counts)[:3])}",
-            expected=f"at most {MAX_CLASSES}",
-            fix="name the field with the class",
-        )
-    scheme, source = scheme_for(list(counts))
-    check_overlap(read_labels(labels, field=field, scheme=scheme, layer=layer), [scene.grid for scene in opened])
-    burned = [burn(read_labels(labels, field=field, scheme=scheme, layer=layer), scene.grid) for scene in opened]
+    scheme, source = scheme_for(find_classes(labels, field=field, layer=layer))
+    found = read_labels(labels, field=field, scheme=scheme, layer=layer, points=True)
+    check_overlap(found, [scene.grid for scene in opened])
+    window_px = _point_window_px(found)
+    burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
+    _warn_of_small(found, burned)
     chip_px = choose_chip_px([scene.grid for scene in opened])
     pixel_m = max(opened[0].grid.pixel_size_m)
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
         opened, scenes=scenes, labels=labels, field=field, layer=layer, classes=scheme.to_json(), output=output,
-        chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1),
+        chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1), point_window_px=window_px,
     )  # fmt: skip
     head = (
         "Configuration of a land-cover map, written by landcover init. It runs as it is:",
@@ -71,14 +71,76 @@ def write_config(
     )
     write_text(output, commented_yaml(data, head=head))
     load_config(output)
+    polygons = found.polygons_per_class()
     return Outcome(
-        summary=f"{output}: {counted(len(opened), 'scene')}, {counted(len(counts), 'class')}"
+        summary=f"{output}: {counted(len(opened), 'scene')}, {counted(len(scheme), 'class')}"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
         hint=f"next: landcover check {output}, then landcover run {output}",
-        tables=(_scene_table(opened), _class_table(counts, burned)),
-        data={"classes": counts, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
+        tables=(_scene_table(opened), _class_table(polygons, burned)),
+        data={"classes": polygons, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
     )
+
+
+def find_classes(labels: Path, *, field: str, layer: str | None) -> list[str]:
+    """Names of the classes in a field, the most frequent first, or numbers by size.
+
+    Names that differ only in case and blanks are one class, called as most of its features are; a warning says so.
+
+    Raises:
+        LabelError: one class, or too many, or see :func:`pipeline.labels.vectors.class_values`.
+    """
+    spellings: dict[str, list[str]] = {}
+    for name in class_values(labels, field=field, layer=layer):
+        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+    several = [f"{', '.join(rest)} as {first}" for first, *rest in spellings.values() if rest]
+    if several:
+        text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
+        warnings.warn(text, LabelWarning, stacklevel=3)
+    names = [name for name, *_ in spellings.values()]
+    if len(names) < 2:  # noqa: PLR2004 - one class is no classification
+        raise LabelError(
+            f"field {field!r} holds fewer than two classes",
+            path=labels,
+            got=", ".join(names) or "none",
+            fix="draw polygons of what is not this class too, or name the field with the class",
+        )
+    if len(names) > MAX_CLASSES:
+        raise LabelError(
+            f"field {field!r} has too many different values to be a class",
+            path=labels,
+            got=f"{len(names)}, such as {', '.join(names[:3])}",
+            expected=f"at most {MAX_CLASSES}",
+            fix="name the field with the class",
+        )
+    return sorted(names, key=int) if all(re.fullmatch(r"-?[0-9]+", name) for name in names) else names
+
+
+def _warn_of_small(labels: Labels, burned: Sequence[LabelledPixels]) -> None:
+    """LabelWarning for polygons between the pixels' centres, with the key that helps."""
+    small = count_small(burned)
+    if small:
+        warnings.warn(
+            f"{labels.path}: {small} of {len(labels)} polygons hold no pixel centre and teach nothing; "
+            "labels.all_touched: true labels the pixels they touch",
+            LabelWarning,
+            stacklevel=3,
+        )
+
+
+def _point_window_px(labels: Labels) -> int | None:
+    """POINT_WINDOW_PX where there are points among the labels, with a warning; else None."""
+    points = int(is_point(labels.frame.geometry.to_numpy()).sum())
+    if not points:
+        return None
+    side = POINT_WINDOW_PX
+    warnings.warn(
+        f"{labels.path}: {points} of {len(labels)} labels are points; each labels {side} x {side} pixels around it "
+        "(labels.point_window_px; 1 is its own pixel only)",
+        LabelWarning,
+        stacklevel=3,
+    )
+    return side
 
 
 def choose_chip_px(grids: Sequence[Grid]) -> int:
@@ -90,6 +152,7 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
 def _settings(
     opened: Sequence[Scene], *, scenes: Sequence[str], labels: Path, field: str, layer: str | None,
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
+    point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The keys worth showing: what was found, and the defaults a user is most likely to change."""
     shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
@@ -101,7 +164,12 @@ def _settings(
             {"path": _relative(path, output.parent), "id": scene.id} for path, scene in zip(scenes, opened, strict=True)
         ],
         "inputs": {"bands": shared},
-        "labels": {"path": _relative(str(labels), output.parent), "field": field, "layer": layer},
+        "labels": {
+            "path": _relative(str(labels), output.parent),
+            "field": field,
+            "layer": layer,
+            "point_window_px": point_window_px,
+        },
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
@@ -109,7 +177,7 @@ def _settings(
     filled = Config.model_validate(given).model_dump(mode="json")
     shown = {
         "inputs": ("bands", "indices", "time"),
-        "labels": ("path", "field", "layer", "aliases"),
+        "labels": ("path", "field", "layer", "aliases", *(("point_window_px",) if point_window_px else ())),
         "training": ("encoder", "weights", "context_share", "seed"),
         "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
         "assessment": ("forest_trees",),
@@ -145,7 +213,7 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
     return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows)
 
 
-def _class_table(counts: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
+def _class_table(polygons: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
     total = sum(len(pixels) for pixels in burned)
-    rows = tuple((name, f"{count}") for name, count in counts.items())
+    rows = tuple((name, f"{count}") for name, count in polygons.items())
     return Table(f"classes ({total} labelled pixels)", ("class", "polygons"), rows)

@@ -49,8 +49,22 @@ def legend_of(config: Config) -> ClassScheme:
 
 
 def listed_classes(config: Config) -> ClassScheme:
-    """The classes of a configuration as they are listed (level 2)."""
-    return ClassScheme(tuple(LandClass(item.code, item.name, item.color.lower()) for item in config.classes))
+    """The classes of a configuration as they are listed (level 2).
+
+    Raises:
+        ConfigError: the name of a class is the code of another, so that a value in a file could mean either.
+    """
+    scheme = ClassScheme(tuple(LandClass(item.code, item.name, item.color.lower()) for item in config.classes))
+    for item in scheme.classes:
+        name = item.name.strip()
+        if name in map(str, scheme.codes) and name != str(item.code):
+            other = scheme.by_code(int(name))
+            raise ConfigError(
+                f"key 'classes': class {item.code} is called {name!r}, the code of class {other.name!r}",
+                expected=f"code {name} for it, or another name",
+                fix="classes that are numbers in the labels can be named with labels.aliases",
+            )
+    return scheme
 
 
 def group_codes(config: Config) -> dict[int, int]:

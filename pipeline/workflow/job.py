@@ -127,6 +127,7 @@ class Job:
             buffer_m=self.buffer_m,
             fractions=(section.train, section.validation, section.test),
             seed=section.seed,
+            scheme=self.scheme,
         )
 
     @cached_property

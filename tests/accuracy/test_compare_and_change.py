@@ -15,7 +15,7 @@ from pipeline.accuracy.sampling import draw_simple
 from pipeline.accuracy.wall_to_wall import cross_maps
 from pipeline.errors import LegendError, ReferenceDataError
 from pipeline.grid import Grid
-from pipeline.legend import KNOWN_LEGENDS
+from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from tests.accuracy.maps import SCHEME, patchy, points, spoil, write_map
 
@@ -211,8 +211,6 @@ class TestChange:
         assert "sample of change strata" in found.to_json()["note"]
 
     def test_two_legends_are_refused(self, tmp_path):
-        from pipeline.legend import ClassScheme
-
         a = write_map(tmp_path / "a.tif", patchy())
         b = write_map(tmp_path / "b.tif", patchy(), scheme=ClassScheme(SCHEME.classes[:2]))
         with pytest.raises(LegendError, match="different legends"):
@@ -242,6 +240,19 @@ class TestCrosswalks:
         codes, unknown = to_codes(["Forest", 20.0, "30", None, float("nan"), "bog"], scheme=SCHEME)
         assert codes.tolist() == [10, 20, 30, 0, 0, -2]
         assert unknown == ["bog"]
+
+    def test_a_name_beats_a_code(self):
+        scheme = ClassScheme((LandClass(1, "5", "#117733"), LandClass(5, "Water", "#0072b2")))
+        assert to_codes([5, "5", 1, "water", "-1", 1.1], scheme=scheme)[0].tolist() == [1, 1, 1, 5, -2, -2]
+
+    def test_a_code_that_the_crosswalk_does_not_list_is_no_code_of_the_map(self):
+        codes, unknown = to_codes([1, 10, 20, "Water"], scheme=SCHEME, crosswalk={"1": "forest", "20": "30"})
+        assert codes.tolist() == [10, -2, 30, 20]
+        assert unknown == ["10"]
+
+    def test_names_that_differ_only_in_case_are_looked_up_as_they_are_first(self):
+        scheme = ClassScheme((LandClass(1, "Water", "#117733"), LandClass(2, "water", "#0072b2")))
+        assert to_codes(["Water", "water"], scheme=scheme)[0].tolist() == [1, 2]
 
     def test_a_broken_table_is_refused(self, tmp_path):
         path = tmp_path / "w.csv"

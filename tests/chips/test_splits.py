@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,8 @@ def test_rare_class_is_in_train_before_test_before_validation() -> None:
     with pytest.warns(SplitWarning, match="no validation polygon of class code 3"):
         split = split_blocks(merged, block_m=800, buffer_m=0, seed=0)
     assert sorted(split.part[[61, 62]].tolist()) == [Part.TRAIN, Part.TEST]
+    with pytest.warns(SplitWarning, match="no validation polygon of class peat;"):
+        split_blocks(merged, block_m=800, buffer_m=0, seed=0, scheme=ClassScheme((LandClass(3, "peat", "#0072b2"),)))
 
 
 def test_pixels_of_a_part_are_those_of_its_polygons() -> None:
@@ -138,6 +141,12 @@ def polygon_free_blocks(pixels: LabelledPixels, block_m: float) -> np.ndarray:
 def test_buffer_that_leaves_nothing_is_an_error_that_says_so() -> None:
     with pytest.raises(SplitError, match=r"buffer leaves no polygon for .*smaller chips"):
         split_blocks([scattered()], block_m=800, buffer_m=9000, seed=0)
+
+
+def test_polygons_without_a_pixel_are_named_where_blocks_are_few() -> None:
+    pixels = replace(squares([(0, 0), (8, 8), (16, 0), (0, 16)], [1, 2, 1, 2]), too_small=(5, 6))
+    with pytest.raises(SplitError, match=r"labels\.all_touched: true uses the 2 polygons"):
+        split_blocks([pixels], block_m=1000, buffer_m=0, seed=0)
 
 
 def test_all_polygons_in_one_corner_are_too_few_blocks() -> None:

@@ -141,6 +141,16 @@ def test_points_are_refused_unless_asked_for(tmp_path: Path) -> None:
         read_labels(path, field="class", points=True, point_radius_m=-1.0)
 
 
+def test_points_among_polygons_are_refused_too_unless_asked_for(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.gpkg", [TREE, Point(5, 5), WATER], ["a", "b", "b"])
+    with pytest.raises(
+        LabelError, match=r"got 1 points among 2 other.*labels\.point_window_px.*labels\.point_radius_m"
+    ):
+        read_labels(path, field="class")
+    labels = read_labels(path, field="class", points=True)
+    assert labels.report.lines() == ("3 features read", "3 polygons kept")
+
+
 def test_radius_around_points_is_in_metres_on_a_geographic_crs(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.gpkg", [Point(9, 49), Point(9.1, 49)], ["a", "b"], crs="EPSG:4326")
     frame = read_labels(path, field="class", points=True, point_radius_m=100.0).frame

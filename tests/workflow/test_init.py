@@ -5,15 +5,18 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import geopandas as gpd
 import pytest
+import shapely
 import yaml
 
+from pipeline.accuracy.crosswalk import to_codes
 from pipeline.config import Config, load_config
-from pipeline.errors import LabelError, OutputError
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError
 from pipeline.labels.rasterise import burn
 from pipeline.workflow.init import choose_chip_px, write_config
 from pipeline.workflow.job import Job
-from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene
+from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene, write_settings
 from tests.workflow.conftest import run_job
 
 
@@ -33,6 +36,11 @@ def world(tmp_path: Path) -> Path:
     write_scene(tmp_path / "scene.tif")
     write_labels(tmp_path / "labels.gpkg")
     return tmp_path
+
+
+def relabel(folder: Path, frame: gpd.GeoDataFrame) -> None:
+    (folder / "labels.gpkg").unlink()
+    write_labels(folder / "labels.gpkg", frame)
 
 
 def test_it_names_bands_and_classes_and_says_what_to_do_next(world):
@@ -56,6 +64,85 @@ def test_integer_classes_are_classes_too(world):
     job = Job.load(world / "config.yaml")
     assert set(job.scheme.names) == {"1", "2", "3"}
     assert sum(len(pixels) for pixels in job.pixels) == 36 * 16
+
+
+@pytest.mark.parametrize(
+    ("given", "codes"),
+    [
+        ((3, 200, 1), {"1": 1, "3": 3, "200": 200}),  # each its own
+        ((0, 255, 1), {"1": 1, "0": 2, "255": 3}),  # not codes of a map: the free ones
+    ],
+)
+def test_integer_classes_keep_their_codes_so_that_map_and_labels_say_the_same(world, given, codes):
+    frame = squares()
+    frame = frame.assign(number=[given[number - 1] for number in frame["number"]])
+    frame = frame.iloc[2:]  # classes of unlike size: the legend must not go by it
+    relabel(world, frame)
+    init(world, field="number")
+    job = Job.load(world / "config.yaml")
+    assert {item.name: item.code for item in job.scheme.classes} == codes
+    expected = [codes[str(number)] for number in frame["number"]]
+    assert job.labels.frame["code"].tolist() == expected
+    assert to_codes(frame["number"].tolist(), scheme=job.scheme)[0].tolist() == expected
+
+
+def test_a_class_called_by_the_code_of_another_is_refused(world):
+    classes = [{"code": 1, "name": "2", "color": "#0072b2"}, {"code": 2, "name": "1", "color": "#009e73"}]
+    job = Job.load(write_settings(world, classes=classes))
+    with pytest.raises(ConfigError, match=r"class 1 is called '2', the code of class '1'.*labels\.aliases"):
+        _ = job.scheme
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_points_get_a_window_and_a_warning(world, every):
+    frame = squares()
+    frame.loc[::every, "geometry"] = frame.geometry.centroid[::every]
+    points = len(frame.iloc[::every])
+    relabel(world, frame)
+    with pytest.warns(LabelWarning, match=rf"{points} of 36 labels are points.*labels\.point_window_px"):
+        init(world)
+    assert load_config(world / "config.yaml").labels.point_window_px == 3
+    assert len(Job.load(world / "config.yaml").pixels[0]) == points * 9 + (36 - points) * 16
+
+
+def test_the_classes_it_shows_count_polygons_that_are_kept(world):
+    frame = squares()
+    frame.loc[0, "geometry"] = shapely.LineString([(500000, 5000000), (500010, 5000000)])
+    frame.loc[len(frame)] = frame.loc[1]
+    relabel(world, frame)
+    counts = squares()["class"].iloc[1:].value_counts()
+    assert init(world).data["classes"] == counts.to_dict()
+
+
+def test_one_class_is_refused(world):
+    relabel(world, squares().assign(**{"class": "forest"}))
+    with pytest.raises(LabelError, match="'class' holds fewer than two classes; got forest; draw"):
+        init(world)
+
+
+def test_too_many_values_are_refused(world):
+    frame = squares()
+    relabel(world, frame.loc[frame.index.repeat(8)].assign(**{"class": [f"id{i}" for i in range(36 * 8)]}))
+    with pytest.raises(LabelError, match="too many different values"):
+        init(world)
+
+
+def test_names_that_differ_only_in_case_are_one_class(world):
+    frame = squares()
+    frame.loc[0, "class"] = frame.loc[0, "class"].upper()
+    relabel(world, frame)
+    with pytest.warns(LabelWarning, match="differ only in case or blanks are one class: CROPLAND as Cropland"):
+        outcome = init(world)
+    assert outcome.data["classes"] == squares()["class"].value_counts().to_dict()
+    assert set(Job.load(world / "config.yaml").scheme.names) == set(CLASSES)
+
+
+def test_polygons_between_the_centres_are_counted_with_the_key_that_helps(world):
+    frame = squares()
+    frame.loc[:24, "geometry"] = frame.geometry.buffer(-16)[:25]  # 8 m wide: less than a pixel
+    relabel(world, frame)
+    with pytest.warns(LabelWarning, match=r"25 of 36 polygons hold no pixel centre.*labels\.all_touched: true"):
+        init(world)
 
 
 def test_every_key_it_writes_is_explained_in_the_line_above(world):
@@ -107,16 +194,14 @@ def test_chips_fit_small_scenes(world):
 
 def test_labels_elsewhere_are_an_error_that_names_both_places(world):
     frame = squares()
-    (world / "labels.gpkg").unlink()
-    write_labels(world / "labels.gpkg", frame.set_geometry(frame.geometry.translate(1e6, 0)))
+    relabel(world, frame.set_geometry(frame.geometry.translate(1e6, 0)))
     with pytest.raises(LabelError, match=r"labels lie outside the scene.*lon 27"):
         init(world)
 
 
 def test_burning_finds_the_same_pixels_whatever_the_crs_of_the_labels(world):
     job = Job.load(init(world).written[0])
-    (world / "labels.gpkg").unlink()
-    write_labels(world / "labels.gpkg", squares().to_crs(4326))
+    relabel(world, squares().to_crs(4326))
     other = Job.load(world / "config.yaml")
     grid = job.sources[0].grid
     with warnings.catch_warnings():
