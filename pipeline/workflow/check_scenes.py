@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.grid import Window
 from pipeline.scenes.ledger import sample_windows
 from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
@@ -21,14 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.grid import Window
     from pipeline.scenes.scene import Source
 
 # Pixels of a window that are kept for percentiles: nine windows give some ten thousand, whatever the number of bands.
 PER_WINDOW = 4_000
 LOW, HIGH = 2.0, 98.0
-# Labelled pixels that are read one by one to see whether the labels lie on usable ground.
-LABELLED_SAMPLE = 64
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
 # Verdicts of the dark-pixel test, the worst first.
@@ -130,37 +127,6 @@ def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> 
 def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) -> BandRange:
     low, high = np.percentile(values, (LOW, HIGH))
     return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
-
-
-def check_labelled(sources: Sequence[Source], pixels: Sequence[LabelledPixels]) -> dict[str, float]:
-    """Share of each scene's labelled pixels that have data, from some spread over all of them; warns where few have.
-
-    Raises:
-        SceneError: none has in any scene.
-    """
-    shares = {
-        source.id: labelled_share(source, part) for source, part in zip(sources, pixels, strict=True) if len(part)
-    }
-    if shares and not any(shares.values()):
-        labelled = next(source for source in sources if source.id in shares)
-        raise SceneError(
-            "no labelled pixel has data",
-            path=labelled.path,
-            got="nodata, NaN or masked under the labels looked at",
-            fix="check nodata and masks of the scene, or draw labels where it has data",
-        )
-    for source in sources:
-        if shares.get(source.id, 1.0) < 1 - MOSTLY_UNUSABLE:
-            _warn(f"{source.path}: {1 - shares[source.id]:.0%} of the labelled pixels looked at have no data")
-    return shares
-
-
-def labelled_share(source: Source, pixels: LabelledPixels) -> float:
-    """Share of some labelled pixels, spread over all of them, that have data."""
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(LABELLED_SAMPLE, len(pixels))).astype(np.intp))
-    with open_reader(source) as reader:
-        windows = [Window(int(pixels.row[i]), int(pixels.col[i]), 1, 1) for i in chosen]
-        return float(np.mean([bool(reader.read(window).valid.all()) for window in windows]))
 
 
 def scene_table(facts: Sequence[SceneFacts]) -> Table:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_the_page_holds_all_it_shows_and_asks_for_nothing(page):
     text = page.read_text(encoding="utf-8")
     assert re.findall(r"""(?:src|href)=["'](?!data:|#)""", text) == []
     assert "not a probability sample" in text
+
+
+def test_a_mean_says_which_classes_it_is_without(page, tmp_path):
+    assert "Mean F1 is without" not in page.read_text(encoding="utf-8")
+    data = report_data()
+    fewer = replace(data.scores[0], f1=data.scores[0].f1 | {"water": None})
+    path = write_report(tmp_path / "report.html", replace(data, scores=(fewer, data.scores[1])))[0]
+    assert "Mean F1 is without water: no test pixel that can be used." in path.read_text(encoding="utf-8")
 
 
 def test_names_are_escaped(page):
