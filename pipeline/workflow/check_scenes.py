@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,8 @@ PER_WINDOW = 4_000
 LOW, HIGH = 2.0, 98.0
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
+# A provenance of more characters is told by its file alone, and a file's name of more by its last word.
+LONG_PROVENANCE, LONG_STEM = 80, 20
 # Verdicts of the dark-pixel test, the worst first.
 VERDICTS = ("left in", "applied twice", "plausible", "not tested")
 
@@ -185,14 +188,44 @@ def _decisions(item: SceneFacts) -> tuple[str, str, str]:
         " ".join(" ".join(str(part.get(key) or "") for key in ("sensor", "level", "baseline")).split())
         for part in parts
     )
-    scaling = dict.fromkeys(
-        f"x {band['scale']:g} + {band['offset']:g} ({band['provenance']})"
-        for part in parts
-        for band in part["bands"]
-        if "scale" in band
-    )
+    scaling = _scalings([band for part in parts for band in part["bands"] if "scale" in band])
     masks = dict.fromkeys(str(mask["name"]) for part in parts for mask in part.get("masks", ()))
     return ", ".join(filter(None, product)) or "unknown", "; ".join(scaling) or "-", ", ".join(masks) or "none"
+
+
+def _scalings(bands: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A text for each scale and offset: how many bands have it, unless all do, and where it was found."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for band in bands:
+        groups.setdefault((f"{band['scale']:g}", f"{band['offset']:g}"), []).append(band)
+    every = {band["band"] for band in bands}
+    return [
+        f"{_which([band['band'] for band in own], every)}x {scale} + {offset} ({_found_in(own)})"
+        for (scale, offset), own in groups.items()
+    ]
+
+
+def _which(names: Sequence[str], every: set[str]) -> str:
+    """Whose scale it is, with a space; "" for all bands, a number for several."""
+    own = list(dict.fromkeys(names))
+    if len(own) == len(every):
+        return ""
+    return f"{own[0]} " if len(own) == 1 else f"{len(own)} bands "
+
+
+def _found_in(bands: Sequence[Mapping[str, Any]]) -> str:
+    """Where a scaling was found: the words for it if they are few and the same for all bands, else the files."""
+    texts = dict.fromkeys(str(band["provenance"]) for band in bands)
+    if len(texts) == 1 and len(text := next(iter(texts))) <= LONG_PROVENANCE:
+        return text
+    return ", ".join(dict.fromkeys(_file_of(text) for text in texts))
+
+
+def _file_of(provenance: str) -> str:
+    """The file a provenance begins with, without suffix; words as they are."""
+    name = provenance.partition(":")[0]
+    stem = name if " " in name else PurePosixPath(name).stem
+    return stem.rpartition("_")[2] if len(stem) > LONG_STEM and " " not in stem else stem
 
 
 def _warn(text: str) -> None:
