@@ -255,7 +255,9 @@ def show_estimates(job: Job, stages: tuple[StageEstimate, ...], found: _Findings
     seconds, memory = sum(item.seconds for item in stages), max(item.memory_bytes for item in stages)
     rows = [(item.stage, _duration(item.seconds), _size(item.memory_bytes), _size(item.disk_bytes)) for item in stages]
     rows.append(("all", _duration(seconds), _size(memory), _size(disk)))
-    found.tables.append(Table("what it will take, about", ("stage", "time", "memory", "disk, at most"), tuple(rows)))
+    found.tables.append(
+        Table("what it will take, about, in one process", ("stage", "time", "memory", "disk, at most"), tuple(rows))
+    )
     found.data["estimates"] = [asdict(item) for item in stages]
 
 
