@@ -16,7 +16,7 @@ from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,6 +104,26 @@ def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: Cla
         text = f"one polygon only of class {', '.join(single)}: it can be learned or tested, not both"
         warnings.warn(text, LabelWarning, stacklevel=2)
     return found
+
+
+def check_usable(shares: Mapping[str, float]) -> None:
+    """LabelWarning for each class whose labelled pixels all have no data; ``shares`` of those that have, by class.
+
+    Raises:
+        LabelError: fewer than two classes are left.
+    """
+    left = [name for name, share in shares.items() if share > 0]
+    lost = ", ".join(name for name, share in shares.items() if not share)
+    if len(left) < 2:  # noqa: PLR2004 - one class is no classification
+        raise LabelError(
+            "fewer than two classes have usable pixels",
+            got=", ".join(left) or "none",
+            expected="at least two of " + ", ".join(shares),
+            fix="check nodata and masks of the scene, or draw labels where it has data",
+        )
+    if lost:
+        text = f"every labelled pixel of class {lost} has no data or is masked: it cannot be mapped"
+        warnings.warn(text, LabelWarning, stacklevel=3)
 
 
 def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:

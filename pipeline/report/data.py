@@ -68,6 +68,11 @@ class Score:
     iou: dict[str, float | None]
     matrix: tuple[tuple[int, ...], ...]
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes that the mean F1 is without: they have no test pixel that can be used."""
+        return tuple(name for name, value in self.f1.items() if value is None)
+
 
 @dataclass(frozen=True, eq=False)
 class PolygonPart:

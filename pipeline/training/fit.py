@@ -20,7 +20,7 @@ from pipeline.training import teacher as teaching
 from pipeline.training.chip_head import teach_statistics, whole_chips
 from pipeline.training.dataset import TrainingScene, read_chips
 from pipeline.training.loop import train_context
-from pipeline.training.material import learn_from, lessons_of, unseen_of
+from pipeline.training.material import check_learned, learn_from, lessons_of, unseen_of
 from pipeline.training.members import build_members, member_shares, network_specs
 from pipeline.training.pixel_loop import train_pixels
 from pipeline.training.result import Clock, FitResult, HeldOut, assemble, provenance_of, training_statistics
@@ -61,7 +61,7 @@ def fit(
 
     Raises:
         ModelError: pretrained weights that do not fit, or a checkpoint of another job.
-        LabelError: nothing to learn from.
+        LabelError: nothing to learn from, or of several classes only one has pixels that can be used.
         SceneError: scenes with different bands.
     """
     clock = Clock()
@@ -88,6 +88,7 @@ def fit(
         margin=0 if whole else teaching.MARGIN_PX,
         spacing_px=members[0].spec.chip_stride_px if whole else None,
     )
+    check_learned(chips, scenes, scheme, ids=ids)
     clock.lap("chips")
     judged = split.polygons(Part.VALIDATION) if settings.patience else np.empty(0, dtype=np.int32)
     history: list[dict[str, float]] = []

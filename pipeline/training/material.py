@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from pipeline.errors import LabelError, LabelWarning
 from pipeline.legend import IGNORE_INDEX
 from pipeline.training import teacher as teaching
 from pipeline.training.loss import pixel_weights
@@ -15,12 +17,13 @@ from pipeline.training.module import Lessons
 from pipeline.training.result import HeldOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from pipeline.chips.splits import Split
-    from pipeline.training.dataset import ChipSet
+    from pipeline.legend import ClassScheme
+    from pipeline.training.dataset import ChipSet, TrainingScene
     from pipeline.training.settings import FitSettings
 
 
@@ -57,6 +60,31 @@ def learn_from(
     )
     opinions = teaching.ask(teacher, chips, pixels=settings.soft_pixels, seed=settings.seed)
     return Material(index, table, teacher, opinions)
+
+
+def check_learned(
+    chips: ChipSet, scenes: Sequence[TrainingScene], scheme: ClassScheme, *, ids: NDArray[np.int32]
+) -> None:
+    """LabelWarning for each class whose polygons among ``ids`` have no valid pixel in the chips.
+
+    Raises:
+        LabelError: that leaves one class of several.
+    """
+    codes = [scene.pixels.code[np.isin(scene.pixels.polygon, ids)] for scene in scenes]
+    wanted = np.unique(scheme.code_to_index[np.concatenate(codes)])
+    found = np.unique(chips.core(chips.only(ids)).numpy())
+    lost = [scheme.names[i] for i in wanted if i not in found]
+    if not lost:
+        return
+    named = ", ".join(lost)
+    if len(wanted) - len(lost) < 2:  # noqa: PLR2004 - one class is no classification
+        raise LabelError(
+            "the training polygons of fewer than two classes have usable pixels",
+            got=f"no data or masked under all of {named}",
+            fix="check nodata and masks of the scenes, or draw labels where they have data",
+        )
+    text = f"no training pixel of class {named} has data and is not masked: it cannot be mapped"
+    warnings.warn(text, LabelWarning, stacklevel=3)
 
 
 def unseen_of(material: Material) -> HeldOut:

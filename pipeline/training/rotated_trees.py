@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 from sklearn.tree import ExtraTreeClassifier
 
 from pipeline.training.baseline import cores
+from pipeline.training.polygon_trees import sum_of_trees
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,5 +139,4 @@ def _grow(
 def _total(
     trees: tuple[ExtraTreeClassifier, ...], turn: NDArray[np.float32], features: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    turned = np.ascontiguousarray(features @ turn)
-    return np.asarray(np.sum([tree.predict_proba(turned, check_input=False) for tree in trees], axis=0))
+    return sum_of_trees(trees, np.ascontiguousarray(features @ turn))

@@ -17,7 +17,8 @@ from pipeline.chips.splits import Part
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
-from pipeline.workflow.check_scenes import band_table, check_labelled, ledger_table, look_at_scene, scene_table
+from pipeline.workflow.check_labelled import judge_usable, usable_shares
+from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -144,7 +145,15 @@ def _check_labels(job: Job, found: _Findings) -> None:
     if classes is not None:
         found.data["classes"] = {name: {"polygons": a, "pixels": b} for name, (a, b) in classes.items()}
     if len(found.data["scenes"]) == len(job.sources):
-        found.attempt(lambda: check_labelled(job.sources, job.pixels))
+        _check_usable(job, found)
+
+
+def _check_usable(job: Job, found: _Findings) -> None:
+    usable = found.attempt(lambda: usable_shares(job.sources, job.pixels, job.scheme))
+    if usable is None:
+        return
+    found.data["usable_share"] = usable.classes
+    found.attempt(lambda: judge_usable(usable, job.sources))
 
 
 def lost_polygons(job: Job, overlap: Overlap) -> dict[str, Any]:
@@ -203,12 +212,17 @@ def _check_split(job: Job, found: _Findings) -> None:
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
     parts = [part.name.lower() for part in Part]
+    shares = found.data.get("usable_share", {})
     rows = tuple(
-        (name, *(f"{item[part]['polygons']} ({item[part]['pixels']} px)" for part in parts))
+        (
+            name,
+            *(f"{item[part]['polygons']} ({item[part]['pixels']} px)" for part in parts),
+            f"{shares[name] * sum(item[part]['pixels'] for part in parts):.0f} px" if name in shares else "-",
+        )
         for name, item in counts.items()
     )
     title = f"polygons per part: blocks of {split.block_m:,.0f} m, {split.buffer_m:,.0f} m between parts"
-    found.tables.append(Table(title, ("class", *parts), rows))
+    found.tables.append(Table(title, ("class", *parts, "usable, about"), rows))
 
 
 def _check_chips(job: Job, found: _Findings) -> None:
@@ -241,7 +255,9 @@ def show_estimates(job: Job, stages: tuple[StageEstimate, ...], found: _Findings
     seconds, memory = sum(item.seconds for item in stages), max(item.memory_bytes for item in stages)
     rows = [(item.stage, _duration(item.seconds), _size(item.memory_bytes), _size(item.disk_bytes)) for item in stages]
     rows.append(("all", _duration(seconds), _size(memory), _size(disk)))
-    found.tables.append(Table("what it will take, about", ("stage", "time", "memory", "disk, at most"), tuple(rows)))
+    found.tables.append(
+        Table("what it will take, about, in one process", ("stage", "time", "memory", "disk, at most"), tuple(rows))
+    )
     found.data["estimates"] = [asdict(item) for item in stages]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.grid import Window
 from pipeline.scenes.ledger import sample_windows
 from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.grid import Window
     from pipeline.scenes.scene import Source
 
 # Pixels of a window that are kept for percentiles: nine windows give some ten thousand, whatever the number of bands.
 PER_WINDOW = 4_000
 LOW, HIGH = 2.0, 98.0
-# Labelled pixels that are read one by one to see whether the labels lie on usable ground.
-LABELLED_SAMPLE = 64
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
+# A provenance of more characters is told by its file alone, and a file's name of more by its last word.
+LONG_PROVENANCE, LONG_STEM = 80, 20
 # Verdicts of the dark-pixel test, the worst first.
 VERDICTS = ("left in", "applied twice", "plausible", "not tested")
 
@@ -132,37 +132,6 @@ def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) ->
     return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
 
 
-def check_labelled(sources: Sequence[Source], pixels: Sequence[LabelledPixels]) -> dict[str, float]:
-    """Share of each scene's labelled pixels that have data, from some spread over all of them; warns where few have.
-
-    Raises:
-        SceneError: none has in any scene.
-    """
-    shares = {
-        source.id: labelled_share(source, part) for source, part in zip(sources, pixels, strict=True) if len(part)
-    }
-    if shares and not any(shares.values()):
-        labelled = next(source for source in sources if source.id in shares)
-        raise SceneError(
-            "no labelled pixel has data",
-            path=labelled.path,
-            got="nodata, NaN or masked under the labels looked at",
-            fix="check nodata and masks of the scene, or draw labels where it has data",
-        )
-    for source in sources:
-        if shares.get(source.id, 1.0) < 1 - MOSTLY_UNUSABLE:
-            _warn(f"{source.path}: {1 - shares[source.id]:.0%} of the labelled pixels looked at have no data")
-    return shares
-
-
-def labelled_share(source: Source, pixels: LabelledPixels) -> float:
-    """Share of some labelled pixels, spread over all of them, that have data."""
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(LABELLED_SAMPLE, len(pixels))).astype(np.intp))
-    with open_reader(source) as reader:
-        windows = [Window(int(pixels.row[i]), int(pixels.col[i]), 1, 1) for i in chosen]
-        return float(np.mean([bool(reader.read(window).valid.all()) for window in windows]))
-
-
 def scene_table(facts: Sequence[SceneFacts]) -> Table:
     """Grid and usable share of every scene."""
     rows = tuple(
@@ -219,14 +188,44 @@ def _decisions(item: SceneFacts) -> tuple[str, str, str]:
         " ".join(" ".join(str(part.get(key) or "") for key in ("sensor", "level", "baseline")).split())
         for part in parts
     )
-    scaling = dict.fromkeys(
-        f"x {band['scale']:g} + {band['offset']:g} ({band['provenance']})"
-        for part in parts
-        for band in part["bands"]
-        if "scale" in band
-    )
+    scaling = _scalings([band for part in parts for band in part["bands"] if "scale" in band])
     masks = dict.fromkeys(str(mask["name"]) for part in parts for mask in part.get("masks", ()))
     return ", ".join(filter(None, product)) or "unknown", "; ".join(scaling) or "-", ", ".join(masks) or "none"
+
+
+def _scalings(bands: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A text for each scale and offset: how many bands have it, unless all do, and where it was found."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for band in bands:
+        groups.setdefault((f"{band['scale']:g}", f"{band['offset']:g}"), []).append(band)
+    every = {band["band"] for band in bands}
+    return [
+        f"{_which([band['band'] for band in own], every)}x {scale} + {offset} ({_found_in(own)})"
+        for (scale, offset), own in groups.items()
+    ]
+
+
+def _which(names: Sequence[str], every: set[str]) -> str:
+    """Whose scale it is, with a space; "" for all bands, a number for several."""
+    own = list(dict.fromkeys(names))
+    if len(own) == len(every):
+        return ""
+    return f"{own[0]} " if len(own) == 1 else f"{len(own)} bands "
+
+
+def _found_in(bands: Sequence[Mapping[str, Any]]) -> str:
+    """Where a scaling was found: the words for it if they are few and the same for all bands, else the files."""
+    texts = dict.fromkeys(str(band["provenance"]) for band in bands)
+    if len(texts) == 1 and len(text := next(iter(texts))) <= LONG_PROVENANCE:
+        return text
+    return ", ".join(dict.fromkeys(_file_of(text) for text in texts))
+
+
+def _file_of(provenance: str) -> str:
+    """The file a provenance begins with, without suffix; words as they are."""
+    name = provenance.partition(":")[0]
+    stem = name if " " in name else PurePosixPath(name).stem
+    return stem.rpartition("_")[2] if len(stem) > LONG_STEM and " " not in stem else stem
 
 
 def _warn(text: str) -> None:

@@ -90,6 +90,7 @@ def score_json(item: Score) -> dict[str, object]:
         "overall_accuracy": item.overall_accuracy,
         "kappa": item.kappa,
         "macro_f1": item.macro_f1,
+        "macro_f1_without": list(item.left_out),
         "per_class": {
             name: {
                 "users_accuracy": item.users[name],

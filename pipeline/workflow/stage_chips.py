@@ -11,7 +11,7 @@ from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.runs import prepare_folder, write_json
-from pipeline.workflow.check_scenes import check_labelled
+from pipeline.workflow.check_labelled import check_labelled
 from pipeline.workflow.ledgers import LEDGER_FILE, source_ledger
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def perform(given: StageRun) -> list[Path]:
     for part in job.pixels:
         check_pixels(job.labels, part)
     check_classes(job.pixels, job.scheme)
-    check_labelled(job.sources, job.pixels)
+    check_labelled(job.sources, job.pixels, job.scheme)
     check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
     pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
     ledger = [source_ledger(source) for source in job.sources]

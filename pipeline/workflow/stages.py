@@ -149,7 +149,10 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
         (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}")
         for item in (accuracy, accuracy["baseline"])
     )
-    return Table("on the test polygons (not a probability sample)", ("method", "overall accuracy", "mean F1"), rows)
+    without = accuracy.get("macro_f1_without")
+    title = "on the test polygons (not a probability sample)"
+    title += f"; no usable test pixel, so not in the mean: {', '.join(without)}" if without else ""
+    return Table(title, ("method", "overall accuracy", "mean F1"), rows)
 
 
 def _area_table(areas: dict[str, Any]) -> Table:

@@ -105,6 +105,14 @@ def test_the_page_holds_all_it_shows_and_asks_for_nothing(page):
     assert "not a probability sample" in text
 
 
+def test_a_mean_says_which_classes_it_is_without(page, tmp_path):
+    assert "Mean F1 is without" not in page.read_text(encoding="utf-8")
+    data = report_data()
+    fewer = replace(data.scores[0], f1=data.scores[0].f1 | {"water": None})
+    path = write_report(tmp_path / "report.html", replace(data, scores=(fewer, data.scores[1])))[0]
+    assert "Mean F1 is without water: no test pixel that can be used." in path.read_text(encoding="utf-8")
+
+
 def test_names_are_escaped(page):
     text = page.read_text(encoding="utf-8")
     assert "A &lt;job&gt; &amp; more" in text

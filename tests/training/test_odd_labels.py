@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from pipeline.chips.folds import block_folds
 from pipeline.chips.splits import Part
-from pipeline.errors import LabelError, PipelineError
+from pipeline.errors import LabelError, LabelWarning, PipelineError
+from pipeline.legend import scheme_for
+from pipeline.scenes.opening import open_scene
 from pipeline.training.crossval import cross_validate, predict_pixels
 from pipeline.training.fit import fit
 from tests.training.worlds import PIXELS, make_job, parts
@@ -27,6 +31,32 @@ def test_a_class_that_has_no_training_polygon_keeps_its_place_in_the_legend(job,
     assert bundle.scheme.names == ("low", "high")
     test = split.pixels(scene.pixels, Part.TEST)
     assert set(predict_pixels(bundle, scene.source, test)) == {scheme.by_name("low").code}
+
+
+def masked(job, folder, hidden):
+    """The scene with no data under some polygons."""
+    scene, _, _ = job
+    path = folder / "masked.tif"
+    path.write_bytes(Path(scene.source.path).read_bytes())
+    under = np.isin(scene.pixels.polygon, hidden)
+    with rasterio.open(path, "r+") as raster:
+        values = raster.read()
+        values[:, scene.pixels.row[under], scene.pixels.col[under]] = np.nan
+        raster.write(values)
+    return replace(scene, source=open_scene(path))
+
+
+def test_a_class_whose_training_pixels_are_all_masked_is_refused_or_warned_about(job, tmp_path):
+    scene, split, scheme = job
+    hidden = masked(job, tmp_path, [1, 3, 5, 7])
+    with pytest.raises(LabelError, match=r"fewer than two classes have usable pixels; got .* under all of low"):
+        fit([hidden], split, scheme, settings=PIXELS, folder=tmp_path)
+    three, _ = scheme_for(["low", "high", "third"])
+    code = np.where(np.isin(scene.pixels.polygon, [5, 6]), three.by_name("third").code, scene.pixels.code)
+    hidden = masked(job, tmp_path, [5, 6])
+    hidden = replace(hidden, pixels=replace(scene.pixels, code=code.astype(np.uint8)))
+    with pytest.warns(LabelWarning, match="no training pixel of class third"):
+        fit([hidden], split, three, settings=PIXELS, folder=tmp_path)
 
 
 def test_a_class_of_one_polygon_is_learned(job, tmp_path):

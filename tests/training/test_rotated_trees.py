@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.polygon_trees import fit_polygon_trees
+from pipeline.training.polygon_trees import fit_polygon_trees, sum_of_trees
 from pipeline.training.rotated_trees import RIDGE, TREES_PER_TURN, fit_rotated_trees, random_rotation, whitening
 
 
@@ -20,6 +20,13 @@ def few_fields(polygons: int = 12, pixels: int = 40, *, seed: int = 0):
     noise = rng.normal(0, 0.02, (len(polygon), 2))
     features = bright + noise + np.where(index, 0.04, -0.04)[:, None] * [1, -1]
     return features.astype(np.float32), index, polygon
+
+
+def test_trees_asked_one_after_the_other_say_what_they_say_together():
+    features, index, polygon = few_fields()
+    trees = fit_polygon_trees(features, index, polygon, trees=7, seed=0).trees
+    together = np.sum([tree.predict_proba(features) for tree in trees], axis=0)
+    assert np.array_equal(sum_of_trees(trees, features), together)
 
 
 def covariance_within(features, polygon):

@@ -15,6 +15,7 @@ from pipeline.workflow.check import check_job
 from pipeline.workflow.check_scenes import ledger_table, look_at_scene, scene_table
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.outcome import no_progress
+from tests.fakes.landsat import Landsat, write_landsat
 from tests.fakes.landscape import reflectance as landscape
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.fakes.safe import Safe, write_safe
@@ -81,6 +82,14 @@ def test_decisions_of_all_dates_are_in_one_line(tmp_path: Path) -> None:
     assert "x 0.0001 + 0 (MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000, no BOA_ADD_OFFSET)" in row[2]
     assert "x 0.0001 + -0.1 (MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000, BOA_ADD_OFFSET -1000)" in row[2]
     assert row[3] == "SCL"
+
+
+def test_bands_of_one_scale_are_told_together(tmp_path: Path) -> None:
+    product = write_landsat(tmp_path, Landsat())
+    bands = ["blue", "green", "red", "nir08", "lwir11"]
+    (scene,) = sources(tmp_path, scenes=[{"path": product.name}], inputs={"bands": bands})
+    (row,) = ledger_table([look_at_scene(scene)]).rows
+    assert row[2] == "4 bands x 2.75e-05 + -0.2 (MTL); lwir11 x 0.00341802 + 149 (MTL)"
 
 
 def test_a_file_whose_bands_are_dates_is_checked_by_its_dates(tmp_path: Path, no_estimates: None) -> None:

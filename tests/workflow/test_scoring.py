@@ -58,6 +58,7 @@ def test_a_class_that_nobody_has_seen_has_no_figures():
     found = score_of("x", np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), names=NAMES)
     assert (found.users["c"], found.producers["c"], found.f1["c"]) == (None, None, None)
     assert found.macro_f1 == pytest.approx((6 / 7 + 8 / 9) / 2)
+    assert score_json(found)["macro_f1_without"] == ["c"]
 
 
 def test_an_empty_matrix_has_no_accuracy():
