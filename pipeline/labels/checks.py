@@ -110,11 +110,11 @@ def check_usable(shares: Mapping[str, float]) -> None:
     """LabelWarning for each class whose labelled pixels all have no data; ``shares`` of those that have, by class.
 
     Raises:
-        LabelError: fewer than two classes are left.
+        LabelError: that leaves fewer than two classes of several; that there are none is :func:`check_classes`'s.
     """
     left = [name for name, share in shares.items() if share > 0]
     lost = ", ".join(name for name, share in shares.items() if not share)
-    if len(left) < 2:  # noqa: PLR2004 - one class is no classification
+    if len(left) < 2 <= len(shares):  # one class is no classification
         raise LabelError(
             "fewer than two classes have usable pixels",
             got=", ".join(left) or "none",
