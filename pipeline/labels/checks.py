@@ -114,7 +114,7 @@ def check_usable(shares: Mapping[str, float]) -> None:
     """
     left = [name for name, share in shares.items() if share > 0]
     lost = ", ".join(name for name, share in shares.items() if not share)
-    if len(left) < 2 <= len(shares):  # one class is no classification
+    if len(shares) > 1 and len(left) < 2:  # noqa: PLR2004 - one class is no classification
         raise LabelError(
             "fewer than two classes have usable pixels",
             got=", ".join(left) or "none",
