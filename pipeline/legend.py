@@ -28,6 +28,8 @@ NODATA = 0
 UNLABELLED = 255
 IGNORE_INDEX = 255
 MAX_CLASSES = 254
+# One class is no classification.
+MIN_CLASSES = 2
 _HEX = re.compile(r"#[0-9a-f]{6}")
 _CODE = re.compile(r"[1-9][0-9]{0,2}")
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Adds up the storages that are alive, and remembers the peak."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.live = 0
         self.peak = 0
         self._seen: set[int] = set()

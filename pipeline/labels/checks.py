@@ -14,6 +14,7 @@ from pyproj.exceptions import ProjError
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
+from pipeline.legend import MIN_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: Cla
         for item in scheme.classes
     }
     present = [name for name, (_, count) in found.items() if count]
-    if len(present) < 2:  # noqa: PLR2004 - one class is no classification
+    if len(present) < MIN_CLASSES:
         raise LabelError(
             "labels of fewer than two classes have pixels in the scene",
             got=", ".join(present) or "none",
@@ -114,7 +115,7 @@ def check_usable(shares: Mapping[str, float]) -> None:
     """
     left = [name for name, share in shares.items() if share > 0]
     lost = ", ".join(name for name, share in shares.items() if not share)
-    if len(shares) > 1 and len(left) < 2:  # noqa: PLR2004 - one class is no classification
+    if len(shares) > 1 and len(left) < MIN_CLASSES:
         raise LabelError(
             "fewer than two classes have usable pixels",
             got=", ".join(left) or "none",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.legend import IGNORE_INDEX
+from pipeline.legend import IGNORE_INDEX, MIN_CLASSES
 from pipeline.training import teacher as teaching
 from pipeline.training.loss import pixel_weights
 from pipeline.training.module import Lessons
@@ -77,7 +77,7 @@ def check_learned(
     if not lost:
         return
     named = ", ".join(lost)
-    if len(wanted) - len(lost) < 2:  # noqa: PLR2004 - one class is no classification
+    if len(wanted) - len(lost) < MIN_CLASSES:
         raise LabelError(
             "the training polygons of fewer than two classes have usable pixels",
             got=f"no data or masked under all of {named}",

@@ -16,7 +16,7 @@ from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
-from pipeline.legend import MAX_CLASSES, scheme_for
+from pipeline.legend import MAX_CLASSES, MIN_CLASSES, scheme_for
 from pipeline.runs import write_text
 from pipeline.scenes.opening import open_scene
 from pipeline.workflow.outcome import Outcome, Table
@@ -98,7 +98,7 @@ def find_classes(labels: Path, *, field: str, layer: str | None) -> list[str]:
         text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
         warnings.warn(text, LabelWarning, stacklevel=3)
     names = [name for name, *_ in spellings.values()]
-    if len(names) < 2:  # noqa: PLR2004 - one class is no classification
+    if len(names) < MIN_CLASSES:
         raise LabelError(
             f"field {field!r} holds fewer than two classes",
             path=labels,

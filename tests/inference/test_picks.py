@@ -50,8 +50,12 @@ def test_a_later_run_takes_what_the_first_measured_whatever_it_would_measure(
     assert make_plan(small_bundle(seed=3), scene, asked).choice == TORCH
 
 
-def measuring(seconds: dict[Choice, float], agreement: float = 1.0) -> Callable[..., list[Trial]]:
+def measuring(
+    seconds: dict[Choice, float], agreement: float = 1.0, tried: list[list[Choice]] | None = None
+) -> Callable[..., list[Trial]]:
     def calibrate(_: object, choices: list[Choice], *__: object, **___: object) -> list[Trial]:
+        if tried is not None:
+            tried.append(list(choices))
         return [Trial(choice, seconds.get(choice, 5.0), agreement) for choice in choices]
 
     return calibrate
@@ -75,15 +79,10 @@ def test_an_engine_that_comes_later_is_measured_beside_what_is_known(
 ) -> None:
     bundle, scene = scene_and_bundle(tmp_path)
     tried: list[list[Choice]] = []
-
-    def calibrate(_: object, choices: list[Choice], *__: object, **___: object) -> list[Trial]:
-        tried.append(list(choices))
-        return [Trial(choice, {TORCH: 1.0, SHORT: 0.5}.get(choice, 0.1), 1.0) for choice in choices]
-
-    monkeypatch.setattr(picks, "calibrate", calibrate)
+    extra = Choice("onnxruntime")
+    monkeypatch.setattr(picks, "calibrate", measuring({TORCH: 1.0, SHORT: 0.5, extra: 0.1}, tried=tried))
     monkeypatch.setattr(picks, "SMALL_SCENE_PX", 0)
     asked = PredictSettings(halo_px=8, tile_px=32, threads=1)
-    extra = Choice("onnxruntime")
     monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, SHORT, extra])
     assert make_plan(bundle, scene, asked).choice == SHORT  # too small for what an extra takes to be tried
     monkeypatch.setattr(picks, "SCENE_FOR_EXTRAS_PX", 0)
@@ -122,13 +121,8 @@ def test_an_engine_that_the_memory_does_not_allow_is_neither_tried_nor_taken(
 ) -> None:
     bundle, scene = scene_and_bundle(tmp_path)
     tried: list[list[Choice]] = []
-
-    def calibrate(_: object, choices: list[Choice], *__: object, **___: object) -> list[Trial]:
-        tried.append(list(choices))
-        return [Trial(choice, 0.1 if choice == SHORT else 1.0, 1.0) for choice in choices]
-
     monkeypatch.setattr(picks, "candidates", lambda **_: [TORCH, SHORT])
-    monkeypatch.setattr(picks, "calibrate", calibrate)
+    monkeypatch.setattr(picks, "calibrate", measuring({TORCH: 1.0, SHORT: 0.1}, tried=tried))
     real = demand.choose_tile
 
     def choose_tile(wanted: Demand, **sizes: int) -> int:
