@@ -6,7 +6,6 @@ file is of its path, size and time of change (content for small files), so check
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -21,93 +20,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline import __version__
 from pipeline.errors import OutputError, PipelineWarning
+from pipeline.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-SMALL_FILE_BYTES = 16 * 1024 * 1024
-# What else a vector file consists of; spatial indices and what a program keeps of its own are not read.
-COMPANIONS = {
-    ".shp": (".shx", ".dbf", ".prj", ".cpg"),
-    ".tab": (".dat", ".map", ".id"),
-    ".mif": (".mid",),
-}
-# Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
-WRITE_AHEAD = "-wal"
 RESOLVED = "config.yaml"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file that appears under its name only when whole."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as err:
-        raise OutputError("cannot write", path=path, got=err.strerror or err) from err
-    return path
-
-
-def write_json(path: Path, data: object) -> Path:
-    """Write JSON, indented, whole or not at all."""
-    return write_text(path, json.dumps(data, indent=2, default=str) + "\n")
-
-
-def prepare_folder(folder: Path) -> Path:
-    """Make a folder that can be written into.
-
-    Raises:
-        OutputError: it cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as err:
-        raise OutputError(
-            "output folder cannot be written", path=folder, got=err.strerror or err, fix="choose another folder"
-        ) from err
-    return folder
-
-
-def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
-    """A short hash per input file; folders by the names, sizes and times of what is in them.
-
-    Files up to 16 MiB by content; larger ones by size and time of change. A Shapefile is hashed with the files that
-    hold its attributes and its CRS, a GeoPackage with what a program that has it open has not yet written into it.
-    """
-    return {str(path): _fingerprint_one(str(path)) for path in paths}
-
-
-def _fingerprint_one(path: str) -> str:
-    digest = hashlib.sha256()
-    target = Path(path)
-    if not target.exists():
-        digest.update(path.encode())
-    for file in sorted(target.rglob("*")) if target.is_dir() else [target, *_companions(target)]:
-        if file.is_file():
-            stat = file.stat()
-            digest.update(f"{file.name}:{stat.st_size}".encode())
-            small = target.is_file() and stat.st_size <= SMALL_FILE_BYTES
-            digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
-    return digest.hexdigest()[:16]
-
-
-def _companions(path: Path) -> list[Path]:
-    """The files beside one that hold a part of its data, in whatever case; an empty write-ahead log holds nothing."""
-    suffixes = COMPANIONS.get(path.suffix.lower(), ())
-    beside = path.parent.iterdir() if suffixes and path.is_file() else ()
-    found = [file for file in beside if file.stem == path.stem and file.suffix.lower() in suffixes]
-    ahead = path.with_name(path.name + WRITE_AHEAD)
-    return sorted(found) + ([ahead] if ahead.is_file() and ahead.stat().st_size else [])
-
-
-def hash_of(data: object) -> str:
-    """16 hexadecimal digits of JSON-ready data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def environment() -> dict[str, Any]:

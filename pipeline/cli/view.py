@@ -13,7 +13,7 @@ from pipeline.cli.console import Console
 from pipeline.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
-    from pipeline.viewer.server import ViewServer
+    from pipeline.view.server import ViewServer
     from pipeline.workflow.outcome import Outcome
 
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.calibration import Reliability
-    from pipeline.accuracy.failure import AccuracyBy
+    from pipeline.diagnostics.calibration import Reliability
+    from pipeline.diagnostics.failure import AccuracyBy
     from pipeline.legend import ClassScheme
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from pipeline.accuracy.figures import reliability_figure
 from pipeline.maps.sidecars import cannot_write, write_text
 from pipeline.report import accuracy_figures, figures
+from pipeline.report.assessment_figures import reliability_figure
 from pipeline.report.failure_figure import where_it_fails
 from pipeline.report.ledger import LedgerTable, ledger_table
 from pipeline.report.split_figure import split_map

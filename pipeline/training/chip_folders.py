@@ -14,7 +14,6 @@ import lightning
 import numpy as np
 import torch
 
-from pipeline.chips.statistics import Accumulator
 from pipeline.errors import LabelError
 from pipeline.legend import ClassScheme, scheme_for
 from pipeline.model.bundle import ModelBundle, TrainedOn
@@ -25,15 +24,16 @@ from pipeline.training.chip_head import WholeChips, teach_statistics
 from pipeline.training.loop import train_context
 from pipeline.training.members import build_member, chip_specs, member_shares
 from pipeline.training.result import Clock, FitResult, provenance_of, units_of
+from pipeline.training.statistics import Accumulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.statistics import BandStatistics
     from pipeline.scenes.geotiff import Interpretation
     from pipeline.training.settings import FitSettings
+    from pipeline.training.statistics import BandStatistics
 
 SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
 # Share of each class's chips that decides when to stop, where ``patience`` asks for it.

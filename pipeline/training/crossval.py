@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
 
 __all__ = ["METHODS", "FoldResult", "Method", "cross_validate", "figures", "predict_pixels", "summary"]

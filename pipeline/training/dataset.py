@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.chips.cutter import centres
 from pipeline.errors import LabelError
 from pipeline.grid import Window
 from pipeline.legend import IGNORE_INDEX
 from pipeline.scenes.reader import open_reader
+from pipeline.training.cutter import centres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Part, Split
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.model.preprocess import Preprocess
     from pipeline.scenes.scene import Source
+    from pipeline.splits.split import Part, Split
 
 
 @dataclass(frozen=True, eq=False)

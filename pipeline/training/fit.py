@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import numpy as np
 
-from pipeline.chips.splits import Part
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.parts import units_of
+from pipeline.splits.split import Part
 from pipeline.training import teacher as teaching
 from pipeline.training.chip_head import teach_statistics, whole_chips
 from pipeline.training.dataset import TrainingScene, read_chips
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.chips.splits import Split
     from pipeline.legend import ClassScheme
+    from pipeline.splits.split import Split
     from pipeline.training.module import Lessons
 
 __all__ = ["FitResult", "FitSettings", "TrainingScene", "fit", "network_specs"]

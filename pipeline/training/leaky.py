@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.chips.splits import ABSENT, Part, Split
+from pipeline.splits.split import ABSENT, Part, Split
 from pipeline.training.dataset import TrainingScene
 
 if TYPE_CHECKING:

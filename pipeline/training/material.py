@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
     from pipeline.legend import ClassScheme
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import ChipSet, TrainingScene
     from pipeline.training.settings import FitSettings
 

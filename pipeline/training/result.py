@@ -11,24 +11,24 @@ import lightning
 import numpy as np
 import torch
 
-from pipeline.chips.splits import Part
-from pipeline.chips.statistics import band_statistics
 from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.scenes.reader import open_reader
+from pipeline.splits.split import Part
+from pipeline.training.statistics import band_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
-    from pipeline.chips.statistics import BandStatistics
     from pipeline.legend import ClassScheme
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
     from pipeline.scenes.scene import Source
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
     from pipeline.training.settings import FitSettings
+    from pipeline.training.statistics import BandStatistics
 
 _LOG = logging.getLogger(__name__)
 

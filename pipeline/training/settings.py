@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pipeline.chips.splits import Part
 from pipeline.errors import ModelError
 from pipeline.model.spec import HEADS
+from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
+    from pipeline.splits.split import Split
 
 LEARNED = "learned"
 # How long and on what is trained, not what is learned: a run may be resumed with others.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.chips.splits import Part
 from pipeline.errors import SplitError
+from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.chips.splits import Split
     from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.splits.split import Split
 
 
 def fewer_polygons(split: Split, pixels: Sequence[LabelledPixels], *, share: float, seed: int) -> Split:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.chips.splits import Part
 from pipeline.legend import IGNORE_INDEX
+from pipeline.splits.split import Part
 from pipeline.training.loop import train_context
 from pipeline.training.material import learn_from, lessons_of
 from pipeline.training.members import build_members
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import ChipSet
     from pipeline.training.settings import FitSettings
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
-from pipeline.accuracy.applicability import Applicability, fit_applicability
+from pipeline.diagnostics.applicability import Applicability, fit_applicability
 from pipeline.errors import ModelError
 from pipeline.inference.probe import feature_tiles, feature_weights, pixel_features
 from pipeline.inference.rows import RowStore
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
     from pipeline.grid import Window
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
     from pipeline.workflow.outcome import Progress
 

@@ -10,7 +10,7 @@ from pipeline.accuracy.change import change_map
 from pipeline.accuracy.compare import compare_maps
 from pipeline.accuracy.estimates import NOT_PROBABILITY
 from pipeline.errors import OutputError
-from pipeline.runs import write_json
+from pipeline.files import write_json
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from pipeline.accuracy.calibration import TEMPERATURES, fit_confidence, fit_temperature, reliability
-from pipeline.chips.splits import Part
+from pipeline.diagnostics.calibration import TEMPERATURES, fit_confidence, fit_temperature, reliability
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import load_bundle
+from pipeline.splits.split import Part
 from pipeline.workflow.scoring import held_out as test_pixels
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
     from pipeline.training.result import HeldOut
     from pipeline.workflow.job import Job

@@ -11,12 +11,12 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.chips.cutter import plan_chips
-from pipeline.chips.leakage import check_leakage
-from pipeline.chips.splits import Part
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
+from pipeline.splits.leakage import check_leakage
+from pipeline.splits.split import Part
+from pipeline.training.cutter import plan_chips
 from pipeline.workflow.check_labelled import judge_usable, usable_shares
 from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
 from pipeline.workflow.inputs import open_dates

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ConfigError, OutputError
-from pipeline.runs import hash_of, write_json
+from pipeline.files import hash_of, write_json
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import METHODS, FoldResult, Method, summary
 from pipeline.training.leaky import random_pixel_fold
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.chips.splits import Split
+    from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
     from pipeline.workflow.outcome import Progress
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.chips.folds import block_folds, polygon_folds, scene_folds
-from pipeline.chips.leakage import check_leakage
-from pipeline.chips.splits import Part
 from pipeline.errors import SplitError, SplitWarning
+from pipeline.splits.folds import block_folds, polygon_folds, scene_folds
+from pipeline.splits.leakage import check_leakage
+from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
 from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.chips.splits import Split
     from pipeline.legend import ClassScheme
+    from pipeline.splits.split import Split
     from pipeline.workflow.job import Job
 
 KINDS = ("blocks", "polygons")

@@ -10,9 +10,9 @@ import numpy as np
 
 from pipeline.accuracy.confusion import cross_tabulate
 from pipeline.errors import InputError
+from pipeline.files import prepare_folder, write_json
 from pipeline.legend import IGNORE_INDEX, ClassScheme
 from pipeline.maps.pixels import FilePixels, row_bands
-from pipeline.runs import prepare_folder, write_json
 from pipeline.scenes.reader import open_reader
 from pipeline.training.baseline import fit_forest
 from pipeline.workflow.init import write_config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from pipeline.config import Config, Section, schema_json
-from pipeline.runs import write_text
+from pipeline.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.failure import (
+from pipeline.accuracy.reference import ReferenceUnits
+from pipeline.diagnostics.failure import (
     block_style,
     where_it_fails,
     write_block_accuracy,
     write_surely_wrong,
     wrong_style,
 )
-from pipeline.accuracy.reference import ReferenceUnits
 from pipeline.errors import OutputError
 from pipeline.legend import NODATA
 from pipeline.maps.vectors import add_layer_style

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rasterio.warp import transform
 
-from pipeline.accuracy.features import embed, write_embeddings
+from pipeline.diagnostics.features import embed, write_embeddings
 from pipeline.report.data import Features
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.features import Method
+    from pipeline.diagnostics.features import Method
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.workflow.job import Job
 

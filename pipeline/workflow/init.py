@@ -8,17 +8,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.chips.splits import count_small, default_block_m
 from pipeline.config import Config, load_config
 from pipeline.errors import LabelError, LabelWarning, OutputError, counted
+from pipeline.files import write_text
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, scheme_for
-from pipeline.runs import write_text
 from pipeline.scenes.opening import open_scene
+from pipeline.splits.split import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.template import commented_yaml
 

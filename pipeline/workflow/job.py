@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
-from pipeline.chips.splits import Split, default_block_m, split_blocks
 from pipeline.config import Config, load_config
-from pipeline.runs import RunFolder, fingerprint, hash_of, prepare_folder
+from pipeline.files import fingerprint, hash_of, prepare_folder
+from pipeline.runs import RunFolder
+from pipeline.splits.split import Split, default_block_m, split_blocks
 from pipeline.training.settings import WHEN_AND_WHERE
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from pipeline.accuracy.applicability import fit_applicability
-from pipeline.chips.folds import polygon_folds
-from pipeline.errors import OutputError, SplitWarning
-from pipeline.maps.style import Category, categorised, qml, scheme_categories
-from pipeline.maps.vectors import add_layer_style
-from pipeline.runs import prepare_folder
-from pipeline.training.label_audit import (
+from pipeline.diagnostics.applicability import fit_applicability
+from pipeline.diagnostics.label_audit import (
     Place,
     PolygonOpinions,
     ask_out_of_fold,
@@ -24,6 +19,11 @@ from pipeline.training.label_audit import (
     look_over_scenes,
     spread_places,
 )
+from pipeline.errors import OutputError, SplitWarning
+from pipeline.files import prepare_folder
+from pipeline.maps.style import Category, categorised, qml, scheme_categories
+from pipeline.maps.vectors import add_layer_style
+from pipeline.splits.folds import polygon_folds
 from pipeline.workflow.crossval_folds import tested_scenes
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
+    from pipeline.diagnostics.label_audit import AuditTable, CellTable
     from pipeline.training.dataset import TrainingScene
-    from pipeline.training.label_audit import AuditTable, CellTable
     from pipeline.workflow.outcome import Progress
 
 FILE = "labels_audit.gpkg"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.runs import write_json
+from pipeline.files import write_json
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.training.subsets import fewer_polygons
 from pipeline.workflow.crossval import figures_key, refuse_other_figures, run_folds

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.errors import LegendError, OutputError
+from pipeline.files import write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
-from pipeline.runs import write_text
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:

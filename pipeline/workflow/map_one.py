@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files import hash_of
 from pipeline.heap import give_back
 from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings, journal_key
@@ -18,7 +19,6 @@ from pipeline.maps.geotiff import (
     write_probabilities,
     write_uncertainty,
 )
-from pipeline.runs import hash_of
 from pipeline.workflow.ledgers import kept_ledger, source_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles

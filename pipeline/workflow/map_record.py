@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.runs import write_json
+from pipeline.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files import prepare_folder
 from pipeline.model.bundle import load_bundle
-from pipeline.runs import prepare_folder
 from pipeline.scale.blocks import SceneTask
 from pipeline.scale.cluster import open_client
 from pipeline.scale.listing import list_scenes

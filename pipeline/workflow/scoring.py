@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.accuracy.confusion import agreement, cross_tabulate
-from pipeline.chips.splits import Part
 from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.report.data import Score
+from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
     from pathlib import Path

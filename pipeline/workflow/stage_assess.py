@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.chips.splits import Part
-from pipeline.runs import write_json, write_text
+from pipeline.files import write_json, write_text
 from pipeline.scenes.reader import open_reader
+from pipeline.splits.split import Part
 from pipeline.training.baseline import fit_forest
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.calibrating import held_out_reliability

@@ -13,8 +13,8 @@ import rasterio
 import yaml
 from rasterio.enums import Resampling
 
-from pipeline.accuracy.calibration import Reliability
-from pipeline.accuracy.failure import AccuracyBy
+from pipeline.diagnostics.calibration import Reliability
+from pipeline.diagnostics.failure import AccuracyBy
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
 from pipeline.labels.outlines import with_areas

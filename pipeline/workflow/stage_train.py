@@ -6,12 +6,12 @@ import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline.chips.splits import Part
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import sample_values
 from pipeline.model.histograms import histograms_of
 from pipeline.scenes.parts import units_of
+from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
 from pipeline.training.settings import learned_polygons

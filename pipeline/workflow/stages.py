@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError
-from pipeline.runs import RESOLVED, RunFolder, environment, write_json
+from pipeline.files import write_json
+from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job
 from pipeline.workflow.mapping import MapRequest
 from pipeline.workflow.outcome import Outcome, Progress, Table

@@ -12,10 +12,10 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
-from pipeline.viewer.answers import Answers, Basemap
-from pipeline.viewer.layers import open_map
-from pipeline.viewer.server import ViewServer
-from pipeline.viewer.tiles import check_library
+from pipeline.view.answers import Answers, Basemap
+from pipeline.view.layers import open_map
+from pipeline.view.server import ViewServer
+from pipeline.view.tiles import check_library
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.outcome import Outcome
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.scenes.scene import Source
-    from pipeline.viewer.layers import ViewedMap
+    from pipeline.view.layers import ViewedMap
 
 _SUFFIX = "_lc"
 _PLACES = ("{z}", "{x}", "{y}")

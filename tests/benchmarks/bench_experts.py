@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.chips.splits import Part
 from pipeline.grid import Window
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.reader import open_reader
+from pipeline.splits.split import Part
 from pipeline.training.baseline import TREES, cores
 from pipeline.training.dataset import turns
 from pipeline.training.experts import PixelTable, seen, votes_of
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.chips.splits import Split
+    from pipeline.splits.split import Split
 
 FEW = ("fieldrs_ndvi", "rstoolbox_sen2", "gray_s2", "holden_le7")
 MIXTURE = "mixture"

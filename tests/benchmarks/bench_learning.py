@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import PipelineError
-from pipeline.runs import write_json, write_text
+from pipeline.files import write_json, write_text
 from pipeline.workflow.crossval import CrossvalRequest, cross_validate_job
 from pipeline.workflow.init import write_config
 from tests.benchmarks.chip_mosaics import MOSAICS, make_mosaic

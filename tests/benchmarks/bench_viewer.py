@@ -18,9 +18,9 @@ from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.scenes.opening import open_scene
-from pipeline.viewer.answers import Answers
-from pipeline.viewer.layers import open_map
-from pipeline.viewer.tiles import Tile, file_tile
+from pipeline.view.answers import Answers
+from pipeline.view.layers import open_map
+from pipeline.view.tiles import Tile, file_tile
 from tests.fakes.viewed_maps import write_scene
 
 SIDE_PX = 4096

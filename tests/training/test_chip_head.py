@@ -11,13 +11,13 @@ import torch
 from affine import Affine
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.chips.splits import Part
 from pipeline.errors import LabelError, ModelError
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.geotiff import Interpretation
+from pipeline.splits.split import Part
 from pipeline.training.chip_folders import chips_from_folders, classify_chips, fit_chips
 from pipeline.training.chip_head import balanced_chance
 from pipeline.training.crossval import predict_pixels

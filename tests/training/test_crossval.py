@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
-from pipeline.chips.splits import Part
 from pipeline.errors import SplitError
+from pipeline.splits.split import Part
 from pipeline.training import crossval
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fit import fit

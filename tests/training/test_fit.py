@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.chips.splits import Part
 from pipeline.errors import ModelError
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.splits.split import Part
 from pipeline.training.baseline import fit_forest
 from pipeline.training.crossval import cross_validate, predict_pixels, summary
 from pipeline.training.dataset import read_chips, turns

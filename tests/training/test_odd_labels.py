@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from pipeline.chips.folds import block_folds
-from pipeline.chips.splits import Part
 from pipeline.errors import LabelError, LabelWarning, PipelineError
 from pipeline.legend import scheme_for
 from pipeline.scenes.opening import open_scene
+from pipeline.splits.folds import block_folds
+from pipeline.splits.split import Part
 from pipeline.training.crossval import cross_validate, predict_pixels
 from pipeline.training.fit import fit
 from tests.training.worlds import PIXELS, make_job, parts

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.chips.splits import Part
 from pipeline.model.preprocess import Preprocess
+from pipeline.splits.split import Part
 from pipeline.training.dataset import read_chips
 from tests.training.worlds import SIDE, make_job
 

@@ -10,11 +10,11 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.chips.splits import Split
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.legend import scheme_for
 from pipeline.scenes.opening import open_scene
+from pipeline.splits.split import Split
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.settings import FitSettings
 

@@ -10,14 +10,14 @@ import torch
 from defusedxml import ElementTree
 from scipy.spatial.distance import cdist
 
-from pipeline.accuracy.applicability import fit_applicability
-from pipeline.chips.splits import Split
 from pipeline.config import MapSection
+from pipeline.diagnostics.applicability import fit_applicability
 from pipeline.errors import ModelError
 from pipeline.inference.probe import pixel_features
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.scene import Scene
+from pipeline.splits.split import Split
 from pipeline.training.dataset import TrainingScene
 from pipeline.workflow.applicability import COMPONENTS, FeatureDistance, FeatureSpace, learn_distance
 from pipeline.workflow.mapping import MapRequest, predict_maps

@@ -14,7 +14,7 @@ import pytest
 import rasterio
 import shapely
 
-from pipeline.chips.splits import Part
+from pipeline.splits.split import Part
 from pipeline.workflow.failures import BLOCKS, LABEL, SURELY_WRONG, _write, find_failures
 from pipeline.workflow.job import Job
 from pipeline.workflow.scoring import held_out

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.accuracy.features import embed
+from pipeline.diagnostics.features import embed
 from pipeline.errors import OutputError
 from pipeline.workflow.features import FILE, explained, spread, write_features
 from pipeline.workflow.job import Job

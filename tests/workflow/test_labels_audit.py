@@ -25,7 +25,7 @@ BARE = [14, 21, 35]
 
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch):
-    monkeypatch.setattr("pipeline.training.label_audit.TREES", 15)
+    monkeypatch.setattr("pipeline.diagnostics.label_audit.TREES", 15)
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import rasterio
 
 from pipeline.config import MapSection
 from pipeline.errors import OutputError
+from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.runs import write_json
 from pipeline.workflow import map_one
 from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.map_one import MapOrder, map_scene, predict_settings

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.chips.splits import Part
 from pipeline.errors import ModelError, OutputError
+from pipeline.splits.split import Part
 from pipeline.workflow import stage_assess
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES

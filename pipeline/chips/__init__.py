@@ -1,1 +1,0 @@
-"""Where to cut and who may learn from it: blocks, splits, folds, chip windows, statistics."""

@@ -1,0 +1,218 @@
+"""Files written whole, and the hashes by which files and settings are known again.
+
+A file appears under its name only when all of it is on the disk: it is written beside that name, flushed, and renamed.
+An interruption, a full disk or a lost power supply leaves what was there before. Nothing else in the project renames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# What SQLite (GeoPackage) keeps beside a file while it writes it. Source: SQLite, Temporary files used by SQLite.
+_BESIDE = ("-journal", "-wal", "-shm")
+SMALL_FILE_BYTES = 16 * 1024 * 1024
+# What else a vector file consists of; spatial indices and what a program keeps of its own are not read.
+COMPANIONS = {
+    ".shp": (".shx", ".dbf", ".prj", ".cpg"),
+    ".tab": (".dat", ".map", ".id"),
+    ".mif": (".mid",),
+}
+# Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
+WRITE_AHEAD = "-wal"
+
+
+@contextlib.contextmanager
+def whole_file(
+    path: Path, *, what: str = "the file", failures: tuple[type[Exception], ...] = (), overwrite: bool = True
+) -> Iterator[Path]:
+    """A path to write to; what is there when the block ends well becomes ``path``, and otherwise it is removed.
+
+    It lies in the folder of ``path``, which is made, begins with a dot, holds the number of this process, and keeps the
+    suffix, by which drivers know formats. What a process that was killed left beside the same name goes first.
+
+    Args:
+        path: The final name.
+        what: What is written, for the message: "the labels".
+        failures: Exceptions of the writing library that mean the file cannot be written, OSError aside.
+        overwrite: Replace a file of that name.
+
+    Raises:
+        OutputError: it cannot be written, the disk is full, the name belongs to something that is not a regular file,
+            or to a file that is not to be replaced.
+    """
+    check_target(path, overwrite=overwrite)
+    part = _part(path, os.getpid())
+    known: tuple[type[Exception], ...] = (OSError, *failures)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        yield part
+        flush(part)
+        part.replace(path)
+        flush(path.parent)
+    except known as err:
+        got = (err.strerror if isinstance(err, OSError) else None) or err
+        raise OutputError(f"cannot write {what}", path=path, got=got) from err
+    finally:
+        for beside in ("", *_BESIDE):
+            with contextlib.suppress(OSError):
+                part.with_name(part.name + beside).unlink(missing_ok=True)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a name that may not be written to.
+
+    Raises:
+        OutputError: a folder, device or pipe has that name, or a file that is not to be replaced.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.exists() and not path.is_file():
+        raise OutputError("not a regular file", path=path, fix="choose another name")
+    if not overwrite:
+        raise OutputError("the file exists", path=path, fix="add --overwrite, or choose another name")
+
+
+def write_bytes(path: Path, data: bytes, *, what: str = "the file") -> Path:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: see :func:`whole_file`.
+    """
+    with whole_file(path, what=what) as part:
+        part.write_bytes(data)
+    return path
+
+
+def write_text(path: Path, text: str, *, what: str = "the file") -> Path:
+    """Write text as UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: see :func:`whole_file`.
+    """
+    return write_bytes(path, text.encode(), what=what)
+
+
+def write_json(path: Path, data: object, *, what: str = "the file") -> Path:
+    """Write JSON, indented, whole or not at all.
+
+    Raises:
+        OutputError: see :func:`whole_file`.
+    """
+    return write_text(path, json.dumps(data, indent=2, default=str) + "\n", what=what)
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make a folder that can be written into.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as err:
+        raise OutputError(
+            "output folder cannot be written", path=folder, got=err.strerror or err, fix="choose another folder"
+        ) from err
+    return folder
+
+
+def flush(path: Path) -> None:
+    """Have what was written to a file or folder on the disk before anything relies on it; see fsync(2)."""
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems do not flush them
+            _flush(path, os.O_RDONLY)
+    else:
+        _flush(path, os.O_RDWR)
+
+
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _part(path: Path, process: int) -> Path:
+    return path.with_name(f".{path.stem}.{process}.part{path.suffix}")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that are no more have left beside a file's name."""
+    start, end = f".{path.stem}.", f".part{path.suffix}"
+    for file in path.parent.glob(".*"):
+        number = file.name.removeprefix(start).removesuffix(end)
+        if file.name == f"{start}{number}{end}" and number.isdigit() and not _lives(int(number)):
+            file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, its first 16 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def hash_of(data: object) -> str:
+    """SHA-256 of JSON-ready data, its first 16 hexadecimal digits; the order of keys does not matter."""
+    return hash_bytes(json.dumps(data, sort_keys=True, default=str).encode())
+
+
+def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
+    """A short hash per input file; folders by the names, sizes and times of what is in them.
+
+    Files up to 16 MiB by content; larger ones by size and time of change. A Shapefile is hashed with the files that
+    hold its attributes and its CRS, a GeoPackage with what a program that has it open has not yet written into it.
+    """
+    return {str(path): _fingerprint_one(str(path)) for path in paths}
+
+
+def _fingerprint_one(path: str) -> str:
+    digest = hashlib.sha256()
+    target = Path(path)
+    if not target.exists():
+        digest.update(path.encode())
+    for file in sorted(target.rglob("*")) if target.is_dir() else [target, *_companions(target)]:
+        if file.is_file():
+            stat = file.stat()
+            digest.update(f"{file.name}:{stat.st_size}".encode())
+            small = target.is_file() and stat.st_size <= SMALL_FILE_BYTES
+            digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def _companions(path: Path) -> list[Path]:
+    """The files beside one that hold a part of its data, in whatever case; an empty write-ahead log holds nothing."""
+    suffixes = COMPANIONS.get(path.suffix.lower(), ())
+    beside = path.parent.iterdir() if suffixes and path.is_file() else ()
+    found = [file for file in beside if file.stem == path.stem and file.suffix.lower() in suffixes]
+    ahead = path.with_name(path.name + WRITE_AHEAD)
+    return sorted(found) + ([ahead] if ahead.is_file() and ahead.stat().st_size else [])

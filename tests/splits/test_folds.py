@@ -1,0 +1,115 @@
+"""Every polygon is tested once, and nothing near it is learned from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from pipeline.errors import SplitError, SplitWarning
+from pipeline.grid import Grid
+from pipeline.labels.rasterise import LabelledPixels
+from pipeline.splits.folds import block_folds, polygon_folds, scene_folds
+from pipeline.splits.leakage import check_leakage
+from pipeline.splits.split import Part
+from tests.splits.test_split import SCHEME, UTM33, scattered, squares
+
+
+@pytest.mark.parametrize("folds", [3, 5, None])
+def test_every_polygon_is_tested_once_and_nothing_near_it_is_trained_on(folds: int | None) -> None:
+    pixels = scattered()
+    splits = block_folds([pixels], folds=folds, block_m=1200, buffer_m=160, seed=0)
+    blocks = len(np.unique(splits[0].block_of[1:]))
+    assert len(splits) == (folds or blocks)
+    assert sorted(np.concatenate([s.polygons(Part.TEST) for s in splits]).tolist()) == list(range(1, 91))
+    for split in splits:
+        check_leakage([pixels], split, reach_px=16)
+        assert len(split.polygons(Part.VALIDATION)) > 0
+
+
+def test_folds_have_about_equal_shares_of_every_class() -> None:
+    pixels = scattered(count=150)
+    for split in block_folds([pixels], folds=5, block_m=800, buffer_m=0, seed=0):
+        counts = split.counts([pixels], SCHEME)
+        assert all(4 <= counts[name]["test"]["polygons"] <= 17 for name in SCHEME.names)
+
+
+def test_more_folds_than_blocks_is_an_error_with_the_largest_number() -> None:
+    with pytest.raises(SplitError, match=r"expected 2\.\.16 folds, not 50"):
+        block_folds([scattered()], folds=50, block_m=1000, buffer_m=0, seed=0)
+
+
+def test_class_with_one_polygon_is_named_and_left_out_when_asked() -> None:
+    pixels = squares([(0, 0), (100, 100), (200, 200), (300, 300), (0, 300)], [1, 1, 2, 2, 3])
+    with pytest.raises(SplitError, match=r"one polygon cannot be cross-validated: code 3 \(polygon 5\)"):
+        block_folds([pixels], folds=2, block_m=800, buffer_m=0, seed=0)
+    with pytest.warns(SplitWarning, match="class code 3"):
+        splits = block_folds([pixels], folds=2, block_m=800, buffer_m=0, seed=0, leave_out_single=True)
+    assert all(split.part[5] == Part.BUFFER for split in splits)
+    with pytest.warns(SplitWarning, match="class code 3"):
+        splits = polygon_folds([pixels], folds=2, seed=0, leave_out_single=True)
+    assert all(split.part[5] == Part.BUFFER for split in splits)
+
+
+def test_fold_whose_buffer_leaves_nothing_is_named() -> None:
+    with pytest.raises(SplitError, match="fold 1 of 3: the buffer leaves no polygon to train on"):
+        block_folds([scattered()], folds=3, block_m=1000, buffer_m=9000, seed=0)
+
+
+def test_polygon_folds_deal_every_class_evenly() -> None:
+    pixels = scattered()
+    splits = polygon_folds([pixels], folds=5, seed=0)
+    assert sorted(np.concatenate([s.polygons(Part.TEST) for s in splits]).tolist()) == list(range(1, 91))
+    for split in splits:
+        counts = split.counts([pixels], SCHEME)
+        assert all(counts[name]["test"]["polygons"] == 6 for name in SCHEME.names)
+        assert all(counts[name]["validation"]["polygons"] in {4, 5} for name in SCHEME.names)
+    with pytest.raises(SplitError, match=r"got 90 polygons; expected 2\.\.90 folds"):
+        polygon_folds([pixels], folds=91, seed=0)
+
+
+def test_leaving_a_scene_out_tests_all_its_polygons_and_only_these() -> None:
+    other = Grid(UTM33, Affine(30, 0, 100_000, 0, -30, 5_400_000), 400, 400)
+    scenes = [scattered(0), scattered(1, grid=other, first_id=91)]
+    splits = scene_folds(scenes, block_m=2000, buffer_m=160, seed=0)
+    assert [split.polygons(Part.TEST).tolist() for split in splits] == [list(range(1, 91)), list(range(91, 181))]
+    assert all(len(split.polygons(Part.VALIDATION)) for split in splits)
+    with pytest.raises(SplitError, match="needs several"):
+        scene_folds(scenes[:1], block_m=2000, buffer_m=160, seed=0)
+    with pytest.raises(SplitError, match="holds all polygons"):
+        scene_folds([scenes[0], scenes[0]], block_m=2000, buffer_m=160, seed=0)
+
+
+def overlapping() -> list[LabelledPixels]:
+    """Two scenes that share half of their width: polygons on a lattice of both, burned onto each."""
+    corners = [(row, col) for row in range(5, 380, 40) for col in range(5, 590, 20)]
+    ids = np.arange(1, len(corners) + 1)
+    scenes = []
+    for shift in (0, 200):
+        inside = np.array([0 <= col - shift <= 394 for _, col in corners])
+        own = [(row, col - shift) for row, col in np.array(corners)[inside].tolist()]
+        grid = Grid(UTM33, Affine(10, 0, 500_000 + 10 * shift, 0, -10, 5_400_000), 400, 400)
+        pixels = squares(own, (1 + ids[inside] % 3).tolist(), grid=grid)
+        scenes.append(replace(pixels, polygon=ids[inside][pixels.polygon - 1].astype(np.int32)))
+    return scenes
+
+
+def test_scenes_that_overlap_are_tested_once_each_and_what_lies_near_is_left_out() -> None:
+    scenes = overlapping()
+    shared = np.intersect1d(scenes[0].polygon_ids(), scenes[1].polygon_ids())
+    assert len(shared)
+    splits = scene_folds(scenes, block_m=800, buffer_m=160, seed=0)
+    for number, split in enumerate(splits):
+        check_leakage(scenes, split, reach_px=16)
+        tested = split.tested(scenes)
+        assert np.array_equal(tested[number].polygon, scenes[number].polygon)
+        assert not len(tested[1 - number])
+        assert len(split.polygons(Part.BUFFER))
+        assert not np.isin(shared, np.r_[split.polygons(Part.TRAIN), split.polygons(Part.VALIDATION)]).any()
+
+
+def test_scene_whose_buffer_leaves_nothing_is_named() -> None:
+    with pytest.raises(SplitError, match="scene 1 of 2 left out: the buffer leaves no polygon to train on"):
+        scene_folds(overlapping(), block_m=800, buffer_m=9000, seed=0)
