@@ -13,17 +13,17 @@ import json
 import re
 from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.settings import Fraction, Settings, absolute
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 COLOR = r"^#[0-9a-fA-F]{6}$"
 NAME = r"^[A-Za-z0-9._-]+$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
@@ -49,21 +49,7 @@ _EXPECTED = {
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
 
 
-class Section(BaseModel):
-    """What all sections share: no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _absolute(value: str, info: ValidationInfo) -> str:
-    """A path made absolute against the configuration's folder; GDAL's virtual paths and URLs stay as they are."""
-    if value.startswith(("/vsi", "http://", "https://")):
-        return value
-    folder = (info.context or {}).get("folder", ".")
-    return str((Path(folder) / value).expanduser().resolve())
-
-
-class SceneItem(Section):
+class SceneItem(Settings):
     """One scene: any raster GDAL opens, a folder of band files, an agency's product, or a STAC item."""
 
     path: str = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
@@ -100,10 +86,10 @@ class SceneItem(Section):
         "after the group (another place, another year). Default: all scenes are one group.",
     )
 
-    _path = field_validator("path")(_absolute)
+    _path = field_validator("path")(absolute)
 
 
-class LayerItem(Section):
+class LayerItem(Settings):
     """Another raster stacked on each scene's grid."""
 
     path: str = Field(description="Any raster GDAL opens, on any grid.")
@@ -114,10 +100,10 @@ class LayerItem(Section):
         None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
     )
 
-    _path = field_validator("path")(_absolute)
+    _path = field_validator("path")(absolute)
 
 
-class StackSection(Section):
+class StackSection(Settings):
     """How dates are joined: the bands of a stack, and pixels that are clouded on some dates."""
 
     naming: Literal["date", "order"] = Field(
@@ -141,7 +127,7 @@ class StackSection(Section):
     )
 
 
-class Inputs(Section):
+class Inputs(Settings):
     """What the network sees of a scene."""
 
     bands: tuple[str, ...] | None = Field(
@@ -174,7 +160,7 @@ class Inputs(Section):
     )
 
 
-class LabelsSection(Section):
+class LabelsSection(Settings):
     """Training labels."""
 
     path: str = Field(
@@ -213,7 +199,7 @@ class LabelsSection(Section):
     )
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
-    _path = field_validator("path")(_absolute)
+    _path = field_validator("path")(absolute)
 
     @field_validator("aliases", "class_all_touched", "class_erode_px", "class_buffer_m", "groups", mode="before")
     @classmethod
@@ -240,7 +226,7 @@ class LabelsSection(Section):
         return self
 
 
-class ClassItem(Section):
+class ClassItem(Settings):
     """One class of the legend."""
 
     code: int = Field(ge=1, le=254, description="Value in the map.")
@@ -248,7 +234,7 @@ class ClassItem(Section):
     color: str = Field(pattern=COLOR, description="Colour in the map, #rrggbb.")
 
 
-class SplitSection(Section):
+class SplitSection(Settings):
     """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
 
     block_m: float | None = Field(
@@ -276,13 +262,13 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
-class Chips(Section):
+class Chips(Settings):
     """Training chips: windows around labelled pixels."""
 
     size_px: int = Field(64, ge=8, le=1024, description="Side of a chip in pixels.")
 
 
-class Training(Section):
+class Training(Settings):
     """How the network learns. Which defaults were measured, and on what, is in docs/learning.md."""
 
     head: Literal["unet", "chip"] = Field(
@@ -346,10 +332,10 @@ class Training(Section):
     def _weights(cls, value: str, info: ValidationInfo) -> str:
         """A file's path is relative to the configuration, a record's name is a name."""
         is_file = "/" in value or "\\" in value or Path(value).suffix.lower() in WEIGHT_SUFFIXES
-        return _absolute(value, info) if is_file else value
+        return absolute(value, info) if is_file else value
 
 
-class MapSection(Section):
+class MapSection(Settings):
     """How scenes are mapped and what is written."""
 
     engine: str = Field("auto", description="torch, compiled, onnxruntime or openvino; auto measures and picks.")
@@ -390,10 +376,10 @@ class MapSection(Section):
     @field_validator("aoi", "mask")
     @classmethod
     def _paths(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else _absolute(value, info)
+        return None if value is None else absolute(value, info)
 
 
-class Assessment(Section):
+class Assessment(Settings):
     """Figures on the test blocks."""
 
     forest_trees: int = Field(500, ge=1, description="Trees of the random forest that the network is compared with.")
@@ -403,7 +389,7 @@ class Assessment(Section):
     umap: bool = Field(default=False, description="UMAP too, in features.gpkg; needs the package umap-learn.")
 
 
-class Config(Section):
+class Config(Settings):
     """Everything that ``landcover run`` needs."""
 
     version: Literal[1] = Field(1, description="Version of this file's schema.")
@@ -419,7 +405,7 @@ class Config(Section):
     map: MapSection = Field(default_factory=lambda: MapSection.model_validate({}))
     assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
 
-    _output = field_validator("output")(_absolute)
+    _output = field_validator("output")(absolute)
 
 
 def load_config(path: Path | str) -> Config:
@@ -487,7 +473,7 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _section_of(annotation: Any) -> Any:
-    """The Section inside ``Section``, ``Section | None`` or ``tuple[Section, ...]``."""
+    """The Settings inside ``Settings``, ``Settings | None`` or ``tuple[Settings, ...]``."""
     if isinstance(annotation, type):
         return annotation
     return next(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from pipeline.config import Config, Section, schema_json
+from pipeline.config import Config, schema_json
 from pipeline.files import write_text
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def config_reference() -> str:
     return head + "\n".join(_rows(Config, prefix="")) + "\n"
 
 
-def _rows(model: type[Section], *, prefix: str) -> Iterator[str]:
+def _rows(model: type[Settings], *, prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         inner, many = _section_in(field.annotation)
         key = f"{prefix}{name}{'[]' if many else ''}"
@@ -45,9 +46,9 @@ def _rows(model: type[Section], *, prefix: str) -> Iterator[str]:
         yield f"| `{key}` | {_kind(field.annotation)} | {shown} | {field.description} |"
 
 
-def _section_in(annotation: Any) -> tuple[type[Section] | None, bool]:
+def _section_in(annotation: Any) -> tuple[type[Settings] | None, bool]:
     """The section a key holds, and whether it holds a list of them."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation, False
     if get_origin(annotation) is tuple:
         found = _section_in(get_args(annotation)[0])[0]

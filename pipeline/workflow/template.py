@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.config import Config, Section
+from pipeline.config import Config
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(model: type[Section], data: Mapping[str, Any], *, indent: int) -> Iterator[str]:
+def _section(model: type[Settings], data: Mapping[str, Any], *, indent: int) -> Iterator[str]:
     pad = " " * indent
     for key, field in model.model_fields.items():
         if key not in data:
@@ -45,10 +46,10 @@ def _section(model: type[Section], data: Mapping[str, Any], *, indent: int) -> I
 def _entry(key: str, value: Any, *, annotation: Any, indent: int) -> Iterator[str]:
     pad = " " * indent
     inner = _inner(annotation)
-    if isinstance(value, dict) and issubclass(inner, Section):
+    if isinstance(value, dict) and issubclass(inner, Settings):
         yield f"{pad}{key}:"
         yield from _section(inner, value, indent=indent + 2)
-    elif isinstance(value, list) and value and issubclass(inner, Section):
+    elif isinstance(value, list) and value and issubclass(inner, Settings):
         yield f"{pad}{key}:"
         for item in value:
             if key in _ONE_LINE:
@@ -70,9 +71,9 @@ def _inline(value: Any) -> str:
 
 
 def _inner(annotation: Any) -> type:
-    """The Section inside an annotation, or ``object``."""
+    """The Settings inside an annotation, or ``object``."""
     if isinstance(annotation, type):
-        return annotation if issubclass(annotation, Section) else object
+        return annotation if issubclass(annotation, Settings) else object
     for arg in getattr(annotation, "__args__", ()):
         found = _inner(arg)
         if found is not object:
