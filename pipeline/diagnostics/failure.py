@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, label
 from pipeline.accuracy.pixels import grid_of, open_class_map, read_codes
 from pipeline.errors import OutputError, ReferenceDataError
 from pipeline.grid import Grid, Window
-from pipeline.labels.outlines import with_areas
+from pipeline.labels.polygons import with_areas
 from pipeline.legend import NODATA
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 

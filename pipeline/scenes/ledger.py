@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.bands import centre_um
-from pipeline.errors import SceneWarning
+from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
+from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
 from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from pipeline.grid import Grid
-    from pipeline.scenes.scene import Scene
+    from pipeline.scenes.scene import Scene, Source
 
 SAMPLES_PER_SIDE = 3
 SAMPLE_PX = 256
@@ -200,3 +201,52 @@ def scene_ledger(scene: Scene, *, measured: Measured | None = None) -> dict[str,
         "darkest_reflectance": {band: round(value, 4) for band, value in measured.floors.items()},
         "offset_check": {"state": verdict.state, "reason": verdict.reason},
     }
+
+
+def _layers_of(source: Source) -> WithLayers | None:
+    """The source that joins layers, among what a source is made of; None where there is none."""
+    inner: Source | None = source
+    while inner is not None and not isinstance(inner, WithLayers):
+        inner = next(iter(getattr(inner, "inputs", ())), None)
+    return inner
+
+
+def measure_layers(source: Source) -> dict[str, float]:
+    """Share of a scene's usable pixels, in some windows, that each of its layers has no value for; warns of gaps.
+
+    Returns:
+        The layer's name -> share 0..1; empty without layers, or where the scene itself has no usable pixel there.
+
+    Raises:
+        SceneError: a file cannot be read, or a layer has no value at all on a scene that was looked at whole.
+    """
+    joined = _layers_of(source)
+    if joined is None:
+        return {}
+    windows = sample_windows(joined.grid)
+    own = np.concatenate(list(_valid(joined.inputs[0], windows)))
+    if not own.any():
+        return {}
+    shares: dict[str, float] = {}
+    for layer in joined.used:
+        alone = joined.only(layer)
+        seen = np.concatenate(list(_valid(alone, windows)))
+        shares[layer.scene.id] = round(float(1 - seen[own].mean()), 4)
+        _judge(layer.scene, joined, shares[layer.scene.id], whole=windows == (joined.grid.window,))
+    return shares
+
+
+def _judge(layer: Scene, scene: Source, lost: float, *, whole: bool) -> None:
+    if lost >= 1 and whole:
+        what, got = f"layer has no value on scene {scene.id}", "nodata at every usable pixel of the scene"
+        raise SceneError(what, path=layer.path, got=got, fix=FIX)
+    if lost > 1 - WHOLE:
+        where = "pixels" if whole else "pixels looked at"
+        text = f"{layer.path}: layer has no value for {lost:.0%} of the usable {where} of scene {scene.id}"
+        warnings.warn(text, SceneWarning, stacklevel=4)
+
+
+def _valid(source: Source, windows: tuple[Window, ...]) -> Iterator[NDArray[np.bool_]]:
+    with source.open() as reader:
+        for window in windows:
+            yield reader.read(window).valid.ravel()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pipeline.scenes.coverage import measure_layers
-from pipeline.scenes.ledger import scene_ledger
-from pipeline.scenes.parts import plain_scenes
+from pipeline.scenes.derived import plain_scenes
+from pipeline.scenes.ledger import measure_layers, scene_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from pipeline.diagnostics.calibration import Reliability
 from pipeline.diagnostics.failure import AccuracyBy
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
-from pipeline.labels.outlines import with_areas
+from pipeline.labels.polygons import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.report.data import (
     BlockAccuracy,

@@ -11,13 +11,13 @@ import rasterio
 import torch
 
 from pipeline.cli import main
-from pipeline.config import Inputs
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.model.bundle import ModelBundle, TrainedOn, save_bundle
 from pipeline.model.histograms import histograms_of
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
+from pipeline.scenes.settings import InputSettings
 from pipeline.workflow.recipe import RECIPE
 from tests.fakes.landscape import by_key
 from tests.fakes.rasters import TRANSFORM, write_raster
@@ -44,7 +44,7 @@ def write_model(folder: Path, channels: tuple[str, ...], /, **changes: Any) -> P
         value_range=((-1.0, 1.0),) * len(channels),
         units=about.pop("units", ("",) * len(channels)),
         gsd_m=10.0,
-        provenance={RECIPE: Inputs.model_validate(changes).model_dump(mode="json")},
+        provenance={RECIPE: InputSettings.model_validate(changes).model_dump(mode="json")},
         **about,
     )
     return save_bundle(folder / "model.safetensors", bundle)
