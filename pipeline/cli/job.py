@@ -150,10 +150,10 @@ def predict(
     """
     from pipeline.scenes.settings import read_options
     from pipeline.workflow.mapping import ManyScenes, MapRequest, predict_maps
-    from pipeline.workflow.recipe import SceneWords
+    from pipeline.workflow.recipe import SceneRequest
 
     names = tuple(bands.split(",")) if bands else None
-    words = SceneWords(
+    words = SceneRequest(
         dates=tuple(date or ()),
         layers=tuple(layer or ()),
         resolution_m=resolution,

@@ -163,14 +163,14 @@ class SceneReader(ClosingReader):
         return burn_shapes(self._shapes[quality.path], self.grid.crop(window)) > 0
 
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
-        with _damage_told(f"band {numbers}", key, window):
+        with _damage_named(f"band {numbers}", key, window):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):
                 return file, file.read(numbers, window)
             return file, file.read(numbers, window=window.to_rasterio())
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
-        with _damage_told(f"the mask of band {numbers}", key, window):
+        with _damage_named(f"the mask of band {numbers}", key, window):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
                 return np.ones(window.shape, dtype=np.bool_)
@@ -209,7 +209,7 @@ def open_reader(source: Source) -> Reader:
 
 
 @contextmanager
-def _damage_told(what: str, key: FileKey, window: Window) -> Iterator[None]:
+def _damage_named(what: str, key: FileKey, window: Window) -> Iterator[None]:
     """Errors of GDAL as a SceneError that names file, band and window."""
     try:
         yield

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.scenes.ledger import sample_windows
+from pipeline.scenes.ledger import sample_windows, source_ledger
 from pipeline.scenes.reader import open_reader
-from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.outcome import Table
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def recipe_of(inputs: InputSettings, sources: Sequence[Source]) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class SceneWords:
+class SceneRequest:
     """What a user says of scenes to be mapped beside their files.
 
     Attributes:
@@ -50,7 +50,7 @@ class SceneWords:
     resolution_m: float | None = None
     options: SceneOptions = AS_FOUND
 
-    def of_one(self, position: int) -> SceneWords:
+    def of_one(self, position: int) -> SceneRequest:
         """What is said of the scene at a position alone."""
         return replace(self, dates=self.dates[position : position + 1])
 
@@ -64,7 +64,7 @@ class SceneWords:
             raise ConfigError("option --date", got=len(self.dates), expected=f"{len(paths)}, one for each --scene")
 
 
-def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords | None = None) -> tuple[Source, ...]:
+def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneRequest | None = None) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
     Scenes of a model of stacks or composites become one source; those of other models one each.
@@ -74,7 +74,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords 
         ModelError: the scenes cannot be made into what the model was trained on.
         SceneError: a scene cannot be opened.
     """
-    words = words or SceneWords()
+    words = words or SceneRequest()
     inputs = _with_layers(_recipe(bundle), words.layers)
     if words.resolution_m is not None:
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
@@ -93,7 +93,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords 
     return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
-def _open(paths: Sequence[str], inputs: InputSettings, words: SceneWords) -> list[Scene]:
+def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:
     """The scenes of the paths with the dates that the user gave them."""
     words.check_number(paths)
     moments = [parse_moment(text) for text in words.dates]
