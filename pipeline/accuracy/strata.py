@@ -216,7 +216,7 @@ class PolygonStrata(_Layer):
 
         hits = sorted(self._index.query(box(*crop.bounds)))
         return np.asarray(
-            burn_shapes([self._shapes[i] for i in hits], crop, values=[self._codes[i] for i in hits]), dtype=np.int32
+            burn_shapes([self._shapes[i] for i in hits], crop, values=[self._values[i] for i in hits]), dtype=np.int32
         )
 
     def name(self, value: int) -> str:
