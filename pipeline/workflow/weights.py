@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError, ModelError
 from pipeline.model.records import WeightRecord, find_record, weight_records
 from pipeline.model.spec import ENCODERS
-from pipeline.model.stem import nearest_band
-from pipeline.model.weights import inspect_weights, load_weights
+from pipeline.model.transfer import nearest_band
+from pipeline.model.weights import load_weights, read_weights
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def _file_facts(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    weights = inspect_weights(path)
+    weights = read_weights(path)
     facts: dict[str, Any] = {
         "name": str(path),
         "encoder": weights.architecture or None,
         "bands": list(weights.bands) or None,
-        "inputs": int(weights.tensors[weights.stem_name].shape[1]),
+        "inputs": weights.inputs,
         "tensors": len(weights.tensors),
         "scaling": {"mean": list(weights.scaling[0]), "std": list(weights.scaling[1])} if weights.scaling else None,
         "cached": True,
