@@ -151,7 +151,7 @@ def _layers(bands: Sequence[FileBand], options: SceneOptions, sensor: str | None
         wanted = list(range(len(bands)))
     if len(options.bands) != len(wanted):
         got, expected = len(options.bands), f"{len(bands)}, as the scene has"
-        raise SceneError("number of band names in the config", path=path, got=got, expected=expected)
+        raise SceneError("number of band names", path=path, got=got, expected=expected)
     given = dict(zip(wanted, options.bands, strict=True))
     found = []
     for position, band in enumerate(bands):

@@ -195,7 +195,7 @@ class Scene:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             what = f"band name used twice: {', '.join(twice)}"
-            raise SceneError(what, path=self.path, fix="name the bands in the config")
+            raise SceneError(what, path=self.path, fix="name the bands (--bands, or scenes.bands)")
         if self.acquired_utc is not None and self.acquired_utc.tzinfo is None:
             raise SceneError("time of acquisition without a time zone", path=self.path, got=self.acquired_utc)
 

@@ -160,7 +160,7 @@ def _sentinel2(facts: ItemFacts, band: AssetBand, metadata: Callable[[], SafeMet
 
 def _undecided(facts: ItemFacts, band: AssetBand, reason: str) -> ProductError:
     what = f"cannot decide how DN of band {band.name} (asset {band.key}) become reflectance: {reason}"
-    fix = f"give scale and offset in the config, or the mirror ({', '.join(MIRRORS)})"
+    fix = f"give scale and offset (--scale, --offset), or the mirror ({', '.join(MIRRORS)})"
     return ProductError(what, path=facts.item.id, fix=fix)
 
 

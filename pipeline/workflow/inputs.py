@@ -206,7 +206,7 @@ def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[
         raise SceneError(
             "scenes have no band in common",
             got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
-            fix="name the bands under scenes in the config",
+            fix="name the bands (--bands, or scenes.bands)",
         )
     for scene in scenes:
         left = [name for name in scene.band_names if name not in shared]
