@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
 
-MAX_PAIRS = 2_000_000
-CHUNK = 50_000
+MAX_PAIRS, _PARTS = 2_000_000, 40
 # Points whose products with all samples stay in a core's cache.
 BLOCK = 512
 # Meyer & Pebesma (2021), sect. 2.4: outliers of the training DI lie beyond the upper whisker of a box plot.
@@ -162,11 +161,8 @@ def _mean_distance(scaled: NDArray[np.float32], rng: np.random.Generator) -> flo
         return float(pdist(scaled).mean())
     first, second = rng.integers(0, n, MAX_PAIRS), rng.integers(0, n - 1, MAX_PAIRS)
     second += second >= first
-    total = 0.0
-    for start in range(0, MAX_PAIRS, CHUNK):
-        part = slice(start, start + CHUNK)
-        total += float(np.linalg.norm(scaled[first[part]] - scaled[second[part]], axis=1).sum())
-    return total / MAX_PAIRS
+    parts = zip(np.array_split(first, _PARTS), np.array_split(second, _PARTS), strict=True)
+    return sum(float(np.linalg.norm(scaled[a] - scaled[b], axis=1).sum()) for a, b in parts) / MAX_PAIRS
 
 
 @dataclass(frozen=True, eq=False)
