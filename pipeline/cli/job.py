@@ -193,6 +193,9 @@ def predict(
 def run(
     config: ConfigFile,
     *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of every product with what was recorded.")
+    ] = False,
     force: Force = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -202,7 +205,9 @@ def run(
     from pipeline.workflow.stages import run_stages
 
     return Console(quiet, as_json).perform(
-        lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
+        lambda progress: run_stages(
+            config, last="report", force=force, overwrite=overwrite, verify=verify, progress=progress
+        )
     )
 
 
