@@ -19,7 +19,7 @@ from pipeline.maps.geotiff import (
     write_probabilities,
     write_uncertainty,
 )
-from pipeline.workflow.ledgers import kept_ledger, source_ledger
+from pipeline.scenes.ledger import kept_ledger, source_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles
 
