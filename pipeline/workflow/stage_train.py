@@ -6,6 +6,8 @@ import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.diagnostics.applicability import learn_distance
+from pipeline.diagnostics.temperature import calibrate
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
@@ -13,8 +15,6 @@ from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.applicability import learn_distance
-from pipeline.workflow.calibrating import calibrate
 from pipeline.workflow.recipe import RECIPE, recipe_of
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from pipeline.model.bundle import ModelBundle
     from pipeline.training.result import HeldOut
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
+
+HISTORY = "training.csv"
 
 
 def fit_settings(job: Job) -> FitSettings:
@@ -64,7 +65,12 @@ def perform(given: StageRun) -> list[Path]:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / "training.csv", result.history)]
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    return [job.model_path, job.folder / HISTORY]
 
 
 def with_judgement(

@@ -11,8 +11,8 @@ import pytest
 import rasterio
 
 from pipeline.model.bundle import load_bundle
+from tests.fakes.finished import Run, run_job
 from tests.fakes.small_world import BANDS, CLASSES, SIDE, truth
-from tests.workflow.conftest import Run, run_job
 
 
 def read(run: Run, name: str) -> dict:
