@@ -46,9 +46,7 @@ class MobileBlock(nn.Module):
         gated: With the layers that make gates.
     """
 
-    def __init__(  # noqa: PLR0913 - what a block is
-        self, channels_in: int, channels: int, *, kernel: int, stride: int, widen: int, gated: bool
-    ) -> None:
+    def __init__(self, channels_in: int, channels: int, *, kernel: int, stride: int, widen: int, gated: bool) -> None:
         super().__init__()
         inside = channels_in * widen
         if widen > 1:
@@ -89,7 +87,8 @@ class MobileBlock(nn.Module):
 def efficientnet_stages(bands: int, *, depth: int, gated: bool = False) -> list[nn.Module]:
     """Stages that end at strides 2, 4, 8, 16, the first ``depth`` of them."""
     widths = (STEM_CHANNELS, *(channels for _, _, channels, _ in STAGES))
-    stages, number = [], 0
+    stages: list[nn.Module] = []
+    number = 0
     for index, (blocks, kernel, _, widen) in enumerate(STAGES[:depth]):
         stage, group = nn.Sequential(), nn.Sequential()
         if not index:
