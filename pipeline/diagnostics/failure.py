@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from scipy.ndimage import distance_transform_edt, label
 
-from pipeline.accuracy.pixels import grid_of, open_class_map, read_codes
+from pipeline.accuracy.class_maps import grid_of, open_class_map, read_codes
 from pipeline.errors import OutputError, ReferenceDataError
 from pipeline.grid import Grid, Window
 from pipeline.labels.outlines import with_areas
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.reference import ReferenceUnits
+    from pipeline.accuracy.assess_reference import ReferenceUnits
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
 

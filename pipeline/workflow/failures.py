@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.reference import ReferenceUnits
+from pipeline.accuracy.assess_reference import ReferenceUnits
 from pipeline.diagnostics.failure import (
     block_style,
     where_it_fails,

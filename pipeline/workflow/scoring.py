@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.confusion import agreement, cross_tabulate
+from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
 from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.report.data import Score

@@ -8,16 +8,14 @@ from scipy.stats import binomtest
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix
 
-from pipeline.accuracy.change import change_map
-from pipeline.accuracy.compare import compare_maps, mcnemar
+from pipeline.accuracy.assess_change import change_map, cross_maps
+from pipeline.accuracy.assess_compare import mcnemar
 from pipeline.accuracy.crosswalk import SHIPPED, read_crosswalk, to_codes
-from pipeline.accuracy.sampling import draw_simple
-from pipeline.accuracy.wall_to_wall import cross_maps
 from pipeline.errors import LegendError, ReferenceDataError
 from pipeline.grid import Grid
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
-from tests.accuracy.maps import SCHEME, patchy, points, spoil, write_map
+from tests.accuracy.maps import SCHEME, compare_maps, draw, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
 
@@ -39,7 +37,7 @@ class TestCompare:
         truth = patchy()
         good = write_map(tmp_path / "good.tif", spoil(truth, seed=1, share=0.1))
         poor = write_map(tmp_path / "poor.tif", spoil(truth, seed=2, share=0.4))
-        design = draw_simple(good, size=400, seed=3)
+        design = draw(good, kind="simple_random", size=400, seed=3)
         values = [NAME[v] for v in truth[design.row, design.col]]
         return good, poor, points(tmp_path / "p.gpkg", design.row, design.col, values)
 
@@ -127,7 +125,7 @@ class TestCompareOnARaster:
         return [write_map(maps[3] / f"{name}.tif", maps[k], **options) for k, name in enumerate(("a", "b", "truth"))]
 
     def test_all_pixels_with_a_class_in_all_three_are_compared(self, maps, monkeypatch):
-        monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+        monkeypatch.setattr("pipeline.accuracy.class_maps.STRIP_PIXELS", 300 * 64)
         a, b, truth, _ = maps
         first, second, reference = self.write(maps)
         found = compare_maps(first, second, reference=reference)
@@ -175,7 +173,7 @@ class TestCompareOnARaster:
 
 class TestWallToWall:
     def test_pairs_are_counted_over_strips(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+        monkeypatch.setattr("pipeline.accuracy.class_maps.STRIP_PIXELS", 300 * 64)
         a, b = patchy(), spoil(patchy())
         table = cross_maps(write_map(tmp_path / "a.tif", a), write_map(tmp_path / "b.tif", b))
         assert table.pixels.sum() == a.size

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from pipeline.accuracy.confusion import ErrorMatrix, agreement, cross_tabulate
+from pipeline.accuracy.assess_estimators import ErrorMatrix, agreement, cross_tabulate
 from pipeline.errors import ReferenceDataError
 
 

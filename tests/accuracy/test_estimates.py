@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipeline.accuracy.estimates import NOT_PROBABILITY, estimate_accuracy
-from pipeline.accuracy.frame import Clusters, Frame, variance_of_total
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, estimate_accuracy
+from pipeline.accuracy.assess_frame import Clusters, Frame, variance_of_total
 from pipeline.errors import ReferenceDataError
 from tests.accuracy.published import (
     OLOFSSON_CLASSES,

@@ -14,8 +14,8 @@ import rasterio
 from shapely.geometry import Point, box
 from sklearn.decomposition import PCA
 
-from pipeline.accuracy.pixels import read_grid
-from pipeline.accuracy.reference import read_reference
+from pipeline.accuracy.assess_reference import read_reference
+from pipeline.accuracy.class_maps import read_grid
 from pipeline.diagnostics.failure import surroundings, where_it_fails, write_block_accuracy, write_surely_wrong
 from pipeline.diagnostics.features import embed, write_embeddings
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError

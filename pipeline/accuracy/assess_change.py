@@ -1,7 +1,7 @@
 """Change between two maps with one legend: a from-to map and a transition table.
 
 Areas counted from two maps multiply the errors of both, so they are the map's, not the world's: draw a sample with
-:class:`pipeline.accuracy.strata.ChangeStrata`, interpret it, and assess the from-to map as any other map.
+:class:`pipeline.accuracy.sample_strata.ChangeStrata`, interpret it, and assess the from-to map as any other map.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.pixels import CODES, grid_of, map_scheme, open_class_map, read_codes
-from pipeline.accuracy.strata import aligned
-from pipeline.accuracy.wall_to_wall import cross_maps
+from pipeline.accuracy.class_maps import CODES, aligned, grid_of, map_scheme, open_class_map, read_codes, strips
 from pipeline.errors import LegendError
+from pipeline.grid import areas_by_code
 from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
 
@@ -73,6 +72,33 @@ class ChangeResult:
                 "estimate areas of change from a sample of change strata"
             ),
         }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class CrossTable:
+    """Pixels int64 [first code, second code] and area in ha float64 of the same shape, codes 0..255 of two maps."""
+
+    pixels: NDArray[np.int64]
+    area_ha: NDArray[np.float64]
+
+
+def cross_maps(first: Path | str, second: Path | str) -> CrossTable:
+    """Pairs of codes of two class maps on the pixels of the first; the second is resampled by nearest neighbour.
+
+    Raises:
+        SceneError: a map cannot be read.
+    """
+    pixels, area = np.zeros(CODES * CODES, dtype=np.int64), np.zeros(CODES * CODES)
+    with ExitStack() as stack:
+        one = stack.enter_context(open_class_map(first))
+        grid = grid_of(one)
+        two = aligned(stack.enter_context(open_class_map(second)), grid, stack)
+        for window in strips(grid, one.block_shapes[0][0]):
+            pair = read_codes(one, window).astype(np.uint16) * np.uint16(CODES) + read_codes(two, window)
+            found = areas_by_code(pair, grid.pixel_areas_ha(window), size=CODES * CODES)
+            pixels += found[0]
+            area += found[1]
+    return CrossTable(pixels.reshape(CODES, CODES), area.reshape(CODES, CODES))
 
 
 def change_map(

@@ -1,7 +1,7 @@
 """Reference data as units of an assessment: points and polygons, each with the map's class and its own.
 
 Only the blocks of the map that hold a unit are read. Whatever cannot be used is listed with its reason, never dropped
-in silence. Rasters as reference are compared pixel by pixel in :mod:`pipeline.accuracy.wall_to_wall`.
+in silence. Rasters as reference are compared pixel by pixel in :mod:`pipeline.accuracy.assess_rasters`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.accuracy.class_maps import codes_at, grid_of, open_class_map, read_codes
 from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_codes
-from pipeline.accuracy.pixels import codes_at, grid_of, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError
 from pipeline.legend import NODATA
 
