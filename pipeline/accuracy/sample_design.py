@@ -191,33 +191,32 @@ def _design(content: dict[str, Any]) -> SampleDesign:
     if content["kind"] not in PROBABILITY_DESIGNS:
         raise ReferenceDataError("unknown kind of design", got=content["kind"], expected=", ".join(PROBABILITY_DESIGNS))
     units, grid = content["units"], content["grid"]
-    strata = tuple(Stratum(**item) for item in content["strata"])
-    clusters = content.get("clusters") if content["kind"] in (*CLUSTER_DESIGNS, "systematic") else None
-    design = SampleDesign(
-        kind=content["kind"],
-        seed=int(content["seed"]),
-        map_name=content["map"],
-        strata_source=content["strata_source"],
-        allocation=content["allocation"],
-        grid=Grid(CRS.from_wkt(grid["crs"]), Affine(*grid["transform"]), grid["height"], grid["width"]),
-        scheme=ClassScheme.from_json(content["legend"]),
-        strata=strata,
-        class_pixels={int(item["code"]): int(item["pixels"]) for item in content["classes"]},
-        class_area_ha={int(item["code"]): float(item["area_ha"]) for item in content["classes"]},
-        row=np.asarray(units["row"], dtype=np.int32),
-        col=np.asarray(units["col"], dtype=np.int32),
-        stratum=np.asarray(units["stratum"], dtype=np.intp),
-        map_code=np.asarray(units["map_code"], dtype=np.uint8),
-        inclusion=np.asarray(units["inclusion_probability"], dtype=np.float64),
-        clusters=PrimaryUnits.from_json(clusters) if clusters else None,
-        min_distance_m=float(content["min_distance_m"]),
-        notes=tuple(content["notes"]),
-    )
-    lengths = {len(design.row), len(design.col), len(design.stratum), len(design.map_code), len(design.inclusion)}
-    if len(lengths) != 1 or not len(design):
+    plain: dict[str, Any] = {
+        name: np.asarray(units[key], dtype=kind)
+        for name, key, kind in (
+            ("row", "row", np.int32), ("col", "col", np.int32), ("stratum", "stratum", np.intp),
+            ("map_code", "map_code", np.uint8), ("inclusion", "inclusion_probability", np.float64),
+        )
+    }  # fmt: skip
+    lengths = {len(values) for values in plain.values()}
+    if len(lengths) != 1 or not len(plain["row"]):
         raise ReferenceDataError(
             "sampling design with lists of different length, or without units", got=sorted(lengths)
         )
-    if design.stratum.min() < 0 or design.stratum.max() >= len(strata):
+    if plain["stratum"].min() < 0 or plain["stratum"].max() >= len(content["strata"]):
         raise ReferenceDataError("sampling design with units in a stratum that it does not list")
-    return design
+    grouped = content["kind"] in (*CLUSTER_DESIGNS, "systematic") and "clusters" in content
+    return SampleDesign(
+        **plain,
+        **{key: content[key] for key in ("kind", "strata_source", "allocation")},
+        seed=int(content["seed"]),
+        map_name=content["map"],
+        grid=Grid(CRS.from_wkt(grid["crs"]), Affine(*grid["transform"]), grid["height"], grid["width"]),
+        scheme=ClassScheme.from_json(content["legend"]),
+        strata=tuple(Stratum(**item) for item in content["strata"]),
+        class_pixels={int(item["code"]): int(item["pixels"]) for item in content["classes"]},
+        class_area_ha={int(item["code"]): float(item["area_ha"]) for item in content["classes"]},
+        clusters=PrimaryUnits.from_json(content["clusters"]) if grouped else None,
+        min_distance_m=float(content["min_distance_m"]),
+        notes=tuple(content["notes"]),
+    )

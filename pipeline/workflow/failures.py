@@ -81,7 +81,6 @@ def units_of(pixels: LabelledPixels, mapped: np.ndarray[Any, np.dtype[np.uint8]]
         y=np.asarray(transform.f + transform.e * (seen.row + 0.5), dtype=np.float64),
         map_code=mapped[mapped != NODATA],
         reference_code=seen.code,
-        agreement=np.ones(len(seen)),
     )
 
 

@@ -215,7 +215,7 @@ def test_a_reference_raster_is_a_census(map_path, truth, codes, tmp_path):
 
 
 class TestBadInput:
-    def test_points_outside_and_on_nodata_are_listed_with_their_effect(self, map_path, tmp_path):
+    def test_points_outside_and_on_nodata_are_listed(self, map_path, tmp_path):
         rows, cols = [5, 100, 120, 5000, -3], [5, 100, 140, 10, 10]
         path = points(tmp_path / "p.gpkg", rows, cols, ["forest"] * 5, ids=[11, 12, 13, 14, 15])
         found = assess_map(map_path, reference=path, field="cover")

@@ -63,7 +63,7 @@ class TestSampleSize:
         assert sum(found) == total
         assert all(2 <= n <= size for n, size in zip(found, units, strict=True))
 
-    def test_a_sample_too_small_for_its_rare_classes_is_shared_equally_and_says_so(self, tmp_path):
+    def test_a_sample_too_small_for_rare_classes_is_shared_equally(self, tmp_path):
         assert allocate(120, units=OLOFSSON_PIXELS, method="olofsson") == [30, 30, 30, 30]
         path = write_map(tmp_path / "map.tif", patchy())
         small, large = (draw(path, size=size) for size in (100, 600))
