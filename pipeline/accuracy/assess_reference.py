@@ -135,10 +135,10 @@ def read_reference(
             got = ", ".join(sorted(kinds)) or "no geometry"
             raise ReferenceDataError("reference geometry", path=path, got=got, expected="points, or polygons")
         locate = _points if known == "points" else _polygons
-        row, col, x, y, mapped, reasons = locate(dataset, geometry, empty)
+        row, col, x, y, mapped, faults = locate(dataset, geometry, empty)
     why = [
         str(reason) or ("on nodata" if code == NODATA else _BLANK.get(int(truth), ""))
-        for reason, code, truth in zip(reasons, mapped, codes, strict=True)
+        for reason, code, truth in zip(faults, mapped, codes, strict=True)
     ]
     units = ReferenceUnits(
         known, tuple(ids), row.astype(np.int32), col.astype(np.int32), x, y, mapped,
