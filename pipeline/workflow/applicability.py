@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from pipeline.grid import Window
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.outcome import Progress
 
 TRAINING_PIXELS = 2000

@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.experts.mixture import OutOfFold
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
-    from pipeline.training.result import HeldOut
+    from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.job import Job
 
 KEY = "calibration"
@@ -50,7 +49,7 @@ def calibrate(
     split: Split,
     *,
     learned_validation: bool,
-    held_out: HeldOut | None = None,
+    held_out: OutOfFold | None = None,
     seed: int = 0,
 ) -> ModelBundle:
     """The model with the temperature that suits polygons it has not seen, and what that changed in its provenance.

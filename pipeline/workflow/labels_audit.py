@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.diagnostics.label_audit import AuditTable, CellTable
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import TrainingScene
     from pipeline.workflow.outcome import Progress
 
 FILE = "labels_audit.gpkg"

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from pipeline.training.baseline import TREES
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
 from pipeline.legend import scheme_for
 from pipeline.scenes.geotiff import Interpretation
-from pipeline.training.baseline import TREES
 from pipeline.training.chip_folders import FolderChips, chips_from_folders, classify_chips, fit_chips
 from pipeline.training.settings import FitSettings
 

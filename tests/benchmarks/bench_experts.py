@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pipeline.training.baseline import TREES, cores
+from pipeline.training.dataset import turns
+from pipeline.training.experts import PixelTable, seen, votes_of
+from pipeline.training.teacher import RARER, Teacher, fit_teacher
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.grid import Window
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
-from pipeline.training.baseline import TREES, cores
-from pipeline.training.dataset import turns
-from pipeline.training.experts import PixelTable, seen, votes_of
 from pipeline.training.fold_figures import figures
 from pipeline.training.settings import FitSettings, learned_polygons
-from pipeline.training.teacher import RARER, Teacher, fit_teacher
 from pipeline.workflow.crossval_folds import FoldPlan, make_folds, tested_scenes
 from pipeline.workflow.job import Job
 from tests.benchmarks.bench_learning import SETS, make_config

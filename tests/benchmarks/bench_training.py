@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import torch
+from pipeline.training.module import Batches, Lessons, Recipe, member_loss
 
 from pipeline.model.network import NetworkSpec, build_network
-from pipeline.training.module import Batches, Lessons, Recipe, member_loss
 
 STEPS = 6
 

@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 import torch
 from affine import Affine
+from pipeline.training.members import network_specs
 from rasterio.crs import CRS
 
 from pipeline.grid import Grid, Window
@@ -21,7 +22,6 @@ from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.scenes.geotiff import Interpretation, open_geotiff
-from pipeline.training.members import network_specs
 from pipeline.training.settings import FitSettings
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pipeline.training.members import network_specs
 
 from pipeline.inference.chips import PLANES, Layout
 from pipeline.inference.engine import Choice, TorchEngine
@@ -14,7 +15,6 @@ from pipeline.inference.sums import SurroundingSums, scales
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings
-from pipeline.training.members import network_specs
 from pipeline.training.settings import FitSettings
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.training.members import network_specs
 
 from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.inference import steps
@@ -16,7 +17,6 @@ from pipeline.inference.engines import engine_of
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.stream import Writing
-from pipeline.training.members import network_specs
 from pipeline.training.settings import FitSettings
 from tests.inference.models import bundle_of, identity_bundle, noise_scene, one_hot, small_bundle, write_scene
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pipeline.training.baseline import fit_forest
 
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
-from pipeline.training.baseline import fit_forest
 from tests.training.worlds import make_job
 
 

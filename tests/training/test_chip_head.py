@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from pipeline.training.loop import BEST
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.errors import LabelError, ModelError
@@ -22,7 +23,6 @@ from pipeline.training.chip_folders import chips_from_folders, classify_chips, f
 from pipeline.training.chip_head import balanced_chance
 from pipeline.training.crossval import predict_pixels
 from pipeline.training.fit import fit
-from pipeline.training.loop import BEST
 from pipeline.training.settings import FitSettings
 from tests.training.worlds import SIDE, TINY, make_job
 

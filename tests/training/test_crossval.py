@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pipeline.training.leaky import random_pixel_fold
+from pipeline.training.subsets import fewer_polygons
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from pipeline.errors import SplitError
@@ -17,8 +19,6 @@ from pipeline.training import crossval
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fit import fit
 from pipeline.training.fold_figures import FoldResult, figures, per_class_f1, summary
-from pipeline.training.leaky import random_pixel_fold
-from pipeline.training.subsets import fewer_polygons
 from tests.training.worlds import TINY, make_job
 
 

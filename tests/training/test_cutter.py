@@ -7,12 +7,12 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+from pipeline.training.cutter import centres, check_chip_fits, largest_chip_px, plan_chips
 
 from pipeline.errors import GridError, InputError, OutputError
 from pipeline.grid import Grid, Window
 from pipeline.splits.split import Part, split_blocks
 from pipeline.training.chip_index import read_chips, write_chips
-from pipeline.training.cutter import centres, check_chip_fits, largest_chip_px, plan_chips
 from tests.splits.test_split import GRID, SCHEME, scattered, squares
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pipeline.training.loop import LAST, train_context
+from pipeline.training.module import Lessons
 
 from pipeline.errors import ModelError
 from pipeline.model.network import Network, build_network
 from pipeline.model.spec import NetworkSpec
-from pipeline.training.loop import LAST, train_context
-from pipeline.training.module import Lessons
 from pipeline.training.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parents[2]

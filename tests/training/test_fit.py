@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pipeline.training.baseline import fit_forest
+from pipeline.training.dataset import read_chips, turns
+from pipeline.training.mixture import best_shares
+from pipeline.training.polygon_trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
+from pipeline.training.teacher import PixelTable, fit_teacher
 
 from pipeline.errors import ModelError
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.splits.split import Part
-from pipeline.training.baseline import fit_forest
 from pipeline.training.crossval import cross_validate, predict_pixels, summary
-from pipeline.training.dataset import read_chips, turns
 from pipeline.training.fit import FitSettings, fit
-from pipeline.training.mixture import best_shares
-from pipeline.training.polygon_trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
-from pipeline.training.teacher import PixelTable, fit_teacher
 from tests.training.worlds import PIXELS, make_job
 
 QUICK = replace(PIXELS, encoder="resnet18")

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional
-
 from pipeline.training.loss import hard_loss, pixel_weights, soft_loss
+from torch.nn import functional
 
 
 def test_powers_of_zero_leave_pixels_equal():

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torchvision
+from pipeline.training.loop import BEST, LAST
 
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.records import RGB
 from pipeline.model.weights import EncoderWeights
 from pipeline.training.fit import fit
-from pipeline.training.loop import BEST, LAST
 from tests.training.worlds import TINY, make_job, parts
 
 

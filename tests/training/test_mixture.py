@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pipeline.training.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
 from pipeline.training.mixture import (
     best_shares,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pipeline.training.dataset import read_chips
 
 from pipeline.model.preprocess import Preprocess
 from pipeline.splits.split import Part
-from pipeline.training.dataset import read_chips
 from tests.training.worlds import SIDE, make_job
 
 PLAIN = Preprocess(("red", "nir"), (0.0, 0.0), (1.0, 1.0), 0.0)

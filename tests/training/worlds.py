@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from affine import Affine
+from pipeline.training.dataset import TrainingScene
 from rasterio.crs import CRS
 
 from pipeline.grid import Grid
@@ -15,7 +16,6 @@ from pipeline.labels.rasterise import LabelledPixels
 from pipeline.legend import scheme_for
 from pipeline.scenes.opening import open_scene
 from pipeline.splits.split import Split
-from pipeline.training.dataset import TrainingScene
 from pipeline.training.settings import FitSettings
 
 if TYPE_CHECKING:

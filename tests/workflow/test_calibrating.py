@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pipeline.training.dataset import TrainingScene
 from scipy.special import softmax
 
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.splits.split import Part, Split
-from pipeline.training.dataset import TrainingScene
 from pipeline.training.result import HeldOut
 from pipeline.workflow.calibrating import KEY, calibrate
 from pipeline.workflow.job import Job
