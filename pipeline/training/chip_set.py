@@ -110,9 +110,9 @@ def read_chips(
             for window in (window.expand(margin) for own, window in index.windows() if own == name):
                 raster = reader.read(window)
                 codes, polygons = kept.dense(window)
-                classes = np.where(raster.valid, index.scheme.code_to_index[codes], np.uint8(IGNORE_INDEX))
+                indices = np.where(raster.valid, index.scheme.code_to_index[codes], np.uint8(IGNORE_INDEX))
                 x = preprocess(raster.values, raster.valid)
-                rows.append((x, raster.valid, classes, polygons, _keys(window, number)))
+                rows.append((x, raster.valid, indices, polygons, _keys(window, number)))
     valid, classes, polygon, key = (torch.from_numpy(np.stack([row[layer] for row in rows])) for layer in range(1, 5))
     return ChipSet(torch.stack([row[0] for row in rows]), valid, classes, polygon, key, margin)
 

@@ -55,7 +55,10 @@ def network_specs(
         ModelError: chips too small for statistics.
     """
     chip = settings.head == "chip"
-    cells = {"chip_px": chip_px, "chip_stride_px": chip_stride_px(chip_px)} if chip else {}
+    # Ignored by networks that give every pixel a class.
+    chip_px, stride_px = (
+        (chip_px, chip_stride_px(chip_px)) if chip else (NetworkSpec.chip_px, NetworkSpec.chip_stride_px)
+    )
     pixels = NetworkSpec(
         bands_in,
         classes,
@@ -66,7 +69,8 @@ def network_specs(
         surroundings=not chip,
         statistics=chip,
         dropout=0.0,
-        **cells,
+        chip_px=chip_px,
+        chip_stride_px=stride_px,
     )
     context = NetworkSpec(
         bands_in,
@@ -77,7 +81,8 @@ def network_specs(
         stem_stride=STEM_STRIDE,
         spectral_kernels=(3, 1),
         dropout=settings.context.dropout,
-        **cells,
+        chip_px=chip_px,
+        chip_stride_px=stride_px,
     )
     return pixels if settings.pixels.enabled else None, context if settings.context.enabled else None
 

@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 import warnings
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning
@@ -108,8 +109,7 @@ class TimeLimit(Timer):
     """Lightning's timer, but a resumed run has all of the limit again."""
 
     def __init__(self, seconds: float) -> None:
-        # Lightning takes whole milliseconds, and no duration of 0.
-        super().__init__({"seconds": min(max(seconds, 1e-3), 1e8)}, verbose=False)
+        super().__init__(timedelta(seconds=min(max(seconds, 1e-3), 1e8)), verbose=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: seconds of an earlier run do not count."""

@@ -16,14 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pipeline.training.dataset import TrainingScene
 
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle
 from pipeline.scenes.scene import Scene
-from pipeline.splits.split import Split
+from pipeline.splits.split import Split, TrainingScene
 from pipeline.workflow.applicability import TRAINING_PIXELS, learn_distance, write_applicability
 from pipeline.workflow.outcome import no_progress
 from tests.benchmarks.landscape import CLASSES, landscape, trained_bundle

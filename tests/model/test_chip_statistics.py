@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pipeline.training.augment import symmetry
 
 from pipeline.errors import ModelError
 from pipeline.model.bundle import load_bundle, save_bundle
@@ -16,6 +15,7 @@ from pipeline.model.export import export_onnx
 from pipeline.model.network import build_network
 from pipeline.model.reach import reach_px
 from pipeline.model.spec import NetworkSpec
+from pipeline.training.batches import symmetry
 from tests.model.test_network import shaken
 
 

@@ -8,7 +8,6 @@ import pytest
 import rasterio
 import torch
 from defusedxml import ElementTree
-from pipeline.training.dataset import TrainingScene
 from scipy.spatial.distance import cdist
 
 from pipeline.config import MapSection
@@ -18,7 +17,7 @@ from pipeline.inference.probe import pixel_features
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.scene import Scene
-from pipeline.splits.split import Split
+from pipeline.splits.split import Split, TrainingScene
 from pipeline.workflow.applicability import COMPONENTS, FeatureDistance, FeatureSpace, learn_distance
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from pipeline.training.loss import hard_loss, pixel_weights, soft_loss
 from torch.nn import functional
+
+from pipeline.experts.weights import pixel_weights
+from pipeline.training.batches import hard_loss, soft_loss
 
 
 def test_powers_of_zero_leave_pixels_equal():
