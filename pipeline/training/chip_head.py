@@ -1,6 +1,6 @@
 """Training of chip classifiers: experts learn the statistics of whole chips, a network learns their soft labels.
 
-Experts on statistics of a chip (``pipeline.model.chip_statistics``) learn more from hundreds of chips than a network of
+Experts on statistics of a chip (``pipeline.model.surroundings``) learn more from hundreds of chips than a network of
 their pixels. A small network on the same statistics learns the soft labels of labelled chips, of unlabelled ones and of
 mixtures of two, which fill the space between them (Zhang et al. 2018, mixup: Beyond empirical risk minimization; Hinton
 et al. 2015). The network is in the model file, the experts are not.
@@ -18,7 +18,7 @@ from pipeline.errors import LabelError
 from pipeline.experts.experts import Expert, PixelTable
 from pipeline.experts.mixture import Mixture, fit_mixture
 from pipeline.legend import IGNORE_INDEX
-from pipeline.model.chip_statistics import ChipStatistics, chip_statistics
+from pipeline.model.surroundings import ChipStatistics, chip_statistics
 from pipeline.training.batches import ContextSet
 from pipeline.training.pixels import train_pixels
 from pipeline.training.training_set import SoftLabels

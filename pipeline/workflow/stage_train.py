@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import write_text
 from pipeline.model.bundle import save_bundle
-from pipeline.model.checks import sample_values
-from pipeline.model.histograms import histograms_of
+from pipeline.model.checks import histograms_of, sample_values
 from pipeline.scenes.parts import units_of
 from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
