@@ -13,7 +13,6 @@ import lightning
 
 from pipeline.experts.deadline import Deadline
 from pipeline.model.preprocess import Preprocess
-from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.chip_head import train_on_statistics, whole_chips
@@ -87,7 +86,7 @@ def fit(
     # Weights that do not fit are found before anything is learned.
     networks = build_networks(
         settings, classes=len(scheme), chip_px=index.chip_px, polygons=len(ids), preprocess=preprocess,
-        units=units_of(scenes[0].source),
+        units=scenes[0].source.units,
     )  # fmt: skip
     margin = 0 if settings.head == "chip" else MARGIN_PX
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=margin)

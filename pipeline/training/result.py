@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from pipeline.model.bundle import ModelBundle, TrainedOn
-from pipeline.scenes.parts import units_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +75,7 @@ def assemble(
         scheme=scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
-        units=units_of(scenes[0].source),
+        units=scenes[0].source.units,
         shares=networks.shares,
         gsd_m=float(np.sqrt(np.prod(grid.pixel_size_m))),
         sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),

@@ -7,16 +7,15 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.diagnostics.applicability import learn_distance
+from pipeline.diagnostics.temperature import calibrate
 from pipeline.files import write_text
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
-from pipeline.scenes.parts import units_of
 from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.applicability import learn_distance
-from pipeline.workflow.calibrating import calibrate
 from pipeline.workflow.recipe import RECIPE, recipe_of
 
 if TYPE_CHECKING:
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 
     from pipeline.experts.mixture import OutOfFold
     from pipeline.model.bundle import ModelBundle
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
+
+HISTORY = "training.csv"
 
 
 def training_scenes(job: Job) -> list[TrainingScene]:
@@ -51,7 +51,7 @@ def perform(given: StageRun) -> list[Path]:
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = replace(
         bundle,
-        units=units_of(job.sources[0].select(bundle.bands)),
+        units=job.sources[0].select(bundle.bands).units,
         histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
         provenance={
             **bundle.provenance,
@@ -61,7 +61,12 @@ def perform(given: StageRun) -> list[Path]:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / "training.csv", result.history)]
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    return [job.model_path, job.folder / HISTORY]
 
 
 def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | None = None) -> ModelBundle:
