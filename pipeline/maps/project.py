@@ -19,11 +19,9 @@ from pyogrio.errors import DataSourceError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
-from pipeline.maps.geotiff import check_target
-from pipeline.maps.sidecars import write_bytes
+from pipeline.files import check_target, write_bytes
 from pipeline.maps.style import (
-    BLUE_TO_RED,
-    MAGMA,
+    LAYERS,
     PART_COLORS,
     QGIS_VERSION,
     VIRIDIS,
@@ -44,35 +42,24 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
+    from pipeline.maps.geotiff import SceneFiles
 
 
 @dataclass(frozen=True)
 class SceneLayers:
-    """The files of one scene; what is None is left out.
+    """What a project shows of one scene.
 
     Attributes:
         name: What the scene is called in the layer panel.
         grid: Grid of the map.
-        class_map: ``<scene>_lc.tif``.
-        view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`.
-        confidence: ``<scene>_confidence.tif``.
-        probabilities: One band per class.
-        polygons: ``<scene>_lc.gpkg``.
-        applicability: ``<scene>_aoa.tif``.
-        entropy: ``<scene>_entropy.tif``.
-        margin: ``<scene>_margin.tif``.
+        files: The map and what lies beside it.
+        view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`; None leaves it out.
     """
 
     name: str
     grid: Grid
-    class_map: Path
+    files: SceneFiles
     view: SceneView | None = None
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    polygons: Path | None = None
-    applicability: Path | None = None
-    entropy: Path | None = None
-    margin: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -179,23 +166,19 @@ def _add_all(
 
 
 def _add_scene(draft: _Draft, parent: Element, scene: SceneLayers, *, scheme: ClassScheme, shown: bool) -> None:
-    grid = scene.grid
-    if scene.polygons:
-        source = VectorLayer(scene.polygons, "code", scheme_categories(scheme), LAYER)
+    grid, files = scene.grid, scene.files
+    if files.polygons:
+        source = VectorLayer(files.polygons, "code", scheme_categories(scheme), LAYER)
         _add_vector(draft, parent, "Polygons", source, shown=False, filled=True)
-    _add_raster(draft, parent, "Land cover", scene.class_map, grid, paletted_pipe(scheme), shown=shown)
-    for name, path, ramp, maximum in (
-        ("Confidence (%)", scene.confidence, VIRIDIS, 100.0),
-        ("Entropy (%)", scene.entropy, MAGMA, 100.0),
-        ("Margin (%)", scene.margin, VIRIDIS, 100.0),
-        ("Unlike the training data (%)", scene.applicability, BLUE_TO_RED, 200.0),
-    ):
-        if path:
-            _add_raster(draft, parent, name, path, grid, ramp_pipe(1, ramp, maximum=maximum), shown=False)
-    if scene.probabilities:
+    _add_raster(draft, parent, "Land cover", files.class_map, grid, paletted_pipe(scheme), shown=shown)
+    for layer in LAYERS:
+        if path := files.layers.get(layer.key):
+            pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)
+            _add_raster(draft, parent, layer.title, path, grid, pipe, shown=False)
+    if files.probabilities:
         group = _group(parent, "Probabilities (%)", shown=False)
         for band, name in enumerate(scheme.names, 1):
-            _add_raster(draft, group, name, scene.probabilities, grid, ramp_pipe(band, VIRIDIS), shown=True)
+            _add_raster(draft, group, name, files.probabilities, grid, ramp_pipe(band, VIRIDIS), shown=True)
     if scene.view:
         group = _group(parent, "Scene")
         for view, visible in ((scene.view.first, True), (scene.view.false_colour, False)):

@@ -20,13 +20,12 @@ from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import InputError
+from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import PERCENT_NODATA, check_target
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.look import coarse_grid, true_colour
-from pipeline.maps.sidecars import write_bytes
-from pipeline.maps.style import VIRIDIS
+from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
-    from pipeline.maps.counts import ClassCounts
+    from pipeline.maps.pixels import ClassCounts
     from pipeline.scenes.scene import Source
 
 _PANEL_PX = 900

@@ -30,6 +30,58 @@ BLUE_TO_RED = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
 PART_COLORS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "buffer": "#999999"}
 
 
+# Value of confidence, probabilities, entropy, margin and dissimilarity where there is no observation.
+PERCENT_NODATA = 255
+
+
+@dataclass(frozen=True)
+class PercentLayer:
+    """One band of uint8 in percent that is written beside a class map.
+
+    Attributes:
+        key: Name of its STAC asset.
+        suffix: Ending of the file: ``<scene>_<suffix>.tif``.
+        band: Description of the band in the file.
+        title: Name in projects and catalogues.
+        label: Name in the viewer, which shows ``unit`` beside values.
+        description: What the values are.
+        colors: Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``.
+        maximum: Value of the last stop.
+        ramp: matplotlib's name of the ramp, which tile servers know.
+        unit: Of the values.
+    """
+
+    key: str
+    suffix: str
+    band: str
+    title: str
+    label: str
+    description: str
+    colors: tuple[str, ...] = VIRIDIS
+    maximum: int = 100
+    ramp: str = "viridis"
+    unit: str = "%"
+
+
+CONFIDENCE = PercentLayer(
+    "confidence", "conf", "confidence (%)", "Confidence (%)", "Confidence", "Probability of the mapped class"
+)
+MARGIN = PercentLayer(
+    "margin", "margin", "margin (%)", "Margin (%)", "Margin to the second class", "First minus second class probability"
+)
+ENTROPY = PercentLayer(
+    "entropy", "entropy", "entropy (% of log K)", "Entropy (%)", "Entropy",
+    "Entropy of the class probabilities, 100 = log K", MAGMA, 100, "magma",
+)  # fmt: skip
+# Up to 100 is inside the area of applicability: the colours change side there.
+DISSIMILARITY = PercentLayer(
+    "applicability", "aoa", "dissimilarity (% of the threshold)", "Unlike the training data (%)",
+    "Dissimilarity from the training data", "Dissimilarity from the training data, 100 = its threshold", BLUE_TO_RED,
+    200, "rdbu_r", "% of the threshold",
+)  # fmt: skip
+LAYERS = (CONFIDENCE, ENTROPY, MARGIN, DISSIMILARITY)
+
+
 @dataclass(frozen=True)
 class Category:
     """One value of an attribute as QGIS shows it: value, label, fill ``#rrggbb``."""

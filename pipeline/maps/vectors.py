@@ -13,8 +13,8 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataSourceError
 
-from pipeline.maps.geotiff import check_target
-from pipeline.maps.sidecars import cannot_write
+from pipeline.errors import OutputError
+from pipeline.files import check_target, flush
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
 
@@ -81,9 +81,10 @@ def write_polygons(
             for draft in drafts[1:]:
                 _translate(drafts[0], draft)
             for draft, target in zip(drafts, targets, strict=True):
+                flush(draft)
                 draft.replace(target)
     except (DataSourceError, OSError, sqlite3.Error) as err:
-        raise cannot_write(path, err) from err
+        raise OutputError("cannot write the polygons", path=path, got=err) from err
     return count
 
 

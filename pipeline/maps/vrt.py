@@ -16,12 +16,11 @@ from affine import Affine
 from rasterio.errors import RasterioError
 
 from pipeline.errors import GridError, InputError
+from pipeline.files import check_target, write_text
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import check_target
-from pipeline.maps.legends import check_same_legend
+from pipeline.maps.legends import attribute_table, category_names, check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, TRUE_COLOUR, choose_bands, look_at, stretch_limits
-from pipeline.maps.sidecars import attribute_table, category_names, write_text
 from pipeline.maps.style import paletted_pipe, qml, xml_text
 
 if TYPE_CHECKING:

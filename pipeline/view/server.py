@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import GridError, OutputError, PipelineError
 from pipeline.view.answers import measure
-from pipeline.view.tiles import Tile
+from pipeline.view.tiles import tile_grid
 
 if TYPE_CHECKING:
     from pipeline.view.answers import Answers
@@ -220,7 +220,7 @@ def answer(answers: Answers, name: str, query: dict[str, list[str]]) -> tuple[st
         return _JSON, _json(answers.describe())
     match name.split("/"):
         case ["tile", number, layer, z, x, y]:
-            return answers.tile(int(number), layer, Tile(int(z), int(x), int(y)))
+            return answers.tile(int(number), layer, tile_grid(int(z), int(x), int(y)))
         case ["point", number]:
             found = answers.point(int(number), _number(query, "lon"), _number(query, "lat"))
             return (_JSON, _json(found)) if found else None

@@ -13,8 +13,8 @@ from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.ledger import sample_windows
 from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
-from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.outcome import Table
+from pipeline.workflow.products import source_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""What ties the files of a run together: the QGIS project and the STAC collection."""
+"""What ties the files of a run together: the ledger, the QGIS project and the STAC collection."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import shapely
 
 from pipeline.errors import GridError, SceneWarning
-from pipeline.maps.geotiff import check_target
+from pipeline.files import check_target
+from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
-from pipeline.maps.stac import MapRecord, map_item, write_collection
-from pipeline.maps.stac_model import WORLD, ModelRecord, model_item
+from pipeline.maps.stac import MapItem, map_item, write_collection
+from pipeline.maps.stac_model import WORLD, ModelItem, model_item
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
+from pipeline.scenes.coverage import measure_layers
+from pipeline.scenes.ledger import scene_ledger
+from pipeline.scenes.parts import plain_scenes
 from pipeline.scenes.scene import Scene
 
 if TYPE_CHECKING:
@@ -27,6 +32,16 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
 
+LEDGER_FILE = "ledger.json"
+MEASURED = (
+    "pixels_sampled",
+    "invalid_share",
+    "masked_share",
+    "no_data_share",
+    "darkest_reflectance",
+    "offset_check",
+)
+
 
 def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
     """``<name>.qgz``: scenes, maps, confidence, polygons, labels and chips, styled, with relative paths."""
@@ -34,20 +49,14 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
     check_target(target, overwrite=overwrite)
     layers = [
         SceneLayers(
-            name=source.id,
-            grid=source.grid,
-            class_map=job.map_of(source.id),
+            source.id,
+            source.grid,
+            scene_files(job.map_of(source.id)),
             view=scene_view(job.maps_folder, source, overwrite=overwrite),
-            confidence=_there(job.confidence_of(source.id)),
-            probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
-            polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
-            applicability=_there(job.maps_folder / f"{source.id}_aoa.tif"),
-            entropy=_there(job.maps_folder / f"{source.id}_entropy.tif"),
-            margin=_there(job.maps_folder / f"{source.id}_margin.tif"),
         )
         for source in job.sources
     ]
-    mosaic = _mosaic(job, [layer.class_map for layer in layers], overwrite=overwrite)
+    mosaic = _mosaic(job, [layer.files.class_map for layer in layers], overwrite=overwrite)
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
         target,
@@ -82,15 +91,11 @@ def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | 
     return write_scene_view(folder / f"{source.id}_view.vrt", scene, overwrite=overwrite)
 
 
-def _there(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
     created = datetime.now(UTC).replace(microsecond=0)
-    model = model_item(_model_record(job, created), folder=folder)
-    items = [map_item(_map_record(job, source, created, model=model["id"]), folder=folder) for source in job.sources]
+    model = model_item(_model_item(job, created), folder=folder)
+    items = [map_item(_map_item(job, source, created, model=model.id), folder=folder) for source in job.sources]
     return write_collection(
         folder,
         [*items, model],
@@ -99,39 +104,27 @@ def write_stac(job: Job, folder: Path) -> Path:
     )
 
 
-def _map_record(job: Job, source: Source, created: datetime, *, model: str) -> MapRecord:
-    def layer(kind: str) -> Path | None:
-        return _there(job.maps_folder / f"{source.id}_{kind}")
-
+def _map_item(job: Job, source: Source, created: datetime, *, model: str) -> MapItem:
     packages = environment()["packages"]
-    return MapRecord(
+    return MapItem(
         id=source.id,
         grid=source.grid,
         scheme=job.scheme,
-        class_map=job.map_of(source.id),
+        files=scene_files(job.map_of(source.id)),
         created=created,
         acquired=source.acquired_utc,
         counts=read_counts(job.map_of(source.id)),
-        confidence=_there(job.confidence_of(source.id)),
-        probabilities=layer("probabilities.tif"),
-        applicability=layer("aoa.tif"),
-        entropy=layer("entropy.tif"),
-        margin=layer("margin.tif"),
-        polygons=layer("lc.gpkg"),
-        polygons_parquet=layer("lc.parquet"),
-        polygons_fgb=layer("lc.fgb"),
-        quicklook=layer("quicklook.png"),
         sources=source.files,
         model=model,
         software={name: packages[name] for name in ("torch", "rasterio")},
     )
 
 
-def _model_record(job: Job, created: datetime) -> ModelRecord:
+def _model_item(job: Job, created: datetime) -> ModelItem:
     about = describe(job.model_path)
     scaling = about["preprocess"]
     bands = tuple(scaling["bands"])
-    return ModelRecord(
+    return ModelItem(
         id=f"{job.config.name}-model",
         path=job.model_path,
         architecture="; ".join(_architecture(spec) for spec in about["specs"]),
@@ -163,3 +156,36 @@ def _bbox(footprint: dict[str, Any] | None) -> tuple[float, float, float, float]
         return WORLD
     west, south, east, north = shapely.geometry.shape(footprint).bounds
     return west, south, east, north
+
+
+def source_ledger(source: Source) -> dict[str, object]:
+    """The ledger of a source with what samples of its pixels say, JSON-ready; warns where an offset looks wrong.
+
+    For a scene, or one with indices or layers, the figures are its own; for stacks and composites they are those of
+    every date, by its id, under ``dates_measured``. Where layers are joined, ``layers_without_data`` has the share of
+    the scene's usable pixels that each of them takes out, by its name.
+
+    Raises:
+        SceneError: a file cannot be read, or a layer has no value on the scene.
+    """
+    found = {scene.id: scene_ledger(scene) for scene in plain_scenes(source)}
+    measured = {name: {key: ledger[key] for key in MEASURED} for name, ledger in found.items()}
+    lost = measure_layers(source)
+    layers: dict[str, object] = {"layers_without_data": lost} if lost else {}
+    if len(measured) == 1:
+        return source.ledger() | next(iter(measured.values())) | layers
+    return source.ledger() | {"dates_measured": measured} | layers
+
+
+def kept_ledger(source: Source, *, folder: Path) -> dict[str, object]:
+    """What ``ledger.json`` of a run folder says about a source, or a ledger measured now where it says nothing.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    try:
+        scenes = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))["scenes"]
+        kept: dict[str, object] = next(item for item in scenes if item["scene"] == source.id)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return source_ledger(source)
+    return kept

@@ -12,7 +12,7 @@ from pipeline.splits.split import Part
 from pipeline.training.chip_index import write_chips
 from pipeline.training.cutter import plan_chips
 from pipeline.workflow.check_labelled import check_labelled
-from pipeline.workflow.ledgers import LEDGER_FILE, source_ledger
+from pipeline.workflow.products import LEDGER_FILE, source_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -36,8 +36,7 @@ from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.workflow import learning_curve
 from pipeline.workflow.features import write_features
-from pipeline.workflow.ledgers import kept_ledger
-from pipeline.workflow.products import write_qgis_project, write_stac
+from pipeline.workflow.products import kept_ledger, write_qgis_project, write_stac
 from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score_of
 from pipeline.workflow.stage_chips import part_of
 

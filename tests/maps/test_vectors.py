@@ -24,8 +24,7 @@ from pipeline.legend import scheme_for
 from pipeline.maps import vectorise
 from pipeline.maps.patches import patches
 from pipeline.maps.pixels import ArrayPixels
-from pipeline.maps.sieve import minimum_pixels, sieve_codes
-from pipeline.maps.vectorise import PolygonRules
+from pipeline.maps.vectorise import PolygonRules, minimum_pixels, sieve_codes
 from pipeline.maps.vectors import LAYER, write_polygons
 
 from .conftest import GEOGRAPHIC, PROJECTED

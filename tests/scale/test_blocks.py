@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pipeline.scale.blocks import SceneTask, map_block, plan_task
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
@@ -17,7 +18,6 @@ from pipeline.inference.engine import Choice
 from pipeline.inference.plan import Plan, PredictSettings
 from pipeline.inference.steps import SceneSteps, blocks_of
 from pipeline.scale import blocks
-from pipeline.scale.blocks import SceneTask, map_block, plan_task
 from pipeline.scale.cluster import who_sees
 from pipeline.scale.scenes import map_over_dask
 from pipeline.scenes.geotiff import open_geotiff

@@ -100,7 +100,7 @@ def test_a_command_that_was_interrupted_goes_on_without_being_told_to_overwrite(
             def stop(*args: object, **named: object) -> None:
                 raise KeyboardInterrupt
 
-            patch.setattr(map_one, "write_confidence", stop)
+            patch.setattr(map_one, "write_percent", stop)
         with pytest.raises(KeyboardInterrupt):
             world.predict("cut")
     outcome = world.predict("cut")

@@ -14,7 +14,7 @@ from pipeline.errors import OutputError
 from pipeline.view.answers import Answers
 from pipeline.view.server import _STATIC, ViewServer, content_policy
 from tests.fakes.viewed_maps import LIBRARY_NOTES
-from tests.view.test_tiles import tile_over
+from tests.view.test_tiles import place_over
 
 pytestmark = LIBRARY_NOTES
 
@@ -49,8 +49,8 @@ def test_every_packaged_file_is_served_and_nothing_else(served):
 
 @pytest.mark.parametrize("layer", ["lc", "conf", "probability-2"])
 def test_a_tile_is_the_stored_bytes(world, served, layer):
-    tile = tile_over(world.grid, 15)
-    status, headers, body = ask(served, f"/{served.token}/tile/0/{layer}/{tile.z}/{tile.x}/{tile.y}")
+    z, x, y = place_over(world.grid, 15)
+    status, headers, body = ask(served, f"/{served.token}/tile/0/{layer}/{z}/{x}/{y}")
     assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
     values = np.frombuffer(body, dtype=np.uint8)
     assert values.size == 256 * 256
@@ -59,8 +59,8 @@ def test_a_tile_is_the_stored_bytes(world, served, layer):
 
 
 def test_a_picture_of_the_scene_is_a_png(world, served):
-    tile = tile_over(world.grid, 14)
-    status, headers, body = ask(served, f"/{served.token}/tile/0/true/{tile.z}/{tile.x}/{tile.y}")
+    z, x, y = place_over(world.grid, 14)
+    status, headers, body = ask(served, f"/{served.token}/tile/0/true/{z}/{x}/{y}")
     assert (status, headers["Content-Type"], body[:4]) == (200, "image/png", b"\x89PNG")
 
 
@@ -188,8 +188,8 @@ def test_a_damaged_file_is_an_answer_and_not_the_end(tmp_path):
     server = ViewServer(Answers([open_map(own.class_map, name="a")], title=""))
     threading.Thread(target=server.serve, daemon=True).start()
     own.class_map.write_bytes(b"II*\0")
-    tile = tile_over(own.grid, 14)
-    status, _, body = ask(server, f"/{server.token}/tile/0/lc/{tile.z}/{tile.x}/{tile.y}")
+    z, x, y = place_over(own.grid, 14)
+    status, _, body = ask(server, f"/{server.token}/tile/0/lc/{z}/{x}/{y}")
     assert status == 500
     assert "a_lc.tif" in json.loads(body)["error"]
     assert ask(server, f"/{server.token}/")[0] == 200

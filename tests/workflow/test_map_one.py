@@ -15,10 +15,10 @@ from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.workflow import map_one
-from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.map_one import MapOrder, map_scene, predict_settings
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.products import source_ledger
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
