@@ -92,15 +92,20 @@ def write_quicklook(
     write_bytes(path, memory.getvalue())
 
 
-def scale_bar_m(width_m: float) -> float:
-    """The longest of 1, 2 or 5 times a power of ten metres that takes at most three tenths of a width.
+def scale_bar_m(width_m: float, *, share: float = _BAR_SHARE) -> float:
+    """The longest of 1, 2 or 5 times a power of ten metres that takes at most a share of a width.
 
     >>> scale_bar_m(15_360)
     2000.0
     """
-    limit = width_m * _BAR_SHARE
+    limit = width_m * share
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= limit)
+
+
+def length_text(metres: float) -> str:
+    """A length in m or km."""
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"  # noqa: PLR2004 - a kilometre
 
 
 def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], Grid]:
@@ -167,7 +172,7 @@ def _add_scale_bar(axis: Axes, grid: Grid) -> None:
     size_x, size_y = grid.pixel_size_m
     wide, tall = grid.width * size_x, grid.height * size_y
     length = scale_bar_m(wide)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"  # noqa: PLR2004 - a kilometre
+    text = length_text(length)
     pad = 0.03 * wide
     thick = 0.012 * wide
     axis.add_patch(

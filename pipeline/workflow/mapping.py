@@ -109,7 +109,10 @@ def predict_maps(
     if config is not None:
         from pipeline.workflow.stages import run_stages
 
-        return run_stages(config, last="predict", force=force, overwrite=overwrite, progress=progress, request=request)
+        return run_stages(
+            config, last="predict", force=force, overwrite=overwrite, progress=progress,
+            change_map=request.apply, seam_figure=request.seam_figure,
+        )  # fmt: skip
     from pipeline.config import MapSection
 
     if model is None or output is None:

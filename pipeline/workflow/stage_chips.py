@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import OutputError
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
+from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
 from pipeline.training.chip_index import write_chips
@@ -17,8 +17,7 @@ from pipeline.workflow.products import LEDGER_FILE, source_ledger
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
 
 PART_NAMES = {int(part): part.name.lower() for part in Part}
 
@@ -52,14 +51,7 @@ def write_labels(path: Path, job: Job) -> Path:
     """The polygons as they are used: id, class, code, part; to look at in QGIS."""
     frame = job.labels.frame[["poly_id", "name", "code", "geometry"]].rename(columns={"name": "class"})
     known = frame["poly_id"].map(lambda number: part_of(job, int(number)))
-    part = path.with_name(f".{path.stem}.part.gpkg")
-    try:
-        part.unlink(missing_ok=True)
-        frame.assign(part=known).to_file(part, layer="labels", driver="GPKG")
-        part.replace(path)
-    except OSError as err:
-        raise OutputError("cannot write the labels", path=path, got=err) from err
-    return path
+    return write_geopackage(path, [Layer("labels", frame.assign(part=known))], what="the labels")
 
 
 def part_of(job: Job, polygon: int) -> str:

@@ -6,18 +6,19 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
+from pipeline.files import write_json
 from pipeline.heap import give_back
 from pipeline.model.bundle import load_bundle
 from pipeline.runs import reset_peak
 from pipeline.workflow.map_one import MapOrder, map_scene
 from pipeline.workflow.map_record import WORK
 from pipeline.workflow.mapped import MOSAIC_RECORD, write_mosaic
-from pipeline.workflow.stages import write_areas
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.workflow.stages import StageRun
+    from pipeline.maps.counts import ClassCounts
+    from pipeline.workflow.job import StageRun
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -53,3 +54,22 @@ def perform(given: StageRun) -> list[Path]:
     with contextlib.suppress(OSError):
         (job.maps_folder / WORK).rmdir()
     return [*(path for item in maps for path in item.files), *([mosaic] if mosaic else []), areas]
+
+
+def write_areas(path: Path, counts: list[tuple[str, ClassCounts]]) -> Path:
+    """``areas.json``: mapped area per class over all scenes, and per scene."""
+    names = counts[0][1].scheme.names
+    totals = [sum(item.area_ha[i] for _, item in counts) for i in range(len(names))]
+    whole = sum(totals) or 1.0
+    return write_json(
+        path,
+        {
+            "unit": "ha",
+            "what": "mapped area, counted from pixels; not an area estimate",
+            "classes": [
+                {"name": name, "area_ha": round(area, 4), "share": area / whole}
+                for name, area in zip(names, totals, strict=True)
+            ],
+            "scenes": {scene: dict(zip(names, item.area_ha, strict=True)) for scene, item in counts},
+        },
+    )

@@ -13,31 +13,30 @@ import rasterio
 import yaml
 from rasterio.enums import Resampling
 
-from pipeline.diagnostics.calibration import Reliability
-from pipeline.diagnostics.failure import AccuracyBy
+from pipeline.diagnostics.confidence import Reliability
+from pipeline.diagnostics.failures import AccuracyBy
+from pipeline.diagnostics.features import Features, write_features
+from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
 from pipeline.labels.outlines import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
+from pipeline.model.bundle import load_bundle
 from pipeline.report.data import (
     BlockAccuracy,
     ClassArea,
     ErrorExample,
     Failures,
-    Features,
     LearningPoint,
     MapView,
     PolygonPart,
     ReportData,
-    Score,
     SplitMap,
 )
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.workflow import learning_curve
-from pipeline.workflow.features import write_features
 from pipeline.workflow.products import kept_ledger, write_qgis_project, write_stac
-from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score_of
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ if TYPE_CHECKING:
 
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.scenes.scene import Source
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
 
+FEATURES = "features.gpkg"
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
@@ -59,9 +58,21 @@ def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
     project = write_qgis_project(job, folder, overwrite=given.overwrite)
-    found = write_features(job, folder, overwrite=given.overwrite) if job.config.assessment.features else None
-    page = write_report(folder / "report.html", gather(job, folder, features=found[0] if found else None))
-    return [project, page[0], write_stac(job, folder), *([found[1]] if found else [])]
+    points = folder / FEATURES
+    features = _features(job, points, overwrite=given.overwrite) if job.config.assessment.features else None
+    page = write_report(folder / "report.html", gather(job, folder, features=features))
+    return [project, page[0], write_stac(job, folder), *([points] if features else [])]
+
+
+def _features(job: Job, path: Path, *, overwrite: bool) -> Features | None:
+    return write_features(
+        path,
+        load_bundle(job.model_path),
+        list(zip(job.sources, job.pixels, strict=True)),
+        umap=job.config.assessment.umap,
+        seed=job.config.training.seed,
+        overwrite=overwrite,
+    )
 
 
 def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
@@ -171,7 +182,7 @@ def _judged(job: Job) -> list[_Judged]:
             at_pixels(job.confidence_of(job.sources[number].id), pixels),
             number,
         )
-        for number, pixels in held_out(job)
+        for number, pixels in job.test_pixels
     ]
 
 

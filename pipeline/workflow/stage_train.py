@@ -6,6 +6,8 @@ import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.diagnostics.applicability import learn_distance
+from pipeline.diagnostics.temperature import calibrate
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import sample_values
@@ -15,8 +17,6 @@ from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.applicability import learn_distance
-from pipeline.workflow.calibrating import calibrate
 from pipeline.workflow.recipe import RECIPE, recipe_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.model.bundle import ModelBundle
     from pipeline.training.result import HeldOut
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
 
 
 def fit_settings(job: Job) -> FitSettings:

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError
-from pipeline.files import write_json
 from pipeline.runs import RESOLVED, RunFolder, environment
-from pipeline.workflow.job import Job
-from pipeline.workflow.mapping import MapRequest
-from pipeline.workflow.outcome import Outcome, Progress, Table
+from pipeline.workflow.job import Job, StageRun
+from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pipeline.config import MapSection
+    from pipeline.workflow.outcome import Progress
+
 STAGES = ("chips", "train", "predict", "assess", "report")
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """What a stage is given.
-
-    Attributes:
-        job: The job, with the command line's wishes in its configuration.
-        folder: The run folder.
-        overwrite: Replace products of an earlier run.
-        resume: Training goes on from its last checkpoint.
-        seam_figure: Measure disagreement along tile borders.
-        progress: For the terminal.
-        facts: Figures of the stage for ``run.json``; the stage fills it in.
-    """
-
-    job: Job
-    folder: Path
-    overwrite: bool
-    resume: bool
-    seam_figure: bool
-    progress: Progress
-    facts: dict[str, float] = field(default_factory=dict)
 
 
 def run_stages(
@@ -52,7 +29,8 @@ def run_stages(
     overwrite: bool,
     progress: Progress,
     resume: bool = False,
-    request: MapRequest | None = None,
+    change_map: Callable[[MapSection], MapSection] | None = None,
+    seam_figure: bool = False,
 ) -> Outcome:
     """All stages up to ``last``; those whose inputs have not changed are not done again.
 
@@ -63,16 +41,17 @@ def run_stages(
         overwrite: Replace what an earlier run with other settings wrote.
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
-        request: What the command line asks of mapping.
+        change_map: What the command line changes of the section ``map``.
+        seam_figure: Measure disagreement along tile borders.
 
     Raises:
         OutputError: products of other settings are in the way and ``overwrite`` is not given.
     """
     job = Job.load(config)
-    request = request or MapRequest()
-    job = replace(job, config=job.config.model_copy(update={"map": request.apply(job.config.map)}))
+    if change_map is not None:
+        job = replace(job, config=job.config.model_copy(update={"map": change_map(job.config.map)}))
     run = job.open_folder()
-    given = StageRun(job, run.path, overwrite, resume, request.seam_figure, progress)
+    given = StageRun(job, run.path, overwrite, resume, seam_figure, progress)
     done = [
         _do(run, name, given, force=force and last in {name, "report"}) for name in STAGES[: STAGES.index(last) + 1]
     ]
@@ -107,9 +86,18 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str
 
 
 def _work(name: str) -> Callable[[StageRun], list[Path]]:
-    """The function of a stage, from a module of its own: training and mapping bring torch, the others do not."""
-    work: Callable[[StageRun], list[Path]] = import_module(f"pipeline.workflow.stage_{name}").perform
-    return work
+    """What a stage does, imported when it is done: training and mapping bring torch."""
+    if name == "chips":
+        from pipeline.workflow.stage_chips import perform
+    elif name == "train":
+        from pipeline.workflow.stage_train import perform
+    elif name == "predict":
+        from pipeline.workflow.stage_predict import perform
+    elif name == "assess":
+        from pipeline.workflow.stage_assess import perform
+    else:
+        from pipeline.workflow.stage_report import perform
+    return perform
 
 
 def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
@@ -159,22 +147,3 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
 def _area_table(areas: dict[str, Any]) -> Table:
     rows = tuple((item["name"], f"{item['area_ha']:,.1f}", f"{100 * item['share']:.1f} %") for item in areas["classes"])
     return Table("mapped area", ("class", "ha", "share"), rows)
-
-
-def write_areas(path: Path, counts: list[tuple[str, Any]]) -> Path:
-    """``areas.json``: mapped area per class over all scenes, and per scene."""
-    names = counts[0][1].scheme.names
-    totals = [sum(item.area_ha[i] for _, item in counts) for i in range(len(names))]
-    whole = sum(totals) or 1.0
-    return write_json(
-        path,
-        {
-            "unit": "ha",
-            "what": "mapped area, counted from pixels; not an area estimate",
-            "classes": [
-                {"name": name, "area_ha": round(area, 4), "share": area / whole}
-                for name, area in zip(names, totals, strict=True)
-            ],
-            "scenes": {scene: dict(zip(names, item.area_ha, strict=True)) for scene, item in counts},
-        },
-    )

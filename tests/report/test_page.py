@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from pipeline.diagnostics.calibration import reliability
-from pipeline.diagnostics.failure import AccuracyBy
+from pipeline.diagnostics.confidence import reliability
+from pipeline.diagnostics.failures import AccuracyBy
 from pipeline.legend import scheme_for
 from pipeline.report.accuracy_figures import examples
 from pipeline.report.data import (

@@ -19,11 +19,11 @@ from pipeline.model.bundle import load_bundle
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
+from tests.fakes.finished import run_job
 from tests.fakes.landsat import ULX, ULY, Landsat, write_landsat
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.small_world import BANDS, CLASSES, SPECTRA, reflectance, settings, truth, write_scene, write_settings
-from tests.workflow.conftest import run_job
 
 if TYPE_CHECKING:
     from pathlib import Path
