@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import Element, SubElement
 
 import rasterio
 from defusedxml import ElementTree
@@ -19,25 +18,15 @@ from rasterio.errors import RasterioError
 from pipeline.errors import InputError, LegendError
 from pipeline.legend import NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
 from pipeline.maps.pixels import ClassCounts
-from pipeline.maps.style import xml_text
+from pipeline.maps.style import from_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from xml.etree.ElementTree import Element
 
 LEGEND_TAG = "LANDCOVER_LEGEND"
 LEGEND_HASH_TAG = "LANDCOVER_LEGEND_HASH"
 _NAME, _VALUE, _RED = 2, 5, 6  # GDALRATFieldUsage: Name, MinMax, Red (then Green, Blue)
-# (name; type: 0 integer, 1 real, 2 text; usage: 0 generic, 1 pixel count, 2 name, 5 class value, 6-9 RGBA)
-_FIELDS = (
-    ("Value", 0, 5),
-    ("Count", 0, 1),
-    ("Class", 2, 2),
-    ("Red", 0, 6),
-    ("Green", 0, 7),
-    ("Blue", 0, 8),
-    ("Alpha", 0, 9),
-    ("Area_ha", 1, 0),
-)
 
 
 def sidecar_paths(path: Path) -> tuple[Path, Path]:
@@ -45,40 +34,9 @@ def sidecar_paths(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + ".aux.xml"), path.with_suffix(".qml")
 
 
-def category_names(scheme: ClassScheme) -> Element:
-    """CategoryNames: position is the pixel value, so codes that are no class are empty."""
-    names = {item.code: item.name for item in scheme.classes}
-    root = Element("CategoryNames")
-    for code in range(max(names) + 1):
-        SubElement(root, "Category").text = "nodata" if code == 0 else names.get(code, "")
-    return root
-
-
-def attribute_table(scheme: ClassScheme, counts: ClassCounts | None) -> Element:
-    """Raster attribute table: value, count, class, colour, area in ha; no row for nodata, so no line in the legend."""
-    root = Element("GDALRasterAttributeTable", tableType="thematic")
-    fields = _FIELDS if counts else tuple(f for f in _FIELDS if f[0] not in {"Count", "Area_ha"})
-    for index, definition in enumerate(fields):
-        field = SubElement(root, "FieldDefn", index=str(index))
-        for tag, content in zip(("Name", "Type", "Usage"), definition, strict=True):
-            SubElement(field, tag).text = str(content)
-    for number, item in enumerate(scheme.classes):
-        row = SubElement(root, "Row", index=str(number))
-        count = [counts.pixels[number]] if counts else []
-        area = [f"{counts.area_ha[number]:.4f}"] if counts else []
-        for value in (item.code, *count, item.name, *item.rgb, 255, *area):
-            SubElement(row, "F").text = str(value)
-    return root
-
-
 def aux_xml(scheme: ClassScheme, counts: ClassCounts) -> str:
     """The text of ``map.tif.aux.xml``."""
-    root = Element("PAMDataset")
-    band = SubElement(root, "PAMRasterBand", band="1")
-    SubElement(band, "Description").text = "land cover"
-    band.append(category_names(scheme))
-    band.append(attribute_table(scheme, counts))
-    return xml_text(root)
+    return from_template("aux.xml.jinja", scheme=scheme, counts=counts)
 
 
 def read_scheme(path: Path | str) -> ClassScheme:

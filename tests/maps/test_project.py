@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.errors import InputError, OutputError
@@ -85,7 +86,7 @@ def test_every_layer_on_request_has_its_place(run, scheme, percent):
 
 def test_an_outline_stands_on_a_casing_that_tells_it_from_a_map_in_its_own_colour():
     rows = (Category("light", "light", "#f0e442"), Category("dark", "dark", "#0072b2"))
-    symbols = categorised("cover", rows, shape="outline").findall("symbols/symbol")
+    symbols = fromstring(categorised("cover", rows, shape="outline")).findall("symbols/symbol")
     drawn = [[item.get("value") for item in s.iter("Option") if item.get("name") == "outline_color"] for s in symbols]
     assert drawn == [["0,0,0,255", "240,228,66,255"], ["255,255,255,255", "0,114,178,255"]]
     widths = [float(i.get("value")) for i in symbols[0].iter("Option") if i.get("name") == "outline_width"]
