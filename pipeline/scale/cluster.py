@@ -37,7 +37,7 @@ PASS_S = 1.0
 # One block at a time in a process, however many threads Dask runs in it: the network uses the cores by itself, and each
 # further block would double the memory.
 _ONE = threading.Lock()
-_PASSES_LEFT: Counter[tuple[str, tuple[int, ...]]] = Counter()
+_PASSES_LEFT: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
 
 
 def open_client(dask: str, *, workers: int | None = None) -> Any:
@@ -189,7 +189,7 @@ def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...]) -> MappedBloc
     """
     from distributed import Reschedule
 
-    block = (task.source.id, steps)
+    block = (str(task.model), str(task.source.path), steps)
     if _PASSES_LEFT[block] > 0:
         _PASSES_LEFT[block] -= 1
         time.sleep(PASS_S)  # the others take more of the work meanwhile

@@ -11,6 +11,8 @@ from matplotlib import rc_context
 
 from pipeline.diagnostics.confidence import reliability
 from pipeline.diagnostics.failures import AccuracyBy
+from pipeline.diagnostics.features import Features
+from pipeline.diagnostics.scoring import Score
 from pipeline.legend import scheme_for
 from pipeline.report.accuracy_figures import examples
 from pipeline.report.data import (
@@ -18,12 +20,10 @@ from pipeline.report.data import (
     ClassArea,
     ErrorExample,
     Failures,
-    Features,
     LearningPoint,
     MapView,
     PolygonPart,
     ReportData,
-    Score,
     SplitMap,
 )
 from pipeline.report.page import write_report

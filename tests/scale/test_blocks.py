@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline.scale.blocks import SceneTask, map_block, plan_task
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
@@ -17,8 +16,8 @@ from pipeline.inference import engines
 from pipeline.inference.engine import Choice
 from pipeline.inference.plan import Plan, PredictSettings
 from pipeline.inference.steps import SceneSteps, blocks_of
-from pipeline.scale import blocks
-from pipeline.scale.cluster import who_sees
+from pipeline.scale import cluster
+from pipeline.scale.cluster import PASSES, SceneTask, map_block, plan_task, who_sees
 from pipeline.scale.scenes import map_over_dask
 from pipeline.scenes.geotiff import open_geotiff
 
@@ -70,12 +69,22 @@ def task_of(world: World, **changes: object) -> SceneTask:
 def test_a_task_of_another_version_is_refused_by_whoever_gets_it(world: World) -> None:
     pytest.importorskip("distributed")
     task = task_of(world, version="0.0.0")
-    told = f"worker with another version; got {__version__}; expected 0.0.0"
-    made = map_block(task, PLAN, (0,))
-    assert (made.error, made.windows, made.steps) == (told, [], [])
-    with pytest.raises(ConfigError, match="another version"):
-        plan_task(task)
-    assert map_block(task_of(world), PLAN, (0,)).error == ""
+    for call in (lambda: map_block(task, PLAN, (0,)), lambda: plan_task(task)):
+        with pytest.raises(ConfigError, match=f"worker with another version; got {__version__}; expected 0.0.0"):
+            call()
+
+
+def test_a_block_that_failed_here_is_passed_on_some_times(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "PASS_S", 0.0)
+    task = task_of(world, model=world.folder / "lost.safetensors")
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            map_block(task, PLAN, (0,))
+        for _ in range(PASSES):
+            with pytest.raises(distributed.Reschedule):
+                map_block(task, PLAN, (0,))
+    assert map_block(task_of(world), PLAN, (1,)).steps
 
 
 class Client:
@@ -115,14 +124,14 @@ def test_scenes_that_differ_in_tiles_and_trials_share_one_engine_and_another_cho
     real = engines.engine_of
 
     def noted(*given: object, **named: object) -> object:
-        made.append(blocks._engine.cache_info().currsize)
+        made.append(cluster._engine.cache_info().currsize)
         return real(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engines, "engine_of", noted)
-    blocks._engine.cache_clear()
+    cluster._engine.cache_clear()
     task = task_of(world)
     for plan in (PLAN, replace(PLAN, tile_px=48, columns=1), replace(PLAN, trials=("measured",))):
-        assert map_block(task, plan, (0,)).error == ""
+        assert map_block(task, plan, (0,)).steps
     assert made == [0]
-    assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).error == ""
+    assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).steps
     assert made == [0, 0]
