@@ -192,7 +192,7 @@ def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) ->
 def release_pages(row_sums: NDArray[np.uint32]) -> None:
     """Give back the memory in which the system holds parts of the file that were read; they are read again on demand.
 
-    Only Linux and macOS can be told so; elsewhere the system decides by itself.
+    On Linux and macOS only; elsewhere the system decides.
     """
     file: Any = row_sums.base
     if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):

@@ -215,7 +215,7 @@ def minimum_pixels(
 def sieve_codes(codes: NDArray[np.uint8], minimum_px: Mapping[int, int]) -> NDArray[np.uint8]:
     """Codes uint8 [row, col] in which patches (4-connected) below their class's minimum have joined a neighbour.
 
-    Nodata neither joins nor is joined: a small patch alone in nodata stays, as dropping it would unsay an observation.
+    Nodata neither joins nor is joined: a small patch alone in nodata stays, as dropping it would remove an observation.
     """
     units = sorted({size for size in minimum_px.values() if size > 1})
     if not units:

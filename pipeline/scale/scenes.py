@@ -1,7 +1,7 @@
 """Scenes block by block over Dask: which blocks are out, and what becomes of a scene when one fails.
 
 The caller's process keeps the stores and journals; workers map blocks and give their pixels back. So a worker that is
-lost loses nothing but the blocks in its hands, which Dask gives to others; and the caller, ended in any way, continues
+lost loses nothing but its blocks, which Dask gives to others; and the caller, ended in any way, continues
 like a run in one process. As soon as the last block of a scene is out, the blocks of the next one follow.
 """
 

@@ -84,7 +84,7 @@ def test_every_layer_on_request_has_its_place(run, scheme, percent):
         assert shown[name]["renderer"] == "singlebandpseudocolor"
 
 
-def test_an_outline_stands_on_a_casing_that_tells_it_from_a_map_in_its_own_colour():
+def test_an_outline_stands_on_a_casing():
     rows = (Category("light", "light", "#f0e442"), Category("dark", "dark", "#0072b2"))
     symbols = fromstring(categorised("cover", rows, shape="outline")).findall("symbols/symbol")
     drawn = [[item.get("value") for item in s.iter("Option") if item.get("name") == "outline_color"] for s in symbols]
@@ -122,7 +122,7 @@ def test_several_scenes_share_a_project_with_a_mosaic_on_top(run, scheme, codes)
     assert [layer["labels"] for layer in shown if layer["name"] == "Land cover (mosaic)"] == [list(scheme.names)]
 
 
-def test_equal_projects_are_equal_bytes_and_existing_ones_are_kept(run, scheme):
+def test_equal_projects_are_equal_bytes(run, scheme):
     folder, layers = run
     target = folder / "maps" / "s.qgz"
     write_project(target, [layers], scheme=scheme)
@@ -150,7 +150,7 @@ def test_scene_view_reads_the_scenes_own_pixels(run):
     assert 0 <= low < high <= 65535
 
 
-def test_a_scene_without_red_green_and_blue_is_not_called_true_colour(run, scheme):
+def test_only_red_green_and_blue_are_true_colour(run, scheme):
     folder, layers = run
     assert layers.view.first.name == "True colour"
     with rasterio.open(folder / "input" / "s.tif", "r+") as scene:

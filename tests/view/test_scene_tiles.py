@@ -48,7 +48,7 @@ def test_close_up_the_pixels_are_the_scenes_own(world, kind, bands):
     assert near.mean() > 0.97  # the rest lies at the edge of a pixel
 
 
-def test_what_was_not_observed_is_transparent_and_darkens_nothing(world):
+def test_what_was_not_observed_is_transparent(world):
     tile = tile_over(world.grid, 14, pixel=(10, 60))
     found = pixels_of(SceneTiles(open_scene(world.scene)).tile(tile, "true"))
     row, col = pixels_under(tile, world.grid)
