@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GREY = "#999999"
 # Bins of the reliability diagram with a smaller share of the pixels are shown, but not joined: chance moves them.
 FEW = 0.01
-_RELIABILITY_CM = 10.9
+_RELIABILITY_CM = 10.922
 _MANY_BLOCKS = 60
 
 
