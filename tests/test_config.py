@@ -93,7 +93,7 @@ def test_fractions_of_the_split_must_sum_to_one(tmp_path):
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "\x00"])
 def test_what_is_not_yaml_is_one_line(tmp_path, text):
-    with pytest.raises(ConfigError, match="not YAML") as caught:
+    with pytest.raises(ConfigError, match="cannot be read as YAML") as caught:
         load_config(write(tmp_path, text))
     assert "\n" not in str(caught.value)
 

@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import Console
+from pipeline.cli.console import Console, Work, add_commands
 from pipeline.cli.options import ConfigFile, Force, Json, Memory, Overwrite, Quiet
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, function in (
-        ("init", init),
-        ("check", check),
-        ("chips", chips),
-        ("train", train),
-        ("predict", predict),
-        ("run", run),
-        ("demo", demo),
-    ):
-        app.command(name)(function)
+    add_commands(app, init, check, chips, train)
+    app.command("predict")(predict)
+    add_commands(app, run, demo)
 
 
 def init(
@@ -37,22 +30,18 @@ def init(
         "config.yaml"
     ),
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Look at scenes and labels and write a commented configuration that runs as it is."""
     from pipeline.workflow.init import write_config
 
-    return Console(quiet, as_json).perform(
-        lambda _: write_config(scene, labels=labels, field=field, layer=layer, output=output, overwrite=overwrite)
-    )
+    return lambda _: write_config(scene, labels=labels, field=field, layer=layer, output=output, overwrite=overwrite)
 
 
-def check(config: ConfigFile, *, quiet: Quiet = False, as_json: Json = False) -> int:
+def check(config: ConfigFile) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
     from pipeline.workflow.check import check_job
 
-    return Console(quiet, as_json).perform(lambda progress: check_job(config, progress=progress))
+    return lambda progress: check_job(config, progress=progress)
 
 
 def chips(
@@ -60,15 +49,11 @@ def chips(
     *,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
     from pipeline.workflow.stages import run_stages
 
-    return Console(quiet, as_json).perform(
-        lambda progress: run_stages(config, last="chips", force=force, overwrite=overwrite, progress=progress)
-    )
+    return lambda progress: run_stages(config, last="chips", force=force, overwrite=overwrite, progress=progress)
 
 
 def train(
@@ -77,16 +62,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Train the network on the training blocks."""
     from pipeline.workflow.stages import run_stages
 
-    return Console(quiet, as_json).perform(
-        lambda progress: run_stages(
-            config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress
-        )
+    return lambda progress: run_stages(
+        config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress
     )
 
 
@@ -195,25 +176,19 @@ def run(
     *,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
     from pipeline.workflow.stages import run_stages
 
-    return Console(quiet, as_json).perform(
-        lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
-    )
+    return lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
 
 
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Run the main job on the simulated sample data."""
     from pipeline.workflow.demo import run_demo
 
-    return Console(quiet, as_json).perform(lambda progress: run_demo(output, overwrite=overwrite, progress=progress))
+    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)

@@ -10,8 +10,7 @@ from pipeline.diagnostics.applicability import learn_distance
 from pipeline.diagnostics.temperature import calibrate
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
-from pipeline.model.checks import sample_values
-from pipeline.model.histograms import histograms_of
+from pipeline.model.checks import histograms_of, sample_values
 from pipeline.scenes.parts import units_of
 from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
