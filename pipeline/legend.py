@@ -6,7 +6,6 @@ what it is; only in label rasters) and, inside the network, IGNORE_INDEX (255), 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import LegendError
+from pipeline.files import hash_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -96,7 +96,7 @@ class ClassScheme:
     def hash(self) -> str:
         """16 hexadecimal digits that change when a code, name or colour does."""
         text = json.dumps([[item.code, item.name, item.color] for item in self.classes])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_bytes(text.encode())
 
     @cached_property
     def code_to_index(self) -> NDArray[np.uint8]:

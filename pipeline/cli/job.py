@@ -174,13 +174,18 @@ def predict(
 def run(
     config: ConfigFile,
     *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of every product with what was recorded.")
+    ] = False,
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
     from pipeline.workflow.stages import run_stages
 
-    return lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
+    return lambda progress: run_stages(
+        config, last="report", force=force, overwrite=overwrite, verify=verify, progress=progress
+    )
 
 
 def demo(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
 from pipeline.config import Config, load_config
-from pipeline.files import fingerprint, hash_of, prepare_folder
+from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.runs import RunFolder
 from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.training.settings import WHEN_AND_WHERE
@@ -179,7 +179,8 @@ class Job:
         parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
         if stage in {"predict", "assess", "report"}:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
-            parts.append(list(fingerprint([self.model_path, *areas]).values()))
+            model = hash_content(self.model_path) if self.model_path.is_file() else None
+            parts.append([model, *fingerprint(areas).values()])
         return hash_of(parts)
 
     @property
@@ -196,7 +197,6 @@ class StageRun:
     Attributes:
         job: The job, with the command line's wishes in its configuration.
         folder: The run folder.
-        overwrite: Replace products of an earlier run.
         resume: Training goes on from its last checkpoint.
         seam_figure: Measure disagreement along tile borders.
         progress: For the terminal.
@@ -205,7 +205,6 @@ class StageRun:
 
     job: Job
     folder: Path
-    overwrite: bool
     resume: bool
     seam_figure: bool
     progress: Progress

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.diagnostics.failures import MappedScene, find_failures
+from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
 from pipeline.diagnostics.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, score, score_json
 from pipeline.diagnostics.temperature import held_out_reliability
 from pipeline.files import write_json, write_text
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.workflow.job import Job, StageRun
+
+ACCURACY, CONFUSION = "accuracy.json", "confusion.csv"
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -67,10 +69,15 @@ def perform(given: StageRun) -> list[Path]:
         "calibration": calibration,
     }
     return [
-        write_json(folder / "accuracy.json", accuracy),
-        write_text(folder / "confusion.csv", confusion_csv(scores[0])),
+        write_json(folder / ACCURACY, accuracy),
+        write_text(folder / CONFUSION, confusion_csv(scores[0])),
         *files,
     ]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    return [job.folder / name for name in (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)]
 
 
 def mapped_scene(job: Job, number: int) -> MappedScene:

@@ -47,6 +47,12 @@ def perform(given: StageRun) -> list[Path]:
     ]
 
 
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    names = ("index.parquet", "chips.gpkg", "labels.gpkg", "split.json")
+    return [*(job.chips_folder / name for name in names), job.folder / LEDGER_FILE]
+
+
 def write_labels(path: Path, job: Job) -> Path:
     """The polygons as they are used: id, class, code, part; to look at in QGIS."""
     frame = job.labels.frame[["poly_id", "name", "code", "geometry"]].rename(columns={"name": "class"})

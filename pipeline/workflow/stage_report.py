@@ -57,21 +57,27 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
-    project = write_qgis_project(job, folder, overwrite=given.overwrite)
+    project = write_qgis_project(job, folder, overwrite=True)
     points = folder / FEATURES
-    features = _features(job, points, overwrite=given.overwrite) if job.config.assessment.features else None
+    features = _features(job, points) if job.config.assessment.features else None
     page = write_report(folder / "report.html", gather(job, folder, features=features))
-    return [project, page[0], write_stac(job, folder), *([points] if features else [])]
+    return [project, *page, write_stac(job, folder), *([points] if features else [])]
 
 
-def _features(job: Job, path: Path, *, overwrite: bool) -> Features | None:
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes, figures and items aside."""
+    names = [f"{job.config.name}.qgz", "report.html", "collection.json"]
+    return [job.folder / name for name in (*names, *([FEATURES] if job.config.assessment.features else []))]
+
+
+def _features(job: Job, path: Path) -> Features | None:
     return write_features(
         path,
         load_bundle(job.model_path),
         list(zip(job.sources, job.pixels, strict=True)),
         umap=job.config.assessment.umap,
         seed=job.config.training.seed,
-        overwrite=overwrite,
+        overwrite=True,
     )
 
 

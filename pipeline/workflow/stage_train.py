@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline.training.result import HeldOut
     from pipeline.workflow.job import Job, StageRun
 
+HISTORY = "training.csv"
+
 
 def fit_settings(job: Job) -> FitSettings:
     """Training settings as the configuration says; both use the same names."""
@@ -64,7 +66,12 @@ def perform(given: StageRun) -> list[Path]:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / "training.csv", result.history)]
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    return [job.model_path, job.folder / HISTORY]
 
 
 def with_judgement(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OutputError
+from pipeline.files import check_target
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job, StageRun
 from pipeline.workflow.outcome import Outcome, Table
@@ -29,78 +30,108 @@ def run_stages(
     overwrite: bool,
     progress: Progress,
     resume: bool = False,
+    verify: bool = False,
     change_map: Callable[[MapSection], MapSection] | None = None,
     seam_figure: bool = False,
 ) -> Outcome:
-    """All stages up to ``last``; those whose inputs have not changed are not done again.
+    """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
     Args:
         config: The configuration file.
         last: One of STAGES.
         force: Do ``last`` (for "report": everything) again.
-        overwrite: Replace what an earlier run with other settings wrote.
+        overwrite: Replace what an earlier run with other settings wrote, and files that are not this run's.
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
+        verify: Compare the content of every product with what was recorded, not its size and time of change alone.
         change_map: What the command line changes of the section ``map``.
         seam_figure: Measure disagreement along tile borders.
 
     Raises:
-        OutputError: products of other settings are in the way and ``overwrite`` is not given.
+        OutputError: another run holds the folder, or files are in the way and ``overwrite`` is not given.
     """
     job = Job.load(config)
     if change_map is not None:
         job = replace(job, config=job.config.model_copy(update={"map": change_map(job.config.map)}))
     run = job.open_folder()
-    given = StageRun(job, run.path, overwrite, resume, seam_figure, progress)
-    done = [
-        _do(run, name, given, force=force and last in {name, "report"}) for name in STAGES[: STAGES.index(last) + 1]
-    ]
-    if config.resolve() != (run.path / RESOLVED).resolve():
-        run.write_resolved(job.config.model_dump(mode="json"))
-    run.note(environment=environment(), config=config.name, inputs=job.input_files, seeds=job.seeds)
-    return _join(run, last, done)
+    given = StageRun(job, run.path, resume, seam_figure, progress)
+    with run.lock():
+        own = job.path.resolve() == (run.path / RESOLVED).resolve()
+        check_target(run.path / RESOLVED, overwrite=own or overwrite or "settings" in run.record())
+        done = [
+            (name, _do(run, name, given, force=force and last in {name, "report"}, overwrite=overwrite, verify=verify))
+            for name in STAGES[: STAGES.index(last) + 1]
+        ]
+        run.note(environment=environment(), config=config.name, inputs=job.input_files, seeds=job.seeds)
+        if not own:
+            run.note(settings=RESOLVED)
+            run.write_resolved(job.config.model_dump(mode="json"))
+        return _join(run, job, last, done)
 
 
-def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str, bool]:
-    """Do a stage if it is not current; gives its name and whether it was done."""
+def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: bool, verify: bool) -> bool:
+    """Do a stage if it is not current; gives whether it was done."""
     key = given.job.stage_key(name)
-    if run.is_current(name, key=key) and not force:
-        return name, False
-    earlier = run.record()["stages"].get(name)
-    # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
+    if not force and run.is_current(name, key=key, verify=verify):
+        return False
     resume_key = given.job.resume_key if name == "train" else None
-    goes_on = given.resume and resume_key is not None and (earlier or {}).get("resume_key") == resume_key
-    if earlier and not given.overwrite and not goes_on:
-        there = [run.path / output for output in earlier["outputs"] if (run.path / output).exists()]
-        if there:
-            why = "is to be done again" if force else "has other settings or inputs now"
-            raise OutputError(
-                f"stage {name} {why}, and what it wrote before is there",
-                path=there[0],
-                fix="add --overwrite, or set another output folder in the configuration",
-            )
+    perform, products = _stage(name)
+    if not overwrite:
+        _check_products(run, name, given, products, key=key, force=force, resume_key=resume_key)
     given.facts.clear()
     with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
-        outputs.extend(_work(name)(given))
-    return name, True
+        outputs.extend(perform(given))
+    return True
 
 
-def _work(name: str) -> Callable[[StageRun], list[Path]]:
-    """What a stage does, imported when it is done: training and mapping bring torch."""
-    if name == "chips":
-        from pipeline.workflow.stage_chips import perform
-    elif name == "train":
-        from pipeline.workflow.stage_train import perform
-    elif name == "predict":
-        from pipeline.workflow.stage_predict import perform
-    elif name == "assess":
-        from pipeline.workflow.stage_assess import perform
+def _check_products(
+    run: RunFolder, name: str, given: StageRun, products: Callable[[Job], list[Path]],
+    *, key: str, force: bool, resume_key: str | None,
+) -> None:  # fmt: skip
+    """Refuse to replace files, unless this stage wrote them and did not end, or would write the same again.
+
+    Raises:
+        OutputError: a product of other settings, one that was changed since, or a file that is not this run's.
+    """
+    record = run.record()
+    if name in record["begun"]:
+        return
+    earlier = record["stages"].get(name)
+    if earlier is None:
+        for path in products(given.job):
+            check_target(path, overwrite=False)
+        return
+    # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
+    if given.resume and resume_key is not None and earlier.get("resume_key") == resume_key:
+        return
+    if not force and earlier["key"] == key:
+        why = "is to be done again, as this file is not what it wrote"
+        there = [path for path in run.changed(name) if path.exists() and path.stat().st_size]
     else:
-        from pipeline.workflow.stage_report import perform
-    return perform
+        why = "is to be done again" if force else "has other settings or inputs now"
+        why += ", and what it wrote before is there"
+        there = [path for output in earlier["outputs"] if (path := run.path / output).exists()]
+    if there:
+        fix = "add --overwrite, or set another output folder in the configuration"
+        raise OutputError(f"stage {name} {why}", path=there[0], fix=fix)
 
 
-def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
+def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:
+    """What a stage does, and the files it makes; imported when needed, as training and mapping bring torch."""
+    if name == "chips":
+        from pipeline.workflow.stage_chips import perform, products
+    elif name == "train":
+        from pipeline.workflow.stage_train import perform, products
+    elif name == "predict":
+        from pipeline.workflow.stage_predict import perform, products
+    elif name == "assess":
+        from pipeline.workflow.stage_assess import perform, products
+    else:
+        from pipeline.workflow.stage_report import perform, products
+    return perform, products
+
+
+def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> Outcome:
     """One summary of all stages."""
     record = run.record()
     tables = [
@@ -122,7 +153,8 @@ def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = json.loads(areas.read_text(encoding="utf-8"))
         tables.append(_area_table(data["areas"]))
-    written = tuple(run.path / output for output in record["stages"][last]["outputs"])
+    named = set(_stage(last)[1](job))
+    written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
