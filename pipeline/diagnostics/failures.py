@@ -18,7 +18,7 @@ from pipeline.accuracy.pixels import open_class_map, read_codes
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
-from pipeline.labels.outlines import with_areas
+from pipeline.labels.polygons import with_areas
 from pipeline.legend import NODATA
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import Layer, write_geopackage

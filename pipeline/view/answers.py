@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.grid import Grid
-    from pipeline.scenes.scene import Source
     from pipeline.view.layers import FileLayer, ViewedMap
     from pipeline.view.tiles import Kind
 
@@ -186,7 +185,7 @@ class Answers:
         source = scene.source
         place = _project(lon, lat, source.grid.crs)
         values = scene.values_at(*source.grid.rowcol(*place)) if place else None
-        units = band_units(source)
+        units = dict(zip(source.band_names, source.units, strict=True))
         return {
             "name": source.id,
             "valid": values is not None,
@@ -207,16 +206,6 @@ def measure(points: Sequence[tuple[float, float]], *, closed: bool) -> dict[str,
         return {"length_m": float(_GEOD.line_length(lons, lats))}
     area, perimeter = _GEOD.polygon_area_perimeter(lons, lats)
     return {"length_m": float(perimeter), "area_ha": abs(float(area)) / SQUARE_METRES_PER_HECTARE}
-
-
-def band_units(source: Source) -> dict[str, str]:
-    """Unit of each band, from the ledger; bands that are computed (indices) are in none."""
-    ledger = source.ledger()
-    dates = ledger.get("scenes", ())
-    inner = [*(dates if isinstance(dates, (list, tuple)) else ()), ledger]
-    bands = [band for one in inner if isinstance(one, dict) for band in one.get("bands", ()) if isinstance(band, dict)]
-    units = {str(band["band"]): str(band["unit"]) for band in bands if band.get("unit")}
-    return {name: units.get(name) or units.get(name.partition("_")[0], "") for name in source.band_names}
 
 
 def _describe_scene(tiles: SceneTiles) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from pipeline.inference.plan import PredictSettings, journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
+from pipeline.scenes.ledger import kept_ledger, source_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles
-from pipeline.workflow.products import kept_ledger, source_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from pipeline.diagnostics.features import Features, write_features
 from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
-from pipeline.labels.outlines import with_areas
+from pipeline.labels.polygons import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.model.bundle import load_bundle
 from pipeline.report.data import (
@@ -35,8 +35,9 @@ from pipeline.report.data import (
 )
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
+from pipeline.scenes.ledger import kept_ledger
 from pipeline.workflow import learning_curve
-from pipeline.workflow.products import kept_ledger, write_qgis_project, write_stac
+from pipeline.workflow.products import write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:

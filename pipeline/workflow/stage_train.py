@@ -11,7 +11,6 @@ from pipeline.diagnostics.temperature import calibrate
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
-from pipeline.scenes.parts import units_of
 from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
@@ -56,7 +55,7 @@ def perform(given: StageRun) -> list[Path]:
     bundle = with_judgement(result.bundle, job, settings=settings, held_out=result.held_out)
     bundle = replace(
         bundle,
-        units=units_of(job.sources[0].select(bundle.bands)),
+        units=job.sources[0].select(bundle.bands).units,
         histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
         provenance={
             **bundle.provenance,

@@ -324,7 +324,7 @@ def test_an_offset_left_in_is_warned_of_when_the_chips_are_cut(tmp_path: Path) -
 
 
 def test_the_real_scene_with_the_offset_left_in_is_warned_of(shared_data: Path, tmp_path: Path) -> None:
-    from pipeline.workflow.products import source_ledger
+    from pipeline.scenes.ledger import source_ledger
 
     scene = shared_data / "rstoolbox_sen2" / "scene.tif"
     (source,) = sources(tmp_path, scenes=[{"path": str(scene)}])

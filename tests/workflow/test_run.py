@@ -129,8 +129,8 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_scenes_are_sampled_for_the_chips_and_not_again_for_their_maps(finished, monkeypatch):
-    for module in ("products", "map_one"):
-        monkeypatch.setattr(f"pipeline.workflow.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
+    for module in ("scenes.ledger", "workflow.map_one"):
+        monkeypatch.setattr(f"pipeline.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
     run_job(finished.config, last="predict", force=True, overwrite=True)
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped:
         assert json.loads(mapped.tags()["LANDCOVER_LEDGER"]) == read(finished, "ledger.json")["scenes"][0]
