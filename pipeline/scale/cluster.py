@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-import time
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
@@ -30,14 +28,12 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 CONNECT_S = "10s"
-# A block that failed on a worker and comes back to it is passed on so many times, after so many seconds: the scheduler
-# would give it to the machine that fails at once, as that is free the soonest.
-PASSES = 3
-PASS_S = 1.0
+# A worker on which a block failed takes no other for so long: the scheduler would give the block back to the machine
+# that fails at once, as that is free the soonest.
+PAUSE_S = 3.0
 # One block at a time in a process, however many threads Dask runs in it: the network uses the cores by itself, and each
 # further block would double the memory.
 _ONE = threading.Lock()
-_PASSES_LEFT: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
 
 
 def open_client(dask: str, *, workers: int | None = None) -> Any:
@@ -181,28 +177,37 @@ def plan_task(task: SceneTask) -> Plan:
 
 
 def map_block(task: SceneTask, plan: Plan, steps: tuple[int, ...]) -> MappedBlock:
-    """Map some steps of a scene; Dask tries again where this fails, on another worker if there is one.
+    """Map some steps of a scene; where this fails Dask tries again, on another worker if there is one.
 
     Raises:
-        Reschedule: this worker failed on the block before.
         ConfigError: the worker has another version of the package.
     """
-    from distributed import Reschedule
-
-    block = (str(task.model), str(task.source.path), steps)
-    if _PASSES_LEFT[block] > 0:
-        _PASSES_LEFT[block] -= 1
-        time.sleep(PASS_S)  # the others take more of the work meanwhile
-        raise Reschedule
     made = MappedBlock()
     try:
         _refuse_other_version(task)
         with _ONE:
             _map(task, plan, steps, made)
     except Exception:
-        _PASSES_LEFT[block] = PASSES
+        _pause_worker()
         raise
     return made
+
+
+def _pause_worker() -> None:
+    """Have Dask give this worker nothing for some seconds."""
+    from distributed import Status, get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # not on a worker
+        return
+
+    def become(status: Any) -> None:
+        if worker.status in {Status.running, Status.paused}:
+            worker.status = status
+
+    worker.loop.add_callback(become, Status.paused)
+    worker.loop.add_callback(worker.loop.call_later, PAUSE_S, become, Status.running)
 
 
 def _refuse_other_version(task: SceneTask) -> None:

@@ -17,7 +17,7 @@ from pipeline.inference.engine import Choice
 from pipeline.inference.plan import Plan, PredictSettings
 from pipeline.inference.steps import SceneSteps, blocks_of
 from pipeline.scale import cluster
-from pipeline.scale.cluster import PASSES, SceneTask, map_block, plan_task, who_sees
+from pipeline.scale.cluster import SceneTask, map_block, plan_task, who_sees
 from pipeline.scale.scenes import map_over_dask
 from pipeline.scenes.geotiff import open_geotiff
 
@@ -72,19 +72,6 @@ def test_a_task_of_another_version_is_refused(world: World) -> None:
     for call in (lambda: map_block(task, PLAN, (0,)), lambda: plan_task(task)):
         with pytest.raises(ConfigError, match=f"worker with another version; got {__version__}; expected 0.0.0"):
             call()
-
-
-def test_a_block_that_failed_here_is_passed_on_some_times(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr(cluster, "PASS_S", 0.0)
-    task = task_of(world, model=world.folder / "lost.safetensors")
-    for _ in range(2):
-        with pytest.raises(FileNotFoundError):
-            map_block(task, PLAN, (0,))
-        for _ in range(PASSES):
-            with pytest.raises(distributed.Reschedule):
-                map_block(task, PLAN, (0,))
-    assert map_block(task_of(world), PLAN, (1,)).steps
 
 
 class Client:

@@ -19,7 +19,6 @@ from pipeline.workflow import map_one
 from pipeline.workflow.map_one import MapOrder, map_scene, predict_settings
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
-from pipeline.workflow.products import source_ledger
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
