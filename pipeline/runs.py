@@ -7,7 +7,6 @@ file, so that a job done twice gives the same bytes twice.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -24,7 +23,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import __version__
-from pipeline.errors import OutputError, PipelineWarning
+from pipeline.documents import read_json
+from pipeline.errors import InputError, OutputError, PipelineWarning
 from pipeline.files import hash_content, write_json, write_text
 from pipeline.heap import peak_rss_mb, reset_peak
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 RECORD, RESOLVED = "run.json", "config.yaml"
 LOCK, HOLDER = ".run.lock", ".run.lock.json"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
-# A record holds a few hundred bytes per scene.
-_RECORD_BYTES = 256 * 1024 * 1024
 
 
 def environment() -> dict[str, Any]:
@@ -179,11 +177,8 @@ class RunFolder:
         if not os.path.lexists(self.record_path):
             return RunRecord().model_dump()
         try:
-            if not self.record_path.is_file() or self.record_path.stat().st_size > _RECORD_BYTES:
-                raise OutputError("record of the run is damaged", path=self.record_path, fix="delete it")
-            text = self.record_path.read_text(encoding="utf-8")
-            return RunRecord.model_validate_json(text).model_dump()
-        except (OSError, ValidationError, ValueError) as err:
+            return RunRecord.model_validate(read_json(self.record_path)).model_dump()
+        except (InputError, ValidationError) as err:
             raise OutputError("record of the run is damaged", path=self.record_path, fix="delete it") from err
 
     def note(self, **facts: object) -> None:  # each keyword is a top-level key of the record
@@ -279,6 +274,6 @@ class RunFolder:
 
 def _holder(path: Path) -> str:
     try:
-        return str(Holder(**json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError):
+        return str(Holder(**read_json(path)))
+    except (InputError, TypeError):
         return "another process"

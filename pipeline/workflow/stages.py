@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.files import check_target
 from pipeline.runs import RESOLVED, RunFolder, environment
@@ -147,11 +147,11 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     data: dict[str, Any] = {"stages": record["stages"]}
     accuracy = run.path / "accuracy.json"
     if last in {"assess", "report"} and accuracy.exists():
-        data["accuracy"] = json.loads(accuracy.read_text(encoding="utf-8"))
+        data["accuracy"] = read_json(accuracy)
         tables.append(_accuracy_table(data["accuracy"]))
     areas = run.path / "areas.json"
     if last in {"predict", "report"} and areas.exists():
-        data["areas"] = json.loads(areas.read_text(encoding="utf-8"))
+        data["areas"] = read_json(areas)
         tables.append(_area_table(data["areas"]))
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
