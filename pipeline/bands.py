@@ -150,25 +150,35 @@ _SENTINEL2_ONLY = re.compile(r"B(0?8|8A|08A|12)", re.IGNORECASE)
 _BY_NAME = (
     ("hls-l30", r"HLS[\W_]?L30|HLSL30|HLS2[\W_]L30"),
     ("hls-s30", r"HLS[\W_]?S30|HLSS30|HLS2[\W_]S30"),
-    ("sentinel-2", r"\bS2[A-D]_|MSIL(1C|2A)|(\b|_)T\d{2}[A-Z]{3}_\d{8}T\d{6}|Sentinel[-_ ]?2"),
-    ("landsat-oli", r"(\b|_)L[CO]0?[89](_|\d{13})|Landsat[-_ ]?[89]"),
-    ("landsat-etm", r"(\b|_)LE0?7(_|\d{13})|Landsat[-_ ]?7"),
-    ("landsat-tm", r"(\b|_)LT0?[45](_|\d{13})|Landsat[-_ ]?[45]"),
+    ("sentinel-2", r"\bS2[A-D]_|MSIL(1C|2A)|(\b|_)T\d{2}[A-Z]{3}_\d{8}T\d{6}"),
+    ("landsat-oli", r"(\b|_)L[CO]0?[89](_|\d{13})"),
+    ("landsat-etm", r"(\b|_)LE0?7(_|\d{13})"),
+    ("landsat-tm", r"(\b|_)LT0?[45](_|\d{13})"),
+)
+# In tags a mission's name is a statement; in a file's name it may be anything.
+_BY_TAG = (
+    ("sentinel-2", r"Sentinel[-_ ]?2"),
+    ("landsat-oli", r"Landsat[-_ ]?[89]"),
+    ("landsat-etm", r"Landsat[-_ ]?7"),
+    ("landsat-tm", r"Landsat[-_ ]?[45]"),
 )
 
 
-def sensor_named(texts: Iterable[str]) -> str | None:
-    """The sensor that names of files and products, or tags, say; None where they name none or several.
+def sensor_named(names: Iterable[str], *, tags: Iterable[str] = ()) -> str | None:
+    """The sensor that names of files and products say, or tags; None where they name none or several.
 
     >>> sensor_named(["HLS.L30.T22MBU.2024001T134000.v2.0.B05"]), sensor_named(["T33UUU_20240601T102021_B04_10m"])
     ('hls-l30', 'sentinel-2')
     """
-    found = {
-        next((sensor for sensor, pattern in _BY_NAME if re.search(pattern, text, re.IGNORECASE)), None)
-        for text in texts
-    }
-    named = found - {None}
-    return named.pop() if len(named) == 1 else None
+    for texts, patterns in ((names, _BY_NAME), (tags, (*_BY_NAME, *_BY_TAG))):
+        found = (
+            next((sensor for sensor, pattern in patterns if re.search(pattern, text, re.IGNORECASE)), None)
+            for text in texts
+        )
+        named = set(found) - {None}
+        if named:
+            return named.pop() if len(named) == 1 else None
+    return None
 
 
 def infer_sensor(texts: Iterable[str]) -> str | None:

@@ -66,7 +66,8 @@ class Described:
 
     grid: Grid
     bands: tuple[FileBand, ...]
-    hints: tuple[str, ...]
+    name: str
+    tags: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -88,7 +89,8 @@ def describe(file: Path | str, *, in_folder: bool) -> Described:
         return Described(
             _grid(dataset, shown(file)),
             tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),
-            (Path(str(file)).stem, *tags),
+            Path(str(file)).stem,
+            tuple(tags),
             notes,
         )
 

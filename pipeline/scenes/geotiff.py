@@ -80,16 +80,17 @@ def _scene(
 ) -> Scene:
     opened = [describe(file, in_folder=in_folder) for file in files]
     bands = [band for described in opened for band in described.bands]
-    hints = [hint for described in opened for hint in described.hints]
+    file_names = [*(described.name for described in opened), Path(path).name]
+    tags = [tag for described in opened for tag in described.tags]
     given = options.bands or [band.text for band in bands]
-    sensor = options.sensor or sensor_named([*hints, Path(path).name]) or infer_sensor(given)
+    sensor = options.sensor or sensor_named(file_names, tags=tags) or infer_sensor(given)
     layers = _layers(bands, options, sensor, path)
     used = [layer for layer in layers if layer.role is None]
     names = [layer.name for layer in used]
     if not used:
         got = ", ".join(layer.name for layer in layers)
         raise SceneError("scene holds quality layers only", path=path, got=got, expected="a band to learn from")
-    level = next((match["level"].upper() for hint in hints if (match := _COLLECTION2.search(hint))), "")
+    level = next((match["level"].upper() for name in file_names if (match := _COLLECTION2.search(name))), "")
     return Scene(
         id=Path(path).name if in_folder else _name_of(str(path)),
         path=str(path),
