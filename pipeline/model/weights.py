@@ -1,42 +1,35 @@
 """Pretrained encoder weights: by name from torchgeo's and torchvision's records, or from a file; put in by band.
 
-Nothing is ever unpickled but tensors (``weights_only``). Downloads go to torch's hub folder and are checked against the
-hash in the file's name, as torch.hub does.
+Nothing is ever unpickled but tensors (``weights_only``).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import torch
 
-from pipeline.errors import ModelError, OutputError
-from pipeline.files import hash_file, whole_file, write_bytes
+from pipeline.errors import ModelError
+from pipeline.files import write_bytes
 from pipeline.model import efficientnet
 from pipeline.model.describe import KEY, read_header
-from pipeline.model.records import RGB, WeightRecord, find_record
+from pipeline.model.records import RGB, WeightRecord, fetch_weights, find_record
 from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
-log = logging.getLogger(__name__)
-_BLOCK_BYTES = 1 << 20
 # Key of a safetensors file's metadata that holds the bands and their scaling of an encoder pretrained by landcover.
 ENCODER_KEY = "landcover_encoder"
 _STEMS = ("conv1.weight", "features.0.weight", "_conv_stem.weight")
 FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
-_HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _BASIC_LAYER3, _BOTTLENECK_LAYER3 = {2: "resnet18", 6: "resnet34"}, {6: "resnet50", 23: "resnet101", 36: "resnet152"}
 _VGG_CONVOLUTIONS = {8: "vgg11_bn", 10: "vgg13_bn", 13: "vgg16_bn", 16: "vgg19_bn"}
 
@@ -175,48 +168,6 @@ def _onnx_tensors(record: WeightRecord) -> dict[str, torch.Tensor]:
         for item in graph.initializer
         if item.name.startswith(prefix)
     }
-
-
-def fetch_weights(record: WeightRecord, *, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
-    """The file of a record, downloaded into torch's hub folder if it is not there, and checked by its hash.
-
-    Args:
-        record: What to download; weights of packages lie where they are.
-        progress: Told of the bytes that are there, and of all of them (0 where the server does not say).
-
-    Raises:
-        ModelError: it cannot be downloaded, or is not what its name says.
-        OutputError: the hub folder cannot be written.
-    """
-    if record.file is not None:
-        return record.file
-    target = record.cache
-    if not target.is_file():
-        log.info("downloading %s (licence %s) from %s", record.name, record.licence or "not known", record.url)
-        try:
-            with whole_file(target, what="the weights") as part, urlopen(record.url) as answer, part.open("wb") as file:  # noqa: S310 - addresses of the records alone
-                total, done = int(answer.headers.get("Content-Length") or 0), 0
-                while block := answer.read(_BLOCK_BYTES):
-                    done += file.write(block)
-                    progress(done, total)
-                file.flush()
-                _check_hash(part, target.name)
-        except (URLError, OutputError) as err:
-            raise ModelError(
-                f"cannot download weights {record.name}",
-                path=record.url,
-                got=err,
-                fix=f"download it where there is a network and put it at {target}, or set weights: none",
-            ) from err
-    _check_hash(target, target.name)
-    return target
-
-
-def _check_hash(path: Path, name: str) -> None:
-    """Refuse a file whose SHA-256 does not begin as its published name says ("resnet18-f37072fd.pth")."""
-    said = _HASH.search(name)
-    if said is not None and not hash_file(path).startswith(said.group(1)):
-        raise ModelError("weights file is not what its name says", path=path, fix="delete it and try again")
 
 
 def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:

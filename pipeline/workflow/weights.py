@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError, ModelError
 from pipeline.files import hash_file
 from pipeline.model.pretrained import SEARCH_ORDER, find_encoder
-from pipeline.model.records import WeightRecord, find_record, weight_records
+from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
 from pipeline.model.transfer import nearest_band
-from pipeline.model.weights import FILE_SUFFIXES, fetch_weights, read_weights, record_weights
+from pipeline.model.weights import FILE_SUFFIXES, read_weights, record_weights
 from pipeline.scenes.derived import plain_scenes
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 

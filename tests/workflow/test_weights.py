@@ -32,7 +32,7 @@ def by_name(outcome):
     return {item["name"]: item for item in outcome.data["weights"]}
 
 
-def test_all_published_weights_are_listed_with_bands_scaling_and_licence():
+def test_all_weights_are_listed_with_bands_and_licence():
     found = by_name(list_weights())
     assert {item["encoder"] for item in found.values()} >= {"resnet18", "resnet50", "resnet152"}
     moco = found["ResNet18_Weights.SENTINEL2_ALL_MOCO"]
