@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import Console
-from pipeline.cli.options import ConfigFile, Force, Json, Memory, Overwrite, Quiet
+from pipeline.cli.options import ConfigFile, Force, Json, Memory, Overwrite, Quiet, Set
 
 
 def register(app: typer.Typer) -> None:
@@ -48,16 +48,19 @@ def init(
     )
 
 
-def check(config: ConfigFile, *, quiet: Quiet = False, as_json: Json = False) -> int:
+def check(config: ConfigFile, *, settings: Set = None, quiet: Quiet = False, as_json: Json = False) -> int:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
     from pipeline.workflow.check import check_job
 
-    return Console(quiet, as_json).perform(lambda progress: check_job(config, progress=progress))
+    return Console(quiet, as_json).perform(
+        lambda progress: check_job(config, progress=progress, changes=settings or ())
+    )
 
 
 def chips(
     config: ConfigFile,
     *,
+    settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -67,7 +70,9 @@ def chips(
     from pipeline.workflow.stages import run_stages
 
     return Console(quiet, as_json).perform(
-        lambda progress: run_stages(config, last="chips", force=force, overwrite=overwrite, progress=progress)
+        lambda progress: run_stages(
+            config, last="chips", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
+        )
     )
 
 
@@ -75,6 +80,7 @@ def train(
     config: ConfigFile,
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -85,7 +91,13 @@ def train(
 
     return Console(quiet, as_json).perform(
         lambda progress: run_stages(
-            config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress
+            config,
+            last="train",
+            force=force,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+            changes=settings or (),
         )
     )
 
@@ -103,42 +115,12 @@ def predict(
         str | None, typer.Option("--scenes", help="Many: a text file of paths, a folder of scenes, or STAC items.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
-    date: Annotated[
-        list[str] | None,
-        typer.Option("--date", help="Day of a --scene that does not say it (2024-06-01): one each, in their order."),
-    ] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option("--layer", help="Where a further raster of the model (DEM, Sentinel-1) is now; in its order."),
-    ] = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size in metres to read each --scene at.")] = None,
-    bands: Annotated[str | None, typer.Option(help="Comma-separated names of the bands of each --scene.")] = None,
-    scale: Annotated[float | None, typer.Option(help="value = DN x scale + offset of each --scene.")] = None,
-    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
-    mirror: Annotated[str | None, typer.Option(help="Who serves the STAC items, where they do not tell.")] = None,
-    dask: Annotated[
-        str | None, typer.Option(help="Map over Dask: local, or tcp://HOST:PORT of a scheduler (see docs/scale.md).")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes of --dask local.")] = None,
-    aoi: Annotated[Path | None, typer.Option(help="Map only what these polygons cover.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Leave out what these polygons cover.")] = None,
     memory: Memory = None,
-    engine: Annotated[str | None, typer.Option(help="auto, torch, onnx, openvino ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over flips: slower, a little better.")] = False,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write a band per class.")] = False,
-    applicability: Annotated[
-        bool, typer.Option("--applicability", help="Also write how unlike the training data each pixel is.")
-    ] = False,
-    polygons: Annotated[bool, typer.Option("--polygons", help="Also write the map as polygons.")] = False,
-    mosaic: Annotated[str | None, typer.Option(help="Join the maps: confidence, latest or first.")] = None,
-    mosaic_crs: Annotated[
-        str | None, typer.Option(help="CRS of the mosaic, such as EPSG:3035; needed across UTM zones.")
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Map over Dask: local, local:4, or tcp://HOST:PORT of a scheduler (see docs/scale.md)."),
     ] = None,
-    mosaic_pixel: Annotated[float | None, typer.Option(help="Its pixel size, in units of its CRS.")] = None,
-    seam_figure: Annotated[
-        bool, typer.Option("--seam-figure", help="Measure disagreement along tile borders.")
-    ] = False,
+    settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -146,46 +128,25 @@ def predict(
 ) -> int:
     """Map whole scenes: those of a configuration, or any others with a trained model.
 
-    Of several scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
+    --set takes every key of the configuration's map section (map.engine=openvino, map.aoi=area.gpkg, map.mosaic=latest,
+    ...) and, with --model, what the scenes do not say: scene.bands=blue,green,red, scene.date=2024-06-01, scene.scale,
+    scene.offset, scene.mirror, scene.layers, scene.resolution_m. Of several scenes, those that cannot be mapped are
+    listed at the end, and the exit status is 3.
     """
-    from pipeline.scenes.geotiff import Interpretation
-    from pipeline.workflow.mapping import ManyScenes, MapRequest, predict_maps
-    from pipeline.workflow.recipe import SceneWords
+    from pipeline.workflow.predict import ManyScenes, predict_maps
 
-    names = tuple(bands.split(",")) if bands else None
-    words = SceneWords(
-        dates=tuple(date or ()),
-        layers=tuple(layer or ()),
-        resolution_m=resolution,
-        told=Interpretation(bands=names, scale=scale, offset=offset, mirror=mirror),
-    )
-    request = MapRequest(
-        aoi=aoi,
-        mask=mask,
-        memory=memory,
-        engine=engine,
-        dtype=dtype,
-        tta=tta,
-        probabilities=probabilities,
-        applicability=applicability,
-        polygons=polygons,
-        mosaic=mosaic,
-        mosaic_crs=mosaic_crs,
-        mosaic_pixel=mosaic_pixel,
-        seam_figure=seam_figure,
-    )
+    changes = [*(settings or ()), *([f"map.memory={memory}"] if memory else ())]
     return Console(quiet, as_json).perform(
         lambda progress: predict_maps(
             config,
             model=model,
             scenes=scene or (),
             output=output,
-            request=request,
+            changes=changes,
             force=force,
             overwrite=overwrite,
             progress=progress,
-            many=ManyScenes(scenes, dask, workers),
-            words=words,
+            many=ManyScenes(scenes, dask),
         )
     )
 
@@ -193,6 +154,7 @@ def predict(
 def run(
     config: ConfigFile,
     *,
+    settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -202,7 +164,9 @@ def run(
     from pipeline.workflow.stages import run_stages
 
     return Console(quiet, as_json).perform(
-        lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
+        lambda progress: run_stages(
+            config, last="report", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
+        )
     )
 
 

@@ -7,7 +7,7 @@ two counts is 1 where tiles leave no trace, whatever the landscape does there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.inference.plan import Plan
     from pipeline.inference.predict import Prediction
     from pipeline.inference.rows import RowStore
+    from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
@@ -53,7 +54,7 @@ class Seams:
 
 
 def seam_figure(
-    bundle: ModelBundle, source: Source, prediction: Prediction, *, out: Path, settings: PredictSettings
+    bundle: ModelBundle, source: Source, prediction: Prediction, *, out: Path, settings: MapSettings
 ) -> Seams:
     """Map the scene again with tiles cut half a tile later, and compare.
 
@@ -66,15 +67,8 @@ def seam_figure(
     """
     plan = prediction.plan
     shift = round_up(plan.tile_px // 2, plan.stride_px)
-    same = replace(
-        settings,
-        tile_px=plan.tile_px,
-        halo_px=plan.halo_px,
-        engine=plan.choice.engine,
-        dtype=plan.choice.dtype,
-        device=plan.choice.device,
-        shift_px=shift,
-    )
+    fixed = {"tile_px": plan.tile_px, "halo_px": plan.halo_px, "shift_px": shift, "dtype": plan.choice.dtype}
+    same = settings.model_copy(update=fixed | {"device": plan.choice.device})
     with predict_scene(bundle, source, out=out, settings=same) as other:
         figures = compare_tilings(prediction.codes, other.codes, grid=prediction.grid, plan=plan, shift_px=shift)
     other.remove()

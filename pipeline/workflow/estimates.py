@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.inference.estimate import estimate
-from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
+from pipeline.inference.memory import BASE_BYTES, weight_bytes
+from pipeline.inference.plan import estimate
+from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.chip_statistics import statistics_count
 from pipeline.model.network import build_network
@@ -28,7 +29,6 @@ from pipeline.training.fit import network_specs
 from pipeline.training.module import PixelLearner
 from pipeline.training.settings import LEARNED, learned_polygons
 from pipeline.training.teacher import MARGIN_PX
-from pipeline.workflow.map_one import predict_settings
 from pipeline.workflow.stage_train import fit_settings
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> Stage
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
-    weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    weights = _copies(settings) * sum(weight_bytes(member) for member in members)
     forests = int(len(experts) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
     memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
@@ -185,7 +185,7 @@ def _train_chip_head(members: Sequence[Network], *, chips: int, settings: FitSet
     if len(members) > settings.ensemble:
         step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
         seconds += min(settings.steps * step_s, settings.time_limit_s)
-    weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    weights = _copies(settings) * sum(weight_bytes(member) for member in members)
     # Chips as they are read and once more as they are learned from; statistics, three times as they are mixed.
     held = core_px * (8 * bands + 14) + (chips + MIXTURES) * 4 * (3 * channels + classes)
     memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved
@@ -244,11 +244,11 @@ def _second_of_two(forward: Any) -> float:
 
 def _predict(job: Job, bundle: ModelBundle) -> StageEstimate:
     """The largest scene is measured; the others take as much per pixel."""
-    section = job.config.map
+    settings = job.config.map
     largest = max(job.sources, key=_size_px)
-    found = estimate(bundle, largest, predict_settings(section))
+    found = estimate(bundle, largest, settings)
     total = sum(_size_px(source) for source in job.sources)
-    layers = 2 + section.entropy + section.margin + (len(job.scheme) if section.probabilities else 0)
+    layers = 2 + settings.entropy + settings.margin + (len(job.scheme) if settings.probabilities else 0)
     disk = int(total * layers * OVERVIEWS) + found.disk_bytes
     memory = found.memory_bytes + RUN_BASE_BYTES - BASE_BYTES
     return StageEstimate("predict", IDLE_S + found.seconds * total / _size_px(largest), memory, disk)

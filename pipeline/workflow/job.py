@@ -17,6 +17,8 @@ from pipeline.training.settings import WHEN_AND_WHERE
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
@@ -36,9 +38,9 @@ class Job:
     config: Config
 
     @classmethod
-    def load(cls, path: Path) -> Job:
-        """From a configuration file."""
-        return cls(path, load_config(path))
+    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+        """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
+        return cls(path, load_config(path, changes=changes))
 
     @property
     def folder(self) -> Path:

@@ -9,9 +9,8 @@ from pipeline.errors import PipelineError
 from pipeline.heap import give_back
 from pipeline.model.bundle import load_bundle
 from pipeline.runs import reset_peak
-from pipeline.workflow.map_one import MapOrder, map_scene
-from pipeline.workflow.map_record import WORK
-from pipeline.workflow.mapped import MOSAIC_RECORD, write_mosaic
+from pipeline.workflow.predict import MOSAIC_RECORD, write_mosaic
+from pipeline.workflow.scene_maps import WORK, MapOrder, map_scene
 from pipeline.workflow.stages import write_areas
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(job.maps_folder, job.config.map, given.overwrite, given.seam_figure, ledger=given.folder)
+    order = MapOrder(job.maps_folder, job.config.map, given.overwrite, ledger=given.folder)
     maps, errors = [], list[PipelineError]()
     for source in job.sources:
         try:
@@ -40,7 +39,7 @@ def perform(given: StageRun) -> list[Path]:
             errors.append(err)
     if errors:
         raise errors[0]
-    mosaic = write_mosaic(maps, job.sources, folder=job.maps_folder, section=job.config.map, overwrite=given.overwrite)
+    mosaic = write_mosaic(maps, job.sources, order)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])

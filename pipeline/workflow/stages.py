@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,10 @@ from pipeline.errors import OutputError
 from pipeline.files import write_json
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job
-from pipeline.workflow.mapping import MapRequest
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 STAGES = ("chips", "train", "predict", "assess", "report")
@@ -30,7 +29,6 @@ class StageRun:
         folder: The run folder.
         overwrite: Replace products of an earlier run.
         resume: Training goes on from its last checkpoint.
-        seam_figure: Measure disagreement along tile borders.
         progress: For the terminal.
         facts: Figures of the stage for ``run.json``; the stage fills it in.
     """
@@ -39,7 +37,6 @@ class StageRun:
     folder: Path
     overwrite: bool
     resume: bool
-    seam_figure: bool
     progress: Progress
     facts: dict[str, float] = field(default_factory=dict)
 
@@ -52,7 +49,7 @@ def run_stages(
     overwrite: bool,
     progress: Progress,
     resume: bool = False,
-    request: MapRequest | None = None,
+    changes: Sequence[str] = (),
 ) -> Outcome:
     """All stages up to ``last``; those whose inputs have not changed are not done again.
 
@@ -63,16 +60,14 @@ def run_stages(
         overwrite: Replace what an earlier run with other settings wrote.
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
-        request: What the command line asks of mapping.
+        changes: Settings other than the file's, as ``map.memory=1GB``.
 
     Raises:
         OutputError: products of other settings are in the way and ``overwrite`` is not given.
     """
-    job = Job.load(config)
-    request = request or MapRequest()
-    job = replace(job, config=job.config.model_copy(update={"map": request.apply(job.config.map)}))
+    job = Job.load(config, changes=changes)
     run = job.open_folder()
-    given = StageRun(job, run.path, overwrite, resume, request.seam_figure, progress)
+    given = StageRun(job, run.path, overwrite, resume, progress)
     done = [
         _do(run, name, given, force=force and last in {name, "report"}) for name in STAGES[: STAGES.index(last) + 1]
     ]
