@@ -130,8 +130,8 @@ def predict(
 
     --set takes every key of the configuration's map section (map.engine=openvino, map.aoi=area.gpkg, map.mosaic=latest,
     ...) and, with --model, what the scenes do not say: scene.bands=blue,green,red, scene.date=2024-06-01, scene.scale,
-    scene.offset, scene.mirror, scene.layers, scene.resolution_m. Of several scenes, those that cannot be mapped are
-    listed at the end, and the exit status is 3.
+    scene.offset, scene.mirror, scene.layers, scene.resolution_m; --engine openvino, --bands blue,green,red and so on
+    are short for it. Of several scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
     """
     from pipeline.workflow.predict import ManyScenes, predict_maps
 

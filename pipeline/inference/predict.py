@@ -105,7 +105,7 @@ class Prediction:
         for store in self.layers.values():
             store.close()
         if self.lock is not None:
-            _release(self.lock)
+            release(self.lock)
 
     def remove(self) -> None:
         """Close and delete the stores and the journal: the maps have been written."""
@@ -196,12 +196,12 @@ def open_run(
     except OSError as err:
         raise OutputError("cannot make the folder", path=out, got=err.strerror) from err
     key = key or journal_key(bundle, source, settings)
-    lock = _locked(out)
+    lock = lock_folder(out)
     try:
         journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
         stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
     except BaseException:
-        _release(lock)
+        release(lock)
         raise
     return Run(SceneSteps(bundle, source, settings, plan, area), key, journal, stores, lock)
 
@@ -262,10 +262,10 @@ class Run:
         """Close the stores and give the folder back; what was mapped stays."""
         for store in self.stores.values():
             store.close()
-        _release(self.lock)
+        release(self.lock)
 
 
-def _locked(folder: Path) -> BaseFileLock:
+def lock_folder(folder: Path) -> BaseFileLock:
     """A lock on the work folder, which the system gives back when this process ends, however it ends.
 
     Raises:
@@ -290,7 +290,7 @@ def _locked(folder: Path) -> BaseFileLock:
     return lock
 
 
-def _release(lock: BaseFileLock) -> None:
+def release(lock: BaseFileLock) -> None:
     """Give the folder back; doing so twice does nothing."""
     if not lock.is_locked:
         return

@@ -26,17 +26,17 @@ from statistics import median
 import numpy as np
 import rasterio
 import torch
+from pipeline.inference.demand import demand, total_stride_px
+from pipeline.inference.samples import sample_of
+from pipeline.inference.trials import calibrate, candidates, time_passes
 
 from pipeline.grid import Window
-from pipeline.inference.demand import demand, total_stride_px
 from pipeline.inference.engine import Choice, Engine, fast_bfloat16, torch_dtype
-from pipeline.inference.engines import engine_of
 from pipeline.inference.memory import WORKERS, footprint
-from pipeline.inference.plan import PredictSettings
+from pipeline.inference.plan import engine_of
 from pipeline.inference.predict import predict_scene
-from pipeline.inference.samples import sample_of
 from pipeline.inference.seams import seam_figure
-from pipeline.inference.trials import calibrate, candidates, time_passes
+from pipeline.inference.settings import MapSettings
 from pipeline.maps.geotiff import write_class_map, write_confidence
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.geotiff import Interpretation, open_geotiff
@@ -144,7 +144,7 @@ def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
     """Map one scene, write its products, and the figures of this process."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     scene = open_geotiff(path, told=Interpretation(bands=NAMES, scale=1e-4, offset=0.0))
-    asked = PredictSettings(engine="torch", dtype=dtype, device=device)
+    asked = MapSettings(engine="torch", dtype=dtype, device=device)
     folder = Path(out)
     with predict_scene(load_bundle(model), scene, out=folder, settings=asked) as mapped:
         # Not getrusage: a process that was started by a larger one begins with that one's peak.
@@ -168,9 +168,9 @@ def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
 
 def agreements(bundle: ModelBundle, scene: Scene, folder: Path, *, halo_px: int) -> dict[str, float]:
     """Shares of pixels with the same class under other settings, and the seam figure."""
-    asked = PredictSettings(engine="torch", dtype="float32", device="cpu", tile_px=256, halo_px=halo_px)
+    asked = MapSettings(engine="torch", dtype="float32", device="cpu", tile_px=256, halo_px=halo_px)
 
-    def codes(name: str, settings: PredictSettings) -> np.ndarray:
+    def codes(name: str, settings: MapSettings) -> np.ndarray:
         with predict_scene(bundle, scene, out=folder / name, settings=settings) as mapped:
             return mapped.codes.read(scene.grid.window)
 
@@ -189,7 +189,7 @@ def agreements(bundle: ModelBundle, scene: Scene, folder: Path, *, halo_px: int)
     return figures | {"bfloat16_is_fast_here": float(fast_bfloat16("cpu"))}
 
 
-def _identical(bundle: ModelBundle, scene: Scene, folder: Path, asked: PredictSettings) -> bool:
+def _identical(bundle: ModelBundle, scene: Scene, folder: Path, asked: MapSettings) -> bool:
     """Whether two runs from the start, in two folders, leave the same bytes in every store."""
     made = []
     for name in ("one", "two"):

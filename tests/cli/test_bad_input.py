@@ -436,7 +436,7 @@ def test_nothing_is_overwritten_unasked(model, capsys):
     # The same command finds its work done; another one would have to replace it.
     assert predict(capsys, model, scene).status == 0
     assert written.stat().st_mtime_ns == first
-    predict(capsys, model, scene, "--tta").error("scene_lc.tif", "exists", "--overwrite")
+    predict(capsys, model, scene, "--probabilities").error("scene_lc.tif", "exists", "--overwrite")
     assert written.stat().st_mtime_ns == first
     write_settings(model.parent)
     labels = write_labels(model.parent / "labels.gpkg")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.inference.engine import Choice
-from pipeline.inference.plan import Plan, PredictSettings
+from pipeline.inference.plan import Plan
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.inference.seams import compare_tilings, seam_figure
+from pipeline.inference.settings import MapSettings
 from tests.inference.models import grid_of, noise_scene, small_bundle
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def test_the_figure_of_a_scene_is_one_with_a_halo_and_more_without(tmp_path: Pat
     scene, bundle = noise_scene(tmp_path / "scene.tif", height=256, width=256), small_bundle()
     figures = []
     for halo in (32, 0):
-        asked = PredictSettings(engine="torch", dtype="float32", threads=1, tile_px=32, halo_px=halo)
+        asked = MapSettings(engine="torch", dtype="float32", threads=1, tile_px=32, halo_px=halo)
         with predict_scene(bundle, scene, out=tmp_path / "first", settings=asked) as first:
             figures.append(seam_figure(bundle, scene, first, out=tmp_path / "second", settings=asked))
     assert not list((tmp_path / "second").iterdir())

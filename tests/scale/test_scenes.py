@@ -9,7 +9,7 @@ import pytest
 from pipeline.cli.entry import main
 from pipeline.errors import ConfigError, OutputError
 from pipeline.inference.stream import Writing
-from pipeline.workflow import map_one
+from pipeline.workflow import scene_maps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,7 @@ def test_a_command_that_was_interrupted_goes_on_without_being_told_to_overwrite(
             def stop(*args: object, **named: object) -> None:
                 raise KeyboardInterrupt
 
-            patch.setattr(map_one, "write_confidence", stop)
+            patch.setattr(scene_maps, "write_confidence", stop)
         with pytest.raises(KeyboardInterrupt):
             world.predict("cut")
     outcome = world.predict("cut")
@@ -117,16 +117,14 @@ def test_two_scenes_of_one_name_are_told(world: World) -> None:
     assert len(outcome.failed) == 1
 
 
-def test_workers_without_dask_and_an_unreachable_scheduler_are_errors(world: World, monkeypatch) -> None:
+def test_an_unreachable_scheduler_and_no_workers_are_errors(world: World, monkeypatch) -> None:
     world.add_scene("a", height=60, width=50)
-    with pytest.raises(ConfigError, match="--dask local"):
-        world.predict("out", workers=2)
     pytest.importorskip("distributed")
     monkeypatch.setattr("pipeline.scale.cluster.CONNECT_S", "1s")
     with pytest.raises(ConfigError, match="does not answer"):
         world.predict("out", dask="tcp://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="--workers"):
-        world.predict("out", dask="local", workers=0)
+    with pytest.raises(ConfigError, match="local:4"):
+        world.predict("out", dask="local:0")
 
 
 def test_a_missing_dask_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
