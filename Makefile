@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test check bench lock clean system-packages
+.PHONY: demo test check house bench lock clean system-packages
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ test: $(STAMP) system-packages check
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --cov --cov-report= --durations=15 tests
 	$(BIN)/coverage combine --quiet --keep 2>/dev/null || true
 	$(BIN)/coverage report --fail-under=90 --skip-covered
+
+house:
+	@$(PYTHON) tools/house.py
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -16,9 +16,9 @@ from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.inference.settings import MapSettings
 from pipeline.settings import Fraction, Settings, absolute
@@ -379,12 +379,7 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
         ConfigError: no such file, not YAML, an unknown key (with the nearest known one), or a value that does not fit.
     """
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError("cannot read the configuration", path=path, got=err) from err
-    except yaml.YAMLError as err:
-        raise ConfigError("configuration is not YAML", path=path, got=" ".join(str(err).split())) from err
+    data = read_yaml(path, what="the configuration", error=ConfigError)
     if not isinstance(data, dict):
         raise ConfigError(
             "configuration is not a mapping of keys", path=path, got=type(data).__name__,
@@ -447,7 +442,7 @@ def _value(text: str) -> Any:
         path = Path(text).expanduser()
         return str(path.resolve()) if path.suffix and path.exists() else text
     try:
-        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - the base loader makes nothing but text
+        return yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as err:
         raise ConfigError("option --set: not a list or mapping of YAML", got=text) from err
 

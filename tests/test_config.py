@@ -61,7 +61,7 @@ def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
         ({"classes": [{"code": 1, "name": "w", "color": "blue"}]}, "classes.0.color'; got 'blue'; expected #rrggbb in"),
         ({"name": "a b"}, "'name'; got 'a b'; expected letters, digits"),
         ({"map": {"dtype": "x"}}, "'map.dtype'; got 'x'; expected 'auto', 'float32', 'bfloat16' or 'int8'"),
-        ({"map": {"tta": "maybe"}}, "'map.tta'; got 'maybe'; expected true or false"),
+        ({"map": {"entropy": "maybe"}}, "'map.entropy'; got 'maybe'; expected true or false"),
         ({"map": 5}, "'map'; got 5; expected keys with values"),
         ({"classes": []}, "'classes'; got []; expected at least 1 item, not 0"),
         ({"training": {"context_share": "x"}}, "'training.context_share'; got 'x'; expected a number or 'learned'"),
@@ -93,7 +93,7 @@ def test_fractions_of_the_split_must_sum_to_one(tmp_path):
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "\x00"])
 def test_what_is_not_yaml_is_one_line(tmp_path, text):
-    with pytest.raises(ConfigError, match="not YAML") as caught:
+    with pytest.raises(ConfigError, match="cannot be read as YAML") as caught:
         load_config(write(tmp_path, text))
     assert "\n" not in str(caught.value)
 

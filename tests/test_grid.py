@@ -7,12 +7,12 @@ import pytest
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyproj import Geod
+from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 from rasterio.transform import xy
 
 from pipeline.errors import GridError
-from pipeline.grid import Grid, Window
+from pipeline.grid import Grid, Window, areas_by_code
 
 UTM = CRS.from_epsg(32633)
 WGS84 = CRS.from_epsg(4326)
@@ -68,7 +68,7 @@ def test_geographic_pixel_areas_equal_those_of_geodesic_polygons(latitude: float
     grid = Grid(WGS84, Affine(size, 0, 12, 0, -size, latitude + size), 2, 3)
     left, _, _, top = grid.bounds
     geod = Geod(ellps="WGS84")
-    for row, area in enumerate(grid.pixel_area_ha()):
+    for row, area in enumerate(grid.pixel_areas_ha()[:, 0]):
         north, south = top - row * size, top - (row + 1) * size
         # A parallel is no geodesic: many short steps follow it.
         lons = np.linspace(left, left + size, 200)
@@ -81,12 +81,70 @@ def test_geographic_pixel_areas_equal_those_of_geodesic_polygons(latitude: float
 def test_all_pixels_of_the_world_have_the_area_of_the_ellipsoid() -> None:
     grid = Grid(WGS84, Affine(1, 0, -180, 0, -1, 90), 180, 360)
     # Source: WGS84 surface area, 510 065 621.724 km2.
-    assert grid.pixel_area_ha().sum() * 360 / 100 == pytest.approx(510_065_621.724, rel=1e-9)
+    assert grid.pixel_areas_ha()[:, 0].sum() * 360 / 100 == pytest.approx(510_065_621.724, rel=1e-9)
 
 
-def test_projected_pixel_areas_count_feet_as_feet() -> None:
+def ground_ha(grid: Grid, row: int, col: int) -> float:
+    """Area of a pixel by pyproj: many short geodesics follow its straight edges."""
+    along = np.linspace(0, 1, 20, endpoint=False)
+    one, none = np.ones(20), np.zeros(20)
+    cols, rows = np.concatenate([along, one, 1 - along, none]), np.concatenate([none, along, one, 1 - along])
+    to_lonlat = Transformer.from_crs(grid.crs.to_wkt(), WGS84.to_wkt(), always_xy=True)
+    lon, lat = to_lonlat.transform(*(grid.transform @ (col + cols, row + rows)))
+    return abs(Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0]) / 10_000
+
+
+@pytest.mark.parametrize(
+    ("epsg", "corner", "px", "shape"),
+    [
+        (3857, (1e6, 8.4e6), 30, (900, 1)),  # four times too large in the plane
+        (3395, (1e6, 8e6), 1000, (900, 1)),
+        (3413, (-3e5, -1e6), 300, (900, 800)),
+        (3031, (0, 0), 500, (900, 800)),  # the pole is its corner
+        (2154, (1e5, 7.1e6), 250, (900, 800)),
+        (32633, (-9e5, 6e6), 30, (900, 800)),  # far outside its zone
+        (32633, (4e5, 5e6), 10, (1, 1)),
+        (3035, (4e6, 3e6), 100, (1, 1)),
+        (5070, (1e5, 2e6), 30, (1, 1)),
+    ],
+)
+def test_pixel_areas_are_those_of_geodesic_polygons(epsg, corner, px, shape) -> None:
+    grid = Grid(CRS.from_epsg(epsg), Affine(px, 0, corner[0], 0, -px, corner[1]), 900, 800)
+    areas = grid.pixel_areas_ha()
+    assert areas.shape == shape
+    areas = np.broadcast_to(areas, grid.shape)
+    close = 2e-3 if epsg == 32633 and shape == (1, 1) else 1e-5
+    for row, col in ((0, 0), (450, 400), (899, 799), (333, 77)):
+        assert areas[row, col] == pytest.approx(ground_ha(grid, row, col), rel=close)
+    low, high = grid.pixel_area_range_ha
+    assert (low, high) == pytest.approx((areas.min(), areas.max()), rel=1e-5)
+    row, col = np.array([0, 450, 899]), np.array([799, 400, 3])
+    assert np.allclose(grid.areas_at_ha(row, col), areas[row, col], rtol=1e-12)
+    window = Window(300, 70, 40, 20)
+    part = np.broadcast_to(grid.pixel_areas_ha(window), window.shape)
+    assert np.allclose(part, areas[window.slices], rtol=1e-12)
+
+
+def test_south_up_pixels_have_the_same_areas() -> None:
+    north = Grid(CRS.from_epsg(3857), Affine(30, 0, 0, 0, -30, 9e6), 600, 5)
+    south = Grid(north.crs, Affine(30, 0, 0, 0, 30, 9e6 - 600 * 30), 600, 5)
+    assert np.allclose(north.pixel_areas_ha(), south.pixel_areas_ha()[::-1], rtol=1e-9)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.randoms())
+def test_areas_by_code_add_up_each_pixel(height: int, width: int, random) -> None:
+    codes = np.array([[random.randint(-1, 4) for _ in range(width)] for _ in range(height)])
+    for shape in ((1, 1), (height, 1), (height, width)):
+        areas = np.array([[random.random() for _ in range(shape[1])] for _ in range(shape[0])])
+        pixels, found = areas_by_code(codes, areas, size=5)
+        assert pixels.tolist() == [(codes == code).sum() for code in range(5)]
+        full = np.broadcast_to(areas, codes.shape)
+        assert found == pytest.approx([full[codes == code].sum() for code in range(5)])
+
+
+def test_pixel_sizes_count_feet_as_feet() -> None:
     feet = Grid(CRS.from_epsg(2263), Affine(10, 0, 0, 0, -10, 0), 2, 2)
-    assert feet.pixel_area_ha()[0] == pytest.approx((10 * 1200 / 3937) ** 2 / 10_000)
+    assert feet.pixel_size_m == pytest.approx((10 * 1200 / 3937, 10 * 1200 / 3937))
 
 
 def test_pixel_size_in_degrees_is_geodesic() -> None:

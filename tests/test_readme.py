@@ -16,8 +16,8 @@ import yaml
 from pipeline.cli import main
 from pipeline.cli.entry import app
 from pipeline.config import schema_json
-from pipeline.workflow.documents import CONFIG_REFERENCE, SCHEMA, config_reference
 from tests.fakes.small_world import write_labels, write_scene
+from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -204,7 +204,7 @@ def assess_map(
         scheme.code_to_index[units.reference_code],
         names=scheme.names,
         frame=framing.frame,
-        unit_area=unit_area(read_grid(map_path), units.row),
+        unit_area=unit_area(read_grid(map_path), units.row, units.col),
     )
     return Assessment(
         Path(map_path).name, figures, scheme, framing, units, framing.area_ha,
@@ -253,15 +253,13 @@ def _by_name(area: Mapping[int, float], scheme: ClassScheme) -> dict[str, float]
     return {item.name: float(area.get(item.code, 0.0)) for item in scheme.classes}
 
 
-def unit_area(grid: Grid, row: NDArray[np.int32]) -> NDArray[np.float64] | None:
+def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64] | None:
     """Area of each unit, float64 [unit], in mean pixels; None on grids whose pixels are all alike.
 
     Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area.
     """
-    if not grid.crs.is_geographic:
-        return None
-    area = grid.pixel_area_ha()
-    return np.asarray(area[np.clip(row, 0, grid.height - 1)] / area.mean())
+    low, high = grid.pixel_area_range_ha
+    return None if low == high else grid.areas_at_ha(row, col) * 2 / (low + high)
 
 
 def _unit(grid: Grid) -> tuple[str, float | None]:

@@ -76,9 +76,10 @@ def compare_on_raster(
             if len(three.values) >= len(target):
                 found = codes_of_values(reference, three.values, scheme=scheme, crosswalk=crosswalk)
                 target = index[np.concatenate([[NODATA], np.maximum(found, NODATA)])]
-            area = np.repeat(grid.pixel_area_ha(window), grid.width) if grid.crs.is_geographic else None
+            flat = grid.pixel_areas_ha(window)
+            area = None if flat.size == 1 else np.broadcast_to(flat, window.shape).ravel()
             tables.add(index[read_codes(one, window)], index[read_codes(two, window)], target[slots], area)
-        flat_ha = None if grid.crs.is_geographic else float(grid.pixel_area_ha()[0])
+        flat_ha = None if area is not None else float(flat[0, 0])
     pixels, areas = tables.split(flat_ha)
     count, area_ha = int(pixels[0].sum()), float(areas[0].sum())
     if not count:

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.accuracy.pixels import grid_of, read_codes, strips
 from pipeline.accuracy.strata import MAX_STRATUM, OUTSIDE, MapStrata
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid, Window
+from pipeline.grid import Grid, Window, areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -60,17 +60,13 @@ def count_frame(dataset: DatasetReader, layer: StrataLayer) -> FrameCount:
     area = np.zeros(MAX_STRATUM + 1)
     for window in windows:
         values = _in_frame(dataset, layer, window)
-        inside = values >= 0
-        counts.append(np.bincount(values[inside]))
-        if grid.crs.is_geographic:
-            per_pixel = np.repeat(grid.pixel_area_ha(window), grid.width).reshape(window.shape)
-            area += np.bincount(values[inside], weights=per_pixel[inside], minlength=MAX_STRATUM + 1)
+        found = areas_by_code(values, grid.pixel_areas_ha(window), size=MAX_STRATUM + 1)
+        counts.append(np.trim_zeros(found[0], "b"))
+        area += found[1]
     width = max((len(part) for part in counts), default=0)
     pixels = np.stack([np.pad(part, (0, width - len(part))) for part in counts])
     if not pixels.any():
         raise ReferenceDataError("no pixel of the map lies in a stratum", path=dataset.name)
-    if not grid.crs.is_geographic:
-        area[:width] = pixels.sum(axis=0) * grid.pixel_area_ha(Window(0, 0, 1, 1))[0]
     return FrameCount(windows, pixels, area[:width])
 
 

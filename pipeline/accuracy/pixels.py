@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipeline.errors import ReferenceDataError, SceneError
-from pipeline.grid import Grid, Window
+from pipeline.grid import Grid, Window, areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
 from pipeline.quiet import silenced
@@ -155,10 +155,7 @@ def class_areas(
             codes = read_codes(dataset, window)
             if within is not None:
                 codes[within.read(window) < 0] = NODATA
-            pixels += np.bincount(codes.ravel(), minlength=CODES)
-            if grid.crs.is_geographic:
-                per_pixel = np.repeat(grid.pixel_area_ha(window), grid.width)
-                area += np.bincount(codes.ravel(), weights=per_pixel, minlength=CODES)
-        if not grid.crs.is_geographic:
-            area = pixels * grid.pixel_area_ha(Window(0, 0, 1, 1))[0]
+            found = areas_by_code(codes, grid.pixel_areas_ha(window), size=CODES)
+            pixels += found[0]
+            area += found[1]
     return pixels, area

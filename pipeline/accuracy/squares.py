@@ -52,10 +52,8 @@ def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | No
     for window in strips(grid, rows):
         valid = read_codes(dataset, window) != NODATA
         pixels.append(_sums(valid, side))
-        if grid.crs.is_geographic:
-            area.append(_sums(valid * grid.pixel_area_ha(window)[:, None], side))
-        else:
-            area.append(np.multiply(pixels[-1], grid.pixel_area_ha(Window(0, 0, 1, 1))[0], dtype=np.float64))
+        areas = grid.pixel_areas_ha(window)
+        area.append(pixels[-1] * areas[0, 0] if areas.size == 1 else _sums(valid * areas, side))
         values = np.zeros(valid.shape, dtype=np.int32) if layer is None else layer.read(window)
         stratum.append(_most(np.where(valid, values, OUTSIDE), side))
     return Squares(np.concatenate(pixels).ravel(), np.concatenate(area).ravel(), np.concatenate(stratum).ravel())

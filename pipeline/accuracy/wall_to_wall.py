@@ -18,6 +18,7 @@ from pipeline.accuracy.slots import open_slots
 from pipeline.accuracy.strata import aligned
 from pipeline.accuracy.translate import codes_of_values
 from pipeline.errors import ReferenceDataError
+from pipeline.grid import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -74,13 +75,9 @@ def _cross(one: DatasetReader, other: Callable[[Window], NDArray[np.uint8]]) -> 
         pair = read_codes(one, window).astype(np.uint16)
         pair <<= 8
         pair |= other(window)
-        pixels += np.bincount(pair.ravel(), minlength=CODES * CODES)
-        if grid.crs.is_geographic:
-            rows = grid.pixel_area_ha(window)
-            for values, ha in zip(pair, rows, strict=True):
-                area += np.bincount(values, minlength=CODES * CODES) * ha
-    if not grid.crs.is_geographic:
-        area = np.asarray(pixels * float(grid.pixel_area_ha()[0]))
+        found = areas_by_code(pair, grid.pixel_areas_ha(window), size=CODES * CODES)
+        pixels += found[0]
+        area += found[1]
     return CrossTable(pixels.reshape(CODES, CODES), area.reshape(CODES, CODES))
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from pipeline.cli.options import Json, Quiet
+from pipeline.workflow.outcome import Outcome, Progress
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import typer
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from pipeline.workflow.outcome import Outcome, Table
+    from pipeline.workflow.outcome import Table
+
+# What a command does once its options are parsed.
+Work = Callable[[Progress], Outcome]
 
 
 @dataclass
@@ -32,7 +42,7 @@ class Console:
     as_json: bool = False
     warned: list[str] = field(default_factory=list)
 
-    def perform(self, work: Callable[[Callable[[str, int, int], None]], Outcome]) -> int:
+    def perform(self, work: Work) -> int:
         """Do ``work(progress)`` and print what came of it; gives the exit status."""
         with self._warnings(), self._progress() as progress:
             outcome = work(progress)
@@ -79,7 +89,7 @@ class Console:
             yield
 
     @contextmanager
-    def _progress(self) -> Iterator[Callable[[str, int, int], None]]:
+    def _progress(self) -> Iterator[Progress]:
         """A progress bar on stderr where that is a terminal, silence elsewhere."""
         if self.quiet or not sys.stderr.isatty():
             yield lambda _what, _done, _total: None
@@ -90,6 +100,33 @@ class Console:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=RichConsole(stderr=True)) as bars:
             yield _Bars(bars)
+
+
+def performed(command: Callable[..., Work]) -> Callable[..., int]:
+    """A command as typer takes it: ``--quiet`` and ``--json`` added; it works, prints and gives the exit status."""
+
+    @functools.wraps(command)
+    def perform(*arguments: Any, quiet: bool, as_json: bool, **options: Any) -> int:
+        def work(progress: Progress) -> Outcome:
+            return command(*arguments, **options)(progress)  # in here, so that warnings about options are shown too
+
+        return Console(quiet, as_json).perform(work)
+
+    signature = inspect.signature(command, eval_str=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", Quiet), ("as_json", Json))
+    ]
+    parameters = [*signature.parameters.values(), *added]
+    perform.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
+    perform.__annotations__ = {item.name: item.annotation for item in parameters}
+    return perform
+
+
+def add_commands(app: typer.Typer, *commands: Callable[..., Work]) -> None:
+    """Add commands to a (part of the) command line, under the names of their functions."""
+    for command in commands:
+        app.command(command.__name__)(performed(command))
 
 
 class _Bars:

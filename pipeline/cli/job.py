@@ -7,22 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import Console
-from pipeline.cli.options import ConfigFile, Force, Json, Memory, Overwrite, Quiet, Set
+from pipeline.cli.console import Work, add_commands
+from pipeline.cli.options import ConfigFile, Force, Memory, Overwrite, Set
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, function in (
-        ("init", init),
-        ("check", check),
-        ("chips", chips),
-        ("train", train),
-        ("predict", predict),
-        ("run", run),
-        ("demo", demo),
-    ):
-        app.command(name)(function)
+    add_commands(app, init, check, chips, train, predict, run, demo)
 
 
 def init(
@@ -37,24 +28,18 @@ def init(
         "config.yaml"
     ),
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Look at scenes and labels and write a commented configuration that runs as it is."""
     from pipeline.workflow.init import write_config
 
-    return Console(quiet, as_json).perform(
-        lambda _: write_config(scene, labels=labels, field=field, layer=layer, output=output, overwrite=overwrite)
-    )
+    return lambda _: write_config(scene, labels=labels, field=field, layer=layer, output=output, overwrite=overwrite)
 
 
-def check(config: ConfigFile, *, settings: Set = None, quiet: Quiet = False, as_json: Json = False) -> int:
+def check(config: ConfigFile, *, settings: Set = None) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
     from pipeline.workflow.check import check_job
 
-    return Console(quiet, as_json).perform(
-        lambda progress: check_job(config, progress=progress, changes=settings or ())
-    )
+    return lambda progress: check_job(config, progress=progress, changes=settings or ())
 
 
 def chips(
@@ -63,16 +48,12 @@ def chips(
     settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
     from pipeline.workflow.stages import run_stages
 
-    return Console(quiet, as_json).perform(
-        lambda progress: run_stages(
-            config, last="chips", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
-        )
+    return lambda progress: run_stages(
+        config, last="chips", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
     )
 
 
@@ -83,22 +64,18 @@ def train(
     settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Train the network on the training blocks."""
     from pipeline.workflow.stages import run_stages
 
-    return Console(quiet, as_json).perform(
-        lambda progress: run_stages(
-            config,
-            last="train",
-            force=force,
-            overwrite=overwrite,
-            resume=resume,
-            progress=progress,
-            changes=settings or (),
-        )
+    return lambda progress: run_stages(
+        config,
+        last="train",
+        force=force,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+        changes=settings or (),
     )
 
 
@@ -123,9 +100,7 @@ def predict(
     settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Map whole scenes: those of a configuration, or any others with a trained model.
 
     --set takes every key of the configuration's map section (map.engine=openvino, map.aoi=area.gpkg, map.mosaic=latest,
@@ -136,18 +111,16 @@ def predict(
     from pipeline.workflow.predict import ManyScenes, predict_maps
 
     changes = [*(settings or ()), *([f"map.memory={memory}"] if memory else ())]
-    return Console(quiet, as_json).perform(
-        lambda progress: predict_maps(
-            config,
-            model=model,
-            scenes=scene or (),
-            output=output,
-            changes=changes,
-            force=force,
-            overwrite=overwrite,
-            progress=progress,
-            many=ManyScenes(scenes, dask),
-        )
+    return lambda progress: predict_maps(
+        config,
+        model=model,
+        scenes=scene or (),
+        output=output,
+        changes=changes,
+        force=force,
+        overwrite=overwrite,
+        progress=progress,
+        many=ManyScenes(scenes, dask),
     )
 
 
@@ -157,16 +130,12 @@ def run(
     settings: Set = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
     from pipeline.workflow.stages import run_stages
 
-    return Console(quiet, as_json).perform(
-        lambda progress: run_stages(
-            config, last="report", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
-        )
+    return lambda progress: run_stages(
+        config, last="report", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
     )
 
 
@@ -174,10 +143,8 @@ def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Run the main job on the simulated sample data."""
     from pipeline.workflow.demo import run_demo
 
-    return Console(quiet, as_json).perform(lambda progress: run_demo(output, overwrite=overwrite, progress=progress))
+    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.model.decoder import Step
-from pipeline.model.resnet import Block
+from pipeline.model.encoder import Block
 from pipeline.model.surroundings import DEVIATION, FLOOR, LEVELS, MEANS, REACH_PX
 
 if TYPE_CHECKING:

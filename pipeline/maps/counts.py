@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import LegendError
+from pipeline.grid import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class ClassCounts:
     Attributes:
         scheme: The classes.
         pixels: Pixels per class, in the order of the scheme.
-        area_ha: Area per class in ha (geodesic on a geographic grid), in the order of the scheme.
+        area_ha: Area per class in ha (geodesic where the grid's CRS is not equal-area), in the order of the scheme.
         nodata_pixels: Pixels without an observation.
     """
 
@@ -63,14 +64,7 @@ class ClassCounter:
         Raises:
             LegendError: a code is neither nodata nor a class.
         """
-        if self._grid.crs.is_geographic:
-            cells = codes.astype(np.int64) + np.arange(codes.shape[0])[:, np.newaxis] * _CODES
-            table = np.bincount(cells.ravel(), minlength=_CODES * codes.shape[0]).reshape(codes.shape[0], _CODES)
-            counts = table.sum(axis=0)
-            area = self._grid.pixel_area_ha(window) @ table
-        else:
-            counts = np.bincount(codes.ravel(), minlength=_CODES)
-            area = counts * self._grid.pixel_area_ha(window)[0]
+        counts, area = areas_by_code(codes, self._grid.pixel_areas_ha(window), size=_CODES)
         known = {NODATA, *self._scheme.codes}
         strange = [int(code) for code in np.flatnonzero(counts) if int(code) not in known]
         if strange:

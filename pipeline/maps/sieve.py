@@ -46,7 +46,7 @@ def minimum_pixels(
         )
     if min([mmu_ha, *own.values()]) < 0:
         raise ConfigError("minimum mapping unit in ha", got=min([mmu_ha, *own.values()]), expected="0 or more")
-    smallest_ha = float(grid.pixel_area_ha().min())
+    smallest_ha = grid.pixel_area_range_ha[0]
     # The small subtraction keeps a unit of exactly n pixels from becoming n + 1 by rounding.
     return {c.code: max(1, math.ceil(own.get(c.name, mmu_ha) / smallest_ha - 1e-6)) for c in scheme.classes}
 

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from pyproj import Geod
 
-from pipeline.grid import SQUARE_METRES_PER_HECTARE
+from pipeline.grid import SQUARE_METRES_PER_HECTARE, ground_area_scale
 from pipeline.maps.pixels import row_bands
 
 if TYPE_CHECKING:
@@ -86,14 +86,17 @@ def sum_inside(
 
 
 def areas_ha(polygons: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
-    """Area of each polygon in ha: in the plane on a projected CRS, geodesic (WGS84) on a geographic one.
+    """Area of each polygon in ha, on the ground.
 
-    On a geographic CRS latitude is replaced by the authalic q, in which areas are planar; edges along meridians and
-    parallels are exact, and sub-kilometre edges in between to better than 1e-6.
+    On a projected CRS it is that in the plane, times the scale of area at the centroid where the CRS is not
+    equal-area. On a geographic CRS latitude is replaced by the authalic q, in which areas are planar; edges along
+    meridians and parallels are exact, and sub-kilometre edges in between to better than 1e-6.
     Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 3-12.
     """
     if not crs.is_geographic:
-        return np.asarray(shapely.area(polygons) * crs.linear_units_factor[1] ** 2 / SQUARE_METRES_PER_HECTARE)
+        plane = shapely.area(polygons) * crs.linear_units_factor[1] ** 2 / SQUARE_METRES_PER_HECTARE
+        centres = shapely.get_coordinates(shapely.centroid(polygons))
+        return np.asarray(plane * ground_area_scale(crs, centres[:, 0], centres[:, 1]))
     ecc2 = _GEOD.es
     ecc = math.sqrt(ecc2)
 

@@ -179,7 +179,7 @@ def _settings(
         "inputs": ("bands", "indices", "time"),
         "labels": ("path", "field", "layer", "aliases", *(("point_window_px",) if point_window_px else ())),
         "training": ("encoder", "weights", "context_share", "seed"),
-        "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
+        "map": ("memory", "probabilities", "polygons", "mmu_ha"),
         "assessment": ("forest_trees",),
     }
     for section, keys in shown.items():

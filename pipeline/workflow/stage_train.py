@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
-from pipeline.model.checks import sample_values
-from pipeline.model.histograms import histograms_of
+from pipeline.model.checks import histograms_of, sample_values
 from pipeline.scenes.parts import units_of
 from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene

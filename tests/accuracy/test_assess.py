@@ -153,7 +153,7 @@ class TestStrataOfAPartOfTheMap:
         strata[:60], strata[60:100] = 1, 2
         layer = write_map(tmp_path / "s.tif", strata, scheme=None, **place)
         grid = read_grid(path)
-        area = np.repeat(grid.pixel_area_ha()[:, None], grid.width, axis=1)
+        area = np.repeat(grid.pixel_areas_ha(), grid.width, axis=1)
         return path, layer, grid, np.where(codes > 0, area, 0.0), strata
 
     def reference(self, path, grid, truth, row, col):

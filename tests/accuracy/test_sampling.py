@@ -297,7 +297,7 @@ def test_a_geographic_map_gives_geodesic_areas(tmp_path):
     design = draw_simple(path, size=10)
     with rasterio.open(path) as source:
         grid = Grid(source.crs, source.transform, source.height, source.width)
-    expected = ((patchy() > 0).sum(axis=1) * grid.pixel_area_ha()).sum()
+    expected = ((patchy() > 0).sum(axis=1) * grid.pixel_areas_ha()[:, 0]).sum()
     assert design.strata[0].area_ha == pytest.approx(expected)
     assert sum(design.class_area_ha.values()) == pytest.approx(expected)
 

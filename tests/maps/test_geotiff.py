@@ -61,7 +61,7 @@ def test_overviews_of_classes_hold_only_classes_below_them(tmp_path, scheme):
 def test_counts_and_areas_agree_with_the_pixels(tmp_path, codes, scheme, grid):
     counts = write(tmp_path, codes, scheme, grid)
     assert counts.pixels == tuple((codes == code).sum() for code in scheme.codes)
-    rows = grid.pixel_area_ha()
+    rows = grid.pixel_areas_ha()[:, 0]
     assert counts.area_ha == pytest.approx([((codes == code).sum(axis=1) * rows).sum() for code in scheme.codes])
     assert counts.nodata_pixels == (codes == 0).sum()
     assert sum(entry["share"] for entry in counts.to_json()) == pytest.approx(1)

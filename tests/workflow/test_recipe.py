@@ -14,7 +14,7 @@ from pipeline.cli import main
 from pipeline.config import Inputs
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.model.bundle import ModelBundle, TrainedOn, save_bundle
-from pipeline.model.histograms import histograms_of
+from pipeline.model.checks import histograms_of
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec

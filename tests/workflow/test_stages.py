@@ -40,7 +40,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ({"chips": {"size_px": 24}}, list(STAGES)),
         ({"split": {"seed": 5}}, list(STAGES)),
         ({"training": {"steps": 4, "batch": 2}}, list(STAGES[1:])),
-        ({"map": {"tta": True}}, list(STAGES[2:])),
+        ({"map": {"margin": True}}, list(STAGES[2:])),
         ({"assessment": {"forest_trees": 11, "features": False}}, list(STAGES[3:])),
         ({"name": "other"}, ["report"]),
         ({"inputs": {"bands": ["red", "nir"]}}, list(STAGES)),

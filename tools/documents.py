@@ -1,6 +1,6 @@
 """The documents that are generated from the code: the configuration's schema and reference, the commands' reference.
 
-``python -m pipeline.workflow.documents`` writes them; a test fails where they are not current.
+``python tools/documents.py`` writes them; a test fails where they are not current.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.config import Chips, Config, Training
 from pipeline.training.fit import FitSettings
-from pipeline.workflow.documents import CONFIG_REFERENCE, SCHEMA, config_reference, write_documents
 from tests.fakes.small_world import settings
+from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference, write_documents
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_generated_documents_are_current(tmp_path, name):
     write_documents(tmp_path)
     wanted = (tmp_path / name).read_text(encoding="utf-8")
-    assert (ROOT / name).read_text(encoding="utf-8") == wanted, "run python -m pipeline.workflow.documents"
+    assert (ROOT / name).read_text(encoding="utf-8") == wanted, "run python tools/documents.py"
 
 
 def test_the_reference_has_a_row_for_every_key():

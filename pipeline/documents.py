@@ -1,0 +1,194 @@
+"""JSON and YAML read with limits: the only place where the structure of either enters the project.
+
+A document is a regular file of limited size, nested to a limited depth, in which every key occurs once. Aliases of YAML
+may not make it larger than it could have been written out. What breaks one of these rules is an error in one line; no
+input makes the parser slow or deep.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline.errors import InputError, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+MAX_JSON_BYTES = 256 * 1024 * 1024  # a GeoJSON of labels, a STAC collection of all items of a year
+MAX_YAML_BYTES = 1024 * 1024  # the parser takes some seconds for this
+MAX_DEPTH = 64
+# Nodes of a YAML document once its aliases are written out.
+MAX_NODES = 200_000
+
+
+def read_json(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: File.
+        what: What it is, for the message: "the design".
+        error: Class of the error.
+
+    Raises:
+        PipelineError: of the class given: it cannot be read, is no regular file, too large, not JSON, nested too
+            deeply, or has a key twice in one object.
+    """
+    return parse_json(_read(Path(path), what, MAX_JSON_BYTES, error), what=what, path=path, error=error)
+
+
+def parse_json(
+    data: bytes | str,
+    *,
+    what: str = "the text",
+    path: Path | str | None = None,
+    error: type[PipelineError] = InputError,
+) -> Any:
+    """What JSON text holds, for answers of servers and texts inside other files; see :func:`read_json`.
+
+    >>> parse_json('{"a": [1, 2]}')
+    {'a': [1, 2]}
+
+    Raises:
+        PipelineError: of the class given.
+    """
+    try:
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        found = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise _too_deep(what, path, error) from None
+    except ValueError as err:  # not UTF-8, not JSON, a number of too many digits, a key twice
+        raise error(f"{what} cannot be read as JSON", path=path, got=err) from err
+    if _depth(found) > MAX_DEPTH:
+        raise _too_deep(what, path, error)
+    return found
+
+
+def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
+    """What a YAML file holds: plain mappings, lists and scalars.
+
+    Args:
+        path: File.
+        what: What it is, for the message: "the configuration".
+        error: Class of the error.
+
+    Raises:
+        PipelineError: of the class given: it cannot be read, is no regular file, too large, not YAML, nested too
+            deeply, has a key twice in one mapping, or has aliases that make it too large.
+    """
+    text = _read(Path(path), what, MAX_YAML_BYTES, error)
+    try:
+        return yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except _NotAllowedError as err:
+        raise error(f"{what}: {err}", path=path) from err
+    except yaml.MarkedYAMLError as err:
+        line = "" if err.problem_mark is None else f"on line {err.problem_mark.line + 1}: "
+        raise error(f"{what} cannot be read as YAML", path=path, got=f"{line}{err.problem or err.context}") from err
+    except (yaml.YAMLError, ValueError) as err:  # ValueError: not UTF-8, a day 31 of February, too many digits
+        raise error(f"{what} cannot be read as YAML", path=path, got=err) from err
+
+
+def _read(path: Path, what: str, limit: int, error: type[PipelineError]) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes; a pipe or device is refused before it is opened."""
+    try:
+        if path.exists() and not path.is_file():
+            got = "a folder" if path.is_dir() else "a pipe or device"
+            raise error(f"{what} is not a regular file", path=path, got=got)
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as err:  # ValueError: a path with a NUL
+        got = (err.strerror if isinstance(err, OSError) else None) or str(err)
+        raise error(f"cannot read {what}", path=path, got=got) from err
+    if len(data) > limit:
+        raise error(f"{what} is too large", path=path, expected=f"at most {limit // 1024**2} MiB")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            msg = f"key {name!r} twice in one object"
+            raise ValueError(msg)
+        found[name] = value
+    return found
+
+
+def _depth(data: Any) -> int:
+    """How deeply lists and mappings are nested; 0 for a scalar."""
+    depth, level = 0, [data]
+    while level := [
+        child
+        for item in level
+        if isinstance(item, dict | list)
+        for child in (item.values() if isinstance(item, dict) else item)
+    ]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            break
+    return depth
+
+
+def _too_deep(what: str, path: Path | str | None, error: type[PipelineError]) -> PipelineError:
+    return error(f"{what} is nested too deeply", path=path, expected=f"at most {MAX_DEPTH} levels")
+
+
+class _NotAllowedError(Exception):
+    """What YAML allows and a document here may not have."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that stops at the limits while it parses, and refuses keys that occur twice."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._level = 0
+        # (nodes, depth) of every finished node by id, with what its aliases stand for written out.
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One node; an alias gives the node that it stands for, which is not finished where it holds itself."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._level += 1
+        self._limit(self._level)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if is_alias and id(node) not in self._sizes:
+            msg = f"the alias on line {self.line + 1} holds itself"
+            raise _NotAllowedError(msg)
+        if node is not None and not is_alias:
+            inner = [self._sizes[id(child)] for child in _children(node)]
+            nodes = 1 + sum(size for size, _ in inner)
+            depth = 1 + max((deep for _, deep in inner), default=0)
+            self._limit(depth)
+            if nodes > MAX_NODES:
+                msg = f"too many values, with its aliases written out; expected at most {MAX_NODES:,}"
+                raise _NotAllowedError(msg)
+            self._sizes[id(node)] = (nodes, depth)
+        return node
+
+    def _limit(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            msg = f"line {self.line + 1} is nested too deeply; expected at most {MAX_DEPTH} levels"
+            raise _NotAllowedError(msg)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - as PyYAML has it
+        """A mapping whose keys differ."""
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                name, line = (key.tag, key.value), key.start_mark.line + 1
+                if name in lines:
+                    msg = f"key {key.value!r} on line {lines[name]} again on line {line}"
+                    raise _NotAllowedError(msg)
+                lines[name] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
