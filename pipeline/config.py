@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pipeline.documents import read_yaml
+from pipeline.documents import parse_json, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.inference.settings import MapSettings
 from pipeline.settings import Fraction, Settings, absolute
@@ -435,16 +435,19 @@ def _changed(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A list or mapping of YAML's, None for null, else the text, which each key reads as its own type."""
-    if text in {"", "null", "~"}:
+    """A list, an object of JSON's, None for null, else the text, which each key reads as its own type.
+
+    >>> _value("[red, nir]"), _value('{"water": 0.5}'), _value("1GB")
+    (['red', 'nir'], {'water': 0.5}, '1GB')
+    """
+    if text in {"", "null"}:
         return None
-    if not text.startswith(("[", "{")):
-        path = Path(text).expanduser()
-        return str(path.resolve()) if path.suffix and path.exists() else text
-    try:
-        return yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError as err:
-        raise ConfigError("option --set: not a list or mapping of YAML", got=text) from err
+    if text.startswith("{"):
+        return parse_json(text, what="option --set", error=ConfigError)
+    if text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.suffix and path.exists() else text
 
 
 def _explain(err: ValidationError, kind: type[Settings], path: Path | None) -> ConfigError:

@@ -178,7 +178,9 @@ def _ordered(plan: Plan, needs: Needs, settings: MapSettings, source: Source) ->
     files = blocks_of(source) if plan.choice.readers == 1 else ()
 
     def order(side_px: int) -> Order:
-        left = settings.memory_bytes - needs.peak_bytes(side_px, halo_px=plan.halo_px)
+        left = 0  # a tile that was asked for is not counted
+        if not settings.tile_px:
+            left = settings.memory_bytes - needs.peak_bytes(side_px, halo_px=plan.halo_px)
         return order_of(
             files, tile_px=side_px, halo_px=plan.halo_px, width_px=source.grid.width,
             cache_bytes=GDAL_CACHE_BYTES + max(left, 0),

@@ -322,7 +322,7 @@ def test_a_misspelt_key(tmp_path, say):
 def test_memory_that_is_no_amount(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     config = write_world(tmp_path, map={"memory": "plenty"})
-    Spoken(capsys, "check", config).error("amount of memory", "'plenty'", "2GB")
+    Spoken(capsys, "check", config).error("'map.memory'", "'plenty'", "2GB")
 
 
 def test_several_errors_come_together(tmp_path, capsys):

@@ -227,6 +227,7 @@ def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
         mapped.remove()
 
 
+@pytest.mark.filterwarnings("ignore:.*int8 gives:pipeline.errors.ModelWarning")  # random weights
 def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

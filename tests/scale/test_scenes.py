@@ -146,5 +146,5 @@ def test_maps_of_two_zones_need_a_chosen_grid(world: World, tmp_path: Path) -> N
     assert outcome.failed == ()
     with rasterio.open(world.folder / "out" / "mosaic_lc.tif") as mosaic:
         assert (mosaic.crs.to_epsg(), mosaic.res) == (3035, (20.0, 20.0))
-    with pytest.raises(ConfigError, match="CRS of the mosaic"):
+    with pytest.raises(ConfigError, match="mosaic_crs"):
         world.predict("out", mosaic="confidence", mosaic_crs="nowhere", overwrite=True)
