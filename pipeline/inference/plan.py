@@ -36,7 +36,7 @@ LEAST_AGREEMENT = 0.995
 # An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
 # strides; trained default networks were found to need 2 to 6 (pipeline.inference.measure).
 _STRIDES = 4
-_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "columns", "cache_bytes")
+_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "shift_px", "columns", "cache_bytes")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Plan:
         batch: Tiles per pass.
         threads: Threads that compute, in all.
         choice: Engine, type, device.
+        shift_px: The first cut comes after so many pixels: another tiling for the seam figure.
         columns: Columns of tiles that are mapped before the next ones; 0 for all.
         cache_bytes: GDAL's cache.
         agreement: Share of a piece of the scene whose class is that of torch in float32; None where not measured.
@@ -62,6 +63,7 @@ class Plan:
     batch: int
     threads: int
     choice: Choice
+    shift_px: int = 0
     columns: int = 0
     cache_bytes: int = GDAL_CACHE_BYTES
     agreement: float | None = None
@@ -72,14 +74,14 @@ class Plan:
         plain = {key: value for key, value in asdict(self).items() if key not in {"choice", "remark"}}
         return plain | asdict(self.choice)
 
-    def tiles(self, grid: Grid, *, shift_px: int = 0) -> tuple[Tile, ...]:
-        """All tiles of a grid; the first cut comes after ``shift_px``."""
+    def tiles(self, grid: Grid) -> tuple[Tile, ...]:
+        """All tiles of a grid."""
         return plan_tiles(
             grid,
             tile_px=self.tile_px,
             halo_px=self.halo_px,
             stride_px=self.stride_px,
-            shift_px=shift_px,
+            shift_px=self.shift_px,
             one_size=self.choice.one_size,
         )
 
@@ -260,7 +262,7 @@ def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> K
 
 # The settings that rows depend on; the others are of what is written from them.
 MAPPING = {
-    "engine", "dtype", "device", "memory", "threads", "tile_px", "halo_px", "shift_px", "batch", "aoi", "mask",
+    "engine", "dtype", "device", "memory", "threads", "tile_px", "halo_px", "batch", "aoi", "mask",
     "probabilities", "entropy", "margin",
 }  # fmt: skip
 

@@ -126,6 +126,7 @@ def predict_scene(
     fresh: bool = False,
     progress: Callable[[int, int], None] | None = None,
     key: Key | None = None,
+    plan: Plan | None = None,
 ) -> Prediction:
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
@@ -137,18 +138,20 @@ def predict_scene(
         fresh: Do not continue an earlier run.
         progress: Called with pixels done and pixels in all, from a thread of this run.
         key: That of the journal, where another machine began it; None for this machine's own.
+        plan: What was decided already; None to decide it.
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.
         OutputError: the folder cannot be written, in use by another run, or the disk is full; the rest is kept.
         ConfigError: the settings cannot be met.
     """
-    run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, key=key)
+    planner: Planner = make_plan if plan is None else lambda *_: plan
+    run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, planner=planner, key=key)
     try:
         left = run.left
         if left:
-            plan = run.steps.plan
-            engine = engine_of(bundle, plan.choice, threads=plan.threads, source=run.steps.source)
+            found = run.steps.plan
+            engine = engine_of(bundle, found.choice, threads=found.threads, source=run.steps.source)
             give_back()  # what engine and halo were tried on
             with run.writing(progress) as writing:
                 run.steps.map(engine, left, writing)

@@ -7,7 +7,7 @@ two counts is 1 where tiles leave no trace, whatever the landscape does there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,20 +67,17 @@ def seam_figure(
     """
     plan = prediction.plan
     shift = round_up(plan.tile_px // 2, plan.stride_px)
-    fixed = {"tile_px": plan.tile_px, "halo_px": plan.halo_px, "shift_px": shift, "dtype": plan.choice.dtype}
-    same = settings.model_copy(update=fixed | {"device": plan.choice.device})
-    with predict_scene(bundle, source, out=out, settings=same) as other:
-        figures = compare_tilings(prediction.codes, other.codes, grid=prediction.grid, plan=plan, shift_px=shift)
+    shifted = replace(plan, shift_px=shift)
+    with predict_scene(bundle, source, out=out, settings=settings, plan=shifted, fresh=True) as other:
+        figures = compare_tilings(prediction.codes, other.codes, grid=prediction.grid, plans=(plan, shifted))
     other.remove()
     return figures
 
 
-def compare_tilings(first: RowStore, second: RowStore, *, grid: Grid, plan: Plan, shift_px: int) -> Seams:
-    """Seams of ``first``, whose tiles are those of ``plan``, against ``second``, shifted by ``shift_px``."""
-    cuts = _cuts(grid, plan, 0)
-    near_rows, near_cols = (
-        _near(a | b, size) for a, b, size in zip(cuts, _cuts(grid, plan, shift_px), grid.shape, strict=True)
-    )
+def compare_tilings(first: RowStore, second: RowStore, *, grid: Grid, plans: tuple[Plan, Plan]) -> Seams:
+    """Seams of ``first`` against ``second``, whose tiles are those of ``plans``."""
+    cuts, others = (_cuts(grid, plan) for plan in plans)
+    near_rows, near_cols = (_near(a | b, size) for a, b, size in zip(cuts, others, grid.shape, strict=True))
     changes = np.zeros(2, dtype=np.int64)
     differ = np.zeros(2, dtype=np.int64)
     seen = np.zeros(2, dtype=np.int64)
@@ -116,9 +113,9 @@ def _across_columns(codes: NDArray[np.uint8], cuts: set[int]) -> int:
     return count
 
 
-def _cuts(grid: Grid, plan: Plan, shift_px: int) -> tuple[set[int], set[int]]:
+def _cuts(grid: Grid, plan: Plan) -> tuple[set[int], set[int]]:
     """First rows and first columns of all tiles but those at the edge of the grid."""
-    tiles = plan.tiles(grid, shift_px=shift_px)
+    tiles = plan.tiles(grid)
     return {tile.write.row for tile in tiles} - {0}, {tile.write.col for tile in tiles} - {0}
 
 

@@ -70,7 +70,6 @@ class MapSettings(Settings):
     halo_px: int | None = Field(
         None, ge=0, description="Context read on each side of a tile. Default: measured on a piece of the scene."
     )
-    shift_px: int = Field(0, ge=0, description="The first cut between tiles comes after so many pixels.")
     batch: int = Field(1, ge=1, description="Tiles that go through the network together.")
     aoi: str | None = Field(None, description="Polygons: map only what they cover.")
     mask: str | None = Field(None, description="Polygons: leave out what they cover.")

@@ -89,7 +89,7 @@ class SceneSteps:
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """All tiles of the grid, also those that the area leaves out."""
-        return self.plan.tiles(self.source.grid, shift_px=self.settings.shift_px)
+        return self.plan.tiles(self.source.grid)
 
     @cached_property
     def works(self) -> tuple[Work, ...]:

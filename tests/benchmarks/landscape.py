@@ -56,6 +56,9 @@ def landscape(path: Path, *, side_px: int) -> Scene:
 # A ResNet-18 U-Net as others build it: five stages, no path of single pixels; and what a job trains by default.
 PLAIN = (NetworkSpec(BANDS, CLASSES, spectral_channels=0, dropout=0.0),)
 DEFAULT = tuple(network_specs(FitSettings(dropout=0.0), bands_in=BANDS, classes=CLASSES, polygons=1000))
+WITH_CONTEXT = tuple(
+    network_specs(FitSettings(dropout=0.0, context_share=1.0), bands_in=BANDS, classes=CLASSES, polygons=1000)
+)
 
 
 def trained_bundle(

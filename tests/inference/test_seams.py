@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ def store(path: Path, codes: np.ndarray) -> RowStore:
 def test_equal_maps_have_no_seam_whatever_the_landscape(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(1, 4, GRID.shape)
     with store(tmp_path / "a", codes) as a, store(tmp_path / "b", codes) as b:
-        got = compare_tilings(a, b, grid=GRID, plan=PLAN, shift_px=50)
+        got = compare_tilings(a, b, grid=GRID, plans=(PLAN, replace(PLAN, shift_px=50)))
     assert (got.seam, got.agreement, got.near, got.far) == (1.0, 1.0, 0.0, 0.0)
     assert 0 < got.noise < 0.1
 
@@ -39,7 +40,7 @@ def test_a_map_whose_tiles_differ_in_class_has_a_seam(tmp_path: Path) -> None:
     checker = np.where(noise, 3, 1 + (rows // 100 + cols // 100) % 2)
     plain = np.where(noise, 3, 1)
     with store(tmp_path / "a", checker) as a, store(tmp_path / "b", plain) as b:
-        got = compare_tilings(a, b, grid=GRID, plan=PLAN, shift_px=50)
+        got = compare_tilings(a, b, grid=GRID, plans=(PLAN, replace(PLAN, shift_px=50)))
     assert got.seam > 10
     assert got.agreement < 0.6
 
