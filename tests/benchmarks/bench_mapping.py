@@ -1,11 +1,10 @@
 """``landcover predict`` as a user calls it, beside TorchGeo's loop, each in a process of its own, in CPU seconds.
 
-``LANDCOVER_BENCH_PX=6144 python -m tests.benchmarks mapping --seconds 3600`` maps one scene of ten bands with models that
-were trained for some seconds: a plain ResNet-18 U-Net, what a job trains by default, and what it trains with context on
-(its member of single pixels has share 0, and is not run). TorchGeo's loop is that of its tutorials: a RasterDataset, a
-GridGeoSampler with overlap, a U-Net of segmentation_models_pytorch in float32, the class of each pixel written to a
-GeoTIFF. User and system time count, not the clock, and both stand for one process from its first import to its last
-file: ratios hold on a busy machine too. Then agreements of the default network under other settings.
+``LANDCOVER_BENCH_PX=6144 python -m tests.benchmarks mapping --seconds 3600`` maps one scene of ten bands with models
+that were trained for some seconds: a plain ResNet-18 U-Net, what a job trains by default, and what it trains with
+context on (its member of single pixels has share 0, and is not run). TorchGeo's loop is that of its tutorials: a
+RasterDataset, a GridGeoSampler with overlap, a U-Net of segmentation_models_pytorch in float32, the class of each pixel
+written to a GeoTIFF. User and system time count, not the clock, from a process's first import to its last file: ratios hold on a busy machine too. Then agreements of the default network under other settings.
 """
 
 from __future__ import annotations
@@ -108,20 +107,10 @@ def torchgeo(scene: str, out: str) -> None:
         for batch in loader:
             codes = network(batch["image"].float() * 1e-4).argmax(1).byte().numpy() + 1
             for one, bounds in zip(codes, batch["bounds"], strict=True):
-                left, top = _corner(bounds)
-                col, row = (round(value) for value in inverse @ (left, top))
+                col, row = (round(value) for value in inverse @ (bounds[0].start, bounds[1].stop))
                 inner = one[margin:-margin, margin:-margin][: profile["height"] - row, : profile["width"] - col]
                 window = rasterio.windows.Window(col, row, inner.shape[1], inner.shape[0])
                 target.write(inner[None], window=window)
-
-
-def _corner(bounds: object) -> tuple[float, float]:
-    """Left and top of a sample's bounds, a box in one version of TorchGeo and slices in another."""
-    if hasattr(bounds, "minx"):
-        return bounds.minx, bounds.maxy
-    values = [float(part.start if isinstance(part, slice) else part) for part in bounds]
-    stop = [float(part.stop) for part in bounds if isinstance(part, slice)]
-    return values[0], stop[1] if stop else values[4]
 
 
 def agreements(bundle: ModelBundle, scene: Scene, folder: Path) -> dict[str, float]:
