@@ -29,9 +29,10 @@ _HOMES = {
     "split_blocks": "pipeline.splits.split:split_blocks",
     "check_leakage": "pipeline.splits.leakage:check_leakage",
     # training
-    "TrainingScene": "pipeline.training.dataset:TrainingScene",
-    "FitSettings": "pipeline.training.settings:FitSettings",
-    "plan_chips": "pipeline.training.cutter:plan_chips",
+    "TrainingScene": "pipeline.splits.split:TrainingScene",
+    "ChipSettings": "pipeline.training.settings:ChipSettings",
+    "TrainingSettings": "pipeline.training.settings:TrainingSettings",
+    "choose_chips": "pipeline.training.chips:choose_chips",
     "fit": "pipeline.training.fit:fit",
     "save_bundle": "pipeline.model.bundle:save_bundle",
     "load_bundle": "pipeline.model.bundle:load_bundle",
@@ -40,10 +41,10 @@ _HOMES = {
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy
-    "design": "pipeline.accuracy.sampling:draw_stratified",
-    "write_design": "pipeline.accuracy.design_files:write_design",
-    "assess": "pipeline.accuracy.assess:assess_map",
-    "compare": "pipeline.accuracy.compare:compare_maps",
+    "design": "pipeline.accuracy.sample_draw:draw_sample",
+    "write_design": "pipeline.accuracy.sample_files:write_design",
+    "assess": "pipeline.accuracy.assess_map:assess_map",
+    "compare": "pipeline.accuracy.assess_compare:compare_maps",
     # a whole run, and the data to try it on
     "run": "pipeline.workflow.stages:run_stages",
     "find_sample_data": "pipeline.workflow.demo:find_sample_data",

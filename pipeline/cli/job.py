@@ -128,6 +128,9 @@ def run(
     config: ConfigFile,
     *,
     settings: Set = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of every product with what was recorded.")
+    ] = False,
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
@@ -135,7 +138,13 @@ def run(
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(
-        config, last="report", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
+        config,
+        last="report",
+        force=force,
+        overwrite=overwrite,
+        verify=verify,
+        progress=progress,
+        changes=settings or (),
     )
 
 

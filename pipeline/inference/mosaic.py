@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import ConfigError, GridError, InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import LEGEND_HASH_TAG, PERCENT_NODATA
+from pipeline.maps.legends import LEGEND_HASH_TAG
+from pipeline.maps.style import PERCENT_NODATA
+from pipeline.raster import on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -250,13 +250,9 @@ class WarpedMaps:
         return self._open[path][0]
 
     def _warp(self, path: Path, nodata: int) -> tuple[Any, ExitStack]:
-        grid = self._grid
         with ExitStack() as stack:
             dataset = stack.enter_context(open_map(path))
-            warped = WarpedVRT(
-                dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-                resampling=Resampling.nearest, src_nodata=nodata, nodata=nodata, tolerance=0.01,
-            )  # fmt: skip
+            warped = on_grid(dataset, self._grid, nodata=nodata, tolerance_px=0.01)
             return stack.enter_context(warped), stack.pop_all()
 
     def _close_oldest(self) -> None:

@@ -27,7 +27,7 @@ from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import PERCENT_NODATA
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
 from pipeline.config import Config, load_config
-from pipeline.files import fingerprint, hash_of, prepare_folder
+from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.runs import RunFolder
-from pipeline.splits.split import Split, default_block_m, split_blocks
-from pipeline.training.settings import WHEN_AND_WHERE
+from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
+    from pipeline.workflow.outcome import Progress
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class Job:
     def chips_folder(self) -> Path:
         """Where chips and labels are, as they are used."""
         return self.folder / "chips"
+
+    @property
+    def index_path(self) -> Path:
+        """Where the chip index is."""
+        return self.chips_folder / "index.parquet"
 
     def map_of(self, scene_id: str) -> Path:
         """The class map of a scene."""
@@ -123,15 +128,20 @@ class Job:
     @cached_property
     def split(self) -> Split:
         """Which polygon is for what."""
-        section = self.config.split
         return split_blocks(
             self.labelled,
             block_m=self.block_m,
             buffer_m=self.buffer_m,
-            fractions=(section.train, section.validation, section.test),
-            seed=section.seed,
+            fractions=self.config.split.fractions,
+            seed=self.config.split.seed,
             scheme=self.scheme,
         )
+
+    @property
+    def test_pixels(self) -> list[tuple[int, LabelledPixels]]:
+        """The test pixels of each scene that has some, with the scene's number."""
+        parts = ((number, self.split.pixels(pixels, Part.TEST)) for number, pixels in enumerate(self.pixels))
+        return [(number, pixels) for number, pixels in parts if len(pixels)]
 
     @cached_property
     def input_hash(self) -> str:
@@ -143,14 +153,15 @@ class Job:
     def input_files(self) -> dict[str, str]:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
-        weights = [path] if Path(path := self.config.training.weights).is_absolute() else []
+        weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
         found = fingerprint([*files, self.config.labels.path, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property
     def seeds(self) -> dict[str, int]:
         """Every seed of the job."""
-        return {"split": self.config.split.seed, "training": self.config.training.seed}
+        config = self.config
+        return {"split": config.split.seed, "chips": config.chips.seed, "training": config.training.seed}
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -172,13 +183,37 @@ class Job:
             "report": ("split", "chips", "training", "map", "assessment", "name"),
         }[stage]
         parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
+        if stage == "chips":
+            parts.append(self.config.training.head)
+        if stage == "train":  # an index that was edited is another training set
+            parts.append(list(fingerprint([self.index_path]).values()))
         if stage in {"predict", "assess", "report"}:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
-            parts.append(list(fingerprint([self.model_path, *areas]).values()))
+            model = hash_content(self.model_path) if self.model_path.is_file() else None
+            parts.append([model, *fingerprint(areas).values()])
         return hash_of(parts)
 
     @property
     def resume_key(self) -> str:
         """Changes when anything that the model depends on does: a job with the same may go on with its training."""
-        training = {key: value for key, value in self._settings["training"].items() if key not in WHEN_AND_WHERE}
+        training = self._portable(json.dumps(self.config.training.resumable))
         return hash_of([self.input_hash, self._settings["split"], self._settings["chips"], training])
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage is given.
+
+    Attributes:
+        job: The job, with the command line's wishes in its configuration.
+        folder: The run folder.
+        resume: Training goes on from its last checkpoint.
+        progress: For the terminal.
+        facts: Figures of the stage for ``run.json``; the stage fills it in.
+    """
+
+    job: Job
+    folder: Path
+    resume: bool
+    progress: Progress
+    facts: dict[str, float] = field(default_factory=dict)

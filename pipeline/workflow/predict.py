@@ -14,14 +14,13 @@ from pipeline.files import check_target, hash_of, prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.maps.geotiff import write_class_map
 from pipeline.model.bundle import load_bundle
-from pipeline.scale.blocks import SceneTask
-from pipeline.scale.cluster import open_client
+from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
-from pipeline.scenes.geotiff import Interpretation
+from pipeline.scenes.settings import read_options
 from pipeline.settings import Settings
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
-from pipeline.workflow.recipe import RECIPE, SceneWords, sources_for
+from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
 from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, MapRecord, finished_map, map_scene, stamp_of
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 # Exit status where some scenes of several could not be mapped.
 SOME_FAILED = 3
 SCENES_SHOWN = 6
-MOSAIC_RECORD = "mosaic.json"
+MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
 # Names one after the other, as ``red,green,blue``.
 Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value)
@@ -53,10 +52,10 @@ class SceneFacts(Settings):
     layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
     resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
 
-    def words(self) -> SceneWords:
+    def words(self) -> SceneRequest:
         """The same for :func:`pipeline.workflow.recipe.sources_for`."""
-        told = Interpretation(self.bands or None, self.scale, self.offset, mirror=self.mirror)
-        return SceneWords(self.date, self.layers, self.resolution_m, told)
+        found = {"bands": self.bands or None, "scale": self.scale, "offset": self.offset, "mirror": self.mirror}
+        return SceneRequest(self.date, self.layers, self.resolution_m, read_options(found))
 
 
 class PredictSettings(Settings):
@@ -179,7 +178,7 @@ def map_all(
     order: MapOrder,
     *,
     many: ManyScenes,
-    words: SceneWords,
+    words: SceneRequest,
     progress: Progress,
 ) -> list[Done[Result]]:
     """Map scenes one after another, or over Dask; one that fails does not stop the others.
@@ -212,7 +211,7 @@ def _works(
     paths: Sequence[str],
     order: MapOrder,
     *,
-    words: SceneWords,
+    words: SceneRequest,
     places: dict[str, int],
     progress: Progress,
 ) -> Iterator[SceneWork[Result] | Done[Result]]:
@@ -242,7 +241,7 @@ def _works(
         )  # fmt: skip
 
 
-def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneWords) -> Iterator[Source | Done[Result]]:
+def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneRequest) -> Iterator[Source | Done[Result]]:
     """One source per path, or one of all where the model wants its dates joined."""
     kept = bundle.provenance.get(RECIPE)
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
@@ -282,7 +281,7 @@ def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: Map
 
     from pipeline.inference.mosaic import MapFile, join_maps, target_grid
 
-    target = folder / "mosaic_lc.tif"
+    target = folder / MOSAIC
     rule = {"rule": settings.mosaic, "crs": settings.mosaic_crs, "pixel": settings.mosaic_pixel}
     record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
     stamps, found = [stamp_of(item.class_map) for item in maps], record.result()

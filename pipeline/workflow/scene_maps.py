@@ -13,9 +13,10 @@ from pipeline.files import check_target, hash_of, write_json
 from pipeline.heap import give_back
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
-from pipeline.maps.counts import ClassCounts
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
-from pipeline.workflow.ledgers import kept_ledger, source_ledger
+from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
+from pipeline.maps.pixels import ClassCounts
+from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
+from pipeline.scenes.ledger import kept_ledger, source_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -219,7 +220,7 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
         return MapFiles.from_json(found, name=source.id, grid=source.grid, scheme=bundle.scheme, folder=order.folder)
     order.may_replace(source, record)
     if order.settings.applicability:
-        from pipeline.workflow.applicability import FeatureDistance
+        from pipeline.diagnostics.applicability import FeatureDistance
 
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
     return None
@@ -257,7 +258,7 @@ def map_scene(
         targets = {kind: order.target(source, kind) for kind in KINDS}
         files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
         if settings.applicability:
-            from pipeline.workflow.applicability import write_applicability
+            from pipeline.diagnostics.applicability import write_applicability
 
             aoa = write_applicability(
                 targets["aoa"], bundle, source, codes=prediction.codes, work=order.work(source),
@@ -299,7 +300,7 @@ def _write_layers(
     counts = write_class_map(
         targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
     )
-    write_confidence(targets["conf"], prediction.confidence, grid=grid, tags=tags, overwrite=overwrite)
+    write_percent(targets["conf"], prediction.confidence, grid=grid, layer=CONFIDENCE, tags=tags, overwrite=overwrite)
     files = MapFiles(
         source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["conf"]
     )
@@ -313,21 +314,11 @@ def _write_layers(
             overwrite=overwrite,
         )
         files = replace(files, probabilities=targets["probabilities"])
-    if "entropy" in prediction.layers:
-        write_uncertainty(
-            targets["entropy"],
-            prediction.layers["entropy"],
-            grid=grid,
-            measure="entropy",
-            tags=tags,
-            overwrite=overwrite,
-        )
-        files = replace(files, entropy=targets["entropy"])
-    if "margin" in prediction.layers:
-        write_uncertainty(
-            targets["margin"], prediction.layers["margin"], grid=grid, measure="margin", tags=tags, overwrite=overwrite
-        )
-        files = replace(files, margin=targets["margin"])
+    for layer in (ENTROPY, MARGIN):
+        if layer.key in prediction.layers:
+            path = targets[layer.key]
+            write_percent(path, prediction.layers[layer.key], grid=grid, layer=layer, tags=tags, overwrite=overwrite)
+            files = replace(files, entropy=path) if layer is ENTROPY else replace(files, margin=path)
     return files
 
 

@@ -4,7 +4,8 @@
 that were trained for some seconds: a plain ResNet-18 U-Net, what a job trains by default, and what it trains with
 context on (its member of single pixels has share 0, and is not run). TorchGeo's loop is that of its tutorials: a
 RasterDataset, a GridGeoSampler with overlap, a U-Net of segmentation_models_pytorch in float32, the class of each pixel
-written to a GeoTIFF. User and system time count, not the clock, from a process's first import to its last file: ratios hold on a busy machine too. Then agreements of the default network under other settings.
+written to a GeoTIFF. User and system time count, not the clock, from a process's first import to its last file: ratios
+hold on a busy machine too. Then agreements of the default network under other settings.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from pipeline.inference.seams import seam_figure
 from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import ModelBundle, save_bundle
 from pipeline.scenes.scene import Scene
-from tests.benchmarks.landscape import BANDS, CLASSES, DEFAULT, NAMES, PLAIN, landscape, pixels, trained_bundle
-from tests.benchmarks.landscape import WITH_CONTEXT as CONTEXT
+from tests.benchmarks.landscape import BANDS, CLASSES, CONTEXT, DEFAULT, NAMES, PLAIN, landscape, pixels, trained_bundle
 
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "1024"))
 ROOT = Path(__file__).parents[2]

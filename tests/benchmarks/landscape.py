@@ -20,9 +20,10 @@ from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
-from pipeline.training.members import network_specs
-from pipeline.training.settings import FitSettings
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.settings import SceneOptions
+from pipeline.training.networks import network_specs
+from pipeline.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,14 +51,20 @@ def landscape(path: Path, *, side_px: int) -> Scene:
         for window in grid.tiles(piece_px):
             turned = piece[:, :: -1 if window.row // piece_px % 2 else 1, :: -1 if window.col // piece_px % 2 else 1]
             target.write(turned[:, : window.height, : window.width], window=window.to_rasterio())
-    return open_geotiff(path, told=Interpretation(bands=NAMES, scale=1e-4, offset=0.0))
+    return open_geotiff(path, options=SceneOptions(bands=NAMES, scale=1e-4, offset=0.0))
 
 
 # A ResNet-18 U-Net as others build it: five stages, no path of single pixels; and what a job trains by default.
 PLAIN = (NetworkSpec(BANDS, CLASSES, spectral_channels=0, dropout=0.0),)
-DEFAULT = tuple(network_specs(FitSettings(dropout=0.0), bands_in=BANDS, classes=CLASSES, polygons=1000))
-WITH_CONTEXT = tuple(
-    network_specs(FitSettings(dropout=0.0, context_share=1.0), bands_in=BANDS, classes=CLASSES, polygons=1000)
+DEFAULT = tuple(
+    spec for spec in network_specs(TrainingSettings(), bands_in=BANDS, classes=CLASSES, chip_px=64) if spec is not None
+)
+CONTEXT = tuple(
+    spec
+    for spec in network_specs(
+        TrainingSettings.model_validate({"context": {"enabled": True}}), bands_in=BANDS, classes=CLASSES, chip_px=64
+    )
+    if spec is not None
 )
 
 

@@ -19,12 +19,12 @@ from pipeline.model.bundle import load_bundle
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.predict import predict_maps
+from tests.fakes.finished import run_job
 from tests.fakes.landsat import ULX, ULY, Landsat, write_landsat
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.small_world import BANDS, CLASSES, SPECTRA, reflectance, settings, truth, write_scene, write_settings
 from tests.inference.models import changes
-from tests.workflow.conftest import run_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,7 +218,7 @@ def labels(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def seasons(tmp_path_factory: pytest.TempPathFactory, quick_training: None) -> Path:
+def seasons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained on two years, each a stack of three Landsat dates of its own; gives the run folder."""
     folder = tmp_path_factory.mktemp("seasons")
     years = [
@@ -278,7 +278,7 @@ def test_a_layer_that_is_gone_is_named(finished_with_layer: Path, tmp_path: Path
 
 
 @pytest.fixture
-def finished_with_layer(tmp_path: Path, quick_training: None) -> Path:
+def finished_with_layer(tmp_path: Path) -> Path:
     """A model of the small world and a hill; gives the run folder."""
     from tests.fakes.small_world import write_world
 
@@ -322,7 +322,7 @@ def test_an_offset_left_in_is_warned_of_when_the_chips_are_cut(tmp_path: Path) -
 
 
 def test_the_real_scene_with_the_offset_left_in_is_warned_of(shared_data: Path, tmp_path: Path) -> None:
-    from pipeline.workflow.ledgers import source_ledger
+    from pipeline.scenes.ledger import source_ledger
 
     scene = shared_data / "rstoolbox_sen2" / "scene.tif"
     (source,) = sources(tmp_path, scenes=[{"path": str(scene)}])

@@ -14,8 +14,8 @@ from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.scenes.ledger import source_ledger
 from pipeline.workflow import scene_maps
-from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.predict import predict_maps
 from pipeline.workflow.scene_maps import MapOrder, map_scene

@@ -1,0 +1,139 @@
+"""Figures of class codes against reference codes, such as those of the held-out polygons."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
+from pipeline.legend import NODATA
+from pipeline.maps.pixels import FilePixels, row_bands
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.legend import ClassScheme
+
+HOLD_OUT = "hold-out of training polygons, not a probability sample"
+SAMPLING = (
+    "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare "
+    "methods and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For "
+    "figures to publish: landcover design, then landcover assess MAP --reference FILE."
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one method on the test pixels.
+
+    Attributes:
+        method: "network", "random forest".
+        overall_accuracy: Share of test pixels right.
+        macro_f1: Mean of the classes' F1.
+        kappa: Cohen's kappa, None where it is not defined.
+        users: User's accuracy per class name; None where the class was never mapped.
+        producers: Producer's accuracy per class name; None where the class has no test pixel.
+        f1: F1 per class name.
+        iou: Intersection over union per class name.
+        matrix: Counts, map rows x reference columns, in the order of the legend.
+    """
+
+    method: str
+    overall_accuracy: float
+    macro_f1: float
+    kappa: float | None
+    users: dict[str, float | None]
+    producers: dict[str, float | None]
+    f1: dict[str, float | None]
+    iou: dict[str, float | None]
+    matrix: tuple[tuple[int, ...], ...]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes that the mean F1 is without: they have no test pixel that can be used."""
+        return tuple(name for name, value in self.f1.items() if value is None)
+
+
+def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
+    """Values uint8 [pixel] of a raster's first band at labelled pixels; only rows that hold some are read."""
+    values = np.zeros(len(pixels), dtype=np.uint8)
+    with FilePixels(path) as raster:
+        for window in row_bands(raster.grid):
+            position = pixels.within(window)
+            if len(position):
+                rows, cols = pixels.row[position] - window.row, pixels.col[position] - window.col
+                values[position] = raster.read(window)[rows, cols]
+    return values
+
+
+def score(method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8], *, scheme: ClassScheme) -> Score:
+    """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out."""
+    index = scheme.code_to_index
+    seen = mapped != NODATA
+    matrix = cross_tabulate(index[mapped[seen]], index[reference[seen]], classes=len(scheme))
+    return score_of(method, matrix, names=scheme.names)
+
+
+def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) -> Score:
+    """Figures of an error matrix, int64 [map class, reference class].
+
+    A class without test pixels has no producer's accuracy and no F1, and does not count in the mean.
+    """
+    hits, mapped, truth = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    users = _shares(hits, mapped, names)
+    producers = _shares(hits, truth, names)
+    f1 = _shares(2 * hits, np.where(truth > 0, mapped + truth, 0), names)
+    known = [value for value in f1.values() if value is not None]
+    return Score(
+        method=method,
+        overall_accuracy=float(hits.sum() / max(matrix.sum(), 1)),
+        kappa=agreement(matrix.astype(np.float64)).kappa if matrix.sum() else None,
+        macro_f1=float(np.mean(known)) if known else 0.0,
+        users=users,
+        producers=producers,
+        f1=f1,
+        iou=_shares(hits, np.where(truth > 0, mapped + truth - hits, 0), names),
+        matrix=tuple(tuple(int(value) for value in row) for row in matrix),
+    )
+
+
+def _shares(top: NDArray[np.int64], bottom: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, float | None]:
+    return {name: float(part / whole) if whole else None for name, part, whole in zip(names, top, bottom, strict=True)}
+
+
+def score_json(item: Score) -> dict[str, object]:
+    """A score as ``accuracy.json`` has it; without standard errors, as held-out polygons give none."""
+    support = np.asarray(item.matrix).sum(axis=0).tolist()
+    return {
+        "overall_accuracy": item.overall_accuracy,
+        "kappa": item.kappa,
+        "macro_f1": item.macro_f1,
+        "macro_f1_without": list(item.left_out),
+        "per_class": {
+            name: {
+                "users_accuracy": item.users[name],
+                "producers_accuracy": item.producers[name],
+                "f1": item.f1[name],
+                "iou": item.iou[name],
+                "support": count,
+            }
+            for name, count in zip(item.f1, support, strict=True)
+        },
+        "confusion": {"classes": list(item.f1), "matrix": item.matrix, "rows": "map", "columns": "reference"},
+    }
+
+
+def confusion_csv(item: Score) -> str:
+    """``confusion.csv``: a head of reference classes, then a row per map class."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["map \\ reference", *item.f1])
+    writer.writerows([name, *row] for name, row in zip(item.f1, item.matrix, strict=True))
+    return buffer.getvalue()
