@@ -25,7 +25,7 @@ from pipeline.settings import Fraction, Settings, absolute
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-NAME = r"^[A-Za-z0-9._-]+$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
     "string_type": "text, in quotes where it looks like something else",
@@ -43,7 +43,7 @@ _EXPECTED = {
     "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
     "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
     COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
-    NAME: "letters, digits, '.', '_' and '-'",
+    NAME: "letters, digits, '.', '_' and '-' after a letter or digit, 100 at most",
 }
 # Files that training.weights may name; anything else is a record's name.
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
