@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline.files import whole_file
-from pipeline.maps.vectors import add_layer_style
+from pipeline.maps.vectors import add_layer_style, undated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrit
     Raises:
         OutputError: see :func:`pipeline.files.whole_file`.
     """
-    with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part:
+    with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part, undated():
         for layer in layers:
             kind = "Polygon" if layer.frame.empty else None
             layer.frame.to_file(part, layer=layer.name, driver="GPKG", engine="pyogrio", geometry_type=kind)

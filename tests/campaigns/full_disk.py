@@ -1,7 +1,7 @@
 """Commands on a disk that is too small: ``python -m tests.campaigns.full_disk`` (as root, who may mount one).
 
-Each command that writes is given disks of growing size. Until the disk is large enough it says so in one line, leaves no
-part of a file under its name, and ends with status 2; on the same disk, enlarged, the same command ends well and its
+Each command that writes is given disks of growing size. Until one is large enough it says so in one line, leaves no
+part of a file under its name, and ends with status 2. On the same disk, enlarged, the same command ends well and its
 files are those of a disk that was never full. Without root the size of single files is limited instead.
 """
 
