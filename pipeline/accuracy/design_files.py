@@ -162,7 +162,7 @@ def sample_style(scheme: ClassScheme) -> str:
     editable = SubElement(root, "editable")
     for name in ("id", *_HIDDEN):
         SubElement(editable, "field", name=name, editable="0")
-    return xml_text(root, doctype=True)
+    return xml_text(root)
 
 
 def _widget(fields: Element, name: str, kind: str) -> Element:

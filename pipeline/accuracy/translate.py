@@ -16,8 +16,7 @@ from pipeline.accuracy.slots import open_slots
 from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA, UNLABELLED
-from pipeline.maps.geotiff import LEGEND_TAG
-from pipeline.maps.legends import read_scheme
+from pipeline.maps.legends import LEGEND_TAG, read_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from pipeline.errors import InputError, OutputError
 from pipeline.files import whole_file
 from pipeline.grid import Grid, Window
 from pipeline.legend import ClassScheme
-from pipeline.maps.geopackage import Layer, write_geopackage
+from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import shapely
 
 from pipeline.errors import GridError, SceneWarning
-from pipeline.maps.geotiff import check_target
+from pipeline.files import check_target
+from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
-from pipeline.maps.stac import MapRecord, map_item, write_collection
-from pipeline.maps.stac_model import WORLD, ModelRecord, model_item
+from pipeline.maps.stac import MapItem, map_item, write_collection
+from pipeline.maps.stac_model import WORLD, ModelItem, model_item
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
 from pipeline.scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from pipeline.grid import Grid
     from pipeline.maps.vrt import SceneView
@@ -34,20 +36,14 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
     check_target(target, overwrite=overwrite)
     layers = [
         SceneLayers(
-            name=source.id,
-            grid=source.grid,
-            class_map=job.map_of(source.id),
+            source.id,
+            source.grid,
+            scene_files(job.map_of(source.id)),
             view=scene_view(job.maps_folder, source, overwrite=overwrite),
-            confidence=_there(job.confidence_of(source.id)),
-            probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
-            polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
-            applicability=_there(job.maps_folder / f"{source.id}_aoa.tif"),
-            entropy=_there(job.maps_folder / f"{source.id}_entropy.tif"),
-            margin=_there(job.maps_folder / f"{source.id}_margin.tif"),
         )
         for source in job.sources
     ]
-    mosaic = _mosaic(job, [layer.class_map for layer in layers], overwrite=overwrite)
+    mosaic = _mosaic(job, [layer.files.class_map for layer in layers], overwrite=overwrite)
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
         target,
@@ -82,15 +78,11 @@ def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | 
     return write_scene_view(folder / f"{source.id}_view.vrt", scene, overwrite=overwrite)
 
 
-def _there(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
-    created = datetime.now(UTC).replace(microsecond=0)
-    model = model_item(_model_record(job, created), folder=folder)
-    items = [map_item(_map_record(job, source, created, model=model["id"]), folder=folder) for source in job.sources]
+    until = _newest([file for source in job.sources for file in source.files])
+    model = model_item(_model_item(job, until), folder=folder)
+    items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.sources]
     return write_collection(
         folder,
         [*items, model],
@@ -99,39 +91,35 @@ def write_stac(job: Job, folder: Path) -> Path:
     )
 
 
-def _map_record(job: Job, source: Source, created: datetime, *, model: str) -> MapRecord:
-    def layer(kind: str) -> Path | None:
-        return _there(job.maps_folder / f"{source.id}_{kind}")
+def _newest(files: Sequence[str]) -> datetime:
+    """When the newest of some files was changed, to the second: scenes are not newer; today where none is a file."""
+    times = [path.stat().st_mtime for name in files if (path := Path(name)).is_file()]
+    if not times:
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return datetime.fromtimestamp(int(max(times)), UTC)
 
+
+def _map_item(job: Job, source: Source, *, model: str) -> MapItem:
     packages = environment()["packages"]
-    return MapRecord(
+    return MapItem(
         id=source.id,
         grid=source.grid,
         scheme=job.scheme,
-        class_map=job.map_of(source.id),
-        created=created,
+        files=scene_files(job.map_of(source.id)),
+        until=_newest(source.files),
         acquired=source.acquired_utc,
         counts=read_counts(job.map_of(source.id)),
-        confidence=_there(job.confidence_of(source.id)),
-        probabilities=layer("probabilities.tif"),
-        applicability=layer("aoa.tif"),
-        entropy=layer("entropy.tif"),
-        margin=layer("margin.tif"),
-        polygons=layer("lc.gpkg"),
-        polygons_parquet=layer("lc.parquet"),
-        polygons_fgb=layer("lc.fgb"),
-        quicklook=layer("quicklook.png"),
         sources=source.files,
         model=model,
         software={name: packages[name] for name in ("torch", "rasterio")},
     )
 
 
-def _model_record(job: Job, created: datetime) -> ModelRecord:
+def _model_item(job: Job, until: datetime) -> ModelItem:
     about = describe(job.model_path)
     scaling = about["preprocess"]
     bands = tuple(scaling["bands"])
-    return ModelRecord(
+    return ModelItem(
         id=f"{job.config.name}-model",
         path=job.model_path,
         architecture="; ".join(_architecture(spec) for spec in about["specs"]),
@@ -141,7 +129,7 @@ def _model_record(job: Job, created: datetime) -> ModelRecord:
         std=tuple(scaling["std"][: len(bands)]),
         units=tuple(about["units"]),
         bbox=_bbox(about.get("footprint")),
-        created=created,
+        until=until,
         parameters=about["weights"],
         framework_version=about["provenance"].get("versions", {}).get("torch", ""),
         hyperparameters=about["provenance"].get("settings", {}),

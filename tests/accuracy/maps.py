@@ -11,7 +11,7 @@ import rasterio
 from affine import Affine
 
 from pipeline.legend import ClassScheme, LandClass
-from pipeline.maps.geotiff import LEGEND_TAG
+from pipeline.maps.legends import LEGEND_TAG
 
 SCHEME = ClassScheme(
     (
