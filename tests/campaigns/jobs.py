@@ -21,6 +21,7 @@ OWN = ("run.json", ".run.lock", ".run.lock.json")
 
 def import_all() -> None:
     """Import what commands use before the first is forked: starting would take most of their time."""
+    import pipeline.cli
     import pipeline.workflow.labels_audit
     import pipeline.workflow.stage_predict
     import pipeline.workflow.stage_report
