@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,22 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import binomtest, chi2
 
-from pipeline.accuracy.assess import Assessment, assess_map, census_assessment, refuse_design, unit_area
-from pipeline.accuracy.compare_rasters import compare_on_raster
-from pipeline.accuracy.confusion import cross_tabulate
-from pipeline.accuracy.crosswalk import read_crosswalk
-from pipeline.accuracy.estimates import CENSUS, Estimate, ratios
-from pipeline.accuracy.pixels import is_raster, map_scheme, read_grid
-from pipeline.accuracy.translate import translate_map
+from pipeline.accuracy.assess_estimators import CENSUS, Estimate, cross_tabulate, ratios
+from pipeline.accuracy.assess_map import Assessment, assess_map, census_assessment, unit_area
+from pipeline.accuracy.assess_rasters import compare_with_raster
+from pipeline.accuracy.class_maps import is_raster, map_scheme, read_grid
+from pipeline.accuracy.crosswalk import read_crosswalk, translate_map
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.design import SampleDesign
+    from pipeline.accuracy.assess_map import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
@@ -113,7 +108,7 @@ class Comparison:
             f": the maps {verdict} (McNemar's test, {kind}, p = {test.p_value:.3g}; it takes the units as equally "
             "likely and independent"
         )
-        frame = self.first.framing.frame
+        frame = self.first.design.frame
         if not frame.is_probability:
             return f"{words}, which units that are no probability sample need not be, so it speaks of them alone)."
         if frame.clusters is not None or frame.kind == "stratified":
@@ -143,18 +138,12 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 def compare_maps(
     first: Path | str,
     second: Path | str,
+    settings: ReferenceSettings,
     *,
-    reference: Path | str,
-    field: str | None = None,
-    strata: Path | str | None = None,
-    strata_field: str | None = None,
-    strata_edges: Sequence[float] = (),
-    design: Path | str | SampleDesign | None = None,
-    crosswalk: Path | str | Mapping[str, str] | None = None,
     second_crosswalk: Path | str | Mapping[str, str] | None = None,
     scheme: ClassScheme | None = None,
 ) -> Comparison:
-    """Assess two maps on the same units; arguments as for :func:`pipeline.accuracy.assess.assess_map`.
+    """Assess two maps on the same units.
 
     The maps have one legend, or ``second_crosswalk`` leads from the values of the second (any raster of integers) to
     the classes of the first. Strata "map" are the first map's classes. Units that only one of the maps has a class for
@@ -179,20 +168,17 @@ def compare_maps(
             )  # fmt: skip
         elif scheme is None:
             check_same_legend([first, second])
-        if is_raster(reference):
-            refuse_design(reference, strata=strata, design=design)
-            return _on_raster(first, second, reference, scheme=legend, crosswalk=crosswalk)
-        assess = partial(
-            assess_map, reference=reference, field=field, strata_field=strata_field, strata_edges=strata_edges,
-            design=design, crosswalk=crosswalk, scheme=legend,
-        )  # fmt: skip
-        same_strata = first if str(strata) == "map" else strata
-        one, two = assess(first, strata=strata), assess(second, strata=same_strata)
+        if is_raster(settings.reference):
+            return _on_raster(first, second, settings, scheme=legend)
+        strata = str(first) if settings.strata == "map" else settings.strata
+        theirs = settings.model_copy(update={"strata": strata})
+        one, two = assess_map(first, settings, scheme=legend), assess_map(second, theirs, scheme=legend)
         common = _ids(one) & _ids(two)
+        if not common:
+            raise ReferenceDataError("no reference unit has a class in both maps", path=settings.reference)
         if common != _ids(one) | _ids(two):
-            if not common:
-                raise ReferenceDataError("no reference unit has a class in both maps", path=reference)
-            one, two = assess(first, strata=strata, only=common), assess(second, strata=same_strata, only=common)
+            one = assess_map(first, settings, scheme=legend, only=common)
+            two = assess_map(second, theirs, scheme=legend, only=common)
     return _paired(one, two, grid=read_grid(first))
 
 
@@ -209,27 +195,22 @@ def _paired(one: Assessment, two: Assessment, *, grid: Grid) -> Comparison:
     right_one = one.units.map_code == one.units.reference_code
     right_two = (two.units.map_code == two.units.reference_code)[order]
     gain = right_one.astype(np.float64) - right_two
-    area = np.ones(len(gain)) if (known := unit_area(grid, one.units.row, one.units.col)) is None else known
+    known = unit_area(grid, one.units.row, one.units.col)
+    area = np.ones(len(gain)) if known is None else known
     top, bottom = (gain * area)[:, None], area[:, None]
-    difference = ratios(top, bottom, frame=one.framing.frame, bounds=(-1.0, 1.0))[0]
+    difference = ratios(top, bottom, frame=one.design.frame, bounds=(-1.0, 1.0))[0]
     right = cross_tabulate(right_one.astype(np.intp), right_two.astype(np.intp), classes=2)
     return Comparison(one, two, difference, right, mcnemar(right_one, right_two))
 
 
 def _on_raster(
-    first: Path | str,
-    second: Path | str,
-    reference: Path | str,
-    *,
-    scheme: ClassScheme,
-    crosswalk: Path | str | Mapping[str, str] | None,
+    first: Path | str, second: Path | str, settings: ReferenceSettings, *, scheme: ClassScheme
 ) -> Comparison:
     """The difference on all pixels of a reference raster."""
-    table = read_crosswalk(crosswalk) if isinstance(crosswalk, (str, Path)) else crosswalk
-    found = compare_on_raster(first, second, reference, scheme=scheme, crosswalk=table)
+    reference = settings.plain_raster()
+    found = compare_with_raster([first, second], reference, scheme=scheme, crosswalk=settings.table())
     one, two = (
-        census_assessment(path, figures, framing=found.framing, area_ha=found.area_ha, scheme=scheme)
-        for path, figures in zip((first, second), found.figures, strict=True)
+        census_assessment(path, found, scheme=scheme, number=number) for number, path in enumerate((first, second))
     )
     gain = float(found.right_ha[1, 0] - found.right_ha[0, 1]) / found.area_ha
     return Comparison(one, two, Estimate(gain, note=CENSUS), found.right_px, None)

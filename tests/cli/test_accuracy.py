@@ -101,7 +101,7 @@ class TestAssess:
         assert {"counts", "proportions"} <= set(found["error_matrix"])
         assert "agreement_beyond_chance" not in found
 
-    def test_text_gives_the_figure_with_its_interval_and_the_design_in_words(self, folder, capsys):
+    def test_text_gives_figure_interval_and_design(self, folder, capsys):
         assert main(list(map(str, assess(folder, "sample_filled.gpkg", *design_of(folder, "sample"), "--kappa")))) == 0
         text = capsys.readouterr().out
         assert "map.tif: overall accuracy" in text
@@ -110,7 +110,7 @@ class TestAssess:
         assert "quantity disagreement" in text
         assert "not a probability sample" not in text
 
-    def test_without_a_design_the_label_is_in_the_summary_and_over_the_figures(self, folder, capsys):
+    def test_without_a_design_summary_and_figures_are_labelled(self, folder, capsys):
         assert main(list(map(str, assess(folder, "sample_filled.gpkg")))) == 0
         text = capsys.readouterr().out
         assert text.splitlines()[0].endswith("(not a probability sample)")
@@ -185,7 +185,7 @@ class TestDesign:
         again = said(*assess(folder, "sample_filled.gpkg", *strata))
         assert [item["name"] for item in again["sampling"]["strata"]] == ["below 50", "50 to 80", "80 and more"]
 
-    def test_a_size_follows_from_the_error_aimed_at_and_expected_accuracies(self, folder, said):
+    def test_a_size_follows_from_target_and_expected_accuracies(self, folder, said):
         options = ["--target-se", 0.03, "--overwrite", "-o", folder / "size.gpkg"]
         for kind in ("stratified", "simple_random"):
             found = said("design", folder / "map.tif", "--kind", kind, "--expected", 0.9, *options)
@@ -244,7 +244,7 @@ class TestDesign:
 
 
 class TestBadReferences:
-    def test_points_outside_the_map_and_on_nodata_are_counted_listed_and_their_effect_said(self, folder, said):
+    def test_points_without_a_mapped_class_are_listed(self, folder, said):
         rows, cols = [100, 120, 5000, 5], [100, 140, 5, 5]
         points(folder / "odd.gpkg", rows, cols, ["forest", "field", "water", "water"])
         found = said(*assess(folder, "odd.gpkg", field="cover"))["sampling"]

@@ -1,7 +1,7 @@
 """Change between two maps with one legend: a from-to map and a transition table.
 
 Areas counted from two maps multiply the errors of both, so they are the map's, not the world's: draw a sample with
-:class:`pipeline.accuracy.strata.ChangeStrata`, interpret it, and assess the from-to map as any other map.
+:class:`pipeline.accuracy.sample_strata.ChangeStrata`, interpret it, and assess the from-to map as any other map.
 """
 
 from __future__ import annotations
@@ -13,19 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.pixels import CODES, grid_of, map_scheme, open_class_map, read_codes
-from pipeline.accuracy.strata import aligned
-from pipeline.accuracy.wall_to_wall import cross_maps
+from pipeline.accuracy.class_maps import (
+    CODES,
+    aligned,
+    grid_of,
+    map_scheme,
+    open_class_map,
+    read_codes,
+    read_grid,
+    strips,
+)  # fmt: skip
+from pipeline.accuracy.sample_strata import ChangeStrata
 from pipeline.errors import LegendError
+from pipeline.grid import areas_by_code
 from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rasterio.io import DatasetReader
-    from rasterio.vrt import WarpedVRT
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
 
 MAX_CHANGES = 254
 REST = "other change"
@@ -60,19 +67,42 @@ class ChangeResult:
             "area_ha": self.area_ha.tolist(),
             "left_out_ha": self.left_out_ha,
             "transitions": [
-                {
-                    "from": names[i],
-                    "to": names[j],
-                    "pixels": int(self.pixels[i, j]),
-                    "area_ha": float(self.area_ha[i, j]),
-                }
-                for i, j in np.argwhere(self.pixels)
+                {"from": names[i], "to": names[j], "pixels": int(n), "area_ha": float(self.area_ha[i, j])}
+                for (i, j), n in np.ndenumerate(self.pixels)
+                if n
             ],
             "note": (
                 "counted from the maps: both maps' errors are in it, and most of them overstate change; "
                 "estimate areas of change from a sample of change strata"
             ),
         }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class CrossTable:
+    """Pixels int64 [first code, second code] and area in ha float64 of the same shape, codes 0..255 of two maps."""
+
+    pixels: NDArray[np.int64]
+    area_ha: NDArray[np.float64]
+
+
+def cross_maps(first: Path | str, second: Path | str) -> CrossTable:
+    """Pairs of codes of two class maps on the pixels of the first; the second is resampled by nearest neighbour.
+
+    Raises:
+        SceneError: a map cannot be read.
+    """
+    pixels, area = np.zeros(CODES * CODES, dtype=np.int64), np.zeros(CODES * CODES)
+    with ExitStack() as stack:
+        one = stack.enter_context(open_class_map(first))
+        grid = grid_of(one)
+        two = aligned(stack.enter_context(open_class_map(second)), grid, stack)
+        for window in strips(grid, one.block_shapes[0][0]):
+            pair = read_codes(one, window).astype(np.uint16) * np.uint16(CODES) + read_codes(two, window)
+            found = areas_by_code(pair, grid.pixel_areas_ha(window), size=CODES * CODES)
+            pixels += found[0]
+            area += found[1]
+    return CrossTable(pixels.reshape(CODES, CODES), area.reshape(CODES, CODES))
 
 
 def change_map(
@@ -102,12 +132,10 @@ def change_map(
     codes = np.ix_(legend.codes, legend.codes)
     pixels, area = table.pixels[codes], table.area_ha[codes]
     lookup, change_scheme = _change_codes(legend, pixels)
-    with ExitStack() as stack:
-        one = stack.enter_context(open_class_map(earlier))
-        grid = grid_of(one)
-        two = aligned(stack.enter_context(open_class_map(later)), grid, stack)
+    grid = read_grid(earlier)
+    with ChangeStrata(earlier, later, scheme=legend) as strata:
         write_class_map(
-            output, _ChangePixels(one, two, lookup, grid), grid=grid, scheme=change_scheme, overwrite=overwrite,
+            output, _ChangePixels(strata, lookup, grid.shape), grid=grid, scheme=change_scheme, overwrite=overwrite,
             tags={"change": [Path(earlier).name, Path(later).name]},
         )  # fmt: skip
     left_out = float(table.area_ha[NODATA, 1:].sum() + table.area_ha[1:, NODATA].sum())
@@ -130,16 +158,11 @@ def _change_codes(scheme: ClassScheme, pixels: NDArray[np.int64]) -> tuple[NDArr
 
 
 class _ChangePixels:
-    """The from-to map, window by window; rows can also be asked for as the writer of maps does."""
+    """The from-to map, window by window, as the writer of maps asks for it."""
 
-    def __init__(
-        self, one: DatasetReader, two: DatasetReader | WarpedVRT, lookup: NDArray[np.uint8], grid: Grid
-    ) -> None:
-        self._one, self._two, self._lookup = one, two, lookup
-        self.shape = grid.shape
+    def __init__(self, strata: ChangeStrata, lookup: NDArray[np.uint8], shape: tuple[int, int]) -> None:
+        self._strata, self._lookup, self.shape = strata, lookup, shape
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        pair = read_codes(self._one, window).astype(np.uint16) * np.uint16(CODES) + read_codes(self._two, window)
-        codes: NDArray[np.uint8] = self._lookup[pair]
-        return codes
+        return np.asarray(self._lookup[np.maximum(self._strata.read(window), 0)])

@@ -6,15 +6,12 @@ import pytest
 import rasterio
 from shapely.geometry import Point, box
 
-from pipeline.accuracy.assess import assess_map
-from pipeline.accuracy.clusters import draw_clusters
-from pipeline.accuracy.design_files import write_design
-from pipeline.accuracy.pixels import read_grid
-from pipeline.accuracy.reference import read_reference
-from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
-from pipeline.accuracy.strata import MapStrata, RasterStrata
+from pipeline.accuracy.assess_reference import read_reference
+from pipeline.accuracy.class_maps import read_grid
+from pipeline.accuracy.sample_files import write_design
+from pipeline.accuracy.sample_strata import RasterStrata
 from pipeline.errors import LegendError, ReferenceDataError
-from tests.accuracy.maps import SCHEME, UTM, patchy, points, spoil, write_map
+from tests.accuracy.maps import SCHEME, UTM, assess_map, draw, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
 
@@ -46,7 +43,7 @@ def interpret(files, truth, design, *, skip=0):
 
 
 def test_json_has_the_documented_keys(map_path, truth, tmp_path):
-    design = draw_stratified(map_path, size=150, seed=1)
+    design = draw(map_path, size=150, seed=1)
     files = write_design(tmp_path / "s.gpkg", design)
     found = assess_map(
         map_path, reference=interpret(files, truth, design), field="reference", design=files.design, kappa=True
@@ -67,23 +64,18 @@ def test_json_has_the_documented_keys(map_path, truth, tmp_path):
 KINDS = ["stratified", "simple", "systematic", "one grid", "one stage", "two stages", "squares of strata"]
 
 
-def squares_of_strata(map_path):
-    with MapStrata(map_path, SCHEME) as strata:
-        return draw_clusters(
-            map_path, clusters=120, cluster_px=7, per_cluster=6, strata=strata, allocation="equal", seed=11
-        )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_hold_the_truth(map_path, truth, codes, tmp_path, kind):
     design = {
-        "stratified": lambda: draw_stratified(map_path, size=600, seed=11),
-        "simple": lambda: draw_simple(map_path, size=600, seed=11),
-        "systematic": lambda: draw_systematic(map_path, size=600, seed=11),
-        "one grid": lambda: draw_systematic(map_path, size=600, starts=1, seed=11),
-        "one stage": lambda: draw_clusters(map_path, clusters=60, cluster_px=4, seed=11),
-        "two stages": lambda: draw_clusters(map_path, clusters=120, cluster_px=10, per_cluster=6, seed=11),
-        "squares of strata": lambda: squares_of_strata(map_path),
+        "stratified": lambda: draw(map_path, size=600, seed=11),
+        "simple": lambda: draw(map_path, kind="simple_random", size=600, seed=11),
+        "systematic": lambda: draw(map_path, kind="systematic", size=600, seed=11),
+        "one grid": lambda: draw(map_path, kind="systematic", size=600, starts=1, seed=11),
+        "one stage": lambda: draw(map_path, kind="cluster", size=60, cluster_px=4, seed=11),
+        "two stages": lambda: draw(map_path, kind="two_stage", size=120, cluster_px=10, per_cluster=6, seed=11),
+        "squares of strata": lambda: draw(
+            map_path, kind="two_stage", size=120, cluster_px=7, per_cluster=6, strata="map", allocation="equal", seed=11
+        ),
     }[kind]()
     files = write_design(tmp_path / "s.gpkg", design)
     found = assess_map(map_path, reference=interpret(files, truth, design), field="reference", design=files.design)
@@ -96,7 +88,7 @@ def test_intervals_hold_the_truth(map_path, truth, codes, tmp_path, kind):
 
 
 def test_a_sample_assesses_another_map_with_stehmans_estimators(map_path, truth, tmp_path):
-    design = draw_stratified(map_path, size=150, seed=1)
+    design = draw(map_path, size=150, seed=1)
     files = write_design(tmp_path / "s.gpkg", design)
     other = write_map(tmp_path / "other.tif", spoil(truth, seed=77))
     found = assess_map(other, reference=interpret(files, truth, design), field="reference", design=files.design)
@@ -118,12 +110,12 @@ def test_without_a_design_the_label_is_on_every_figure(map_path, truth, tmp_path
 
 
 def test_strata_map_uses_the_classes_as_strata(map_path, truth, tmp_path):
-    design = draw_stratified(map_path, size=200, seed=5)
+    design = draw(map_path, size=200, seed=5)
     path = points(
         tmp_path / "p.gpkg", design.row, design.col, [NAME[v] for v in truth[design.row, design.col]], crs="EPSG:4326"
     )
     files = write_design(tmp_path / "s.gpkg", design)
-    by_design = assess_map(map_path, reference=interpret(files, truth, design), field="reference", design=design)
+    by_design = assess_map(map_path, reference=interpret(files, truth, design), field="reference", design=files.design)
     by_strata = assess_map(map_path, reference=path, field="cover", strata="map")
     assert by_strata.figures.overall_accuracy == by_design.figures.overall_accuracy
     assert by_strata.area("forest") == by_design.area("forest")
@@ -182,7 +174,7 @@ class TestStrataOfAPartOfTheMap:
     def test_a_design_drawn_within_them(self, part, codes, truth, tmp_path):
         path, layer, grid, area, strata = part
         with RasterStrata(layer, grid) as drawn_in:
-            design = draw_stratified(path, size=200, strata=drawn_in, allocation="equal", seed=1)
+            design = draw(path, size=200, strata=drawn_in, allocation="equal", seed=1)
         files = write_design(tmp_path / "d.gpkg", design)
         filled = interpret(files, truth, design)
         found = assess_map(path, reference=filled, field="reference", design=files.design)
@@ -196,7 +188,7 @@ class TestStrataOfAPartOfTheMap:
 
 
 def test_a_declared_simple_random_sample_is_post_stratified(map_path, truth, tmp_path):
-    design = draw_simple(map_path, size=300, seed=2)
+    design = draw(map_path, kind="simple_random", size=300, seed=2)
     path = points(tmp_path / "p.gpkg", design.row, design.col, [NAME[v] for v in truth[design.row, design.col]])
     found = assess_map(map_path, reference=path, field="cover", design="simple random")
     assert found.sampling()["post_stratified"]
@@ -208,7 +200,7 @@ def test_a_declared_simple_random_sample_is_post_stratified(map_path, truth, tmp
     other = write_map(tmp_path / "other.tif", spoil(truth, seed=77))
     there = assess_map(other, reference=interpret(files, truth, design), field="reference", design=files.design)
     assert there.sampling()["post_stratified"]
-    assert there.framing.frame.sizes.tolist() == [(spoil(truth, seed=77) == code).sum() for code in SCHEME.codes]
+    assert there.design.frame.sizes.tolist() == [(spoil(truth, seed=77) == code).sum() for code in SCHEME.codes]
     assert "differs from the one the sample was drawn from." in there.words()
 
 
@@ -223,7 +215,7 @@ def test_a_reference_raster_is_a_census(map_path, truth, codes, tmp_path):
 
 
 class TestBadInput:
-    def test_points_outside_and_on_nodata_are_listed_with_their_effect(self, map_path, tmp_path):
+    def test_points_outside_and_on_nodata_are_listed(self, map_path, tmp_path):
         rows, cols = [5, 100, 120, 5000, -3], [5, 100, 140, 10, 10]
         path = points(tmp_path / "p.gpkg", rows, cols, ["forest"] * 5, ids=[11, 12, 13, 14, 15])
         found = assess_map(map_path, reference=path, field="cover")
@@ -255,7 +247,7 @@ class TestBadInput:
         assert sorted(reasons) == ["in one pixel with a unit of another class"] * 2 + ["in one pixel with another unit"]
 
     def test_a_sample_that_does_not_match_its_design(self, map_path, truth, tmp_path):
-        design = draw_stratified(map_path, size=60, seed=1)
+        design = draw(map_path, size=60, seed=1)
         files = write_design(tmp_path / "s.gpkg", design)
         filled = interpret(files, truth, design)
         frame = geopandas.read_file(filled)
@@ -273,7 +265,7 @@ class TestBadInput:
             assess_map(map_path, reference=tmp_path / "bare.gpkg", field="reference", design=files.design)
 
     def test_units_that_were_not_interpreted_are_said(self, map_path, truth, tmp_path):
-        design = draw_stratified(map_path, size=60, seed=1)
+        design = draw(map_path, size=60, seed=1)
         files = write_design(tmp_path / "s.gpkg", design)
         found = assess_map(
             map_path, reference=interpret(files, truth, design, skip=4), field="reference", design=files.design

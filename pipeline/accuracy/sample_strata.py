@@ -7,26 +7,23 @@ that designs are drawn strip by strip and no layer is ever held whole.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
-from pipeline.accuracy.pixels import CODES, grid_of, is_raster, open_class_map, read_codes
-from pipeline.accuracy.reference import first_layer
+from pipeline.accuracy.assess_reference import first_layer
+from pipeline.accuracy.class_maps import CODES, aligned, grid_of, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.legend import NODATA
-from pipeline.raster import burn_shapes, on_grid
+from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
-    from rasterio.io import DatasetReader
-    from rasterio.vrt import WarpedVRT
 
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
@@ -36,7 +33,7 @@ MAX_STRATUM = 65_535
 
 
 class StrataLayer(Protocol):
-    """What :mod:`pipeline.accuracy.sampling` draws from."""
+    """What :mod:`pipeline.accuracy.sample_draw` draws from."""
 
     source: str
 
@@ -46,31 +43,11 @@ class StrataLayer(Protocol):
     def name(self, value: int) -> str:
         """What a stratum is called."""
 
-    def close(self) -> None:
-        """Close the files."""
 
-
-class _Layer:
+class _Layer(ExitStack):
     """Files that stay open while a layer is read."""
 
     source = ""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the files."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._stack.close()
 
 
 class MapStrata(_Layer):
@@ -81,7 +58,7 @@ class MapStrata(_Layer):
     def __init__(self, path: Path | str, scheme: ClassScheme) -> None:
         """Open the map."""
         super().__init__()
-        self._dataset = self._stack.enter_context(open_class_map(path))
+        self._dataset = self.enter_context(open_class_map(path))
         self._scheme = scheme
 
     def read(self, window: Window) -> NDArray[np.int32]:
@@ -100,8 +77,6 @@ class ChangeStrata(_Layer):
         earlier: The first map.
         later: The second map, on the same pixels; others are resampled to the first by nearest neighbour.
         scheme: The legend of both.
-        merge: Stratum value to the value it is merged into (rare transitions, say).
-        names: Names of merged strata.
         on_later: Use the later map's pixels instead of the earlier's.
     """
 
@@ -113,30 +88,23 @@ class ChangeStrata(_Layer):
         later: Path | str,
         *,
         scheme: ClassScheme,
-        merge: Mapping[int, int] | None = None,
-        names: Mapping[int, str] | None = None,
         on_later: bool = False,
     ) -> None:
         super().__init__()
-        one = self._stack.enter_context(open_class_map(earlier))
-        two = self._stack.enter_context(open_class_map(later))
+        one = self.enter_context(open_class_map(earlier))
+        two = self.enter_context(open_class_map(later))
         grid = grid_of(two if on_later else one)
-        self._first, self._second = aligned(one, grid, self._stack), aligned(two, grid, self._stack)
-        self._scheme, self._names = scheme, dict(names or {})
-        self._table = np.arange(CODES * CODES, dtype=np.int32)
-        for value, into in (merge or {}).items():
-            self._table[value] = into
+        self._first, self._second = aligned(one, grid, self), aligned(two, grid, self)
+        self._scheme = scheme
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Pairs of codes, OUTSIDE where one of the maps has none."""
         first, second = read_codes(self._first, window), read_codes(self._second, window)
-        pairs = self._table[first.astype(np.int32) * CODES + second]
+        pairs = first.astype(np.int32) * CODES + second
         return np.where((first == NODATA) | (second == NODATA), np.int32(OUTSIDE), pairs)
 
     def name(self, value: int) -> str:
         """``forest -> water``, or ``stable forest``."""
-        if value in self._names:
-            return self._names[value]
         before, after = (self._scheme.by_code(code).name for code in divmod(value, CODES))
         return f"stable {before}" if before == after else f"{before} -> {after}"
 
@@ -148,24 +116,21 @@ class RasterStrata(_Layer):
         path: A raster; where it lies on other pixels it is resampled by nearest neighbour.
         grid: The map's grid.
         edges: Ascending limits that cut a continuous layer (confidence) into len(edges) + 1 strata.
-        names: Name of each stratum value.
     """
 
-    def __init__(
-        self, path: Path | str, grid: Grid, *, edges: Sequence[float] = (), names: Mapping[int, str] | None = None
-    ) -> None:
+    def __init__(self, path: Path | str, grid: Grid, *, edges: Sequence[float] = ()) -> None:
         super().__init__()
         self.source = f"raster {str(path).rsplit('/', 1)[-1]}"
         try:
-            dataset = self._stack.enter_context(rasterio.open(path))
+            dataset = self.enter_context(rasterio.open(path))
         except RasterioError as err:
             raise SceneError("strata are not a raster that GDAL can open", path=path, got=err) from err
         if not edges and not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
             raise ReferenceDataError(
                 "strata raster is not one of integers", path=path, got=dataset.dtypes[0], fix="give edges to cut it at"
             )
-        self._dataset = aligned(dataset, grid, self._stack)
-        self._edges, self._names, self._path = tuple(edges), dict(names or {}), path
+        self._dataset = aligned(dataset, grid, self)
+        self._edges, self._path = tuple(edges), path
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Values, or numbers of intervals from 0; OUTSIDE on the raster's nodata."""
@@ -180,8 +145,6 @@ class RasterStrata(_Layer):
 
     def name(self, value: int) -> str:
         """Its name, its interval, or its number."""
-        if value in self._names:
-            return self._names[value]
         if not self._edges:
             return str(value)
         low = f"{self._edges[value - 1]:g}" if value else ""
@@ -248,14 +211,3 @@ def open_strata(
 
 def _or_outside(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))
-
-
-def aligned(
-    dataset: DatasetReader, grid: Grid, stack: ExitStack, *, empty: float | None = None
-) -> DatasetReader | WarpedVRT:
-    """A raster on the pixels of ``grid``: itself, or a nearest-neighbour view of it; ``empty`` beyond its edges."""
-    if dataset.crs is None:
-        raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
-    if grid_of(dataset).same_pixels_as(grid):
-        return dataset
-    return stack.enter_context(on_grid(dataset, grid, nodata=empty))

@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
-from pipeline.accuracy.confusion import agreement
+from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
+from pipeline.accuracy.assess_rasters import compare_with_raster
+from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
+from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
 from pipeline.accuracy.crosswalk import read_crosswalk
-from pipeline.accuracy.design import SampleDesign, read_design
-from pipeline.accuracy.estimates import NOT_PROBABILITY, Estimate, Figures, estimate_accuracy
-from pipeline.accuracy.framing import Framing, frame_by_design, frame_by_strata, frame_plain
-from pipeline.accuracy.pixels import class_areas, is_raster, map_scheme, read_grid
-from pipeline.accuracy.reference import ReferenceUnits, read_reference
-from pipeline.accuracy.wall_to_wall import compare_with_raster
+from pipeline.accuracy.sample_design import SampleDesign, read_design
+from pipeline.accuracy.sample_strata import open_strata
 from pipeline.errors import ReferenceDataError
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.reference import Excluded
+    from pipeline.accuracy.assess_rasters import OnEveryPixel
+    from pipeline.accuracy.assess_reference import Excluded
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
@@ -32,6 +35,50 @@ HECTARE_M2 = 10_000.0
 # Units that the words name for each reason; the JSON has all of them.
 LISTED = 10
 _NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
+
+
+class ReferenceSettings(Settings):
+    """Reference data and how they were drawn; ``landcover assess --help`` has the same words.
+
+    Without design and strata, units are taken for what they most often are: no probability sample.
+    """
+
+    reference: Path = Field(description="Reference points, polygons or raster; vectors in any format, or CSV.")
+    field: str | None = Field(None, description="Attribute that holds the reference class.")
+    strata: str | None = Field(
+        None, description="Strata that the sample was drawn from: 'map', or a raster or polygon file."
+    )
+    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
+    strata_edges: tuple[float, ...] = Field(
+        (), description="Limits that cut a strata raster such as confidence into strata, ascending."
+    )
+    design: str | None = Field(
+        None, description="Design file of landcover design; or 'simple random', 'systematic' if drawn so."
+    )
+    crosswalk: str | dict[str, str] | None = Field(
+        None, description="CSV, or the name of a table that comes along: class in the reference -> in the map."
+    )
+    kappa: bool = Field(default=False, description="Also kappa, with quantity and allocation disagreement.")
+
+    def table(self) -> dict[str, str] | None:
+        """The crosswalk, read where it is a file.
+
+        Raises:
+            LegendError: no such file, or other columns.
+        """
+        return read_crosswalk(self.crosswalk) if isinstance(self.crosswalk, str) else self.crosswalk
+
+    def plain_raster(self) -> Path:
+        """The reference raster; designs belong to samples, and a raster is none.
+
+        Raises:
+            ReferenceDataError: a design or strata are given.
+        """
+        if self.design is not None or self.strata is not None:
+            raise ReferenceDataError(
+                "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
+            )
+        return self.reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +89,7 @@ class Assessment:
         map_name: File name of the map.
         figures: Accuracies and area shares.
         scheme: The map's legend.
-        framing: The design that the figures assume, and its words.
+        design: The design that the figures assume, and its words.
         units: The reference units; None for a raster.
         area_ha: Area that the figures speak of.
         mapped_ha: Area in ha per class as the map counts it, within the strata where they cover a part of it.
@@ -52,7 +99,7 @@ class Assessment:
     map_name: str
     figures: Figures
     scheme: ClassScheme
-    framing: Framing
+    design: AssumedDesign
     units: ReferenceUnits | None
     area_ha: float
     mapped_ha: dict[str, float]
@@ -62,9 +109,9 @@ class Assessment:
     def area(self, name: str) -> Estimate:
         """Area of a class in ha with its interval; the mapped area, labelled, where there is no probability sample."""
         share = self.figures.per_class[name].area_share
-        if self.framing.frame.is_probability:
+        if self.design.frame.is_probability:
             return share.scaled(self.area_ha)
-        if self.framing.frame.kind == "census":
+        if self.design.frame.kind == "census":
             return replace(share.scaled(self.area_ha), note="area in the reference raster, where both have a class")
         return Estimate(self.mapped_ha[name], note=f"mapped area, not corrected for errors: {NOT_PROBABILITY}")
 
@@ -100,7 +147,7 @@ class Assessment:
 
     def sampling(self) -> dict[str, object]:
         """Design, units per stratum, exclusions and their effect, and all of it in words."""
-        frame = self.framing.frame
+        frame = self.design.frame
         used = int(self.figures.error_matrix.counts.sum())
         return {
             "design": frame.kind,
@@ -114,12 +161,12 @@ class Assessment:
             ],
             "post_stratified": frame.post_stratified,
             "excluded": self.units.exclusion_report() if self.units is not None else dict(_NONE_EXCLUDED),
-            "notes": [*self.framing.notes, *self.figures.notes],
+            "notes": [*self.design.notes, *self.figures.notes],
         }  # fmt: skip
 
     def words(self) -> str:
         """Which design the figures assume, what was left out, and what follows: for the report, in sentences."""
-        sentences = [self.framing.words]
+        sentences = [self.design.words]
         excluded = self.units.excluded if self.units is not None else ()
         if excluded:
             counts = Counter(item.reason for item in excluded)
@@ -129,7 +176,7 @@ class Assessment:
                 f"{len(excluded)} of {total} reference units were left out ({why}); the figures hold for "
                 "the whole only as far as these units are like the others."
             )
-        sentences += [f"{note[0].upper()}{note[1:]}." for note in (*self.framing.notes, *self.figures.notes)]
+        sentences += [f"{note[0].upper()}{note[1:]}." for note in (*self.design.notes, *self.figures.notes)]
         return " ".join(sentences)
 
 
@@ -141,34 +188,17 @@ def _first(excluded: Sequence[Excluded], reason: str) -> str:
 
 def assess_map(
     map_path: Path | str,
+    settings: ReferenceSettings,
     *,
-    reference: Path | str,
-    field: str | None = None,
-    strata: Path | str | None = None,
-    strata_field: str | None = None,
-    strata_edges: Sequence[float] = (),
-    design: Path | str | SampleDesign | None = None,
-    crosswalk: Path | str | Mapping[str, str] | None = None,
     scheme: ClassScheme | None = None,
-    kappa: bool = False,
     only: frozenset[str] | None = None,
 ) -> Assessment:
     """Accuracy and area of a class map from reference points, polygons or a raster.
 
     Args:
         map_path: The class map, uint8 codes.
-        reference: Vector file or CSV with a class per unit, or a raster of classes on any grid.
-        field: Attribute that holds the class (vectors only).
-        strata: ``map`` where the units were drawn at random within each map class; a raster or polygons where they
-            were drawn within those; None otherwise.
-        strata_field: Field of polygon strata.
-        strata_edges: Limits that cut a continuous strata raster (confidence).
-        design: Design file of ``landcover design``; or the words ``simple random`` or ``systematic`` for units that
-            were drawn so elsewhere. Without design and strata, the units are taken for what they most often are:
-            no probability sample.
-        crosswalk: Table (or its file) from reference classes to map classes.
+        settings: The reference, and how its units were drawn.
         scheme: Legend, where the map does not carry one.
-        kappa: Also give kappa, with quantity and allocation disagreement beside it.
         only: Identifiers of the units to use; others are left out, and counted as without a class in the other map.
 
     Raises:
@@ -177,80 +207,64 @@ def assess_map(
         SceneError: the map cannot be read.
     """
     scheme = map_scheme(map_path, scheme)
-    table = read_crosswalk(crosswalk) if isinstance(crosswalk, (str, Path)) else crosswalk
-    if is_raster(reference):
-        refuse_design(reference, strata=strata, design=design)
-        figures, framing, area_ha = compare_with_raster(map_path, reference, scheme=scheme, crosswalk=table)
-        return census_assessment(map_path, figures, framing=framing, area_ha=area_ha, scheme=scheme, kappa=kappa)
-    if field is None:
+    grid = read_grid(map_path)
+    if is_raster(settings.reference):
+        found = compare_with_raster([map_path], settings.plain_raster(), scheme=scheme, crosswalk=settings.table())
+        return census_assessment(map_path, found, scheme=scheme, kappa=settings.kappa)
+    if settings.field is None:
         raise ReferenceDataError(
-            "no field given", path=reference, fix="name the field that holds the reference class: --field"
+            "no field given", path=settings.reference, fix="name the field that holds the reference class: --field"
         )
-    units = read_reference(reference, map_path=map_path, scheme=scheme, field=field, crosswalk=table)
+    units = read_reference(
+        settings.reference, map_path=map_path, scheme=scheme, field=settings.field, crosswalk=settings.table()
+    )
     if only is not None:
         common = np.array([name in only for name in units.id], dtype=np.bool_)
         units = units.keep(common, dict.fromkeys(range(len(units)), "without a class in the other map"))
-    drawn = design if isinstance(design, SampleDesign) else _design(design)
+    drawn = _drawn(settings.design)
     if isinstance(drawn, SampleDesign):
-        units, framing = frame_by_design(units, drawn, scheme=scheme, map_path=map_path)
-    elif strata is not None:
-        units, framing = frame_by_strata(
-            units, strata, strata_field=strata_field, edges=strata_edges, map_path=map_path, scheme=scheme
-        )
+        units, design = assume_drawn(units, drawn, scheme=scheme, map_path=map_path)
+    elif settings.strata is not None:
+        with open_strata(
+            settings.strata, map_path=map_path, scheme=scheme, field=settings.strata_field, edges=settings.strata_edges
+        ) as layer:
+            units, design = assume_strata(units, layer, map_path=map_path, scheme=scheme)
     else:
-        framing = frame_plain(units, drawn, scheme=scheme, counted=class_areas(map_path))
+        design = assume_plain(units, drawn, scheme=scheme, counted=class_areas(map_path))
     figures = estimate_accuracy(
         scheme.code_to_index[units.map_code],
         scheme.code_to_index[units.reference_code],
         names=scheme.names,
-        frame=framing.frame,
-        unit_area=unit_area(read_grid(map_path), units.row, units.col),
+        frame=design.frame,
+        unit_area=unit_area(grid, units.row, units.col),
     )
-    return Assessment(
-        Path(map_path).name, figures, scheme, framing, units, framing.area_ha,
-        _by_name(dict(enumerate(framing.class_ha)), scheme), _unit(read_grid(map_path)), kappa,
-    )  # fmt: skip
+    mapped = _by_name(design.class_ha, scheme)
+    name = Path(map_path).name
+    return Assessment(name, figures, scheme, design, units, design.area_ha, mapped, _unit(grid), settings.kappa)
 
 
-def _design(design: Path | str | None) -> SampleDesign | str | None:
+def _drawn(design: str | None) -> SampleDesign | str | None:
     if design is None:
         return None
-    if str(design).replace("_", " ") in {"simple random", "systematic"}:
-        return str(design).replace("_", " ")
+    if design.replace("_", " ") in {"simple random", "systematic"}:
+        return design.replace("_", " ")
     if not Path(design).is_file():
         raise ReferenceDataError("sampling design", got=design, expected="'simple random', 'systematic' or a file")
     return read_design(design)
 
 
-def refuse_design(reference: Path | str, *, strata: object, design: object) -> None:
-    """Designs belong to samples; a reference raster is none.
-
-    Raises:
-        ReferenceDataError: a design or strata are given.
-    """
-    if design is not None or strata is not None:
-        raise ReferenceDataError(
-            "a reference raster has no sampling design", path=reference, fix="leave design and strata out"
-        )
-
-
 def census_assessment(
-    map_path: Path | str,
-    figures: Figures,
-    *,
-    framing: Framing,
-    area_ha: float,
-    scheme: ClassScheme,
-    kappa: bool = False,
+    map_path: Path | str, found: OnEveryPixel, *, scheme: ClassScheme, number: int = 0, kappa: bool = False
 ) -> Assessment:
-    """The assessment that figures of all pixels make."""
-    mapped = _by_name(dict(enumerate(class_areas(map_path)[1])), scheme)
+    """The assessment that figures of all pixels make, of the map of that ``number`` among those compared."""
+    mapped = _by_name(class_areas(map_path)[1], scheme)
     unit = _unit(read_grid(map_path))
-    return Assessment(Path(map_path).name, figures, scheme, framing, None, area_ha, mapped, unit, kappa)
+    name = Path(map_path).name
+    return Assessment(name, found.figures[number], scheme, found.design, None, found.area_ha, mapped, unit, kappa)
 
 
-def _by_name(area: Mapping[int, float], scheme: ClassScheme) -> dict[str, float]:
-    return {item.name: float(area.get(item.code, 0.0)) for item in scheme.classes}
+def _by_name(area: Sequence[float] | NDArray[np.float64], scheme: ClassScheme) -> dict[str, float]:
+    return {item.name: float(area[item.code]) for item in scheme.classes}
 
 
 def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64] | None:

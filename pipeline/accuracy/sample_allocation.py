@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-Allocation = Literal["equal", "proportional", "neyman", "olofsson"]
+ALLOCATIONS = ("equal", "proportional", "neyman", "olofsson")
+# Key of the expected accuracy of all strata that are not named.
+OTHERS = ""
 MIN_PER_STRATUM = 2
 # Olofsson et al. (2014), sect. 5.1.1: 50 to 100 units for each rare class; the middle of their three trials.
 RARE_SIZE = 75
@@ -50,7 +52,7 @@ def allocate(
     total: int,
     *,
     units: Sequence[float],
-    method: Allocation,
+    method: str,
     expected_users: Sequence[float] | None = None,
     rare_size: int = RARE_SIZE,
     minimum: int = MIN_PER_STRATUM,
@@ -62,7 +64,7 @@ def allocate(
         units: Map units of each stratum.
         method: ``equal``; ``proportional`` to size; ``neyman``: to size times the expected spread; ``olofsson``:
             ``rare_size`` for every stratum whose proportional share is smaller, the rest proportional; equal where
-            the sample is too small for that (:func:`rare_strata_fit`).
+            the sample is too small for that.
         expected_users: Expected user's accuracies, for ``neyman``.
         rare_size: Units of a rare stratum, for ``olofsson``.
         minimum: Fewest units of a stratum (all of it where it is smaller).
@@ -97,15 +99,50 @@ def allocate(
     return _whole(ideal, total, floor, size)
 
 
-def rare_strata_fit(total: int, *, units: Sequence[float], rare_size: int = RARE_SIZE) -> bool:
-    """Whether a sample of ``total`` can give ``rare_size`` units to each rare stratum, as ``olofsson`` wants.
+def by_stratum(expected: Mapping[str, float] | float, names: Sequence[str]) -> list[float]:
+    """Expected user's accuracy of each stratum, from one for all, or by name (OTHERS for those not named).
 
-    >>> rare_strata_fit(640, units=[2e5, 1.5e5, 3.2e6, 6.45e6])
-    True
-    >>> rare_strata_fit(140, units=[2e5, 1.5e5, 3.2e6, 6.45e6])
-    False
+    Raises:
+        ReferenceDataError: a stratum that is not there, or one without a number.
     """
-    return _compromise(total, np.asarray(units, dtype=np.float64), rare_size) is not None
+    if isinstance(expected, (int, float)):
+        return [float(expected)] * len(names)
+    strange = sorted(set(expected) - {*names, OTHERS})
+    if strange:
+        raise ReferenceDataError("expected accuracy of unknown strata: " + ", ".join(strange), got=", ".join(names))
+    missing = [name for name in names if name not in expected and OTHERS not in expected]
+    if missing:
+        raise ReferenceDataError("no expected user's accuracy for " + ", ".join(missing), expected=", ".join(names))
+    return [float(expected.get(name, expected.get(OTHERS, 0.0))) for name in names]
+
+
+def share_out(
+    size: int | None, method: str, *, units: Sequence[int], expected: Sequence[float], target_se: float | None = None
+) -> tuple[list[int], str]:
+    """Units to draw in each stratum, and how they were given, in words.
+
+    Args:
+        size: Units in all; None to compute it from ``target_se`` and ``expected``.
+        method: One of ALLOCATIONS.
+        units: Map units (or squares) of each stratum.
+        expected: Expected user's accuracy of each stratum.
+        target_se: Target standard error of overall accuracy.
+
+    Raises:
+        ReferenceDataError: no size and no target, or an allocation that the strata cannot give.
+    """
+    reason = ""
+    if size is None:
+        if target_se is None:
+            raise ReferenceDataError("no sample size", fix="give a size, or a target error and expected accuracies")
+        size = sample_size(units, expected_users=expected, target_se=target_se)
+        reason = (
+            f"; {size} units for a standard error of {target_se:g} of overall accuracy (Olofsson et al. 2014, eq. 13)"
+        )
+    how = method
+    if method == "olofsson" and _compromise(size, np.asarray(units, dtype=np.float64), RARE_SIZE) is None:
+        how = f"equal, as olofsson's {RARE_SIZE} for every rare stratum are more than the sample has ({size})"
+    return allocate(size, units=units, method=method, expected_users=expected), how + reason
 
 
 def _spread(units: Sequence[float], expected_users: Sequence[float]) -> NDArray[np.float64]:

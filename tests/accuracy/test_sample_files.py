@@ -9,17 +9,16 @@ from pathlib import Path
 import geopandas
 import pytest
 
-from pipeline.accuracy.design_files import write_design
-from pipeline.accuracy.sampling import draw_stratified
+from pipeline.accuracy.sample_files import write_design
 from pipeline.errors import OutputError
-from tests.accuracy.maps import SCHEME, patchy, write_map
+from tests.accuracy.maps import SCHEME, draw, patchy, write_map
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
 @pytest.fixture
 def design(tmp_path):
-    return draw_stratified(write_map(tmp_path / "map.tif", patchy()), size=40, seed=1)
+    return draw(write_map(tmp_path / "map.tif", patchy()), size=40, seed=1)
 
 
 def test_interpreters_see_neither_map_class_nor_stratum(design, tmp_path):
@@ -65,7 +64,7 @@ def test_a_sample_that_cannot_be_written_leaves_the_old_one(design, tmp_path, mo
     def full(path, _design):
         raise DataSourceError("disk is full")
 
-    monkeypatch.setattr("pipeline.accuracy.design_files._write_acatama", full)
+    monkeypatch.setattr("pipeline.accuracy.sample_files._write_acatama", full)
     with pytest.raises(OutputError, match=r"s\.gpkg: sample cannot be written; got disk is full"):
         write_design(tmp_path / "s.gpkg", design, overwrite=True)
     assert (tmp_path / "s.gpkg").read_bytes() == before

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipeline.accuracy.estimates import NOT_PROBABILITY, estimate_accuracy
-from pipeline.accuracy.frame import Clusters, Frame, variance_of_total
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, estimate_accuracy
+from pipeline.accuracy.assess_frame import Clusters, Frame, variance_of_total
 from pipeline.errors import ReferenceDataError
 from tests.accuracy.published import (
     OLOFSSON_CLASSES,
@@ -112,7 +112,7 @@ class TestStehman2014:
         assert round(figure.estimate, 3) == 0.794
         assert figure.se == pytest.approx(0.11655, abs=3e-5)
 
-    def test_printed_error_of_producers_b_follows_from_the_printed_slip(self):
+    def test_error_of_producers_b_follows_from_the_printed_slip(self):
         mapped, truth, frame = stehman()
         x = (truth == 1).astype(float)
         residual = ((mapped == 1) & (truth == 1)) - 27 / 34 * x
@@ -140,7 +140,7 @@ def _draw(seed: int, n: int = 200, classes: int = 3) -> tuple[np.ndarray, np.nda
 NAMES = ("a", "b", "c")
 
 
-def test_strata_of_one_class_each_give_the_closed_formulas_of_olofsson():
+def test_map_classes_as_strata_give_olofssons_formulas():
     mapped, truth = _draw(1)
     sizes = np.array([5e5, 3e5, 1e5])
     figures = estimate_accuracy(mapped, truth, names=NAMES, frame=by_map_class(mapped, sizes, NAMES, counts=False))
@@ -163,7 +163,7 @@ def test_strata_of_one_class_each_give_the_closed_formulas_of_olofsson():
         assert figures.per_class[name].area_share.se == pytest.approx(math.sqrt((share**2 * spread).sum()))  # eq. 10
 
 
-def test_a_simple_random_sample_gives_the_binomial_error_of_overall_accuracy():
+def test_a_simple_random_sample_gives_the_binomial_error():
     mapped, truth = _draw(2)
     frame = Frame("simple random", np.zeros_like(mapped), np.array([1e9]), ("all",))
     figure = estimate_accuracy(mapped, truth, names=NAMES, frame=frame).overall_accuracy
@@ -198,7 +198,7 @@ def test_strata_of_clusters_of_one_unit_are_a_stratified_sample():
     assert half == pytest.approx(1.9720 * a.overall_accuracy.se, rel=1e-4)  # Student's t, 198 degrees of freedom
 
 
-def test_a_stratum_with_one_of_its_squares_has_no_variance_and_one_taken_whole_adds_none():
+def test_a_stratum_with_one_of_its_squares_has_no_variance():
     mapped, truth = _draw(6, n=30)
     index, sizes = np.repeat(np.arange(10), 3), np.full(10, 3.0)
     stratum = np.array([0] * 9 + [1])
@@ -211,7 +211,7 @@ def test_a_stratum_with_one_of_its_squares_has_no_variance_and_one_taken_whole_a
         assert (figure.se is not None) == known
 
 
-def test_copies_of_one_pixel_add_no_information_in_a_cluster_sample():
+def test_copies_of_one_pixel_add_nothing_to_a_cluster_sample():
     mapped, truth = _draw(4, n=60)
     nine = Clusters(np.repeat(np.arange(60), 9), np.full(60, 9.0), 10**7)
     clustered = Frame("one-stage cluster", np.zeros(540, dtype=int), np.array([9e7]), ("all",), clusters=nine)
@@ -222,7 +222,7 @@ def test_copies_of_one_pixel_add_no_information_in_a_cluster_sample():
     assert a.overall_accuracy.ci95[1] - a.overall_accuracy.ci95[0] > 1.99 * 2 * b.overall_accuracy.se
 
 
-def test_grids_of_a_systematic_sample_are_clusters_and_one_grid_a_simple_random_sample():
+def test_grids_of_a_systematic_sample_are_clusters():
     mapped, truth = _draw(5)
     grids = Clusters(np.repeat(np.arange(10), 20), np.full(10, 20.0), 900)
     size = np.array([18_000.0])
@@ -247,7 +247,7 @@ def test_unequal_pixel_areas_weigh_in():
     assert figures.per_class["b"].area_share.estimate == pytest.approx(5 / 6)
 
 
-def test_a_sample_without_errors_has_no_standard_error_and_an_exact_interval():
+def test_a_sample_without_errors_has_an_exact_interval():
     mapped = np.repeat([0, 1], [30, 40])
     frame = by_map_class(mapped, np.array([1e6, 1e6]), ("a", "b"))
     figures = estimate_accuracy(mapped, mapped, names=("a", "b"), frame=frame)
@@ -300,7 +300,7 @@ def test_a_stratum_taken_whole_has_no_sampling_error():
     assert figures.overall_accuracy.estimate == pytest.approx((mapped == truth).mean())
 
 
-def test_reference_data_that_are_no_sample_are_labelled_on_every_figure():
+def test_what_is_no_sample_is_labelled_on_every_figure():
     mapped, truth = _draw(8)
     frame = Frame(NOT_PROBABILITY, np.zeros_like(mapped), np.array([1e6]), ("all",))
     figures = estimate_accuracy(mapped, truth, names=NAMES, frame=frame)
@@ -344,7 +344,7 @@ def test_figures_are_consistent_with_each_other(seed, n):
                 assert 0 <= figure.ci95[0] <= figure.estimate <= figure.ci95[1] <= 1
 
 
-def test_an_unstratified_sample_without_errors_has_exact_intervals_for_all_accuracies():
+def test_unstratified_units_without_errors_have_exact_intervals():
     mapped = np.repeat([0, 1], [30, 40])
     frame = Frame("simple random", np.zeros_like(mapped), np.array([1e6]), ("all",))
     figures = estimate_accuracy(mapped, mapped, names=("a", "b"), frame=frame)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.drawing import count_frame
-from pipeline.accuracy.frame import CLUSTER_DESIGNS, Clusters, Frame
-from pipeline.accuracy.pixels import CODES, class_areas, open_class_map
-from pipeline.accuracy.strata import OUTSIDE, open_strata
-from pipeline.accuracy.systematic import ONE_START
+from pipeline.accuracy.assess_frame import Clusters, Frame
+from pipeline.accuracy.class_maps import CODES, class_areas, open_class_map
+from pipeline.accuracy.sample_pixels import ONE_START, count_frame
+from pipeline.accuracy.sample_strata import OUTSIDE, MapStrata
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.design import SampleDesign
-    from pipeline.accuracy.frame import DesignKind
-    from pipeline.accuracy.reference import ReferenceUnits
-    from pipeline.accuracy.strata import StrataLayer
+    from pipeline.accuracy.assess_frame import DesignKind
+    from pipeline.accuracy.assess_reference import ReferenceUnits
+    from pipeline.accuracy.sample_design import SampleDesign
+    from pipeline.accuracy.sample_strata import StrataLayer
     from pipeline.legend import ClassScheme
 
 # Pixels int64 [256] and area in ha float64 [256] per class code.
@@ -36,7 +34,7 @@ _SAME = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Framing:
+class AssumedDesign:
     """A frame and what must be said about it.
 
     Attributes:
@@ -59,7 +57,7 @@ class Framing:
         return float(np.asarray(self.strata_ha)[self.frame.counts > 0].sum())
 
 
-def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme, counted: Counted) -> Framing:
+def assume_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme, counted: Counted) -> AssumedDesign:
     """Units without a design: simple random or systematic if the user says so, else no probability sample.
 
     Args:
@@ -79,35 +77,40 @@ def frame_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme,
     return _unstratified(units, told, scheme=scheme, counted=counted)
 
 
-def _alone(kind: DesignKind, n: int, words: str, *, scheme: ClassScheme, counted: Counted) -> Framing:
+def _alone(kind: DesignKind, n: int, words: str, *, scheme: ClassScheme, counted: Counted) -> AssumedDesign:
     """The whole map as one stratum; words "" are those of its design."""
     pixels, area = (part[list(scheme.codes)].sum() for part in counted)
     frame = Frame(kind, np.zeros(n, dtype=np.intp), np.array([float(pixels)]), ("all",))
-    return Framing(frame, words or _sentence(frame, n), strata_ha=(float(area),), class_ha=tuple(counted[1]))
+    return AssumedDesign(frame, words or _sentence(frame, n), strata_ha=(float(area),), class_ha=tuple(counted[1]))
 
 
-def _unstratified(units: ReferenceUnits, told: str, *, scheme: ClassScheme, counted: Counted) -> Framing:
+def _unstratified(units: ReferenceUnits, told: str, *, scheme: ClassScheme, counted: Counted) -> AssumedDesign:
     """Pixels drawn from the whole map: the map's classes are post-strata where each has units enough."""
-    kind: Literal["simple random", "systematic"] = "simple random" if told == "simple random" else "systematic"
-    index = scheme.code_to_index[units.map_code].astype(np.intp)
-    counts = np.bincount(index, minlength=len(scheme))
-    sizes, strata_ha = counted[0][list(scheme.codes)].astype(np.float64), tuple(counted[1][list(scheme.codes)])
-    if (counts[sizes > 0] >= MIN_PER_POST_STRATUM).all():
-        frame = Frame(kind, index, sizes, scheme.names, strata_are_map_classes=True, post_stratified=True)
-        return Framing(frame, _sentence(frame, len(units)), _notes(kind), strata_ha, tuple(counted[1]))
+    kind: DesignKind = "simple random" if told == "simple random" else "systematic"
+    notes = (ONE_START,) if kind == "systematic" else ()
+    frame, strata_ha, class_ha = _by_map_class(kind, units, scheme=scheme, counted=counted)
+    if (frame.counts[frame.sizes > 0] >= MIN_PER_POST_STRATUM).all():
+        return AssumedDesign(frame, _sentence(frame, len(units)), notes, strata_ha, class_ha)
     note = "not post-stratified by map class, as a class has fewer than 2 units"
-    return replace(_alone(kind, len(units), "", scheme=scheme, counted=counted), notes=(*_notes(kind), note))
+    return replace(_alone(kind, len(units), "", scheme=scheme, counted=counted), notes=(*notes, note))
 
 
-def frame_by_strata(
-    units: ReferenceUnits,
-    strata: Path | str,
-    *,
-    strata_field: str | None,
-    map_path: Path | str,
-    scheme: ClassScheme,
-    edges: Sequence[float] = (),
-) -> tuple[ReferenceUnits, Framing]:
+def _by_map_class(
+    kind: DesignKind, units: ReferenceUnits, *, scheme: ClassScheme, counted: Counted
+) -> tuple[Frame, tuple[float, ...], tuple[float, ...]]:
+    """The map's classes as strata or post-strata, their areas, and those of all codes."""
+    sizes, area = (part[list(scheme.codes)] for part in counted)
+    index = scheme.code_to_index[units.map_code].astype(np.intp)
+    frame = Frame(
+        kind, index, sizes.astype(np.float64), scheme.names,
+        strata_are_map_classes=True, post_stratified=kind != "stratified",
+    )  # fmt: skip
+    return frame, tuple(area), tuple(counted[1])
+
+
+def assume_strata(
+    units: ReferenceUnits, layer: StrataLayer, *, map_path: Path | str, scheme: ClassScheme
+) -> tuple[ReferenceUnits, AssumedDesign]:
     """Units drawn at random within strata: the map's classes, or any raster or polygons.
 
     Raises:
@@ -115,27 +118,21 @@ def frame_by_strata(
     """
     if units.kind != "points":
         raise ReferenceDataError("polygons as a stratified sample of pixels", fix="use points, or leave the strata out")
-    if str(strata) == "map":
-        pixels, area = class_areas(map_path)
-        sizes, strata_ha = pixels[list(scheme.codes)].astype(np.float64), tuple(area[list(scheme.codes)])
-        index = scheme.code_to_index[units.map_code].astype(np.intp)
-        frame = Frame("stratified", index, sizes, scheme.names, strata_are_map_classes=True)
-        return units, Framing(frame, _sentence(frame, len(units)), (), strata_ha, tuple(area))
-    with (
-        open_strata(strata, map_path=map_path, scheme=scheme, field=strata_field, edges=edges) as layer,
-        open_class_map(map_path) as data,
-    ):
+    if isinstance(layer, MapStrata):
+        frame, strata_ha, class_ha = _by_map_class("stratified", units, scheme=scheme, counted=class_areas(map_path))
+        return units, AssumedDesign(frame, _sentence(frame, len(units)), (), strata_ha, class_ha)
+    with open_class_map(map_path) as data:
         found = count_frame(data, layer)
-        count, area = found.pixels.sum(axis=0), class_areas(map_path, within=layer)[1]
         values = strata_at(layer, (data.height, data.width), units.row, units.col)
-        names = tuple(layer.name(int(value)) for value in np.flatnonzero(count))
+    count, area = found.pixels.sum(axis=0), class_areas(map_path, within=layer)[1]
+    present = np.flatnonzero(count)
     units = units.keep(values != OUTSIDE, dict.fromkeys(range(len(units)), "outside the strata"))
     if not len(units):
-        raise ReferenceDataError("no reference unit lies in a stratum", path=strata)
-    present = np.flatnonzero(count)
+        raise ReferenceDataError("no reference unit lies in a stratum", got=layer.source)
     index = np.searchsorted(present, values[values != OUTSIDE]).astype(np.intp)
-    frame = Frame("stratified", index, count[present].astype(np.float64), names)
-    return units, Framing(frame, _sentence(frame, len(units)), (), tuple(found.area_ha[present]), tuple(area))
+    frame = Frame("stratified", index, count[present].astype(np.float64), tuple(layer.name(int(v)) for v in present))
+    words = _sentence(frame, len(units))
+    return units, AssumedDesign(frame, words, (), tuple(found.area_ha[present]), tuple(area))
 
 
 def strata_at(
@@ -152,9 +149,9 @@ def strata_at(
     return values
 
 
-def frame_by_design(
+def assume_drawn(
     units: ReferenceUnits, design: SampleDesign, *, scheme: ClassScheme, map_path: Path | str
-) -> tuple[ReferenceUnits, Framing]:
+) -> tuple[ReferenceUnits, AssumedDesign]:
     """Units of a design file, found by their identifiers.
 
     The sample may assess another map than the one it was drawn from: its strata then are not that map's classes.
@@ -190,7 +187,7 @@ def frame_by_design(
         return units, replace(plain, notes=tuple(dict.fromkeys([*plain.notes, *notes])))
     notes += _uncovered(float(counted[1][list(scheme.codes)].sum()), float(area.sum()))
     frame = Frame(design.kind, index, sizes, names, strata_are_map_classes=same, clusters=clusters)
-    return units, Framing(frame, _sentence(frame, len(units)), tuple(notes), tuple(area), tuple(counted[1]))
+    return units, AssumedDesign(frame, _sentence(frame, len(units)), tuple(notes), tuple(area), tuple(counted[1]))
 
 
 def _uncovered(mapped_ha: float, strata_ha: float) -> list[str]:
@@ -243,15 +240,14 @@ def _positions(units: ReferenceUnits, design: SampleDesign, map_path: Path | str
 
 
 def _clusters(design: SampleDesign, position: NDArray[np.intp]) -> Clusters | None:
-    if design.psu is None or design.psu_units is None or design.kind not in (*CLUSTER_DESIGNS, "systematic"):
-        return None
-    if design.kind == "systematic" and len(design.psu_units) == 1:
+    drawn = design.clusters
+    if drawn is None or (design.kind == "systematic" and len(drawn.sizes) == 1):
         return None  # one grid is one cluster: no variance between clusters
-    used, index = np.unique(design.psu[position], return_inverse=True)
-    sizes = design.psu_units[used].astype(np.float64)
-    if design.psu_stratum is None:
-        return Clusters(index.astype(np.intp), sizes, design.psus_in_frame)
-    return Clusters(index.astype(np.intp), sizes, design.psus_by_stratum, design.psu_stratum[used])
+    used, index = np.unique(drawn.unit[position], return_inverse=True)
+    sizes = drawn.sizes[used].astype(np.float64)
+    if drawn.stratum is None:
+        return Clusters(index.astype(np.intp), sizes, drawn.in_frame)
+    return Clusters(index.astype(np.intp), sizes, drawn.in_stratum, drawn.stratum[used])
 
 
 def _spread(sizes: NDArray[np.float64], order: NDArray[np.intp], classes: int) -> NDArray[np.float64]:
@@ -287,9 +283,3 @@ def _sentence(frame: Frame, n: int) -> str:
         else f"{len(frame.names)} strata other than the map's classes"
     )
     return f"The figures assume a stratified random sample of {n} pixels; the strata are {strata} ({source})."
-
-
-def _notes(kind: str) -> tuple[str, ...]:
-    if kind != "systematic":
-        return ()
-    return (ONE_START,)

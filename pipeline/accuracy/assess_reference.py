@@ -1,7 +1,7 @@
 """Reference data as units of an assessment: points and polygons, each with the map's class and its own.
 
 Only the blocks of the map that hold a unit are read. Whatever cannot be used is listed with its reason, never dropped
-in silence. Rasters as reference are compared pixel by pixel in :mod:`pipeline.accuracy.wall_to_wall`.
+in silence. Rasters as reference are compared pixel by pixel in :mod:`pipeline.accuracy.assess_rasters`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.accuracy.class_maps import codes_at, grid_of, open_class_map, read_codes
 from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_codes
-from pipeline.accuracy.pixels import codes_at, grid_of, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError
 from pipeline.legend import NODATA
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 ID_FIELDS = ("id", "PLOTID", "plotid", "poly_id", "fid")
 _COORDINATES = (("LON", "LAT"), ("lon", "lat"), ("longitude", "latitude"), ("x", "y"), ("X", "Y"))
 _GEOGRAPHIC = frozenset({"LON", "lon", "longitude"})
+_GEOMETRIES = {"points": {"Point"}, "polygons": {"Polygon", "MultiPolygon"}}
+_BLANK = {NODATA: "not interpreted", OMITTED: "class left out by the crosswalk"}
+# Row, col, x, y, code of the map, and the reason why a unit cannot be used, each [unit].
+_Located = tuple[
+    "NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float64]", "NDArray[np.float64]", "NDArray[np.uint8]",
+    "NDArray[Any]",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,6 @@ class ReferenceUnits:
         y: float64 [unit].
         map_code: uint8 [unit]; class of the map (of most pixels, for polygons).
         reference_code: uint8 [unit]; class of the reference, in codes of the map's legend.
-        agreement: float64 [unit]; share of the unit's pixels that have ``map_code`` (1 for points).
         excluded: What was left out and why.
         has_ids: Whether the file brought its own identifiers.
     """
@@ -67,7 +73,6 @@ class ReferenceUnits:
     y: NDArray[np.float64]
     map_code: NDArray[np.uint8]
     reference_code: NDArray[np.uint8]
-    agreement: NDArray[np.float64]
     excluded: tuple[Excluded, ...] = field(default=())
     has_ids: bool = True
 
@@ -78,7 +83,7 @@ class ReferenceUnits:
     def keep(self, mask: NDArray[np.bool_], reasons: Mapping[int, str]) -> ReferenceUnits:
         """The units where ``mask`` is True; the others join ``excluded`` with the reason of their position."""
         gone = tuple(Excluded(self.id[i], reasons[int(i)]) for i in np.flatnonzero(~mask))
-        arrays = ("row", "col", "x", "y", "map_code", "reference_code", "agreement")
+        arrays = ("row", "col", "x", "y", "map_code", "reference_code")
         return replace(
             self,
             id=tuple(name for name, good in zip(self.id, mask, strict=True) if good),
@@ -88,12 +93,8 @@ class ReferenceUnits:
 
     def exclusion_report(self) -> dict[str, object]:
         """Counts by reason and the units, JSON-ready."""
-        counts = Counter(item.reason for item in self.excluded)
-        return {
-            "count": len(self.excluded),
-            "by_reason": dict(counts),
-            "units": [{"id": item.id, "reason": item.reason} for item in self.excluded],
-        }
+        by_reason = dict(Counter(item.reason for item in self.excluded))
+        return {"count": len(self.excluded), "by_reason": by_reason, "units": [vars(item) for item in self.excluded]}
 
 
 def read_reference(
@@ -103,7 +104,6 @@ def read_reference(
     scheme: ClassScheme,
     field: str,
     crosswalk: Mapping[str, str] | None = None,
-    layer: str | None = None,
 ) -> ReferenceUnits:
     """Points or polygons of a vector file (or a CSV with coordinates) on a map.
 
@@ -113,13 +113,12 @@ def read_reference(
         scheme: Its legend.
         field: The attribute that holds the reference class, as name or code.
         crosswalk: Reference class to map class, where they differ.
-        layer: Layer of the file; None for its first.
 
     Raises:
         ReferenceDataError: no such file or field, no CRS, mixed geometries, nothing usable.
         LegendError: classes that neither legend nor crosswalk knows.
     """
-    frame = _read_vector(path, layer, map_path)
+    frame = _read_vector(path, map_path)
     if field not in frame.columns:
         have = ", ".join(str(name) for name in frame.columns if name != "geometry")
         raise ReferenceDataError(f"reference has no field {field!r}", path=path, got=have)
@@ -129,26 +128,33 @@ def read_reference(
     codes, unknown = to_codes(list(frame[field]), scheme=scheme, crosswalk=crosswalk)
     check_known(unknown, scheme=scheme, path=path)
     with open_class_map(map_path) as dataset:
-        grid = grid_of(dataset)
-        frame = frame.to_crs(grid.crs)
-        geometry = frame.geometry
+        geometry = frame.to_crs(dataset.crs).geometry
         empty = np.asarray(geometry.is_empty | geometry.isna())
         kinds = set(geometry[~empty].geom_type)
-        if kinds and kinds <= {"Point"}:
-            units = _points(dataset, grid, geometry, empty, ids, codes)
-        elif kinds and kinds <= {"Polygon", "MultiPolygon"}:
-            units = _polygons(dataset, grid, geometry, empty, ids, codes)
-        else:
+        known = next((kind for kind, names in _GEOMETRIES.items() if kinds and kinds <= names), None)
+        if known is None:
             got = ", ".join(sorted(kinds)) or "no geometry"
             raise ReferenceDataError("reference geometry", path=path, got=got, expected="points, or polygons")
-    units = _without_duplicates(replace(units, has_ids=has_ids))
+        locate = _points if known == "points" else _polygons
+        row, col, x, y, mapped, faults = locate(dataset, geometry, empty)
+    why = [
+        str(reason) or ("on nodata" if code == NODATA else _BLANK.get(int(truth), ""))
+        for reason, code, truth in zip(faults, mapped, codes, strict=True)
+    ]
+    units = ReferenceUnits(
+        known, tuple(ids), row.astype(np.int32), col.astype(np.int32), x, y, mapped,
+        np.maximum(codes, 0).astype(np.uint8), has_ids=has_ids,
+    )  # fmt: skip
+    units = units.keep(np.array([not text for text in why], dtype=np.bool_), dict(enumerate(why)))
+    if known == "points" and len(units):
+        units = _without_duplicates(units)
     if len(units) == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(e.reason for e in units.excluded).items())
         raise ReferenceDataError("no usable reference unit", path=path, got=reasons or "an empty file")
     return units
 
 
-def _read_vector(path: Path | str, layer: str | None, map_path: Path | str) -> Any:
+def _read_vector(path: Path | str, map_path: Path | str) -> Any:
     import geopandas
     import pandas as pd
     from pyogrio.errors import DataLayerError, DataSourceError
@@ -159,7 +165,7 @@ def _read_vector(path: Path | str, layer: str | None, map_path: Path | str) -> A
         if Path(path).suffix.lower() == ".parquet":
             return geopandas.read_parquet(path)
         if Path(path).suffix.lower() != ".csv":
-            return geopandas.read_file(path, layer=layer or first_layer(path))
+            return geopandas.read_file(path, layer=first_layer(path))
         table = pd.read_csv(path)
     except (DataSourceError, DataLayerError, OSError, ValueError) as err:
         raise ReferenceDataError("reference cannot be read", path=path, got=err) from err
@@ -197,53 +203,35 @@ def _ids(frame: Any) -> tuple[list[str], bool]:
     return ids, True
 
 
-def _points(
-    dataset: DatasetReader,
-    grid: Grid,
-    geometry: Any,
-    empty: NDArray[np.bool_],
-    ids: list[str],
-    codes: NDArray[np.int16],
-) -> ReferenceUnits:
-    x = np.where(empty, np.nan, np.asarray(geometry.x))
-    y = np.where(empty, np.nan, np.asarray(geometry.y))
+def _points(dataset: DatasetReader, geometry: Any, empty: NDArray[np.bool_]) -> _Located:
+    grid = grid_of(dataset)
+    x, y = (np.where(empty, np.nan, np.asarray(part)) for part in (geometry.x, geometry.y))
     inverse = ~grid.transform
-    col = np.floor(np.nan_to_num(inverse.a * x + inverse.c, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.int64)
-    row = np.floor(np.nan_to_num(inverse.e * y + inverse.f, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.int64)
+    place = np.floor([inverse.e * y + inverse.f, inverse.a * x + inverse.c])
+    row, col = np.where(np.isfinite(place), place, -1.0).astype(np.int64)
     inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width) & ~empty
     mapped = np.zeros(len(row), dtype=np.uint8)
     mapped[inside] = codes_at(dataset, row[inside], col[inside])
-    reasons = np.where(empty, "without geometry", np.where(inside, "", "outside the map"))
-    return _usable("points", ids, row, col, x, y, mapped, codes, np.ones(len(row)), reasons)
+    return row, col, x, y, mapped, np.where(empty, "without geometry", np.where(inside, "", "outside the map"))
 
 
-def _polygons(
-    dataset: DatasetReader,
-    grid: Grid,
-    geometry: Any,
-    empty: NDArray[np.bool_],
-    ids: list[str],
-    codes: NDArray[np.int16],
-) -> ReferenceUnits:
+def _polygons(dataset: DatasetReader, geometry: Any, empty: NDArray[np.bool_]) -> _Located:
     """Each polygon is one unit: what counts is the class of most of its pixels, not their number."""
-    n = len(ids)
+    grid, n = grid_of(dataset), len(empty)
     x, y, row, col = np.full(n, np.nan), np.full(n, np.nan), np.full(n, -1), np.full(n, -1)
-    mapped, share = np.zeros(n, dtype=np.uint8), np.zeros(n)
+    mapped = np.zeros(n, dtype=np.uint8)
     reasons = np.where(empty, "without geometry", "outside the map").astype(object)
     for i, shape in enumerate(geometry):
         counts = None if empty[i] else _pixels_inside(dataset, grid, shape)
         if counts is None:
             continue
-        reasons[i] = ""
         point = shape.representative_point()
         x[i], y[i] = point.x, point.y
         row[i], col[i] = grid.rowcol(point.x, point.y)
-        if counts.sum():
-            mapped[i] = counts.argmax()
-            share[i] = counts.max() / counts.sum()
-            if np.count_nonzero(counts == counts.max()) > 1:
-                reasons[i] = "two classes of the map share it equally"
-    return _usable("polygons", ids, row, col, x, y, mapped, codes, share, reasons)
+        mapped[i] = counts.argmax()
+        tied = counts.any() and np.count_nonzero(counts == counts.max()) > 1
+        reasons[i] = "two classes of the map share it equally" if tied else ""
+    return row, col, x, y, mapped, reasons
 
 
 def _pixels_inside(dataset: DatasetReader, grid: Grid, shape: Any) -> NDArray[np.int64] | None:
@@ -260,35 +248,8 @@ def _pixels_inside(dataset: DatasetReader, grid: Grid, shape: Any) -> NDArray[np
     return counts
 
 
-def _usable(
-    kind: str,
-    ids: Sequence[str],
-    row: NDArray[np.int64],
-    col: NDArray[np.int64],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    mapped: NDArray[np.uint8],
-    codes: NDArray[np.int16],
-    share: NDArray[np.float64],
-    reasons: NDArray[Any],
-) -> ReferenceUnits:
-    why = [
-        str(reason)
-        or ("on nodata" if code == NODATA else "")
-        or ("not interpreted" if truth == NODATA else "class left out by the crosswalk" if truth == OMITTED else "")
-        for reason, code, truth in zip(reasons, mapped, codes, strict=True)
-    ]
-    units = ReferenceUnits(
-        kind, tuple(ids), row.astype(np.int32), col.astype(np.int32), x, y, mapped,
-        np.maximum(codes, 0).astype(np.uint8), share,
-    )  # fmt: skip
-    return units.keep(np.array([not text for text in why], dtype=np.bool_), dict(enumerate(why)))
-
-
 def _without_duplicates(units: ReferenceUnits) -> ReferenceUnits:
     """Points in one pixel are one unit: the first stays, unless they contradict each other, when none does."""
-    if units.kind != "points" or not len(units):
-        return units
     pixel = units.row.astype(np.int64) * (int(units.col.max()) + 1) + units.col
     _, first, group = np.unique(pixel, return_index=True, return_inverse=True)
     keep = np.zeros(len(units), dtype=np.bool_)

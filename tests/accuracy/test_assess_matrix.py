@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from pipeline.accuracy.confusion import ErrorMatrix, agreement, cross_tabulate
+from pipeline.accuracy.assess_estimators import ErrorMatrix, agreement, cross_tabulate
 from pipeline.errors import ReferenceDataError
 
 
@@ -24,7 +24,7 @@ def test_kappa_is_scikit_learns():
 
 
 @given(arrays(np.int64, (4, 4), elements=st.integers(0, 50)).filter(lambda counts: counts.sum() > 0))
-def test_quantity_and_allocation_disagreement_add_up_to_the_disagreement(counts):
+def test_quantity_and_allocation_add_up_to_the_disagreement(counts):
     found = agreement(counts.astype(float))
     wrong = 1 - np.trace(counts) / counts.sum()
     assert found.quantity_disagreement + found.allocation_disagreement == pytest.approx(wrong)

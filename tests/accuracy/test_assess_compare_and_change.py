@@ -8,21 +8,19 @@ from scipy.stats import binomtest
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix
 
-from pipeline.accuracy.change import change_map
-from pipeline.accuracy.compare import compare_maps, mcnemar
+from pipeline.accuracy.assess_change import change_map, cross_maps
+from pipeline.accuracy.assess_compare import mcnemar
 from pipeline.accuracy.crosswalk import SHIPPED, read_crosswalk, to_codes
-from pipeline.accuracy.sampling import draw_simple
-from pipeline.accuracy.wall_to_wall import cross_maps
 from pipeline.errors import LegendError, ReferenceDataError
 from pipeline.grid import Grid
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
-from tests.accuracy.maps import SCHEME, patchy, points, spoil, write_map
+from tests.accuracy.maps import SCHEME, compare_maps, draw, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
 
 
-def test_mcnemar_is_the_binomial_test_for_few_and_chi_square_for_many():
+def test_mcnemar_is_binomial_for_few_and_chi_square_for_many():
     right = np.array([True] * 9 + [False] * 3 + [True] * 20)
     other = np.array([False] * 9 + [True] * 3 + [True] * 20)
     few = mcnemar(right, other)
@@ -39,7 +37,7 @@ class TestCompare:
         truth = patchy()
         good = write_map(tmp_path / "good.tif", spoil(truth, seed=1, share=0.1))
         poor = write_map(tmp_path / "poor.tif", spoil(truth, seed=2, share=0.4))
-        design = draw_simple(good, size=400, seed=3)
+        design = draw(good, kind="simple_random", size=400, seed=3)
         values = [NAME[v] for v in truth[design.row, design.col]]
         return good, poor, points(tmp_path / "p.gpkg", design.row, design.col, values)
 
@@ -91,13 +89,13 @@ class TestCompare:
         assert found.difference.ci95 is None
         assert "speaks of them alone" in found.words()
 
-    def test_a_stratified_sample_has_its_interval_and_mcnemar_its_limits(self, maps):
+    def test_mcnemar_has_its_limits_for_a_stratified_sample(self, maps):
         found = compare_maps(maps[0], maps[1], reference=maps[2], field="cover", strata="map")
         assert found.difference.ci95[0] > 0
         assert "the interval of the difference counts" in found.words()
 
     @pytest.mark.parametrize("told", [{"strata": "map"}, {}, {"design": "simple random"}])
-    def test_points_of_a_geographic_grid_weigh_with_the_area_of_their_pixel(self, tmp_path, told):
+    def test_points_of_a_geographic_grid_weigh_with_their_area(self, tmp_path, told):
         truth, north = patchy(nodata=False), np.arange(200)[:, None] < 100
         wrong = spoil(truth, share=0.4)
         place = {"crs": "EPSG:4326", "origin": (0.0, 82.0), "pixel": 0.4}
@@ -127,7 +125,7 @@ class TestCompareOnARaster:
         return [write_map(maps[3] / f"{name}.tif", maps[k], **options) for k, name in enumerate(("a", "b", "truth"))]
 
     def test_all_pixels_with_a_class_in_all_three_are_compared(self, maps, monkeypatch):
-        monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+        monkeypatch.setattr("pipeline.accuracy.class_maps.STRIP_PIXELS", 300 * 64)
         a, b, truth, _ = maps
         first, second, reference = self.write(maps)
         found = compare_maps(first, second, reference=reference)
@@ -145,7 +143,7 @@ class TestCompareOnARaster:
         share = known.sum() / (a > 0).sum()
         assert f"these pixels are {share:.1%} of the map's area" in found.words().lower()
 
-    def test_nothing_was_sampled_so_there_is_no_test_and_no_interval(self, maps):
+    def test_all_pixels_have_no_test_and_no_interval(self, maps):
         found = compare_maps(*self.write(maps)[:2], reference=self.write(maps)[2])
         assert found.mcnemar is None
         assert found.difference.ci95 is None
@@ -175,7 +173,7 @@ class TestCompareOnARaster:
 
 class TestWallToWall:
     def test_pairs_are_counted_over_strips(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+        monkeypatch.setattr("pipeline.accuracy.class_maps.STRIP_PIXELS", 300 * 64)
         a, b = patchy(), spoil(patchy())
         table = cross_maps(write_map(tmp_path / "a.tif", a), write_map(tmp_path / "b.tif", b))
         assert table.pixels.sum() == a.size
@@ -230,7 +228,7 @@ class TestCrosswalks:
             assert {name for _, name, _ in KNOWN_LEGENDS[legend]} <= set(walk)
         assert set(SHIPPED) == {*legends, "corine"}
 
-    def test_corine_rasters_are_known_by_code_and_by_number_of_the_grid(self):
+    def test_corine_is_known_by_code_and_by_number_of_the_grid(self):
         walk = read_crosswalk("corine")
         assert len([key for key in walk if key.isdigit() and len(key) == 3]) == 44
         assert walk["311"] == walk["23"] == walk["Broad-leaved forest"] == "trees"
@@ -245,12 +243,12 @@ class TestCrosswalks:
         scheme = ClassScheme((LandClass(1, "5", "#117733"), LandClass(5, "Water", "#0072b2")))
         assert to_codes([5, "5", 1, "water", "-1", 1.1], scheme=scheme)[0].tolist() == [1, 1, 1, 5, -2, -2]
 
-    def test_a_code_that_the_crosswalk_does_not_list_is_no_code_of_the_map(self):
+    def test_a_code_that_the_crosswalk_lacks_is_no_code_of_the_map(self):
         codes, unknown = to_codes([1, 10, 20, "Water"], scheme=SCHEME, crosswalk={"1": "forest", "20": "30"})
         assert codes.tolist() == [10, -2, 30, 20]
         assert unknown == ["10"]
 
-    def test_names_that_differ_only_in_case_are_looked_up_as_they_are_first(self):
+    def test_names_are_looked_up_as_they_are_first(self):
         scheme = ClassScheme((LandClass(1, "Water", "#117733"), LandClass(2, "water", "#0072b2")))
         assert to_codes(["Water", "water"], scheme=scheme)[0].tolist() == [1, 2]
 

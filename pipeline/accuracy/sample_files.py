@@ -18,7 +18,7 @@ from pipeline.maps.style import xml_text
 from pipeline.maps.vectors import add_layer_style
 
 if TYPE_CHECKING:
-    from pipeline.accuracy.design import SampleDesign
+    from pipeline.accuracy.sample_design import SampleDesign
     from pipeline.legend import ClassScheme
 
 LAYER = "sample"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.accuracy.frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
+from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
 from pipeline.legend import ClassScheme
@@ -34,6 +34,50 @@ class Stratum:
 
 
 @dataclass(frozen=True, eq=False)
+class PrimaryUnits:
+    """The squares of a cluster sample, or the grids of a systematic one.
+
+    Attributes:
+        unit: int64 [unit]; primary unit of each unit, 0..m-1.
+        sizes: int64 [primary unit]; valid map units in each sampled primary unit.
+        in_frame: Primary units (or possible grids) with at least one valid pixel in the whole map.
+        side_px: Side of a square in pixels; 0 for grids.
+        stratum: int64 [primary unit]; index into the strata where squares were drawn by strata, else None.
+        in_stratum: Primary units in the whole map of each stratum, where squares were drawn by strata.
+    """
+
+    unit: NDArray[np.intp]
+    sizes: NDArray[np.int64]
+    in_frame: int
+    side_px: int = 0
+    stratum: NDArray[np.intp] | None = None
+    in_stratum: tuple[int, ...] = ()
+
+    def reordered(self, order: NDArray[np.intp]) -> PrimaryUnits:
+        """The same, of units in another order."""
+        return replace(self, unit=self.unit[order])
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready."""
+        by_stratum = {} if self.stratum is None else {
+            "stratum": self.stratum.tolist(), "in_stratum": list(self.in_stratum)
+        }  # fmt: skip
+        return {
+            "in_frame": self.in_frame, "side_px": self.side_px, "unit": self.unit.tolist(),
+            "sizes": self.sizes.tolist(), **by_stratum,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> PrimaryUnits:
+        """What :meth:`to_json` gave."""
+        stratum = np.asarray(plain["stratum"], dtype=np.intp) if "stratum" in plain else None
+        return cls(
+            np.asarray(plain["unit"], dtype=np.intp), np.asarray(plain["sizes"], dtype=np.int64),
+            int(plain["in_frame"]), int(plain["side_px"]), stratum, tuple(map(int, plain.get("in_stratum", ()))),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
 class SampleDesign:
     """A probability sample of a map.
 
@@ -53,12 +97,7 @@ class SampleDesign:
         stratum: int64 [unit]; index into ``strata``.
         map_code: uint8 [unit]; the map's class, which interpreters must not see.
         inclusion: float64 [unit]; inclusion probability.
-        psu: int64 [unit]; primary unit of a cluster design or grid of a systematic one, 0..m-1, else None.
-        psu_units: int64 [primary unit]; valid map units in each sampled primary unit.
-        psus_in_frame: Primary units (or possible grids) with at least one valid pixel in the whole map.
-        cluster_px: Side of a primary unit in pixels.
-        psu_stratum: int64 [primary unit]; index into ``strata`` where squares were drawn by strata, else None.
-        psus_by_stratum: Primary units in the whole map of each stratum, where squares were drawn by strata.
+        clusters: Primary units of a cluster design, or the grids of a systematic one, else None.
         min_distance_m: Least distance between units that was enforced.
         notes: What a reader of the figures must know about the draw.
     """
@@ -78,12 +117,7 @@ class SampleDesign:
     stratum: NDArray[np.intp]
     map_code: NDArray[np.uint8]
     inclusion: NDArray[np.float64]
-    psu: NDArray[np.intp] | None = None
-    psu_units: NDArray[np.int64] | None = None
-    psus_in_frame: int = 0
-    cluster_px: int = 0
-    psu_stratum: NDArray[np.intp] | None = None
-    psus_by_stratum: tuple[int, ...] = ()
+    clusters: PrimaryUnits | None = None
     min_distance_m: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -133,19 +167,11 @@ class SampleDesign:
                 "inclusion_probability": self.inclusion.tolist(),
             },
         }  # fmt: skip
-        if self.psu is not None and self.psu_units is not None:
-            by_stratum = {} if self.psu_stratum is None else {
-                "stratum": self.psu_stratum.tolist(), "in_stratum": list(self.psus_by_stratum)
-            }  # fmt: skip
-            plain["clusters"] = {
-                "in_frame": self.psus_in_frame, "side_px": self.cluster_px,
-                "unit": self.psu.tolist(), "sizes": self.psu_units.tolist(), **by_stratum,
-            }  # fmt: skip
-        return plain
+        return plain if self.clusters is None else plain | {"clusters": self.clusters.to_json()}
 
 
 def read_design(path: Path | str) -> SampleDesign:
-    """A design from the JSON file that :func:`pipeline.accuracy.design_files.write_design` wrote.
+    """A design from the JSON file that :func:`pipeline.accuracy.sample_files.write_design` wrote.
 
     Raises:
         ReferenceDataError: not such a file, or one that contradicts itself.
@@ -165,38 +191,32 @@ def _design(content: dict[str, Any]) -> SampleDesign:
     if content["kind"] not in PROBABILITY_DESIGNS:
         raise ReferenceDataError("unknown kind of design", got=content["kind"], expected=", ".join(PROBABILITY_DESIGNS))
     units, grid = content["units"], content["grid"]
-    strata = tuple(Stratum(**item) for item in content["strata"])
-    clusters = content.get("clusters") if content["kind"] in (*CLUSTER_DESIGNS, "systematic") else None
-    design = SampleDesign(
-        kind=content["kind"],
-        seed=int(content["seed"]),
-        map_name=content["map"],
-        strata_source=content["strata_source"],
-        allocation=content["allocation"],
-        grid=Grid(CRS.from_wkt(grid["crs"]), Affine(*grid["transform"]), grid["height"], grid["width"]),
-        scheme=ClassScheme.from_json(content["legend"]),
-        strata=strata,
-        class_pixels={int(item["code"]): int(item["pixels"]) for item in content["classes"]},
-        class_area_ha={int(item["code"]): float(item["area_ha"]) for item in content["classes"]},
-        row=np.asarray(units["row"], dtype=np.int32),
-        col=np.asarray(units["col"], dtype=np.int32),
-        stratum=np.asarray(units["stratum"], dtype=np.intp),
-        map_code=np.asarray(units["map_code"], dtype=np.uint8),
-        inclusion=np.asarray(units["inclusion_probability"], dtype=np.float64),
-        psu=np.asarray(clusters["unit"], dtype=np.intp) if clusters else None,
-        psu_units=np.asarray(clusters["sizes"], dtype=np.int64) if clusters else None,
-        psus_in_frame=int(clusters["in_frame"]) if clusters else 0,
-        cluster_px=int(clusters["side_px"]) if clusters else 0,
-        psu_stratum=np.asarray(clusters["stratum"], dtype=np.intp) if clusters and "stratum" in clusters else None,
-        psus_by_stratum=tuple(map(int, clusters.get("in_stratum", ()))) if clusters else (),
-        min_distance_m=float(content["min_distance_m"]),
-        notes=tuple(content["notes"]),
-    )
-    lengths = {len(design.row), len(design.col), len(design.stratum), len(design.map_code), len(design.inclusion)}
-    if len(lengths) != 1 or not len(design):
+    plain: dict[str, Any] = {
+        name: np.asarray(units[key], dtype=kind)
+        for name, key, kind in (
+            ("row", "row", np.int32), ("col", "col", np.int32), ("stratum", "stratum", np.intp),
+            ("map_code", "map_code", np.uint8), ("inclusion", "inclusion_probability", np.float64),
+        )
+    }  # fmt: skip
+    lengths = {len(values) for values in plain.values()}
+    if len(lengths) != 1 or not len(plain["row"]):
         raise ReferenceDataError(
             "sampling design with lists of different length, or without units", got=sorted(lengths)
         )
-    if design.stratum.min() < 0 or design.stratum.max() >= len(strata):
+    if plain["stratum"].min() < 0 or plain["stratum"].max() >= len(content["strata"]):
         raise ReferenceDataError("sampling design with units in a stratum that it does not list")
-    return design
+    grouped = content["kind"] in (*CLUSTER_DESIGNS, "systematic") and "clusters" in content
+    return SampleDesign(
+        **plain,
+        **{key: content[key] for key in ("kind", "strata_source", "allocation")},
+        seed=int(content["seed"]),
+        map_name=content["map"],
+        grid=Grid(CRS.from_wkt(grid["crs"]), Affine(*grid["transform"]), grid["height"], grid["width"]),
+        scheme=ClassScheme.from_json(content["legend"]),
+        strata=tuple(Stratum(**item) for item in content["strata"]),
+        class_pixels={int(item["code"]): int(item["pixels"]) for item in content["classes"]},
+        class_area_ha={int(item["code"]): float(item["area_ha"]) for item in content["classes"]},
+        clusters=PrimaryUnits.from_json(content["clusters"]) if grouped else None,
+        min_distance_m=float(content["min_distance_m"]),
+        notes=tuple(content["notes"]),
+    )

@@ -6,15 +6,13 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accuracy.allocation import allocate, sample_size
-from pipeline.accuracy.clusters import draw_clusters
-from pipeline.accuracy.design import read_design
-from pipeline.accuracy.design_files import write_design
-from pipeline.accuracy.sampling import draw_simple, draw_stratified, draw_systematic
-from pipeline.accuracy.strata import ChangeStrata, MapStrata, PolygonStrata, RasterStrata
+from pipeline.accuracy.sample_allocation import allocate, sample_size
+from pipeline.accuracy.sample_design import read_design
+from pipeline.accuracy.sample_files import write_design
+from pipeline.accuracy.sample_strata import ChangeStrata, MapStrata, PolygonStrata, RasterStrata
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
-from tests.accuracy.maps import SCHEME, UTM, patchy, spoil, write_map
+from tests.accuracy.maps import SCHEME, UTM, draw, patchy, spoil, write_map
 from tests.accuracy.published import OLOFSSON_PIXELS
 
 
@@ -26,7 +24,7 @@ def codes():
 @pytest.fixture
 def map_path(tmp_path, codes, monkeypatch):
     # Several strips even for a small map.
-    monkeypatch.setattr("pipeline.accuracy.pixels.STRIP_PIXELS", 300 * 64)
+    monkeypatch.setattr("pipeline.accuracy.class_maps.STRIP_PIXELS", 300 * 64)
     return write_map(tmp_path / "map.tif", codes)
 
 
@@ -65,10 +63,10 @@ class TestSampleSize:
         assert sum(found) == total
         assert all(2 <= n <= size for n, size in zip(found, units, strict=True))
 
-    def test_a_sample_too_small_for_its_rare_classes_is_shared_equally_and_says_so(self, tmp_path):
+    def test_a_sample_too_small_for_rare_classes_is_shared_equally(self, tmp_path):
         assert allocate(120, units=OLOFSSON_PIXELS, method="olofsson") == [30, 30, 30, 30]
         path = write_map(tmp_path / "map.tif", patchy())
-        small, large = (draw_stratified(path, size=size) for size in (100, 600))
+        small, large = (draw(path, size=size) for size in (100, 600))
         assert small.allocation == "equal, as olofsson's 75 for every rare stratum are more than the sample has (100)"
         assert large.allocation == "olofsson"
         files = write_design(tmp_path / "small.gpkg", small)
@@ -85,7 +83,7 @@ class TestSampleSize:
 
 class TestStratified:
     def test_units_lie_in_their_stratum_once_and_on_valid_pixels(self, map_path, codes):
-        design = draw_stratified(map_path, size=150, seed=3)
+        design = draw(map_path, size=150, seed=3)
         assert (codes[design.row, design.col] == design.map_code).all()
         assert len(set(zip(design.row.tolist(), design.col.tolist(), strict=True))) == 150
         for index, stratum in enumerate(design.strata):
@@ -96,7 +94,7 @@ class TestStratified:
             assert design.inclusion[design.stratum == index] == pytest.approx(stratum.drawn / stratum.units)
 
     def test_one_seed_gives_one_sample_and_another_another(self, map_path):
-        a, b, c = (draw_stratified(map_path, size=60, seed=seed) for seed in (1, 1, 2))
+        a, b, c = (draw(map_path, size=60, seed=seed) for seed in (1, 1, 2))
         assert (a.row == b.row).all()
         assert (a.col == b.col).all()
         assert (a.row != c.row).any()
@@ -104,7 +102,7 @@ class TestStratified:
     def test_every_pixel_of_a_stratum_has_the_same_chance(self, map_path, codes):
         hits = np.zeros(codes.shape)
         for seed in range(150):
-            design = draw_stratified(map_path, size=300, allocation="equal", seed=seed)
+            design = draw(map_path, size=300, allocation="equal", seed=seed)
             hits[design.row, design.col] += 1
         # Halves of a stratum, whatever strip they lie in, are hit alike: |z| < 4.
         for code in SCHEME.codes:
@@ -114,12 +112,12 @@ class TestStratified:
             assert abs(first.sum() - second.sum() * len(first) / len(second)) < 4 * spread
 
     def test_size_follows_from_target_and_expected_accuracies(self, map_path):
-        design = draw_stratified(map_path, expected_users=0.8, target_se=0.03, allocation="proportional")
+        design = draw(map_path, expected=0.8, target_se=0.03, allocation="proportional")
         assert len(design) == pytest.approx((0.4 / 0.03) ** 2, abs=2)
         assert "0.03" in design.allocation
 
     def test_units_keep_their_distance(self, map_path):
-        design = draw_stratified(map_path, size=80, min_distance_m=120, seed=5)
+        design = draw(map_path, size=80, minimum_distance_m=120, seed=5)
         x, y = design.xy
         gap = np.hypot(x[:, None] - x, y[:, None] - y)[~np.eye(80, dtype=bool)]
         assert gap.min() >= 120
@@ -127,24 +125,14 @@ class TestStratified:
 
     def test_a_distance_that_cannot_be_kept_is_refused(self, map_path):
         with pytest.raises(ReferenceDataError, match="minimum distance"):
-            draw_stratified(map_path, size=150, min_distance_m=900)
-
-    def test_a_given_allocation_is_taken(self, map_path):
-        design = draw_stratified(map_path, allocation={"forest": 5, "water": 7, "field": 9})
-        assert [stratum.drawn for stratum in design.strata] == [5, 7, 9]
-        with pytest.raises(ReferenceDataError, match="differ"):
-            draw_stratified(map_path, allocation={"forest": 5})
-
-    def test_no_size_and_no_target_is_refused(self, map_path):
-        with pytest.raises(ReferenceDataError, match="no sample size"):
-            draw_stratified(map_path)
+            draw(map_path, size=150, minimum_distance_m=900)
 
 
 class TestOtherStrata:
     def test_change_between_two_maps(self, map_path, codes, tmp_path):
         later = write_map(tmp_path / "later.tif", spoil(codes))
         with ChangeStrata(map_path, later, scheme=SCHEME) as strata:
-            design = draw_stratified(map_path, size=90, strata=strata, allocation="equal")
+            design = draw(map_path, size=90, strata=strata, allocation="equal")
         names = {stratum.name for stratum in design.strata}
         assert {"stable forest", "forest -> water", "field -> forest"} <= names
         assert sum(stratum.units for stratum in design.strata) == (codes > 0).sum()
@@ -158,7 +146,7 @@ class TestOtherStrata:
         with rasterio.open(path, "w", **profile) as target:
             target.write(confidence, 1)
         with RasterStrata(path, grid, edges=(50, 80)) as strata:
-            design = draw_stratified(map_path, size=60, strata=strata, allocation="equal")
+            design = draw(map_path, size=60, strata=strata, allocation="equal")
         assert [stratum.name for stratum in design.strata] == ["below 50", "50 to 80", "80 and more"]
         assert (confidence[design.row, design.col][design.stratum == 2] >= 80).all()
         assert design.strata[0].units == ((confidence < 50) & (codes > 0)).sum()
@@ -176,7 +164,7 @@ class TestOtherStrata:
         with rasterio.open(map_path) as source:
             grid = Grid(source.crs, source.transform, source.height, source.width)
         with PolygonStrata(tmp_path / "sides.gpkg", grid, field="side") as strata:
-            design = draw_stratified(map_path, size=40, strata=strata, allocation="equal")
+            design = draw(map_path, size=40, strata=strata, allocation="equal")
         assert [stratum.name for stratum in design.strata] == ["east", "west"]
         assert (design.col[design.stratum == 0] >= 149).all()
         assert (design.col[design.stratum == 1] <= 150).all()
@@ -184,13 +172,13 @@ class TestOtherStrata:
 
 class TestSimpleAndClusters:
     def test_a_simple_random_sample_lies_on_valid_pixels(self, map_path, codes):
-        design = draw_simple(map_path, size=100, seed=1)
+        design = draw(map_path, kind="simple_random", size=100, seed=1)
         assert len(design) == 100
         assert (codes[design.row, design.col] > 0).all()
         assert design.inclusion == pytest.approx(100 / (codes > 0).sum())
 
     def test_a_systematic_sample_with_one_start_is_a_square_grid(self, map_path, codes):
-        design = draw_systematic(map_path, size=500, starts=1, seed=1)
+        design = draw(map_path, kind="systematic", size=500, starts=1, seed=1)
         step = int(np.sqrt((codes > 0).sum() / 500))
         assert len(set(design.row % step)) == 1
         assert len(set(design.col % step)) == 1
@@ -199,16 +187,20 @@ class TestSimpleAndClusters:
         assert "no unbiased variance" in design.notes[0]
 
     def test_several_starts_are_whole_grids_without_repetition(self, map_path, codes):
-        design = draw_systematic(map_path, size=500, starts=8, seed=1)
+        design = draw(map_path, kind="systematic", size=500, starts=8, seed=1)
         step = int(np.sqrt((codes > 0).sum() * 8 / 500))
-        assert design.psus_in_frame == step**2
+        assert design.clusters.in_frame == step**2
         first = set()
         for k in range(8):
-            rows, cols = design.row[design.psu == k], design.col[design.psu == k]
+            rows, cols = design.row[design.clusters.unit == k], design.col[design.clusters.unit == k]
             row, col = set(rows % step), set(cols % step)
             assert (len(row), len(col)) == (1, 1)
             first.add((row.pop(), col.pop()))
-            assert (codes[rows[0] % step :: step, cols[0] % step :: step] > 0).sum() == len(rows) == design.psu_units[k]
+            assert (
+                (codes[rows[0] % step :: step, cols[0] % step :: step] > 0).sum()
+                == len(rows)
+                == design.clusters.sizes[k]
+            )
         assert len(first) == 8
         assert design.inclusion == pytest.approx(8 / step**2)
         assert design.notes == ()
@@ -217,44 +209,37 @@ class TestSimpleAndClusters:
         path = write_map(tmp_path / "small.tif", patchy(shape=(12, 12), nodata=False))
         hits = np.zeros((12, 12))
         for seed in range(300):
-            design = draw_systematic(path, size=36, starts=4, seed=seed)
+            design = draw(path, kind="systematic", size=36, starts=4, seed=seed)
             hits[design.row, design.col] += 1
         assert hits.min() > 0
         assert hits.mean() == pytest.approx(300 * 36 / 144, rel=0.05)
 
     def test_more_starts_than_units_are_refused(self, map_path):
         with pytest.raises(ReferenceDataError, match="random starts"):
-            draw_systematic(map_path, size=5, starts=6)
+            draw(map_path, kind="systematic", size=5, starts=6)
         with pytest.raises(ReferenceDataError, match="sample size"):
-            draw_systematic(map_path, size=10**9)
+            draw(map_path, kind="systematic", size=10**9)
 
     def test_one_stage_takes_every_valid_pixel_of_its_squares(self, map_path, codes):
-        design = draw_clusters(map_path, clusters=12, cluster_px=7, seed=2)
+        design = draw(map_path, kind="cluster", size=12, cluster_px=7, seed=2)
         for k in range(12):
-            rows, cols = design.row[design.psu == k], design.col[design.psu == k]
+            rows, cols = design.row[design.clusters.unit == k], design.col[design.clusters.unit == k]
             top, left = rows[0] // 7 * 7, cols[0] // 7 * 7
-            assert (codes[top : top + 7, left : left + 7] > 0).sum() == len(rows) == design.psu_units[k]
+            assert (codes[top : top + 7, left : left + 7] > 0).sum() == len(rows) == design.clusters.sizes[k]
         filled = sum((codes[r : r + 7, c : c + 7] > 0).any() for r in range(0, 200, 7) for c in range(0, 300, 7))
-        assert design.psus_in_frame == filled
+        assert design.clusters.in_frame == filled
 
     def test_two_stages_take_some(self, map_path):
-        design = draw_clusters(map_path, clusters=20, cluster_px=10, per_cluster=4, seed=2)
-        assert np.bincount(design.psu).tolist() == [4] * 20
-        expected = 20 / design.psus_in_frame * 4 / design.psu_units[design.psu]
+        design = draw(map_path, kind="two_stage", size=20, cluster_px=10, per_cluster=4, seed=2)
+        assert np.bincount(design.clusters.unit).tolist() == [4] * 20
+        expected = 20 / design.clusters.in_frame * 4 / design.clusters.sizes[design.clusters.unit]
         assert design.inclusion == pytest.approx(expected)
 
     def test_squares_of_strata_have_most_of_their_pixels_in_them(self, map_path, codes):
         side = 10
-        with MapStrata(map_path, SCHEME) as strata:
-            design = draw_clusters(
-                map_path,
-                clusters=30,
-                cluster_px=side,
-                strata=strata,
-                allocation={"forest": 12, "water": 8, "field": 10},
-            )
+        design = draw(map_path, kind="cluster", size=30, cluster_px=side, strata="map", allocation="equal")
         assert [stratum.name for stratum in design.strata] == ["forest", "water", "field"]
-        assert np.bincount(design.psu_stratum).tolist() == [12, 8, 10]
+        assert np.bincount(design.clusters.stratum).tolist() == [10, 10, 10]
         of_square = np.array(
             [
                 np.bincount(codes[r : r + side, c : c + side].ravel(), minlength=31)[1:].argmax() + 1
@@ -263,15 +248,20 @@ class TestSimpleAndClusters:
                 if codes[r : r + side, c : c + side].any()
             ]
         )
-        assert design.psus_by_stratum == tuple(int((of_square == code).sum()) for code in (10, 20, 30))
+        assert design.clusters.in_stratum == tuple(int((of_square == code).sum()) for code in (10, 20, 30))
         assert sum(stratum.units for stratum in design.strata) == (codes > 0).sum()
         assert sum(stratum.area_ha for stratum in design.strata) == pytest.approx((codes > 0).sum() * 0.01)
         for k in range(30):
-            row, col = design.row[design.psu == k][0] // side * side, design.col[design.psu == k][0] // side * side
+            row, col = (
+                design.row[design.clusters.unit == k][0] // side * side,
+                design.col[design.clusters.unit == k][0] // side * side,
+            )
             inside = codes[row : row + side, col : col + side]
-            assert np.bincount(inside.ravel(), minlength=31)[1:].argmax() + 1 == (10, 20, 30)[design.psu_stratum[k]]
-        chance = np.array([12, 8, 10]) / np.array(design.psus_by_stratum)
-        assert design.inclusion == pytest.approx(chance[design.psu_stratum[design.psu]])
+            assert (
+                np.bincount(inside.ravel(), minlength=31)[1:].argmax() + 1 == (10, 20, 30)[design.clusters.stratum[k]]
+            )
+        chance = np.array([10, 10, 10]) / np.array(design.clusters.in_stratum)
+        assert design.inclusion == pytest.approx(chance[design.clusters.stratum[design.clusters.unit]])
 
     def test_squares_without_a_stratum_are_not_drawn(self, map_path, codes, tmp_path):
         west = np.zeros_like(codes)
@@ -280,21 +270,21 @@ class TestSimpleAndClusters:
         with rasterio.open(map_path) as source:
             grid = Grid(source.crs, source.transform, source.height, source.width)
         with RasterStrata(path, grid) as strata:
-            design = draw_clusters(map_path, clusters=20, cluster_px=8, per_cluster=3, strata=strata)
+            design = draw(map_path, kind="two_stage", size=20, cluster_px=8, per_cluster=3, strata=strata)
         assert [stratum.name for stratum in design.strata] == ["7"]
         assert design.col.max() < 104
         assert design.allocation == "20 of 310 squares, 3 pixels in each; squares by stratum: 20 (proportional)"
 
     def test_too_many_are_refused(self, map_path):
         with pytest.raises(ReferenceDataError, match="number of clusters"):
-            draw_clusters(map_path, clusters=10**6, cluster_px=10)
+            draw(map_path, kind="cluster", size=10**6, cluster_px=10)
         with pytest.raises(ReferenceDataError, match="sample size"):
-            draw_simple(map_path, size=10**9)
+            draw(map_path, kind="simple_random", size=10**9)
 
 
 def test_a_geographic_map_gives_geodesic_areas(tmp_path):
     path = write_map(tmp_path / "g.tif", patchy(), crs="EPSG:4326", origin=(13.0, 52.0), pixel=0.0001)
-    design = draw_simple(path, size=10)
+    design = draw(path, kind="simple_random", size=10)
     with rasterio.open(path) as source:
         grid = Grid(source.crs, source.transform, source.height, source.width)
     expected = ((patchy() > 0).sum(axis=1) * grid.pixel_areas_ha()[:, 0]).sum()
@@ -304,14 +294,14 @@ def test_a_geographic_map_gives_geodesic_areas(tmp_path):
 
 def _by_strata(map_path):
     with MapStrata(map_path, SCHEME) as strata:
-        return draw_clusters(map_path, clusters=9, cluster_px=10, per_cluster=3, strata=strata, seed=9)
+        return draw(map_path, kind="two_stage", size=9, cluster_px=10, per_cluster=3, strata=strata, seed=9)
 
 
 def test_a_design_comes_back_from_its_file(map_path, tmp_path):
     for design in (
-        draw_stratified(map_path, size=30, seed=9),
-        draw_clusters(map_path, clusters=5, cluster_px=10, per_cluster=3, seed=9),
-        draw_systematic(map_path, size=60, starts=5, seed=9),
+        draw(map_path, size=30, seed=9),
+        draw(map_path, kind="two_stage", size=5, cluster_px=10, per_cluster=3, seed=9),
+        draw(map_path, kind="systematic", size=60, starts=5, seed=9),
         _by_strata(map_path),
     ):
         files = write_design(tmp_path / "s.gpkg", design, overwrite=True)
