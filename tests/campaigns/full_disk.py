@@ -89,6 +89,7 @@ def starve(name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, 
     most = sum(used) if disk.mounted else max(used)
     for number in range(sizes):
         size = int(most * (number + 0.5) / sizes)
+        sys.stderr.write(f"{name}: {size} bytes ({len(report.wrong)} wrong so far)\n")
         with disk.small(size):
             status = finish(command, log, before=disk.limit)
             said = log.read_text(encoding="utf-8").splitlines()

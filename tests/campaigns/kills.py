@@ -100,6 +100,7 @@ def campaign(folder: Path, *, kills: int, seed: int, small: bool = False) -> Rep
     report = Report()
     for number, (stage, after_s) in enumerate(moments(seconds, kills, seed=seed)):
         where = f"kill {number + 1}: {after_s:.2f} s into {stage}"
+        sys.stderr.write(f"{where} ({len(report.failed)} failed, {len(report.different)} differ so far)\n")
         shutil.rmtree(run, ignore_errors=True)
         hit = kill_in(config, stage, after_s, log)
         report.kills[hit or "ended before"] = report.kills.get(hit or "ended before", 0) + 1
