@@ -133,7 +133,6 @@ class ReportData:
 
     Attributes:
         title: Name of the job.
-        created_utc: When, as text.
         scheme: The legend.
         views: One per scene.
         areas: Mapped areas.
@@ -151,11 +150,9 @@ class ReportData:
         warnings: Said during the run.
         settings: The resolved configuration as text.
         environment: Versions.
-        stages: What each stage took, by its name: "seconds", "cpu_seconds", "peak_rss_mb".
     """
 
     title: str
-    created_utc: str
     scheme: ClassScheme
     views: tuple[MapView, ...] = ()
     areas: tuple[ClassArea, ...] = ()
@@ -173,4 +170,3 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     settings: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from pipeline.bands import COMMON_NAMES, common_name, infer_sensor, is_optical
 from pipeline.errors import GridError, SceneError
 from pipeline.grid import Grid
 from pipeline.quiet import silenced
+from pipeline.scenes.names import name_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
@@ -62,7 +63,7 @@ def _scene(files: Sequence[Path | str], path: Path | str, options: SceneOptions,
         _source(layer, name, options) for layer, name in zip(layers, _names(layers, options, sensor, path), strict=True)
     ]
     return Scene(
-        id=Path(path).name if in_folder else Path(path).stem,
+        id=name_of(Path(path).name if in_folder else Path(path).stem, path=path),
         path=str(path),
         grid=_common_grid([grid for grid, _ in opened], path),
         bands=tuple(sources),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from pipeline.errors import SceneError
+from pipeline.scenes.names import EXPECTED, MAX_BYTES, is_name
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Refuse scenes without bands or with one name twice."""
+        if not is_name(self.id):
+            raise SceneError("name of a scene", path=self.path, got=repr(self.id[:MAX_BYTES]), expected=EXPECTED)
         names = self.band_names
         if not names:
             raise SceneError("scene has no bands", path=self.path)

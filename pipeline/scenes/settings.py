@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError
+from pipeline.scenes.names import EXPECTED, is_name
 from pipeline.settings import Settings, absolute
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ def read_options(values: Mapping[str, object]) -> SceneOptions:
         raise ConfigError(f"option {key}", got=first["input"], expected=expected) from err
 
 
+def _name(value: str | None) -> str | None:
+    if value is not None and not is_name(value):
+        raise ValueError(EXPECTED)
+    return value
+
+
 class ScenePath(Settings):
     """Where a scene is, and its name."""
 
@@ -102,6 +109,7 @@ class ScenePath(Settings):
     )
 
     _path = field_validator("path")(absolute)
+    _id = field_validator("id")(_name)
 
 
 class SceneItem(SceneOptions, ScenePath):
@@ -112,6 +120,8 @@ class SceneItem(SceneOptions, ScenePath):
         description="With inputs.time other than separate: scenes of one group become one stack or composite, called "
         "after the group (another place, another year). Default: all scenes are one group.",
     )
+
+    _group = field_validator("group")(_name)
 
 
 class LayerItem(Settings):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -90,7 +89,6 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     judged = _judged(job)
     return ReportData(
         title=job.config.name,
-        created_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scheme=job.scheme,
         views=tuple(_view(job, source) for source in job.sources),
         areas=tuple(
@@ -110,7 +108,6 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
         environment=environment(),
-        stages={name: stage for name, stage in stages.items() if name != "report"},
     )
 
 

@@ -9,6 +9,7 @@ from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.files import check_target
 from pipeline.runs import RESOLVED, RunFolder, environment
+from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.job import Job, StageRun
 from pipeline.workflow.outcome import Outcome, Table
 
@@ -76,6 +77,9 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: b
         return False
     resume_key = given.job.resume_key if name == "train" else None
     perform, products = _stage(name)
+    if name == "train":  # what a later stage would refuse is refused before hours are spent on training
+        for check in settings_checks(given.job):
+            check()
     if not overwrite:
         _check_products(run, name, given, products, key=key, force=force, resume_key=resume_key)
     given.facts.clear()
@@ -93,13 +97,9 @@ def _check_products(
     Raises:
         OutputError: a product of other settings, one that was changed since, or a file that is not this run's.
     """
-    record = run.record()
-    if name in record["begun"]:
-        return
-    earlier = record["stages"].get(name)
+    earlier = run.record()["stages"].get(name)
     if earlier is None:
-        for path in products(given.job):
-            check_target(path, overwrite=False)
+        _check_strange(run, name, products(given.job))
         return
     # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
     if given.resume and resume_key is not None and earlier.get("resume_key") == resume_key:
@@ -114,6 +114,25 @@ def _check_products(
     if there:
         fix = "add --overwrite, or set another output folder in the configuration"
         raise OutputError(f"stage {name} {why}", path=there[0], fix=fix)
+
+
+def check_files(job: Job) -> None:
+    """Refuse files of others that have the names of what a job would write.
+
+    Raises:
+        OutputError: a file that is not this run's, or a damaged record of the run.
+    """
+    run = RunFolder(job.folder)
+    for name in STAGES:
+        if name not in run.record()["stages"]:
+            _check_strange(run, name, _stage(name)[1](job))
+
+
+def _check_strange(run: RunFolder, name: str, products: list[Path]) -> None:
+    """Refuse files with the names of a stage's products, unless the stage was begun: then they are its own."""
+    if name not in run.record()["begun"]:
+        for path in products:
+            check_target(path, overwrite=False)
 
 
 def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:

@@ -44,7 +44,6 @@ def report_data() -> ReportData:
     inside[8:20, 8:20] = True
     return ReportData(
         title="A <job> & more",
-        created_utc="2026-01-02 03:04 UTC",
         scheme=SCHEME,
         views=(MapView("scene", image, codes, 10.0),),
         areas=tuple(ClassArea("scene", name, 10.0 * i) for i, name in enumerate(SCHEME.names, 1)),
@@ -90,7 +89,6 @@ def report_data() -> ReportData:
         warnings=("two polygons overlap",),
         settings="version: 1\n",
         environment={"python": "3"},
-        stages={"train": {"seconds": 12.0, "cpu_seconds": 20.5, "peak_rss_mb": None}},
     )
 
 
