@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from pipeline.report.data import ClassArea, LearningPoint, SplitMap
 
 _MARKERS = "os^DvPX*<>hd"
-_NAMES = {"pixel_loss": "network of pixels and surroundings", "loss": "network with context"}
+_VALIDATION_LOSS = "val_loss"
+_NAMES = {
+    "pixel_loss": "network of pixels and surroundings",
+    "loss": "network with context",
+    _VALIDATION_LOSS: "validation",
+    "val_accuracy": "validation polygons",
+}
 _SMOOTHED = 5
 _KM = 1000.0
 _TALLEST_CM = 20.0
@@ -60,24 +66,40 @@ def _decimals(whole_ha: float) -> int:
 
 
 def training(history: Sequence[dict[str, float]]) -> Figure:
-    """Every loss and every figure of 0..1 of the training log against the step, each in a panel of its own."""
+    """Losses and accuracies of the training log against the step: a panel each, validation beside training."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    shown = [key for key in columns if "loss" in key or "f1" in key or "acc" in key]
+    shown = [key for key in columns if key in _NAMES and key != _VALIDATION_LOSS]
+    if _VALIDATION_LOSS in columns and "loss" not in shown:
+        shown.append(_VALIDATION_LOSS)
     figure = blank(HALF_CM, 7.2)
     for number, key in enumerate(shown, 1):
         axes = figure.add_subplot(1, len(shown), number)
-        steps = np.array([row.get("step", i) for i, row in enumerate(history) if row.get(key) is not None])
-        values = np.array([row[key] for row in history if row.get(key) is not None])
-        axes.plot(steps, values, color=SOFT, linewidth=0.8, alpha=0.8)
-        if len(values) > 2 * _SMOOTHED:
-            middle = np.convolve(values, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
-            axes.plot(steps[_SMOOTHED // 2 : _SMOOTHED // 2 + len(middle)], middle, color="C0", linewidth=1.6)
-        axes.set_title(_NAMES.get(key, key.replace("_", " ")), loc="left")
-        axes.set_ylabel("loss" if "loss" in key else "share")
+        steps, values = _series(history, key)
+        if key.startswith("val"):
+            axes.plot(steps, values, color="C1", marker="o", markersize=3, linewidth=1.4)
+        else:
+            axes.plot(steps, values, color=SOFT, linewidth=0.8, alpha=0.8)
+            if len(values) > 2 * _SMOOTHED:
+                middle = np.convolve(values, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
+                at = steps[_SMOOTHED // 2 : _SMOOTHED // 2 + len(middle)]
+                axes.plot(at, middle, color="C0", linewidth=1.6, label="training")
+        if key == "loss" and _VALIDATION_LOSS in columns:
+            found = _series(history, _VALIDATION_LOSS)
+            axes.plot(*found, color="C1", marker="o", markersize=3, linewidth=1.4, label="validation")
+            axes.legend(loc="upper right")
+        axes.set_title(_NAMES[key], loc="left")
+        axes.set_ylabel("loss" if "loss" in key else "share of right pixels")
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         grid_lines(axes, "y")
     return figure
+
+
+def _series(history: Sequence[dict[str, float]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of a column of the log."""
+    rows = [(row.get("step", i), row[key]) for i, row in enumerate(history) if row.get(key) is not None]
+    steps, values = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return steps, values
 
 
 def learning_curve(points: Sequence[LearningPoint]) -> Figure:

@@ -63,7 +63,7 @@ def _check_areas(job: Job) -> None:
 
 def _check_class_units(job: Job) -> None:
     """Minimum mapping units of classes that there are."""
-    from pipeline.maps.sieve import minimum_pixels
+    from pipeline.maps.vectorise import minimum_pixels
 
     section = job.config.map
     if section.polygons:
