@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
-from pipeline.accuracy.pixels import open_class_map, read_codes
+from pipeline.accuracy.class_maps import open_class_map, read_codes
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window

@@ -13,7 +13,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.accuracy.pixels import read_grid
+from pipeline.accuracy.class_maps import read_grid
 from pipeline.diagnostics.features import Features, embed, embedding_layers, explained, spread, write_features
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError
 from pipeline.maps.vectors import write_geopackage
