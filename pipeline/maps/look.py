@@ -29,6 +29,15 @@ TRUE_COLOUR = (("red",), ("green",), ("blue",))
 FALSE_COLOUR = (("nir", "nir08"), ("red",), ("green",))
 
 
+_BAR_SHARE = 0.3  # longest scale bar as a share of the panel's width
+# Sources: Copernicus, Legal notice on the use of Copernicus Sentinel Data and Service Information, 1 (c); USGS, Landsat
+# data: credit line.
+_CREDITS = {
+    "sentinel": "Contains modified Copernicus Sentinel data",
+    "landsat": "Landsat data courtesy of the U.S. Geological Survey",
+}
+
+
 def coarse_grid(grid: Grid, max_px: int) -> Grid:
     """The same area in pixels so large that neither side has more than ``max_px``; at most a pixel's edge is lost."""
     factor = max(1, math.ceil(max(grid.shape) / max_px))
@@ -100,3 +109,25 @@ def to_rgb(source: Source, *, max_px: int) -> NDArray[np.uint8]:
     """uint8 [row, col, 3] of :func:`true_colour`; white where not valid."""
     image, valid, _ = true_colour(source, max_px=max_px)
     return np.where(valid[..., None], np.round(image * 255), 255).astype(np.uint8)
+
+
+def scale_bar_m(width_m: float, *, share: float = _BAR_SHARE) -> float:
+    """The longest of 1, 2 or 5 times a power of ten metres that takes at most a share of a width.
+
+    >>> scale_bar_m(15_360)
+    2000.0
+    """
+    limit = width_m * share
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= limit)
+
+
+def length_text(metres: float) -> str:
+    """A length in m or km."""
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"  # noqa: PLR2004 - a kilometre
+
+
+def credit(source: Source) -> str:
+    """The notice that the licence of a scene's data asks for; "" where its sensor is not known."""
+    found = next((text for key, text in _CREDITS.items() if source.sensor.startswith(key)), "")
+    return f"{found} {source.acquired_utc.year}" if source.acquired_utc and "Copernicus" in found else found

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
-from pipeline.maps.quicklook import length_text, scale_bar_m
+from pipeline.maps.look import length_text, scale_bar_m
 from pipeline.report import accuracy_figures, assessment_figures, figures
 from pipeline.report.ledger import LedgerTable, ledger_table
 from pipeline.report.style import save

@@ -37,7 +37,7 @@ from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
 from pipeline.workflow import learning_curve
-from pipeline.workflow.products import write_qgis_project, write_stac
+from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job, StageRun
 
-FEATURES = "features.gpkg"
 # What a map is measured against on every pixel, where there is such a thing: the demo writes it.
 FULL_REFERENCE = "full_reference.json"
 VIEW_PX = 1200

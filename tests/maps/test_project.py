@@ -17,9 +17,10 @@ from PIL import Image
 
 from pipeline.errors import InputError, OutputError
 from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
+from pipeline.maps.look import scale_bar_m
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
-from pipeline.maps.quicklook import scale_bar_m, write_quicklook
+from pipeline.maps.quicklook import write_quicklook
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised
 from pipeline.maps.vectors import write_polygons
 from pipeline.maps.vrt import write_mosaic, write_scene_view
