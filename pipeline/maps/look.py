@@ -24,6 +24,8 @@ _PARTS = 2
 
 # Two per cent at each end is the cut that QGIS and most viewers use for imagery.
 _CUT_PERCENT = (2.0, 98.0)
+# Measurements do not have one value in all bands over such a share of the scene.
+_FILL_SHARE = 0.01
 TRUE_COLOUR = (("red",), ("green",), ("blue",))
 # Colour infrared: vegetation is red. Source: USGS, common Landsat band combinations (5-4-3 for OLI).
 FALSE_COLOUR = (("nir", "nir08"), ("red",), ("green",))
@@ -79,14 +81,24 @@ def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple
 
 
 def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
-    """(low, high) of each band for display: the 2nd and 98th percentile of valid pixels."""
-    if not raster.valid.any():
+    """(low, high) of each band for display: the 2nd and 98th percentile of valid pixels, undeclared fill left out."""
+    seen = raster.valid & ~_fill(raster)
+    if not seen.any():
         return ((0.0, 1.0),) * len(raster.bands)
     limits = []
     for layer in raster.values:
-        low, high = np.percentile(layer[raster.valid], _CUT_PERCENT)
+        low, high = np.percentile(layer[seen], _CUT_PERCENT)
         limits.append((float(low), float(max(high, low + 1e-6))))
     return tuple(limits)
+
+
+def _fill(raster: Raster) -> NDArray[np.bool_]:
+    """Where all of several bands have a value that fills a large part: white or black outside the image."""
+    alike: NDArray[np.bool_] = raster.valid & (raster.values == raster.values[:1]).all(axis=0)
+    if len(raster.bands) == 1 or not alike.any():
+        return np.zeros_like(raster.valid)
+    values, counts = np.unique(raster.values[0][alike], return_counts=True)
+    return alike & np.isin(raster.values[0], values[counts >= _FILL_SHARE * raster.valid.size])
 
 
 def true_colour(source: Source, *, max_px: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
