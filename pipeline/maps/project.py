@@ -60,12 +60,14 @@ class SceneLayers:
         grid: Grid of the map.
         files: The map and what lies beside it.
         view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`; None leaves it out.
+        groups: The map with classes merged into groups, see :func:`pipeline.maps.vrt.write_groups`, and the groups.
     """
 
     name: str
     grid: Grid
     files: SceneFiles
     view: SceneView | None = None
+    groups: tuple[Path, ClassScheme] | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,9 @@ class _Draft:
             yield self.vector("Polygons", source, shown=False, filled=True)
         pipe = paletted_pipe(self.scheme)
         yield self.raster("Land cover", files.class_map, grid, pipe, shown=shown, classes=True)
+        if scene.groups:
+            merged, groups = scene.groups
+            yield self.raster("Land cover, groups of classes", merged, grid, paletted_pipe(groups), shown=False)
         for layer in LAYERS:
             if path := files.layers.get(layer.key):
                 pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)

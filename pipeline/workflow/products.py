@@ -13,16 +13,18 @@ from pipeline import __version__
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.errors import GridError, SceneWarning
 from pipeline.files import check_target
+from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.look import credit
 from pipeline.maps.project import SceneLayers, StyledLayer, label_layer, split_layer, write_project
 from pipeline.maps.stac import MapItem, map_item, write_collection
 from pipeline.maps.stac_model import WORLD, ModelItem, model_item
-from pipeline.maps.vrt import write_mosaic, write_scene_view
+from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
 from pipeline.scenes.scene import Scene
+from pipeline.workflow.inputs import LISTED_LEVEL
 from pipeline.workflow.job import AUDIT
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
             source.grid,
             scene_files(job.map_of(source.id)),
             view=scene_view(job.maps_folder, source, overwrite=overwrite),
+            groups=_groups(job, source, overwrite=overwrite),
         )
         for source in job.sources
     ]
@@ -65,6 +68,25 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
         overwrite=overwrite,
     )
     return target
+
+
+def _groups(job: Job, source: Source, *, overwrite: bool) -> tuple[Path, ClassScheme] | None:
+    """``<scene>_groups.vrt``, the map by groups of classes; None where the job has none, or maps the groups.
+
+    A group has code and colour of its first class.
+    """
+    labels = job.config.labels
+    if not labels.groups or labels.level != LISTED_LEVEL:
+        return None
+    first: dict[str, LandClass] = {}
+    for item in job.scheme.classes:
+        name = labels.groups.get(item.name, item.name)
+        first.setdefault(name, LandClass(item.code, name, item.color))
+    group_of = {item.code: first[labels.groups.get(item.name, item.name)].code for item in job.scheme.classes}
+    scheme = ClassScheme(tuple(first.values()))
+    target = job.maps_folder / f"{source.id}_groups.vrt"
+    write_groups(target, job.map_of(source.id), group_of=group_of, scheme=scheme, overwrite=overwrite)
+    return target, scheme
 
 
 def findings(folder: Path) -> list[StyledLayer]:
