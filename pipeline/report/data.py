@@ -70,12 +70,13 @@ class SplitMap:
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """Mean F1 of a training with a number of polygons: of the network, its spread, and of the forest; None: not run."""
+    """Mean F1 of a training with a number of polygons: of the network, its spread, and of both forests; None: not run."""
 
     polygons: int
     macro_f1: float | None
     sd: float | None = None
     baseline_macro_f1: float | None = None
+    neighbourhood_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

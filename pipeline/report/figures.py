@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.diagnostics.scoring import FORESTS
 from pipeline.maps.style import PART_COLORS
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink
 
@@ -103,7 +104,7 @@ def _series(history: Sequence[dict[str, float]], key: str) -> tuple[NDArray[np.f
 
 
 def learning_curve(points: Sequence[LearningPoint]) -> Figure:
-    """Mean F1 against the number of training polygons, with the spread over repetitions; the forest beside it."""
+    """Mean F1 against the number of training polygons, with the spread over repetitions; both forests beside it."""
     figure = blank(HALF_CM, 7.2)
     axes = figure.add_subplot()
     ordered = sorted(points, key=lambda point: point.polygons)
@@ -112,9 +113,10 @@ def learning_curve(points: Sequence[LearningPoint]) -> Figure:
         x, y, sd = np.array(network, dtype=np.float64).T
         axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
         axes.plot(x, y, color="C0", marker="o", markersize=4.5, label="network")
-    forest = [(point.polygons, point.baseline_macro_f1) for point in ordered if point.baseline_macro_f1 is not None]
-    if forest:
-        axes.plot(*zip(*forest, strict=True), color="C1", marker="s", markersize=4.5, label="random forest")
+    for name, key, look in zip(FORESTS, ("baseline_macro_f1", "neighbourhood_macro_f1"), ("C1s", "C2^"), strict=True):
+        found = [(point.polygons, value) for point in ordered if (value := getattr(point, key)) is not None]
+        if found:
+            axes.plot(*zip(*found, strict=True), color=look[:2], marker=look[2], markersize=4.5, label=name)
     axes.set_xlabel("training polygons")
     axes.set_ylabel("mean F1 on polygons not trained on")
     axes.set_xlim(left=0)
