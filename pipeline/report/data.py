@@ -70,13 +70,16 @@ class SplitMap:
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """Mean F1 of a training with a number of polygons: of the network, its spread, and of both forests; None: not run."""
+    """Mean F1 and overall accuracy by number of training polygons: network, its spread, both forests; None: not run."""
 
     polygons: int
     macro_f1: float | None
     sd: float | None = None
     baseline_macro_f1: float | None = None
     neighbourhood_macro_f1: float | None = None
+    overall_accuracy: float | None = None
+    baseline_overall_accuracy: float | None = None
+    neighbourhood_overall_accuracy: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,26 +104,34 @@ def _series(history: Sequence[dict[str, float]], key: str) -> tuple[NDArray[np.f
 
 
 def learning_curve(points: Sequence[LearningPoint]) -> Figure:
-    """Mean F1 against the number of training polygons, with the spread over repetitions; both forests beside it."""
+    """Mean F1, with its spread over repetitions, and overall accuracy by number of training polygons, per method."""
     figure = blank(HALF_CM, 7.2)
-    axes = figure.add_subplot()
     ordered = sorted(points, key=lambda point: point.polygons)
-    network = [(point.polygons, point.macro_f1, point.sd or 0.0) for point in ordered if point.macro_f1 is not None]
-    if network:
-        x, y, sd = np.array(network, dtype=np.float64).T
-        axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
-        axes.plot(x, y, color="C0", marker="o", markersize=4.5, label="network")
-    for name, key, look in zip(FORESTS, ("baseline_macro_f1", "neighbourhood_macro_f1"), ("C1s", "C2^"), strict=True):
-        found = [(point.polygons, value) for point in ordered if (value := getattr(point, key)) is not None]
-        if found:
-            axes.plot(*zip(*found, strict=True), color=look[:2], marker=look[2], markersize=4.5, label=name)
-    axes.set_xlabel("training polygons")
-    axes.set_ylabel("mean F1 on polygons not trained on")
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    grid_lines(axes, "y")
-    axes.legend(loc="lower right")
+    panels = {"macro_f1": "mean F1", "overall_accuracy": "overall accuracy"}
+    known = [key for key in panels if any(getattr(point, key) is not None for point in ordered)]
+    for axes, key in zip(figure.subplots(1, max(len(known), 1), squeeze=False)[0], known, strict=True):
+        _methods(axes, ordered, key)
+        axes.set_title(panels[key], loc="left")
+        axes.set_xlabel("training polygons")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        grid_lines(axes, "y")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+def _methods(axes: Axes, ordered: Sequence[LearningPoint], key: str) -> None:
+    """A line per method on the polygons not trained on."""
+    looks = (("network", "", "C0o"), (FORESTS[0], "baseline_", "C1s"), (FORESTS[1], "neighbourhood_", "C2^"))
+    for name, prefix, look in looks:
+        found = [(p.polygons, value, p.sd or 0.0) for p in ordered if (value := getattr(p, prefix + key)) is not None]
+        if not found:
+            continue
+        x, y, sd = np.array(found, dtype=np.float64).T
+        if name == "network" and key == "macro_f1" and sd.any():
+            axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
+        axes.plot(x, y, color=look[:2], marker=look[2], markersize=4.5, label=name)
 
 
 def features(found: Features, scheme: ClassScheme) -> Figure:

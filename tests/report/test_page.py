@@ -56,7 +56,11 @@ def report_data() -> ReportData:
         mapped_share=0.9,
         sampling="Held-out training polygons: not a probability sample.",
         history=tuple({"step": i, "loss": 1 / (i + 1), "val_loss": 1.1 / (i + 1)} for i in range(20)),
-        learning=(LearningPoint(20, 0.4, 0.05, 0.38), LearningPoint(50, None, None, 0.5), LearningPoint(80, 0.6)),
+        learning=(
+            LearningPoint(20, 0.4, 0.05, 0.38, 0.39, 0.5, 0.4, 0.45),
+            LearningPoint(50, None, None, 0.5, 0.5),
+            LearningPoint(80, 0.6, overall_accuracy=0.7),
+        ),
         split=SplitMap(
             tuple(
                 PolygonPart(i, square + 50 * i, part)
