@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
 
 LAYER = "landcover"
-# What writing a GeoPackage fails with, OSError aside.
-FAILURES = (DataSourceError, DataLayerError, sqlite3.Error)
 # When a layer was changed last, which GeoPackages must say. Source: GDAL, GPKG driver, OGR_CURRENT_DATE.
 UNDATED, _DATE_OPTION = "1980-01-01T00:00:00.000Z", "OGR_CURRENT_DATE"
+# What writing a GeoPackage fails with, OSError aside.
+FAILURES = (DataSourceError, DataLayerError, sqlite3.Error)
 _GEOMETRY = "geom"  # the column that GDAL's GeoPackage driver makes
 _STYLES_TABLE = """CREATE TABLE IF NOT EXISTS layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
  f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),

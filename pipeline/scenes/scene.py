@@ -126,6 +126,17 @@ class BandSource:
     unit: str = "DN"
     provenance: str = "none: DN as stored"
 
+    def __post_init__(self) -> None:
+        """Refuse a scaling that makes no values of DN, wherever it was read."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
+            raise SceneError(
+                f"scaling of band {self.band} ({self.provenance})",
+                path=self.path,
+                got=f"scale {self.scale:g}, offset {self.offset:g}",
+                expected="a scale above 0 and a finite offset",
+                fix="set scale and offset of the scene in the configuration, or mend the file's tags",
+            )
+
 
 @dataclass(frozen=True)
 class QualitySource:

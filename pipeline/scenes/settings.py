@@ -38,9 +38,12 @@ class SceneOptions(Settings):
         None, description="A name for every band in file order, where the file does not name them."
     )
     scale: float | None = Field(
-        None, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
     )
-    offset: float | None = Field(None, description="See scale.")
+    offset: float | None = Field(None, allow_inf_nan=False, description="See scale.")
     nodata: float | None = Field(None, description="DN that means 'no observation', where the file has no nodata tag.")
     sensor: str | None = Field(
         None, description="sentinel-2, landsat-oli, landsat-etm or landsat-tm: makes names such as B5 unambiguous."

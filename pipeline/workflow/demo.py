@@ -43,14 +43,10 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
     data = find_sample_data()
     folder = prepare_folder(output)
     config = folder / "demo.yaml"
-    write_config(
-        [str(data / SCENE)],
-        labels=data / LABELS,
-        field="class",
-        layer=None,
-        output=config,
-        overwrite=overwrite,
-    )
+    if overwrite or not config.exists():  # a demo that was interrupted goes on with what it wrote
+        write_config(
+            [str(data / SCENE)], labels=data / LABELS, field="class", layer=None, output=config, overwrite=overwrite
+        )
     run_stages(config, last="assess", force=False, overwrite=overwrite, progress=progress)
     job = Job.load(config)
     progress("full reference", 0, 1)

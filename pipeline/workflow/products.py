@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyogrio
@@ -28,7 +29,7 @@ from pipeline.workflow.inputs import LISTED_LEVEL
 from pipeline.workflow.job import AUDIT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from pipeline.grid import Grid
     from pipeline.maps.vrt import SceneView
@@ -139,9 +140,9 @@ def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | 
 
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
-    created = datetime.now(UTC).replace(microsecond=0)
-    model = model_item(_model_item(job, created), folder=folder)
-    items = [map_item(_map_item(job, source, created, model=model.id), folder=folder) for source in job.sources]
+    until = _newest([file for source in job.sources for file in source.files])
+    model = model_item(_model_item(job, until), folder=folder)
+    items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.sources]
     return write_collection(
         folder,
         [*items, model],
@@ -150,14 +151,22 @@ def write_stac(job: Job, folder: Path) -> Path:
     )
 
 
-def _map_item(job: Job, source: Source, created: datetime, *, model: str) -> MapItem:
+def _newest(files: Sequence[str]) -> datetime:
+    """When the newest of some files was changed, to the second: scenes are not newer; today where none is a file."""
+    times = [path.stat().st_mtime for name in files if (path := Path(name)).is_file()]
+    if not times:
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return datetime.fromtimestamp(int(max(times)), UTC)
+
+
+def _map_item(job: Job, source: Source, *, model: str) -> MapItem:
     packages = environment()["packages"]
     return MapItem(
         id=source.id,
         grid=source.grid,
         scheme=job.scheme,
         files=scene_files(job.map_of(source.id)),
-        created=created,
+        until=_newest(source.files),
         acquired=source.acquired_utc,
         counts=read_counts(job.map_of(source.id)),
         sources=source.files,
@@ -166,7 +175,7 @@ def _map_item(job: Job, source: Source, created: datetime, *, model: str) -> Map
     )
 
 
-def _model_item(job: Job, created: datetime) -> ModelItem:
+def _model_item(job: Job, until: datetime) -> ModelItem:
     about = describe(job.model_path)
     scaling = about["preprocess"]
     bands = tuple(scaling["bands"])
@@ -180,7 +189,7 @@ def _model_item(job: Job, created: datetime) -> ModelItem:
         std=tuple(scaling["std"][: len(bands)]),
         units=tuple(about["units"]),
         bbox=_bbox(about.get("footprint")),
-        created=created,
+        until=until,
         parameters=about["weights"],
         framework_version=about["provenance"].get("versions", {}).get("torch", ""),
         hyperparameters=about["provenance"].get("settings", {}),

@@ -159,7 +159,7 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
             "stages",
             ("stage", "", "seconds"),
             tuple(
-                (name, "done" if fresh else "unchanged", f"{record['stages'][name]['seconds']:.1f}")
+                (name, "done" if fresh else "unchanged", f"{record['stages'][name].get('seconds', 0.0):.1f}")
                 for name, fresh in done
             ),
         )

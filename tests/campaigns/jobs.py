@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Files of the run itself: times, and who held the folder.
+_MAP = {"engine": "torch", "dtype": "float32", "device": "cpu"}
 OWN = ("run.json", ".run.lock", ".run.lock.json")
 
 
 def import_all() -> None:
     """Import what commands use before the first is forked: starting would take most of their time."""
+    import pipeline.cli
     import pipeline.workflow.labels_audit
     import pipeline.workflow.stage_predict
     import pipeline.workflow.stage_report
     import pipeline.workflow.stage_train  # noqa: F401
+
+
+def one_scene(folder: Path) -> Path:
+    """A job with maps and polygons of one scene, in a folder; gives its configuration."""
+    return write_world(folder, map=_MAP | {"polygons": True})
 
 
 def two_scenes(folder: Path) -> Path:
@@ -32,7 +39,7 @@ def two_scenes(folder: Path) -> Path:
     config = write_world(
         folder,
         scenes=[{"path": "scene.tif"}, {"path": "other.tif"}],
-        map={"engine": "torch", "dtype": "float32", "device": "cpu", "polygons": True, "mosaic": "first"},
+        map=_MAP | {"polygons": True, "mosaic": "first"},
         assessment={"forest_trees": 10, "features": True},
     )
     write_scene(folder / "other.tif")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.campaigns.jobs import digests, finish, import_all, start, two_scenes, unlike
+from tests.campaigns.jobs import digests, finish, import_all, one_scene, start, two_scenes, unlike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,10 +86,10 @@ def moments(seconds: dict[str, float], count: int, *, seed: int) -> Iterator[tup
         yield stage, rng.uniform(0.0, seconds[stage] + 0.05)
 
 
-def campaign(folder: Path, *, kills: int, seed: int) -> Report:
+def campaign(folder: Path, *, kills: int, seed: int, small: bool = False) -> Report:
     """Kill runs in a folder and compare what is left when they have been finished."""
     import_all()
-    config = two_scenes(folder)
+    config = one_scene(folder) if small else two_scenes(folder)
     command = ["run", str(config)]
     run, log = folder / "run", folder / "log.txt"
     if finish(command, log):
@@ -100,6 +100,7 @@ def campaign(folder: Path, *, kills: int, seed: int) -> Report:
     report = Report()
     for number, (stage, after_s) in enumerate(moments(seconds, kills, seed=seed)):
         where = f"kill {number + 1}: {after_s:.2f} s into {stage}"
+        sys.stderr.write(f"{where} ({len(report.failed)} failed, {len(report.different)} differ so far)\n")
         shutil.rmtree(run, ignore_errors=True)
         hit = kill_in(config, stage, after_s, log)
         report.kills[hit or "ended before"] = report.kills.get(hit or "ended before", 0) + 1
@@ -116,9 +117,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true", help="One scene and fewer products.")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        report = campaign(Path(folder), kills=asked.kills, seed=asked.seed)
+        report = campaign(Path(folder), kills=asked.kills, seed=asked.seed, small=asked.small)
     sys.stdout.write("\n".join(report.lines()) + "\n")
     return int(bool(report.failed or report.different))
 

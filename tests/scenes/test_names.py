@@ -6,7 +6,9 @@ import fnmatch
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -72,3 +74,15 @@ def test_a_scene_cannot_be_called_what_its_files_cannot(tmp_path):
     scene = open_scene(write_scene(tmp_path / "scene.tif"))
     with pytest.raises(SceneError, match="name of a scene"):
         type(scene)("../scene", scene.path, scene.grid, scene.bands)
+
+
+@pytest.mark.parametrize(
+    "scaling", [{"scale": 0.0}, {"scale": -1e-4}, {"scale": np.nan}, {"scale": np.inf}, {"offset": np.nan}]
+)
+def test_a_scaling_that_makes_no_values_is_refused_where_it_is_read(tmp_path, scaling):
+    path = write_scene(tmp_path / "scene.tif")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales = (scaling.get("scale", 1.0),) * dataset.count
+        dataset.offsets = (scaling.get("offset", 0.0),) * dataset.count
+    with pytest.raises(SceneError, match="scaling of band blue"):
+        open_scene(path)
