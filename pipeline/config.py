@@ -51,7 +51,7 @@ _EXPECTED = {
     "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
     "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
     COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
-    NAME: "letters, digits, '.', '_', '-' and single blanks after a letter or digit",
+    NAME: "letters, digits, '.', '_', '-' and single blanks after a letter or digit, 100 at most",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
 from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.files import check_target
@@ -179,16 +180,30 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
 
 
 def _accuracy_table(accuracy: dict[str, Any]) -> Table:
+    """Network and forests on the test polygons, and below it what the figures cannot say."""
+    polygons = str(accuracy["test_polygons"])
     rows = tuple(
-        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}")
-        for item in (accuracy, accuracy["baseline"])
+        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}", polygons)
+        for item in (accuracy, *accuracy["baselines"])
     )
+    per_class = accuracy["per_class"]
     without = accuracy.get("macro_f1_without")
+    few = [f"{name} ({item['polygons']})" for name, item in per_class.items() if item.get("too_few")]
+    sure = [
+        f"{name} ({item['polygons']})"
+        for name, item in per_class.items()
+        if 1.0 in (item["users_accuracy"], item["producers_accuracy"])
+        and FEW_POLYGONS <= item["polygons"] < CERTAIN_POLYGONS
+    ]
     title = "on the test polygons (not a probability sample)"
     title += f"; no usable test pixel, so not in the mean: {', '.join(without)}" if without else ""
-    return Table(title, ("method", "overall accuracy", "mean F1"), rows)
+    title += f"; too few to judge: {', '.join(few)}" if few else ""
+    title += f"; 100 % of few polygons, landcover crossval tells more: {', '.join(sure)}" if sure else ""
+    return Table(title, ("method", "overall accuracy", "mean F1", "test polygons"), rows)
 
 
 def _area_table(areas: dict[str, Any]) -> Table:
     rows = tuple((item["name"], f"{item['area_ha']:,.1f}", f"{100 * item['share']:.1f} %") for item in areas["classes"])
-    return Table("mapped area", ("class", "ha", "share"), rows)
+    share = areas.get("mapped_share")
+    covered = f"; the rest of the scenes, {1 - share:.1%}, has no data" if share is not None and share < 1 else ""
+    return Table(f"mapped area{covered}", ("class", "ha", "share of the map"), rows)
