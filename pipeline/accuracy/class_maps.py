@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.grid import Grid, Window, areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
 from pipeline.quiet import silenced
+from pipeline.raster import on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
+    from rasterio.vrt import WarpedVRT
 
     from pipeline.accuracy.sample_strata import StrataLayer
     from pipeline.legend import ClassScheme
@@ -176,13 +176,7 @@ def aligned(
         raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
     if grid_of(dataset).same_pixels_as(grid):
         return dataset
-    filled = {} if empty is None else {"src_nodata": empty, "nodata": empty}
-    return stack.enter_context(
-        WarpedVRT(
-            dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-            resampling=Resampling.nearest, **filled,
-        )
-    )  # fmt: skip
+    return stack.enter_context(on_grid(dataset, grid, nodata=empty))
 
 
 class SlotReader:

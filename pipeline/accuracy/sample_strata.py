@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
-from rasterio.features import rasterize
 
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, aligned, grid_of, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.legend import NODATA
+from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,9 +168,8 @@ class PolygonStrata(_Layer):
         frame = frame[~(frame.geometry.is_empty | frame.geometry.isna())].to_crs(grid.crs)
         values = sorted({str(value) for value in frame[field]})
         self._names, self._grid = values, grid
-        self._shapes = [
-            (shape, values.index(str(value))) for shape, value in zip(frame.geometry, frame[field], strict=True)
-        ]
+        self._shapes = list(frame.geometry)
+        self._values = [values.index(str(value)) for value in frame[field]]
         self._index = frame.sindex
 
     def read(self, window: Window) -> NDArray[np.int32]:
@@ -179,16 +178,9 @@ class PolygonStrata(_Layer):
         from shapely.geometry import box
 
         hits = sorted(self._index.query(box(*crop.bounds)))
-        if not hits:
-            return np.full(window.shape, OUTSIDE, dtype=np.int32)
-        burnt = rasterize(
-            [self._shapes[i] for i in hits],
-            out_shape=window.shape,
-            transform=crop.transform,
-            fill=OUTSIDE,
-            dtype="int32",
+        return np.asarray(
+            burn_shapes([self._shapes[i] for i in hits], crop, values=[self._values[i] for i in hits]), dtype=np.int32
         )
-        return np.asarray(burnt, dtype=np.int32)
 
     def name(self, value: int) -> str:
         """The field's value."""

@@ -11,7 +11,6 @@ import numpy as np
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.grid import Grid, Window
 from pipeline.scenes.opening import LEVELS
-from pipeline.scenes.parts import units_of
 from pipeline.scenes.reader import open_reader
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def _level_text(level: str) -> str:
 
 def _check_units(bundle: ModelBundle, source: Source) -> None:
     """Refuse values of another unit; counts ("DN") may be anything, so that their values alone decide."""
-    for name, unit, expected in zip(bundle.bands, units_of(source), bundle.units, strict=True):
+    for name, unit, expected in zip(bundle.bands, source.units, bundle.units, strict=True):
         if unit != expected and "DN" not in {unit, expected} and unit and expected:
             raise ModelError(
                 f"band {name} is in another unit than the model was trained on",
