@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelError
+from pipeline.model.checks import check_source
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.geotiff import is_virtual
 from pipeline.scenes.opening import open_all
@@ -90,7 +91,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
                 expected=", ".join(inputs.bands or ()),
                 fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
             )
-    return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
+    return tuple(check_source(bundle, source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
 def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:
