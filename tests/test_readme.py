@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.cli.entry import app
+from pipeline.cli.help import GROUPS
 from pipeline.config import schema_json
 from tests.fakes.small_world import write_labels, write_scene
 from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROSE = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+EXAMPLES = [example for examples in GROUPS.values() for example in examples.values()]
 GROUP = typer.main.get_command(app)
 
 
@@ -56,7 +58,7 @@ def parse(line: str) -> None:
     while hasattr(command, "commands"):
         name, command, words = command.resolve_command(context, words)
         context = command.make_context(name, list(words), parent=context)
-        words = context.args if not hasattr(command, "commands") else words[1:]
+        words = list(words)
 
 
 @pytest.mark.parametrize("name", list(command_names()))
@@ -66,7 +68,7 @@ def test_every_command_is_in_the_documents(name):
     assert f"landcover {name}" in PROSE or name in short
 
 
-@pytest.mark.parametrize("line", sorted(set(command_lines(PROSE))))
+@pytest.mark.parametrize("line", sorted({*command_lines(PROSE), *EXAMPLES}))
 def test_command_line_in_the_documents_parses(line):
     parse(line)
 

@@ -12,7 +12,7 @@ from pipeline.files import write_json
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job
 from pipeline.workflow.mapping import MapRequest
-from pipeline.workflow.outcome import Outcome, Progress, Table
+from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,8 +101,10 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str
                 fix="add --overwrite, or set another output folder in the configuration",
             )
     given.facts.clear()
+    given.progress(f"{STAGE}{name}", 0, 1)
     with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
         outputs.extend(_work(name)(given))
+    given.progress(f"{STAGE}{name}", 1, 1)
     return name, True
 
 
@@ -134,7 +136,7 @@ def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = json.loads(areas.read_text(encoding="utf-8"))
         tables.append(_area_table(data["areas"]))
-    written = tuple(run.path / output for output in record["stages"][last]["outputs"])
+    written = tuple(run.path / output for output in _foremost(record["stages"], last))
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
@@ -143,6 +145,13 @@ def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
         tables=tuple(tables),
         data=data,
     )
+
+
+def _foremost(stages: dict[str, Any], last: str) -> list[str]:
+    """What the last stage wrote; the maps go first at the end of a whole run, as they are what it was for."""
+    written: list[str] = stages[last]["outputs"]
+    maps = [name for name in stages["predict"]["outputs"] if name.endswith("_lc.tif")] if last == "report" else []
+    return [*maps, *written]
 
 
 def _accuracy_table(accuracy: dict[str, Any]) -> Table:
