@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +18,13 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError
+from pipeline.labels.settings import COLOR, ClassItem, LabelSettings
+from pipeline.scenes.settings import InputSettings, SceneItem
 from pipeline.settings import Fraction, Settings, absolute
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-COLOR = r"^#[0-9a-fA-F]{6}$"
 NAME = r"^[A-Za-z0-9._-]+$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
@@ -47,191 +47,6 @@ _EXPECTED = {
 }
 # Files that training.weights may name; anything else is a record's name.
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
-
-
-class SceneItem(Settings):
-    """One scene: any raster GDAL opens, a folder of band files, an agency's product, or a STAC item."""
-
-    path: str = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
-    id: str | None = Field(
-        None, description="Name of the scene; outputs are called after it. Default: the file's name."
-    )
-    bands: tuple[str, ...] | None = Field(
-        None, description="A name for every band in file order, where the file does not name them."
-    )
-    scale: float | None = Field(
-        None, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
-    )
-    offset: float | None = Field(None, description="See scale.")
-    nodata: float | None = Field(None, description="DN that means 'no observation', where the file has no nodata tag.")
-    sensor: str | None = Field(
-        None, description="sentinel-2, landsat-oli, landsat-etm or landsat-tm: makes names such as B5 unambiguous."
-    )
-    acquired_utc: datetime | None = Field(
-        None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
-    )
-    dates: tuple[datetime, ...] | None = Field(
-        None,
-        description="For a file whose bands are dates of one variable (an NDVI series): the date of every band, with "
-        "time zone; bands then holds one name, that of the variable.",
-    )
-    mirror: Literal["earth-search", "planetary-computer", "copernicus"] | None = Field(
-        None,
-        description="Who serves a STAC item, where neither its addresses nor its properties tell: it decides whether "
-        "the Sentinel-2 offset is still in the values.",
-    )
-    group: str | None = Field(
-        None,
-        description="With inputs.time other than separate: scenes of one group become one stack or composite, called "
-        "after the group (another place, another year). Default: all scenes are one group.",
-    )
-
-    _path = field_validator("path")(absolute)
-
-
-class LayerItem(Settings):
-    """Another raster stacked on each scene's grid."""
-
-    path: str = Field(description="Any raster GDAL opens, on any grid.")
-    kind: Literal["raster", "dem", "sentinel1"] = Field(
-        "raster", description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB."
-    )
-    bands: tuple[str, ...] | None = Field(
-        None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
-    )
-
-    _path = field_validator("path")(absolute)
-
-
-class StackSection(Settings):
-    """How dates are joined: the bands of a stack, and pixels that are clouded on some dates."""
-
-    naming: Literal["date", "order"] = Field(
-        "date",
-        description="Bands of a stack are called after the date (nir_2024-05-01) or its place in time (nir_t1). A "
-        "model for other days or years needs order, or regular.",
-    )
-    regular: tuple[int, ...] | None = Field(
-        None,
-        description="Days of the year that every pixel is interpolated to (nir_doy121), so that stacks of different "
-        "acquisition days mean the same. Default: the dates as they are.",
-    )
-    fill: Literal["linear", "nearest", "none"] = Field(
-        "linear",
-        description="A clouded date of a stack is interpolated between the pixel's clear dates, takes the nearest of "
-        "them, or makes the pixel invalid (none).",
-    )
-    min_dates: int = Field(1, ge=1, description="Fewest clear dates of a valid pixel, of stacks and composites.")
-    validity: bool = Field(
-        default=False, description="Add a band per date of a stack: 1 where observed, 0 where filled."
-    )
-
-
-class Inputs(Settings):
-    """What the network sees of a scene."""
-
-    bands: tuple[str, ...] | None = Field(
-        None, description="Bands used, by name. Default: all bands that all scenes share."
-    )
-    indices: tuple[str, ...] = Field(
-        (), description="Spectral indices added as bands, by their spyndex name: NDVI, NDWI, NBR ..."
-    )
-    layers: tuple[LayerItem, ...] = Field(
-        (), description="Other rasters stacked on the grid: a DEM, Sentinel-1, anything."
-    )
-    mask: tuple[str, ...] | None = Field(
-        None,
-        description="What is masked where the product says so: nodata, saturated, shadow, cloud, cloud_medium, cirrus, "
-        "snow ... Default: all of these but snow and thin doubts.",
-    )
-    resolution_m: float | None = Field(
-        None,
-        gt=0,
-        description="Pixel size in metres that products of several resolutions are read at. Default: finest.",
-    )
-    time: Literal["separate", "stack", "median", "medoid", "greenest"] = Field(
-        "separate",
-        description="How several scenes of one place meet: each mapped by itself, stacked as dates x bands, "
-        "or merged into a cloud-masked composite (median, or the best pixel as medoid or greenest).",
-    )
-    stack: StackSection = Field(default_factory=lambda: StackSection.model_validate({}))
-    allow_mixed: bool = Field(
-        default=False, description="Accept scenes of different product level or offset treatment in one run."
-    )
-
-
-class LabelsSection(Settings):
-    """Training labels."""
-
-    path: str = Field(
-        description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons or points, in any CRS; or a "
-        "class raster (an existing map) whose values are codes of the classes."
-    )
-    field: str = Field("", description="Attribute that holds the class, as text or integer; not of a class raster.")
-    layer: str | None = Field(None, description="Layer of a file that has several.")
-    aliases: dict[str, str] = Field(
-        default_factory=dict, description="Value in the file -> class name, to merge or rename classes."
-    )
-    all_touched: bool = Field(
-        default=False, description="Label every pixel a polygon touches; default: pixels whose centre is inside."
-    )
-    class_all_touched: dict[str, bool] = Field(
-        default_factory=dict, description="The same by class name: narrow classes such as rivers may need it."
-    )
-    erode_px: int = Field(
-        0, ge=0, le=7, description="Pixels left out along the rim of every polygon; its innermost ones always stay."
-    )
-    class_erode_px: dict[str, int] = Field(default_factory=dict, description="The same by class name.")
-    buffer_m: float = Field(0.0, description="Metres by which polygons are grown, or shrunk where negative.")
-    class_buffer_m: dict[str, float] = Field(default_factory=dict, description="The same by class name.")
-    point_radius_m: float | None = Field(
-        None, ge=0, description="Points are labels too: circles of this radius in metres; 0 for the pixel alone."
-    )
-    point_window_px: int | None = Field(
-        None, ge=1, le=63, description="Points are labels too: squares of so many pixels a side (odd) around each."
-    )
-    piece_px: int = Field(
-        16, ge=1, description="Of a class raster: regions are cut into polygons of at most so many pixels a side."
-    )
-    pieces: int = Field(100, ge=1, description="Of a class raster: most polygons of a class, drawn at random.")
-    groups: dict[str, str] = Field(
-        default_factory=dict, description="Class -> class of the level above; what is not named is its own."
-    )
-    level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
-
-    _path = field_validator("path")(absolute)
-
-    @field_validator("aliases", "class_all_touched", "class_erode_px", "class_buffer_m", "groups", mode="before")
-    @classmethod
-    def _keys_as_text(cls, value: object) -> object:
-        """Classes are numbers in many files, and YAML reads them as such; ``no`` is a truth value and stays one."""
-        if not isinstance(value, dict):
-            return value
-        number = {key for key in value if type(key) in {int, float}}
-        return {str(key).removesuffix(".0") if key in number else key: item for key, item in value.items()}
-
-    @field_validator("point_window_px")
-    @classmethod
-    def _odd(cls, value: int | None) -> int | None:
-        if value is not None and value % 2 == 0:
-            msg = "an odd number, so that the point lies in the middle"
-            raise ValueError(msg)
-        return value
-
-    @model_validator(mode="after")
-    def _one_kind_of_points(self) -> LabelsSection:
-        if self.point_radius_m is not None and self.point_window_px is not None:
-            msg = "point_radius_m and point_window_px exclude each other"
-            raise ValueError(msg)
-        return self
-
-
-class ClassItem(Settings):
-    """One class of the legend."""
-
-    code: int = Field(ge=1, le=254, description="Value in the map.")
-    name: str = Field(description="Name, as in the labels (after aliases).")
-    color: str = Field(pattern=COLOR, description="Colour in the map, #rrggbb.")
 
 
 class SplitSection(Settings):
@@ -396,8 +211,8 @@ class Config(Settings):
     name: str = Field("landcover", pattern=NAME, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
     scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
-    inputs: Inputs = Field(default_factory=lambda: Inputs.model_validate({}))
-    labels: LabelsSection
+    inputs: InputSettings = Field(default_factory=InputSettings)
+    labels: LabelSettings
     classes: tuple[ClassItem, ...] = Field(min_length=1, max_length=254, description="The legend, in order.")
     split: SplitSection = Field(default_factory=lambda: SplitSection.model_validate({}))
     chips: Chips = Field(default_factory=lambda: Chips.model_validate({}))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What SQLite (GeoPackage) keeps beside a file while it writes it. Source: SQLite, Temporary files used by SQLite.
 _BESIDE = ("-journal", "-wal", "-shm")
+# Of a SQLite database, and the fields in it that opening it changes.
+_HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))
 SMALL_FILE_BYTES = 16 * 1024 * 1024
 # What else a vector file consists of; spatial indices and what a program keeps of its own are not read.
 COMPANIONS = {
@@ -176,6 +178,22 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_content(path: Path) -> str:
+    """SHA-256 of what a file holds, 64 hexadecimal digits: of a GeoPackage without what looking at it changes.
+
+    Programs that open a SQLite database, QGIS among them, write its journal mode, change counter and library version
+    into its head. Source: SQLite, Database File Format, sect. 1.3.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        head = bytearray(file.read(_HEAD_BYTES))
+        if head.startswith(b"SQLite format 3"):
+            for start, stop in _HEAD_OF_OPENING:
+                head[start:stop] = bytes(len(head[start:stop]))
+        digest.update(head)
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
+
+
 def hash_bytes(data: bytes) -> str:
     """SHA-256 of bytes, its first 16 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()[:16]
@@ -205,7 +223,7 @@ def _fingerprint_one(path: str) -> str:
             stat = file.stat()
             digest.update(f"{file.name}:{stat.st_size}".encode())
             small = target.is_file() and stat.st_size <= SMALL_FILE_BYTES
-            digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
+            digest.update((hash_content(file) if small else str(stat.st_mtime_ns)).encode())
     return digest.hexdigest()[:16]
 
 

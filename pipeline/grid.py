@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from odc.geo.geobox import GeoBox
     from rasterio.crs import CRS
 
 SQUARE_METRES_PER_HECTARE = 10_000.0
@@ -57,8 +56,7 @@ class Window:
     def __post_init__(self) -> None:
         """Refuse empty windows."""
         if self.height < 1 or self.width < 1:
-            msg = f"window of {self.height} x {self.width} pixels"
-            raise GridError(msg, expected="at least 1 x 1")
+            raise GridError(f"window of {self.height} x {self.width} pixels", expected="at least 1 x 1")
 
     @property
     def row_stop(self) -> int:
@@ -79,8 +77,7 @@ class Window:
     def slices(self) -> tuple[slice, slice]:
         """(row, column) slices into an array that starts at the grid's origin; only for windows inside the grid."""
         if self.row < 0 or self.col < 0:
-            what = f"slices of window {self}"
-            raise GridError(what, expected="row and column not negative")
+            raise GridError(f"slices of window {self}", expected="row and column not negative")
         return slice(self.row, self.row_stop), slice(self.col, self.col_stop)
 
     def expand(self, halo_px: int) -> Window:
@@ -119,8 +116,7 @@ class Grid:
     def __post_init__(self) -> None:
         """Refuse grids without pixels, without scale, or rotated."""
         if self.height < 1 or self.width < 1:
-            what = f"grid of {self.height} x {self.width} pixels"
-            raise GridError(what, expected="at least 1 x 1")
+            raise GridError(f"grid of {self.height} x {self.width} pixels", expected="at least 1 x 1")
         if self.transform.b != 0 or self.transform.d != 0:
             what = "grid is rotated or sheared"
             raise GridError(
@@ -130,8 +126,7 @@ class Grid:
                 fix="warp it with gdalwarp",
             )
         if self.transform.a == 0 or self.transform.e == 0:
-            what = "grid has pixels of size 0"
-            raise GridError(what, got=f"affine {tuple(self.transform)[:6]}")
+            raise GridError("grid has pixels of size 0", got=f"affine {tuple(self.transform)[:6]}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -256,8 +251,7 @@ class Grid:
     def tiles(self, tile_px: int) -> Iterator[Window]:
         """Windows of at most ``tile_px`` squared that partition the grid, row by row."""
         if tile_px < 1:
-            what = f"tiles of {tile_px} pixels"
-            raise GridError(what, expected="at least 1")
+            raise GridError(f"tiles of {tile_px} pixels", expected="at least 1")
         for row in range(0, self.height, tile_px):
             for col in range(0, self.width, tile_px):
                 yield Window(row, col, min(tile_px, self.height - row), min(tile_px, self.width - col))
@@ -265,8 +259,7 @@ class Grid:
     def with_pixel_size(self, size: float) -> Grid:
         """The same ground from the same corner in square pixels of ``size`` CRS units; the last may reach beyond it."""
         if not size > 0:
-            what = f"pixels of {size} units"
-            raise GridError(what, expected="more than 0")
+            raise GridError(f"pixels of {size} units", expected="more than 0")
         (size_x, size_y), old = self.pixel_size, self.transform
         height = math.ceil(self.height * size_y / size - 1e-6)
         width = math.ceil(self.width * size_x / size - 1e-6)
@@ -282,12 +275,6 @@ class Grid:
             abs(a - b) <= tolerance_px * size
             for a, b, size in zip(self.bounds, other.bounds, (size_x, size_y, size_x, size_y), strict=True)
         )
-
-    def to_geobox(self) -> GeoBox:
-        """The same grid as an odc-geo GeoBox."""
-        from odc.geo.geobox import GeoBox
-
-        return GeoBox(self.shape, self.transform, str(self.crs))
 
 
 def areas_by_code(

@@ -1,4 +1,4 @@
-"""The heap of the C library, as far as memory that is promised depends on it; glibc alone has these calls."""
+"""Memory of this process: the heap of the C library (glibc alone has these calls), and the peak (Linux alone)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+from pathlib import Path
 
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -29,3 +30,20 @@ def give_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def reset_peak() -> None:
+    """Start a new peak of this process's memory, where the system can (Linux 4.0 and later)."""
+    # Source: proc(5), /proc/pid/clear_refs: writing 5 resets the peak resident set size (VmHWM).
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_rss_mb() -> float | None:
+    """Peak memory of this process in MB since :func:`reset_peak`; None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return round(int(line.split()[1]) * 1024 / 1e6, 1) if line else None

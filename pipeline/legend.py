@@ -6,7 +6,6 @@ what it is; only in label rasters) and, inside the network, IGNORE_INDEX (255), 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import LegendError
+from pipeline.files import hash_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,11 +45,9 @@ class LandClass:
     def __post_init__(self) -> None:
         """Refuse codes that mean something else, empty names, and colours that are no colours."""
         if not NODATA < self.code < UNLABELLED:
-            what = f"code of class {self.name!r}"
-            raise LegendError(what, got=self.code, expected=f"{NODATA + 1}..{UNLABELLED - 1}")
+            raise LegendError(f"code of class {self.name!r}", got=self.code, expected=f"{NODATA + 1}..{UNLABELLED - 1}")
         if not self.name.strip():
-            what = f"class {self.code} has no name"
-            raise LegendError(what)
+            raise LegendError(f"class {self.code} has no name")
         if not _HEX.fullmatch(self.color):
             what = f"colour of class {self.name!r}"
             raise LegendError(what, got=self.color, expected="#rrggbb in lower-case hexadecimal")
@@ -75,8 +73,7 @@ class ClassScheme:
             values = [getattr(item, field) for item in self.classes]
             twice = {value for value in values if values.count(value) > 1}
             if twice:
-                what = f"class {field} used twice: {', '.join(map(str, sorted(twice)))}"
-                raise LegendError(what)
+                raise LegendError(f"class {field} used twice: {', '.join(map(str, sorted(twice)))}")
 
     def __len__(self) -> int:
         """Number of classes."""
@@ -96,7 +93,7 @@ class ClassScheme:
     def hash(self) -> str:
         """16 hexadecimal digits that change when a code, name or colour does."""
         text = json.dumps([[item.code, item.name, item.color] for item in self.classes])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_bytes(text.encode())
 
     @cached_property
     def code_to_index(self) -> NDArray[np.uint8]:
@@ -117,16 +114,14 @@ class ClassScheme:
         for item in self.classes:
             if item.name == name:
                 return item
-        what = f"no class called {name!r}"
-        raise LegendError(what, expected="one of " + ", ".join(self.names))
+        raise LegendError(f"no class called {name!r}", expected="one of " + ", ".join(self.names))
 
     def by_code(self, code: int) -> LandClass:
         """The class with ``code``."""
         for item in self.classes:
             if item.code == code:
                 return item
-        what = f"no class with code {code}"
-        raise LegendError(what, expected="one of " + ", ".join(map(str, self.codes)))
+        raise LegendError(f"no class with code {code}", expected="one of " + ", ".join(map(str, self.codes)))
 
     def to_json(self) -> list[dict[str, int | str]]:
         """JSON-ready list of {code, name, color}."""
@@ -138,8 +133,7 @@ class ClassScheme:
         try:
             return cls(tuple(LandClass(int(str(i["code"])), str(i["name"]), str(i["color"]).lower()) for i in items))
         except (KeyError, TypeError, ValueError) as err:
-            what = "legend is not a list of {code, name, color}"
-            raise LegendError(what, got=err) from err
+            raise LegendError("legend is not a list of {code, name, color}", got=err) from err
 
 
 # Okabe & Ito (2008), "Color universal design", first eight; then Paul Tol's "light" and "muted" qualitative schemes

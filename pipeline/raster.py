@@ -1,16 +1,24 @@
-"""Raster: pixels with their validity, band names and place; never one without the other."""
+"""Raster: pixels with their validity, band names and place; files brought onto a grid, and shapes burned on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, ShapeSkipWarning
+from rasterio.features import rasterize
+from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import SceneError
+from pipeline.quiet import silenced
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
     from pipeline.grid import Grid
 
@@ -47,6 +55,69 @@ class Raster:
         try:
             layer: NDArray[np.float32] = self.values[self.bands.index(name)]
         except ValueError as err:
-            what = f"raster has no band {name!r}"
-            raise SceneError(what, got=", ".join(self.bands)) from err
+            raise SceneError(f"raster has no band {name!r}", got=", ".join(self.bands)) from err
         return layer
+
+
+def on_grid(
+    dataset: DatasetReader,
+    grid: Grid,
+    *,
+    resampling: str = "nearest",
+    nodata: float | None = None,
+    add_alpha: bool = False,
+    tolerance_px: float = 0.125,
+) -> WarpedVRT:
+    """A file as GDAL warps it onto the pixels of ``grid``, window by window; to be closed by the caller.
+
+    Args:
+        dataset: Open, with a CRS.
+        grid: Whose pixels are read.
+        resampling: A name of ``rasterio.enums.Resampling``.
+        nodata: What the file has where it has nothing, and what is read beyond its edges; None: as the file says.
+        add_alpha: A mask of where the file has pixels, as the last band.
+        tolerance_px: How far GDAL may approximate coordinates, in pixels of the file. Source: gdalwarp, -et.
+    """
+    filled = {} if nodata is None else {"src_nodata": nodata, "nodata": nodata}
+    return WarpedVRT(
+        dataset,
+        crs=grid.crs,
+        transform=grid.transform,
+        width=grid.width,
+        height=grid.height,
+        resampling=Resampling[resampling],
+        add_alpha=add_alpha,
+        tolerance=tolerance_px,
+        **filled,
+    )
+
+
+def burn_shapes(
+    shapes: Sequence[Any], grid: Grid, *, all_touched: bool = False, values: Sequence[int] | None = None
+) -> NDArray[Any]:
+    """Pixels of ``grid`` whose centre lies in one of the shapes (or that one touches, with ``all_touched``).
+
+    Args:
+        shapes: Geometries in the grid's CRS, as shapely's or GeoJSON's.
+        grid: Where they are burned.
+        all_touched: Take every pixel that a shape touches.
+        values: One per shape; later shapes win.
+
+    Returns:
+        uint8 [row, col] of 0 and 1; with ``values`` those, int32 [row, col], and -1 outside all shapes.
+    """
+    kind, outside = ("uint8", 0) if values is None else ("int32", -1)
+    if not len(shapes):
+        return np.full(grid.shape, outside, dtype=kind)
+    pairs = zip(shapes, [1] * len(shapes) if values is None else values, strict=True)
+    # rasterio silences NotGeoreferencedWarning too, but not for other threads.
+    with silenced(NotGeoreferencedWarning), silenced(ShapeSkipWarning):
+        burnt: NDArray[Any] = rasterize(
+            list(pairs),
+            out_shape=grid.shape,
+            transform=grid.transform,
+            fill=outside,
+            all_touched=all_touched,
+            dtype=kind,
+        )
+    return burnt

@@ -1,31 +1,39 @@
 """The run folder: resolved settings, versions, git state, input hashes, timings; and which stages are still current.
 
-A stage is current when the hash of all that it depends on equals the one written when it finished. The hash of an input
-file is of its path, size and time of change (content for small files), so checking a run of large scenes takes no time.
+A stage is current when the hash of all that it depends on equals the one written when it finished, and its products
+have the size and content that were recorded then. Seconds and times of the day are in ``run.json`` and in no other
+file, so that a job done twice gives the same bytes twice.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
 import time
 import warnings
+import zipfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from pipeline import __version__
-from pipeline.errors import OutputError, PipelineWarning
-from pipeline.files import write_json, write_text
+from pipeline.documents import read_json
+from pipeline.errors import InputError, OutputError, PipelineWarning
+from pipeline.files import hash_content, write_json, write_text
+from pipeline.heap import peak_rss_mb, reset_peak
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-RESOLVED = "config.yaml"
+RECORD, RESOLVED = "run.json", "config.yaml"
+LOCK, HOLDER = ".run.lock", ".run.lock.json"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
 
 
@@ -58,23 +66,6 @@ def _git_state() -> str | None:
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
-def reset_peak() -> None:
-    """Start a new peak of this process's memory, where the system can (Linux 4.0 and later)."""
-    # Source: proc(5), /proc/pid/clear_refs: writing 5 resets the peak resident set size (VmHWM).
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_rss_mb() -> float | None:
-    """Peak memory of this process in MB since :func:`reset_peak`; None where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    return round(int(line.split()[1]) * 1024 / 1e6, 1) if line else None
-
-
 @contextmanager
 def _heard() -> Iterator[list[str]]:
     """The project's own warnings while something is done, each once; whoever shows them still does."""
@@ -96,6 +87,76 @@ def _heard() -> Iterator[list[str]]:
         warnings.showwarning = original
 
 
+class Stamp(BaseModel):
+    """A product as it was written.
+
+    Attributes:
+        size: Bytes.
+        mtime_ns: Time of change in nanoseconds.
+        sha256: Of its content, see :func:`pipeline.files.hash_content`.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Of a file as it is."""
+        stat = path.stat()
+        return cls(size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=hash_content(path))
+
+    def fits(self, path: Path, *, verify: bool = False) -> bool:
+        """Whether a file is what was written: by size and time of change, or by content where that differs.
+
+        A QGIS project is its user's, who saves it: any that can be opened fits.
+
+        Args:
+            path: The file.
+            verify: Compare the content in any case.
+        """
+        if not path.is_file():
+            return False
+        if path.suffix == ".qgz":
+            return zipfile.is_zipfile(path)
+        stat = path.stat()
+        if stat.st_size != self.size:
+            return False
+        return (stat.st_mtime_ns == self.mtime_ns and not verify) or hash_content(path) == self.sha256
+
+
+class StageRecord(BaseModel):
+    """What is known of a stage that ended well; further figures are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    key: str
+    outputs: list[str]
+    stamps: dict[str, Stamp] = Field(default_factory=dict)
+
+
+class RunRecord(BaseModel):
+    """``run.json``: finished stages, stages that were begun (with their key), and facts of the run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
+    begun: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who works in a run folder."""
+
+    process: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"process {self.process} on {self.host}, since {self.since}"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run and the record in it (``run.json``)."""
@@ -105,26 +166,62 @@ class RunFolder:
     @property
     def record_path(self) -> Path:
         """Where the record is."""
-        return self.path / "run.json"
+        return self.path / RECORD
 
     def record(self) -> dict[str, Any]:
-        """What is known of the run; empty before its first stage."""
-        if not self.record_path.exists():
-            return {"stages": {}}
+        """What is known of the run; empty before its first stage.
+
+        Raises:
+            OutputError: it is not what a run writes.
+        """
+        if not os.path.lexists(self.record_path):
+            return RunRecord().model_dump()
         try:
-            data: dict[str, Any] = json.loads(self.record_path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as err:
+            return RunRecord.model_validate(read_json(self.record_path)).model_dump()
+        except (InputError, ValidationError) as err:
             raise OutputError("record of the run is damaged", path=self.record_path, fix="delete it") from err
-        return data
 
     def note(self, **facts: object) -> None:  # each keyword is a top-level key of the record
         """Add facts to the record."""
         write_json(self.record_path, self.record() | facts)
 
-    def is_current(self, stage: str, *, key: str) -> bool:
-        """Whether ``stage`` finished with the same inputs and what it wrote is still there."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against other runs; the system gives it back when this process ends, however it ends.
+
+        Raises:
+            OutputError: another run holds it.
+        """
+        lock, holder = FileLock(self.path / LOCK, timeout=0), self.path / HOLDER
+        try:
+            lock.acquire()
+        except Timeout as err:
+            raise OutputError(
+                "another run works in this folder", path=self.path, got=_holder(holder),
+                fix="wait for it or stop it, then run the same command again",
+            ) from err  # fmt: skip
+        except (OSError, NotImplementedError) as err:
+            raise OutputError("cannot lock the run folder", path=self.path, got=err) from err
+        try:
+            now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            write_json(holder, asdict(Holder(os.getpid(), platform.node(), now)))
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
+            lock.release()
+
+    def changed(self, stage: str, *, verify: bool = False) -> list[Path]:
+        """The products of a finished stage that are missing, or not as they were written."""
+        done = self.record()["stages"][stage]
+        stamps = {name: Stamp(**done["stamps"][name]) for name in done["outputs"] if name in done["stamps"]}
+        paths = [(self.path / name, stamps.get(name)) for name in done["outputs"]]
+        return [path for path, stamp in paths if stamp is None or not stamp.fits(path, verify=verify)]
+
+    def is_current(self, stage: str, *, key: str, verify: bool = False) -> bool:
+        """Whether ``stage`` finished with the same inputs and what it wrote is still there as it was written."""
         done = self.record()["stages"].get(stage)
-        return bool(done) and done["key"] == key and all((self.path / name).exists() for name in done["outputs"])
+        return bool(done) and done["key"] == key and not self.changed(stage, verify=verify)
 
     @contextmanager
     def stage(
@@ -132,18 +229,26 @@ class RunFolder:
     ) -> Iterator[list[Path]]:
         """Measure a stage and record it when it ends well; the caller appends what it wrote to the list it is given.
 
+        From the beginning on the record says that the stage is under way: products that are found when it is done
+        again are its own.
+
         Args:
             name: Of the stage.
             key: What it depends on, as a hash.
             facts: Further figures, read when the stage has ended.
             resume_key: What jobs must share to go on with what the stage has done, as a hash.
         """
+        record = self.record()
+        record["stages"].pop(name, None)
+        record["begun"][name] = key
+        write_json(self.record_path, record)
         outputs: list[Path] = []
         reset_peak()
         started, cpu = time.perf_counter(), sum(os.times()[:4])
         with _heard() as said:
             yield outputs
         record = self.record()
+        record["begun"].pop(name, None)
         record["stages"][name] = {
             "key": key,
             **({"resume_key": resume_key} if resume_key else {}),
@@ -152,12 +257,23 @@ class RunFolder:
             "peak_rss_mb": peak_rss_mb(),
             **(facts or {}),
             "warnings": said,
-            "outputs": [os.path.relpath(path, self.path) for path in outputs],
+            **self._products(outputs),
         }
         write_json(self.record_path, record)
+
+    def _products(self, outputs: Sequence[Path]) -> dict[str, Any]:
+        names = {os.path.relpath(path, self.path): path for path in outputs}
+        return {"outputs": list(names), "stamps": {name: Stamp.of(path).model_dump() for name, path in names.items()}}
 
     def write_resolved(self, config: Mapping[str, Any]) -> Path:
         """The settings as they were used, defaults filled in."""
         import yaml
 
         return write_text(self.path / RESOLVED, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def _holder(path: Path) -> str:
+    try:
+        return str(Holder(**read_json(path)))
+    except (InputError, TypeError):
+        return "another process"

@@ -12,6 +12,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# One finished run, for whoever looks at one.
+pytest_plugins = ("tests.fakes.finished",)
+
 # No test measures time, on a busy machine least of all.
 settings.register_profile("landcover", deadline=None)
 settings.load_profile("landcover")

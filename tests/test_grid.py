@@ -211,8 +211,3 @@ def test_grids_that_differ_by_rounding_are_the_same_and_by_a_pixel_are_not() -> 
     assert grid.same_pixels_as(Grid(UTM, Affine(10, 0, 400_000.0001, 0, -10, 5_800_000), 30, 40))
     assert not grid.same_pixels_as(grid.crop(Window(0, 1, 30, 40)))
     assert not grid.same_pixels_as(Grid(CRS.from_epsg(32634), grid.transform, 30, 40))
-
-
-def test_the_geobox_is_the_same_grid() -> None:
-    box = utm_grid().to_geobox()
-    assert (box.shape, box.transform, box.crs.epsg) == ((30, 40), utm_grid().transform, 32633)

@@ -17,6 +17,7 @@ from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_cod
 from pipeline.accuracy.pixels import codes_at, grid_of, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError
 from pipeline.legend import NODATA
+from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -247,15 +248,13 @@ def _polygons(
 
 def _pixels_inside(dataset: DatasetReader, grid: Grid, shape: Any) -> NDArray[np.int64] | None:
     """Map pixels per code inside a polygon, nodata not counted; None outside the map."""
-    from rasterio.features import geometry_mask
-
     window = grid.window_of_bounds(shape.bounds)
     if window is None:
         return None
-    transform = grid.crop(window).transform
-    inside = geometry_mask([shape], out_shape=window.shape, transform=transform, invert=True)
+    crop = grid.crop(window)
+    inside = burn_shapes([shape], crop) > 0
     if not inside.any():  # thinner than a pixel: what it touches
-        inside = geometry_mask([shape], out_shape=window.shape, transform=transform, invert=True, all_touched=True)
+        inside = burn_shapes([shape], crop, all_touched=True) > 0
     counts = np.bincount(read_codes(dataset, window)[inside], minlength=256)
     counts[NODATA] = 0
     return counts

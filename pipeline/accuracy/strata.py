@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.features import rasterize
-from rasterio.vrt import WarpedVRT
 
 from pipeline.accuracy.pixels import CODES, grid_of, is_raster, open_class_map, read_codes
 from pipeline.accuracy.reference import first_layer
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.legend import NODATA
+from pipeline.raster import burn_shapes, on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
+    from rasterio.vrt import WarpedVRT
 
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
@@ -206,9 +205,8 @@ class PolygonStrata(_Layer):
         frame = frame[~(frame.geometry.is_empty | frame.geometry.isna())].to_crs(grid.crs)
         values = sorted({str(value) for value in frame[field]})
         self._names, self._grid = values, grid
-        self._shapes = [
-            (shape, values.index(str(value))) for shape, value in zip(frame.geometry, frame[field], strict=True)
-        ]
+        self._shapes = list(frame.geometry)
+        self._values = [values.index(str(value)) for value in frame[field]]
         self._index = frame.sindex
 
     def read(self, window: Window) -> NDArray[np.int32]:
@@ -217,16 +215,9 @@ class PolygonStrata(_Layer):
         from shapely.geometry import box
 
         hits = sorted(self._index.query(box(*crop.bounds)))
-        if not hits:
-            return np.full(window.shape, OUTSIDE, dtype=np.int32)
-        burnt = rasterize(
-            [self._shapes[i] for i in hits],
-            out_shape=window.shape,
-            transform=crop.transform,
-            fill=OUTSIDE,
-            dtype="int32",
+        return np.asarray(
+            burn_shapes([self._shapes[i] for i in hits], crop, values=[self._values[i] for i in hits]), dtype=np.int32
         )
-        return np.asarray(burnt, dtype=np.int32)
 
     def name(self, value: int) -> str:
         """The field's value."""
@@ -267,10 +258,4 @@ def aligned(
         raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
     if grid_of(dataset).same_pixels_as(grid):
         return dataset
-    filled = {} if empty is None else {"src_nodata": empty, "nodata": empty}
-    return stack.enter_context(
-        WarpedVRT(
-            dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-            resampling=Resampling.nearest, **filled,
-        )
-    )  # fmt: skip
+    return stack.enter_context(on_grid(dataset, grid, nodata=empty))

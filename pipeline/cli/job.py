@@ -129,16 +129,16 @@ def predict(
 
     Of several scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
     """
-    from pipeline.scenes.geotiff import Interpretation
+    from pipeline.scenes.settings import read_options
     from pipeline.workflow.mapping import ManyScenes, MapRequest, predict_maps
-    from pipeline.workflow.recipe import SceneWords
+    from pipeline.workflow.recipe import SceneRequest
 
     names = tuple(bands.split(",")) if bands else None
-    words = SceneWords(
+    words = SceneRequest(
         dates=tuple(date or ()),
         layers=tuple(layer or ()),
         resolution_m=resolution,
-        told=Interpretation(bands=names, scale=scale, offset=offset, mirror=mirror),
+        options=read_options({"bands": names, "scale": scale, "offset": offset, "mirror": mirror}),
     )
     request = MapRequest(
         aoi=aoi,
@@ -174,13 +174,18 @@ def predict(
 def run(
     config: ConfigFile,
     *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of every product with what was recorded.")
+    ] = False,
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
     from pipeline.workflow.stages import run_stages
 
-    return lambda progress: run_stages(config, last="report", force=force, overwrite=overwrite, progress=progress)
+    return lambda progress: run_stages(
+        config, last="report", force=force, overwrite=overwrite, verify=verify, progress=progress
+    )
 
 
 def demo(

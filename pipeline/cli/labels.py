@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import Console
-from pipeline.cli.options import ConfigFile, Json, Overwrite, Quiet, Seed
+from pipeline.cli.console import Work, add_commands
+from pipeline.cli.options import ConfigFile, Overwrite, Seed
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(help="What the training labels are worth.", no_args_is_help=True, rich_markup_mode=None)
     group.callback()(_group)
-    group.command("audit")(audit)
+    add_commands(group, audit)
     app.add_typer(group, name="labels")
 
 
@@ -32,14 +32,10 @@ def audit(
         Path | None, typer.Option("--output", "-o", help="GeoPackage; default in the run folder.")
     ] = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Find doubtful polygons and the places whose labels would teach most, as a GeoPackage for QGIS."""
     from pipeline.workflow.labels_audit import audit_labels
 
-    return Console(quiet, as_json).perform(
-        lambda progress: audit_labels(
-            config, count=count, seed=seed, output=output, overwrite=overwrite, progress=progress
-        )
+    return lambda progress: audit_labels(
+        config, count=count, seed=seed, output=output, overwrite=overwrite, progress=progress
     )

@@ -1,31 +1,54 @@
-"""What the network sees: its features in two dimensions, as figures and as points to select in QGIS."""
+"""What the network sees: features of labelled pixels in two dimensions, as figures and as points to select in QGIS."""
 
 from __future__ import annotations
 
-import sqlite3
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.errors import ConfigError, OutputError, ReferenceDataError
+from pipeline.errors import ConfigError, ReferenceDataError
+from pipeline.maps.geopackage import Layer, write_geopackage
 from pipeline.maps.style import categorised, qml, scheme_categories
-from pipeline.maps.vectors import add_layer_style
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid
+    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
 
 Method = Literal["pca", "tsne", "umap"]
-METHODS: tuple[Method, ...] = ("pca", "tsne", "umap")
+FEATURE_PIXELS = 1500
+# Fewer points than this show nothing.
+_LEAST_POINTS = 10
 # van der Maaten & Hinton (2008), J. Mach. Learn. Res. 9, 2579-2605: perplexity 5 to 50; 30 is scikit-learn's choice.
 PERPLEXITY = 30.0
 PCA_FIRST = 50  # the same paper, sect. 4.2: PCA to 30-50 dimensions before t-SNE
+# Feature space is no place on Earth; QGIS opens an engineering CRS without asking and without reprojecting.
+_PLANE = 'LOCAL_CS["feature space",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Network features of labelled pixels in two dimensions.
+
+    Attributes:
+        code: uint8 [point].
+        pca: float32 [point, 2].
+        tsne: float32 [point, 2].
+        explained: Share of variance of the two principal components.
+    """
+
+    code: NDArray[np.uint8]
+    pca: NDArray[np.float32]
+    tsne: NDArray[np.float32]
+    explained: tuple[float, float]
 
 
 def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int = 0) -> NDArray[np.float64]:
@@ -71,67 +94,118 @@ def _umap(scaled: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
         return np.asarray(mapper.fit_transform(scaled), dtype=np.float64)
 
 
-def write_embeddings(
+def spread(pixels: LabelledPixels, count: int, *, seed: int) -> LabelledPixels:
+    """At most ``count`` pixels, classes alike."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(len(pixels), dtype=np.bool_)
+    codes = np.unique(pixels.code)
+    for code in codes:
+        own = np.flatnonzero(pixels.code == code)
+        mask[rng.permutation(own)[: max(count // len(codes), 1)]] = True
+    return pixels.select(mask)
+
+
+def write_features(
     path: Path,
-    embeddings: Mapping[Method, NDArray[np.floating]],
+    bundle: ModelBundle,
+    scenes: Sequence[tuple[Source, LabelledPixels]],
     *,
-    row: NDArray[np.integer] | NDArray[np.floating],
-    col: NDArray[np.integer] | NDArray[np.floating],
-    class_code: NDArray[np.integer],
-    grid: Grid,
-    scheme: ClassScheme,
-    fields: Mapping[str, NDArray[Any]] | None = None,
+    umap: bool = False,
+    seed: int = 0,
     overwrite: bool = False,
-) -> None:
-    """Write points with their 2-D coordinates: layer ``places`` on the map, one layer per method in feature space.
+) -> Features | None:
+    """Write labelled pixels with their coordinates by every method: on the map, and in feature space.
 
-    All are drawn in the colours of their classes.
-
-    All layers share the field ``id``, so a selection in one is ``"id" IN (...)`` in the other, and ``places`` carries
-    the coordinates of every method as fields.
+    The layer ``places`` has the points on the map with the coordinates of every method as fields, one layer per method
+    has them in feature space. All share the field ``id``, so a selection in one is ``"id" IN (...)`` in the other, and
+    are drawn in the colours of their classes. Nothing is written (None) for fewer than ten valid pixels.
 
     Args:
         path: GeoPackage to write.
-        embeddings: float [point, 2] of each method.
-        row: [point]; rows of ``grid``, whole ones for its own pixels.
-        col: [point].
-        class_code: int [point].
-        grid: Where rows and columns lie.
-        scheme: Names of the codes.
-        fields: Further fields of all layers, [point] each, by name.
+        bundle: The model.
+        scenes: Scenes with the model's bands and their labelled pixels; at most FEATURE_PIXELS are taken.
+        umap: UMAP beside PCA and t-SNE.
+        seed: For the choice of pixels, t-SNE and UMAP.
         overwrite: Replace an existing file.
 
     Raises:
         OutputError: the file exists or cannot be written.
+        ConfigError: UMAP is asked for and not installed.
     """
+    from pipeline.inference.probe import pixel_features
+
+    chosen, values = [], []
+    for source, pixels in scenes:
+        own = spread(pixels, FEATURE_PIXELS // len(scenes), seed=seed)
+        found, position = pixel_features(bundle, source, own)
+        mask = np.zeros(len(own), dtype=np.bool_)
+        mask[position] = True
+        chosen.append(own.select(mask))
+        values.append(found[np.argsort(position)])
+    table = np.concatenate(values)
+    if len(table) < _LEAST_POINTS:
+        return None
+    methods: tuple[Method, ...] = ("pca", "tsne", "umap") if umap else ("pca", "tsne")
+    planes = {method: embed(table, method=method, seed=seed) for method in methods}
+    code = np.concatenate([pixels.code for pixels in chosen])
+    fields = {
+        "polygon": np.concatenate([pixels.polygon for pixels in chosen]),
+        "scene": np.repeat([source.id for source, _ in scenes], [len(pixels) for pixels in chosen]),
+    }
+    layers = embedding_layers(
+        planes, xy=_places(chosen), code=code, crs=chosen[0].grid.crs.to_wkt(), scheme=bundle.scheme, fields=fields
+    )
+    write_geopackage(path, layers, what="the features", overwrite=overwrite)
+    drawn = {method: plane.astype(np.float32) for method, plane in planes.items()}
+    return Features(code, drawn["pca"], drawn["tsne"], explained(table, planes["pca"]))
+
+
+def embedding_layers(
+    planes: Mapping[Method, NDArray[np.floating]],
+    *,
+    xy: tuple[NDArray[np.float64], NDArray[np.float64]],
+    code: NDArray[np.integer],
+    crs: str,
+    scheme: ClassScheme,
+    fields: Mapping[str, NDArray[Any]] | None = None,
+) -> list[Layer]:
+    """The layers of :func:`write_features`: ``places`` at ``xy`` on the map, and coordinates [point, 2] per method."""
     import geopandas
 
-    if path.exists() and not overwrite:
-        raise OutputError("file exists", path=path, fix="pass --overwrite")
-    path.unlink(missing_ok=True)
-    a = grid.transform
-    known = {item.code: item.name for item in scheme.classes}
+    names = {item.code: item.name for item in scheme.classes}
     columns = {
-        "id": np.arange(1, len(row) + 1, dtype=np.int32),
-        "code": np.asarray(class_code, dtype=np.int32),
-        "class": [known.get(int(code), "") for code in class_code],
+        "id": np.arange(1, len(code) + 1, dtype=np.int32),
+        "code": np.asarray(code, dtype=np.int32),
+        "class": [names.get(int(value), "") for value in code],
         **(fields or {}),
     }
-    places = geopandas.points_from_xy(a.c + a.a * (np.asarray(col) + 0.5), a.f + a.e * (np.asarray(row) + 0.5))
-    frame = geopandas.GeoDataFrame(columns, geometry=places, crs=grid.crs.to_wkt())
-    for method, xy in embeddings.items():
-        frame[f"{method}_1"], frame[f"{method}_2"] = xy[:, 0], xy[:, 1]
-    try:
-        frame.to_file(path, layer="places", driver="GPKG", engine="pyogrio")
-        for method, xy in embeddings.items():
-            plane = geopandas.GeoDataFrame(columns, geometry=geopandas.points_from_xy(xy[:, 0], xy[:, 1]), crs=_PLANE)
-            plane.to_file(path, layer=method, driver="GPKG", engine="pyogrio")
-        style = qml(categorised("class", scheme_categories(scheme, by_name=True), shape="marker"))
-        for layer in ("places", *embeddings):
-            add_layer_style(path, layer=layer, style=style)
-    except (OSError, sqlite3.Error) as err:
-        raise OutputError("points cannot be written", path=path, got=err) from err
+    style = qml(categorised("class", scheme_categories(scheme, by_name=True), shape="marker"))
+    coordinates = {f"{method}_{axis + 1}": plane[:, axis] for method, plane in planes.items() for axis in (0, 1)}
+    places = geopandas.GeoDataFrame(columns | coordinates, geometry=geopandas.points_from_xy(*xy), crs=crs)
+    flat = {
+        method: geopandas.GeoDataFrame(columns, geometry=geopandas.points_from_xy(*plane.T), crs=_PLANE)
+        for method, plane in planes.items()
+    }
+    return [Layer("places", places, style), *(Layer(method, frame, style) for method, frame in flat.items())]
 
 
-# Feature space is no place on Earth; QGIS opens an engineering CRS without asking and without reprojecting.
-_PLANE = 'LOCAL_CS["feature space",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+def explained(table: NDArray[np.floating], plane: NDArray[np.floating]) -> tuple[float, float]:
+    """Shares of the variance of features [point, feature], standardised, that two principal components have."""
+    varying = int(np.count_nonzero(table.std(axis=0)))
+    first, second = plane.var(axis=0) / max(varying, 1)
+    return float(first), float(second)
+
+
+def _places(chosen: Sequence[LabelledPixels]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pixel centres of all scenes in the CRS of the first."""
+    from rasterio.warp import transform
+
+    xs, ys = [], []
+    for pixels in chosen:
+        to_map, crs = pixels.grid.transform, chosen[0].grid.crs
+        x, y = to_map.c + to_map.a * (pixels.col + 0.5), to_map.f + to_map.e * (pixels.row + 0.5)
+        if pixels.grid.crs != crs and len(pixels):
+            x, y = map(np.asarray, transform(pixels.grid.crs, crs, x, y))
+        xs.append(x)
+        ys.append(y)
+    return np.concatenate(xs), np.concatenate(ys)

@@ -1,4 +1,4 @@
-"""Which labels are doubtful and which would teach most: out-of-fold opinions of forests on polygons and on the scene.
+"""Which labels are doubtful and which would teach most: out-of-fold probabilities of forests for polygons and scenes.
 
 Doubtful is a polygon that forests trained on others take for another class with more confidence than they have, on
 average, in the polygons of that class (confident learning).
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
+from pipeline.diagnostics.applicability import fit_applicability
 from pipeline.errors import LabelError
 from pipeline.grid import Window
 from pipeline.scenes.reader import open_reader
@@ -91,8 +92,8 @@ def audit_table(scenes: Sequence[TrainingScene], scheme: ClassScheme, *, seed: i
 
 
 @dataclass(frozen=True, eq=False)
-class PolygonOpinions:
-    """What forests that never saw a polygon think of it.
+class PolygonVotes:
+    """Out-of-fold probabilities of polygons: from forests that were not trained on them.
 
     Attributes:
         polygon: int32 [polygon].
@@ -109,8 +110,8 @@ class PolygonOpinions:
     fold: NDArray[np.int64]
 
 
-def ask_out_of_fold(table: AuditTable, splits: Sequence[Split], *, classes: int, seed: int) -> PolygonOpinions:
-    """Opinions on the TEST polygons of every split by a forest of all polygons of its other parts."""
+def out_of_fold(table: AuditTable, splits: Sequence[Split], *, classes: int, seed: int) -> PolygonVotes:
+    """Probabilities of the TEST polygons of every split, by a forest of all polygons of its other parts."""
     ids, first, inverse = np.unique(table.polygon, return_index=True, return_inverse=True)
     votes = np.full((len(table.index), classes), np.nan)
     fold_of = np.full(len(ids), -1, dtype=np.int64)
@@ -118,23 +119,25 @@ def ask_out_of_fold(table: AuditTable, splits: Sequence[Split], *, classes: int,
         tested = split.part[ids] == Part.TEST
         fold_of[tested] = number
         out = tested[inverse]
-        if not out.any() or out.all():
-            continue
-        forest = table.forest(~out, seed=seed)
-        found = np.zeros((int(out.sum()), classes))
-        found[:, forest.classes_.astype(np.intp)] = forest.predict_proba(table.features[out])
-        votes[out] = found
+        if out.any() and not out.all():
+            votes[out] = _votes(table.forest(~out, seed=seed), table.features[out], classes)
     known = ~np.isnan(votes).any(axis=1)
-    count = np.maximum(np.bincount(inverse[known], minlength=len(ids)), 1)
-    mean = np.stack(
-        [np.bincount(inverse[known], votes[known, c], minlength=len(ids)) / count for c in range(classes)], axis=1
-    )
+    of = inverse[known]
+    asked = np.isin(np.arange(len(ids)), of)
+    count = np.maximum(np.bincount(of, minlength=len(ids)), 1)
+    mean = np.stack([np.bincount(of, column, minlength=len(ids)) / count for column in votes[known].T], axis=1)
     right = votes[known].argmax(axis=1) == table.index[known]
-    agree = np.bincount(inverse[known], right, minlength=len(ids)) / count
-    asked = np.isin(np.arange(len(ids)), inverse[known])
-    return PolygonOpinions(
+    agree = np.bincount(of, right, minlength=len(ids)) / count
+    return PolygonVotes(
         ids[asked].astype(np.int32), table.index[first][asked], mean[asked], agree[asked], fold_of[asked]
     )
+
+
+def _votes(forest: RandomForestClassifier, features: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
+    """Probabilities float64 [item, class] of all classes, 0 for those that the forest was not trained on."""
+    votes = np.zeros((len(features), classes))
+    votes[:, forest.classes_.astype(np.intp)] = forest.predict_proba(features)
+    return votes
 
 
 def confident_suggestions(probability: NDArray[np.float64], given: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -154,35 +157,9 @@ def confident_suggestions(probability: NDArray[np.float64], given: NDArray[np.ui
     return np.where(other, best, -1)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A square of CELL_PX pixels that would teach much if it were labelled.
-
-    Attributes:
-        scene: Number of the scene.
-        window: The square.
-        entropy: Of the forest's opinion, 0 (sure) to 1 (no idea), mean over the square.
-        novelty: Dissimilarity to all that is labelled over the limit of the area of applicability, at most 1.
-        likely: Network index of the likeliest class.
-        second: Of the second.
-    """
-
-    scene: int
-    window: Window
-    entropy: float
-    novelty: float
-    likely: int
-    second: int
-
-    @property
-    def score(self) -> float:
-        """Mean of entropy and novelty: unsure, or unlike anything labelled, or both."""
-        return (self.entropy + self.novelty) / 2
-
-
 @dataclass(frozen=True, eq=False)
 class CellTable:
-    """Squares of CELL_PX pixels of the scenes, with the forest's opinion and their mean features.
+    """Squares of CELL_PX pixels of the scenes, with a forest's probabilities and their mean features.
 
     Attributes:
         scene: Number of the scene, int64 [cell].
@@ -199,6 +176,14 @@ class CellTable:
     probability: NDArray[np.float64]
     entropy: NDArray[np.float64]
     features: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Cells."""
+        return len(self.row)
+
+    def window(self, cell: int) -> Window:
+        """Where a cell is."""
+        return Window(int(self.row[cell]), int(self.col[cell]), CELL_PX, CELL_PX)
 
 
 def look_over_scenes(
@@ -234,8 +219,7 @@ def look_over_scenes(
         none = np.empty(0, dtype=np.int64)
         return CellTable(none, none, none, np.empty((0, classes)), np.empty(0), np.empty((0, 0), dtype=np.float32))
     features, cell = np.concatenate(values), np.concatenate(cell_of)
-    votes = np.zeros((len(features), classes))
-    votes[:, forest.classes_.astype(np.intp)] = forest.predict_proba(features)
+    votes = _votes(forest, features, classes)
     size = np.bincount(cell, minlength=count)
 
     def means(columns: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -274,27 +258,28 @@ def normal_entropy(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(-(p * np.log(p)).sum(axis=1) / np.log(max(probability.shape[1], 2)), 0.0, 1.0)).round(9)
 
 
-def spread_places(
-    cells: CellTable, novelty: NDArray[np.float64], *, count: int, apart_px: Sequence[float]
-) -> list[Place]:
-    """The places of the highest score, none nearer than ``apart_px`` (of each scene) to a better one."""
-    score = (cells.entropy + novelty) / 2
+def novelty(table: AuditTable, votes: PolygonVotes, cells: CellTable, *, seed: int) -> NDArray[np.float64]:
+    """Dissimilarity of cells to all that is labelled over the limit of the area of applicability, [cell], at most 1."""
+    fold_of = dict(zip(votes.polygon.tolist(), votes.fold.tolist(), strict=True))
+    folds = np.array([fold_of.get(int(polygon), -1) for polygon in table.polygon])
+    kept = folds >= 0
+    index = fit_applicability(table.features[kept], folds=folds[kept], seed=seed)
+    found = index.dissimilarity(cells.features) / index.threshold
+    return np.clip(np.nan_to_num(found.astype(np.float64), nan=0.0), 0.0, 1.0)
+
+
+def spread_places(cells: CellTable, score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]) -> list[int]:
+    """The cells of the highest score, none nearer than ``apart_px`` (of each scene) to a better one."""
     taken: list[int] = []
-    for i in np.argsort(-score, kind="stable"):
-        near = any(
-            cells.scene[i] == cells.scene[j]
-            and max(abs(cells.row[i] - cells.row[j]), abs(cells.col[i] - cells.col[j])) < apart_px[cells.scene[i]]
-            for j in taken
-        )
-        if not near:
-            taken.append(int(i))
+    for cell in np.argsort(-score, kind="stable").tolist():
         if len(taken) == count:
             break
-    places = []
-    for i in taken:
-        second, likely = np.argsort(cells.probability[i])[-2:]
-        window = Window(int(cells.row[i]), int(cells.col[i]), CELL_PX, CELL_PX)
-        places.append(
-            Place(int(cells.scene[i]), window, float(cells.entropy[i]), float(novelty[i]), int(likely), int(second))
+        near = any(
+            cells.scene[cell] == cells.scene[other]
+            and max(abs(cells.row[cell] - cells.row[other]), abs(cells.col[cell] - cells.col[other]))
+            < apart_px[cells.scene[cell]]
+            for other in taken
         )
-    return places
+        if not near:
+            taken.append(cell)
+    return taken

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.scenes.quality import burn_polygons
+from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Area:
         return chosen
 
     def _burn(self, geometry: BaseGeometry, window: Window) -> NDArray[np.bool_]:
-        return burn_polygons([] if geometry.is_empty else [geometry], self.grid.crop(window))
+        return burn_shapes([] if geometry.is_empty else [geometry], self.grid.crop(window)) > 0
 
 
 def read_area(grid: Grid, *, aoi: Path | str | None = None, mask: Path | str | None = None) -> Area | None:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.model.decoder import Step
-from pipeline.model.resnet import Block
+from pipeline.model.encoder import Block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,13 +7,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 import rasterio
-from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.grid import Grid, Window
+from pipeline.raster import on_grid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,13 +77,9 @@ class WarpedMaps:
         return self._open[path][0]
 
     def _warp(self, path: Path, nodata: int) -> tuple[Any, ExitStack]:
-        grid = self._grid
         with ExitStack() as stack:
             dataset = stack.enter_context(open_map(path))
-            warped = WarpedVRT(
-                dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
-                resampling=Resampling.nearest, src_nodata=nodata, nodata=nodata, tolerance=0.01,
-            )  # fmt: skip
+            warped = on_grid(dataset, self._grid, nodata=nodata, tolerance_px=0.01)
             return stack.enter_context(warped), stack.pop_all()
 
     def _close_oldest(self) -> None:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from rasterio.errors import ShapeSkipWarning
-from rasterio.features import rasterize
 
 from pipeline.errors import LabelError
 from pipeline.grid import Grid, Window
 from pipeline.legend import UNLABELLED
-from pipeline.quiet import silenced
+from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
@@ -209,7 +207,7 @@ def _pixels_of(
     for start in range(window.row, window.row_stop, height):
         strip = Window(start, window.col, min(height, window.row_stop - start), window.width)
         around = strip.expand(EDGE_CAP_PX + 1)
-        mask = _mask(geometry, grid.crop(around), all_touched=all_touched)
+        mask = burn_shapes([geometry], grid.crop(around), all_touched=all_touched)
         inner = strip.relative_to(around).slices
         rows, cols = np.nonzero(mask[inner])
         if len(rows):
@@ -218,15 +216,6 @@ def _pixels_of(
                 (rows + strip.row).astype(np.int64) * grid.width + (cols + strip.col),
                 np.minimum(distance, EDGE_CAP_PX).astype(np.uint8),
             )
-
-
-def _mask(geometry: Any, grid: Grid, *, all_touched: bool) -> NDArray[np.uint8]:
-    with silenced(ShapeSkipWarning):
-        return np.asarray(
-            rasterize(
-                [geometry], out_shape=grid.shape, transform=grid.transform, all_touched=all_touched, dtype="uint8"
-            )
-        )
 
 
 def _settle(
@@ -258,3 +247,26 @@ def _conflicts(
         Conflict((int(ids[a]), int(ids[b])), (int(codes[a]), int(codes[b])), int(count))
         for (a, b), count in zip(unique, counts, strict=True)
     )
+
+
+def erode_edges(pixels: LabelledPixels, erode_px: Mapping[int, int]) -> LabelledPixels:
+    """Labelled pixels without the outer pixels of each polygon, by polygon id: there a pixel sees two classes.
+
+    Of a polygon that would vanish its innermost pixels stay, so that no polygon is lost to its size.
+
+    Raises:
+        LabelError: more pixels than distances are known for.
+    """
+    if any(not 0 <= count < EDGE_CAP_PX for count in erode_px.values()):
+        got = ", ".join(str(count) for count in sorted(set(erode_px.values())))
+        raise LabelError("pixels taken off a polygon's rim", got=got, expected=f"0..{EDGE_CAP_PX - 1}")
+    if not len(pixels) or not any(erode_px.values()):
+        return pixels
+    size = int(pixels.polygon.max()) + 1
+    wanted, deepest = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    for polygon, count in erode_px.items():
+        if polygon < size:
+            wanted[polygon] = count
+    np.maximum.at(deepest, pixels.polygon, pixels.edge_px.astype(np.int64))
+    least = np.minimum(wanted + 1, deepest)
+    return pixels.select(pixels.edge_px >= least[pixels.polygon])

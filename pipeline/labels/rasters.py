@@ -1,4 +1,7 @@
-"""Class rasters as labels: an existing map, or polygons that somebody burned; connected pixels are the polygons."""
+"""Class rasters as labels: an existing map, or polygons that somebody burned; connected pixels are the polygons.
+
+Of a whole map, pieces of its classes are drawn at random.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,111 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
+from pipeline.labels.polygons import pixel_outlines
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
+from pipeline.labels.source import LabelReport, Labels
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.quiet import silenced
+from pipeline.raster import on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
     from pipeline.legend import ClassScheme
 
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".asc"})
 _STRIP_PX = 8_000_000
 # Values without a class that a message names, the lowest ones.
 _SHOWN = 10
+
+
+def is_class_raster(path: Path | str) -> bool:
+    """Whether a labels file is a raster by its name."""
+    return Path(path).suffix.lower() in RASTER_SUFFIXES
+
+
+def read_map_labels(
+    path: Path | str,
+    *,
+    scheme: ClassScheme,
+    extents: Sequence[tuple[tuple[float, float, float, float], str]],
+    piece_px: int,
+    pieces: int,
+    seed: int = 0,
+) -> Labels:
+    """Polygons of a class raster, whose values are codes of ``scheme``.
+
+    Connected pixels of one class, cut along a lattice so that a large region becomes many polygons that can be split
+    into parts, are pieces; at most ``pieces`` of each class are drawn at random. Polygons follow the map's own pixels,
+    in its own CRS. Only the part over the scenes is read.
+
+    Args:
+        path: The raster; integers, with a CRS.
+        scheme: The classes; other values are unlabelled.
+        extents: Bounds (left, bottom, right, top) and CRS of each scene.
+        piece_px: Side of the lattice in pixels of the map.
+        pieces: Most polygons of a class.
+        seed: Of the choice.
+
+    Raises:
+        LabelError: not a class raster, not over the scenes, or without a class of the legend.
+    """
+    path = Path(path)
+    grid = _part_over(path, extents)
+    pixels = labels_from_raster(path, scheme=scheme, grid=grid, piece_px=piece_px)
+    ids, first = np.unique(pixels.polygon, return_index=True)
+    code = pixels.code[first]
+    order = np.random.default_rng(seed).permutation(len(ids))
+    kept = np.sort(np.concatenate([order[code[order] == value][:pieces] for value in np.unique(code)]))
+    outlines = pixel_outlines(pixels, ids[kept])
+    import geopandas as gpd
+
+    names = {item.code: item.name for item in scheme.classes}
+    frame = gpd.GeoDataFrame(
+        {
+            "poly_id": np.arange(1, len(kept) + 1, dtype=np.int32),
+            "code": code[kept],
+            "name": [names[int(value)] for value in code[kept]],
+            "feature": ids[kept].astype(np.int64) - 1,
+        },
+        geometry=outlines,
+        crs=str(grid.crs),
+    )
+    count = len(kept)
+    return Labels(path, frame, scheme, LabelReport(count, 0, 0, 0, 0, 0, 0, count))
+
+
+def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, float], str]]) -> Grid:
+    """The raster's grid, cropped to the bounds of the scenes."""
+    from rasterio.warp import transform_bounds
+
+    with _open(path) as file:
+        grid = Grid(file.crs, file.transform, file.height, file.width)
+    windows = [grid.window_of_bounds(transform_bounds(of, grid.crs, *bounds, densify_pts=21)) for bounds, of in extents]
+    over = [window for window in windows if window is not None]
+    if not over:
+        raise LabelError("the map does not lie over the scenes", path=path, fix="check the CRS of both files")
+    top, left = min(w.row for w in over), min(w.col for w in over)
+    bottom, right = max(w.row_stop for w in over), max(w.col_stop for w in over)
+    return grid.crop(Window(top, left, bottom - top, right - left))
+
+
+def _open(path: Path) -> DatasetReader:
+    with silenced(NotGeoreferencedWarning):
+        try:
+            file = rasterio.open(path)
+        except RasterioError as err:
+            raise LabelError("not a raster that GDAL can open", path=path, got=err) from err
+    if file.crs is None:
+        raise LabelError("class raster has no CRS", path=path, fix="assign one with gdal_edit.py -a_srs")
+    return file
 
 
 def labels_from_raster(
@@ -84,18 +172,10 @@ def labels_from_raster(
 
 def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[Any]]]:
     """Strips of the grid; of each, with EDGE_CAP_PX rows around it where there are any, codes and the file's values."""
-    with silenced(NotGeoreferencedWarning):
-        try:
-            file = rasterio.open(path)
-        except RasterioError as err:
-            raise LabelError("not a raster that GDAL can open", path=path, got=err) from err
-    with file:
-        if file.crs is None:
-            raise LabelError("class raster has no CRS", path=path, fix="assign one with gdal_edit.py -a_srs")
+    with _open(path) as file:
         if np.dtype(file.dtypes[0]).kind not in "ui":
             raise LabelError("class raster without integer codes", path=path, got=file.dtypes[0], expected="uint8")
-        options = {"crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width}
-        with WarpedVRT(file, resampling=Resampling.nearest, **options) as aligned:
+        with on_grid(file, grid) as aligned:
             height = max(_STRIP_PX // grid.width, 1)
             for start in range(0, grid.height, height):
                 strip = Window(start, 0, min(height, grid.height - start), grid.width)

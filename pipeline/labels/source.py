@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import shapely
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.polygons import clean_polygons, is_point, points_to_polygons
-from pipeline.labels.vectors import MOST_CLASS_VALUES, class_values, guess_field, iter_values, read_features
+from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_features
 from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-__all__ = ["LabelReport", "Labels", "class_values", "guess_field", "read_labels"]
 _SHOWN = 5
+LISTED = "listed"
+"""Column of ``Labels.frame`` with the code a polygon had before classes were grouped."""
 
 
 @dataclass(frozen=True)
@@ -245,3 +246,15 @@ def _frame(
         geometry=list(shapes[kept]),
         crs=frame.crs,
     )
+
+
+def group_classes(labels: Labels, scheme: ClassScheme, group_of: Mapping[int, int]) -> Labels:
+    """Labels in a coarser legend: ``group_of`` gives each class code the code of its group in ``scheme``.
+
+    The frame keeps the former code in a column ``listed``.
+    """
+    frame = labels.frame.copy()
+    frame[LISTED] = frame["code"]
+    frame["code"] = frame["code"].map(lambda code: group_of[int(code)]).astype(np.uint8)
+    frame["name"] = frame["code"].map(lambda code: scheme.by_code(int(code)).name)
+    return replace(labels, frame=frame, scheme=scheme)

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
-# A field with more values than this is an identifier, not a class: guess_field passes it over.
+# A field with more values than this is an identifier, not a class.
 MOST_CLASS_VALUES = 254
-_LIKELY = (
-    "class", "classname", "class_name", "landcover", "land_cover", "landuse", "land_use", "lc", "lc_class", "label",
-    "fclass", "crop", "category", "type", "cid", "class_id", "classid", "code",
-)  # fmt: skip
 
 
 def read_features(path: Path | str, *, field: str, layer: str | None = None) -> GeoDataFrame:
@@ -103,31 +99,6 @@ def class_values(path: Path | str, *, field: str, layer: str | None = None) -> d
     values = read_features(path, field=field, layer=layer)["value"].dropna()
     counts = values.value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index, key=lambda name: (-counts[name], name))}
-
-
-def guess_field(path: Path | str, *, layer: str | None = None) -> str:
-    """The field that most likely holds the class: a usual name, else the text field with fewest values.
-
-    Raises:
-        LabelError: no field looks like a class; the message lists the fields.
-    """
-    path = Path(path)
-    layer = resolve_layer(path, field=None, layer=layer)
-    names = fields_of(path, layer=layer)
-    by_lower = {name.lower(): name for name in names}
-    for likely in _LIKELY:
-        if likely in by_lower:
-            return by_lower[likely]
-    counted = []
-    for name in names:
-        values = as_text(_read(path, field=name, layer=layer)[name]).dropna()
-        if not values.empty and 1 < values.nunique() <= min(MOST_CLASS_VALUES, len(values) // 2):
-            counted.append((bool(values.str.fullmatch(r"-?\d+(\.\d+)?").all()), values.nunique(), name))
-    if not counted:
-        raise LabelError(
-            "no field looks like a class", path=path, got=", ".join(names) or "no field", fix="say which with --field"
-        )
-    return min(counted)[2]
 
 
 def as_text(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -1,24 +1,23 @@
 """ModelBundle: a trained network and all that must travel with it, in one safetensors file; never pickle.
 
 The same bundle gives the same bytes: tensors are sorted by the safetensors library, the header is one JSON text with
-sorted keys, and no time of writing is added.
+sorted keys, and no time of writing is added. The file carries a SHA-256 of its header and tensors, which is checked
+when it is read: one flipped bit of a weight can change most of a map and say nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipeline.errors import LegendError, ModelError, OutputError
+from pipeline.errors import LegendError, ModelError
+from pipeline.files import hash_bytes, write_bytes
 from pipeline.legend import ClassScheme
 from pipeline.model.describe import FORMAT, KEY, read_header
-from pipeline.model.histograms import BINS
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pipeline.model.histograms import Histograms
+    from pipeline.model.checks import Histograms
     from pipeline.model.network import Ensemble, Network
     from pipeline.scenes.scene import Source
 
@@ -67,7 +66,7 @@ class ModelBundle:
         provenance: JSON-ready: settings, seeds, versions, input hashes, time of training, splits.
         extra: Further tensors that travel with the model (a forest's tables, training features of the area of
             applicability).
-        histograms: How the values of the training scenes are spread, per band, as ``pipeline.model.histograms`` keeps
+        histograms: How the values of the training scenes are spread, per band, as ``pipeline.model.checks`` keeps
             them; empty where that is not known.
     """
 
@@ -94,10 +93,8 @@ class ModelBundle:
             raise ModelError("shares of the members", got=self.shares, expected=f"{len(self.members)} not negative")
         if len(self.value_range) != len(self.bands) or len(self.units) != len(self.bands):
             raise ModelError("value ranges or units do not fit the bands", expected=f"{len(self.bands)} each")
-        if self.histograms and {len(edges) for edges in self.histograms} != {BINS + 1}:
-            raise ModelError("histograms of the model", expected=f"{BINS + 1} edges per band")
-        if self.histograms and len(self.histograms) != len(self.bands):
-            raise ModelError("histograms do not fit the bands", expected=f"{len(self.bands)}")
+        if self.histograms and (len(self.histograms) != len(self.bands) or len(set(map(len, self.histograms))) != 1):
+            raise ModelError("histograms do not fit the bands", expected=f"{len(self.bands)}, all of as many bins")
         if not self.temperature > 0 or not self.gsd_m > 0:
             raise ModelError("temperature and pixel size", got=(self.temperature, self.gsd_m), expected="positive")
         for spec in self.specs:
@@ -147,7 +144,7 @@ class ModelBundle:
     @cached_property
     def hash(self) -> str:
         """16 hexadecimal digits of the file's content."""
-        return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
+        return hash_bytes(to_bytes(self))
 
     def header(self) -> dict[str, Any]:
         """What the file says about itself, JSON-ready."""
@@ -170,7 +167,11 @@ class ModelBundle:
 
 
 def to_bytes(bundle: ModelBundle) -> bytes:
-    """The model file's content; equal bundles give equal bytes."""
+    """The model file's content; equal bundles give equal bytes.
+
+    Raises:
+        ModelError: weights that are not finite, or provenance that is not JSON.
+    """
     from safetensors.torch import save
 
     tensors = {
@@ -178,46 +179,68 @@ def to_bytes(bundle: ModelBundle) -> bytes:
         for number, member in enumerate(bundle.members)
         for name, value in member.state_dict().items()
     }
+    _refuse_not_finite(tensors)
     tensors |= {f"extra.{name}": value.detach().cpu().contiguous() for name, value in bundle.extra.items()}
+    about = bundle.header()
     try:
-        header = json.dumps(bundle.header(), sort_keys=True, allow_nan=False)
+        header = json.dumps(about | {"sha256": _digest(about, tensors)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as err:
         raise ModelError("provenance of the model is not JSON", got=err) from err
     return bytes(save(tensors, metadata={KEY: header}))
 
 
+def _digest(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the header and of each tensor's name, type, shape and bytes, 64 hexadecimal digits."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _refuse_changed() -> NoReturn:
+    raise ModelError("the file has changed since it was written", fix="copy it again from where it was made")
+
+
+def _refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise ModelError(
+            "weights of the model are not finite numbers",
+            got=f"NaN or infinity in {bad[0]}" + (f" and {len(bad) - 1} more tensors" if bad[1:] else ""),
+            fix="train it again, with a smaller learning rate",
+        )
+
+
 def save_bundle(path: str | Path, bundle: ModelBundle) -> Path:
-    """Write a model file beside its place, then rename: a file of that name is always whole.
+    """Write a model file, whole or not at all.
 
     Raises:
+        ModelError: as :func:`to_bytes`.
         OutputError: the folder cannot be written.
     """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    content = to_bytes(bundle)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(target)
-    except OSError as err:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise OutputError("cannot write the model", path=target, got=err.strerror or err) from err
-    return target
+    return write_bytes(Path(path), to_bytes(bundle), what="the model")
 
 
 def load_bundle(path: str | Path) -> ModelBundle:
     """Read a model file.
 
     Raises:
-        ModelError: not one of ours, cut in half, of a newer version, or with weights that do not fit its own header.
+        ModelError: not one of ours, cut in half, changed since it was written, of a newer version, or with weights
+            that are not finite or do not fit its own header.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     about = read_header(path)
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        written = about.pop("sha256", None)
+        if about["format"] > 1 and written != _digest(about, tensors):  # format 1 had none
+            _refuse_changed()
+        _refuse_not_finite({name: value for name, value in tensors.items() if name.startswith("member")})
         return _from_parts(about, tensors)
     except SafetensorError as err:
         raise ModelError("weights of the model cannot be read", path=path, got=err) from err

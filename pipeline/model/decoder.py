@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.model.chip_statistics import ChipStatistics
-from pipeline.model.surroundings import LEVELS, Surroundings
+from pipeline.model.surroundings import LEVELS, ChipStatistics, Surroundings
 
 if TYPE_CHECKING:
     from pipeline.model.encoder import Encoder

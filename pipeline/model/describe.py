@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline.errors import ModelError
 
-FORMAT = 1
+# Format 2 has a digest of header and tensors in the header.
+FORMAT = 2
 KEY = "landcover"
 _LENGTH_BYTES = 8
 # The limit of the safetensors library itself; a longer header is a text file whose first bytes look like a number.
@@ -40,12 +41,12 @@ def read_header(path: str | Path) -> dict[str, Any]:
         version = int(about["format"])
     except (ValueError, TypeError, KeyError) as err:
         raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
-    if version > FORMAT:
+    if not 1 <= version <= FORMAT:
         raise ModelError(
-            "model written by a newer version",
+            "model written by a newer version" if version > FORMAT else "the header of the model cannot be read",
             path=path,
             got=f"format {version}",
-            expected=f"at most {FORMAT}",
+            expected=f"1 to {FORMAT}",
             fix="update landcover-pipeline",
         )
     return about
@@ -75,7 +76,10 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _refuse_cut(path: str | Path, tensors: dict[str, Any], size: int) -> None:
-    needed = max((int(item["data_offsets"][1]) for item in tensors.values()), default=0)
+    try:
+        needed = max((int(item["data_offsets"][1]) for item in tensors.values()), default=0)
+    except (KeyError, TypeError, ValueError, IndexError) as err:
+        raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
     if needed != size:
         raise ModelError(
             "model file is cut off" if needed > size else "model file has bytes beyond its end",

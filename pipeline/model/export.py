@@ -15,9 +15,7 @@ keeps every pixel's best class. The plugin pins onnxruntime <= 1.17, which reads
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,10 +23,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from pipeline.errors import ModelError, OutputError
+from pipeline.errors import ModelError
+from pipeline.files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pipeline.model.bundle import ModelBundle
 
@@ -147,7 +146,7 @@ def export_onnx(
     module = exportable(bundle, feed=feed, scale=scale, offset=offset).eval()
     x = torch.zeros((1, len(bundle.bands), tile_px, tile_px))
 
-    def write(beside: Path) -> None:
+    with whole_file(Path(path), what="the model") as beside:
         with torch.inference_mode(), warnings.catch_warnings():
             # The exporter that reaches opset 17 directly announces its successor, which starts at opset 18.
             warnings.simplefilter("ignore")
@@ -170,8 +169,7 @@ def export_onnx(
         onnx.helper.set_model_props(graph, metadata)
         onnx.checker.check_model(graph)
         onnx.save(graph, str(beside))
-
-    return _write_beside(Path(path), write)
+    return Path(path)
 
 
 def export_torch(
@@ -193,18 +191,6 @@ def export_torch(
     x = torch.zeros((1, len(bundle.bands), tile_px, tile_px))
     with torch.no_grad():
         program = torch.export.export(module, (x,))
-    return _write_beside(Path(path), lambda beside: torch.export.save(program, str(beside)))
-
-
-def _write_beside(target: Path, write: Callable[[Path], None]) -> Path:
-    beside = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        beside.replace(target)
-    except OSError as err:
-        raise OutputError("cannot write the model", path=target, got=err.strerror or err) from err
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return target
+    with whole_file(Path(path), what="the model") as beside:
+        torch.export.save(program, str(beside))
+    return Path(path)

@@ -26,7 +26,7 @@ Head = Literal["unet", "chip"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 HEADS: tuple[str, ...] = get_args(Head)
 STAGES = 5
-# Smaller chips hold too few of the windows of pipeline.model.chip_statistics.
+# Smaller chips hold too few of the windows of pipeline.model.surroundings.
 LEAST_CHIP_PX = 8
 
 
@@ -56,7 +56,7 @@ class NetworkSpec:
         spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
         surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
         statistics: Head "chip", without encoder: instead of means of the path over the chip, convolutions of the chip's
-            statistics (``pipeline.model.chip_statistics``), one place per chip.
+            statistics (``pipeline.model.surroundings``), one place per chip.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.

@@ -6,7 +6,6 @@ hash in the file's name, as torch.hub does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import pickle
@@ -19,7 +18,8 @@ from urllib.error import URLError
 
 import torch
 
-from pipeline.errors import ModelError, OutputError
+from pipeline.errors import ModelError
+from pipeline.files import hash_file, write_bytes
 from pipeline.model.describe import KEY, read_header
 from pipeline.model.records import RGB, WeightRecord, find_record
 from pipeline.scenes.scene import REFLECTANCE
@@ -62,6 +62,11 @@ class EncoderWeights:
         """Name of the first convolution's weight."""
         return "conv1.weight" if "conv1.weight" in self.tensors else "features.0.weight"
 
+    @property
+    def inputs(self) -> int:
+        """Bands of the first convolution."""
+        return int(self.tensors[self.stem_name].shape[1])
+
 
 def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] = ()) -> EncoderWeights:
     """Weights of an encoder by name (downloaded once) or from a file.
@@ -76,20 +81,27 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
         ModelError: no such name or file; the network cannot be reached; the file is not what its name says; it holds
             more than tensors; it is of another architecture.
     """
-    if Path(source).suffix.lower() in _FILE_SUFFIXES or Path(source).is_file():
-        return _from_file(Path(source), architecture=architecture, bands=tuple(bands))
-    record = find_record(str(source), architecture=architecture)
-    if record.architecture != architecture:
+    path = Path(source)
+    if path.suffix.lower() in _FILE_SUFFIXES or path.is_file():
+        weights = read_weights(path, bands=tuple(bands))
+        what = "weights are of another architecture"
+    else:
+        record = find_record(str(source), architecture=architecture)
+        path = record.cache
+        units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
+        weights = EncoderWeights(record.name, record.architecture, {}, record.bands, record.scaling, units)
+        what = f"weights {record.name} are of another architecture"
+        if record.architecture == architecture:
+            weights = replace(weights, tensors=_torchvision_names(_read_tensors(_fetch(record)), path=path))
+    if weights.architecture != architecture:
         raise ModelError(
-            f"weights {record.name} are of another architecture",
-            got=record.architecture,
+            what,
+            path=path,
+            got=weights.architecture or "none that is known",
             expected=architecture,
-            fix=f"set encoder: {record.architecture} or choose other weights",
+            fix=f"set encoder: {weights.architecture} or choose other weights",
         )
-    tensors = _torchvision_names(_read_tensors(_fetch(record)), path=record.cache)
-    units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
-    weights = EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling, units)
-    _check_bands(weights, path=record.cache)
+    _check_bands(weights, path=path)
     return weights
 
 
@@ -108,75 +120,32 @@ def _fetch(record: WeightRecord) -> Path:
                 got=err,
                 fix=f"download it where there is a network and put it at {target}, or set weights: none",
             ) from err
-    if prefix is not None and not _sha256(target).startswith(prefix):
+    if prefix is not None and not hash_file(target).startswith(prefix):
         raise ModelError("weights file is not what its name says", path=target, fix="delete it and try again")
     return target
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _from_file(path: Path, *, architecture: str, bands: tuple[str, ...]) -> EncoderWeights:
-    raw = _read_tensors(path)
-    tensors = _torchvision_names(raw, path=path)
-    found = guess_architecture(tensors)
-    if found != architecture:
-        raise ModelError(
-            "weights are of another architecture",
-            path=path,
-            got=found or "none that is known",
-            expected=architecture,
-            fix="choose that encoder or other weights",
-        )
-    known, scaling, units = bands or _own_bands(path), _own_scaling(path, bands), _own_units(path, bands)
-    weights = EncoderWeights(str(path), found, tensors, known, scaling, units)
-    count = tensors[weights.stem_name].shape[1]
-    if not weights.bands and count == len(RGB):
-        weights = EncoderWeights(str(path), found, tensors, RGB)
-    _check_bands(weights, path=path)
-    return weights
-
-
-def inspect_weights(path: Path) -> EncoderWeights:
+def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
     """A weights file as it is: its architecture and its bands, "" and () where it does not say.
+
+    Args:
+        path: A model or a pretrained encoder of landcover, or another .pth or .safetensors file.
+        bands: Names of its bands; what the file says of bands and their scaling is then not used.
 
     Raises:
         ModelError: not a weights file of a ResNet or VGG, or one that holds more than tensors.
     """
     tensors = _torchvision_names(_read_tensors(path), path=path)
-    bands, scaling, units = _own_bands(path), _own_scaling(path, ()), _own_units(path, ())
-    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands, scaling, units)
-    if not weights.bands and tensors[weights.stem_name].shape[1] == len(RGB):
-        return replace(weights, bands=RGB)
-    return weights
-
-
-def _own_bands(path: Path) -> tuple[str, ...]:
-    """Band names of a model or a pretrained encoder of ours, () for any other file."""
-    metadata = _metadata(path)
+    weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands)
+    metadata = {} if bands else _metadata(path)
     if ENCODER_KEY in metadata:
-        return tuple(json.loads(metadata[ENCODER_KEY])["bands"])
-    if KEY not in metadata:
-        return ()
-    scaling = read_header(path)["preprocess"]
-    return (*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"]))
-
-
-def _own_scaling(path: Path, told: tuple[str, ...]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation of each band that an encoder of ours was pretrained with; None where bands are told."""
-    metadata = _metadata(path)
-    if ENCODER_KEY not in metadata or told:
-        return None
-    about = json.loads(metadata[ENCODER_KEY])
-    return tuple(about["mean"]), tuple(about["std"])
-
-
-def _own_units(path: Path, told: tuple[str, ...]) -> tuple[str, ...]:
-    """Unit of each band of :func:`_own_scaling`; () where the file does not say."""
-    metadata = _metadata(path)
-    return tuple(json.loads(metadata[ENCODER_KEY]).get("units", ())) if ENCODER_KEY in metadata and not told else ()
+        about = json.loads(metadata[ENCODER_KEY])
+        scaling = (tuple(about["mean"]), tuple(about["std"]))
+        return replace(weights, bands=tuple(about["bands"]), scaling=scaling, units=tuple(about.get("units", ())))
+    if KEY in metadata:
+        scaling = read_header(path)["preprocess"]
+        return replace(weights, bands=(*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"])))
+    return replace(weights, bands=RGB) if not bands and weights.inputs == len(RGB) else weights
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -199,26 +168,18 @@ def save_encoder(path: Path, tensors: Mapping[str, torch.Tensor], *, about: Mapp
     Raises:
         OutputError: it cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), part, metadata={ENCODER_KEY: json.dumps(about)})
-        part.replace(path)
-    except OSError as err:
-        raise OutputError("cannot write the encoder", path=path, got=err.strerror or err) from err
-    return path
+    return write_bytes(path, save(dict(tensors), metadata={ENCODER_KEY: json.dumps(about)}), what="the encoder")
 
 
 def _check_bands(weights: EncoderWeights, *, path: Path) -> None:
-    count = weights.tensors[weights.stem_name].shape[1]
-    if len(weights.bands) != count:
+    if len(weights.bands) != weights.inputs:
         raise ModelError(
             "bands of the weights",
             path=path,
             got=", ".join(weights.bands) or "none",
-            expected=f"{count} names, as many as its first convolution has inputs",
+            expected=f"{weights.inputs} names, as many as its first convolution has inputs",
             fix="name them in order in the setting weights_bands",
         )
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pipeline.diagnostics.scoring import Score
     from pipeline.legend import ClassScheme
-    from pipeline.report.data import ErrorExample, Score
+    from pipeline.report.data import ErrorExample
 
 _FULL_CELL = 0.55
 _MANY_CLASSES = 14

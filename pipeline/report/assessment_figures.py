@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from pipeline.diagnostics.calibration import Reliability
+    from pipeline.diagnostics.confidence import Reliability
 
 GREY = "#999999"
 # Bins of the reliability diagram with a smaller share of the pixels are shown, but not joined: chance moves them.

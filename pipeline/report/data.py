@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.diagnostics.calibration import Reliability
-    from pipeline.diagnostics.failure import AccuracyBy
+    from pipeline.diagnostics.confidence import Reliability
+    from pipeline.diagnostics.failures import AccuracyBy
+    from pipeline.diagnostics.features import Features
+    from pipeline.diagnostics.scoring import Score
     from pipeline.legend import ClassScheme
 
 
@@ -40,38 +42,6 @@ class ClassArea:
     scene: str
     name: str
     area_ha: float
-
-
-@dataclass(frozen=True)
-class Score:
-    """Figures of one method on the test pixels.
-
-    Attributes:
-        method: "network", "random forest".
-        overall_accuracy: Share of test pixels right.
-        macro_f1: Mean of the classes' F1.
-        kappa: Cohen's kappa, None where it is not defined.
-        users: User's accuracy per class name; None where the class was never mapped.
-        producers: Producer's accuracy per class name; None where the class has no test pixel.
-        f1: F1 per class name.
-        iou: Intersection over union per class name.
-        matrix: Counts, map rows x reference columns, in the order of the legend.
-    """
-
-    method: str
-    overall_accuracy: float
-    macro_f1: float
-    kappa: float | None
-    users: dict[str, float | None]
-    producers: dict[str, float | None]
-    f1: dict[str, float | None]
-    iou: dict[str, float | None]
-    matrix: tuple[tuple[int, ...], ...]
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Classes that the mean F1 is without: they have no test pixel that can be used."""
-        return tuple(name for name, value in self.f1.items() if value is None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,23 +76,6 @@ class LearningPoint:
     macro_f1: float | None
     sd: float | None = None
     baseline_macro_f1: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Network features of labelled pixels in two dimensions.
-
-    Attributes:
-        code: uint8 [point].
-        pca: float32 [point, 2].
-        tsne: float32 [point, 2].
-        explained: Share of variance of the two principal components.
-    """
-
-    code: NDArray[np.uint8]
-    pca: NDArray[np.float32]
-    tsne: NDArray[np.float32]
-    explained: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)

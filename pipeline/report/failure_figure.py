@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from pipeline.diagnostics.failure import BAND_LIMITS, BANDS
+from pipeline.diagnostics.failures import BAND_LIMITS, BANDS
 from pipeline.report.style import SOFT, WIDE_CM, blank, grid_lines, ink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pipeline.diagnostics.failure import AccuracyBy
+    from pipeline.diagnostics.failures import AccuracyBy
     from pipeline.report.data import Failures
 
 _MANY_BLOCKS = 60

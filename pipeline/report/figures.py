@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pipeline.diagnostics.features import Features
     from pipeline.legend import ClassScheme
-    from pipeline.report.data import ClassArea, Features, LearningPoint
+    from pipeline.report.data import ClassArea, LearningPoint
 
 _MARKERS = "os^DvPX*<>hd"
 _NAMES = {"pixel_loss": "network of pixels and surroundings", "loss": "network with context"}

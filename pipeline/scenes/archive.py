@@ -72,8 +72,7 @@ def list_product(path: Path) -> ProductFiles:
         names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
         return ProductFiles(path, tuple(names))
     if not path.exists():
-        what = "no such file or folder"
-        raise ProductError(what, path=path)
+        raise ProductError("no such file or folder", path=path)
     if path.suffix.lower() == ".zip":
         return ProductFiles(path, _zip_names(path), "zip")
     if path.suffix.lower() == ".tar":
@@ -87,8 +86,7 @@ def _zip_names(path: Path) -> tuple[str, ...]:
         with zipfile.ZipFile(path) as archive:
             members = [item for item in archive.infolist() if not item.is_dir()]
     except (zipfile.BadZipFile, OSError) as err:
-        what = "not a whole zip"
-        raise ProductError(what, path=path, got=err, fix="download it again") from err
+        raise ProductError("not a whole zip", path=path, got=err, fix="download it again") from err
     if len(members) > MAX_MEMBERS or sum(item.file_size for item in members) > MAX_TOTAL_BYTES:
         what = "zip is larger than any product"
         total = sum(item.file_size for item in members) / 2**30
@@ -110,13 +108,11 @@ def _tar_names(path: Path) -> tuple[str, ...]:
         with tarfile.open(path, "r:") as archive:
             members = [item for item in archive.getmembers() if item.isfile()]
     except (tarfile.TarError, EOFError, OSError) as err:
-        what = "not a whole tar"
-        raise ProductError(what, path=path, got=err, fix="download it again") from err
+        raise ProductError("not a whole tar", path=path, got=err, fix="download it again") from err
     cut = [item.name for item in members if item.offset_data + item.size > size]
     if cut or _without_end(path, size):
-        what = "tar is cut off"
         got = f"{cut[0]} ends beyond the file" if cut else "no mark of its end"
-        raise ProductError(what, path=path, got=got, fix="download it again")
+        raise ProductError("tar is cut off", path=path, got=got, fix="download it again")
     return _safe_names(path, [item.name for item in members])
 
 
@@ -134,8 +130,7 @@ def _safe_names(path: Path, names: list[str]) -> tuple[str, ...]:
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
-            what = f"archive holds a path that leaves it: {name!r}"
-            raise ProductError(what, path=path, fix="do not use this file")
+            raise ProductError(f"archive holds a path that leaves it: {name!r}", path=path, fix="do not use this file")
     return tuple(sorted(names))
 
 
@@ -153,8 +148,7 @@ def read_bytes(gdal_path: str) -> bytes:
         file = Path(gdal_path)
         return _capped(file.read_bytes() if file.stat().st_size <= MAX_METADATA_BYTES else None, gdal_path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, tarfile.TarError) as err:
-        what = "cannot read metadata"
-        raise ProductError(what, path=gdal_path, got=err, fix="download the product again") from err
+        raise ProductError("cannot read metadata", path=gdal_path, got=err, fix="download the product again") from err
 
 
 def zip_head(gdal_path: str) -> bytes | None:

@@ -7,7 +7,7 @@
 - ``greenest``: the date of the highest NDVI. Source: Holben (1986), Characteristics of maximum-value composite images
   from temporal AVHRR data, International Journal of Remote Sensing 7(11):1417-1434.
 
-A pixel is valid where at least ``min_dates`` dates are valid; the band ``valid_dates``, if asked for, counts them.
+A pixel is valid where at least ``min_dates`` dates are valid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
-from pipeline.scenes.derived import DerivedReader, OfScenes, common_input, in_time_order, refuse_twice
+from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order
 from pipeline.scenes.indices import compute_index, find_index
 
 if TYPE_CHECKING:
@@ -28,17 +28,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
     from pipeline.scenes.indices import Index
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
 
 Method = Literal["median", "medoid", "greenest"]
-COUNT_BAND = "valid_dates"
 
 
 @dataclass(frozen=True)
-class CompositeScene(OfScenes):
+class CompositeScene(Derived):
     """One picture of several dates; give it to ``open_reader`` like a scene.
 
     Attributes:
@@ -51,32 +50,24 @@ class CompositeScene(OfScenes):
 
     def ledger(self) -> dict[str, object]:
         """The rule of the composite and the ledger of every date."""
-        return self.common_ledger(kind="composite") | {"method": self.method, "min_dates": self.min_dates}
+        return self.dates_ledger(kind="composite") | {"method": self.method, "min_dates": self.min_dates}
 
     def open(self) -> Reader:
         """A reader; holds dates x bands of one window in memory."""
-        greenness = _greenness(self.scenes[0]) if self.method == "greenest" else None
+        greenness = _greenness(self.inputs[0]) if self.method == "greenest" else None
         compute = partial(_composed, composite=self, greenness=greenness)
-        return DerivedReader(self.grid, self.names, tuple(scene.open() for scene in self.scenes), compute)
+        return DerivedReader(self.grid, self.names, tuple(scene.open() for scene in self.inputs), compute)
 
 
 def composite_scenes(
-    scenes: Sequence[Source],
-    *,
-    method: Method = "median",
-    min_dates: int = 1,
-    count: bool = False,
-    grid: Grid | None = None,
-    name: str | None = None,
+    scenes: Sequence[Source], *, method: Method = "median", min_dates: int = 1, name: str | None = None
 ) -> CompositeScene:
-    """A composite of the bands that all scenes have.
+    """A composite of the bands that all scenes have, on the finest of their grids.
 
     Args:
         scenes: Masked for clouds by their own quality layers; ties between dates go to the earlier one.
         method: "median", "medoid" or "greenest".
         min_dates: Fewest valid dates of a valid pixel.
-        count: Add the band ``valid_dates``.
-        grid: Default: the finest of the scenes' grids.
         name: Default: the first scene's name, the method and the number of dates.
 
     Raises:
@@ -85,15 +76,15 @@ def composite_scenes(
     if method not in get_args(Method):
         raise SceneError("method of a composite", got=method, expected=", ".join(get_args(Method)))
     if scenes and all(scene.acquired_utc is not None for scene in scenes):
-        scenes = [scene for _, scene in in_time_order(scenes, [None] * len(scenes))]
+        scenes = [scene for _, scene in in_time_order(scenes)]
     if not 1 <= min_dates <= len(scenes):
         raise SceneError("min_dates of a composite", got=min_dates, expected=f"1 to {len(scenes)}, the number of dates")
-    inputs = common_input(scenes, grid=grid)
+    inputs = common_input(scenes)
     if method == "greenest":
         _greenness(inputs[0])
-    names = (*inputs[0].band_names, *((COUNT_BAND,) if count else ()))
-    refuse_twice(names, path=inputs[0].path)
-    return CompositeScene(name or f"{inputs[0].id}_{method}_{len(inputs)}", inputs, names, method, min_dates)
+    return CompositeScene(
+        name or f"{inputs[0].id}_{method}_{len(inputs)}", inputs, inputs[0].band_names, method, min_dates
+    )
 
 
 def _greenness(scene: Source) -> Index:
@@ -106,8 +97,7 @@ def _composed(
     rasters = [reader.read(window) for reader in inputs]
     observed = np.stack([raster.valid for raster in rasters])
     values = np.stack([raster.values for raster in rasters])
-    count = observed.sum(axis=0)
-    valid = count >= composite.min_dates
+    valid = observed.sum(axis=0) >= composite.min_dates
     if greenness is not None:
         score = np.stack([np.where(ok, v, -np.inf) for v, ok in (compute_index(greenness, r) for r in rasters)])
         picture = _from_date(values, _best(score, observed))
@@ -115,8 +105,7 @@ def _composed(
         picture = _from_date(values, _best(-_distances(values, observed), observed))
     else:
         picture = masked_median(values, observed)
-    layers = dict(zip(rasters[0].bands, picture, strict=True)) | {COUNT_BAND: count.astype(np.float32)}
-    result = np.stack([layers[name] for name in composite.names])
+    result = np.stack([picture[rasters[0].bands.index(name)] for name in composite.names])
     np.multiply(result, valid, out=result)
     return Raster(result, valid, composite.names, composite.grid.crop(window))
 

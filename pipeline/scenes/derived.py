@@ -1,4 +1,4 @@
-"""DerivedReader: Rasters computed window by window from other readers (indices, layers, stacks, composites)."""
+"""Sources made of sources (indices, layers, stacks, composites): what they share, and the reader of all of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.errors import SceneError
+from pipeline.scenes.reader import ClosingReader
+from pipeline.scenes.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
-    from types import TracebackType
 
     from pipeline.grid import Grid, Window
     from pipeline.raster import Raster
@@ -26,7 +27,7 @@ class Compute(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class DerivedReader:
+class DerivedReader(ClosingReader):
     """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself.
 
     Attributes:
@@ -41,16 +42,6 @@ class DerivedReader:
     inputs: tuple[Reader, ...]
     compute: Compute
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the inputs."""
-        self.close()
-
     def read(self, window: Window) -> Raster:
         """Pixels of ``window``, as every Reader gives them."""
         return self.compute(self.inputs, window)
@@ -61,76 +52,29 @@ class DerivedReader:
             reader.close()
 
 
-class OnSource:
-    """What a source with bands appended takes from the source it stands on."""
-
-    source: Source
-    names: tuple[str, ...]
-
-    @property
-    def id(self) -> str:
-        """The source's name."""
-        return self.source.id
-
-    @property
-    def path(self) -> str:
-        """The source's path."""
-        return self.source.path
-
-    @property
-    def grid(self) -> Grid:
-        """The source's grid."""
-        return self.source.grid
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        """Band names in order."""
-        return self.names
-
-    @property
-    def sensor(self) -> str:
-        """The source's sensor."""
-        return self.source.sensor
-
-    @property
-    def level(self) -> str:
-        """The source's product level."""
-        return self.source.level
-
-    @property
-    def baseline(self) -> str:
-        """The source's baseline."""
-        return self.source.baseline
-
-    @property
-    def acquired_utc(self) -> datetime | None:
-        """The source's time of acquisition."""
-        return self.source.acquired_utc
-
-
 @dataclass(frozen=True)
-class OfScenes:
-    """What a source made of several scenes takes from them, be it a stack or a composite.
+class Derived:
+    """What a source made of others takes from them: one scene with bands appended, or the dates of one place.
 
     Attributes:
         id: Name, unique in a run.
-        scenes: On one grid, with the same bands; in time order where their dates are known.
+        inputs: On one grid; several have the same bands and are in time order where their dates are known.
         names: Bands to give, in order.
     """
 
     id: str
-    scenes: tuple[Source, ...]
+    inputs: tuple[Source, ...]
     names: tuple[str, ...]
 
     @property
     def path(self) -> str:
-        """The first scene's path; ``files`` has them all."""
-        return self.scenes[0].path
+        """The first input's path; ``files`` has them all."""
+        return self.inputs[0].path
 
     @property
     def grid(self) -> Grid:
-        """The grid that all dates are read on."""
-        return self.scenes[0].grid
+        """The grid that all inputs are read on."""
+        return self.inputs[0].grid
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -138,40 +82,51 @@ class OfScenes:
         return self.names
 
     @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each band, "" of what is computed; a band of a stack (nir_t1) has that of the band of a date."""
+        known = dict(zip(self.inputs[0].band_names, self.inputs[0].units, strict=True))
+        return tuple(known.get(name, known.get(name.rpartition("_")[0], "")) for name in self.names)
+
+    @property
     def sensor(self) -> str:
-        """The sensor of all dates, "" where they differ."""
-        return shared(scene.sensor for scene in self.scenes)
+        """The sensor of all inputs, "" where they differ."""
+        return shared(source.sensor for source in self.inputs)
 
     @property
     def level(self) -> str:
-        """The product level of all dates, "" where they differ."""
-        return shared(scene.level for scene in self.scenes)
+        """The product level of all inputs, "" where they differ."""
+        return shared(source.level for source in self.inputs)
 
     @property
     def baseline(self) -> str:
-        """The baseline of all dates, "" where they differ."""
-        return shared(scene.baseline for scene in self.scenes)
+        """The baseline of all inputs, "" where they differ."""
+        return shared(source.baseline for source in self.inputs)
 
     @property
     def acquired_utc(self) -> datetime | None:
         """The first date, None where no date is known."""
-        return self.scenes[0].acquired_utc
+        return self.inputs[0].acquired_utc
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files of all dates."""
-        return tuple(dict.fromkeys(file for scene in self.scenes for file in scene.files))
+        """Files of all inputs."""
+        return tuple(dict.fromkeys(file for source in self.inputs for file in source.files))
 
     def select(self, names: Sequence[str]) -> Self:
-        """Only ``names``, in that order; all dates are read still: which are valid or chosen does not change."""
-        return replace(self, names=pick(names, have=self.names, path=self.path))
+        """Only ``names``, in that order; inputs are read as before, so which pixels are valid does not change."""
+        missing = [name for name in names if name not in self.names]
+        if missing:
+            what, got = f"scene lacks band {', '.join(missing)}", ", ".join(self.names)
+            raise SceneError(what, path=self.path, got=got, expected=", ".join(names))
+        refuse_twice(names, path=self.path)
+        return replace(self, names=tuple(names))
 
     def on_grid(self, grid: Grid, *, for_display: bool = False) -> Self:
-        """The same with every date on another grid."""
-        return replace(self, scenes=tuple(scene.on_grid(grid, for_display=for_display) for scene in self.scenes))
+        """The same with every input on another grid."""
+        return replace(self, inputs=tuple(source.on_grid(grid, for_display=for_display) for source in self.inputs))
 
-    def common_ledger(self, *, kind: str) -> dict[str, object]:
-        """What both kinds say about themselves, JSON-ready."""
+    def dates_ledger(self, *, kind: str) -> dict[str, object]:
+        """What stacks and composites say about themselves, JSON-ready."""
         when = self.acquired_utc
         return {
             "scene": self.id,
@@ -181,8 +136,15 @@ class OfScenes:
             "baseline": self.baseline,
             "acquired_utc": when.isoformat() if when else None,
             "bands": [{"band": name} for name in self.names],
-            "scenes": [scene.ledger() for scene in self.scenes],
+            "scenes": [source.ledger() for source in self.inputs],
         }
+
+
+def plain_scenes(source: Source) -> tuple[Scene, ...]:
+    """The scenes of files that a source is made of, in its order: indices and layers taken off, dates one by one."""
+    if isinstance(source, Scene):
+        return (source,)
+    return tuple(scene for one in getattr(source, "inputs", ()) for scene in plain_scenes(one))
 
 
 def shared(values: Iterable[str]) -> str:
@@ -195,20 +157,6 @@ def shared(values: Iterable[str]) -> str:
     return distinct.pop() if len(distinct) == 1 else ""
 
 
-def pick(names: Sequence[str], *, have: Sequence[str], path: str) -> tuple[str, ...]:
-    """``names``, all of which must be in ``have`` and none twice.
-
-    Raises:
-        SceneError: names what is missing or repeated.
-    """
-    missing = [name for name in names if name not in have]
-    if missing:
-        what = f"scene lacks band {', '.join(missing)}"
-        raise SceneError(what, path=path, got=", ".join(have), expected=", ".join(names))
-    refuse_twice(names, path=path)
-    return tuple(names)
-
-
 def refuse_twice(names: Sequence[str], *, path: str) -> None:
     """SceneError where a band name stands twice."""
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -216,39 +164,32 @@ def refuse_twice(names: Sequence[str], *, path: str) -> None:
         raise SceneError(f"band name used twice: {', '.join(twice)}", path=path, fix="rename or drop one of them")
 
 
-def in_time_order(scenes: Sequence[Source], dates: Sequence[datetime | None]) -> list[tuple[datetime, Source]]:
+def in_time_order(scenes: Sequence[Source]) -> list[tuple[datetime, Source]]:
     """Scenes with their dates, earliest first; those of the same day stay apart and in order.
 
-    Args:
-        scenes: At least one.
-        dates: One per scene; None takes the scene's own time of acquisition.
-
     Raises:
-        SceneError: no scene, another number of dates, or a scene whose date nobody knows.
+        SceneError: no scene, or one whose date nobody knows.
     """
     if not scenes:
         raise SceneError("no scene given", expected="at least one")
-    if len(dates) != len(scenes):
-        raise SceneError("number of dates", got=len(dates), expected=f"{len(scenes)}, one per scene")
     known: list[tuple[datetime, Source]] = []
-    for scene, date in zip(scenes, dates, strict=True):
-        when = date or scene.acquired_utc
-        if when is None:
+    for scene in scenes:
+        if scene.acquired_utc is None:
             fix = "give a date for every scene (acquired_utc in a configuration, --date beside --scene)"
             raise SceneError("date of acquisition unknown", path=scene.path, fix=fix)
-        known.append((when, scene))
+        known.append((scene.acquired_utc, scene))
     return sorted(known, key=lambda pair: pair[0])
 
 
-def common_input(scenes: Sequence[Source], *, grid: Grid | None) -> tuple[Source, ...]:
-    """The scenes on one grid (the finest of theirs unless given), with the bands that all of them have.
+def common_input(scenes: Sequence[Source]) -> tuple[Source, ...]:
+    """The scenes on the finest of their grids, with the bands that all of them have.
 
     Bands keep the order of the first scene.
 
     Raises:
         SceneError: no band is in all scenes.
     """
-    target = grid or min((scene.grid for scene in scenes), key=lambda one: one.pixel_size_m[0])
+    target = min((scene.grid for scene in scenes), key=lambda one: one.pixel_size_m[0])
     names = [name for name in scenes[0].band_names if all(name in scene.band_names for scene in scenes)]
     if not names:
         got = " | ".join(", ".join(scene.band_names) for scene in scenes)

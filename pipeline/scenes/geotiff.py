@@ -20,10 +20,10 @@ from pipeline.grid import Grid
 from pipeline.quiet import silenced
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from rasterio.io import DatasetReader
 
@@ -36,41 +36,17 @@ _DAY_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\
 _PREVIEW = re.compile(r"_(TCI|PVI)(_[126]0m)?$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Interpretation:
-    """What the user knows better than the file; None means "as the file says".
-
-    Attributes:
-        bands: A name for every band, in file order (or file-name order in a folder).
-        scale: value = DN x scale + offset, for every optical band.
-        offset: See scale.
-        nodata: DN that means "no observation".
-        sensor: A key of ``pipeline.bands.TABLES``; makes B5 or SR_B5 unambiguous.
-        acquired_utc: Time of acquisition, timezone-aware.
-        mirror: Who serves a STAC item (``pipeline.scenes.stac_scaling.MIRRORS``); None to see it in the item.
-    """
-
-    bands: tuple[str, ...] | None = None
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
-    sensor: str | None = None
-    acquired_utc: datetime | None = None
-    mirror: str | None = None
-
-
-def open_geotiff(path: Path | str, *, told: Interpretation | None = None) -> Scene:
+def open_geotiff(path: Path | str, *, options: SceneOptions = AS_FOUND) -> Scene:
     """A scene from a raster file (on disk, behind a URL, or in GDAL's spelling), or from a folder of one file per band.
 
     Raises:
         SceneError: not a raster, no CRS, no geotransform, rotated, or band names that do not match.
     """
-    told = told or Interpretation()
     if is_virtual(path):
-        return _scene([gdal_path(str(path))], plain_url(str(path)), told, in_folder=False)
+        return _scene([gdal_path(str(path))], plain_url(str(path)), options, in_folder=False)
     path = Path(path)
     in_folder = path.is_dir()
-    return _scene(_band_files(path) if in_folder else [path], path, told, in_folder=in_folder)
+    return _scene(_band_files(path) if in_folder else [path], path, options, in_folder=in_folder)
 
 
 def is_virtual(path: Path | str) -> bool:
@@ -78,12 +54,12 @@ def is_virtual(path: Path | str) -> bool:
     return isinstance(path, str) and (is_url(path) or path.startswith("/vsi"))
 
 
-def _scene(files: Sequence[Path | str], path: Path | str, told: Interpretation, *, in_folder: bool) -> Scene:
+def _scene(files: Sequence[Path | str], path: Path | str, options: SceneOptions, *, in_folder: bool) -> Scene:
     opened = [_describe(file, in_folder=in_folder) for file in files]
     layers = [layer for _, described in opened for layer in described]
-    sensor = told.sensor or infer_sensor(told.bands or [layer.text for layer in layers])
+    sensor = options.sensor or infer_sensor(options.bands or [layer.text for layer in layers])
     sources = [
-        _source(layer, name, told) for layer, name in zip(layers, _names(layers, told, sensor, path), strict=True)
+        _source(layer, name, options) for layer, name in zip(layers, _names(layers, options, sensor, path), strict=True)
     ]
     return Scene(
         id=Path(path).name if in_folder else Path(path).stem,
@@ -91,7 +67,7 @@ def _scene(files: Sequence[Path | str], path: Path | str, told: Interpretation, 
         grid=_common_grid([grid for grid, _ in opened], path),
         bands=tuple(sources),
         sensor=sensor or "",
-        acquired_utc=told.acquired_utc,
+        acquired_utc=options.acquired_utc,
     )
 
 
@@ -125,8 +101,7 @@ def _band_files(folder: Path) -> list[Path]:
 
 def _open(file: Path | str) -> DatasetReader:
     if isinstance(file, Path) and not file.exists():
-        what = "no such file or folder"
-        raise SceneError(what, path=file)
+        raise SceneError("no such file or folder", path=file)
     with silenced(NotGeoreferencedWarning):
         try:
             return rasterio.open(file)
@@ -158,16 +133,14 @@ def _name_in_file_name(stem: str) -> str:
 
 def _grid(dataset: DatasetReader, file: str) -> Grid:
     if dataset.crs is None:
-        what = "scene has no CRS"
-        raise SceneError(what, path=file, fix="assign one with gdal_edit.py -a_srs EPSG:... FILE")
+        raise SceneError("scene has no CRS", path=file, fix="assign one with gdal_edit.py -a_srs EPSG:... FILE")
     if dataset.transform.is_identity:
         what = "scene has no geotransform"
         raise SceneError(what, path=file, fix="georeference it, for example with gdal_translate -a_ullr")
     try:
         return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
     except GridError as err:
-        what = "scene lies on a grid that cannot be used"
-        raise SceneError(what, path=file, got=err) from err
+        raise SceneError("scene lies on a grid that cannot be used", path=file, got=err) from err
 
 
 def _layer(dataset: DatasetReader, file: Path | str, number: int, name: str) -> _Layer:
@@ -198,20 +171,20 @@ def _common_grid(grids: Sequence[Grid], path: Path | str) -> Grid:
     return finest
 
 
-def _names(layers: Sequence[_Layer], told: Interpretation, sensor: str | None, path: Path | str) -> list[str]:
-    if told.bands is None:
+def _names(layers: Sequence[_Layer], options: SceneOptions, sensor: str | None, path: Path | str) -> list[str]:
+    if options.bands is None:
         return [common_name(layer.text, sensor=sensor) if layer.text else f"band{layer.number}" for layer in layers]
-    if len(told.bands) != len(layers):
+    if len(options.bands) != len(layers):
         what = "number of band names in the config"
-        raise SceneError(what, path=path, got=len(told.bands), expected=f"{len(layers)}, as the scene has")
-    known = [common_name(name, sensor=sensor) for name in told.bands]
-    return [new if new in COMMON_NAMES else name for new, name in zip(known, told.bands, strict=True)]
+        raise SceneError(what, path=path, got=len(options.bands), expected=f"{len(layers)}, as the scene has")
+    known = [common_name(name, sensor=sensor) for name in options.bands]
+    return [new if new in COMMON_NAMES else name for new, name in zip(known, options.bands, strict=True)]
 
 
-def _source(layer: _Layer, name: str, told: Interpretation) -> BandSource:
-    scale = layer.scale if told.scale is None else told.scale
-    offset = layer.offset if told.offset is None else told.offset
-    where = "config" if told.scale is not None or told.offset is not None else "file tags"
+def _source(layer: _Layer, name: str, options: SceneOptions) -> BandSource:
+    scale = layer.scale if options.scale is None else options.scale
+    offset = layer.offset if options.offset is None else options.offset
+    where = "config" if options.scale is not None or options.offset is not None else "file tags"
     scaled = (scale, offset) != (1.0, 0.0)
     return BandSource(
         band=name,
@@ -219,7 +192,7 @@ def _source(layer: _Layer, name: str, told: Interpretation) -> BandSource:
         index=layer.number,
         scale=scale,
         offset=offset,
-        nodata=layer.nodata if told.nodata is None else told.nodata,
+        nodata=layer.nodata if options.nodata is None else options.nodata,
         use_dataset_mask=layer.use_dataset_mask,
         gsd_m=layer.gsd_m,
         # Integers without a scale are counts, whatever the band is called.

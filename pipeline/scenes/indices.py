@@ -7,7 +7,7 @@ Earth system research, Scientific Data 10:197; https://github.com/awesome-spectr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
-from pipeline.scenes.derived import DerivedReader, OnSource, pick, refuse_twice
+from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
 
@@ -76,31 +76,13 @@ class Index:
 
 
 @dataclass(frozen=True)
-class WithIndices(OnSource):
-    """A source with spectral indices appended; give it to ``open_reader`` like a scene.
+class WithIndices(Derived):
+    """A source with spectral indices appended, ``indices`` in the order of their bands; opened like a scene.
 
-    Attributes:
-        source: What the indices are computed from.
-        indices: In the order of their bands.
-        names: Bands to give, in order; those of the source and then the indices unless selected.
+    On another grid the bands are resampled, then the indices computed.
     """
 
-    source: Source
     indices: tuple[Index, ...]
-    names: tuple[str, ...]
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The source's files."""
-        return self.source.files
-
-    def select(self, names: Sequence[str]) -> WithIndices:
-        """Only ``names``, in that order; what an index needs is read anyway."""
-        return replace(self, names=pick(names, have=self.names, path=self.path))
-
-    def on_grid(self, grid: Grid, *, for_display: bool = False) -> WithIndices:
-        """The same on another grid: bands are resampled, then indices computed."""
-        return replace(self, source=self.source.on_grid(grid, for_display=for_display))
 
     def ledger(self) -> dict[str, object]:
         """The source's ledger and the formula of every index."""
@@ -109,13 +91,14 @@ class WithIndices(OnSource):
             {"band": i.name, "index": i.key, "formula": i.formula, "from": dict(i.inputs), "clipped_to": i.limit}
             for i in given
         ]
-        return self.source.ledger() | {"indices": formulas}
+        return self.inputs[0].ledger() | {"indices": formulas}
 
     def open(self) -> Reader:
         """A reader; bands that neither are asked for nor enter an index are not read."""
         used = [index for index in self.indices if index.name in self.names]
         wanted = {*self.names, *(band for index in used for _, band in index.inputs)}
-        inner = self.source.select([name for name in self.source.band_names if name in wanted]).open()
+        source = self.inputs[0]
+        inner = source.select([name for name in source.band_names if name in wanted]).open()
         return DerivedReader(self.grid, self.names, (inner,), partial(_append, indices=used, names=self.names))
 
 
@@ -135,7 +118,7 @@ def with_indices(source: Source, indices: Sequence[str]) -> WithIndices:
     found = tuple(find_index(name, bands=source.band_names, path=source.path) for name in indices)
     names = (*source.band_names, *(index.name for index in found))
     refuse_twice(names, path=source.path)
-    return WithIndices(source, found, names)
+    return WithIndices(source.id, (source,), names, found)
 
 
 def find_index(name: str, *, bands: Sequence[str], path: str = "") -> Index:

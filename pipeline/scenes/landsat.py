@@ -127,8 +127,7 @@ def _acquired(product: _Product) -> datetime:
         # Seven decimals of a second are one more than datetime takes.
         return datetime.fromisoformat(f"{date}T{time.rstrip('Z')[:15]}").replace(tzinfo=UTC)
     except ValueError as err:
-        what = "time of acquisition in the MTL"
-        raise ProductError(what, path=product.path, got=f"{date} {time}") from err
+        raise ProductError("time of acquisition in the MTL", path=product.path, got=f"{date} {time}") from err
 
 
 def _band(spec: BandSpec, product: _Product, level: str) -> BandSource | None:
@@ -185,8 +184,7 @@ def _scaling(spec: BandSpec, number: str, product: _Product, *, surface: bool) -
 def _grid(bands: Sequence[BandSource], product: _Product) -> Grid:
     """The grid of the first reflective band but pan; every band must cover what the MTL says. Opens headers only."""
     if not bands:
-        what = "product lists no bands"
-        raise ProductError(what, path=product.path)
+        raise ProductError("product lists no bands", path=product.path)
     grids = {source.band: _header(source, product) for source in bands}
     first = next((band for band in grids if is_optical(band) and band != "pan"), bands[0].band)
     for band, grid in grids.items():

@@ -53,8 +53,7 @@ def text_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path:
     try:
         return mtl[group][key]
     except KeyError as err:
-        what = f"MTL lacks {key} in {group}"
-        raise ProductError(what, path=path, fix="download the product again") from err
+        raise ProductError(f"MTL lacks {key} in {group}", path=path, fix="download the product again") from err
 
 
 def number_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path: str) -> float:
@@ -63,8 +62,7 @@ def number_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, pat
     try:
         return float(text)
     except ValueError as err:
-        what = f"{key} in {group} of the MTL is not a number"
-        raise ProductError(what, path=path, got=repr(text)) from err
+        raise ProductError(f"{key} in {group} of the MTL is not a number", path=path, got=repr(text)) from err
 
 
 def _from_txt(text: str) -> tuple[str, Mtl]:
@@ -84,8 +82,7 @@ def _from_txt(text: str) -> tuple[str, Mtl]:
             return root, groups
         elif key != "END_GROUP":
             groups[group][key] = value
-    message = f"it ends before END_GROUP = {root or ROOT}"
-    raise ValueError(message)
+    raise ValueError(f"it ends before END_GROUP = {root or ROOT}")
 
 
 def _from_json(text: str) -> tuple[str, Mtl]:

@@ -6,17 +6,19 @@ decibels) is computed on that grid, from a window with a halo of one pixel, so w
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from rasterio.warp import transform
 
-from pipeline.errors import SceneError
+from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster
-from pipeline.scenes.coverage import check_covered
-from pipeline.scenes.derived import DerivedReader, OnSource, pick, refuse_twice
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.settings import SceneOptions
 from pipeline.scenes.terrain import TERRAIN, terrain
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["raster", "dem", "linear_power"]
 HALO_PX = 1
+# Places looked at on each side of a scene: the share is known to some per mille, at no cost that shows.
+PLACES = 64
+# Below this share a layer misses more than the rim that another projection or pixel size leaves uncovered.
+WHOLE = 0.99
+# A layer without a value takes the pixel out of the map, so one that lies elsewhere would make a map of nothing.
+FIX = "give one that covers the scene (several tiles of one layer join with gdalbuildvrt)"
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resamp
 
     Use ``resampling="nearest"`` for codes, "average" for a raster much finer than the scene.
     """
-    told = Interpretation(bands=tuple(bands) if bands is not None else None)
-    scene = _resampled(open_geotiff(path, told=told), resampling)
+    options = SceneOptions(bands=tuple(bands) if bands is not None else None)
+    scene = _resampled(open_geotiff(path, options=options), resampling)
     return Layer("raster", scene, scene.band_names)
 
 
@@ -81,7 +89,7 @@ def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) ->
     Resampled in linear power, then converted; power of 0 and below has no logarithm and is not valid. Backscatter that
     is in decibels already is a ``raster_layer``.
     """
-    scene = open_geotiff(path, told=Interpretation(bands=tuple(bands)))
+    scene = open_geotiff(path, options=SceneOptions(bands=tuple(bands)))
     in_db = tuple(replace(source, unit="dB") for source in scene.bands)
     return Layer("linear_power", _resampled(replace(scene, bands=in_db), "bilinear"), scene.band_names)
 
@@ -91,32 +99,19 @@ def _resampled(scene: Scene, resampling: Resampling) -> Scene:
 
 
 @dataclass(frozen=True)
-class WithLayers(OnSource):
-    """A source with layers appended; give it to ``open_reader`` like a scene.
+class WithLayers(Derived):
+    """A source with ``layers`` appended in the order of their bands, on its grid; opened like a scene.
 
-    Attributes:
-        source: Whose grid the layers come onto.
-        layers: In the order of their bands.
-        names: Bands to give, in order.
+    Layers of which no band is selected are not read.
     """
 
-    source: Source
     layers: tuple[Layer, ...]
-    names: tuple[str, ...]
 
     @property
     def files(self) -> tuple[str, ...]:
         """Files of the source and of the layers."""
         layers = (file for layer in self.layers for file in layer.scene.files)
-        return tuple(dict.fromkeys((*self.source.files, *layers)))
-
-    def select(self, names: Sequence[str]) -> WithLayers:
-        """Only ``names``, in that order; layers without a name among them are not read."""
-        return replace(self, names=pick(names, have=self.names, path=self.path))
-
-    def on_grid(self, grid: Grid, *, for_display: bool = False) -> WithLayers:
-        """The same on another grid."""
-        return replace(self, source=self.source.on_grid(grid, for_display=for_display))
+        return tuple(dict.fromkeys((*self.inputs[0].files, *layers)))
 
     @property
     def used(self) -> tuple[Layer, ...]:
@@ -125,17 +120,18 @@ class WithLayers(OnSource):
 
     def only(self, layer: Layer) -> WithLayers:
         """The source with one of its layers, of which only the first band is given."""
-        return WithLayers(self.source, (layer,), layer.names[:1])
+        return replace(self, layers=(layer,), names=layer.names[:1])
 
     def ledger(self) -> dict[str, object]:
         """The source's ledger and that of every layer."""
         layers = [{"kind": layer.kind, "gives": list(layer.names), **layer.scene.ledger()} for layer in self.used]
-        return self.source.ledger() | {"layers": layers}
+        return self.inputs[0].ledger() | {"layers": layers}
 
     def open(self) -> Reader:
         """A reader; the source is read even where only layers are asked for, as its mask holds for all."""
-        own = [name for name in self.source.band_names if name in self.names]
-        base = self.source.select(own) if own else self.source
+        source = self.inputs[0]
+        own = [name for name in source.band_names if name in self.names]
+        base = source.select(own) if own else source
         # The layers' grid is one pixel larger all round, so that the halo at the scene's edge has values too.
         around = self.grid.crop(self.grid.window.expand(HALO_PX))
         inputs = (base.open(), *(layer.scene.on_grid(around).open() for layer in self.used))
@@ -155,7 +151,41 @@ def with_layers(source: Source, layers: Sequence[Layer]) -> WithLayers:
     refuse_twice(names, path=source.path)
     for layer in layers:
         check_covered(source, layer.scene)
-    return WithLayers(source, tuple(layers), names)
+    return WithLayers(source.id, (source,), names, tuple(layers))
+
+
+def covered_share(grid: Grid, *, by: Grid) -> float:
+    """Share of ``grid`` inside the extent of another grid, whatever its CRS, 0..1; from 64 x 64 places."""
+    rows = (np.arange(PLACES) + 0.5) * grid.height / PLACES
+    cols = (np.arange(PLACES) + 0.5) * grid.width / PLACES
+    x = grid.transform.c + grid.transform.a * np.tile(cols, PLACES)
+    y = grid.transform.f + grid.transform.e * np.repeat(rows, PLACES)
+    there = [np.asarray(part) for part in transform(grid.crs, by.crs, x, y)]
+    left, bottom, right, top = by.bounds
+    # Places that the other projection has no coordinates for are infinite: not inside.
+    inside = (there[0] >= left) & (there[0] <= right) & (there[1] >= bottom) & (there[1] <= top)
+    return float(inside.mean())
+
+
+def check_covered(scene: Source, layer: Scene) -> float:
+    """The share of a scene's ground that a layer's extent covers; warns where it is not all.
+
+    Raises:
+        SceneError: nothing of it.
+    """
+    share = covered_share(scene.grid, by=layer.grid)
+    if share == 0:
+        what, got = f"layer does not cover scene {scene.id}", f"{layer.grid.crs} {_rounded(layer.grid)}"
+        raise SceneError(what, path=layer.path, got=got, expected=f"{scene.grid.crs} {_rounded(scene.grid)}", fix=FIX)
+    if share < WHOLE:
+        text = f"{layer.path}: layer covers {share:.0%} of scene {scene.id}; the rest has no data"
+        warnings.warn(text, SceneWarning, stacklevel=4)
+    return share
+
+
+def _rounded(grid: Grid) -> tuple[float, ...]:
+    digits = 4 if grid.crs.is_geographic else 0
+    return tuple(round(side, digits) for side in grid.bounds)
 
 
 def _joined(inputs: Sequence[Reader], window: Window, *, layers: Sequence[Layer], names: Sequence[str]) -> Raster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -9,19 +10,31 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.bands import centre_um
-from pipeline.errors import SceneWarning
+from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
+from pipeline.scenes.derived import plain_scenes
+from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
 from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.grid import Grid
-    from pipeline.scenes.scene import Scene
+    from pipeline.scenes.scene import Scene, Source
 
+LEDGER_FILE = "ledger.json"
+MEASURED = (
+    "pixels_sampled",
+    "invalid_share",
+    "masked_share",
+    "no_data_share",
+    "darkest_reflectance",
+    "offset_check",
+)
 SAMPLES_PER_SIDE = 3
 SAMPLE_PX = 256
 # Dark-pixel test. The offset of Sentinel-2 since baseline 04.00 is 1000 DN, 0.1 of reflectance (Source: ESA, processing
@@ -200,3 +213,85 @@ def scene_ledger(scene: Scene, *, measured: Measured | None = None) -> dict[str,
         "darkest_reflectance": {band: round(value, 4) for band, value in measured.floors.items()},
         "offset_check": {"state": verdict.state, "reason": verdict.reason},
     }
+
+
+def _layers_of(source: Source) -> WithLayers | None:
+    """The source that joins layers, among what a source is made of; None where there is none."""
+    inner: Source | None = source
+    while inner is not None and not isinstance(inner, WithLayers):
+        inner = next(iter(getattr(inner, "inputs", ())), None)
+    return inner
+
+
+def measure_layers(source: Source) -> dict[str, float]:
+    """Share of a scene's usable pixels, in some windows, that each of its layers has no value for; warns of gaps.
+
+    Returns:
+        The layer's name -> share 0..1; empty without layers, or where the scene itself has no usable pixel there.
+
+    Raises:
+        SceneError: a file cannot be read, or a layer has no value at all on a scene that was looked at whole.
+    """
+    joined = _layers_of(source)
+    if joined is None:
+        return {}
+    windows = sample_windows(joined.grid)
+    own = np.concatenate(list(_valid(joined.inputs[0], windows)))
+    if not own.any():
+        return {}
+    shares: dict[str, float] = {}
+    for layer in joined.used:
+        alone = joined.only(layer)
+        seen = np.concatenate(list(_valid(alone, windows)))
+        shares[layer.scene.id] = round(float(1 - seen[own].mean()), 4)
+        _judge(layer.scene, joined, shares[layer.scene.id], whole=windows == (joined.grid.window,))
+    return shares
+
+
+def _judge(layer: Scene, scene: Source, lost: float, *, whole: bool) -> None:
+    if lost >= 1 and whole:
+        what, got = f"layer has no value on scene {scene.id}", "nodata at every usable pixel of the scene"
+        raise SceneError(what, path=layer.path, got=got, fix=FIX)
+    if lost > 1 - WHOLE:
+        where = "pixels" if whole else "pixels looked at"
+        text = f"{layer.path}: layer has no value for {lost:.0%} of the usable {where} of scene {scene.id}"
+        warnings.warn(text, SceneWarning, stacklevel=4)
+
+
+def _valid(source: Source, windows: tuple[Window, ...]) -> Iterator[NDArray[np.bool_]]:
+    with source.open() as reader:
+        for window in windows:
+            yield reader.read(window).valid.ravel()
+
+
+def source_ledger(source: Source) -> dict[str, object]:
+    """The ledger of a source with what samples of its pixels say, JSON-ready; warns where an offset looks wrong.
+
+    For a scene, or one with indices or layers, the figures are its own; for stacks and composites they are those of
+    every date, by its id, under ``dates_measured``. Where layers are joined, ``layers_without_data`` has the share of
+    the scene's usable pixels that each of them takes out, by its name.
+
+    Raises:
+        SceneError: a file cannot be read, or a layer has no value on the scene.
+    """
+    found = {scene.id: scene_ledger(scene) for scene in plain_scenes(source)}
+    measured = {name: {key: ledger[key] for key in MEASURED} for name, ledger in found.items()}
+    lost = measure_layers(source)
+    layers: dict[str, object] = {"layers_without_data": lost} if lost else {}
+    if len(measured) == 1:
+        return source.ledger() | next(iter(measured.values())) | layers
+    return source.ledger() | {"dates_measured": measured} | layers
+
+
+def kept_ledger(source: Source, *, folder: Path) -> dict[str, object]:
+    """What ``ledger.json`` of a run folder says about a source, or a ledger measured now where it says nothing.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    try:
+        scenes = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))["scenes"]
+        kept: dict[str, object] = next(item for item in scenes if item["scene"] == source.id)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return source_ledger(source)
+    return kept

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
-from pipeline.scenes.geotiff import RASTER_SUFFIXES, Interpretation, is_virtual, open_geotiff
+from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.landsat import looks_like_landsat, open_landsat
 from pipeline.scenes.landsat_mtl import MTL_NAME
 from pipeline.scenes.quality import check_mask
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.stack import scenes_from_bands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +53,7 @@ LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-
 def open_scene(
     path: Path | str,
     *,
-    told: Interpretation | None = None,
+    options: SceneOptions = AS_FOUND,
     resolution_m: float | None = None,
     mask: Sequence[str] | None = None,
 ) -> Scene:
@@ -60,7 +62,7 @@ def open_scene(
     Args:
         path: A SAFE folder or zip, a Landsat folder, tar or MTL file, a STAC item (JSON file or URL), a raster file
             (or its URL, read by range requests), or a folder of one raster file per band.
-        told: What the user knows better than the file.
+        options: What the user knows better than the file.
         resolution_m: Pixel size of the scene's grid in metres; None for the finest the product has.
         mask: Reasons that make pixels unusable (``quality.REASONS``); None for ``quality.DEFAULT_MASK``, () for none.
             Files without a quality layer are masked by their nodata alone.
@@ -75,57 +77,40 @@ def open_scene(
         from pipeline.scenes.stac import open_item
 
         # An item may leave the scaling open: what the user knows must be there when it is decided.
-        mirror = told.mirror if told else None
-        return open_item(str(path), told=told, mirror=mirror, resolution_m=resolution_m, mask=mask)
+        return open_item(str(path), options=options, resolution_m=resolution_m, mask=mask)
     if kind in PRODUCTS:
         scene = PRODUCTS[kind].open(_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
-        return scene if told is None else _correct(scene, told)
-    scene = open_geotiff(path, told=told)
+        return _correct(scene, options)
+    scene = open_geotiff(path, options=options)
     return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
 
 
 def open_all(
     path: Path | str,
     *,
-    told: Interpretation | None = None,
+    options: SceneOptions = AS_FOUND,
     resolution_m: float | None = None,
     mask: Sequence[str] | None = None,
 ) -> tuple[Scene, ...]:
-    """The scenes that a path stands for: those of a STAC collection or item collection one by one, else one.
+    """The scenes that a path stands for: one, or those of a STAC collection, or one for every band that is a date.
 
     Raises:
         ConfigError: as :func:`open_scene`.
-        SceneError: as :func:`open_scene`; or one time of acquisition told of several scenes.
+        SceneError: as :func:`open_scene`; or one time of acquisition for several scenes.
     """
+    if options.dates is not None and options.bands is not None:
+        plain = options.model_copy(update={"bands": None, "dates": None})
+        scene = open_scene(path, options=plain, resolution_m=resolution_m, mask=mask)
+        return scenes_from_bands(scene, dates=options.dates, band=options.bands[0])
     if _kind(path) != "stac":
-        return (open_scene(path, told=told, resolution_m=resolution_m, mask=mask),)
+        return (open_scene(path, options=options, resolution_m=resolution_m, mask=mask),)
     from pipeline.scenes.stac import open_items
 
     check_mask(mask)
-    mirror = told.mirror if told else None
-    scenes = open_items(str(path), told=told, mirror=mirror, resolution_m=resolution_m, mask=mask)
-    if len(scenes) > 1 and told is not None and told.acquired_utc is not None:
+    scenes = open_items(str(path), options=options, resolution_m=resolution_m, mask=mask)
+    if len(scenes) > 1 and options.acquired_utc is not None:
         what = f"one time of acquisition for the {len(scenes)} items of a collection"
-        raise SceneError(what, path=path, got=told.acquired_utc, fix="leave it out: the items say theirs")
-    return scenes
-
-
-def open_scenes(
-    paths: Sequence[Path | str],
-    *,
-    told: Interpretation | None = None,
-    resolution_m: float | None = None,
-    mask: Sequence[str] | None = None,
-    allow_mixed: bool = False,
-) -> tuple[Scene, ...]:
-    """Several scenes for one run, see :func:`open_scene`.
-
-    Raises:
-        SceneError: scenes whose pixels do not mean the same (:func:`check_treatment`), unless ``allow_mixed``.
-    """
-    scenes = tuple(open_scene(path, told=told, resolution_m=resolution_m, mask=mask) for path in paths)
-    if not allow_mixed:
-        check_treatment(scenes)
+        raise SceneError(what, path=path, got=options.acquired_utc, fix="leave it out: the items say theirs")
     return scenes
 
 
@@ -210,22 +195,22 @@ def _coarser(scene: Scene, resolution_m: float) -> Grid:
     return scene.grid.with_pixel_size(resolution_m / scene.grid.crs.linear_units_factor[1])
 
 
-def _correct(scene: Scene, told: Interpretation) -> Scene:
+def _correct(scene: Scene, options: SceneOptions) -> Scene:
     """What the user knows better about an agency's product: scaling and time; its bands and sensor are certain."""
-    if told.bands is not None or told.sensor not in {None, scene.sensor}:
+    if options.bands is not None or options.sensor not in {None, scene.sensor}:
         what = "band names and sensor of an agency's product cannot be set, as its metadata states them"
-        raise SceneError(what, path=scene.path, got=told.bands or told.sensor, expected=scene.sensor)
+        raise SceneError(what, path=scene.path, got=options.bands or options.sensor, expected=scene.sensor)
     bands = tuple(
         source
-        if source.unit != REFLECTANCE or (told.scale is None and told.offset is None)
+        if source.unit != REFLECTANCE or (options.scale is None and options.offset is None)
         else replace(
             source,
-            scale=source.scale if told.scale is None else told.scale,
-            offset=source.offset if told.offset is None else told.offset,
+            scale=source.scale if options.scale is None else options.scale,
+            offset=source.offset if options.offset is None else options.offset,
             provenance=f"config, instead of {source.provenance}",
         )
         for source in scene.bands
     )
-    if told.nodata is not None:
-        bands = tuple(replace(source, nodata=told.nodata) for source in bands)
-    return replace(scene, bands=bands, acquired_utc=told.acquired_utc or scene.acquired_utc)
+    if options.nodata is not None:
+        bands = tuple(replace(source, nodata=options.nodata) for source in bands)
+    return replace(scene, bands=bands, acquired_utc=options.acquired_utc or scene.acquired_utc)

@@ -11,35 +11,17 @@ from typing import TYPE_CHECKING
 import defusedxml.ElementTree as SafeXml
 import numpy as np
 from defusedxml import DefusedXmlException
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.features import rasterize
 
 from pipeline.errors import ConfigError, ProductError
-from pipeline.quiet import silenced
 from pipeline.scenes.archive import read_bytes
 from pipeline.scenes.scene import QualitySource
+from pipeline.scenes.settings import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from shapely.geometry.base import BaseGeometry
 
-    from pipeline.grid import Grid
-
-REASONS = (
-    "nodata",
-    "saturated",
-    "cloud",
-    "cloud_medium",
-    "cirrus",
-    "shadow",
-    "dilated",
-    "snow",
-    "water",
-    "dark",
-    "unclassified",
-)
 # Snow, water, dark and unclassified ground can be mapped; clouds, their shadows and what the sensor did not see cannot.
 DEFAULT_MASK = ("nodata", "saturated", "cloud", "cirrus", "shadow", "dilated")
 
@@ -84,8 +66,7 @@ def check_mask(mask: Sequence[str] | None) -> tuple[str, ...]:
         return DEFAULT_MASK
     unknown = [reason for reason in mask if reason not in REASONS]
     if unknown:
-        what = f"mask: unknown reason {', '.join(unknown)}"
-        raise ConfigError(what, expected="some of " + ", ".join(REASONS))
+        raise ConfigError(f"mask: unknown reason {', '.join(unknown)}", expected="some of " + ", ".join(REASONS))
     return tuple(mask)
 
 
@@ -182,12 +163,3 @@ def _polygon(element: object) -> dict[str, object]:
             step = int(ring.get("srsDimension", "2"))
             rings.append([(numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, step)])
     return {"type": "Polygon", "coordinates": rings}
-
-
-def burn_polygons(shapes: Sequence[dict[str, object] | BaseGeometry], grid: Grid) -> NDArray[np.bool_]:
-    """Pixels of ``grid`` whose centre lies in one of the polygons, bool [row, col]."""
-    if not shapes:
-        return np.zeros(grid.shape, dtype=np.bool_)
-    with silenced(NotGeoreferencedWarning):  # rasterio silences it too, but not for other threads
-        burnt = rasterize([(shape, 1) for shape in shapes], grid.shape, transform=grid.transform, dtype="uint8")
-    return np.asarray(burnt, dtype=np.bool_)

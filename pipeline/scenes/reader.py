@@ -1,9 +1,9 @@
 """Read windows of a Scene as a Raster: scale, offset, resampling and masks, applied here, once, and nowhere else.
 
 One dataset handle per file and reader; a reader belongs to one thread. A file on the scene's own pixels is read as it
-is; one whose pixels are whole multiples of them is interpolated here (``pipeline.scenes.coarse``); any other is warped
-by GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three. A scene that is to be looked
-at gives single pixels of finer files (``pipeline.scenes.fine``).
+is; one whose pixels are whole multiples of them is interpolated (``pipeline.scenes.multiples``); any other is warped by
+GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three. A scene that is to be looked at
+gives single pixels of finer files.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
-from pipeline.raster import Raster
-from pipeline.scenes.coarse import CoarseFile, coarse_file
-from pipeline.scenes.fine import FineFile, fine_file
-from pipeline.scenes.quality import bad_pixels, burn_polygons, read_polygons
+from pipeline.raster import Raster, burn_shapes, on_grid
+from pipeline.scenes.multiples import CoarseFile, FineFile, coarse_file, fine_file
+from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
+    from rasterio.vrt import WarpedVRT
 
     from pipeline.scenes.scene import BandSource, QualitySource, Scene, Source
 
@@ -67,16 +66,8 @@ class Reader(Protocol):
         """Close the files."""
 
 
-class SceneReader:
-    """Reads windows of one Scene; a context manager that keeps its files open meanwhile."""
-
-    def __init__(self, scene: Scene) -> None:
-        """Open nothing yet: files open at the first read."""
-        self._scene = scene
-        self._files: dict[FileKey, OpenFile] = {}
-        self._masked: set[FileKey] = set()
-        self._shapes: dict[str, list[dict[str, object]]] = {}
-        self._stack = ExitStack()
+class ClosingReader:
+    """A reader that closes its files at the end of a ``with`` block."""
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -87,6 +78,21 @@ class SceneReader:
     ) -> None:
         """Close the files."""
         self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+class SceneReader(ClosingReader):
+    """Reads windows of one Scene; a context manager that keeps its files open meanwhile."""
+
+    def __init__(self, scene: Scene) -> None:
+        """Open nothing yet: files open at the first read."""
+        self._scene = scene
+        self._files: dict[FileKey, OpenFile] = {}
+        self._masked: set[FileKey] = set()
+        self._shapes: dict[str, list[dict[str, object]]] = {}
+        self._stack = ExitStack()
 
     @property
     def grid(self) -> Grid:
@@ -154,17 +160,17 @@ class SceneReader:
             return file.nearest(bad, window) if isinstance(file, CoarseFile) else bad
         if quality.path not in self._shapes:
             self._shapes[quality.path] = read_polygons(quality)
-        return burn_polygons(self._shapes[quality.path], self.grid.crop(window))
+        return burn_shapes(self._shapes[quality.path], self.grid.crop(window)) > 0
 
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
-        with _damage_told(f"band {numbers}", key, window):
+        with _damage_named(f"band {numbers}", key, window):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):
                 return file, file.read(numbers, window)
             return file, file.read(numbers, window=window.to_rasterio())
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
-        with _damage_told(f"the mask of band {numbers}", key, window):
+        with _damage_named(f"the mask of band {numbers}", key, window):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
                 return np.ones(window.shape, dtype=np.bool_)
@@ -191,17 +197,7 @@ class SceneReader:
         # Nodata goes to the warper too: bilinear must not mix the 0 outside an orbit into the pixels at its edge.
         # Without nodata a pixel beyond the file would be 0 and count as seen; an added alpha band becomes its mask.
         add_alpha = nodata is None and ColorInterp.alpha not in dataset.colorinterp and not _covers(dataset, self.grid)
-        vrt = WarpedVRT(
-            dataset,
-            crs=self.grid.crs,
-            transform=self.grid.transform,
-            width=self.grid.width,
-            height=self.grid.height,
-            resampling=Resampling[resampling],
-            src_nodata=nodata,
-            nodata=nodata,
-            add_alpha=add_alpha,
-        )
+        vrt = on_grid(dataset, self.grid, resampling=resampling, nodata=nodata, add_alpha=add_alpha)
         if add_alpha:
             self._masked.add(key)
         return self._stack.enter_context(vrt)
@@ -213,7 +209,7 @@ def open_reader(source: Source) -> Reader:
 
 
 @contextmanager
-def _damage_told(what: str, key: FileKey, window: Window) -> Iterator[None]:
+def _damage_named(what: str, key: FileKey, window: Window) -> Iterator[None]:
     """Errors of GDAL as a SceneError that names file, band and window."""
     try:
         yield

@@ -86,8 +86,7 @@ def parse_product(data: bytes, *, path: str) -> SafeMetadata:
     # Sen2Cor before 2.5 wrote L2A_BOA_QUANTIFICATION_VALUE.
     quantification = _number(root, (name, f"L2A_{name}") if level == "L2A" else (name,), path)
     if not quantification > 0:
-        what = f"{name} is not positive"
-        raise ProductError(what, path=path, got=quantification)
+        raise ProductError(f"{name} is not positive", path=path, got=quantification)
     offsets, tag = _offsets(root, level, path)
     baseline = _text(root, "PROCESSING_BASELINE", path)
     _check_baseline(baseline, has_offsets=bool(offsets), path=path)
@@ -122,8 +121,7 @@ def parse_tile(data: bytes, *, path: str) -> TileMetadata:
         for size in root.iter("Size")
     }
     if not shapes or root.find(".//Geoposition") is None:
-        what = "tile metadata has no geocoding"
-        raise ProductError(what, path=path, expected="Size and Geoposition per resolution")
+        raise ProductError("tile metadata has no geocoding", path=path, expected="Size and Geoposition per resolution")
     tile = re.search(r"_(T\d{2}[A-Z]{3})_", _text(root, "TILE_ID", path) + "_")
     return TileMetadata(
         tile=tile.group(1) if tile else "",
@@ -153,8 +151,7 @@ def _level(root: Element, path: str) -> str:
 def _text(root: Element, tag: str, path: str) -> str:
     text = (root.findtext(f".//{tag}") or "").strip()
     if not text:
-        what = f"metadata lacks {tag}"
-        raise ProductError(what, path=path, fix="download the product again")
+        raise ProductError(f"metadata lacks {tag}", path=path, fix="download the product again")
     return text
 
 
@@ -167,8 +164,7 @@ def _float(text: str | None, tag: str, path: str) -> float:
     try:
         return float(text or "")
     except ValueError as err:
-        what = f"{tag} in the metadata is not a number"
-        raise ProductError(what, path=path, got=repr(text)) from err
+        raise ProductError(f"{tag} in the metadata is not a number", path=path, got=repr(text)) from err
 
 
 def _integer(text: str | None, path: str) -> int:
@@ -215,8 +211,7 @@ def _time(text: str, path: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
     except ValueError as err:
-        what = "time of acquisition in the metadata"
-        raise ProductError(what, path=path, got=text) from err
+        raise ProductError("time of acquisition in the metadata", path=path, got=text) from err
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 

@@ -57,6 +57,10 @@ class Source(Protocol):
         """Band names in order."""
 
     @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each band, "" for what is computed (an index, a slope)."""
+
+    @property
     def sensor(self) -> str:
         """A key of ``pipeline.bands.TABLES``, or "" when unknown or mixed."""
 
@@ -185,20 +189,23 @@ class Scene:
         """Refuse scenes without bands or with one name twice."""
         names = self.band_names
         if not names:
-            what = "scene has no bands"
-            raise SceneError(what, path=self.path)
+            raise SceneError("scene has no bands", path=self.path)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             what = f"band name used twice: {', '.join(twice)}"
             raise SceneError(what, path=self.path, fix="name the bands in the config")
         if self.acquired_utc is not None and self.acquired_utc.tzinfo is None:
-            what = "time of acquisition without a time zone"
-            raise SceneError(what, path=self.path, got=self.acquired_utc)
+            raise SceneError("time of acquisition without a time zone", path=self.path, got=self.acquired_utc)
 
     @property
     def band_names(self) -> tuple[str, ...]:
         """Band names in order."""
         return tuple(source.band for source in self.bands)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each band."""
+        return tuple(source.unit for source in self.bands)
 
     @property
     def files(self) -> tuple[str, ...]:

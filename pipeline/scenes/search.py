@@ -6,20 +6,21 @@ the folder decides about scaling exactly as it would have for the original.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError, OutputError, ProductError
+from pipeline.errors import ConfigError, ProductError
+from pipeline.files import prepare_folder, write_bytes, write_json
 from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, plain_url, read_metadata
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac import open_item, signer
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset
 from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
-from pipeline.scenes.window_copy import Job, copy_window, is_complete, read_journal, write_atomically
+from pipeline.scenes.window_copy import Job, copy_window, is_complete, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,7 +194,7 @@ def download(
     *,
     area: Area | Path | str | None = None,
     bands: Sequence[str] | None = None,
-    mirror: str | None = None,
+    options: SceneOptions = AS_FOUND,
     sign: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -207,7 +208,7 @@ def download(
         folder: Where the scene's own folder goes.
         area: As for ``find_scenes``; None for the whole scene.
         bands: Names wanted; None for all of the sensor.
-        mirror: As for ``open_item``.
+        options: As for ``open_item``; the mirror, where the item does not tell it.
         sign: As for ``open_item``.
         progress: Called after each block.
 
@@ -219,12 +220,9 @@ def download(
         OutputError: the folder cannot be written.
     """
     document = dict(found.document if isinstance(found, FoundScene) else found)
-    scene = open_item(document, bands=bands, mirror=mirror, sign=sign)
+    scene = open_item(document, options=options, bands=bands, sign=sign)
     target = Path(folder) / _safe_name(scene.id)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError("cannot make the folder of a download", path=target, got=err.strerror) from err
+    prepare_folder(target)
     jobs = _jobs(document, scene, area=area)
     blocks, done = sum(job.blocks for job in jobs), 0
     journal = read_journal(target)
@@ -284,11 +282,11 @@ def _write_item(
     href = find_asset(item, "product_metadata")
     key = next((k for k, a in item.assets.items() if (a.get_absolute_href() or a.href) == href), None)
     if href is not None and key is not None:
-        write_atomically(target / "product-metadata.xml", read_metadata(sign(href)))
+        write_bytes(target / "product-metadata.xml", read_metadata(sign(href)), what="product metadata")
         assets[key] = document["assets"][key] | {"href": "./product-metadata.xml"}
     properties = document["properties"] | ({MIRROR_PROPERTY: scene.mirror} if scene.mirror else {})
     links = [link for link in document.get("links", []) if link.get("rel") in {"license", "derived_from"}]
     source = next((link["href"] for link in document.get("links", []) if link.get("rel") == "self"), None)
     links += [{"rel": "derived_from", "href": source}] if source else []
     local = document | {"assets": assets, "properties": properties, "links": links}
-    write_atomically(target / ITEM_FILE, json.dumps(local, indent=1).encode())
+    write_json(target / ITEM_FILE, local, what="the item of a download")

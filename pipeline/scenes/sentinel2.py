@@ -130,8 +130,7 @@ def _grid(tile: TileMetadata, size: float, path: str) -> Grid:
     try:
         crs = CRS.from_user_input(tile.crs)
     except CRSError as err:
-        what = "tile metadata names no CRS"
-        raise ProductError(what, path=path, got=tile.crs) from err
+        raise ProductError("tile metadata names no CRS", path=path, got=tile.crs) from err
     finest, shape = min(tile.shapes.items())
     left, top = tile.upper_left
     return Grid(crs, Affine(finest, 0.0, left, 0.0, -finest, top), *shape).with_pixel_size(size)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rasterio
@@ -23,10 +25,10 @@ from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, find_asset
 from pipeline.scenes.stac_documents import Document, items_of, shown
 from pipeline.scenes.stac_scaling import (
-    MIRRORS,
     PLANETARY_COMPUTER,
     ItemFacts,
     Scaling,
@@ -37,11 +39,9 @@ from pipeline.scenes.stac_scaling import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import pystac
 
-    from pipeline.scenes.geotiff import Interpretation
 
 # Source: Sentinel-2 Products Specification Document 14.9, special values: 0 no data, 65535 saturated.
 S2_NODATA, S2_SATURATED = 0.0, 65535.0
@@ -51,9 +51,8 @@ LANDSAT_FILL = 0.0
 def open_item(
     source: Path | str | Document | pystac.Item,
     *,
+    options: SceneOptions = AS_FOUND,
     bands: Sequence[str] | None = None,
-    mirror: str | None = None,
-    told: Interpretation | None = None,
     mask: Sequence[str] | None = None,
     resolution_m: float | None = None,
     sign: Callable[[str], str] | None = None,
@@ -62,9 +61,8 @@ def open_item(
 
     Args:
         source: A file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
+        options: Scale, offset, nodata, sensor, time and mirror that the user knows better.
         bands: Names wanted, in order; None for all bands of the sensor that the item has.
-        mirror: Who serves the item ("earth-search", "planetary-computer", "copernicus"); None to see it in the item.
-        told: Scale, offset, nodata, sensor and time that the user knows better.
         mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
         resolution_m: Pixel size of the scene's grid; None for that of the finest band.
         sign: Turns an asset's address into one that can be read; None signs those of Planetary Computer, which needs
@@ -78,80 +76,73 @@ def open_item(
         got = ", ".join(item.id for item in items[:3]) + (", ..." if len(items) > 3 else "")  # noqa: PLR2004 - enough
         fix = "give one of the items, or open them all with open_items"
         raise ProductError(f"collection of {len(items)} items given as one scene", path=shown(source), got=got, fix=fix)
-    return _scene(
-        items[0],
-        path=shown(source),
-        bands=bands,
-        mirror=mirror,
-        told=told,
-        mask=mask,
-        resolution_m=resolution_m,
-        sign=sign,
-    )
+    (scene,) = open_items(items, options=options, bands=bands, mask=mask, resolution_m=resolution_m, sign=sign)
+    return replace(scene, path=shown(source))
 
 
 def open_items(
-    source: Path | str | Document | pystac.Item,
+    source: Path | str | Document | Sequence[pystac.Item],
     *,
+    options: SceneOptions = AS_FOUND,
     bands: Sequence[str] | None = None,
-    mirror: str | None = None,
-    told: Interpretation | None = None,
     mask: Sequence[str] | None = None,
     resolution_m: float | None = None,
     sign: Callable[[str], str] | None = None,
 ) -> tuple[Scene, ...]:
     """A scene for every item of a collection or item collection; arguments as for ``open_item``."""
-    make = partial(_scene, bands=bands, mirror=mirror, told=told, mask=mask, resolution_m=resolution_m, sign=sign)
-    return tuple(make(item, path=shown(source)) for item in items_of(source))
+    items = items_of(source) if isinstance(source, Path | str | dict) else source
+    path = shown(source) if isinstance(source, Path | str | dict) else ""
+    reasons = quality.check_mask(mask)
+    opened = []
+    for item in items:
+        facts = read_facts(item, mirror=options.mirror)
+        address = _addresses(facts.mirror, sign)
+        scene = _scene(facts, options, wanted=bands, size=resolution_m, address=address, sign=sign)
+        layers, notes = _quality(item, scene.sensor, reasons, scene.band_names, address)
+        opened.append(replace(scene, path=path, quality=layers, notes=(*scene.notes, *notes)))
+    return tuple(opened)
 
 
 def _scene(
-    item: pystac.Item,
+    facts: ItemFacts,
+    options: SceneOptions,
     *,
-    path: str,
-    bands: Sequence[str] | None,
-    mirror: str | None,
-    told: Interpretation | None,
-    mask: Sequence[str] | None,
-    resolution_m: float | None,
+    wanted: Sequence[str] | None,
+    size: float | None,
+    address: Callable[[str], str],
     sign: Callable[[str], str] | None,
 ) -> Scene:
-    if mirror is not None and mirror not in MIRRORS:
-        raise ProductError("mirror of a STAC item", path=path, got=mirror, expected=", ".join(MIRRORS))
-    facts = read_facts(item, mirror=mirror)
-    sensor = (told.sensor if told else None) or facts.sensor
+    """The scene of an item, without its masks."""
+    item, sensor = facts.item, options.sensor or facts.sensor
     chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
-    wanted = list(bands) if bands is not None else list(chosen)
-    missing = [name for name in wanted if name not in chosen]
-    if missing or not wanted:
+    names = list(wanted) if wanted is not None else list(chosen)
+    missing = [name for name in names if name not in chosen]
+    if missing or not names:
         what = f"STAC item has no asset for band {', '.join(missing)}" if missing else "STAC item has no raster bands"
-        raise ProductError(what, path=path, got=", ".join(chosen) or ", ".join(item.assets))
+        raise ProductError(what, path=item.id, got=", ".join(chosen) or ", ".join(item.assets))
     metadata = cache(partial(product_metadata, facts, sign=sign or signer(facts.mirror)))
-    address = _addresses(facts.mirror, sign)
-    scalings = {name: _told(told, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in wanted}
-    grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in wanted}
+    scalings = {name: _given(options, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in names}
+    grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in names}
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
-    grid = finest if resolution_m is None else _at_resolution(finest, resolution_m)
-    sources = tuple(
-        _band_source(
-            chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, told=told, address=address
-        )
-        for name in wanted
-    )
-    layers, notes = _quality(item, sensor, quality.check_mask(mask), wanted, address)
+    grid = finest if size is None else _at_resolution(finest, size)
     return Scene(
         id=item.id,
-        path=path,
+        path=item.id,
         grid=grid,
-        bands=sources,
-        quality=layers,
+        bands=tuple(
+            _band_source(
+                chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, nodata=options.nodata,
+                address=address,
+            )
+            for name in names
+        ),
         sensor=sensor,
         level=facts.level,
         baseline=facts.baseline,
-        acquired_utc=(told.acquired_utc if told else None) or _acquired(item),
-        notes=(*_offset_note(facts, scalings), *notes),
+        acquired_utc=options.acquired_utc or _acquired(item),
+        notes=_offset_note(facts, scalings),
         mirror=facts.mirror,
-    )
+    )  # fmt: skip
 
 
 def signer(mirror: str) -> Callable[[str], str]:
@@ -166,11 +157,11 @@ def _addresses(mirror: str, sign: Callable[[str], str] | None) -> Callable[[str]
     return lambda href: gdal_path(sign(href))
 
 
-def _told(told: Interpretation | None, band: AssetBand) -> Scaling | None:
-    if told is None or (told.scale is None and told.offset is None) or not is_optical(band.name or ""):
+def _given(options: SceneOptions, band: AssetBand) -> Scaling | None:
+    if (options.scale is None and options.offset is None) or not is_optical(band.name or ""):
         return None
-    scale = told.scale if told.scale is not None else band.scale
-    offset = told.offset if told.offset is not None else band.offset
+    scale = options.scale if options.scale is not None else band.scale
+    offset = options.offset if options.offset is not None else band.offset
     return Scaling(1.0 if scale is None else scale, offset or 0.0, REFLECTANCE, "config")
 
 
@@ -181,11 +172,11 @@ def _band_source(
     own: Grid,
     grid: Grid,
     sensor: str,
-    told: Interpretation | None,
+    nodata: float | None,
     address: Callable[[str], str],
 ) -> BandSource:
     spec = find_band(band.name or "", sensor=sensor) if sensor else None
-    nodata = told.nodata if told is not None and told.nodata is not None else band.nodata
+    nodata = band.nodata if nodata is None else nodata
     if nodata is None and sensor == "sentinel-2":
         nodata = S2_NODATA
     if nodata is None and sensor.startswith("landsat"):

@@ -18,31 +18,29 @@ import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster
-from pipeline.scenes.derived import DerivedReader, OfScenes, common_input, in_time_order, refuse_twice
-from pipeline.scenes.fill import fill_in_time
+from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, refuse_twice
+from pipeline.scenes.settings import StackSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
 
-Fill = Literal["linear", "nearest", "none"]
-Naming = Literal["date", "order"]
 SECONDS_PER_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class StackScene(OfScenes):
+class StackScene(Derived):
     """Dates x bands of one place; give it to ``open_reader`` like a scene.
 
     Attributes:
@@ -57,16 +55,11 @@ class StackScene(OfScenes):
     labels: tuple[str, ...]
     targets_utc: tuple[datetime, ...]
     min_dates: int
-    fill: Fill
-
-    @property
-    def acquired_utc(self) -> datetime:
-        """The first date."""
-        return self.dates[0]
+    fill: str
 
     def ledger(self) -> dict[str, object]:
         """The rule of the stack and the ledger of every date."""
-        return self.common_ledger(kind="stack") | {
+        return self.dates_ledger(kind="stack") | {
             "dates": [date.isoformat() for date in self.dates],
             "targets": [target.isoformat() for target in self.targets_utc],
             "min_dates": self.min_dates,
@@ -78,64 +71,46 @@ class StackScene(OfScenes):
         layout = {
             f"{band}_{label}": (band, position)
             for position, label in enumerate(self.labels)
-            for band in (*self.scenes[0].band_names, "valid")
+            for band in (*self.inputs[0].band_names, "valid")
         }
         chosen = tuple(layout[name] for name in self.names)
         wanted = {band for band, _ in chosen}
-        bands = [name for name in self.scenes[0].band_names if name in wanted] or list(self.scenes[0].band_names[:1])
-        inputs = tuple(scene.select(bands).open() for scene in self.scenes)
+        bands = [name for name in self.inputs[0].band_names if name in wanted] or list(self.inputs[0].band_names[:1])
+        inputs = tuple(scene.select(bands).open() for scene in self.inputs)
         return DerivedReader(self.grid, self.names, inputs, partial(_stacked, stack=self, chosen=chosen))
 
 
 def stack_scenes(
-    scenes: Sequence[Source],
-    *,
-    dates: Sequence[datetime | None] | None = None,
-    naming: Naming = "date",
-    fill: Fill = "linear",
-    min_dates: int = 1,
-    regular: Sequence[int] | None = None,
-    year: int | None = None,
-    validity: bool = False,
-    grid: Grid | None = None,
-    name: str | None = None,
+    scenes: Sequence[Source], settings: StackSettings | None = None, *, name: str | None = None
 ) -> StackScene:
-    """Several dates of one place as one source, sorted by time.
+    """Several dates of one place as one source, sorted by time, on the finest of their grids.
 
     Args:
-        scenes: Any order; the bands that all of them have are stacked.
-        dates: One per scene, None for the scene's own time of acquisition.
-        naming: "date" (nir_2020-05-01) or "order" (nir_t1).
-        fill: See the module.
-        min_dates: Fewest valid dates of a valid pixel; with fill="none" it is the number of dates.
-        regular: Days of the year to interpolate to; day 1 is 1 January of ``year``, 0 and below or 366 and above reach
-            into the years around it.
-        year: Default: the year of the first date.
-        validity: Add a band ``valid_<date>`` per date; not with ``regular``, whose steps are not observations.
-        grid: Default: the finest of the scenes' grids.
+        scenes: Any order, with their times of acquisition; the bands that all of them have are stacked.
+        settings: Names and rules, see the module. Of regular steps day 1 is 1 January of the first date's year; 0 and
+            below or 366 and above reach into the years around it.
         name: Default: the first scene's name and the number of dates.
 
     Raises:
         SceneError: no common band, a date unknown or twice, or an option that has no meaning.
     """
-    ordered = in_time_order(scenes, dates if dates is not None else [None] * len(scenes))
+    how = settings or StackSettings()
+    ordered = in_time_order(scenes)
     times = tuple(when for when, _ in ordered)
-    inputs = common_input([scene for _, scene in ordered], grid=grid)
-    if not 1 <= min_dates <= len(times):
-        raise SceneError("min_dates of a stack", got=min_dates, expected=f"1 to {len(times)}, the number of dates")
-    if regular is not None:
-        if validity or fill != "linear":
-            raise SceneError("a regular stack is linear and has no validity bands", fix="drop validity and fill")
-        targets = _regular_targets(regular, year=year or times[0].year, first=times[0], last=times[-1])
-        labels = tuple(f"doy{day:03d}" for day in regular)
-    else:
-        targets = times
-        labels = tuple(_label(when, position, naming) for position, when in enumerate(times, start=1))
-    bands = (*inputs[0].band_names, *(("valid",) if validity else ()))
+    inputs = common_input([scene for _, scene in ordered])
+    if how.min_dates > len(times):
+        raise SceneError("min_dates of a stack", got=how.min_dates, expected=f"1 to {len(times)}, the number of dates")
+    targets = times if how.regular is None else _regular_targets(how, first=times[0], last=times[-1])
+    labels = tuple(_label(when, position, how.naming) for position, when in enumerate(times, start=1))
+    if how.regular is not None:
+        labels = tuple(f"doy{day:03d}" for day in how.regular)
+    bands = (*inputs[0].band_names, *(("valid",) if how.validity else ()))
     names = tuple(f"{band}_{label}" for label in labels for band in bands)
     refuse_twice(names, path=f"stack of {len(times)} dates, {times[0].date()} to {times[-1].date()}")
-    least = len(times) if fill == "none" else min_dates
-    return StackScene(name or f"{inputs[0].id}_{len(times)}_dates", inputs, names, times, labels, targets, least, fill)
+    least = len(times) if how.fill == "none" else how.min_dates
+    return StackScene(
+        name or f"{inputs[0].id}_{len(times)}_dates", inputs, names, times, labels, targets, least, how.fill
+    )
 
 
 def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> tuple[Scene, ...]:
@@ -162,15 +137,18 @@ def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> 
     )
 
 
-def _label(when: datetime, position: int, naming: Naming) -> str:
+def _label(when: datetime, position: int, naming: str) -> str:
     return when.date().isoformat() if naming == "date" else f"t{position}"
 
 
-def _regular_targets(days: Sequence[int], *, year: int, first: datetime, last: datetime) -> tuple[datetime, ...]:
+def _regular_targets(how: StackSettings, *, first: datetime, last: datetime) -> tuple[datetime, ...]:
+    days = how.regular or ()
     if not days or sorted(set(days)) != list(days):
         raise SceneError("regular days of a stack", got=list(days), expected="ascending days of the year")
+    if how.validity or how.fill != "linear":
+        raise SceneError("a regular stack is linear and has no validity bands", fix="drop validity and fill")
     # Noon, as optical satellites pass in the daytime: half a day at most from any acquisition of that day.
-    start = datetime(year, 1, 1, 12, tzinfo=UTC).timestamp()
+    start = datetime(first.year, 1, 1, 12, tzinfo=UTC).timestamp()
     targets = tuple(datetime.fromtimestamp(start + (day - 1) * SECONDS_PER_DAY, tz=UTC) for day in days)
     outside = [
         f"doy{day:03d}"
@@ -208,3 +186,85 @@ def _stacked(
 
 def _days(moments: Sequence[datetime], origin: datetime) -> NDArray[np.float64]:
     return np.array([(moment - origin).total_seconds() / SECONDS_PER_DAY for moment in moments])
+
+
+def fill_in_time(
+    values: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    *,
+    times: NDArray[np.float64],
+    targets: NDArray[np.float64],
+    nearest: bool = False,
+) -> NDArray[np.float32]:
+    """Values at ``targets`` from each pixel's own valid dates: linear between two, constant beyond the ends.
+
+    Args:
+        values: float32 [date, band, row, col].
+        valid: bool [date, row, col].
+        times: Days, ascending, [date].
+        targets: Days, [target].
+        nearest: Take the nearer of the two dates (the earlier on a tie) instead of the line between them.
+
+    Returns:
+        float32 [target, band, row, col]; 0 where no date is valid. A valid date comes back bit for bit.
+    """
+    if valid.all() and np.array_equal(times, targets):
+        return values
+    position = np.arange(len(times)).reshape(-1, 1, 1)
+    before = np.maximum.accumulate(np.where(valid, position, -1), axis=0)
+    after = np.minimum.accumulate(np.where(valid, position, len(times))[::-1], axis=0)[::-1]
+    result = np.empty((len(targets), *values.shape[1:]), dtype=np.float32)
+    for layer, target in zip(result, targets, strict=True):
+        last = int(np.searchsorted(times, target, side="right")) - 1
+        low, high = max(last, 0), min(last + 1, len(times) - 1)
+        if times[low] >= target:
+            high = low
+        # Most pixels have both neighbours in time: one weight for all of them. The others are looked up one by one.
+        layer[:] = _between(values[low], values[high], _weight(times[low], times[high], target, nearest=nearest))
+        rows, cols = np.nonzero(~(valid[low] & valid[high]))
+        if rows.size:
+            previous = before[last, rows, cols] if last >= 0 else np.full(rows.size, -1)
+            following = after[last + 1, rows, cols] if last + 1 < len(times) else np.full(rows.size, len(times))
+            layer[:, rows, cols] = _looked_up(
+                values, rows, cols, previous=previous, following=following, times=times, target=target, nearest=nearest
+            )
+    return result
+
+
+def _looked_up(
+    values: NDArray[np.float32],
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    *,
+    previous: NDArray[np.intp],
+    following: NDArray[np.intp],
+    times: NDArray[np.float64],
+    target: float,
+    nearest: bool,
+) -> NDArray[np.float32]:
+    """Values [band, pixel] between each pixel's own neighbouring valid dates (-1 and len(times): there is none)."""
+    count = len(times)
+    seen = (previous >= 0) | (following < count)
+    low = np.where(seen, np.where(previous < 0, following, previous), 0)
+    high = np.where(seen, np.where(following == count, previous, following), 0)
+    weight = _weight(times[low], times[high], target, nearest=nearest)[:, None]
+    pixels = _between(values[low, :, rows, cols], values[high, :, rows, cols], weight)
+    return np.asarray(np.where(seen, pixels.T, 0), dtype=np.float32)
+
+
+def _weight(
+    start: NDArray[np.float64], stop: NDArray[np.float64], target: float, *, nearest: bool
+) -> NDArray[np.float32]:
+    """Share of ``stop`` in the value at ``target``; 0 where both are one date."""
+    span = np.asarray(stop - start, dtype=np.float64)
+    weight = np.divide(target - start, span, out=np.zeros(span.shape), where=span > 0)
+    if nearest:
+        weight = (weight > 0.5).astype(np.float64)  # noqa: PLR2004 - the nearer half
+    return weight.astype(np.float32)
+
+
+def _between(start: NDArray[np.float32], stop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """On the line from ``start`` to ``stop``; exactly ``start`` for weight 0 and ``stop`` for 1."""
+    if not weight.any():
+        return start
+    return np.asarray((1 - weight) * start + weight * stop, dtype=np.float32)

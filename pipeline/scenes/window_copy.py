@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
-from pipeline.errors import OutputError, ProductError
+from pipeline.errors import ProductError
+from pipeline.files import hash_file, whole_file, write_json
 from pipeline.grid import Grid, Window
 from pipeline.scenes.remote import JOURNAL_FILE, plain_url
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PART = ".part"
 BLOCK_PX = 1024
 TILE_PX = 256
 # Bilinear interpolation of a coarser band at the window's edge needs the pixel beyond it.
@@ -97,7 +95,7 @@ def is_complete(job: Job, folder: Path, journal: dict[str, Any]) -> bool:
     entry, file = journal.get(job.file), folder / job.file
     if not isinstance(entry, dict) or not file.is_file():
         return False
-    return all(entry.get(key) == value for key, value in job.request.items()) and entry.get("sha256") == _sha256(file)
+    return all(entry.get(key) == value for key, value in job.request.items()) and entry.get("sha256") == hash_file(file)
 
 
 def copy_window(job: Job, folder: Path, journal: dict[str, Any], *, step: Callable[[int], None]) -> None:
@@ -107,17 +105,11 @@ def copy_window(job: Job, folder: Path, journal: dict[str, Any], *, step: Callab
         ProductError: the source cannot be read.
         OutputError: the copy cannot be written.
     """
-    part = folder / (job.file + PART)
-    try:
+    with whole_file(folder / job.file, what="a download") as part:
         _copy(job, part, step)
-        digest = _sha256(part)
-        os.replace(part, folder / job.file)  # noqa: PTH105 - the atomic rename is meant
-    except OSError as err:
-        raise OutputError("download cannot be written", path=part, got=err, fix=AGAIN) from err
-    finally:
-        part.unlink(missing_ok=True)
+        digest = hash_file(part)
     journal[job.file] = job.request | {"sha256": digest}
-    write_atomically(folder / JOURNAL_FILE, json.dumps(journal, indent=1).encode())
+    write_json(folder / JOURNAL_FILE, journal, what="the journal of a download")
 
 
 def _copy(job: Job, part: Path, step: Callable[[int], None]) -> None:
@@ -154,23 +146,3 @@ def _copy(job: Job, part: Path, step: Callable[[int], None]) -> None:
 def _gone(path: str, keys: tuple[str, ...], err: Exception) -> ProductError:
     what = f"asset {', '.join(keys)} cannot be downloaded"
     return ProductError(what, path=plain_url(path), got=err.__cause__ or err, fix=AGAIN)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_atomically(file: Path, data: bytes) -> None:
-    """Write aside, then rename: a reader sees the old content or the new.
-
-    Raises:
-        OutputError: the disk is full or the folder not writable.
-    """
-    part = file.with_name(file.name + PART)
-    try:
-        part.write_bytes(data)
-        os.replace(part, file)  # noqa: PTH105 - the atomic rename is meant
-    except OSError as err:
-        part.unlink(missing_ok=True)
-        raise OutputError("cannot be written", path=file, got=err.strerror) from err

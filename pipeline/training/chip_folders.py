@@ -20,10 +20,11 @@ from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.reader import open_reader
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.training.chip_head import WholeChips, teach_statistics
 from pipeline.training.loop import train_context
 from pipeline.training.members import build_member, chip_specs, member_shares
-from pipeline.training.result import Clock, FitResult, provenance_of, units_of
+from pipeline.training.result import Clock, FitResult, provenance_of
 from pipeline.training.statistics import Accumulator
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.scenes.geotiff import Interpretation
     from pipeline.training.settings import FitSettings
     from pipeline.training.statistics import BandStatistics
 
@@ -76,12 +76,12 @@ class FolderChips:
         return preprocess.apply(torch.from_numpy(self.values), torch.from_numpy(self.valid))
 
 
-def chips_from_folders(path: Path | str, *, told: Interpretation | None = None) -> FolderChips:
+def chips_from_folders(path: Path | str, *, options: SceneOptions = AS_FOUND) -> FolderChips:
     """All chips below ``path``, whose subfolders are the classes; folders without a raster are none.
 
     Args:
         path: The folder.
-        told: Band names, scaling, nodata where the files do not say; for all chips alike.
+        options: Band names, scaling, nodata where the files do not say; for all chips alike.
 
     Raises:
         LabelError: fewer than two classes, or chips that differ in size or bands.
@@ -106,10 +106,10 @@ def chips_from_folders(path: Path | str, *, told: Interpretation | None = None) 
     valid, index, pixel_m = [], [], []
     for number, name in enumerate(scheme.names):
         for file in found[name]:
-            scene = open_scene(file, told=told)
+            scene = open_scene(file, options=options)
             kind = (scene.band_names, scene.grid.shape)
             if not values:
-                first, about = kind, (units_of(scene), scene.sensor)
+                first, about = kind, (scene.units, scene.sensor)
             if kind != first or scene.grid.height != scene.grid.width:
                 raise LabelError(
                     "chip of another size or with other bands",

@@ -1,6 +1,6 @@
 """The chip classifier learns: experts first, from the statistics of whole chips; then a network from the experts.
 
-Experts that know statistics of a chip (``pipeline.model.chip_statistics``) learn more from hundreds of chips than a
+Experts that know statistics of a chip (``pipeline.model.surroundings``) learn more from hundreds of chips than a
 network that sees their pixels. A small network on the same statistics learns what they say of the labelled chips, of
 unlabelled ones and of mixtures of two, which fill the space between them (Zhang et al. 2018, mixup: Beyond empirical
 risk minimization; Hinton et al. 2015). The network travels in the model file, the experts do not.
@@ -16,7 +16,7 @@ import torch
 
 from pipeline.errors import LabelError
 from pipeline.legend import IGNORE_INDEX
-from pipeline.model.chip_statistics import ChipStatistics, chip_statistics
+from pipeline.model.surroundings import ChipStatistics, chip_statistics
 from pipeline.training.experts import Expert, PixelTable
 from pipeline.training.module import Lessons
 from pipeline.training.pixel_loop import train_pixels

@@ -14,7 +14,6 @@ import lightning
 import numpy as np
 
 from pipeline.model.preprocess import Preprocess
-from pipeline.scenes.parts import units_of
 from pipeline.splits.split import Part
 from pipeline.training import teacher as teaching
 from pipeline.training.chip_head import teach_statistics, whole_chips
@@ -68,7 +67,7 @@ def fit(
     lightning.seed_everything(settings.seed, verbose=False)
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
-    classes, units = len(scheme), units_of(scenes[0].source)
+    classes, units = len(scheme), scenes[0].source.units
     ids = learned_polygons(split, settings)
     # Weights that do not fit are found before anything is learned.
     members = build_members(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
-    from pipeline.scenes.scene import Source
     from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
     from pipeline.training.settings import FitSettings
@@ -107,21 +106,13 @@ def assemble(
         scheme=scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
-        units=units_of(scenes[0].source),
+        units=scenes[0].source.units,
         shares=shares,
         gsd_m=float(np.sqrt(np.prod(grid.pixel_size_m))),
         sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
         footprint=_footprint(scenes),
         provenance=provenance,
     )
-
-
-def units_of(source: Source) -> tuple[str, ...]:
-    """Unit of each band of a scene, "" where it does not say."""
-    bands = getattr(source, "bands", None)
-    if bands is None or len(bands) != len(source.band_names):
-        return ("",) * len(source.band_names)
-    return tuple(str(getattr(band, "unit", "")) for band in bands)
 
 
 def _footprint(scenes: Sequence[TrainingScene]) -> dict[str, Any]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
-    from pipeline.scenes.scene import Source
     from pipeline.view.layers import FileLayer, ViewedMap
     from pipeline.view.tiles import Tile
 
@@ -188,7 +187,7 @@ class Answers:
         source = picture.source
         place = _project(lon, lat, source.grid.crs)
         values = picture.values_at(*source.grid.rowcol(*place)) if place else None
-        units = band_units(source)
+        units = dict(zip(source.band_names, source.units, strict=True))
         return {
             "name": source.id,
             "valid": values is not None,
@@ -209,16 +208,6 @@ def measure(points: Sequence[tuple[float, float]], *, closed: bool) -> dict[str,
         return {"length_m": float(_GEOD.line_length(lons, lats))}
     area, perimeter = _GEOD.polygon_area_perimeter(lons, lats)
     return {"length_m": float(perimeter), "area_ha": abs(float(area)) / SQUARE_METRES_PER_HECTARE}
-
-
-def band_units(source: Source) -> dict[str, str]:
-    """Unit of each band, from the ledger; bands that are computed (indices) are in none."""
-    ledger = source.ledger()
-    dates = ledger.get("scenes", ())
-    inner = [*(dates if isinstance(dates, (list, tuple)) else ()), ledger]
-    bands = [band for one in inner if isinstance(one, dict) for band in one.get("bands", ()) if isinstance(band, dict)]
-    units = {str(band["band"]): str(band["unit"]) for band in bands if band.get("unit")}
-    return {name: units.get(name) or units.get(name.partition("_")[0], "") for name in source.band_names}
 
 
 def _describe_scene(picture: ScenePicture) -> dict[str, Any]:

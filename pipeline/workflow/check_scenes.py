@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.scenes.ledger import sample_windows
-from pipeline.scenes.parts import units_of
+from pipeline.scenes.ledger import sample_windows, source_ledger
 from pipeline.scenes.reader import open_reader
-from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.outcome import Table
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ def look_at_scene(source: Source) -> SceneFacts:
     elif invalid > MOSTLY_UNUSABLE:
         _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked{_causes(ledger)}")
     no_data: Any = ledger.get("no_data_share", {})
-    units = units_of(source)
+    units = source.units
     ranges = tuple(
         _range(name, units[number], no_data.get(name, invalid), values[number])
         for number, name in enumerate(source.band_names)

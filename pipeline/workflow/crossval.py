@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.errors import ConfigError, OutputError
 from pipeline.files import hash_of, write_json
 from pipeline.training.crossval import cross_validate
@@ -14,7 +15,6 @@ from pipeline.training.leaky import random_pixel_fold
 from pipeline.workflow.crossval_folds import KINDS, FoldPlan, fold_name, make_folds, tested_scenes, warn_about_folds
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.scoring import SAMPLING
 from pipeline.workflow.stage_train import fit_settings
 
 if TYPE_CHECKING:

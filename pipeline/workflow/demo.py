@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.accuracy.confusion import cross_tabulate
+from pipeline.diagnostics.scoring import score_of
 from pipeline.errors import InputError
 from pipeline.files import prepare_folder, write_json
 from pipeline.legend import IGNORE_INDEX, ClassScheme
@@ -18,14 +19,13 @@ from pipeline.training.baseline import fit_forest
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.scoring import score_of
 from pipeline.workflow.stage_train import training_scenes
 from pipeline.workflow.stages import run_stages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.report.data import Score
+    from pipeline.diagnostics.scoring import Score
     from pipeline.workflow.outcome import Progress
 
 SAMPLE_DATA = Path("sample_data")

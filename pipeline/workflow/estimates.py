@@ -19,9 +19,9 @@ import torch
 from pipeline.inference.estimate import estimate
 from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
 from pipeline.model.bundle import ModelBundle
-from pipeline.model.chip_statistics import statistics_count
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
+from pipeline.model.surroundings import statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.experts import EXPERTS, experts_for
 from pipeline.training.fit import network_specs

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import ConfigError, SceneError, SceneWarning
-from pipeline.labels.maps import is_class_raster, read_map_labels
-from pipeline.labels.rasterise import burn
-from pipeline.labels.rules import LISTED, buffer_polygons, erode_edges, group_classes
-from pipeline.labels.source import read_labels
+from pipeline.labels.polygons import buffer_polygons
+from pipeline.labels.rasterise import burn, erode_edges
+from pipeline.labels.rasters import is_class_raster, read_map_labels
+from pipeline.labels.source import LISTED, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.composite import composite_scenes
-from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
-from pipeline.scenes.stack import scenes_from_bands, stack_scenes
+from pipeline.scenes.stack import stack_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pipeline.config import Config, Inputs, LayerItem, SceneItem
+    from pipeline.config import Config
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.scenes.composite import Method
     from pipeline.scenes.scene import Scene, Source
+    from pipeline.scenes.settings import InputSettings, LayerItem, SceneItem
 
 # Of labels.level: the classes as they are listed.
 LISTED_LEVEL = 2
@@ -119,7 +119,7 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     return join_scenes(opened, config.inputs)
 
 
-def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: Inputs) -> tuple[Source, ...]:
+def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> tuple[Source, ...]:
     """Scenes, each with its group, as the network sees them.
 
     Raises:
@@ -145,7 +145,7 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: Inputs) -> tuple[So
     return tuple(joined)
 
 
-def _join(scenes: Sequence[Source], group: str, inputs: Inputs) -> Source:
+def _join(scenes: Sequence[Source], group: str, inputs: InputSettings) -> Source:
     """One stack or composite of the scenes of a group, called after it."""
     how = inputs.stack
     if inputs.time != "stack":
@@ -153,49 +153,25 @@ def _join(scenes: Sequence[Source], group: str, inputs: Inputs) -> Source:
         return composite_scenes(scenes, method=method, min_dates=how.min_dates, name=group or None)
     if inputs.indices:
         scenes = [with_indices(scene, inputs.indices) for scene in scenes]
-    return stack_scenes(
-        scenes,
-        naming=how.naming,
-        fill=how.fill,
-        min_dates=how.min_dates,
-        regular=how.regular,
-        validity=how.validity,
-        name=group or None,
-    )
+    return stack_scenes(scenes, how, name=group or None)
 
 
 def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
     """The scenes of one item: one, those of a STAC collection, or one per band of a file whose bands are dates.
 
     Raises:
-        ConfigError: dates without the one name of what the bands are.
         SceneError: a scene that cannot be opened.
     """
-    scenes = _open_item(item, config)
-    if item.dates is None:
-        return scenes
-    if item.bands is None or len(item.bands) != 1:
-        raise ConfigError("bands of a scene with dates", path=item.path, got=item.bands, expected="one name: [ndvi]")
-    return scenes_from_bands(scenes[0], dates=item.dates, band=item.bands[0])
-
-
-def _open_item(item: SceneItem, config: Config) -> tuple[Scene, ...]:
-    """What one item stands for, as its files and the configuration say."""
-    told = Interpretation(
-        bands=item.bands if item.dates is None else None,
-        scale=item.scale,
-        offset=item.offset,
-        nodata=item.nodata,
-        sensor=item.sensor,
-        acquired_utc=item.acquired_utc,
-        mirror=item.mirror,
-    )
-    scenes = open_all(item.path, told=told, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
+    scenes = open_all(item.path, options=item, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
     if item.id is None:
         return scenes
     if len(scenes) == 1:
         return (replace(scenes[0], id=item.id),)
-    return tuple(replace(scene, id=f"{item.id}_{scene.id}") for scene in scenes)
+    return tuple(replace(scene, id=f"{item.id}_{_day(scene) if item.dates else scene.id}") for scene in scenes)
+
+
+def _day(scene: Scene) -> str:
+    return scene.acquired_utc.date().isoformat() if scene.acquired_utc else ""
 
 
 def open_layer(item: LayerItem) -> Layer:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
 from pipeline.config import Config, load_config
-from pipeline.files import fingerprint, hash_of, prepare_folder
+from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.runs import RunFolder
-from pipeline.splits.split import Split, default_block_m, split_blocks
+from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.training.settings import WHEN_AND_WHERE
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
+    from pipeline.workflow.outcome import Progress
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,12 @@ class Job:
             scheme=self.scheme,
         )
 
+    @property
+    def test_pixels(self) -> list[tuple[int, LabelledPixels]]:
+        """The test pixels of each scene that has some, with the scene's number."""
+        parts = ((number, self.split.pixels(pixels, Part.TEST)) for number, pixels in enumerate(self.pixels))
+        return [(number, pixels) for number, pixels in parts if len(pixels)]
+
     @cached_property
     def input_hash(self) -> str:
         """Changes when a scene, the labels, or what is made of them does."""
@@ -172,7 +179,8 @@ class Job:
         parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
         if stage in {"predict", "assess", "report"}:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
-            parts.append(list(fingerprint([self.model_path, *areas]).values()))
+            model = hash_content(self.model_path) if self.model_path.is_file() else None
+            parts.append([model, *fingerprint(areas).values()])
         return hash_of(parts)
 
     @property
@@ -180,3 +188,24 @@ class Job:
         """Changes when anything that the model depends on does: a job with the same may go on with its training."""
         training = {key: value for key, value in self._settings["training"].items() if key not in WHEN_AND_WHERE}
         return hash_of([self.input_hash, self._settings["split"], self._settings["chips"], training])
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage is given.
+
+    Attributes:
+        job: The job, with the command line's wishes in its configuration.
+        folder: The run folder.
+        resume: Training goes on from its last checkpoint.
+        seam_figure: Measure disagreement along tile borders.
+        progress: For the terminal.
+        facts: Figures of the stage for ``run.json``; the stage fills it in.
+    """
+
+    job: Job
+    folder: Path
+    resume: bool
+    seam_figure: bool
+    progress: Progress
+    facts: dict[str, float] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import write_json
 from pipeline.training.fold_figures import FoldResult, summary
@@ -14,7 +15,6 @@ from pipeline.workflow.crossval import figures_key, refuse_other_figures, run_fo
 from pipeline.workflow.crossval_folds import fold_name, make_folds, tested_scenes
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.scoring import SAMPLING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from pipeline.maps.geotiff import (
     write_probabilities,
     write_uncertainty,
 )
-from pipeline.workflow.ledgers import kept_ledger, source_ledger
+from pipeline.scenes.ledger import kept_ledger, source_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles
 
@@ -131,7 +131,7 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
         return MapFiles.from_json(found, name=source.id, grid=source.grid, scheme=bundle.scheme, folder=order.folder)
     order.may_replace(source, record)
     if order.section.applicability:
-        from pipeline.workflow.applicability import FeatureDistance
+        from pipeline.diagnostics.applicability import FeatureDistance
 
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
     return None
@@ -170,7 +170,7 @@ def map_scene(
         targets = {kind: order.target(source, kind) for kind in KINDS}
         files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
         if section.applicability:
-            from pipeline.workflow.applicability import write_applicability
+            from pipeline.diagnostics.applicability import write_applicability
 
             aoa = write_applicability(
                 targets["aoa"], bundle, source, codes=prediction.codes, work=order.work(source),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Exit status where some scenes of several could not be mapped.
 SOME_FAILED = 3
 SCENES_SHOWN = 6
-MOSAIC_RECORD = "mosaic.json"
+MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
 PATHS = (
     "class_map", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons", "quicklook",
 )  # fmt: skip
@@ -95,7 +95,7 @@ def write_mosaic(
         return None
     from pipeline.inference.mosaic import MapFile, join_maps, target_grid
 
-    target = folder / "mosaic_lc.tif"
+    target = folder / MOSAIC
     rule = {"rule": section.mosaic, "crs": section.mosaic_crs, "pixel": section.mosaic_pixel}
     record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
     stamps, found = [stamp_of(item.class_map) for item in maps], record.result()

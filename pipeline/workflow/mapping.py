@@ -17,7 +17,7 @@ from pipeline.workflow.map_one import MapOrder, finished_map, map_scene, predict
 from pipeline.workflow.map_record import WORK
 from pipeline.workflow.mapped import MapFiles, mapping_outcome, write_mosaic
 from pipeline.workflow.outcome import Outcome, Progress, no_progress
-from pipeline.workflow.recipe import RECIPE, SceneWords, sources_for
+from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +94,7 @@ def predict_maps(
     overwrite: bool,
     progress: Progress,
     many: ManyScenes | None = None,
-    words: SceneWords | None = None,
+    words: SceneRequest | None = None,
 ) -> Outcome:
     """Map the scenes of a configuration, or any scenes with a model; ``words`` are said of the latter.
 
@@ -102,15 +102,18 @@ def predict_maps(
         ConfigError: neither or both are given.
         PipelineError: the only scene cannot be mapped; of several, those that cannot be are listed in the outcome.
     """
-    many, words = many or ManyScenes(), words or SceneWords()
+    many, words = many or ManyScenes(), words or SceneRequest()
     named = bool(scenes) or many.listed is not None
-    alone = model is not None or named or output is not None or many.dask is not None or words != SceneWords()
+    alone = model is not None or named or output is not None or many.dask is not None or words != SceneRequest()
     if (config is None) != alone or (alone and (model is None or not named or output is None)):
         raise ConfigError("what to map", expected="either a configuration, or --model, --scene or --scenes, and -o")
     if config is not None:
         from pipeline.workflow.stages import run_stages
 
-        return run_stages(config, last="predict", force=force, overwrite=overwrite, progress=progress, request=request)
+        return run_stages(
+            config, last="predict", force=force, overwrite=overwrite, progress=progress,
+            change_map=request.apply, seam_figure=request.seam_figure,
+        )  # fmt: skip
     from pipeline.config import MapSection
 
     if model is None or output is None:
@@ -165,7 +168,7 @@ def map_all(
     order: MapOrder,
     *,
     many: ManyScenes,
-    words: SceneWords,
+    words: SceneRequest,
     progress: Progress,
 ) -> list[Done[Result]]:
     """Map scenes one after another, or over Dask; one that fails does not stop the others.
@@ -197,7 +200,7 @@ def _works(
     paths: Sequence[str],
     order: MapOrder,
     *,
-    words: SceneWords,
+    words: SceneRequest,
     places: dict[str, int],
     progress: Progress,
 ) -> Iterator[SceneWork[Result] | Done[Result]]:
@@ -228,7 +231,7 @@ def _works(
         )  # fmt: skip
 
 
-def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneWords) -> Iterator[Source | Done[Result]]:
+def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneRequest) -> Iterator[Source | Done[Result]]:
     """One source per path, or one of all where the model wants its dates joined."""
     kept = bundle.provenance.get(RECIPE)
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":

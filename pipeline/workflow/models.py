@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError
+from pipeline.files import check_target
 from pipeline.model.describe import describe, describe_text
 from pipeline.workflow.outcome import Outcome
 
@@ -35,8 +36,7 @@ def export_model(
     if form not in SUFFIX:
         raise ConfigError("option --format", got=form, expected="onnx or torch")
     target = output or path.with_suffix(SUFFIX[form])
-    if target.exists() and not overwrite:
-        raise OutputError("the file exists", path=target, fix="add --overwrite, or choose another with -o")
+    check_target(target, overwrite=overwrite)
     from pipeline.model.bundle import load_bundle
     from pipeline.model.export import export_onnx, export_torch
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError, OutputError, counted
 from pipeline.model.weights import save_encoder
-from pipeline.scenes.parts import units_of
 from pipeline.training.pretrain import PretrainSettings, pretrain
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -55,7 +54,7 @@ def pretrain_job(
         "bands": list(found.preprocess.bands),
         "mean": list(found.preprocess.mean),
         "std": list(found.preprocess.std),
-        "units": list(units_of(job.sources[0])),
+        "units": list(job.sources[0].units),
         "encoder": name,
         "task": "masked bands",
         "settings": asdict(found.settings),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path, PurePath
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pipeline.config import Inputs
 from pipeline.errors import ConfigError, ModelError
-from pipeline.scenes.geotiff import Interpretation, is_virtual
+from pipeline.scenes.derived import plain_scenes
+from pipeline.scenes.geotiff import is_virtual
 from pipeline.scenes.opening import open_all
-from pipeline.scenes.parts import plain_scenes
-from pipeline.scenes.stack import scenes_from_bands
+from pipeline.scenes.settings import AS_FOUND, InputSettings, SceneOptions
 from pipeline.workflow.inputs import join_scenes
 
 if TYPE_CHECKING:
@@ -29,13 +28,13 @@ RECIPE = "inputs_section"
 """Key of the model's provenance."""
 
 
-def recipe_of(inputs: Inputs, sources: Sequence[Source]) -> dict[str, Any]:
+def recipe_of(inputs: InputSettings, sources: Sequence[Source]) -> dict[str, Any]:
     """The section of the configuration with the bands that were read written out, JSON-ready."""
     return inputs.model_dump(mode="json") | {"bands": list(plain_scenes(sources[0])[0].band_names)}
 
 
 @dataclass(frozen=True)
-class SceneWords:
+class SceneRequest:
     """What a user says of scenes to be mapped beside their files.
 
     Attributes:
@@ -43,15 +42,15 @@ class SceneWords:
             one per band.
         layers: Where the further rasters that the model was trained with are now, in the model's order.
         resolution_m: Pixel size that scenes are read at; None for the model's own setting.
-        told: Band names, scaling and mirror, of every scene.
+        options: Band names, scaling and mirror, of every scene.
     """
 
     dates: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     resolution_m: float | None = None
-    told: Interpretation = field(default_factory=Interpretation)
+    options: SceneOptions = AS_FOUND
 
-    def of_one(self, position: int) -> SceneWords:
+    def of_one(self, position: int) -> SceneRequest:
         """What is said of the scene at a position alone."""
         return replace(self, dates=self.dates[position : position + 1])
 
@@ -65,7 +64,7 @@ class SceneWords:
             raise ConfigError("option --date", got=len(self.dates), expected=f"{len(paths)}, one for each --scene")
 
 
-def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords | None = None) -> tuple[Source, ...]:
+def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneRequest | None = None) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
     Scenes of a model of stacks or composites become one source; those of other models one each.
@@ -75,7 +74,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords 
         ModelError: the scenes cannot be made into what the model was trained on.
         SceneError: a scene cannot be opened.
     """
-    words = words or SceneWords()
+    words = words or SceneRequest()
     inputs = _with_layers(_recipe(bundle), words.layers)
     if words.resolution_m is not None:
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
@@ -94,20 +93,21 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneWords 
     return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
-def _open(paths: Sequence[str], inputs: Inputs, words: SceneWords) -> list[Scene]:
+def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:
     """The scenes of the paths with the dates that the user gave them."""
     words.check_number(paths)
     moments = [parse_moment(text) for text in words.dates]
     read = partial(open_all, resolution_m=inputs.resolution_m, mask=inputs.mask)
     if len(paths) == 1 and len(moments) > 1:
-        (scene,) = read(paths[0], told=words.told)
-        return list(scenes_from_bands(scene, dates=moments, band=(inputs.bands or ("band",))[0]))
+        bands = (inputs.bands or ("band",))[:1]
+        return list(read(paths[0], options=words.options.model_copy(update={"bands": bands, "dates": tuple(moments)})))
     if moments and len(moments) != len(paths):
         raise ConfigError("option --date", got=len(moments), expected=f"{len(paths)}, one for each --scene")
     if not moments:
-        return [scene for path in paths for scene in read(path, told=words.told)]
+        return [scene for path in paths for scene in read(path, options=words.options)]
     pairs = zip(paths, moments, strict=True)
-    return [scene for path, moment in pairs for scene in read(path, told=replace(words.told, acquired_utc=moment))]
+    dated = [(path, words.options.model_copy(update={"acquired_utc": moment})) for path, moment in pairs]
+    return [scene for path, options in dated for scene in read(path, options=options)]
 
 
 def parse_moment(text: str) -> datetime:
@@ -132,20 +132,20 @@ def parse_moment(text: str) -> datetime:
     return moment
 
 
-def _recipe(bundle: ModelBundle) -> Inputs:
+def _recipe(bundle: ModelBundle) -> InputSettings:
     """The section; models from before it was kept say their bands and indices."""
     indices = [str(name) for name in bundle.provenance.get("indices", ())]
     own = [name for name in bundle.bands if name not in {index.lower() for index in indices}]
     kept = bundle.provenance.get(RECIPE, {"bands": own, "indices": indices})
     try:
-        return Inputs.model_validate(kept)
+        return InputSettings.model_validate(kept)
     except ValidationError as err:
         what = "the model was made by another version and cannot be given scenes without a configuration"
         got, fix = err.errors()[0]["msg"], "map with the configuration it was trained with"
         raise ModelError(what, got=got, fix=fix) from err
 
 
-def _with_layers(inputs: Inputs, paths: Sequence[str]) -> Inputs:
+def _with_layers(inputs: InputSettings, paths: Sequence[str]) -> InputSettings:
     """The inputs with their further rasters where the user says that they are now.
 
     Raises:
@@ -169,7 +169,7 @@ def _with_layers(inputs: Inputs, paths: Sequence[str]) -> Inputs:
     return inputs
 
 
-def _check_dates(bundle: ModelBundle, inputs: Inputs, scenes: Sequence[Scene]) -> None:
+def _check_dates(bundle: ModelBundle, inputs: InputSettings, scenes: Sequence[Scene]) -> None:
     """Refuse scenes of another number or of other days than the bands of a model of stacked dates are called after."""
     if inputs.time != "stack" or inputs.stack.regular is not None:
         return

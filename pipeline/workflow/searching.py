@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ConfigError, counted
 from pipeline.scenes.search import download as fetch
 from pipeline.scenes.search import find_scenes
+from pipeline.scenes.settings import read_options
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def search_scenes(
     """
     where = parse_area(area)
     start, end = parse_dates(dates)
+    options = read_options({"mirror": mirror})
     found: list[FoundScene] = []
     full = False
     for collection in collections:
@@ -55,7 +57,7 @@ def search_scenes(
     for number, scene in enumerate(found if download is not None else ()):
         progress("scenes", number, len(found))
         step = partial(_downloading, progress, scene.id)
-        written.append(fetch(scene, download or Path(), area=where, bands=bands, mirror=mirror, progress=step))
+        written.append(fetch(scene, download or Path(), area=where, bands=bands, options=options, progress=step))
         progress("scenes", number + 1, len(found))
     rows = tuple(
         (

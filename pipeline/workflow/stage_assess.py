@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
+from pipeline.diagnostics.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, score, score_json
+from pipeline.diagnostics.temperature import held_out_reliability
 from pipeline.files import write_json, write_text
+from pipeline.model.bundle import load_bundle
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.baseline import fit_forest
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.calibrating import held_out_reliability
-from pipeline.workflow.failures import find_failures
-from pipeline.workflow.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, held_out, score, score_json
 from pipeline.workflow.stage_chips import split_summary
 from pipeline.workflow.stage_train import fit_settings, training_scenes
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
+
+ACCURACY, CONFUSION = "accuracy.json", "confusion.csv"
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -34,42 +36,55 @@ def perform(given: StageRun) -> list[Path]:
     The figures are the network's first, then those of the forest that learned from the same polygons.
     """
     job, folder = given.job, given.folder
-    parts = held_out(job)
-    reference = np.concatenate([pixels.code for _, pixels in parts]) if parts else np.empty(0, dtype=np.uint8)
-    mapped = [at_pixels(job.map_of(job.sources[number].id), pixels) for number, pixels in parts]
+    maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
+    reference = _joined([item.pixels.code for item in maps])
+    network = _joined([at_pixels(item.map_path, item.pixels) for item in maps])
     given.progress("random forest", 0, 1)
-    network = np.concatenate(mapped) if mapped else reference
     forest = _forest(job)
     given.progress("random forest", 1, 1)
     # Both are judged on the pixels that both could see.
     both = (network != 0) & (forest != 0)
     scores = [
-        score("network", network[both], reference[both], job=job),
-        score("random forest", forest[both], reference[both], job=job),
+        score(method, codes[both], reference[both], scheme=job.scheme)
+        for method, codes in (("network", network), ("random forest", forest))
     ]
-    failures, files = find_failures(job, folder)
+    failures, files = find_failures(
+        maps, polygons=job.labels.frame, scheme=job.scheme, block_m=job.split.block_m, seed=job.config.split.seed,
+        folder=folder,
+    )  # fmt: skip
     given.progress("calibration", 0, 1)
-    calibration = held_out_reliability(job)
+    tested = [(job.sources[number], pixels) for number, pixels in job.test_pixels]
+    calibration = held_out_reliability(load_bundle(job.model_path), tested)
     given.progress("calibration", 1, 1)
+    accuracy = {
+        "method": scores[0].method,
+        **score_json(scores[0]),
+        "baseline": {"method": scores[1].method, **score_json(scores[1])},
+        "split": split_summary(job),
+        "sampling": HOLD_OUT,
+        "sampling_words": SAMPLING,
+        "test_polygons": len(job.split.polygons(Part.TEST)),
+        "test_pixels": int(both.sum()),
+        "where_it_fails": failures,
+        "calibration": calibration,
+    }
     return [
-        write_json(
-            folder / "accuracy.json",
-            {
-                "method": scores[0].method,
-                **score_json(scores[0]),
-                "baseline": {"method": scores[1].method, **score_json(scores[1])},
-                "split": split_summary(job),
-                "sampling": HOLD_OUT,
-                "sampling_words": SAMPLING,
-                "test_polygons": len(job.split.polygons(Part.TEST)),
-                "test_pixels": int(both.sum()),
-                "where_it_fails": failures,
-                "calibration": calibration,
-            },
-        ),
-        write_text(folder / "confusion.csv", confusion_csv(scores[0])),
+        write_json(folder / ACCURACY, accuracy),
+        write_text(folder / CONFUSION, confusion_csv(scores[0])),
         *files,
     ]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    return [job.folder / name for name in (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)]
+
+
+def mapped_scene(job: Job, number: int) -> MappedScene:
+    """A scene's map with its test pixels."""
+    name = job.sources[number].id
+    pixels = job.split.pixels(job.pixels[number], Part.TEST)
+    return MappedScene(name, pixels, job.map_of(name), job.confidence_of(name))
 
 
 def _forest(job: Job) -> NDArray[np.uint8]:
@@ -83,7 +98,11 @@ def _forest(job: Job) -> NDArray[np.uint8]:
         seed=job.config.training.seed,
     )  # fmt: skip
     codes = []
-    for number, pixels in held_out(job):
+    for number, pixels in job.test_pixels:
         with open_reader(job.sources[number]) as reader:
             codes.append(forest.predict(reader, pixels))
+    return _joined(codes)
+
+
+def _joined(codes: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(codes) if codes else np.empty(0, dtype=np.uint8)

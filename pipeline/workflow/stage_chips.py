@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import OutputError
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
+from pipeline.maps.geopackage import Layer, write_geopackage
+from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
 from pipeline.training.chip_index import write_chips
 from pipeline.training.cutter import plan_chips
 from pipeline.workflow.check_labelled import check_labelled
-from pipeline.workflow.ledgers import LEDGER_FILE, source_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
 
 PART_NAMES = {int(part): part.name.lower() for part in Part}
 
@@ -48,18 +47,17 @@ def perform(given: StageRun) -> list[Path]:
     ]
 
 
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    names = ("index.parquet", "chips.gpkg", "labels.gpkg", "split.json")
+    return [*(job.chips_folder / name for name in names), job.folder / LEDGER_FILE]
+
+
 def write_labels(path: Path, job: Job) -> Path:
     """The polygons as they are used: id, class, code, part; to look at in QGIS."""
     frame = job.labels.frame[["poly_id", "name", "code", "geometry"]].rename(columns={"name": "class"})
     known = frame["poly_id"].map(lambda number: part_of(job, int(number)))
-    part = path.with_name(f".{path.stem}.part.gpkg")
-    try:
-        part.unlink(missing_ok=True)
-        frame.assign(part=known).to_file(part, layer="labels", driver="GPKG")
-        part.replace(path)
-    except OSError as err:
-        raise OutputError("cannot write the labels", path=path, got=err) from err
-    return path
+    return write_geopackage(path, [Layer("labels", frame.assign(part=known))], what="the labels")
 
 
 def part_of(job: Job, polygon: int) -> str:

@@ -6,18 +6,18 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
-from pipeline.heap import give_back
+from pipeline.files import write_json
+from pipeline.heap import give_back, reset_peak
 from pipeline.model.bundle import load_bundle
-from pipeline.runs import reset_peak
 from pipeline.workflow.map_one import MapOrder, map_scene
 from pipeline.workflow.map_record import WORK
-from pipeline.workflow.mapped import MOSAIC_RECORD, write_mosaic
-from pipeline.workflow.stages import write_areas
+from pipeline.workflow.mapped import MOSAIC, MOSAIC_RECORD, write_mosaic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.workflow.stages import StageRun
+    from pipeline.maps.counts import ClassCounts
+    from pipeline.workflow.job import Job, StageRun
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -31,7 +31,9 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(job.maps_folder, job.config.map, given.overwrite, given.seam_figure, ledger=given.folder)
+    order = MapOrder(
+        job.maps_folder, job.config.map, overwrite=True, seam_figure=given.seam_figure, ledger=given.folder
+    )
     maps, errors = [], list[PipelineError]()
     for source in job.sources:
         try:
@@ -40,7 +42,7 @@ def perform(given: StageRun) -> list[Path]:
             errors.append(err)
     if errors:
         raise errors[0]
-    mosaic = write_mosaic(maps, job.sources, folder=job.maps_folder, section=job.config.map, overwrite=given.overwrite)
+    mosaic = write_mosaic(maps, job.sources, folder=job.maps_folder, section=job.config.map, overwrite=True)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])
@@ -53,3 +55,30 @@ def perform(given: StageRun) -> list[Path]:
     with contextlib.suppress(OSError):
         (job.maps_folder / WORK).rmdir()
     return [*(path for item in maps for path in item.files), *([mosaic] if mosaic else []), areas]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes, sidecars aside."""
+    section = job.config.map
+    order = MapOrder(job.maps_folder, section)
+    mosaic = [job.maps_folder / MOSAIC] if section.mosaic and len(job.sources) > 1 else []
+    return [path for source in job.sources for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
+
+
+def write_areas(path: Path, counts: list[tuple[str, ClassCounts]]) -> Path:
+    """``areas.json``: mapped area per class over all scenes, and per scene."""
+    names = counts[0][1].scheme.names
+    totals = [sum(item.area_ha[i] for _, item in counts) for i in range(len(names))]
+    whole = sum(totals) or 1.0
+    return write_json(
+        path,
+        {
+            "unit": "ha",
+            "what": "mapped area, counted from pixels; not an area estimate",
+            "classes": [
+                {"name": name, "area_ha": round(area, 4), "share": area / whole}
+                for name, area in zip(names, totals, strict=True)
+            ],
+            "scenes": {scene: dict(zip(names, item.area_ha, strict=True)) for scene, item in counts},
+        },
+    )

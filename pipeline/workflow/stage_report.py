@@ -13,32 +13,31 @@ import rasterio
 import yaml
 from rasterio.enums import Resampling
 
-from pipeline.diagnostics.calibration import Reliability
-from pipeline.diagnostics.failure import AccuracyBy
+from pipeline.diagnostics.confidence import Reliability
+from pipeline.diagnostics.failures import AccuracyBy
+from pipeline.diagnostics.features import Features, write_features
+from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
-from pipeline.labels.outlines import with_areas
+from pipeline.labels.polygons import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
+from pipeline.model.bundle import load_bundle
 from pipeline.report.data import (
     BlockAccuracy,
     ClassArea,
     ErrorExample,
     Failures,
-    Features,
     LearningPoint,
     MapView,
     PolygonPart,
     ReportData,
-    Score,
     SplitMap,
 )
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
+from pipeline.scenes.ledger import kept_ledger
 from pipeline.workflow import learning_curve
-from pipeline.workflow.features import write_features
-from pipeline.workflow.ledgers import kept_ledger
 from pipeline.workflow.products import write_qgis_project, write_stac
-from pipeline.workflow.scoring import SAMPLING, at_pixels, held_out, score_of
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:
@@ -48,9 +47,9 @@ if TYPE_CHECKING:
 
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.scenes.scene import Source
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
 
+FEATURES = "features.gpkg"
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
@@ -59,10 +58,28 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
-    project = write_qgis_project(job, folder, overwrite=given.overwrite)
-    found = write_features(job, folder, overwrite=given.overwrite) if job.config.assessment.features else None
-    page = write_report(folder / "report.html", gather(job, folder, features=found[0] if found else None))
-    return [project, page[0], write_stac(job, folder), *([found[1]] if found else [])]
+    project = write_qgis_project(job, folder, overwrite=True)
+    points = folder / FEATURES
+    features = _features(job, points) if job.config.assessment.features else None
+    page = write_report(folder / "report.html", gather(job, folder, features=features))
+    return [project, *page, write_stac(job, folder), *([points] if features else [])]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes, figures and items aside."""
+    names = [f"{job.config.name}.qgz", "report.html", "collection.json"]
+    return [job.folder / name for name in (*names, *([FEATURES] if job.config.assessment.features else []))]
+
+
+def _features(job: Job, path: Path) -> Features | None:
+    return write_features(
+        path,
+        load_bundle(job.model_path),
+        list(zip(job.sources, job.pixels, strict=True)),
+        umap=job.config.assessment.umap,
+        seed=job.config.training.seed,
+        overwrite=True,
+    )
 
 
 def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
@@ -172,7 +189,7 @@ def _judged(job: Job) -> list[_Judged]:
             at_pixels(job.confidence_of(job.sources[number].id), pixels),
             number,
         )
-        for number, pixels in held_out(job)
+        for number, pixels in job.test_pixels
     ]
 
 

@@ -6,17 +6,15 @@ import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.diagnostics.applicability import learn_distance
+from pipeline.diagnostics.temperature import calibrate
 from pipeline.errors import OutputError
 from pipeline.model.bundle import save_bundle
-from pipeline.model.checks import sample_values
-from pipeline.model.histograms import histograms_of
-from pipeline.scenes.parts import units_of
+from pipeline.model.checks import histograms_of, sample_values
 from pipeline.splits.split import Part
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.fit import FitSettings, fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.applicability import learn_distance
-from pipeline.workflow.calibrating import calibrate
 from pipeline.workflow.recipe import RECIPE, recipe_of
 
 if TYPE_CHECKING:
@@ -24,8 +22,9 @@ if TYPE_CHECKING:
 
     from pipeline.model.bundle import ModelBundle
     from pipeline.training.result import HeldOut
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.stages import StageRun
+    from pipeline.workflow.job import Job, StageRun
+
+HISTORY = "training.csv"
 
 
 def fit_settings(job: Job) -> FitSettings:
@@ -56,7 +55,7 @@ def perform(given: StageRun) -> list[Path]:
     bundle = with_judgement(result.bundle, job, settings=settings, held_out=result.held_out)
     bundle = replace(
         bundle,
-        units=units_of(job.sources[0].select(bundle.bands)),
+        units=job.sources[0].select(bundle.bands).units,
         histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
         provenance={
             **bundle.provenance,
@@ -66,7 +65,12 @@ def perform(given: StageRun) -> list[Path]:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / "training.csv", result.history)]
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def products(job: Job) -> list[Path]:
+    """The files that the stage makes."""
+    return [job.model_path, job.folder / HISTORY]
 
 
 def with_judgement(

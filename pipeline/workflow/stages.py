@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipeline.documents import read_json
 from pipeline.errors import OutputError
-from pipeline.files import write_json
+from pipeline.files import check_target
 from pipeline.runs import RESOLVED, RunFolder, environment
-from pipeline.workflow.job import Job
-from pipeline.workflow.mapping import MapRequest
-from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table
+from pipeline.workflow.job import Job, StageRun
+from pipeline.workflow.outcome import STAGE, Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pipeline.config import MapSection
+    from pipeline.workflow.outcome import Progress
+
 STAGES = ("chips", "train", "predict", "assess", "report")
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """What a stage is given.
-
-    Attributes:
-        job: The job, with the command line's wishes in its configuration.
-        folder: The run folder.
-        overwrite: Replace products of an earlier run.
-        resume: Training goes on from its last checkpoint.
-        seam_figure: Measure disagreement along tile borders.
-        progress: For the terminal.
-        facts: Figures of the stage for ``run.json``; the stage fills it in.
-    """
-
-    job: Job
-    folder: Path
-    overwrite: bool
-    resume: bool
-    seam_figure: bool
-    progress: Progress
-    facts: dict[str, float] = field(default_factory=dict)
 
 
 def run_stages(
@@ -52,69 +30,110 @@ def run_stages(
     overwrite: bool,
     progress: Progress,
     resume: bool = False,
-    request: MapRequest | None = None,
+    verify: bool = False,
+    change_map: Callable[[MapSection], MapSection] | None = None,
+    seam_figure: bool = False,
 ) -> Outcome:
-    """All stages up to ``last``; those whose inputs have not changed are not done again.
+    """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
     Args:
         config: The configuration file.
         last: One of STAGES.
         force: Do ``last`` (for "report": everything) again.
-        overwrite: Replace what an earlier run with other settings wrote.
+        overwrite: Replace what an earlier run with other settings wrote, and files that are not this run's.
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
-        request: What the command line asks of mapping.
+        verify: Compare the content of every product with what was recorded, not its size and time of change alone.
+        change_map: What the command line changes of the section ``map``.
+        seam_figure: Measure disagreement along tile borders.
 
     Raises:
-        OutputError: products of other settings are in the way and ``overwrite`` is not given.
+        OutputError: another run holds the folder, or files are in the way and ``overwrite`` is not given.
     """
     job = Job.load(config)
-    request = request or MapRequest()
-    job = replace(job, config=job.config.model_copy(update={"map": request.apply(job.config.map)}))
+    if change_map is not None:
+        job = replace(job, config=job.config.model_copy(update={"map": change_map(job.config.map)}))
     run = job.open_folder()
-    given = StageRun(job, run.path, overwrite, resume, request.seam_figure, progress)
-    done = [
-        _do(run, name, given, force=force and last in {name, "report"}) for name in STAGES[: STAGES.index(last) + 1]
-    ]
-    if config.resolve() != (run.path / RESOLVED).resolve():
-        run.write_resolved(job.config.model_dump(mode="json"))
-    run.note(environment=environment(), config=config.name, inputs=job.input_files, seeds=job.seeds)
-    return _join(run, last, done)
+    given = StageRun(job, run.path, resume, seam_figure, progress)
+    with run.lock():
+        own = job.path.resolve() == (run.path / RESOLVED).resolve()
+        check_target(run.path / RESOLVED, overwrite=own or overwrite or "settings" in run.record())
+        done = [
+            (name, _do(run, name, given, force=force and last in {name, "report"}, overwrite=overwrite, verify=verify))
+            for name in STAGES[: STAGES.index(last) + 1]
+        ]
+        run.note(environment=environment(), config=config.name, inputs=job.input_files, seeds=job.seeds)
+        if not own:
+            run.note(settings=RESOLVED)
+            run.write_resolved(job.config.model_dump(mode="json"))
+        return _join(run, job, last, done)
 
 
-def _do(run: RunFolder, name: str, given: StageRun, *, force: bool) -> tuple[str, bool]:
-    """Do a stage if it is not current; gives its name and whether it was done."""
+def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: bool, verify: bool) -> bool:
+    """Do a stage if it is not current; gives whether it was done."""
     key = given.job.stage_key(name)
-    if run.is_current(name, key=key) and not force:
-        return name, False
-    earlier = run.record()["stages"].get(name)
-    # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
+    if not force and run.is_current(name, key=key, verify=verify):
+        return False
     resume_key = given.job.resume_key if name == "train" else None
-    goes_on = given.resume and resume_key is not None and (earlier or {}).get("resume_key") == resume_key
-    if earlier and not given.overwrite and not goes_on:
-        there = [run.path / output for output in earlier["outputs"] if (run.path / output).exists()]
-        if there:
-            why = "is to be done again" if force else "has other settings or inputs now"
-            raise OutputError(
-                f"stage {name} {why}, and what it wrote before is there",
-                path=there[0],
-                fix="add --overwrite, or set another output folder in the configuration",
-            )
+    perform, products = _stage(name)
+    if not overwrite:
+        _check_products(run, name, given, products, key=key, force=force, resume_key=resume_key)
     given.facts.clear()
     given.progress(f"{STAGE}{name}", 0, 1)
     with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
-        outputs.extend(_work(name)(given))
+        outputs.extend(perform(given))
     given.progress(f"{STAGE}{name}", 1, 1)
-    return name, True
+    return True
 
 
-def _work(name: str) -> Callable[[StageRun], list[Path]]:
-    """The function of a stage, from a module of its own: training and mapping bring torch, the others do not."""
-    work: Callable[[StageRun], list[Path]] = import_module(f"pipeline.workflow.stage_{name}").perform
-    return work
+def _check_products(
+    run: RunFolder, name: str, given: StageRun, products: Callable[[Job], list[Path]],
+    *, key: str, force: bool, resume_key: str | None,
+) -> None:  # fmt: skip
+    """Refuse to replace files, unless this stage wrote them and did not end, or would write the same again.
+
+    Raises:
+        OutputError: a product of other settings, one that was changed since, or a file that is not this run's.
+    """
+    record = run.record()
+    if name in record["begun"]:
+        return
+    earlier = record["stages"].get(name)
+    if earlier is None:
+        for path in products(given.job):
+            check_target(path, overwrite=False)
+        return
+    # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
+    if given.resume and resume_key is not None and earlier.get("resume_key") == resume_key:
+        return
+    if not force and earlier["key"] == key:
+        why = "is to be done again, as this file is not what it wrote"
+        there = [path for path in run.changed(name) if path.exists() and path.stat().st_size]
+    else:
+        why = "is to be done again" if force else "has other settings or inputs now"
+        why += ", and what it wrote before is there"
+        there = [path for output in earlier["outputs"] if (path := run.path / output).exists()]
+    if there:
+        fix = "add --overwrite, or set another output folder in the configuration"
+        raise OutputError(f"stage {name} {why}", path=there[0], fix=fix)
 
 
-def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
+def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:
+    """What a stage does, and the files it makes; imported when needed, as training and mapping bring torch."""
+    if name == "chips":
+        from pipeline.workflow.stage_chips import perform, products
+    elif name == "train":
+        from pipeline.workflow.stage_train import perform, products
+    elif name == "predict":
+        from pipeline.workflow.stage_predict import perform, products
+    elif name == "assess":
+        from pipeline.workflow.stage_assess import perform, products
+    else:
+        from pipeline.workflow.stage_report import perform, products
+    return perform, products
+
+
+def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> Outcome:
     """One summary of all stages."""
     record = run.record()
     tables = [
@@ -130,13 +149,16 @@ def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
     data: dict[str, Any] = {"stages": record["stages"]}
     accuracy = run.path / "accuracy.json"
     if last in {"assess", "report"} and accuracy.exists():
-        data["accuracy"] = json.loads(accuracy.read_text(encoding="utf-8"))
+        data["accuracy"] = read_json(accuracy)
         tables.append(_accuracy_table(data["accuracy"]))
     areas = run.path / "areas.json"
     if last in {"predict", "report"} and areas.exists():
-        data["areas"] = json.loads(areas.read_text(encoding="utf-8"))
+        data["areas"] = read_json(areas)
         tables.append(_area_table(data["areas"]))
-    written = tuple(run.path / output for output in _foremost(record["stages"], last))
+    named = set(_stage(last)[1](job))
+    written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
+    if last == "report":  # the map is what the run was for
+        written = (*(job.map_of(source.id) for source in job.sources), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
@@ -145,13 +167,6 @@ def _join(run: RunFolder, last: str, done: list[tuple[str, bool]]) -> Outcome:
         tables=tuple(tables),
         data=data,
     )
-
-
-def _foremost(stages: dict[str, Any], last: str) -> list[str]:
-    """What the last stage wrote; the maps go first at the end of a whole run, as they are what it was for."""
-    written: list[str] = stages[last]["outputs"]
-    maps = [name for name in stages["predict"]["outputs"] if name.endswith("_lc.tif")] if last == "report" else []
-    return [*maps, *written]
 
 
 def _accuracy_table(accuracy: dict[str, Any]) -> Table:
@@ -168,22 +183,3 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
 def _area_table(areas: dict[str, Any]) -> Table:
     rows = tuple((item["name"], f"{item['area_ha']:,.1f}", f"{100 * item['share']:.1f} %") for item in areas["classes"])
     return Table("mapped area", ("class", "ha", "share"), rows)
-
-
-def write_areas(path: Path, counts: list[tuple[str, Any]]) -> Path:
-    """``areas.json``: mapped area per class over all scenes, and per scene."""
-    names = counts[0][1].scheme.names
-    totals = [sum(item.area_ha[i] for _, item in counts) for i in range(len(names))]
-    whole = sum(totals) or 1.0
-    return write_json(
-        path,
-        {
-            "unit": "ha",
-            "what": "mapped area, counted from pixels; not an area estimate",
-            "classes": [
-                {"name": name, "area_ha": round(area, 4), "share": area / whole}
-                for name, area in zip(names, totals, strict=True)
-            ],
-            "scenes": {scene: dict(zip(names, item.area_ha, strict=True)) for scene, item in counts},
-        },
-    )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError, ModelError
 from pipeline.model.records import WeightRecord, find_record, weight_records
 from pipeline.model.spec import ENCODERS
-from pipeline.model.stem import nearest_band
-from pipeline.model.weights import inspect_weights, load_weights
+from pipeline.model.transfer import nearest_band
+from pipeline.model.weights import load_weights, read_weights
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ def list_weights(
         if value is not None and value not in known:
             raise ConfigError(f"option {option}", got=value, expected="one of " + ", ".join(known))
     wanted = _bands_of(config, scene)
-    chosen = [
-        item
+    facts = [
+        record_facts(item, wanted)
         for item in records
-        if (encoder is None or item.architecture == encoder) and (sensor is None or item.sensor == sensor)
+        if encoder in {None, item.architecture} and sensor in {None, item.sensor}
     ]
-    facts = [record_facts(item, wanted) for item in chosen]
     if wanted:
         facts.sort(key=lambda item: -item["known_bands"])
     kept = sum(item["cached"] for item in facts)
@@ -71,34 +70,26 @@ def show_weights(
     Raises:
         ModelError: no such weights, or they cannot be downloaded, or a file that is none.
     """
-    wanted = _bands_of(config, scene)
-    facts = _file_facts(Path(name), wanted) if Path(name).is_file() else None
-    if facts is None:
-        record = _record(name, encoder)
+    wanted, path = _bands_of(config, scene), Path(name)
+    if path.is_file():
+        facts = _file_facts(path, wanted)
+    elif path.suffix in {".pth", ".pt", ".safetensors", ".ckpt"}:
+        raise ModelError("no such weights file", path=name)
+    else:
+        record = find_record(name, architecture=encoder)
         if fetch:
             load_weights(record.name, architecture=record.architecture)
         facts = record_facts(record, wanted)
-    tables = []
-    if wanted:
-        rows = tuple((band, *_words(source)) for band, source in facts["starts_from"].items())
-        tables.append(Table("bands of the scene", ("band", "starts from", ""), rows))
+    rows = tuple(
+        (band, source or "mean of all", "" if source else "no band of theirs is near")
+        for band, source in facts["starts_from"].items()
+    )
     return Outcome(
         summary=_facts_text(facts),
-        tables=tuple(tables),
+        tables=(Table("bands of the scene", ("band", "starts from", ""), rows),) if wanted else (),
         hint=f"use: training: {{encoder: {facts['encoder']}, weights: {facts['name']}}}",
         data={"weights": facts},
     )
-
-
-def _record(name: str, encoder: str) -> WeightRecord:
-    """A record by name, or by "imagenet" and encoder.
-
-    Raises:
-        ModelError: there is none; a name with a file's ending is said to be no file.
-    """
-    if Path(name).suffix in {".pth", ".pt", ".safetensors", ".ckpt"}:
-        raise ModelError("no such weights file", path=name)
-    return find_record(name, architecture=encoder)
 
 
 def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
@@ -109,7 +100,7 @@ def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
         "sensor": record.sensor or None,
         "level": record.level or None,
         "bands": list(record.bands),
-        "scaling": {"mean": list(record.scaling[0]), "std": list(record.scaling[1])} if record.scaling else None,
+        "scaling": _scaling(record.scaling),
         "url": record.url,
         "about": record.about,
         "source": record.source,
@@ -121,17 +112,21 @@ def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def _file_facts(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    weights = inspect_weights(path)
+    weights = read_weights(path)
     facts: dict[str, Any] = {
         "name": str(path),
         "encoder": weights.architecture or None,
         "bands": list(weights.bands) or None,
-        "inputs": int(weights.tensors[weights.stem_name].shape[1]),
+        "inputs": weights.inputs,
         "tensors": len(weights.tensors),
-        "scaling": {"mean": list(weights.scaling[0]), "std": list(weights.scaling[1])} if weights.scaling else None,
+        "scaling": _scaling(weights.scaling),
         "cached": True,
     }
     return facts | (_matching(weights.bands, wanted) if weights.bands else {"starts_from": {}})
+
+
+def _scaling(scaling: tuple[tuple[float, ...], tuple[float, ...]] | None) -> dict[str, list[float]] | None:
+    return {"mean": list(scaling[0]), "std": list(scaling[1])} if scaling else None
 
 
 def _matching(known: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +155,6 @@ def _bands_of(config: Path | None, scene: str | None) -> tuple[str, ...]:
 
 
 def _list_table(facts: Sequence[dict[str, Any]], wanted: Sequence[str]) -> Table:
-    heads = ("name", "sensor", "level", "bands", "licence", "here")
     rows = tuple(
         (
             item["name"],
@@ -173,6 +167,7 @@ def _list_table(facts: Sequence[dict[str, Any]], wanted: Sequence[str]) -> Table
         )
         for item in facts
     )
+    heads = ("name", "sensor", "level", "bands", "licence", "here")
     return Table("weights", (*heads, "own bands") if wanted else heads, rows)
 
 
@@ -187,9 +182,4 @@ def _facts_text(facts: dict[str, Any]) -> str:
     shown = {key: value for key, value in facts.items() if key not in {"name", "starts_from", "known_bands"} and value}
     if "url" in shown and "scaling" not in shown:
         shown["scaling"] = "not known: the stem meets standardised bands"
-    lines = [f"  {key.replace('_', ' '):13} {text(value)}" for key, value in shown.items()]
-    return "\n".join([str(facts["name"]), *lines])
-
-
-def _words(source: str | None) -> tuple[str, str]:
-    return (source, "") if source else ("mean of all", "no band of theirs is near")
+    return "\n".join([str(facts["name"]), *(f"  {key.replace('_', ' '):13} {text(v)}" for key, v in shown.items())])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.diagnostics.applicability import TRAINING_PIXELS, learn_distance, write_applicability
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.labels.rasterise import LabelledPixels
@@ -24,7 +25,6 @@ from pipeline.model.bundle import ModelBundle
 from pipeline.scenes.scene import Scene
 from pipeline.splits.split import Split
 from pipeline.training.dataset import TrainingScene
-from pipeline.workflow.applicability import TRAINING_PIXELS, learn_distance, write_applicability
 from pipeline.workflow.outcome import no_progress
 from tests.benchmarks.landscape import CLASSES, landscape, trained_bundle
 

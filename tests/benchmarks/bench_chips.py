@@ -27,7 +27,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
 from pipeline.legend import scheme_for
-from pipeline.scenes.geotiff import Interpretation
+from pipeline.scenes.settings import SceneOptions
 from pipeline.training.baseline import TREES
 from pipeline.training.chip_folders import FolderChips, chips_from_folders, classify_chips, fit_chips
 from pipeline.training.settings import FitSettings
@@ -56,9 +56,9 @@ def folds_of(name: str) -> Iterator[Fold]:
             test = np.isin(np.arange(len(chips)), np.arange(start, stop))
             yield chosen(chips, ~test), chosen(chips, test)
         return
-    told = Interpretation(bands=EUROSAT_BANDS, sensor="sentinel-2", scale=1e-4, offset=0.0)
+    options = SceneOptions(bands=EUROSAT_BANDS, sensor="sentinel-2", scale=1e-4, offset=0.0)
     folder = SHARED / "eurosat_ms_1pct" / "data" / "Euro_MS_Test_red"
-    train, test = (chips_from_folders(folder / part, told=told) for part in ("train", "test"))
+    train, test = (chips_from_folders(folder / part, options=options) for part in ("train", "test"))
     if name.endswith("test chips"):
         yield train, test
         return

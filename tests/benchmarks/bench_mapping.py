@@ -39,8 +39,9 @@ from pipeline.inference.seams import seam_figure
 from pipeline.inference.trials import calibrate, candidates, time_passes
 from pipeline.maps.geotiff import write_class_map, write_confidence
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import SceneOptions
 from tests.benchmarks.landscape import BANDS, DEFAULT, NAMES, PLAIN, landscape, pixels, trained_bundle
 
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "1024"))
@@ -143,7 +144,7 @@ def _in_process(model: Path, scene: Path, out: Path, *, choice: Choice) -> dict[
 def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
     """Map one scene, write its products, and the figures of this process."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    scene = open_geotiff(path, told=Interpretation(bands=NAMES, scale=1e-4, offset=0.0))
+    scene = open_geotiff(path, options=SceneOptions(bands=NAMES, scale=1e-4, offset=0.0))
     asked = PredictSettings(engine="torch", dtype=dtype, device=device)
     folder = Path(out)
     with predict_scene(load_bundle(model), scene, out=folder, settings=asked) as mapped:

@@ -22,13 +22,13 @@ from rasterio.crs import CRS
 from scipy import ndimage
 
 from pipeline.grid import Grid
+from pipeline.heap import peak_rss_mb
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map, write_confidence
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.pixels import ArrayPixels, FilePixels
 from pipeline.maps.vectorise import PolygonRules
 from pipeline.maps.vectors import write_polygons
-from pipeline.runs import peak_rss_mb
 
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "4096"))
 

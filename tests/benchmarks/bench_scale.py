@@ -22,7 +22,7 @@ from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.workflow.map_one import MapOrder
 from pipeline.workflow.mapping import ManyScenes, map_all
 from pipeline.workflow.outcome import no_progress
-from pipeline.workflow.recipe import SceneWords
+from pipeline.workflow.recipe import SceneRequest
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def real(folder: Path) -> dict[str, float]:
         start = time.perf_counter()
         done = map_all(
             model, bundle, [str(path) for path in paths], MapOrder(folder / out, section),
-            many=many, words=SceneWords(), progress=no_progress,
+            many=many, words=SceneRequest(), progress=no_progress,
         )  # fmt: skip
         return time.perf_counter() - start, done
 

@@ -16,7 +16,8 @@ import numpy as np
 import psutil
 
 from pipeline.scenes.composite import composite_scenes
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.settings import SceneOptions
 from pipeline.scenes.stack import stack_scenes
 from tests.fakes.rasters import write_raster
 
@@ -64,7 +65,7 @@ def _season(folder: Path) -> list[Scene]:
         options = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
         path = write_raster(folder / f"d{number}.tif", dn, nodata=0, names=BANDS, options=options)
         when = datetime(2024, 4, 1, 10, tzinfo=UTC) + timedelta(days=30 * number)
-        scenes.append(open_geotiff(path, told=Interpretation(scale=1e-4, offset=0.0, acquired_utc=when)))
+        scenes.append(open_geotiff(path, options=SceneOptions(scale=1e-4, offset=0.0, acquired_utc=when)))
     return scenes
 
 

@@ -20,7 +20,8 @@ from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.settings import SceneOptions
 from pipeline.training.members import network_specs
 from pipeline.training.settings import FitSettings
 
@@ -50,7 +51,7 @@ def landscape(path: Path, *, side_px: int) -> Scene:
         for window in grid.tiles(piece_px):
             turned = piece[:, :: -1 if window.row // piece_px % 2 else 1, :: -1 if window.col // piece_px % 2 else 1]
             target.write(turned[:, : window.height, : window.width], window=window.to_rasterio())
-    return open_geotiff(path, told=Interpretation(bands=NAMES, scale=1e-4, offset=0.0))
+    return open_geotiff(path, options=SceneOptions(bands=NAMES, scale=1e-4, offset=0.0))
 
 
 # A ResNet-18 U-Net as others build it: five stages, no path of single pixels; and what a job trains by default.

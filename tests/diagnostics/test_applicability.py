@@ -39,8 +39,7 @@ def test_training_samples_are_inside_and_far_ones_outside(training):
     assert not model.inside(features + 100 * features.std(axis=0)).any()
 
 
-def test_pixels_without_features_are_outside(training, monkeypatch):
-    monkeypatch.setattr(applicability, "CHUNK", 16)
+def test_pixels_without_features_are_outside(training):
     features, folds = training
     model = fit_applicability(features, folds=folds)
     pixels = features[:50].copy()

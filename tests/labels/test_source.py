@@ -13,7 +13,8 @@ import shapely
 from shapely.geometry import LineString, MultiPoint, Point, Polygon, box
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.labels.source import class_values, guess_field, read_labels
+from pipeline.labels.source import read_labels
+from pipeline.labels.vectors import class_values
 from pipeline.legend import ClassScheme, LandClass
 
 SCHEME = ClassScheme((LandClass(10, "Tree cover", "#006400"), LandClass(80, "Water", "#0064c8")))
@@ -203,18 +204,6 @@ def test_parquet_without_geometry_is_refused(tmp_path: Path) -> None:
 def test_class_values_are_counted_most_frequent_first(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE, TREE], ["b", "a", "b", None])
     assert list(class_values(path, field="class").items()) == [("b", 2), ("a", 1)]
-
-
-def test_class_field_is_guessed_by_name_then_by_content(tmp_path: Path) -> None:
-    boxes = [box(i, 0, i + 1, 1) for i in range(6)]
-    frame = gpd.GeoDataFrame({"osm_id": range(6), "kind": list("ababab")}, geometry=boxes, crs="EPSG:32632")
-    frame.to_file(tmp_path / "a.gpkg", layer="l")
-    assert guess_field(tmp_path / "a.gpkg") == "kind"
-    frame.assign(LandCover=1).to_file(tmp_path / "b.gpkg", layer="l")
-    assert guess_field(tmp_path / "b.gpkg") == "LandCover"
-    frame[["osm_id", "geometry"]].to_file(tmp_path / "c.gpkg", layer="l")
-    with pytest.raises(LabelError, match="no field looks like a class; got osm_id"):
-        guess_field(tmp_path / "c.gpkg")
 
 
 def test_openstreetmap_polygons_lose_only_their_57_copies(shared_data: Path) -> None:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.errors import ModelError, ModelWarning, OutputError
@@ -87,6 +89,50 @@ def test_a_file_cut_anywhere_is_refused(bundle, tmp_path, keep):
     path.write_bytes(content[:keep])
     with pytest.raises(ModelError, match=r"cut off|not a model"):
         load_bundle(path)
+
+
+def test_a_flipped_bit_is_refused_or_harmless(bundle, tmp_path):
+    path = save_bundle(tmp_path / "m", bundle)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    rng = np.random.default_rng(0)
+    places = [*range(8), *rng.integers(8, header, 150), *rng.integers(header, len(content), 100)]
+    refused = 0
+    for place in places:
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(spoilt)
+        try:
+            again = load_bundle(path)
+        except ModelError:
+            refused += 1
+        else:
+            assert again.hash == bundle.hash
+    assert refused > 0.9 * len(places)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(bundle, tmp_path, bad):
+    path = save_bundle(tmp_path / "m", bundle)
+    with torch.no_grad():
+        bundle.members[1].head.bias[1] = bad
+    with pytest.raises(ModelError, match="not finite"):
+        save_bundle(path, bundle)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["member1.head.bias"][1] = bad
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ModelError, match="has changed since"):
+        load_bundle(path)
+    rewrite(path, lambda about: about.update(format=1))
+    with pytest.raises(ModelError, match=r"not finite numbers.*member1.head.bias"):
+        load_bundle(path)
+
+
+def test_files_of_format_1_have_no_digest_and_are_read(bundle, tmp_path):
+    path = save_bundle(tmp_path / "m", bundle)
+    rewrite(path, lambda about: (about.pop("sha256"), about.update(format=1)))
+    assert load_bundle(path).hash == bundle.hash
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path):

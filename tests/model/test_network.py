@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ModelError
 from pipeline.model.network import Ensemble, build_network, compute_dtype, fuse_for_inference, stride_px
-from pipeline.model.reach import effective_reach_px, halo_px, reach_px
+from pipeline.model.reach import reach_px
 from pipeline.model.spec import ENCODERS, NetworkSpec
 
 SMALL = {"depth": 2, "decoder_channels": (8,), "spectral_channels": 8}
@@ -105,18 +105,6 @@ def test_no_pixel_beyond_the_theoretical_reach_matters(settings_):
     rows = changed.any(1).nonzero().flatten()
     assert (rows - side // 2).abs().max() <= reach
     assert len(rows) > 0
-
-
-def test_effective_reach_grows_with_depth_and_stays_below_the_theoretical():
-    reaches = []
-    for depth in (2, 3):
-        network = shaken(NetworkSpec(2, 3, depth=depth, decoder_channels=(8,), spectral_channels=8))
-        reaches.append(effective_reach_px(network))
-        assert 0 < reaches[-1] <= reach_px(network.spec)
-        assert halo_px(network) % network.stride == 0
-        assert halo_px(network) >= reaches[-1]
-    assert reaches[0] < reaches[1]
-    assert effective_reach_px(shaken(NetworkSpec(2, 3, encoder="none"))) == 0
 
 
 def test_a_tile_on_the_stride_with_full_halo_agrees_with_the_whole():

@@ -20,8 +20,7 @@ from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.records import find_record, weight_records
 from pipeline.model.spec import NetworkSpec
-from pipeline.model.stem import match_stem, nearest_band, rescale_stem
-from pipeline.model.transfer import freeze_encoder, parameter_groups
+from pipeline.model.transfer import freeze_encoder, match_stem, nearest_band, parameter_groups, rescale_stem
 from pipeline.model.weights import EncoderWeights, load_weights
 
 S2 = ("coastal", "blue", "green", "red", "rededge071", "nir", "nir08", "cirrus", "swir16", "swir22")

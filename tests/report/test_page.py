@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from pipeline.diagnostics.calibration import reliability
-from pipeline.diagnostics.failure import AccuracyBy
+from pipeline.diagnostics.confidence import reliability
+from pipeline.diagnostics.failures import AccuracyBy
+from pipeline.diagnostics.features import Features
+from pipeline.diagnostics.scoring import Score
 from pipeline.legend import scheme_for
 from pipeline.report.accuracy_figures import examples
 from pipeline.report.data import (
@@ -18,12 +20,10 @@ from pipeline.report.data import (
     ClassArea,
     ErrorExample,
     Failures,
-    Features,
     LearningPoint,
     MapView,
     PolygonPart,
     ReportData,
-    Score,
     SplitMap,
 )
 from pipeline.report.page import write_report

@@ -21,7 +21,7 @@ from pipeline.model.bundle import load_bundle
 from pipeline.workflow.map_one import MapOrder
 from pipeline.workflow.mapping import ManyScenes, map_all
 from pipeline.workflow.outcome import no_progress
-from pipeline.workflow.recipe import SceneWords
+from pipeline.workflow.recipe import SceneRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,7 @@ def map_world(
     paths = [str(path) for path in sorted(world.scenes.iterdir())]
     return map_all(
         world.model, load_bundle(world.model), paths, MapOrder(world.folder / out, section),
-        many=ManyScenes(None, dask, workers), words=SceneWords(), progress=progress,
+        many=ManyScenes(None, dask, workers), words=SceneRequest(), progress=progress,
     )  # fmt: skip
 
 

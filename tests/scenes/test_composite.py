@@ -10,9 +10,10 @@ import pytest
 
 from pipeline.errors import SceneError
 from pipeline.grid import Window
-from pipeline.scenes.composite import COUNT_BAND, composite_scenes
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.composite import composite_scenes
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
+from pipeline.scenes.settings import SceneOptions
 from tests.fakes.rasters import write_raster
 from tests.scenes.test_stack import holden
 
@@ -41,21 +42,20 @@ def scenes(tmp_path: Path, arrays: np.ndarray) -> list[Scene]:
     return [
         open_geotiff(
             write_raster(tmp_path / f"{position}.tif", values, names=("green", "red", "nir")),
-            told=Interpretation(acquired_utc=datetime(2021, 5 + position, 1, tzinfo=UTC)),
+            options=SceneOptions(acquired_utc=datetime(2021, 5 + position, 1, tzinfo=UTC)),
         )
         for position, values in enumerate(arrays)
     ]
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
-def test_the_median_equals_numpy_nanmedian_and_counts_its_dates(scenes: list[Scene], arrays: np.ndarray) -> None:
-    with open_reader(composite_scenes(scenes, count=True)) as reader:
+def test_the_median_equals_numpy_nanmedian(scenes: list[Scene], arrays: np.ndarray) -> None:
+    with open_reader(composite_scenes(scenes)) as reader:
         raster = reader.read(WHOLE)
     expected = np.nanmedian(arrays, axis=0)
     seen = np.isfinite(arrays[:, 0]).sum(axis=0)
     np.testing.assert_array_equal(raster.valid, seen > 0)
     np.testing.assert_allclose(raster.values[:3, raster.valid], expected[:, raster.valid], atol=1e-6)
-    np.testing.assert_array_equal(raster.band(COUNT_BAND), seen)
     assert not raster.valid[4, 4]
     assert (raster.values[:, 4, 4] == 0).all()
 
@@ -91,7 +91,7 @@ def test_selecting_bands_changes_neither_date_nor_validity(scenes: list[Scene]) 
 
 def test_windows_equal_the_whole_and_reach_beyond_the_grid(scenes: list[Scene]) -> None:
     for method in ("median", "medoid", "greenest"):
-        with open_reader(composite_scenes(scenes, method=method, count=True)) as reader:
+        with open_reader(composite_scenes(scenes, method=method)) as reader:
             whole, part = reader.read(WHOLE), reader.read(Window(7, -1, 6, 5))
         np.testing.assert_array_equal(part.values[:, :3, 1:], whole.values[:, 7:, :4])
         assert not part.valid[3:].any()

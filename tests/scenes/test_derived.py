@@ -12,10 +12,11 @@ import pytest
 from pipeline.errors import SceneError
 from pipeline.grid import Window
 from pipeline.scenes.composite import composite_scenes
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import dem_layer, with_layers
 from pipeline.scenes.reader import open_reader
+from pipeline.scenes.settings import SceneOptions, StackSettings
 from pipeline.scenes.stack import stack_scenes
 from tests.fakes.rasters import TRANSFORM, write_raster
 
@@ -35,7 +36,7 @@ def dates(tmp_path: Path) -> list[Scene]:
         values = rng.uniform(0.01, 0.5, (2, *SHAPE)).astype(np.float32)
         values[:, rng.random(SHAPE) < 0.3] = np.nan
         path = write_raster(tmp_path / f"{month}.tif", values, names=("red", "nir"))
-        scenes.append(open_geotiff(path, told=Interpretation(acquired_utc=datetime(2022, month, 1, tzinfo=UTC))))
+        scenes.append(open_geotiff(path, options=SceneOptions(acquired_utc=datetime(2022, month, 1, tzinfo=UTC))))
     return scenes
 
 
@@ -43,7 +44,7 @@ def dates(tmp_path: Path) -> list[Scene]:
 def sources(dates: list[Scene], tmp_path: Path) -> list[Source]:
     dem = write_raster(tmp_path / "dem.tif", np.arange(30 * 40, dtype=np.float32).reshape(SHAPE))
     indexed = [with_indices(scene, ["NDVI"]) for scene in dates]
-    stack = stack_scenes(indexed, naming="order")
+    stack = stack_scenes(indexed, StackSettings(naming="order"))
     return [
         dates[0],
         indexed[0],
@@ -107,5 +108,5 @@ def test_a_coarser_date_does_not_decide_the_grid(dates: list[Scene], tmp_path: P
         names=("red", "nir"),
         transform=TRANSFORM @ TRANSFORM.scale(2),
     )
-    told = Interpretation(acquired_utc=datetime(2022, 1, 1, tzinfo=UTC))
-    assert composite_scenes([open_geotiff(coarse, told=told), *dates]).grid == dates[0].grid
+    options = SceneOptions(acquired_utc=datetime(2022, 1, 1, tzinfo=UTC))
+    assert composite_scenes([open_geotiff(coarse, options=options), *dates]).grid == dates[0].grid

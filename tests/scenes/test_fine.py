@@ -11,9 +11,10 @@ from rasterio.enums import Resampling
 
 from pipeline.grid import Grid, Window
 from pipeline.maps.look import coarse_grid, look_at
-from pipeline.scenes.fine import FineFile, fine_file
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.multiples import FineFile, fine_file
 from pipeline.scenes.reader import SceneReader
+from pipeline.scenes.settings import SceneOptions
 
 SHAPE = (150, 210)
 PLACE = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
@@ -36,7 +37,7 @@ def coordinates(path: Path, *, overviews: bool = False, interleave: str = "pixel
 
 
 def opened(path: Path):
-    return open_geotiff(path, told=Interpretation(bands=("a", "b", "c"), scale=1.0, offset=0.0))
+    return open_geotiff(path, options=SceneOptions(bands=("a", "b", "c"), scale=1.0, offset=0.0))
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])

@@ -14,9 +14,10 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from pipeline.errors import SceneError
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.settings import SceneOptions
 
 UTM = CRS.from_epsg(32633)
 PLACE = Affine(10, 0, 500_000, 0, -10, 5_500_000)
@@ -46,7 +47,7 @@ def test_descriptions_that_give_the_sensor_away_become_common_names(tmp_path: Pa
 def test_ambiguous_descriptions_stay_until_the_sensor_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ones(2), names=("B4", "B5"))
     assert open_geotiff(path).band_names == ("b4", "b5")
-    assert open_geotiff(path, told=Interpretation(sensor="landsat-oli")).band_names == ("red", "nir08")
+    assert open_geotiff(path, options=SceneOptions(sensor="landsat-oli")).band_names == ("red", "nir08")
 
 
 def test_bands_without_a_description_are_numbered_and_can_be_named(tmp_path: Path) -> None:
@@ -54,11 +55,11 @@ def test_bands_without_a_description_are_numbered_and_can_be_named(tmp_path: Pat
     assert open_geotiff(path).band_names == tuple(f"band{i}" for i in range(1, 14))
     assert open_geotiff(path).sensor == ""
     keys = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
-    named = open_geotiff(path, told=Interpretation(bands=keys))
+    named = open_geotiff(path, options=SceneOptions(bands=keys))
     assert named.band_names[-1] == "nir08"
     assert named.bands[-1].index == 13
     with pytest.raises(SceneError, match="number of band names in the config; got 2; expected 13"):
-        open_geotiff(path, told=Interpretation(bands=("red", "nir")))
+        open_geotiff(path, options=SceneOptions(bands=("red", "nir")))
 
 
 def test_integers_without_a_scale_are_counts_and_scaled_or_floating_bands_reflectance(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_integers_without_a_scale_are_counts_and_scaled_or_floating_bands_reflec
     floats = write(tmp_path / "b.tif", ones(1, np.float32), names=("red",))
     assert open_geotiff(counts).bands[0].unit == "DN"
     assert open_geotiff(floats).bands[0].unit == REFLECTANCE
-    told = open_geotiff(counts, told=Interpretation(scale=1e-4, offset=-0.1)).bands[0]
+    told = open_geotiff(counts, options=SceneOptions(scale=1e-4, offset=-0.1)).bands[0]
     assert (told.unit, told.scale, told.offset, told.provenance) == (REFLECTANCE, 1e-4, -0.1, "config")
 
 
@@ -83,7 +84,7 @@ def test_scale_and_offset_tags_of_the_file_are_used_and_named(tmp_path: Path) ->
 def test_the_nodata_tag_holds_unless_the_user_knows_better(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ones(), nodata=7)
     assert open_geotiff(path).bands[0].nodata == 7
-    assert open_geotiff(path, told=Interpretation(nodata=1)).bands[0].nodata == 1
+    assert open_geotiff(path, options=SceneOptions(nodata=1)).bands[0].nodata == 1
 
 
 def test_an_alpha_band_masks_and_is_no_band_of_the_scene(tmp_path: Path) -> None:
@@ -170,9 +171,9 @@ def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
 
 def test_a_time_without_a_zone_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ones())
-    assert open_geotiff(path, told=Interpretation(acquired_utc=datetime(2020, 1, 1, tzinfo=UTC))).acquired_utc
+    assert open_geotiff(path, options=SceneOptions(acquired_utc=datetime(2020, 1, 1, tzinfo=UTC))).acquired_utc
     with pytest.raises(SceneError, match="without a time zone"):
-        open_geotiff(path, told=Interpretation(acquired_utc=datetime(2020, 1, 1)))  # noqa: DTZ001
+        open_geotiff(path, options=SceneOptions(acquired_utc=datetime(2020, 1, 1)))  # noqa: DTZ001
 
 
 def test_real_scenes_get_their_bands_right(shared_data: Path) -> None:

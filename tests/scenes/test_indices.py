@@ -10,9 +10,10 @@ import rasterio
 
 from pipeline.errors import SceneError
 from pipeline.grid import Window
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.reader import open_reader
+from pipeline.scenes.settings import SceneOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def make_scene(folder: Path, values: np.ndarray, names: tuple[str, ...] = BANDS)
         nodata=float("nan"),
     ) as dataset:
         dataset.write(values)
-    return open_geotiff(path, told=Interpretation(bands=names))
+    return open_geotiff(path, options=SceneOptions(bands=names))
 
 
 @pytest.fixture

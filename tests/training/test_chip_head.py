@@ -16,7 +16,7 @@ from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.reach import whole_cells
-from pipeline.scenes.geotiff import Interpretation
+from pipeline.scenes.settings import SceneOptions
 from pipeline.splits.split import Part
 from pipeline.training.chip_folders import chips_from_folders, classify_chips, fit_chips
 from pipeline.training.chip_head import balanced_chance
@@ -163,8 +163,8 @@ def test_chips_too_small_for_statistics_are_refused(tmp_path, chip_px):
 
 def test_eurosat_is_told_apart_better_than_a_forest_of_statistics_does(shared_data, tmp_path):
     folder = shared_data / "eurosat_ms_1pct" / "data" / "Euro_MS_Test_red"
-    told = Interpretation(bands=EUROSAT, sensor="sentinel-2", scale=1e-4, offset=0.0)
-    train, test = (chips_from_folders(folder / part, told=told) for part in ("train", "test"))
+    options = SceneOptions(bands=EUROSAT, sensor="sentinel-2", scale=1e-4, offset=0.0)
+    train, test = (chips_from_folders(folder / part, options=options) for part in ("train", "test"))
     settings = FitSettings(head="chip", teacher_trees=40, pixel_steps=300)
     bundle = fit_chips(train, settings=settings, folder=tmp_path).bundle
     right = classify_chips(bundle, test) == test.scheme.index_to_code[test.index]

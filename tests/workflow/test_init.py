@@ -16,8 +16,8 @@ from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError
 from pipeline.labels.rasterise import burn
 from pipeline.workflow.init import choose_chip_px, write_config
 from pipeline.workflow.job import Job
+from tests.fakes.finished import run_job
 from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene, write_settings
-from tests.workflow.conftest import run_job
 
 
 def init(folder: Path, *, field: str = "class", output: Path | None = None, overwrite: bool = False):

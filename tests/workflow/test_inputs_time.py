@@ -19,11 +19,11 @@ from pipeline.model.bundle import load_bundle
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
+from tests.fakes.finished import run_job
 from tests.fakes.landsat import ULX, ULY, Landsat, write_landsat
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.small_world import BANDS, CLASSES, SPECTRA, reflectance, settings, truth, write_scene, write_settings
-from tests.workflow.conftest import run_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -324,7 +324,7 @@ def test_an_offset_left_in_is_warned_of_when_the_chips_are_cut(tmp_path: Path) -
 
 
 def test_the_real_scene_with_the_offset_left_in_is_warned_of(shared_data: Path, tmp_path: Path) -> None:
-    from pipeline.workflow.ledgers import source_ledger
+    from pipeline.scenes.ledger import source_ledger
 
     scene = shared_data / "rstoolbox_sen2" / "scene.tif"
     (source,) = sources(tmp_path, scenes=[{"path": str(scene)}])

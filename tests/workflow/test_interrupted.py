@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.cli.entry import INTERRUPTED
+from tests.fakes.finished import run_job
 from tests.fakes.small_world import write_world
-from tests.workflow.conftest import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

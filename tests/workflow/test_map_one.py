@@ -14,8 +14,8 @@ from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.scenes.ledger import source_ledger
 from pipeline.workflow import map_one
-from pipeline.workflow.ledgers import source_ledger
 from pipeline.workflow.map_one import MapOrder, map_scene, predict_settings
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress

@@ -6,12 +6,12 @@ import geopandas
 import pyogrio
 import pytest
 
-from pipeline.workflow.failures import SURELY_WRONG
+from pipeline.diagnostics.failures import SURELY_WRONG
 from pipeline.workflow.job import Job
 from pipeline.workflow.stage_report import gather
+from tests.fakes.finished import run_job
 from tests.fakes.rasters import TRANSFORM
 from tests.fakes.small_world import CLASSES, squares, write_labels, write_scene, write_settings
-from tests.workflow.conftest import run_job
 
 PIXEL_M2 = TRANSFORM.a**2
 

@@ -11,13 +11,13 @@ import rasterio
 import torch
 
 from pipeline.cli import main
-from pipeline.config import Inputs
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.model.bundle import ModelBundle, TrainedOn, save_bundle
-from pipeline.model.histograms import histograms_of
+from pipeline.model.checks import histograms_of
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
+from pipeline.scenes.settings import InputSettings
 from pipeline.workflow.recipe import RECIPE
 from tests.fakes.landscape import by_key
 from tests.fakes.rasters import TRANSFORM, write_raster
@@ -44,7 +44,7 @@ def write_model(folder: Path, channels: tuple[str, ...], /, **changes: Any) -> P
         value_range=((-1.0, 1.0),) * len(channels),
         units=about.pop("units", ("",) * len(channels)),
         gsd_m=10.0,
-        provenance={RECIPE: Inputs.model_validate(changes).model_dump(mode="json")},
+        provenance={RECIPE: InputSettings.model_validate(changes).model_dump(mode="json")},
         **about,
     )
     return save_bundle(folder / "model.safetensors", bundle)
@@ -242,7 +242,7 @@ def test_a_mirror_that_an_item_does_not_tell_can_be_said(tmp_path: Path, capsys:
     assert ledger_of(tmp_path / "maps")["bands"][0]["offset"] == -0.1
     assert predict(model, tmp_path / "item.json", more=("--mirror", "nasa")) == 2
     assert error(capsys).endswith(
-        "mirror of a STAC item; got nasa; expected earth-search, planetary-computer, copernicus"
+        "option --mirror; got nasa; expected 'earth-search', 'planetary-computer' or 'copernicus'"
     )
 
 

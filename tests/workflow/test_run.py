@@ -11,8 +11,8 @@ import pytest
 import rasterio
 
 from pipeline.model.bundle import load_bundle
+from tests.fakes.finished import Run, run_job
 from tests.fakes.small_world import BANDS, CLASSES, SIDE, truth
-from tests.workflow.conftest import Run, run_job
 
 
 def read(run: Run, name: str) -> dict:
@@ -129,8 +129,8 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_scenes_are_sampled_for_the_chips_and_not_again_for_their_maps(finished, monkeypatch):
-    for module in ("ledgers", "map_one"):
-        monkeypatch.setattr(f"pipeline.workflow.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
+    for module in ("scenes.ledger", "workflow.map_one"):
+        monkeypatch.setattr(f"pipeline.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
     run_job(finished.config, last="predict", force=True, overwrite=True)
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped:
         assert json.loads(mapped.tags()["LANDCOVER_LEDGER"]) == read(finished, "ledger.json")["scenes"][0]

@@ -13,6 +13,7 @@ from pipeline.splits.split import Part
 from pipeline.workflow import stage_assess
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
+from tests.fakes.finished import run_job
 from tests.fakes.small_world import (
     reflectance,
     settings,
@@ -22,7 +23,6 @@ from tests.fakes.small_world import (
     write_settings,
     write_world,
 )
-from tests.workflow.conftest import run_job
 
 
 def keys(config: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from pipeline.diagnostics.calibration import fit_confidence, fit_temperature, reliability
+from pipeline.diagnostics.confidence import fit_confidence, fit_temperature, reliability
 from pipeline.errors import ReferenceDataError
 
 

@@ -14,10 +14,10 @@ from rasterio.crs import CRS
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Grid
-from pipeline.scenes.coverage import covered_share, measure_layers
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.indices import with_indices
-from pipeline.scenes.layers import dem_layer, raster_layer, with_layers
+from pipeline.scenes.layers import covered_share, dem_layer, raster_layer, with_layers
+from pipeline.scenes.ledger import measure_layers
 from tests.fakes.rasters import TRANSFORM, write_raster
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from pipeline.model.encoder import build_encoder
-from pipeline.model.resnet import DEPTHS
+from pipeline.model.encoder import DEPTHS, build_encoder
 from pipeline.model.spec import NetworkSpec
 
 

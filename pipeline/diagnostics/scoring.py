@@ -1,9 +1,10 @@
-"""How good the map is on the held-out polygons, beside a random forest that learned from the same polygons."""
+"""Figures of class codes against reference codes, such as those of the held-out polygons."""
 
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,6 @@ import numpy as np
 from pipeline.accuracy.confusion import agreement, cross_tabulate
 from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
-from pipeline.report.data import Score
-from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.workflow.job import Job
+    from pipeline.legend import ClassScheme
 
 HOLD_OUT = "hold-out of training polygons, not a probability sample"
 SAMPLING = (
@@ -28,6 +27,38 @@ SAMPLING = (
     "methods and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For "
     "figures to publish: landcover design, then landcover assess MAP --reference FILE."
 )
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one method on the test pixels.
+
+    Attributes:
+        method: "network", "random forest".
+        overall_accuracy: Share of test pixels right.
+        macro_f1: Mean of the classes' F1.
+        kappa: Cohen's kappa, None where it is not defined.
+        users: User's accuracy per class name; None where the class was never mapped.
+        producers: Producer's accuracy per class name; None where the class has no test pixel.
+        f1: F1 per class name.
+        iou: Intersection over union per class name.
+        matrix: Counts, map rows x reference columns, in the order of the legend.
+    """
+
+    method: str
+    overall_accuracy: float
+    macro_f1: float
+    kappa: float | None
+    users: dict[str, float | None]
+    producers: dict[str, float | None]
+    f1: dict[str, float | None]
+    iou: dict[str, float | None]
+    matrix: tuple[tuple[int, ...], ...]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes that the mean F1 is without: they have no test pixel that can be used."""
+        return tuple(name for name, value in self.f1.items() if value is None)
 
 
 def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
@@ -42,18 +73,12 @@ def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
     return values
 
 
-def held_out(job: Job) -> list[tuple[int, LabelledPixels]]:
-    """The test pixels of each scene that has some, with the scene's number."""
-    parts = ((number, job.split.pixels(pixels, Part.TEST)) for number, pixels in enumerate(job.pixels))
-    return [(number, pixels) for number, pixels in parts if len(pixels)]
-
-
-def score(method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8], *, job: Job) -> Score:
+def score(method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8], *, scheme: ClassScheme) -> Score:
     """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out."""
-    index = job.scheme.code_to_index
+    index = scheme.code_to_index
     seen = mapped != NODATA
-    matrix = cross_tabulate(index[mapped[seen]], index[reference[seen]], classes=len(job.scheme))
-    return score_of(method, matrix, names=job.scheme.names)
+    matrix = cross_tabulate(index[mapped[seen]], index[reference[seen]], classes=len(scheme))
+    return score_of(method, matrix, names=scheme.names)
 
 
 def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) -> Score:

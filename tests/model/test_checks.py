@@ -13,8 +13,7 @@ from scipy import stats
 
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.model.checks import sample_values
-from pipeline.model.histograms import BINS, histograms_of, shift_text, shifts
+from pipeline.model.checks import BINS, histograms_of, sample_values, shift_text, shifts
 
 BANDS = ("red", "nir", "swir16")
 
@@ -74,6 +73,6 @@ def test_a_model_keeps_its_histograms_and_warns_of_a_shift_with_figures(bundle, 
 
 
 def test_histograms_that_do_not_fit_are_refused(bundle):
-    for wrong in (((0.0, 1.0),) * 2, ((0.0,) * (BINS + 1),)):
+    for wrong in (((0.0, 1.0), (0.0,)), ((0.0,) * (BINS + 1),)):
         with pytest.raises(ModelError, match="histograms"):
             replace(bundle, histograms=wrong)

@@ -10,11 +10,11 @@ import torch
 
 from pipeline.errors import ModelError
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.model.chip_statistics import ChipStatistics, chip_statistics, statistics_count
 from pipeline.model.export import export_onnx
 from pipeline.model.network import build_network
 from pipeline.model.reach import reach_px
 from pipeline.model.spec import NetworkSpec
+from pipeline.model.surroundings import ChipStatistics, chip_statistics, statistics_count
 from pipeline.training.augment import symmetry
 from tests.model.test_network import shaken
 

@@ -11,7 +11,13 @@ from defusedxml import ElementTree
 from scipy.spatial.distance import cdist
 
 from pipeline.config import MapSection
-from pipeline.diagnostics.applicability import fit_applicability
+from pipeline.diagnostics.applicability import (
+    COMPONENTS,
+    FeatureDistance,
+    FeatureSpace,
+    fit_applicability,
+    learn_distance,
+)
 from pipeline.errors import ModelError
 from pipeline.inference.probe import pixel_features
 from pipeline.labels.rasterise import LabelledPixels
@@ -19,7 +25,6 @@ from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.scene import Scene
 from pipeline.splits.split import Split
 from pipeline.training.dataset import TrainingScene
-from pipeline.workflow.applicability import COMPONENTS, FeatureDistance, FeatureSpace, learn_distance
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
 from tests.inference.models import noise_scene, small_bundle, write_scene

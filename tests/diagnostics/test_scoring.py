@@ -17,8 +17,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from pipeline.workflow.scoring import at_pixels, confusion_csv, held_out, score_json, score_of
-from tests.workflow.conftest import Run
+from pipeline.diagnostics.scoring import at_pixels, confusion_csv, score_json, score_of
+from tests.fakes.finished import Run
 
 NAMES = ("a", "b", "c")
 
@@ -84,7 +84,7 @@ def test_values_at_pixels_are_those_of_the_raster(finished: Run):
     from pipeline.workflow.job import Job
 
     job = Job.load(finished.config)
-    ((number, pixels),) = held_out(job)
+    ((number, pixels),) = job.test_pixels
     assert number == 0
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as dataset:
         codes = dataset.read(1)

@@ -18,12 +18,10 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from pipeline.diagnostics.calibration import TEMPERATURES, fit_confidence, fit_temperature, reliability
+from pipeline.diagnostics.confidence import TEMPERATURES, fit_confidence, fit_temperature, reliability
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.model.bundle import load_bundle
 from pipeline.splits.split import Part
-from pipeline.workflow.scoring import held_out as test_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,10 +30,10 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
     from pipeline.splits.split import Split
     from pipeline.training.dataset import TrainingScene
     from pipeline.training.result import HeldOut
-    from pipeline.workflow.job import Job
 
 KEY = "calibration"
 # Forests give classes without a vote the probability 0, networks never do.
@@ -84,15 +82,19 @@ def calibrate(
     return replace(_noted(bundle, note), temperature=temperature)
 
 
-def held_out_reliability(job: Job) -> dict[str, Any] | None:
-    """How sure the model is of the test pixels and how often right, without and with its temperature; JSON-ready.
+def held_out_reliability(bundle: ModelBundle, tested: Sequence[tuple[Source, LabelledPixels]]) -> dict[str, Any] | None:
+    """How sure the model is of test pixels and how often right, without and with its temperature; JSON-ready.
 
-    None where no test polygon has a valid pixel.
+    Args:
+        bundle: The model.
+        tested: Scenes with their test pixels.
+
+    Returns:
+        None where no test pixel is valid.
     """
-    bundle = load_bundle(job.model_path)
     logits, right = [], []
-    for number, pixels in test_pixels(job):
-        found, position = pixel_logits(bundle, job.sources[number], pixels)
+    for source, pixels in tested:
+        found, position = pixel_logits(bundle, source, pixels)
         logits.append(found)
         right.append(bundle.scheme.index_to_code[found.argmax(axis=1)] == pixels.code[position])
     if not sum(map(len, right)):

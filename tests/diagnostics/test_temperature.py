@@ -10,15 +10,15 @@ import pytest
 import torch
 from scipy.special import softmax
 
+from pipeline.diagnostics.scoring import at_pixels
+from pipeline.diagnostics.temperature import KEY, calibrate
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.splits.split import Part, Split
 from pipeline.training.dataset import TrainingScene
 from pipeline.training.result import HeldOut
-from pipeline.workflow.calibrating import KEY, calibrate
 from pipeline.workflow.job import Job
-from pipeline.workflow.scoring import at_pixels, held_out
 from tests.inference.models import identity_bundle, one_hot, write_scene
 
 CLASSES = 4
@@ -144,7 +144,7 @@ def test_a_run_writes_its_reliability_without_and_with_the_temperature(finished)
     assert said["fitted_on"] == model.provenance[KEY]
     # The confidence in the map is the calibrated one: its mean on the test pixels is that of the diagram.
     job = Job.load(finished.config)
-    ((_, pixels),) = held_out(job)
+    ((_, pixels),) = job.test_pixels
     sure = at_pixels(job.confidence_of("scene"), pixels).astype(float)
     count, mean = np.array(said["after"]["count"]), np.array(said["after"]["confidence"], dtype=float)
     assert sure.mean() / 100 == pytest.approx(np.nansum(count * mean) / count.sum(), abs=0.01)

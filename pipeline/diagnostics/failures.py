@@ -1,0 +1,292 @@
+"""Where a map fails on test polygons: near class edges, in small patches, in which blocks, in which polygons surely.
+
+Only windows around the test pixels are read, so edges and patches are known up to the window's half-width. Held-out
+training polygons are no probability sample: they show where to look, not how good the map is there. The figures and
+every row of the files carry that label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt, label
+
+from pipeline.accuracy.pixels import open_class_map, read_codes
+from pipeline.diagnostics.scoring import at_pixels
+from pipeline.errors import ReferenceDataError
+from pipeline.grid import Window
+from pipeline.labels.polygons import with_areas
+from pipeline.legend import NODATA
+from pipeline.maps.geopackage import Layer, write_geopackage
+from pipeline.maps.style import Category, categorised, qml, scheme_categories
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.legend import ClassScheme
+
+LABEL = "not a probability sample"
+BLOCKS, SURELY_WRONG = "block_accuracy.gpkg", "surely_wrong.gpkg"
+# Test pixels of a scene whose surroundings are looked at, drawn at random: a window of the map is read for each.
+SURROUNDED_PIXELS = 2000
+# Side of the squares where the split has no blocks.
+BLOCK_PX = 256
+HALF_PX = 32
+EDGE_LIMITS_PX = (1.5, 3.0, 6.0, 12.0)
+PATCH_LIMITS_PX = (5, 25, 100, 500)
+# Shares of right units as a map shows them. Limits are our own; colours: ColorBrewer 2.0, RdBu, Apache-2.0.
+BAND_LIMITS = (0.5, 0.7, 0.85, 0.95)
+BANDS = (
+    ("below 50 %", "#b2182b"),
+    ("50 to 70 %", "#ef8a62"),
+    ("70 to 85 %", "#fddbc7"),
+    ("85 to 95 %", "#92c5de"),
+    ("95 % and more", "#2166ac"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyBy:
+    """Share of right units in groups of a property; groups without units have NaN.
+
+    Attributes:
+        what: The property.
+        labels: Groups.
+        accuracy: float64 [group].
+        count: int64 [group].
+    """
+
+    what: str
+    labels: tuple[str, ...]
+    accuracy: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready; None for groups without units."""
+        shares = [None if np.isnan(value) else float(value) for value in self.accuracy]
+        return {"what": self.what, "groups": list(self.labels), "accuracy": shares, "count": self.count.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class MappedScene:
+    """A mapped scene with its test pixels.
+
+    Attributes:
+        scene: The scene's id.
+        pixels: Test pixels on the map's grid.
+        map_path: The class map.
+        confidence_path: Confidence in percent, uint8, nodata 255, on the same grid.
+    """
+
+    scene: str
+    pixels: LabelledPixels
+    map_path: Path
+    confidence_path: Path
+
+
+def surroundings(
+    map_path: Path | str, row: NDArray[np.integer], col: NDArray[np.integer], *, half_px: int = HALF_PX
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Distance in pixels to the nearest pixel of another class, and pixels of the patch, of single pixels.
+
+    Both are cut at the window: distances at ``half_px``, patches at what lies within (2 half_px + 1) squared.
+    """
+    distance, patch = np.empty(len(row)), np.empty(len(row), dtype=np.int64)
+    with open_class_map(map_path) as dataset:
+        whole = Window(0, 0, dataset.height, dataset.width)
+        for i, (r, c) in enumerate(zip(row.tolist(), col.tolist(), strict=True)):
+            window = Window(r, c, 1, 1).expand(half_px).intersect(whole)
+            if window is None:
+                raise ReferenceDataError("pixel outside the map", got=f"row {r}, column {c}")
+            codes = read_codes(dataset, window)
+            here = r - window.row, c - window.col
+            same = codes == codes[here]
+            distance[i] = float(half_px) if same.all() else min(distance_transform_edt(same)[here], float(half_px))
+            groups, _ = label(same)
+            patch[i] = np.count_nonzero(groups == groups[here])
+    return distance, patch
+
+
+def accuracy_by(
+    values: NDArray[np.number[Any]], correct: NDArray[np.bool_], *, limits: Sequence[float], what: str
+) -> AccuracyBy:
+    """Share of right units between ascending limits of a value."""
+    group = np.searchsorted(limits, values, side="right")
+    count = np.bincount(group, minlength=len(limits) + 1)
+    with np.errstate(invalid="ignore"):
+        share = np.bincount(group, weights=correct, minlength=len(limits) + 1) / count
+    inner = [f"{low:g}-{high:g}" for low, high in pairwise(limits)]
+    return AccuracyBy(what, (f"< {limits[0]:g}", *inner, f">= {limits[-1]:g}"), share, count.astype(np.int64))
+
+
+def find_failures(
+    maps: Sequence[MappedScene], *, polygons: GeoDataFrame, scheme: ClassScheme, block_m: float, seed: int, folder: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """Write ``block_accuracy.gpkg`` and ``surely_wrong.gpkg``; gives the figures for ``accuracy.json``, and the files.
+
+    Args:
+        maps: The maps with their test pixels.
+        polygons: ``Labels.frame``: the polygons that the test pixels lie in.
+        scheme: The legend.
+        block_m: Side of the squares, that of the split's blocks; 0 for squares of BLOCK_PX pixels.
+        seed: For the choice of pixels whose surroundings are looked at.
+        folder: Where the files go.
+
+    Returns:
+        {"label", "scenes": {scene: {"by": [accuracy by distance to an edge, by patch size], "blocks": [...]}}}, and the
+        files; no files where no test pixel is mapped.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    scenes: dict[str, Any] = {}
+    blocks, wrong = [], []
+    for item in maps:
+        mapped = at_pixels(item.map_path, item.pixels)
+        pixels, codes = item.pixels.select(mapped != NODATA), mapped[mapped != NODATA]
+        if not len(pixels):
+            continue
+        right, grid = codes == pixels.code, pixels.grid
+        block_px = max(round(block_m / max(grid.pixel_size_m)), 1) if block_m else BLOCK_PX
+        squares = block_accuracy(pixels, right, block_px=block_px)
+        found = where_it_fails(item.map_path, pixels, right, seed=seed)
+        scenes[item.scene] = {"by": [part.to_json() for part in found], "blocks": _rows(squares)}
+        blocks.append(squares.assign(scene=item.scene))
+        sure = at_pixels(item.confidence_path, item.pixels)
+        wrong.append(surely_wrong(item.pixels, mapped, sure, polygons=polygons, scheme=scheme).assign(scene=item.scene))
+    if not blocks:
+        return {"label": LABEL, "scenes": scenes}, []
+    styles = (
+        qml(categorised("band", [Category(name, name, color) for name, color in BANDS])),
+        qml(categorised("mapped_as", scheme_categories(scheme, by_name=True), shape="outline")),
+    )
+    layers = (
+        Layer("block_accuracy", joined(blocks), styles[0]),
+        Layer("surely_wrong", joined(wrong, by="sureness"), styles[1]),
+    )
+    files = [
+        write_geopackage(folder / name, [layer], what="where the map fails")
+        for name, layer in zip((BLOCKS, SURELY_WRONG), layers, strict=True)
+    ]
+    return {"label": LABEL, "scenes": scenes}, files
+
+
+def where_it_fails(
+    map_path: Path | str, pixels: LabelledPixels, right: NDArray[np.bool_], *, seed: int = 0
+) -> tuple[AccuracyBy, AccuracyBy]:
+    """Accuracy by distance to the class edge and by size of the map's patch, both in pixels.
+
+    Of more than SURROUNDED_PIXELS pixels that many are drawn.
+    """
+    chosen = np.arange(len(pixels))
+    if len(pixels) > SURROUNDED_PIXELS:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(pixels), SURROUNDED_PIXELS, replace=False))
+    distance, patch = surroundings(map_path, pixels.row[chosen], pixels.col[chosen])
+    return (
+        accuracy_by(distance, right[chosen], limits=EDGE_LIMITS_PX, what="pixels to the nearest other class"),
+        accuracy_by(patch, right[chosen], limits=PATCH_LIMITS_PX, what="pixels of the map's patch"),
+    )
+
+
+def block_accuracy(pixels: LabelledPixels, right: NDArray[np.bool_], *, block_px: int) -> GeoDataFrame:
+    """Squares of ``block_px`` pixels from the corner of the grid with units, right units, their share and its band."""
+    import geopandas
+    from shapely.geometry import box
+
+    grid: Grid = pixels.grid
+    across = -(-grid.width // block_px)
+    block = (pixels.row // block_px).astype(np.int64) * across + pixels.col // block_px
+    present, index = np.unique(block, return_inverse=True)
+    count, hits = np.bincount(index), np.bincount(index, weights=right)
+    shapes = []
+    for number in present.tolist():
+        top, left = (part * block_px for part in divmod(number, across))
+        window = Window(top, left, min(block_px, grid.height - top), min(block_px, grid.width - left))
+        shapes.append(box(*grid.crop(window).bounds))
+    share = hits / count
+    bands = [BANDS[i][0] for i in np.searchsorted(BAND_LIMITS, share, side="right")]
+    table = {"units": count, "right": hits.astype(np.int64), "accuracy": share, "band": bands}
+    return geopandas.GeoDataFrame(table, geometry=shapes, crs=grid.crs.to_wkt())
+
+
+def _rows(squares: GeoDataFrame) -> list[dict[str, Any]]:
+    """Blocks as rows of JSON: bounds in the map's CRS, units, share right."""
+    return [
+        {"bounds": [float(value) for value in row.geometry.bounds], "units": int(row.units), "accuracy": row.accuracy}
+        for row in squares.itertuples()
+    ]
+
+
+def surely_wrong(
+    pixels: LabelledPixels,
+    mapped: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+    *,
+    polygons: GeoDataFrame,
+    scheme: ClassScheme,
+) -> GeoDataFrame:
+    """Labelled polygons that the map calls something else, the most confident first.
+
+    The field ``sureness`` is the sum of confidence over wrong pixels by all labelled pixels of the polygon, 0..1: near
+    1, either the label or the model is badly wrong, and somebody should look. Points are drawn as the outline of the
+    pixels they label.
+
+    Args:
+        pixels: Labelled pixels; polygons without any are left out.
+        mapped: Mapped codes uint8 [pixel], 0 nodata.
+        confidence: In percent, uint8 [pixel], 255 nodata.
+        polygons: Rows of ``Labels.frame``; the field ``polygon`` is their ``poly_id``.
+        scheme: The map's legend.
+    """
+    import geopandas
+
+    rows: list[dict[str, object]] = []
+    for number in pixels.polygon_ids().tolist():
+        own = pixels.polygon == number
+        found = _wrongness(mapped[own], confidence[own], code=int(pixels.code[own][0]), scheme=scheme)
+        if found is not None:
+            rows.append({"polygon": number} | found)
+    rows.sort(key=lambda item: -float(str(item["sureness"])))
+    ids, crs = [item["polygon"] for item in rows], pixels.grid.crs.to_wkt()
+    chosen = with_areas(polygons[polygons["poly_id"].isin(ids)], [pixels]).to_crs(crs).set_index("poly_id").geometry
+    names = ("polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness")
+    table = {name: [item[name] for item in rows] for name in names}
+    return geopandas.GeoDataFrame(table, geometry=list(chosen.loc[ids]), crs=crs)
+
+
+def _wrongness(
+    mapped: NDArray[np.uint8], confidence: NDArray[np.uint8], *, code: int, scheme: ClassScheme
+) -> dict[str, object] | None:
+    """What the map says on the pixels of one label, and how surely; None where it says nothing else than the label."""
+    usable = (mapped != NODATA) & (confidence <= 100)  # noqa: PLR2004 - percent
+    wrong = usable & (mapped != code)
+    if not wrong.any():
+        return None
+    counts = np.bincount(mapped[wrong], minlength=256)
+    return {
+        "label": scheme.by_code(code).name,
+        "mapped_as": scheme.by_code(int(counts.argmax())).name,
+        "pixels": int(usable.sum()),
+        "wrong_share": float(wrong.sum() / usable.sum()),
+        "sureness": float(confidence[wrong].sum() / 100 / usable.sum()),
+    }
+
+
+def joined(parts: Sequence[GeoDataFrame], *, by: str | None = None) -> GeoDataFrame:
+    """The rows of all scenes in the CRS of the first, labelled; the largest of a field first."""
+    import geopandas
+    import pandas as pd
+
+    rows = pd.concat([part.to_crs(parts[0].crs) for part in parts], ignore_index=True)
+    if by is not None:
+        rows = rows.sort_values(by, ascending=False, ignore_index=True)
+    return geopandas.GeoDataFrame(rows.assign(sampling=LABEL), geometry="geometry", crs=parts[0].crs)

@@ -1,0 +1,194 @@
+"""What a user can set about scenes: how their files are read, how dates meet, and what is stacked on them."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.bands import TABLES
+from pipeline.errors import ConfigError
+from pipeline.settings import Settings, absolute
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REASONS = (
+    "nodata",
+    "saturated",
+    "cloud",
+    "cloud_medium",
+    "cirrus",
+    "shadow",
+    "dilated",
+    "snow",
+    "water",
+    "dark",
+    "unclassified",
+)
+"""What makes a pixel unusable: one vocabulary for the quality layers of all sensors (``pipeline.scenes.quality``)."""
+
+
+class SceneOptions(Settings):
+    """What the user knows better than the files of a scene; a key that is not set means "as the file says"."""
+
+    bands: tuple[str, ...] | None = Field(
+        None, description="A name for every band in file order, where the file does not name them."
+    )
+    scale: float | None = Field(
+        None, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
+    )
+    offset: float | None = Field(None, description="See scale.")
+    nodata: float | None = Field(None, description="DN that means 'no observation', where the file has no nodata tag.")
+    sensor: str | None = Field(
+        None, description="sentinel-2, landsat-oli, landsat-etm or landsat-tm: makes names such as B5 unambiguous."
+    )
+    acquired_utc: datetime | None = Field(
+        None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
+    )
+    dates: tuple[datetime, ...] | None = Field(
+        None,
+        description="For a file whose bands are dates of one variable (an NDVI series): the date of every band, with "
+        "time zone; bands then holds one name, that of the variable.",
+    )
+    mirror: Literal["earth-search", "planetary-computer", "copernicus"] | None = Field(
+        None,
+        description="Who serves a STAC item, where neither its addresses nor its properties tell: it decides whether "
+        "the Sentinel-2 offset is still in the values.",
+    )
+
+    @field_validator("sensor")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in TABLES:
+            msg = "one of " + ", ".join(TABLES)
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _one_variable(self) -> SceneOptions:
+        if self.dates is not None and (self.bands is None or len(self.bands) != 1):
+            msg = "bands of a scene with dates; expected one name: [ndvi]"
+            raise ValueError(msg)
+        return self
+
+
+AS_FOUND = SceneOptions()
+"""Nothing is known better than the files say."""
+
+
+def read_options(values: Mapping[str, object]) -> SceneOptions:
+    """Options from a command line: what is None counts as not given.
+
+    Raises:
+        ConfigError: a value that does not fit; the message names the option.
+    """
+    try:
+        return SceneOptions.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as err:
+        first = err.errors()[0]
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        key = ", ".join(f"--{part}" for part in first["loc"][:1]) or "of scenes"
+        raise ConfigError(f"option {key}", got=first["input"], expected=expected) from err
+
+
+class ScenePath(Settings):
+    """Where a scene is, and its name."""
+
+    path: str = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
+    id: str | None = Field(
+        None, description="Name of the scene; outputs are called after it. Default: the file's name."
+    )
+
+    _path = field_validator("path")(absolute)
+
+
+class SceneItem(SceneOptions, ScenePath):
+    """One scene: any raster GDAL opens, a folder of band files, an agency's product, or a STAC item."""
+
+    group: str | None = Field(
+        None,
+        description="With inputs.time other than separate: scenes of one group become one stack or composite, called "
+        "after the group (another place, another year). Default: all scenes are one group.",
+    )
+
+
+class LayerItem(Settings):
+    """Another raster stacked on each scene's grid."""
+
+    path: str = Field(description="Any raster GDAL opens, on any grid.")
+    kind: Literal["raster", "dem", "sentinel1"] = Field(
+        "raster", description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB."
+    )
+    bands: tuple[str, ...] | None = Field(
+        None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
+    )
+
+    _path = field_validator("path")(absolute)
+
+
+class StackSettings(Settings):
+    """How dates are joined: the bands of a stack, and pixels that are clouded on some dates."""
+
+    naming: Literal["date", "order"] = Field(
+        "date",
+        description="Bands of a stack are called after the date (nir_2024-05-01) or its place in time (nir_t1). A "
+        "model for other days or years needs order, or regular.",
+    )
+    regular: tuple[int, ...] | None = Field(
+        None,
+        description="Days of the year that every pixel is interpolated to (nir_doy121), so that stacks of different "
+        "acquisition days mean the same. Default: the dates as they are.",
+    )
+    fill: Literal["linear", "nearest", "none"] = Field(
+        "linear",
+        description="A clouded date of a stack is interpolated between the pixel's clear dates, takes the nearest of "
+        "them, or makes the pixel invalid (none).",
+    )
+    min_dates: int = Field(1, ge=1, description="Fewest clear dates of a valid pixel, of stacks and composites.")
+    validity: bool = Field(
+        default=False, description="Add a band per date of a stack: 1 where observed, 0 where filled."
+    )
+
+
+class InputSettings(Settings):
+    """What the network sees of a scene."""
+
+    bands: tuple[str, ...] | None = Field(
+        None, description="Bands used, by name. Default: all bands that all scenes share."
+    )
+    indices: tuple[str, ...] = Field(
+        (), description="Spectral indices added as bands, by their spyndex name: NDVI, NDWI, NBR ..."
+    )
+    layers: tuple[LayerItem, ...] = Field(
+        (), description="Other rasters stacked on the grid: a DEM, Sentinel-1, anything."
+    )
+    mask: tuple[str, ...] | None = Field(
+        None,
+        description="What is masked where the product says so: nodata, saturated, shadow, cloud, cloud_medium, cirrus, "
+        "snow ... Default: all of these but snow and thin doubts.",
+    )
+    resolution_m: float | None = Field(
+        None,
+        gt=0,
+        description="Pixel size in metres that products of several resolutions are read at. Default: finest.",
+    )
+    time: Literal["separate", "stack", "median", "medoid", "greenest"] = Field(
+        "separate",
+        description="How several scenes of one place meet: each mapped by itself, stacked as dates x bands, "
+        "or merged into a cloud-masked composite (median, or the best pixel as medoid or greenest).",
+    )
+    stack: StackSettings = Field(default_factory=StackSettings)
+    allow_mixed: bool = Field(
+        default=False, description="Accept scenes of different product level or offset treatment in one run."
+    )
+
+    @field_validator("mask")
+    @classmethod
+    def _reasons(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        unknown = [reason for reason in value or () if reason not in REASONS]
+        if unknown:
+            msg = f"some of {', '.join(REASONS)}; {', '.join(unknown)} is unknown"
+            raise ValueError(msg)
+        return value

@@ -1,0 +1,1 @@
+"""Long campaigns against the whole program; ``make fuzz`` runs them, short ones are part of ``make test``."""
