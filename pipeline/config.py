@@ -14,13 +14,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from pipeline.config_versions import upgraded
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError
+from pipeline.experts.settings import FOREST_TREES
 from pipeline.labels.settings import COLOR, ClassItem, LabelSettings
 from pipeline.scenes.settings import InputSettings, SceneItem
-from pipeline.settings import Fraction, Settings, absolute
+from pipeline.settings import Settings, absolute
+from pipeline.splits.split import SplitSettings
+from pipeline.training.settings import ChipSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -45,109 +49,11 @@ _EXPECTED = {
     COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
     NAME: "letters, digits, '.', '_' and '-'",
 }
-# Files that training.weights may name; anything else is a record's name.
-WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
-
-
-class SplitSection(Settings):
-    """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
-
-    block_m: float | None = Field(
-        None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
-    )
-    buffer_m: float | None = Field(
-        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
-    )
-    train: Fraction = Field(0.6, description="Share of the labels that trains.")
-    validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")
-    test: Fraction = Field(0.2, description="Share that is only used for the figures at the end.")
-    seed: int = Field(0, ge=0, description="Seed of the assignment.")
-
-    @model_validator(mode="after")
-    def _sum(self) -> SplitSection:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
-            msg = f"train + validation + test is {total:g}; expected 1"
-            raise ValueError(msg)
-        return self
 
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The known word that a misspelt one most likely meant."""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
-
-
-class Chips(Settings):
-    """Training chips: windows around labelled pixels."""
-
-    size_px: int = Field(64, ge=8, le=1024, description="Side of a chip in pixels.")
-
-
-class Training(Settings):
-    """How the network learns. Which defaults were measured, and on what, is in docs/learning.md."""
-
-    head: Literal["unet", "chip"] = Field(
-        "unet",
-        description="unet gives every pixel a class; chip gives whole chips the class of the polygon in their middle, "
-        "and maps cells of a quarter of a chip.",
-    )
-
-    encoder: str = Field(
-        "resnet18",
-        description="Of the network with context: resnet18, 34, 50, 101, 152, vgg11_bn ... vgg19_bn, or none. From "
-        "random weights it is trained only where context_share asks for it: it made no set better (docs/learning.md).",
-    )
-    weights: str = Field("none", description="none, imagenet, a torchgeo record's name, or a file of encoder weights.")
-    weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
-    frozen: bool = Field(default=False, description="Keep a pretrained encoder as it is and train the rest.")
-    steps: int = Field(300, ge=1, description="Batches of the network with context.")
-    batch: int = Field(8, ge=1, description="Chips in a batch.")
-    pixel_steps: int = Field(
-        1500, ge=1, description="Batches of the network of single pixels, or of chips' statistics."
-    )
-    lr: float = Field(3e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
-    weight_decay: float = Field(0.02, ge=0, description="L2 weight decay.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of feature channels dropped before the head.")
-    smoothing: float = Field(0.05, ge=0, lt=1, description="Label smoothing.")
-    soft_weight: float = Field(
-        2.0, ge=0, description="Weight of what experts think of unlabelled pixels; 0 trains on labels alone."
-    )
-    teacher_trees: int = Field(100, ge=1, description="Trees of each of the experts that teach the networks.")
-    patience: int = Field(0, ge=0, description="Validations without improvement before training stops; 0: never.")
-    refit: bool = Field(
-        default=True,
-        description="Network and random forest learn from the validation polygons too; with patience neither does, as "
-        "these then decide when to stop.",
-    )
-    context_share: Fraction | Literal["learned"] | None = Field(
-        None,
-        description="Share of the network with context in the average; 0: not trained; learned: what it earns on the "
-        "validation polygons, 0 where it earns none, for twice the time; null: 0 without pretrained weights or with "
-        "fewer than 100 polygons, else by their number.",
-    )
-    ensemble: int = Field(
-        1, ge=1, le=20, description="Networks of each kind, from different seeds, averaged; maps take as much longer."
-    )
-    ema: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Decay of the moving average of the weights that the network with context ends as, such as 0.99; "
-        "0: its last weights.",
-    )
-    devices: int = Field(
-        1, ge=1, description="GPUs (without one: processes) of each machine that train together; they share each batch."
-    )
-    nodes: int = Field(1, ge=1, description="Machines that train together, the same command on each (docs/scale.md).")
-    time_limit_s: float = Field(540.0, gt=0, description="Training stops after this many seconds.")
-    seed: int = Field(0, ge=0, description="Same seed, same machine: same model.")
-
-    @field_validator("weights")
-    @classmethod
-    def _weights(cls, value: str, info: ValidationInfo) -> str:
-        """A file's path is relative to the configuration, a record's name is a name."""
-        is_file = "/" in value or "\\" in value or Path(value).suffix.lower() in WEIGHT_SUFFIXES
-        return absolute(value, info) if is_file else value
 
 
 class MapSection(Settings):
@@ -197,7 +103,9 @@ class MapSection(Settings):
 class Assessment(Settings):
     """Figures on the test blocks."""
 
-    forest_trees: int = Field(500, ge=1, description="Trees of the random forest that the network is compared with.")
+    forest_trees: int = Field(
+        FOREST_TREES, ge=1, description="Trees of the random forest that the network is compared with."
+    )
     features: bool = Field(
         default=True, description="PCA and t-SNE of the network's features: features.gpkg and a figure of the report."
     )
@@ -207,16 +115,16 @@ class Assessment(Settings):
 class Config(Settings):
     """Everything that ``landcover run`` needs."""
 
-    version: Literal[1] = Field(1, description="Version of this file's schema.")
+    version: Literal[2] = Field(2, description="Version of this file's schema; files of version 1 are still read.")
     name: str = Field("landcover", pattern=NAME, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
     scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
     inputs: InputSettings = Field(default_factory=InputSettings)
     labels: LabelSettings
     classes: tuple[ClassItem, ...] = Field(min_length=1, max_length=254, description="The legend, in order.")
-    split: SplitSection = Field(default_factory=lambda: SplitSection.model_validate({}))
-    chips: Chips = Field(default_factory=lambda: Chips.model_validate({}))
-    training: Training = Field(default_factory=lambda: Training.model_validate({}))
+    split: SplitSettings = Field(default_factory=SplitSettings)
+    chips: ChipSettings = Field(default_factory=ChipSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
     map: MapSection = Field(default_factory=lambda: MapSection.model_validate({}))
     assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
 
@@ -237,7 +145,7 @@ def load_config(path: Path | str) -> Config:
             fix="write one with landcover init",
         )  # fmt: skip
     try:
-        return Config.model_validate(data, context={"folder": path.resolve().parent})
+        return Config.model_validate(upgraded(data, path=path), context={"folder": path.resolve().parent})
     except ValidationError as err:
         raise _explain(err, path) from err
 

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from pipeline.inference.rows import RowStore
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import Split, TrainingScene
 
 MAX_PAIRS, _PARTS = 2_000_000, 40
 # Points whose products with all samples stay in a core's cache.

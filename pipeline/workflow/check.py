@@ -16,12 +16,13 @@ from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
-from pipeline.training.cutter import plan_chips
+from pipeline.training.settings import learned_polygons
 from pipeline.workflow.check_labelled import judge_usable, usable_shares
 from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.stage_chips import chosen_chips
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ def check_job(config: Path, *, progress: Progress) -> Outcome:
         progress(f"checking {STEPS[number]}", 1, 1)
     errors = len(found.failed)
     return Outcome(
-        summary=f"{config}: " + (f"{counted(errors, 'error')}" if errors else "no error found"),
+        summary=f"{config}: " + (counted(errors, "error") if errors else f"no error found; {found.data['training']}"),
         tables=tuple(found.tables),
         data=found.data,
         failed=tuple(found.failed),
@@ -207,6 +208,8 @@ def _check_split(job: Job, found: _Findings) -> None:
     split = found.attempt(lambda: job.split)
     if split is None:
         return
+    training = job.config.training
+    found.data["training"] = training.describe(len(learned_polygons(split, training)))
     found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
     _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
@@ -226,10 +229,7 @@ def _check_split(job: Job, found: _Findings) -> None:
 
 
 def _check_chips(job: Job, found: _Findings) -> None:
-    pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
-    index = found.attempt(
-        lambda: plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)
-    )
+    index = found.attempt(lambda: chosen_chips(job))
     if index is not None:
         found.data["chips"] = {str(part): int(count) for part, count in index.frame["part"].value_counts().items()}
 

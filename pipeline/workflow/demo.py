@@ -12,11 +12,11 @@ import numpy as np
 from pipeline.accuracy.confusion import cross_tabulate
 from pipeline.diagnostics.scoring import score_of
 from pipeline.errors import InputError
+from pipeline.experts.forest import fit_forest
 from pipeline.files import prepare_folder, write_json
 from pipeline.legend import IGNORE_INDEX, ClassScheme
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.scenes.reader import open_reader
-from pipeline.training.baseline import fit_forest
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table

@@ -157,7 +157,7 @@ def _settings(
     """The keys worth showing: what was found, and the defaults a user is most likely to change."""
     shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
     given: dict[str, Any] = {
-        "version": 1,
+        "version": 2,
         "name": output.stem if output.stem != "config" else "landcover",
         "output": f"{output.stem}-run" if output.stem != "config" else "landcover-run",
         "scenes": [
@@ -178,7 +178,7 @@ def _settings(
     shown = {
         "inputs": ("bands", "indices", "time"),
         "labels": ("path", "field", "layer", "aliases", *(("point_window_px",) if point_window_px else ())),
-        "training": ("encoder", "weights", "context_share", "seed"),
+        "training": ("head", "seed"),
         "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
         "assessment": ("forest_trees",),
     }

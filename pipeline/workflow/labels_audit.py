@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pipeline.diagnostics.label_audit import AuditTable, CellTable, PolygonVotes
     from pipeline.grid import Grid
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import TrainingScene
     from pipeline.workflow.outcome import Progress
 
 FILE = "labels_audit.gpkg"

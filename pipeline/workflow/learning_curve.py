@@ -9,8 +9,8 @@ import numpy as np
 from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import write_json
+from pipeline.splits.subsets import fewer_polygons
 from pipeline.training.fold_figures import FoldResult, summary
-from pipeline.training.subsets import fewer_polygons
 from pipeline.workflow.crossval import figures_key, refuse_other_figures, run_folds
 from pipeline.workflow.crossval_folds import fold_name, make_folds, tested_scenes
 from pipeline.workflow.job import Job
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import TrainingScene
     from pipeline.workflow.crossval import CrossvalRequest
     from pipeline.workflow.outcome import Progress
 

@@ -9,14 +9,14 @@ import numpy as np
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
 from pipeline.diagnostics.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, score, score_json
 from pipeline.diagnostics.temperature import held_out_reliability
+from pipeline.experts.forest import fit_forest
 from pipeline.files import write_json, write_text
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
-from pipeline.training.baseline import fit_forest
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.stage_chips import split_summary
-from pipeline.workflow.stage_train import fit_settings, training_scenes
+from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ def _forest(job: Job) -> NDArray[np.uint8]:
 
     It learns from the polygons that the network learned from, and from no others.
     """
-    polygons = learned_polygons(job.split, fit_settings(job))
+    polygons = learned_polygons(job.split, job.config.training)
     forest = fit_forest(
         training_scenes(job), job.scheme, polygons=polygons, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,

@@ -23,8 +23,7 @@ from pipeline.inference.predict import predict_scene
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle
 from pipeline.scenes.scene import Scene
-from pipeline.splits.split import Split
-from pipeline.training.dataset import TrainingScene
+from pipeline.splits.split import Split, TrainingScene
 from pipeline.workflow.outcome import no_progress
 from tests.benchmarks.landscape import CLASSES, landscape, trained_bundle
 

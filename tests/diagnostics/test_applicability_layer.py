@@ -23,8 +23,7 @@ from pipeline.inference.probe import pixel_features
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.scene import Scene
-from pipeline.splits.split import Split
-from pipeline.training.dataset import TrainingScene
+from pipeline.splits.split import Split, TrainingScene
 from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
 from tests.inference.models import noise_scene, small_bundle, write_scene

@@ -16,8 +16,8 @@ from pipeline.inference.engines import engine_of
 from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.stream import Writing
-from pipeline.training.members import network_specs
-from pipeline.training.settings import FitSettings
+from pipeline.training.networks import network_specs
+from pipeline.training.settings import TrainingSettings
 from tests.inference.models import bundle_of, identity_bundle, noise_scene, one_hot, small_bundle, write_scene
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def test_codes_do_not_depend_on_tile_size_or_batch_when_the_halo_holds_the_whole
 
 
 def test_the_default_network_reads_its_surroundings_across_the_borders_of_tiles(tmp_path: Path) -> None:
-    (spec,) = network_specs(FitSettings(), bands_in=3, classes=4, polygons=50)
+    spec, _ = network_specs(TrainingSettings(), bands_in=3, classes=4, chip_px=64)
+    assert spec is not None
     bundle = bundle_of(spec)
     scene = noise_scene(tmp_path / "scene.tif", height=150, width=130)
     whole = codes(bundle, scene, tmp_path / "out", tile_px=200)

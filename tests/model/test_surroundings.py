@@ -15,7 +15,7 @@ from pipeline.model.network import build_network
 from pipeline.model.reach import reach_px
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import ChipStatistics, chip_statistics, statistics_count
-from pipeline.training.augment import symmetry
+from pipeline.training.batches import symmetry
 from tests.model.test_network import shaken
 
 

@@ -171,7 +171,7 @@ def test_it_overwrites_only_when_asked(world):
     init(world, overwrite=True)
 
 
-def test_what_it_writes_runs_as_it_is(world, quick_training):
+def test_what_it_writes_runs_as_it_is(world):
     init(world)
     run_job(world / "config.yaml", last="chips")
     assert (world / "landcover-run" / "chips" / "index.parquet").exists()

@@ -217,7 +217,7 @@ def labels(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def seasons(tmp_path_factory: pytest.TempPathFactory, quick_training: None) -> Path:
+def seasons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained on two years, each a stack of three Landsat dates of its own; gives the run folder."""
     folder = tmp_path_factory.mktemp("seasons")
     years = [
@@ -280,7 +280,7 @@ def test_a_layer_that_is_gone_is_named(finished_with_layer: Path, tmp_path: Path
 
 
 @pytest.fixture
-def finished_with_layer(tmp_path: Path, quick_training: None) -> Path:
+def finished_with_layer(tmp_path: Path) -> Path:
     """A model of the small world and a hill; gives the run folder."""
     from tests.fakes.small_world import write_world
 

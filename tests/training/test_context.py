@@ -10,12 +10,12 @@ import torch
 import torchvision
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.experts.deadline import Deadline
 from pipeline.model.records import RGB
 from pipeline.model.weights import EncoderWeights
-from pipeline.training.fit import fit
-from pipeline.training.loop import BEST, LAST
-from tests.training.worlds import TINY, make_job, parts
+from pipeline.training.context import BEST, LAST, train_context
+from tests.training.test_devices import copies, network
+from tests.training.worlds import TINY, changed, fit, make_job, parts
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,10 @@ def pull_the_plug_after(steps):
 
 def test_weights_of_another_architecture_are_refused(job, tmp_path, resnet_file):
     scene, split, scheme = job
-    settings = replace(TINY, encoder="vgg11_bn", weights=str(resnet_file), weights_bands=("red", "nir"))
+    settings = changed(
+        TINY,
+        {"context.encoder": "vgg11_bn", "context.weights": str(resnet_file), "context.weights_bands": ("red", "nir")},
+    )
     with pytest.raises(ModelError, match="another architecture"):
         fit([scene], split, scheme, settings=settings, folder=tmp_path)
 
@@ -77,26 +80,30 @@ def test_weights_with_code_in_them_are_not_opened(job, tmp_path):
 
     path.write_bytes(pickle.dumps({"conv1.weight": Evil()}))
     with pytest.raises(ModelError, match="could run code"):
-        fit([scene], split, scheme, settings=replace(TINY, weights=str(path)), folder=tmp_path)
+        fit([scene], split, scheme, settings=changed(TINY, {"context.weights": str(path)}), folder=tmp_path)
     assert not ran.exists()
 
 
 def test_a_frozen_encoder_keeps_the_weights_it_came_with(job, tmp_path, resnet_file):
     scene, split, scheme = job
-    settings = replace(TINY, weights=str(resnet_file), weights_bands=("red", "nir"), frozen=True)
+    settings = changed(
+        TINY, {"context.weights": str(resnet_file), "context.weights_bands": ("red", "nir"), "context.frozen": True}
+    )
     context = fit([scene], split, scheme, settings=settings, folder=tmp_path).bundle.members[1]
     theirs = torch.load(resnet_file, weights_only=True)
     ours = {name.split(".", 2)[2]: value for name, value in context.encoder.state_dict().items()}
     assert "conv1.weight" in ours
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    free = fit([scene], split, scheme, settings=replace(settings, frozen=False), folder=tmp_path).bundle.members[1]
+    free = fit(
+        [scene], split, scheme, settings=changed(settings, {"context.frozen": False}), folder=tmp_path
+    ).bundle.members[1]
     learned = {name.split(".", 2)[2]: value for name, value in free.encoder.state_dict().items()}
     assert not torch.equal(learned["conv1.weight"], theirs["conv1.weight"])
 
 
 def test_a_vgg_encoder_trains(job, tmp_path):
     scene, split, scheme = job
-    settings = replace(TINY, encoder="vgg11_bn", steps=2)
+    settings = changed(TINY, {"context.encoder": "vgg11_bn", "context.steps": 2})
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
     assert result.bundle.specs[1].encoder == "vgg11_bn"
     assert [row["step"] for row in result.history if "loss" in row] == [2]
@@ -104,29 +111,47 @@ def test_a_vgg_encoder_trains(job, tmp_path):
 
 def test_a_run_that_is_resumed_ends_with_the_model_of_one_that_was_not_interrupted(job, tmp_path):
     scene, split, scheme = job
-    whole = fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "whole")
-    again = fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "again")
+    whole = fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "whole")
+    again = fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "again")
     assert same(whole.bundle, again.bundle)
     plug = pull_the_plug_after(10)
     with pytest.raises(Interrupt):
-        fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "cut", progress=plug)
+        fit(
+            [scene],
+            split,
+            scheme,
+            settings=changed(TINY, {"context.steps": 20}),
+            folder=tmp_path / "cut",
+            progress=plug,
+        )
     assert torch.load(tmp_path / "cut" / LAST, weights_only=True)["global_step"] == 9
-    rest = fit([scene], split, scheme, settings=replace(TINY, steps=20), folder=tmp_path / "cut", resume=True)
+    rest = fit(
+        [scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "cut", resume=True
+    )
     assert same(whole.bundle, rest.bundle)
     assert [row["step"] for row in rest.history if "loss" in row] == [10, 20]
 
 
 def test_another_seed_gives_another_model(job, tmp_path):
     scene, split, scheme = job
-    one, other = (fit([scene], split, scheme, settings=replace(TINY, seed=s), folder=tmp_path).bundle for s in (0, 1))
+    one, other = (
+        fit([scene], split, scheme, settings=changed(TINY, {"seed": s}), folder=tmp_path).bundle for s in (0, 1)
+    )
     assert not same(one, other)
 
 
 def test_a_checkpoint_of_other_networks_is_not_resumed(job, tmp_path):
     scene, split, scheme = job
-    fit([scene], split, scheme, settings=replace(TINY, steps=1), folder=tmp_path)
-    with pytest.raises(ModelError, match="other networks"):
-        fit([scene], split, scheme, settings=replace(TINY, depth=3), folder=tmp_path, resume=True)
+    fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 1}), folder=tmp_path)
+    with pytest.raises(ModelError, match="another network"):
+        fit(
+            [scene],
+            split,
+            scheme,
+            settings=changed(TINY, {"context.encoder": "resnet34"}),
+            folder=tmp_path,
+            resume=True,
+        )
     (tmp_path / LAST).write_bytes(b"PK nothing")
     with pytest.raises(ModelError, match="not a checkpoint"):
         fit([scene], split, scheme, settings=TINY, folder=tmp_path, resume=True)
@@ -134,9 +159,10 @@ def test_a_checkpoint_of_other_networks_is_not_resumed(job, tmp_path):
 
 def test_when_time_is_up_training_stops_and_keeps_what_it_has(job, tmp_path, caplog):
     scene, split, scheme = job
-    settings = replace(TINY, steps=1000, time_limit_s=1e-6, patience=1)
+    settings = changed(TINY, {"context.steps": 1000, "time_limit_s": 1e-6, "context.patience": 1, "refit": False})
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
-    assert "stopped after" in caplog.text
+    assert "network training at step 1 of 1000 cut short" in caplog.text
+    assert "network training at step 1 of 1000" in result.bundle.provenance["cut_short"]
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 1
     assert (tmp_path / BEST).is_file()
     assert len(result.bundle.members) == 2
@@ -144,12 +170,14 @@ def test_when_time_is_up_training_stops_and_keeps_what_it_has(job, tmp_path, cap
 
 def test_validation_leaves_the_best_and_the_last_checkpoint(job, tmp_path):
     scene, split, scheme = job
-    result = fit([scene], split, scheme, settings=replace(TINY, patience=50), folder=tmp_path)
+    result = fit(
+        [scene], split, scheme, settings=changed(TINY, {"context.patience": 50, "refit": False}), folder=tmp_path
+    )
     best = torch.load(tmp_path / BEST, weights_only=True)["state_dict"]
     assert (tmp_path / LAST).is_file()
-    assert all(torch.equal(v, best[f"members.0.{k}"]) for k, v in result.bundle.members[1].state_dict().items())
+    assert all(torch.equal(v, best[f"network.{k}"]) for k, v in result.bundle.members[1].state_dict().items())
     judged = {row["step"]: row["val_loss"] for row in result.history if "val_loss" in row}
-    assert list(judged) == list(range(1, TINY.steps + 1))
+    assert list(judged) == list(range(1, TINY.context.steps + 1))
     assert all(0 <= row["val_accuracy"] <= 1 for row in result.history if "val_accuracy" in row)
     stored = torch.load(tmp_path / BEST, weights_only=True)
     assert judged[stored["global_step"]] == min(judged.values())
@@ -159,7 +187,7 @@ def test_without_validation_only_the_last_checkpoint_is_kept(job, tmp_path):
     scene, split, scheme = job
     (tmp_path / BEST).write_bytes(b"of an older run")
     fit([scene], split, scheme, settings=TINY, folder=tmp_path)
-    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == TINY.steps
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == TINY.context.steps
     assert not (tmp_path / BEST).exists()
 
 
@@ -170,84 +198,29 @@ def test_log_and_progress_tell_of_every_stage(job, tmp_path):
     def progress(stage, step, steps):
         seen[stage] = (step, steps)
 
-    settings = replace(TINY, pixel_steps=20)
+    settings = changed(TINY, {"pixels.steps": 20})
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path, progress=progress)
     assert seen == {"experts": (20, 20), "pixel network": (20, 20), "network": (6, 6)}
     assert [row["step"] for row in result.history if "pixel_loss" in row] == [10, 20]
     assert [row["step"] for row in result.history if "loss" in row] == [6]
 
 
-def test_a_resumed_run_ends_with_the_same_average_of_weights(job, tmp_path):
-    scene, split, scheme = job
-    settings = replace(TINY, steps=20, ema=0.9)
-    whole = fit([scene], split, scheme, settings=settings, folder=tmp_path / "whole")
-    plug = pull_the_plug_after(10)
-    with pytest.raises(Interrupt):
-        fit([scene], split, scheme, settings=settings, folder=tmp_path / "cut", progress=plug)
-    rest = fit([scene], split, scheme, settings=settings, folder=tmp_path / "cut", resume=True)
-    assert same(whole.bundle, rest.bundle)
-    with pytest.raises(ModelError, match="another setting of ema"):
-        fit([scene], split, scheme, settings=replace(settings, ema=0.0), folder=tmp_path / "cut", resume=True)
-
-
-def test_the_last_checkpoint_of_an_average_still_has_the_weights_to_go_on_from(job, tmp_path):
-    scene, split, scheme = job
-    averaged = fit([scene], split, scheme, settings=replace(TINY, ema=0.9), folder=tmp_path / "averaged").bundle
-    plain = fit([scene], split, scheme, settings=TINY, folder=tmp_path / "plain").bundle
-    stored = torch.load(tmp_path / "averaged" / LAST, weights_only=True)
-    for name, value in averaged.members[1].state_dict().items():
-        assert torch.equal(value, stored["state_dict"][f"members.0.{name}"])
-        assert torch.equal(plain.members[1].state_dict()[name], stored["current_model_state"][f"members.0.{name}"])
-    assert not same(averaged, plain)
-
-
-def test_validation_judges_the_average_and_keeps_the_best(job, tmp_path):
-    scene, split, scheme = job
-    result = fit([scene], split, scheme, settings=replace(TINY, patience=50, ema=0.5), folder=tmp_path)
-    best = torch.load(tmp_path / BEST, weights_only=True)["state_dict"]
-    assert all(torch.equal(v, best[f"members.0.{k}"]) for k, v in result.bundle.members[1].state_dict().items())
-
-
-def test_an_ensemble_has_as_many_different_networks_of_each_kind(job, tmp_path):
-    scene, split, scheme = job
-    settings = replace(TINY, ensemble=2)
-    seen = {}
-    result = fit([scene], split, scheme, settings=settings, folder=tmp_path,
-                 progress=lambda stage, step, steps: seen.update({stage: (step, steps)}))  # fmt: skip
-    bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
-    assert [spec.encoder for spec in bundle.specs] == ["none", "none", "resnet18", "resnet18"]
-    assert bundle.shares == pytest.approx((0.4, 0.4, 0.1, 0.1))
-    assert bundle.provenance["settings"]["ensemble"] == 2
-    assert not torch.equal(bundle.members[0].head.weight, bundle.members[1].head.weight)
-    assert not torch.equal(bundle.members[2].head.weight, bundle.members[3].head.weight)
-    assert [row["step"] for row in result.history if "pixel_loss" in row] == [4, 8]
-    assert seen["pixel network"] == (8, 8)
-    alone = fit([scene], split, scheme, settings=TINY, folder=tmp_path).bundle
-    assert torch.equal(alone.members[0].head.weight, bundle.members[0].head.weight)
-
-
-@pytest.mark.parametrize("wrong", [{"ensemble": 0}, {"ema": 1.0}, {"ema": -0.1}])
-def test_ensembles_and_averages_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ModelError, match=r"training setting (ensemble|ema)"):
-        replace(TINY, **wrong)
-
-
 def test_published_weights_learn_from_counts_without_their_own_scaling(tmp_path, monkeypatch):
     (scene, split, scheme), tensors = make_job(tmp_path), torchvision.models.resnet18(weights=None).state_dict()
     weights = EncoderWeights("published", "resnet18", tensors, RGB, ((0.1,) * 3, (0.05,) * 3), ("reflectance",) * 3)
-    monkeypatch.setattr("pipeline.training.members.load_weights", lambda *_, **__: weights)
+    monkeypatch.setattr("pipeline.training.networks.load_weights", lambda *_, **__: weights)
     counts = replace(scene.source, bands=tuple(replace(band, unit="DN") for band in scene.source.bands))
-    settings = replace(TINY, weights="published", frozen=True)
+    settings = changed(TINY, {"context.weights": "published", "context.frozen": True})
     with pytest.warns(ModelWarning, match=r"another unit than red \(DN, not reflectance\), nir"):
         fit([replace(scene, source=counts)], split, scheme, settings=settings, folder=tmp_path)
 
 
-CUT = replace(TINY, steps=20, time_limit_s=1e-6)
+CUT = changed(TINY, {"context.steps": 20, "time_limit_s": 1e-6})
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lr": 1e-3}, {"steps": 40}, {"seed": 1}, {"dropout": 0.3}, {"per_polygon": 3}, {"frozen": True}],
+    [{"context.lr": 1e-3}, {"context.steps": 40}, {"seed": 1}, {"context.dropout": 0.3}, {"context.frozen": True}],
     ids=str,
 )
 def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path, changes):
@@ -255,7 +228,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path, changes):
     fit([scene], split, scheme, settings=CUT, folder=tmp_path)
     before = (tmp_path / LAST).read_bytes()
     with pytest.raises(ModelError, match=r"checkpoint of another job.*train without resume"):
-        fit([scene], split, scheme, settings=replace(CUT, **changes), folder=tmp_path, resume=True)
+        fit([scene], split, scheme, settings=changed(CUT, changes), folder=tmp_path, resume=True)
     assert (tmp_path / LAST).read_bytes() == before
 
 
@@ -278,7 +251,7 @@ def test_a_checkpoint_that_learned_from_other_labels_or_chips_is_not_resumed(job
 
 def test_a_checkpoint_judged_on_other_polygons_is_not_resumed(job, tmp_path):
     scene, split, scheme = job
-    settings = replace(CUT, patience=5)
+    settings = changed(CUT, {"context.patience": 5, "refit": False})
     fit([scene], split, scheme, settings=settings, folder=tmp_path)
     with pytest.raises(ModelError, match="checkpoint of another job"):
         fit([scene], parts(split, {7: 2, 9: 1}), scheme, settings=settings, folder=tmp_path, resume=True)
@@ -294,18 +267,24 @@ def test_a_checkpoint_that_names_no_job_is_not_resumed(job, tmp_path):
         fit([scene], split, scheme, settings=CUT, folder=tmp_path, resume=True)
 
 
-def test_more_time_goes_on_with_the_same_job(job, tmp_path):
-    scene, split, scheme = job
-    fit([scene], split, scheme, settings=CUT, folder=tmp_path / "cut")
-    longer = replace(CUT, time_limit_s=500)
-    rest = fit([scene], split, scheme, settings=longer, folder=tmp_path / "cut", resume=True)
-    whole = fit([scene], split, scheme, settings=longer, folder=tmp_path / "whole")
-    assert same(whole.bundle, rest.bundle)
+def test_more_time_goes_on_with_the_same_job(tmp_path):
+    settings = changed(CUT, {"time_limit_s": 500})
+
+    def learn(where, deadline, *, resume=False):
+        learned = network()
+        given = {"settings": settings, "folder": tmp_path / where, "deadline": deadline, "resume": resume}
+        train_context(learned, copies(), None, **given)
+        return learned
+
+    learn("cut", Deadline.after(0.0))
+    assert torch.load(tmp_path / "cut" / LAST, weights_only=True)["global_step"] == 1
+    rest = learn("cut", Deadline(), resume=True).state_dict()
+    assert all(torch.equal(value, rest[name]) for name, value in learn("whole", Deadline()).state_dict().items())
 
 
 def test_the_best_state_of_another_job_is_not_taken_where_there_is_nothing_to_go_on_from(job, tmp_path):
     scene, split, scheme = job
     (tmp_path / BEST).write_bytes(b"of an older run")
-    settings = replace(CUT, patience=5)
+    settings = changed(CUT, {"context.patience": 5, "refit": False})
     fit([scene], split, scheme, settings=settings, folder=tmp_path, resume=True)
     assert torch.load(tmp_path / BEST, weights_only=True)["global_step"] == 1

@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.errors import LabelError
+from pipeline.experts.settings import FOREST_TREES
 from pipeline.scenes.reader import open_reader
 
 if TYPE_CHECKING:
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.raster import Raster
     from pipeline.scenes.reader import Reader
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import TrainingScene
 
-# Trees of the forest that the project compares with; Breiman (2001), Random forests, Machine Learning 45, 5-32, and
-# Belgiu & Dragut (2016), Random forest in remote sensing, ISPRS J. 114, 24-31: 500 is what most studies use.
-TREES = 500
 # Pixels that one tree learns from, at most; each tree draws its own, with replacement, so the forest still learns from
 # all. Trees without a limit of depth grow with their pixels: 230,000 of a few hundred noisy polygons made a forest of
 # 9 GB. On two folds of blocks of that scene, 150 trees: overall accuracy 0.450 and 0.559 without the limit, 0.469 and
@@ -78,7 +76,7 @@ def fit_forest(
     *,
     polygons: NDArray[np.int32],
     sizes: tuple[int, ...] = (),
-    trees: int = TREES,
+    trees: int = FOREST_TREES,
     seed: int = 0,
 ) -> Forest:
     """A random forest on the valid labelled pixels of ``polygons``.

@@ -19,8 +19,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.tree import ExtraTreeClassifier
 
-from pipeline.training.baseline import cores
-from pipeline.training.polygon_trees import sum_of_trees
+from pipeline.experts.forest import cores
+from pipeline.experts.trees import sum_of_trees
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def whitening(
 
 
 def random_rotation(size: int, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """An orthogonal matrix, any as likely as another but for signs, which trees do not mind: float64 [size, size].
+    """An orthogonal matrix, any as likely as another but for signs, which trees ignore: float64 [size, size].
 
     Source: Stewart (1980), The efficient generation of random orthogonal matrices, SIAM J. Numer. Anal. 17, 403-409.
     """

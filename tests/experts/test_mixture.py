@@ -1,4 +1,4 @@
-"""The mixture: shares that are given, classes that are lifted, folds of whole groups."""
+"""The mixture: fixed and learned shares, lifted classes, folds of groups, the deadline."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
-from pipeline.training.mixture import (
-    best_shares,
-    class_lift,
-    given_shares,
-    held_out_votes,
-    inner_folds,
-    lifted,
-)
-from pipeline.training.teacher import RARER, fit_teacher
+from pipeline.experts.deadline import Deadline
+from pipeline.experts.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
+from pipeline.experts.mixture import RARER, fit_mixture
+from pipeline.experts.shares import best_shares, given_shares, inner_folds, out_of_fold_probabilities
+from pipeline.experts.weights import class_lift, lifted, turns
 
 
 def counted_world(counts=(8, 2), pixels=6, *, overlap=1.0, seed=0):
@@ -69,10 +64,10 @@ def test_a_teacher_that_lifts_finds_more_of_the_rare_class():
     table = counted_world((12, 3), overlap=3.0)
     free = np.full(15, -1, dtype=np.int32)
     plain, lifting = (
-        fit_teacher(table, classes=2, group_of=free, trees=5, seed=0, rarer=rarer) for rarer in (0.0, 1.0)
+        fit_mixture(table, classes=2, group_of=free, trees=5, seed=0, rarer=rarer) for rarer in (0.0, 1.0)
     )
     unseen = counted_world((12, 3), overlap=3.0, seed=1).features
-    before, after = (teacher.predict(unseen) for teacher in (plain, lifting))
+    before, after = (mixture.predict(unseen) for mixture in (plain, lifting))
     assert (after[:, 1] >= before[:, 1] - 1e-6).all()
     assert (after.argmax(axis=1) == 1).sum() > (before.argmax(axis=1) == 1).sum()
     # The odds change by the ratio of polygons, whatever the experts say.
@@ -85,8 +80,8 @@ def test_a_teacher_that_lifts_finds_more_of_the_rare_class():
 def test_with_many_polygons_nothing_is_lifted():
     table = counted_world((80, 30), 1)
     free = np.full(110, -1, dtype=np.int32)
-    teacher = fit_teacher(table, classes=2, group_of=free, trees=2, seed=0, rarer=1.0)
-    assert (teacher.lift == 1).all()
+    mixture = fit_mixture(table, classes=2, group_of=free, trees=2, seed=0, rarer=1.0)
+    assert (mixture.lift == 1).all()
 
 
 def test_inner_folds_keep_groups_whole_and_classes_apart():
@@ -115,11 +110,13 @@ def test_nobody_is_asked_about_a_class_that_the_other_folds_do_not_have():
     table = counted_world((9, 9, 1), overlap=0.1)
     free = np.full(19, -1, dtype=np.int32)
     experts = experts_for(EXPERTS, polygons=19)
-    votes = held_out_votes(experts, table, classes=3, group_of=free, trees=5, seed=0, fitted=lambda: None)
+    votes = out_of_fold_probabilities(
+        experts, table, classes=3, group_of=free, trees=5, seed=0, deadline=Deadline(), fitted=lambda: None
+    )
     asked = votes.any(axis=(0, 2))
     assert (asked == (table.index < 2)).all()
-    teacher = fit_teacher(table, classes=3, group_of=free, trees=5, seed=0, rarer=0.0)
-    assert ((teacher.held_out.sum(axis=1) > 0) == asked).all()
+    mixture = fit_mixture(table, classes=3, group_of=free, trees=5, seed=0, rarer=0.0)
+    assert np.array_equal(mixture.out_of_fold.index, table.index[asked])
 
 
 @pytest.mark.parametrize("experts", [2, 4, 7])
@@ -139,3 +136,28 @@ def test_learned_shares_are_the_best_there_are(experts):
     assert cost(found) <= min(cost(np.maximum(share, 1e-9)) for share in tried) + 1e-6
     order = rng.permutation(experts)
     assert np.allclose(best_shares(mine[order], weight, strength=0.02), found[order], atol=2e-3)
+
+
+def test_turns_count_repetitions():
+    assert turns(np.array([7, 7, 3, 7])).tolist() == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("counts", [(12, 12), (80, 40)])
+def test_after_the_deadline_one_expert_is_fitted(counts):
+    table = counted_world(counts, 2)
+    free = np.full(sum(counts), -1, dtype=np.int32)
+    past = Deadline.after(-1.0)
+    mixture = fit_mixture(table, classes=2, group_of=free, trees=2, seed=0, deadline=past)
+    assert len(mixture.models) == 1
+    assert mixture.shares.tolist() == [1.0]
+    assert len(mixture.out_of_fold.index) == 0
+    assert set(past.cut) == {"experts", "experts of held-out folds"}
+    assert np.allclose(mixture.predict(table.features).sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_share_of_a_deadline_ends_before_it():
+    whole = Deadline.after(100.0)
+    part = whole.share(0.5)
+    assert 49 < part.left_s < 51
+    assert Deadline().share(0.5).left_s == float("inf")
+    assert part.cut is whole.cut

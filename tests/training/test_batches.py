@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.training.loss import hard_loss, pixel_weights, soft_loss
+from pipeline.experts.weights import pixel_weights
+from pipeline.training.batches import hard_loss, soft_loss
 
 
 def test_powers_of_zero_leave_pixels_equal():

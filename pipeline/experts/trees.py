@@ -17,7 +17,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.tree import ExtraTreeClassifier
 
-from pipeline.training.baseline import cores
+from pipeline.experts.forest import cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

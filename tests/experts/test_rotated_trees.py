@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.polygon_trees import fit_polygon_trees, sum_of_trees
-from pipeline.training.rotated_trees import RIDGE, TREES_PER_TURN, fit_rotated_trees, random_rotation, whitening
+from pipeline.experts.rotated_trees import RIDGE, TREES_PER_TURN, fit_rotated_trees, random_rotation, whitening
+from pipeline.experts.trees import fit_polygon_trees, sum_of_trees
 
 
 def few_fields(polygons: int = 12, pixels: int = 40, *, seed: int = 0):

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import GridError, InputError, OutputError
 from pipeline.grid import Grid, Window
+from pipeline.model.preprocess import Preprocess
+from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part, split_blocks
-from pipeline.training.chip_index import read_chips, write_chips
-from pipeline.training.cutter import centres, check_chip_fits, largest_chip_px, plan_chips
+from pipeline.training.chip_index import UNLABELLED, read_index, write_index
+from pipeline.training.chip_set import read_chips
+from pipeline.training.chips import centres, check_chip_fits, choose_chips, largest_chip_px
+from pipeline.training.fit import fit
+from pipeline.training.settings import ChipSettings
 from tests.splits.test_split import GRID, SCHEME, scattered, squares
+from tests.training.worlds import CHIPS, TINY, make_job
 
 
 @pytest.fixture(scope="module")
 def planned() -> tuple[object, object, object]:
     pixels = scattered()
     split = split_blocks([pixels], block_m=1000, buffer_m=160, seed=1)
-    return pixels, split, plan_chips({"s": pixels}, chip_px=32, split=split, scheme=SCHEME)
+    return (
+        pixels,
+        split,
+        choose_chips({"s": pixels}, settings=ChipSettings(size_px=32, unlabelled=5), split=split, scheme=SCHEME),
+    )
 
 
 def test_every_chip_is_centred_on_a_pixel_of_its_part_and_counts_only_its_part(planned) -> None:
     pixels, split, index = planned
-    assert set(index.frame["part"]) == {"train", "validation", "test"}
+    assert set(index.frame["part"]) == {"train", "validation", UNLABELLED}
     for (_, window), row in zip(index.windows(), index.frame.to_dict("records"), strict=True):
+        if row["part"] == UNLABELLED:
+            assert row["polygons"] == []
+            continue
         own = split.pixels(pixels, Part[row["part"].upper()])
         codes, polygons = own.dense(window)
         assert polygons[16, 16] > 0
@@ -36,8 +51,9 @@ def test_every_chip_is_centred_on_a_pixel_of_its_part_and_counts_only_its_part(p
 
 def test_every_polygon_that_is_used_lies_in_a_chip(planned) -> None:
     _, split, index = planned
-    for part in (Part.TRAIN, Part.VALIDATION, Part.TEST):
-        covered = {i for ids in index.of(part).frame["polygons"] for i in ids}
+    for part in (Part.TRAIN, Part.VALIDATION):
+        own = index.frame[index.frame["part"] == part.name.lower()]
+        covered = {i for ids in own["polygons"] for i in ids}
         assert covered == set(split.polygons(part).tolist())
 
 
@@ -57,7 +73,7 @@ def test_chip_larger_than_the_scene_is_an_error_with_the_largest_possible() -> N
 
 def test_index_comes_back_from_parquet_as_it_was(planned, tmp_path: Path) -> None:
     _, _, index = planned
-    back = read_chips(write_chips(tmp_path / "index.parquet", index))
+    back = read_index(write_index(tmp_path / "index.parquet", index))
     assert back.frame.equals(index.frame)
     assert back.scheme == index.scheme
     assert dict(back.grids) == dict(index.grids)
@@ -66,13 +82,13 @@ def test_index_comes_back_from_parquet_as_it_was(planned, tmp_path: Path) -> Non
 
 def test_geopackage_holds_the_outlines_in_the_scene_crs(planned, tmp_path: Path) -> None:
     _, _, index = planned
-    write_chips(tmp_path / "chips.gpkg", index)
-    frame = gpd.read_file(write_chips(tmp_path / "chips.gpkg", index), layer="s")
+    write_index(tmp_path / "chips.gpkg", index)
+    frame = gpd.read_file(write_index(tmp_path / "chips.gpkg", index), layer="s")
     assert frame.crs == "EPSG:32632"
     assert len(frame) == len(index)
     _, window = index.windows()[0]
     assert np.allclose(frame.geometry[0].bounds, GRID.crop(window).bounds)
-    assert set(frame["split"]) == {"train", "validation", "test"}
+    assert set(frame["split"]) == {"train", "validation", UNLABELLED}
     assert frame["polygons"][0] == " ".join(map(str, index.frame["polygons"][0]))
 
 
@@ -84,11 +100,11 @@ def test_what_is_no_index_is_refused(planned, tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_text("text", encoding="utf-8")
     for name in ("a.parquet", "b.parquet", "c.parquet"):
         with pytest.raises(InputError, match="not a chip index"):
-            read_chips(tmp_path / name)
+            read_index(tmp_path / name)
     with pytest.raises(OutputError, match=r"expected \.parquet or \.gpkg"):
-        write_chips(tmp_path / "a.csv", index)
+        write_index(tmp_path / "a.csv", index)
     with pytest.raises(OutputError, match="cannot write the chip index"):
-        write_chips(tmp_path / "nowhere" / "a.parquet", index)
+        write_index(tmp_path / "b.parquet" / "a.parquet", index)
 
 
 def test_window_of_a_chip_is_a_window(planned) -> None:
@@ -97,3 +113,34 @@ def test_window_of_a_chip_is_a_window(planned) -> None:
     assert scene == "s"
     assert isinstance(window, Window)
     assert window.shape == (32, 32)
+
+
+def test_training_reads_the_windows_of_the_index(tmp_path) -> None:
+    scene, split, scheme = make_job(tmp_path)
+    pixels = {scene.source.id: scene.pixels}
+    chosen = choose_chips(pixels, settings=CHIPS, split=split, scheme=scheme)
+    index = read_index(write_index(tmp_path / "index.parquet", chosen))
+    plain = Preprocess(("red", "nir"), (0.0, 0.0), (1.0, 1.0), 0.0)
+    chips = read_chips([scene], index, split=split, preprocess=plain)
+    with open_reader(scene.source) as reader:
+        for number, (name, window) in enumerate(index.windows()):
+            assert name == scene.source.id
+            raster = reader.read(window)
+            assert np.array_equal(chips.x[number].numpy(), plain(raster.values, raster.valid).numpy())
+            assert np.array_equal(chips.valid[number].numpy(), raster.valid)
+    assert len(chips) == len(index)
+
+
+def test_editing_the_index_changes_what_is_trained(tmp_path) -> None:
+    scene, split, scheme = make_job(tmp_path)
+    pixels = {scene.source.id: scene.pixels}
+    chosen = choose_chips(pixels, settings=CHIPS, split=split, scheme=scheme)
+    fewer = replace(chosen, frame=chosen.frame.iloc[:-1])
+    whole, edited = (
+        fit([scene], split, scheme, index=index, settings=TINY, folder=tmp_path / "run").bundle.members[0]
+        for index in (chosen, fewer)
+    )
+    assert not torch.equal(whole.head.weight, edited.head.weight)
+    elsewhere = replace(chosen, frame=chosen.frame.assign(scene="other"))
+    with pytest.raises(InputError, match="chip index of other scenes"):
+        fit([scene], split, scheme, index=elsewhere, settings=TINY, folder=tmp_path / "run")

@@ -1,7 +1,7 @@
-"""Experts: the kinds of classifier that a teacher can have, the labelled pixels they learn from, and fitting one.
+"""Experts: the kinds of classifier in a mixture, the table of labelled pixels they learn from, and fitting one.
 
-Which of them has a share is a matter of how many polygons there are (``experts_for``); ``docs/learning.md`` has what
-was measured.
+Which of them have a share depends on the number of polygons (``experts_for``); ``docs/learning.md`` has what was
+measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -19,27 +18,23 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.legend import IGNORE_INDEX
-from pipeline.model.surroundings import surroundings
-from pipeline.training.baseline import cores
-from pipeline.training.dataset import turns
-from pipeline.training.loss import pixel_weights
-from pipeline.training.polygon_trees import PolygonTrees, fit_polygon_trees
-from pipeline.training.rotated_trees import RotatedTrees, fit_rotated_trees
+from pipeline.experts.forest import cores
+from pipeline.experts.rotated_trees import RotatedTrees, fit_rotated_trees
+from pipeline.experts.trees import PolygonTrees, fit_polygon_trees
+from pipeline.experts.weights import pixel_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.training.dataset import ChipSet
 
 Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | RotatedTrees | Pipeline
 Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant"]
 
 # With fewer polygons held-out figures say more about the polygons than about the experts: shares stay as they are.
 ENOUGH_POLYGONS = 100
-# The last digits of a logistic regression are not worth waiting for.
+# More iterations change the last digits only.
 _ITERATIONS = 200
 
 
@@ -105,33 +100,13 @@ class PixelTable:
         return PixelTable(self.features[which], self.index[which], self.polygon[which], self.channels)
 
 
-def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
-    """The labelled pixels of ``index`` uint8 [chip, row, col], at most ``per_polygon`` of each polygon."""
-    rng = np.random.default_rng(seed)
-    at, row, col = (part.numpy() for part in torch.nonzero(chips.core(index) != IGNORE_INDEX, as_tuple=True))
-    keys = chips.core(chips.key).numpy()[at, row, col]
-    _, once = np.unique(keys, return_index=True)
-    once = rng.permutation(once)
-    polygon = chips.core(chips.polygon).numpy()[at, row, col]
-    once = np.sort(once[turns(polygon[once]) < per_polygon])
-    at, row, col = at[once], row[once], col[once]
-    features = []
-    for chip in np.unique(at):
-        mine = at == chip
-        layers = chips.core(surroundings(chips.x[chip : chip + 1]))[0]
-        features.append(layers[:, row[mine], col[mine]].T.numpy())
-    return PixelTable(
-        np.concatenate(features), chips.core(index).numpy()[at, row, col], polygon[once], chips.x.shape[1]
-    )
-
-
 def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
-    """One expert, fitted to the pixels of a table; ``trees`` is of no account to those that have none."""
+    """One expert, fitted to the pixels of a table; ``trees`` is ignored by experts without trees."""
     features = seen(table.features, expert, table.channels)
     if expert.kind == "polygons":
         return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)
     classes = int(table.index.max()) + 1
-    weight = pixel_weights(table.index, table.polygon, classes=classes, size_power=0.5, class_power=0.5)
+    weight = pixel_weights(table.index, table.polygon, classes=classes)
     if expert.kind == "rotated":
         return fit_rotated_trees(features, table.index, table.polygon, weight=weight, trees=trees, seed=seed)
     if expert.kind == "logistic" and len(np.unique(table.index)) > 1:
@@ -166,8 +141,8 @@ def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArra
     return np.ascontiguousarray(features[:, : expert.levels * channels])
 
 
-def votes_of(model: Model, features: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    """Shares of votes, float32 [pixel, class]."""
-    votes = np.zeros((len(features), classes), dtype=np.float32)
-    votes[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
-    return votes
+def probabilities_of(model: Model, features: NDArray[np.float32], *, classes: int) -> NDArray[np.float32]:
+    """Probabilities float32 [pixel, class]; 0 for classes that the model does not know."""
+    found = np.zeros((len(features), classes), dtype=np.float32)
+    found[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
+    return found

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.experts.forest import fit_forest
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
-from pipeline.training.baseline import fit_forest
 from tests.training.worlds import make_job
 
 
@@ -19,7 +19,7 @@ def test_trees_of_many_pixels_are_bounded_and_the_forest_still_sees_them_all(job
     learn = {"polygons": split.polygons(Part.TRAIN), "trees": 60}
     whole = fit_forest([scene], scheme, **learn)
     assert whole.forest.max_samples is None
-    monkeypatch.setattr("pipeline.training.baseline.TREE_PIXELS", 100)
+    monkeypatch.setattr("pipeline.experts.forest.TREE_PIXELS", 100)
     bounded = fit_forest([scene], scheme, **learn)
     # The weights of a tree's root are the pixels it drew.
     assert {int(tree.tree_.weighted_n_node_samples[0]) for tree in bounded.forest.estimators_} == {100}
