@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.console import Console
-from pipeline.cli.options import Force, Json, Overwrite, Quiet, Seed
+from pipeline.cli.console import Work, add_commands
+from pipeline.cli.options import Force, Overwrite, Seed
 
 if TYPE_CHECKING:
     from pipeline.accuracy.assess_map import ReferenceSettings
@@ -37,10 +37,7 @@ Design = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, function in (
-        ("design", design), ("assess", assess), ("compare", compare), ("change", change), ("crosswalk", crosswalk)
-    ):  # fmt: skip
-        app.command(name)(function)
+    add_commands(app, design, assess, compare, change, crosswalk)
 
 
 def _edges(text: str | None) -> tuple[float, ...]:
@@ -109,9 +106,7 @@ def design(
     legend: Legend = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
     from pipeline.accuracy.sample_draw import DesignSettings
     from pipeline.workflow.assess import told_legend
@@ -122,16 +117,14 @@ def design(
         strata_field=strata_field, strata_edges=_edges(strata_edges), change_from=change_from, starts=starts,
         cluster_px=cluster_px, per_cluster=per_cluster, minimum_distance_m=minimum_distance_m, seed=seed,
     )  # fmt: skip
-    return Console(quiet, as_json).perform(
-        lambda progress: draw_design(
-            maps,
-            settings,
-            output=output,
-            scheme=told_legend(legend),
-            blind=not show_map_class,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    return lambda progress: draw_design(
+        maps,
+        settings,
+        output=output,
+        scheme=told_legend(legend),
+        blind=not show_map_class,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -152,17 +145,12 @@ def assess(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Accuracy and area figures: of a job's test blocks, or of a map against reference data."""
-    console = Console(quiet, as_json)
     if target.suffix.lower() in {".yaml", ".yml"}:
         from pipeline.workflow.stages import run_stages
 
-        return console.perform(
-            lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
-        )
+        return lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
     from pipeline.workflow.assess import assess_against_reference, told_legend
@@ -171,10 +159,8 @@ def assess(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
         design_file=design_file, crosswalk=crosswalk, kappa=kappa,
     )  # fmt: skip
-    return console.perform(
-        lambda _: assess_against_reference(
-            target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
-        )
+    return lambda _: assess_against_reference(
+        target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
     )
 
 
@@ -194,9 +180,7 @@ def compare(
         typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
     ] = None,
     legend: Legend = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
     from pipeline.workflow.assess import compare_two, told_legend
 
@@ -204,9 +188,7 @@ def compare(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
         design_file=design_file, crosswalk=crosswalk,
     )  # fmt: skip
-    return Console(quiet, as_json).perform(
-        lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
-    )
+    return lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
 
 
 def change(
@@ -216,15 +198,11 @@ def change(
     output: Annotated[Path, typer.Option("--output", "-o", help="From-to map to write.")] = Path("change.tif"),
     legend: Legend = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """From-to map and transition table of two maps with one legend."""
     from pipeline.workflow.assess import change_between, told_legend
 
-    return Console(quiet, as_json).perform(
-        lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
-    )
+    return lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
 
 
 def crosswalk(
@@ -235,12 +213,8 @@ def crosswalk(
         Path | None, typer.Option("--map", help="Your map: targets that are none of its classes are left to fill in.")
     ] = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Write the table from a public legend to the classes of a map, to be edited."""
     from pipeline.workflow.assess import write_crosswalk
 
-    return Console(quiet, as_json).perform(
-        lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)
-    )
+    return lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)

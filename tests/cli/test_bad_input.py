@@ -60,7 +60,7 @@ class Spoken:
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
         capsys.readouterr()
         self.status = main([str(item) for item in arguments])
-        lines = capsys.readouterr().err.splitlines()
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("landcover: stage ")]
         self.errors = [line for line in lines if line.startswith("landcover: error: ")]
         self.warnings = [line for line in lines if line.startswith("landcover: warning: ")]
         self.others = [line for line in lines if line not in self.errors + self.warnings]
