@@ -306,12 +306,12 @@ def test_a_disk_too_small(config, capsys, monkeypatch):
 @pytest.mark.parametrize("text", ["a: [1, 2\nb: }", "\t- x", "just a sentence", "- 1\n- 2"])
 def test_a_config_that_is_not_yaml_or_no_mapping(config, say, text):
     config.write_text(text)
-    say(config).error("config.yaml", "configuration is not")
+    say(config).error("config.yaml", "configuration")
 
 
 def test_a_binary_config(config, say):
     config.write_bytes(b"\xff\xfe\x00\x01")
-    say(config).error("config.yaml", "cannot read the configuration")
+    say(config).error("config.yaml", "the configuration cannot be read as YAML")
 
 
 def test_a_misspelt_key(tmp_path, say):
