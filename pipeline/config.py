@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 SCHEMA_VERSION: Final = 2
-NAME = r"^[A-Za-z0-9._-]+$"
+NAME = r"^[\w.-]+( [\w.-]+)*$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
     "string_type": "text, in quotes where it looks like something else",
@@ -48,7 +48,7 @@ _EXPECTED = {
     "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
     "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
     COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
-    NAME: "letters, digits, '.', '_' and '-'",
+    NAME: "letters, digits, '.', '_', '-' and single blanks",
 }
 
 

@@ -232,6 +232,16 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
     return ClassScheme(tuple(LandClass(*row) for row in zip(codes, names, _safe_colors(names), strict=True))), None
 
 
+def changed_codes(scheme: ClassScheme) -> dict[str, int]:
+    """Classes that are called by an integer and have another code: 0, negative ones, those above 254; name -> code.
+
+    >>> changed_codes(scheme_for(["5", "300", "0"])[0])
+    {'300': 1, '0': 2}
+    """
+    number = re.compile(r"-?\d+")
+    return {c.name: c.code for c in scheme.classes if number.fullmatch(c.name) and int(c.name) != c.code}
+
+
 def _safe_colors(names: Sequence[str]) -> list[str]:
     """A colour per name: a habitual one of its words that is apart from the others, then the palette's, then hues.
 

@@ -15,7 +15,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, labels, models, view
+from pipeline.cli import accuracy, crossval, job, labels, models, view, weights
 from pipeline.cli.console import error_line, json_error
 from pipeline.cli.help import GroupedCommands, add_examples
 from pipeline.errors import ConfigError, PipelineError
@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (job, accuracy, models, crossval, view, labels):
+for part in (job, accuracy, models, crossval, view, weights, labels):
     part.register(app)
 add_examples(app)
 

@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "model show": "landcover model show landcover-run/model/model.safetensors",
         "export": "landcover export landcover-run/model/model.safetensors --format onnx",
         "weights list": "landcover weights list --sensor sentinel-2",
+        "weights get": "landcover weights get imagenet",
         "weights show": "landcover weights show imagenet",
         "pretrain": "landcover pretrain config.yaml --steps 2000",
     },

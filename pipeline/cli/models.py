@@ -1,4 +1,4 @@
-"""Models and what they start from: model show, export, weights list, weights show, pretrain."""
+"""Models: show, export, pretrain."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ import typer
 from pipeline.cli.console import Work, add_commands, performed
 from pipeline.cli.options import ConfigFile, Overwrite, Seed
 
-Config = Annotated[Path | None, typer.Option("--config", help="Configuration whose bands are matched.")]
-Scene = Annotated[str | None, typer.Option("--scene", help="Scene whose bands are matched.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     model = typer.Typer(help="What a model file knows of itself.", no_args_is_help=True, rich_markup_mode=None)
     model.command("show")(performed(show_model))
     app.add_typer(model, name="model")
-    weights = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True, rich_markup_mode=None)
-    weights.command("list")(performed(list_weights))
-    weights.command("show")(performed(show_weights))
-    app.add_typer(weights, name="weights")
     add_commands(app, export, pretrain)
 
 
@@ -51,33 +44,6 @@ def export(
     return lambda _: export_model(
         model, form=form, output=output, tile_px=tile_px, scale=scale, offset=offset, overwrite=overwrite
     )
-
-
-def list_weights(
-    *,
-    encoder: Annotated[str | None, typer.Option(help="Only those of resnet18, resnet50 ...")] = None,
-    sensor: Annotated[str | None, typer.Option(help="Only those of sentinel-2, landsat-oli ...")] = None,
-    config: Config = None,
-    scene: Scene = None,
-) -> Work:
-    """List published weights with their bands, scaling and licence, and which are downloaded; needs no network."""
-    from pipeline.workflow import weights
-
-    return lambda _: weights.list_weights(encoder=encoder, sensor=sensor, config=config, scene=scene)
-
-
-def show_weights(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name as in the list, imagenet, or a weights file.")],
-    *,
-    encoder: Annotated[str, typer.Option(help="Encoder that imagenet is meant for.")] = "resnet18",
-    config: Config = None,
-    scene: Scene = None,
-    fetch: Annotated[bool, typer.Option("--fetch", help="Download them now, and check them.")] = False,
-) -> Work:
-    """Show what one set of weights expects, and from which of its bands each band of a scene would start."""
-    from pipeline.workflow import weights
-
-    return lambda _: weights.show_weights(name, encoder=encoder, config=config, scene=scene, fetch=fetch)
 
 
 def pretrain(

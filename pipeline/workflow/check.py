@@ -17,7 +17,7 @@ from pipeline.model.describe import read_header
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.check_labelled import judge_usable, usable_shares
+from pipeline.workflow.check_labelled import judge_usable, refuse_fill, usable_shares
 from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
@@ -155,6 +155,7 @@ def _check_usable(job: Job, found: _Findings) -> None:
         return
     found.data["usable_share"] = usable.classes
     found.attempt(lambda: judge_usable(usable, job.sources))
+    found.attempt(lambda: refuse_fill(job.sources, job.pixels))
 
 
 def lost_polygons(job: Job, overlap: Overlap) -> dict[str, Any]:
