@@ -124,6 +124,17 @@ def test_every_room_is_in_the_design():
     assert [name for name in names if f"| `{name}` |" not in design] == []
 
 
+def test_the_layers_drawn_in_the_design_are_those_that_are_enforced():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    drawn = re.search(r"```text\n(cli\n.*?)```", design, flags=re.DOTALL)
+    assert drawn is not None
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [item["layers"] for item in contracts if item["type"] == "layers"]
+    assert drawn.group(1).split("\n")[:-1] == [layer.strip("()") for layer in layers]
+
+
 def test_functions_named_in_the_design_exist():
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(.*?)```", design, flags=re.DOTALL)
