@@ -32,7 +32,6 @@ def plugin_zip() -> bytes:
     """
     metadata = (PLUGIN / "metadata.txt").read_text(encoding="utf-8")
     parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign] - keys keep their case
     parser.read_string(metadata)
     missing = [key for key in REQUIRED if not parser["general"].get(key)]
     if missing:
