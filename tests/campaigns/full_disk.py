@@ -25,8 +25,6 @@ from tests.campaigns.jobs import digests, finish, import_all, one_scene, two_sce
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What mapping keeps to go on from is not a product.
-WORK = ".work"
 # torch.export writes another file each time.
 UNLIKE = ("export torch",)
 
@@ -102,7 +100,7 @@ def starve(name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, 
                 continue  # what was measured is more than is needed
             if status != 2 or len(said) != 1 or not said[0].startswith("landcover: error: "):
                 report.wrong.append(f"{where}: status {status}, {len(said)} lines: {' | '.join(said)[-600:]}")
-            parts = [file for file in unlike(expected, left) if file in left and WORK not in file]
+            parts = [file for file in unlike(expected, left) if file in left]
             if parts:
                 report.wrong.append(f"{where}: left {', '.join(parts)}")
             disk.enlarge()
