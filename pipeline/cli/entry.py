@@ -18,6 +18,7 @@ import typer
 from pipeline import __version__
 from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
 from pipeline.cli.console import error_line, json_error
+from pipeline.cli.options import spelled_out
 from pipeline.errors import ConfigError, OutputError, PipelineError
 from pipeline.heap import share_one_heap
 from pipeline.quiet import silence_libtiff
@@ -96,7 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     share_one_heap()
     silence_libtiff()
     try:
-        status = app(args=arguments, prog_name="landcover", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        status = app(args=spelled_out(given), prog_name="landcover", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     except Exception as err:

@@ -8,13 +8,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from xml.etree.ElementTree import tostring
 
 import numpy as np
 import pyogrio
 import shapely
+from defusedxml import ElementTree
+from markupsafe import Markup
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.files import check_target, flush, whole_file
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
@@ -113,6 +116,22 @@ def add_layer_style(path: Path, *, layer: str, style: str) -> None:
             " VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
             (UNDATED,),
         )
+
+
+def layer_style(path: Path, layer: str) -> Markup | None:
+    """The renderer of a layer's default style in a GeoPackage, for a project; None where it has none.
+
+    Raises:
+        InputError: no GeoPackage.
+    """
+    query = "SELECT styleQML FROM layer_styles WHERE f_table_name = ? AND useAsDefault"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(query, (layer,)).fetchone()
+        renderer = ElementTree.fromstring(row[0]).find("renderer-v2") if row else None
+    except (sqlite3.Error, ElementTree.ParseError) as err:
+        raise InputError("cannot read the style of a layer", path=path, got=err) from err
+    return None if renderer is None else Markup(tostring(renderer, encoding="unicode"))  # noqa: S704 - parsed XML
 
 
 @contextmanager

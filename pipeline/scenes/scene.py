@@ -107,6 +107,7 @@ class BandSource:
         nodata: DN that means "no observation", None where the file has none; NaN and infinite DN never are valid.
         valid_max: Largest DN that is an observation.
         use_dataset_mask: Also honour the file's own mask band or alpha.
+        nodata_stated: The user says which DN is no observation, or that none is.
         resampling: How it comes onto the scene's grid when its own pixels differ.
         gsd_m: Native ground sample distance in metres, None if unknown.
         unit: "reflectance", "kelvin", "dB", "DN", "1", "m" ...
@@ -121,6 +122,7 @@ class BandSource:
     nodata: float | None = None
     valid_max: float | None = None
     use_dataset_mask: bool = False
+    nodata_stated: bool = False
     resampling: Resampling = "bilinear"
     gsd_m: float | None = None
     unit: str = "DN"
@@ -207,7 +209,7 @@ class Scene:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             what = f"band name used twice: {', '.join(twice)}"
-            raise SceneError(what, path=self.path, fix="name the bands in the config")
+            raise SceneError(what, path=self.path, fix="name the bands (--bands, or scenes.bands)")
         if self.acquired_utc is not None and self.acquired_utc.tzinfo is None:
             raise SceneError("time of acquisition without a time zone", path=self.path, got=self.acquired_utc)
 
@@ -259,7 +261,7 @@ class Scene:
                     # JSON knows no NaN and no infinity.
                     key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
                     for key, value in asdict(source).items()
-                    if key not in {"path", "valid_max", "use_dataset_mask"}
+                    if key not in {"path", "valid_max", "use_dataset_mask", "nodata_stated"}
                 }
                 | {"file": plain_url(source.path).rsplit("/", 1)[-1]}
                 for source in self.bands

@@ -44,9 +44,14 @@ class SceneOptions(Settings):
         description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
     )
     offset: float | None = Field(None, allow_inf_nan=False, description="See scale.")
-    nodata: float | None = Field(None, description="DN that means 'no observation', where the file has no nodata tag.")
+    nodata: float | Literal["none"] | None = Field(
+        None,
+        description="DN that means 'no observation', where the file has no nodata tag; none: every value is one, "
+        "however much of the scene has it.",
+    )
     sensor: str | None = Field(
-        None, description="sentinel-2, landsat-oli, landsat-etm or landsat-tm: makes names such as B5 unambiguous."
+        None,
+        description="sentinel-2, landsat-oli, landsat-etm, landsat-tm, hls-s30 or hls-l30: says what B5 is.",
     )
     acquired_utc: datetime | None = Field(
         None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
@@ -61,6 +66,11 @@ class SceneOptions(Settings):
         description="Who serves a STAC item, where neither its addresses nor its properties tell: it decides whether "
         "the Sentinel-2 offset is still in the values.",
     )
+
+    @property
+    def stated_nodata(self) -> float | None:
+        """The DN that means no observation, None where none is stated."""
+        return None if self.nodata == "none" else self.nodata
 
     @field_validator("sensor")
     @classmethod

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
 from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.files import check_target
@@ -14,10 +14,9 @@ from pipeline.workflow.job import Job, StageRun
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.config import MapSection
     from pipeline.workflow.outcome import Progress
 
 STAGES = ("chips", "train", "predict", "assess", "report")
@@ -32,8 +31,7 @@ def run_stages(
     progress: Progress,
     resume: bool = False,
     verify: bool = False,
-    change_map: Callable[[MapSection], MapSection] | None = None,
-    seam_figure: bool = False,
+    changes: Sequence[str] = (),
 ) -> Outcome:
     """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
@@ -45,17 +43,14 @@ def run_stages(
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
         verify: Compare the content of every product with what was recorded, not its size and time of change alone.
-        change_map: What the command line changes of the section ``map``.
-        seam_figure: Measure disagreement along tile borders.
+        changes: Settings other than the file's, as ``map.memory=1GB``.
 
     Raises:
         OutputError: another run holds the folder, or files are in the way and ``overwrite`` is not given.
     """
-    job = Job.load(config)
-    if change_map is not None:
-        job = replace(job, config=job.config.model_copy(update={"map": change_map(job.config.map)}))
+    job = Job.load(config, changes=changes)
     run = job.open_folder()
-    given = StageRun(job, run.path, resume, seam_figure, progress)
+    given = StageRun(job, run.path, resume, progress)
     with run.lock():
         own = job.path.resolve() == (run.path / RESOLVED).resolve()
         check_target(run.path / RESOLVED, overwrite=own or overwrite or "settings" in run.record())
@@ -185,16 +180,30 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
 
 
 def _accuracy_table(accuracy: dict[str, Any]) -> Table:
+    """Network and forests on the test polygons, and below it what the figures cannot say."""
+    polygons = str(accuracy["test_polygons"])
     rows = tuple(
-        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}")
-        for item in (accuracy, accuracy["baseline"])
+        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}", polygons)
+        for item in (accuracy, *accuracy["baselines"])
     )
+    per_class = accuracy["per_class"]
     without = accuracy.get("macro_f1_without")
+    few = [f"{name} ({item['polygons']})" for name, item in per_class.items() if item.get("too_few")]
+    sure = [
+        f"{name} ({item['polygons']})"
+        for name, item in per_class.items()
+        if 1.0 in (item["users_accuracy"], item["producers_accuracy"])
+        and FEW_POLYGONS <= item["polygons"] < CERTAIN_POLYGONS
+    ]
     title = "on the test polygons (not a probability sample)"
     title += f"; no usable test pixel, so not in the mean: {', '.join(without)}" if without else ""
-    return Table(title, ("method", "overall accuracy", "mean F1"), rows)
+    title += f"; too few to judge: {', '.join(few)}" if few else ""
+    title += f"; 100 % of few polygons, landcover crossval tells more: {', '.join(sure)}" if sure else ""
+    return Table(title, ("method", "overall accuracy", "mean F1", "test polygons"), rows)
 
 
 def _area_table(areas: dict[str, Any]) -> Table:
     rows = tuple((item["name"], f"{item['area_ha']:,.1f}", f"{100 * item['share']:.1f} %") for item in areas["classes"])
-    return Table("mapped area", ("class", "ha", "share"), rows)
+    share = areas.get("mapped_share")
+    covered = f"; the rest of the scenes, {1 - share:.1%}, has no data" if share is not None and share < 1 else ""
+    return Table(f"mapped area{covered}", ("class", "ha", "share of the map"), rows)
