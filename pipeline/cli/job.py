@@ -27,12 +27,23 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
         "config.yaml"
     ),
+    bands: Annotated[str | None, typer.Option(help="Comma-separated names of the bands of each --scene.")] = None,
+    scale: Annotated[float | None, typer.Option(help="value = DN x scale + offset of each --scene.")] = None,
+    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
+    nodata: Annotated[str | None, typer.Option(help="DN without observation, or none: every DN is one.")] = None,
+    sensor: Annotated[str | None, typer.Option(help="sentinel-2, landsat-oli ...: says what B5 is.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Look at scenes and labels and write a commented configuration that runs as it is."""
+    from pipeline.scenes.settings import read_options
     from pipeline.workflow.init import write_config
 
-    return lambda _: write_config(scene, labels=labels, field=field, layer=layer, output=output, overwrite=overwrite)
+    options = {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset, "nodata": nodata}
+    return lambda _: write_config(
+        scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
+        options=read_options(options | {"sensor": sensor}),
+    )  # fmt: skip
 
 
 def check(config: ConfigFile, *, settings: Set = None) -> Work:

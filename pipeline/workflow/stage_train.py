@@ -48,6 +48,7 @@ def perform(given: StageRun) -> list[Path]:
         resume=given.resume,
         progress=given.progress,
     )
+    given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = replace(
         bundle,
