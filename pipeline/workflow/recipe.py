@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.model.checks import check_source
+from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.geotiff import is_virtual
-from pipeline.scenes.opening import open_all
 from pipeline.scenes.settings import AS_FOUND, InputSettings, SceneOptions
-from pipeline.workflow.inputs import join_scenes
+from pipeline.workflow.inputs import CLOUDS, join_scenes, open_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +32,9 @@ STORED = "stored_values"
 
 def stored_values(source: Source) -> dict[str, list[float]]:
     """Scale and offset of each band of files, by name; bands that are computed (indices) are not in it."""
-    known: dict[str, list[float]] = {}
+    known = {}
     for scene in plain_scenes(source):
-        known |= {band.band: [float(band.scale), float(band.offset)] for band in scene.bands}
+        known |= {band.name: [float(band.scale), float(band.offset)] for band in scene.bands}
     # The bands of a stack have a date after their name.
     named = {name: name if name in known else name.rpartition("_")[0] for name in source.band_names}
     return {name: known[own] for name, own in named.items() if own in known}
@@ -77,10 +76,18 @@ class SceneRequest:
             raise ConfigError("option --date", got=len(self.dates), expected=f"{len(paths)}, one for each --scene")
 
 
-def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneRequest | None = None) -> tuple[Source, ...]:
+def sources_for(
+    bundle: ModelBundle, paths: Sequence[str], *, folder: Path, words: SceneRequest | None = None
+) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
     Scenes of a model of stacks or composites become one source; those of other models one each.
+
+    Args:
+        bundle: The model.
+        paths: The scenes.
+        folder: Where a mask of clouds goes, where the model was trained with one of the network's.
+        words: What the user says of the scenes.
 
     Raises:
         ConfigError: dates or layers of another number than the scenes or the model have.
@@ -91,7 +98,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
     inputs = _with_layers(_recipe(bundle), words.layers)
     if words.resolution_m is not None:
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
-    opened = _open(paths, inputs, words)
+    opened = [with_clouds(scene, inputs.clouds, folder=folder / CLOUDS) for scene in _open(paths, inputs, words)]
     _check_dates(bundle, inputs, opened)
     for scene in opened:
         missing = [name for name in inputs.bands or () if name not in scene.band_names]
@@ -103,14 +110,14 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
                 expected=", ".join(inputs.bands or ()),
                 fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
             )
-    return tuple(check_source(bundle, source) for source in join_scenes([("", scene) for scene in opened], inputs))
+    return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
 def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:
     """The scenes of the paths with the dates that the user gave them."""
     words.check_number(paths)
     moments = [parse_moment(text) for text in words.dates]
-    read = partial(open_all, resolution_m=inputs.resolution_m, mask=inputs.mask)
+    read = partial(open_as, inputs=inputs)
     if len(paths) == 1 and len(moments) > 1:
         bands = (inputs.bands or ("band",))[:1]
         return list(read(paths[0], options=words.options.model_copy(update={"bands": bands, "dates": tuple(moments)})))
