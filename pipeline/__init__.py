@@ -37,7 +37,7 @@ _HOMES = {
     "save_bundle": "pipeline.model.bundle:save_bundle",
     "load_bundle": "pipeline.model.bundle:load_bundle",
     # maps
-    "PredictSettings": "pipeline.inference.plan:PredictSettings",
+    "MapSettings": "pipeline.inference.settings:MapSettings",
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy

@@ -17,6 +17,7 @@ import typer
 from pipeline import __version__
 from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
 from pipeline.cli.console import error_line, json_error
+from pipeline.cli.options import spelled_out
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.heap import share_one_heap
 
@@ -81,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     share_one_heap()
     try:
-        status = app(args=arguments, prog_name="landcover", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        status = app(args=spelled_out(given), prog_name="landcover", standalone_mode=False)
     except (PipelineError, typer.TyperException) as err:
         _say_error(err, as_json="--json" in (sys.argv if arguments is None else arguments))
         return 2

@@ -1,28 +1,25 @@
 """Pretrained encoder weights: by name from torchgeo's and torchvision's records, or from a file; put in by band.
 
-Nothing is ever unpickled but tensors (``weights_only``). Downloads go to torch's hub folder and are checked against the
-hash in the file's name, as torch.hub does.
+Nothing is ever unpickled but tensors (``weights_only``).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.files import hash_file, write_bytes
+from pipeline.files import write_bytes
 from pipeline.model import efficientnet
 from pipeline.model.describe import KEY, read_header
-from pipeline.model.records import RGB, WeightRecord, find_record
+from pipeline.model.records import RGB, WeightRecord, fetch_weights, find_record
 from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 ENCODER_KEY = "landcover_encoder"
 _STEMS = ("conv1.weight", "features.0.weight", "_conv_stem.weight")
 FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
-_HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _BASIC_LAYER3, _BOTTLENECK_LAYER3 = {2: "resnet18", 6: "resnet34"}, {6: "resnet50", 23: "resnet101", 36: "resnet152"}
 _VGG_CONVOLUTIONS = {8: "vgg11_bn", 10: "vgg13_bn", 13: "vgg16_bn", 16: "vgg19_bn"}
 
@@ -151,7 +147,7 @@ def record_weights(record: WeightRecord, *, download: bool = True) -> EncoderWei
         return replace(read_weights(record.file), name=record.name)
     if not download and not record.cache.is_file():
         raise ModelError(f"weights {record.name} are not here", fix=f"landcover weights get {record.name}")
-    tensors = _torchvision_names(_read_tensors(fetch(record)), path=record.cache)
+    tensors = _torchvision_names(_read_tensors(fetch_weights(record)), path=record.cache)
     units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
     return EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling, units)
 
@@ -172,33 +168,6 @@ def _onnx_tensors(record: WeightRecord) -> dict[str, torch.Tensor]:
         for item in graph.initializer
         if item.name.startswith(prefix)
     }
-
-
-def fetch(record: WeightRecord, *, progress: bool = False) -> Path:
-    """The file of a record, downloaded into torch's hub folder if it is not there, and checked by its hash.
-
-    Raises:
-        ModelError: it cannot be downloaded, or is not what its name says.
-    """
-    if record.file is not None:
-        return record.file
-    target = record.cache
-    prefix = found.group(1) if (found := _HASH.search(target.name)) else None
-    if not target.is_file():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            logging.getLogger(__name__).info("downloading %s", record.name)
-            torch.hub.download_url_to_file(record.url, str(target), hash_prefix=prefix, progress=progress)
-        except (URLError, OSError, RuntimeError) as err:
-            raise ModelError(
-                f"cannot download weights {record.name}",
-                path=record.url,
-                got=err,
-                fix=f"download it where there is a network and put it at {target}, or set weights: none",
-            ) from err
-    if prefix is not None and not hash_file(target).startswith(prefix):
-        raise ModelError("weights file is not what its name says", path=target, fix="delete it and try again")
-    return target
 
 
 def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:

@@ -25,7 +25,7 @@ from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.stage_chips import chosen_chips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pipeline.labels.checks import Overlap
@@ -57,13 +57,13 @@ class _Findings:
             return None
 
 
-def check_job(config: Path, *, progress: Progress) -> Outcome:
+def check_job(config: Path, *, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
     """Look at everything that a job needs and say what it will take; nothing is written.
 
     Raises:
         ConfigError: the configuration cannot be read: nothing can be looked at.
     """
-    job = Job.load(config)
+    job = Job.load(config, changes=changes)
     found = _Findings()
     found.attempt(lambda: check_output(job.folder))
     for number, step in enumerate((_check_scenes, _check_labels, _check_split, _check_cost)):

@@ -231,7 +231,7 @@ def _settings(
             *(("point_window_px",) if point_window_px else ()),
         ),
         "training": ("head", "seed"),
-        "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
+        "map": ("memory", "probabilities", "polygons", "mmu_ha"),
         "assessment": ("forest_trees",),
     }
     for section, keys in shown.items():

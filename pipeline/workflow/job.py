@@ -16,6 +16,8 @@ from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
@@ -36,9 +38,9 @@ class Job:
     config: Config
 
     @classmethod
-    def load(cls, path: Path) -> Job:
-        """From a configuration file."""
-        return cls(path, load_config(path))
+    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+        """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
+        return cls(path, load_config(path, changes=changes))
 
     @property
     def folder(self) -> Path:
@@ -206,7 +208,6 @@ class StageRun:
         job: The job, with the command line's wishes in its configuration.
         folder: The run folder.
         resume: Training goes on from its last checkpoint.
-        seam_figure: Measure disagreement along tile borders.
         progress: For the terminal.
         facts: Figures of the stage for ``run.json``; the stage fills it in.
     """
@@ -214,6 +215,5 @@ class StageRun:
     job: Job
     folder: Path
     resume: bool
-    seam_figure: bool
     progress: Progress
     facts: dict[str, float] = field(default_factory=dict)

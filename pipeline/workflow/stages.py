@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.documents import read_json
@@ -13,10 +12,9 @@ from pipeline.workflow.job import Job, StageRun
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.config import MapSection
     from pipeline.workflow.outcome import Progress
 
 STAGES = ("chips", "train", "predict", "assess", "report")
@@ -31,8 +29,7 @@ def run_stages(
     progress: Progress,
     resume: bool = False,
     verify: bool = False,
-    change_map: Callable[[MapSection], MapSection] | None = None,
-    seam_figure: bool = False,
+    changes: Sequence[str] = (),
 ) -> Outcome:
     """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
@@ -44,17 +41,14 @@ def run_stages(
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
         verify: Compare the content of every product with what was recorded, not its size and time of change alone.
-        change_map: What the command line changes of the section ``map``.
-        seam_figure: Measure disagreement along tile borders.
+        changes: Settings other than the file's, as ``map.memory=1GB``.
 
     Raises:
         OutputError: another run holds the folder, or files are in the way and ``overwrite`` is not given.
     """
-    job = Job.load(config)
-    if change_map is not None:
-        job = replace(job, config=job.config.model_copy(update={"map": change_map(job.config.map)}))
+    job = Job.load(config, changes=changes)
     run = job.open_folder()
-    given = StageRun(job, run.path, resume, seam_figure, progress)
+    given = StageRun(job, run.path, resume, progress)
     with run.lock():
         own = job.path.resolve() == (run.path / RESOLVED).resolve()
         check_target(run.path / RESOLVED, overwrite=own or overwrite or "settings" in run.record())

@@ -94,7 +94,7 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
     few = {item.stage: item for item in estimate_stages(Job.load(small))}
     large = write_world(
         tmp_path,
-        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True, "tta": True},
+        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True},
         assessment={"forest_trees": 500},
         training={"context": {"enabled": True, "steps": 400}},
     )

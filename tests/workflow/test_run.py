@@ -129,7 +129,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_scenes_are_sampled_for_the_chips_and_not_again_for_their_maps(finished, monkeypatch):
-    for module in ("scenes.ledger", "workflow.map_one"):
+    for module in ("scenes.ledger", "workflow.scene_maps"):
         monkeypatch.setattr(f"pipeline.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
     run_job(finished.config, last="predict", force=True, overwrite=True)
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped:

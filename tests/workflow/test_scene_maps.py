@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 import rasterio
 
-from pipeline.config import MapSection
 from pipeline.errors import OutputError
 from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.ledger import source_ledger
-from pipeline.workflow import map_one
-from pipeline.workflow.map_one import MapOrder, map_scene, predict_settings
-from pipeline.workflow.mapping import MapRequest, predict_maps
+from pipeline.workflow import scene_maps
 from pipeline.workflow.outcome import no_progress
-from tests.inference.models import noise_scene, small_bundle
+from pipeline.workflow.predict import predict_maps
+from pipeline.workflow.scene_maps import MapOrder, map_scene
+from tests.inference.models import changes, noise_scene, small_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,15 +37,14 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def section(**more: object) -> MapSection:
-    return MapSection.model_validate({"engine": "torch", "dtype": "float32"} | more)
+def section(**more: object) -> MapSettings:
+    return MapSettings.model_validate({"engine": "torch", "dtype": "float32"} | more)
 
 
 def predict(world: Path, names: str = "a", *, force: bool = False, overwrite: bool = False, **asked: object) -> Outcome:
     return predict_maps(
         None, model=world / "model.safetensors", scenes=[str(world / f"{name}.tif") for name in names],
-        output=world / "out", request=MapRequest(**({"engine": "torch", "dtype": "float32"} | asked)),
-        force=force, overwrite=overwrite, progress=no_progress,
+        output=world / "out", changes=changes(**({"dtype": "float32"} | asked)), force=force, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -62,7 +61,7 @@ def test_a_users_file_of_a_products_name_is_told_before_anything_is_mapped_and_s
     theirs.write_bytes(b"theirs")
     order = MapOrder(world / "out", section(polygons=True, entropy=True))
     bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
-    monkeypatch.setattr(map_one, "predict_scene", never)
+    monkeypatch.setattr(scene_maps, "predict_scene", never)
     for _ in range(2):
         with pytest.raises(OutputError, match=rf"a{product}: the file exists.*--overwrite"):
             map_scene(bundle, scene, order, progress=no_progress)
@@ -79,7 +78,7 @@ def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_com
         theirs.write_bytes(b"theirs")
         return found
 
-    monkeypatch.setattr(map_one, "predict_scene", slow)
+    monkeypatch.setattr(scene_maps, "predict_scene", slow)
     for _ in range(2):
         with pytest.raises(OutputError, match="the file exists"):
             predict(world)
@@ -90,7 +89,7 @@ def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_com
 def test_maps_of_a_scene_that_others_mapped_block_by_block_replace_no_file_either(world: Path) -> None:
     bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
     order = MapOrder(world / "out", section())
-    key = journal_key(bundle, scene.select(bundle.bands), predict_settings(order.section))
+    key = journal_key(bundle, scene.select(bundle.bands), order.settings)
     theirs = world / "out" / "a_quicklook.png"
     theirs.parent.mkdir()
     theirs.write_bytes(b"theirs")
@@ -113,7 +112,7 @@ def test_force_maps_again_what_the_same_command_made_and_nothing_else(
         mapped.append(given)
         return predict_scene(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(map_one, "predict_scene", count)
+    monkeypatch.setattr(scene_maps, "predict_scene", count)
     assert predict(world, "ab", force=True, **asked).failed == ()
     assert len(mapped) == 2
     assert {path: path.read_bytes() for path in made} == made
@@ -127,8 +126,8 @@ def test_force_maps_again_what_the_same_command_made_and_nothing_else(
 def test_a_map_of_other_settings_is_replaced_only_when_asked(world: Path) -> None:
     predict(world)
     with pytest.raises(OutputError, match=r"a_lc\.tif: the file exists"):
-        predict(world, force=True, tta=True)
-    predict(world, overwrite=True, tta=True)
+        predict(world, force=True, probabilities=True)
+    predict(world, overwrite=True, probabilities=True)
 
 
 def test_a_mosaic_follows_its_maps_and_is_left_alone_where_they_are_the_same(world: Path) -> None:

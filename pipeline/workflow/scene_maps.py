@@ -1,34 +1,149 @@
-"""One scene and a model -> its maps, with everything that makes them open right."""
+"""One scene and a model -> its maps, with everything that makes them open right, and a record of them.
+
+The record says whether a scene's maps are being written, or were by the same command, so that it continues.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files import check_target, hash_of
+from pipeline.files import check_target, hash_of, write_json
 from pipeline.heap import give_back
-from pipeline.inference.memory import parse_bytes
-from pipeline.inference.plan import PredictSettings, journal_key
+from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
+from pipeline.maps.pixels import ClassCounts
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
-from pipeline.workflow.map_record import WORK, MapRecord
-from pipeline.workflow.mapped import MapFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from pipeline.config import MapSection
+    from pipeline.grid import Grid
     from pipeline.inference.journal import Key
     from pipeline.inference.predict import Prediction
+    from pipeline.inference.settings import MapSettings
+    from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
 
+# Folder in the folder of the maps for what is needed while they are made.
+WORK = ".work"
+PATHS = (
+    "class_map", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons", "quicklook",
+)  # fmt: skip
 KINDS = ("lc", "conf", "probabilities", "entropy", "margin", "aoa")
+
+
+@dataclass(frozen=True)
+class MapRecord:
+    """A small file in the work folder.
+
+    Attributes:
+        path: The file.
+        key: Hash of all that the maps depend on; a record of another key says nothing.
+    """
+
+    path: Path
+    key: str
+
+    def is_under_way(self) -> bool:
+        """Whether the same command began to write maps and did not end: what is there is its own, to be replaced."""
+        return self._read().get("state") == "writing"
+
+    def result(self) -> dict[str, Any] | None:
+        """What the same command kept of maps that are finished and have not been touched since; None otherwise."""
+        found = self._read()
+        if found.get("state") != "done":
+            return None
+        folder = self.path.parent.parent
+        same = all(stamp_of(folder / name) == stamp for name, stamp in found["files"].items())
+        result: dict[str, Any] | None = found["result"] if same else None
+        return result
+
+    def is_own(self) -> bool:
+        """Whether what is there was made by the same command, finished or not, and so may be made again."""
+        return self.is_under_way() or self.result() is not None
+
+    def begin(self) -> None:
+        """Note that maps are about to be written."""
+        write_json(self.path, {"key": self.key, "state": "writing"})
+
+    def end(self, files: Sequence[Path], result: dict[str, Any]) -> None:
+        """Note that they have been."""
+        folder = self.path.parent.parent
+        stamps = {str(file.relative_to(folder)): stamp_of(file) for file in files}
+        write_json(self.path, {"key": self.key, "state": "done", "files": stamps, "result": result})
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and found.get("key") == self.key else {}
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Size and time of change; empty where there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """What was written of one scene; ``unchanged`` where the same command had written it before."""
+
+    name: str
+    grid: Grid
+    class_map: Path
+    counts: ClassCounts
+    figures: dict[str, float]
+    plan: dict[str, Any]
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    entropy: Path | None = None
+    margin: Path | None = None
+    aoa: Path | None = None
+    polygons: Path | None = None
+    quicklook: Path | None = None
+    seam: dict[str, float] | None = None
+    unchanged: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, the map first."""
+        layers = (self.confidence, self.probabilities, self.entropy, self.margin, self.aoa, self.polygons)
+        return (self.class_map, *(path for path in (self.quicklook, *layers) if path is not None))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, without grid and legend, which the scene and the model know; files by their names."""
+        paths = {name: path.name for name in PATHS if (path := getattr(self, name)) is not None}
+        counts = {"pixels": self.counts.pixels, "area_ha": self.counts.area_ha, "nodata": self.counts.nodata_pixels}
+        return {"paths": paths, "counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam}
+
+    @classmethod
+    def from_json(cls, items: dict[str, Any], *, name: str, grid: Grid, scheme: ClassScheme, folder: Path) -> MapFiles:
+        """The inverse of :meth:`to_json`."""
+        found = items["counts"]
+        counts = ClassCounts(scheme, tuple(found["pixels"]), tuple(found["area_ha"]), found["nodata"])
+        paths: dict[str, Any] = {key: folder / value for key, value in items["paths"].items()}
+        return cls(
+            name=name,
+            grid=grid,
+            counts=counts,
+            figures=items["figures"],
+            plan=items["plan"],
+            seam=items["seam"],
+            unchanged=True,
+            **paths,
+        )
 
 
 @dataclass(frozen=True)
@@ -37,18 +152,16 @@ class MapOrder:
 
     Attributes:
         folder: Folder of the maps.
-        section: The configuration's section.
+        settings: How.
         overwrite: Replace maps of other commands.
-        seam_figure: Measure disagreement along tile borders.
         force: Map again what the same command has mapped.
         ledger: The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by
             the scene's name could be another file's.
     """
 
     folder: Path
-    section: MapSection
+    settings: MapSettings
     overwrite: bool = False
-    seam_figure: bool = False
     force: bool = False
     ledger: Path | None = None
 
@@ -58,13 +171,13 @@ class MapOrder:
 
     def products(self, source: Source) -> tuple[Path, ...]:
         """Every file that a scene's maps will be, sidecars aside."""
-        section, stem = self.section, self.target(source, "lc")
+        settings, stem = self.settings, self.target(source, "lc")
         wanted = {
-            "probabilities": section.probabilities, "entropy": section.entropy, "margin": section.margin,
-            "aoa": section.applicability,
+            "probabilities": settings.probabilities, "entropy": settings.entropy, "margin": settings.margin,
+            "aoa": settings.applicability,
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
-        shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *section.polygon_formats) if section.polygons]
+        shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
         return (*layers, *shapes, self.quicklook(source))
 
     def quicklook(self, source: Source) -> Path:
@@ -89,28 +202,9 @@ class MapOrder:
 
     def record(self, bundle: ModelBundle, source: Source, key: Key | None = None) -> MapRecord:
         """The record of a scene's maps; ``key`` is the journal's where another machine began it."""
-        key = key or journal_key(bundle, source.select(bundle.bands), predict_settings(self.section))
-        text = json.dumps(self.section.model_dump(mode="json"), sort_keys=True)
-        return MapRecord(self.folder / WORK / f"{source.id}.json", hash_of([key.hash, text, self.seam_figure]))
-
-
-def predict_settings(section: MapSection) -> PredictSettings:
-    """The engine's settings from the configuration's."""
-    return PredictSettings(
-        tile_px=section.tile_px,
-        batch=section.batch,
-        engine=section.engine,
-        dtype=section.dtype,
-        device=section.device,
-        memory_bytes=parse_bytes(section.memory),
-        tta=section.tta,
-        blend=section.blend,
-        probabilities=section.probabilities,
-        entropy=section.entropy,
-        margin=section.margin,
-        aoi=Path(section.aoi) if section.aoi else None,
-        mask=Path(section.mask) if section.mask else None,
-    )
+        key = key or journal_key(bundle, source.select(bundle.bands), self.settings)
+        kept = self.settings.model_dump(mode="json")
+        return MapRecord(self.folder / WORK / f"{source.id}.json", hash_of([key.hash, kept]))
 
 
 def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFiles | None:
@@ -125,7 +219,7 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
     if found is not None:
         return MapFiles.from_json(found, name=source.id, grid=source.grid, scheme=bundle.scheme, folder=order.folder)
     order.may_replace(source, record)
-    if order.section.applicability:
+    if order.settings.applicability:
         from pipeline.diagnostics.applicability import FeatureDistance
 
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
@@ -144,9 +238,8 @@ def map_scene(
         found = finished_map(bundle, source, order)
         if found is not None:
             return found
-    record, section = order.record(bundle, source, key), order.section
+    record, settings = order.record(bundle, source, key), order.settings
     order.may_replace(source, record)
-    settings = predict_settings(section)
     account = kept_ledger(source, folder=order.ledger) if order.ledger else source_ledger(source)
     give_back()  # what looking at the scene, or an earlier stage, took
     with predict_scene(
@@ -158,13 +251,13 @@ def map_scene(
         key=key,
     ) as prediction:
         give_back()  # tiles and what they were decoded from: products are made in the room that is left
-        tags = _tags(prediction, bundle, source, section=section, account=account)
+        tags = _tags(prediction, bundle, source, settings=settings, account=account)
         # Asked again: a file that came meanwhile would be taken for this command's own once the record says "writing".
         overwrite = order.may_replace(source, record)
         record.begin()
         targets = {kind: order.target(source, kind) for kind in KINDS}
         files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
-        if section.applicability:
+        if settings.applicability:
             from pipeline.diagnostics.applicability import write_applicability
 
             aoa = write_applicability(
@@ -172,10 +265,10 @@ def map_scene(
                 tags=tags, overwrite=overwrite, progress=progress,
             )  # fmt: skip
             files = replace(files, aoa=aoa)
-        if section.polygons:
+        if settings.polygons:
             shapes = order.target(source, "lc").with_suffix(".gpkg")
-            files = replace(files, polygons=_write_polygons(prediction, shapes, section, overwrite))
-        if order.seam_figure:
+            files = replace(files, polygons=_write_polygons(prediction, shapes, settings, overwrite))
+        if settings.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
 
             again = order.work(source).with_name(f"{source.id}-shifted")
@@ -230,14 +323,14 @@ def _write_layers(
 
 
 def _tags(
-    prediction: Prediction, bundle: ModelBundle, source: Source, *, section: MapSection, account: Mapping[str, object]
+    prediction: Prediction, bundle: ModelBundle, source: Source, *, settings: MapSettings, account: Mapping[str, object]
 ) -> dict[str, Any]:
     """How a map was made."""
     tags = prediction.tags() | {
         "LANDCOVER_MODEL": bundle.hash,
         "LANDCOVER_LEDGER": account,
         "LANDCOVER_SETTINGS": {
-            key: value for key, value in section.model_dump(mode="json").items() if key not in {"aoi", "mask"}
+            key: value for key, value in settings.model_dump(mode="json").items() if key not in {"aoi", "mask"}
         },
     }
     if source.acquired_utc:
@@ -245,7 +338,7 @@ def _tags(
     return tags
 
 
-def _write_polygons(prediction: Prediction, path: Path, section: MapSection, overwrite: bool) -> Path:  # noqa: FBT001
+def _write_polygons(prediction: Prediction, path: Path, settings: MapSettings, overwrite: bool) -> Path:  # noqa: FBT001
     from pipeline.maps.vectorise import PolygonRules
     from pipeline.maps.vectors import write_polygons
 
@@ -254,9 +347,9 @@ def _write_polygons(prediction: Prediction, path: Path, section: MapSection, ove
         prediction.codes,
         grid=prediction.grid,
         scheme=prediction.scheme,
-        rules=PolygonRules(section.mmu_ha, section.class_mmu_ha or None, section.smoothing),
+        rules=PolygonRules(settings.mmu_ha, settings.class_mmu_ha or None, settings.smoothing),
         confidence=prediction.confidence,
-        also=section.polygon_formats,
+        also=settings.polygon_formats,
         overwrite=overwrite,
     )
     return path

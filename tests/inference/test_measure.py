@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch.nn import functional
 
+from pipeline.grid import Window
 from pipeline.inference.engine import Choice
-from pipeline.inference.reach import STRIDES_TRIED, effective_halo_px
+from pipeline.inference.measure import STRIDES_TRIED, agreement, effective_halo_px, tile_seconds
+from pipeline.inference.plan import engine_of
+from tests.inference.models import noise_scene, small_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Looking:
@@ -42,3 +50,20 @@ def test_classes_that_never_settle_get_the_most_that_is_tried() -> None:
         return scores
 
     assert effective_halo_px(by_size, sample(160), stride_px=8, tile_px=64) == STRIDES_TRIED[-1] * 8
+
+
+def test_agreement_is_the_share_of_equal_classes() -> None:
+    x = sample(10)
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[..., 0, :3] *= -1
+        return x
+
+    assert agreement(lambda x: x, turned, x) == pytest.approx(0.97)
+
+
+def test_a_tile_is_timed_on_the_scene(tmp_path: Path) -> None:
+    scene, bundle = noise_scene(tmp_path / "scene.tif", height=300, width=200), small_bundle()
+    engine = engine_of(bundle, Choice(), threads=1)
+    assert 1e-4 < tile_seconds(bundle, scene, engine, window=Window(0, 0, 64, 64)) < 60
