@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from pipeline.errors import ConfigError, ModelError
+from pipeline.model.checks import check_source
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.geotiff import is_virtual
 from pipeline.scenes.opening import open_all
@@ -31,9 +32,9 @@ STORED = "stored_values"
 
 def stored_values(source: Source) -> dict[str, list[float]]:
     """Scale and offset of each band of files, by name; bands that are computed (indices) are not in it."""
-    known = {}
+    known: dict[str, list[float]] = {}
     for scene in plain_scenes(source):
-        known |= {band.name: [float(band.scale), float(band.offset)] for band in scene.bands}
+        known |= {band.band: [float(band.scale), float(band.offset)] for band in scene.bands}
     # The bands of a stack have a date after their name.
     named = {name: name if name in known else name.rpartition("_")[0] for name in source.band_names}
     return {name: known[own] for name, own in named.items() if own in known}
@@ -94,7 +95,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
                 expected=", ".join(inputs.bands or ()),
                 fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
             )
-    return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
+    return tuple(check_source(bundle, source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
 def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:
