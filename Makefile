@@ -9,7 +9,7 @@ EXTRAS := --extra stac --extra onnx --extra openvino --extra umap --extra scale 
 # What was tested is what is locked: torch and torchvision are a matching pair.
 LOCKED := --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --quiet
 
-.PHONY: demo test check docs house bench lock clean system-packages
+.PHONY: demo test check docs house bench fuzz lock clean system-packages plugin
 
 $(USERS): requirements.lock pyproject.toml
 	@echo "Installing into $(VENV): 6.6 GB, of it 5.3 GB PyTorch with its GPU libraries; about 4 minutes (README: a smaller one)"
@@ -46,6 +46,14 @@ test: $(DEVELOPERS) system-packages check
 
 house:
 	@$(PYTHON) tools/house.py
+
+# The QGIS plugin as a zip: Plugins > Manage and Install Plugins > Install from ZIP.
+plugin: $(DEVELOPERS)
+	$(BIN)/python tools/plugin.py
+
+fuzz: $(DEVELOPERS)
+	$(BIN)/python -m tests.campaigns.kills
+	$(BIN)/python -m tests.campaigns.full_disk
 
 bench: $(DEVELOPERS)
 	$(BIN)/python -m tests.benchmarks

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 SCHEMA_VERSION: Final = 2
-NAME = r"^[\w.-]+( [\w.-]+)*$"
+NAME = r"^\w[\w.-]*( [\w.-]+)*$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
     "string_type": "text, in quotes where it looks like something else",
@@ -52,7 +52,7 @@ _EXPECTED = {
     "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
     "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
     COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
-    NAME: "letters, digits, '.', '_', '-' and single blanks",
+    NAME: "letters, digits, '.', '_', '-' and single blanks after a letter or digit, 100 at most",
 }
 
 
@@ -79,7 +79,7 @@ class Config(Settings):
     version: Literal[2] = Field(
         SCHEMA_VERSION, description="Version of this file's schema; files of version 1 are still read."
     )
-    name: str = Field("landcover", pattern=NAME, description="Name of the job.")
+    name: str = Field("landcover", pattern=NAME, max_length=100, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
     scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
     inputs: InputSettings = Field(default_factory=InputSettings)

@@ -88,6 +88,19 @@ class MapSettings(Settings):
         description="Also write how unlike the training data each pixel is, in per cent of the threshold: above 100 it "
         "lies outside the model's area of applicability.",
     )
+    majority_px: int = Field(
+        0,
+        ge=0,
+        le=15,
+        description="Side of the window (odd) whose most frequent class a pixel takes; 0: none. The map as it was is "
+        "kept beside it (_unfiltered.tif).",
+    )
+    sieve_ha: float = Field(
+        0.0,
+        ge=0,
+        description="Patches of the map below this size take the class that is nearest around them. The map as it was "
+        "is kept beside it (_unfiltered.tif).",
+    )
     polygons: bool = Field(default=False, description="Also write the map as polygons (GeoPackage).")
     polygon_formats: tuple[Literal["parquet", "fgb"], ...] = Field((), description="Further formats of the polygons.")
     mmu_ha: float = Field(0.0, ge=0, description="Minimum mapping unit of the polygons in ha.")
@@ -120,6 +133,19 @@ class MapSettings(Settings):
             msg = "a size such as 2GB, 1.5GiB or 800MB"
             raise ValueError(msg) from err
         return str(value)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the map is cleaned before it is written."""
+        return self.majority_px > 1 or self.sieve_ha > 0
+
+    @field_validator("majority_px")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value and value % 2 == 0:
+            msg = "an odd number, so that the pixel lies in the middle"
+            raise ValueError(msg)
+        return value
 
     @field_validator("aoi", "mask")
     @classmethod

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
 from pipeline.scenes.describe import describe
+from pipeline.scenes.names import name_of
 from pipeline.scenes.quality import check_mask
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.roles import ASIDE, masks_of, role_of
@@ -92,7 +93,7 @@ def _scene(
         raise SceneError("scene holds quality layers only", path=path, got=got, expected="a band to learn from")
     level = next((match["level"].upper() for name in file_names if (match := _COLLECTION2.search(name))), "")
     return Scene(
-        id=Path(path).name if in_folder else _name_of(str(path)),
+        id=name_of(Path(path).name if in_folder else _stem_of(str(path)), path=path),
         path=str(path),
         grid=_common_grid(opened, path),
         bands=tuple(_source(layer.band, layer.name, options, sensor or "") for layer in used),
@@ -105,7 +106,7 @@ def _scene(
     )
 
 
-def _name_of(text: str) -> str:
+def _stem_of(text: str) -> str:
     """A file's stem; a raster inside a file by the names of both: NETCDF:"/data/a.nc":ndvi is a_ndvi."""
     if not INSIDE_FILE.fullmatch(text):
         return Path(text).stem

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from pipeline.errors import SceneError
+from pipeline.scenes.names import EXPECTED, MAX_BYTES, is_name
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -127,6 +128,17 @@ class BandSource:
     unit: str = "DN"
     provenance: str = "none: DN as stored"
 
+    def __post_init__(self) -> None:
+        """Refuse a scaling that makes no values of DN, wherever it was read."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
+            raise SceneError(
+                f"scaling of band {self.band} ({self.provenance})",
+                path=self.path,
+                got=f"scale {self.scale:g}, offset {self.offset:g}",
+                expected="a scale above 0 and a finite offset",
+                fix="set scale and offset of the scene in the configuration, or mend the file's tags",
+            )
+
 
 @dataclass(frozen=True)
 class QualitySource:
@@ -189,6 +201,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Refuse scenes without bands or with one name twice."""
+        if not is_name(self.id):
+            raise SceneError("name of a scene", path=self.path, got=repr(self.id[:MAX_BYTES]), expected=EXPECTED)
         names = self.band_names
         if not names:
             raise SceneError("scene has no bands", path=self.path)

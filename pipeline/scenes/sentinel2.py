@@ -24,6 +24,7 @@ from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product, zip_head
+from pipeline.scenes.names import name_of
 from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
 
@@ -80,7 +81,7 @@ def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequ
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, images, reasons)
     return Scene(
-        id=product.meta.product if not granule else f"{product.meta.product}_{product.tile.tile}",
+        id=name_of(product.meta.product if not granule else f"{product.meta.product}_{product.tile.tile}", path=path),
         path=str(path),
         grid=grid,
         bands=bands,

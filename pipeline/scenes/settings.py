@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError
+from pipeline.scenes.names import EXPECTED, is_name
 from pipeline.settings import Settings, absolute
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ class SceneOptions(Settings):
         None, description="A name for every band in file order, where the file does not name them."
     )
     scale: float | None = Field(
-        None, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
     )
-    offset: float | None = Field(None, description="See scale.")
+    offset: float | None = Field(None, allow_inf_nan=False, description="See scale.")
     nodata: float | Literal["none"] | None = Field(
         None,
         description="DN that means 'no observation', where the file has no nodata tag; none: every value is one, "
@@ -103,6 +107,12 @@ def read_options(values: Mapping[str, object]) -> SceneOptions:
         raise ConfigError(f"option {key}", got=first["input"], expected=expected) from err
 
 
+def _name(value: str | None) -> str | None:
+    if value is not None and not is_name(value):
+        raise ValueError(EXPECTED)
+    return value
+
+
 class ScenePath(Settings):
     """Where a scene is, and its name."""
 
@@ -112,6 +122,7 @@ class ScenePath(Settings):
     )
 
     _path = field_validator("path")(absolute)
+    _id = field_validator("id")(_name)
 
 
 class SceneItem(SceneOptions, ScenePath):
@@ -122,6 +133,8 @@ class SceneItem(SceneOptions, ScenePath):
         description="With inputs.time other than separate: scenes of one group become one stack or composite, called "
         "after the group (another place, another year). Default: all scenes are one group.",
     )
+
+    _group = field_validator("group")(_name)
 
 
 class LayerItem(Settings):

@@ -24,6 +24,7 @@ from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.hls import FILL as HLS_FILL
+from pipeline.scenes.names import name_of
 from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
 from pipeline.scenes.roles import masks_of
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
@@ -128,7 +129,7 @@ def _scene(
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
     grid = finest if size is None else _at_resolution(finest, size)
     return Scene(
-        id=item.id,
+        id=name_of(item.id, path="STAC item"),
         path=item.id,
         grid=grid,
         bands=tuple(

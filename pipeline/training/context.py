@@ -121,7 +121,7 @@ def train_context(
     to stop.
 
     Returns:
-        Rows of the log: step, ``loss``, seconds; step, ``val_loss``, ``val_accuracy``.
+        Rows of the log: step, ``loss``; step, ``val_loss``, ``val_accuracy``.
 
     Raises:
         LabelError: nothing to learn from.

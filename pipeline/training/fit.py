@@ -107,7 +107,7 @@ def fit(
         "experts": mixture.names_and_shares() if mixture is not None else {},
         "cut_short": list(deadline.cut),
     }
-    provenance = provenance_of(settings, clock, notes=notes)
+    provenance = provenance_of(settings, notes=notes)
     bundle = assemble(networks, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
     return FitResult(bundle, history, clock.seconds, mixture.out_of_fold if mixture is not None else None)
 

@@ -19,10 +19,12 @@ from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.check_labelled import judge_usable, refuse_fill, usable_shares
 from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
+from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.stage_chips import chosen_chips
+from pipeline.workflow.stages import check_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,6 +208,8 @@ def _ids(numbers: list[int]) -> str:
 def _check_split(job: Job, found: _Findings) -> None:
     if "classes" not in found.data:
         return
+    for check in (*settings_checks(job), lambda: check_files(job)):
+        found.attempt(check)
     split = found.attempt(lambda: job.split)
     if split is None:
         return

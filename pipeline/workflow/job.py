@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
 
+# What landcover labels audit writes into the run folder.
+AUDIT = "labels_audit.gpkg"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -191,6 +194,8 @@ class Job:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None
             parts.append([model, *fingerprint(areas).values()])
+        if stage == "report" and (self.folder / AUDIT).exists():  # the project shows what an audit found
+            parts.append(list(fingerprint([self.folder / AUDIT]).values()))
         return hash_of(parts)
 
     @property

@@ -13,8 +13,10 @@ from pipeline.files import check_target, hash_of, write_json
 from pipeline.heap import give_back
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.rows import RowStore
+from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
-from pipeline.maps.pixels import ClassCounts
+from pipeline.maps.pixels import ClassCounts, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.inference.predict import Prediction
     from pipeline.inference.settings import MapSettings
     from pipeline.legend import ClassScheme
+    from pipeline.maps.pixels import PixelRows
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
 PATHS = (
-    "class_map", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons", "quicklook",
+    "class_map", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
 )  # fmt: skip
-KINDS = ("lc", "conf", "probabilities", "entropy", "margin", "aoa")
+KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class MapFiles:
     counts: ClassCounts
     figures: dict[str, float]
     plan: dict[str, Any]
+    unfiltered: Path | None = None
     confidence: Path | None = None
     probabilities: Path | None = None
     entropy: Path | None = None
@@ -119,8 +123,8 @@ class MapFiles:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them, the map first."""
-        layers = (self.confidence, self.probabilities, self.entropy, self.margin, self.aoa, self.polygons)
-        return (self.class_map, *(path for path in (self.quicklook, *layers) if path is not None))
+        found = {name: getattr(self, name) for name in PATHS}
+        return (self.class_map, *(path for name, path in found.items() if path is not None and name != "class_map"))
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without grid and legend, which the scene and the model know; files by their names."""
@@ -173,8 +177,8 @@ class MapOrder:
         """Every file that a scene's maps will be, sidecars aside."""
         settings, stem = self.settings, self.target(source, "lc")
         wanted = {
-            "probabilities": settings.probabilities, "entropy": settings.entropy, "margin": settings.margin,
-            "aoa": settings.applicability,
+            "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
+            "margin": settings.margin, "aoa": settings.applicability,
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
@@ -256,7 +260,8 @@ def map_scene(
         overwrite = order.may_replace(source, record)
         record.begin()
         targets = {kind: order.target(source, kind) for kind in KINDS}
-        files = _write_layers(prediction, bundle, source, targets=targets, tags=tags, overwrite=overwrite)
+        codes = _filtered(prediction, settings)
+        files = _write_layers(prediction, bundle, source, codes=codes, targets=targets, tags=tags, overwrite=overwrite)
         if settings.applicability:
             from pipeline.diagnostics.applicability import write_applicability
 
@@ -267,7 +272,8 @@ def map_scene(
             files = replace(files, aoa=aoa)
         if settings.polygons:
             shapes = order.target(source, "lc").with_suffix(".gpkg")
-            files = replace(files, polygons=_write_polygons(prediction, shapes, settings, overwrite))
+            _write_polygons(prediction, codes, shapes, settings=settings, overwrite=overwrite)
+            files = replace(files, polygons=shapes)
         if settings.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
 
@@ -292,18 +298,21 @@ def _write_layers(
     bundle: ModelBundle,
     source: Source,
     *,
+    codes: PixelRows,
     targets: dict[str, Path],
     tags: dict[str, Any],
     overwrite: bool,
 ) -> MapFiles:
     grid = prediction.grid
-    counts = write_class_map(
-        targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
-    )
+    same: dict[str, Any] = {"grid": grid, "scheme": bundle.scheme, "tags": tags, "overwrite": overwrite}
+    counts = write_class_map(targets["lc"], codes, **same)
     write_percent(targets["conf"], prediction.confidence, grid=grid, layer=CONFIDENCE, tags=tags, overwrite=overwrite)
     files = MapFiles(
         source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["conf"]
     )
+    if codes is not prediction.codes:
+        write_class_map(targets["unfiltered"], prediction.codes, **same)
+        files = replace(files, unfiltered=targets["unfiltered"])
     if prediction.probabilities is not None:
         write_probabilities(
             targets["probabilities"],
@@ -322,6 +331,25 @@ def _write_layers(
     return files
 
 
+def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
+    """The codes after the filters that were asked for, in a store beside theirs; the codes themselves without any."""
+    if not settings.filtered:
+        return prediction.codes
+    from pipeline.maps.filters import MajorityPixels, SievedPixels, patch_px
+
+    grid = prediction.grid
+    pixels: PixelRows = prediction.codes
+    if settings.majority_px > 1:
+        pixels = MajorityPixels(pixels, grid, settings.majority_px)
+    if settings.sieve_ha:
+        pixels = SievedPixels(pixels, grid, patch_px(settings.sieve_ha, grid))
+    store = RowStore.create(prediction.codes.path.with_name("filtered.u8"), shape=grid.shape, fill=NODATA)
+    for window in row_bands(grid):
+        store.write(window, pixels.read(window))
+    prediction.layers["filtered"] = store
+    return store
+
+
 def _tags(
     prediction: Prediction, bundle: ModelBundle, source: Source, *, settings: MapSettings, account: Mapping[str, object]
 ) -> dict[str, Any]:
@@ -338,13 +366,15 @@ def _tags(
     return tags
 
 
-def _write_polygons(prediction: Prediction, path: Path, settings: MapSettings, overwrite: bool) -> Path:  # noqa: FBT001
+def _write_polygons(
+    prediction: Prediction, codes: PixelRows, path: Path, *, settings: MapSettings, overwrite: bool
+) -> None:
     from pipeline.maps.vectorise import PolygonRules
     from pipeline.maps.vectors import write_polygons
 
     write_polygons(
         path,
-        prediction.codes,
+        codes,
         grid=prediction.grid,
         scheme=prediction.scheme,
         rules=PolygonRules(settings.mmu_ha, settings.class_mmu_ha or None, settings.smoothing),
@@ -352,4 +382,3 @@ def _write_polygons(prediction: Prediction, path: Path, settings: MapSettings, o
         also=settings.polygon_formats,
         overwrite=overwrite,
     )
-    return path

@@ -66,11 +66,13 @@ def write_areas(path: Path, counts: list[tuple[str, ClassCounts]]) -> Path:
     names = counts[0][1].scheme.names
     totals = [sum(item.area_ha[i] for _, item in counts) for i in range(len(names))]
     whole = sum(totals) or 1.0
+    mapped, unseen = sum(sum(item.pixels) for _, item in counts), sum(item.nodata_pixels for _, item in counts)
     return write_json(
         path,
         {
             "unit": "ha",
             "what": "mapped area, counted from pixels; not an area estimate",
+            "mapped_share": mapped / max(mapped + unseen, 1),
             "classes": [
                 {"name": name, "area_ha": round(area, 4), "share": area / whole}
                 for name, area in zip(names, totals, strict=True)

@@ -13,6 +13,8 @@ from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.settings import MapSettings
+from pipeline.maps.filters import MajorityPixels, SievedPixels
+from pipeline.maps.pixels import ArrayPixels
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.ledger import source_ledger
 from pipeline.workflow import scene_maps
@@ -161,3 +163,19 @@ def test_a_run_samples_every_scene_once_and_its_maps_carry_what_was_found(world:
     order = MapOrder(world / "run" / "maps", section(), ledger=world / "run")
     files = map_scene(bundle, scene, order, progress=no_progress)
     assert tag_of(files.class_map) == {"scene": "a", "sensor": "as it was read"}
+
+
+def test_a_sieved_map_keeps_the_map_as_it_was_beside_it(world: Path) -> None:
+    asked = {"sieve_ha": 0.5, "majority_px": 3, "polygons": True}
+    predict(world, **asked)
+    codes = {}
+    for kind in ("lc", "unfiltered"):
+        with rasterio.open(world / "out" / f"a_{kind}.tif") as dataset:
+            codes[kind] = dataset.read(1)
+    assert (codes["lc"] != codes["unfiltered"]).any()
+    assert ((codes["lc"] == 0) == (codes["unfiltered"] == 0)).all()
+    scene = noise_scene(world / "a.tif", height=60, width=50)
+    grid, raw = scene.grid, ArrayPixels(codes["unfiltered"])
+    expected = SievedPixels(MajorityPixels(raw, grid, 3), grid, 50).read(grid.window)
+    assert (expected == codes["lc"]).all()
+    assert not list((world / "out" / ".work").rglob("*.u8"))
