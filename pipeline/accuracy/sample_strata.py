@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 OUTSIDE = -1
+# How the source of strata begins that lie where two maps differ.
+DIFFERENCES = "differences"
 MAX_STRATUM = 65_535
 
 
@@ -108,6 +110,19 @@ class ChangeStrata(_Layer):
         """``forest -> water``, or ``stable forest``."""
         before, after = (self._scheme.by_code(code).name for code in divmod(value, CODES))
         return f"stable {before}" if before == after else f"{before} -> {after}"
+
+
+class DifferenceStrata(ChangeStrata):
+    """One stratum per pair of classes that differ between two maps of one time; nothing where they agree."""
+
+    def __init__(self, first: Path | str, second: Path | str, *, scheme: ClassScheme) -> None:
+        super().__init__(first, second, scheme=scheme)
+        self.source = f"{DIFFERENCES} with {str(second).rsplit('/', 1)[-1]}"
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Pairs of codes, OUTSIDE where they are equal or one of the maps has none."""
+        pairs = super().read(window)
+        return np.where(pairs // CODES == pairs % CODES, np.int32(OUTSIDE), pairs)
 
 
 class RasterStrata(_Layer):

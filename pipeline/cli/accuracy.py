@@ -37,7 +37,7 @@ Design = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    add_commands(app, design, assess, compare, change, crosswalk)
+    add_commands(app, design, assess, compare, zone, change, crosswalk)
 
 
 def _edges(text: str | None) -> tuple[float, ...]:
@@ -60,12 +60,13 @@ def _settings(
     design_file: str | None,
     crosswalk: str | None,
     kappa: bool = False,
+    assist: str | None = None,
 ) -> ReferenceSettings:
     from pipeline.accuracy.assess_map import ReferenceSettings
 
     return ReferenceSettings(
         reference=reference, field=field, strata=strata, strata_field=strata_field, strata_edges=_edges(strata_edges),
-        design=design_file, crosswalk=crosswalk, kappa=kappa,
+        design=design_file, crosswalk=crosswalk, kappa=kappa, assist=assist,
     )  # fmt: skip
 
 
@@ -98,6 +99,9 @@ def design(
     change_from: Annotated[
         Path | None, typer.Option(help="Earlier map: the strata are the changes from it to MAP.")
     ] = None,
+    purpose: Annotated[
+        str | None, typer.Option("--for", help="compare: draw where two maps A B differ, for compare --sequential.")
+    ] = None,
     starts: Annotated[int, typer.Option(help="Random starts of a systematic sample; one has no variance.")] = 10,
     cluster_px: Annotated[int, typer.Option(help="Side of a cluster in pixels.")] = 9,
     per_cluster: Annotated[int, typer.Option(help="Pixels drawn in each cluster of a two-stage sample.")] = 10,
@@ -112,13 +116,17 @@ def design(
     from pipeline.workflow.assess import told_legend
     from pipeline.workflow.design import draw_design
 
+    if purpose not in {None, "compare"} or (purpose == "compare" and len(maps) != 2):  # noqa: PLR2004 - a pair
+        raise typer.BadParameter(f"--for {purpose}: expected 'compare', and the two maps to compare")
+    other = maps[1] if purpose == "compare" else None
     settings = DesignSettings(
+        compare_with=other,
         kind=kind, allocation=allocation, size=size, target_se=target_se, expected=expected or (), strata=strata,
         strata_field=strata_field, strata_edges=_edges(strata_edges), change_from=change_from, starts=starts,
         cluster_px=cluster_px, per_cluster=per_cluster, minimum_distance_m=minimum_distance_m, seed=seed,
     )  # fmt: skip
     return lambda progress: draw_design(
-        maps,
+        maps[:1] if other else maps,
         settings,
         output=output,
         scheme=told_legend(legend),
@@ -139,6 +147,9 @@ def assess(
     design_file: Design = None,
     crosswalk: Crosswalk = None,
     legend: Legend = None,
+    assist: Annotated[
+        str | None, typer.Option(help="'confidence' (beside the map), or a raster of it: narrower intervals.")
+    ] = None,
     kappa: Annotated[
         bool, typer.Option("--kappa", help="Also kappa, with quantity and allocation disagreement.")
     ] = False,
@@ -157,7 +168,7 @@ def assess(
 
     settings = _settings(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
-        design_file=design_file, crosswalk=crosswalk, kappa=kappa,
+        design_file=design_file, crosswalk=crosswalk, kappa=kappa, assist=assist,
     )  # fmt: skip
     return lambda _: assess_against_reference(
         target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
@@ -179,16 +190,55 @@ def compare(
         str | None,
         typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
     ] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Units of design --for compare so far: better, no difference, go on.")
+    ] = False,
+    margin: Annotated[float, typer.Option(help="With --sequential: difference that is none to care about.")] = 0.01,
     legend: Legend = None,
 ) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
-    from pipeline.workflow.assess import compare_two, told_legend
+    from pipeline.workflow.assess import compare_so_far, compare_two, told_legend
 
     settings = _settings(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
         design_file=design_file, crosswalk=crosswalk,
     )  # fmt: skip
+    if sequential:
+        return lambda _: compare_so_far(first, second, settings, margin=margin, scheme=told_legend(legend))
     return lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
+
+
+def zone(
+    map_file: MapFile,
+    *,
+    reference: Reference,
+    field: Annotated[str, typer.Option(help="Attribute that holds the reference class.")],
+    design_file: Annotated[str, typer.Option("--design", help="Design file, or 'simple random'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Mask to write: 1 in the zone, 0 outside.")] = Path(
+        "zone.tif"
+    ),
+    confidence: Annotated[Path | None, typer.Option(help="Confidence in %; default: beside the map.")] = None,
+    applicability: Annotated[
+        Path | None, typer.Option(help="Area of applicability; only its inside may be in.")
+    ] = None,
+    max_error: Annotated[float, typer.Option(help="Largest share of the zone that may be wrong.")] = 0.05,
+    overwrite: Overwrite = False,
+) -> Work:
+    """The largest part of a map whose error is at most 5 %, with 95 % confidence, as a mask and a sentence."""
+    from pipeline.workflow.assess import zone_of
+
+    settings = _settings(
+        reference, field, strata=None, strata_field=None, strata_edges=None, design_file=design_file, crosswalk=None
+    )
+    return lambda _: zone_of(
+        map_file,
+        settings,
+        output=output,
+        confidence=confidence,
+        applicability=applicability,
+        max_error=max_error,
+        overwrite=overwrite,
+    )
 
 
 def change(

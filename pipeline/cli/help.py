@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "assess": "landcover assess landcover-run/maps/S2_lc.tif --reference sample.gpkg --field reference --design "
         "sample_design.json",
         "compare": "landcover compare S2_lc.tif forest.tif --reference sample.gpkg --field reference",
+        "zone": "landcover zone S2_lc.tif --reference sample.gpkg --field reference --design sample_design.json",
         "change": "landcover change 2020_lc.tif 2024_lc.tif -o change.tif",
         "crosswalk": "landcover crosswalk esa_worldcover --map S2_lc.tif -o crosswalk.csv",
     },
