@@ -48,7 +48,7 @@ house:
 	@$(PYTHON) tools/house.py
 
 # The QGIS plugin as a zip: Plugins > Manage and Install Plugins > Install from ZIP.
-plugin: $(DEVELOPERS)
+plugin: $(USERS)
 	$(BIN)/python tools/plugin.py
 
 fuzz: $(DEVELOPERS)

@@ -192,6 +192,11 @@ class InputSettings(Settings):
         description="What is masked where the product says so: nodata, saturated, shadow, cloud, cloud_medium, cirrus, "
         "snow ... Default: all of these but snow and thin doubts.",
     )
+    clouds: Literal["auto", "product", "network", "none"] = Field(
+        "product",
+        description="Where clouds and their shadows are known from: product, its own layers; network, that of "
+        "ukis-csmask (extra clouds); auto, the product, and the network where it has no such layer; none, unmasked.",
+    )
     resolution_m: float | None = Field(
         None,
         gt=0,

@@ -143,7 +143,7 @@ def predict_maps(
     words.check_number(paths)
     if many.listed is None and many.dask is None and len(paths) == 1:
         try:
-            sources = sources_for(bundle, paths, words=words)
+            sources = sources_for(bundle, paths, folder=order.folder, words=words)
             if len(sources) == 1:
                 return mapping_outcome([map_scene(bundle, sources[0], order, progress=progress)], mosaic=None)
         except PipelineError:
@@ -216,7 +216,7 @@ def _works(
     progress: Progress,
 ) -> Iterator[SceneWork[Result] | Done[Result]]:
     """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
-    for source in _open_all(bundle, paths, words):
+    for source in _open_all(bundle, paths, words, folder=order.folder):
         name = source.name if isinstance(source, Done) else source.id
         again, place = name in places, len(places)
         places.setdefault(name if not again else f"{name} (again)", place)
@@ -241,15 +241,17 @@ def _works(
         )  # fmt: skip
 
 
-def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneRequest) -> Iterator[Source | Done[Result]]:
+def _open_all(
+    bundle: ModelBundle, paths: Sequence[str], words: SceneRequest, *, folder: Path
+) -> Iterator[Source | Done[Result]]:
     """One source per path, or one of all where the model wants its dates joined."""
     kept = bundle.provenance.get(RECIPE)
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
-        yield from sources_for(bundle, paths, words=words)
+        yield from sources_for(bundle, paths, folder=folder, words=words)
         return
     for position, path in enumerate(paths):
         try:
-            yield from sources_for(bundle, [path], words=words.of_one(position))
+            yield from sources_for(bundle, [path], folder=folder, words=words.of_one(position))
         except PipelineError as err:
             yield Done(path, error=str(err))
 

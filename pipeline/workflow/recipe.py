@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelError
+from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.geotiff import is_virtual
-from pipeline.scenes.opening import open_all
 from pipeline.scenes.settings import AS_FOUND, InputSettings, SceneOptions
-from pipeline.workflow.inputs import join_scenes
+from pipeline.workflow.inputs import CLOUDS, join_scenes, open_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,10 +76,18 @@ class SceneRequest:
             raise ConfigError("option --date", got=len(self.dates), expected=f"{len(paths)}, one for each --scene")
 
 
-def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneRequest | None = None) -> tuple[Source, ...]:
+def sources_for(
+    bundle: ModelBundle, paths: Sequence[str], *, folder: Path, words: SceneRequest | None = None
+) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
     Scenes of a model of stacks or composites become one source; those of other models one each.
+
+    Args:
+        bundle: The model.
+        paths: The scenes.
+        folder: Where a mask of clouds goes, where the model was trained with one of the network's.
+        words: What the user says of the scenes.
 
     Raises:
         ConfigError: dates or layers of another number than the scenes or the model have.
@@ -90,7 +98,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
     inputs = _with_layers(_recipe(bundle), words.layers)
     if words.resolution_m is not None:
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
-    opened = _open(paths, inputs, words)
+    opened = [with_clouds(scene, inputs.clouds, folder=folder / CLOUDS) for scene in _open(paths, inputs, words)]
     _check_dates(bundle, inputs, opened)
     for scene in opened:
         missing = [name for name in inputs.bands or () if name not in scene.band_names]
@@ -109,7 +117,7 @@ def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> l
     """The scenes of the paths with the dates that the user gave them."""
     words.check_number(paths)
     moments = [parse_moment(text) for text in words.dates]
-    read = partial(open_all, resolution_m=inputs.resolution_m, mask=inputs.mask)
+    read = partial(open_as, inputs=inputs)
     if len(paths) == 1 and len(moments) > 1:
         bands = (inputs.bands or ("band",))[:1]
         return list(read(paths[0], options=words.options.model_copy(update={"bands": bands, "dates": tuple(moments)})))
