@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test check house bench lock clean system-packages
+.PHONY: demo test check house bench fuzz lock clean system-packages plugin
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +33,14 @@ test: $(STAMP) system-packages check
 
 house:
 	@$(PYTHON) tools/house.py
+
+# The QGIS plugin as a zip: Plugins > Manage and Install Plugins > Install from ZIP.
+plugin: $(STAMP)
+	$(BIN)/python tools/plugin.py
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.campaigns.kills
+	$(BIN)/python -m tests.campaigns.full_disk
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

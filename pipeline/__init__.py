@@ -29,14 +29,15 @@ _HOMES = {
     "split_blocks": "pipeline.splits.split:split_blocks",
     "check_leakage": "pipeline.splits.leakage:check_leakage",
     # training
-    "TrainingScene": "pipeline.training.dataset:TrainingScene",
-    "FitSettings": "pipeline.training.settings:FitSettings",
-    "plan_chips": "pipeline.training.cutter:plan_chips",
+    "TrainingScene": "pipeline.splits.split:TrainingScene",
+    "ChipSettings": "pipeline.training.settings:ChipSettings",
+    "TrainingSettings": "pipeline.training.settings:TrainingSettings",
+    "choose_chips": "pipeline.training.chips:choose_chips",
     "fit": "pipeline.training.fit:fit",
     "save_bundle": "pipeline.model.bundle:save_bundle",
     "load_bundle": "pipeline.model.bundle:load_bundle",
     # maps
-    "PredictSettings": "pipeline.inference.plan:PredictSettings",
+    "MapSettings": "pipeline.inference.settings:MapSettings",
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy

@@ -16,6 +16,7 @@ The tree::
     `-- OutputError               a folder that cannot be written, a file that exists, a full disk
 
     PipelineWarning
+    |-- ConfigWarning
     |-- SceneWarning
     |   `-- ProductWarning
     |-- LabelWarning
@@ -117,6 +118,10 @@ class OutputError(PipelineError):
 
 class PipelineWarning(UserWarning):
     """What a user should know and may accept."""
+
+
+class ConfigWarning(PipelineWarning):
+    """Keys of the configuration that moved or went."""
 
 
 class SceneWarning(PipelineWarning):

@@ -59,12 +59,12 @@ def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
     ("change", "said"),
     [
         ({"classes": [{"code": 1, "name": "w", "color": "blue"}]}, "classes.0.color'; got 'blue'; expected #rrggbb in"),
-        ({"name": "a b"}, "'name'; got 'a b'; expected letters, digits"),
+        ({"name": "a/b"}, "'name'; got 'a/b'; expected letters, digits"),
         ({"map": {"dtype": "x"}}, "'map.dtype'; got 'x'; expected 'auto', 'float32', 'bfloat16' or 'int8'"),
-        ({"map": {"tta": "maybe"}}, "'map.tta'; got 'maybe'; expected true or false"),
+        ({"map": {"entropy": "maybe"}}, "'map.entropy'; got 'maybe'; expected true or false"),
         ({"map": 5}, "'map'; got 5; expected keys with values"),
         ({"classes": []}, "'classes'; got []; expected at least 1 item, not 0"),
-        ({"training": {"context_share": "x"}}, "'training.context_share'; got 'x'; expected a number or 'learned'"),
+        ({"training": {"context": {"share": "x"}}}, "'training.context.share'; got 'x'; expected a number"),
         ({"labels": {"path": "a", "point_window_px": 4}}, "'labels.point_window_px'; got 4; expected an odd number"),
         (
             {"labels": {"path": "a", "aliases": {False: "x"}}},

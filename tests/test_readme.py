@@ -148,7 +148,7 @@ def own_data(tmp_path_factory) -> Iterator[Path]:
 
 def make_quick(path: Path) -> None:
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    settings["training"] |= {"steps": 3, "pixel_steps": 10, "teacher_trees": 10, "batch": 2}
+    settings["training"] |= {"pixels": {"steps": 10}, "experts": {"trees": 10}}
     settings["map"] |= {"engine": "torch", "dtype": "float32", "device": "cpu"}
     settings["assessment"] |= {"forest_trees": 10}
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

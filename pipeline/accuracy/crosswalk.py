@@ -18,8 +18,7 @@ from pipeline.accuracy.class_maps import open_slots, strips
 from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA, UNLABELLED
-from pipeline.maps.geotiff import LEGEND_TAG
-from pipeline.maps.legends import read_scheme
+from pipeline.maps.legends import LEGEND_TAG, read_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

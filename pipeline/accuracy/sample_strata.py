@@ -16,6 +16,7 @@ from rasterio.errors import RasterioError
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, aligned, grid_of, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
+from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
 from pipeline.raster import burn_shapes
 
@@ -176,7 +177,8 @@ class PolygonStrata(_Layer):
         import geopandas
 
         self.source = f"polygons {str(path).rsplit('/', 1)[-1]}, field {field}"
-        frame = geopandas.read_file(path, layer=first_layer(path))
+        path, layer = split_source(str(path))
+        frame = geopandas.read_file(path, layer=layer or first_layer(path))
         if field not in frame.columns:
             have = ", ".join(str(column) for column in frame.columns)
             raise ReferenceDataError(f"strata have no field {field!r}", path=path, got=have)

@@ -7,6 +7,7 @@ that every ``--help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,10 +18,14 @@ import typer
 from pipeline import __version__
 from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
 from pipeline.cli.console import error_line, json_error
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.cli.options import spelled_out
+from pipeline.errors import ConfigError, OutputError, PipelineError
 from pipeline.heap import share_one_heap
+from pipeline.quiet import silence_libtiff
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# A disk that takes no more: full, beyond a quota or the largest file, read-only, or failing.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 GDAL_CACHE_MB = 128  # as pipeline.inference.memory counts it; that module takes torch with it
 
 app = typer.Typer(
@@ -71,6 +76,16 @@ def _say_error(err: PipelineError | typer.TyperException, *, as_json: bool) -> N
     print(error_line(err), file=sys.stderr)
 
 
+def _full_disk(err: BaseException) -> OutputError | None:
+    """The error of a user whose disk is full, where that is what stands behind an error of a library."""
+    cause: BaseException | None = err
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            return OutputError("cannot write", path=cause.filename, got=cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit status (and is the console script's entry)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -80,13 +95,18 @@ def main(arguments: list[str] | None = None) -> int:
     # the first block that anything reads.
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     share_one_heap()
+    silence_libtiff()
     try:
-        status = app(args=arguments, prog_name="landcover", standalone_mode=False)
-    except (PipelineError, typer.TyperException) as err:
-        _say_error(err, as_json="--json" in (sys.argv if arguments is None else arguments))
-        return 2
+        given = sys.argv[1:] if arguments is None else arguments
+        status = app(args=spelled_out(given), prog_name="landcover", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
+    except Exception as err:
+        known = err if isinstance(err, PipelineError | typer.TyperException) else _full_disk(err)
+        if known is None:
+            raise
+        _say_error(known, as_json="--json" in (sys.argv if arguments is None else arguments))
+        return 2
     if status == INTERRUPTED:  # typer gives KeyboardInterrupt back as this status
         print("landcover: interrupted; the same command continues where it stopped", file=sys.stderr)
     return status if isinstance(status, int) else 0

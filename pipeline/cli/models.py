@@ -37,8 +37,14 @@ def export(
     form: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
     tile_px: Annotated[int, typer.Option(help="Side of the fixed input tile in pixels.")] = 512,
-    scale: Annotated[float, typer.Option(help="value = DN x scale + offset of the rasters it will be fed.")] = 1.0,
-    offset: Annotated[float, typer.Option(help="See --scale.")] = 0.0,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="value = number x scale + offset of the rasters it will be fed. Default: as the files of the training "
+            "scenes store them; 1 for values as they are."
+        ),
+    ] = None,
+    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,

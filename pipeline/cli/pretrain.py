@@ -33,7 +33,7 @@ def pretrain(
     as_json: Json = False,
 ) -> int:
     """Let an encoder learn from the scenes themselves, without labels: it fills in bands that are taken away."""
-    from pipeline.training.pretrain import PretrainSettings
+    from pipeline.training.settings import PretrainSettings
     from pipeline.workflow.pretraining import pretrain_job
 
     settings = PretrainSettings(steps=steps, batch=batch, chip_px=chip_px, time_limit_s=time_limit_s, seed=seed)

@@ -20,8 +20,8 @@ from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 from pipeline.labels.polygons import with_areas
 from pipeline.legend import NODATA
-from pipeline.maps.geopackage import Layer, write_geopackage
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
+from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,11 +17,11 @@ from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.diagnostics.applicability import fit_applicability
 from pipeline.errors import LabelError
+from pipeline.experts.forest import cores, pixel_features, window_features
+from pipeline.experts.weights import turns
 from pipeline.grid import Window
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
-from pipeline.training.baseline import cores, pixel_features, window_features
-from pipeline.training.dataset import turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from pipeline.legend import ClassScheme
     from pipeline.scenes.reader import Reader
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import Split, TrainingScene
 
 SIZES = (3, 5)
 TREES = 150

@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.experts.mixture import OutOfFold
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
-    from pipeline.training.result import HeldOut
+    from pipeline.splits.split import Split, TrainingScene
 
 KEY = "calibration"
 # Forests give classes without a vote the probability 0, networks never do.
@@ -48,7 +47,7 @@ def calibrate(
     split: Split,
     *,
     learned_validation: bool,
-    held_out: HeldOut | None = None,
+    held_out: OutOfFold | None = None,
     seed: int = 0,
 ) -> ModelBundle:
     """The model with the temperature that suits polygons it has not seen, and what that changed in its provenance.

@@ -1,31 +1,41 @@
-"""Write the polygons of a map as a GeoPackage that carries its style, and as GeoParquet or FlatGeobuf on request."""
+"""Write vectors: the polygons of a map, and layers that are held in memory, as GeoPackages that carry their style."""
 
 from __future__ import annotations
 
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from xml.etree.ElementTree import tostring
 
 import numpy as np
 import pyogrio
 import shapely
-from pyogrio.errors import DataSourceError
+from defusedxml import ElementTree
+from markupsafe import Markup
+from pyogrio.errors import DataLayerError, DataSourceError
 
-from pipeline.maps.geotiff import check_target
-from pipeline.maps.sidecars import cannot_write
+from pipeline.errors import InputError, OutputError
+from pipeline.files import check_target, flush, whole_file
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from geopandas import GeoDataFrame
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import PixelRows
 
 LAYER = "landcover"
+# When a layer was changed last, which GeoPackages must say. Source: GDAL, GPKG driver, OGR_CURRENT_DATE.
+UNDATED, _DATE_OPTION = "1980-01-01T00:00:00.000Z", "OGR_CURRENT_DATE"
+# What writing a GeoPackage fails with, OSError aside.
+FAILURES = (DataSourceError, DataLayerError, sqlite3.Error)
 _GEOMETRY = "geom"  # the column that GDAL's GeoPackage driver makes
 _STYLES_TABLE = """CREATE TABLE IF NOT EXISTS layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
  f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
@@ -64,7 +74,7 @@ def write_polygons(
     for target in targets:
         check_target(target, overwrite=overwrite)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".polygons-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".polygons-") as folder, undated():
             scratch = Path(folder)
             drafts = [scratch / target.name for target in targets]
             batches = polygons(
@@ -81,9 +91,10 @@ def write_polygons(
             for draft in drafts[1:]:
                 _translate(drafts[0], draft)
             for draft, target in zip(drafts, targets, strict=True):
+                flush(draft)
                 draft.replace(target)
-    except (DataSourceError, OSError, sqlite3.Error) as err:
-        raise cannot_write(path, err) from err
+    except (OSError, *FAILURES) as err:
+        raise OutputError("cannot write the polygons", path=path, got=err) from err
     return count
 
 
@@ -96,13 +107,42 @@ def add_layer_style(path: Path, *, layer: str, style: str) -> None:
         connection.execute(_STYLES_TABLE)
         connection.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName,"
-            " styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
-            (layer, _GEOMETRY, layer, style, "classes of the land-cover map"),
+            " styleQML, styleSLD, useAsDefault, description, owner, update_time)"
+            " VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '', ?)",
+            (layer, _GEOMETRY, layer, style, "classes of the land-cover map", UNDATED),
         )
         connection.execute(
-            "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, description, srs_id)"
-            " VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
+            "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id)"
+            " VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
+            (UNDATED,),
         )
+
+
+def layer_style(path: Path, layer: str) -> Markup | None:
+    """The renderer of a layer's default style in a GeoPackage, for a project; None where it has none.
+
+    Raises:
+        InputError: no GeoPackage.
+    """
+    query = "SELECT styleQML FROM layer_styles WHERE f_table_name = ? AND useAsDefault"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(query, (layer,)).fetchone()
+        renderer = ElementTree.fromstring(row[0]).find("renderer-v2") if row else None
+    except (sqlite3.Error, ElementTree.ParseError) as err:
+        raise InputError("cannot read the style of a layer", path=path, got=err) from err
+    return None if renderer is None else Markup(tostring(renderer, encoding="unicode"))  # noqa: S704 - parsed XML
+
+
+@contextmanager
+def undated() -> Iterator[None]:
+    """Within, GDAL writes UNDATED into GeoPackages: of two that hold the same, every byte is the same."""
+    before = pyogrio.get_gdal_config_option(_DATE_OPTION)
+    pyogrio.set_gdal_config_options({_DATE_OPTION: UNDATED})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({_DATE_OPTION: before})
 
 
 def _append(path: Path, batch: PolygonBatch, *, crs: str, scheme: ClassScheme) -> None:
@@ -133,3 +173,39 @@ def _translate(source: Path, target: Path) -> None:
 def _crs_text(grid: Grid) -> str:
     code = grid.crs.to_epsg()
     return f"EPSG:{code}" if code else str(grid.crs.to_wkt())
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of a GeoPackage.
+
+    Attributes:
+        name: Of the layer.
+        frame: Its features; an empty layer is one of polygons.
+        style: QML; "" for none.
+    """
+
+    name: str
+    frame: GeoDataFrame
+    style: str = ""
+
+
+def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrite: bool = True) -> Path:
+    """Write layers into one GeoPackage, whole or not at all.
+
+    Args:
+        path: The GeoPackage.
+        layers: In the order in which QGIS lists them.
+        what: What is written, for the message.
+        overwrite: Replace a file of that name.
+
+    Raises:
+        OutputError: see :func:`pipeline.files.whole_file`.
+    """
+    with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part, undated():
+        for layer in layers:
+            kind = "Polygon" if layer.frame.empty else None
+            layer.frame.to_file(part, layer=layer.name, driver="GPKG", engine="pyogrio", geometry_type=kind)
+            if layer.style:
+                add_layer_style(part, layer=layer.name, style=layer.style)
+    return path

@@ -116,6 +116,12 @@ class ModelBundle:
         return tuple(member.spec for member in self.members)
 
     @property
+    def averaged(self) -> tuple[tuple[Network, float], ...]:
+        """Members with their shares, without those whose share is 0: a map is the average of these alone."""
+        pairs = zip(self.members, self.shares, strict=True)
+        return tuple((member, share) for member, share in pairs if share > 0)
+
+    @property
     def head(self) -> str:
         """Head of the (first) member."""
         return self.specs[0].head
@@ -128,8 +134,9 @@ class ModelBundle:
         """
         from pipeline.model.network import Ensemble, fuse_for_inference
 
-        members = [fuse_for_inference(member) if fused else member.eval() for member in self.members]
-        return Ensemble(members, shares=self.shares, temperature=self.temperature).eval()
+        members, shares = zip(*self.averaged, strict=True)
+        members = tuple(fuse_for_inference(member) if fused else member.eval() for member in members)
+        return Ensemble(members, shares=shares, temperature=self.temperature).eval()
 
     def check(self, source: Source) -> Source:
         """The source with the model's bands in the model's order, if it fits.

@@ -162,6 +162,12 @@ def export_onnx(
         graph = onnx.load(str(beside))
         graph.ir_version = IR_VERSION
         metadata = {"landcover": json.dumps(bundle.header(), sort_keys=True), "feed": json.dumps(feed)}
+        metadata |= {"bands": json.dumps(list(bundle.bands))}
+        scales, offsets = _per_band(bundle, scale, 1.0, "scale"), _per_band(bundle, offset, 0.0, "offset")
+        metadata |= {"scale": json.dumps(scales), "offset": json.dumps(offsets)}
+        graph.doc_string = "bands in order, value = number x scale + offset: " + ", ".join(
+            f"{n} ({s:g}, {o:g})" for n, s, o in zip(bundle.bands, scales, offsets, strict=True)
+        )
         if feed == "deepness":
             metadata |= deepness_metadata(
                 bundle, tile_px=tile_px, scale=scale, offset=offset, overlap_percent=overlap_percent

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
+from pipeline.model import efficientnet
 from pipeline.model.decoder import Decoder, SpectralPath, Step
 from pipeline.model.encoder import build_encoder
 from pipeline.model.spec import NetworkSpec
@@ -186,6 +187,8 @@ def stride_px(spec: NetworkSpec) -> int:
         return 1
     if spec.encoder.startswith("vgg"):
         return 1 << (spec.depth - 1)
+    if spec.encoder == efficientnet.NAME:
+        return 1 << spec.depth
     return spec.stem_stride << (spec.depth - 2)
 
 

@@ -20,6 +20,7 @@ Encoder = Literal[
     "vgg13_bn",
     "vgg16_bn",
     "vgg19_bn",
+    "efficientnet_b4",
     "none",
 ]
 Head = Literal["unet", "chip"]
@@ -41,13 +42,13 @@ class NetworkSpec:
     Attributes:
         bands_in: Channels of the standardised input (bands and indices).
         classes: Number of classes, the channels of the logits.
-        encoder: A torchvision architecture, or "none": the spectral path alone, a network of single pixels or of
-            small neighbourhoods.
+        encoder: A torchvision architecture (EfficientNet-B4 up to stride 16, its gates folded into its weights), or
+            "none": the spectral path alone, a network of single pixels or of small neighbourhoods.
         head: "unet" gives logits per pixel; "chip" one class per chip.
         depth: Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; a VGG's are what lies
-            between its poolings.
+            between its poolings; an EfficientNet's end where its stride doubles, at 2, 4, 8, 16, and are 4 at most.
         stem_stride: Stride of a ResNet's first layer group: 4 as in torchvision (convolution 2, pooling 2), 2 (no
-            pooling) or 1 (neither). Ignored by VGG, which starts at full resolution.
+            pooling) or 1 (neither). Only ResNets have one.
         decoder_channels: Channels of the decoder's steps, coarse to fine; each step doubles the resolution. Of a longer
             tuple than there are steps the last (finest) entries are used.
         decoder_kernel: Kernel of the decoder's convolutions; odd.
@@ -80,7 +81,9 @@ class NetworkSpec:
     chip_stride_px: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse networks that cannot be built."""
+        """Refuse networks that cannot be built; an EfficientNet has at most four stages."""
+        fewer = (self.encoder, self.depth) == ("efficientnet_b4", STAGES)
+        object.__setattr__(self, "depth", self.depth - fewer)
         object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
         object.__setattr__(self, "spectral_kernels", tuple(self.spectral_kernels))
         _expect("encoder", self.encoder, one_of=ENCODERS)

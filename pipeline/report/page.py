@@ -13,26 +13,26 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from pipeline.maps.sidecars import cannot_write, write_text
-from pipeline.report import accuracy_figures, figures
-from pipeline.report.assessment_figures import reliability_figure
-from pipeline.report.failure_figure import where_it_fails
+from pipeline.diagnostics.scoring import better
+from pipeline.errors import OutputError
+from pipeline.files import write_text
+from pipeline.maps.look import length_text, scale_bar_m
+from pipeline.report import accuracy_figures, assessment_figures, figures
 from pipeline.report.ledger import LedgerTable, ledger_table
-from pipeline.report.split_figure import split_map
-from pipeline.report.style import HALF_CM, save
+from pipeline.report.style import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pipeline.diagnostics.scoring import Score
     from pipeline.report.data import MapView, ReportData
 
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
-_RELIABILITY_INCH = (HALF_CM / 2.54, 4.3)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
             uris = (_uri(content, "image/svg+xml") for content in (files[1].read_bytes(), dark))
             pictures.append(Picture(item.anchor, item.heading, item.caption, item.wide, *uris))
     except OSError as err:
-        raise cannot_write(path.parent / "figures", err) from err
+        raise OutputError("cannot write the figures", path=path.parent / "figures", got=err.strerror or err) from err
     write_text(path, _render(data, pictures))
     return path, *written
 
@@ -88,10 +88,11 @@ def _render(data: ReportData, pictures: list[Picture]) -> str:
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
-        support=_support(data),
         ledgers=ledgers,
         versions=list(_flat(data.environment)),
-        gain=_gain(data),
+        shown=[data.scores[0], better(data.scores[1:])] if len(data.scores) > 1 else data.scores,
+        gain=_gain(data.scores),
+        full=dict(data.full_reference),
     )
 
 
@@ -104,19 +105,13 @@ def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(value)
 
 
-def _support(data: ReportData) -> dict[str, int]:
-    """Test pixels per class."""
-    if not data.scores:
-        return {}
-    totals = np.asarray(data.scores[0].matrix).sum(axis=0)
-    return dict(zip(data.scheme.names, totals.tolist(), strict=True))
-
-
-def _gain(data: ReportData) -> float | None:
-    """Macro-F1 of the network minus that of the forest, where both were measured."""
-    if len(data.scores) < 2:  # noqa: PLR2004 - two methods to compare
+def _gain(scores: Sequence[Score]) -> tuple[str, float, float] | None:
+    """The better forest, and by how much the network is ahead of it in overall accuracy and macro-F1."""
+    if len(scores) < 2:  # noqa: PLR2004 - two methods to compare
         return None
-    return data.scores[0].macro_f1 - data.scores[1].macro_f1
+    network, forest = scores[0], better(scores[1:])
+    gains = network.overall_accuracy - forest.overall_accuracy, network.macro_f1 - forest.macro_f1
+    return forest.method, *gains
 
 
 def _drawings(data: ReportData) -> Iterator[Drawing]:
@@ -129,13 +124,15 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
 def _map_drawings(data: ReportData) -> Iterator[Drawing]:
     if data.areas:
         caption = "Counted from the map's pixels. Area estimates need reference data from a probability sample."
+        if data.mapped_share is not None:
+            caption += f" The map covers {data.mapped_share:.1%} of the scenes; the rest has no data."
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
 
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
     scheme, found = data.scheme, data.reliability
     if data.scores:
-        caption = "Network and random forest learned from the same polygons and are judged on the same test polygons."
+        caption = "Network and forests learned from the same polygons and are judged on the same test polygons."
         draw = partial(accuracy_figures.per_class, data.scores, scheme)
         yield Drawing("per_class", "Accuracy per class", caption, draw)
         caption = "Test pixels of the network's map; each column is shaded by its share of the reference class."
@@ -147,7 +144,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         )
         first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
         label = "before calibration" if after else "network"
-        draw = partial(reliability_figure, first, after=after, label=label, size=_RELIABILITY_INCH)
+        draw = partial(assessment_figures.reliability, first, after=after, label=label)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
     if failures is not None:
@@ -155,7 +152,9 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
             "Test pixels by their distance to another class of the map, by the size of the map's patch, and by block "
             "(block_accuracy.gpkg). Held-out polygons are not a probability sample: this shows where to look."
         )
-        yield Drawing("failures", "Where the map fails", caption, lambda: where_it_fails(failures), wide=True)
+        yield Drawing(
+            "failures", "Where the map fails", caption, lambda: assessment_figures.where_it_fails(failures), wide=True
+        )
     if data.examples:
         caption = (
             "The test polygons that the map gets wrong most surely. Look at them in QGIS by their id (poly_id of "
@@ -170,6 +169,8 @@ def _learning_drawings(data: ReportData) -> Iterator[Drawing]:
     split, found = data.split, data.features
     if data.history:
         caption = "Loss per step (grey) and its running mean, one panel per part of the model."
+        if not any("val_loss" in row for row in data.history):
+            caption += " No curve of validation: the parts shown learn from the validation polygons too."
         yield Drawing("training", "Training curves", caption, lambda: figures.training(data.history))
     if data.learning:
         caption = "What more polygons would bring: rising at its end, more labels help; flat, they do not."
@@ -179,7 +180,7 @@ def _learning_drawings(data: ReportData) -> Iterator[Drawing]:
             "Whole polygons go to one part, by the block that holds their middle. What lies too near to another part "
             "is not used, so that nothing is tested on what training has seen."
         )
-        yield Drawing("split", "Training, validation and test", caption, lambda: split_map(split), wide=True)
+        yield Drawing("split", "Training, validation and test", caption, lambda: figures.split_map(split), wide=True)
     if found is not None:
         caption = (
             "What the network makes of labelled pixels, in two dimensions, by reference class: classes that overlap "
@@ -192,7 +193,8 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
     height, width = view.codes.shape
     nodata = view.codes == 0
     scene = np.where(nodata[..., None], np.uint8(255), view.scene)
-    bar_m = _round_length(width * view.pixel_m / 5)
+    wide, tall = view.pixel_m
+    bar_m = scale_bar_m(width * wide, share=0.2)
     return {
         "name": view.name,
         "scene": _png_uri(scene),
@@ -200,15 +202,10 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
         "map": _png_uri(accuracy_figures.colour_codes(view.codes, data.scheme)),
         "width": width,
         "height": height,
-        "bar_share": 100 * bar_m / (width * view.pixel_m),
-        "bar_text": f"{bar_m / 1000:g} km" if bar_m >= 1000 else f"{bar_m:g} m",  # noqa: PLR2004 - metres in a kilometre
+        "proportion": f"{width * wide:.6g} / {height * tall:.6g}",
+        "bar_share": 100 * bar_m / (width * wide),
+        "bar_text": length_text(bar_m),
     }
-
-
-def _round_length(length_m: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not longer."""
-    power: float = 10.0 ** np.floor(np.log10(max(length_m, 1e-6)))
-    return float(max(step * power for step in (1, 2, 5) if step * power <= length_m))
 
 
 def _png_uri(pixels: NDArray[np.uint8]) -> str:

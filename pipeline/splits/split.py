@@ -16,9 +16,11 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from pipeline.errors import SplitError, SplitWarning, counted
+from pipeline.errors import LabelError, SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
+from pipeline.settings import Fraction, Settings
 from pipeline.splits.geometry import Layout, block_keys, blocks_of
 from pipeline.splits.search import Problem, best_assignment
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
+    from pipeline.scenes.scene import Source
 
 # Enough blocks for five folds of five: fewer, and one odd block decides a fold.
 WISHED_BLOCKS = 25
@@ -35,6 +38,47 @@ WISHED_BLOCKS = 25
 NEEDED_BLOCKS = 9
 _MANY_LOST = 0.25
 _SHOWN = 10
+
+
+class SplitSettings(Settings):
+    """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
+
+    block_m: float | None = Field(
+        None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
+    )
+    buffer_m: float | None = Field(
+        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
+    )
+    train: Fraction = Field(0.6, description="Share of the labels that trains.")
+    validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")
+    test: Fraction = Field(0.2, description="Share that is only used for the figures at the end.")
+    seed: int = Field(0, ge=0, description="Seed of the assignment.")
+
+    @property
+    def fractions(self) -> tuple[float, float, float]:
+        """Of train, validation and test."""
+        return self.train, self.validation, self.test
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitSettings:
+        total = sum(self.fractions)
+        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
+            msg = f"train + validation + test is {total:g}; expected 1"
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingScene:
+    """A scene to learn from and its labelled pixels, on the scene's own grid."""
+
+    source: Source
+    pixels: LabelledPixels
+
+    def __post_init__(self) -> None:
+        """Refuse labels of another grid."""
+        if not self.source.grid.same_pixels_as(self.pixels.grid):
+            raise LabelError("labels were burned on another grid than the scene's", path=self.source.path)
 
 
 class Part(IntEnum):

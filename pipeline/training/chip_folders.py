@@ -6,7 +6,7 @@ Nothing is known of where the chips lie; each counts as a polygon of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,16 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError
+from pipeline.experts.deadline import Deadline
 from pipeline.legend import ClassScheme, scheme_for
 from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.training.chip_head import WholeChips, teach_statistics
-from pipeline.training.loop import train_context
-from pipeline.training.members import build_member, chip_specs, member_shares
+from pipeline.training.chip_head import WholeChips, train_on_statistics
+from pipeline.training.context import train_context
+from pipeline.training.networks import build_networks
 from pipeline.training.result import Clock, FitResult, provenance_of
 from pipeline.training.statistics import Accumulator
 
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.training.settings import FitSettings
+    from pipeline.training.settings import TrainingSettings
     from pipeline.training.statistics import BandStatistics
 
 SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
-# Share of each class's chips that decides when to stop, where ``patience`` asks for it.
+# Share of each class's chips that decides when to stop, with ``context.patience``.
 HELD_SHARE = 0.2
 _BATCH = 64
 
@@ -139,7 +140,7 @@ def chips_from_folders(path: Path | str, *, options: SceneOptions = AS_FOUND) ->
 def fit_chips(
     chips: FolderChips,
     *,
-    settings: FitSettings,
+    settings: TrainingSettings,
     folder: Path,
     resume: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -147,52 +148,59 @@ def fit_chips(
     """Train a chip classifier on whole chips; the classes are drawn alike.
 
     Args:
-        chips: What to learn from; all of it, or with ``patience`` four fifths of each class.
-        settings: How; ``head`` and ``chip_px`` are as the chips are.
+        chips: What to learn from; all of it, or with ``context.patience`` four fifths of each class.
+        settings: How; ``head`` is chip.
         folder: For the log and the checkpoints.
         resume: Go on from ``last.ckpt`` in the folder, where there is one.
         progress: Called with stage ("experts", "pixel network", "network"), step and number of steps.
 
     Raises:
         LabelError: no valid pixel.
-        ModelError: pretrained weights that do not fit, or a share in the average that is to be learned.
+        ModelError: pretrained weights that do not fit.
     """
-    settings = replace(settings, head="chip", chip_px=chips.values.shape[-1])
-    clock = Clock()
+    settings = settings.model_copy(update={"head": "chip"})
+    clock, deadline = Clock(), Deadline.after(settings.time_limit_s)
     lightning.seed_everything(settings.seed, verbose=False)
-    held = _held(chips.index, seed=settings.seed) if settings.patience else np.zeros(len(chips), dtype=np.bool_)
+    stops = settings.context.enabled and settings.context.patience
+    held = _held(chips.index, seed=settings.seed) if stops else np.zeros(len(chips), dtype=np.bool_)
     statistics = _statistics(chips, ~held)
     preprocess = Preprocess.from_statistics(bands=chips.bands, mean=statistics.mean, std=statistics.std)
     learned, judged = (_whole(chips, part, preprocess) for part in (~held, held))
-    known = {"polygons": len(learned.index), "chip_px": chips.values.shape[-1]}
-    specs = chip_specs(settings, bands_in=preprocess.channels, classes=len(chips.scheme), **known)
-    members = [
-        build_member(spec, n, settings=settings, preprocess=preprocess, units=chips.units)
-        for n, spec in enumerate(specs)
-    ]
+    networks = build_networks(
+        settings, classes=len(chips.scheme), chip_px=chips.values.shape[-1], polygons=len(learned.index),
+        preprocess=preprocess, units=chips.units,
+    )  # fmt: skip
     clock.lap("chips")
     apart = np.full(len(chips), -1, dtype=np.int32)
-    plain, wide = members[: settings.ensemble], members[settings.ensemble :]
-    taught = teach_statistics(plain, learned, group_of=apart, settings=settings, progress=progress)
-    history = taught.history
+    experts, history = train_on_statistics(
+        networks, learned, classes=len(chips.scheme), group_of=apart, settings=settings, deadline=deadline,
+        progress=progress,
+    )  # fmt: skip
     clock.lap("statistics")
-    if wide:
-        lessons = learned.lessons(), judged.lessons()
-        history += train_context(wide, *lessons, settings=settings, folder=folder, resume=resume, progress=progress)
+    if networks.context is not None:
+        history += train_context(
+            networks.context, learned.context_set(experts), judged.context_set(experts) if stops else None,
+            settings=settings, folder=folder, deadline=deadline, resume=resume, progress=progress,
+        )  # fmt: skip
         clock.lap("context")
-    notes = {"chips": len(chips), "held": int(held.sum()), "teacher": taught.shares}
+    notes = {
+        "chips": len(chips),
+        "held": int(held.sum()),
+        "experts": experts.mixture.names_and_shares() if experts is not None else {},
+        "cut_short": list(deadline.cut),
+    }
     bundle = ModelBundle(
-        members=tuple(member.cpu().eval() for member in members),
-        shares=member_shares(settings, polygons=len(learned.index)),
+        members=tuple(member.cpu().eval() for member in networks.members),
+        shares=networks.shares,
         scheme=chips.scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
         units=chips.units,
         gsd_m=chips.gsd_m,
         sources=(TrainedOn(sensor=chips.sensor, scene=chips.source.name),),
-        provenance=provenance_of(settings, clock, notes=notes),
+        provenance=provenance_of(settings, notes=notes),
     )
-    return FitResult(bundle, history, clock.seconds, taught.held_out)
+    return FitResult(bundle, history, clock.seconds, experts.mixture.out_of_fold if experts is not None else None)
 
 
 def classify_chips(bundle: ModelBundle, chips: FolderChips) -> NDArray[np.uint8]:

@@ -1,36 +1,38 @@
-"""The chip classifier learns: experts first, from the statistics of whole chips; then a network from the experts.
+"""Training of chip classifiers: experts learn the statistics of whole chips, a network learns their soft labels.
 
-Experts that know statistics of a chip (``pipeline.model.surroundings``) learn more from hundreds of chips than a
-network that sees their pixels. A small network on the same statistics learns what they say of the labelled chips, of
-unlabelled ones and of mixtures of two, which fill the space between them (Zhang et al. 2018, mixup: Beyond empirical
-risk minimization; Hinton et al. 2015). The network travels in the model file, the experts do not.
+Experts on statistics of a chip (``pipeline.model.surroundings``) learn more from hundreds of chips than a network of
+their pixels. A small network on the same statistics learns the soft labels of labelled chips, of unlabelled ones and of
+mixtures of two, which fill the space between them (Zhang et al. 2018, mixup: Beyond empirical risk minimization; Hinton
+et al. 2015). The network is in the model file, the experts are not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from pipeline.errors import LabelError
+from pipeline.experts.experts import Expert, PixelTable
+from pipeline.experts.mixture import Mixture, fit_mixture
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.surroundings import ChipStatistics, chip_statistics
-from pipeline.training.experts import Expert, PixelTable
-from pipeline.training.module import Lessons
-from pipeline.training.pixel_loop import train_pixels
-from pipeline.training.result import HeldOut
-from pipeline.training.teacher import Opinions, Teacher, fit_teacher
+from pipeline.training.batches import ContextSet
+from pipeline.training.pixels import train_pixels
+from pipeline.training.training_set import SoftLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from pipeline.experts.deadline import Deadline
     from pipeline.model.network import Network
-    from pipeline.training.dataset import ChipSet
-    from pipeline.training.settings import FitSettings
+    from pipeline.training.chip_set import ChipSet
+    from pipeline.training.networks import Networks
+    from pipeline.training.settings import TrainingSettings
 
 # docs/learning.md has what was measured. A chip of a folder is its own polygon.
 EXPERTS = (
@@ -42,6 +44,23 @@ MIXTURES = 20_000
 # Of larger batches the network learns the same and takes longer.
 CHIPS_AT_ONCE = 256
 _BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ChipExperts:
+    """Experts of chips' statistics.
+
+    Attributes:
+        mixture: The fitted experts.
+        layer: Knows how statistics are standardised.
+    """
+
+    mixture: Mixture
+    layer: ChipStatistics
+
+    def predict(self, x: torch.Tensor) -> NDArray[np.float32]:
+        """Probabilities float32 [chip, class] of standardised chips float32 [chip, channel, row, col]."""
+        return self.mixture.predict(_features(self.layer, _raw_statistics(x)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,52 +77,57 @@ class WholeChips:
     index: NDArray[np.uint8]
     group: NDArray[np.int32]
 
-    def lessons(self) -> Lessons:
-        """Of the labelled chips, for a network that sees pixels; drawn by class, then group, then place."""
+    def context_set(self, experts: ChipExperts | None) -> ContextSet:
+        """Of the labelled chips, for a network of their pixels; drawn by class, then group, then place.
+
+        With soft labels where there are experts.
+        """
         labelled = self.index != IGNORE_INDEX
-        return lessons_of(self.x[torch.from_numpy(labelled)], self.index[labelled], self.group[labelled])
+        x, index = self.x[torch.from_numpy(labelled)], self.index[labelled]
+        cell = (len(x), 1, 1)
+        soft = torch.zeros((len(x), 1)) if experts is None else torch.from_numpy(experts.predict(x))
+        return ContextSet(
+            x=x,
+            index=torch.from_numpy(index).reshape(cell),
+            weight=torch.ones(cell),
+            target=soft.half()[:, :, None, None],
+            soft=torch.full(cell, experts is not None),
+            chance=torch.from_numpy(balanced_chance(index, self.group[labelled])),
+        )
 
 
 def whole_chips(chips: ChipSet, ids: NDArray[np.int32]) -> WholeChips:
     """Chips with the class of the valid pixel in their middle, where it is one of the polygons ``ids``."""
-    middle = chips.x.shape[-1] // 2  # where ``read_chips`` puts the labelled pixel that it centres a chip on
+    middle = chips.x.shape[-1] // 2  # where the chip index puts the labelled pixel that it centres a chip on
     index, group = (layer[:, middle, middle].numpy() for layer in (chips.index, chips.polygon))
     index = np.where(np.isin(group, ids), index, np.uint8(IGNORE_INDEX))
     seen = chips.valid.flatten(1).any(1)
     return WholeChips(chips.x[seen], index[seen.numpy()], group[seen.numpy()])
 
 
-@dataclass(frozen=True, eq=False)
-class Taught:
-    """What came of it beside the network.
-
-    Attributes:
-        history: Rows of the training log.
-        shares: Each expert's share.
-        held_out: What experts that had not seen a chip's group thought of it.
-    """
-
-    history: list[dict[str, float]]
-    shares: dict[str, float]
-    held_out: HeldOut
-
-
-def teach_statistics(
-    networks: Sequence[Network],
+def train_on_statistics(
+    networks: Networks,
     chips: WholeChips,
     *,
+    classes: int,
     group_of: NDArray[np.int32],
-    settings: FitSettings,
+    settings: TrainingSettings,
+    deadline: Deadline,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Taught:
-    """Train networks of a chip's statistics, in place.
+) -> tuple[ChipExperts | None, list[dict[str, float]]]:
+    """Fit the experts, then train the network of chips' statistics in place, where there is one.
 
     Args:
-        networks: With ``statistics`` in their spec.
+        networks: ``pixels`` has ``statistics`` in its spec.
         chips: What to learn from.
+        classes: Number of classes.
         group_of: Group of each polygon (its block), int32 [polygon]; -1 where the polygon is its own group.
         settings: How.
+        deadline: Nothing new is begun after it.
         progress: Called with stage ("experts", "pixel network"), step and number of steps.
+
+    Returns:
+        The experts, None where they are off, and rows of the training log.
 
     Raises:
         LabelError: nothing to learn from.
@@ -111,66 +135,63 @@ def teach_statistics(
     labelled = chips.index != IGNORE_INDEX
     if not labelled.any():
         raise LabelError("no chip with a valid labelled pixel to learn from", fix="check nodata under the polygons")
-    features = _standardised(networks, chips.x)
+    layer = _statistics_layer(networks.pixels, chips.x)
+    raw = _raw_statistics(chips.x)
+    layer.standardise_by(raw)
+    features = _features(layer, raw)
     table = PixelTable(features[labelled], chips.index[labelled], chips.group[labelled], features.shape[1])
-    teacher = fit_teacher(
-        table,
-        classes=networks[0].spec.classes,
-        group_of=group_of,
-        trees=settings.teacher_trees,
-        seed=settings.seed,
-        known=EXPERTS,
-        progress=progress,
+    experts, target = None, np.eye(classes, dtype=np.float32)[table.index]
+    soft = _as_soft_labels(np.zeros((0, features.shape[1]), np.float32), np.zeros((0, classes), np.float32))
+    if settings.experts.enabled:
+        mixture = fit_mixture(
+            table, classes=classes, group_of=group_of, trees=settings.experts.trees, seed=settings.seed,
+            known=EXPERTS, deadline=deadline, progress=progress,
+        )  # fmt: skip
+        experts, target = ChipExperts(mixture, layer), mixture.predict(table.features)
+        soft = _mixed_chips(mixture, features, labelled, settings=settings)
+    if networks.pixels is None:
+        return experts, []
+    steps = settings.pixels.model_copy(update={"batch": min(settings.pixels.batch, CHIPS_AT_ONCE)})
+    history = train_pixels(
+        networks.pixels, table, target, soft, settings=steps, seed=settings.seed, deadline=deadline, progress=progress
     )
-    opinions = _opinions(teacher, features, labelled, settings=settings)
-    own = teacher.predict(table.features)
-    steps = replace(settings, pixel_batch=min(settings.pixel_batch, CHIPS_AT_ONCE))
-    history = train_pixels(networks, table, own, opinions, settings=steps, progress=progress)
-    asked = teacher.held_out.sum(axis=1) > 0
-    held = table.rows(asked)
-    return Taught(history, teacher.names_and_shares(), HeldOut(teacher.held_out[asked], held.index, held.polygon))
+    return experts, history
 
 
-def _standardised(networks: Sequence[Network], x: torch.Tensor) -> NDArray[np.float32]:
-    """What the networks' first layer makes of chips, float32 [chip, statistic]; the layers learn their scaling."""
-    layers = [cast("ChipStatistics", next(iter(cast("torch.nn.Sequential", own.spectral)))) for own in networks]
-    layer, side = layers[0], layers[0].chip_px
+def _statistics_layer(network: Network | None, x: torch.Tensor) -> ChipStatistics:
+    """The network's first layer, or one by itself where there is no network of statistics."""
+    if network is not None:
+        return cast("ChipStatistics", next(iter(cast("torch.nn.Sequential", network.spectral))))
+    return ChipStatistics(x.shape[1], chip_px=x.shape[-1], stride_px=x.shape[-1])
+
+
+def _raw_statistics(x: torch.Tensor) -> torch.Tensor:
+    """Statistics of whole chips before they are standardised, float32 [chip, statistic, 1, 1]."""
+    side = x.shape[-1]
     with torch.inference_mode():
         raw = torch.cat([chip_statistics(part, chip_px=side, stride_px=side) for part in torch.split(x, _BATCH)])
-    for own in layers:
-        own.standardise_by(raw.clone())
+    return raw.clone()
+
+
+def _features(layer: ChipStatistics, raw: torch.Tensor) -> NDArray[np.float32]:
+    """Standardised statistics float32 [chip, statistic]."""
     return np.asarray(((raw - layer.mean) * layer.gain).flatten(1).numpy(), dtype=np.float32)
 
 
-def _opinions(
-    teacher: Teacher, features: NDArray[np.float32], labelled: NDArray[np.bool_], *, settings: FitSettings
-) -> Opinions:
-    """What the experts think of unlabelled chips, and of mixtures of any two in proportions drawn at random."""
+def _mixed_chips(
+    mixture: Mixture, features: NDArray[np.float32], labelled: NDArray[np.bool_], *, settings: TrainingSettings
+) -> SoftLabels:
+    """Soft labels of unlabelled chips, and of mixtures of any two chips in proportions drawn at random."""
     rng = np.random.default_rng(settings.seed)
-    first, second = rng.integers(0, len(features), (2, min(MIXTURES, settings.soft_pixels)))
+    first, second = rng.integers(0, len(features), (2, min(MIXTURES, settings.experts.soft_pixels)))
     share = rng.random((len(first), 1), dtype=np.float32)
     mixed = np.concatenate([features[~labelled], share * features[first] + (1 - share) * features[second]])
-    target = torch.from_numpy(teacher.predict(mixed))
-    return Opinions(torch.from_numpy(mixed), target, torch.ones((len(mixed), 1, 1), dtype=torch.bool))
+    return _as_soft_labels(mixed, mixture.predict(mixed))
 
 
-def lessons_of(x: torch.Tensor, index: NDArray[np.uint8], group: NDArray[np.integer]) -> Lessons:
-    """Lessons of standardised chips float32 [chip, channel, row, col].
-
-    Args:
-        x: The chips.
-        index: Network index of the class of each, uint8 [chip].
-        group: Where each comes from (its polygon), integer [chip]: chips of one group share its chances.
-    """
-    cell = (len(x), 1, 1)
-    return Lessons(
-        x=x,
-        index=torch.from_numpy(index).reshape(cell),
-        weight=torch.ones(cell),
-        target=torch.zeros((len(x), 1, 1, 1), dtype=torch.float16),
-        asked=torch.zeros(cell, dtype=torch.bool),
-        chance=torch.from_numpy(balanced_chance(index, group)),
-    )
+def _as_soft_labels(features: NDArray[np.float32], target: NDArray[np.float32]) -> SoftLabels:
+    where = torch.ones((len(features), 1, 1), dtype=torch.bool)
+    return SoftLabels(torch.from_numpy(features), torch.from_numpy(target), where)
 
 
 def balanced_chance(index: NDArray[np.uint8], group: NDArray[np.integer]) -> NDArray[np.float64]:

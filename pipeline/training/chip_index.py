@@ -11,17 +11,20 @@ import shapely
 from affine import Affine
 
 from pipeline.errors import InputError, OutputError
+from pipeline.files import whole_file
 from pipeline.grid import Grid, Window
 from pipeline.legend import ClassScheme
+from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
 
-    from pipeline.splits.split import Part
 
 _ABOUT = b"landcover_chips"
+UNLABELLED = "unlabelled"
+"""Part of chips that lie anywhere and get soft labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class ChipIndex:
     """Chips: which window of which scene, for which part, with which labels.
 
     Attributes:
-        frame: One row per chip: scene (id), part ("train", "validation", "test"), row, col, height, width (pixels on
+        frame: One row per chip: scene (id), part (train, validation, unlabelled), row, col, height, width (pixels on
             the scene's grid), polygons (list of ids), px_<code> (labelled pixels of each class of the chip's own part).
         scheme: The legend.
         grids: Scene id -> grid.
@@ -48,10 +51,17 @@ class ChipIndex:
         """Column names of the frame."""
         return ["scene", "part", "row", "col", "height", "width", "polygons", *(f"px_{c}" for c in scheme.codes)]
 
-    def of(self, part: Part) -> ChipIndex:
-        """Only the chips of one part."""
-        chosen = self.frame[self.frame["part"] == part.name.lower()].reset_index(drop=True)
-        return ChipIndex(chosen, self.scheme, self.grids)
+    @property
+    def chip_px(self) -> int:
+        """Side of the chips in pixels.
+
+        Raises:
+            InputError: no chip, or chips of several sizes.
+        """
+        sides = {int(side) for name in ("height", "width") for side in self.frame[name].unique()}
+        if len(sides) != 1:
+            raise InputError("chip index", got=f"chips of {sorted(sides) or 'no'} pixels", expected="one size")
+        return sides.pop()
 
     def windows(self) -> list[tuple[str, Window]]:
         """(scene id, window) of every chip, in order."""
@@ -71,36 +81,25 @@ class ChipIndex:
         return gpd.GeoDataFrame(table, geometry=boxes, crs=str(grid.crs))
 
 
-def write_chips(path: Path | str, index: ChipIndex) -> Path:
-    """Write the index: ``.parquet`` (the whole index) or ``.gpkg`` (outlines, one layer per scene, to look at).
-
-    The file appears under its name only when it is whole; an older one is replaced.
+def write_index(path: Path | str, index: ChipIndex) -> Path:
+    """Write the index: ``.parquet`` (all of it) or ``.gpkg`` (outlines, one layer per scene, to look at).
 
     Raises:
         OutputError: another ending, or a folder that cannot be written.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        beside.unlink(missing_ok=True)
-        if path.suffix == ".parquet":
-            _write_parquet(beside, index)
-        elif path.suffix == ".gpkg":
-            for scene in index.grids:
-                index.footprints(scene).to_file(beside, layer=scene, driver="GPKG", engine="pyogrio")
-        else:
-            raise OutputError("chip index of another format", path=path, expected=".parquet or .gpkg")
-        beside.replace(path)
-    except OSError as err:
-        raise OutputError("cannot write the chip index", path=path, got=err) from err
-    finally:
-        if beside.exists():
-            beside.unlink()
+    if path.suffix not in {".parquet", ".gpkg"}:
+        raise OutputError("chip index of another format", path=path, expected=".parquet or .gpkg")
+    if path.suffix == ".gpkg":
+        layers = [Layer(scene, index.footprints(scene)) for scene in index.grids]
+        return write_geopackage(path, layers, what="the chip index")
+    with whole_file(path, what="the chip index") as part:
+        _write_parquet(part, index)
     return path
 
 
-def read_chips(path: Path | str) -> ChipIndex:
-    """Read an index written by :func:`write_chips` as ``.parquet``.
+def read_index(path: Path | str) -> ChipIndex:
+    """Read an index written by :func:`write_index` as ``.parquet``.
 
     Raises:
         InputError: no such file, or not a chip index.
@@ -114,7 +113,7 @@ def read_chips(path: Path | str) -> ChipIndex:
         table = parquet.read_table(path)
         about = json.loads(table.schema.metadata[_ABOUT])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as err:
-        raise InputError("not a chip index", path=path, got=err, fix="make it again with 'landcover chips'") from err
+        raise InputError("not a chip index", path=path, got=err, fix="make it again with landcover chips") from err
     grids = {
         scene: Grid(CRS.from_wkt(item["crs"]), Affine(*item["transform"]), *item["shape"])
         for scene, item in about["grids"].items()

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError
+from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
+from pipeline.files import whole_file
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.reader import open_reader
-from pipeline.training.baseline import NEIGHBOURHOODS, TREES, fit_forest
-from pipeline.training.fit import FitSettings, fit
+from pipeline.training.chips import choose_chips
+from pipeline.training.fit import fit
 from pipeline.training.fold_figures import METHODS, FoldResult, Method, figures, summary
 from pipeline.training.settings import learned_polygons
 
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import Split, TrainingScene
+    from pipeline.training.settings import ChipSettings, TrainingSettings
 
 __all__ = ["METHODS", "FoldResult", "Method", "cross_validate", "figures", "predict_pixels", "summary"]
 _LOG = logging.getLogger(__name__)
@@ -50,9 +52,10 @@ def cross_validate(
     splits: Sequence[Split],
     *,
     methods: Sequence[Method] = METHODS,
-    settings: FitSettings,
+    settings: TrainingSettings,
+    chips: ChipSettings,
+    trees: int,
     folder: Path,
-    trees: int = TREES,
     resume: bool = False,
     keys: Mapping[Method, str] | None = None,
     only: Sequence[int] | None = None,
@@ -66,11 +69,12 @@ def cross_validate(
         scenes: Scenes and their labelled pixels.
         scheme: The classes.
         splits: One per fold (``block_folds``, ``polygon_folds``, ``scene_folds``); the pixels that it says are tested
-            are predicted, the parts that ``settings`` learn from teach forest and network alike.
+            are predicted; forest and network learn from the parts that ``settings`` names.
         methods: Some of METHODS.
-        settings: Of the network; which parts teach holds for the forests too.
-        folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
+        settings: Of the network; which parts are learned from holds for the forests too.
+        chips: Of the network.
         trees: Of the forests.
+        folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
         resume: Take folds that are already in the folder from there, where they are of the same job; and also give
             those of methods and folds that are not asked for now.
         keys: Of each method, changes with all that its result depends on but the split and the labelled pixels. Without
@@ -100,7 +104,9 @@ def cross_validate(
             if found is None and asked:
                 start = time.perf_counter()
                 where = folder / f"fold{fold}"
-                predicted = _predict(method, scenes, scheme, split, test, settings=settings, trees=trees, folder=where)
+                predicted = _predict(
+                    method, scenes, scheme, split, test, settings=settings, chips=chips, trees=trees, folder=where
+                )
                 found = predicted, time.perf_counter() - start
                 _store(kept, predicted, seconds=found[1], key=key)
                 _tidy(where)
@@ -114,8 +120,8 @@ def cross_validate(
     return results
 
 
-def _key(given: str, scenes: Sequence[TrainingScene], split: Split, *, settings: FitSettings) -> str:
-    """Changes with the settings, the parts and blocks of the polygons, what teaches and is tested, and the labels."""
+def _key(given: str, scenes: Sequence[TrainingScene], split: Split, *, settings: TrainingSettings) -> str:
+    """Changes with the settings, the parts and blocks of the polygons, what is learned and tested, and the labels."""
     digest = hashlib.sha256(given.encode())
     digest.update(split.part.tobytes())
     digest.update(split.block_of.tobytes())  # experts are tried on blocks held out within the training polygons
@@ -142,14 +148,8 @@ def _stored(path: Path, key: str, *, count: int) -> tuple[NDArray[np.uint8], flo
 
 
 def _store(path: Path, predicted: NDArray[np.uint8], *, seconds: float, key: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, predicted=predicted, seconds=seconds, key=key)
-        part.replace(path)
-    except OSError as err:
-        raise OutputError("cannot keep the result of a fold", path=path, got=err.strerror or err) from err
+    with whole_file(path, what="the result of a fold") as part, part.open("wb") as file:
+        np.savez_compressed(file, predicted=predicted, seconds=seconds, key=key)
 
 
 def _tidy(folder: Path) -> None:
@@ -183,12 +183,15 @@ def _predict(
     split: Split,
     test: Sequence[LabelledPixels],
     *,
-    settings: FitSettings,
+    settings: TrainingSettings,
+    chips: ChipSettings,
     trees: int,
     folder: Path,
 ) -> NDArray[np.uint8]:
     if method == "network":
-        bundle = fit(scenes, split, scheme, settings=settings, folder=folder).bundle
+        pixels = {scene.source.id: scene.pixels for scene in scenes}
+        index = choose_chips(pixels, settings=chips, split=split, scheme=scheme, head=settings.head)
+        bundle = fit(scenes, split, scheme, index=index, settings=settings, folder=folder).bundle
         return np.concatenate(
             [predict_pixels(bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )

@@ -10,7 +10,6 @@ NeurIPS (masking spectral groups apart).
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +19,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline.errors import ModelError, SceneError
+from pipeline.experts.deadline import Deadline
 from pipeline.grid import Window
 from pipeline.model.network import Network, NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.spec import ENCODERS, STAGES
+from pipeline.model.spec import STAGES
 from pipeline.scenes.reader import open_reader
-from pipeline.training.augment import symmetry
-from pipeline.training.loop import precision, quiet_lightning
-from pipeline.training.running import run_trainer
-from pipeline.training.watch import Watch
+from pipeline.training.batches import symmetry
+from pipeline.training.trainer import Watch, precision, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,52 +35,9 @@ if TYPE_CHECKING:
 
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
+    from pipeline.training.settings import PretrainSettings
 
 _LEAST_VALID = 0.5
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """How an encoder is pretrained. Nothing here was tuned.
-
-    Attributes:
-        encoder: One of the encoders, not "none".
-        steps: Batches.
-        batch: Chips in a batch.
-        chip_px: Side of a chip.
-        chips: Most chips that are held in memory, over all scenes.
-        lr: Peak learning rate (one cycle, AdamW).
-        band_share: Chance of a band to be taken away from a chip.
-        square_share: Chance of a square to be taken away in all bands.
-        square_px: Side of a square.
-        time_limit_s: Training stops after this many seconds and keeps what it has.
-        seed: Of chips, masks and first weights.
-    """
-
-    encoder: str = "resnet18"
-    steps: int = 1000
-    batch: int = 16
-    chip_px: int = 64
-    chips: int = 1000
-    lr: float = 1e-3
-    band_share: float = 0.3
-    square_share: float = 0.25
-    square_px: int = 8
-    time_limit_s: float = 1800.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot train."""
-        known = [name for name in ENCODERS if name != "none"]
-        if self.encoder not in known:
-            raise ModelError("encoder to pretrain", got=self.encoder, expected="one of " + ", ".join(known))
-        for name in ("steps", "batch", "chips", "lr", "square_px"):
-            if not getattr(self, name) > 0:
-                raise ModelError(f"pretraining setting {name}", got=getattr(self, name), expected="more than 0")
-        # At the last stage a chip is one pixel or more, and a batch norm needs more than one value.
-        for name, least in (("chip_px", 2**STAGES), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise ModelError(f"pretraining setting {name}", got=getattr(self, name), expected=f"at least {least}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +80,7 @@ def pretrain(
     spec = NetworkSpec(
         preprocess.channels,
         preprocess.channels,
-        encoder=settings.encoder,  # type: ignore[arg-type]
+        encoder=settings.encoder,
         depth=STAGES,
         spectral_channels=0,
         dropout=0.0,
@@ -134,24 +89,12 @@ def pretrain(
     network = build_network(spec)
     batches = MaskedBatches(x, valid, settings)
     baseline = float(_missing_loss(torch.zeros_like(batches.batch(0)[1]), *batches.batch(0)[1:]))
-    watch = Watch("pretraining", steps=settings.steps, progress=progress, time_limit_s=settings.time_limit_s)
-    quiet_lightning()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = lightning.Trainer(
-            max_steps=settings.steps,
-            max_epochs=1,
-            accelerator="auto",
-            precision=precision(),
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-            callbacks=[watch],
-        )
-        run_trainer(trainer, _Filler(network, settings), DataLoader(batches, batch_size=None))
+    watch = Watch("pretraining", steps=settings.steps, progress=progress)
+    train(
+        _Filler(network, settings), DataLoader(batches, batch_size=None), watch=watch,
+        deadline=Deadline.after(settings.time_limit_s), max_epochs=1, precision=precision(), devices=1, logger=False,
+        enable_checkpointing=False, gradient_clip_val=1.0,
+    )  # fmt: skip
     return Pretrained(_encoder_tensors(network), preprocess, watch.rows, settings, baseline)
 
 

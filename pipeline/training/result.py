@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -12,39 +12,19 @@ import numpy as np
 import torch
 
 from pipeline.model.bundle import ModelBundle, TrainedOn
-from pipeline.scenes.reader import open_reader
-from pipeline.splits.split import Part
-from pipeline.training.statistics import band_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from pipeline.experts.mixture import OutOfFold
     from pipeline.legend import ClassScheme
-    from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
-    from pipeline.training.settings import FitSettings
+    from pipeline.splits.split import TrainingScene
+    from pipeline.training.networks import Networks
+    from pipeline.training.settings import TrainingSettings
     from pipeline.training.statistics import BandStatistics
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What could be predicted of labelled pixels without having seen their blocks.
-
-    Attributes:
-        probabilities: float32 [pixel, class].
-        index: uint8 [pixel]; network index of the labelled class.
-        polygon: int32 [pixel].
-    """
-
-    probabilities: NDArray[np.float32]
-    index: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +34,14 @@ class FitResult:
     Attributes:
         bundle: The model.
         history: Rows of the training log.
-        seconds: Seconds of each stage: chips, teacher, network.
-        held_out: The teacher's opinions of pixels it had not seen, to calibrate with; None without a teacher.
+        seconds: Seconds of each step: chips, experts, pixels, context.
+        out_of_fold: The experts' out-of-fold probabilities, to calibrate with; None without experts.
     """
 
     bundle: ModelBundle
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    held_out: HeldOut | None = None
+    out_of_fold: OutOfFold | None = None
 
 
 class Clock:
@@ -79,19 +59,8 @@ class Clock:
         _LOG.info("%s: %.1f s", name, self.seconds[name])
 
 
-def training_statistics(scenes: Sequence[TrainingScene], split: Split) -> BandStatistics:
-    """Statistics of the valid pixels of training polygons, and of nothing else."""
-    readers = [open_reader(scene.source) for scene in scenes]
-    try:
-        return band_statistics(readers, [split.pixels(scene.pixels, Part.TRAIN) for scene in scenes])
-    finally:
-        for reader in readers:
-            reader.close()
-
-
 def assemble(
-    members: list[Network],
-    shares: tuple[float, ...],
+    networks: Networks,
     scheme: ClassScheme,
     preprocess: Preprocess,
     statistics: BandStatistics,
@@ -99,15 +68,15 @@ def assemble(
     scenes: Sequence[TrainingScene],
     provenance: dict[str, Any],
 ) -> ModelBundle:
-    """The model of trained members, with where and on what they learned."""
+    """The model of trained networks, with where and on what they learned."""
     grid = scenes[0].source.grid
     return ModelBundle(
-        members=tuple(member.cpu().eval() for member in members),
+        members=tuple(member.cpu().eval() for member in networks.members),
         scheme=scheme,
         preprocess=preprocess,
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
         units=scenes[0].source.units,
-        shares=shares,
+        shares=networks.shares,
         gsd_m=float(np.sqrt(np.prod(grid.pixel_size_m))),
         sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
         footprint=_footprint(scenes),
@@ -128,12 +97,10 @@ def _footprint(scenes: Sequence[TrainingScene]) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": [shape["coordinates"] for shape in shapes]}
 
 
-def provenance_of(settings: FitSettings, clock: Clock, *, notes: dict[str, Any]) -> dict[str, Any]:
-    """How the model came about, JSON-ready; ``notes`` join settings, seconds and versions."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+def provenance_of(settings: TrainingSettings, *, notes: dict[str, Any]) -> dict[str, Any]:
+    """How the model came about, JSON-ready; ``notes`` join settings and versions."""
     return {
-        "settings": plain,
-        "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
+        "settings": settings.model_dump(mode="json"),
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
         **notes,
     }

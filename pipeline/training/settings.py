@@ -1,14 +1,18 @@
-"""FitSettings: how a model is trained."""
+"""Settings of training: which chips, and what is trained on them. Each section acts, or is off as a whole.
+
+``docs/learning.md`` has which defaults were measured, and on what.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.errors import ModelError
-from pipeline.model.spec import HEADS
+from pipeline.experts.settings import ExpertSettings
+from pipeline.settings import Fraction, Settings, absolute
 from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
@@ -16,138 +20,175 @@ if TYPE_CHECKING:
 
     from pipeline.splits.split import Split
 
-LEARNED = "learned"
-# How long and on what is trained, not what is learned: a run may be resumed with others.
-WHEN_AND_WHERE = ("time_limit_s", "devices", "nodes")
+NO_WEIGHTS = "none"
+# Files that training.context.weights may name; anything else is a record's name.
+WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
+# Share of the network with context at most, and the polygons with which it has half of that; docs/learning.md.
+_MOST, _HALF_WAY = 0.25, 200
+
+Encoder = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"
+]
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """How a model is trained; which defaults were measured, and which not, is in ``docs/learning.md``.
+class ChipSettings(Settings):
+    """Training chips: windows around labelled pixels, and windows anywhere in the scenes."""
 
-    Attributes:
-        head: "unet" gives every pixel a class; "chip" gives whole chips the class of the polygon in their middle.
-        encoder: Encoder of the network with context ("resnet18" ..., "vgg11_bn" ..., or "none": spectra alone).
-        weights: Pretrained weights of the encoder: "none", a record's name, "imagenet", or a file.
-        weights_bands: Band names of a file's first convolution.
-        frozen: Keep a pretrained encoder as it is and train the rest.
-        chip_px: Side of a chip.
-        steps: Batches.
-        batch: Chips in a batch.
-        lr: Peak learning rate.
-        layer_decay: Encoder stages learn this much slower, stage by stage towards the input.
-        weight_decay: AdamW's.
-        dropout: Of feature channels before the head.
-        smoothing: Label smoothing.
-        soft_weight: Weight of the teacher's opinion on unlabelled pixels; 0 trains on labels alone.
-        teacher_trees: Trees of each of the teacher's forests.
-        soft_pixels: About how many pixels the teacher is asked about.
-        pixel_steps: Batches of the network of single pixels and their surroundings, or of chips' statistics.
-        pixel_batch: Pixels in a batch; of chips at most 256.
-        pixel_lr: Its peak learning rate.
-        per_polygon: Most pixels of one polygon that the teacher learns from.
-        labelled_chips: Most chips around labels that are held in memory.
-        unlabelled_chips: Chips elsewhere in the scenes.
-        size_power: 0 weighs pixels alike, 1 polygons alike.
-        class_power: 0 weighs pixels alike, 1 classes alike.
-        gain: Jitter of brightness per chip.
-        shift: Jitter per chip and band, in deviations.
-        noise: Jitter per pixel and band, in deviations.
-        patience: Validations (every tenth of the steps) without a better loss on the validation polygons after which
-            the network with context stops, its best state kept; 0 trains to the end of the schedule.
-        refit: Learn from the validation polygons too; not with ``patience``, which needs them. It holds for the forest
-            that the networks are compared with as well.
-        context_share: Share of the networks with context in the average; 0 does not train them; "learned" finds it on
-            the validation polygons (``pipeline.training.trial``); None goes by weights and polygons
-            (``pipeline.training.members.context_share``).
-        ensemble: Networks of each kind, from different seeds, that share what their kind has of the average.
-        ema: Decay of the moving average of the weights that the networks with context end as; 0 keeps the last.
-        stem_stride: Stride of the encoder's stem.
-        depth: Stages of the encoder.
-        devices: GPUs, or processes where there is no GPU, of each machine that train the network with context together.
-        nodes: Machines that do.
-        time_limit_s: Training stops after this many seconds and keeps what it has.
-        seed: Of everything that is drawn.
-    """
+    size_px: int = Field(64, ge=8, le=1024, description="Side of a chip in pixels.")
+    labelled: int = Field(
+        400,
+        ge=1,
+        description="Most chips around labels, over all scenes; every polygon has one first, then every class.",
+    )
+    unlabelled: int = Field(250, ge=0, description="Chips anywhere in the scenes, for soft labels; at most all.")
+    seed: int = Field(0, ge=0, description="Seed of the choice.")
 
-    head: Literal["unet", "chip"] = "unet"
-    encoder: str = "resnet18"
-    weights: str = "none"
-    weights_bands: tuple[str, ...] = ()
-    frozen: bool = False
-    chip_px: int = 64
-    steps: int = 300
-    batch: int = 8
-    lr: float = 3e-3
-    layer_decay: float = 1.0
-    weight_decay: float = 0.02
-    dropout: float = 0.1
-    smoothing: float = 0.05
-    soft_weight: float = 2.0
-    teacher_trees: int = 100
-    soft_pixels: int = 100_000
-    pixel_steps: int = 1500
-    pixel_batch: int = 1024
-    pixel_lr: float = 5e-3
-    per_polygon: int = 100
-    labelled_chips: int = 400
-    unlabelled_chips: int = 250
-    size_power: float = 0.5
-    class_power: float = 0.5
-    gain: float = 0.05
-    shift: float = 0.05
-    noise: float = 0.02
-    patience: int = 0
-    refit: bool = True
-    context_share: float | Literal["learned"] | None = None
-    ensemble: int = 1
-    ema: float = 0.0
-    stem_stride: int = 4
-    depth: int = 4
-    devices: int = 1
-    nodes: int = 1
-    time_limit_s: float = 540.0
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot train."""
-        if self.head not in HEADS:
-            raise ModelError("training setting head", got=self.head, expected=" or ".join(HEADS))
-        for name in (
-            "chip_px",
-            "steps",
-            "batch",
-            "teacher_trees",
-            "per_polygon",
-            "labelled_chips",
-            "lr",
-            "ensemble",
-            "devices",
-            "nodes",
-        ):
-            if not getattr(self, name) > 0:
-                raise ModelError(f"training setting {name}", got=getattr(self, name), expected="more than 0")
-        if isinstance(self.context_share, int | float) and not 0 <= self.context_share <= 1:
-            raise ModelError("training setting context_share", got=self.context_share, expected="0..1")
-        if self.context_share == LEARNED and self.head == "chip":
-            raise ModelError(
-                "training setting context_share", got=f"{LEARNED} with head chip", expected="head unet, or a number"
-            )
-        if not 0 <= self.ema < 1:
-            raise ModelError("training setting ema", got=self.ema, expected="0 to below 1")
+class PixelSettings(Settings):
+    """The network of single pixels and their surroundings, or with head chip of chips' statistics."""
+
+    enabled: bool = Field(default=True, description="Off: not trained; the network with context makes the map alone.")
+    steps: int = Field(1500, ge=1, description="Batches.")
+    batch: int = Field(1024, ge=1, description="Pixels in a batch; of chips at most 256.")
+    lr: float = Field(5e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay.")
+
+
+class ContextSettings(Settings):
+    """The network with context: a pretrained encoder, or one from random weights, and a decoder."""
+
+    enabled: bool = Field(
+        default=False,
+        description="On: trained, and averaged with the network of pixels. From random weights it made no set better "
+        "(docs/learning.md).",
+    )
+    encoder: Encoder = Field("resnet18", description="Architecture of the encoder.")
+    weights: str = Field(NO_WEIGHTS, description="none, imagenet, a torchgeo record's name, or a file of weights.")
+    weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
+    frozen: bool = Field(default=False, description="Keep the encoder as it is and train the rest.")
+    steps: int = Field(300, ge=1, description="Batches.")
+    batch: int = Field(8, ge=1, description="Chips in a batch.")
+    lr: float = Field(3e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
+    weight_decay: float = Field(0.02, ge=0, description="L2 weight decay.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of feature channels dropped before the head.")
+    smoothing: float = Field(0.05, ge=0, lt=1, description="Label smoothing.")
+    soft_weight: float = Field(
+        2.0, ge=0, description="Weight of the experts' soft labels beside the labels; 0 trains on labels alone."
+    )
+    share: Fraction | None = Field(
+        None, gt=0, description="Share in the average beside the network of pixels. Default: by the number of polygons."
+    )
+    patience: int = Field(
+        0, ge=0, description="Validations without improvement before training stops; 0: never. Needs refit: false."
+    )
+    devices: int = Field(
+        1, ge=1, description="GPUs (without one: processes) of each machine that train together; they share each batch."
+    )
+    nodes: int = Field(1, ge=1, description="Machines that train together, the same command on each (docs/scale.md).")
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, value: str, info: ValidationInfo) -> str:
+        """A file's path is relative to the configuration, a record's name is a name."""
+        is_file = "/" in value or "\\" in value or Path(value).suffix.lower() in WEIGHT_SUFFIXES
+        return absolute(value, info) if is_file else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> ContextSettings:
         if self.devices * self.nodes > self.batch:
-            raise ModelError(
-                "training setting batch: every device needs a chip of each batch",
-                got=f"{self.batch} chips for {self.devices} x {self.nodes} devices",
-                fix="raise batch, or ask for fewer devices",
+            msg = (
+                f"every device needs a chip of each batch: batch {self.batch} for {self.devices} x {self.nodes} "
+                "devices; raise batch, or ask for fewer devices"
             )
+            raise ValueError(msg)
+        if self.weights_bands and self.weights == NO_WEIGHTS:
+            msg = "weights_bands without weights"
+            raise ValueError(msg)
+        return self
+
+    def share_for(self, polygons: int) -> float:
+        """Share in the average of a model that learns from so many polygons. Source: measured, docs/learning.md."""
+        return self.share if self.share is not None else _MOST * polygons / (polygons + _HALF_WAY)
+
+
+class TrainingSettings(Settings):
+    """What is trained: experts, a network of pixels, a network with context. docs/learning.md has what was measured."""
+
+    head: Literal["unet", "chip"] = Field(
+        "unet",
+        description="unet gives every pixel a class; chip gives whole chips the class of the polygon in their middle, "
+        "and maps cells of a quarter of a chip.",
+    )
+    experts: ExpertSettings = Field(default_factory=ExpertSettings)
+    pixels: PixelSettings = Field(default_factory=PixelSettings)
+    context: ContextSettings = Field(default_factory=ContextSettings)
+    refit: bool = Field(
+        default=True,
+        description="Networks, experts and the random forest learn from the validation polygons too.",
+    )
+    time_limit_s: float = Field(
+        540.0, gt=0, description="No expert and no step of a network is begun after this many seconds of training."
+    )
+    seed: int = Field(0, ge=0, description="Same seed, same machine: same model.")
+
+    @model_validator(mode="after")
+    def _trains(self) -> TrainingSettings:
+        if not (self.pixels.enabled or self.context.enabled):
+            msg = "nothing to train: pixels and context are off"
+            raise ValueError(msg)
+        if self.context.enabled and self.context.patience and self.refit:
+            msg = "context.patience stops training by the validation polygons; set refit: false"
+            raise ValueError(msg)
+        return self
 
     @property
     def learned_parts(self) -> tuple[Part, ...]:
-        """Parts that teach, networks and forest alike; with ``patience`` VALIDATION decides when to stop instead."""
-        return (Part.TRAIN, Part.VALIDATION) if self.refit and not self.patience else (Part.TRAIN,)
+        """Parts that networks, experts and the random forest learn from."""
+        return (Part.TRAIN, Part.VALIDATION) if self.refit else (Part.TRAIN,)
+
+    @property
+    def resumable(self) -> dict[str, object]:
+        """All that decides what is learned, JSON-ready; a run may be resumed with another limit or other devices."""
+        context = {"devices", "nodes"}
+        return self.model_dump(mode="json", exclude={"time_limit_s": True, "context": context})
+
+    def describe(self, polygons: int) -> str:
+        """What will be trained on so many polygons, in one line."""
+        parts = [
+            f"experts ({self.experts.trees} trees each, soft labels for {self.experts.soft_pixels:,})"
+            if self.experts.enabled
+            else "no experts (labels alone)"
+        ]
+        if self.pixels.enabled:
+            of = "pixels" if self.head == "unet" else "chip statistics"
+            parts.append(f"a network of {of} ({self.pixels.steps} steps)")
+        if self.context.enabled:
+            share = self.context.share_for(polygons) if self.pixels.enabled else 1.0
+            start = "random weights" if self.context.weights == NO_WEIGHTS else Path(self.context.weights).name
+            kept = ", frozen" if self.context.frozen else ""
+            parts.append(f"{self.context.encoder} from {start}{kept} ({self.context.steps} steps, share {share:.2f})")
+        else:
+            parts.append("no network with context")
+        return f"trained on {polygons} polygons: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
 
 
-def learned_polygons(split: Split, settings: FitSettings) -> NDArray[np.int32]:
+class PretrainSettings(Settings):
+    """Self-supervised pretraining of an encoder on scenes without labels. Nothing here was tuned."""
+
+    encoder: Encoder = Field("resnet18", description="Architecture of the encoder.")
+    steps: int = Field(1000, ge=1, description="Batches.")
+    # At the last stage a chip is one pixel or more, and a batch norm needs more than one value.
+    batch: int = Field(16, ge=2, description="Chips in a batch.")
+    chip_px: int = Field(64, ge=32, description="Side of a chip in pixels.")
+    chips: int = Field(1000, ge=1, description="Most chips that are held in memory, over all scenes.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
+    band_share: Fraction = Field(0.3, description="Chance of a band to be taken away from a chip.")
+    square_share: Fraction = Field(0.25, description="Chance of a square to be taken away in all bands.")
+    square_px: int = Field(8, ge=1, description="Side of a square in pixels.")
+    time_limit_s: float = Field(1800.0, gt=0, description="Stops after this many seconds and keeps what it has.")
+    seed: int = Field(0, ge=0, description="Of chips, masks and first weights.")
+
+
+def learned_polygons(split: Split, settings: TrainingSettings) -> NDArray[np.int32]:
     """Ids of the polygons that networks and forest learn from, int32, rising."""
     return np.flatnonzero(np.isin(split.part, settings.learned_parts)).astype(np.int32)

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.errors import ConfigError, OutputError
 from pipeline.files import hash_of, write_json
+from pipeline.splits.subsets import random_pixel_fold
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import METHODS, FoldResult, Method, summary
-from pipeline.training.leaky import random_pixel_fold
 from pipeline.workflow.crossval_folds import KINDS, FoldPlan, fold_name, make_folds, tested_scenes, warn_about_folds
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.stage_train import fit_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.splits.split import Split
-    from pipeline.training.dataset import TrainingScene
+    from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.outcome import Progress
 
 FILE = "crossval.json"
@@ -182,7 +180,8 @@ def run_folds(
         job.scheme,
         splits,
         methods=methods,
-        settings=fit_settings(job),
+        settings=job.config.training,
+        chips=job.config.chips,
         folder=folder,
         trees=job.config.assessment.forest_trees,
         resume=True,
@@ -220,7 +219,7 @@ def _one_kind(
         count += len(splits)
         if any(not 1 <= fold <= len(splits) for fold in request.only_folds):
             raise ConfigError("option --only-folds", got=request.only_folds, expected=f"numbers 1..{len(splits)}")
-        warn_about_folds(splits, scenes, job.scheme, kind=kind, learned=fit_settings(job).learned_parts)
+        warn_about_folds(splits, scenes, job.scheme, kind=kind, learned=job.config.training.learned_parts)
 
         def told(what: str, done: int, total: int, seed: int = seed) -> None:
             progress(f"{kind}, seed {seed}: {what.replace('_', ' ')}", done, total)
@@ -246,10 +245,10 @@ def _random(
     seed = request.seeds[0]
     where = folder / f"random{request.random_of}_seed{seed}"
     for fold in range(request.random_folds):
-        told, split = random_pixel_fold(scenes, folds=request.random_of, fold=fold, seed=seed)
+        dealt, split = random_pixel_fold(scenes, folds=request.random_of, fold=fold, seed=seed)
         results += run_folds(
             job,
-            told,
+            dealt,
             [split],
             request=request,
             folder=where,
@@ -269,15 +268,19 @@ def _completeness(data: dict[str, Any]) -> str:
 
 def _table(kind: str, found: dict[str, Any]) -> Table:
     methods = {"network": found, "forest": found["baseline"], "forest neighbourhood": found.get("forest_neighbourhood")}
-    rows = tuple(_row(name, item) for name, item in methods.items() if item and item["folds"])
-    heads = ("method", "folds", "accuracy", "mean F1", "kappa", "mean F1 per fold", "s per fold")
+    # Folds of pixels test the same polygons again and again.
+    count = max if kind == "random pixels" else sum
+    rows = tuple(_row(name, item, count=count) for name, item in methods.items() if item and item["folds"])
+    heads = ("method", "folds", "test polygons", "accuracy", "mean F1", "kappa", "mean F1 per fold", "s per fold")
     if kind == "random pixels":
         return Table("random pixels: neighbours on both sides, so this flatters", heads, rows)
     return Table(f"folds by {kind}, test pixels pooled (not a probability sample)", heads, rows)
 
 
-def _row(name: str, item: dict[str, Any]) -> tuple[str, ...]:
+def _row(name: str, item: dict[str, Any], *, count: Callable[[list[int]], int]) -> tuple[str, ...]:
     pooled = [f"{value:.3f}" if (value := item["pooled"][key]) is not None else "-" for key in item["pooled"]]
     mean, sd = item["mean"]["macro_f1"], item["sd"]["macro_f1"]
     spread = "-" if mean is None else f"{mean:.3f} +- {sd:.3f}"
-    return (name, f"{len(item['folds'])}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")
+    folds = item["folds"]
+    polygons = count([fold["polygons"] for fold in folds if fold["seed"] == folds[0]["seed"]])
+    return (name, f"{len(folds)}", f"{polygons}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")

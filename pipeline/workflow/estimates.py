@@ -16,27 +16,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.inference.estimate import estimate
-from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
+from pipeline.experts.experts import EXPERTS, experts_for
+from pipeline.inference.memory import BASE_BYTES, weight_bytes
+from pipeline.inference.plan import estimate
+from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.surroundings import statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
-from pipeline.training.experts import EXPERTS, experts_for
-from pipeline.training.fit import network_specs
-from pipeline.training.module import PixelLearner
-from pipeline.training.settings import LEARNED, learned_polygons
-from pipeline.training.teacher import MARGIN_PX
-from pipeline.workflow.map_one import predict_settings
-from pipeline.workflow.stage_train import fit_settings
+from pipeline.training.networks import network_specs
+from pipeline.training.pixels import PixelLearner
+from pipeline.training.settings import learned_polygons
+from pipeline.training.training_set import MARGIN_PX, PER_POLYGON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.model.network import Network
     from pipeline.scenes.scene import Source
-    from pipeline.training.fit import FitSettings
+    from pipeline.training.settings import TrainingSettings
     from pipeline.workflow.job import Job
 
 # Seconds per polygon to burn, split and write; and what a stage takes that has next to nothing to do.
@@ -68,7 +67,7 @@ OVERVIEWS = 4 / 3
 # beside torch stay loaded. Measured on gray_s2 (VmRSS, Linux, torch 2.14.1 built for CUDA 13): 1,056 MB before the
 # first chip, 1,073 MB before mapping, of which ``landcover predict`` in a process of its own needs BASE_BYTES.
 RUN_BASE_BYTES = 1_060_000_000
-# Weights, gradients and two moments of AdamW; a moving average is one more.
+# Weights, gradients and two moments of AdamW.
 OPTIMISER_COPIES = 4
 
 
@@ -97,7 +96,7 @@ def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
         ModelError: a network that cannot be built.
     """
     bundle = untrained_bundle(job)
-    settings = fit_settings(job)
+    settings = job.config.training
     return (
         _chips(job),
         _train(job, bundle.members, settings),
@@ -110,12 +109,11 @@ def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
 def untrained_bundle(job: Job) -> ModelBundle:
     """A model with the networks that the job will train, with weights as they start."""
     bands = job.sources[0].band_names
-    settings = fit_settings(job)
-    polygons, _ = _learned_px(job, settings)
-    specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), polygons=polygons)
+    size = job.config.chips.size_px
+    specs = network_specs(job.config.training, bands_in=len(bands), classes=len(job.scheme), chip_px=size)
     size_x, size_y = job.sources[0].grid.pixel_size_m
     return ModelBundle(
-        members=tuple(build_network(spec).eval() for spec in specs),
+        members=tuple(build_network(spec).eval() for spec in specs if spec is not None),
         scheme=job.scheme,
         preprocess=Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands)),
         value_range=((0.0, 1.0),) * len(bands),
@@ -131,70 +129,66 @@ def _chips(job: Job) -> StageEstimate:
     return StageEstimate("chips", IDLE_S + CHIPS_S_PER_POLYGON * polygons, memory, 200_000 + 2_000 * polygons)
 
 
-def _learned_px(job: Job, settings: FitSettings) -> tuple[int, int]:
-    """Polygons that teach, and their pixels, at most ``per_polygon`` of each."""
+def _learned_px(job: Job, settings: TrainingSettings) -> tuple[int, int]:
+    """Polygons that teach, and their pixels, at most PER_POLYGON of each."""
     ids = learned_polygons(job.split, settings)
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
-    return len(counts), int(np.minimum(counts, settings.per_polygon).sum())
+    return len(counts), int(np.minimum(counts, PER_POLYGON).sum())
 
 
-def _train(job: Job, members: Sequence[Network], settings: FitSettings) -> StageEstimate:
+def _train(job: Job, members: Sequence[Network], settings: TrainingSettings) -> StageEstimate:
     bands, classes = len(job.sources[0].band_names), len(job.scheme)
     polygons, pixels = _learned_px(job, settings)
-    chips = min(settings.labelled_chips, max(sum(len(part) for part in job.labelled), 1)) + settings.unlabelled_chips
-    padded_px = chips * (settings.chip_px + 2 * MARGIN_PX) ** 2
-    core_px = chips * settings.chip_px**2
-    asked = min(settings.soft_pixels, core_px)
+    cut, side = job.config.chips, job.config.chips.size_px
+    chips = min(cut.labelled, max(sum(len(part) for part in job.labelled), 1)) + cut.unlabelled
+    padded_px = chips * (side + 2 * MARGIN_PX) ** 2
+    core_px = chips * side**2
+    asked = min(settings.experts.soft_pixels, core_px) if settings.experts.enabled else 0
     seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * padded_px / 1e6
     if settings.head == "chip":
-        return _train_chip_head(members, chips=chips, settings=settings)
-    trees = settings.teacher_trees / 100
+        return _train_chip_head(members, chips=chips, side=side, settings=settings)
+    trees = settings.experts.trees / 100 if settings.experts.enabled else 0.0
     seconds += (TEACHER_S_PER_1000_PX * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
     experts = experts_for(EXPERTS, polygons=polygons)
     levels = max(expert.levels for expert in experts)
-    step_s = _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixel_batch)
-    seconds += settings.ensemble * settings.pixel_steps * step_s
     saved = 0
-    if len(members) > settings.ensemble:
-        step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
-        seconds += min(settings.steps * step_s, settings.time_limit_s)
-    # A trial before the training takes as long again, and leaves a checkpoint too.
-    rounds = 2 if settings.context_share == LEARNED else 1
+    if settings.pixels.enabled:
+        step_s = _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixels.batch)
+        seconds += settings.pixels.steps * step_s
+    if settings.context.enabled:
+        step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
+        seconds += settings.context.steps * step_s
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
-    weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
-    forests = int(len(experts) * settings.teacher_trees * pixels * FOREST_NODES_PER_PX)
+    weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
+    forests = int(len(experts) * trees * 100 * pixels * FOREST_NODES_PER_PX)
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
     memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
-    # The model, and the checkpoint with both moments and, where there is one, the average.
-    return StageEstimate("train", rounds * seconds, memory, rounds * weights + 1_000_000)
+    # The model, and the checkpoint with both moments.
+    return StageEstimate("train", min(seconds, settings.time_limit_s), memory, weights + 1_000_000)
 
 
-def _train_chip_head(members: Sequence[Network], *, chips: int, settings: FitSettings) -> StageEstimate:
+def _train_chip_head(members: Sequence[Network], *, chips: int, side: int, settings: TrainingSettings) -> StageEstimate:
     """The chip classifier: experts and a network of statistics of whole chips; no margins."""
     bands, classes = members[0].spec.bands_in, members[0].spec.classes
-    channels = statistics_count(bands, chip_px=settings.chip_px)
-    core_px = chips * settings.chip_px**2
+    channels = statistics_count(bands, chip_px=side)
+    core_px = chips * side**2
     seconds = IDLE_S + (READ_S_PER_MPX_BAND + STATISTICS_S_PER_MPX_BAND) * bands * core_px / 1e6
-    at_once = min(settings.pixel_batch, CHIPS_AT_ONCE)
+    at_once = min(settings.pixels.batch, CHIPS_AT_ONCE)
     seconds += CHIP_EXPERTS_S_PER_1000 * chips / 1000 + MIXTURES_S
-    seconds += settings.ensemble * settings.pixel_steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
     saved = 0
-    if len(members) > settings.ensemble:
-        step_s, saved = _context_step(members[-1], bands=bands, settings=settings)
-        seconds += min(settings.steps * step_s, settings.time_limit_s)
-    weights = _copies(settings) * sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    if settings.pixels.enabled:
+        seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
+    if settings.context.enabled:
+        step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
+        seconds += settings.context.steps * step_s
+    weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # Chips as they are read and once more as they are learned from; statistics, three times as they are mixed.
     held = core_px * (8 * bands + 14) + (chips + MIXTURES) * 4 * (3 * channels + classes)
     memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved
-    return StageEstimate("train", seconds, memory, weights + 1_000_000)
-
-
-def _copies(settings: FitSettings) -> int:
-    """How often the weights are held while they are trained."""
-    return OPTIMISER_COPIES + (settings.ema > 0)
+    return StageEstimate("train", min(seconds, settings.time_limit_s), memory, weights + 1_000_000)
 
 
 def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
@@ -205,11 +199,11 @@ def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
     return _second_of_two(lambda: learner.training_step((features, target), 0))
 
 
-def _context_step(network: Network, *, bands: int, settings: FitSettings) -> tuple[float, int]:
+def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tuple[float, int]:
     """Seconds of one step of the networks with context, and bytes that wait for its backward pass."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.to(device).train()
-    shape = (settings.batch, bands, settings.chip_px, settings.chip_px)
+    shape = (batch, bands, side, side)
     chips = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     kept: dict[int, int] = {}
 
@@ -227,7 +221,7 @@ def _context_step(network: Network, *, bands: int, settings: FitSettings) -> tup
     seconds = _second_of_two(step)
     network.to("cpu").eval()
     waiting = sum(kept.values()) if device == "cpu" else 0
-    return settings.ensemble * seconds, settings.ensemble * waiting
+    return seconds, waiting
 
 
 def _second_of_two(forward: Any) -> float:
@@ -244,11 +238,11 @@ def _second_of_two(forward: Any) -> float:
 
 def _predict(job: Job, bundle: ModelBundle) -> StageEstimate:
     """The largest scene is measured; the others take as much per pixel."""
-    section = job.config.map
+    settings = job.config.map
     largest = max(job.sources, key=_size_px)
-    found = estimate(bundle, largest, predict_settings(section))
+    found = estimate(bundle, largest, settings)
     total = sum(_size_px(source) for source in job.sources)
-    layers = 2 + section.entropy + section.margin + (len(job.scheme) if section.probabilities else 0)
+    layers = 2 + settings.entropy + settings.margin + (len(job.scheme) if settings.probabilities else 0)
     disk = int(total * layers * OVERVIEWS) + found.disk_bytes
     memory = found.memory_bytes + RUN_BASE_BYTES - BASE_BYTES
     return StageEstimate("predict", IDLE_S + found.seconds * total / _size_px(largest), memory, disk)
@@ -259,7 +253,7 @@ def _size_px(source: Source) -> int:
 
 
 def _assess(job: Job) -> StageEstimate:
-    ids = learned_polygons(job.split, fit_settings(job))
+    ids = learned_polygons(job.split, job.config.training)
     pixels = sum(int(np.isin(part.polygon, ids).sum()) for part in job.pixels)
     trees = job.config.assessment.forest_trees
     nodes = int(pixels * trees * FOREST_NODES_PER_PX)

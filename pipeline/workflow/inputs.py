@@ -115,8 +115,22 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
     """
-    opened = [(item.group or "", scene) for item in config.scenes for scene in open_dates(item, config)]
-    return join_scenes(opened, config.inputs)
+    opened = [(item, scene) for item in config.scenes for scene in open_dates(item, config)]
+    names = unlike([scene.id for _, scene in opened], paths=["" if item.id else item.path for item, _ in opened])
+    scenes = [replace(scene, id=name) for (_, scene), name in zip(opened, names, strict=True)]
+    return join_scenes(
+        [(item.group or "", scene) for (item, _), scene in zip(opened, scenes, strict=True)], config.inputs
+    )
+
+
+def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
+    """Names of scenes; those that several have, as files in different folders do, with the folder before them.
+
+    >>> unlike(["scene", "scene", "other"], paths=["2020/scene.tif", "2021/scene.tif", "other.tif"])
+    ['2020_scene', '2021_scene', 'other']
+    """
+    pairs = zip(ids, paths, strict=True)
+    return [f"{Path(path).parent.name}_{name}" if path and ids.count(name) > 1 else name for name, path in pairs]
 
 
 def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> tuple[Source, ...]:
@@ -192,7 +206,7 @@ def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[
         raise SceneError(
             "scenes have no band in common",
             got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
-            fix="name the bands under scenes in the config",
+            fix="name the bands (--bands, or scenes.bands)",
         )
     for scene in scenes:
         left = [name for name in scene.band_names if name not in shared]
@@ -222,7 +236,12 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
     if is_class_raster(section.path):
         extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources()]
         labels = read_map_labels(
-            section.path, scheme=listed, extents=extents, piece_px=section.piece_px, pieces=section.pieces
+            section.path,
+            scheme=listed,
+            extents=extents,
+            piece_px=section.piece_px,
+            pieces=section.pieces,
+            aliases=section.aliases,
         )
     else:
         if not section.field:
@@ -232,6 +251,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             field=section.field,
             scheme=listed,
             layer=section.layer,
+            encoding=section.encoding,
             aliases=section.aliases,
             points=section.point_radius_m is not None or section.point_window_px is not None,
             point_radius_m=section.point_radius_m or 0.0,

@@ -13,15 +13,19 @@ from pipeline.config import Config, load_config
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.runs import RunFolder
 from pipeline.splits.split import Part, Split, default_block_m, split_blocks
-from pipeline.training.settings import WHEN_AND_WHERE
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
+
+# What landcover labels audit writes into the run folder.
+AUDIT = "labels_audit.gpkg"
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Job:
     config: Config
 
     @classmethod
-    def load(cls, path: Path) -> Job:
-        """From a configuration file."""
-        return cls(path, load_config(path))
+    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+        """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
+        return cls(path, load_config(path, changes=changes))
 
     @property
     def folder(self) -> Path:
@@ -68,6 +72,11 @@ class Job:
     def chips_folder(self) -> Path:
         """Where chips and labels are, as they are used."""
         return self.folder / "chips"
+
+    @property
+    def index_path(self) -> Path:
+        """Where the chip index is."""
+        return self.chips_folder / "index.parquet"
 
     def map_of(self, scene_id: str) -> Path:
         """The class map of a scene."""
@@ -122,13 +131,12 @@ class Job:
     @cached_property
     def split(self) -> Split:
         """Which polygon is for what."""
-        section = self.config.split
         return split_blocks(
             self.labelled,
             block_m=self.block_m,
             buffer_m=self.buffer_m,
-            fractions=(section.train, section.validation, section.test),
-            seed=section.seed,
+            fractions=self.config.split.fractions,
+            seed=self.config.split.seed,
             scheme=self.scheme,
         )
 
@@ -148,14 +156,15 @@ class Job:
     def input_files(self) -> dict[str, str]:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
-        weights = [path] if Path(path := self.config.training.weights).is_absolute() else []
+        weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
         found = fingerprint([*files, self.config.labels.path, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property
     def seeds(self) -> dict[str, int]:
         """Every seed of the job."""
-        return {"split": self.config.split.seed, "training": self.config.training.seed}
+        config = self.config
+        return {"split": config.split.seed, "chips": config.chips.seed, "training": config.training.seed}
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -177,16 +186,22 @@ class Job:
             "report": ("split", "chips", "training", "map", "assessment", "name"),
         }[stage]
         parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
+        if stage == "chips":
+            parts.append(self.config.training.head)
+        if stage == "train":  # an index that was edited is another training set
+            parts.append(list(fingerprint([self.index_path]).values()))
         if stage in {"predict", "assess", "report"}:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None
             parts.append([model, *fingerprint(areas).values()])
+        if stage == "report" and (self.folder / AUDIT).exists():  # the project shows what an audit found
+            parts.append(list(fingerprint([self.folder / AUDIT]).values()))
         return hash_of(parts)
 
     @property
     def resume_key(self) -> str:
         """Changes when anything that the model depends on does: a job with the same may go on with its training."""
-        training = {key: value for key, value in self._settings["training"].items() if key not in WHEN_AND_WHERE}
+        training = self._portable(json.dumps(self.config.training.resumable))
         return hash_of([self.input_hash, self._settings["split"], self._settings["chips"], training])
 
 
@@ -198,7 +213,6 @@ class StageRun:
         job: The job, with the command line's wishes in its configuration.
         folder: The run folder.
         resume: Training goes on from its last checkpoint.
-        seam_figure: Measure disagreement along tile borders.
         progress: For the terminal.
         facts: Figures of the stage for ``run.json``; the stage fills it in.
     """
@@ -206,6 +220,5 @@ class StageRun:
     job: Job
     folder: Path
     resume: bool
-    seam_figure: bool
     progress: Progress
     facts: dict[str, float] = field(default_factory=dict)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError, OutputError, counted
+from pipeline.model.spec import ENCODERS
 from pipeline.model.weights import save_encoder
-from pipeline.training.pretrain import PretrainSettings, pretrain
+from pipeline.training.pretrain import pretrain
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.training.settings import PretrainSettings
     from pipeline.workflow.outcome import Progress
 
 
@@ -31,25 +32,26 @@ def pretrain_job(
     Args:
         config: The configuration file.
         settings: How.
-        encoder: Another encoder than the configuration's.
+        encoder: Another encoder than ``training.context.encoder``.
         output: The file; default ``model/pretrained_<encoder>.safetensors`` in the run folder.
         overwrite: Replace it.
         progress: For the terminal.
 
     Raises:
         OutputError: the file exists.
-        ModelError: the configuration has no encoder.
+        ModelError: no such encoder.
     """
     job = Job.load(config)
-    name = encoder or job.config.training.encoder
-    if name == "none":
-        raise ModelError("the configuration has no encoder", fix="choose one with --encoder")
+    name = encoder or job.config.training.context.encoder
+    known = [item for item in ENCODERS if item != "none"]
+    if name not in known:
+        raise ModelError("encoder to pretrain", got=name, expected="one of " + ", ".join(known))
     target = output or job.open_folder().path / "model" / f"pretrained_{name}.safetensors"
     if target.suffix != ".safetensors":
         raise OutputError("a weights file of another format", path=target, expected=".safetensors")
     if target.exists() and not overwrite:
         raise OutputError("the file exists", path=target, fix="add --overwrite, or choose another with -o")
-    found = pretrain(job.sources, settings=replace(settings, encoder=name), progress=progress)
+    found = pretrain(job.sources, settings=settings.model_copy(update={"encoder": name}), progress=progress)
     about = {
         "bands": list(found.preprocess.bands),
         "mean": list(found.preprocess.mean),
@@ -57,21 +59,22 @@ def pretrain_job(
         "units": list(job.sources[0].units),
         "encoder": name,
         "task": "masked bands",
-        "settings": asdict(found.settings),
+        "settings": found.settings.model_dump(mode="json"),
         "scenes": [source.id for source in job.sources],
         "history": found.history,
         "baseline": found.baseline,
     }
     save_encoder(target, found.tensors, about=about)
-    last = found.history[-1] if found.history else {"step": 0, "loss": float("nan"), "seconds": 0.0}
+    last = found.history[-1] if found.history else {"step": 0, "loss": float("nan")}
     rows = (
         ("mean of the band", f"{found.baseline:.3f}"),
         (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"),
     )
     return Outcome(
-        summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['seconds']:.0f} s",
+        summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['step']:.0f} batches",
         written=(target,),
-        hint=f"use it with training: {{encoder: {name}, weights: {target}}}; landcover crossval tells whether it helps",
+        hint=f"use it with training: {{context: {{enabled: true, encoder: {name}, weights: {target}}}}}; "
+        "landcover crossval tells whether it helps",
         tables=(Table("error of missing values, in deviations", ("given by", "error"), rows),),
         data={"encoder": name, "baseline": found.baseline, "history": found.history, "bands": about["bands"]},
     )

@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 NOON = time(12)
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
+STORED = "stored_values"
+"""Key of the model's provenance: band -> (scale, offset) from the numbers in the first training scene's files."""
+
+
+def stored_values(source: Source) -> dict[str, list[float]]:
+    """Scale and offset of each band of files, by name; bands that are computed (indices) are not in it."""
+    known = {}
+    for scene in plain_scenes(source):
+        known |= {band.name: [float(band.scale), float(band.offset)] for band in scene.bands}
+    # The bands of a stack have a date after their name.
+    named = {name: name if name in known else name.rpartition("_")[0] for name in source.band_names}
+    return {name: known[own] for name, own in named.items() if own in known}
 
 
 def recipe_of(inputs: InputSettings, sources: Sequence[Source]) -> dict[str, Any]:

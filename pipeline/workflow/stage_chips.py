@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
-from pipeline.maps.geopackage import Layer, write_geopackage
+from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
-from pipeline.training.chip_index import write_chips
-from pipeline.training.cutter import plan_chips
+from pipeline.training.chip_index import write_index
+from pipeline.training.chips import choose_chips
 from pipeline.workflow.check_labelled import check_labelled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.training.chip_index import ChipIndex
     from pipeline.workflow.job import Job, StageRun
 
 PART_NAMES = {int(part): part.name.lower() for part in Part}
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``index.parquet``, ``chips.gpkg`` and ``labels.gpkg`` (polygons with their part) into ``chips/``.
+    """Write ``index.parquet`` (which training reads), ``chips.gpkg`` and ``labels.gpkg`` into ``chips/``.
 
     ``chips/split.json`` has what each part holds, ``ledger.json`` how every scene was read.
     """
@@ -34,17 +35,28 @@ def perform(given: StageRun) -> list[Path]:
     check_classes(job.pixels, job.scheme)
     check_labelled(job.sources, job.pixels, job.scheme)
     check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
-    pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
     ledger = [source_ledger(source) for source in job.sources]
     prepare_folder(job.chips_folder)
-    index = plan_chips(pixels, chip_px=job.config.chips.size_px, split=job.split, scheme=job.scheme)
+    index = chosen_chips(job)
     return [
-        write_chips(job.chips_folder / "index.parquet", index),
-        write_chips(job.chips_folder / "chips.gpkg", index),
+        write_index(job.index_path, index),
+        write_index(job.chips_folder / "chips.gpkg", index),
         write_labels(job.chips_folder / "labels.gpkg", job),
         write_json(job.chips_folder / "split.json", split_summary(job)),
         write_json(folder / LEDGER_FILE, {"scenes": ledger}),
     ]
+
+
+def chosen_chips(job: Job) -> ChipIndex:
+    """The chips that the job learns from.
+
+    Raises:
+        GridError: chips larger than a scene.
+        LabelError: no labelled pixel to learn from.
+    """
+    pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
+    training = job.config.training
+    return choose_chips(pixels, settings=job.config.chips, split=job.split, scheme=job.scheme, head=training.head)
 
 
 def products(job: Job) -> list[Path]:

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.diagnostics.applicability import learn_distance
 from pipeline.diagnostics.temperature import calibrate
-from pipeline.errors import OutputError
+from pipeline.files import write_text
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
-from pipeline.splits.split import Part
-from pipeline.training.dataset import TrainingScene
-from pipeline.training.fit import FitSettings, fit
+from pipeline.splits.split import Part, TrainingScene
+from pipeline.training.chip_index import read_index
+from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.recipe import RECIPE, recipe_of
+from pipeline.workflow.recipe import RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.experts.mixture import OutOfFold
     from pipeline.model.bundle import ModelBundle
-    from pipeline.training.result import HeldOut
     from pipeline.workflow.job import Job, StageRun
 
 HISTORY = "training.csv"
-
-
-def fit_settings(job: Job) -> FitSettings:
-    """Training settings as the configuration says; both use the same names."""
-    return FitSettings(chip_px=job.config.chips.size_px, **job.config.training.model_dump())
 
 
 def training_scenes(job: Job) -> list[TrainingScene]:
@@ -40,19 +36,20 @@ def training_scenes(job: Job) -> list[TrainingScene]:
 
 
 def perform(given: StageRun) -> list[Path]:
-    """Write ``model/model.safetensors`` and ``training.csv``."""
+    """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
-    settings = fit_settings(job)
     result = fit(
         training_scenes(job),
         job.split,
         job.scheme,
-        settings=settings,
+        index=read_index(job.index_path),
+        settings=job.config.training,
         folder=job.model_path.parent,
         resume=given.resume,
         progress=given.progress,
     )
-    bundle = with_judgement(result.bundle, job, settings=settings, held_out=result.held_out)
+    given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
+    bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = replace(
         bundle,
         units=job.sources[0].select(bundle.bands).units,
@@ -62,6 +59,7 @@ def perform(given: StageRun) -> list[Path]:
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
             RECIPE: recipe_of(job.config.inputs, job.sources),
+            STORED: stored_values(job.sources[0]),
             "ledger": [source.ledger() for source in job.sources],
         },
     )
@@ -73,16 +71,14 @@ def products(job: Job) -> list[Path]:
     return [job.model_path, job.folder / HISTORY]
 
 
-def with_judgement(
-    bundle: ModelBundle, job: Job, *, settings: FitSettings, held_out: HeldOut | None = None
-) -> ModelBundle:
+def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | None = None) -> ModelBundle:
     """The model with what lets it judge its own maps: a temperature, and features of training pixels.
 
     ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
     """
-    scenes = training_scenes(job)
+    scenes, settings = training_scenes(job), job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
-    bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=held_out, seed=settings.seed)
+    bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
     polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:
@@ -103,13 +99,8 @@ def with_judgement(
 def write_history(path: Path, history: list[dict[str, float]]) -> Path:
     """The training log as CSV; columns that a row lacks stay empty."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(history)
-        part.replace(path)
-    except OSError as err:
-        raise OutputError("cannot write the training log", path=path, got=err) from err
-    return path
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(history)
+    return write_text(path, text.getvalue(), what="the training log")

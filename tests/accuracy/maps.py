@@ -15,7 +15,7 @@ from pipeline.accuracy import assess_map as of_map
 from pipeline.accuracy.assess_map import ReferenceSettings
 from pipeline.accuracy.sample_draw import DesignSettings, draw_sample
 from pipeline.legend import ClassScheme, LandClass
-from pipeline.maps.geotiff import LEGEND_TAG
+from pipeline.maps.legends import LEGEND_TAG
 
 SCHEME = ClassScheme(
     (

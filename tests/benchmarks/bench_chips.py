@@ -26,11 +26,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
+from pipeline.experts.settings import FOREST_TREES
 from pipeline.legend import scheme_for
 from pipeline.scenes.settings import SceneOptions
-from pipeline.training.baseline import TREES
 from pipeline.training.chip_folders import FolderChips, chips_from_folders, classify_chips, fit_chips
-from pipeline.training.settings import FitSettings
+from pipeline.training.settings import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("LANDCOVER_SHARED", ROOT.parent / "shared")) / "data"
@@ -104,14 +104,14 @@ def chosen(chips: FolderChips, which: np.ndarray) -> FolderChips:
 def forest_of(train: FolderChips, test: FolderChips) -> np.ndarray:
     """Class indices that the forest of means and deviations gives the test chips."""
     tables = [np.concatenate([c.values.mean((2, 3)), c.values.std((2, 3))], axis=1) for c in (train, test)]
-    forest = RandomForestClassifier(TREES, n_jobs=-1, random_state=0).fit(tables[0], train.index)
+    forest = RandomForestClassifier(FOREST_TREES, n_jobs=-1, random_state=0).fit(tables[0], train.index)
     return forest.predict(tables[1])
 
 
 def network_of(train: FolderChips, test: FolderChips, *, seed: int) -> np.ndarray:
     """Class indices that the chip classifier gives them, with the defaults."""
     with tempfile.TemporaryDirectory() as folder:
-        bundle = fit_chips(train, settings=FitSettings(head="chip", seed=seed), folder=Path(folder)).bundle
+        bundle = fit_chips(train, settings=TrainingSettings(head="chip", seed=seed), folder=Path(folder)).bundle
     return bundle.scheme.code_to_index[classify_chips(bundle, test)]
 
 

@@ -23,16 +23,18 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
+from pipeline.experts.experts import PixelTable, probabilities_of, seen
+from pipeline.experts.forest import cores
+from pipeline.experts.mixture import RARER, Mixture, fit_mixture
+from pipeline.experts.settings import FOREST_TREES
+from pipeline.experts.weights import turns
 from pipeline.grid import Window
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
-from pipeline.training.baseline import TREES, cores
-from pipeline.training.dataset import turns
-from pipeline.training.experts import PixelTable, seen, votes_of
 from pipeline.training.fold_figures import figures
-from pipeline.training.settings import FitSettings, learned_polygons
-from pipeline.training.teacher import RARER, Teacher, fit_teacher
+from pipeline.training.settings import TrainingSettings, learned_polygons
+from pipeline.training.training_set import PER_POLYGON
 from pipeline.workflow.crossval_folds import FoldPlan, make_folds, tested_scenes
 from pipeline.workflow.job import Job
 from tests.benchmarks.bench_learning import SETS, make_config
@@ -84,30 +86,32 @@ def read_set(name: str, *, kinds: list[str], seeds: list[int]) -> Labelled:
 def votes_on_fold(data: Labelled, split: Split, *, seed: int) -> tuple[NDArray[np.intp], Votes]:
     """Test pixels of a fold, and what the forest, each expert and the mixture say of them."""
     polygon, index = data.table.polygon, data.table.index
-    known = np.flatnonzero(np.isin(polygon, learned_polygons(split, FitSettings())))
+    known = np.flatnonzero(np.isin(polygon, learned_polygons(split, TrainingSettings())))
     test = np.flatnonzero(split.part[polygon] == int(Part.TEST))
-    forest = RandomForestClassifier(TREES, n_jobs=cores(), random_state=seed).fit(data.bands[known], index[known])
-    votes: Votes = {"forest": votes_of(forest, data.bands[test], data.classes)}
-    settings = FitSettings()
+    forest = RandomForestClassifier(FOREST_TREES, n_jobs=cores(), random_state=seed).fit(
+        data.bands[known], index[known]
+    )
+    votes: Votes = {"forest": probabilities_of(forest, data.bands[test], classes=data.classes)}
+    settings = TrainingSettings()
     drawn = np.random.default_rng(settings.seed).permutation(known)
-    drawn = np.sort(drawn[turns(polygon[drawn]) < settings.per_polygon])
-    teacher = fit_teacher(
+    drawn = np.sort(drawn[turns(polygon[drawn]) < PER_POLYGON])
+    mixture = fit_mixture(
         data.table.rows(drawn),
         classes=data.classes,
         group_of=split.block_of,
-        trees=settings.teacher_trees,
+        trees=settings.experts.trees,
         seed=settings.seed,
         rarer=RARER,
     )
     features = data.table.features[test]
-    votes |= dict(_each(teacher, features))
-    votes[MIXTURE] = teacher.predict(features)
+    votes |= dict(_each(mixture, features))
+    votes[MIXTURE] = mixture.predict(features)
     return test, votes
 
 
-def _each(teacher: Teacher, features: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    for expert, model in zip(teacher.experts, teacher.models, strict=True):
-        yield expert.name, votes_of(model, seen(features, expert, teacher.channels), teacher.classes)
+def _each(mixture: Mixture, features: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for expert, model in zip(mixture.experts, mixture.models, strict=True):
+        yield expert.name, probabilities_of(model, seen(features, expert, mixture.channels), classes=mixture.classes)
 
 
 def compare(data: Labelled, kind: str, seed: int, *, forest_seed: int = 0) -> dict[str, float]:

@@ -7,7 +7,9 @@ import time
 import torch
 
 from pipeline.model.network import NetworkSpec, build_network
-from pipeline.training.module import Batches, Lessons, Recipe, member_loss
+from pipeline.training.batches import Batches, ContextSet
+from pipeline.training.context import network_loss
+from pipeline.training.settings import ContextSettings
 
 STEPS = 6
 
@@ -16,9 +18,9 @@ def run() -> dict[str, float]:
     """``share``: seconds of bare forward-backward steps over those of batch, augmentation, loss and step."""
     spec = NetworkSpec(10, 8, stem_stride=4, depth=4)
     network = build_network(spec)
-    recipe = Recipe(STEPS, 8, 1e-3, 1.0, 0.01, 0.05, 1.0, 0.05, 0.05, 0.02, 0)
+    settings = ContextSettings(steps=STEPS)
     generator = torch.Generator().manual_seed(0)
-    lessons = Lessons(
+    chips = ContextSet(
         torch.randn((32, 10, 64, 64), generator=generator),
         torch.randint(0, 8, (32, 64, 64), generator=generator).to(torch.uint8),
         torch.ones(32, 64, 64),
@@ -26,7 +28,7 @@ def run() -> dict[str, float]:
         torch.ones(32, 64, 64, dtype=torch.bool),
         torch.ones(32, dtype=torch.float64),
     )
-    batches = Batches(lessons, recipe)
+    batches = Batches(chips, steps=STEPS, batch=settings.batch, seed=0)
     fixed = batches.batch(0)
     network(fixed[0]).mean().backward()
     bare = loop = 0.0
@@ -35,10 +37,10 @@ def run() -> dict[str, float]:
         network(fixed[0]).mean().backward()
         middle = time.perf_counter()
         batch = batches.batch(step)
-        member_loss(network(batch[0]), batch, recipe).backward()
+        network_loss(network(batch[0]), batch, settings).backward()
         bare += middle - start
         loop += time.perf_counter() - middle
-    return {"share": bare / loop, "chips_per_s": STEPS * recipe.batch / loop}
+    return {"share": bare / loop, "chips_per_s": STEPS * settings.batch / loop}
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
-from pipeline.training.members import network_specs
-from pipeline.training.settings import FitSettings
+from pipeline.training.networks import network_specs
+from pipeline.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,16 @@ def landscape(path: Path, *, side_px: int) -> Scene:
 
 # A ResNet-18 U-Net as others build it: five stages, no path of single pixels; and what a job trains by default.
 PLAIN = (NetworkSpec(BANDS, CLASSES, spectral_channels=0, dropout=0.0),)
-DEFAULT = tuple(network_specs(FitSettings(dropout=0.0), bands_in=BANDS, classes=CLASSES, polygons=1000))
+DEFAULT = tuple(
+    spec for spec in network_specs(TrainingSettings(), bands_in=BANDS, classes=CLASSES, chip_px=64) if spec is not None
+)
+CONTEXT = tuple(
+    spec
+    for spec in network_specs(
+        TrainingSettings.model_validate({"context": {"enabled": True}}), bands_in=BANDS, classes=CLASSES, chip_px=64
+    )
+    if spec is not None
+)
 
 
 def trained_bundle(

@@ -322,7 +322,7 @@ def test_a_misspelt_key(tmp_path, say):
 def test_memory_that_is_no_amount(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     config = write_world(tmp_path, map={"memory": "plenty"})
-    Spoken(capsys, "check", config).error("amount of memory", "'plenty'", "2GB")
+    Spoken(capsys, "check", config).error("'map.memory'", "'plenty'", "2GB")
 
 
 def test_several_errors_come_together(tmp_path, capsys):
@@ -436,7 +436,7 @@ def test_nothing_is_overwritten_unasked(model, capsys):
     # The same command finds its work done; another one would have to replace it.
     assert predict(capsys, model, scene).status == 0
     assert written.stat().st_mtime_ns == first
-    predict(capsys, model, scene, "--tta").error("scene_lc.tif", "exists", "--overwrite")
+    predict(capsys, model, scene, "--probabilities").error("scene_lc.tif", "exists", "--overwrite")
     assert written.stat().st_mtime_ns == first
     write_settings(model.parent)
     labels = write_labels(model.parent / "labels.gpkg")

@@ -12,12 +12,11 @@ from scipy.special import softmax
 
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.diagnostics.temperature import KEY, calibrate
+from pipeline.experts.mixture import OutOfFold
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle
-from pipeline.splits.split import Part, Split
-from pipeline.training.dataset import TrainingScene
-from pipeline.training.result import HeldOut
+from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.workflow.job import Job
 from tests.inference.models import identity_bundle, one_hot, write_scene
 
@@ -67,14 +66,14 @@ def test_few_polygons_do_not_move_the_temperature(tmp_path):
     assert few == 1.0 < some <= many * 1.2
 
 
-def teachers(*, right: float, says: float, polygons: int = 300) -> HeldOut:
+def teachers(*, right: float, says: float, polygons: int = 300) -> OutOfFold:
     """What teachers thought of ten pixels of each polygon: always as sure, and right less often."""
     rng = np.random.default_rng(5)
     index = rng.integers(0, CLASSES, polygons * 10)
     said = np.where(rng.random(len(index)) < right, index, (index + 1) % CLASSES)
     shares = np.full((len(index), CLASSES), (1 - says) / (CLASSES - 1), dtype=np.float32)
     shares[np.arange(len(index)), said] = says
-    return HeldOut(shares, index.astype(np.uint8), np.repeat(np.arange(polygons), 10).astype(np.int32))
+    return OutOfFold(shares, index.astype(np.uint8), np.repeat(np.arange(polygons), 10).astype(np.int32))
 
 
 def test_a_refitted_model_is_calibrated_by_its_teachers(tmp_path):

@@ -67,11 +67,20 @@ def write_labels(path: Path, frame: gpd.GeoDataFrame | None = None) -> Path:
     return path
 
 
+def quick_training(**changes: Any) -> dict[str, Any]:
+    """Training of a second; ``changes`` replace or add keys of its sections, as "context.steps"."""
+    training: dict[str, Any] = {"experts": {"trees": 10, "soft_pixels": 2000}, "pixels": {"steps": 40}}
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        (training.setdefault(section, {}) if section else training)[name] = value
+    return training
+
+
 def settings(**changes: Any) -> dict[str, Any]:
     """A configuration that learns in a second; ``changes`` replace whole keys."""
     colors = ("#f096ff", "#006400", "#0064c8")
     return {
-        "version": 1,
+        "version": 2,
         "name": "small",
         "output": "run",
         "scenes": [{"path": "scene.tif"}],
@@ -79,8 +88,8 @@ def settings(**changes: Any) -> dict[str, Any]:
         "classes": [
             {"code": i, "name": n, "color": c} for i, (n, c) in enumerate(zip(CLASSES, colors, strict=True), 1)
         ],
-        "chips": {"size_px": 16},
-        "training": {"steps": 3, "batch": 2},
+        "chips": {"size_px": 16, "unlabelled": 8},
+        "training": quick_training(),
         "map": {"engine": "torch", "dtype": "float32", "device": "cpu"},
         "assessment": {"forest_trees": 10, "features": False},
     } | changes

@@ -85,6 +85,11 @@ def write_scene(path: Path, values: NDArray[np.float32], *, nodata: float = -999
     return open_geotiff(path)
 
 
+def changes(**asked: object) -> list[str]:
+    """Settings of mapping as the command line takes them."""
+    return [f"map.{key}={value}" for key, value in asked.items()]
+
+
 def one_hot(classes: NDArray[np.int64], *, count: int) -> NDArray[np.float32]:
     """Class indices [row, col] -> float32 [class, row, col]; -1 is no observation (NaN)."""
     values = (np.arange(count)[:, None, None] == classes).astype(np.float32)

@@ -6,16 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.inference.chips import PLANES, Layout
 from pipeline.inference.engine import Choice, TorchEngine
 from pipeline.inference.fast import StripEnsemble, layout_of, speed_up
-from pipeline.inference.fused import FusedConv
-from pipeline.inference.sums import SurroundingSums, scales
+from pipeline.inference.fused import FusedConv, SurroundingSums, scales
+from pipeline.inference.pixels import PLANES, Layout
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings
-from pipeline.training.members import network_specs
-from pipeline.training.settings import FitSettings
+from pipeline.training.networks import network_specs
+from pipeline.training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize("shape", [(1, 10, 64, 48), (2, 3, 5, 7), (1, 1, 1, 1), (1, 2, 300, 400)])
@@ -37,9 +36,15 @@ def test_sums_are_added_in_float32_whatever_type_is_asked_for() -> None:
     assert torch.allclose(short.float(), sums(x), rtol=2**-7)
 
 
+def default_specs() -> list[NetworkSpec]:
+    """The network of pixels and the one with context."""
+    settings = TrainingSettings.model_validate({"context": {"enabled": True}})
+    return [spec for spec in network_specs(settings, bands_in=4, classes=5, chip_px=64) if spec is not None]
+
+
 def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
     torch.manual_seed(0)
-    for spec in network_specs(FitSettings(context_share=0.2), bands_in=4, classes=5, polygons=200):
+    for spec in default_specs():
         plain = fuse_for_inference(build_network(spec).eval())
         quick = speed_up(fuse_for_inference(plain))
         assert any(isinstance(module, FusedConv) for module in quick.modules())
@@ -51,7 +56,7 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
 @pytest.mark.parametrize("size", [(96, 64), (200, 128), (80, 48)])
 def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
-    specs = network_specs(FitSettings(context_share=0.2), bands_in=4, classes=5, polygons=200)
+    specs = default_specs()
     specs.append(NetworkSpec(4, 5, depth=3, stem_stride=2, spectral_kernels=(3, 3), dropout=0.0))
     members = [fuse_for_inference(build_network(spec).eval()) for spec in specs]
     for member in members:

@@ -45,7 +45,7 @@ def test_a_model_comes_back_as_it_was_saved(bundle, tmp_path):
         torch.testing.assert_close(again.network(fused=True)(x), bundle.network()(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_same_model_gives_the_same_bytes_and_another_does_not(bundle, tmp_path):
+def test_equal_models_give_equal_bytes_and_others_do_not(bundle, tmp_path):
     first, second = (save_bundle(tmp_path / name, bundle).read_bytes() for name in "ab")
     assert first == second == to_bytes(load_bundle(tmp_path / "a"))
     assert replace(bundle, temperature=1.6).hash != bundle.hash
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_named(bundle, tmp_path):
         save_bundle(tmp_path / "file" / "m", bundle)
 
 
-def test_a_scene_that_fits_comes_back_with_the_models_bands_in_order(bundle, make_scene):
+def test_a_scene_that_fits_has_the_models_bands_in_order(bundle, make_scene):
     assert bundle.check(make_scene()).band_names == ("red", "nir")
 
 
@@ -217,13 +217,13 @@ def test_a_scene_that_does_not_fit_is_refused_in_one_line(bundle, make_scene, sc
     assert "scene.tif" in str(caught.value)
 
 
-def test_pixels_of_another_size_that_the_model_was_trained_on_are_only_told(bundle, make_scene):
+def test_a_training_scene_of_another_pixel_size_warns(bundle, make_scene):
     trained = replace(bundle, sources=(*bundle.sources, TrainedOn("sentinel-2", "L2A", scene="scene")))
     with pytest.warns(ModelWarning, match="pixels of 30 m, but of the model's scenes the first has 10 m"):
         trained.check(make_scene(pixel_m=30.0))
 
 
-def test_another_unit_is_refused_and_counts_are_left_to_their_values(bundle, make_scene):
+def test_another_unit_is_refused_but_for_counts(bundle, make_scene):
     scene = make_scene()
     for unit in ("DN", ""):
         bundle.check(replace(scene, bands=tuple(replace(band, unit=unit) for band in scene.bands)))

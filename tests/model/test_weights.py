@@ -52,7 +52,7 @@ def theirs(tensors, x):
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(S2))
-def test_a_stem_for_the_same_bands_is_the_same_filters_reordered(order):
+def test_a_stem_for_the_same_bands_is_reordered(order):
     weight = torch.randn(8, len(S2), 3, 3, generator=torch.Generator().manual_seed(0))
     matched = match_stem(weight, known=S2, wanted=order)
     assert torch.equal(matched, weight[:, [S2.index(name) for name in order]])
@@ -68,7 +68,7 @@ def test_any_choice_of_bands_keeps_the_variance_of_the_stem(wanted):
     assert matched.shape[1] == len(wanted) + 2
 
 
-def test_unknown_bands_start_from_the_nearest_in_wavelength_and_others_from_the_mean():
+def test_unknown_bands_start_from_the_nearest_in_wavelength():
     assert nearest_band("nir09", S2) == "nir08"
     assert nearest_band("rededge078", ["red", "nir"]) == "nir"
     assert nearest_band("lwir11", S2) is None
@@ -159,7 +159,7 @@ def test_a_scaling_of_another_unit_is_not_used_and_said():
     torch.testing.assert_close(found, theirs(dict(weights.tensors), standardised), rtol=1e-3, atol=1e-4)
 
 
-def test_bands_of_the_weights_unit_keep_their_scaling_beside_bands_of_another():
+def test_bands_of_the_weights_unit_keep_their_scaling():
     bands = ("blue", "green", "red", "nir")
     weights = EncoderWeights(
         "published", "resnet18", resnet_tensors(), bands, ((0.0,) * 4, (0.5,) * 4), ("reflectance",) * 4
@@ -267,7 +267,7 @@ def test_without_a_network_the_error_says_where_to_put_the_file(published, monke
     assert str(gone.cache) in str(caught.value)
 
 
-def test_stages_learn_slower_the_deeper_they_lie_and_norms_do_not_decay():
+def test_stages_learn_slower_the_nearer_to_the_input():
     network = build_network(SPEC)
     groups = parameter_groups(network, lr=1.0, layer_decay=0.5, weight_decay=0.1)
     rates = {group["name"]: group["lr"] for group in groups}

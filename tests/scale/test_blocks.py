@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +11,13 @@ from hypothesis import strategies as st
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from pipeline.inference import engines
+from pipeline.inference import plan as plans
 from pipeline.inference.engine import Choice
-from pipeline.inference.plan import Plan, PredictSettings
+from pipeline.inference.plan import Plan
+from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps, blocks_of
-from pipeline.scale import blocks
-from pipeline.scale.blocks import SceneTask, map_block, plan_task
-from pipeline.scale.cluster import who_sees
+from pipeline.scale import cluster
+from pipeline.scale.cluster import SceneTask, map_block, plan_task, who_sees
 from pipeline.scale.scenes import map_over_dask
 from pipeline.scenes.geotiff import open_geotiff
 
@@ -33,49 +32,42 @@ PLAN = Plan(32, 8, 4, 1, 1, Choice("torch", "float32", "cpu"))
 class Sizes:
     """Steps that have only sizes."""
 
-    def __init__(self, pixels: list[int], blend: str) -> None:
-        self.pixels, self.settings = dict(enumerate(pixels)), PredictSettings(blend=blend)
+    def __init__(self, pixels: list[int]) -> None:
+        self.pixels = dict(enumerate(pixels))
 
 
 @given(
     pixels=st.lists(st.integers(1, 50), min_size=1, max_size=40), done=st.sets(st.integers(0, 39)),
-    size=st.integers(1, 120), blend=st.sampled_from(["crop", "hann"]),
+    size=st.integers(1, 120),
 )  # fmt: skip
-def test_blocks_hold_every_step_once_and_no_more_pixels_than_they_may(
-    pixels: list[int], done: set[int], size: int, blend: str
-) -> None:
+def test_blocks_partition_the_steps_and_keep_their_size(pixels: list[int], done: set[int], size: int) -> None:
     left = [step for step in range(len(pixels)) if step not in done]
-    cut = blocks_of(Sizes(pixels, blend), left, block_px=size)
+    cut = blocks_of(Sizes(pixels), left, block_px=size)
     assert [step for block in cut for step in block] == left
-    least = 4 if blend == "hann" else 1
-    for block, after in zip_longest(cut, cut[1:]):
+    for block in cut:
         assert list(block) == list(range(block[0], block[-1] + 1))
-        assert sum(pixels[step] for step in block) <= size or len(block) <= least
-        assert len(block) >= least or after is None or after[0] != block[-1] + 1
+        assert sum(pixels[step] for step in block) <= size or len(block) == 1
 
 
 def test_a_tile_larger_than_a_block_is_a_block_of_its_own(world: World) -> None:
     scene = open_geotiff(world.add_scene("a", height=160, width=128))
-    steps = SceneSteps(None, scene, PredictSettings(), PLAN)  # type: ignore[arg-type]
+    steps = SceneSteps(None, scene, MapSettings(), PLAN)  # type: ignore[arg-type]
     assert [len(block) for block in blocks_of(steps, list(steps.pixels), block_px=1000)] == [1] * 20
     assert [len(block) for block in blocks_of(steps, list(steps.pixels), block_px=3 * 1024 + 5)] == [3] * 6 + [2]
 
 
 def task_of(world: World, **changes: object) -> SceneTask:
     scene = open_geotiff(world.add_scene("a", height=96, width=64))
-    settings = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=8)
+    settings = MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=8)
     return replace(SceneTask(world.model, scene, settings), **changes)
 
 
-def test_a_task_of_another_version_is_refused_by_whoever_gets_it(world: World) -> None:
+def test_a_task_of_another_version_is_refused(world: World) -> None:
     pytest.importorskip("distributed")
     task = task_of(world, version="0.0.0")
-    told = f"worker with another version; got {__version__}; expected 0.0.0"
-    made = map_block(task, PLAN, (0,))
-    assert (made.error, made.windows, made.steps) == (told, [], [])
-    with pytest.raises(ConfigError, match="another version"):
-        plan_task(task)
-    assert map_block(task_of(world), PLAN, (0,)).error == ""
+    for call in (lambda: map_block(task, PLAN, (0,)), lambda: plan_task(task)):
+        with pytest.raises(ConfigError, match=f"worker with another version; got {__version__}; expected 0.0.0"):
+            call()
 
 
 class Client:
@@ -91,12 +83,12 @@ class Client:
         return {"tcp://a:1": (__version__, True), "tcp://b:1": (self.version, True)}
 
 
-def test_a_worker_of_another_version_that_joined_later_is_not_given_maps_to_write(tmp_path: Path) -> None:
+def test_a_later_worker_of_another_version_writes_no_maps(tmp_path: Path) -> None:
     assert who_sees(Client(__version__), tmp_path)
     assert not who_sees(Client("0.0.0"), tmp_path)
 
 
-def test_workers_of_another_version_are_refused_before_a_scene_is_opened() -> None:
+def test_other_versions_are_refused_before_scenes_open() -> None:
     pytest.importorskip("distributed")
 
     def scenes() -> object:
@@ -107,22 +99,20 @@ def test_workers_of_another_version_are_refused_before_a_scene_is_opened() -> No
         map_over_dask(scenes(), bundle=None, client=Client("0.0.0"), report=print)  # type: ignore[arg-type]
 
 
-def test_scenes_that_differ_in_tiles_and_trials_share_one_engine_and_another_choice_frees_it_first(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scenes_share_one_engine_until_another_is_chosen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     made: list[int] = []
-    real = engines.engine_of
+    real = plans.engine_of
 
     def noted(*given: object, **named: object) -> object:
-        made.append(blocks._engine.cache_info().currsize)
+        made.append(cluster._engine.cache_info().currsize)
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engines, "engine_of", noted)
-    blocks._engine.cache_clear()
+    monkeypatch.setattr(plans, "engine_of", noted)
+    cluster._engine.cache_clear()
     task = task_of(world)
-    for plan in (PLAN, replace(PLAN, tile_px=48, columns=1), replace(PLAN, trials=("measured",))):
-        assert map_block(task, plan, (0,)).error == ""
+    for plan in (PLAN, replace(PLAN, tile_px=48, columns=1), replace(PLAN, agreement=0.999)):
+        assert map_block(task, plan, (0,)).steps
     assert made == [0]
-    assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).error == ""
+    assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).steps
     assert made == [0, 0]

@@ -1,4 +1,4 @@
-"""The generated documents are current; what the configuration leaves open is what training takes by itself."""
+"""The generated documents are current."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from pipeline.config import Chips, Config, Training
-from pipeline.training.fit import FitSettings
+from pipeline.config import Config
+from pipeline.training.settings import TrainingSettings
 from tests.fakes.small_world import settings
 from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference, write_documents
 
@@ -28,7 +28,7 @@ def test_the_reference_has_a_row_for_every_key():
     for name, section in Config.model_fields.items():
         assert f"`{name}" in text
         assert section is not None
-    for name in Training.model_fields:
+    for name in TrainingSettings.model_fields:
         assert f"`training.{name}`" in text
 
 
@@ -37,10 +37,3 @@ def test_the_schema_accepts_a_good_configuration_and_no_unknown_key():
     jsonschema.validate(settings(), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(settings(trainning={}), schema)
-
-
-def test_defaults_of_the_configuration_are_those_of_training():
-    shown = Training.model_validate({}).model_dump()
-    own = FitSettings()
-    assert {name: getattr(own, name) for name in shown} == shown
-    assert Chips.model_validate({}).size_px == own.chip_px

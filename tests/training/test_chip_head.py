@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import rasterio
@@ -12,23 +10,22 @@ from affine import Affine
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.errors import LabelError, ModelError
-from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.settings import SceneOptions
 from pipeline.splits.split import Part
 from pipeline.training.chip_folders import chips_from_folders, classify_chips, fit_chips
 from pipeline.training.chip_head import balanced_chance
+from pipeline.training.context import BEST
 from pipeline.training.crossval import predict_pixels
-from pipeline.training.fit import fit
-from pipeline.training.loop import BEST
-from pipeline.training.settings import FitSettings
-from tests.training.worlds import SIDE, TINY, make_job
+from pipeline.training.settings import TrainingSettings
+from tests.training.worlds import SIDE, TINY, changed, fit, make_job
 
-CHIP = replace(TINY, head="chip", encoder="none", pixel_steps=60, pixel_batch=64)
+CHIP = changed(TINY, {"head": "chip", "context.enabled": False, "pixels.steps": 60, "pixels.batch": 64})
 # With a second network, of pixels.
-BOTH = replace(CHIP, encoder="resnet18", steps=4, context_share=0.2)
+BOTH = changed(CHIP, {"context.enabled": True, "context.steps": 4})
 # The order of EuroSAT's files: band 8A last.
 EUROSAT = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 
@@ -53,14 +50,14 @@ def test_a_chip_classifier_learns_from_polygons_and_maps_cells(tmp_path):
     result = fit([scene], split, scheme, settings=CHIP, folder=tmp_path / "run")
     (spec,) = result.bundle.specs
     assert (spec.head, spec.statistics, spec.chip_px, spec.chip_stride_px) == ("chip", True, 16, 4)
-    assert {key for row in result.history for key in row} == {"step", "pixel_loss", "seconds"}
-    assert result.held_out is not None
-    assert set(result.held_out.polygon) <= set(range(1, 9))
+    assert {key for row in result.history for key in row} == {"step", "pixel_loss"}
+    assert result.out_of_fold is not None
+    assert set(result.out_of_fold.polygon) <= set(range(1, 9))
     bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
     test = split.pixels(scene.pixels, Part.TEST)
     codes = predict_pixels(bundle, scene.source, test)
     assert (codes == test.code).mean() > 0.9
-    asked = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32)
+    asked = MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32)
     with predict_scene(bundle, scene.source, out=tmp_path / "map", settings=asked) as mapped:
         whole = mapped.codes.read(scene.source.grid.window)
     cells = whole.reshape(SIDE // 4, 4, SIDE // 4, 4)
@@ -70,7 +67,7 @@ def test_a_chip_classifier_learns_from_polygons_and_maps_cells(tmp_path):
 
 def test_a_chip_classifier_stops_early_on_validation_polygons(tmp_path):
     scene, split, scheme = make_job(tmp_path)
-    settings = replace(BOTH, patience=9)
+    settings = changed(BOTH, {"context.patience": 9, "refit": False})
     result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
     assert [spec.statistics for spec in result.bundle.specs] == [True, False]
     assert result.bundle.shares == (0.8, 0.2)
@@ -106,19 +103,9 @@ def test_folders_of_chips_teach_a_model(tmp_path):
     assert np.array_equal(classify_chips(again, chips), classify_chips(one, chips))
 
 
-def test_an_ensemble_of_chip_classifiers_has_two_networks_of_each_kind(tmp_path):
-    chips = chips_from_folders(write_folders(tmp_path / "chips"))
-    result = fit_chips(chips, settings=replace(BOTH, ensemble=2, ema=0.9), folder=tmp_path / "run")
-    bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
-    assert [spec.statistics for spec in bundle.specs] == [True, True, False, False]
-    assert bundle.shares == pytest.approx((0.4, 0.4, 0.1, 0.1))
-    assert not torch.equal(bundle.members[0].head.weight, bundle.members[1].head.weight)
-    assert classify_chips(bundle, chips).shape == (len(chips),)
-
-
 def test_chips_of_another_size_are_not_classified(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path / "chips"))
-    bundle = fit_chips(chips, settings=replace(CHIP, pixel_steps=2), folder=tmp_path / "run").bundle
+    bundle = fit_chips(chips, settings=changed(CHIP, {"pixels.steps": 2}), folder=tmp_path / "run").bundle
     small = chips_from_folders(write_folders(tmp_path / "small", side=12))
     with pytest.raises(LabelError, match="learned from"):
         classify_chips(bundle, small)
@@ -126,7 +113,7 @@ def test_chips_of_another_size_are_not_classified(tmp_path):
 
 def test_with_patience_some_chips_of_each_class_judge(tmp_path):
     chips = chips_from_folders(write_folders(tmp_path / "chips"))
-    result = fit_chips(chips, settings=replace(BOTH, patience=20), folder=tmp_path)
+    result = fit_chips(chips, settings=changed(BOTH, {"context.patience": 20, "refit": False}), folder=tmp_path)
     assert result.bundle.provenance["held"] == 2
     assert (tmp_path / BEST).is_file()
     assert len(result.bundle.members) == 2
@@ -143,17 +130,6 @@ def test_folders_that_are_no_chips_are_refused(tmp_path):
         chips_from_folders(mixed)
 
 
-def test_an_unknown_head_is_refused():
-    with pytest.raises(ModelError, match="head"):
-        FitSettings(head="mask")
-
-
-def test_a_share_of_the_average_is_not_learned_from_folders_of_chips(tmp_path):
-    chips = chips_from_folders(write_folders(tmp_path / "chips"))
-    with pytest.raises(ModelError, match="learned with head chip"):
-        fit_chips(chips, settings=replace(TINY, context_share="learned"), folder=tmp_path)
-
-
 @pytest.mark.parametrize("chip_px", [7, 6])
 def test_chips_too_small_for_statistics_are_refused(tmp_path, chip_px):
     chips = chips_from_folders(write_folders(tmp_path / "chips", side=chip_px))
@@ -165,7 +141,7 @@ def test_eurosat_is_told_apart_better_than_a_forest_of_statistics_does(shared_da
     folder = shared_data / "eurosat_ms_1pct" / "data" / "Euro_MS_Test_red"
     options = SceneOptions(bands=EUROSAT, sensor="sentinel-2", scale=1e-4, offset=0.0)
     train, test = (chips_from_folders(folder / part, options=options) for part in ("train", "test"))
-    settings = FitSettings(head="chip", teacher_trees=40, pixel_steps=300)
+    settings = changed(TrainingSettings(), {"head": "chip", "experts.trees": 40, "pixels.steps": 300})
     bundle = fit_chips(train, settings=settings, folder=tmp_path).bundle
     right = classify_chips(bundle, test) == test.scheme.index_to_code[test.index]
     tables = [np.concatenate([part.values.mean((2, 3)), part.values.std((2, 3))], axis=1) for part in (train, test)]

@@ -13,13 +13,10 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from pipeline.errors import SplitError
 from pipeline.splits.split import Part
+from pipeline.splits.subsets import fewer_polygons, random_pixel_fold
 from pipeline.training import crossval
-from pipeline.training.crossval import cross_validate
-from pipeline.training.fit import fit
 from pipeline.training.fold_figures import FoldResult, figures, per_class_f1, summary
-from pipeline.training.leaky import random_pixel_fold
-from pipeline.training.subsets import fewer_polygons
-from tests.training.worlds import TINY, make_job
+from tests.training.worlds import PIXELS, TINY, changed, cross_validate, fit, make_job
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +139,7 @@ def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
     if how == "labels":
         scene = replace(scene, pixels=scene.pixels.select(scene.pixels.polygon != 6))
     keys = {"forest": "b" if how == "settings" else "a"}
-    other = {"settings": replace(TINY, refit=False)} if how == "parts" else {}
+    other = {"settings": changed(TINY, {"refit": False})} if how == "parts" else {}
     after = forest((scene, split, scheme), [split], tmp_path, keys=keys, **other)[0]
     assert after.seconds != before.seconds
 
@@ -186,7 +183,8 @@ def test_both_methods_learn_from_and_are_tested_on_random_pixels(job, tmp_path):
     scene, _, scheme = job
     told, split = random_pixel_fold([scene], folds=5, fold=1, seed=0)
     results = cross_validate(
-        told, scheme, [split], methods=("forest", "network"), settings=replace(TINY, encoder="none"), folder=tmp_path,
+        told, scheme, [split], methods=("forest", "network"), settings=changed(PIXELS, {"pixels.steps": 4}),
+        folder=tmp_path,
         trees=5, first_fold=1,
     )  # fmt: skip
     assert [item.fold for item in results] == [1, 1]
@@ -213,7 +211,7 @@ def test_a_share_that_is_none_is_refused(job, share):
         fewer_polygons(split, [scene.pixels], share=share, seed=0)
 
 
-@pytest.mark.parametrize(("changes", "polygons"), [({}, 8), ({"refit": False}, 6), ({"patience": 3}, 6)], ids=str)
+@pytest.mark.parametrize(("changes", "polygons"), [({}, 8), ({"refit": False}, 6)], ids=str)
 def test_forest_and_network_learn_from_the_same_polygons(job, tmp_path, monkeypatch, changes, polygons):
     scene, split, scheme = job
     told = []
@@ -224,9 +222,9 @@ def test_forest_and_network_learn_from_the_same_polygons(job, tmp_path, monkeypa
         return ordinary(*args, **options)
 
     monkeypatch.setattr(crossval, "fit_forest", listening)
-    settings = replace(TINY, encoder="none", **changes)
+    settings = changed(PIXELS, {"pixels.steps": 4, **changes})
     (result,) = forest(job, [split], tmp_path, settings=settings)
     network = fit([scene], split, scheme, settings=settings, folder=tmp_path)
     assert told == [list(range(1, polygons + 1))]
     assert result.learned == polygons
-    assert set(network.held_out.polygon.tolist()) == set(told[0])
+    assert set(network.out_of_fold.polygon.tolist()) == set(told[0])

@@ -1,23 +1,25 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from pipeline.errors import ModelError
+from pipeline.experts.experts import PixelTable
+from pipeline.experts.forest import fit_forest
+from pipeline.experts.mixture import fit_mixture
+from pipeline.experts.shares import best_shares
+from pipeline.experts.trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
+from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.preprocess import Preprocess
 from pipeline.splits.split import Part
-from pipeline.training.baseline import fit_forest
-from pipeline.training.crossval import cross_validate, predict_pixels, summary
-from pipeline.training.dataset import read_chips, turns
-from pipeline.training.fit import FitSettings, fit
-from pipeline.training.mixture import best_shares
-from pipeline.training.polygon_trees import DRAWN_PIXELS, draw_polygons, fit_polygon_trees
-from pipeline.training.teacher import PixelTable, fit_teacher
-from tests.training.worlds import PIXELS, make_job
+from pipeline.training.chip_set import read_chips
+from pipeline.training.chips import choose_chips
+from pipeline.training.crossval import predict_pixels
+from pipeline.training.fold_figures import summary
+from tests.training.worlds import CHIPS, PIXELS, changed, cross_validate, fit, make_job
 
-QUICK = replace(PIXELS, encoder="resnet18")
+QUICK = changed(PIXELS, {"context.enabled": True})
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +38,12 @@ def test_a_network_learns_what_a_threshold_tells(job, tmp_path):
 
 
 def test_test_polygons_are_no_labels_in_chips(job):
-    from pipeline.model.preprocess import Preprocess
-
     scene, split, scheme = job
     plain = Preprocess(("red", "nir"), (0.0, 0.0), (1.0, 1.0), 0.0)
-    chips = read_chips(
-        [scene], split=split, parts=(Part.TRAIN,), scheme=scheme, preprocess=plain, chip_px=32, labelled=99,
-        unlabelled=4, seed=0,
-    )  # fmt: skip
-    seen = set(chips.polygon[chips.index != 255].unique().tolist())
-    assert seen == set(split.polygons(Part.TRAIN).tolist())
+    index = choose_chips({scene.source.id: scene.pixels}, settings=CHIPS, split=split, scheme=scheme)
+    chips = read_chips([scene], index, split=split, preprocess=plain)
+    seen = set(chips.polygon[chips.index != IGNORE_INDEX].unique().tolist())
+    assert seen == set(split.polygons(Part.TRAIN).tolist()) | set(split.polygons(Part.VALIDATION).tolist())
 
 
 def test_forest_and_network_are_judged_on_the_same_pixels(job, tmp_path):
@@ -111,19 +109,16 @@ def test_logistic_regression_joins_where_polygons_are_many(polygons, joins):
     index = (polygon % 3).astype(np.uint8)
     features = (index[:, None] + rng.normal(0, 0.3, (len(index), 10))).astype(np.float32)
     table = PixelTable(features, index, polygon, 2)
-    teacher = fit_teacher(table, classes=3, group_of=np.full(polygons, -1, dtype=np.int32), trees=3, seed=0)
-    assert ("logistic" in {expert.kind for expert in teacher.experts}) is joins
-    assert abs(teacher.shares.sum() - 1) < 1e-9
-    probability = teacher.predict(features)
+    mixture = fit_mixture(table, classes=3, group_of=np.full(polygons, -1, dtype=np.int32), trees=3, seed=0)
+    assert ("logistic" in {expert.kind for expert in mixture.experts}) is joins
+    assert abs(mixture.shares.sum() - 1) < 1e-9
+    probability = mixture.predict(features)
     assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)
     assert (probability.argmax(axis=1) == index).mean() > 0.9
-    assert np.allclose(teacher.held_out.sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(mixture.out_of_fold.probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-def test_turns_count_repetitions():
-    assert turns(np.array([7, 7, 3, 7])).tolist() == [0, 1, 0, 2]
-
-
-def test_settings_that_cannot_train_are_refused():
-    with pytest.raises(ModelError, match="steps"):
-        FitSettings(steps=0)
+@pytest.mark.parametrize("wrong", [{"context.steps": 0}, {"pixels.enabled": False, "context.enabled": False}], ids=str)
+def test_settings_that_cannot_train_are_refused(wrong):
+    with pytest.raises(ValidationError, match=r"steps|nothing to train"):
+        changed(QUICK, wrong)

@@ -15,7 +15,7 @@ from tests.fakes.small_world import write_world
 
 
 def test_a_job_with_a_chip_classifier_runs_to_its_report(tmp_path):
-    training = {"head": "chip", "pixel_steps": 20, "teacher_trees": 2}
+    training = {"head": "chip", "pixels": {"steps": 20}, "experts": {"trees": 2}}
     config = write_world(tmp_path, training=training)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

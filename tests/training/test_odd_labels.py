@@ -14,9 +14,8 @@ from pipeline.legend import scheme_for
 from pipeline.scenes.opening import open_scene
 from pipeline.splits.folds import block_folds
 from pipeline.splits.split import Part
-from pipeline.training.crossval import cross_validate, predict_pixels
-from pipeline.training.fit import fit
-from tests.training.worlds import PIXELS, make_job, parts
+from pipeline.training.crossval import predict_pixels
+from tests.training.worlds import PIXELS, cross_validate, fit, make_job, parts
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Which places of the scenes are read for what the teacher is asked about."""
+"""Which places of the scenes get soft labels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from pipeline.model.preprocess import Preprocess
-from pipeline.splits.split import Part
-from pipeline.training.dataset import read_chips
+from pipeline.training.chip_set import read_chips
+from pipeline.training.chips import choose_chips
+from pipeline.training.settings import ChipSettings
 from tests.training.worlds import SIDE, make_job
 
 PLAIN = Preprocess(("red", "nir"), (0.0, 0.0), (1.0, 1.0), 0.0)
@@ -20,14 +21,13 @@ def job(tmp_path_factory):
 
 def chips_of(job, *, chip_px, unlabelled, seed=0):
     scene, split, scheme = job
-    return read_chips(
-        [scene], split=split, parts=(Part.TRAIN,), scheme=scheme, preprocess=PLAIN, chip_px=chip_px, labelled=3,
-        unlabelled=unlabelled, seed=seed,
-    )  # fmt: skip
+    settings = ChipSettings(size_px=chip_px, labelled=3, unlabelled=unlabelled, seed=seed)
+    index = choose_chips({scene.source.id: scene.pixels}, settings=settings, split=split, scheme=scheme)
+    return read_chips([scene], index, split=split, preprocess=PLAIN)
 
 
 @pytest.mark.parametrize("chip_px", [32, 40])
-def test_of_a_small_scene_every_pixel_is_there_and_may_be_asked_about_once(job, chip_px):
+def test_of_a_small_scene_every_pixel_is_there_once(job, chip_px):
     chips = chips_of(job, chip_px=chip_px, unlabelled=250)
     once = chips.once()
     assert int(once.sum()) == SIDE * SIDE

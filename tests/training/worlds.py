@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -14,24 +14,66 @@ from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.legend import scheme_for
 from pipeline.scenes.opening import open_scene
-from pipeline.splits.split import Split
-from pipeline.training.dataset import TrainingScene
-from pipeline.training.settings import FitSettings
+from pipeline.splits.split import Split, TrainingScene
+from pipeline.training import crossval
+from pipeline.training import fit as fitting
+from pipeline.training.chips import choose_chips
+from pipeline.training.settings import ChipSettings, TrainingSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pipeline.legend import ClassScheme
+    from pipeline.training.fold_figures import FoldResult
+    from pipeline.training.result import FitResult
 
 SIDE = 96
-# A network with context that is as small as they come; the experts and the network of pixels hardly learn.
-TINY = FitSettings(
-    depth=2, steps=6, batch=2, chip_px=16, teacher_trees=2, pixel_steps=4, pixel_batch=16, soft_pixels=200,
-    unlabelled_chips=2, context_share=0.2,
+CHIPS = ChipSettings(size_px=16, unlabelled=2)
+Job = tuple[TrainingScene, Split, "ClassScheme"]
+
+
+def changed(settings: TrainingSettings, changes: dict[str, Any]) -> TrainingSettings:
+    """The settings with other values for some keys, as "context.steps"."""
+    plain = settings.model_dump()
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        inner = plain
+        for section in sections:
+            inner = inner[section]
+        inner[name] = value
+    return TrainingSettings.model_validate(plain)
+
+
+# A network with context that learns for a moment; the experts and the network of pixels hardly learn.
+TINY = changed(
+    TrainingSettings(),
+    {
+        "experts.trees": 2, "experts.soft_pixels": 200, "pixels.steps": 4, "pixels.batch": 16, "context.enabled": True,
+        "context.steps": 6, "context.batch": 2, "context.share": 0.2,
+    },
 )  # fmt: skip
 # The network of pixels alone, long enough to learn a threshold.
-PIXELS = replace(TINY, encoder="none", pixel_steps=150, pixel_batch=128, soft_pixels=2000)
-Job = tuple[TrainingScene, Split, "ClassScheme"]
+PIXELS = changed(
+    TINY,
+    {"context.enabled": False, "pixels.steps": 150, "pixels.batch": 128, "experts.soft_pixels": 2000},
+)
+
+
+def fit(
+    scenes: Sequence[TrainingScene], split: Split, scheme: ClassScheme, *, settings: TrainingSettings, **options: Any
+) -> FitResult:
+    """Training on the chips that would be chosen."""
+    pixels = {scene.source.id: scene.pixels for scene in scenes}
+    index = choose_chips(pixels, settings=CHIPS, split=split, scheme=scheme, head=settings.head)
+    return fitting.fit(scenes, split, scheme, index=index, settings=settings, **options)
+
+
+def cross_validate(
+    scenes: Sequence[TrainingScene], scheme: ClassScheme, splits: Sequence[Split], **options: Any
+) -> list[FoldResult]:
+    """Cross-validation with few trees and small chips."""
+    return crossval.cross_validate(scenes, scheme, splits, **({"chips": CHIPS, "trees": 5} | options))
 
 
 def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1, noise_seed: int = 0) -> Job:

@@ -94,9 +94,9 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
     few = {item.stage: item for item in estimate_stages(Job.load(small))}
     large = write_world(
         tmp_path,
-        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True, "tta": True},
+        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True},
         assessment={"forest_trees": 500},
-        training={"steps": 400, "batch": 2},
+        training={"context": {"enabled": True, "steps": 400}},
     )
     many = {item.stage: item for item in estimate_stages(Job.load(large))}
     assert many["predict"].disk_bytes > few["predict"].disk_bytes
@@ -105,20 +105,10 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
     assert many["report"].seconds > few["report"].seconds
 
 
-def test_predictions_count_every_network_of_an_ensemble_and_its_average(tmp_path):
-    context = {"encoder": "resnet18", "context_share": 0.2, "steps": 1000, "time_limit_s": 1e6}
-    one = {item.stage: item for item in estimate_stages(Job.load(write_world(tmp_path / "one", training=context)))}
-    asked = context | {"ensemble": 3, "ema": 0.99}
-    three = {item.stage: item for item in estimate_stages(Job.load(write_world(tmp_path / "three", training=asked)))}
-    # Weights, gradients, two moments and the average, three times, instead of four copies once.
-    assert three["train"].disk_bytes - 1_000_000 == pytest.approx(
-        15 / 4 * (one["train"].disk_bytes - 1_000_000), rel=1e-6
-    )
-    assert three["train"].memory_bytes > one["train"].memory_bytes
-    assert three["predict"].memory_bytes >= one["predict"].memory_bytes
-    asked = context | {"context_share": "learned"}
-    tried = {item.stage: item for item in estimate_stages(Job.load(write_world(tmp_path / "tried", training=asked)))}
-    assert tried["train"].disk_bytes - 1_000_000 == 2 * (one["train"].disk_bytes - 1_000_000)
+def test_check_says_in_one_line_what_will_be_trained(tmp_path, no_estimates):
+    outcome = check_job(write_world(tmp_path), progress=no_progress)
+    assert "experts (10 trees each" in outcome.summary
+    assert "no network with context" in outcome.summary
 
 
 def test_lost_polygons_are_listed_with_their_ids(tmp_path, no_estimates):
@@ -162,7 +152,7 @@ def test_indices_have_values_too(tmp_path, no_estimates):
 def test_of_a_large_scene_only_windows_are_read(tmp_path, monkeypatch, no_estimates):
     config = write_world(tmp_path)
     large = np.zeros((4, 2000, 2000), dtype=np.float32)
-    large += 0.2
+    large += np.linspace(0.1, 0.4, 4, dtype=np.float32)[:, None, None]
     large[:, :SIDE, :SIDE] = reflectance()
     write_scene(tmp_path / "scene.tif", large, options={"tiled": True, "compress": "deflate"})
     read: list[int] = []

@@ -27,7 +27,7 @@ from tests.fakes.small_world import (
 )
 
 FIGURES = {"overall_accuracy", "macro_f1", "kappa"}
-TINY = {"steps": 2, "batch": 2, "pixel_steps": 4, "teacher_trees": 2, "encoder": "none"}
+TINY = {"experts": {"trees": 2, "soft_pixels": 200}, "pixels": {"steps": 4}}
 
 
 def validate(config, **asked):

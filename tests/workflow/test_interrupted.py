@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.cli.entry import INTERRUPTED
 from tests.fakes.finished import run_job
-from tests.fakes.small_world import write_world
+from tests.fakes.small_world import quick_training, write_settings, write_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 # A job whose networks say when they train, and which a person would have the time to stop.
 JOB = """
 import signal, sys
-from dataclasses import replace
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipeline.cli import main
-from pipeline.training.watch import Watch
-from pipeline.workflow import stage_train
-ordinary, ended = stage_train.fit_settings, Watch.on_train_batch_end
-quick = dict(pixel_steps=100_000, teacher_trees=10, soft_pixels=2000, unlabelled_chips=8)
-stage_train.fit_settings = lambda job: replace(ordinary(job), **quick)
+from pipeline.training.trainer import Watch
+ended = Watch.on_train_batch_end
 def said(self, *arguments, **keywords):
     print("training", self._stage, flush=True)
     Watch.on_train_batch_end = ended
@@ -37,20 +33,24 @@ sys.exit(main(["run", sys.argv[1]]))
 """
 
 
+LONG = quick_training(**{"pixels.steps": 100_000})
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The job, running."""
-    command = [sys.executable, "-W", "ignore", "-c", JOB, str(write_world(tmp_path))]
+    command = [sys.executable, "-W", "ignore", "-c", JOB, str(write_world(tmp_path, training=LONG))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         yield running
         running.kill()
 
 
-def test_an_interrupted_training_is_one_line_and_goes_on(job, tmp_path, quick_training):
+def test_an_interrupted_training_is_one_line_and_goes_on(job, tmp_path):
     assert job.stdout is not None
     assert job.stdout.readline().startswith("training ")
     job.send_signal(signal.SIGINT)
     _, err = job.communicate(timeout=120)
     assert job.returncode == INTERRUPTED, err
     assert err.splitlines() == ["landcover: interrupted; the same command continues where it stopped"]
+    write_settings(tmp_path)
     assert run_job(tmp_path / "config.yaml", last="train").written

@@ -112,13 +112,13 @@ def test_settings_of_points_and_levels_that_make_no_sense_are_refused(tmp_path, 
     [("encoder.pth", True), ("../weights/a", True), ("none", False), ("ResNet18_Weights.SENTINEL2_ALL_MOCO", False)],
 )
 def test_a_weights_file_is_relative_to_the_configuration(tmp_path, given, absolute):
-    weights = load_config(write_settings(tmp_path, training={"weights": given})).training.weights
+    weights = load_config(write_settings(tmp_path, training={"context": {"weights": given}})).training.context.weights
     assert weights == (str((tmp_path / given).resolve()) if absolute else given)
 
 
 def test_a_changed_weights_file_is_another_job(tmp_path):
     (tmp_path / "encoder.pth").write_bytes(b"one")
-    config = write_settings(tmp_path, training={"weights": "encoder.pth"})
+    config = write_settings(tmp_path, training={"context": {"weights": "encoder.pth"}})
     write_scene(tmp_path / "scene.tif")
     write_labels(tmp_path / "labels.gpkg")
     before = Job.load(config).stage_key("train")

@@ -27,7 +27,7 @@ def write_points(folder, **labels):
 
 
 @pytest.mark.parametrize(("how", "pixels"), [({"point_window_px": 3}, 9), ({"point_radius_m": 0}, 1)])
-def test_points_go_through_to_the_report(tmp_path, quick_training, how, pixels):
+def test_points_go_through_to_the_report(tmp_path, how, pixels):
     config = write_points(tmp_path, **how)
     run_job(config)
     folder = tmp_path / "run"

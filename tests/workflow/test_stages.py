@@ -15,6 +15,7 @@ from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
 from tests.fakes.finished import run_job
 from tests.fakes.small_world import (
+    quick_training,
     reflectance,
     settings,
     squares,
@@ -22,7 +23,7 @@ from tests.fakes.small_world import (
     write_scene,
     write_settings,
     write_world,
-)
+)  # fmt: skip
 
 
 def keys(config: Path) -> dict[str, str]:
@@ -39,8 +40,9 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     [
         ({"chips": {"size_px": 24}}, list(STAGES)),
         ({"split": {"seed": 5}}, list(STAGES)),
-        ({"training": {"steps": 4, "batch": 2}}, list(STAGES[1:])),
-        ({"map": {"tta": True}}, list(STAGES[2:])),
+        ({"training": {"pixels": {"steps": 4}}}, list(STAGES[1:])),
+        ({"training": {"head": "chip"}}, list(STAGES)),
+        ({"map": {"margin": True}}, list(STAGES[2:])),
         ({"assessment": {"forest_trees": 11, "features": False}}, list(STAGES[3:])),
         ({"name": "other"}, ["report"]),
         ({"inputs": {"bands": ["red", "nir"]}}, list(STAGES)),
@@ -120,13 +122,15 @@ def test_force_does_one_stage_again(finished):
 def test_the_resolved_settings_have_every_default(finished):
     resolved = yaml.safe_load((finished.folder / "config.yaml").read_text(encoding="utf-8"))
     assert set(settings()) <= set(resolved)
-    assert resolved["training"]["lr"] > 0
+    assert resolved["training"]["context"]["lr"] > 0
 
 
-CUT = {"steps": 20, "batch": 2, "context_share": 0.2, "time_limit_s": 1e-6}
+CUT = quick_training(
+    **{"context.enabled": True, "context.steps": 20, "context.batch": 2, "context.share": 0.2, "time_limit_s": 1e-6}
+)
 
 
-def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path, quick_training):
+def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path):
     config = write_world(tmp_path, training=CUT)
     run_job(config, last="train")
     model = tmp_path / "run" / "model" / "model.safetensors"
@@ -134,7 +138,7 @@ def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path, quick_tra
     write_settings(tmp_path, training=CUT, split={"seed": 5})
     with pytest.raises(OutputError, match=r"stage chips has other settings.*--overwrite"):
         run_job(config, last="train", resume=True)
-    write_settings(tmp_path, training=CUT | {"lr": 1e-3})
+    write_settings(tmp_path, training=CUT | {"seed": 1})
     with pytest.raises(OutputError, match=r"stage train has other settings.*--overwrite"):
         run_job(config, last="train", resume=True)
     assert model.read_bytes() == before
@@ -144,7 +148,7 @@ def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path, quick_tra
     assert model.read_bytes() != before
 
 
-def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_path, quick_training):
+def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_path):
     config = write_world(tmp_path, training=CUT)
     run_job(config, last="train")
     write_settings(tmp_path, training=CUT, split={"seed": 5})
@@ -152,9 +156,9 @@ def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_pat
         run_job(config, last="train", resume=True, overwrite=True)
 
 
-@pytest.mark.parametrize("changes", [{}, {"refit": False}, {"patience": 2}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"refit": False}], ids=str)
 def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path, monkeypatch, changes):
-    job = Job.load(write_world(tmp_path, training={"steps": 3, "batch": 2} | changes))
+    job = Job.load(write_world(tmp_path, training=quick_training(**changes)))
     told = []
 
     def listening(*_args, polygons, **_options):

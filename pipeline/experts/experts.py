@@ -1,0 +1,148 @@
+"""Experts: the kinds of classifier in a mixture, the table of labelled pixels they learn from, and fitting one.
+
+Which of them have a share depends on the number of polygons (``experts_for``); ``docs/learning.md`` has what was
+measured.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.experts.forest import cores
+from pipeline.experts.rotated_trees import RotatedTrees, fit_rotated_trees
+from pipeline.experts.trees import PolygonTrees, fit_polygon_trees
+from pipeline.experts.weights import pixel_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | RotatedTrees | Pipeline
+Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant"]
+
+# With fewer polygons held-out figures say more about the polygons than about the experts: shares stay as they are.
+ENOUGH_POLYGONS = 100
+# More iterations change the last digits only.
+_ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One kind of classifier.
+
+    Attributes:
+        name: For the record.
+        kind: Forest, extra trees, logistic regression or linear discriminant of pixels, trees of polygons, or extra
+            trees along rotated axes.
+        levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
+        needs: Polygons below which it has no share.
+        until: Polygons from which on it has none; None for no such number.
+        part: Its share beside the others where shares are not learned.
+    """
+
+    name: str
+    kind: Kind
+    levels: int
+    needs: int = 0
+    until: int | None = None
+    part: float = 1.0
+
+
+# With few polygons half of the mixture are trees of polygons, half trees along rotated axes; measured on four sets
+# (docs/learning.md).
+EXPERTS = (
+    Expert("forest of bands", "forest", 1, needs=ENOUGH_POLYGONS),
+    Expert("extra trees of surroundings", "extra", 5, needs=ENOUGH_POLYGONS),
+    Expert("trees of polygons, bands", "polygons", 1, part=1.0),
+    Expert("trees of polygons, means to 5 px", "polygons", 3, part=2.0),
+    Expert("trees of polygons, surroundings", "polygons", 5, part=2.0),
+    Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.0),
+    Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.0),
+    Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
+)
+
+
+def experts_for(known: Sequence[Expert], *, polygons: int) -> tuple[Expert, ...]:
+    """Those of ``known`` that have a share where so many polygons are learned from."""
+    return tuple(item for item in known if item.needs <= polygons and (item.until is None or polygons < item.until))
+
+
+@dataclass(frozen=True, eq=False)
+class PixelTable:
+    """Labelled pixels with features, each pixel once.
+
+    Attributes:
+        features: float32 [pixel, feature], levels one after the other.
+        index: Network index of the class, uint8 [pixel].
+        polygon: int32 [pixel].
+        channels: Features per level.
+    """
+
+    features: NDArray[np.float32]
+    index: NDArray[np.uint8]
+    polygon: NDArray[np.int32]
+    channels: int
+
+    def rows(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> PixelTable:
+        """Some of the pixels."""
+        return PixelTable(self.features[which], self.index[which], self.polygon[which], self.channels)
+
+
+def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
+    """One expert, fitted to the pixels of a table; ``trees`` is ignored by experts without trees."""
+    features = seen(table.features, expert, table.channels)
+    if expert.kind == "polygons":
+        return fit_polygon_trees(features, table.index, table.polygon, trees=trees, seed=seed)
+    classes = int(table.index.max()) + 1
+    weight = pixel_weights(table.index, table.polygon, classes=classes)
+    if expert.kind == "rotated":
+        return fit_rotated_trees(features, table.index, table.polygon, weight=weight, trees=trees, seed=seed)
+    if expert.kind == "logistic" and len(np.unique(table.index)) > 1:
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return model.fit(features, table.index, logisticregression__sample_weight=weight)
+    if expert.kind == "discriminant" and len(np.unique(table.index)) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with one member has no spread of its own
+            return make_pipeline(StandardScaler(), shrunk_discriminant()).fit(features, table.index)
+    # Leaves of two pixels: one pixel alone is too often on a polygon's edge.
+    forest = (
+        ExtraTreesClassifier(trees, min_samples_leaf=2, n_jobs=cores(), random_state=seed)
+        if expert.kind == "extra"
+        else RandomForestClassifier(trees, n_jobs=cores(), random_state=seed)
+    )
+    return forest.fit(features, table.index, sample_weight=weight)
+
+
+def shrunk_discriminant() -> LinearDiscriminantAnalysis:
+    """A linear discriminant whose covariance is drawn towards the diagonal as far as the data ask for it.
+
+    Source: Ledoit & Wolf (2004), A well-conditioned estimator for large-dimensional covariance matrices, Journal of
+    Multivariate Analysis 88, 365-411.
+    """
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+
+
+def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:
+    """The levels that an expert sees, float32 [pixel, feature]."""
+    return np.ascontiguousarray(features[:, : expert.levels * channels])
+
+
+def probabilities_of(model: Model, features: NDArray[np.float32], *, classes: int) -> NDArray[np.float32]:
+    """Probabilities float32 [pixel, class]; 0 for classes that the model does not know."""
+    found = np.zeros((len(features), classes), dtype=np.float32)
+    found[:, model.classes_.astype(np.intp)] = model.predict_proba(features)
+    return found

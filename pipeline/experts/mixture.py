@@ -1,0 +1,153 @@
+"""Mixture: experts with shares; its probabilities of unlabelled pixels are the soft labels that networks learn.
+
+From tens of polygons trees learn more than a network does, and from hundreds less. So the experts learn first, and the
+network learns their soft labels (Hinton et al. 2015, Distilling the knowledge in a neural network). With few polygons
+half of the mixture are trees of polygons (``pipeline.experts.trees``) at three levels of surroundings, half are trees
+along rotated axes (``pipeline.experts.rotated_trees``). With many, a forest of bands, extra trees and a logistic
+regression of surroundings take the place of the latter, and shares are learned (``pipeline.experts.shares``).
+``docs/learning.md`` has what was measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.experts.deadline import Deadline
+from pipeline.experts.experts import (
+    ENOUGH_POLYGONS,
+    EXPERTS,
+    Expert,
+    Model,
+    PixelTable,
+    experts_for,
+    fit_expert,
+    probabilities_of,
+    seen,
+)
+from pipeline.experts.shares import (
+    INNER_FOLDS,
+    PRIOR_POLYGONS,
+    given_shares,
+    learned_shares,
+    out_of_fold_probabilities,
+)
+from pipeline.experts.weights import class_lift, lifted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+# How far classes of few polygons are lifted where shares are fixed (``class_lift``); docs/learning.md.
+RARER = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Out-of-fold probabilities of labelled pixels: of models that had not seen the pixel's block.
+
+    Attributes:
+        probabilities: float32 [pixel, class].
+        index: uint8 [pixel]; network index of the labelled class.
+        polygon: int32 [pixel].
+    """
+
+    probabilities: NDArray[np.float32]
+    index: NDArray[np.uint8]
+    polygon: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Fitted experts and their shares.
+
+    Attributes:
+        experts: What they are.
+        models: The fitted classifiers.
+        shares: float64 [expert].
+        classes: Number of classes.
+        channels: Features per level.
+        lift: What probabilities of each class are multiplied with in the end, float64 [class].
+        out_of_fold: Of the labelled pixels that have such probabilities.
+    """
+
+    experts: tuple[Expert, ...]
+    models: tuple[Model, ...]
+    shares: NDArray[np.float64]
+    classes: int
+    channels: int
+    lift: NDArray[np.float64]
+    out_of_fold: OutOfFold
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
+        total = np.zeros((len(features), self.classes), dtype=np.float32)
+        for expert, model, share in zip(self.experts, self.models, self.shares, strict=True):
+            if share > 0:
+                own = probabilities_of(model, seen(features, expert, self.channels), classes=self.classes)
+                total += np.float32(share) * own
+        return lifted(total, self.lift)
+
+    def names_and_shares(self) -> dict[str, float]:
+        """For the record: each expert's share."""
+        return {expert.name: round(float(share), 4) for expert, share in zip(self.experts, self.shares, strict=True)}
+
+
+def fit_mixture(
+    table: PixelTable,
+    *,
+    classes: int,
+    group_of: NDArray[np.int32],
+    trees: int,
+    seed: int,
+    known: Sequence[Expert] = EXPERTS,
+    rarer: float = 0.0,
+    deadline: Deadline | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Mixture:
+    """Experts on all pixels; shares and out-of-fold probabilities from folds of groups of polygons.
+
+    Args:
+        table: The labelled pixels.
+        classes: Number of classes.
+        group_of: Group of each polygon id (its block), int32 [id]; -1 where the polygon is its own group.
+        trees: Trees of each expert.
+        seed: Of folds and trees.
+        known: The experts to choose from.
+        rarer: How far classes of few polygons are lifted, 0..1, where shares are fixed.
+        deadline: No expert but the first is begun after it.
+        progress: Called with "experts", how many are fitted, and how many in all, those of inner folds included.
+    """
+    deadline = deadline or Deadline()
+    polygons = len(np.unique(table.polygon))
+    experts = experts_for(known, polygons=polygons)
+    total, done = len(experts) * (1 + INNER_FOLDS), itertools.count(1)
+
+    def fitted() -> None:
+        if progress is not None:
+            progress("experts", min(next(done), total), total)
+
+    models: list[Model] = []
+    for expert in experts:
+        if models and deadline.cuts("experts"):
+            break
+        models.append(fit_expert(expert, table, trees=trees, seed=seed))
+        fitted()
+    experts = experts[: len(models)]
+    held = out_of_fold_probabilities(
+        experts, table, classes=classes, group_of=group_of, trees=max(trees // 2, 10), seed=seed, deadline=deadline,
+        fitted=fitted,
+    )  # fmt: skip
+    many = polygons >= ENOUGH_POLYGONS
+    learned = many and bool(held.any())
+    shares = learned_shares(table, held, strength=PRIOR_POLYGONS / polygons) if learned else given_shares(experts)
+    lift = class_lift(table.index, table.polygon, classes=classes, power=0.0 if many else rarer)
+    mixed = lifted(np.tensordot(shares.astype(np.float32), held, axes=1), lift)
+    known_rows = mixed.sum(axis=1) > 0
+    kept = table.rows(known_rows)
+    out_of_fold = OutOfFold(mixed[known_rows], kept.index, kept.polygon)
+    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold)

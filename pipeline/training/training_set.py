@@ -1,0 +1,204 @@
+"""Training set of the networks of pixels and with context: labels, features, soft labels.
+
+The experts are fitted to the labelled pixels here; their mixture gives pixels all over the chips soft labels. Without
+experts there are labels alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from pipeline.errors import LabelError, LabelWarning
+from pipeline.experts.experts import PixelTable
+from pipeline.experts.mixture import RARER, Mixture, fit_mixture
+from pipeline.experts.weights import pixel_weights, turns
+from pipeline.legend import IGNORE_INDEX, MIN_CLASSES
+from pipeline.model.surroundings import REACH_PX, surroundings
+from pipeline.training.batches import ContextSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.experts.deadline import Deadline
+    from pipeline.legend import ClassScheme
+    from pipeline.splits.split import Split, TrainingScene
+    from pipeline.training.chip_set import ChipSet
+    from pipeline.training.settings import TrainingSettings
+
+# Chips carry this margin, so that every pixel of theirs has its whole surroundings.
+MARGIN_PX = REACH_PX
+# Most pixels of one polygon that experts learn from: more of them say little new and take longer.
+PER_POLYGON = 100
+_PREDICT = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class SoftLabels:
+    """Probabilities that the mixture gives pixels spread over all chips.
+
+    Attributes:
+        features: float32 [pixel, feature].
+        target: Probabilities, float32 [pixel, class].
+        where: Where the pixels lie, bool [chip, row, col] without margin; pixels in this order.
+    """
+
+    features: torch.Tensor
+    target: torch.Tensor
+    where: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        """Probabilities float16 [chip, class, row, col], 0 where there are none."""
+        chips, rows, cols = self.where.shape
+        out = torch.zeros((chips, rows, cols, self.target.shape[1]), dtype=torch.float16)
+        out[self.where] = self.target.half()
+        return out.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Training set of the networks: labels, features, soft labels.
+
+    Attributes:
+        index: Network index of the class, uint8 [chip, row, col]; IGNORE_INDEX where unlabelled.
+        table: The labelled pixels, with features.
+        target: What the network of pixels learns of them: the mixture's probabilities, or without experts the labels,
+            float32 [pixel, class].
+        mixture: The experts; None where they are off.
+        soft: Soft labels; of no pixel where experts are off.
+    """
+
+    index: torch.Tensor
+    table: PixelTable
+    target: NDArray[np.float32]
+    mixture: Mixture | None
+    soft: SoftLabels
+
+
+def training_set(
+    chips: ChipSet,
+    *,
+    ids: NDArray[np.int32],
+    split: Split,
+    classes: int,
+    settings: TrainingSettings,
+    deadline: Deadline,
+    progress: Callable[[str, int, int], None] | None,
+) -> TrainingSet:
+    """Labels of the polygons ``ids``; experts learn them and give soft labels to pixels all over the chips."""
+    index = chips.only(ids)
+    table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed)
+    if not settings.experts.enabled:
+        nowhere = torch.zeros(chips.core(chips.valid).shape, dtype=torch.bool)
+        none = SoftLabels(torch.zeros((0, table.features.shape[1])), torch.zeros((0, classes)), nowhere)
+        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none)
+    mixture = fit_mixture(
+        table,
+        classes=classes,
+        group_of=split.block_of,
+        trees=settings.experts.trees,
+        seed=settings.seed,
+        rarer=RARER,
+        deadline=deadline,
+        progress=progress,
+    )
+    soft = soft_labels(mixture, chips, pixels=settings.experts.soft_pixels, seed=settings.seed, deadline=deadline)
+    return TrainingSet(index, table, mixture.predict(table.features), mixture, soft)
+
+
+def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
+    """The labelled pixels of ``index`` uint8 [chip, row, col], at most ``per_polygon`` of each polygon."""
+    rng = np.random.default_rng(seed)
+    at, row, col = (part.numpy() for part in torch.nonzero(chips.core(index) != IGNORE_INDEX, as_tuple=True))
+    keys = chips.core(chips.key).numpy()[at, row, col]
+    _, once = np.unique(keys, return_index=True)
+    once = rng.permutation(once)
+    polygon = chips.core(chips.polygon).numpy()[at, row, col]
+    once = np.sort(once[turns(polygon[once]) < per_polygon])
+    at, row, col = at[once], row[once], col[once]
+    features = []
+    for chip in np.unique(at):
+        mine = at == chip
+        layers = chips.core(surroundings(chips.x[chip : chip + 1]))[0]
+        features.append(layers[:, row[mine], col[mine]].T.numpy())
+    return PixelTable(
+        np.concatenate(features), chips.core(index).numpy()[at, row, col], polygon[once], chips.x.shape[1]
+    )
+
+
+def soft_labels(mixture: Mixture, chips: ChipSet, *, pixels: int, seed: int, deadline: Deadline) -> SoftLabels:
+    """The mixture's probabilities of about ``pixels`` valid pixels, spread evenly over all chips, none twice.
+
+    After the deadline the chips that are left get none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    valid = chips.once()
+    chance = min(pixels / max(int(valid.sum()), 1), 1.0)
+    where = valid & (torch.rand(valid.shape, generator=generator) < chance)
+    rows = [chips.core(surroundings(chips.x[i : i + 1]))[0][:, where[i]].T for i in range(len(chips))]
+    features = torch.cat(rows)
+    parts: list[NDArray[np.float32]] = []
+    for first in range(0, len(features), _PREDICT):
+        if parts and deadline.cuts("soft labels"):
+            break
+        parts.append(mixture.predict(features[first : first + _PREDICT].numpy()))
+    target = np.concatenate(parts) if parts else np.zeros((0, mixture.classes), dtype=np.float32)
+    if len(target) < len(features):
+        features = features[: len(target)]
+        places = torch.nonzero(where.flatten()).flatten()
+        where = torch.zeros_like(where).flatten()
+        where[places[: len(target)]] = True
+        where = where.reshape(valid.shape)
+    return SoftLabels(features, torch.from_numpy(target), where)
+
+
+def check_learned(
+    chips: ChipSet, scenes: Sequence[TrainingScene], scheme: ClassScheme, *, ids: NDArray[np.int32]
+) -> None:
+    """LabelWarning for each class whose polygons among ``ids`` have no valid pixel in the chips.
+
+    Raises:
+        LabelError: that leaves one class of several.
+    """
+    codes = [scene.pixels.code[np.isin(scene.pixels.polygon, ids)] for scene in scenes]
+    wanted = np.unique(scheme.code_to_index[np.concatenate(codes)])
+    found = np.unique(chips.core(chips.only(ids)).numpy())
+    lost = [scheme.names[i] for i in wanted if i not in found]
+    if not lost:
+        return
+    named = ", ".join(lost)
+    if len(wanted) - len(lost) < MIN_CLASSES:
+        raise LabelError(
+            "the training polygons of fewer than two classes have usable pixels",
+            got=f"no data or masked under all of {named}",
+            fix="check nodata and masks of the scenes, or draw labels where they have data",
+        )
+    text = f"no training pixel of class {named} has data and is not masked: it cannot be mapped"
+    warnings.warn(text, LabelWarning, stacklevel=3)
+
+
+def context_set(chips: ChipSet, index: torch.Tensor, soft: SoftLabels, *, classes: int) -> ContextSet:
+    """Training set of the networks with context; ``index`` uint8 [chip, row, col] has the labels."""
+    core = chips.core(index)
+    weight = _weights(core, chips.core(chips.polygon), classes=classes)
+    chance = weight.sum((1, 2)).double()
+    bare = chance <= 0
+    mean = float(chance[~bare].mean()) if bool((~bare).any()) else 1.0
+    chance = chance.sqrt() / mean**0.5
+    chance[bare] = 0.5
+    x = chips.core(chips.x).contiguous()
+    return ContextSet(x, core.contiguous(), weight, soft.dense(), soft.where, chance)
+
+
+def _weights(index: torch.Tensor, polygon: torch.Tensor, *, classes: int) -> torch.Tensor:
+    labelled = (index != IGNORE_INDEX).numpy()
+    weight = torch.zeros(index.shape)
+    own = pixel_weights(index.numpy()[labelled], polygon.numpy()[labelled], classes=classes)
+    weight[torch.from_numpy(labelled)] = torch.from_numpy(own.astype(np.float32))
+    return weight

@@ -1,0 +1,133 @@
+"""Every training key changes what is trained, or lies in a section that is off."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline.training.settings import NO_WEIGHTS, TrainingSettings
+from tests.training.worlds import TINY, changed, fit, make_job
+
+# A value of each key other than in TINY; in the comments what is looked at where it is not the weights.
+OTHER = {
+    "head": "chip",
+    "refit": False,
+    "seed": 1,
+    "time_limit_s": 1e-6,
+    "experts.enabled": False,
+    "experts.trees": 4,
+    "experts.soft_pixels": 100,
+    "pixels.enabled": False,
+    "pixels.steps": 5,
+    "pixels.batch": 8,
+    "pixels.lr": 1e-3,
+    "pixels.weight_decay": 0.5,
+    "context.enabled": False,
+    "context.encoder": "vgg11_bn",
+    "context.weights": "file",  # refused where there is no such file
+    "context.weights_bands": ("red", "nir"),  # refused without a file
+    "context.frozen": True,
+    "context.steps": 5,
+    "context.batch": 3,
+    "context.lr": 1e-2,
+    "context.weight_decay": 0.9,
+    "context.dropout": 0.5,
+    "context.smoothing": 0.5,
+    "context.soft_weight": 0.0,
+    "context.share": 0.4,  # the model's shares
+    "context.patience": 1,  # the log has validations
+    "context.devices": 3,  # refused: more than chips in a batch
+    "context.nodes": 3,  # refused: more than chips in a batch
+}
+REFUSED = {"context.weights", "context.weights_bands", "context.devices", "context.nodes"}
+
+
+def keys(plain, prefix=""):
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            yield from keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def what_is_trained(bundle, history):
+    tensors = {f"{i}.{name}": v for i, member in enumerate(bundle.members) for name, v in member.state_dict().items()}
+    columns = sorted({name for row in history for name in row})
+    return bundle.shares, columns, {name: value.double().sum().item() for name, value in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return make_job(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def plain(job, tmp_path_factory):
+    scene, split, scheme = job
+    result = fit([scene], split, scheme, settings=TINY, folder=tmp_path_factory.mktemp("plain"))
+    return what_is_trained(result.bundle, result.history)
+
+
+def test_every_key_has_another_value_here():
+    assert set(OTHER) == set(keys(TrainingSettings().model_dump()))
+
+
+@pytest.mark.parametrize("key", sorted(set(OTHER) - REFUSED))
+def test_every_key_of_a_section_that_is_on_acts(job, plain, tmp_path, key):
+    scene, split, scheme = job
+    also = {"refit": False} if key == "context.patience" else {}
+    settings = changed(TINY, {key: OTHER[key], **also})
+    result = fit([scene], split, scheme, settings=settings, folder=tmp_path)
+    assert what_is_trained(result.bundle, result.history) != plain
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED - {"context.weights"}))
+def test_keys_that_cannot_act_alone_are_refused(key):
+    assert TINY.context.weights == NO_WEIGHTS
+    with pytest.raises(ValidationError):
+        changed(TINY, {key: OTHER[key]})
+
+
+@pytest.mark.parametrize("key", sorted(key for key in OTHER if key.startswith("context.") and key.count(".") == 1))
+def test_keys_of_a_section_that_is_off_do_not_act(key):
+    off = changed(TINY, {"context.enabled": False})
+    if key in {"context.enabled", "context.weights_bands", "context.devices", "context.nodes", "context.weights"}:
+        return
+    assert "no network with context" in changed(off, {key: OTHER[key]}).describe(12)
+
+
+def test_without_experts_networks_learn_from_labels_alone(job, tmp_path):
+    scene, split, scheme = job
+    off = changed(TINY, {"experts.enabled": False})
+    result = fit([scene], split, scheme, settings=off, folder=tmp_path)
+    assert result.out_of_fold is None
+    assert result.bundle.provenance["experts"] == {}
+    again = fit([scene], split, scheme, settings=changed(off, {"context.soft_weight": 0.0}), folder=tmp_path)
+    for one, other in zip(result.bundle.members, again.bundle.members, strict=True):
+        assert torch.equal(one.head.weight, other.head.weight)
+
+
+def test_the_time_limit_stops_the_experts_too(job, tmp_path):
+    scene, split, scheme = job
+    result = fit([scene], split, scheme, settings=changed(TINY, {"time_limit_s": 1e-6}), folder=tmp_path)
+    assert {"experts", "experts of held-out folds"} <= set(result.bundle.provenance["cut_short"])
+    assert len(result.bundle.provenance["experts"]) == 1
+
+
+def test_one_line_says_what_will_be_trained():
+    line = TrainingSettings().describe(412)
+    assert "\n" not in line
+    assert line.startswith("trained on 412 polygons: experts (100 trees each, soft labels for 100,000)")
+    assert "no network with context" in line
+    on = changed(TrainingSettings(), {"context.enabled": True, "context.frozen": True, "head": "chip"}).describe(412)
+    assert "resnet18 from random weights, frozen (300 steps, share 0.17)" in on
+    assert "a network of chip statistics (1500 steps)" in on
+
+
+def test_a_run_may_be_resumed_with_more_time_or_other_devices():
+    longer = changed(TINY, {"time_limit_s": 1.0, "context.devices": 2})
+    assert json.dumps(longer.resumable) == json.dumps(TINY.resumable)
+    assert changed(TINY, {"context.lr": 1.0}).resumable != TINY.resumable
