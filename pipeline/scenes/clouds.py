@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.scenes.scene import Reader, Scene
+    from pipeline.scenes.reader import Reader
+    from pipeline.scenes.scene import Scene
 
 Clouds = Literal["auto", "product", "network", "none"]
 SIX, FOUR = ("blue", "green", "red", "nir", "swir16", "swir22"), ("blue", "green", "red", "nir")

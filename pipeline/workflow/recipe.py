@@ -32,9 +32,9 @@ STORED = "stored_values"
 
 def stored_values(source: Source) -> dict[str, list[float]]:
     """Scale and offset of each band of files, by name; bands that are computed (indices) are not in it."""
-    known = {}
+    known: dict[str, list[float]] = {}
     for scene in plain_scenes(source):
-        known |= {band.name: [float(band.scale), float(band.offset)] for band in scene.bands}
+        known |= {band.band: [float(band.scale), float(band.offset)] for band in scene.bands}
     # The bands of a stack have a date after their name.
     named = {name: name if name in known else name.rpartition("_")[0] for name in source.band_names}
     return {name: known[own] for name, own in named.items() if own in known}
