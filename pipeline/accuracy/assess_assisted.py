@@ -126,7 +126,7 @@ def assist(
     auxiliary: NDArray[np.float64],
     unit_area: NDArray[np.float64] | None = None,
 ) -> tuple[Figures, dict[str, float]]:
-    """The same figures with the auxiliary's help, and the width of each interval that it made narrower over that of the plain one.
+    """The same figures with the auxiliary's help, and the width over the plain one of each interval made narrower.
 
     Args:
         figures: Plain figures, of :func:`pipeline.accuracy.assess_estimators.estimate_accuracy`.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.errors import LabelError, ModelError
 from pipeline.legend import IGNORE_INDEX
-from pipeline.model.transfer import parameter_groups
+from pipeline.model.network import parameter_groups
 from pipeline.training.batches import Batches, hard_loss, soft_loss
 from pipeline.training.trainer import Watch, precision, tenth, train
 

@@ -13,6 +13,7 @@ from pipeline.accuracy.assess_change import change_map
 from pipeline.accuracy.assess_compare import compare_maps
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY
 from pipeline.accuracy.assess_map import assess_map
+from pipeline.accuracy.assess_sequential import compare_sequentially
 from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.errors import LegendError
@@ -137,6 +138,14 @@ def compare_two(
         hint=found.words(),
         data=found.to_json(),
     )
+
+
+def compare_so_far(
+    first: Path, second: Path, settings: ReferenceSettings, *, margin: float, scheme: ClassScheme | None
+) -> Outcome:
+    """Which of two maps is better, from the units looked at so far."""
+    found = compare_sequentially(first, second, settings, margin=margin, scheme=scheme)
+    return Outcome(summary=found.words(), data=found.to_json())
 
 
 def zone_of(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
@@ -17,7 +19,6 @@ from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
-from pipeline.scenes.settings import read_options
 from pipeline.settings import Settings
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
@@ -25,7 +26,6 @@ from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, MapRecord, fi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pipeline.inference.journal import Key
     from pipeline.model.bundle import ModelBundle
@@ -35,34 +35,13 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 SCENES_SHOWN = 6
 MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
-# Names one after the other, as ``red,green,blue``.
-Names = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value)
-]
-
-
-class SceneFacts(Settings):
-    """What a user says of scenes to be mapped beside their files, with ``--set scene.KEY=VALUE``."""
-
-    bands: Names = Field((), description="Names of the bands of each --scene.")
-    scale: float | None = Field(None, description="value = DN x scale + offset of each --scene.")
-    offset: float | None = Field(None, description="See scale.")
-    mirror: str | None = Field(None, description="Who serves the STAC items, where they do not tell.")
-    date: Names = Field((), description="Days of the scenes that do not say them (2024-06-01): one each, in order.")
-    layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
-    resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
-
-    def words(self) -> SceneRequest:
-        """The same for :func:`pipeline.workflow.recipe.sources_for`."""
-        found = {"bands": self.bands or None, "scale": self.scale, "offset": self.offset, "mirror": self.mirror}
-        return SceneRequest(self.date, self.layers, self.resolution_m, read_options(found))
 
 
 class PredictSettings(Settings):
     """What ``landcover predict`` takes with ``--set`` where a model is given."""
 
     map: MapSettings = Field(default_factory=lambda: MapSettings.model_validate({}))
-    scene: SceneFacts = Field(default_factory=lambda: SceneFacts.model_validate({}))
+    scene: SceneRequest = Field(default_factory=SceneRequest)
 
 
 @dataclass(frozen=True)
@@ -134,7 +113,7 @@ def predict_maps(
     if model is None or output is None:
         raise ConfigError("what to map", expected="--model and -o")
     settings = from_changes(PredictSettings, changes)
-    words = settings.scene.words()
+    words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
     order = MapOrder(prepare_folder(output), settings.map, overwrite, force)
     paths = list(scenes)
@@ -249,9 +228,13 @@ def _open_all(
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
         yield from sources_for(bundle, paths, folder=folder, words=words)
         return
+    stems = Counter(Path(path).stem for path in dict.fromkeys(paths))
     for position, path in enumerate(paths):
         try:
-            yield from sources_for(bundle, [path], folder=folder, words=words.of_one(position))
+            for source in sources_for(bundle, [path], folder=folder, words=words.of_one(position)):
+                alike = source.id == Path(path).stem and stems[source.id] > 1
+                # Files of one name in two folders are two scenes.
+                yield replace(cast("Any", source), id=f"{Path(path).parent.name}_{source.id}") if alike else source
         except PipelineError as err:
             yield Done(path, error=str(err))
 

@@ -9,6 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.heap import give_back, reset_peak
 from pipeline.model.bundle import load_bundle
+from pipeline.model.checks import check_source
 from pipeline.workflow.predict import MOSAIC, MOSAIC_RECORD, write_mosaic
 from pipeline.workflow.scene_maps import WORK, MapOrder, map_scene
 
@@ -34,7 +35,7 @@ def perform(given: StageRun) -> list[Path]:
     maps, errors = [], list[PipelineError]()
     for source in job.sources:
         try:
-            maps.append(map_scene(bundle, bundle.check(source), order, progress=given.progress))
+            maps.append(map_scene(bundle, check_source(bundle, source), order, progress=given.progress))
         except PipelineError as err:
             errors.append(err)
     if errors:

@@ -25,8 +25,8 @@ from tests.campaigns.jobs import digests, finish, import_all, one_scene, two_sce
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What mapping keeps to go on from is not a product.
-WORK = ".work"
+# torch.export writes another file each time.
+UNLIKE = ("export torch",)
 
 
 @dataclass
@@ -100,11 +100,11 @@ def starve(name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, 
                 continue  # what was measured is more than is needed
             if status != 2 or len(said) != 1 or not said[0].startswith("landcover: error: "):
                 report.wrong.append(f"{where}: status {status}, {len(said)} lines: {' | '.join(said)[-600:]}")
-            parts = [file for file in unlike(expected, left) if file in left and WORK not in file]
+            parts = [file for file in unlike(expected, left) if file in left]
             if parts:
                 report.wrong.append(f"{where}: left {', '.join(parts)}")
             disk.enlarge()
-            if finish(command, log) or unlike(expected, digests(disk.folder)):
+            if finish(command, log) or (unlike(expected, digests(disk.folder)) and name not in UNLIKE):
                 text = log.read_text(encoding="utf-8")[-500:]
                 report.wrong.append(f"{where}, then enlarged: {unlike(expected, digests(disk.folder))} {text}")
 
@@ -117,7 +117,7 @@ def commands(config: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
     yield "export onnx", ["export", model, "-o", str(out / "m.onnx"), "--tile-px", "64"]
     yield "export torch", ["export", model, "--format", "torch", "-o", str(out / "m.pt2"), "--tile-px", "64"]
     yield "design", ["design", mapped, "-o", str(out / "sample.gpkg"), "--size", "60"]
-    reference = ["--reference", labels, "--field", "class", "--design", "simple random"]
+    reference = ["--reference", labels, "--field", "class"]
     yield "assess", ["assess", mapped, *reference, "-o", str(out / "figures.json")]
     yield "change", ["change", mapped, str(run / "maps" / "other_lc.tif"), "-o", str(out / "change.tif")]
     yield "labels audit", ["labels", "audit", str(config), "-o", str(out / "audit.gpkg"), "--count", "3"]

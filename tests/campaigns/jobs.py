@@ -80,8 +80,8 @@ def finish(arguments: list[str], log: Path, *, before: Callable[[], None] = lamb
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, a run's own records aside."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in OWN)
+    """SHA-256 of every file below a folder, records of the run and what mapping goes on from aside."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not {*path.parts} & {*OWN, ".work"})
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

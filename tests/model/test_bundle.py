@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.errors import ModelError, ModelWarning, OutputError
-from pipeline.model.bundle import TrainedOn, load_bundle, save_bundle, to_bytes
+from pipeline.errors import ModelError, OutputError
+from pipeline.model.bundle import load_bundle, save_bundle, to_bytes
 from pipeline.model.describe import KEY, describe, describe_text, read_header
 
 
@@ -189,58 +189,3 @@ def test_a_folder_that_cannot_be_written_is_named(bundle, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the model"):
         save_bundle(tmp_path / "file" / "m", bundle)
-
-
-def test_a_scene_that_fits_has_the_models_bands_in_order(bundle, make_scene):
-    assert bundle.check(make_scene()).band_names == ("red", "nir")
-
-
-@pytest.mark.parametrize(
-    ("scene", "words"),
-    [
-        ({"bands": ("nir", "green")}, "lacks band red"),
-        ({"level": "L1C"}, r"got L1C \(top-of-atmosphere\); expected L2A \(surface\); use the same product level"),
-        ({"level": "L1TP"}, "product level"),
-        (
-            {"pixel_m": 30.0},
-            r"another size.*got 30 m; expected 10 m; read it at that size \(--resolution 10,",
-        ),
-        ({"factor": 10_000}, "times larger"),
-        ({"factor": 1 / 10_000}, "times smaller"),
-        ({"factor": 8}, "outside the training range"),
-    ],
-)
-def test_a_scene_that_does_not_fit_is_refused_in_one_line(bundle, make_scene, scene, words):
-    with pytest.raises(ModelError, match=words) as caught:
-        bundle.check(make_scene(**scene))
-    assert "\n" not in str(caught.value)
-    assert "scene.tif" in str(caught.value)
-
-
-def test_a_training_scene_of_another_pixel_size_warns(bundle, make_scene):
-    trained = replace(bundle, sources=(*bundle.sources, TrainedOn("sentinel-2", "L2A", scene="scene")))
-    with pytest.warns(ModelWarning, match="pixels of 30 m, but of the model's scenes the first has 10 m"):
-        trained.check(make_scene(pixel_m=30.0))
-
-
-def test_another_unit_is_refused_but_for_counts(bundle, make_scene):
-    scene = make_scene()
-    for unit in ("DN", ""):
-        bundle.check(replace(scene, bands=tuple(replace(band, unit=unit) for band in scene.bands)))
-    radiance = replace(scene, bands=tuple(replace(band, unit="W/(m2 sr um)") for band in scene.bands))
-    with pytest.raises(ModelError, match=r"band red is in another unit.*got W/\(m2 sr um\); expected reflectance"):
-        bundle.check(radiance)
-
-
-@pytest.mark.parametrize(
-    ("scene", "words"),
-    [
-        ({"sensor": "landsat-oli"}, "matched by name"),
-        ({"sensor": "landsat-oli", "level": "L2SP"}, "matched by name"),
-        ({"factor": 2.8, "bands": ("red", "nir")}, "less certain"),
-        ({"valid": False}, "no valid pixel"),
-    ],
-)
-def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scene, words):
-    with pytest.warns(ModelWarning, match=words):
-        bundle.check(make_scene(**scene))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.model.checks import histograms_of, sample_values
+from pipeline.model.checks import check_source, histograms_of, sample_values
 from pipeline.model.preprocess import Preprocess
 
 NAMELESS = ("band1", "band2")
@@ -25,7 +25,7 @@ def nameless(bundle, make_scene):
 
 def test_bands_matched_by_position_are_said(nameless, make_scene):
     with pytest.warns(ModelWarning, match="bands have no names and are matched by position: 1 to 2"):
-        nameless.check(make_scene(bands=NAMELESS))
+        check_source(nameless, make_scene(bands=NAMELESS))
 
 
 @pytest.mark.filterwarnings("ignore::pipeline.errors.ModelWarning")
@@ -33,9 +33,9 @@ def test_bands_in_another_order_are_refused(nameless, make_scene):
     scene = make_scene(bands=NAMELESS)
     turned = replace(scene, bands=tuple(replace(b, index=3 - b.index) for b in scene.bands))
     with pytest.raises(ModelError, match="position 1 looks like the model's 2, position 2 looks like the model's 1"):
-        nameless.check(turned)
+        check_source(nameless, turned)
 
 
 def test_named_bands_need_no_word(bundle, make_scene, recwarn):
-    bundle.check(make_scene())
+    check_source(bundle, make_scene())
     assert not [item for item in recwarn if "position" in str(item.message)]
