@@ -13,7 +13,7 @@ import pytest
 import rasterio
 from shapely.geometry import Polygon
 
-from pipeline.errors import ConfigError, OutputError, ProductError
+from pipeline.errors import ConfigError, OutputError, ProductError, SceneWarning
 from pipeline.grid import Window
 from pipeline.scenes import remote
 from pipeline.scenes.opening import open_scene
@@ -200,6 +200,7 @@ def test_a_folder_that_cannot_be_made_and_an_area_elsewhere_are_told(item: dict[
 
 
 def test_an_id_from_a_server_cannot_leave_the_folder(item: dict[str, Any], tmp_path: Path) -> None:
-    folder = download(item | {"id": "../../evil/x"}, tmp_path / "down", bands=["red"])
+    with pytest.warns(SceneWarning, match="files are called after 'evil_x', not '../../evil/x'"):
+        folder = download(item | {"id": "../../evil/x"}, tmp_path / "down", bands=["red"])
     assert folder.parent == tmp_path / "down"
     assert json.loads((folder / "item.json").read_text())["assets"]["red"]["href"] == "./red.tif"
