@@ -36,6 +36,7 @@ _HOMES = {
     "fit": "pipeline.training.fit:fit",
     "save_bundle": "pipeline.model.bundle:save_bundle",
     "load_bundle": "pipeline.model.bundle:load_bundle",
+    "check_source": "pipeline.model.checks:check_source",
     # maps
     "MapSettings": "pipeline.inference.settings:MapSettings",
     "predict": "pipeline.inference.predict:predict_scene",

@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+SCHEMA_VERSION: Final = 2
 NAME = r"^\w[\w.-]*( [\w.-]+)*$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
@@ -75,7 +76,9 @@ class Assessment(Settings):
 class Config(Settings):
     """Everything that ``landcover run`` needs."""
 
-    version: Literal[2] = Field(2, description="Version of this file's schema; files of version 1 are still read.")
+    version: Literal[2] = Field(
+        SCHEMA_VERSION, description="Version of this file's schema; files of version 1 are still read."
+    )
     name: str = Field("landcover", pattern=NAME, max_length=100, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
     scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")

@@ -287,6 +287,10 @@ class Grid:
         step_x, step_y = math.copysign(size, old.a), math.copysign(size, old.e)
         return Grid(self.crs, Affine(step_x, 0.0, old.c, 0.0, step_y, old.f), height, width)
 
+    def with_pixel_size_m(self, metres: float) -> Grid:
+        """As :meth:`with_pixel_size`, in metres on the ground at the grid's centre."""
+        return self.with_pixel_size(metres * self.pixel_size[0] / self.pixel_size_m[0])
+
     def north_up(self) -> Grid:
         """The same pixels, rows from north to south and columns from west to east."""
         old = self.transform

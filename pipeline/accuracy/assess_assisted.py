@@ -188,11 +188,14 @@ def _regress(
     if not np.isfinite(cov).all() or (np.diag(cov)[1:] <= 0).any():
         return plain
     slopes = np.linalg.lstsq(cov[1:, 1:], cov[1:, 0], rcond=1e-9)[0]
-    free = len(frame.clusters.sizes) - 1 if frame.clusters is not None else len(z) - len(frame.names)
+    # Only units (or squares) with a residual say something about the slopes.
+    told = z != 0
+    free = len(np.unique(frame.clusters.index[told])) if frame.clusters is not None else int(told.sum())
+    free -= len(frame.names)
     lost = len(slopes)
     if free < 10 * lost:
         return plain
-    variance = (cov[0, 0] - slopes @ cov[1:, 0]) * free / (free - lost)
+    variance = (cov[0, 0] - slopes @ cov[1:, 0]) * (free / (free - lost)) ** 2
     denominator = float(weights @ bottom)
     if not 0 < variance < cov[0, 0]:
         return plain

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.console import Console
-from pipeline.cli.options import Force, Json, Overwrite, Quiet, Seed
+from pipeline.cli.console import Work, add_commands
+from pipeline.cli.options import Force, Overwrite, Seed
 
 if TYPE_CHECKING:
     from pipeline.accuracy.assess_map import ReferenceSettings
@@ -37,11 +37,7 @@ Design = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, function in (
-        ("design", design), ("assess", assess), ("compare", compare), ("zone", zone), ("change", change),
-        ("crosswalk", crosswalk),
-    ):  # fmt: skip
-        app.command(name)(function)
+    add_commands(app, design, assess, compare, zone, change, crosswalk)
 
 
 def _edges(text: str | None) -> tuple[float, ...]:
@@ -114,9 +110,7 @@ def design(
     legend: Legend = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
     from pipeline.accuracy.sample_draw import DesignSettings
     from pipeline.workflow.assess import told_legend
@@ -131,16 +125,14 @@ def design(
         strata_field=strata_field, strata_edges=_edges(strata_edges), change_from=change_from, starts=starts,
         cluster_px=cluster_px, per_cluster=per_cluster, minimum_distance_m=minimum_distance_m, seed=seed,
     )  # fmt: skip
-    return Console(quiet, as_json).perform(
-        lambda progress: draw_design(
-            maps[:1] if other else maps,
-            settings,
-            output=output,
-            scheme=told_legend(legend),
-            blind=not show_map_class,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    return lambda progress: draw_design(
+        maps[:1] if other else maps,
+        settings,
+        output=output,
+        scheme=told_legend(legend),
+        blind=not show_map_class,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -164,17 +156,12 @@ def assess(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Accuracy and area figures: of a job's test blocks, or of a map against reference data."""
-    console = Console(quiet, as_json)
     if target.suffix.lower() in {".yaml", ".yml"}:
         from pipeline.workflow.stages import run_stages
 
-        return console.perform(
-            lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
-        )
+        return lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
     from pipeline.workflow.assess import assess_against_reference, told_legend
@@ -183,10 +170,8 @@ def assess(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
         design_file=design_file, crosswalk=crosswalk, kappa=kappa, assist=assist,
     )  # fmt: skip
-    return console.perform(
-        lambda _: assess_against_reference(
-            target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
-        )
+    return lambda _: assess_against_reference(
+        target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
     )
 
 
@@ -210,9 +195,7 @@ def compare(
     ] = False,
     margin: Annotated[float, typer.Option(help="With --sequential: difference that is none to care about.")] = 0.01,
     legend: Legend = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
     from pipeline.workflow.assess import compare_so_far, compare_two, told_legend
 
@@ -221,12 +204,8 @@ def compare(
         design_file=design_file, crosswalk=crosswalk,
     )  # fmt: skip
     if sequential:
-        return Console(quiet, as_json).perform(
-            lambda _: compare_so_far(first, second, settings, margin=margin, scheme=told_legend(legend))
-        )
-    return Console(quiet, as_json).perform(
-        lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
-    )
+        return lambda _: compare_so_far(first, second, settings, margin=margin, scheme=told_legend(legend))
+    return lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
 
 
 def zone(
@@ -244,25 +223,21 @@ def zone(
     ] = None,
     max_error: Annotated[float, typer.Option(help="Largest share of the zone that may be wrong.")] = 0.05,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """The largest part of a map whose error is at most 5 %, with 95 % confidence, as a mask and a sentence."""
     from pipeline.workflow.assess import zone_of
 
     settings = _settings(
         reference, field, strata=None, strata_field=None, strata_edges=None, design_file=design_file, crosswalk=None
     )
-    return Console(quiet, as_json).perform(
-        lambda _: zone_of(
-            map_file,
-            settings,
-            output=output,
-            confidence=confidence,
-            applicability=applicability,
-            max_error=max_error,
-            overwrite=overwrite,
-        )
+    return lambda _: zone_of(
+        map_file,
+        settings,
+        output=output,
+        confidence=confidence,
+        applicability=applicability,
+        max_error=max_error,
+        overwrite=overwrite,
     )
 
 
@@ -273,15 +248,11 @@ def change(
     output: Annotated[Path, typer.Option("--output", "-o", help="From-to map to write.")] = Path("change.tif"),
     legend: Legend = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """From-to map and transition table of two maps with one legend."""
     from pipeline.workflow.assess import change_between, told_legend
 
-    return Console(quiet, as_json).perform(
-        lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
-    )
+    return lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
 
 
 def crosswalk(
@@ -292,12 +263,8 @@ def crosswalk(
         Path | None, typer.Option("--map", help="Your map: targets that are none of its classes are left to fill in.")
     ] = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Write the table from a public legend to the classes of a map, to be edited."""
     from pipeline.workflow.assess import write_crosswalk
 
-    return Console(quiet, as_json).perform(
-        lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)
-    )
+    return lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)

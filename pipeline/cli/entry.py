@@ -16,8 +16,9 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
+from pipeline.cli import accuracy, crossval, job, labels, models, view, weights
 from pipeline.cli.console import error_line, json_error
+from pipeline.cli.help import GroupedCommands, add_examples
 from pipeline.cli.options import spelled_out
 from pipeline.errors import ConfigError, OutputError, PipelineError
 from pipeline.heap import share_one_heap
@@ -30,6 +31,7 @@ GDAL_CACHE_MB = 128  # as pipeline.inference.memory counts it; that module takes
 
 app = typer.Typer(
     name="landcover",
+    cls=GroupedCommands,
     help="From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,27 +39,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-job.register(app)
-accuracy.register(app)
-models.register(app)
-crossval.register(app)
-search.register(app)
-view.register(app)
-weights.register(app)
-labels.register(app)
-pretrain.register(app)
+for part in (job, accuracy, models, crossval, view, weights, labels):
+    part.register(app)
+add_examples(app)
 
 
 def _show_version(value: bool) -> None:
     if value:
+        from importlib.metadata import version
+
+        import pyogrio
+        import rasterio
+
         print(f"landcover {__version__}")
+        print(f"Python {sys.version.split()[0]}, torch {version('torch')}")
+        print(f"GDAL {rasterio.__gdal_version__} for rasters (rasterio {rasterio.__version__})")
+        print(f"GDAL {pyogrio.__gdal_version_string__} for vectors (pyogrio {pyogrio.__version__})")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     *,
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show versions, of GDAL too."
+    ),
 ) -> None:
     """From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy."""
 

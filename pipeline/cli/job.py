@@ -1,4 +1,4 @@
-"""The main job: init, check, chips, train, predict, run, demo."""
+"""The main job: init, check, chips, train, predict, run, demo; and search, which finds scenes for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.cli.options import ConfigFile, Force, Memory, Overwrite, Set
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    add_commands(app, init, check, chips, train, predict, run, demo)
+    add_commands(app, init, check, chips, train, predict, run, demo, search)
 
 
 def init(
@@ -168,3 +168,34 @@ def demo(
     from pipeline.workflow.demo import run_demo
 
     return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)
+
+
+def search(
+    api: Annotated[str, typer.Argument(metavar="URL", help="STAC API, or earth-search or planetary-computer.")],
+    *,
+    collection: Annotated[list[str], typer.Option("--collection", "-c", help="Collection; repeatable.")],
+    area: Annotated[str, typer.Option("--area", help="west,south,east,north in degrees, or a polygon file.")],
+    dates: Annotated[str, typer.Option("--dates", help="2024-05-01/2024-09-30.")],
+    max_cloud: Annotated[float, typer.Option(help="Largest cloud cover in per cent.")] = 20.0,
+    limit: Annotated[int, typer.Option(help="Most scenes to list.")] = 10,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated bands to download; default: all optical.")] = None,
+    download: Annotated[
+        Path | None, typer.Option("--download", help="Folder to download into; default: list only.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="Who serves the items, where they do not tell.")] = None,
+) -> Work:
+    """Find scenes by area, dates and cloud cover; download only the bands and the window needed."""
+    from pipeline.workflow.searching import search_scenes
+
+    return lambda progress: search_scenes(
+        api,
+        collections=collection,
+        area=area,
+        dates=dates,
+        max_cloud=max_cloud,
+        limit=limit,
+        bands=tuple(bands.split(",")) if bands else None,
+        download=download,
+        progress=progress,
+        mirror=mirror,
+    )

@@ -70,7 +70,8 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     _check_units(bundle, chosen)
     pixels = sample_values(chosen)
     check_values(bundle, pixels, path=source.path)
-    if all(_POSITION.fullmatch(name) for name in bundle.bands):
+    known = source.id in {item.scene for item in bundle.sources}
+    if not known and all(_POSITION.fullmatch(name) for name in bundle.bands):
         check_positions(bundle, pixels, path=source.path)
     return chosen
 

@@ -283,14 +283,14 @@ def _named(
         # Weights that do not say what their values were meet standardised bands.
         at = [bands.index(name) for name in record.bands_on(sensor)]
         scaling = (tuple(float(statistics[0][i]) for i in at), tuple(float(statistics[1][i]) for i in at))
-        loaded = replace(loaded or record_weights(record, download=False), scaling=scaling)
+        loaded = replace(loaded or record_weights(record), scaling=scaling)
     return _opened(record, bands, sensor=sensor, loaded=loaded)
 
 
 def _opened(
     record: WeightRecord, bands: tuple[str, ...], *, sensor: str, loaded: EncoderWeights | None = None
 ) -> PretrainedEncoder:
-    loaded = loaded or record_weights(record, download=False)
+    loaded = loaded or record_weights(record)
     loaded = replace(loaded, bands=record.bands_on(sensor))
     taken = _taken(record, bands, sensor)
     if record.architecture == efficientnet.NAME:

@@ -58,6 +58,8 @@ def put_weights(
     Raises:
         ModelError: a tensor is missing or of another shape.
     """
+    if weights.bands_at_once:  # trained with bands left out: it takes those it knows
+        weights = weights.of_bands([name for name in weights.bands if name in preprocess.bands], given=preprocess.bands)
     tensors = dict(weights.tensors)
     stem = tensors[weights.stem_name].float()
     if tuple(weights.bands) == (*preprocess.bands, *(f"index {a} {b}" for a, b in preprocess.indices)):

@@ -204,7 +204,7 @@ def _coarser(scene: Scene, resolution_m: float) -> Grid:
     if scene.grid.crs.is_geographic:
         what = "resolution in metres asked of a scene in degrees"
         raise SceneError(what, path=scene.path, fix="warp the scene to a projected CRS with gdalwarp")
-    return scene.grid.with_pixel_size(resolution_m * scene.grid.pixel_size[0] / scene.grid.pixel_size_m[0])
+    return scene.grid.with_pixel_size_m(resolution_m)
 
 
 def _correct(scene: Scene, options: SceneOptions) -> Scene:

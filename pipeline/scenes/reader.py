@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
-from pipeline.raster import Raster, burn_shapes, on_grid
+from pipeline.raster import Raster, burn_shapes, on_grid, without_alpha
 from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
@@ -196,7 +196,10 @@ class SceneReader(ClosingReader):
         return self._files[key]
 
     def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
-        _, resampling, nodata = key
+        path, resampling, nodata = key
+        masks = any(band.use_dataset_mask for band in self._scene.bands if band.path == path)
+        if not masks and dataset.count > 1 and ColorInterp.alpha in dataset.colorinterp:
+            dataset = self._stack.enter_context(without_alpha(dataset))
         # Nodata goes to the warper too: bilinear must not mix the 0 outside an orbit into the pixels at its edge.
         # Without nodata a pixel beyond the file would be 0 and count as seen; an added alpha band becomes its mask.
         add_alpha = nodata is None and ColorInterp.alpha not in dataset.colorinterp and not _covers(dataset, self.grid)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError
@@ -31,10 +31,16 @@ REASONS = (
 """What makes a pixel unusable: one vocabulary for the quality layers of all sensors (``pipeline.scenes.quality``)."""
 
 
+# A list, or one text with commas as on a command line: red,green,blue.
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value)
+]
+
+
 class SceneOptions(Settings):
     """What the user knows better than the files of a scene; a key that is not set means "as the file says"."""
 
-    bands: tuple[str, ...] | None = Field(
+    bands: Names | None = Field(
         None, description="A name for every band in file order, where the file does not name them."
     )
     scale: float | None = Field(
@@ -191,6 +197,11 @@ class InputSettings(Settings):
         None,
         description="What is masked where the product says so: nodata, saturated, shadow, cloud, cloud_medium, cirrus, "
         "snow ... Default: all of these but snow and thin doubts.",
+    )
+    clouds: Literal["auto", "product", "network", "none"] = Field(
+        "product",
+        description="Where clouds and their shadows are known from: product, its own layers; network, that of "
+        "ukis-csmask (extra clouds); auto, the product, and the network where it has no such layer; none, unmasked.",
     )
     resolution_m: float | None = Field(
         None,

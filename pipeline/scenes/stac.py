@@ -7,7 +7,6 @@ say how their DN are scaled. What was decided about the Sentinel-2 offset, and w
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rasterio
-from affine import Affine
 from rasterio.errors import RasterioError
 
 from pipeline.bands import find_band, is_optical
@@ -127,7 +125,7 @@ def _scene(
     scalings = {name: _given(options, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in names}
     grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in names}
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
-    grid = finest if size is None else _at_resolution(finest, size)
+    grid = finest if size is None else finest.with_pixel_size_m(size)
     return Scene(
         id=name_of(item.id, path="STAC item"),
         path=item.id,
@@ -214,13 +212,6 @@ def _header_grid(band: AssetBand, address: Callable[[str], str]) -> Grid:
     if crs is None:
         raise ProductError(f"asset {band.key} has no CRS", path=plain_url(path))
     return Grid(crs, transform, *shape).north_up()
-
-
-def _at_resolution(grid: Grid, size: float) -> Grid:
-    """The same extent with pixels of ``size`` metres; the last row and column may reach beyond it."""
-    step_x, step_y = (size / metres for metres in grid.pixel_size_m)
-    height, width = math.ceil(grid.height / step_y - 1e-6), math.ceil(grid.width / step_x - 1e-6)
-    return Grid(grid.crs, grid.transform @ Affine.scale(step_x, step_y), height, width)
 
 
 def _quality(

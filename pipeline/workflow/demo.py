@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +72,15 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
 
 
 def find_sample_data() -> Path:
-    """The folder of sample data: beside the working directory or beside the package."""
-    for folder in (Path.cwd() / SAMPLE_DATA, Path(__file__).resolve().parents[2] / SAMPLE_DATA):
-        if (folder / SCENE).exists():
-            return folder
+    """The folder of sample data: beside the working directory, beside the package, or where its wheel was installed.
+
+    Raises:
+        InputError: it is in none of these.
+    """
+    installed = Path(sysconfig.get_path("data")) / "share" / "landcover"
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[2], installed):
+        if (folder / SAMPLE_DATA / SCENE).exists():
+            return folder / SAMPLE_DATA
     raise InputError("sample data not found", path=SAMPLE_DATA, fix="run the demo in the project's folder")
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Config, load_config
+from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import write_text
 from pipeline.labels.checks import check_overlap
@@ -26,7 +26,7 @@ from pipeline.settings import INSIDE_FILE
 from pipeline.splits.split import count_small, default_block_m
 from pipeline.workflow.inputs import unlike
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.template import commented_yaml
+from pipeline.workflow.template import Off, commented_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,8 @@ CHIP_PX = 64
 SMALLEST_CHIP_PX = 16
 # What a point labels, as in configs/points.yaml.
 POINT_WINDOW_PX = 3
+# What a file's own tags usually say; shown for the first scene, as comments.
+_WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
 
 def write_config(
@@ -197,50 +199,29 @@ def _settings(
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
     point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The keys worth showing: what was found, and the defaults a user is most likely to change."""
+    """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
     shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
-    given: dict[str, Any] = {
-        "version": 2,
-        "name": output.stem if output.stem != "config" else "landcover",
-        "output": f"{output.stem}-run" if output.stem != "config" else "landcover-run",
-        "scenes": [
-            {"path": _relative(path, output.parent), "id": scene.id} | options
-            for path, scene, options in zip(scenes, opened, said, strict=True)
-        ],
-        "inputs": {"bands": shared},
-        "labels": {
-            "path": _relative(str(labels), output.parent),
-            "field": field,
-            "layer": layer,
-            "encoding": encoding,
-            "point_window_px": point_window_px,
-        },
+    name = "landcover" if output.stem == "config" else output.stem
+    items = [
+        {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options
+        for number, (path, scene, options) in enumerate(zip(scenes, opened, said, strict=True))
+    ]
+    mapping = Config.model_fields["map"].get_default(call_default_factory=True)
+    optional = {"layer": layer, "encoding": encoding, "point_window_px": point_window_px}
+    return {
+        "version": SCHEMA_VERSION,
+        "name": name,
+        "output": f"{name}-run",
+        "scenes": items,
+        "inputs": {"bands": shared, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
+        | ({"time": "separate"} if len(opened) > 1 else {}),
+        "labels": {"path": _relative(str(labels), output.parent), "field": field}
+        | {key: value for key, value in optional.items() if value is not None},
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
+        "map": {key: getattr(mapping, key) for key in ("memory", "probabilities", "polygons")},
     }
-    filled = Config.model_validate(given).model_dump(mode="json")
-    shown = {
-        "inputs": ("bands", "indices", "time"),
-        "labels": (
-            "path",
-            "field",
-            "layer",
-            "aliases",
-            *(("encoding",) if encoding else ()),
-            *(("point_window_px",) if point_window_px else ()),
-        ),
-        "training": ("head", "seed"),
-        "map": ("memory", "probabilities", "polygons", "mmu_ha"),
-        "assessment": ("forest_trees",),
-    }
-    for section, keys in shown.items():
-        filled[section] = {key: filled[section][key] for key in keys}
-    return (
-        filled
-        | {key: given[key] for key in ("output", "scenes")}
-        | {"labels": filled["labels"] | {"path": given["labels"]["path"]}}
-    )
 
 
 def _relative(path: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
 from pipeline.labels.source import LISTED, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
+from pipeline.scenes.clouds import product_mask, with_clouds
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from pipeline.labels.source import Labels
     from pipeline.scenes.composite import Method
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.settings import InputSettings, LayerItem, SceneItem
+    from pipeline.scenes.settings import InputSettings, LayerItem, SceneItem, SceneOptions
 
 # Of labels.level: the classes as they are listed.
 LISTED_LEVEL = 2
+# Folder of masks of clouds in the run folder, or beside the maps of a model.
+CLOUDS = "clouds"
 
 
 def legend_of(config: Config) -> ClassScheme:
@@ -117,7 +120,11 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     """
     opened = [(item, scene) for item in config.scenes for scene in open_dates(item, config)]
     names = unlike([scene.id for _, scene in opened], paths=["" if item.id else item.path for item, _ in opened])
-    scenes = [replace(scene, id=name) for (_, scene), name in zip(opened, names, strict=True)]
+    folder, clouds = Path(config.output) / CLOUDS, config.inputs.clouds
+    scenes = [
+        with_clouds(replace(scene, id=name), clouds, folder=folder)
+        for (_, scene), name in zip(opened, names, strict=True)
+    ]
     return join_scenes(
         [(item.group or "", scene) for (item, _), scene in zip(opened, scenes, strict=True)], config.inputs
     )
@@ -170,13 +177,19 @@ def _join(scenes: Sequence[Source], group: str, inputs: InputSettings) -> Source
     return stack_scenes(scenes, how, name=group or None)
 
 
+def open_as(path: str, inputs: InputSettings, *, options: SceneOptions) -> tuple[Scene, ...]:
+    """The scenes at a path, on the resolution and with the masks of the product that the inputs ask for."""
+    mask = product_mask(inputs.mask, inputs.clouds)
+    return open_all(path, options=options, resolution_m=inputs.resolution_m, mask=mask)
+
+
 def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
     """The scenes of one item: one, those of a STAC collection, or one per band of a file whose bands are dates.
 
     Raises:
         SceneError: a scene that cannot be opened.
     """
-    scenes = open_all(item.path, options=item, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
+    scenes = open_as(item.path, config.inputs, options=item)
     if item.id is None:
         return scenes
     if len(scenes) == 1:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
@@ -16,7 +18,6 @@ from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
-from pipeline.scenes.settings import read_options
 from pipeline.settings import Settings
 from pipeline.workflow.mosaic import write_mosaic
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
@@ -25,7 +26,6 @@ from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pipeline.inference.journal import Key
     from pipeline.model.bundle import ModelBundle
@@ -34,34 +34,13 @@ if TYPE_CHECKING:
 # Exit status where some scenes of several could not be mapped.
 SOME_FAILED = 3
 SCENES_SHOWN = 6
-# Names one after the other, as ``red,green,blue``.
-Names = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value)
-]
-
-
-class SceneFacts(Settings):
-    """What a user says of scenes to be mapped beside their files, with ``--set scene.KEY=VALUE``."""
-
-    bands: Names = Field((), description="Names of the bands of each --scene.")
-    scale: float | None = Field(None, description="value = DN x scale + offset of each --scene.")
-    offset: float | None = Field(None, description="See scale.")
-    mirror: str | None = Field(None, description="Who serves the STAC items, where they do not tell.")
-    date: Names = Field((), description="Days of the scenes that do not say them (2024-06-01): one each, in order.")
-    layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
-    resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
-
-    def words(self) -> SceneRequest:
-        """The same for :func:`pipeline.workflow.recipe.sources_for`."""
-        found = {"bands": self.bands or None, "scale": self.scale, "offset": self.offset, "mirror": self.mirror}
-        return SceneRequest(self.date, self.layers, self.resolution_m, read_options(found))
 
 
 class PredictSettings(Settings):
     """What ``landcover predict`` takes with ``--set`` where a model is given."""
 
     map: MapSettings = Field(default_factory=lambda: MapSettings.model_validate({}))
-    scene: SceneFacts = Field(default_factory=lambda: SceneFacts.model_validate({}))
+    scene: SceneRequest = Field(default_factory=SceneRequest)
 
 
 @dataclass(frozen=True)
@@ -133,7 +112,7 @@ def predict_maps(
     if model is None or output is None:
         raise ConfigError("what to map", expected="--model and -o")
     settings = from_changes(PredictSettings, changes)
-    words = settings.scene.words()
+    words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
     order = MapOrder(prepare_folder(output), settings.map, overwrite, force)
     paths = list(scenes)
@@ -142,7 +121,7 @@ def predict_maps(
     words.check_number(paths)
     if many.listed is None and many.dask is None and len(paths) == 1:
         try:
-            sources = sources_for(bundle, paths, words=words)
+            sources = sources_for(bundle, paths, folder=order.folder, words=words)
             if len(sources) == 1:
                 return mapping_outcome([map_scene(bundle, sources[0], order, progress=progress)], mosaic=None)
         except PipelineError:
@@ -215,7 +194,7 @@ def _works(
     progress: Progress,
 ) -> Iterator[SceneWork[Result] | Done[Result]]:
     """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
-    for source in _open_all(bundle, paths, words):
+    for source in _open_all(bundle, paths, words, folder=order.folder):
         name = source.name if isinstance(source, Done) else source.id
         again, place = name in places, len(places)
         places.setdefault(name if not again else f"{name} (again)", place)
@@ -240,15 +219,21 @@ def _works(
         )  # fmt: skip
 
 
-def _open_all(bundle: ModelBundle, paths: Sequence[str], words: SceneRequest) -> Iterator[Source | Done[Result]]:
+def _open_all(
+    bundle: ModelBundle, paths: Sequence[str], words: SceneRequest, *, folder: Path
+) -> Iterator[Source | Done[Result]]:
     """One source per path, or one of all where the model wants its dates joined."""
     kept = bundle.provenance.get(RECIPE)
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
-        yield from sources_for(bundle, paths, words=words)
+        yield from sources_for(bundle, paths, folder=folder, words=words)
         return
+    stems = Counter(Path(path).stem for path in dict.fromkeys(paths))
     for position, path in enumerate(paths):
         try:
-            yield from sources_for(bundle, [path], words=words.of_one(position))
+            for source in sources_for(bundle, [path], folder=folder, words=words.of_one(position)):
+                alike = source.id == Path(path).stem and stems[source.id] > 1
+                # Files of one name in two folders are two scenes.
+                yield replace(cast("Any", source), id=f"{Path(path).parent.name}_{source.id}") if alike else source
         except PipelineError as err:
             yield Done(path, error=str(err))
 

@@ -59,9 +59,10 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
-    project = write_qgis_project(job, folder, overwrite=True)
     points = folder / FEATURES
     features = _features(job, points) if job.config.assessment.features else None
+    # The project shows the features, so it comes after them.
+    project = write_qgis_project(job, folder, overwrite=True)
     page = write_report(folder / "report.html", gather(job, folder, features=features))
     return [project, *page, write_stac(job, folder), *([points] if features else [])]
 

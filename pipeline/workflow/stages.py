@@ -11,7 +11,7 @@ from pipeline.files import check_target
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.job import Job, StageRun
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import STAGE, Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,8 +78,10 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: b
     if not overwrite:
         _check_products(run, name, given, products, key=key, force=force, resume_key=resume_key)
     given.facts.clear()
+    given.progress(f"{STAGE}{name}", 0, 1)
     with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
         outputs.extend(perform(given))
+    given.progress(f"{STAGE}{name}", 1, 1)
     return True
 
 
@@ -169,6 +171,8 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
         tables.append(_area_table(data["areas"]))
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
+    if last == "report":  # the map is what the run was for
+        written = (*(job.map_of(source.id) for source in job.sources), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",

@@ -154,7 +154,7 @@ def _download(record: WeightRecord, progress: Progress) -> None:
     """
     what = f"{record.name}, licence {record.licence or 'not known'}"
     fetch_weights(record, progress=lambda done, total: progress(what, done, total))
-    record_weights(record, download=False)
+    record_weights(record)
 
 
 def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from pyproj import Geod, Transformer
 from scipy.stats import binomtest
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix
@@ -15,7 +17,7 @@ from pipeline.errors import LegendError, ReferenceDataError
 from pipeline.grid import Grid
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
-from tests.accuracy.maps import SCHEME, compare_maps, draw, patchy, points, spoil, write_map
+from tests.accuracy.maps import SCHEME, assess_map, compare_maps, draw, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
 
@@ -262,3 +264,69 @@ class TestCrosswalks:
             read_crosswalk(path)
         with pytest.raises(LegendError, match="cannot be read"):
             read_crosswalk(tmp_path / "none.csv")
+
+
+class TestSouthUp:
+    """A raster whose rows run from south to north shows the same ground: nothing changes but its rows."""
+
+    @pytest.fixture
+    def flipped(self):
+        def write(path, codes, **options):
+            north = write_map(path.with_name(f"north_{path.name}"), codes, **options)
+            with rasterio.open(north) as source:
+                profile, tags, a = source.profile, source.tags(), source.transform
+            profile["transform"] = Affine(a.a, 0, a.c, 0, -a.e, a.f + a.e * codes.shape[0])
+            with rasterio.open(path, "w", **profile) as target:
+                target.write(codes[::-1], 1)
+                target.update_tags(**tags)
+            return path
+
+        return write
+
+    def test_a_map_has_not_changed_against_its_flipped_copy(self, tmp_path, flipped):
+        codes = patchy()
+        first, second = write_map(tmp_path / "a.tif", codes), flipped(tmp_path / "b.tif", codes)
+        for pair in ((first, second), (second, first)):
+            found = change_map(*pair, output=tmp_path / "c.tif", overwrite=True)
+            assert found.pixels.sum() == np.trace(found.pixels) == (codes > 0).sum()
+
+    def test_reference_compare_and_strata_are_in_place(self, tmp_path, flipped):
+        truth = patchy()
+        codes = spoil(truth, share=0.2)
+        path, turned = write_map(tmp_path / "m.tif", codes), flipped(tmp_path / "turned.tif", codes)
+        reference = flipped(tmp_path / "truth.tif", truth)
+        right = (codes == truth)[codes > 0].mean()
+        found = compare_maps(path, turned, reference=reference)
+        assert found.difference.estimate == 0
+        assert found.first.figures.overall_accuracy.estimate == pytest.approx(right)
+        halves = np.where(np.arange(200)[:, None] < 80, 1, 2) * np.ones_like(codes)
+        layer = flipped(tmp_path / "halves.tif", halves, scheme=None)
+        rows, cols = (at.ravel() for at in np.mgrid[32:200:7, 3:300:7])
+        sample = points(tmp_path / "p.gpkg", rows, cols, [NAME[v] for v in truth[rows, cols]])
+        one, two = (assess_map(each, reference=sample, field="cover", strata=layer) for each in (path, turned))
+        assert one.sampling()["strata"] == two.sampling()["strata"]
+        assert one.sampling()["strata"][0]["size"] == (codes[:80] > 0).sum()
+        assert one.figures.overall_accuracy == two.figures.overall_accuracy
+
+
+class TestMercator:
+    """EPSG:3857 at 60 N: the plane has four times the area of the ground."""
+
+    PLACE = {"crs": "EPSG:3857", "origin": (1_000_000.0, 8_400_000.0), "pixel": 100.0}  # noqa: RUF012
+
+    def test_design_assess_and_change_give_hectares_on_the_ground(self, tmp_path):
+        truth = patchy()
+        first = write_map(tmp_path / "a.tif", spoil(truth, share=0.2), **self.PLACE)
+        second = write_map(tmp_path / "b.tif", truth, **self.PLACE)
+        to_degrees = Transformer.from_crs(3857, 4326, always_xy=True)
+        ring = [(0, 0), (0, 20_000), (30_000, 20_000), (30_000, 0)]
+        lon, lat = to_degrees.transform(*zip(*((1e6 + x, 8.4e6 - y) for x, y in ring), strict=True))
+        whole = abs(Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0]) / 1e4
+        valid = (truth > 0).mean() * whole
+        design = draw(first, size=200)
+        assert sum(item.area_ha for item in design.strata) == pytest.approx(valid, rel=0.002)
+        assert sum(design.class_area_ha.values()) == pytest.approx(valid, rel=0.002)
+        assert assess_map(first, reference=second).area_ha == pytest.approx(valid, rel=0.002)
+        assert change_map(first, second, output=tmp_path / "c.tif").area_ha.sum() == pytest.approx(valid, rel=0.002)
+        squares = draw(first, kind="cluster", size=10, strata="map")
+        assert sum(item.area_ha for item in squares.strata) == pytest.approx(valid, rel=0.002)

@@ -66,7 +66,7 @@ def run() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         _check_room(Path(folder))
         path = write_safe(Path(folder), Safe(size_m=SIZE_M, truth=texture))
-        figures = _reading(path) | _opening(path, Path(folder)) | _mapping(path, Path(folder))
+        figures = _reading(path) | _mapping(path, Path(folder)) | _opening(path, Path(folder))
     for name, value in figures.items():
         print(f"{name}: {value:.3f}")
     return figures

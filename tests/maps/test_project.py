@@ -111,7 +111,7 @@ def test_layers_of_findings_keep_their_own_style(run, scheme, tmp_path):
     assert shown["Accuracy by block"]["labels"] == ["below 50 %"]
 
 
-def test_the_layout_has_title_legend_scale_bar_arrow_and_sources(run, scheme):
+def test_the_layout_has_all_that_a_printed_map_needs(run, scheme):
     folder, layers = run
     project = folder / "maps" / "s.qgz"
     write_project(project, [layers], scheme=scheme, title="A & B", sources="Contains modified data 2024.")

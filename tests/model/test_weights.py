@@ -18,7 +18,7 @@ from pipeline.model import records
 from pipeline.model.bundle import save_bundle
 from pipeline.model.network import build_network, freeze_encoder, parameter_groups
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.records import find_record, weight_records
+from pipeline.model.records import OWN_NAME, fetch_weights, find_record, weight_records
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.transfer import match_stem, nearest_band, rescale_stem
 from pipeline.model.weights import EncoderWeights, load_weights
@@ -250,21 +250,35 @@ def published(tmp_path, monkeypatch):
     return record
 
 
+def test_weights_by_name_are_never_downloaded_in_silence(published):
+    with pytest.raises(ModelError, match=r"are not here.*landcover weights get Ours.SMALL"):
+        load_weights("Ours.SMALL", architecture="resnet18")
+    assert not published.cache.exists()
+
+
 def test_weights_by_name_are_fetched_once_and_checked(published):
+    fetch_weights(published)
     weights = load_weights("Ours.SMALL", architecture="resnet18")
     assert weights.bands == published.bands
-    assert published.cache.is_file()
     published.cache.write_bytes(published.cache.read_bytes()[:-5])
     with pytest.raises(ModelError, match="not what its name says"):
         load_weights("Ours.SMALL", architecture="resnet18")
 
 
-def test_without_a_network_the_error_says_where_to_put_the_file(published, monkeypatch):
+def test_without_a_network_the_error_says_where_to_put_the_file(published):
     gone = replace(published, url=published.url.replace("/w-", "/gone-"))
-    monkeypatch.setattr(records, "weight_records", lambda: (gone,))
     with pytest.raises(ModelError, match="put it at") as caught:
-        load_weights("Ours.SMALL", architecture="resnet18")
+        fetch_weights(gone)
     assert str(gone.cache) in str(caught.value)
+
+
+def test_shipped_weights_are_those_of_the_bands_that_are_there():
+    bands = ("red", "swir16", "nir")
+    weights = load_weights(OWN_NAME, architecture="resnet18")
+    spec = NetworkSpec(3, 2, depth=3, decoder_channels=(8,))
+    stem = build_network(spec, weights=weights, preprocess=plain(bands)).encoder.stem.weight
+    scaled = weights.tensors["conv1.weight"][:, weights.bands.index("nir")].float() * 6 / 3
+    torch.testing.assert_close(stem[:, 2], scaled / weights.scaling[1][weights.bands.index("nir")])
 
 
 def test_stages_learn_slower_the_nearer_to_the_input():

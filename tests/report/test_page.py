@@ -198,7 +198,7 @@ def test_equal_data_gives_equal_figures(page, tmp_path):
 
 
 def test_a_run_without_figures_still_has_a_page(tmp_path):
-    bare = ReportData("bare", "now", SCHEME)
+    bare = ReportData("bare", SCHEME)
     assert write_report(tmp_path / "report.html", bare) == (tmp_path / "report.html",)
 
 

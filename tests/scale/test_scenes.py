@@ -109,6 +109,17 @@ def test_two_scenes_of_one_name_are_told(world: World) -> None:
     assert len(outcome.failed) == 1
 
 
+def test_files_of_one_name_in_two_folders_are_two_scenes(world: World) -> None:
+    path = world.add_scene("a", height=60, width=50)
+    second = world.folder / "second" / path.name
+    second.parent.mkdir()
+    second.write_bytes(path.read_bytes())
+    listed = world.folder / "list.txt"
+    listed.write_text(f"{path}\n{second}\n")
+    assert world.predict("out", listed=listed).failed == ()
+    assert (world.folder / "out" / f"second_{path.stem}_lc.tif").exists()
+
+
 def test_workers_need_a_scheduler_that_answers(world: World, monkeypatch) -> None:
     world.add_scene("a", height=60, width=50)
     pytest.importorskip("distributed")

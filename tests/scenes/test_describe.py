@@ -67,6 +67,21 @@ def test_alpha_is_judged_by_its_values(tmp_path: Path, *, soft: bool, count: int
         )
 
 
+def test_a_band_that_is_tagged_alpha_clears_no_other_when_warped(tmp_path: Path) -> None:
+    values = np.full((2, *SHAPE), 9, np.uint8)
+    values[1] = np.random.default_rng(0).integers(0, 200, SHAPE)
+    values[1, :, :20] = 0
+    path = write_raster(tmp_path / "a.tif", values, names=("red", "nir"))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+    scene = open_geotiff(path)
+    other = scene.on_grid(scene.grid.with_pixel_size(15.0))
+    with other.open() as reader:
+        raster = reader.read(Window(2, 2, 10, 10))
+    assert raster.valid.all()
+    np.testing.assert_array_equal(raster.band("red"), np.full((10, 10), 9))
+
+
 def test_alpha_called_near_infrared_is_a_band(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.full((2, *SHAPE), 255, np.uint8), names=("red", "nir"))
     with rasterio.open(path, "r+") as file:

@@ -242,7 +242,7 @@ def test_a_mirror_that_an_item_does_not_tell_can_be_said(tmp_path: Path, capsys:
     assert ledger_of(tmp_path / "maps")["bands"][0]["offset"] == -0.1
     assert predict(model, tmp_path / "item.json", more=("--mirror", "nasa")) == 2
     assert error(capsys).endswith(
-        "option --mirror; got nasa; expected 'earth-search', 'planetary-computer' or 'copernicus'"
+        "key 'scene.mirror'; got 'nasa'; expected 'earth-search', 'planetary-computer' or 'copernicus'"
     )
 
 
