@@ -12,17 +12,17 @@ from pydantic import Field
 
 from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
-from pipeline.files import check_target, hash_of, prepare_folder
+from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
-from pipeline.maps.geotiff import write_class_map
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.settings import Settings
+from pipeline.workflow.mosaic import write_mosaic
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
-from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, MapRecord, finished_map, map_scene, stamp_of
+from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 # Exit status where some scenes of several could not be mapped.
 SOME_FAILED = 3
 SCENES_SHOWN = 6
-MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
 
 
 class PredictSettings(Settings):
@@ -250,49 +249,6 @@ def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progres
 def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result:
     """Write the maps of a scene whose rows are all mapped, on whatever machine this is."""
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
-
-
-def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
-    """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
-
-    Raises:
-        GridError: maps in several CRSs and none chosen.
-        ConfigError: a rule that needs dates or confidence that a map lacks.
-    """
-    settings, folder = order.settings, order.folder
-    if settings.mosaic is None or len(maps) < 2:  # noqa: PLR2004 - one map is no mosaic
-        return None
-    from rasterio.crs import CRS
-
-    from pipeline.inference.mosaic import MapFile, join_maps, target_grid
-
-    target = folder / MOSAIC
-    rule = {"rule": settings.mosaic, "crs": settings.mosaic_crs, "pixel": settings.mosaic_pixel}
-    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
-    stamps, found = [stamp_of(item.class_map) for item in maps], record.result()
-    if found is not None and found["maps"] == stamps:
-        return target
-    overwrite = order.overwrite or record.is_own()
-    files = [
-        MapFile(item.class_map, item.confidence, source.acquired_utc)
-        for item, source in zip(maps, sources, strict=True)
-    ]
-    grid = target_grid(
-        files,
-        crs=CRS.from_user_input(settings.mosaic_crs) if settings.mosaic_crs else None,
-        pixel_size=settings.mosaic_pixel,
-    )
-    check_target(target, overwrite=overwrite)
-    tags = {"LANDCOVER_MOSAIC": {"rule": settings.mosaic, "maps": [item.class_map.name for item in maps]}}
-    joined = join_maps(files, grid=grid, rule=settings.mosaic, out=folder / WORK)
-    try:
-        check_target(target, overwrite=overwrite)  # again: once the record says "writing", what is there is our own
-        record.begin()
-        write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
-    finally:
-        joined.remove()
-    record.end([target], {"maps": stamps})
-    return target
 
 
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
