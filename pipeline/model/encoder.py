@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ModelError
+from pipeline.model import efficientnet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +117,10 @@ def build_encoder(spec: NetworkSpec) -> Encoder:
     """An encoder with random weights (He et al. 2015 fan-out, as torchvision does)."""
     if spec.encoder.startswith("resnet"):
         return _resnet(spec)
+    if spec.encoder == efficientnet.NAME:
+        stages = efficientnet.efficientnet_stages(spec.bands_in, depth=spec.depth)
+        channels = [width for _, _, width, _ in efficientnet.STAGES[: spec.depth]]
+        return Encoder(stages, channels=channels, strides=[2 << i for i in range(spec.depth)])
     return _vgg(spec)
 
 

@@ -15,8 +15,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
+from pipeline.model import efficientnet
 from pipeline.model.decoder import Decoder, SpectralPath, Step
-from pipeline.model.encoder import build_encoder
+from pipeline.model.encoder import Encoder, build_encoder
 from pipeline.model.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Network(nn.Module):
         if self.decoder is not None:
             return self.decoder.channels
         coarse = self.encoder.channels[-1] if self.encoder is not None else 0
+        if self.encoder is not None and self.spec.moments:
+            coarse = 2 * sum(self.encoder.channels)
         return coarse + (self.spec.spectral_channels if self.spectral is not None else 0)
 
     @property
@@ -100,13 +103,20 @@ class Network(nn.Module):
         out: torch.Tensor = self.decoder(self.encoder(padded), spectral)
         return out[..., :rows, :cols]
 
+    def moments(self, x: torch.Tensor) -> torch.Tensor:
+        """:func:`moments` of the encoder's features of whole chips: float [chip, 2 * feature, 1, 1]."""
+        return moments(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+
     def _pooled(self, x: torch.Tensor) -> torch.Tensor:
         """Features of whole chips, means of maps or statistics: float [chip, feature, 1, 1]."""
         if self.spec.statistics:
             return cast("torch.Tensor", cast("SpectralPath", self.spectral)(x))
         parts = []
         if self.encoder is not None:
-            parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
+            if self.spec.moments:
+                parts.append(self.moments(x))
+            else:
+                parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
         if self.spectral is not None:
             parts.append(self.spectral(x).mean((2, 3), keepdim=True))
         return torch.cat(parts, dim=1)
@@ -178,6 +188,11 @@ def build_network(
     return network.to(memory_format=torch.channels_last)
 
 
+def moments(features: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean and deviation over rows and columns of each feature at each stride: float [chip, 2 * feature, 1, 1]."""
+    return torch.cat([part for f in features for part in (f.mean((2, 3)), f.std((2, 3)))], dim=1)[:, :, None, None]
+
+
 def stride_px(spec: NetworkSpec) -> int:
     """The coarsest stride of a network in pixels: tiles that start on its multiples agree with the whole."""
     if spec.head == "chip":
@@ -186,6 +201,8 @@ def stride_px(spec: NetworkSpec) -> int:
         return 1
     if spec.encoder.startswith("vgg"):
         return 1 << (spec.depth - 1)
+    if spec.encoder == efficientnet.NAME:
+        return 1 << spec.depth
     return spec.stem_stride << (spec.depth - 2)
 
 

@@ -1,18 +1,28 @@
-"""Published encoder weights as records: names, bands in order, scaling, address; from torchgeo and torchvision."""
+"""Encoder weights as records: names, bands in order, scaling, licence, where the file is or comes from.
+
+Records are those of torchgeo (Landsat, Sentinel) and torchvision (ImageNet), of packages that ship weights
+(ukis-csmask), and of the encoder that lies in this package (``pipeline/model/shipped``).
+"""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from pipeline.bands import common_name
+from pipeline.documents import read_json
 from pipeline.errors import ModelError
 from pipeline.model.spec import ENCODERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RGB = ("red", "green", "blue")
 # Sentinel-2 L1C and L2A store reflectance x 10000 (Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE).
@@ -33,6 +43,26 @@ _LICENCES = {
 _IMAGENET_TERMS = "terms of the ImageNet data may apply"
 
 
+# Where the weights that come with landcover lie, and their model card.
+OWN_FOLDER = Path(__file__).with_name("shipped")
+OWN_NAME = "landcover_resnet18"
+# Source: ukis-csmask 1.0.0; Wieland et al. (2019), https://doi.org/10.1016/j.rse.2019.05.022, and (2022). Mean and
+# deviation of the reflectance that its models were trained on are those of the JSON files beside them.
+UKIS_PACKAGE = "ukis_csmask"
+_OPTICAL = "sentinel-2 landsat-tm landsat-etm landsat-oli"
+_UKIS_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+_UKIS_SCALING = {
+    "TOA": (
+        (0.275523, 0.255664, 0.269802, 0.334312, 0.208513, 0.158265),
+        (0.244880, 0.227575, 0.253715, 0.232138, 0.148739, 0.126042),
+    ),
+    "SR": (
+        (0.266818, 0.277991, 0.288120, 0.364947, 0.222571, 0.178590),
+        (0.336376, 0.312546, 0.311148, 0.272607, 0.166537, 0.143290),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class WeightRecord:
     """A published set of weights.
@@ -41,13 +71,16 @@ class WeightRecord:
         name: As it is given in the setting ``weights``.
         architecture: "resnet18" ...
         bands: Common names in order.
-        url: Where it is downloaded from.
+        url: Where it is downloaded from; the package's page for weights that a package ships.
         scaling: As in EncoderWeights.
         about: Data set and publication.
-        sensor: "sentinel-2", "landsat-oli" ...; "" for photographs and what the record does not say.
-        level: "TOA" (top of atmosphere), "SR" (surface reflectance) or "" where the record does not say.
+        sensor: "sentinel-2", "landsat-oli" ..., several apart by spaces; "" for photographs and what the record does
+            not say.
+        level: "TOA" (top of atmosphere), "SR" (surface reflectance), both ("TOA SR") or "" where the record does not
+            say.
         licence: Of the weights, "" where it is not known.
         source: Where they come from.
+        file: Of weights that a package ships, the file; None where they are downloaded.
     """
 
     name: str
@@ -60,21 +93,69 @@ class WeightRecord:
     level: str = ""
     licence: str = ""
     source: str = ""
+    file: Path | None = None
 
     @property
     def cache(self) -> Path:
-        """Where the file lies once it is downloaded: torch's hub folder."""
-        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
+        """Where the file lies: in its package, or, once it is downloaded, in torch's hub folder."""
+        return self.file or Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Sensors it is for."""
+        return tuple(self.sensor.split())
+
+    def bands_on(self, sensor: str) -> tuple[str, ...]:
+        """Its bands by the names that a sensor has for them: a Landsat's near infrared is called nir08."""
+        narrow = sensor.startswith("landsat") and "nir08" not in self.bands
+        return tuple("nir08" if narrow and band == "nir" else band for band in self.bands)
 
 
 def weight_records() -> tuple[WeightRecord, ...]:
-    """All published weights of encoders we build: torchgeo's for Landsat and Sentinel, torchvision's for ImageNet."""
+    """All weights of encoders we build: our own, those of packages, torchgeo's and torchvision's."""
+    return (*shipped_records(), *libraries_records())
+
+
+def shipped_records() -> tuple[WeightRecord, ...]:
+    """Weights that come with pip: that of this package, and those of ukis-csmask, installed or not."""
+    return (*_own_record(), *_ukis_records())
+
+
+def _own_record() -> Iterator[WeightRecord]:
+    card = OWN_FOLDER / f"{OWN_NAME}.json"
+    if card.is_file():
+        about = read_json(card, what="the model card", error=ModelError)
+        yield WeightRecord(
+            OWN_NAME, "resnet18", tuple(about["bands"]), about["url"], (tuple(about["mean"]), tuple(about["std"])),
+            about["about"], sensor=_OPTICAL, level="TOA SR", licence=about["licence"], source=about["source"],
+            file=card.with_suffix(".safetensors"),
+        )  # fmt: skip
+
+
+def _ukis_records() -> Iterator[WeightRecord]:
+    found = find_spec(UKIS_PACKAGE)
+    folder = Path(found.origin).parent if found is not None and found.origin else Path(UKIS_PACKAGE)
+    for count in (len(_UKIS_BANDS), 4):
+        for level, (mean, std) in _UKIS_SCALING.items():
+            product = "l1c" if level == "TOA" else "l2a"
+            yield WeightRecord(
+                f"{UKIS_PACKAGE}_{count}b_{product}", "efficientnet_b4", _UKIS_BANDS[:count],
+                "https://pypi.org/project/ukis-csmask/1.0.0/", (mean[:count], std[:count]),
+                "clouds and shadows of CloudSEN12+ and SPARCS, after ImageNet; Wieland et al. (2019, 2022)",
+                sensor=_OPTICAL, level=level, licence="Apache-2.0", source="pip install 'landcover-pipeline[weights]'",
+                file=folder / f"model_{count}b_{product}.onnx",
+            )  # fmt: skip
+
+
+@cache
+def libraries_records() -> tuple[WeightRecord, ...]:
+    """Weights that torchgeo and torchvision know an address of."""
     import torchgeo.models
     import torchvision.models
 
     theirs: list[Any] = [getattr(torchgeo.models, f"ResNet{size}_Weights") for size in (18, 50, 152)]
     records = [_torchgeo_record(item) for enum in theirs for item in enum]
-    for architecture in (name for name in ENCODERS if name != "none"):
+    for architecture in (name for name in ENCODERS if name.startswith(("resnet", "vgg"))):
         records += [
             WeightRecord(
                 str(item), architecture, RGB, item.url, None, "ImageNet-1k, torchvision",
@@ -94,7 +175,8 @@ def _torchgeo_record(item: Any) -> WeightRecord:
     # The class names the architecture; meta["model"] says resnet50 for ResNet-152 and resnet18 for some ResNet-50.
     architecture = type(item).__name__.removesuffix("_Weights").lower()
     words = item.name.split("_")
-    level = next((word for word in ("TOA", "SR") if word in words), "")
+    # Band 10 of Sentinel-2 (cirrus) is in level 1C alone.
+    level = next((word for word in ("TOA", "SR") if word in words), "TOA" if "cirrus" in bands else "")
     repo = str(item.meta.get("repo", ""))
     licence = _LICENCES.get(repo.removeprefix("https://github.com/"), "")
     return WeightRecord(

@@ -20,6 +20,7 @@ Encoder = Literal[
     "vgg13_bn",
     "vgg16_bn",
     "vgg19_bn",
+    "efficientnet_b4",
     "none",
 ]
 Head = Literal["unet", "chip"]
@@ -41,13 +42,13 @@ class NetworkSpec:
     Attributes:
         bands_in: Channels of the standardised input (bands and indices).
         classes: Number of classes, the channels of the logits.
-        encoder: A torchvision architecture, or "none": the spectral path alone, a network of single pixels or of
-            small neighbourhoods.
+        encoder: A torchvision architecture (EfficientNet-B4 up to stride 16, its gates folded into its weights), or
+            "none": the spectral path alone, a network of single pixels or of small neighbourhoods.
         head: "unet" gives logits per pixel; "chip" one class per chip.
         depth: Encoder stages used, 2..5. A ResNet's stages are its stem and its four layers; a VGG's are what lies
-            between its poolings.
+            between its poolings; an EfficientNet's end where its stride doubles, at 2, 4, 8, 16, and are 4 at most.
         stem_stride: Stride of a ResNet's first layer group: 4 as in torchvision (convolution 2, pooling 2), 2 (no
-            pooling) or 1 (neither). Ignored by VGG, which starts at full resolution.
+            pooling) or 1 (neither). Only ResNets have one.
         decoder_channels: Channels of the decoder's steps, coarse to fine; each step doubles the resolution. Of a longer
             tuple than there are steps the last (finest) entries are used.
         decoder_kernel: Kernel of the decoder's convolutions; odd.
@@ -57,6 +58,8 @@ class NetworkSpec:
         surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
         statistics: Head "chip", without encoder: instead of means of the path over the chip, convolutions of the chip's
             statistics (``pipeline.model.surroundings``), one place per chip.
+        moments: Head "chip" with an encoder: mean and deviation over the chip of the features at every stride, instead
+            of the mean of the last.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.
@@ -75,12 +78,15 @@ class NetworkSpec:
     spectral_kernels: tuple[int, ...] = (1, 1)
     surroundings: bool = False
     statistics: bool = False
+    moments: bool = False
     dropout: float = 0.1
     chip_px: int = 64
     chip_stride_px: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse networks that cannot be built."""
+        """Refuse networks that cannot be built; an EfficientNet has at most four stages."""
+        fewer = (self.encoder, self.depth) == ("efficientnet_b4", STAGES)
+        object.__setattr__(self, "depth", self.depth - fewer)
         object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
         object.__setattr__(self, "spectral_kernels", tuple(self.spectral_kernels))
         _expect("encoder", self.encoder, one_of=ENCODERS)
@@ -110,8 +116,13 @@ class NetworkSpec:
             raise ModelError("a network without encoder and without spectral path", fix="set spectral_channels")
         if self.statistics:
             self._check_statistics()
+        self._check_moments()
         if any(width < 1 for width in self.decoder_channels) or not self.decoder_channels:
             raise ModelError("network setting decoder_channels", got=self.decoder_channels, expected="positive widths")
+
+    def _check_moments(self) -> None:
+        if self.moments and (self.head != "chip" or self.encoder == "none"):
+            raise ModelError("moments are for head chip with an encoder", got=f"{self.head}, {self.encoder}")
 
     def _check_statistics(self) -> None:
         whole = self.head == "chip" and self.encoder == "none" and not self.surroundings

@@ -25,16 +25,23 @@ from pipeline.bands import centre_um
 from pipeline.errors import ModelError, ModelWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
+    from pipeline.model.encoder import Encoder
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
     from pipeline.model.weights import EncoderWeights
 
 # Beyond this distance two bands see different things of a surface (SWIR 1.6 and NIR 0.86 um; thermal and optical).
 NEAREST_LIMIT_UM = 0.7
+# The running mean after each kind of stem.
+_NORMS = {
+    "conv1.weight": "bn1.running_mean",
+    "features.0.weight": "features.1.running_mean",
+    "_conv_stem.weight": "_bn0.running_mean",
+}
 
 
 def put_weights(
@@ -63,27 +70,36 @@ def put_weights(
         matched = stem
     else:
         matched = match_stem(stem, known=weights.bands, wanted=preprocess.bands, indices=len(preprocess.indices))
-    norm = "bn1.running_mean" if weights.stem_name == "conv1.weight" else "features.1.running_mean"
+    norm = _NORMS[weights.stem_name]
     if weights.scaling is not None:
         mean, std = _scaling_for(weights, preprocess, units or ("",) * len(preprocess.bands))
         matched, constant = rescale_stem(matched, preprocess=preprocess, mean=mean, std=std)
         tensors[norm] = tensors[norm].float() - constant
     tensors[weights.stem_name] = matched
-    vgg = weights.stem_name.startswith("features")
+    load_into(encoder, tensors, name=weights.name)
+
+
+def load_into(encoder: Encoder, tensors: Mapping[str, torch.Tensor], *, name: str) -> None:
+    """Load tensors under their published names into an encoder of the same bands; those of deeper stages are left out.
+
+    Raises:
+        ModelError: a tensor is missing or of another shape.
+    """
+    prefix = "features." if "features.0.weight" in tensors else ""
     state = {}
-    for name, old in encoder.state_dict().items():
-        theirs = re.sub(r"^stages\.\d+\.", "features." if vgg else "", name)
+    for own, old in encoder.state_dict().items():
+        theirs = re.sub(r"^stages\.\d+\.", prefix, own)
         if theirs not in tensors and theirs.endswith("num_batches_tracked"):  # older than that counter
-            state[name] = old
+            state[own] = old
             continue
         if theirs not in tensors or tensors[theirs].shape != old.shape:
             raise ModelError(
-                f"weights {weights.name} do not fit encoder {network.spec.encoder}: tensor {theirs}",
+                f"weights {name} do not fit the encoder: tensor {theirs}",
                 got=tuple(tensors[theirs].shape) if theirs in tensors else "nothing",
                 expected=tuple(old.shape),
                 fix="choose weights of this architecture",
             )
-        state[name] = tensors[theirs]
+        state[own] = tensors[theirs]
     encoder.load_state_dict(state)
 
 

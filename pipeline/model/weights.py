@@ -20,6 +20,7 @@ import torch
 
 from pipeline.errors import ModelError
 from pipeline.files import hash_file, write_bytes
+from pipeline.model import efficientnet
 from pipeline.model.describe import KEY, read_header
 from pipeline.model.records import RGB, WeightRecord, find_record
 from pipeline.scenes.scene import REFLECTANCE
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 # Key of a safetensors file's metadata that holds the bands and their scaling of an encoder pretrained by landcover.
 ENCODER_KEY = "landcover_encoder"
-_FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
+_STEMS = ("conv1.weight", "features.0.weight", "_conv_stem.weight")
+FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _BASIC_LAYER3, _BOTTLENECK_LAYER3 = {2: "resnet18", 6: "resnet34"}, {6: "resnet50", 23: "resnet101", 36: "resnet152"}
 _VGG_CONVOLUTIONS = {8: "vgg11_bn", 10: "vgg13_bn", 13: "vgg16_bn", 16: "vgg19_bn"}
@@ -48,6 +50,8 @@ class EncoderWeights:
         scaling: (mean, std) per band that the weights were trained with; None where they expect standardised bands or
             the record does not say what its values were.
         units: Unit of each band's scaling: reflectance for published weights; () where it is not known.
+        bands_at_once: Of weights trained with bands left out at random: as many bands as the stem was scaled to, see
+            :meth:`of_bands`; 0 for all others.
     """
 
     name: str
@@ -56,16 +60,40 @@ class EncoderWeights:
     bands: tuple[str, ...]
     scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     units: tuple[str, ...] = ()
+    bands_at_once: float = 0.0
 
     @property
     def stem_name(self) -> str:
         """Name of the first convolution's weight."""
-        return "conv1.weight" if "conv1.weight" in self.tensors else "features.0.weight"
+        return next((name for name in _STEMS if name in self.tensors), _STEMS[0])
 
     @property
     def inputs(self) -> int:
         """Bands of the first convolution."""
         return int(self.tensors[self.stem_name].shape[1])
+
+    def of_bands(self, used: Sequence[str], *, given: Sequence[str]) -> EncoderWeights:
+        """The same function of the bands ``used``, as weights for ``given`` bands; the others' filters are 0.
+
+        Where bands were left out at random in training, filters are multiplied as they were then: by the number that
+        the stem was scaled to over the number of those that are there.
+
+        Args:
+            used: Some of the weights' bands by their names among ``given``, in the weights' order of them.
+            given: Bands of the network, in order.
+        """
+        stem = self.tensors[self.stem_name].float()
+        factor = self.bands_at_once / len(used) if self.bands_at_once else 1.0
+        out = stem.new_zeros((stem.shape[0], len(given), *stem.shape[2:]))
+        mean, std = self.scaling or ((0.0,) * self.inputs, (1.0,) * self.inputs)
+        means, stds, units = [0.0] * len(given), [1.0] * len(given), [""] * len(given)
+        for name in used:
+            own, at = self.bands.index(name), list(given).index(name)
+            out[:, at] = stem[:, own] * factor
+            means[at], stds[at], units[at] = mean[own], std[own], (self.units or ("",) * self.inputs)[own]
+        scaling = (tuple(means), tuple(stds)) if self.scaling else None
+        tensors = {**self.tensors, self.stem_name: out}
+        return replace(self, tensors=tensors, bands=tuple(given), scaling=scaling, units=tuple(units), bands_at_once=0)
 
 
 def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] = ()) -> EncoderWeights:
@@ -82,17 +110,16 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
             more than tensors; it is of another architecture.
     """
     path = Path(source)
-    if path.suffix.lower() in _FILE_SUFFIXES or path.is_file():
+    if path.suffix.lower() in FILE_SUFFIXES or path.is_file():
         weights = read_weights(path, bands=tuple(bands))
         what = "weights are of another architecture"
     else:
         record = find_record(str(source), architecture=architecture)
         path = record.cache
-        units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
-        weights = EncoderWeights(record.name, record.architecture, {}, record.bands, record.scaling, units)
+        weights = EncoderWeights(record.name, record.architecture, {}, record.bands, record.scaling)
         what = f"weights {record.name} are of another architecture"
         if record.architecture == architecture:
-            weights = replace(weights, tensors=_torchvision_names(_read_tensors(_fetch(record)), path=path))
+            weights = record_weights(record)
     if weights.architecture != architecture:
         raise ModelError(
             what,
@@ -105,14 +132,63 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
     return weights
 
 
-def _fetch(record: WeightRecord) -> Path:
+def record_weights(record: WeightRecord, *, download: bool = True) -> EncoderWeights:
+    """Weights of a record; those of an EfficientNet with the layers that make its gates.
+
+    Args:
+        record: Of a library, a package or this package.
+        download: Download them where they are not there.
+
+    Raises:
+        ModelError: they are not there, cannot be downloaded, or are not what their name says.
+    """
+    if record.architecture == efficientnet.NAME:
+        tensors = _onnx_tensors(record)
+        return EncoderWeights(
+            record.name, record.architecture, tensors, record.bands, record.scaling, (REFLECTANCE,) * len(record.bands)
+        )
+    if record.file is not None:
+        return replace(read_weights(record.file), name=record.name)
+    if not download and not record.cache.is_file():
+        raise ModelError(f"weights {record.name} are not here", fix=f"landcover weights get {record.name}")
+    tensors = _torchvision_names(_read_tensors(fetch(record)), path=record.cache)
+    units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
+    return EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling, units)
+
+
+def _onnx_tensors(record: WeightRecord) -> dict[str, torch.Tensor]:
+    """Tensors of the encoder in the graph of a package, under segmentation_models_pytorch's names, as float32."""
+    try:
+        import onnx
+    except ImportError as err:
+        raise ModelError(f"weights {record.name} need the package onnx", fix=record.source) from err
+    try:
+        graph = onnx.load(str(record.cache)).graph
+    except OSError as err:
+        raise ModelError(f"weights {record.name} are not here", path=record.cache, fix=record.source) from err
+    prefix = "model.encoder."
+    return {
+        item.name.removeprefix(prefix): torch.from_numpy(onnx.numpy_helper.to_array(item).copy()).float()
+        for item in graph.initializer
+        if item.name.startswith(prefix)
+    }
+
+
+def fetch(record: WeightRecord, *, progress: bool = False) -> Path:
+    """The file of a record, downloaded into torch's hub folder if it is not there, and checked by its hash.
+
+    Raises:
+        ModelError: it cannot be downloaded, or is not what its name says.
+    """
+    if record.file is not None:
+        return record.file
     target = record.cache
     prefix = found.group(1) if (found := _HASH.search(target.name)) else None
     if not target.is_file():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             logging.getLogger(__name__).info("downloading %s", record.name)
-            torch.hub.download_url_to_file(record.url, str(target), hash_prefix=prefix, progress=False)
+            torch.hub.download_url_to_file(record.url, str(target), hash_prefix=prefix, progress=progress)
         except (URLError, OSError, RuntimeError) as err:
             raise ModelError(
                 f"cannot download weights {record.name}",
@@ -141,7 +217,13 @@ def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
     if ENCODER_KEY in metadata:
         about = json.loads(metadata[ENCODER_KEY])
         scaling = (tuple(about["mean"]), tuple(about["std"]))
-        return replace(weights, bands=tuple(about["bands"]), scaling=scaling, units=tuple(about.get("units", ())))
+        return replace(
+            weights,
+            bands=tuple(about["bands"]),
+            scaling=scaling,
+            units=tuple(about.get("units", ())),
+            bands_at_once=float(about.get("bands_at_once", 0)),
+        )
     if KEY in metadata:
         scaling = read_header(path)["preprocess"]
         return replace(weights, bands=(*scaling["bands"], *(f"index {a} {b}" for a, b in scaling["indices"])))

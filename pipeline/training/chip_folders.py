@@ -24,8 +24,9 @@ from pipeline.scenes.reader import open_reader
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.training.chip_head import WholeChips, train_on_statistics
 from pipeline.training.context import train_context
+from pipeline.training.encoder_features import frozen_features
 from pipeline.training.networks import build_networks
-from pipeline.training.result import Clock, FitResult, provenance_of
+from pipeline.training.result import Clock, FitResult, context_note, provenance_of
 from pipeline.training.statistics import Accumulator
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class FolderChips:
         gsd_m: Pixel size in metres; the median over chips.
         source: The folder.
         sensor: As the chips say, or "".
+        level: Of the product, as the chips say, or "".
     """
 
     values: NDArray[np.float32]
@@ -67,6 +69,7 @@ class FolderChips:
     gsd_m: float
     source: Path
     sensor: str = ""
+    level: str = ""
 
     def __len__(self) -> int:
         """Number of chips."""
@@ -110,7 +113,7 @@ def chips_from_folders(path: Path | str, *, options: SceneOptions = AS_FOUND) ->
             scene = open_scene(file, options=options)
             kind = (scene.band_names, scene.grid.shape)
             if not values:
-                first, about = kind, (scene.units, scene.sensor)
+                first, about = kind, (scene.units, scene.sensor, scene.level)
             if kind != first or scene.grid.height != scene.grid.width:
                 raise LabelError(
                     "chip of another size or with other bands",
@@ -133,7 +136,7 @@ def chips_from_folders(path: Path | str, *, options: SceneOptions = AS_FOUND) ->
         about[0],
         float(np.median(pixel_m)),
         path,
-        about[1],
+        *about[1:],
     )
 
 
@@ -166,15 +169,18 @@ def fit_chips(
     statistics = _statistics(chips, ~held)
     preprocess = Preprocess.from_statistics(bands=chips.bands, mean=statistics.mean, std=statistics.std)
     learned, judged = (_whole(chips, part, preprocess) for part in (~held, held))
+    frozen = frozen_features(settings, preprocess, sensor=chips.sensor, level=chips.level, units=chips.units)
+    if frozen is not None:
+        frozen = frozen.calibrated(learned.x, learned.valid)
     networks = build_networks(
-        settings, classes=len(chips.scheme), chip_px=chips.values.shape[-1], polygons=len(learned.index),
-        preprocess=preprocess, units=chips.units,
+        settings, classes=len(chips.scheme), chip_px=chips.values.shape[-1], preprocess=preprocess, frozen=frozen,
+        units=chips.units,
     )  # fmt: skip
     clock.lap("chips")
     apart = np.full(len(chips), -1, dtype=np.int32)
-    experts, history = train_on_statistics(
+    networks, experts, history = train_on_statistics(
         networks, learned, classes=len(chips.scheme), group_of=apart, settings=settings, deadline=deadline,
-        progress=progress,
+        frozen=frozen, progress=progress,
     )  # fmt: skip
     clock.lap("statistics")
     if networks.context is not None:
@@ -188,7 +194,11 @@ def fit_chips(
         "held": int(held.sum()),
         "experts": experts.mixture.names_and_shares() if experts is not None else {},
         "cut_short": list(deadline.cut),
-    }
+        "context": context_note(
+            networks, experts.mixture if experts is not None else None, frozen, settings=settings,
+            polygons=len(learned.index),
+        ),
+    }  # fmt: skip
     bundle = ModelBundle(
         members=tuple(member.cpu().eval() for member in networks.members),
         shares=networks.shares,
@@ -197,7 +207,7 @@ def fit_chips(
         value_range=tuple(zip(statistics.min.tolist(), statistics.max.tolist(), strict=True)),
         units=chips.units,
         gsd_m=chips.gsd_m,
-        sources=(TrainedOn(sensor=chips.sensor, scene=chips.source.name),),
+        sources=(TrainedOn(sensor=chips.sensor, level=chips.level, scene=chips.source.name),),
         provenance=provenance_of(settings, clock, notes=notes),
     )
     return FitResult(bundle, history, clock.seconds, experts.mixture.out_of_fold if experts is not None else None)
@@ -232,8 +242,9 @@ def _shares(bundle: ModelBundle, x: torch.Tensor) -> torch.Tensor:
 
 def _whole(chips: FolderChips, which: NDArray[np.bool_], preprocess: Preprocess) -> WholeChips:
     own = np.flatnonzero(which)
-    x = preprocess.apply(torch.from_numpy(chips.values[own]), torch.from_numpy(chips.valid[own]))
-    return WholeChips(x, chips.index[own], own.astype(np.int32))
+    valid = torch.from_numpy(chips.valid[own])
+    x = preprocess.apply(torch.from_numpy(chips.values[own]), valid)
+    return WholeChips(x, valid, chips.index[own], own.astype(np.int32))
 
 
 def _held(index: NDArray[np.uint8], *, seed: int) -> NDArray[np.bool_]:

@@ -39,7 +39,7 @@ def test_sums_are_added_in_float32_whatever_type_is_asked_for() -> None:
 
 def default_specs() -> list[NetworkSpec]:
     """The network of pixels and the one with context."""
-    settings = TrainingSettings.model_validate({"context": {"enabled": True}})
+    settings = TrainingSettings.model_validate({"context": {"weights": "none"}})
     return [spec for spec in network_specs(settings, bands_in=4, classes=5, chip_px=64) if spec is not None]
 
 

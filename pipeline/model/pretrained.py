@@ -1,0 +1,316 @@
+"""Pretrained multispectral encoders for a scene: found by sensor, level and exact bands, truncated, frozen.
+
+Nothing is downloaded here, and no band is filled: a record takes part where the scene has all of its bands by name, at
+its level, in its unit. The encoder that ships with landcover was trained with bands left out at random and takes those
+of a scene that it knows.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pipeline.errors import ModelError
+from pipeline.model import efficientnet
+from pipeline.model.encoder import Encoder, build_encoder
+from pipeline.model.records import OWN_NAME, WeightRecord, find_record, libraries_records, shipped_records
+from pipeline.model.spec import NetworkSpec
+from pipeline.model.transfer import load_into
+from pipeline.model.weights import FILE_SUFFIXES, EncoderWeights, read_weights, record_weights
+from pipeline.scenes.opening import LEVELS
+from pipeline.scenes.scene import REFLECTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+log = logging.getLogger(__name__)
+# Encoders are cut where their features cease to know land cover. On EuroSAT (tests.benchmarks.bench_encoders) single
+# strides of the cloud models gave 0.80, 0.84, 0.83, 0.81 at 2, 4, 8, 16.
+STRIDES = (2, 4, 8)
+_DEPTH = len(STRIDES)
+LEAST_BANDS = 3
+# Size of a scene's values (mean and deviation) over that of the weights, in the median band: lakes have a tenth of the
+# reflectance that models of clouds were trained on; bytes and counts are larger than reflectance by 100 and more.
+FAR = (1 / 20, 5.0)
+_LEVELS = {"top-of-atmosphere": "TOA", "surface": "SR"}
+SEARCH_ORDER = (
+    "a file or a name in training.weights",
+    "torch's hub folder: published weights that are there already, of the scene's sensor and level, all bands in it",
+    "ukis-csmask, where it is installed (pip install 'landcover-pipeline[weights]'): 6 bands, then 4",
+    f"{OWN_NAME}, which comes with landcover: the optical bands of the scene that it knows, 3 at least",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedEncoder:
+    """An encoder whose weights are given, and the bands it takes.
+
+    Attributes:
+        record: What is known of the weights.
+        loaded: The weights as they were read.
+        given: Bands of the values that :meth:`features` gets, in order.
+        bands: Those that it takes, in the order of the weights.
+        network: The encoder, in evaluation mode, without gradients.
+    """
+
+    record: WeightRecord
+    loaded: EncoderWeights
+    given: tuple[str, ...]
+    bands: tuple[str, ...]
+    network: Encoder
+
+    @property
+    def name(self) -> str:
+        """The record's name, or the file."""
+        return self.record.name
+
+    @property
+    def band_index(self) -> tuple[int, ...]:
+        """Where its bands lie among those given."""
+        return tuple(self.given.index(name) for name in self.bands)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each of the features in pixels."""
+        return self.network.strides
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each of the features."""
+        return self.network.channels
+
+    @property
+    def spec_encoder(self) -> dict[str, Any]:
+        """What makes this encoder in a NetworkSpec."""
+        return {"encoder": self.record.architecture, "depth": _DEPTH, "stem_stride": 4}
+
+    def describe(self) -> str:
+        """One line: what it is, what it was trained on, its bands and licence."""
+        about = self.record.about or "an unknown data set"
+        licence = f", licence {self.record.licence}" if self.record.licence else ""
+        return f"{self.record.architecture} pretrained on {about} (bands {', '.join(self.bands)}{licence})"
+
+    def weights(self) -> EncoderWeights:
+        """Weights for a network of the given bands that computes the same; filters of bands it does not take are 0.
+
+        Raises:
+            ModelError: an EfficientNet whose gates are not yet fixed, see :meth:`calibrated`.
+        """
+        if self._is_gated:
+            raise ModelError(f"gates of {self.name} are not fixed", fix="call calibrated() with pixels of the scene")
+        return self.loaded.of_bands(self.bands, given=self.given)
+
+    def standardise(self, values: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Input of the network float32 [chip, its band, row, col]: 0 where not valid, sides a multiple of 8.
+
+        Args:
+            values: Float [chip, given band, row, col] in the unit of the weights.
+            valid: Bool [chip, row, col]; all where None.
+        """
+        mean, std = (values.new_tensor(part)[:, None, None] for part in self._scaling())
+        x = (values[:, list(self.band_index)].float() - mean) / std
+        usable = x.isfinite().all(1, keepdim=True)
+        usable = usable if valid is None else usable & valid[:, None]
+        x = torch.where(usable, x, 0.0)
+        last = self.strides[-1]
+        return functional.pad(x, (0, -x.shape[-1] % last, 0, -x.shape[-2] % last))
+
+    @torch.no_grad()
+    def features(self, values: torch.Tensor, valid: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Features float32 [chip, channel, row / stride, col / stride], rounded up, at strides 2, 4, 8.
+
+        Args:
+            values: Float [chip, given band, row, col] in the unit of the weights.
+            valid: Bool [chip, row, col]; all where None.
+        """
+        return list(self.network(self.standardise(values, valid)))
+
+    def calibrated(self, values: torch.Tensor, valid: torch.Tensor | None = None) -> PretrainedEncoder:
+        """The same with an EfficientNet's gates fixed to their means over chips of the scene; see ``efficientnet``.
+
+        Args:
+            values: Float [chip, given band, row, col]: some windows of the scene.
+            valid: Bool [chip, row, col]; all where None.
+        """
+        if not self._is_gated:
+            return self
+        tensors = efficientnet.fold_gates(self.network.stages, self.standardise(values, valid))
+        loaded = replace(self.loaded, tensors=tensors)
+        return replace(self, loaded=loaded, network=_frozen(_plain_encoder(loaded), loaded))
+
+    @property
+    def _is_gated(self) -> bool:
+        return any("_se_" in name for name in self.loaded.tensors)
+
+    def _scaling(self) -> tuple[list[float], list[float]]:
+        count = len(self.loaded.bands)
+        mean, std = self.loaded.scaling or ((0.0,) * count, (1.0,) * count)
+        at = [self.loaded.bands.index(name) for name in self.bands]
+        return [mean[i] for i in at], [std[i] for i in at]
+
+
+def find_encoder(
+    bands: Sequence[str],
+    *,
+    sensor: str = "",
+    level: str = "",
+    units: Sequence[str] = (),
+    weights: str = "auto",
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> PretrainedEncoder | None:
+    """The pretrained encoder for a scene, or None where none fits.
+
+    Args:
+        bands: The scene's bands by common name, in order.
+        sensor: A key of ``pipeline.bands.TABLES``, or "".
+        level: The product's level ("L1C", "L2A", "L2SP"), or "".
+        units: Unit of each band; () where it is not known.
+        weights: "auto": the first that fits in :data:`SEARCH_ORDER`; "none"; a record's name; or a weights file.
+        statistics: (mean, deviation) of the scene's values per band; values far from the weights' unit are refused.
+
+    Raises:
+        ModelError: weights named that do not exist, are not here, or do not fit the scene.
+    """
+    if weights == "none":
+        return None
+    if weights != "auto":
+        return _named(weights, tuple(bands), sensor=sensor, statistics=statistics)
+    for record in _candidates(sensor):
+        why = _misfit(record, bands, sensor=sensor, level=level, units=units)
+        why = why or _far(record, bands, sensor=sensor, statistics=statistics)
+        if not why:
+            return _opened(record, tuple(bands), sensor=sensor)
+        log.info("weights %s are not used: %s", record.name, why)
+    return None
+
+
+def _candidates(sensor: str) -> Iterator[WeightRecord]:
+    """Records whose files are here, in the order of the search."""
+    hub = Path(torch.hub.get_dir()) / "checkpoints"
+    if any(hub.glob("*.pth")):  # importing the libraries takes seconds
+        theirs = [item for item in libraries_records() if sensor in item.sensors and item.scaling is not None]
+        yield from (item for item in theirs if item.cache.is_file() and item.architecture.startswith("resnet"))
+    own, *packages = sorted(shipped_records(), key=lambda item: item.name != OWN_NAME)
+    readable = find_spec("onnx") is not None
+    yield from (item for item in packages if item.cache.is_file() and readable)
+    yield own
+
+
+def _misfit(record: WeightRecord, bands: Sequence[str], *, sensor: str, level: str, units: Sequence[str]) -> str:
+    """Why a record does not fit a scene, "" where it does."""
+    taken = _taken(record, bands, sensor)
+    absent = [name for name in record.bands_on(sensor) if name not in bands]
+    if record.name == OWN_NAME:
+        if len(taken) < LEAST_BANDS:
+            return f"the scene has {len(taken)} of its bands, fewer than {LEAST_BANDS}"
+    elif absent:
+        return f"the scene lacks {', '.join(absent)}"
+    elif sensor not in record.sensors:
+        return f"it is for {record.sensor}"
+    elif _LEVELS.get(LEVELS.get(level, "")) not in record.level.split():
+        return f"it is for level {record.level or 'unknown'}, the scene is of level {level or 'unknown'}"
+    named = dict(zip(bands, units or ("",) * len(bands), strict=True))
+    other = [f"{name} in {named[name] or 'an unknown unit'}" for name in taken if named[name] != REFLECTANCE]
+    return f"it takes reflectance, the scene has {', '.join(other)}" if other else ""
+
+
+def _taken(record: WeightRecord, bands: Sequence[str], sensor: str) -> tuple[str, ...]:
+    """Bands of the scene that the record's encoder takes, in the record's order."""
+    return tuple(name for name in record.bands_on(sensor) if name in bands)
+
+
+def _far(
+    record: WeightRecord,
+    bands: Sequence[str],
+    *,
+    sensor: str,
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> str:
+    """Why values are not in the unit of a record, "" where they are or nothing is known of them."""
+    if statistics is None or record.scaling is None:
+        return ""
+    means, stds = (dict(zip(bands, part, strict=True)) for part in statistics)
+    ratios = {
+        name: (abs(means[name]) + stds[name]) / (abs(mean) + std)
+        for name, mean, std in zip(record.bands_on(sensor), *record.scaling, strict=True)
+        if name in means
+    }
+    ratio = float(np.median(list(ratios.values())))
+    if FAR[0] <= ratio <= FAR[1]:
+        return ""
+    name = next(iter(ratios))
+    return f"values are {ratio:.3g} times those it was trained on (mean of {name} {means[name]:.4g})"
+
+
+def _named(
+    weights: str, bands: tuple[str, ...], *, sensor: str, statistics: tuple[Sequence[float], Sequence[float]] | None
+) -> PretrainedEncoder:
+    """The encoder of a file or a record that was asked for; its level is the user's choice.
+
+    Raises:
+        ModelError: see :func:`find_encoder`.
+    """
+    path = Path(weights)
+    if path.is_file() or path.suffix.lower() in FILE_SUFFIXES:
+        loaded = read_weights(path)
+        record = WeightRecord(str(path), loaded.architecture, loaded.bands, "", loaded.scaling, f"file {path.name}")
+    else:
+        record, loaded = find_record(weights, architecture="resnet18"), None
+    absent = [name for name in record.bands_on(sensor) if name not in bands]
+    taken = _taken(record, bands, sensor)
+    if len(taken) < LEAST_BANDS if record.name == OWN_NAME else absent or not taken:
+        raise ModelError(
+            f"weights {record.name} do not fit the bands of the scene",
+            got=", ".join(bands),
+            expected=", ".join(record.bands_on(sensor)) or "a file that names its bands",
+            fix="choose other weights (landcover weights list), or weights: auto",
+        )
+    why = _far(record, bands, sensor=sensor, statistics=statistics)
+    if why:
+        raise ModelError(
+            f"weights {record.name} do not fit the scene: {why}",
+            fix="set scale and offset of the scene, or weights: none",
+        )
+    if record.scaling is None and statistics is not None:
+        # Weights that do not say what their values were meet standardised bands.
+        at = [bands.index(name) for name in taken]
+        scaling = (tuple(float(statistics[0][i]) for i in at), tuple(float(statistics[1][i]) for i in at))
+        loaded = replace(loaded or record_weights(record, download=False), scaling=scaling)
+    return _opened(record, bands, sensor=sensor, loaded=loaded)
+
+
+def _opened(
+    record: WeightRecord, bands: tuple[str, ...], *, sensor: str, loaded: EncoderWeights | None = None
+) -> PretrainedEncoder:
+    loaded = loaded or record_weights(record, download=False)
+    loaded = replace(loaded, bands=record.bands_on(sensor))
+    taken = _taken(record, bands, sensor)
+    if record.architecture == efficientnet.NAME:
+        stages = efficientnet.efficientnet_stages(len(taken), depth=_DEPTH, gated=True)
+        widths = [width for _, _, width, _ in efficientnet.STAGES[:_DEPTH]]
+        network = Encoder(stages, channels=widths, strides=list(STRIDES))
+        return PretrainedEncoder(record, loaded, bands, taken, _frozen(network, loaded))
+    chosen = loaded.of_bands(taken, given=taken)
+    return PretrainedEncoder(record, loaded, bands, taken, _frozen(_plain_encoder(chosen), chosen))
+
+
+def _plain_encoder(weights: EncoderWeights) -> Encoder:
+    """The truncated encoder of an architecture, with random weights; the random numbers are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        return build_encoder(
+            NetworkSpec(weights.inputs, 2, encoder=weights.architecture, depth=_DEPTH, stem_stride=4)  # type: ignore[arg-type]
+        )
+
+
+def _frozen(encoder: Encoder, weights: EncoderWeights) -> Encoder:
+    load_into(encoder, weights.tensors, name=weights.name)
+    encoder.frozen = True
+    encoder.eval().requires_grad_(requires_grad=False)
+    return encoder.to(memory_format=torch.channels_last)
