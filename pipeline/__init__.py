@@ -41,10 +41,10 @@ _HOMES = {
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy
-    "design": "pipeline.accuracy.sampling:draw_stratified",
-    "write_design": "pipeline.accuracy.design_files:write_design",
-    "assess": "pipeline.accuracy.assess:assess_map",
-    "compare": "pipeline.accuracy.compare:compare_maps",
+    "design": "pipeline.accuracy.sample_draw:draw_sample",
+    "write_design": "pipeline.accuracy.sample_files:write_design",
+    "assess": "pipeline.accuracy.assess_map:assess_map",
+    "compare": "pipeline.accuracy.assess_compare:compare_maps",
     # a whole run, and the data to try it on
     "run": "pipeline.workflow.stages:run_stages",
     "find_sample_data": "pipeline.workflow.demo:find_sample_data",

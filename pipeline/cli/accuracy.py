@@ -11,7 +11,7 @@ from pipeline.cli.console import Console
 from pipeline.cli.options import Force, Json, Overwrite, Quiet, Seed
 
 if TYPE_CHECKING:
-    from pipeline.workflow.assessing import ReferenceRequest
+    from pipeline.accuracy.assess_map import ReferenceSettings
 
 MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
 Reference = Annotated[Path, typer.Option("--reference", help="Reference points, polygons or raster.")]
@@ -53,7 +53,7 @@ def _edges(text: str | None) -> tuple[float, ...]:
     return edges
 
 
-def _request(
+def _settings(
     reference: Path,
     field: str | None,
     *,
@@ -62,14 +62,13 @@ def _request(
     strata_edges: str | None,
     design_file: str | None,
     crosswalk: str | None,
-    legend: str | None,
-) -> ReferenceRequest:
-    from pipeline.workflow.assessing import ReferenceRequest
-    from pipeline.workflow.legend_option import told_legend
+    kappa: bool = False,
+) -> ReferenceSettings:
+    from pipeline.accuracy.assess_map import ReferenceSettings
 
-    return ReferenceRequest(
+    return ReferenceSettings(
         reference=reference, field=field, strata=strata, strata_field=strata_field, strata_edges=_edges(strata_edges),
-        design=design_file, crosswalk=crosswalk, scheme=told_legend(legend),
+        design=design_file, crosswalk=crosswalk, kappa=kappa,
     )  # fmt: skip
 
 
@@ -114,29 +113,25 @@ def design(
     as_json: Json = False,
 ) -> int:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
-    from pipeline.workflow.designing import DesignRequest, draw_design
-    from pipeline.workflow.legend_option import told_legend
+    from pipeline.accuracy.sample_draw import DesignSettings
+    from pipeline.workflow.assess import told_legend
+    from pipeline.workflow.design import draw_design
 
-    request = DesignRequest(
-        kind=kind,
-        allocation=allocation,
-        size=size,
-        target_se=target_se,
-        expected=tuple(expected or ()),
-        strata=strata,
-        strata_field=strata_field,
-        strata_edges=_edges(strata_edges),
-        change_from=change_from,
-        starts=starts,
-        cluster_px=cluster_px,
-        per_cluster=per_cluster,
-        minimum_distance_m=minimum_distance_m,
-        blind=not show_map_class,
-        seed=seed,
-        scheme=told_legend(legend),
-    )
+    settings = DesignSettings(
+        kind=kind, allocation=allocation, size=size, target_se=target_se, expected=expected or (), strata=strata,
+        strata_field=strata_field, strata_edges=_edges(strata_edges), change_from=change_from, starts=starts,
+        cluster_px=cluster_px, per_cluster=per_cluster, minimum_distance_m=minimum_distance_m, seed=seed,
+    )  # fmt: skip
     return Console(quiet, as_json).perform(
-        lambda progress: draw_design(maps, output=output, request=request, overwrite=overwrite, progress=progress)
+        lambda progress: draw_design(
+            maps,
+            settings,
+            output=output,
+            scheme=told_legend(legend),
+            blind=not show_map_class,
+            overwrite=overwrite,
+            progress=progress,
+        )
     )
 
 
@@ -170,14 +165,16 @@ def assess(
         )
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
-    from pipeline.workflow.assessing import assess_against_reference
+    from pipeline.workflow.assess import assess_against_reference, told_legend
 
-    request = _request(
+    settings = _settings(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
-        design_file=design_file, crosswalk=crosswalk, legend=legend,
+        design_file=design_file, crosswalk=crosswalk, kappa=kappa,
     )  # fmt: skip
     return console.perform(
-        lambda _: assess_against_reference(target, request, kappa=kappa, output=output, overwrite=overwrite)
+        lambda _: assess_against_reference(
+            target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
+        )
     )
 
 
@@ -201,14 +198,14 @@ def compare(
     as_json: Json = False,
 ) -> int:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
-    from pipeline.workflow.assessing import compare_two
+    from pipeline.workflow.assess import compare_two, told_legend
 
-    request = _request(
+    settings = _settings(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
-        design_file=design_file, crosswalk=crosswalk, legend=legend,
+        design_file=design_file, crosswalk=crosswalk,
     )  # fmt: skip
     return Console(quiet, as_json).perform(
-        lambda _: compare_two(first, second, request, second_crosswalk=second_crosswalk)
+        lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
     )
 
 
@@ -223,8 +220,7 @@ def change(
     as_json: Json = False,
 ) -> int:
     """From-to map and transition table of two maps with one legend."""
-    from pipeline.workflow.assessing import change_between
-    from pipeline.workflow.legend_option import told_legend
+    from pipeline.workflow.assess import change_between, told_legend
 
     return Console(quiet, as_json).perform(
         lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
@@ -243,7 +239,7 @@ def crosswalk(
     as_json: Json = False,
 ) -> int:
     """Write the table from a public legend to the classes of a map, to be edited."""
-    from pipeline.workflow.legend_option import write_crosswalk
+    from pipeline.workflow.assess import write_crosswalk
 
     return Console(quiet, as_json).perform(
         lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)

@@ -23,7 +23,8 @@ from sklearn.neighbors import NearestNeighbors
 from pipeline.diagnostics.features import spread
 from pipeline.errors import ModelError, ReferenceDataError
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import DISSIMILARITY_NODATA, write_dissimilarity
+from pipeline.maps.geotiff import write_percent
+from pipeline.maps.style import DISSIMILARITY, PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +217,7 @@ class FeatureDistance:
         found = self.index.dissimilarity(self.space.project(features)).astype(np.float64)
         with np.errstate(invalid="ignore"):
             percent = np.ceil(INSIDE * found / self.index.threshold)
-        return np.where(np.isfinite(percent), np.minimum(percent, CAP), DISSIMILARITY_NODATA).astype(np.uint8)
+        return np.where(np.isfinite(percent), np.minimum(percent, CAP), PERCENT_NODATA).astype(np.uint8)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """For ``ModelBundle.extra``."""
@@ -323,17 +324,16 @@ def write_applicability(
     def mapped(window: Window) -> bool:
         return bool((codes.read(window) != NODATA).any())
 
-    with RowStore.create(beside, shape=source.grid.shape, fill=DISSIMILARITY_NODATA) as store:
+    with RowStore.create(beside, shape=source.grid.shape, fill=PERCENT_NODATA) as store:
         for tile, features, valid in feature_tiles(bundle, source, wanted=mapped):
             keep = valid & (codes.read(tile) != NODATA)
-            found = np.full(tile.shape, DISSIMILARITY_NODATA, dtype=np.uint8)
+            found = np.full(tile.shape, PERCENT_NODATA, dtype=np.uint8)
             found[keep] = distance.percent(features[:, keep].T)
             store.write(tile, found)
             done += found.size
             progress(f"applicability {source.id}", done, total)
         rule = {"unit": "% of the threshold", "inside": f"0..{INSIDE}", "threshold": distance.index.threshold}
-        write_dissimilarity(
-            path, store, grid=source.grid, tags={**tags, "LANDCOVER_APPLICABILITY": rule}, overwrite=overwrite
-        )
+        tags = {**tags, "LANDCOVER_APPLICABILITY": rule}
+        write_percent(path, store, grid=source.grid, layer=DISSIMILARITY, tags=tags, overwrite=overwrite)
     beside.unlink(missing_ok=True)
     return path

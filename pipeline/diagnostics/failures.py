@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
-from pipeline.accuracy.pixels import open_class_map, read_codes
+from pipeline.accuracy.class_maps import open_class_map, read_codes
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 from pipeline.labels.polygons import with_areas
 from pipeline.legend import NODATA
-from pipeline.maps.geopackage import Layer, write_geopackage
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
+from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.errors import ConfigError, ReferenceDataError
-from pipeline.maps.geopackage import Layer, write_geopackage
 from pipeline.maps.style import categorised, qml, scheme_categories
+from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.confusion import agreement, cross_tabulate
+from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
 from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
 

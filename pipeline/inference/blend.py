@@ -15,7 +15,7 @@ import torch
 
 from pipeline.grid import Window
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import PERCENT_NODATA
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,8 @@ from pipeline.grid import Grid
 from pipeline.inference.rows import RowStore
 from pipeline.inference.warped import WarpedMaps, grid_of, open_map
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import LEGEND_HASH_TAG, PERCENT_NODATA
+from pipeline.maps.legends import LEGEND_HASH_TAG
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ from pipeline.inference.rows import RowStore
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import PERCENT_NODATA
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

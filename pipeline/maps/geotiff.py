@@ -8,7 +8,9 @@ is whole, and the sidecars come last. The same pixels and tags give the same byt
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,28 +21,67 @@ from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import OutputError, counted
+from pipeline.files import check_target, whole_file, write_text
 from pipeline.legend import NODATA
-from pipeline.maps.counts import ClassCounter, ClassCounts
-from pipeline.maps.pixels import PixelRows, check_shape, row_bands
-from pipeline.maps.sidecars import aux_xml, cannot_write, remove, sidecar_paths, write_text
-from pipeline.maps.style import BLUE_TO_RED, MAGMA, VIRIDIS, paletted_pipe, qml, ramp_pipe
+from pipeline.maps.legends import LEGEND_HASH_TAG, LEGEND_TAG, aux_xml, sidecar_paths
+from pipeline.maps.pixels import ClassCounter, ClassCounts, PixelRows, check_shape, row_bands
+from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS, PercentLayer, paletted_pipe, qml, ramp_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
 
-# Value of confidence, probabilities, entropy and margin where there is no observation; 0..100 elsewhere.
-PERCENT_NODATA = 255
-DISSIMILARITY_NODATA = 255
-LEGEND_TAG = "LANDCOVER_LEGEND"
-LEGEND_HASH_TAG = "LANDCOVER_LEGEND_HASH"
+MAP_SUFFIX = "_lc"
 # 512-pixel blocks and 2x overviews down to one block: what GDAL's COG driver and rio-cogeo both do by default.
 _BLOCK_PX = 512
+_FAILURES = (RasterioError, CPLE_BaseError)
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """What lies beside one class map.
+
+    Attributes:
+        class_map: ``<scene>_lc.tif``.
+        layers: Layers in percent by key, in the order of LAYERS.
+        probabilities: One band per class in percent.
+        polygons: GeoPackage.
+        polygons_parquet: The same as GeoParquet.
+        polygons_fgb: The same as FlatGeobuf.
+        quicklook: PNG.
+    """
+
+    class_map: Path
+    layers: Mapping[str, Path] = field(default_factory=dict)
+    probabilities: Path | None = None
+    polygons: Path | None = None
+    polygons_parquet: Path | None = None
+    polygons_fgb: Path | None = None
+    quicklook: Path | None = None
+
+
+def scene_files(class_map: Path) -> SceneFiles:
+    """The files beside ``<scene>_lc.tif`` that bear its name."""
+    stem = class_map.stem.removesuffix(MAP_SUFFIX)
+
+    def beside(ending: str) -> Path | None:
+        path = class_map.with_name(f"{stem}_{ending}")
+        return path if path.exists() else None
+
+    found = {layer.key: beside(f"{layer.suffix}.tif") for layer in LAYERS}
+    return SceneFiles(
+        class_map,
+        {key: path for key, path in found.items() if path},
+        probabilities=beside("probabilities.tif"),
+        polygons=beside("lc.gpkg"),
+        polygons_parquet=beside("lc.parquet"),
+        polygons_fgb=beside("lc.fgb"),
+        quicklook=beside("quicklook.png"),
+    )
 
 
 @dataclass(frozen=True)
@@ -89,65 +130,23 @@ def write_class_map(
     return counts
 
 
-def write_confidence(
+def write_percent(
     path: Path,
     pixels: PixelRows,
     *,
     grid: Grid,
+    layer: PercentLayer,
     tags: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the probability of the mapped class in percent, uint8 0..100, nodata 255, with its style.
+    """Write a layer in percent as uint8, nodata 255, with its style.
 
     Raises:
         OutputError: as :func:`write_class_map`.
     """
-    layout = _Layout(PERCENT_NODATA, "AVERAGE", ("confidence (%)",), tags or {})
+    layout = _Layout(PERCENT_NODATA, "AVERAGE", (layer.band,), tags or {})
     _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
-    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS)))
-
-
-def write_uncertainty(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    measure: Literal["entropy", "margin"],
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write entropy (of log K) or margin (first minus second probability) in percent, uint8 0..100, nodata 255.
-
-    High entropy is bright; a high margin, being certain, has the colours of confidence.
-
-    Raises:
-        OutputError: as :func:`write_class_map`.
-    """
-    names = {"entropy": "entropy (% of log K)", "margin": "margin (%)"}
-    layout = _Layout(PERCENT_NODATA, "AVERAGE", (names[measure],), tags or {})
-    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
-    ramp = MAGMA if measure == "entropy" else VIRIDIS
-    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, ramp)))
-
-
-def write_dissimilarity(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write dissimilarity from the training data in percent of its threshold, uint8 0..250, nodata 255, with its style.
-
-    Up to 100 is inside the area of applicability: the colours change side there.
-
-    Raises:
-        OutputError: as :func:`write_class_map`.
-    """
-    layout = _Layout(DISSIMILARITY_NODATA, "AVERAGE", ("dissimilarity (% of the threshold)",), tags or {})
-    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
-    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, BLUE_TO_RED, maximum=200.0)))
+    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, layer.colors, maximum=layer.maximum)))
 
 
 def write_probabilities(
@@ -171,20 +170,6 @@ def write_probabilities(
     write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS)))
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Make the folder of an output and refuse to replace a file unasked.
-
-    Raises:
-        OutputError: the file exists, or the folder cannot be made.
-    """
-    if path.exists() and not overwrite:
-        raise OutputError("the file exists", path=path, fix="choose another folder or pass --overwrite")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise cannot_write(path, err) from err
-
-
 def _write_cog(
     path: Path,
     pixels: PixelRows,
@@ -194,23 +179,22 @@ def _write_cog(
     overwrite: bool,
     observe: Callable[[NDArray[np.uint8], Window], None] | None = None,
 ) -> None:
-    check_target(path, overwrite=overwrite)
     check_shape(pixels, grid)
     if pixels.dtype != np.uint8 or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
         expected = f"uint8, {counted(len(layout.bands), 'band')}"
         raise OutputError(
             "pixels do not fit the map", path=path, got=f"{pixels.dtype} {pixels.shape}", expected=expected
         )
-    tiles, part = (path.with_name(f"{path.name}.{kind}.part") for kind in ("tiles", "cog"))
-    try:
+    check_target(path, overwrite=overwrite)
+    with (
+        whole_file(path, what="the map", failures=_FAILURES, overwrite=overwrite) as part,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder,
+    ):
+        tiles = Path(folder) / "tiles.tif"
         _write_tiles(tiles, pixels, grid=grid, layout=layout, observe=observe)
         _copy_to_cog(tiles, part, overviews=layout.overviews)
-        remove(*sidecar_paths(path))
-        part.replace(path)
-    except (RasterioError, CPLE_BaseError, OSError) as err:
-        raise cannot_write(path, err) from err
-    finally:
-        remove(tiles, part)
+        for sidecar in sidecar_paths(path):  # those of a map that is replaced no longer hold
+            sidecar.unlink(missing_ok=True)
 
 
 def _write_tiles(

@@ -1,4 +1,9 @@
-"""Read the legend back from a map, so that a map can be assessed, mosaicked and vectorised from its file alone."""
+"""Class names, colours and counts in and beside a map: written for GDAL and QGIS, and read back from the file alone.
+
+TIFF has no place for class names: GDAL keeps category names and raster attribute tables in ``<file>.aux.xml``, which
+QGIS reads from 3.30. Source: GDAL, persistent auxiliary metadata (PAM) and raster attribute tables, GDALRATFieldType
+and GDALRATFieldUsage.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,26 @@ from rasterio.errors import RasterioError
 
 from pipeline.errors import InputError, LegendError
 from pipeline.legend import NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
-from pipeline.maps.counts import ClassCounts
-from pipeline.maps.geotiff import LEGEND_TAG
-from pipeline.maps.sidecars import sidecar_paths
+from pipeline.maps.pixels import ClassCounts
+from pipeline.maps.style import from_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from xml.etree.ElementTree import Element
 
+LEGEND_TAG = "LANDCOVER_LEGEND"
+LEGEND_HASH_TAG = "LANDCOVER_LEGEND_HASH"
 _NAME, _VALUE, _RED = 2, 5, 6  # GDALRATFieldUsage: Name, MinMax, Red (then Green, Blue)
+
+
+def sidecar_paths(path: Path) -> tuple[Path, Path]:
+    """(``map.tif.aux.xml``, ``map.qml``) of ``map.tif``."""
+    return path.with_name(path.name + ".aux.xml"), path.with_suffix(".qml")
+
+
+def aux_xml(scheme: ClassScheme, counts: ClassCounts) -> str:
+    """The text of ``map.tif.aux.xml``."""
+    return from_template("aux.xml.jinja", scheme=scheme, counts=counts)
 
 
 def read_scheme(path: Path | str) -> ClassScheme:

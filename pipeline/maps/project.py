@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
-from xml.etree.ElementTree import Element, SubElement
+from typing import TYPE_CHECKING, Any
 
 import pyogrio
 import pyproj
@@ -19,60 +18,49 @@ from pyogrio.errors import DataSourceError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
-from pipeline.maps.geotiff import check_target
-from pipeline.maps.sidecars import write_bytes
+from pipeline.files import check_target, write_bytes
 from pipeline.maps.style import (
-    BLUE_TO_RED,
-    MAGMA,
+    LAYERS,
     PART_COLORS,
     QGIS_VERSION,
     VIRIDIS,
     Category,
     categorised,
+    from_template,
     paletted_pipe,
     ramp_pipe,
     rgb_pipe,
     scheme_categories,
-    xml_text,
 )
 from pipeline.maps.vectors import LAYER
 from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from markupsafe import Markup
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
+    from pipeline.maps.geotiff import SceneFiles
 
 
 @dataclass(frozen=True)
 class SceneLayers:
-    """The files of one scene; what is None is left out.
+    """What a project shows of one scene.
 
     Attributes:
         name: What the scene is called in the layer panel.
         grid: Grid of the map.
-        class_map: ``<scene>_lc.tif``.
-        view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`.
-        confidence: ``<scene>_confidence.tif``.
-        probabilities: One band per class.
-        polygons: ``<scene>_lc.gpkg``.
-        applicability: ``<scene>_aoa.tif``.
-        entropy: ``<scene>_entropy.tif``.
-        margin: ``<scene>_margin.tif``.
+        files: The map and what lies beside it.
+        view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`; None leaves it out.
     """
 
     name: str
     grid: Grid
-    class_map: Path
+    files: SceneFiles
     view: SceneView | None = None
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    polygons: Path | None = None
-    applicability: Path | None = None
-    entropy: Path | None = None
-    margin: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -130,178 +118,110 @@ def write_project(
         InputError: a vector file cannot be opened.
     """
     check_target(path, overwrite=overwrite)
-    draft = _Draft(folder=path.parent, root=Element("qgis", version=QGIS_VERSION, projectname=title))
-    crs = mosaic[1].crs if mosaic else scenes[0].grid.crs
     grids = [scene.grid for scene in scenes] + ([mosaic[1]] if mosaic else [])
+    crs = grids[-1].crs if mosaic else grids[0].crs
     bounds = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in grids]
     box = [pick(values) for pick, values in zip((min, min, max, max), zip(*bounds, strict=True), strict=True)]
-    SubElement(draft.root, "title").text = title
-    _add_crs(SubElement(draft.root, "projectCrs"), crs.to_wkt())
-    tree = SubElement(draft.root, "layer-tree-group")
-    _add_canvas(draft.root, box, wkt=crs.to_wkt(), degrees=crs.is_geographic)
-    draft.layers = SubElement(draft.root, "projectlayers")
-    _add_all(draft, tree, scenes, scheme=scheme, labels=labels, chips=chips, mosaic=mosaic)
-    _add_settings(draft.root, box, wkt=crs.to_wkt())
-    write_bytes(path, _zipped(f"{path.stem}.qgs", xml_text(draft.root, doctype=True)))
+    draft = _Draft(path.parent, scheme)
+    tree = [*draft.training(labels, chips), *draft.maps(scenes, mosaic)]
+    text = from_template(
+        "project.qgs.jinja",
+        version=QGIS_VERSION,
+        title=title,
+        wkt=crs.to_wkt(),
+        authority=_authority(crs.to_wkt()),
+        units="degrees" if crs.is_geographic else "meters",
+        box={key: f"{value:.12g}" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)},
+        tree=tree,
+        layers=draft.layers,
+    )
+    write_bytes(path, _zipped(f"{path.stem}.qgs", text))
+
+
+Node = dict[str, Any]
 
 
 @dataclass
 class _Draft:
-    """A project being put together."""
+    """The layers of a project being put together; methods give nodes of its tree."""
 
     folder: Path
-    root: Element
-    layers: Element = field(default_factory=lambda: Element("projectlayers"))
-    count: int = 0
+    scheme: ClassScheme
+    layers: list[Node] = field(default_factory=list)
 
-
-def _add_all(
-    draft: _Draft,
-    tree: Element,
-    scenes: Sequence[SceneLayers],
-    *,
-    scheme: ClassScheme,
-    labels: VectorLayer | None,
-    chips: VectorLayer | None,
-    mosaic: tuple[Path, Grid] | None,
-) -> None:
-    if labels or chips:
-        group = _group(tree, "Training data")
+    def training(self, labels: VectorLayer | None, chips: VectorLayer | None) -> Iterable[Node]:
+        found = []
         if labels:
-            _add_vector(draft, group, "Training labels", labels, shown=True)
+            found.append(self.vector("Training labels", labels))
         if chips:
-            _add_vector(draft, group, "Chips by split", chips, shown=False)
-    if mosaic:
-        _add_raster(draft, tree, "Land cover (mosaic)", *mosaic, paletted_pipe(scheme), shown=True)
-    for scene in scenes:
-        parent = tree if len(scenes) == 1 else _group(tree, scene.name)
-        _add_scene(draft, parent, scene, scheme=scheme, shown=mosaic is None)
+            found.append(self.vector("Chips by split", chips, shown=False))
+        return [_group("Training data", found)] if found else []
+
+    def maps(self, scenes: Sequence[SceneLayers], mosaic: tuple[Path, Grid] | None) -> Iterable[Node]:
+        if mosaic:
+            yield self.raster("Land cover (mosaic)", *mosaic, paletted_pipe(self.scheme))
+        for scene in scenes:
+            layers = list(self.scene(scene, shown=mosaic is None))
+            yield from layers if len(scenes) == 1 else [_group(scene.name, layers)]
+
+    def scene(self, scene: SceneLayers, *, shown: bool) -> Iterable[Node]:
+        grid, files = scene.grid, scene.files
+        if files.polygons:
+            source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
+            yield self.vector("Polygons", source, shown=False, filled=True)
+        yield self.raster("Land cover", files.class_map, grid, paletted_pipe(self.scheme), shown=shown)
+        for layer in LAYERS:
+            if path := files.layers.get(layer.key):
+                pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)
+                yield self.raster(layer.title, path, grid, pipe, shown=False)
+        if path := files.probabilities:
+            bands = enumerate(self.scheme.names, 1)
+            shares = [self.raster(name, path, grid, ramp_pipe(band, VIRIDIS)) for band, name in bands]
+            yield _group("Probabilities (%)", shares, shown=False)
+        if view := scene.view:
+            pictures = [
+                self.raster(item.name, view.path, view.grid, rgb_pipe(item.bands, item.limits), shown=visible)
+                for item, visible in ((view.first, True), (view.false_colour, False))
+                if item
+            ]
+            yield _group("Scene", pictures)
+
+    def raster(self, name: str, path: Path, grid: Grid, style: Markup, *, shown: bool = True) -> Node:
+        return self._add(
+            name, relative(path, self.folder), shown=shown,
+            type="raster", provider="gdal", geometry="", wkt=grid.crs.to_wkt(), style=style,
+        )  # fmt: skip
+
+    def vector(self, name: str, source: VectorLayer, *, shown: bool = True, filled: bool = False) -> Node:
+        try:
+            info = pyogrio.read_info(source.path, layer=source.layer)
+        except (DataSourceError, OSError) as err:
+            raise InputError("cannot open the vector file", path=source.path, got=err) from err
+        target = relative(source.path, self.folder) + (f"|layername={source.layer}" if source.layer else "")
+        point = "Point" in (info["geometry_type"] or "")
+        style = categorised(
+            source.attribute, source.categories, shape="marker" if point else "fill" if filled else "outline"
+        )
+        return self._add(
+            name, target, shown=shown, type="vector", provider="ogr", geometry="Point" if point else "Polygon",
+            wkt=pyproj.CRS.from_user_input(info["crs"]).to_wkt() if info["crs"] else "", style=style,
+        )  # fmt: skip
+
+    def _add(self, name: str, source: str, *, shown: bool, **more: object) -> Node:
+        # QGIS replaces layer ids of ten characters or fewer by its own, and the tree entry then dangles.
+        identity = f"landcover_layer_{len(self.layers) + 1:04d}"
+        node = {"id": identity, "name": name, "source": source, "shown": shown, **more}
+        self.layers.append({**node, "authority": _authority(str(more["wkt"]))})
+        return node
 
 
-def _add_scene(draft: _Draft, parent: Element, scene: SceneLayers, *, scheme: ClassScheme, shown: bool) -> None:
-    grid = scene.grid
-    if scene.polygons:
-        source = VectorLayer(scene.polygons, "code", scheme_categories(scheme), LAYER)
-        _add_vector(draft, parent, "Polygons", source, shown=False, filled=True)
-    _add_raster(draft, parent, "Land cover", scene.class_map, grid, paletted_pipe(scheme), shown=shown)
-    for name, path, ramp, maximum in (
-        ("Confidence (%)", scene.confidence, VIRIDIS, 100.0),
-        ("Entropy (%)", scene.entropy, MAGMA, 100.0),
-        ("Margin (%)", scene.margin, VIRIDIS, 100.0),
-        ("Unlike the training data (%)", scene.applicability, BLUE_TO_RED, 200.0),
-    ):
-        if path:
-            _add_raster(draft, parent, name, path, grid, ramp_pipe(1, ramp, maximum=maximum), shown=False)
-    if scene.probabilities:
-        group = _group(parent, "Probabilities (%)", shown=False)
-        for band, name in enumerate(scheme.names, 1):
-            _add_raster(draft, group, name, scene.probabilities, grid, ramp_pipe(band, VIRIDIS), shown=True)
-    if scene.view:
-        group = _group(parent, "Scene")
-        for view, visible in ((scene.view.first, True), (scene.view.false_colour, False)):
-            if view:
-                pipe = rgb_pipe(view.bands, view.limits)
-                _add_raster(draft, group, view.name, scene.view.path, scene.view.grid, pipe, shown=visible)
+def _group(name: str, children: list[Node], *, shown: bool = True) -> Node:
+    return {"name": name, "children": children, "shown": shown}
 
 
-def _group(parent: Element, name: str, *, shown: bool = True) -> Element:
-    state = "Qt::Checked" if shown else "Qt::Unchecked"
-    return SubElement(parent, "layer-tree-group", name=name, checked=state, expanded="1" if shown else "0")
-
-
-def _add_raster(
-    draft: _Draft, parent: Element, name: str, path: Path, grid: Grid, pipe: Element, *, shown: bool
-) -> None:
-    layer = _add_layer(
-        draft,
-        parent,
-        name,
-        relative(path, draft.folder),
-        kind={"type": "raster"},
-        provider="gdal",
-        wkt=grid.crs.to_wkt(),
-        shown=shown,
-    )
-    layer.append(pipe)
-
-
-def _add_vector(
-    draft: _Draft, parent: Element, name: str, source: VectorLayer, *, shown: bool, filled: bool = False
-) -> None:
-    try:
-        info = pyogrio.read_info(source.path, layer=source.layer)
-    except (DataSourceError, OSError) as err:
-        raise InputError("cannot open the vector file", path=source.path, got=err) from err
-    target = relative(source.path, draft.folder) + (f"|layername={source.layer}" if source.layer else "")
-    shape = "Point" if "Point" in (info["geometry_type"] or "") else "Polygon"
-    layer = _add_layer(
-        draft,
-        parent,
-        name,
-        target,
-        kind={"type": "vector", "geometry": shape},
-        provider="ogr",
-        wkt=pyproj.CRS.from_user_input(info["crs"]).to_wkt() if info["crs"] else "",
-        shown=shown,
-    )
-    drawn: Literal["fill", "outline", "marker"] = "fill" if filled else "outline"
-    layer.append(categorised(source.attribute, source.categories, shape="marker" if shape == "Point" else drawn))
-
-
-def _add_layer(
-    draft: _Draft,
-    parent: Element,
-    name: str,
-    source: str,
-    *,
-    kind: dict[str, str],
-    provider: Literal["gdal", "ogr"],
-    wkt: str,
-    shown: bool,
-) -> Element:
-    draft.count += 1
-    # QGIS replaces layer ids of ten characters or fewer by its own, and the tree entry then dangles.
-    identity = f"landcover_layer_{draft.count:04d}"
-    state = "Qt::Checked" if shown else "Qt::Unchecked"
-    SubElement(
-        parent,
-        "layer-tree-layer",
-        {"id": identity, "name": name, "providerKey": provider, "source": source, "checked": state, "expanded": "1"},
-    )
-    layer = SubElement(draft.layers, "maplayer", kind)
-    for tag, text in (("id", identity), ("datasource", source), ("layername", name)):
-        SubElement(layer, tag).text = text
-    if wkt:
-        _add_crs(SubElement(layer, "srs"), wkt)
-    SubElement(layer, "provider", {"encoding": "UTF-8"} if provider == "ogr" else {}).text = provider
-    return layer
-
-
-def _add_crs(parent: Element, wkt: str) -> None:
-    """A CRS by its WKT: an authority code alone does not make a valid one."""
-    root = SubElement(parent, "spatialrefsys")
-    SubElement(root, "wkt").text = wkt
-    authority = pyproj.CRS.from_wkt(wkt).to_authority()
-    if authority:
-        SubElement(root, "authid").text = ":".join(authority)
-
-
-def _add_canvas(root: Element, box: Sequence[float], *, wkt: str, degrees: bool) -> None:
-    canvas = SubElement(root, "mapcanvas", name="theMapCanvas", annotationsVisible="1")
-    SubElement(canvas, "units").text = "degrees" if degrees else "meters"
-    extent = SubElement(canvas, "extent")
-    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
-        SubElement(extent, tag).text = f"{value:.12g}"
-    _add_crs(SubElement(canvas, "destinationsrs"), wkt)
-
-
-def _add_settings(root: Element, box: Sequence[float], *, wkt: str) -> None:
-    properties = SubElement(root, "properties")
-    SubElement(SubElement(properties, "SpatialRefSys"), "ProjectionsEnabled", type="int").text = "1"
-    SubElement(SubElement(properties, "Paths"), "Absolute", type="bool").text = "false"
-    values = {tag: f"{value:.12g}" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)}
-    extent = SubElement(SubElement(root, "ProjectViewSettings"), "DefaultViewExtent", values)
-    _add_crs(extent, wkt)
+def _authority(wkt: str) -> str:
+    """``EPSG:32632`` of a CRS, "" where it has no code; QGIS takes a CRS by its WKT, not by a code alone."""
+    return ":".join(pyproj.CRS.from_wkt(wkt).to_authority() or ()) if wkt else ""
 
 
 def _zipped(name: str, text: str) -> bytes:

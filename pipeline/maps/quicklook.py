@@ -20,13 +20,12 @@ from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import InputError
+from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import PERCENT_NODATA, check_target
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.look import coarse_grid, true_colour
-from pipeline.maps.sidecars import write_bytes
-from pipeline.maps.style import VIRIDIS
+from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
-    from pipeline.maps.counts import ClassCounts
+    from pipeline.maps.pixels import ClassCounts
     from pipeline.scenes.scene import Source
 
 _PANEL_PX = 900
@@ -93,15 +92,20 @@ def write_quicklook(
     write_bytes(path, memory.getvalue())
 
 
-def scale_bar_m(width_m: float) -> float:
-    """The longest of 1, 2 or 5 times a power of ten metres that takes at most three tenths of a width.
+def scale_bar_m(width_m: float, *, share: float = _BAR_SHARE) -> float:
+    """The longest of 1, 2 or 5 times a power of ten metres that takes at most a share of a width.
 
     >>> scale_bar_m(15_360)
     2000.0
     """
-    limit = width_m * _BAR_SHARE
+    limit = width_m * share
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= limit)
+
+
+def length_text(metres: float) -> str:
+    """A length in m or km."""
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"  # noqa: PLR2004 - a kilometre
 
 
 def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], Grid]:
@@ -168,7 +172,7 @@ def _add_scale_bar(axis: Axes, grid: Grid) -> None:
     size_x, size_y = grid.pixel_size_m
     wide, tall = grid.width * size_x, grid.height * size_y
     length = scale_bar_m(wide)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"  # noqa: PLR2004 - a kilometre
+    text = length_text(length)
     pad = 0.03 * wide
     thick = 0.012 * wide
     axis.add_patch(

@@ -1,4 +1,4 @@
-"""STAC 1.1 items of maps and a collection per run, as files that a catalogue or a tile server can read.
+"""STAC 1.1 items of maps and a collection per run, written by pystac, for catalogues and tile servers.
 
 Sources: STAC specification 1.1.0; extensions projection 2.0.0, raster 2.0.0, classification 1.1.0 (with the names and
 titles of 2.0.0), file 2.1.0, processing 1.2.0, render 2.0.0 (read by TiTiler).
@@ -6,71 +6,59 @@ titles of 2.0.0), file 2.1.0, processing 1.2.0, render 2.0.0 (read by TiTiler).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
+import pystac
 import shapely
+from pystac.extensions.classification import Classification
+from pystac.extensions.file import FileExtension
+from pystac.extensions.projection import ProjectionExtension
+from pystac.extensions.render import Render, RenderExtension
+from pystac.layout import CustomLayoutStrategy
+from pystac.stac_io import DefaultStacIO
 
 from pipeline import __version__
 from pipeline.errors import OutputError
-from pipeline.maps.sidecars import cannot_write, write_text
+from pipeline.files import hash_file, prepare_folder, write_text
+from pipeline.maps.style import LAYERS, PERCENT_NODATA
 from pipeline.maps.vrt import relative
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
-    from pipeline.maps.counts import ClassCounts
+    from pipeline.maps.geotiff import SceneFiles
+    from pipeline.maps.pixels import ClassCounts
 
-COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-GEOPACKAGE = "application/geopackage+sqlite3"
-GEOPARQUET = "application/vnd.apache.parquet"
-FLATGEOBUF = "application/vnd.flatgeobuf"
-STAC_VERSION = "1.1.0"
-# Key, what it holds, title, upper end of the ramp, and matplotlib's name of the ramp, which tile servers know.
-_LAYERS = (
-    ("confidence", "Probability of the mapped class", "Confidence (%)", 100, "viridis"),
-    ("applicability", "Dissimilarity from the training data, 100 = its threshold", "Unlike the training data (%)", 200,
-     "rdbu_r"),
-    ("entropy", "Entropy of the class probabilities, 100 = log K", "Entropy (%)", 100, "magma"),
-    ("margin", "First minus second class probability", "Margin (%)", 100, "viridis"),
-)  # fmt: skip
+SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 # A map without a known date shows the Earth after the first Landsat (launched on 1972-07-23) and before it was made.
 FIRST_LANDSAT = datetime(1972, 7, 23, tzinfo=UTC)
 _EDGE_POINTS = 16
 _HALF_TURN = 180.0
+Acquired = datetime | tuple[datetime, datetime] | None
 
 
 @dataclass(frozen=True)
-class MapRecord:
+class MapItem:
     """What a catalogue says about one map.
 
     Attributes:
         id: Name of the item, unique in the collection.
         grid: Grid of the map.
         scheme: Its classes.
-        class_map: The class map.
+        files: Its files.
         created: When the map was made.
         acquired: When the scene was taken; (first, last) for a composite; None where unknown.
         counts: Pixels and ha per class.
-        confidence: Confidence in percent.
-        probabilities: One band per class in percent.
-        applicability: Dissimilarity from the training data in percent of its threshold.
-        entropy: In percent of its largest value.
-        margin: First minus second probability in percent.
-        polygons: GeoPackage.
-        polygons_parquet: The same as GeoParquet.
-        polygons_fgb: The same as FlatGeobuf.
-        quicklook: PNG.
         sources: Scenes the map was made from: paths or addresses.
         model: Id of the item of the model that made it, in the same collection.
         software: Names and versions of what made it.
@@ -80,80 +68,63 @@ class MapRecord:
     id: str
     grid: Grid
     scheme: ClassScheme
-    class_map: Path
+    files: SceneFiles
     created: datetime
-    acquired: datetime | tuple[datetime, datetime] | None = None
+    acquired: Acquired = None
     counts: ClassCounts | None = None
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    applicability: Path | None = None
-    entropy: Path | None = None
-    margin: Path | None = None
-    polygons: Path | None = None
-    polygons_parquet: Path | None = None
-    polygons_fgb: Path | None = None
-    quicklook: Path | None = None
     sources: tuple[str, ...] = ()
     model: str | None = None
     software: Mapping[str, str] = field(default_factory=dict)
     lineage: str = "classified by a convolutional network fine-tuned on training polygons"
 
 
-def map_item(record: MapRecord, *, folder: Path) -> dict[str, Any]:
+def map_item(given: MapItem, *, folder: Path) -> pystac.Item:
     """The STAC item of a map that will lie in ``folder``; hrefs are relative to it."""
-    geometry, bbox = footprint(record.grid)
-    properties: dict[str, Any] = {
-        **time_span(record.acquired, record.created),
-        "created": stamp(record.created),
-        "title": f"Land cover of {record.id}",
-        "gsd": round(sum(record.grid.pixel_size_m) / 2, 3),
-        **_projection(record.grid),
-        "processing:level": "L4",
-        "processing:lineage": record.lineage,
-        "processing:software": {"landcover": __version__, **record.software},
-        "renders": _renders(record),
-    }
-    links = [{"rel": "derived_from", "href": _href(source, folder)} for source in record.sources]
-    if record.model is not None:
-        links.append({"rel": "derived_from", "href": f"./{record.model}.json", "type": "application/geo+json"})
-    extensions = ["projection/v2.0.0", "raster/v2.0.0", "classification/v1.1.0", "file/v2.1.0"]
-    return item(
-        record.id,
+    geometry, bbox = footprint(given.grid)
+    item = pystac.Item(
+        given.id,
         geometry=geometry,
         bbox=bbox,
-        properties=properties,
-        links=links,
-        assets=_assets(record, folder),
-        extensions=[*extensions, "processing/v1.2.0", "render/v2.0.0"],
-    )
+        **time_span(given.acquired, given.created),
+        stac_extensions=[SCHEMA.format(name) for name in ("raster/v2.0.0", "classification/v1.1.0",
+                                                          "processing/v1.2.0")],
+        properties={
+            "created": stamp(given.created),
+            "title": f"Land cover of {given.id}",
+            "gsd": round(sum(given.grid.pixel_size_m) / 2, 3),
+            "processing:level": "L4",
+            "processing:lineage": given.lineage,
+            "processing:software": {"landcover": __version__, **given.software},
+        },
+    )  # fmt: skip
+    _add_projection(item, given.grid)
+    for source in given.sources:
+        href = source if "://" in source or source.startswith("/vsi") else relative(source, folder)
+        item.add_link(pystac.Link("derived_from", href))
+    if given.model is not None:
+        item.add_link(pystac.Link("derived_from", f"./{given.model}.json", pystac.MediaType.GEOJSON))
+    for key, path, asset in _assets(given, folder):
+        add_asset(item, key, path, asset)
+    RenderExtension.ext(item, add_if_missing=True).apply(dict(_renders(given)))
+    return item
 
 
-def item(
-    identity: str,
-    *,
-    geometry: Mapping[str, Any],
-    bbox: Sequence[float],
-    properties: Mapping[str, Any],
-    links: Sequence[Mapping[str, Any]],
-    assets: Mapping[str, Any],
-    extensions: Sequence[str],
-) -> dict[str, Any]:
-    """A STAC item as a dictionary; ``extensions`` as ``name/vX.Y.Z``."""
-    return {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [f"https://stac-extensions.github.io/{name}/schema.json" for name in extensions],
-        "id": identity,
-        "geometry": geometry,
-        "bbox": list(bbox),
-        "properties": properties,
-        "links": list(links),
-        "assets": assets,
-    }
+def add_asset(item: pystac.Item, key: str, path: Path, asset: pystac.Asset) -> None:
+    """Add an asset with the size and SHA-256 of its file (a multihash: 12 = SHA-256, 20 = 32 bytes).
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    item.add_asset(key, asset)
+    try:
+        facts = {"size": path.stat().st_size, "checksum": f"1220{hash_file(path)}"}
+    except OSError as err:
+        raise OutputError("cannot read the file for the catalogue", path=path, got=err) from err
+    FileExtension.ext(asset, add_if_missing=True).apply(**facts)  # type: ignore[arg-type]
 
 
 def write_collection(
-    folder: Path, items: Sequence[dict[str, Any]], *, identity: str, description: str, license_id: str = "other"
+    folder: Path, items: Sequence[pystac.Item], *, identity: str, description: str, license_id: str = "other"
 ) -> Path:
     """Write ``<item>.json`` per item and ``collection.json`` into ``folder``; returns the collection's path.
 
@@ -167,42 +138,30 @@ def write_collection(
     Raises:
         OutputError: two items have one name, or the folder cannot be written.
     """
-    names = [str(entry["id"]) for entry in items]
+    names = [item.id for item in items]
     if len(set(names)) != len(names) or not names:
         raise OutputError("STAC items of a run need different names", path=folder, got=", ".join(names) or "none")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise cannot_write(folder, err) from err
-    for entry in items:
-        up = [
-            {"rel": rel, "href": "./collection.json", "type": "application/json"}
-            for rel in ("root", "parent", "collection")
-        ]
-        own = {**entry, "collection": identity, "links": [*up, *entry["links"]]}
-        write_text(folder / f"{entry['id']}.json", to_text(own))
-    boxes = [entry["bbox"] for entry in items]
-    union = [pick(box[k] for box in boxes) for k, pick in enumerate((min, min, max, max))]
-    times = [_interval(entry["properties"]) for entry in items]
-    collection = {
-        "type": "Collection",
-        "stac_version": STAC_VERSION,
-        "id": identity,
-        "title": identity,
-        "description": description,
-        "license": license_id,
-        "extent": {
-            "spatial": {"bbox": [union]},
-            "temporal": {"interval": [[min(t[0] for t in times), max(t[1] for t in times)]]},
-        },
-        "links": [
-            {"rel": "root", "href": "./collection.json", "type": "application/json"},
-            *({"rel": "item", "href": f"./{name}.json", "type": "application/geo+json"} for name in names),
-        ],
-    }
+    prepare_folder(folder)
     target = folder / "collection.json"
-    write_text(target, to_text(collection))
+    extent = pystac.Extent.from_items(items)
+    collection = pystac.Collection(identity, description, extent, title=identity, license=license_id)
+    collection.set_self_href(str(target))
+    collection.add_items(items, strategy=_BESIDE)
+    collection.save(pystac.CatalogType.SELF_CONTAINED, stac_io=_WholeFiles())
     return target
+
+
+_BESIDE = CustomLayoutStrategy(item_func=lambda item, folder: f"{folder}/{item.id}.json")
+
+
+class _WholeFiles(DefaultStacIO):
+    """pystac's writer of JSON, with files that appear when they are whole."""
+
+    def write_text_to_href(self, href: str, txt: str) -> None:
+        write_text(Path(href), txt + "\n", what="the STAC file")
+
+    def json_dumps(self, json_dict: dict[str, Any], *_: object, **__: object) -> str:
+        return json.dumps(json_dict, indent=2, ensure_ascii=False)
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
@@ -214,15 +173,13 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     outline: Any = shapely.transform(edges, lambda xy: np.column_stack(to_degrees.transform(xy[:, 0], xy[:, 1])))
     west, south, east, north = outline.bounds
     if east - west > _HALF_TURN:
-        whole = shapely.transform(outline, lambda xy: xy + (xy[:, :1] < 0) * (2 * _HALF_TURN, 0.0))
-        parts: list[Any] = [
-            shapely.intersection(whole, shapely.box(0, -90, _HALF_TURN, 90)),
-            shapely.transform(
-                shapely.intersection(whole, shapely.box(_HALF_TURN, -90, 2 * _HALF_TURN, 90)),
-                lambda xy: xy - (2 * _HALF_TURN, 0.0),
-            ),
+        turned = shapely.transform(outline, lambda xy: xy + (xy[:, :1] < 0) * (2 * _HALF_TURN, 0.0))
+        beyond = shapely.intersection(turned, shapely.box(_HALF_TURN, -90, 2 * _HALF_TURN, 90))
+        parts = [
+            shapely.intersection(turned, shapely.box(0, -90, _HALF_TURN, 90)),
+            shapely.transform(beyond, lambda xy: xy - (2 * _HALF_TURN, 0.0)),
         ]
-        west, east = whole.bounds[0], whole.bounds[2] - 2 * _HALF_TURN
+        west, east = turned.bounds[0], turned.bounds[2] - 2 * _HALF_TURN
         outline = shapely.MultiPolygon(parts)
     geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.set_precision(outline, 1e-7)))
     return geometry, [round(value, 7) for value in (west, south, east, north)]
@@ -231,23 +188,15 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
 def class_objects(scheme: ClassScheme, counts: ClassCounts | None = None) -> list[dict[str, Any]]:
     """The classes for ``classification:classes``: value, machine-readable name, title, description, colour, count."""
     names = [machine_name(c.name) for c in scheme.classes]
-    unique = [
-        n if names.count(n) == 1 and n else f"{n}_{c.code}".strip("_")
-        for n, c in zip(names, scheme.classes, strict=True)
-    ]
     total = max(1, sum(counts.pixels)) if counts else 1
-    objects: list[dict[str, Any]] = []
-    for number, (name, land) in enumerate(zip(unique, scheme.classes, strict=True)):
-        entry: dict[str, Any] = {
-            "value": land.code,
-            "name": name,
-            "title": land.name,
-            "description": land.name,
-            "color_hint": land.color[1:].upper(),
-        }
+    objects = []
+    for number, (name, land) in enumerate(zip(names, scheme.classes, strict=True)):
+        unique = name if name and names.count(name) == 1 else f"{name}_{land.code}".strip("_")
+        entry = Classification.create(land.code, land.name, unique, land.name, land.color[1:].upper())
         if counts:
-            entry |= {"count": counts.pixels[number], "percentage": round(100 * counts.pixels[number] / total, 4)}
-        objects.append(entry)
+            entry.count = counts.pixels[number]
+            entry.percentage = round(100 * counts.pixels[number] / total, 4)
+        objects.append(entry.to_dict())
     return objects
 
 
@@ -261,108 +210,68 @@ def machine_name(text: str) -> str:
     return re.sub(r"[^0-9A-Za-z_-]+", "_", plain).strip("_")
 
 
-def file_facts(path: Path) -> dict[str, Any]:
-    """Size and checksum of a file: SHA-256 as a multihash (12 = SHA-256, 20 = 32 bytes, in hexadecimal)."""
-    try:
-        with path.open("rb") as source:
-            digest = hashlib.file_digest(source, "sha256").hexdigest()
-        return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
-    except OSError as err:
-        raise OutputError("cannot read the file for the catalogue", path=path, got=err) from err
-
-
 def stamp(moment: datetime) -> str:
     """RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def time_span(acquired: datetime | tuple[datetime, datetime] | None, created: datetime) -> dict[str, str | None]:
-    """``datetime``, or null with start and end for a composite or an unknown time."""
+def time_span(acquired: Acquired, created: datetime) -> dict[str, Any]:
+    """Arguments of an item: ``datetime``, or None with start and end for a composite or an unknown time."""
     if isinstance(acquired, datetime):
-        return {"datetime": stamp(acquired)}
+        return {"datetime": acquired}
     first, last = acquired or (FIRST_LANDSAT, created)
-    return {"datetime": None, "start_datetime": stamp(first), "end_datetime": stamp(last)}
+    return {"datetime": None, "start_datetime": first, "end_datetime": last}
 
 
-def to_text(content: Mapping[str, Any]) -> str:
-    """JSON that a person can read."""
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _interval(properties: Mapping[str, Any]) -> tuple[str, str]:
-    moment = properties.get("datetime")
-    return (moment, moment) if moment else (properties["start_datetime"], properties["end_datetime"])
-
-
-def _projection(grid: Grid) -> dict[str, Any]:
+def _add_projection(item: pystac.Item, grid: Grid) -> None:
     code = grid.crs.to_epsg()
-    crs = (
-        {"proj:code": f"EPSG:{code}"}
-        if code
-        else {"proj:code": None, "proj:wkt2": grid.crs.to_wkt(version="WKT2_2019")}
+    projection = ProjectionExtension.ext(item, add_if_missing=True)
+    projection.apply(
+        code=f"EPSG:{code}" if code else None,
+        shape=list(grid.shape),
+        transform=list(grid.transform)[:6],
+        bbox=list(grid.bounds),
     )
-    shape = {"proj:shape": list(grid.shape), "proj:transform": list(grid.transform)[:6], "proj:bbox": list(grid.bounds)}
-    return {**crs, **shape}
+    if not code:
+        projection.wkt2 = grid.crs.to_wkt(version="WKT2_2019")
+        item.properties["proj:code"] = None
 
 
-def _assets(record: MapRecord, folder: Path) -> dict[str, Any]:
-    classes = class_objects(record.scheme, record.counts)
-    common = {"raster:sampling": "area", "raster:spatial_resolution": round(record.grid.pixel_size_m[0], 3)}
-    percent = {"data_type": "uint8", "nodata": 255, "unit": "%", **common}
+def _assets(given: MapItem, folder: Path) -> Iterator[tuple[str, Path, pystac.Asset]]:
+    classes = class_objects(given.scheme, given.counts)
+    common = {"raster:sampling": "area", "raster:spatial_resolution": round(given.grid.pixel_size_m[0], 3)}
+    percent = {"data_type": "uint8", "nodata": PERCENT_NODATA, "unit": "%", **common}
     codes = {"name": "land_cover", "data_type": "uint8", "nodata": 0, **common}
-    probable = [
-        {"name": f"p_{entry['name']}", "description": f"Probability of {entry['title']}", **percent}
-        for entry in classes
-    ]
-    layers = {key: [{"name": key, "description": words, **percent}] for key, words, *_ in _LAYERS}
-    given: list[tuple[str, Path | None, str, str, list[str], dict[str, Any]]] = [
-        ("classes", record.class_map, "Land cover", COG, ["data", "classification"],
+    probable = [{"name": f"p_{c['name']}", "description": f"Probability of {c['title']}", **percent} for c in classes]
+    cog, files = pystac.MediaType.COG, given.files
+    table: list[tuple[str, Path | None, str, str, list[str], dict[str, Any]]] = [
+        ("classes", files.class_map, "Land cover", cog, ["data", "classification"],
          {"bands": [codes], "classification:classes": classes}),
-        *((key, path, title, COG, ["data", key], {"bands": layers[key]})
-          for (key, _, title, *_), path in zip(_LAYERS, _layer_paths(record), strict=True)),
-        ("probabilities", record.probabilities, "Class probabilities", COG, ["data"], {"bands": probable}),
-        ("polygons", record.polygons, "Polygons", GEOPACKAGE, ["data"], {}),
-        ("polygons_parquet", record.polygons_parquet, "Polygons (GeoParquet)", GEOPARQUET, ["data"], {}),
-        ("polygons_fgb", record.polygons_fgb, "Polygons (FlatGeobuf)", FLATGEOBUF, ["data"], {}),
-        ("thumbnail", record.quicklook, "Quicklook", "image/png", ["thumbnail", "overview"], {}),
+        *((layer.key, files.layers.get(layer.key), layer.title, cog, ["data", layer.key],
+           {"bands": [{"name": layer.key, "description": layer.description, **percent}]}) for layer in LAYERS),
+        ("probabilities", files.probabilities, "Class probabilities", cog, ["data"], {"bands": probable}),
+        ("polygons", files.polygons, "Polygons", pystac.MediaType.GEOPACKAGE, ["data"], {}),
+        ("polygons_parquet", files.polygons_parquet, "Polygons (GeoParquet)", pystac.MediaType.PARQUET, ["data"], {}),
+        ("polygons_fgb", files.polygons_fgb, "Polygons (FlatGeobuf)", pystac.MediaType.FLATGEOBUF, ["data"], {}),
+        ("thumbnail", files.quicklook, "Quicklook", pystac.MediaType.PNG, ["thumbnail", "overview"], {}),
     ]  # fmt: skip
-    return {
-        key: {"href": relative(path, folder), "title": title, "type": kind, "roles": roles, **more, **file_facts(path)}
-        for key, path, title, kind, roles, more in given
-        if path is not None
-    }
-
-
-def _renders(record: MapRecord) -> dict[str, Any]:
-    colormap = {str(c.code): [*c.rgb, 255] for c in record.scheme.classes}
-    renders: dict[str, Any] = {
-        "classes": {
-            "title": "Land cover",
-            "assets": ["classes"],
-            "colormap": colormap,
-            "resampling": "nearest",
-            "nodata": 0,
-        }
-    }
-    shown = [(key, title, top, ramp, 1) for key, _, title, top, ramp in _LAYERS]
-    paths = list(_layer_paths(record))
-    if record.probabilities is not None:
-        names = enumerate(class_objects(record.scheme), 1)
-        shown += [(f"p_{c['name']}", f"Probability of {c['title']} (%)", 100, "viridis", band) for band, c in names]
-        paths += [record.probabilities] * len(record.scheme)
-    for (key, title, top, ramp, band), path in zip(shown, paths, strict=True):
+    for key, path, title, media, roles, more in table:
         if path is not None:
-            renders[key] = {
-                "title": title, "assets": ["probabilities" if key.startswith("p_") else key], "bidx": [band],
-                "rescale": [[0, top]], "colormap_name": ramp, "resampling": "average", "nodata": 255,
-            }  # fmt: skip
-    return renders
+            href = relative(path, folder)
+            yield key, path, pystac.Asset(href, title=title, media_type=media, roles=roles, extra_fields=more)
 
 
-def _layer_paths(record: MapRecord) -> tuple[Path | None, ...]:
-    """Where the layers of _LAYERS are."""
-    return record.confidence, record.applicability, record.entropy, record.margin
-
-
-def _href(source: str, folder: Path) -> str:
-    return source if "://" in source or source.startswith("/vsi") else relative(source, folder)
+def _renders(given: MapItem) -> Iterator[tuple[str, Render]]:
+    colormap = {str(c.code): [*c.rgb, 255] for c in given.scheme.classes}
+    yield "classes", Render.create(["classes"], "Land cover", nodata=0, colormap=colormap, resampling="nearest")
+    shown = [(layer.key, layer.key, layer.title, layer.maximum, layer.ramp, 1)
+             for layer in LAYERS if layer.key in given.files.layers]  # fmt: skip
+    if given.files.probabilities is not None:
+        shown += [(f"p_{c['name']}", "probabilities", f"Probability of {c['title']} (%)", 100, "viridis", band)
+                  for band, c in enumerate(class_objects(given.scheme), 1)]  # fmt: skip
+    for key, asset, title, top, ramp, band in shown:
+        render = Render.create(
+            [asset], title, [[0, top]], nodata=PERCENT_NODATA, colormap_name=ramp, resampling="average"
+        )
+        render.properties["bidx"] = [band]  # TiTiler's band of a file with several
+        yield key, render

@@ -1,18 +1,23 @@
 """Styles that travel with the files: QGIS renderers as XML, for .qml files, GeoPackages and projects.
 
-The same elements go into a ``map.qml`` beside a raster, into the ``layer_styles`` table of a GeoPackage and into the
-layers of a project. Elements and attributes are those that QGIS 3.22 and later read.
-Source: QGIS, QgsRasterRenderer and QgsFeatureRenderer ``writeXml``; QML documentation of the QGIS user guide.
+The same renderers go into a ``map.qml`` beside a raster, into the ``layer_styles`` table of a GeoPackage and into the
+layers of a project; ``templates/`` holds the XML of all of these.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from functools import cache
+from typing import TYPE_CHECKING, Literal, cast
+from xml.etree.ElementTree import indent, tostring
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from xml.etree.ElementTree import Element
+
+    from markupsafe import Markup
 
     from pipeline.legend import ClassScheme
 
@@ -30,6 +35,58 @@ BLUE_TO_RED = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
 PART_COLORS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "buffer": "#999999"}
 
 
+# Value of confidence, probabilities, entropy, margin and dissimilarity where there is no observation.
+PERCENT_NODATA = 255
+
+
+@dataclass(frozen=True)
+class PercentLayer:
+    """One band of uint8 in percent that is written beside a class map.
+
+    Attributes:
+        key: Name of its STAC asset.
+        suffix: Ending of the file: ``<scene>_<suffix>.tif``.
+        band: Description of the band in the file.
+        title: Name in projects and catalogues.
+        label: Name in the viewer, which shows ``unit`` beside values.
+        description: What the values are.
+        colors: Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``.
+        maximum: Value of the last stop.
+        ramp: matplotlib's name of the ramp, which tile servers know.
+        unit: Of the values.
+    """
+
+    key: str
+    suffix: str
+    band: str
+    title: str
+    label: str
+    description: str
+    colors: tuple[str, ...] = VIRIDIS
+    maximum: int = 100
+    ramp: str = "viridis"
+    unit: str = "%"
+
+
+CONFIDENCE = PercentLayer(
+    "confidence", "conf", "confidence (%)", "Confidence (%)", "Confidence", "Probability of the mapped class"
+)
+MARGIN = PercentLayer(
+    "margin", "margin", "margin (%)", "Margin (%)", "Margin to the second class", "First minus second class probability"
+)
+ENTROPY = PercentLayer(
+    "entropy", "entropy", "entropy (% of log K)", "Entropy (%)", "Entropy",
+    "Entropy of the class probabilities, 100 = log K", MAGMA, 100, "magma",
+)  # fmt: skip
+# Up to 100 is inside the area of applicability: the colours change side there.
+DISSIMILARITY = PercentLayer(
+    "applicability", "aoa", "dissimilarity (% of the threshold)", "Unlike the training data (%)",
+    "Dissimilarity from the training data", "Dissimilarity from the training data, 100 = its threshold", BLUE_TO_RED,
+    200, "rdbu_r", "% of the threshold",
+)  # fmt: skip
+LAYERS = (CONFIDENCE, ENTROPY, MARGIN, DISSIMILARITY)
+
+
 @dataclass(frozen=True)
 class Category:
     """One value of an attribute as QGIS shows it: value, label, fill ``#rrggbb``."""
@@ -39,73 +96,63 @@ class Category:
     color: str
 
 
-def paletted_pipe(scheme: ClassScheme) -> Element:
+def from_template(name: str, **values: object) -> str:
+    """A file of ``templates/`` with values, which are escaped unless they are XML from another template."""
+    return _templates().get_template(name).render(values)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("pipeline.maps"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+
+
+def xml_text(root: Element) -> str:
+    """Indented XML with QGIS's document type."""
+    indent(root)
+    return _DOCTYPE + tostring(root, encoding="unicode") + "\n"
+
+
+def _renderer(macro: str, *values: object) -> Markup:
+    module = _templates().get_template("renderers.xml.jinja").module
+    return cast("Markup", getattr(module, macro)(*values))
+
+
+def paletted_pipe(scheme: ClassScheme) -> Markup:
     """Classes of band 1 by colour and name; nodata is no row of the legend."""
-    pipe = Element("pipe")
-    renderer = _raster_renderer(pipe, "paletted", {"band": "1"})
-    palette = SubElement(renderer, "colorPalette")
-    for item in scheme.classes:
-        SubElement(palette, "paletteEntry", value=str(item.code), label=item.name, color=item.color, alpha="255")
-    return pipe
+    return _renderer("paletted", scheme.classes)
 
 
-def ramp_pipe(band: int, colors: Sequence[str], *, maximum: float = 100.0, unit: str = "%") -> Element:
+def ramp_pipe(band: int, colors: Sequence[str], *, maximum: float = 100.0, unit: str = "%") -> Markup:
     """Values 0..``maximum`` of one band along a colour ramp."""
-    pipe = Element("pipe")
-    limits = {"classificationMin": "0", "classificationMax": f"{maximum:g}"}
-    renderer = _raster_renderer(pipe, "singlebandpseudocolor", {"band": str(band), **limits})
-    shader = SubElement(
-        SubElement(renderer, "rastershader"),
-        "colorrampshader",
-        colorRampType="INTERPOLATED",
-        classificationMode="1",
-        clip="0",
-        minimumValue="0",
-        maximumValue=f"{maximum:g}",
-    )
-    for number, color in enumerate(colors):
-        value = maximum * number / (len(colors) - 1)
-        SubElement(shader, "item", value=f"{value:g}", label=f"{value:g} {unit}".strip(), color=color, alpha="255")
-    return pipe
+    values = [f"{maximum * number / (len(colors) - 1):g}" for number in range(len(colors))]
+    return _renderer("ramp", band, list(zip(values, colors, strict=True)), f"{maximum:g}", unit)
 
 
-def rgb_pipe(bands: tuple[int, int, int], limits: Sequence[tuple[float, float]]) -> Element:
+def rgb_pipe(bands: tuple[int, int, int], limits: Sequence[tuple[float, float]]) -> Markup:
     """Three bands as red, green, blue, each stretched between its (minimum, maximum) in stored values."""
-    pipe = Element("pipe")
-    numbers = {f"{name}Band": str(band) for name, band in zip(("red", "green", "blue"), bands, strict=True)}
-    renderer = _raster_renderer(pipe, "multibandcolor", numbers)
-    for name, (low, high) in zip(("red", "green", "blue"), limits, strict=True):
-        stretch = SubElement(renderer, f"{name}ContrastEnhancement")
-        SubElement(stretch, "minValue").text = f"{low:g}"
-        SubElement(stretch, "maxValue").text = f"{high:g}"
-        SubElement(stretch, "algorithm").text = "StretchToMinimumMaximum"
-    return pipe
+    channels = zip(("red", "green", "blue"), bands, limits, strict=True)
+    return _renderer("rgb", [(name, band, f"{low:g}", f"{high:g}") for name, band, (low, high) in channels])
 
 
-def categorised(
-    attribute: str, categories: Sequence[Category], *, shape: Literal["fill", "outline", "marker"] = "fill"
-) -> Element:
+Shape = Literal["fill", "outline", "marker"]
+
+
+def categorised(attribute: str, categories: Sequence[Category], *, shape: Shape = "fill") -> Markup:
     """Features by the values of an attribute: polygons filled or as outlines, or points as markers."""
-    renderer = Element(
-        "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0", forceraster="0", enableorderby="0"
-    )
-    rows = SubElement(renderer, "categories")
-    symbols = SubElement(renderer, "symbols")
-    for number, item in enumerate(categories):
-        kind = "long" if isinstance(item.value, int) else "string"
-        SubElement(
-            rows,
-            "category",
-            {
-                "value": str(item.value),
-                "symbol": str(number),
-                "label": item.label,
-                "render": "true",
-                "type": kind,
-            },
-        )
-        _add_symbol(symbols, str(number), item.color, shape=shape)
-    return renderer
+    rows = [
+        {
+            "value": item.value,
+            "label": item.label,
+            "type": "long" if isinstance(item.value, int) else "string",
+            "kind": "marker" if shape == "marker" else "fill",
+            "symbol_layers": _symbol_layers(item.color, shape),
+        }
+        for item in categories
+    ]
+    return _renderer("categorised", attribute, rows)
 
 
 def scheme_categories(scheme: ClassScheme, *, by_name: bool = False) -> tuple[Category, ...]:
@@ -113,24 +160,9 @@ def scheme_categories(scheme: ClassScheme, *, by_name: bool = False) -> tuple[Ca
     return tuple(Category(c.name if by_name else c.code, c.name, c.color) for c in scheme.classes)
 
 
-def qml(*children: Element) -> str:
-    """The text of a .qml file with these elements (a raster's pipe, or a vector's renderer)."""
-    root = Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
-    root.extend(children)
-    return xml_text(root, doctype=True)
-
-
-def xml_text(root: Element, *, doctype: bool = False) -> str:
-    """Indented XML, with QGIS's document type where asked for."""
-    indent(root)
-    return (_DOCTYPE if doctype else "") + tostring(root, encoding="unicode") + "\n"
-
-
-def _raster_renderer(pipe: Element, kind: str, attributes: Mapping[str, str]) -> Element:
-    common = {"type": kind, "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
-    renderer = SubElement(pipe, "rasterrenderer", {**common, **attributes})
-    SubElement(renderer, "rasterTransparency")
-    return renderer
+def qml(renderer: Markup) -> str:
+    """The text of a .qml file: a raster's pipe, or a vector's renderer."""
+    return f'{_DOCTYPE}<qgis version="{QGIS_VERSION}" styleCategories="Symbology">\n{renderer}</qgis>\n'
 
 
 _SYMBOLS: dict[str, dict[str, str]] = {
@@ -147,22 +179,17 @@ _BLACK, _WHITE = "#000000", "#ffffff"
 _LIGHT = 0.46
 
 
-def _add_symbol(symbols: Element, name: str, color: str, *, shape: Literal["fill", "outline", "marker"]) -> None:
-    kind = "marker" if shape == "marker" else "fill"
-    symbol = SubElement(symbols, "symbol", type=kind, name=name, alpha="1", clip_to_extent="1", force_rhr="0")
-    if shape == "outline":
-        _add_symbol_layer(symbol, _casing(color), "casing")
-    _add_symbol_layer(symbol, color, shape)
+def _symbol_layers(color: str, shape: Shape) -> list[tuple[str, dict[str, str]]]:
+    """(class, options) of the layers of a symbol, the lowest first."""
+    drawn = [(color, shape)] if shape != "outline" else [(_casing(color), "casing"), (color, "outline")]
+    return [_symbol_layer(*item) for item in drawn]
 
 
-def _add_symbol_layer(symbol: Element, color: str, drawn: str) -> None:
+def _symbol_layer(color: str, drawn: str) -> tuple[str, dict[str, str]]:
     rgba = ",".join(map(str, _rgb(color))) + ",255"
-    layer_class = "SimpleMarker" if drawn == "marker" else "SimpleFill"
-    layer = SubElement(symbol, "layer", {"class": layer_class, "enabled": "1", "locked": "0", "pass": "0"})
-    table = SubElement(layer, "Option", type="Map")
     outline = {"outline_color": rgba} if drawn != "marker" else {}
-    for key, value in {"color": rgba, **outline, **_SYMBOLS[drawn]}.items():
-        SubElement(table, "Option", name=key, type="QString", value=value)
+    symbol = "SimpleMarker" if drawn == "marker" else "SimpleFill"
+    return symbol, {"color": rgba, **outline, **_SYMBOLS[drawn]}
 
 
 def _casing(color: str) -> str:

@@ -7,18 +7,30 @@ than half a million corners is divided, along straight lines: neither memory nor
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from rasterio.features import sieve as gdal_sieve
 
 from pipeline.errors import ConfigError
-from pipeline.maps.arcs import Nodes, drop_straight, find_nodes, smooth, unit_rings
+from pipeline.legend import NODATA
 from pipeline.maps.patches import MAX_CORNERS, patches
 from pipeline.maps.pixels import check_shape, row_bands
-from pipeline.maps.sieve import minimum_pixels, sieve_codes
-from pipeline.maps.zonal import areas_ha, release_pages, sum_inside, write_row_sums
+from pipeline.maps.rings import (
+    Nodes,
+    areas_ha,
+    drop_straight,
+    find_nodes,
+    release_pages,
+    smooth,
+    sum_inside,
+    unit_rings,
+    write_row_sums,
+)
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,8 +43,12 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
 
 MAX_SMOOTHING = 4
-_CONFIDENCE_NODATA = 255
 _BATCH_CORNERS = 250_000  # corners of polygons handled at once: some 50 MB while they are smoothed
+
+
+# Patches are removed from small to large, each round four times larger: noise first merges into what it lies in, so
+# that a cluster of small patches is not left over because every neighbour is small too.
+_GROWTH = 4
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,7 @@ def polygons(
     sums = None
     if confidence is not None:
         check_shape(confidence, grid)
-        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid, nodata=_CONFIDENCE_NODATA)
+        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid, nodata=PERCENT_NODATA)
     for batch in _batches(sieved, nodes):
         yield _finish(batch, grid=grid, nodes=nodes, sums=sums, smoothing=rules.smoothing)
         if sums is not None:
@@ -167,3 +183,59 @@ def _mean_inside(batch: _Outlines, sums: NDArray[np.uint32]) -> NDArray[np.float
     owner[np.cumsum(batch.ring_sizes) - 1] = -1  # no edge leads from one ring to the next
     total, pixels = sum_inside(sums, batch.corners, owner, len(batch.code))
     return np.asarray(total / pixels)
+
+
+def minimum_pixels(
+    grid: Grid, scheme: ClassScheme, *, mmu_ha: float = 0.0, class_mmu_ha: Mapping[str, float] | None = None
+) -> dict[int, int]:
+    """Smallest patch that is kept, in pixels, by code: no smaller patch reaches the unit on any row of the grid.
+
+    Args:
+        grid: The map's grid.
+        scheme: Its classes.
+        mmu_ha: Minimum mapping unit in ha.
+        class_mmu_ha: Other units for some classes, by name.
+
+    Raises:
+        ConfigError: a unit is negative, or a class is unknown.
+    """
+    own = dict(class_mmu_ha or {})
+    unknown = sorted(set(own) - set(scheme.names))
+    if unknown:
+        raise ConfigError(
+            f"minimum mapping unit of unknown class {', '.join(unknown)}", expected=", ".join(scheme.names)
+        )
+    if min([mmu_ha, *own.values()]) < 0:
+        raise ConfigError("minimum mapping unit in ha", got=min([mmu_ha, *own.values()]), expected="0 or more")
+    smallest_ha = grid.pixel_area_range_ha[0]
+    # The small subtraction keeps a unit of exactly n pixels from becoming n + 1 by rounding.
+    return {c.code: max(1, math.ceil(own.get(c.name, mmu_ha) / smallest_ha - 1e-6)) for c in scheme.classes}
+
+
+def sieve_codes(codes: NDArray[np.uint8], minimum_px: Mapping[int, int]) -> NDArray[np.uint8]:
+    """Codes uint8 [row, col] in which patches (4-connected) below their class's minimum have joined a neighbour.
+
+    Nodata neither joins nor is joined: a small patch alone in nodata stays, as dropping it would remove an observation.
+    """
+    units = sorted({size for size in minimum_px.values() if size > 1})
+    if not units:
+        return codes
+    # Without a mask GDAL needs a byte less per pixel.
+    seen = None if codes.all() else (codes != NODATA).view(np.uint8)
+    current = codes
+    for unit in units:
+        sieved = _sieve_up_to(current, unit, seen)
+        table = np.zeros(256, dtype=np.bool_)
+        table[[code for code, size in minimum_px.items() if size >= unit]] = True
+        # Patches of classes with a smaller unit were removed only as long as this unit was looked at.
+        current = sieved if table[list(minimum_px)].all() else np.where(table[current], sieved, current)
+    return current
+
+
+def _sieve_up_to(codes: NDArray[np.uint8], unit: int, seen: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    size = 2
+    while size < unit:
+        codes = gdal_sieve(codes, size, mask=seen, connectivity=4)
+        size *= _GROWTH
+    result: NDArray[np.uint8] = gdal_sieve(codes, unit, mask=seen, connectivity=4)
+    return result

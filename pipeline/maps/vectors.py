@@ -1,31 +1,36 @@
-"""Write the polygons of a map as a GeoPackage that carries its style, and as GeoParquet or FlatGeobuf on request."""
+"""Write vectors: the polygons of a map, and layers that are held in memory, as GeoPackages that carry their style."""
 
 from __future__ import annotations
 
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyogrio
 import shapely
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError
 
-from pipeline.maps.geotiff import check_target
-from pipeline.maps.sidecars import cannot_write
+from pipeline.errors import OutputError
+from pipeline.files import check_target, flush, whole_file
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from geopandas import GeoDataFrame
+
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import PixelRows
 
 LAYER = "landcover"
+# What writing a GeoPackage fails with, OSError aside.
+FAILURES = (DataSourceError, DataLayerError, sqlite3.Error)
 _GEOMETRY = "geom"  # the column that GDAL's GeoPackage driver makes
 _STYLES_TABLE = """CREATE TABLE IF NOT EXISTS layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
  f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
@@ -81,9 +86,10 @@ def write_polygons(
             for draft in drafts[1:]:
                 _translate(drafts[0], draft)
             for draft, target in zip(drafts, targets, strict=True):
+                flush(draft)
                 draft.replace(target)
-    except (DataSourceError, OSError, sqlite3.Error) as err:
-        raise cannot_write(path, err) from err
+    except (OSError, *FAILURES) as err:
+        raise OutputError("cannot write the polygons", path=path, got=err) from err
     return count
 
 
@@ -133,3 +139,39 @@ def _translate(source: Path, target: Path) -> None:
 def _crs_text(grid: Grid) -> str:
     code = grid.crs.to_epsg()
     return f"EPSG:{code}" if code else str(grid.crs.to_wkt())
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of a GeoPackage.
+
+    Attributes:
+        name: Of the layer.
+        frame: Its features; an empty layer is one of polygons.
+        style: QML; "" for none.
+    """
+
+    name: str
+    frame: GeoDataFrame
+    style: str = ""
+
+
+def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrite: bool = True) -> Path:
+    """Write layers into one GeoPackage, whole or not at all.
+
+    Args:
+        path: The GeoPackage.
+        layers: In the order in which QGIS lists them.
+        what: What is written, for the message.
+        overwrite: Replace a file of that name.
+
+    Raises:
+        OutputError: see :func:`pipeline.files.whole_file`.
+    """
+    with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part:
+        for layer in layers:
+            kind = "Polygon" if layer.frame.empty else None
+            layer.frame.to_file(part, layer=layer.name, driver="GPKG", engine="pyogrio", geometry_type=kind)
+            if layer.style:
+                add_layer_style(part, layer=layer.name, style=layer.style)
+    return path

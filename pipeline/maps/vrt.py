@@ -1,33 +1,27 @@
-"""Virtual rasters with relative paths: a scene's bands as one file to look at, and a mosaic of class maps.
-
-Source: GDAL, VRT driver (SimpleSource, ComplexSource, relativeToVRT).
-"""
+"""Virtual rasters with relative paths: a scene's bands as one file to look at, and a mosaic of class maps."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from xml.etree.ElementTree import Element, SubElement
+from typing import TYPE_CHECKING, Any
 
 import rasterio
 from affine import Affine
 from rasterio.errors import RasterioError
 
 from pipeline.errors import GridError, InputError
+from pipeline.files import check_target, write_text
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import check_target
 from pipeline.maps.legends import check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, TRUE_COLOUR, choose_bands, look_at, stretch_limits
-from pipeline.maps.sidecars import attribute_table, category_names, write_text
-from pipeline.maps.style import paletted_pipe, qml, xml_text
+from pipeline.maps.style import from_template, paletted_pipe, qml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import BandSource, Scene
 
 _LOOK_PX = 600
@@ -88,10 +82,8 @@ def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> Sc
     shown = true or (first[0], first[min(1, len(first) - 1)], first[min(2, len(first) - 1)])
     false = choose_bands(first, FALSE_COLOUR)
     names = tuple(dict.fromkeys([*shown, *(false or ())]))
-    root = _dataset(scene.grid)
-    for number, source in enumerate(scene.select(names).bands, 1):
-        _add_scene_band(root, number, source, grid=scene.grid, folder=path.parent)
-    write_text(path, xml_text(root))
+    bands = [_scene_band(source, grid=scene.grid, folder=path.parent) for source in scene.select(names).bands]
+    write_text(path, from_template("raster.vrt.jinja", grid=scene.grid, bands=bands, scheme=None))
     small = look_at(scene, names, max_px=_LOOK_PX)
     by_name = dict(zip(names, stretch_limits(small), strict=True))
     stored = {s.band: tuple((v - s.offset) / s.scale for v in by_name[s.band]) for s in scene.select(names).bands}
@@ -116,19 +108,12 @@ def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -
     scheme = check_same_legend(maps)
     grids = [_grid_of(item) for item in maps]
     grid = _union(grids, maps)
-    root = _dataset(grid)
-    band = SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    SubElement(band, "Description").text = "land cover"
-    SubElement(band, "NoDataValue").text = str(NODATA)
-    SubElement(band, "ColorInterp").text = "Palette"
-    _add_colours(band, scheme)
-    band.append(category_names(scheme))
-    band.append(attribute_table(scheme, None))
-    for item, own in zip(maps, grids, strict=True):
-        source = SubElement(band, "ComplexSource")
-        _add_place(source, item, 1, size=own.shape, source_grid=own, grid=grid, folder=path.parent)
-        SubElement(source, "NODATA").text = str(NODATA)
-    write_text(path, xml_text(root))
+    places = [
+        _place(item, 1, size=own.shape, source_grid=own, grid=grid, folder=path.parent)
+        for item, own in zip(maps, grids, strict=True)
+    ]
+    band = {"type": "Byte", "name": "land cover", "nodata": NODATA, "kind": "ComplexSource", "places": places}
+    write_text(path, from_template("raster.vrt.jinja", grid=grid, bands=[band], scheme=scheme))
     write_text(path.with_suffix(".qml"), qml(paletted_pipe(scheme)))
     return grid
 
@@ -139,14 +124,7 @@ def relative(target: Path | str, folder: Path) -> str:
     return text if text.startswith("..") else f"./{text}"
 
 
-def _dataset(grid: Grid) -> Element:
-    root = Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
-    SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = grid.crs.to_wkt()
-    SubElement(root, "GeoTransform").text = ", ".join(f"{value:.17g}" for value in grid.transform.to_gdal())
-    return root
-
-
-def _add_scene_band(root: Element, number: int, source: BandSource, *, grid: Grid, folder: Path) -> None:
+def _scene_band(source: BandSource, *, grid: Grid, folder: Path) -> dict[str, Any]:
     try:
         with rasterio.open(source.path) as dataset:
             own = Grid(dataset.crs or grid.crs, dataset.transform, dataset.height, dataset.width)
@@ -155,33 +133,26 @@ def _add_scene_band(root: Element, number: int, source: BandSource, *, grid: Gri
         raise InputError(f"cannot open band {source.band}", path=source.path, got=err) from err
     if own.crs != grid.crs:
         raise InputError(f"band {source.band} has another CRS than the scene", path=source.path, got=own.crs)
-    band = SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
-    SubElement(band, "Description").text = source.band
-    if source.nodata is not None:
-        SubElement(band, "NoDataValue").text = f"{source.nodata:.17g}"
-    place = SubElement(band, "SimpleSource", resampling="bilinear")
-    _add_place(place, source.path, source.index, size=own.shape, source_grid=own, grid=grid, folder=folder)
+    nodata = None if source.nodata is None else f"{source.nodata:.17g}"
+    place = _place(source.path, source.index, size=own.shape, source_grid=own, grid=grid, folder=folder)
+    return {"type": kind, "name": source.band, "nodata": nodata, "kind": "SimpleSource", "places": [place]}
 
 
-def _add_place(
-    element: Element, path: Path | str, band: int, *, size: tuple[int, int], source_grid: Grid, grid: Grid, folder: Path
-) -> None:
+def _place(
+    path: Path | str, band: int, *, size: tuple[int, int], source_grid: Grid, grid: Grid, folder: Path
+) -> dict[str, Any]:
+    """Where a band of a file lies on a grid."""
     virtual = str(path).startswith("/vsi")
-    name = str(path) if virtual else relative(path, folder)
-    SubElement(element, "SourceFilename", relativeToVRT="0" if virtual else "1").text = name
-    SubElement(element, "SourceBand").text = str(band)
-    SubElement(element, "SrcRect", xOff="0", yOff="0", xSize=str(size[1]), ySize=str(size[0]))
     onto = ~grid.transform @ source_grid.transform
     numbers = {"xOff": onto.c, "yOff": onto.f, "xSize": onto.a * size[1], "ySize": onto.e * size[0]}
-    SubElement(element, "DstRect", {key: f"{round(value, 6):.12g}" for key, value in numbers.items()})
-
-
-def _add_colours(band: Element, scheme: ClassScheme) -> None:
-    table = SubElement(band, "ColorTable")
-    colours = {item.code: (*item.rgb, 255) for item in scheme.classes}
-    for code in range(max(colours) + 1):
-        rgba = colours.get(code, (0, 0, 0, 0))
-        SubElement(table, "Entry", {f"c{k + 1}": str(value) for k, value in enumerate(rgba)})
+    return {
+        "relative": 0 if virtual else 1,
+        "name": str(path) if virtual else relative(path, folder),
+        "band": band,
+        "width": size[1],
+        "height": size[0],
+        "onto": {key: f"{round(value, 6):.12g}" for key, value in numbers.items()},
+    }
 
 
 def _grid_of(path: Path) -> Grid:

@@ -41,7 +41,7 @@ LEAST_BANDS = 3
 FAR = (1 / 20, 5.0)
 _LEVELS = {"top-of-atmosphere": "TOA", "surface": "SR"}
 SEARCH_ORDER = (
-    "a file or a name in training.weights",
+    "a file or a name in training.context.weights",
     "torch's hub folder: published weights that are there already, of the scene's sensor and level, all bands in it",
     "ukis-csmask, where it is installed (pip install 'landcover-pipeline[weights]'): 6 bands, then 4",
     f"{OWN_NAME}, which comes with landcover: the optical bands of the scene that it knows, 3 at least",
@@ -130,7 +130,9 @@ class PretrainedEncoder:
             values: Float [chip, given band, row, col] in the unit of the weights.
             valid: Bool [chip, row, col]; all where None.
         """
-        return list(self.network(self.standardise(values, valid)))
+        rows, cols = values.shape[-2:]
+        found = self.network(self.standardise(values, valid))
+        return [f[..., : -(-rows // s), : -(-cols // s)] for f, s in zip(found, self.strides, strict=True)]
 
     def calibrated(self, values: torch.Tensor, valid: torch.Tensor | None = None) -> PretrainedEncoder:
         """The same with an EfficientNet's gates fixed to their means over chips of the scene; see ``efficientnet``.

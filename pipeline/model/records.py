@@ -211,6 +211,9 @@ def find_record(name: str, *, architecture: str) -> WeightRecord:
     Raises:
         ModelError: there is none of that name.
     """
+    for record in shipped_records():  # without importing the libraries
+        if record.name == name:
+            return record
     records = weight_records()
     if name.lower() == "imagenet":
         fitting = [item for item in records if item.architecture == architecture and "IMAGENET" in item.name]

@@ -13,13 +13,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from pipeline.maps.sidecars import cannot_write, write_text
-from pipeline.report import accuracy_figures, figures
-from pipeline.report.assessment_figures import reliability_figure
-from pipeline.report.failure_figure import where_it_fails
+from pipeline.errors import OutputError
+from pipeline.files import write_text
+from pipeline.maps.quicklook import length_text, scale_bar_m
+from pipeline.report import accuracy_figures, assessment_figures, figures
 from pipeline.report.ledger import LedgerTable, ledger_table
-from pipeline.report.split_figure import split_map
-from pipeline.report.style import HALF_CM, save
+from pipeline.report.style import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
-_RELIABILITY_INCH = (HALF_CM / 2.54, 4.3)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
             uris = (_uri(content, "image/svg+xml") for content in (files[1].read_bytes(), dark))
             pictures.append(Picture(item.anchor, item.heading, item.caption, item.wide, *uris))
     except OSError as err:
-        raise cannot_write(path.parent / "figures", err) from err
+        raise OutputError("cannot write the figures", path=path.parent / "figures", got=err.strerror or err) from err
     write_text(path, _render(data, pictures))
     return path, *written
 
@@ -147,7 +145,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         )
         first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
         label = "before calibration" if after else "network"
-        draw = partial(reliability_figure, first, after=after, label=label, size=_RELIABILITY_INCH)
+        draw = partial(assessment_figures.reliability, first, after=after, label=label)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
     if failures is not None:
@@ -155,7 +153,9 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
             "Test pixels by their distance to another class of the map, by the size of the map's patch, and by block "
             "(block_accuracy.gpkg). Held-out polygons are not a probability sample: this shows where to look."
         )
-        yield Drawing("failures", "Where the map fails", caption, lambda: where_it_fails(failures), wide=True)
+        yield Drawing(
+            "failures", "Where the map fails", caption, lambda: assessment_figures.where_it_fails(failures), wide=True
+        )
     if data.examples:
         caption = (
             "The test polygons that the map gets wrong most surely. Look at them in QGIS by their id (poly_id of "
@@ -179,7 +179,7 @@ def _learning_drawings(data: ReportData) -> Iterator[Drawing]:
             "Whole polygons go to one part, by the block that holds their middle. What lies too near to another part "
             "is not used, so that nothing is tested on what training has seen."
         )
-        yield Drawing("split", "Training, validation and test", caption, lambda: split_map(split), wide=True)
+        yield Drawing("split", "Training, validation and test", caption, lambda: figures.split_map(split), wide=True)
     if found is not None:
         caption = (
             "What the network makes of labelled pixels, in two dimensions, by reference class: classes that overlap "
@@ -192,7 +192,7 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
     height, width = view.codes.shape
     nodata = view.codes == 0
     scene = np.where(nodata[..., None], np.uint8(255), view.scene)
-    bar_m = _round_length(width * view.pixel_m / 5)
+    bar_m = scale_bar_m(width * view.pixel_m, share=0.2)
     return {
         "name": view.name,
         "scene": _png_uri(scene),
@@ -201,14 +201,8 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
         "width": width,
         "height": height,
         "bar_share": 100 * bar_m / (width * view.pixel_m),
-        "bar_text": f"{bar_m / 1000:g} km" if bar_m >= 1000 else f"{bar_m:g} m",  # noqa: PLR2004 - metres in a kilometre
+        "bar_text": length_text(bar_m),
     }
-
-
-def _round_length(length_m: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not longer."""
-    power: float = 10.0 ** np.floor(np.log10(max(length_m, 1e-6)))
-    return float(max(step * power for step in (1, 2, 5) if step * power <= length_m))
 
 
 def _png_uri(pixels: NDArray[np.uint8]) -> str:

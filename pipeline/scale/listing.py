@@ -103,7 +103,7 @@ def _folder(path: Path) -> list[str]:
 
 
 def _several_bands(path: Path) -> bool:
-    """Whether a raster may be a scene by itself; one that cannot be opened is listed, to be told of as broken."""
+    """Whether a raster may be a scene by itself; one that cannot be opened is listed and reported as broken."""
     try:
         with rasterio.open(path) as dataset:
             return bool(dataset.count > 1)

@@ -18,9 +18,7 @@ from pipeline.bands import centre_um
 from pipeline.errors import InputError
 from pipeline.grid import SQUARE_METRES_PER_HECTARE, Window
 from pipeline.view.layers import CLASSES
-from pipeline.view.picture import ScenePicture
-from pipeline.view.pool import Pool
-from pipeline.view.tiles import file_tile, png
+from pipeline.view.tiles import Pool, SceneTiles, file_tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,8 +26,9 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
+    from pipeline.grid import Grid
     from pipeline.view.layers import FileLayer, ViewedMap
-    from pipeline.view.tiles import Tile
+    from pipeline.view.tiles import Kind
 
 _GEOD = Geod(ellps="WGS84")
 _WGS84 = "EPSG:4326"
@@ -61,16 +60,16 @@ class Answers:
         paths = {layer.path for item in maps for layer in item.layers}
         self._files = {path: Pool(partial(rasterio.open, path)) for path in paths}
         # Maps of one scene share its tiles.
-        scenes = {id(item.scene): ScenePicture(item.scene) for item in maps if item.scene is not None}
-        self._pictures = [scenes.get(id(item.scene)) for item in maps]
+        scenes = {id(item.scene): SceneTiles(item.scene) for item in maps if item.scene is not None}
+        self._scenes = [scenes.get(id(item.scene)) for item in maps]
 
     def close(self) -> None:
         """Close all files."""
         for pool in self._files.values():
             pool.close()
-        for picture in self._pictures:
-            if picture is not None:
-                picture.close()
+        for scene in self._scenes:
+            if scene is not None:
+                scene.close()
 
     def describe(self) -> dict[str, Any]:
         """What there is, JSON-ready."""
@@ -82,7 +81,7 @@ class Answers:
         }
 
     def _describe_map(self, number: int) -> dict[str, Any]:
-        item, picture = self.maps[number], self._pictures[number]
+        item, scene = self.maps[number], self._scenes[number]
         return {
             "name": item.name,
             "bounds": _bounds(item),
@@ -100,10 +99,10 @@ class Answers:
                 }
                 for layer in item.layers
             ],
-            "scene": _describe_scene(picture) if picture else None,
+            "scene": _describe_scene(scene) if scene else None,
         }  # fmt: skip
 
-    def tile(self, number: int, layer: str, tile: Tile) -> tuple[str, bytes] | None:
+    def tile(self, number: int, layer: str, tile: Grid) -> tuple[str, bytes] | None:
         """(content type, bytes) of a tile; None where there is no such layer.
 
         A file's layer is its 256 x 256 stored values, row by row, one byte each: the page colours them, so that a class
@@ -116,10 +115,9 @@ class Answers:
         if found is not None:
             with self._borrow(found.path) as dataset:
                 return BYTES, file_tile(dataset, tile, band=found.band, nodata=found.nodata).tobytes()
-        picture = self._pictures[number] if 0 <= number < len(self._pictures) else None
-        if picture is None or layer not in picture.bands:
-            return None
-        return PNG, png(picture.tile(tile, layer))
+        scene = self._scenes[number] if 0 <= number < len(self._scenes) else None
+        kind: Kind = "true" if layer == "true" else "false"
+        return (PNG, scene.tile(tile, kind)) if scene and layer in scene.bands else None
 
     @contextmanager
     def _borrow(self, path: Path) -> Iterator[DatasetReader]:
@@ -181,12 +179,12 @@ class Answers:
         return found
 
     def _scene_values(self, number: int, lon: float, lat: float) -> dict[str, Any] | None:
-        picture = self._pictures[number]
-        if picture is None:
+        scene = self._scenes[number]
+        if scene is None:
             return None
-        source = picture.source
+        source = scene.source
         place = _project(lon, lat, source.grid.crs)
-        values = picture.values_at(*source.grid.rowcol(*place)) if place else None
+        values = scene.values_at(*source.grid.rowcol(*place)) if place else None
         units = dict(zip(source.band_names, source.units, strict=True))
         return {
             "name": source.id,
@@ -210,15 +208,15 @@ def measure(points: Sequence[tuple[float, float]], *, closed: bool) -> dict[str,
     return {"length_m": float(perimeter), "area_ha": abs(float(area)) / SQUARE_METRES_PER_HECTARE}
 
 
-def _describe_scene(picture: ScenePicture) -> dict[str, Any]:
-    source = picture.source
+def _describe_scene(tiles: SceneTiles) -> dict[str, Any]:
+    source = tiles.source
     when = source.acquired_utc
     credit = next((text for key, text in _CREDITS.items() if source.sensor.startswith(key)), "")
     if credit and when and "Copernicus" in credit:
         credit = f"{credit} {when.year}"
     return {
         "name": source.id,
-        "pictures": {kind: list(names) for kind, names in picture.bands.items()},
+        "pictures": {kind: list(names) for kind, names in tiles.bands.items()},
         "acquired": when.date().isoformat() if when else None,
         "credit": credit,
     }

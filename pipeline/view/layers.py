@@ -6,26 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import rasterio
-from defusedxml import ElementTree
 from rasterio.errors import RasterioError
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, LegendError
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import DISSIMILARITY_NODATA, PERCENT_NODATA
-from pipeline.maps.legends import read_scheme
-from pipeline.maps.sidecars import sidecar_paths
-from pipeline.maps.style import BLUE_TO_RED, MAGMA, VIRIDIS
+from pipeline.maps.geotiff import scene_files
+from pipeline.maps.legends import read_counts, read_scheme
+from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
 
 CLASSES = "lc"
-_SUFFIX = "_lc"
 
 
 @dataclass(frozen=True)
@@ -83,38 +80,25 @@ def open_map(path: Path, *, name: str, scene: Source | None = None) -> ViewedMap
     """
     grid, _ = _look(path)
     scheme = read_scheme(path)
-    layers = [FileLayer(CLASSES, "Land cover", path, nodata=NODATA)]
-    stem = path.stem.removesuffix(_SUFFIX)
-    for kind, label, colors, maximum, unit in _PERCENT_LAYERS:
-        file = path.with_name(f"{stem}_{kind}.tif")
-        if file.exists() and _look(file)[0].same_pixels_as(grid):
-            nodata = DISSIMILARITY_NODATA if kind == "aoa" else PERCENT_NODATA
-            layers.append(
-                FileLayer(kind, label, file, nodata=nodata, colors=colors, maximum=maximum, unit=unit)
-            )  # fmt: skip
-    layers += _probabilities(path.with_name(f"{stem}_probabilities.tif"), grid, scheme)
-    return ViewedMap(name, grid, scheme, tuple(layers), class_areas(path), scene)
+    layers = FileLayer(CLASSES, "Land cover", path, nodata=NODATA), *_beside(path, grid, scheme)
+    return ViewedMap(name, grid, scheme, layers, _areas(path), scene)
 
 
-# (ending of the file, label, colours, value of the last colour, unit): as pipeline.maps.geotiff writes them.
-_PERCENT_LAYERS = (
-    ("conf", "Confidence", VIRIDIS, 100, "%"),
-    ("margin", "Margin to the second class", VIRIDIS, 100, "%"),
-    ("entropy", "Entropy", MAGMA, 100, "%"),
-    ("aoa", "Dissimilarity from the training data", BLUE_TO_RED, 200, "% of the threshold"),
-)
-
-
-def _probabilities(path: Path, grid: Grid, scheme: ClassScheme) -> list[FileLayer]:
-    if not path.exists():
-        return []
-    own, bands = _look(path)
-    if not own.same_pixels_as(grid) or bands != len(scheme):
-        return []
-    return [
-        FileLayer(f"probability-{item.code}", f"Probability of {item.name}", path, number, colors=VIRIDIS)
-        for number, item in enumerate(scheme.classes, start=1)
-    ]
+def _beside(path: Path, grid: Grid, scheme: ClassScheme) -> Iterator[FileLayer]:
+    """The layers in percent on the same pixels."""
+    files = scene_files(path)
+    for layer in LAYERS:
+        file = files.layers.get(layer.key)
+        if file and _look(file)[0].same_pixels_as(grid):
+            yield FileLayer(
+                layer.suffix, layer.label, file, colors=layer.colors, maximum=layer.maximum, unit=layer.unit
+            )
+    if files.probabilities:
+        own, bands = _look(files.probabilities)
+        if own.same_pixels_as(grid) and bands == len(scheme):
+            for band, item in enumerate(scheme.classes, start=1):
+                label = f"Probability of {item.name}"
+                yield FileLayer(f"probability-{item.code}", label, files.probabilities, band, colors=VIRIDIS)
 
 
 def _look(path: Path) -> tuple[Grid, int]:
@@ -132,17 +116,10 @@ def _look(path: Path) -> tuple[Grid, int]:
     return Grid(crs, *place), count
 
 
-def class_areas(path: Path) -> dict[int, float]:
-    """Area in ha of each class code, from the attribute table beside the map; empty where there is none."""
-    aux = sidecar_paths(path)[0]
+def _areas(path: Path) -> dict[int, float]:
+    """Area in ha of each class code, from the attribute table beside the map; empty where there is none to read."""
     try:
-        root = ElementTree.parse(aux).getroot()
-    except (ElementTree.ParseError, OSError):
+        counts = read_counts(path)
+    except LegendError:
         return {}
-    table = None if root is None else root.find("PAMRasterBand/GDALRasterAttributeTable")
-    names = [] if table is None else [field.findtext("Name") for field in table.findall("FieldDefn")]
-    if table is None or not {"Value", "Area_ha"} <= set(names):
-        return {}
-    rows = [[cell.text or "0" for cell in row.findall("F")] for row in table.findall("Row")]
-    value, area = names.index("Value"), names.index("Area_ha")
-    return {int(row[value]): float(row[area]) for row in rows}
+    return dict(zip(counts.scheme.codes, counts.area_ha, strict=True)) if counts else {}

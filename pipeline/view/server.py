@@ -19,14 +19,15 @@ from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import GridError, OutputError, PipelineError
 from pipeline.view.answers import measure
-from pipeline.view.tiles import Tile
+from pipeline.view.tiles import tile_grid
 
 if TYPE_CHECKING:
     from pipeline.view.answers import Answers
@@ -36,22 +37,10 @@ _LOG = logging.getLogger(__name__)
 _TOKEN_BYTES = 24
 _PATIENCE_S = 60
 _MOST_POINTS = 2000
-_HTML, _JSON, _TEXT = "text/html; charset=utf-8", "application/json; charset=utf-8", "text/plain; charset=utf-8"
-_SCRIPT, _STYLE = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
-# Address -> (file in the package, type): what is not in here is not served.
-_STATIC = {
-    "": ("index.html", _HTML),
-    "leaflet.js": ("leaflet.js", _SCRIPT),
-    "leaflet.css": ("leaflet.css", _STYLE),
-    "leaflet.LICENSE.txt": ("leaflet.LICENSE.txt", _TEXT),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-    "viewer.css": ("viewer.css", _STYLE),
-    "viewer.js": ("viewer.js", _SCRIPT),
-    "layers.js": ("layers.js", _SCRIPT),
-    "legend.js": ("legend.js", _SCRIPT),
-    "measure.js": ("measure.js", _SCRIPT),
-    "point.js": ("point.js", _SCRIPT),
-}
+_JSON, _TEXT = "application/json; charset=utf-8", "text/plain; charset=utf-8"
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
+# Connections that may wait to be accepted: a page opens six, a test of a proxy some hundred.
+_BACKLOG = 512
 
 
 class ViewServer:
@@ -73,8 +62,9 @@ class ViewServer:
         try:
             self._http = _Http((HOST, port), answers=answers, token=self.token)
         except OSError as err:
-            what = f"cannot listen on port {port}"
-            raise OutputError(what, got=err.strerror or err, fix="choose another with --port") from err
+            raise OutputError(
+                f"cannot listen on port {port}", got=err.strerror or err, fix="choose another with --port"
+            ) from err
 
     @property
     def port(self) -> int:
@@ -105,13 +95,17 @@ class ViewServer:
 class _Http(ThreadingHTTPServer):
     daemon_threads = True  # a browser keeps its connections open: they must not hold the program back
     block_on_close = False
+    request_queue_size = _BACKLOG
 
     def __init__(self, address: tuple[str, int], *, answers: Answers, token: str) -> None:
         self.answers = answers
         self.token = token
         super().__init__(address, _Handler)
-        basemap = answers.basemap
-        self.policy = content_policy(basemap.url if basemap else None)
+        self.policy = content_policy(answers.basemap.url if answers.basemap else None)
+
+    def handle_error(self, *_: object) -> None:
+        """A connection that broke is for developers; the terminal stays clean."""
+        _LOG.debug("a connection failed", exc_info=True)
 
 
 def content_policy(basemap: str | None) -> str:
@@ -122,7 +116,7 @@ def content_policy(basemap: str | None) -> str:
     """
     pictures = "img-src 'self'"
     if basemap:
-        parts: SplitResult = urlsplit(basemap)
+        parts = urlsplit(basemap)
         pictures += f" {parts.scheme}://{parts.netloc}"
     own = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"
     return f"{own}; {pictures}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -135,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE_S
 
     def version_string(self) -> str:
-        """Nothing about versions to whoever knocks."""
+        """The name of the server, without versions."""
         return "landcover"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -144,18 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer, or refuse."""
-        self._reply(with_body=True)
+        self._send(*self._answer())
 
     def do_HEAD(self) -> None:
         """The same without a body."""
-        self._reply(with_body=False)
-
-    def _reply(self, *, with_body: bool) -> None:
-        status, kind, body = self._answer()
-        try:
-            self._send(status, kind, body, with_body=with_body)
-        except (BrokenPipeError, ConnectionResetError):  # the page moved on and no longer wants this tile
-            self.close_connection = True
+        self._send(*self._answer())
 
     def _answer(self) -> tuple[HTTPStatus, str, bytes]:
         path, _, query = self.path.partition("?")
@@ -168,6 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.BAD_REQUEST, _JSON, _json({"error": str(err)})
         except PipelineError as err:
             return HTTPStatus.INTERNAL_SERVER_ERROR, _JSON, _json({"error": str(err)})
+        except Exception as err:  # noqa: BLE001 - the answer says why; other requests are served
+            _LOG.debug("cannot answer", exc_info=True)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, _JSON, _json({"error": f"{type(err).__name__}: {err}"})
         return (HTTPStatus.OK, *found) if found else _refusal(HTTPStatus.NOT_FOUND)
 
     def _refused(self, start: str) -> HTTPStatus | None:
@@ -184,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _own_names(self) -> set[str]:
         return {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes, *, with_body: bool) -> None:
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
         headers = {
             "Content-Type": kind,
@@ -201,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if with_body:
+        if self.command != "HEAD":
             self.wfile.write(body)
 
 
@@ -213,14 +203,13 @@ def answer(answers: Answers, name: str, query: dict[str, list[str]]) -> tuple[st
         GridError: a tile that does not exist.
         InputError: a file cannot be read.
     """
-    if name in _STATIC:
-        file, kind = _STATIC[name]
-        return kind, _static(file)
+    if name in static_files():
+        return static_files()[name]
     if name == "maps.json":
         return _JSON, _json(answers.describe())
     match name.split("/"):
         case ["tile", number, layer, z, x, y]:
-            return answers.tile(int(number), layer, Tile(int(z), int(x), int(y)))
+            return answers.tile(int(number), layer, tile_grid(int(z), int(x), int(y)))
         case ["point", number]:
             found = answers.point(int(number), _number(query, "lon"), _number(query, "lat"))
             return (_JSON, _json(found)) if found else None
@@ -230,15 +219,19 @@ def answer(answers: Answers, name: str, query: dict[str, list[str]]) -> tuple[st
 
 
 @cache
-def _static(file: str) -> bytes:
-    return resources.files("pipeline.view").joinpath("static", file).read_bytes()
+def static_files() -> dict[str, tuple[str, bytes]]:
+    """(content type, bytes) of the page and what it loads, by address: what is not in here is not served."""
+    files = {file.name: file for file in resources.files("pipeline.view").joinpath("static").iterdir()}
+    kinds = {name: _KINDS.get(Path(name).suffix) for name in files}
+    found = {name: (f"{kinds[name]}; charset=utf-8" if kinds[name] else "image/svg+xml", file.read_bytes())
+             for name, file in files.items()}  # fmt: skip
+    return {"" if name == "index.html" else name: entry for name, entry in found.items()}
 
 
 def _number(query: dict[str, list[str]], key: str) -> float:
     value = float(query.get(key, [""])[0])
     if not math.isfinite(value):
-        what = f"{key} is not finite"
-        raise ValueError(what)
+        raise ValueError(f"{key} is not finite")
     return value
 
 
@@ -247,8 +240,7 @@ def _points(query: dict[str, list[str]]) -> list[tuple[float, float]]:
     words = [word.split(",") for word in query.get("points", [""])[0].split(";")]
     points = [(float(lon), float(lat)) for lon, lat in words]
     if len(points) > _MOST_POINTS or not all(math.isfinite(value) for point in points for value in point):
-        what = f"points are not finite, or more than {_MOST_POINTS}"
-        raise ValueError(what)
+        raise ValueError(f"points are not finite, or more than {_MOST_POINTS}")
     return points
 
 

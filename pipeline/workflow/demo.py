@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.confusion import cross_tabulate
+from pipeline.accuracy.assess_estimators import cross_tabulate
 from pipeline.diagnostics.scoring import score_of
 from pipeline.errors import InputError
 from pipeline.experts.forest import fit_forest

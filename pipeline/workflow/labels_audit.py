@@ -19,8 +19,8 @@ from pipeline.diagnostics.label_audit import (
 )
 from pipeline.errors import SplitWarning
 from pipeline.files import check_target, prepare_folder
-from pipeline.maps.geopackage import Layer, write_geopackage
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
+from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.splits.folds import polygon_folds
 from pipeline.workflow.crossval_folds import tested_scenes
 from pipeline.workflow.job import Job

@@ -7,18 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files import hash_of
+from pipeline.files import check_target, hash_of
 from pipeline.heap import give_back
 from pipeline.inference.memory import parse_bytes
 from pipeline.inference.plan import PredictSettings, journal_key
 from pipeline.inference.predict import predict_scene
-from pipeline.maps.geotiff import (
-    check_target,
-    write_class_map,
-    write_confidence,
-    write_probabilities,
-    write_uncertainty,
-)
+from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
+from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 from pipeline.workflow.map_record import WORK, MapRecord
 from pipeline.workflow.mapped import MapFiles
@@ -212,7 +207,7 @@ def _write_layers(
     counts = write_class_map(
         targets["lc"], prediction.codes, grid=grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite
     )
-    write_confidence(targets["conf"], prediction.confidence, grid=grid, tags=tags, overwrite=overwrite)
+    write_percent(targets["conf"], prediction.confidence, grid=grid, layer=CONFIDENCE, tags=tags, overwrite=overwrite)
     files = MapFiles(
         source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["conf"]
     )
@@ -226,21 +221,11 @@ def _write_layers(
             overwrite=overwrite,
         )
         files = replace(files, probabilities=targets["probabilities"])
-    if "entropy" in prediction.layers:
-        write_uncertainty(
-            targets["entropy"],
-            prediction.layers["entropy"],
-            grid=grid,
-            measure="entropy",
-            tags=tags,
-            overwrite=overwrite,
-        )
-        files = replace(files, entropy=targets["entropy"])
-    if "margin" in prediction.layers:
-        write_uncertainty(
-            targets["margin"], prediction.layers["margin"], grid=grid, measure="margin", tags=tags, overwrite=overwrite
-        )
-        files = replace(files, margin=targets["margin"])
+    for layer in (ENTROPY, MARGIN):
+        if layer.key in prediction.layers:
+            path = targets[layer.key]
+            write_percent(path, prediction.layers[layer.key], grid=grid, layer=layer, tags=tags, overwrite=overwrite)
+            files = replace(files, entropy=path) if layer is ENTROPY else replace(files, margin=path)
     return files
 
 

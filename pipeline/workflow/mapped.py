@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, counted
-from pipeline.files import hash_of
-from pipeline.maps.counts import ClassCounts
-from pipeline.maps.geotiff import check_target, write_class_map
+from pipeline.files import check_target, hash_of
+from pipeline.maps.geotiff import write_class_map
+from pipeline.maps.pixels import ClassCounts
 from pipeline.workflow.map_record import WORK, MapRecord, stamp_of
 from pipeline.workflow.outcome import Outcome, Table
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import prepare_folder
 from pipeline.model.bundle import load_bundle
-from pipeline.scale.blocks import SceneTask
-from pipeline.scale.cluster import open_client
+from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.workflow.map_one import MapOrder, finished_map, map_scene, predict_settings

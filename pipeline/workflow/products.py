@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import shapely
 
 from pipeline.errors import GridError, SceneWarning
-from pipeline.maps.geotiff import check_target
+from pipeline.files import check_target
+from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
-from pipeline.maps.stac import MapRecord, map_item, write_collection
-from pipeline.maps.stac_model import WORLD, ModelRecord, model_item
+from pipeline.maps.stac import MapItem, map_item, write_collection
+from pipeline.maps.stac_model import WORLD, ModelItem, model_item
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
@@ -34,20 +35,14 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
     check_target(target, overwrite=overwrite)
     layers = [
         SceneLayers(
-            name=source.id,
-            grid=source.grid,
-            class_map=job.map_of(source.id),
+            source.id,
+            source.grid,
+            scene_files(job.map_of(source.id)),
             view=scene_view(job.maps_folder, source, overwrite=overwrite),
-            confidence=_there(job.confidence_of(source.id)),
-            probabilities=_there(job.maps_folder / f"{source.id}_probabilities.tif"),
-            polygons=_there(job.maps_folder / f"{source.id}_lc.gpkg"),
-            applicability=_there(job.maps_folder / f"{source.id}_aoa.tif"),
-            entropy=_there(job.maps_folder / f"{source.id}_entropy.tif"),
-            margin=_there(job.maps_folder / f"{source.id}_margin.tif"),
         )
         for source in job.sources
     ]
-    mosaic = _mosaic(job, [layer.class_map for layer in layers], overwrite=overwrite)
+    mosaic = _mosaic(job, [layer.files.class_map for layer in layers], overwrite=overwrite)
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
         target,
@@ -82,15 +77,11 @@ def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | 
     return write_scene_view(folder / f"{source.id}_view.vrt", scene, overwrite=overwrite)
 
 
-def _there(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
     created = datetime.now(UTC).replace(microsecond=0)
-    model = model_item(_model_record(job, created), folder=folder)
-    items = [map_item(_map_record(job, source, created, model=model["id"]), folder=folder) for source in job.sources]
+    model = model_item(_model_item(job, created), folder=folder)
+    items = [map_item(_map_item(job, source, created, model=model.id), folder=folder) for source in job.sources]
     return write_collection(
         folder,
         [*items, model],
@@ -99,39 +90,27 @@ def write_stac(job: Job, folder: Path) -> Path:
     )
 
 
-def _map_record(job: Job, source: Source, created: datetime, *, model: str) -> MapRecord:
-    def layer(kind: str) -> Path | None:
-        return _there(job.maps_folder / f"{source.id}_{kind}")
-
+def _map_item(job: Job, source: Source, created: datetime, *, model: str) -> MapItem:
     packages = environment()["packages"]
-    return MapRecord(
+    return MapItem(
         id=source.id,
         grid=source.grid,
         scheme=job.scheme,
-        class_map=job.map_of(source.id),
+        files=scene_files(job.map_of(source.id)),
         created=created,
         acquired=source.acquired_utc,
         counts=read_counts(job.map_of(source.id)),
-        confidence=_there(job.confidence_of(source.id)),
-        probabilities=layer("probabilities.tif"),
-        applicability=layer("aoa.tif"),
-        entropy=layer("entropy.tif"),
-        margin=layer("margin.tif"),
-        polygons=layer("lc.gpkg"),
-        polygons_parquet=layer("lc.parquet"),
-        polygons_fgb=layer("lc.fgb"),
-        quicklook=layer("quicklook.png"),
         sources=source.files,
         model=model,
         software={name: packages[name] for name in ("torch", "rasterio")},
     )
 
 
-def _model_record(job: Job, created: datetime) -> ModelRecord:
+def _model_item(job: Job, created: datetime) -> ModelItem:
     about = describe(job.model_path)
     scaling = about["preprocess"]
     bands = tuple(scaling["bands"])
-    return ModelRecord(
+    return ModelItem(
         id=f"{job.config.name}-model",
         path=job.model_path,
         architecture="; ".join(_architecture(spec) for spec in about["specs"]),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
-from pipeline.maps.geopackage import Layer, write_geopackage
+from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part

@@ -16,7 +16,7 @@ from pipeline.workflow.mapped import MOSAIC, MOSAIC_RECORD, write_mosaic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.maps.counts import ClassCounts
+    from pipeline.maps.pixels import ClassCounts
     from pipeline.workflow.job import Job, StageRun
 
 

@@ -47,7 +47,7 @@ class ViewRequest:
 
 
 def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer, Outcome]:
-    """A server that listens and has still to be run, and what to tell the user.
+    """A server that listens and has still to be run, and the outcome.
 
     Args:
         paths: Run folders, folders of maps, configurations of runs, or class maps.
@@ -83,15 +83,15 @@ def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[V
         raise ConfigError(
             "option --scene", got=f"{len(scenes)} scenes", expected=f"one, or one for each of {len(files)} maps"
         )
-    told = [open_scene(scene) for scene in scenes]
+    given = [open_scene(scene) for scene in scenes]
     names = _names(files)
     known: dict[Path, dict[str, Source]] = {}
     found = []
     for number, ((_, file), name) in enumerate(zip(files, names, strict=True)):
         run = _run_of(file)
         if run not in known:
-            known[run] = {} if told else run_scenes(run)
-        scene = told[number % len(told)] if told else known[run].get(_stem(file))
+            known[run] = {} if given else run_scenes(run)
+        scene = given[number % len(given)] if given else known[run].get(_stem(file))
         found.append(open_map(file, name=name, scene=scene))
     return tuple(found)
 

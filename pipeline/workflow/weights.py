@@ -50,7 +50,7 @@ def list_weights(
         summary=f"{len(facts)} sets of weights, {kept} of them downloaded"
         + (f"; the scene has {', '.join(wanted)}" if wanted else ""),
         tables=(_list_table(facts, wanted),),
-        hint="details: landcover weights show NAME; use: training.weights in the configuration",
+        hint="details: landcover weights show NAME; use: training.context.weights in the configuration",
         data={"bands": list(wanted), "weights": facts},
     )
 

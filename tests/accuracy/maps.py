@@ -10,8 +10,12 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+from pipeline.accuracy import assess_compare
+from pipeline.accuracy import assess_map as of_map
+from pipeline.accuracy.assess_map import ReferenceSettings
+from pipeline.accuracy.sample_draw import DesignSettings, draw_sample
 from pipeline.legend import ClassScheme, LandClass
-from pipeline.maps.geotiff import LEGEND_TAG
+from pipeline.maps.legends import LEGEND_TAG
 
 SCHEME = ClassScheme(
     (
@@ -65,3 +69,26 @@ def points(path: Path, rows, cols, values, *, ids=None, crs: str = UTM, origin=(
         frame["id"] = ids
     frame.to_file(path)
     return path
+
+
+def draw(path: Path, *, strata=None, **told):
+    """A sample, with settings by name and strata as a layer, or by name."""
+    named = {"strata": strata} if isinstance(strata, str) else {}
+    return draw_sample(path, DesignSettings(**told, **named), layer=None if named else strata)
+
+
+def assess_map(path: Path, *, scheme=None, **told):
+    """An assessment, with settings by name."""
+    return of_map.assess_map(
+        path, ReferenceSettings(**{key: _text(value) for key, value in told.items()}), scheme=scheme
+    )
+
+
+def compare_maps(first: Path, second: Path, *, scheme=None, second_crosswalk=None, **told):
+    """A comparison, with settings by name."""
+    settings = ReferenceSettings(**{key: _text(value) for key, value in told.items()})
+    return assess_compare.compare_maps(first, second, settings, scheme=scheme, second_crosswalk=second_crosswalk)
+
+
+def _text(value):
+    return str(value) if isinstance(value, Path) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.accuracy.frame import Frame
+from pipeline.accuracy.assess_frame import Frame
 
 # Olofsson, Foody, Herold, Stehman, Woodcock & Wulder (2014), Remote Sensing of Environment 148, 42-57: table 8 (sample
 # counts, map rows x reference columns) and the mapped pixels of 30 m in section 5.

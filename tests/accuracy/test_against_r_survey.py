@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pipeline.accuracy.estimates import estimate_accuracy
-from pipeline.accuracy.frame import Clusters, Frame
+from pipeline.accuracy.assess_estimators import estimate_accuracy
+from pipeline.accuracy.assess_frame import Clusters, Frame
 from tests.accuracy.published import STEHMAN_CLASSES, stehman
 
 NAMES = ("a", "b", "c")

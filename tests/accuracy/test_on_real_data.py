@@ -47,7 +47,7 @@ def said(capsys, *arguments) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_held_out_polygons_give_figures_without_intervals_and_the_label_on_each(real, capsys):
+def test_held_out_polygons_give_figures_without_intervals(real, capsys):
     folder, _, labels = real
     found = said(capsys, "assess", folder / "map.tif", "--reference", folder / "held.gpkg", "--field", "name")
     assert found["overall_accuracy"]["estimate"] > 0.7
@@ -60,7 +60,7 @@ def test_held_out_polygons_give_figures_without_intervals_and_the_label_on_each(
     assert found["sampling"]["probability_sample"] is False
 
 
-def test_a_sample_of_the_map_can_be_drawn_but_polygons_answer_for_few_of_its_points(real, capsys):
+def test_polygons_answer_for_few_points_of_a_sample(real, capsys):
     folder, codes, _ = real
     drawn = said(capsys, "design", folder / "map.tif", "--size", 200, "-o", folder / "sample.gpkg")
     strata = drawn["designs"][0]["strata"]

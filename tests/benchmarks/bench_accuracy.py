@@ -17,11 +17,11 @@ import rasterio
 from affine import Affine
 from scipy.ndimage import gaussian_filter
 
-from pipeline.accuracy.assess import assess_map
-from pipeline.accuracy.compare_rasters import compare_on_raster
-from pipeline.accuracy.estimates import estimate_accuracy
-from pipeline.accuracy.frame import Clusters, Frame
-from pipeline.accuracy.wall_to_wall import cross_maps
+from pipeline.accuracy.assess_change import cross_maps
+from pipeline.accuracy.assess_estimators import estimate_accuracy
+from pipeline.accuracy.assess_frame import Clusters, Frame
+from pipeline.accuracy.assess_map import ReferenceSettings, assess_map
+from pipeline.accuracy.assess_rasters import compare_with_raster
 from pipeline.legend import ClassScheme, LandClass
 
 NAMES = ("a", "b", "c")
@@ -186,13 +186,13 @@ def speed() -> dict[str, float]:
         np.savetxt(f"{folder}/p.csv", table, delimiter=",", header="x,y,cover", comments="", fmt="%d")
         before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        assess_map(first, reference=f"{folder}/p.csv", field="cover", strata="map", scheme=SCHEME)
+        assess_map(first, ReferenceSettings(reference=f"{folder}/p.csv", field="cover", strata="map"), scheme=SCHEME)
         points_s = time.perf_counter() - start
         start = time.perf_counter()
         cross_maps(first, second)
         maps_s = time.perf_counter() - start
         start = time.perf_counter()
-        compare_on_raster(first, second, first, scheme=SCHEME)
+        compare_with_raster([first, second], first, scheme=SCHEME)
         three_s = time.perf_counter() - start
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

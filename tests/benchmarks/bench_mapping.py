@@ -37,7 +37,8 @@ from pipeline.inference.predict import predict_scene
 from pipeline.inference.samples import sample_of
 from pipeline.inference.seams import seam_figure
 from pipeline.inference.trials import calibrate, candidates, time_passes
-from pipeline.maps.geotiff import write_class_map, write_confidence
+from pipeline.maps.geotiff import write_class_map, write_percent
+from pipeline.maps.style import CONFIDENCE
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.scene import Scene
@@ -152,7 +153,7 @@ def child(model: str, path: str, out: str, dtype: str, device: str) -> None:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         start = time.perf_counter()
         write_class_map(folder / "a_lc.tif", mapped.codes, grid=mapped.grid, scheme=mapped.scheme)
-        write_confidence(folder / "a_conf.tif", mapped.confidence, grid=mapped.grid)
+        write_percent(folder / "a_conf.tif", mapped.confidence, grid=mapped.grid, layer=CONFIDENCE)
         plan, products = mapped.plan, time.perf_counter() - start
     tiles = plan.tiles(scene.grid)
     figures = mapped.figures | {

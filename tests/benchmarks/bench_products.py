@@ -24,9 +24,10 @@ from scipy import ndimage
 from pipeline.grid import Grid
 from pipeline.heap import peak_rss_mb
 from pipeline.legend import scheme_for
-from pipeline.maps.geotiff import write_class_map, write_confidence
+from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.pixels import ArrayPixels, FilePixels
+from pipeline.maps.style import CONFIDENCE
 from pipeline.maps.vectorise import PolygonRules
 from pipeline.maps.vectors import write_polygons
 
@@ -73,7 +74,9 @@ def run() -> dict[str, float]:
             "class_map_s": lambda k: write_class_map(
                 folder / f"m{k}_lc.tif", ArrayPixels(codes), grid=grid, scheme=scheme
             ),
-            "confidence_s": lambda k: write_confidence(folder / f"m{k}_c.tif", ArrayPixels(confidence), grid=grid),
+            "confidence_s": lambda k: write_percent(
+                folder / f"m{k}_c.tif", ArrayPixels(confidence), grid=grid, layer=CONFIDENCE
+            ),
         }
         for repeat in range(3):
             for key, step in steps.items():

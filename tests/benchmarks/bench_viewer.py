@@ -20,20 +20,20 @@ from pipeline.maps.pixels import ArrayPixels
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers
 from pipeline.view.layers import open_map
-from pipeline.view.tiles import Tile, file_tile
+from pipeline.view.tiles import file_tile, tile_grid
 from tests.fakes.viewed_maps import write_scene
 
 SIDE_PX = 4096
 ZOOMS = (10, 12, 14, 16)
 
 
-def tile_at(grid: Grid, zoom: int) -> Tile:
+def tile_at(grid: Grid, zoom: int) -> Grid:
     """The tile in the middle of a grid."""
     to_web = Transformer.from_crs(grid.crs, "EPSG:3857", always_xy=True)
     x, y = to_web.transform(*grid.xy(grid.height // 2, grid.width // 2))
     half = 20_037_508.342789244
     per_m = 2**zoom / (2 * half)
-    return Tile(zoom, int((x + half) * per_m), int((half - y) * per_m))
+    return tile_grid(zoom, int((x + half) * per_m), int((half - y) * per_m))
 
 
 def cost(work: object, *, times: int = 5) -> float:

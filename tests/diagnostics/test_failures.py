@@ -15,7 +15,7 @@ import rasterio
 import shapely
 from shapely.geometry import Point, box
 
-from pipeline.accuracy.pixels import read_grid
+from pipeline.accuracy.class_maps import read_grid
 from pipeline.diagnostics.failures import (
     BLOCKS,
     LABEL,

@@ -13,10 +13,10 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.accuracy.pixels import read_grid
+from pipeline.accuracy.class_maps import read_grid
 from pipeline.diagnostics.features import Features, embed, embedding_layers, explained, spread, write_features
 from pipeline.errors import ConfigError, OutputError, ReferenceDataError
-from pipeline.maps.geopackage import write_geopackage
+from pipeline.maps.vectors import write_geopackage
 from pipeline.model.bundle import load_bundle
 from pipeline.workflow.job import Job
 from tests.accuracy.maps import SCHEME, patchy, write_map

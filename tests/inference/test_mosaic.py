@@ -17,8 +17,9 @@ from rasterio.warp import Resampling, reproject
 from pipeline.errors import ConfigError, GridError, InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.inference.mosaic import MapFile, join_maps, target_grid
-from pipeline.maps.geotiff import write_class_map, write_confidence
+from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.pixels import ArrayPixels
+from pipeline.maps.style import CONFIDENCE
 from tests.inference.models import grid_of, scheme
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def map_file(folder: Path, name: str, window: Window, *, day: int, classes: int 
     codes[:5, :7], sure[:5, :7] = 0, 255
     paths = folder / f"{name}_lc.tif", folder / f"{name}_conf.tif"
     write_class_map(paths[0], ArrayPixels(codes), grid=grid, scheme=scheme(classes))
-    write_confidence(paths[1], ArrayPixels(sure), grid=grid)
+    write_percent(paths[1], ArrayPixels(sure), grid=grid, layer=CONFIDENCE)
     return MapFile(paths[0], paths[1], datetime(2024, 5, day, tzinfo=UTC))
 
 

@@ -13,8 +13,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from pipeline.errors import GridError, LegendError, OutputError
 from pipeline.grid import Grid
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities, write_uncertainty
+from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
 from pipeline.maps.pixels import ArrayPixels, FilePixels
+from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 
 from .conftest import PROJECTED
 from .qgis import what_qgis_shows
@@ -39,8 +40,8 @@ def test_every_product_is_a_valid_cog_with_overviews(tmp_path, scheme):
     large = Grid(PROJECTED.crs, PROJECTED.transform, 900, 1100)
     codes = np.random.default_rng(0).integers(0, 5, large.shape).astype(np.uint8)
     write(tmp_path, codes, scheme, large)
-    write_confidence(tmp_path / "c.tif", ArrayPixels(codes), grid=large)
-    write_uncertainty(tmp_path / "e.tif", ArrayPixels(codes), grid=large, measure="entropy")
+    write_percent(tmp_path / "c.tif", ArrayPixels(codes), grid=large, layer=CONFIDENCE)
+    write_percent(tmp_path / "e.tif", ArrayPixels(codes), grid=large, layer=ENTROPY)
     write_probabilities(tmp_path / "p.tif", ArrayPixels(np.stack([codes] * 4)), grid=large, scheme=scheme)
     for name in ("a_lc.tif", "c.tif", "e.tif", "p.tif"):
         valid, errors, warnings = cog_validate(tmp_path / name)
@@ -76,8 +77,8 @@ def test_names_and_table_are_found_by_gdal_and_qgis(tmp_path, codes, scheme, gri
 
 
 def test_percent_layers_are_ramps_in_qgis(tmp_path, codes, percent, scheme):
-    write_confidence(tmp_path / "c.tif", ArrayPixels(percent), grid=PROJECTED)
-    write_uncertainty(tmp_path / "m.tif", ArrayPixels(percent), grid=PROJECTED, measure="margin")
+    write_percent(tmp_path / "c.tif", ArrayPixels(percent), grid=PROJECTED, layer=CONFIDENCE)
+    write_percent(tmp_path / "m.tif", ArrayPixels(percent), grid=PROJECTED, layer=MARGIN)
     write_probabilities(tmp_path / "p.tif", ArrayPixels(np.stack([percent] * 4)), grid=PROJECTED, scheme=scheme)
     layers = what_qgis_shows(tmp_path / "c.tif", tmp_path / "m.tif", tmp_path / "p.tif")
     assert {layer["renderer"] for layer in layers} == {"singlebandpseudocolor"}
@@ -161,7 +162,7 @@ for share in (0.01, 0.3, 0.6, 0.8, 0.9):
 """
 
 
-def test_a_full_disk_is_an_output_error_and_leaves_no_partial_map(tmp_path):
+def test_a_full_disk_leaves_no_partial_map(tmp_path):
     command = [sys.executable, "-c", _FULL_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

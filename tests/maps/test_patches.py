@@ -37,7 +37,7 @@ def test_a_patch_that_winds_through_all_bands_is_one(band_rows):
     assert not others
 
 
-def test_a_patch_with_too_many_corners_ends_at_the_end_of_a_band_and_goes_on_as_another():
+def test_a_patch_with_too_many_corners_is_divided():
     codes = np.ones((60, 41), np.uint8)
     codes[::4, 1:] = 2
     codes[2::4, :-1] = 2

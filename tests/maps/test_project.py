@@ -12,20 +12,15 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.errors import InputError, OutputError
-from pipeline.maps.geotiff import (
-    write_class_map,
-    write_confidence,
-    write_dissimilarity,
-    write_probabilities,
-    write_uncertainty,
-)
+from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.quicklook import scale_bar_m, write_quicklook
-from pipeline.maps.style import Category, categorised
+from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised
 from pipeline.maps.vectors import write_polygons
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
@@ -48,14 +43,14 @@ def run(tmp_path, codes, percent, scheme, grid):
             target.write((codes.astype(np.uint16) * 400 * number + rng.integers(0, 200, codes.shape)), number)
         target.scales, target.offsets = (0.0001,) * 4, (0.0,) * 4
     write_class_map(maps / "s_lc.tif", ArrayPixels(codes), grid=grid, scheme=scheme)
-    write_confidence(maps / "s_c.tif", ArrayPixels(percent), grid=grid)
-    write_probabilities(maps / "s_p.tif", ArrayPixels(np.stack([percent] * 4)), grid=grid, scheme=scheme)
+    write_percent(maps / "s_conf.tif", ArrayPixels(percent), grid=grid, layer=CONFIDENCE)
+    write_probabilities(maps / "s_probabilities.tif", ArrayPixels(np.stack([percent] * 4)), grid=grid, scheme=scheme)
     write_polygons(maps / "s_lc.gpkg", ArrayPixels(codes), grid=grid, scheme=scheme)
     view = write_scene_view(maps / "s_scene.vrt", open_scene(folder / "input" / "s.tif"))
     cell = shapely.box(*grid.bounds)
     frame = {"cover": [scheme.names[0]], "split": ["train"]}
     gpd.GeoDataFrame(frame, geometry=[cell], crs=grid.crs.to_wkt()).to_file(folder / "input" / "l.gpkg", layer="l")
-    layers = SceneLayers("s", grid, maps / "s_lc.tif", view, maps / "s_c.tif", maps / "s_p.tif", maps / "s_lc.gpkg")
+    layers = SceneLayers("s", grid, scene_files(maps / "s_lc.tif"), view)
     return folder, layers
 
 
@@ -78,12 +73,10 @@ def test_every_layer_opens_after_the_folder_was_moved(run, scheme, tmp_path):
 
 def test_every_layer_on_request_has_its_place(run, scheme, percent):
     folder, layers = run
-    write_dissimilarity(folder / "maps" / "s_aoa.tif", ArrayPixels(percent), grid=layers.grid)
-    paths = {"applicability": folder / "maps" / "s_aoa.tif"}
-    for measure in ("entropy", "margin"):
-        paths[measure] = folder / "maps" / f"s_{measure}.tif"
-        write_uncertainty(paths[measure], ArrayPixels(percent), grid=layers.grid, measure=measure)
-    write_project(folder / "maps" / "s.qgz", [replace(layers, **paths)], scheme=scheme)
+    for layer in (DISSIMILARITY, ENTROPY, MARGIN):
+        write_percent(folder / "maps" / f"s_{layer.suffix}.tif", ArrayPixels(percent), grid=layers.grid, layer=layer)
+    found = replace(layers, files=scene_files(layers.files.class_map))
+    write_project(folder / "maps" / "s.qgz", [found], scheme=scheme)
     shown = {layer["name"]: layer for layer in what_qgis_shows(folder / "maps" / "s.qgz")}
     for name in ("Entropy (%)", "Margin (%)", "Unlike the training data (%)"):
         assert shown[name]["valid"]
@@ -91,9 +84,9 @@ def test_every_layer_on_request_has_its_place(run, scheme, percent):
         assert shown[name]["renderer"] == "singlebandpseudocolor"
 
 
-def test_an_outline_stands_on_a_casing_that_tells_it_from_a_map_in_its_own_colour():
+def test_an_outline_stands_on_a_casing():
     rows = (Category("light", "light", "#f0e442"), Category("dark", "dark", "#0072b2"))
-    symbols = categorised("cover", rows, shape="outline").findall("symbols/symbol")
+    symbols = fromstring(categorised("cover", rows, shape="outline")).findall("symbols/symbol")
     drawn = [[item.get("value") for item in s.iter("Option") if item.get("name") == "outline_color"] for s in symbols]
     assert drawn == [["0,0,0,255", "240,228,66,255"], ["255,255,255,255", "0,114,178,255"]]
     widths = [float(i.get("value")) for i in symbols[0].iter("Option") if i.get("name") == "outline_width"]
@@ -120,8 +113,8 @@ def test_several_scenes_share_a_project_with_a_mosaic_on_top(run, scheme, codes)
     other = folder / "maps" / "t_lc.tif"
     write_class_map(other, ArrayPixels(codes), grid=layers.grid, scheme=scheme)
     mosaic = folder / "maps" / "mosaic.vrt"
-    grid = write_mosaic(mosaic, [layers.class_map, other])
-    scenes = [layers, SceneLayers("t", layers.grid, other)]
+    grid = write_mosaic(mosaic, [layers.files.class_map, other])
+    scenes = [layers, SceneLayers("t", layers.grid, scene_files(other))]
     write_project(folder / "maps" / "all.qgz", scenes, scheme=scheme, mosaic=(mosaic, grid))
     shown = what_qgis_shows(folder / "maps" / "all.qgz")
     assert all(layer["valid"] and layer["in_tree"] for layer in shown)
@@ -129,7 +122,7 @@ def test_several_scenes_share_a_project_with_a_mosaic_on_top(run, scheme, codes)
     assert [layer["labels"] for layer in shown if layer["name"] == "Land cover (mosaic)"] == [list(scheme.names)]
 
 
-def test_equal_projects_are_equal_bytes_and_existing_ones_are_kept(run, scheme):
+def test_equal_projects_are_equal_bytes(run, scheme):
     folder, layers = run
     target = folder / "maps" / "s.qgz"
     write_project(target, [layers], scheme=scheme)
@@ -157,7 +150,7 @@ def test_scene_view_reads_the_scenes_own_pixels(run):
     assert 0 <= low < high <= 65535
 
 
-def test_a_scene_without_red_green_and_blue_is_not_called_true_colour(run, scheme):
+def test_only_red_green_and_blue_are_true_colour(run, scheme):
     folder, layers = run
     assert layers.view.first.name == "True colour"
     with rasterio.open(folder / "input" / "s.tif", "r+") as scene:
@@ -176,12 +169,21 @@ def test_quicklook_shows_classes_in_their_colours(run, scheme, tmp_path):
     folder, layers = run
     target = tmp_path / "q.png"
     scene = open_scene(folder / "input" / "s.tif")
-    write_quicklook(target, layers.class_map, scene=scene, confidence=layers.confidence, title="s")
+    write_quicklook(
+        target, layers.files.class_map, scene=scene, confidence=layers.files.layers[CONFIDENCE.key], title="s"
+    )
     pixels = np.asarray(Image.open(target).convert("RGB")).reshape(-1, 3)
     found = {tuple(map(int, colour)) for colour in np.unique(pixels, axis=0)}
     assert {item.rgb for item in scheme.classes} <= found
     first = target.read_bytes()
-    write_quicklook(target, layers.class_map, scene=scene, confidence=layers.confidence, title="s", overwrite=True)
+    write_quicklook(
+        target,
+        layers.files.class_map,
+        scene=scene,
+        confidence=layers.files.layers[CONFIDENCE.key],
+        title="s",
+        overwrite=True,
+    )
     assert target.read_bytes() == first
 
 

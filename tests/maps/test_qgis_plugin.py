@@ -159,7 +159,7 @@ def test_load_finds_the_maps_of_a_folder(qgis, tmp_path):
     assert json.loads(results["LAYERS"]) == [str(tmp_path / "deep" / "x_lc.tif")]
 
 
-def test_the_plugin_imports_nothing_but_qgis_and_the_standard_library():
+def test_the_plugin_imports_qgis_and_standard_library_only():
     names = {
         name.split(".")[0]
         for path in PLUGIN.glob("*.py")
@@ -204,7 +204,7 @@ def real(tmp_path):
     return command, model, scene
 
 
-def test_predict_with_the_real_command_maps_the_scene_and_qgis_opens_it_styled(qgis, real, tmp_path):
+def test_predict_with_the_real_command_maps_the_scene(qgis, real, tmp_path):
     command, model, scene = real
     out = tmp_path / "maps"
     parameters = {"MODEL": str(model), "SCENES": [str(scene)], "OUTPUT": str(out), "COMMAND": str(command)}

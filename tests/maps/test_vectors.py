@@ -24,8 +24,7 @@ from pipeline.legend import scheme_for
 from pipeline.maps import vectorise
 from pipeline.maps.patches import patches
 from pipeline.maps.pixels import ArrayPixels
-from pipeline.maps.sieve import minimum_pixels, sieve_codes
-from pipeline.maps.vectorise import PolygonRules
+from pipeline.maps.vectorise import PolygonRules, minimum_pixels, sieve_codes
 from pipeline.maps.vectors import LAYER, write_polygons
 
 from .conftest import GEOGRAPHIC, PROJECTED
@@ -70,7 +69,7 @@ def test_any_map_becomes_a_valid_coverage(codes, smoothing):
 @given(
     arrays(np.uint8, st.tuples(st.integers(3, 14), st.integers(1, 12)), elements=st.integers(0, 2)), st.integers(0, 3)
 )
-def test_patches_too_large_end_along_lines_that_neighbours_share(codes, smoothing):
+def test_large_patches_end_along_shared_lines(codes, smoothing):
     nodes = vectorise.find_nodes(codes)
     outlines = list(patches(codes, band_rows=3, max_corners=6, on_cut=nodes.add))
     if not outlines:

@@ -134,7 +134,7 @@ def test_the_ledger_is_a_table_of_bands(page):
     assert "<dd>plausible: dark pixels</dd>" in text
 
 
-def test_warnings_polygon_ids_settings_and_times_are_on_the_page(page):
+def test_warnings_ids_settings_and_times_are_on_the_page(page):
     text = page.read_text(encoding="utf-8")
     assert "<li>two polygons overlap</li>" in text
     assert "version: 1" in text
@@ -188,7 +188,7 @@ def test_titles_of_the_worst_errors_stay_in_their_columns():
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser_no_error_the_slider_moves_and_the_page_prints(page, browser, tmp_path, scheme):
+def test_a_browser_shows_and_prints_the_page(page, browser, tmp_path, scheme):
     tab = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
     problems: list[str] = []
     tab.on("console", lambda message: problems.append(message.text) if message.type in {"error", "warning"} else None)

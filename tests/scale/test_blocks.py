@@ -16,9 +16,8 @@ from pipeline.inference import engines
 from pipeline.inference.engine import Choice
 from pipeline.inference.plan import Plan, PredictSettings
 from pipeline.inference.steps import SceneSteps, blocks_of
-from pipeline.scale import blocks
-from pipeline.scale.blocks import SceneTask, map_block, plan_task
-from pipeline.scale.cluster import who_sees
+from pipeline.scale import cluster
+from pipeline.scale.cluster import SceneTask, map_block, plan_task, who_sees
 from pipeline.scale.scenes import map_over_dask
 from pipeline.scenes.geotiff import open_geotiff
 
@@ -41,7 +40,7 @@ class Sizes:
     pixels=st.lists(st.integers(1, 50), min_size=1, max_size=40), done=st.sets(st.integers(0, 39)),
     size=st.integers(1, 120), blend=st.sampled_from(["crop", "hann"]),
 )  # fmt: skip
-def test_blocks_hold_every_step_once_and_no_more_pixels_than_they_may(
+def test_blocks_partition_the_steps_and_keep_their_size(
     pixels: list[int], done: set[int], size: int, blend: str
 ) -> None:
     left = [step for step in range(len(pixels)) if step not in done]
@@ -67,15 +66,12 @@ def task_of(world: World, **changes: object) -> SceneTask:
     return replace(SceneTask(world.model, scene, settings), **changes)
 
 
-def test_a_task_of_another_version_is_refused_by_whoever_gets_it(world: World) -> None:
+def test_a_task_of_another_version_is_refused(world: World) -> None:
     pytest.importorskip("distributed")
     task = task_of(world, version="0.0.0")
-    told = f"worker with another version; got {__version__}; expected 0.0.0"
-    made = map_block(task, PLAN, (0,))
-    assert (made.error, made.windows, made.steps) == (told, [], [])
-    with pytest.raises(ConfigError, match="another version"):
-        plan_task(task)
-    assert map_block(task_of(world), PLAN, (0,)).error == ""
+    for call in (lambda: map_block(task, PLAN, (0,)), lambda: plan_task(task)):
+        with pytest.raises(ConfigError, match=f"worker with another version; got {__version__}; expected 0.0.0"):
+            call()
 
 
 class Client:
@@ -91,12 +87,12 @@ class Client:
         return {"tcp://a:1": (__version__, True), "tcp://b:1": (self.version, True)}
 
 
-def test_a_worker_of_another_version_that_joined_later_is_not_given_maps_to_write(tmp_path: Path) -> None:
+def test_a_later_worker_of_another_version_writes_no_maps(tmp_path: Path) -> None:
     assert who_sees(Client(__version__), tmp_path)
     assert not who_sees(Client("0.0.0"), tmp_path)
 
 
-def test_workers_of_another_version_are_refused_before_a_scene_is_opened() -> None:
+def test_other_versions_are_refused_before_scenes_open() -> None:
     pytest.importorskip("distributed")
 
     def scenes() -> object:
@@ -107,22 +103,20 @@ def test_workers_of_another_version_are_refused_before_a_scene_is_opened() -> No
         map_over_dask(scenes(), bundle=None, client=Client("0.0.0"), report=print)  # type: ignore[arg-type]
 
 
-def test_scenes_that_differ_in_tiles_and_trials_share_one_engine_and_another_choice_frees_it_first(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scenes_share_one_engine_until_another_is_chosen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     made: list[int] = []
     real = engines.engine_of
 
     def noted(*given: object, **named: object) -> object:
-        made.append(blocks._engine.cache_info().currsize)
+        made.append(cluster._engine.cache_info().currsize)
         return real(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engines, "engine_of", noted)
-    blocks._engine.cache_clear()
+    cluster._engine.cache_clear()
     task = task_of(world)
     for plan in (PLAN, replace(PLAN, tile_px=48, columns=1), replace(PLAN, trials=("measured",))):
-        assert map_block(task, plan, (0,)).error == ""
+        assert map_block(task, plan, (0,)).steps
     assert made == [0]
-    assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).error == ""
+    assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).steps
     assert made == [0, 0]

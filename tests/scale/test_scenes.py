@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from tests.scale.conftest import World
 
 
-def test_one_broken_scene_does_not_stop_the_others_and_is_listed_at_the_end_with_status_3(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_broken_scene_does_not_stop_the_others(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "c"):
         world.add_scene(name, height=60, width=50)
     (world.scenes / "b.tif").write_bytes(b"not a raster")
@@ -42,9 +40,7 @@ def test_a_refused_scene_leaves_no_folder_and_no_empty_table(world: World, capsy
     assert capsys.readouterr().out == "0 scenes mapped, 2 failed\n"
 
 
-def test_a_scene_that_is_mapped_already_is_called_unchanged_and_has_no_speed(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mapped_scene_is_unchanged_and_has_no_speed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     scene = world.add_scene("a", height=60, width=50)
     command = ["predict", "--model", str(world.model), "--scene", str(scene), "-o", str(world.folder / "out")]
     said = []
@@ -56,9 +52,7 @@ def test_a_scene_that_is_mapped_already_is_called_unchanged_and_has_no_speed(
     assert ["Mpx/s" in text for text in said] == [True, False]
 
 
-def test_the_same_command_again_leaves_finished_scenes_alone_and_maps_the_missing_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_command_maps_only_what_is_missing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         world.add_scene(name, height=60, width=50)
     world.predict("out")
@@ -78,9 +72,7 @@ def raise_first(outcome: object) -> None:
 
 
 @pytest.mark.parametrize("stage", ["rows", "products"])
-def test_a_command_that_was_interrupted_goes_on_without_being_told_to_overwrite(
-    world: World, monkeypatch: pytest.MonkeyPatch, stage: str
-) -> None:
+def test_an_interrupted_command_continues(world: World, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     for name in ("a", "b"):
         world.add_scene(name, height=60, width=50)
     world.predict("whole")
@@ -100,7 +92,7 @@ def test_a_command_that_was_interrupted_goes_on_without_being_told_to_overwrite(
             def stop(*args: object, **named: object) -> None:
                 raise KeyboardInterrupt
 
-            patch.setattr(map_one, "write_confidence", stop)
+            patch.setattr(map_one, "write_percent", stop)
         with pytest.raises(KeyboardInterrupt):
             world.predict("cut")
     outcome = world.predict("cut")
@@ -117,7 +109,7 @@ def test_two_scenes_of_one_name_are_told(world: World) -> None:
     assert len(outcome.failed) == 1
 
 
-def test_workers_without_dask_and_an_unreachable_scheduler_are_errors(world: World, monkeypatch) -> None:
+def test_workers_need_dask_and_a_scheduler_that_answers(world: World, monkeypatch) -> None:
     world.add_scene("a", height=60, width=50)
     with pytest.raises(ConfigError, match="--dask local"):
         world.predict("out", workers=2)

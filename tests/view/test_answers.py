@@ -12,8 +12,8 @@ from pipeline.grid import Grid
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.stack import stack_scenes
 from pipeline.view.answers import BYTES, PNG, Answers, measure
-from pipeline.view.layers import class_areas, open_map
-from pipeline.view.tiles import Tile
+from pipeline.view.layers import open_map
+from pipeline.view.tiles import tile_grid
 from tests.fakes.rasters import write_raster
 from tests.fakes.viewed_maps import LIBRARY_NOTES, METRES, SCHEME, write_world
 
@@ -72,7 +72,7 @@ def test_what_there_is(world, answers):
 
 
 def test_only_layers_that_exist_have_tiles(answers):
-    tile = Tile(12, 0, 0)
+    tile = tile_grid(12, 0, 0)
     assert answers.tile(0, "lc", tile)[0] == BYTES
     assert answers.tile(0, "false", tile)[0] == PNG
     for number, layer in ((0, "entropy"), (0, "../lc"), (1, "lc"), (-1, "lc"), (-1, "true")):
@@ -109,11 +109,11 @@ def test_layers_of_another_grid_are_not_shown(tmp_path):
 
 def test_areas_are_those_of_the_attribute_table_or_none(tmp_path):
     own = write_world(tmp_path, "a")
-    assert set(class_areas(own.class_map)) == set(SCHEME.codes)
+    assert set(dict(open_map(own.class_map, name="a").area_ha)) == set(SCHEME.codes)
     own.class_map.with_name("a_lc.tif.aux.xml").write_text("<PAMDataset/>", encoding="utf-8")
-    assert class_areas(own.class_map) == {}
+    assert dict(open_map(own.class_map, name="a").area_ha) == {}
     own.class_map.with_name("a_lc.tif.aux.xml").write_text("<PAM", encoding="utf-8")
-    assert class_areas(own.class_map) == {}
+    assert dict(open_map(own.class_map, name="a").area_ha) == {}
 
 
 def test_files_that_are_no_maps_are_refused(tmp_path):

@@ -210,7 +210,7 @@ def test_opacity_and_the_confidence_layer(open_page, worlds):
 
 
 @pytest.mark.parametrize("kind", ["metres", "degrees"])
-def test_a_click_shows_class_confidence_probabilities_and_reflectance(open_page, worlds, kind):
+def test_a_click_shows_the_values_of_a_pixel(open_page, worlds, kind):
     world, tab = worlds[kind], open_page(worlds[kind])
     row, col = 126, 66  # in the middle of a block
     tab.click_at(world, row, col)
@@ -308,7 +308,7 @@ def test_several_maps_switched_and_side_by_side(open_page, worlds):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1366, "dark"), (1920, "light"), (700, "light")])
-def test_the_page_fits_its_window_and_follows_the_systems_colours(open_page, worlds, width, scheme):
+def test_the_page_fits_its_window_and_colours(open_page, worlds, width, scheme):
     page = open_page(worlds["metres"], width=width, scheme=scheme).page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.querySelector('#panel').scrollWidth <= document.querySelector('#panel').clientWidth")

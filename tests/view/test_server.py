@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from importlib import resources
+import struct
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from pipeline.errors import OutputError
 from pipeline.view.answers import Answers
-from pipeline.view.server import _STATIC, ViewServer, content_policy
+from pipeline.view.server import ViewServer, content_policy, static_files
 from tests.fakes.viewed_maps import LIBRARY_NOTES
-from tests.view.test_tiles import tile_over
+from tests.view.test_tiles import place_over
 
 pytestmark = LIBRARY_NOTES
 
@@ -33,7 +35,7 @@ def ask(server, path, *, method="GET", **headers):
 
 
 def test_the_page_and_what_it_needs_are_there(served):
-    for name, (_, kind) in _STATIC.items():
+    for name, (kind, _) in static_files().items():
         status, headers, body = ask(served, f"/{served.token}/{name}")
         assert (status, headers["Content-Type"]) == (200, kind)
         assert body
@@ -41,16 +43,61 @@ def test_the_page_and_what_it_needs_are_there(served):
     assert json.loads(body)["title"] == "a <b>title</b>"
 
 
-def test_every_packaged_file_is_served_and_nothing_else(served):
-    packaged = {item.name for item in resources.files("pipeline.view").joinpath("static").iterdir()}
-    assert {file for file, _ in _STATIC.values()} == packaged
-    assert "BSD 2-Clause" in resources.files("pipeline.view").joinpath("static/leaflet.LICENSE.txt").read_text()
+def test_the_library_travels_with_its_licence(served):
+    status, headers, body = ask(served, f"/{served.token}/leaflet.LICENSE.txt")
+    assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert b"BSD 2-Clause" in body
+
+
+def test_two_hundred_connections_at_once_are_served(world, served, capfd):
+    z, x, y = place_over(world.grid, 14)
+    opened = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(200)]
+    request = f"GET /{served.token}/tile/0/lc/{z}/{x}/{y} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n"
+    for connection in opened:
+        connection.sendall(request.encode())
+    assert {connection.recv(12) for connection in opened} == {b"HTTP/1.1 200"}
+    for connection in opened:
+        connection.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "nonsense"])
+def test_a_connection_that_breaks_leaves_the_terminal_clean(world, served, capfd, end):
+    z, x, y = place_over(world.grid, 14)
+    connection = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+    if end == "reset":  # the kernel sends RST, not FIN
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    asked = f"GET /{served.token}/tile/0/true/{z}/{x}/{y} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n"
+    connection.sendall(b"\xff\xfe\x00 nonsense\r\n\r\n" if end == "nonsense" else asked.encode() * 20)
+    connection.close()
+    time.sleep(0.3)
+    assert ask(served, f"/{served.token}/")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_failing_answer_is_told_to_who_asked(capfd):
+    class Broken:
+        basemap = None
+
+        def describe(self):
+            raise RuntimeError("no such thing")
+
+        def close(self):
+            pass
+
+    server = ViewServer(Broken())
+    threading.Thread(target=server.serve, daemon=True).start()
+    status, _, body = ask(server, f"/{server.token}/maps.json")
+    assert (status, json.loads(body)["error"]) == (500, "RuntimeError: no such thing")
+    assert capfd.readouterr().err == ""
+    server.stop()
+    server.close()
 
 
 @pytest.mark.parametrize("layer", ["lc", "conf", "probability-2"])
 def test_a_tile_is_the_stored_bytes(world, served, layer):
-    tile = tile_over(world.grid, 15)
-    status, headers, body = ask(served, f"/{served.token}/tile/0/{layer}/{tile.z}/{tile.x}/{tile.y}")
+    z, x, y = place_over(world.grid, 15)
+    status, headers, body = ask(served, f"/{served.token}/tile/0/{layer}/{z}/{x}/{y}")
     assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
     values = np.frombuffer(body, dtype=np.uint8)
     assert values.size == 256 * 256
@@ -59,8 +106,8 @@ def test_a_tile_is_the_stored_bytes(world, served, layer):
 
 
 def test_a_picture_of_the_scene_is_a_png(world, served):
-    tile = tile_over(world.grid, 14)
-    status, headers, body = ask(served, f"/{served.token}/tile/0/true/{tile.z}/{tile.x}/{tile.y}")
+    z, x, y = place_over(world.grid, 14)
+    status, headers, body = ask(served, f"/{served.token}/tile/0/true/{z}/{x}/{y}")
     assert (status, headers["Content-Type"], body[:4]) == (200, "image/png", b"\x89PNG")
 
 
@@ -179,8 +226,6 @@ def test_a_port_that_is_taken_is_said(served):
 
 
 def test_a_damaged_file_is_an_answer_and_not_the_end(tmp_path):
-    import threading
-
     from pipeline.view.layers import open_map
     from tests.fakes.viewed_maps import write_world
 
@@ -188,8 +233,8 @@ def test_a_damaged_file_is_an_answer_and_not_the_end(tmp_path):
     server = ViewServer(Answers([open_map(own.class_map, name="a")], title=""))
     threading.Thread(target=server.serve, daemon=True).start()
     own.class_map.write_bytes(b"II*\0")
-    tile = tile_over(own.grid, 14)
-    status, _, body = ask(server, f"/{server.token}/tile/0/lc/{tile.z}/{tile.x}/{tile.y}")
+    z, x, y = place_over(own.grid, 14)
+    status, _, body = ask(server, f"/{server.token}/tile/0/lc/{z}/{x}/{y}")
     assert status == 500
     assert "a_lc.tif" in json.loads(body)["error"]
     assert ask(server, f"/{server.token}/")[0] == 200

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import io
-import math
-
 import morecantile
 import numpy as np
 import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from pipeline.errors import GridError
-from pipeline.view.tiles import TILE_PX, WEB_MERCATOR, Tile, file_tile, png
+from pipeline.view.tiles import TILE_PX, WEB_MERCATOR, file_tile, tile_grid
 from tests.fakes.viewed_maps import LIBRARY_NOTES
 
 pytestmark = LIBRARY_NOTES
 QUAD = morecantile.tms.get("WebMercatorQuad")
 
 
-def tile_over(grid, zoom, *, pixel=None):
-    """The tile that holds a pixel of a grid (row, column); default: its middle."""
+def place_over(grid, zoom, *, pixel=None):
+    """(zoom, column, row) of the tile that holds a pixel of a grid (row, column); default: its middle."""
     place = grid.xy(*(pixel or (grid.height // 2, grid.width // 2)))
     lon, lat = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform(*place)
     found = QUAD.tile(lon, lat, zoom)
-    return Tile(found.z, found.x, found.y)
+    return found.z, found.x, found.y
+
+
+def tile_over(grid, zoom, *, pixel=None):
+    """The pixels of that tile."""
+    return tile_grid(*place_over(grid, zoom, pixel=pixel))
 
 
 def pixels_under(tile, grid):
     """(row, col) of the grid under the centre of every pixel of a tile, by PROJ alone."""
     cols, rows = np.meshgrid(np.arange(TILE_PX) + 0.5, np.arange(TILE_PX) + 0.5)
-    x, y = tile.grid.transform @ (cols, rows)
+    x, y = tile.transform @ (cols, rows)
     x, y = Transformer.from_crs(WEB_MERCATOR, grid.crs, always_xy=True).transform(x, y)
     col, row = ~grid.transform @ (np.asarray(x), np.asarray(y))
     return np.floor(row).astype(int), np.floor(col).astype(int)
@@ -45,18 +46,13 @@ def pixels_under(tile, grid):
 def test_a_tile_lies_where_the_standard_says(zoom, data):
     x, y = (data.draw(st.integers(0, 2**zoom - 1)) for _ in range(2))
     expected = QUAD.xy_bounds(morecantile.Tile(x, y, zoom))
-    assert Tile(zoom, x, y).grid.bounds == pytest.approx(tuple(expected), abs=1e-6)
-
-
-def test_a_pixel_shrinks_with_the_cosine_of_the_latitude():
-    equator, north = Tile(10, 0, 511), Tile(10, 0, 297)  # 60 degrees north is in row 297
-    assert north.pixel_m / equator.pixel_m == pytest.approx(math.cos(math.radians(60)), rel=2e-3)
+    assert tile_grid(zoom, x, y).bounds == pytest.approx(tuple(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("place", [(-1, 0, 0), (25, 0, 0), (3, 8, 0), (3, 0, -1)])
 def test_tiles_that_do_not_exist_are_refused(place):
     with pytest.raises(GridError, match="tile"):
-        Tile(*place)
+        tile_grid(*place)
 
 
 @pytest.mark.parametrize("zoom", [13, 14, 16, 18])
@@ -75,22 +71,15 @@ def test_a_tile_holds_the_nearest_pixels_as_gdal_warps_them(world, zoom):
     warped = np.zeros((TILE_PX, TILE_PX), dtype=np.uint8)
     reproject(
         world.codes, warped, src_transform=world.grid.transform, src_crs=world.grid.crs, src_nodata=0,
-        dst_transform=tile.grid.transform, dst_crs=WEB_MERCATOR, dst_nodata=0, resampling=Resampling.nearest,
+        dst_transform=tile.transform, dst_crs=WEB_MERCATOR, dst_nodata=0, resampling=Resampling.nearest,
     )  # fmt: skip
     assert (found == warped).mean() > 0.985
 
 
 def test_where_the_file_has_nothing_there_is_nodata(world):
     with rasterio.open(world.class_map.with_name(world.class_map.name.replace("_lc", "_conf"))) as dataset:
-        far = file_tile(dataset, Tile(5, 0, 0), band=1, nodata=255)
+        far = file_tile(dataset, tile_grid(5, 0, 0), band=1, nodata=255)
         here = file_tile(dataset, tile_over(world.grid, 11), band=1, nodata=255)
     assert (far == 255).all()
     assert (here == 255).any()
     assert (here != 255).any()
-
-
-def test_a_png_gives_its_pixels_back():
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (TILE_PX, TILE_PX, 4)).astype(np.uint8)
-    picture[..., 3] = np.where(picture[..., 3] > 100, 255, 0)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(picture)))), picture)

@@ -1,0 +1,340 @@
+"""Accuracy and area with standard errors and 95 % intervals, for every design of :mod:`pipeline.accuracy.assess_frame`.
+
+All figures are ratios of two estimated totals, R = Y / X, whose variance is that of the total of y - R x, over X^2:
+
+    overall accuracy     y = a [map = reference]         x = a
+    user's, class k      y = a [map = k = reference]     x = a [map = k]
+    producer's, class k  y = a [map = k = reference]     x = a [reference = k]
+    F1, class k          y = 2 a [map = k = reference]   x = a [map = k] + a [reference = k]
+    area share, class k  y = a [reference = k]           x = a
+
+with a the area of the unit. Source: Stehman (2014), Int. J. Remote Sens. 35, 4923-4939, eqs. 20-28. With the map
+classes as strata these are Olofsson et al. (2014), Remote Sens. Environ. 148, 42-57, eqs. 1-11; for clusters Stehman
+(1997), Remote Sens. Environ. 60, 258-269. docs/accuracy.md derives the identity and the error of F1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import norm, t
+
+from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
+from pipeline.errors import ReferenceDataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.accuracy.assess_frame import Frame
+
+NOT_PROBABILITY = "not a probability sample"
+CENSUS = "agreement over all pixels of the reference: no sampling error"
+_TINY = 1e-18
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorMatrix:
+    """Units and area that the map calls one thing (rows) and the reference another (columns).
+
+    Attributes:
+        names: Class names, one per row and per column.
+        counts: int64 [map class, reference class]; units of the sample.
+        proportions: float64 [map class, reference class]; estimated share of the area, sums to 1.
+    """
+
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
+    proportions: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Refuse matrices of another shape than the legend."""
+        expected = (len(self.names), len(self.names))
+        if self.counts.shape != expected or self.proportions.shape != expected:
+            got = f"counts {self.counts.shape}, proportions {self.proportions.shape}"
+            raise ReferenceDataError("error matrix of another shape than its legend", got=got, expected=expected)
+
+    def to_json(self) -> dict[str, object]:
+        """Rows are map classes, columns reference classes; both in the order of ``classes``."""
+        return {
+            "rows": "map",
+            "columns": "reference",
+            "classes": list(self.names),
+            "counts": self.counts.tolist(),
+            "proportions": [[round(float(value), 10) for value in row] for row in self.proportions],
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its uncertainty; None is "cannot be known from this sample", and ``note`` says why.
+
+    Attributes:
+        estimate: The figure.
+        se: Standard error.
+        ci95: (low, high) of the 95 % interval.
+        note: Empty, or why a part is None or how it was got.
+    """
+
+    estimate: float | None
+    se: float | None = None
+    ci95: tuple[float, float] | None = None
+    note: str = ""
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same figure in another unit."""
+        return Estimate(
+            None if self.estimate is None else self.estimate * factor,
+            None if self.se is None else self.se * factor,
+            None if self.ci95 is None else (self.ci95[0] * factor, self.ci95[1] * factor),
+            self.note,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """{estimate, se, ci95}, and ``note`` where there is one."""
+        plain: dict[str, object] = {
+            "estimate": self.estimate, "se": self.se, "ci95": None if self.ci95 is None else list(self.ci95)
+        }  # fmt: skip
+        return plain | ({"note": self.note} if self.note else {})
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """The figures of one class; ``area_share`` is the share of the assessed area that the reference gives it."""
+
+    users_accuracy: Estimate
+    producers_accuracy: Estimate
+    f1: Estimate
+    area_share: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """All figures of a map.
+
+    Attributes:
+        overall_accuracy: Share of the area that the map has right.
+        per_class: One entry per class of the legend, in its order.
+        error_matrix: Counts and area proportions.
+        notes: What a reader of the figures must know.
+    """
+
+    overall_accuracy: Estimate
+    per_class: dict[str, ClassFigures]
+    error_matrix: ErrorMatrix
+    notes: tuple[str, ...]
+
+
+def estimate_accuracy(
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    *,
+    names: tuple[str, ...],
+    frame: Frame,
+    unit_area: NDArray[np.float64] | None = None,
+) -> Figures:
+    """Every figure of an assessment, from paired class indices.
+
+    Args:
+        map_index: int [unit], 0..K-1: what the map says.
+        reference_index: int [unit], 0..K-1: what the reference says.
+        names: The K class names.
+        frame: How the units were drawn.
+        unit_area: float [unit], area of each unit in any unit; None where all are equal.
+
+    Raises:
+        ReferenceDataError: arrays of different length.
+    """
+    if not len(map_index) == len(reference_index) == len(frame.stratum):
+        got = f"{len(map_index)}, {len(reference_index)}, {len(frame.stratum)}"
+        raise ReferenceDataError("map classes, reference classes and strata of different length", got=got)
+    classes = len(names)
+    area = np.ones(len(map_index)) if unit_area is None else np.asarray(unit_area, dtype=np.float64)
+    top, bottom = _columns(np.asarray(map_index), np.asarray(reference_index), area, classes)
+    figures = ratios(top, bottom, frame=frame, certain=_certain(frame, classes))
+    return Figures(
+        figures[0],
+        {name: ClassFigures(*(figures[1 + group * classes + k] for group in range(4))) for k, name in enumerate(names)},
+        _matrix(np.asarray(map_index), np.asarray(reference_index), names, area * unit_weights(frame)),
+        _notes(frame),
+    )
+
+
+def ratios(
+    top: NDArray[np.float64],
+    bottom: NDArray[np.float64],
+    *,
+    frame: Frame,
+    certain: NDArray[np.bool_] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> list[Estimate]:
+    """Ratios of totals with their uncertainty, one per column.
+
+    Args:
+        top: float64 [unit, figure], y of the module docstring.
+        bottom: float64 [unit, figure], x.
+        frame: The design.
+        certain: bool [stratum, figure]; where y and x are 0 in the whole stratum by definition.
+        bounds: What the figure cannot go beyond; intervals are cut there.
+    """
+    weights = unit_weights(frame)
+    denominator = weights @ bottom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (weights @ top) / denominator
+        residuals = top - np.nan_to_num(ratio) * bottom
+        variance = variance_of_total(residuals, frame, certain=certain) / denominator**2
+    results = []
+    for column, value in enumerate(ratio):
+        if not math.isfinite(value):
+            results.append(Estimate(None, note=_missing(frame)))
+        else:
+            # A variance of 0, but for rounding.
+            flat = bool(variance[column] <= _TINY * max(value * value, 1.0))
+            if flat and not _complete(frame):
+                open_strata = frame.sizes > 0 if certain is None else (frame.sizes > 0) & ~certain[:, column]
+                one = int(open_strata.sum()) == 1 and frame.clusters is None
+                results.append(_without_spread(float(value), bottom[:, column], frame, one_stratum=one))
+            else:
+                results.append(_finish(float(value), float(variance[column]), frame, bounds))
+    return results
+
+
+def _complete(frame: Frame) -> bool:
+    """Whether every map unit is in the sample."""
+    return frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
+
+
+def _finish(value: float, variance: float, frame: Frame, bounds: tuple[float, float]) -> Estimate:
+    if not frame.is_probability:
+        return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
+    if not math.isfinite(variance):
+        return Estimate(value, note="a stratum or the sample has a single unit: its variance cannot be estimated")
+    spread = math.sqrt(max(variance, 0.0))
+    half = _quantile(frame) * spread
+    return Estimate(value, spread, (max(value - half, bounds[0]), min(value + half, bounds[1])))
+
+
+def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, one_stratum: bool) -> Estimate:
+    """A sample that is alike in each stratum (without a single error, say) has a variance of 0, which is no truth.
+
+    Where the figure can have units in one stratum only, the exact binomial interval holds (Clopper & Pearson 1934,
+    Biometrika 26, 404-413). Where other strata could hold some that the sample has not met (omissions of a class, for
+    its producer's accuracy) nothing is claimed.
+    """
+    if not frame.is_probability:
+        return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
+    used = bottom > 0
+    n = int(used.sum())
+    agree = f"all {n} units agree" if value in {0.0, 1.0} else "the units of each stratum agree"
+    note = f"{agree}: the sample shows no variance, so the standard error is unknown"
+    if value not in (0.0, 1.0) or not one_stratum:
+        return Estimate(value, note=note + ", and so is the interval")
+    edge = 0.025 ** (1.0 / n)
+    interval = (edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)
+    return Estimate(value, ci95=interval, note=f"{note}; the interval is the exact binomial one (Clopper-Pearson)")
+
+
+def _quantile(frame: Frame) -> float:
+    """1.96; Student's t where the number of primary units, not of pixels, carries the information."""
+    return float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, frame.clusters.degrees_of_freedom))
+
+
+def _columns(
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], area: NDArray[np.float64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Y and x of the module docstring, float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share."""
+    mapped = (map_index[:, None] == np.arange(classes)) * area[:, None]
+    truth = (reference_index[:, None] == np.arange(classes)) * area[:, None]
+    both = mapped * (reference_index[:, None] == np.arange(classes))
+    whole = np.broadcast_to(area[:, None], mapped.shape)
+    top = np.hstack([both.sum(axis=1, keepdims=True), both, both, 2 * both, truth])
+    return top, np.hstack([area[:, None], mapped, truth, mapped + truth, whole])
+
+
+def _certain(frame: Frame, classes: int) -> NDArray[np.bool_] | None:
+    """With map classes as strata, user's accuracy of class k has nothing to do with the other strata."""
+    if not frame.strata_are_map_classes:
+        return None
+    known = np.zeros((len(frame.names), 1 + 4 * classes), dtype=np.bool_)
+    known[:, 1 : 1 + classes] = ~np.eye(len(frame.names), classes, dtype=np.bool_)
+    return known
+
+
+def _matrix(
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    names: tuple[str, ...],
+    weights: NDArray[np.float64],
+) -> ErrorMatrix:
+    classes = len(names)
+    flat = map_index.astype(np.int64) * classes + reference_index.astype(np.int64)
+    mass = np.bincount(flat, weights=weights, minlength=classes * classes).reshape(classes, classes)
+    return ErrorMatrix(names, cross_tabulate(map_index, reference_index, classes=classes), mass / mass.sum())
+
+
+def _missing(frame: Frame) -> str:
+    why = "no unit of this class in the sample: the figure cannot be estimated"
+    return why if frame.is_probability or frame.kind == "census" else f"{why}; {NOT_PROBABILITY}"
+
+
+def _notes(frame: Frame) -> tuple[str, ...]:
+    notes = []
+    counts = frame.counts
+    if frame.unsampled_share > _TINY:
+        empty = [name for name, n, size in zip(frame.names, counts, frame.sizes, strict=True) if n == 0 and size > 0]
+        notes.append(
+            f"no reference unit in {', '.join(empty)}: the figures hold for the other "
+            f"{1 - frame.unsampled_share:.1%} of the map"
+        )
+    alone = [name for name, n, size in zip(frame.names, counts, frame.sizes, strict=True) if n == 1 and size > 1]
+    if alone and frame.is_probability and frame.clusters is None:
+        notes.append(f"a single reference unit in {', '.join(alone)}: no variance, so no interval where it counts")
+    return tuple(notes)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Chance-corrected agreement, only for those who must report it; all are shares, 0..1 (kappa -1..1).
+
+    Attributes:
+        kappa: Cohen's kappa of the estimated area proportions; None where chance agreement is 1.
+        quantity_disagreement: Half the sum of |map share - reference share|.
+        allocation_disagreement: What is left of the disagreement when the quantities are as they are.
+    """
+
+    kappa: float | None
+    quantity_disagreement: float
+    allocation_disagreement: float
+
+
+def cross_tabulate(
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], *, classes: int
+) -> NDArray[np.int64]:
+    """Counts int64 [map class, reference class] of paired class indices 0..classes-1, any shape.
+
+    >>> cross_tabulate(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    flat = map_index.ravel().astype(np.int64) * classes + reference_index.ravel().astype(np.int64)
+    counts = np.bincount(flat, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)
+
+
+def agreement(proportions: NDArray[np.float64]) -> Agreement:
+    """Kappa with quantity and allocation disagreement beside it; they add up to 1 - overall accuracy.
+
+    Source: Pontius & Millones (2011), Death to Kappa, Int. J. Remote Sens. 32, 4407-4429, eqs. 2-5 (disagreements)
+    and 10 (kappa); they show why kappa alone is not worth reporting.
+
+    >>> agreement(np.array([[0.4, 0.1], [0.2, 0.3]])).quantity_disagreement
+    0.1
+    """
+    share = proportions / proportions.sum()
+    rows, columns, diagonal = share.sum(axis=1), share.sum(axis=0), np.diag(share)
+    quantity = float(np.abs(rows - columns).sum() / 2)
+    allocation = float(np.minimum(rows - diagonal, columns - diagonal).sum())
+    chance = float(rows @ columns)
+    kappa = None if np.isclose(chance, 1.0) else (float(diagonal.sum()) - chance) / (1 - chance)
+    return Agreement(kappa, round(quantity, 12), round(allocation, 12))

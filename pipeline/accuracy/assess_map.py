@@ -1,0 +1,283 @@
+"""Assess a map: from files to figures that say which design they assume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
+from pipeline.accuracy.assess_rasters import compare_with_raster
+from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
+from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
+from pipeline.accuracy.crosswalk import read_crosswalk
+from pipeline.accuracy.sample_design import SampleDesign, read_design
+from pipeline.accuracy.sample_strata import open_strata
+from pipeline.errors import ReferenceDataError
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.accuracy.assess_rasters import OnEveryPixel
+    from pipeline.accuracy.assess_reference import Excluded
+    from pipeline.grid import Grid
+    from pipeline.legend import ClassScheme
+
+HECTARE_M2 = 10_000.0
+# Units that the words name for each reason; the JSON has all of them.
+LISTED = 10
+_NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
+
+
+class ReferenceSettings(Settings):
+    """Reference data and how they were drawn; ``landcover assess --help`` has the same words.
+
+    Without design and strata, units are taken for what they most often are: no probability sample.
+    """
+
+    reference: Path = Field(description="Reference points, polygons or raster; vectors in any format, or CSV.")
+    field: str | None = Field(None, description="Attribute that holds the reference class.")
+    strata: str | None = Field(
+        None, description="Strata that the sample was drawn from: 'map', or a raster or polygon file."
+    )
+    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
+    strata_edges: tuple[float, ...] = Field(
+        (), description="Limits that cut a strata raster such as confidence into strata, ascending."
+    )
+    design: str | None = Field(
+        None, description="Design file of landcover design; or 'simple random', 'systematic' if drawn so."
+    )
+    crosswalk: str | dict[str, str] | None = Field(
+        None, description="CSV, or the name of a table that comes along: class in the reference -> in the map."
+    )
+    kappa: bool = Field(default=False, description="Also kappa, with quantity and allocation disagreement.")
+
+    def table(self) -> dict[str, str] | None:
+        """The crosswalk, read where it is a file.
+
+        Raises:
+            LegendError: no such file, or other columns.
+        """
+        return read_crosswalk(self.crosswalk) if isinstance(self.crosswalk, str) else self.crosswalk
+
+    def plain_raster(self) -> Path:
+        """The reference raster; designs belong to samples, and a raster is none.
+
+        Raises:
+            ReferenceDataError: a design or strata are given.
+        """
+        if self.design is not None or self.strata is not None:
+            raise ReferenceDataError(
+                "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
+            )
+        return self.reference
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """Figures of a map against reference data.
+
+    Attributes:
+        map_name: File name of the map.
+        figures: Accuracies and area shares.
+        scheme: The map's legend.
+        design: The design that the figures assume, and its words.
+        units: The reference units; None for a raster.
+        area_ha: Area that the figures speak of.
+        mapped_ha: Area in ha per class as the map counts it, within the strata where they cover a part of it.
+        unit: Unit of the map's coordinates ("metre", "degree", ...) and its square in ha, None where it has none.
+    """
+
+    map_name: str
+    figures: Figures
+    scheme: ClassScheme
+    design: AssumedDesign
+    units: ReferenceUnits | None
+    area_ha: float
+    mapped_ha: dict[str, float]
+    unit: tuple[str, float | None]
+    with_kappa: bool = False
+
+    def area(self, name: str) -> Estimate:
+        """Area of a class in ha with its interval; the mapped area, labelled, where there is no probability sample."""
+        share = self.figures.per_class[name].area_share
+        if self.design.frame.is_probability:
+            return share.scaled(self.area_ha)
+        if self.design.frame.kind == "census":
+            return replace(share.scaled(self.area_ha), note="area in the reference raster, where both have a class")
+        return Estimate(self.mapped_ha[name], note=f"mapped area, not corrected for errors: {NOT_PROBABILITY}")
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready figures; every one {estimate, se, ci95} and a note where a part is missing."""
+        per_class = {}
+        for name, item in self.figures.per_class.items():
+            area = self.area(name)
+            entry: dict[str, object] = {
+                "users_accuracy": item.users_accuracy.to_json(),
+                "producers_accuracy": item.producers_accuracy.to_json(),
+                "f1": item.f1.to_json(),
+                "area_ha": area.to_json(),
+                "mapped_area_ha": self.mapped_ha[name],
+            }
+            unit, square_ha = self.unit
+            if square_ha is not None:
+                entry["area_map_unit"] = area.scaled(1 / square_ha).to_json() | {"unit": f"square {unit}"}
+            per_class[name] = entry
+        plain: dict[str, object] = {
+            "map": self.map_name,
+            "overall_accuracy": self.figures.overall_accuracy.to_json(),
+            "per_class": per_class,
+            "error_matrix": self.figures.error_matrix.to_json(),
+            "sampling": self.sampling(),
+        }
+        if self.with_kappa:
+            found = agreement(self.figures.error_matrix.proportions)
+            plain["agreement_beyond_chance"] = vars(found) | {
+                "note": "kappa is no measure of map accuracy (Pontius & Millones 2011); read the disagreements"
+            }
+        return plain
+
+    def sampling(self) -> dict[str, object]:
+        """Design, units per stratum, exclusions and their effect, and all of it in words."""
+        frame = self.design.frame
+        used = int(self.figures.error_matrix.counts.sum())
+        return {
+            "design": frame.kind,
+            "probability_sample": frame.is_probability,
+            "words": self.words(),
+            "units": used,
+            "area_ha": self.area_ha,
+            "strata": [
+                {"name": name, "size": float(size), "units": int(n)}
+                for name, size, n in zip(frame.names, frame.sizes, frame.counts, strict=True)
+            ],
+            "post_stratified": frame.post_stratified,
+            "excluded": self.units.exclusion_report() if self.units is not None else dict(_NONE_EXCLUDED),
+            "notes": [*self.design.notes, *self.figures.notes],
+        }  # fmt: skip
+
+    def words(self) -> str:
+        """Which design the figures assume, what was left out, and what follows: for the report, in sentences."""
+        sentences = [self.design.words]
+        excluded = self.units.excluded if self.units is not None else ()
+        if excluded:
+            counts = Counter(item.reason for item in excluded)
+            why = "; ".join(f"{n} {reason}: {_first(excluded, reason)}" for reason, n in counts.most_common())
+            total = len(excluded) + int(self.figures.error_matrix.counts.sum())
+            sentences.append(
+                f"{len(excluded)} of {total} reference units were left out ({why}); the figures hold for "
+                "the whole only as far as these units are like the others."
+            )
+        sentences += [f"{note[0].upper()}{note[1:]}." for note in (*self.design.notes, *self.figures.notes)]
+        return " ".join(sentences)
+
+
+def _first(excluded: Sequence[Excluded], reason: str) -> str:
+    """Identifiers of the first units left out for a reason."""
+    ids = [item.id for item in excluded if item.reason == reason]
+    return ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
+
+
+def assess_map(
+    map_path: Path | str,
+    settings: ReferenceSettings,
+    *,
+    scheme: ClassScheme | None = None,
+    only: frozenset[str] | None = None,
+) -> Assessment:
+    """Accuracy and area of a class map from reference points, polygons or a raster.
+
+    Args:
+        map_path: The class map, uint8 codes.
+        settings: The reference, and how its units were drawn.
+        scheme: Legend, where the map does not carry one.
+        only: Identifiers of the units to use; others are left out, and counted as without a class in the other map.
+
+    Raises:
+        ReferenceDataError: reference, strata or design that cannot be used or do not fit together.
+        LegendError: reference classes that neither legend nor crosswalk knows.
+        SceneError: the map cannot be read.
+    """
+    scheme = map_scheme(map_path, scheme)
+    grid = read_grid(map_path)
+    if is_raster(settings.reference):
+        found = compare_with_raster([map_path], settings.plain_raster(), scheme=scheme, crosswalk=settings.table())
+        return census_assessment(map_path, found, scheme=scheme, kappa=settings.kappa)
+    if settings.field is None:
+        raise ReferenceDataError(
+            "no field given", path=settings.reference, fix="name the field that holds the reference class: --field"
+        )
+    units = read_reference(
+        settings.reference, map_path=map_path, scheme=scheme, field=settings.field, crosswalk=settings.table()
+    )
+    if only is not None:
+        common = np.array([name in only for name in units.id], dtype=np.bool_)
+        units = units.keep(common, dict.fromkeys(range(len(units)), "without a class in the other map"))
+    drawn = _drawn(settings.design)
+    if isinstance(drawn, SampleDesign):
+        units, design = assume_drawn(units, drawn, scheme=scheme, map_path=map_path)
+    elif settings.strata is not None:
+        with open_strata(
+            settings.strata, map_path=map_path, scheme=scheme, field=settings.strata_field, edges=settings.strata_edges
+        ) as layer:
+            units, design = assume_strata(units, layer, map_path=map_path, scheme=scheme)
+    else:
+        design = assume_plain(units, drawn, scheme=scheme, counted=class_areas(map_path))
+    figures = estimate_accuracy(
+        scheme.code_to_index[units.map_code],
+        scheme.code_to_index[units.reference_code],
+        names=scheme.names,
+        frame=design.frame,
+        unit_area=unit_area(grid, units.row, units.col),
+    )
+    mapped = _by_name(design.class_ha, scheme)
+    name = Path(map_path).name
+    return Assessment(name, figures, scheme, design, units, design.area_ha, mapped, _unit(grid), settings.kappa)
+
+
+def _drawn(design: str | None) -> SampleDesign | str | None:
+    if design is None:
+        return None
+    if design.replace("_", " ") in {"simple random", "systematic"}:
+        return design.replace("_", " ")
+    if not Path(design).is_file():
+        raise ReferenceDataError("sampling design", got=design, expected="'simple random', 'systematic' or a file")
+    return read_design(design)
+
+
+def census_assessment(
+    map_path: Path | str, found: OnEveryPixel, *, scheme: ClassScheme, number: int = 0, kappa: bool = False
+) -> Assessment:
+    """The assessment that figures of all pixels make, of the map of that ``number`` among those compared."""
+    mapped = _by_name(class_areas(map_path)[1], scheme)
+    unit = _unit(read_grid(map_path))
+    name = Path(map_path).name
+    return Assessment(name, found.figures[number], scheme, found.design, None, found.area_ha, mapped, unit, kappa)
+
+
+def _by_name(area: Sequence[float] | NDArray[np.float64], scheme: ClassScheme) -> dict[str, float]:
+    return {item.name: float(area[item.code]) for item in scheme.classes}
+
+
+def unit_area(grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.float64] | None:
+    """Area of each unit, float64 [unit], in mean pixels; None on grids whose pixels are all alike.
+
+    Pixels of a geographic grid shrink towards the poles, so each unit weighs with its own area.
+    """
+    low, high = grid.pixel_area_range_ha
+    return None if low == high else grid.areas_at_ha(row, col) * 2 / (low + high)
+
+
+def _unit(grid: Grid) -> tuple[str, float | None]:
+    if grid.crs.is_geographic:
+        return "degree", None
+    name, metres = grid.crs.linear_units_factor
+    return name, metres**2 / HECTARE_M2

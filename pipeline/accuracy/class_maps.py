@@ -1,0 +1,247 @@
+"""Read class maps: single pixels by the blocks that hold them, whole maps by strips of rows, on any other map's pixels.
+
+Public maps have codes beyond 255 (CORINE: 111 to 523), negative ones, or a class 0 (Dynamic World: water). The values
+of such a raster get slots 1, 2, ... in the order in which they are met; slot 0 is what the file declares as nodata.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pipeline.errors import ReferenceDataError, SceneError
+from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.legend import NODATA, UNLABELLED
+from pipeline.maps.legends import read_scheme
+from pipeline.quiet import silenced
+from pipeline.raster import on_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+    from rasterio.vrt import WarpedVRT
+
+    from pipeline.accuracy.sample_strata import StrataLayer
+    from pipeline.legend import ClassScheme
+
+STRIP_PIXELS = 4_000_000
+CODES = 256
+MAX_VALUES = 254
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2"})
+# Drivers that also open points in a text file, and files of polygons that hold a picture.
+_NO_RASTER = frozenset({"XYZ", "GPKG"})
+# GDAL would keep decoded blocks in 5 % of the machine's memory; a pass over a map uses each block once.
+CACHE_MB = 64
+
+
+@contextmanager
+def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
+    """A uint8 class map with CRS and geotransform, open for reading.
+
+    Raises:
+        SceneError: not a raster, without CRS, or not one of class codes.
+    """
+    with silenced(NotGeoreferencedWarning):
+        try:
+            dataset = rasterio.open(path)
+        except RasterioError as err:
+            raise SceneError("not a map that GDAL can open", path=path, got=err) from err
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), dataset:
+        if dataset.crs is None or dataset.transform.is_identity:
+            raise SceneError("map has no CRS or no geotransform", path=path, fix="set it with gdal_edit.py -a_srs")
+        if dataset.dtypes[0] != "uint8":
+            raise SceneError("map is not one of class codes", path=path, got=dataset.dtypes[0], expected="uint8")
+        yield dataset
+
+
+def is_raster(path: Path | str) -> bool:
+    """Whether a file is a raster: by its usual name, also where it is broken, else by what GDAL makes of it."""
+    if Path(path).suffix.lower() in RASTER_SUFFIXES:
+        return True
+    try:
+        with silenced(NotGeoreferencedWarning), rasterio.open(path) as dataset:
+            return dataset.driver not in _NO_RASTER
+    except RasterioError:
+        return False
+
+
+def grid_of(dataset: DatasetReader) -> Grid:
+    """The grid of an open raster."""
+    return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+
+
+def read_grid(path: Path | str) -> Grid:
+    """The grid of a class map."""
+    with open_class_map(path) as dataset:
+        return grid_of(dataset)
+
+
+def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
+    """The legend of a map: the one given, else the one written in the file."""
+    if scheme is not None:
+        return scheme
+    return read_scheme(Path(path))
+
+
+def strips(grid: Grid, block_rows: int = 1) -> Iterator[Window]:
+    """Windows of whole rows, of about 4 million pixels and a multiple of the file's block height."""
+    rows = max(STRIP_PIXELS // grid.width, 1)
+    rows = max(rows // block_rows, 1) * block_rows
+    for row in range(0, grid.height, rows):
+        yield Window(row, 0, min(rows, grid.height - row), grid.width)
+
+
+def read_codes(dataset: DatasetReader, window: Window) -> NDArray[np.uint8]:
+    """Codes uint8 [row, col] of a window; the file's own nodata value reads as NODATA, and so does UNLABELLED.
+
+    Raises:
+        SceneError: damaged blocks.
+    """
+    try:
+        codes: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
+    except (RasterioError, OSError) as err:
+        where = f"rows {window.row}..{window.row_stop}, columns {window.col}..{window.col_stop}"
+        raise SceneError(f"cannot read the map at {where}", path=dataset.name, got=err) from err
+    return _clean(codes, dataset.nodata)
+
+
+def _clean(codes: NDArray[np.uint8], nodata: float | None) -> NDArray[np.uint8]:
+    table = np.arange(CODES, dtype=np.uint8)
+    table[UNLABELLED] = NODATA
+    if nodata is not None and 0 <= nodata < CODES:
+        table[int(nodata)] = NODATA
+    cleaned: NDArray[np.uint8] = table[codes]
+    return cleaned
+
+
+def codes_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Codes uint8 [n] of single pixels inside the map; every block of the file is read at most once, others never."""
+    return _clean(values_at(dataset, row, col).astype(np.uint8), dataset.nodata)
+
+
+def values_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[Any]:
+    """Values of band 1 [n] at single pixels, of the raster's own type, read block by block.
+
+    Raises:
+        ReferenceDataError: a pixel outside the raster.
+    """
+    if row.size and (row.min() < 0 or col.min() < 0 or row.max() >= dataset.height or col.max() >= dataset.width):
+        raise ReferenceDataError("pixel outside the map", path=dataset.name)
+    height, width = dataset.block_shapes[0]
+    block = (row // height).astype(np.int64) * (dataset.width // width + 1) + col // width
+    order = np.argsort(block, kind="stable")
+    values = np.empty(len(row), dtype=dataset.dtypes[0])
+    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+    for group in np.split(order, starts[1:]):
+        if group.size == 0:
+            continue
+        top, left = int(row[group[0]] // height * height), int(col[group[0]] // width * width)
+        window = Window(top, left, min(height, dataset.height - top), min(width, dataset.width - left))
+        values[group] = dataset.read(1, window=window.to_rasterio())[row[group] - top, col[group] - left]
+    return values
+
+
+def class_areas(
+    path: Path | str, *, within: StrataLayer | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels int64 [256] and area in ha float64 [256] of every code of a map, read strip by strip.
+
+    With ``within`` they are those of the map inside the strata: pixels without a stratum count as NODATA.
+    """
+    pixels, area = np.zeros(CODES, dtype=np.int64), np.zeros(CODES)
+    with open_class_map(path) as dataset:
+        grid = grid_of(dataset)
+        for window in strips(grid, dataset.block_shapes[0][0]):
+            codes = read_codes(dataset, window)
+            if within is not None:
+                codes[within.read(window) < 0] = NODATA
+            found = areas_by_code(codes, grid.pixel_areas_ha(window), size=CODES)
+            pixels += found[0]
+            area += found[1]
+    return pixels, area
+
+
+def aligned(
+    dataset: DatasetReader, grid: Grid, stack: ExitStack, *, empty: float | None = None
+) -> DatasetReader | WarpedVRT:
+    """A raster on the pixels of ``grid``: itself, or a nearest-neighbour view of it; ``empty`` beyond its edges."""
+    if dataset.crs is None:
+        raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
+    if grid_of(dataset).same_pixels_as(grid):
+        return dataset
+    return stack.enter_context(on_grid(dataset, grid, nodata=empty))
+
+
+class SlotReader:
+    """Slots uint8 [row, col] of windows; ``values`` grows with what has been read: slot k holds values[k - 1]."""
+
+    def __init__(self, dataset: DatasetReader | WarpedVRT, *, path: Path | str, nodata: float) -> None:
+        self.values: list[int] = []
+        self._dataset, self._path, self._nodata = dataset, path, nodata
+        self._type = np.dtype(dataset.dtypes[0])
+        small = self._type.itemsize <= 2  # noqa: PLR2004 - 16 bits: a table of all values
+        self._table = np.zeros(2 ** (8 * self._type.itemsize), dtype=np.uint8) if small else None
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Slots of a window.
+
+        Raises:
+            ReferenceDataError: more values than a legend has.
+            SceneError: damaged blocks.
+        """
+        try:
+            values = self._dataset.read(1, window=window.to_rasterio())
+        except (RasterioError, OSError) as err:
+            raise SceneError("cannot read the raster", path=self._path, got=err) from err
+        if self._table is None:
+            present, inverse = np.unique(values, return_inverse=True)
+            slots = np.array([self._slot(int(value)) for value in present], dtype=np.uint8)
+            return np.asarray(slots[inverse].reshape(values.shape))
+        lowest = int(np.iinfo(self._type).min)
+        position = values.astype(np.int32) - lowest if lowest else values
+        seen = np.flatnonzero(np.bincount(position.ravel(), minlength=len(self._table)))
+        for number in seen[self._table[seen] == 0].tolist():
+            self._table[number] = self._slot(number + lowest)
+        found: NDArray[np.uint8] = self._table[position]
+        return found
+
+    def _slot(self, value: int) -> int:
+        if value == self._nodata:
+            return 0
+        if value not in self.values:
+            if len(self.values) == MAX_VALUES:
+                raise ReferenceDataError(
+                    f"raster with more than {MAX_VALUES} values is not one of classes", path=self._path
+                )
+            self.values.append(value)
+        return self.values.index(value) + 1
+
+
+@contextmanager
+def open_slots(path: Path | str, grid: Grid | None = None) -> Iterator[SlotReader]:
+    """A raster of integers, on its own pixels or by nearest neighbour on those of ``grid``.
+
+    What the file declares as nodata is empty, and so is the largest number of its type (255 of 8 bits).
+
+    Raises:
+        SceneError: not a raster, or without CRS.
+        ReferenceDataError: not one of integers.
+    """
+    with ExitStack() as stack:
+        try:
+            dataset = stack.enter_context(rasterio.open(path))
+        except RasterioError as err:
+            raise SceneError("not a raster that GDAL can open", path=path, got=err) from err
+        kind = np.dtype(dataset.dtypes[0])
+        if not np.issubdtype(kind, np.integer):
+            raise ReferenceDataError("raster is not one of classes", path=path, got=kind, expected="integers")
+        empty = dataset.nodata if dataset.nodata is not None else float(np.iinfo(kind).max)
+        pixels = dataset if grid is None else aligned(dataset, grid, stack, empty=empty)
+        yield SlotReader(pixels, path=path, nodata=empty)

@@ -1,0 +1,301 @@
+"""Draw a probability sample of a map: how it is asked for, and its four kinds.
+
+Samples are drawn in two passes over strips of rows, so that memory does not grow with the map. The first counts the
+pixels of every stratum in every strip; ranks are then drawn without replacement from the whole stratum, and the second
+finds the pixels of these ranks, reading only strips that hold one. Every pixel of a stratum has the same chance,
+exactly, and one seed gives one sample.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.accuracy.class_maps import class_areas, codes_at, grid_of, map_scheme, open_class_map
+from pipeline.accuracy.sample_allocation import ALLOCATIONS, OTHERS, by_stratum, sample_size, share_out
+from pipeline.accuracy.sample_design import PrimaryUnits, SampleDesign, Stratum
+from pipeline.accuracy.sample_pixels import ONE_START, STARTS, ValidPixels, count_frame, draw_grids, pick
+from pipeline.accuracy.sample_squares import draw_squares
+from pipeline.accuracy.sample_strata import ChangeStrata, MapStrata, open_strata
+from pipeline.errors import ConfigError, ReferenceDataError
+from pipeline.legend import NODATA
+from pipeline.maps.legends import check_same_legend
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from pipeline.accuracy.assess_frame import DesignKind
+    from pipeline.accuracy.sample_strata import StrataLayer
+    from pipeline.legend import ClassScheme
+
+SQUARES = frozenset({"cluster", "two_stage"})
+KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
+# What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
+EXPECTED_USERS = 0.8
+
+
+class DesignSettings(Settings):
+    """A sample to draw; ``landcover design --help`` has the same words."""
+
+    kind: str = Field("stratified", description="simple_random, systematic, stratified, cluster or two_stage.")
+    allocation: str | None = Field(
+        None, description="equal, proportional (the default of squares), neyman or olofsson (of pixels)."
+    )
+    size: int | None = Field(None, description="Pixels, or squares; None: from target_se (not of squares).")
+    target_se: float = Field(0.01, description="Standard error of overall accuracy aimed at, 0..1.")
+    expected: dict[str, float] = Field(
+        default_factory=dict, description="Expected user's accuracy by class, 0..1; of all others under ''."
+    )
+    strata: str | None = Field(None, description="'map' (the default of pixels), or a raster or polygon file.")
+    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
+    strata_edges: tuple[float, ...] = Field((), description="Limits that cut a strata raster into strata, ascending.")
+    change_from: Path | None = Field(None, description="Earlier map: the strata are the changes from it to the map.")
+    starts: int = Field(STARTS, description="Random starts of a systematic sample; one has no variance.")
+    cluster_px: int = Field(9, description="Side of a square in pixels.")
+    per_cluster: int = Field(10, description="Pixels drawn in each square of a two-stage sample.")
+    minimum_distance_m: float = Field(0.0, description="Least distance between units in metres.")
+    seed: int = Field(0, description="The same seed gives the same sample.")
+
+    @field_validator("expected", mode="before")
+    @classmethod
+    def _pairs(cls, told: object) -> object:
+        """``name=0.9`` for a class, ``0.8`` for all others."""
+        if isinstance(told, dict):
+            return told
+        pairs: dict[str, float] = {}
+        for text in told if isinstance(told, (list, tuple)) else [told]:
+            name, _, value = str(text).rpartition("=")
+            try:
+                pairs[name] = float(value)
+            except ValueError as err:
+                raise ConfigError("option --expected", got=text, expected="name=0.9, or 0.9 for all") from err
+        return pairs
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse kinds and allocations that do not exist, and options that the kind has no use for."""
+        if self.kind not in KINDS:
+            raise ConfigError("option --kind", got=self.kind, expected=", ".join(KINDS))
+        if self.allocation not in {None, *ALLOCATIONS}:
+            raise ConfigError("option --allocation", got=self.allocation, expected=", ".join(ALLOCATIONS))
+        if self.kind in SQUARES and self.size is None:
+            raise ConfigError(f"sample of kind {self.kind}", expected="the number of its squares, with --size")
+        strata = self.strata is not None or self.change_from is not None
+        if self.kind in {"simple_random", "systematic"} and strata:
+            raise ConfigError(
+                f"strata for a sample of kind {self.kind}, which is drawn from the whole map",
+                fix="use --kind stratified, cluster or two_stage",
+            )
+        if self.allocation is not None and not (strata or self.kind == "stratified"):
+            raise ConfigError(f"an allocation for a sample of kind {self.kind} without strata", fix="add --strata")
+        if self.strata is not None and self.change_from is not None:
+            raise ConfigError("both --strata and --change-from", fix="give one of them")
+        if self.minimum_distance_m > 0 and self.kind not in {"stratified", "simple_random"}:
+            raise ConfigError(
+                f"a minimum distance for a sample of kind {self.kind}", fix="use --kind stratified or simple_random"
+            )
+        if self.kind in {"simple_random", "systematic"} and self.size is None and set(self.expected) - {OTHERS}:
+            raise ConfigError(
+                f"expected accuracies per class for a sample of kind {self.kind}", fix="give one: --expected 0.85"
+            )
+        return self
+
+    @property
+    def expected_users(self) -> dict[str, float] | float:
+        """Expected user's accuracy of all strata, or by name."""
+        return self.expected.get(OTHERS, EXPECTED_USERS) if set(self.expected) <= {OTHERS} else self.expected
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Units of a sample in the order in which they were found, and what the design says about them."""
+
+    kind: DesignKind
+    strata: tuple[Stratum, ...]
+    source: str
+    allocation: str
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    stratum: NDArray[np.intp]
+    inclusion: NDArray[np.float64]
+    clusters: PrimaryUnits | None = None
+
+
+def draw_sample(
+    map_path: Path | str,
+    settings: DesignSettings | None = None,
+    *,
+    layer: StrataLayer | None = None,
+    scheme: ClassScheme | None = None,
+) -> SampleDesign:
+    """A probability sample of a map's valid pixels.
+
+    Args:
+        map_path: The class map.
+        settings: The sample to draw.
+        layer: Strata in place of those that the settings name.
+        scheme: The legend where the map does not carry one.
+
+    Raises:
+        ReferenceDataError: more units than pixels or squares, an allocation that the strata cannot give, a distance
+            that units cannot keep.
+        LegendError: an earlier map with another legend.
+    """
+    settings = settings or DesignSettings()
+    told, scheme = scheme, map_scheme(map_path, scheme)
+    rng = np.random.default_rng(settings.seed)
+    with ExitStack() as stack:
+        dataset = stack.enter_context(open_class_map(map_path))
+        if layer is None:
+            layer = _named_layer(map_path, settings, scheme=scheme, told=told, stack=stack)
+        if settings.kind == "stratified":
+            strata = layer or stack.enter_context(MapStrata(map_path, scheme))
+            drawn = _stratified(dataset, strata, settings, rng)
+        elif settings.kind in SQUARES:
+            drawn = _squares(dataset, layer, settings, rng)
+        else:
+            drawn = _unstratified(dataset, settings, rng)
+        return _assemble(dataset, drawn, settings, scheme=scheme, rng=rng, within=layer)
+
+
+def _named_layer(
+    map_path: Path | str, settings: DesignSettings, *, scheme: ClassScheme, told: ClassScheme | None, stack: ExitStack
+) -> StrataLayer | None:
+    """The strata that the settings name; None where none is: the map's classes, or, for squares, the whole map."""
+    if settings.change_from is not None:
+        if told is None:
+            check_same_legend([map_path, settings.change_from])
+        return stack.enter_context(ChangeStrata(settings.change_from, map_path, scheme=scheme, on_later=True))
+    if settings.strata is None:
+        return None
+    edges = settings.strata_edges
+    edges = settings.strata_edges
+    layer = open_strata(settings.strata, map_path=map_path, scheme=scheme, field=settings.strata_field, edges=edges)
+    stack.enter_context(layer)
+    return layer
+
+
+def _stratified(
+    dataset: DatasetReader, layer: StrataLayer, settings: DesignSettings, rng: np.random.Generator
+) -> _Drawn:
+    count = count_frame(dataset, layer)
+    units = count.pixels.sum(axis=0)
+    values = np.flatnonzero(units)
+    names = [layer.name(int(value)) for value in values]
+    shares, how = share_out(
+        settings.size,
+        settings.allocation or "olofsson",
+        units=[int(n) for n in units[values]],
+        expected=by_stratum(settings.expected_users, names),
+        target_se=settings.target_se,
+    )
+    row, col, stratum = pick(dataset, layer, count, values, shares, rng, settings.minimum_distance_m)
+    table = tuple(
+        Stratum(int(value), name, int(units[value]), float(count.area_ha[value]), drawn)
+        for value, name, drawn in zip(values, names, shares, strict=True)
+    )
+    chance = (np.array(shares) / units[values])[stratum]
+    return _Drawn("stratified", table, layer.source, how, row, col, stratum, chance)
+
+
+def _unstratified(dataset: DatasetReader, settings: DesignSettings, rng: np.random.Generator) -> _Drawn:
+    """Pixels of the whole map: at random, or on square grids with random starts (about as many as wanted)."""
+    layer, size, starts = ValidPixels(), settings.size, settings.starts
+    count = count_frame(dataset, layer)
+    total = int(count.pixels.sum())
+    if size is None:
+        expected = settings.expected.get(OTHERS, EXPECTED_USERS)
+        size = sample_size([total], expected_users=[expected], target_se=settings.target_se)
+    if not 1 <= size <= total:
+        raise ReferenceDataError("sample size", got=size, expected=f"1 to {total}, the valid pixels of the map")
+    if settings.kind == "simple_random":
+        row, col, stratum = pick(dataset, layer, count, np.array([0]), [size], rng, settings.minimum_distance_m)
+        chance, how, clusters = np.full(len(row), size / total), "none", None
+    else:
+        grids = draw_grids(dataset, count.windows, total=total, size=size, starts=starts, rng=rng)
+        row, col, stratum = grids.row, grids.col, np.zeros(len(grids.row), dtype=np.intp)
+        chance = np.full(len(row), starts / grids.in_frame)
+        how = f"every {grids.step}th pixel in both directions from {starts} random start{'s' * (starts > 1)}"
+        clusters = PrimaryUnits(grids.start, grids.sizes, grids.in_frame)
+    kind: DesignKind = "simple random" if settings.kind == "simple_random" else "systematic"
+    whole = Stratum(0, "all", total, float(count.area_ha.sum()), len(row))
+    return _Drawn(kind, (whole,), "none", how, row, col, stratum, chance, clusters)
+
+
+def _squares(
+    dataset: DatasetReader, layer: StrataLayer | None, settings: DesignSettings, rng: np.random.Generator
+) -> _Drawn:
+    per_cluster = settings.per_cluster if settings.kind == "two_stage" else None
+    found = draw_squares(
+        dataset,
+        layer,
+        squares=settings.size or 0,
+        side=settings.cluster_px,
+        per_cluster=per_cluster,
+        allocation=settings.allocation or "proportional",
+        expected_users=settings.expected_users,
+        rng=rng,
+    )
+    kind: DesignKind = "one-stage cluster" if per_cluster is None else "two-stage cluster"
+    source = "none" if layer is None else f"squares by {layer.source}"
+    of_square = found.of_square[found.clusters.unit]
+    return _Drawn(
+        kind, found.strata, source, found.words, found.row, found.col, of_square, found.inclusion, found.clusters
+    )
+
+
+def _assemble(
+    dataset: DatasetReader,
+    drawn: _Drawn,
+    settings: DesignSettings,
+    *,
+    scheme: ClassScheme,
+    rng: np.random.Generator,
+    within: StrataLayer | None,
+) -> SampleDesign:
+    """Units in random order, so that their numbers give no stratum away; squares stay together for the field.
+
+    Pixels and areas of the map's classes are those ``within`` the strata, where these may cover a part of the map.
+    """
+    order = np.arange(len(drawn.row)) if settings.kind in SQUARES else rng.permutation(len(drawn.row))
+    row, col = drawn.row[order], drawn.col[order]
+    pixels, area = class_areas(dataset.name, within=within)
+    present = [int(code) for code in np.flatnonzero(pixels) if code != NODATA]
+    plain: dict[str, Any] = {name: getattr(drawn, name) for name in ("kind", "strata", "allocation")}
+    return SampleDesign(
+        **plain,
+        seed=settings.seed,
+        map_name=Path(dataset.name).name,
+        strata_source=drawn.source,
+        grid=grid_of(dataset),
+        scheme=scheme,
+        class_pixels={code: int(pixels[code]) for code in present},
+        class_area_ha={code: float(area[code]) for code in present},
+        row=row,
+        col=col,
+        stratum=drawn.stratum[order],
+        map_code=codes_at(dataset, row, col),
+        inclusion=drawn.inclusion[order],
+        clusters=None if drawn.clusters is None else drawn.clusters.reordered(order),
+        min_distance_m=settings.minimum_distance_m,
+        notes=_notes(drawn, settings.minimum_distance_m),
+    )
+
+
+def _notes(drawn: _Drawn, distance_m: float) -> tuple[str, ...]:
+    notes = []
+    if distance_m > 0:
+        notes.append(
+            f"units lie at least {distance_m:g} m apart: inclusion probabilities, and with them the standard "
+            "errors, are those of the design without this rule"
+        )
+    if drawn.kind == "systematic" and drawn.clusters is not None and len(drawn.clusters.sizes) == 1:
+        notes.append(ONE_START)
+    return tuple(notes)

@@ -1,0 +1,256 @@
+"""Find the pixels of a sample: random ones of strata, located strip by strip, and those of square grids.
+
+One grid with one random start is a sample of a single cluster: no unbiased estimator of its variance exists. Several
+grids, their starts drawn at random without replacement, are a simple random sample of grids, and the variance between
+them says what the design does, whatever the map looks like: a one-stage cluster sample whose clusters are grids.
+
+Source: Gautschi (1957), Some remarks on systematic sampling, Ann. Math. Stat. 28, 385-394; Cochran (1977), Sampling
+Techniques, sect. 8.1 (a systematic sample is a sample of one cluster).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.accuracy.class_maps import grid_of, read_codes, strips
+from pipeline.accuracy.sample_strata import MAX_STRATUM, OUTSIDE, MapStrata
+from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.legend import NODATA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from pipeline.accuracy.sample_strata import StrataLayer
+
+Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
+# Units tried for each one wanted before a minimum distance is called impossible.
+TRIES_PER_UNIT = 20
+# Ten starts leave 9 degrees of freedom: Student's t is 2.26 instead of 1.96, and each grid is still a grid.
+STARTS = 10
+ONE_START = (
+    "one grid with one start has no unbiased variance: standard errors are those of a simple random sample, which "
+    "overstates them for most maps"
+)
+
+
+@dataclass(frozen=True)
+class FrameCount:
+    """Pixels [strip, stratum value] and area in ha [stratum value] of the frame."""
+
+    windows: tuple[Window, ...]
+    pixels: NDArray[np.int64]
+    area_ha: NDArray[np.float64]
+
+
+class ValidPixels:
+    """All valid pixels as one stratum, 0."""
+
+    source = "none"
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Zeros."""
+        return np.zeros(window.shape, dtype=np.int32)
+
+    def name(self, value: int) -> str:
+        """The stratum's only name."""
+        return "all" if value == 0 else str(value)
+
+
+def count_frame(dataset: DatasetReader, layer: StrataLayer) -> FrameCount:
+    """Pixels of every stratum in every strip; only pixels where the map has a class are in the frame."""
+    grid = grid_of(dataset)
+    windows = tuple(strips(grid, dataset.block_shapes[0][0]))
+    counts: list[NDArray[np.int64]] = []
+    area = np.zeros(MAX_STRATUM + 1)
+    for window in windows:
+        values = _in_frame(dataset, layer, window)
+        found = areas_by_code(values, grid.pixel_areas_ha(window), size=MAX_STRATUM + 1)
+        counts.append(np.trim_zeros(found[0], "b"))
+        area += found[1]
+    width = max((len(part) for part in counts), default=0)
+    pixels = np.stack([np.pad(part, (0, width - len(part))) for part in counts])
+    if not pixels.any():
+        raise ReferenceDataError("no pixel of the map lies in a stratum", path=dataset.name)
+    return FrameCount(windows, pixels, area[:width])
+
+
+def _in_frame(dataset: DatasetReader, layer: StrataLayer, window: Window) -> NDArray[np.int32]:
+    values = layer.read(window)
+    if not isinstance(layer, MapStrata):
+        values = np.where(read_codes(dataset, window) == NODATA, np.int32(OUTSIDE), values)
+    return values
+
+
+def pick(
+    dataset: DatasetReader,
+    layer: StrataLayer,
+    count: FrameCount,
+    values: NDArray[np.integer],
+    shares: Sequence[int],
+    rng: np.random.Generator,
+    min_distance_m: float,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:
+    """Row, col and stratum index of the drawn pixels."""
+    totals = count.pixels.sum(axis=0)
+    extra = TRIES_PER_UNIT if min_distance_m > 0 else 1
+    ranks = [
+        rng.choice(int(totals[value]), min(int(totals[value]), share * extra), replace=False)
+        for value, share in zip(values, shares, strict=True)
+    ]
+    found = _locate(dataset, layer, count, values, ranks)
+    if min_distance_m > 0:
+        found = _spaced(found, shares, grid_of(dataset), min_distance_m)
+    row = np.concatenate([part[0] for part in found]).astype(np.int32)
+    col = np.concatenate([part[1] for part in found]).astype(np.int32)
+    return row, col, np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
+
+
+def _locate(
+    dataset: DatasetReader,
+    layer: StrataLayer,
+    count: FrameCount,
+    values: NDArray[np.integer],
+    ranks: Sequence[NDArray[np.int64]],
+) -> Found:
+    """Pixels of ranks 0..N-1 within each stratum, in the order of the ranks."""
+    before = np.vstack([np.zeros_like(count.pixels[:1]), np.cumsum(count.pixels, axis=0)])
+    found = [(np.empty(len(part), dtype=np.int64), np.empty(len(part), dtype=np.int64)) for part in ranks]
+    for number, window in enumerate(count.windows):
+        lows, highs = before[number][values], before[number + 1][values]
+        hits = [
+            np.flatnonzero((part >= low) & (part < high)) for part, low, high in zip(ranks, lows, highs, strict=True)
+        ]
+        if not any(len(hit) for hit in hits):
+            continue
+        strip = _in_frame(dataset, layer, window).ravel()
+        for value, part, hit, low, (row, col) in zip(values, ranks, hits, lows, found, strict=True):
+            if len(hit):
+                flat = np.flatnonzero(strip == value)[part[hit] - low]
+                row[hit], col[hit] = window.row + flat // window.width, window.col + flat % window.width
+    return found
+
+
+def _spaced(found: Found, shares: Sequence[int], grid: Grid, distance_m: float) -> Found:
+    """The first units in random order that keep their distance from all before them, of any stratum."""
+    size_x, size_y = grid.pixel_size_m
+    taken: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    kept = []
+    for (row, col), share in zip(found, shares, strict=True):
+        rows: list[int] = []
+        cols: list[int] = []
+        for r, c in zip(row.tolist(), col.tolist(), strict=True):
+            if len(rows) == share:
+                break
+            if _free(taken, c * size_x, r * size_y, distance_m):
+                rows.append(r)
+                cols.append(c)
+        if len(rows) < share:
+            raise ReferenceDataError(
+                f"minimum distance of {distance_m:g} m",
+                got=f"{len(rows)} of {share} units that keep it",
+                fix="lower the distance or the sample size",
+            )
+        kept.append((np.array(rows), np.array(cols)))
+    return kept
+
+
+def _free(taken: dict[tuple[int, int], list[tuple[float, float]]], x: float, y: float, distance: float) -> bool:
+    cell = int(x // distance), int(y // distance)
+    near = (point for i in (-1, 0, 1) for j in (-1, 0, 1) for point in taken.get((cell[0] + i, cell[1] + j), ()))
+    if any((x - px) ** 2 + (y - py) ** 2 < distance**2 for px, py in near):
+        return False
+    taken.setdefault(cell, []).append((x, y))
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """Grids drawn from all grids of one spacing.
+
+    Attributes:
+        row: int32 [unit].
+        col: int32 [unit].
+        start: int64 [unit]; the grid each unit belongs to, 0..m-1.
+        sizes: int64 [grid]; valid pixels of each drawn grid.
+        in_frame: Grids of this spacing with a valid pixel.
+        step: Spacing in pixels.
+    """
+
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    start: NDArray[np.intp]
+    sizes: NDArray[np.int64]
+    in_frame: int
+    step: int
+
+
+def draw_grids(
+    dataset: DatasetReader,
+    windows: Sequence[Window],
+    *,
+    total: int,
+    size: int,
+    starts: int,
+    rng: np.random.Generator,
+) -> Grids:
+    """Square grids of pixels with random starts, about ``size`` pixels in all.
+
+    Args:
+        dataset: The map.
+        windows: Strips of whole rows that cover it.
+        total: Its valid pixels.
+        size: Units wanted; the spacing is a whole number of pixels, so there are about as many.
+        starts: Grids; 1 gives one grid, whose variance cannot be estimated without bias.
+        rng: For the starts.
+
+    Raises:
+        ReferenceDataError: fewer than 1 start, or a sample too small for as many.
+    """
+    if not 1 <= starts <= size:
+        raise ReferenceDataError("number of random starts", got=starts, expected=f"1 to {size}, the sample size")
+    step = max(int(np.sqrt(total * starts / size)), int(np.ceil(np.sqrt(starts))))
+    valid = _valid_by_start(dataset, windows, step).ravel()
+    filled = np.flatnonzero(valid)
+    if len(filled) < starts:
+        raise ReferenceDataError("number of random starts", got=starts, expected=f"at most {len(filled)}")
+    chosen = np.sort(rng.choice(filled, starts, replace=False))
+    row, col, start = _pixels_of(dataset, windows, step, chosen)
+    return Grids(row, col, start, valid[chosen], len(filled), step)
+
+
+def _valid_by_start(dataset: DatasetReader, windows: Sequence[Window], step: int) -> NDArray[np.int64]:
+    """Valid pixels of every grid, int64 [first row, first column]."""
+    counts = np.zeros((step, step), dtype=np.int64)
+    across = -(-dataset.width // step) * step
+    for window in windows:
+        valid = np.zeros((window.height, across), dtype=np.uint8)
+        valid[:, : window.width] = read_codes(dataset, window) != NODATA
+        by_column = valid.reshape(window.height, -1, step).sum(axis=1, dtype=np.int64)
+        np.add.at(counts, np.arange(window.row, window.row_stop) % step, by_column)
+    return counts
+
+
+def _pixels_of(
+    dataset: DatasetReader, windows: Sequence[Window], step: int, chosen: NDArray[np.intp]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:
+    """Row, column and grid of the valid pixels of the chosen grids, grid by grid; every strip is read once."""
+    rows, cols, grids = [], [], []
+    for window in windows:
+        codes = read_codes(dataset, window)
+        for number, first in enumerate(chosen.tolist()):
+            top, left = (first // step - window.row) % step, first % step
+            row, col = np.nonzero(codes[top::step, left::step] != NODATA)
+            rows.append(window.row + top + row * step)
+            cols.append(left + col * step)
+            grids.append(np.full(len(row), number))
+    grid = np.concatenate(grids)
+    order = np.argsort(grid, kind="stable")
+    row, col = np.concatenate(rows)[order], np.concatenate(cols)[order]
+    return row.astype(np.int32), col.astype(np.int32), grid[order].astype(np.intp)
