@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -29,6 +29,7 @@ from pipeline.training.settings import ChipSettings, TrainingSettings
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+Model = TypeVar("Model", bound=Settings)
 NAME = r"^[A-Za-z0-9._-]+$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
@@ -144,18 +145,27 @@ def load_config(path: Path | str) -> Config:
             "configuration is not a mapping of keys", path=path, got=type(data).__name__,
             fix="write one with landcover init",
         )  # fmt: skip
+    return checked(Config, upgraded(data, path=path), path=path)
+
+
+def checked(model: type[Model], data: dict[str, Any], *, path: Path) -> Model:
+    """The settings of a file's keys; paths in them are relative to its folder.
+
+    Raises:
+        ConfigError: see :func:`load_config`.
+    """
     try:
-        return Config.model_validate(upgraded(data, path=path), context={"folder": path.resolve().parent})
+        return model.model_validate(data, context={"folder": path.resolve().parent})
     except ValidationError as err:
-        raise _explain(err, path) from err
+        raise _explain(err, path, model) from err
 
 
-def _explain(err: ValidationError, path: Path) -> ConfigError:
+def _explain(err: ValidationError, path: Path, model: type[Settings]) -> ConfigError:
     """The first thing wrong, in one sentence."""
     first = err.errors()[0]
     key = _key_of(first)
     if first["type"] == "extra_forbidden":
-        known = sorted(_keys_beside(first["loc"]))
+        known = sorted(_keys_beside(first["loc"], model))
         near = nearest(str(first["loc"][-1]), known)
         fix = f"did you mean {near!r}?" if near else None
         return ConfigError(f"unknown key {key!r}", path=path, expected="one of " + ", ".join(known), fix=fix)
@@ -181,9 +191,9 @@ def _words(error: ErrorDetails) -> str:
     return _EXPECTED.get(kind, stripped.replace(" after validation", ""))
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+def _keys_beside(location: tuple[int | str, ...], model: type[Settings]) -> list[str]:
     """The keys that the section of an unknown key has."""
-    section: Any = Config
+    section: Any = model
     for part in location[:-1]:
         if isinstance(part, str):
             section = _section_of(section.model_fields[part].annotation)

@@ -18,15 +18,16 @@ _COMMENT_WIDTH = 96
 _ONE_LINE = frozenset({"classes"})
 
 
-def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str]) -> str:
+def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str], model: type[Settings] = Config) -> str:
     """YAML of (a part of) a configuration with comments; ``data`` as ``Config.model_dump(mode="json")`` gives it.
 
     Args:
         data: Keys to write, in the order of the configuration.
         head: Comment lines at the top.
+        model: What the file holds.
     """
     lines = [*(f"# {line}".rstrip() for line in head), ""]
-    lines.extend(_section(Config, data, indent=0))
+    lines.extend(_section(model, data, indent=0))
     return "\n".join(lines) + "\n"
 
 
