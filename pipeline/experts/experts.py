@@ -20,9 +20,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.experts.forest import cores
-from pipeline.experts.rotated_trees import RotatedTrees, fit_rotated_trees
 from pipeline.experts.settings import ENOUGH_POLYGONS
-from pipeline.experts.trees import PolygonTrees, fit_polygon_trees
+from pipeline.experts.trees import PolygonTrees, RotatedTrees, fit_polygon_trees, fit_rotated_trees
 from pipeline.experts.weights import pixel_weights
 
 if TYPE_CHECKING:
