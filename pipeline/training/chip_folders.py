@@ -95,6 +95,7 @@ def fit_chips(
         "context": context_note(
             networks, experts.mixture if experts is not None else None, frozen, settings=settings,
             polygons=len(learned.index),
+            what="chips",
         ),
     }  # fmt: skip
     bundle = ModelBundle(

@@ -47,11 +47,13 @@ class Learner(lightning.LightningModule):
         self._settings, self._seed = settings, seed
         # Batch norms of a frozen encoder keep their statistics in fine-tuning too.
         self._tuned = network.encoder is not None and network.encoder.frozen and not settings.frozen
+        # The head of a network with moments starts as the probe (``chip_head.start_head``).
+        self._probe = 0.0 if network.spec.moments else PROBE
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
         """A pretrained encoder learns from the end of the probe on."""
         if self._tuned and self.network.encoder is not None:
-            learns = self.trainer.global_step >= PROBE * self._settings.steps
+            learns = self.trainer.global_step >= self._probe * self._settings.steps
             self.network.encoder.requires_grad_(requires_grad=learns)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's

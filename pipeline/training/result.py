@@ -115,8 +115,9 @@ def context_note(
     *,
     settings: TrainingSettings,
     polygons: int,
+    what: str = "polygons",
 ) -> dict[str, Any]:
-    """What became of the network with context, JSON-ready; ``line`` says it in one line."""
+    """What became of the network with context, JSON-ready; ``line`` says it in one line, ``what`` is learned from."""
     if not settings.context.enabled:
         return {"share": 0.0, "line": "no network with context: training.context is off"}
     if settings.context.frozen_first and frozen is None:
@@ -128,11 +129,11 @@ def context_note(
         note |= {"held_out": admission.note()}
     if networks.context is None:
         why = (
-            f"gained {admission.gain:+.3f} on held-out blocks, not more than chance"
+            f"gained {admission.gain:+.3f} on held-out {what}, not more than chance"
             if admission is not None
-            else f"{polygons} polygons are too few to judge it"
+            else f"{polygons} {what} are too few to judge it"
         )
         return note | {"line": f"{name}: not used, {why}"}
     how = "frozen" if settings.context.frozen else "fine-tuned"
-    gained = f", gained {admission.gain:+.3f} on held-out blocks" if admission is not None else ""
-    return note | {"line": f"{name}, {how} on {polygons} polygons, share {networks.share:.2f}{gained}"}
+    gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""
+    return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}
