@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "Network", "NetworkSpec", "build_network", "compute_dtype", "fuse_for_inference", "stride_px"]
 CHIP_BATCH = 64
 TINY = 1e-8
+LEAST_DEVIATION = 1e-4
 
 
 class Network(nn.Module):
@@ -46,6 +47,9 @@ class Network(nn.Module):
         self.encoder = build_encoder(spec) if spec.encoder != "none" else None
         self.spectral = SpectralPath(spec) if spec.has_spectral else None
         self.decoder = Decoder(spec, self.encoder) if self.encoder is not None and spec.head == "unet" else None
+        if spec.moments and self.encoder is not None:
+            self.moment_mean = nn.Buffer(torch.zeros(2 * sum(self.encoder.channels), 1, 1))
+            self.moment_gain = nn.Buffer(torch.ones(2 * sum(self.encoder.channels), 1, 1))
         self.dropout = nn.Dropout2d(spec.dropout)
         self.head = nn.Conv2d(self.features_out, spec.classes, 1)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -104,8 +108,14 @@ class Network(nn.Module):
         return out[..., :rows, :cols]
 
     def moments(self, x: torch.Tensor) -> torch.Tensor:
-        """:func:`moments` of the encoder's features of whole chips: float [chip, 2 * feature, 1, 1]."""
-        return moments(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+        """:func:`moments` of the encoder's features of whole chips, scaled: float [chip, 2 * feature, 1, 1]."""
+        found = moments(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+        return (found - self.moment_mean) * self.moment_gain if self.spec.moments else found
+
+    def scale_moments(self, raw: torch.Tensor) -> None:
+        """Take means and deviations from unscaled moments float [chip, 2 * feature, 1, 1] of chips to learn from."""
+        self.moment_mean.copy_(raw.mean(0))
+        self.moment_gain.copy_(1.0 / (raw.std(0, unbiased=False) + LEAST_DEVIATION))
 
     def _pooled(self, x: torch.Tensor) -> torch.Tensor:
         """Features of whole chips, means of maps or statistics: float [chip, feature, 1, 1]."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 
 from pipeline.errors import LabelError
 from pipeline.experts.experts import Expert, PixelTable, shrunk_discriminant
@@ -193,17 +192,17 @@ def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> N
         index: Network index of the class of each, uint8 [chip].
     """
     network.eval()
-    with torch.inference_mode():
-        features = torch.cat([network.moments(part) for part in torch.split(x, _BATCH)]).flatten(1).double().numpy()
-    scaler = StandardScaler().fit(features)
-    probe = shrunk_discriminant().fit(scaler.transform(features), index)
+    with torch.no_grad():
+        raw = torch.cat([network.moments(part) for part in torch.split(x, _BATCH)])
+        network.scale_moments(raw)
+        features = ((raw - network.moment_mean) * network.moment_gain).flatten(1).double().numpy()
+    probe = shrunk_discriminant().fit(features, index)
     if len(probe.classes_) < 3:  # noqa: PLR2004 - of two classes scikit-learn gives one row
         return
-    weight = probe.coef_ / scaler.scale_
     at = torch.from_numpy(probe.classes_.astype(np.int64))
     with torch.no_grad():
-        network.head.weight[at] = torch.from_numpy(weight).float()[:, :, None, None]
-        cast("torch.Tensor", network.head.bias)[at] = torch.from_numpy(probe.intercept_ - weight @ scaler.mean_).float()
+        network.head.weight[at] = torch.from_numpy(probe.coef_).float()[:, :, None, None]
+        cast("torch.Tensor", network.head.bias)[at] = torch.from_numpy(probe.intercept_).float()
 
 
 def _statistics_layer(network: Network | None, x: torch.Tensor) -> ChipStatistics:

@@ -36,6 +36,8 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 # Source: Kumar et al. (2022), Fine-tuning can distort pretrained features and underperform out-of-distribution, ICLR;
 # the rates of a first look at EuroSAT: encoder 2e-4, head 1e-3.
 PROBE, RATE, DECAY = 0.4, 0.2, 0.7
+# Of a network of whole chips: all rates, whose head starts as the probe and must not leave it at once, and no decay.
+CHIP_RATE, CHIP_DECAY = 1 / 3, 1.0
 
 
 class Learner(lightning.LightningModule):
@@ -78,9 +80,11 @@ class Learner(lightning.LightningModule):
         settings = self._settings
         if self._tuned and self.network.encoder is not None:
             self.network.encoder.requires_grad_(requires_grad=True)  # to be among the groups
-        decay = DECAY if self._tuned else 1.0
+        chip = self.network.spec.moments
+        decay = (CHIP_DECAY if chip else DECAY) if self._tuned else 1.0
         groups = parameter_groups(self.network, lr=settings.lr, layer_decay=decay, weight_decay=settings.weight_decay)
         for group in groups:
+            group["lr"] *= CHIP_RATE if chip else 1.0
             if self._tuned and group["name"].startswith("encoder"):
                 group["lr"] *= RATE
         optimizer = torch.optim.AdamW(groups)

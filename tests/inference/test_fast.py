@@ -45,7 +45,9 @@ def default_specs() -> list[NetworkSpec]:
 
 def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
     torch.manual_seed(0)
-    for spec in default_specs():
+    encoder = {"encoder": "resnet18", "depth": 3, "stem_stride": 4, "spectral_kernels": (1, 1)}
+    pretrained = NetworkSpec(4, 5, surroundings=True, dropout=0.0, **encoder)
+    for spec in [*default_specs(), pretrained]:
         plain = fuse_for_inference(build_network(spec).eval())
         quick = speed_up(fuse_for_inference(plain))
         assert any(isinstance(module, FusedConv) for module in quick.modules())
