@@ -1,22 +1,35 @@
-# Two commands set everything up: `make demo` and `make test`. Nothing but python3 and make is needed before them.
+# `make demo` and `make test` each set up what they need. Nothing but python3 and make is needed before them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+USERS := $(VENV)/.installed
+DEVELOPERS := $(VENV)/.installed-dev
 JOBS ?= 2
+EXTRAS := --extra stac --extra onnx --extra openvino --extra umap --extra scale --extra view --extra weights --extra dev
+# What was tested is what is locked: torch and torchvision are a matching pair.
+LOCKED := --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --quiet
 
-.PHONY: demo test check house bench lock clean system-packages
+.PHONY: demo test check docs house bench fuzz lock clean system-packages plugin
 
-$(STAMP): requirements.lock pyproject.toml
+$(USERS): requirements.lock pyproject.toml
+	@echo "Installing into $(VENV): 6.6 GB, of it 5.3 GB PyTorch with its GPU libraries; about 4 minutes (README: a smaller one)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	touch $(STAMP)
+	touch $(USERS)
 
-demo: $(STAMP)
+$(DEVELOPERS): requirements-dev.lock $(USERS)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	touch $(DEVELOPERS)
+
+demo: $(USERS)
 	$(BIN)/landcover demo --overwrite
+	@echo "In this terminal: . $(BIN)/activate, and landcover is a command."
 
-check: $(STAMP)
+docs: $(DEVELOPERS)
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+check: $(DEVELOPERS) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -26,22 +39,32 @@ check: $(STAMP)
 system-packages:
 	@sh tests/install_system_packages.sh
 
-test: $(STAMP) system-packages check
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --cov --cov-report= --durations=15 tests
+test: $(DEVELOPERS) system-packages check
+	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal --cov --cov-report= --durations=15 tests
 	$(BIN)/coverage combine --quiet --keep 2>/dev/null || true
 	$(BIN)/coverage report --fail-under=90 --skip-covered
 
 house:
 	@$(PYTHON) tools/house.py
 
-bench: $(STAMP)
+# The QGIS plugin as a zip: Plugins > Manage and Install Plugins > Install from ZIP.
+plugin: $(USERS)
+	$(BIN)/python tools/plugin.py
+
+fuzz: $(DEVELOPERS)
+	$(BIN)/python -m tests.campaigns.kills
+	$(BIN)/python -m tests.campaigns.full_disk
+
+bench: $(DEVELOPERS)
 	$(BIN)/python -m tests.benchmarks
 
+# The versions that are locked now are kept where they still fit; remove the files first to take new ones.
 lock:
-	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable ".[stac,onnx,openvino,umap,scale,view,dev]"
-	.venv-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
-	rm -rf .venv-lock
+	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv)
+	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/uv pip compile pyproject.toml $(EXTRAS) $(LOCKED) \
+		-c tools/torch_pair.txt -o requirements-dev.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/uv pip compile pyproject.toml --extra stac --extra view $(LOCKED) \
+		-c requirements-dev.lock -o requirements.lock
 
 clean:
-	rm -rf $(VENV) demo runs .coverage* .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lock demo runs build dist .coverage* .mypy_cache .ruff_cache

@@ -37,12 +37,14 @@ _HOMES = {
     "save_bundle": "pipeline.model.bundle:save_bundle",
     "load_bundle": "pipeline.model.bundle:load_bundle",
     # maps
-    "PredictSettings": "pipeline.inference.plan:PredictSettings",
+    "MapSettings": "pipeline.inference.settings:MapSettings",
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy
+    "DesignSettings": "pipeline.accuracy.sample_draw:DesignSettings",
     "design": "pipeline.accuracy.sample_draw:draw_sample",
     "write_design": "pipeline.accuracy.sample_files:write_design",
+    "ReferenceSettings": "pipeline.accuracy.assess_map:ReferenceSettings",
     "assess": "pipeline.accuracy.assess_map:assess_map",
     "compare": "pipeline.accuracy.assess_compare:compare_maps",
     # a whole run, and the data to try it on

@@ -11,7 +11,7 @@ Landsat - USGS, "What are the band designations for the Landsat satellites?"; na
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -85,11 +85,19 @@ LANDSAT_OLI = (
     BandSpec("lwir12", "B11", 12.005, 100),
 )
 
+# Harmonized Landsat and Sentinel-2: keys of one form, other bands. Source: HLS v2.0 User Guide, table 8.
+HLS_S30 = tuple(replace(spec, gsd_m=30) for spec in SENTINEL2)
+HLS_L30 = tuple(
+    replace(spec, key=f"B{int(spec.key[1:]):02d}", aliases=(), gsd_m=30) for spec in LANDSAT_OLI if spec.name != "pan"
+)
+
 TABLES: dict[str, tuple[BandSpec, ...]] = {
     "sentinel-2": SENTINEL2,
     "landsat-tm": LANDSAT_TM,
     "landsat-etm": LANDSAT_ETM,
     "landsat-oli": LANDSAT_OLI,
+    "hls-s30": HLS_S30,
+    "hls-l30": HLS_L30,
 }
 COMMON_NAMES = tuple(dict.fromkeys(spec.name for table in TABLES.values() for spec in table))
 
@@ -117,11 +125,11 @@ def find_band(text: str, *, sensor: str) -> BandSpec | None:
 def common_name(text: str, *, sensor: str | None = None) -> str:
     """The common name of a band description; the description itself, in lower case, where it is unknown.
 
-    Without a sensor only names that mean the same for every sensor are translated (common names and their aliases;
-    B8A and Sentinel-2's zero-padded B01..B09), since B5 is near infrared for OLI and red edge for MSI.
+    Without a sensor only names that mean the same for every sensor are translated (common names and their aliases, B8A
+    and B01 to B04), since B05 is near infrared for HLS L30 and red edge for MSI.
 
-    >>> common_name("B02"), common_name("B5"), common_name("NIR"), common_name("B5", sensor="landsat-oli")
-    ('blue', 'b5', 'nir', 'nir08')
+    >>> common_name("B02"), common_name("B05"), common_name("NIR"), common_name("B5", sensor="landsat-oli")
+    ('blue', 'b05', 'nir', 'nir08')
     """
     key = text.strip()
     if sensor is not None:
@@ -130,25 +138,61 @@ def common_name(text: str, *, sensor: str | None = None) -> str:
     lowered = key.lower()
     if lowered in COMMON_NAMES:
         return lowered
-    padded = (len(key) == 3 and key[:2].upper() == "B0") or key.upper() == "B8A"  # noqa: PLR2004 - "B02" has 3 letters
-    spec = find_band(key, sensor="sentinel-2") if padded or not lowered.startswith("b") else None
+    spec = find_band(key, sensor="sentinel-2") if _SAME_FOR_ALL.fullmatch(key) or not lowered.startswith("b") else None
     return spec.name if spec else lowered
 
 
 _AGENCY_KEY = re.compile(r"(SR_|ST_)?B\d{1,2}A?", re.IGNORECASE)
-_SENTINEL2_ONLY = re.compile(r"B(0\d|8A|08A)", re.IGNORECASE)
+# What MSI and HLS L30 call the same band, and what only MSI has.
+_SAME_FOR_ALL = re.compile(r"B(0[1-4]|8A|08A)", re.IGNORECASE)
+_SENTINEL2_ONLY = re.compile(r"B(0?8|8A|08A|12)", re.IGNORECASE)
+# Sensors by the names of products, and by what agencies write into the tags of their files.
+_BY_NAME = (
+    ("hls-l30", r"HLS[\W_]?L30|HLSL30|HLS2[\W_]L30"),
+    ("hls-s30", r"HLS[\W_]?S30|HLSS30|HLS2[\W_]S30"),
+    ("sentinel-2", r"\bS2[A-D]_|MSIL(1C|2A)|(\b|_)T\d{2}[A-Z]{3}_\d{8}T\d{6}"),
+    ("landsat-oli", r"(\b|_)L[CO]0?[89](_|\d{13})"),
+    ("landsat-etm", r"(\b|_)LE0?7(_|\d{13})"),
+    ("landsat-tm", r"(\b|_)LT0?[45](_|\d{13})"),
+)
+# In tags a mission's name is a statement; in a file's name it may be anything.
+_BY_TAG = (
+    ("sentinel-2", r"Sentinel[-_ ]?2"),
+    ("landsat-oli", r"Landsat[-_ ]?[89]"),
+    ("landsat-etm", r"Landsat[-_ ]?7"),
+    ("landsat-tm", r"Landsat[-_ ]?[45]"),
+)
+
+
+def sensor_named(names: Iterable[str], *, tags: Iterable[str] = ()) -> str | None:
+    """The sensor that names of files and products say, or tags; None where they name none or several.
+
+    >>> sensor_named(["HLS.L30.T22MBU.2024001T134000.v2.0.B05"]), sensor_named(["T33UUU_20240601T102021_B04_10m"])
+    ('hls-l30', 'sentinel-2')
+    """
+    for texts, patterns in ((names, _BY_NAME), (tags, (*_BY_NAME, *_BY_TAG))):
+        found = (
+            next((sensor for sensor, pattern in patterns if re.search(pattern, text, re.IGNORECASE)), None)
+            for text in texts
+        )
+        named = set(found) - {None}
+        if named:
+            return named.pop() if len(named) == 1 else None
+    return None
 
 
 def infer_sensor(texts: Iterable[str]) -> str | None:
     """The sensor that band names give away, None where they could be several.
 
-    B8A and zero-padded keys are Sentinel-2's alone; SR_B6 and ST_B10 are OLI/TIRS's alone. B1 to B7 alone say nothing.
+    B8, B8A and B12 are Sentinel-2's alone; SR_B6 and ST_B10 are OLI/TIRS's alone. B1 to B7 alone say nothing, nor do
+    B05 to B07 with B10 and B11, which HLS L30 has too.
 
-    >>> infer_sensor(["B1", "B8A", "B11"]), infer_sensor(["SR_B5", "SR_B6"]), infer_sensor(["B4", "B5"])
+    >>> infer_sensor(["B1", "B8A", "B11"]), infer_sensor(["SR_B5", "SR_B6"]), infer_sensor(["B04", "B05"])
     ('sentinel-2', 'landsat-oli', None)
     """
     keys = [text.strip() for text in texts if _AGENCY_KEY.fullmatch(text.strip())]
-    fitting = [sensor for sensor in TABLES if keys and all(find_band(key, sensor=sensor) for key in keys)]
+    agencies = [sensor for sensor in TABLES if keys and not sensor.startswith("hls")]
+    fitting = [sensor for sensor in agencies if all(find_band(key, sensor=sensor) for key in keys)]
     if "sentinel-2" in fitting:
         return "sentinel-2" if any(_SENTINEL2_ONLY.fullmatch(key) for key in keys) else None
     return fitting[0] if len(fitting) == 1 and any("_" in key for key in keys) else None

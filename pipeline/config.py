@@ -8,18 +8,20 @@ Relative paths are relative to the folder of the configuration file.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from pipeline.config_versions import upgraded
-from pipeline.documents import read_yaml
+from pipeline.documents import parse_json, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.experts.settings import FOREST_TREES
+from pipeline.inference.settings import MapSettings
 from pipeline.labels.settings import COLOR, ClassItem, LabelSettings
 from pipeline.scenes.settings import InputSettings, SceneItem
 from pipeline.settings import Settings, absolute
@@ -27,10 +29,12 @@ from pipeline.splits.split import SplitSettings
 from pipeline.training.settings import ChipSettings, TrainingSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pydantic_core import ErrorDetails
 
-Model = TypeVar("Model", bound=Settings)
-NAME = r"^[A-Za-z0-9._-]+$"
+SCHEMA_VERSION: Final = 2
+NAME = r"^\w[\w.-]*( [\w.-]+)*$"
 # What pydantic says of a value, by its kind of error, in the words of who writes the file.
 _EXPECTED = {
     "string_type": "text, in quotes where it looks like something else",
@@ -48,57 +52,13 @@ _EXPECTED = {
     "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
     "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
     COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
-    NAME: "letters, digits, '.', '_' and '-'",
+    NAME: "letters, digits, '.', '_', '-' and single blanks after a letter or digit, 100 at most",
 }
 
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The known word that a misspelt one most likely meant."""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
-
-
-class MapSection(Settings):
-    """How scenes are mapped and what is written."""
-
-    engine: str = Field("auto", description="torch, compiled, onnxruntime or openvino; auto measures and picks.")
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
-        "auto", description="Number type of the network when mapping; int8 needs ONNX Runtime."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
-    memory: str = Field("1.5GB", description="Peak memory of mapping; tiles are as large as it allows.")
-    tile_px: int | None = Field(None, ge=32, description="Side of a tile. Default: what is fastest in the memory.")
-    batch: int = Field(1, ge=1, description="Tiles that go through the network together.")
-    tta: bool = Field(default=False, description="Average over flips: slower, a little better.")
-    blend: Literal["crop", "hann"] = Field("crop", description="How tiles meet: cropped, or averaged over their halos.")
-    aoi: str | None = Field(None, description="Polygons: map only what they cover.")
-    mask: str | None = Field(None, description="Polygons: leave out what they cover.")
-    mosaic: Literal["confidence", "latest", "first"] | None = Field(
-        None, description="Join the maps of several scenes into one; the rule says who wins where they overlap."
-    )
-    mosaic_crs: str | None = Field(None, description="CRS of the mosaic, as EPSG:code; needed across UTM zones.")
-    mosaic_pixel: float | None = Field(
-        None, gt=0, description="Pixel size of the mosaic in units of its CRS. Default: the finest of the maps."
-    )
-    probabilities: bool = Field(default=False, description="Also write a band per class.")
-    entropy: bool = Field(default=False, description="Also write the entropy in per cent.")
-    margin: bool = Field(default=False, description="Also write the margin of the best over the second class.")
-    applicability: bool = Field(
-        default=False,
-        description="Also write how unlike the training data each pixel is, in per cent of the threshold: above 100 it "
-        "lies outside the model's area of applicability.",
-    )
-    polygons: bool = Field(default=False, description="Also write the map as polygons (GeoPackage).")
-    polygon_formats: tuple[Literal["parquet", "fgb"], ...] = Field((), description="Further formats of the polygons.")
-    mmu_ha: float = Field(0.0, ge=0, description="Minimum mapping unit of the polygons in ha.")
-    class_mmu_ha: dict[str, float] = Field(
-        default_factory=dict, description="Other minimum mapping units, by class name."
-    )
-    smoothing: int = Field(0, ge=0, le=4, description="Rounds of corner cutting of the polygons; 2 looks smooth.")
-
-    @field_validator("aoi", "mask")
-    @classmethod
-    def _paths(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else absolute(value, info)
 
 
 class Assessment(Settings):
@@ -116,8 +76,10 @@ class Assessment(Settings):
 class Config(Settings):
     """Everything that ``landcover run`` needs."""
 
-    version: Literal[2] = Field(2, description="Version of this file's schema; files of version 1 are still read.")
-    name: str = Field("landcover", pattern=NAME, description="Name of the job.")
+    version: Literal[2] = Field(
+        SCHEMA_VERSION, description="Version of this file's schema; files of version 1 are still read."
+    )
+    name: str = Field("landcover", pattern=NAME, max_length=100, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
     scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
     inputs: InputSettings = Field(default_factory=InputSettings)
@@ -126,14 +88,18 @@ class Config(Settings):
     split: SplitSettings = Field(default_factory=SplitSettings)
     chips: ChipSettings = Field(default_factory=ChipSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
-    map: MapSection = Field(default_factory=lambda: MapSection.model_validate({}))
+    map: MapSettings = Field(default_factory=MapSettings)
     assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
 
     _output = field_validator("output")(absolute)
 
 
-def load_config(path: Path | str) -> Config:
+def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
     """A checked configuration.
+
+    Args:
+        path: The file.
+        changes: Keys that are set otherwise than in the file, as ``map.memory=1GB``.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key (with the nearest known one), or a value that does not fit.
@@ -145,27 +111,77 @@ def load_config(path: Path | str) -> Config:
             "configuration is not a mapping of keys", path=path, got=type(data).__name__,
             fix="write one with landcover init",
         )  # fmt: skip
-    return checked(Config, upgraded(data, path=path), path=path)
+    return checked(Config, _changed(upgraded(data, path=path), changes), path=path)
 
 
-def checked(model: type[Model], data: dict[str, Any], *, path: Path) -> Model:
-    """The settings of a file's keys; paths in them are relative to its folder.
+Checked = TypeVar("Checked", bound=Settings)
+
+
+def checked(kind: type[Checked], data: Mapping[str, Any], *, path: Path | None = None) -> Checked:
+    """Settings of a kind from nested keys; relative paths are relative to the folder of ``path``.
 
     Raises:
-        ConfigError: see :func:`load_config`.
+        ConfigError: an unknown key (with the nearest known one), or a value that does not fit.
     """
+    context = {"folder": path.resolve().parent} if path is not None else None
     try:
-        return model.model_validate(data, context={"folder": path.resolve().parent})
+        return kind.model_validate(data, context=context)
     except ValidationError as err:
-        raise _explain(err, path, model) from err
+        raise _explain(err, kind, path) from err
 
 
-def _explain(err: ValidationError, path: Path, model: type[Settings]) -> ConfigError:
+def from_changes(kind: type[Checked], changes: Sequence[str]) -> Checked:
+    """Settings of a kind from defaults and keys as ``map.memory=1GB``.
+
+    Raises:
+        ConfigError: see :func:`checked`; or a text that sets nothing.
+    """
+    return checked(kind, _changed({}, changes))
+
+
+def _changed(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Nested keys with those set that ``changes`` name; their paths are relative to the working folder.
+
+    Raises:
+        ConfigError: a text that is not KEY=VALUE.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(data))
+    for text in changes:
+        key, equals, value = text.partition("=")
+        *sections, last = key.strip().split(".")
+        if not equals or not last:
+            raise ConfigError("option --set", got=repr(text), expected="KEY=VALUE, such as map.memory=1GB")
+        section = made
+        for name in sections:
+            inner = section.get(name)
+            section[name] = inner if isinstance(inner, dict) else {}
+            section = section[name]
+        section[last] = _value(value.strip())
+    return made
+
+
+def _value(text: str) -> Any:
+    """A list, an object of JSON's, None for null, else the text, which each key reads as its own type.
+
+    >>> _value("[red, nir]"), _value('{"water": 0.5}'), _value("1GB")
+    (['red', 'nir'], {'water': 0.5}, '1GB')
+    """
+    if text in {"", "null"}:
+        return None
+    if text.startswith("{"):
+        return parse_json(text, what="option --set", error=ConfigError)
+    if text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.suffix and path.exists() else text
+
+
+def _explain(err: ValidationError, kind: type[Settings], path: Path | None) -> ConfigError:
     """The first thing wrong, in one sentence."""
     first = err.errors()[0]
     key = _key_of(first)
     if first["type"] == "extra_forbidden":
-        known = sorted(_keys_beside(first["loc"], model))
+        known = sorted(_keys_beside(kind, first["loc"]))
         near = nearest(str(first["loc"][-1]), known)
         fix = f"did you mean {near!r}?" if near else None
         return ConfigError(f"unknown key {key!r}", path=path, expected="one of " + ", ".join(known), fix=fix)
@@ -191,9 +207,9 @@ def _words(error: ErrorDetails) -> str:
     return _EXPECTED.get(kind, stripped.replace(" after validation", ""))
 
 
-def _keys_beside(location: tuple[int | str, ...], model: type[Settings]) -> list[str]:
+def _keys_beside(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
     """The keys that the section of an unknown key has."""
-    section: Any = model
+    section: Any = kind
     for part in location[:-1]:
         if isinstance(part, str):
             section = _section_of(section.model_fields[part].annotation)

@@ -34,6 +34,7 @@ MOVED = {
     "training.pixel_steps": "training.pixels.steps",
     "training.teacher_trees": "training.experts.trees",
 }
+ENGINES_GONE = ("auto", "compiled", "onnxruntime")
 GONE = {
     "training.ema": "averages of weights made no set better",
     "training.ensemble": "networks of several seeds made no set better by more than chance",
@@ -60,6 +61,9 @@ def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
     for old, why in GONE.items():
         if _take(new, old) is not _ABSENT:
             _say(path, f"{old} went: {why}")
+    mapping = new.get("map")
+    if isinstance(mapping, dict) and mapping.get("engine") in ENGINES_GONE:
+        _say(path, f"map.engine {mapping.pop('engine')} went: torch maps, or openvino where it is named")
     for place, value in implied.items():
         if value is not _ABSENT:
             _put(new, place, value)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
 from affine import Affine
 from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.transform import array_bounds
 from rasterio.windows import Window as RasterioWindow
 
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 SQUARE_METRES_PER_HECTARE = 10_000.0
+SAMPLES_PER_SIDE = 3
+SAMPLE_PX = 256
 _GEOD = Geod(ellps="WGS84")
 # Ground areas: spacing of the pixels where the scale of area is computed, how many at most along an axis, side of the
 # square that is measured there (smaller ones would measure PROJ's rounding), and what is left of that rounding.
 _NODE_M = 4_000.0
 _MAX_NODES = 400
 _PROBE_M = 1_000.0
+_PLANE_TOLERANCE = 0.01
 _NOISE = 1e-5
 # Scale of area of UTM within its zone: 0.9992 to 1.0020 (Snyder 1987, p. 57-58: scale 0.9996 to 1.0010).
 _UTM_TOLERANCE = 2.1e-3
@@ -178,18 +182,35 @@ class Grid:
         col, row = ~self.transform @ (x, y)
         return math.floor(row), math.floor(col)
 
+    @property
+    def plane_size_m(self) -> tuple[float, float]:
+        """(x, y) size of a pixel in the plane of a projected CRS, in metres."""
+        factor = self.crs.linear_units_factor[1]
+        return self.pixel_size[0] * factor, self.pixel_size[1] * factor
+
     @cached_property
     def pixel_size_m(self) -> tuple[float, float]:
-        """(x, y) size in metres of the pixel at the grid's centre; geodesic on a geographic CRS."""
-        if not self.crs.is_geographic:
-            factor = self.crs.linear_units_factor[1]
-            return self.pixel_size[0] * factor, self.pixel_size[1] * factor
+        """(x, y) size in metres on the ground of the pixel at the grid's centre.
+
+        The plane's own where it is right to 1 % (UTM, national grids); else geodesic (degrees, Mercator at 60 N).
+        """
         x, y = self.xy(self.height / 2 - 0.5, self.width / 2 - 0.5)
+        if self.crs.is_geographic:
+            return _ground_lengths(x, y, self.pixel_size, to_degrees=None)
+        plane = self.plane_size_m
+        probe = _PROBE_M / max(plane)  # a small pixel would measure PROJ's rounding
+        to_degrees = _to_degrees(self.crs.to_wkt())
+        if to_degrees is None:
+            return plane
         size_x, size_y = self.pixel_size
-        return (
-            abs(_GEOD.inv(x - size_x / 2, y, x + size_x / 2, y)[2]),
-            abs(_GEOD.inv(x, y - size_y / 2, x, y + size_y / 2)[2]),
-        )
+        ground = _ground_lengths(x, y, (size_x * probe, size_y * probe), to_degrees=to_degrees)
+        right = all(abs(a - probe * b) <= _PLANE_TOLERANCE * probe * b for a, b in zip(ground, plane, strict=True))
+        return plane if right or not all(map(math.isfinite, ground)) else (ground[0] / probe, ground[1] / probe)
+
+    @property
+    def keeps_metres(self) -> bool:
+        """Whether lengths and areas in the plane are those on the ground, to 1 %."""
+        return not self.crs.is_geographic and self.pixel_size_m == self.plane_size_m
 
     @property
     def pixel_text(self) -> str:
@@ -210,7 +231,7 @@ class Grid:
         window = window or self.window
         if self.crs.is_geographic:
             return _strip_areas_ha(self, window)[:, None]
-        size_x, size_y = self.pixel_size_m
+        size_x, size_y = self.plane_size_m
         plane = size_x * size_y / SQUARE_METRES_PER_HECTARE
         lattice = self._area_lattice
         if lattice is None:
@@ -226,7 +247,7 @@ class Grid:
         row, col = np.clip(row, 0, self.height - 1), np.clip(col, 0, self.width - 1)
         if self.crs.is_geographic:
             return np.asarray(_strip_areas_ha(self, self.window)[row])
-        plane = float(np.prod(self.pixel_size_m)) / SQUARE_METRES_PER_HECTARE
+        plane = float(np.prod(self.plane_size_m)) / SQUARE_METRES_PER_HECTARE
         if self._area_lattice is None:
             return np.full(len(row), plane)
         rows, cols, scale = self._area_lattice
@@ -240,7 +261,7 @@ class Grid:
             areas = _strip_areas_ha(self, self.window)
         else:
             scale = np.ones(1) if self._area_lattice is None else self._area_lattice[2]
-            areas = scale * float(np.prod(self.pixel_size_m)) / SQUARE_METRES_PER_HECTARE
+            areas = scale * float(np.prod(self.plane_size_m)) / SQUARE_METRES_PER_HECTARE
         return float(areas.min()), float(areas.max())
 
     @cached_property
@@ -266,15 +287,47 @@ class Grid:
         step_x, step_y = math.copysign(size, old.a), math.copysign(size, old.e)
         return Grid(self.crs, Affine(step_x, 0.0, old.c, 0.0, step_y, old.f), height, width)
 
+    def with_pixel_size_m(self, metres: float) -> Grid:
+        """As :meth:`with_pixel_size`, in metres on the ground at the grid's centre."""
+        return self.with_pixel_size(metres * self.pixel_size[0] / self.pixel_size_m[0])
+
+    def north_up(self) -> Grid:
+        """The same pixels, rows from north to south and columns from west to east."""
+        old = self.transform
+        left = old.c if old.a > 0 else old.c + old.a * self.width
+        top = old.f if old.e < 0 else old.f + old.e * self.height
+        return Grid(self.crs, Affine(abs(old.a), 0.0, left, 0.0, -abs(old.e), top), self.height, self.width)
+
     def same_pixels_as(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
-        """Whether two grids are one: CRS, shape, and corners equal to ``tolerance_px`` pixels."""
+        """Whether two grids are one: CRS, shape, direction of both axes, and corners to ``tolerance_px`` pixels."""
         if self.crs != other.crs or self.shape != other.shape:
+            return False
+        if (self.transform.a > 0) != (other.transform.a > 0) or (self.transform.e > 0) != (other.transform.e > 0):
             return False
         size_x, size_y = self.pixel_size
         return all(
             abs(a - b) <= tolerance_px * size
             for a, b, size in zip(self.bounds, other.bounds, (size_x, size_y, size_x, size_y), strict=True)
         )
+
+
+@cache
+def _to_degrees(wkt: str) -> Transformer | None:
+    """From a projected CRS to degrees; None from a local one, for which there is no ground but the plane."""
+    try:
+        return Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)
+    except ProjError:
+        return None
+
+
+def _ground_lengths(
+    x: float, y: float, size: tuple[float, float], *, to_degrees: Transformer | None
+) -> tuple[float, float]:
+    """Geodesic length in metres of the two axes of a rectangle around a place."""
+    xs, ys = [x - size[0] / 2, x + size[0] / 2, x, x], [y, y, y - size[1] / 2, y + size[1] / 2]
+    lon, lat = (xs, ys) if to_degrees is None else to_degrees.transform(xs, ys)
+    across, along = (float(_GEOD.inv(lon[i], lat[i], lon[i + 1], lat[i + 1])[2]) for i in (0, 2))
+    return across, along
 
 
 def areas_by_code(
@@ -322,7 +375,7 @@ def _authalic_q(latitude: NDArray[np.float64], ecc2: float) -> NDArray[np.float6
 
 def _area_lattice(grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
     """Ground area over area in the plane at pixels about 4 km apart: between them a line is right to 1e-6."""
-    size_x, size_y = grid.pixel_size_m
+    size_x, size_y = grid.plane_size_m
     rows, cols = _nodes(grid.height, size_y), _nodes(grid.width, size_x)
     x = grid.transform.c + grid.transform.a * (cols + 0.5)
     y = grid.transform.f + grid.transform.e * (rows + 0.5)
@@ -379,3 +432,19 @@ def ground_area_scale(
     if np.nanmax(np.abs(scale - 1), initial=0.0) <= tolerance:
         return np.ones(x.shape)
     return np.asarray(np.nan_to_num(scale))
+
+
+def sample_windows(grid: Grid) -> tuple[Window, ...]:
+    """Windows spread evenly over a grid; the whole grid where it is small."""
+    side = SAMPLES_PER_SIDE * SAMPLE_PX
+    if grid.height <= side and grid.width <= side:
+        return (grid.window,)
+    rows, cols = (_starts(length) for length in grid.shape)
+    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
+    return tuple(Window(row, col, height, width) for row in rows for col in cols)
+
+
+def _starts(length: int) -> list[int]:
+    if length <= SAMPLE_PX:
+        return [0]
+    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})

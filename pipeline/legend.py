@@ -154,12 +154,13 @@ _HABITS: tuple[tuple[str, tuple[str, ...]], ...] = (
         r"\b(forest|rainforest|wood|tree(?!less)|conifer|broadleaf|decid|foret|bosque)|wald",
         ("#117733", "#44aa99", "#009e73"),
     ),
-    (r"\b(grass|meadow|pasture|herb|lawn|prairie)|wiese", ("#bbcc33", "#999933")),
+    (r"\b(meadow|pasture)", ("#66b84c", "#999933")),
+    (r"\b(grass|herb|lawn|prairie)|wiese", ("#bbcc33", "#999933")),
     (
         r"\b(crop|farm|field|arable|wheat|cotton|maize|agri|culture|cultivo)|\brice\b|acker",
         ("#f0e442", "#eedd88", "#ddcc77"),
     ),
-    (r"\b(scrub|shrub|heath|bush)", ("#999933", "#aaaa00")),
+    (r"\b(scrub|shrub|heath|bush)", ("#8c5a2b", "#999933")),
     (r"\b(built|urban|resid|village|town|settle|indus|city|bati)|siedlung", ("#d55e00", "#cc6677", "#882255")),
     (r"\b(bare|barren|sand|soil|rock|beach)|\bdry\b", ("#ddcc77", "#e69f00", "#ee8866")),
     (r"\b(orchard|vine|plantation)", ("#aa4499", "#cc79a7")),
@@ -230,6 +231,16 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
     free = (code for code in range(1, UNLABELLED) if code not in own.values())
     codes = [own[name] if name in own else next(free, UNLABELLED) for name in names]
     return ClassScheme(tuple(LandClass(*row) for row in zip(codes, names, _safe_colors(names), strict=True))), None
+
+
+def changed_codes(scheme: ClassScheme) -> dict[str, int]:
+    """Classes that are called by an integer and have another code: 0, negative ones, those above 254; name -> code.
+
+    >>> changed_codes(scheme_for(["5", "300", "0"])[0])
+    {'300': 1, '0': 2}
+    """
+    number = re.compile(r"-?\d+")
+    return {c.name: c.code for c in scheme.classes if number.fullmatch(c.name) and int(c.name) != c.code}
 
 
 def _safe_colors(names: Sequence[str]) -> list[str]:

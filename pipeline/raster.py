@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rasterio
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, ShapeSkipWarning
 from rasterio.features import rasterize
+from rasterio.io import MemoryFile
+from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import SceneError
@@ -90,6 +93,18 @@ def on_grid(
         tolerance=tolerance_px,
         **filled,
     )
+
+
+def without_alpha(dataset: DatasetReader) -> DatasetReader:
+    """The same file with no band taken for transparency, which warping would apply; to be closed by the caller.
+
+    GDAL tags the fourth byte band of many files as alpha; where it is near infrared, warping would clear the pixels of
+    all bands where it is 0. Its tag cannot be overruled when warping, only in a virtual raster of the file.
+    """
+    with MemoryFile(ext=".vrt") as memory:
+        copy(dataset, memory.name, driver="VRT")
+        text = memory.read().decode("utf-8")
+    return rasterio.open(text.replace("<ColorInterp>Alpha</ColorInterp>", "<ColorInterp>Undefined</ColorInterp>"))
 
 
 def burn_shapes(

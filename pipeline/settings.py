@@ -7,11 +7,14 @@ could be read two ways, and one line of text. The configuration file, the comman
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
+# How GDAL spells a raster inside a file. A drive of Windows has one letter.
+INSIDE_FILE = re.compile(r'(?P<driver>[A-Z][A-Z0-9_]{2,}):"?(?P<file>[^":]+)"?(?P<name>:.*)?')
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,9 +27,13 @@ class Settings(BaseModel):
 def absolute(value: str, info: ValidationInfo) -> str:
     """A path made absolute against the configuration's folder, or the working folder where there is none.
 
-    GDAL's virtual paths and URLs stay as they are.
+    GDAL's virtual paths and URLs stay as they are; of a raster inside a file (NETCDF:"a.nc":ndvi) it is the file's.
     """
     if value.startswith(("/vsi", "http://", "https://")):
         return value
-    folder = (info.context or {}).get("folder", ".")
-    return str((Path(folder) / value).expanduser().resolve())
+    folder = Path((info.context or {}).get("folder", "."))
+    inside = INSIDE_FILE.fullmatch(value)
+    if inside is not None:
+        file = (folder / inside["file"]).expanduser().resolve()
+        return f'{inside["driver"]}:"{file}"{inside["name"] or ""}'
+    return str((folder / value).expanduser().resolve())

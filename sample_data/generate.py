@@ -46,15 +46,28 @@ ORIGIN = (715_400.0, 5_441_200.0)
 UTM32, UTM33 = CRS.from_epsg(32632), CRS.from_epsg(32633)
 SCALE, OFFSET = 1e-4, -0.1
 
+# Numbers in which the landscape is drawn, not those of the files.
 CLASSES = {
-    1: ("Water", "#0072b2"),
-    2: ("Conifer forest", "#117733"),
-    3: ("Broadleaf forest", "#44aa99"),
-    4: ("Grassland", "#bbcc33"),
-    5: ("Cropland", "#f0e442"),
-    6: ("Bare soil", "#d55e00"),
-    7: ("Orchard", "#cc79a7"),
-    8: ("Built-up", "#882255"),
+    1: "Water",
+    2: "Conifer forest",
+    3: "Broadleaf forest",
+    4: "Grassland",
+    5: "Cropland",
+    6: "Bare soil",
+    7: "Orchard",
+    8: "Built-up",
+}
+# Codes and colours in the files: those that ``landcover init`` gives to the classes of the polygons, so that the demo's
+# map and the reference look alike.
+LEGEND = {
+    "Cropland": (1, "#f0e442"),
+    "Grassland": (2, "#bbcc33"),
+    "Bare soil": (3, "#ddcc77"),
+    "Broadleaf forest": (4, "#117733"),
+    "Conifer forest": (5, "#44aa99"),
+    "Built-up": (6, "#d55e00"),
+    "Orchard": (7, "#aa4499"),
+    "Water": (8, "#0072b2"),
 }
 # Polygons drawn per class: more where there is more to see.
 POLYGONS = {1: 14, 2: 26, 3: 26, 4: 36, 5: 40, 6: 26, 7: 16, 8: 20}
@@ -388,7 +401,7 @@ def draw_polygons(truth: NDArray[np.uint8], seed: int, transform: Affine) -> gpd
     """Training polygons as a person draws them: inside objects, apart from each other, a few over the edge."""
     rng = np.random.default_rng(seed + 3)
     rows, taken = [], np.zeros(truth.shape, dtype=np.bool_)
-    for code, (name, _) in CLASSES.items():
+    for code, name in CLASSES.items():
         room = ndimage.distance_transform_edt(ndimage.binary_opening(np.pad(truth == code, 1), iterations=2))[
             1:-1, 1:-1
         ]
@@ -443,12 +456,23 @@ def _write(
         file.update_tags(SOFTWARE="sample_data/generate.py", TIFFTAG_IMAGEDESCRIPTION="simulated, not measured")
 
 
-def _write_reference(path: Path, truth: NDArray[np.uint8], transform: Affine) -> None:
-    with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=1, height=truth.shape[0], width=truth.shape[1],
+def codes_in_files(truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The landscape's numbers as codes of LEGEND, uint8 of the same shape; 0 stays 0."""
+    return np.array([0, *(LEGEND[name][0] for name in CLASSES.values())], dtype=np.uint8)[truth]
+
+
+def _write_reference(path: Path, codes: NDArray[np.uint8], transform: Affine) -> list[dict[str, object]]:
+    """The reference with its legend in a tag, as landcover's maps have it; gives the legend."""
+    legend: list[dict[str, object]] = [
+        {"code": code, "name": name, "color": color} for name, (code, color) in LEGEND.items()
+    ]
+    with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=1, height=codes.shape[0], width=codes.shape[1],
                        crs=UTM32, transform=transform, nodata=0, tiled=True, compress="deflate") as file:  # fmt: skip
-        file.write_colormap(1, {code: tuple(bytes.fromhex(color[1:])) for code, (_, color) in CLASSES.items()})
+        file.write_colormap(1, {code: tuple(bytes.fromhex(color[1:])) for code, color in LEGEND.values()})
         file.set_band_description(1, "land cover")
-        file.write(truth, 1)
+        file.update_tags(LANDCOVER_LEGEND=json.dumps(legend))
+        file.write(codes, 1)
+    return legend
 
 
 def generate(out: Path, size_px: int = SIZE_PX, seed: int = SEED) -> dict[str, str]:
@@ -473,13 +497,13 @@ def generate(out: Path, size_px: int = SIZE_PX, seed: int = SEED) -> dict[str, s
         scale=2.75e-5,
         offset=-0.2,
     )
-    _write_reference(out / "reference.tif", truth, transform)
-    legend = [{"code": code, "name": name, "color": color} for code, (name, color) in CLASSES.items()]
+    codes = codes_in_files(truth)
+    legend = _write_reference(out / "reference.tif", codes, transform)
     (out / "legend.json").write_text(json.dumps(legend, indent=2) + "\n", encoding="utf-8")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2026-11-22T00:00:00.000Z"})
     (out / "polygons.gpkg").unlink(missing_ok=True)
     polygons.to_file(out / "polygons.gpkg", layer="polygons", driver="GPKG", engine="pyogrio")
-    digests = {"sentinel2.tif": digest(image), "landsat.tif": digest(second), "reference.tif": digest(truth)}
+    digests = {"sentinel2.tif": digest(image), "landsat.tif": digest(second), "reference.tif": digest(codes)}
     (out / "checksums.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
     log.info(
         "%d polygons, %.1f %% of the pixels of %s", len(polygons), 100 * polygons.area.sum() / truth.size / 100, out

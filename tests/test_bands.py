@@ -33,9 +33,9 @@ def test_the_near_infrared_of_all_landsats_is_the_narrow_one_of_sentinel2() -> N
     ("texts", "sensor"),
     [
         (("B1", "B8A", "B11", "B12"), "sentinel-2"),
-        (("B01", "B02"), "sentinel-2"),
+        (("B01", "B02"), None),
         (("B1", "B2", "B3"), None),
-        (("B1", "B10", "B11", "B12"), None),
+        (("B1", "B10", "B11", "B12"), "sentinel-2"),
         (("SR_B1", "SR_B6", "ST_B10"), "landsat-oli"),
         (("SR_B1", "SR_B5"), None),
         (("blue", "green"), None),

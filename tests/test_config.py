@@ -59,7 +59,7 @@ def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
     ("change", "said"),
     [
         ({"classes": [{"code": 1, "name": "w", "color": "blue"}]}, "classes.0.color'; got 'blue'; expected #rrggbb in"),
-        ({"name": "a b"}, "'name'; got 'a b'; expected letters, digits"),
+        ({"name": "a/b"}, "'name'; got 'a/b'; expected letters, digits"),
         ({"map": {"dtype": "x"}}, "'map.dtype'; got 'x'; expected 'auto', 'float32', 'bfloat16' or 'int8'"),
         ({"map": {"entropy": "maybe"}}, "'map.entropy'; got 'maybe'; expected true or false"),
         ({"map": 5}, "'map'; got 5; expected keys with values"),

@@ -30,7 +30,7 @@ RUNNABLE = ("first_look.yaml", "sample_data.yaml")
 
 
 def known_keys(part: dict[str, Any], *, prefix: str = "") -> Iterator[str]:
-    """Every key of the schema as ``map.tta`` or ``scenes[].path``."""
+    """Every key of the schema as ``map.entropy`` or ``scenes[].path``."""
     for name, body in part["properties"].items():
         key = prefix + name
         below = _section(body)

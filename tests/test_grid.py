@@ -211,3 +211,30 @@ def test_grids_that_differ_by_rounding_are_the_same_and_by_a_pixel_are_not() -> 
     assert grid.same_pixels_as(Grid(UTM, Affine(10, 0, 400_000.0001, 0, -10, 5_800_000), 30, 40))
     assert not grid.same_pixels_as(grid.crop(Window(0, 1, 30, 40)))
     assert not grid.same_pixels_as(Grid(CRS.from_epsg(32634), grid.transform, 30, 40))
+
+
+def test_grids_of_other_directions_are_not_the_same() -> None:
+    grid = utm_grid()
+    turned = Grid(grid.crs, Affine(10, 0, grid.transform.c, 0, 10, grid.transform.f - 10 * grid.height), *grid.shape)
+    assert turned.bounds == grid.bounds
+    assert not turned.same_pixels_as(grid)
+    assert turned.north_up().same_pixels_as(grid)
+    west = Grid(grid.crs, Affine(-10, 0, grid.transform.c + 10 * grid.width, 0, -10, grid.transform.f), *grid.shape)
+    assert not west.same_pixels_as(grid)
+    assert west.north_up() == grid
+
+
+@pytest.mark.parametrize(
+    ("epsg", "x", "y", "metres"),
+    [
+        (3857, 0, 8_399_738, 5.01),
+        (3857, 0, 0, 10.0),
+        (32633, 500_000, 6_000_000, 10.0),
+        (3035, 4_321_000, 3_210_000, 10.0),
+    ],
+)
+def test_pixels_are_measured_on_the_ground(epsg: int, x: float, y: float, metres: float) -> None:
+    grid = Grid(CRS.from_epsg(epsg), Affine(10, 0, x, 0, -10, y), 20, 20)
+    assert grid.pixel_size_m == pytest.approx((metres, metres), abs=0.02)
+    assert grid.plane_size_m == (10, 10)
+    assert grid.keeps_metres is (metres == 10)

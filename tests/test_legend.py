@@ -119,6 +119,11 @@ def test_a_word_inside_another_gives_no_habitual_colour(name: str) -> None:
     assert colors_of("water", "trees", name) == colors_of("water", "trees", "unknown")
 
 
+def test_meadow_farm_and_scrub_are_not_three_yellows() -> None:
+    found = [lab(color) for color in colors_of("meadow", "farm", "scrub")]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(found, 2)) > 40
+
+
 def test_the_colours_of_the_sample_data_stay() -> None:
     names = ("Water", "Conifer forest", "Broadleaf forest", "Grassland", "Cropland", "Bare soil", "Orchard", "Built-up")
     expected = ["#0072b2", "#117733", "#44aa99", "#bbcc33", "#f0e442", "#ddcc77", "#aa4499", "#d55e00"]

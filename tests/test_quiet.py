@@ -10,7 +10,7 @@ from shapely.geometry import box
 
 from pipeline.grid import Grid
 from pipeline.quiet import silenced
-from pipeline.scenes.quality import burn_polygons
+from pipeline.raster import burn_shapes
 
 SIDES = [1 + number % 9 for number in range(400)]
 
@@ -46,5 +46,5 @@ def test_many_threads_burn_polygons_without_a_warning() -> None:
     # Its transform is the identity, of which rasterio warns.
     grid = Grid("EPSG:32633", Affine.identity(), 30, 30)
     with ThreadPoolExecutor(8) as pool:
-        made = pool.map(lambda side: int(burn_polygons([box(0, 0, side, side)], grid).sum()), SIDES)
+        made = pool.map(lambda side: int(burn_shapes([box(0, 0, side, side)], grid).sum()), SIDES)
     assert list(made) == [side**2 for side in SIDES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ import rasterio
 import typer
 import yaml
 
+import pipeline
 from pipeline.cli import main
 from pipeline.cli.entry import app
+from pipeline.cli.help import GROUPS
 from pipeline.config import schema_json
 from tests.fakes.small_world import write_labels, write_scene
 from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference
@@ -26,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROSE = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+EXAMPLES = [example for examples in GROUPS.values() for example in examples.values()]
 GROUP = typer.main.get_command(app)
 
 
@@ -44,6 +48,7 @@ def command_lines(text: str) -> list[str]:
 
 
 def own_data_block() -> list[str]:
+    """Its commands; the environment that its first line activates is the one that runs the tests."""
     found = re.search(r"<!-- own data -->(.*?)<!-- /own data -->", README, flags=re.DOTALL)
     assert found is not None
     return command_lines(found.group(1))
@@ -56,7 +61,7 @@ def parse(line: str) -> None:
     while hasattr(command, "commands"):
         name, command, words = command.resolve_command(context, words)
         context = command.make_context(name, list(words), parent=context)
-        words = context.args if not hasattr(command, "commands") else words[1:]
+        words = list(words)
 
 
 @pytest.mark.parametrize("name", list(command_names()))
@@ -66,7 +71,7 @@ def test_every_command_is_in_the_documents(name):
     assert f"landcover {name}" in PROSE or name in short
 
 
-@pytest.mark.parametrize("line", sorted(set(command_lines(PROSE))))
+@pytest.mark.parametrize("line", sorted({*command_lines(PROSE), *EXAMPLES}))
 def test_command_line_in_the_documents_parses(line):
     parse(line)
 
@@ -112,9 +117,22 @@ def test_files_named_in_a_document_exist(path):
 
 def test_every_room_is_in_the_design():
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    rooms = [path for path in (ROOT / "pipeline").iterdir() if not path.name.startswith("_")]
+    rooms = [
+        path for path in (ROOT / "pipeline").iterdir() if not path.name.startswith("_") and path.name != "py.typed"
+    ]
     names = [path.stem if path.suffix == ".py" else f"{path.name}/" for path in rooms]
     assert [name for name in names if f"| `{name}` |" not in design] == []
+
+
+def test_the_layers_drawn_in_the_design_are_those_that_are_enforced():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    drawn = re.search(r"```text\n(cli\n.*?)```", design, flags=re.DOTALL)
+    assert drawn is not None
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [item["layers"] for item in contracts if item["type"] == "layers"]
+    assert drawn.group(1).split("\n")[:-1] == [layer.strip("()") for layer in layers]
 
 
 def test_functions_named_in_the_design_exist():
@@ -127,7 +145,29 @@ def test_functions_named_in_the_design_exist():
 
 
 def test_the_place_for_the_results_is_marked():
-    assert README.count("<!-- results -->") == README.count("<!-- /results -->") == 1
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert text.count("<!-- results -->") == text.count("<!-- /results -->") == 1
+
+
+def test_the_readme_is_one_screen_and_then_the_rest():
+    first = README.partition("\n## ")[0]
+    assert len(first.splitlines()) <= 45
+    assert "docs/images/demo.png" in first
+    assert ". .venv/bin/activate" in first
+
+
+def test_what_is_cited_is_what_is_published():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cited["version"] == pipeline.__version__
+    assert cited["license"] == project["license"]
+    assert cited["url"] == project["urls"]["Documentation"]
+
+
+def test_every_page_is_in_the_site():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if f": {page}\n" not in text} == set()
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +188,15 @@ def own_data(tmp_path_factory) -> Iterator[Path]:
 
 def make_quick(path: Path) -> None:
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    settings["training"] |= {"pixels": {"steps": 10}, "experts": {"trees": 10}}
+    settings["training"] = {"pixels": {"steps": 10}, "experts": {"trees": 10}}
     settings["map"] |= {"engine": "torch", "dtype": "float32", "device": "cpu"}
-    settings["assessment"] |= {"forest_trees": 10}
+    settings["assessment"] = {"forest_trees": 10}
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_own_data_block_gives_the_files_that_the_readme_lists(own_data):
-    table = README.partition("## What is written")[2].partition("\n## ")[0]
+def test_own_data_block_gives_the_files_that_are_listed(own_data):
+    table = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     rows = [row for row in table.splitlines() if row.startswith("| `") and "on request" not in row]
     names = [name for row in rows for name in re.findall(r"`([\w<>./]+)`", row.split("|")[1])]
     names = [name.replace("<scene>", "S2").replace("<name>", "landcover") for name in names]

@@ -11,7 +11,11 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from rasterio.features import rasterize
+
+from pipeline.maps.legends import read_scheme
+from pipeline.workflow.init import write_config
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -61,7 +65,7 @@ def test_same_seed_makes_the_same_files_and_another_seed_others(generator: Any, 
 
 
 def test_committed_reference_and_polygons_are_what_the_generator_draws_from_its_default_seed(generator: Any) -> None:
-    truth = _array(FOLDER / "reference.tif")
+    truth = np.argsort(generator.codes_in_files(np.arange(9)))[_array(FOLDER / "reference.tif")]
     with rasterio.open(FOLDER / "sentinel2.tif") as file:
         seen, transform = file.read(1) > 0, file.transform
     drawn = generator.draw_polygons(np.where(seen, truth, 0).astype(np.uint8), generator.SEED, transform)
@@ -99,6 +103,22 @@ def test_polygons_are_sparse_of_every_class_and_nearly_right() -> None:
     assert set(polygons["class"]) == set(legend)
     assert labelled.mean() < 0.05
     assert 0.97 < (drawn == truth)[labelled].mean() < 1.0
+
+
+@pytest.mark.filterwarnings("ignore:.*reach over the scene's edge:pipeline.errors.LabelWarning")
+def test_the_reference_has_codes_names_and_colours_of_the_demo(tmp_path: Path) -> None:
+    config = tmp_path / "demo.yaml"
+    write_config(
+        [str(FOLDER / "sentinel2.tif")], labels=FOLDER / "polygons.gpkg", field="class", layer=None, output=config,
+        overwrite=False,
+    )  # fmt: skip
+    classes = yaml.safe_load(config.read_text(encoding="utf-8"))["classes"]
+    legend = {item.code: (item.name, item.color) for item in read_scheme(FOLDER / "reference.tif").classes}
+    assert legend == {item["code"]: (item["name"], item["color"]) for item in classes}
+    assert (
+        json.loads((FOLDER / "legend.json").read_text(encoding="utf-8"))
+        == read_scheme(FOLDER / "reference.tif").to_json()
+    )
 
 
 def test_small_variant_has_all_files(small: Path) -> None:

@@ -1,4 +1,4 @@
-"""The documents that are generated from the code: the configuration's schema and reference, the commands' reference.
+"""The documents that are generated from the code: the configuration's schema, and the keys, commands and names.
 
 ``python tools/documents.py`` writes them; a test fails where they are not current.
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+import typer
 from pydantic_core import PydanticUndefined
 
+import pipeline
+from pipeline.cli.entry import app
+from pipeline.cli.help import GROUPS
 from pipeline.config import Config, schema_json
 from pipeline.files import write_text
 from pipeline.settings import Settings
@@ -19,6 +23,23 @@ if TYPE_CHECKING:
 
 SCHEMA = Path("configs/landcover.schema.json")
 CONFIG_REFERENCE = Path("docs/config.md")
+COMMAND_REFERENCE = Path("docs/commands.md")
+API_REFERENCE = Path("docs/api.md")
+_HELP_WIDTH = 100
+_COMMANDS_HEAD = """# Commands
+
+Generated from the code. Every command takes `--quiet` (only errors) and `--json` (one JSON document on stdout). Nothing
+is overwritten without `--overwrite`, a file appears under its name only when all of it is written, and the same command
+goes on where an interruption stopped it.
+
+| exit status | means |
+| --- | --- |
+| 0 | done |
+| 2 | a user's error, in one line |
+| 3 | some scenes of several could not be mapped |
+| 130 | interrupted (Ctrl-C) |
+| anything else | a bug, with its traceback |
+"""
 
 
 def config_reference() -> str:
@@ -75,11 +96,43 @@ def _kind(annotation: Any) -> str:
     return words.get(getattr(annotation, "__name__", ""), str(annotation))
 
 
+def command_reference() -> str:
+    """``docs/commands.md``: the help of every command, in the groups of ``landcover --help``."""
+    parts = [_COMMANDS_HEAD]
+    root = typer.main.get_command(app)
+    for title, examples in GROUPS.items():
+        parts.append(f"## {title}\n")
+        parts.extend(_command(root, name) for name in examples)
+    return "\n".join(parts)
+
+
+def _command(root: Any, name: str) -> str:
+    context, command = root.make_context("landcover", [], resilient_parsing=True), root
+    for word in name.split():
+        command = command.get_command(context, word)
+        context = type(context)(command, info_name=word, parent=context, max_content_width=_HELP_WIDTH)
+        context.terminal_width = _HELP_WIDTH
+    return f"### landcover {name}\n\n```text\n{command.get_help(context).strip()}\n```\n"
+
+
+def api_reference() -> str:
+    """``docs/api.md``: the public names, each with its docstring where the site is built."""
+    head = (
+        "# Python names\n\n`import pipeline as lc` gives the names below, each imported when it is first used; "
+        "`notebooks/04_python_api.ipynb`\ngoes from a scene to a map with them. Generated from `pipeline.__all__`; "
+        "what is not listed may change between versions.\n"
+    )
+    homes = pipeline._HOMES  # noqa: SLF001 - the table is what is documented
+    return head + "".join(f"\n## {name}\n\n::: {home.replace(':', '.')}\n" for name, home in homes.items())
+
+
 def write_documents(root: Path) -> tuple[Path, ...]:
     """Write all of them below ``root``, the project's folder."""
     return (
         write_text(root / SCHEMA, schema_json()),
         write_text(root / CONFIG_REFERENCE, config_reference()),
+        write_text(root / COMMAND_REFERENCE, command_reference()),
+        write_text(root / API_REFERENCE, api_reference()),
     )
 
 

@@ -197,7 +197,7 @@ def ratios(
                 one = int(open_strata.sum()) == 1 and frame.clusters is None
                 results.append(_without_spread(float(value), bottom[:, column], frame, one_stratum=one))
             else:
-                results.append(_finish(float(value), float(variance[column]), frame, bounds))
+                results.append(finish(float(value), float(variance[column]), frame, bounds))
     return results
 
 
@@ -206,7 +206,8 @@ def _complete(frame: Frame) -> bool:
     return frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
 
 
-def _finish(value: float, variance: float, frame: Frame, bounds: tuple[float, float]) -> Estimate:
+def finish(value: float, variance: float, frame: Frame, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+    """An estimate with its interval, as far as the design allows one; the interval is cut at ``bounds``."""
     if not frame.is_probability:
         return Estimate(value, note=CENSUS if frame.kind == "census" else NOT_PROBABILITY)
     if not math.isfinite(variance):
@@ -239,6 +240,17 @@ def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, 
 def _quantile(frame: Frame) -> float:
     """1.96; Student's t where the number of primary units, not of pixels, carries the information."""
     return float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, frame.clusters.degrees_of_freedom))
+
+
+def accuracy_columns(
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    area: NDArray[np.float64],
+    frame: Frame,
+    classes: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Y and x of all figures, float64 [unit, figure], and where they are 0 by definition, bool [stratum, figure]."""
+    return *_columns(map_index, reference_index, area, classes), _certain(frame, classes)
 
 
 def _columns(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from pipeline.accuracy.assess_assisted import assist, centred_confidence, confidence_beside
 from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
 from pipeline.accuracy.assess_rasters import compare_with_raster
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 HECTARE_M2 = 10_000.0
+# Areas of the same pixels, added up in another order, differ by less.
+_SAME = 1e-3
 # Units that the words name for each reason; the JSON has all of them.
 LISTED = 10
 _NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
@@ -57,6 +60,9 @@ class ReferenceSettings(Settings):
     )
     crosswalk: str | dict[str, str] | None = Field(
         None, description="CSV, or the name of a table that comes along: class in the reference -> in the map."
+    )
+    assist: str | None = Field(
+        None, description="'confidence' (beside the map), or a raster of it: narrower intervals."
     )
     kappa: bool = Field(default=False, description="Also kappa, with quantity and allocation disagreement.")
 
@@ -93,6 +99,7 @@ class Assessment:
         units: The reference units; None for a raster.
         area_ha: Area that the figures speak of.
         mapped_ha: Area in ha per class as the map counts it, within the strata where they cover a part of it.
+        width_over_plain: Width of each interval over that without the confidence's help, where it helped.
         unit: Unit of the map's coordinates ("metre", "degree", ...) and its square in ha, None where it has none.
     """
 
@@ -105,6 +112,7 @@ class Assessment:
     mapped_ha: dict[str, float]
     unit: tuple[str, float | None]
     with_kappa: bool = False
+    width_over_plain: dict[str, float] | None = None
 
     def area(self, name: str) -> Estimate:
         """Area of a class in ha with its interval; the mapped area, labelled, where there is no probability sample."""
@@ -138,6 +146,8 @@ class Assessment:
             "error_matrix": self.figures.error_matrix.to_json(),
             "sampling": self.sampling(),
         }
+        if self.width_over_plain is not None:
+            plain["assisted"] = {"by": "confidence", "width_over_plain": self.width_over_plain}
         if self.with_kappa:
             found = agreement(self.figures.error_matrix.proportions)
             plain["agreement_beyond_chance"] = vars(found) | {
@@ -238,9 +248,50 @@ def assess_map(
         frame=design.frame,
         unit_area=unit_area(grid, units.row, units.col),
     )
+    helped: dict[str, float] | None = None
+    if settings.assist is not None:
+        figures, design, helped = _assisted(figures, design, units, map_path, settings.assist, scheme=scheme)
     mapped = _by_name(design.class_ha, scheme)
     name = Path(map_path).name
-    return Assessment(name, figures, scheme, design, units, design.area_ha, mapped, _unit(grid), settings.kappa)
+    return Assessment(name, figures, scheme, design, units, design.area_ha, mapped, _unit(grid), settings.kappa, helped)
+
+
+def _assisted(
+    figures: Figures,
+    design: AssumedDesign,
+    units: ReferenceUnits,
+    map_path: Path | str,
+    named: str,
+    *,
+    scheme: ClassScheme,
+) -> tuple[Figures, AssumedDesign, dict[str, float]]:
+    """Figures with the confidence as auxiliary, a note of what it gained, and the width of intervals over plain ones.
+
+    Raises:
+        ReferenceDataError: no probability sample, or one of a part of the map, over which the means are not known.
+    """
+    if not design.frame.is_probability:
+        raise ReferenceDataError("assistance for what is no probability sample", fix="give the design of the sample")
+    whole = float(class_areas(map_path)[1][list(scheme.codes)].sum())
+    if abs(design.area_ha - whole) > _SAME * whole:
+        raise ReferenceDataError("assistance for a sample of a part of the map", fix="leave --assist out")
+    path = confidence_beside(map_path, named)
+    auxiliary = centred_confidence(map_path, path, units)
+    grid = read_grid(map_path)
+    found, widths = assist(
+        figures,
+        scheme.code_to_index[units.map_code],
+        scheme.code_to_index[units.reference_code],
+        frame=design.frame,
+        auxiliary=auxiliary,
+        unit_area=unit_area(grid, units.row, units.col),
+    )
+    gain = "it would not make any interval narrower"
+    if widths:
+        most, overall = (100 * (1 - part) for part in (min(widths.values()), widths.get("overall accuracy", 1.0)))
+        gain = f"intervals are up to {most:.0f} % narrower, that of overall accuracy {overall:.0f} %"
+    note = f"the confidence of {path.name} is the auxiliary of a regression estimator: {gain}"
+    return found, replace(design, notes=(*design.notes, note)), widths
 
 
 def _drawn(design: str | None) -> SampleDesign | str | None:

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.accuracy.class_maps import codes_at, grid_of, open_class_map, read_codes
 from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_codes
 from pipeline.errors import ReferenceDataError
+from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
 from pipeline.raster import burn_shapes
 
@@ -159,13 +160,14 @@ def _read_vector(path: Path | str, map_path: Path | str) -> Any:
     import pandas as pd
     from pyogrio.errors import DataLayerError, DataSourceError
 
+    path, layer = split_source(str(path))
     if not Path(path).exists():
         raise ReferenceDataError("no such file", path=path)
     try:
         if Path(path).suffix.lower() == ".parquet":
             return geopandas.read_parquet(path)
         if Path(path).suffix.lower() != ".csv":
-            return geopandas.read_file(path, layer=first_layer(path))
+            return geopandas.read_file(path, layer=layer or first_layer(path))
         table = pd.read_csv(path)
     except (DataSourceError, DataLayerError, OSError, ValueError) as err:
         raise ReferenceDataError("reference cannot be read", path=path, got=err) from err

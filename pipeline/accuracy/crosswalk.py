@@ -95,13 +95,17 @@ def read_rows(path: Path | str) -> list[dict[str, str]]:
 
 
 def to_codes(
-    values: Sequence[object], *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None = None
+    values: Sequence[object],
+    *,
+    scheme: ClassScheme,
+    crosswalk: Mapping[str, str] | None = None,
+    names_only: bool = False,
 ) -> tuple[NDArray[np.int16], list[str]]:
     """Class codes int16 [n] of reference values, and the values that are no class.
 
     A value is looked up among the class names, as they are and then with spelling and case aside, then among the
     codes. With a crosswalk that is true of its targets, and a value that it does not list has to be a name: a code of
-    another legend is not one of this.
+    another legend is not one of this. ``names_only`` keeps values without a crosswalk from being codes.
     Blank values give 0, values that the crosswalk leaves out -1, unknown values -2.
     """
     names = {_key(item.name): item.code for item in scheme.classes}
@@ -113,7 +117,7 @@ def to_codes(
     for position, value in enumerate(values):
         text = "" if is_blank(value) else label_text(value)
         if text not in known:
-            listed = not crosswalk or text in crosswalk
+            listed = text in crosswalk if crosswalk else not names_only
             known[text] = _code(text, table if listed else names, crosswalk or {})
             if known[text] == UNKNOWN:
                 unknown.add(text)
@@ -153,26 +157,29 @@ def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str
 def codes_of_values(
     path: Path | str, values: Sequence[int], *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None
 ) -> NDArray[np.int16]:
-    """Class codes int16 [value] of a raster's values: by crosswalk, else by its own legend, else as they are.
+    """Class codes int16 [value] of a raster's values: by crosswalk, else by the names that its own legend gives them.
 
-    A class that the crosswalk leaves out is -1; 0 and 255 are blank (0) unless crosswalk or legend know them.
+    A code alone says nothing: 5 is one class in this raster and another in the map. A class that the crosswalk leaves
+    out is -1; 0 and 255 are blank (0) unless crosswalk or legend know them.
 
     Raises:
-        LegendError: values that lead to no class.
+        LegendError: values without a name, or that lead to no class.
     """
     table = crosswalk or {}
     try:
         names = {item.code: item.name for item in read_scheme(path).classes}
     except PipelineError:
         names = {}
-    labels: list[object] = []
-    for value in values:
-        known = str(value) in table or value in names
-        if not known and value in {NODATA, UNLABELLED}:
-            labels.append(None)
-        else:
-            labels.append(str(value) if str(value) in table else names.get(value, str(value)))
-    codes, unknown = to_codes(labels, scheme=scheme, crosswalk=crosswalk)
+    labels = [str(value) if str(value) in table else names.get(value) for value in values]
+    bare = [v for v, label in zip(values, labels, strict=True) if label is None and v not in {NODATA, UNLABELLED}]
+    if bare:
+        raise LegendError(
+            "raster does not say what its values mean: " + ", ".join(map(str, sorted(bare)[:10])),
+            path=path,
+            expected=f"names in its attribute table or tag {LEGEND_TAG}",
+            fix="write a crosswalk CSV (columns source,target; source is the value, target a class of the map)",
+        )
+    codes, unknown = to_codes(labels, scheme=scheme, crosswalk=crosswalk, names_only=True)
     check_known(unknown, scheme=scheme, path=path)
     return codes
 

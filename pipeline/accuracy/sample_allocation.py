@@ -99,6 +99,18 @@ def allocate(
     return _whole(ideal, total, floor, size)
 
 
+def round_at_random(total: int, *, units: NDArray[np.integer], rng: np.random.Generator) -> list[int]:
+    """Proportional shares of ``total``, rounded up or down at random so that each unit of the map has the same chance.
+
+    Strata of a fraction of a unit get one with the chance of that fraction; none has a minimum.
+
+    Source: systematic sampling of the cumulated sizes, Madow (1949), Ann. Math. Stat. 20, 333-354.
+    """
+    ideal = np.concatenate([[0.0], np.cumsum(total * units / units.sum())])
+    ideal[-1] = total
+    return [int(n) for n in np.diff(np.floor(ideal + rng.random()))]
+
+
 def by_stratum(expected: Mapping[str, float] | float, names: Sequence[str]) -> list[float]:
     """Expected user's accuracy of each stratum, from one for all, or by name (OTHERS for those not named).
 

@@ -17,11 +17,18 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.accuracy.class_maps import class_areas, codes_at, grid_of, map_scheme, open_class_map
-from pipeline.accuracy.sample_allocation import ALLOCATIONS, OTHERS, by_stratum, sample_size, share_out
+from pipeline.accuracy.sample_allocation import (
+    ALLOCATIONS,
+    OTHERS,
+    by_stratum,
+    round_at_random,
+    sample_size,
+    share_out,
+)  # fmt: skip
 from pipeline.accuracy.sample_design import PrimaryUnits, SampleDesign, Stratum
 from pipeline.accuracy.sample_pixels import ONE_START, STARTS, ValidPixels, count_frame, draw_grids, pick
 from pipeline.accuracy.sample_squares import draw_squares
-from pipeline.accuracy.sample_strata import ChangeStrata, MapStrata, open_strata
+from pipeline.accuracy.sample_strata import ChangeStrata, DifferenceStrata, MapStrata, open_strata
 from pipeline.errors import ConfigError, ReferenceDataError
 from pipeline.legend import NODATA
 from pipeline.maps.legends import check_same_legend
@@ -39,6 +46,8 @@ SQUARES = frozenset({"cluster", "two_stage"})
 KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
 # What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
 EXPECTED_USERS = 0.8
+# Units to look at, at most, where two maps differ: most comparisons are decided before.
+COMPARE_SIZE = 300
 
 
 class DesignSettings(Settings):
@@ -57,6 +66,7 @@ class DesignSettings(Settings):
     strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
     strata_edges: tuple[float, ...] = Field((), description="Limits that cut a strata raster into strata, ascending.")
     change_from: Path | None = Field(None, description="Earlier map: the strata are the changes from it to the map.")
+    compare_with: Path | None = Field(None, description="Second map: units are drawn where it differs from the map.")
     starts: int = Field(STARTS, description="Random starts of a systematic sample; one has no variance.")
     cluster_px: int = Field(9, description="Side of a square in pixels.")
     per_cluster: int = Field(10, description="Pixels drawn in each square of a two-stage sample.")
@@ -97,6 +107,11 @@ class DesignSettings(Settings):
             raise ConfigError(f"an allocation for a sample of kind {self.kind} without strata", fix="add --strata")
         if self.strata is not None and self.change_from is not None:
             raise ConfigError("both --strata and --change-from", fix="give one of them")
+        if self.compare_with is not None and (self.kind != "stratified" or strata or self.allocation is not None):
+            raise ConfigError(
+                "a sample to compare two maps with a kind, strata or an allocation of its own",
+                fix="leave --kind, --strata, --change-from and --allocation out: it lies where the maps differ",
+            )
         if self.minimum_distance_m > 0 and self.kind not in {"stratified", "simple_random"}:
             raise ConfigError(
                 f"a minimum distance for a sample of kind {self.kind}", fix="use --kind stratified or simple_random"
@@ -173,6 +188,10 @@ def _named_layer(
         if told is None:
             check_same_legend([map_path, settings.change_from])
         return stack.enter_context(ChangeStrata(settings.change_from, map_path, scheme=scheme, on_later=True))
+    if settings.compare_with is not None:
+        if told is None:
+            check_same_legend([map_path, settings.compare_with])
+        return stack.enter_context(DifferenceStrata(map_path, settings.compare_with, scheme=scheme))
     if settings.strata is None:
         return None
     edges = settings.strata_edges
@@ -189,13 +208,20 @@ def _stratified(
     units = count.pixels.sum(axis=0)
     values = np.flatnonzero(units)
     names = [layer.name(int(value)) for value in values]
-    shares, how = share_out(
-        settings.size,
-        settings.allocation or "olofsson",
-        units=[int(n) for n in units[values]],
-        expected=by_stratum(settings.expected_users, names),
-        target_se=settings.target_se,
-    )
+    if settings.compare_with is not None:
+        size = min(settings.size or COMPARE_SIZE, int(units.sum()))
+        shares, how = (
+            round_at_random(size, units=units[values], rng=rng),
+            "one chance for every pixel where maps differ",
+        )
+    else:
+        shares, how = share_out(
+            settings.size,
+            settings.allocation or "olofsson",
+            units=[int(n) for n in units[values]],
+            expected=by_stratum(settings.expected_users, names),
+            target_se=settings.target_se,
+        )
     row, col, stratum = pick(dataset, layer, count, values, shares, rng, settings.minimum_distance_m)
     table = tuple(
         Stratum(int(value), name, int(units[value]), float(count.area_ha[value]), drawn)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from pipeline.errors import OutputError
+from pipeline.files import flush
 from pipeline.maps.style import xml_text
-from pipeline.maps.vectors import add_layer_style
+from pipeline.maps.vectors import FAILURES, add_layer_style, undated
 
 if TYPE_CHECKING:
     from pipeline.accuracy.sample_design import SampleDesign
@@ -73,11 +73,9 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
         OutputError: a file exists or cannot be written, or the name is not a GeoPackage's.
     """
     files = check_design_target(path, overwrite=overwrite)
-    from pyogrio.errors import DataSourceError
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sample-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sample-") as folder, undated():
             drafts = design_paths(Path(folder) / path.name)
             _write_points(drafts.geopackage, design, blind=blind)
             _write_acatama(drafts.acatama, design)
@@ -85,8 +83,9 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
             drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
             # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
             for draft, target in zip(drafts.all, files.all, strict=True):
+                flush(draft)
                 draft.replace(target)
-    except (DataSourceError, OSError, sqlite3.Error) as err:
+    except (OSError, *FAILURES) as err:
         raise OutputError("sample cannot be written", path=path, got=err, fix="choose another place with -o") from err
     return files
 

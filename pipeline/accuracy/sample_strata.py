@@ -16,6 +16,7 @@ from rasterio.errors import RasterioError
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, aligned, grid_of, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
+from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
 from pipeline.raster import burn_shapes
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 OUTSIDE = -1
+# How the source of strata begins that lie where two maps differ.
+DIFFERENCES = "differences"
 MAX_STRATUM = 65_535
 
 
@@ -109,6 +112,19 @@ class ChangeStrata(_Layer):
         return f"stable {before}" if before == after else f"{before} -> {after}"
 
 
+class DifferenceStrata(ChangeStrata):
+    """One stratum per pair of classes that differ between two maps of one time; nothing where they agree."""
+
+    def __init__(self, first: Path | str, second: Path | str, *, scheme: ClassScheme) -> None:
+        super().__init__(first, second, scheme=scheme)
+        self.source = f"{DIFFERENCES} with {str(second).rsplit('/', 1)[-1]}"
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Pairs of codes, OUTSIDE where they are equal or one of the maps has none."""
+        pairs = super().read(window)
+        return np.where(pairs // CODES == pairs % CODES, np.int32(OUTSIDE), pairs)
+
+
 class RasterStrata(_Layer):
     """One stratum per integer of any raster, or per interval of its values.
 
@@ -161,7 +177,8 @@ class PolygonStrata(_Layer):
         import geopandas
 
         self.source = f"polygons {str(path).rsplit('/', 1)[-1]}, field {field}"
-        frame = geopandas.read_file(path, layer=first_layer(path))
+        path, layer = split_source(str(path))
+        frame = geopandas.read_file(path, layer=layer or first_layer(path))
         if field not in frame.columns:
             have = ", ".join(str(column) for column in frame.columns)
             raise ReferenceDataError(f"strata have no field {field!r}", path=path, got=have)

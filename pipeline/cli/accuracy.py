@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.console import Console
-from pipeline.cli.options import Force, Json, Overwrite, Quiet, Seed
+from pipeline.cli.console import Work, add_commands
+from pipeline.cli.options import Force, Overwrite, Seed
 
 if TYPE_CHECKING:
     from pipeline.accuracy.assess_map import ReferenceSettings
@@ -37,10 +37,7 @@ Design = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, function in (
-        ("design", design), ("assess", assess), ("compare", compare), ("change", change), ("crosswalk", crosswalk)
-    ):  # fmt: skip
-        app.command(name)(function)
+    add_commands(app, design, assess, compare, zone, change, crosswalk)
 
 
 def _edges(text: str | None) -> tuple[float, ...]:
@@ -63,12 +60,13 @@ def _settings(
     design_file: str | None,
     crosswalk: str | None,
     kappa: bool = False,
+    assist: str | None = None,
 ) -> ReferenceSettings:
     from pipeline.accuracy.assess_map import ReferenceSettings
 
     return ReferenceSettings(
         reference=reference, field=field, strata=strata, strata_field=strata_field, strata_edges=_edges(strata_edges),
-        design=design_file, crosswalk=crosswalk, kappa=kappa,
+        design=design_file, crosswalk=crosswalk, kappa=kappa, assist=assist,
     )  # fmt: skip
 
 
@@ -101,6 +99,9 @@ def design(
     change_from: Annotated[
         Path | None, typer.Option(help="Earlier map: the strata are the changes from it to MAP.")
     ] = None,
+    purpose: Annotated[
+        str | None, typer.Option("--for", help="compare: draw where two maps A B differ, for compare --sequential.")
+    ] = None,
     starts: Annotated[int, typer.Option(help="Random starts of a systematic sample; one has no variance.")] = 10,
     cluster_px: Annotated[int, typer.Option(help="Side of a cluster in pixels.")] = 9,
     per_cluster: Annotated[int, typer.Option(help="Pixels drawn in each cluster of a two-stage sample.")] = 10,
@@ -109,29 +110,29 @@ def design(
     legend: Legend = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
     from pipeline.accuracy.sample_draw import DesignSettings
     from pipeline.workflow.assess import told_legend
     from pipeline.workflow.design import draw_design
 
+    if purpose not in {None, "compare"} or (purpose == "compare" and len(maps) != 2):  # noqa: PLR2004 - a pair
+        raise typer.BadParameter(f"--for {purpose}: expected 'compare', and the two maps to compare")
+    other = maps[1] if purpose == "compare" else None
     settings = DesignSettings(
+        compare_with=other,
         kind=kind, allocation=allocation, size=size, target_se=target_se, expected=expected or (), strata=strata,
         strata_field=strata_field, strata_edges=_edges(strata_edges), change_from=change_from, starts=starts,
         cluster_px=cluster_px, per_cluster=per_cluster, minimum_distance_m=minimum_distance_m, seed=seed,
     )  # fmt: skip
-    return Console(quiet, as_json).perform(
-        lambda progress: draw_design(
-            maps,
-            settings,
-            output=output,
-            scheme=told_legend(legend),
-            blind=not show_map_class,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    return lambda progress: draw_design(
+        maps[:1] if other else maps,
+        settings,
+        output=output,
+        scheme=told_legend(legend),
+        blind=not show_map_class,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -146,35 +147,31 @@ def assess(
     design_file: Design = None,
     crosswalk: Crosswalk = None,
     legend: Legend = None,
+    assist: Annotated[
+        str | None, typer.Option(help="'confidence' (beside the map), or a raster of it: narrower intervals.")
+    ] = None,
     kappa: Annotated[
         bool, typer.Option("--kappa", help="Also kappa, with quantity and allocation disagreement.")
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Accuracy and area figures: of a job's test blocks, or of a map against reference data."""
-    console = Console(quiet, as_json)
     if target.suffix.lower() in {".yaml", ".yml"}:
         from pipeline.workflow.stages import run_stages
 
-        return console.perform(
-            lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
-        )
+        return lambda progress: run_stages(target, last="assess", force=force, overwrite=overwrite, progress=progress)
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
     from pipeline.workflow.assess import assess_against_reference, told_legend
 
     settings = _settings(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
-        design_file=design_file, crosswalk=crosswalk, kappa=kappa,
+        design_file=design_file, crosswalk=crosswalk, kappa=kappa, assist=assist,
     )  # fmt: skip
-    return console.perform(
-        lambda _: assess_against_reference(
-            target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
-        )
+    return lambda _: assess_against_reference(
+        target, settings, scheme=told_legend(legend), output=output, overwrite=overwrite
     )
 
 
@@ -193,19 +190,54 @@ def compare(
         str | None,
         typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
     ] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Units of design --for compare so far: better, no difference, go on.")
+    ] = False,
+    margin: Annotated[float, typer.Option(help="With --sequential: difference that is none to care about.")] = 0.01,
     legend: Legend = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
-    from pipeline.workflow.assess import compare_two, told_legend
+    from pipeline.workflow.assess import compare_so_far, compare_two, told_legend
 
     settings = _settings(
         reference, field, strata=strata, strata_field=strata_field, strata_edges=strata_edges,
         design_file=design_file, crosswalk=crosswalk,
     )  # fmt: skip
-    return Console(quiet, as_json).perform(
-        lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
+    if sequential:
+        return lambda _: compare_so_far(first, second, settings, margin=margin, scheme=told_legend(legend))
+    return lambda _: compare_two(first, second, settings, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
+
+
+def zone(
+    map_file: MapFile,
+    *,
+    reference: Reference,
+    field: Annotated[str, typer.Option(help="Attribute that holds the reference class.")],
+    design_file: Annotated[str, typer.Option("--design", help="Design file, or 'simple random'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Mask to write: 1 in the zone, 0 outside.")] = Path(
+        "zone.tif"
+    ),
+    confidence: Annotated[Path | None, typer.Option(help="Confidence in %; default: beside the map.")] = None,
+    applicability: Annotated[
+        Path | None, typer.Option(help="Area of applicability; only its inside may be in.")
+    ] = None,
+    max_error: Annotated[float, typer.Option(help="Largest share of the zone that may be wrong.")] = 0.05,
+    overwrite: Overwrite = False,
+) -> Work:
+    """The largest part of a map whose error is at most 5 %, with 95 % confidence, as a mask and a sentence."""
+    from pipeline.workflow.assess import zone_of
+
+    settings = _settings(
+        reference, field, strata=None, strata_field=None, strata_edges=None, design_file=design_file, crosswalk=None
+    )
+    return lambda _: zone_of(
+        map_file,
+        settings,
+        output=output,
+        confidence=confidence,
+        applicability=applicability,
+        max_error=max_error,
+        overwrite=overwrite,
     )
 
 
@@ -216,15 +248,11 @@ def change(
     output: Annotated[Path, typer.Option("--output", "-o", help="From-to map to write.")] = Path("change.tif"),
     legend: Legend = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """From-to map and transition table of two maps with one legend."""
     from pipeline.workflow.assess import change_between, told_legend
 
-    return Console(quiet, as_json).perform(
-        lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
-    )
+    return lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
 
 
 def crosswalk(
@@ -235,12 +263,8 @@ def crosswalk(
         Path | None, typer.Option("--map", help="Your map: targets that are none of its classes are left to fill in.")
     ] = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Write the table from a public legend to the classes of a map, to be edited."""
     from pipeline.workflow.assess import write_crosswalk
 
-    return Console(quiet, as_json).perform(
-        lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)
-    )
+    return lambda _: write_crosswalk(table, output=output, map_path=map_file, overwrite=overwrite)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.cli.options import Json, Quiet
-from pipeline.workflow.outcome import Outcome, Progress
+from pipeline.workflow.outcome import STAGE, Outcome, Progress, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.workflow.outcome import Table
 
+LINE_EVERY_S = 60.0
 # What a command does once its options are parsed.
 Work = Callable[[Progress], Outcome]
 
@@ -90,9 +92,9 @@ class Console:
 
     @contextmanager
     def _progress(self) -> Iterator[Progress]:
-        """A progress bar on stderr where that is a terminal, silence elsewhere."""
+        """Progress bars on stderr where that is a terminal, a line per stage and minute elsewhere."""
         if self.quiet or not sys.stderr.isatty():
-            yield lambda _what, _done, _total: None
+            yield no_progress if self.quiet else _Lines()
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -140,6 +142,24 @@ class _Bars:
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done, total=total)
+
+
+@dataclass
+class _Lines:
+    """For logs: a line when a stage of a run begins, and one in every minute; quick commands say nothing."""
+
+    clock: Callable[[], float] = time.monotonic
+    _begun: dict[str, float] = field(default_factory=dict)
+    _said: float | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = self.clock()
+        begun = self._begun.setdefault(what, now)
+        last = begun if self._said is None else self._said
+        if (what.startswith(STAGE) and done == 0) or now - max(last, begun) >= LINE_EVERY_S:
+            self._said = now
+            part = "" if done == 0 or total == 0 else f" {100 * done // total} %, {now - begun:.0f} s"
+            print(f"landcover: {what}{part}", file=sys.stderr, flush=True)
 
 
 def print_outcome(outcome: Outcome) -> None:

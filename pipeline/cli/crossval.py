@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import Console
-from pipeline.cli.options import ConfigFile, Json, Overwrite, Quiet
+from pipeline.cli.console import Work, add_commands
+from pipeline.cli.options import ConfigFile, Overwrite
 from pipeline.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command("crossval")(crossval)
+    add_commands(app, crossval)
 
 
 def crossval(
@@ -48,9 +48,7 @@ def crossval(
     force: Annotated[bool, typer.Option("--force", help="Do folds again that are done.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures here.")] = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> int:
+) -> Work:
     """Cross-validate the network and the random forest on the same folds; goes on where it was interrupted."""
     from pipeline.workflow.crossval import CrossvalRequest, cross_validate_job
     from pipeline.workflow.learning_curve import draw_learning_curve
@@ -71,14 +69,10 @@ def crossval(
     )
     if learning_curve:
         wanted = numbers(shares, option="--shares")
-        return Console(quiet, as_json).perform(
-            lambda progress: draw_learning_curve(
-                config, request=request, shares=wanted, output=output, progress=progress
-            )
+        return lambda progress: draw_learning_curve(
+            config, request=request, shares=wanted, output=output, progress=progress
         )
-    return Console(quiet, as_json).perform(
-        lambda progress: cross_validate_job(config, request=request, output=output, progress=progress)
-    )
+    return lambda progress: cross_validate_job(config, request=request, output=output, progress=progress)
 
 
 def words(text: str) -> tuple[str, ...]:

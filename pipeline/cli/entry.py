@@ -7,6 +7,7 @@ that every ``--help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,16 +16,22 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, labels, models, pretrain, search, view, weights
+from pipeline.cli import accuracy, crossval, job, labels, models, view, weights
 from pipeline.cli.console import error_line, json_error
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.cli.help import GroupedCommands, add_examples
+from pipeline.cli.options import spelled_out
+from pipeline.errors import ConfigError, OutputError, PipelineError
 from pipeline.heap import share_one_heap
+from pipeline.quiet import silence_libtiff
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# A disk that takes no more: full, beyond a quota or the largest file, read-only, or failing.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 GDAL_CACHE_MB = 128  # as pipeline.inference.memory counts it; that module takes torch with it
 
 app = typer.Typer(
     name="landcover",
+    cls=GroupedCommands,
     help="From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy.",
     no_args_is_help=True,
     add_completion=False,
@@ -32,27 +39,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-job.register(app)
-accuracy.register(app)
-models.register(app)
-crossval.register(app)
-search.register(app)
-view.register(app)
-weights.register(app)
-labels.register(app)
-pretrain.register(app)
+for part in (job, accuracy, models, crossval, view, weights, labels):
+    part.register(app)
+add_examples(app)
 
 
 def _show_version(value: bool) -> None:
     if value:
+        from importlib.metadata import version
+
+        import pyogrio
+        import rasterio
+
         print(f"landcover {__version__}")
+        print(f"Python {sys.version.split()[0]}, torch {version('torch')}")
+        print(f"GDAL {rasterio.__gdal_version__} for rasters (rasterio {rasterio.__version__})")
+        print(f"GDAL {pyogrio.__gdal_version_string__} for vectors (pyogrio {pyogrio.__version__})")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     *,
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show versions, of GDAL too."
+    ),
 ) -> None:
     """From satellite scenes and a few hundred polygons to a land-cover map with publishable accuracy."""
 
@@ -71,6 +82,16 @@ def _say_error(err: PipelineError | typer.TyperException, *, as_json: bool) -> N
     print(error_line(err), file=sys.stderr)
 
 
+def _full_disk(err: BaseException) -> OutputError | None:
+    """The error of a user whose disk is full, where that is what stands behind an error of a library."""
+    cause: BaseException | None = err
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            return OutputError("cannot write", path=cause.filename, got=cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit status (and is the console script's entry)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -80,13 +101,18 @@ def main(arguments: list[str] | None = None) -> int:
     # the first block that anything reads.
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     share_one_heap()
+    silence_libtiff()
     try:
-        status = app(args=arguments, prog_name="landcover", standalone_mode=False)
-    except (PipelineError, typer.TyperException) as err:
-        _say_error(err, as_json="--json" in (sys.argv if arguments is None else arguments))
-        return 2
+        given = sys.argv[1:] if arguments is None else arguments
+        status = app(args=spelled_out(given), prog_name="landcover", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
+    except Exception as err:
+        known = err if isinstance(err, PipelineError | typer.TyperException) else _full_disk(err)
+        if known is None:
+            raise
+        _say_error(known, as_json="--json" in (sys.argv if arguments is None else arguments))
+        return 2
     if status == INTERRUPTED:  # typer gives KeyboardInterrupt back as this status
         print("landcover: interrupted; the same command continues where it stopped", file=sys.stderr)
     return status if isinstance(status, int) else 0

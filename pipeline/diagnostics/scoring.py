@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
 
+# Below so many test polygons or pixels a figure says nothing: one polygon more or less moves it by a third.
+FEW_POLYGONS, FEW_PIXELS = 3, 30
+# A figure of 100 % from fewer polygons is luck as likely as skill: of ten polygons that a map gets right, the lower end
+# of the 95 % interval is 74 % (rule of three). Source: Hanley & Lippman-Hand (1983), JAMA 249, 1743-1745.
+CERTAIN_POLYGONS = 10
+FORESTS = ("forest (bands)", "forest (neighbourhoods)")
 HOLD_OUT = "hold-out of training polygons, not a probability sample"
 SAMPLING = (
     "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare "
@@ -34,7 +41,7 @@ class Score:
     """Figures of one method on the test pixels.
 
     Attributes:
-        method: "network", "random forest".
+        method: "network", or one of FORESTS.
         overall_accuracy: Share of test pixels right.
         macro_f1: Mean of the classes' F1.
         kappa: Cohen's kappa, None where it is not defined.
@@ -43,6 +50,7 @@ class Score:
         f1: F1 per class name.
         iou: Intersection over union per class name.
         matrix: Counts, map rows x reference columns, in the order of the legend.
+        polygons: Test polygons per class name; empty where the reference is no polygons.
     """
 
     method: str
@@ -54,6 +62,21 @@ class Score:
     f1: dict[str, float | None]
     iou: dict[str, float | None]
     matrix: tuple[tuple[int, ...], ...]
+    polygons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pixels(self) -> dict[str, int]:
+        """Test pixels per class name."""
+        return dict(zip(self.f1, np.asarray(self.matrix).sum(axis=0).tolist(), strict=True))
+
+    def too_few(self, name: str) -> bool:
+        """Whether a class has too few test polygons or pixels to be judged."""
+        return self.pixels[name] < FEW_PIXELS or self.polygons.get(name, FEW_POLYGONS) < FEW_POLYGONS
+
+    def uncertain(self, name: str) -> bool:
+        """Whether a class has a figure of 100 % from few polygons."""
+        figures = (self.users[name], self.producers[name])
+        return 1.0 in figures and self.polygons.get(name, CERTAIN_POLYGONS) < CERTAIN_POLYGONS
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -73,15 +96,36 @@ def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
     return values
 
 
-def score(method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8], *, scheme: ClassScheme) -> Score:
-    """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out."""
+def score(
+    method: str,
+    mapped: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    *,
+    scheme: ClassScheme,
+    polygon: NDArray[np.int32] | None = None,
+) -> Score:
+    """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out.
+
+    ``polygon`` int32 [pixel] has the id of each pixel's polygon, of which the score has the number per class.
+    """
     index = scheme.code_to_index
     seen = mapped != NODATA
     matrix = cross_tabulate(index[mapped[seen]], index[reference[seen]], classes=len(scheme))
-    return score_of(method, matrix, names=scheme.names)
+    polygons = {}
+    if polygon is not None:
+        pairs = np.unique(np.stack([reference[seen], polygon[seen]]), axis=1)[0]
+        polygons = {item.name: int((pairs == item.code).sum()) for item in scheme.classes}
+    return score_of(method, matrix, names=scheme.names, polygons=polygons)
 
 
-def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) -> Score:
+def better(scores: Sequence[Score]) -> Score:
+    """The one with the higher overall accuracy, and of equal ones with the higher macro-F1."""
+    return max(scores, key=lambda item: (item.overall_accuracy, item.macro_f1))
+
+
+def score_of(
+    method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...], polygons: Mapping[str, int] | None = None
+) -> Score:
     """Figures of an error matrix, int64 [map class, reference class].
 
     A class without test pixels has no producer's accuracy and no F1, and does not count in the mean.
@@ -101,6 +145,7 @@ def score_of(method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...]) 
         f1=f1,
         iou=_shares(hits, np.where(truth > 0, mapped + truth - hits, 0), names),
         matrix=tuple(tuple(int(value) for value in row) for row in matrix),
+        polygons=dict(polygons or {}),
     )
 
 
@@ -110,7 +155,6 @@ def _shares(top: NDArray[np.int64], bottom: NDArray[np.int64], names: tuple[str,
 
 def score_json(item: Score) -> dict[str, object]:
     """A score as ``accuracy.json`` has it; without standard errors, as held-out polygons give none."""
-    support = np.asarray(item.matrix).sum(axis=0).tolist()
     return {
         "overall_accuracy": item.overall_accuracy,
         "kappa": item.kappa,
@@ -123,8 +167,9 @@ def score_json(item: Score) -> dict[str, object]:
                 "f1": item.f1[name],
                 "iou": item.iou[name],
                 "support": count,
+                **({"polygons": item.polygons[name], "too_few": item.too_few(name)} if item.polygons else {}),
             }
-            for name, count in zip(item.f1, support, strict=True)
+            for name, count in item.pixels.items()
         },
         "confusion": {"classes": list(item.f1), "matrix": item.matrix, "rows": "map", "columns": "reference"},
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.labels.settings import split_source
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
@@ -83,10 +84,16 @@ def _polygons(path: Path, grid: Grid) -> BaseGeometry:
     """All polygons of a file as one geometry in the grid's CRS."""
     import geopandas
 
+    file, layer = split_source(str(path))
+    path = Path(file)
     if not path.exists():
         raise InputError("no such file", path=path)
     try:
-        frame = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else geopandas.read_file(path)
+        frame = (
+            geopandas.read_parquet(path)
+            if path.suffix.lower() == ".parquet"
+            else geopandas.read_file(path, layer=layer)
+        )
     except Exception as err:
         raise InputError(
             "polygons cannot be read", path=path, got=err, expected="a GeoPackage or another vector file"

@@ -1,4 +1,4 @@
-"""Engines: what runs the network. torch alone suffices; ONNX Runtime and OpenVINO are extras."""
+"""Engines: what runs the network. torch, or OpenVINO where it is asked for by name."""
 
 from __future__ import annotations
 
@@ -6,39 +6,81 @@ import contextlib
 import io
 import os
 import queue
+import tempfile
 import threading
 import warnings
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.chips import PLANES, Layout
 from pipeline.inference.fast import StripEnsemble, by_pixel, layout_of, speed_up
-from pipeline.inference.memory import GPU_READERS, WORKERS
-from pipeline.inference.quantise import to_int8
+from pipeline.inference.pixels import PLANES, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
 
-EngineName = Literal["torch", "compiled", "onnxruntime", "openvino"]
-Dtype = Literal["float32", "bfloat16", "int8"]
-ENGINES: tuple[str, ...] = get_args(EngineName)
-DTYPES: tuple[str, ...] = get_args(Dtype)
-EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
-_PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
-TYPES: dict[str, tuple[str, ...]] = {
-    "torch": ("float32", "bfloat16"),
-    "compiled": ("float32", "bfloat16"),
-    "onnxruntime": ("float32", "int8"),
-    "openvino": ("float32", "bfloat16", "int8"),
-}
-# Sizes of chips that OpenVINO keeps a compiled model for: tiles have one, halos are tried with others.
+    from pipeline.inference.settings import EngineName, MapSettings
+
+# Threads that map tiles side by side, each with its part of torch's threads: while one reads or decides, the other
+# computes. Measured on two cores, two threads of one thread each instead of a reader beside a network with both:
+# 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net).
+WORKERS = 2
+# Threads that read for a GPU, each with files of its own, where there are so many cores: one core decodes and scales
+# some 8 Mpx of ten bands a second, and a GPU should not wait for one. A guess: no GPU was at hand to measure with.
+GPU_READERS = 8
+# Sizes of tiles that OpenVINO keeps a compiled model for: tiles have one, halos are measured with others.
 _SIZES_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine by name, type of its arithmetic, and device."""
+
+    engine: EngineName = "torch"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        """For people: "torch bfloat16 on cpu"."""
+        return f"{self.engine} {self.dtype} on {self.device}"
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several threads call the engine at once, each with its share of the threads."""
+        return self.device == "cpu"
+
+    @property
+    def one_size(self) -> bool:
+        """Whether the engine compiles the network for each size of tile that it meets."""
+        return self.engine == "openvino"
+
+    @property
+    def in_strips(self) -> bool:
+        """Whether the engine runs :func:`pipeline.inference.fast.speed_up`'s network."""
+        return self.engine == "torch" and self.device == "cpu"
+
+    @property
+    def workers(self) -> int:
+        """Threads that read tiles, call the engine (in turns where it does not run side by side) and decide."""
+        if self.device == "cpu":
+            return WORKERS
+        return max(WORKERS, min(GPU_READERS, os.cpu_count() or 1))
+
+    @property
+    def readers(self) -> int:
+        """Readers that they share: on a CPU one, whose decoded blocks serve the next tile too; a GPU needs several."""
+        return 1 if self.device == "cpu" else self.workers
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Torch's type for the activations; those of "int8" are counted as float32, which some stay."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
 
 class Engine(Protocol):
@@ -50,94 +92,52 @@ class Engine(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """Of chips that it takes without copying them."""
+        """Of tiles that it takes without copying them."""
 
-    def __call__(self, chips: torch.Tensor) -> torch.Tensor:
-        """Logits [chip, class, row, col] of standardised chips [chip, band, row, col] on the CPU.
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [tile, class, row, col] of standardised pixels [tile, band, row, col] on the CPU.
 
-        Chips have the engine's layout, or are float32.
+        They have the engine's layout, or are float32.
         """
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An engine by name, type of its arithmetic, and device."""
-
-    engine: EngineName = "torch"
-    dtype: Dtype = "float32"
-    device: str = "cpu"
-
-    def __str__(self) -> str:
-        """For people: "torch bfloat16 on cpu"."""
-        return f"{self.engine} {self.dtype} on {self.device}"
 
 
 @dataclass
 class TorchEngine:
-    """torch, eager or compiled; channels-last unless in strips, inference mode."""
+    """Eager torch; channels-last unless in strips, inference mode."""
 
     network: nn.Module
     choice: Choice
 
     def __post_init__(self) -> None:
         """Move the network to its device and type."""
-        self._dtype = torch_dtype(self.choice.dtype)
-        network = speed_up(self.network) if works_in_strips(self.choice) else self.network
+        self._dtype = self.choice.torch_dtype
+        network = speed_up(self.network) if self.choice.in_strips else self.network
         self._on_gpu = self.choice.device != "cpu"
         # On a GPU autocast chooses the type, layer by layer.
         moved = network.to(device=self.choice.device, dtype=None if self._on_gpu else self._dtype).eval()
-        moved = moved.to(memory_format=torch.channels_last)
+        self._run = moved.to(memory_format=torch.channels_last)
         self._in_strips = isinstance(moved, StripEnsemble)
         self.layout = PLANES if self._on_gpu else layout_of(moved, self._dtype)
-        self._run = torch.compile(moved, dynamic=False) if self.choice.engine == "compiled" else moved
 
     @torch.inference_mode()
-    def __call__(self, chips: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See Engine."""
         if self._in_strips:
-            in_strips: torch.Tensor = self._run(chips)
+            in_strips: torch.Tensor = self._run(x)
             return in_strips
         if self._on_gpu:
             # Sums over neighbours stay in float32: the deviation is a small difference of large numbers.
-            moved = chips.to(self.choice.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            moved = x.to(self.choice.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cuda", self._dtype, enabled=self._dtype != torch.float32):
                 on_gpu: torch.Tensor = self._run(moved)
             return on_gpu
-        logits: torch.Tensor = self._run(by_pixel(chips, self._dtype))
+        logits: torch.Tensor = self._run(by_pixel(x, self._dtype))
         return logits
 
 
 @dataclass
-class OnnxEngine:
-    """ONNX Runtime on the CPU; each call uses ``threads`` threads, and calls may run side by side."""
-
-    network: nn.Module
-    choice: Choice
-    channels: int
-    threads: int
-    samples: Sequence[torch.Tensor] = ()
-    layout: Layout = PLANES
-
-    def __post_init__(self) -> None:
-        """Export the network and load it."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        model = to_onnx(self.network.float(), channels=self.channels)
-        if self.choice.dtype == "int8":
-            model = to_int8(model, self.samples)
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, chips: torch.Tensor) -> torch.Tensor:
-        """See Engine."""
-        return torch.from_numpy(self._session.run(None, {"chips": chips.contiguous().numpy()})[0])
-
-
-@dataclass
 class OpenVinoEngine:
-    """OpenVINO on the CPU; compiled for a size of chip, as fixed sizes run faster; calls may run side by side.
+    """OpenVINO on the CPU; compiled for a size of tile, as fixed sizes run faster; calls may run side by side.
 
     Each call uses ``threads`` threads. The last sizes are kept: a compiled model holds weights and activations.
     """
@@ -158,29 +158,28 @@ class OpenVinoEngine:
         self._core = openvino.Core()
         network = self.network.float()
         if self.choice.dtype == "int8":
-            model = to_int8(to_onnx(network, channels=self.channels), self.samples)
-            self._model = self._core.read_model(io.BytesIO(model))
+            self._model = self._core.read_model(io.BytesIO(_in_int8(network, self.samples, channels=self.channels)))
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             example = torch.zeros(1, self.channels, 64, 64)
             self._model = openvino.convert_model(network, example_input=example)
 
-    def __call__(self, chips: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See Engine."""
-        if len(chips) > 1:  # nodata leaves tiles out of batches: their sizes would each be compiled
-            return torch.cat([self(chip[None]) for chip in chips])
-        requests = self._requests(tuple(chips.shape))
+        if len(x) > 1:  # nodata leaves tiles out of batches: their sizes would each be compiled
+            return torch.cat([self(tile[None]) for tile in x])
+        requests = self._requests(tuple(x.shape))
         request = requests.get()
         try:
             # Requests are used again and inputs not copied: measured, a fifth of the time of a ResNet-18 U-Net.
-            found = request.infer([chips.contiguous().numpy()], share_inputs=True)
+            found = request.infer([x.contiguous().numpy()], share_inputs=True)
             return torch.from_numpy(found[0])
         finally:
             requests.put(request)
 
     def _requests(self, shape: tuple[int, ...]) -> queue.SimpleQueue[Any]:
-        """What runs the network on chips of a shape, one for each caller at a time."""
+        """What runs the network on tiles of a shape, one for each caller at a time."""
         with self._one:
             requests = self._by_shape.pop(shape, None)
             if requests is None:
@@ -200,99 +199,58 @@ class OpenVinoEngine:
         return self._core.compile_model(model, "CPU", hints | {"NUM_STREAMS": WORKERS})
 
 
-def works_in_strips(choice: Choice) -> bool:
-    """Whether an engine runs :func:`pipeline.inference.fast.speed_up`'s network: eager torch on a CPU."""
-    return choice.engine == "torch" and choice.device == "cpu"
+def choose(settings: MapSettings) -> Choice:
+    """The engine, type and device of the settings; "auto" is bfloat16 where the device computes in it.
+
+    Raises:
+        ConfigError: a package or a GPU that is not there.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if settings.engine == "torch" and torch.cuda.is_available() else "cpu"
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if fast_bfloat16(device) else "float32"
+    choice = Choice(settings.engine, dtype, device)
+    check_choice(choice)
+    return choice
 
 
-def runs_side_by_side(choice: Choice) -> bool:
-    """Whether several threads call the engine at once, each with its share of the threads."""
-    return choice.device == "cpu" and choice.engine != "compiled"
+def check_choice(choice: Choice) -> None:
+    """Refuse what is not installed.
 
-
-def wants_one_size(choice: Choice) -> bool:
-    """Whether an engine compiles the network for each size of chip that it meets."""
-    return choice.engine in {"compiled", "openvino"}
-
-
-def workers_of(choice: Choice) -> int:
-    """Threads that read tiles, call the engine (in turns where it does not run side by side) and decide."""
-    if choice.device == "cpu":
-        return WORKERS
-    return max(WORKERS, min(GPU_READERS, os.cpu_count() or 1))
-
-
-def readers_of(choice: Choice) -> int:
-    """Readers that they share: on a CPU one, whose decoded blocks serve the next tile too; a GPU is fed by several."""
-    return 1 if choice.device == "cpu" else workers_of(choice)
+    Raises:
+        ConfigError: a package or a GPU that is not there.
+    """
+    if choice.engine == "openvino" and find_spec("openvino") is None:
+        raise ConfigError(
+            "engine openvino is not installed", fix="pip install 'landcover-pipeline[openvino]' or use engine torch"
+        )
+    if choice.dtype == "int8" and (find_spec("onnxruntime") is None or find_spec("onnx") is None):
+        raise ConfigError("dtype int8 needs onnxruntime to quantise", fix="pip install 'landcover-pipeline[onnx]'")
+    if choice.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device cuda", got="no GPU that torch can use", fix="use device cpu")
 
 
 def make_engine(
     network: nn.Module, choice: Choice, *, channels: int, threads: int, samples: Sequence[torch.Tensor] = ()
 ) -> Engine:
-    """An engine of ``choice`` for a fused network in evaluation mode; torch engines take the module over.
+    """An engine of ``choice`` for a fused network in evaluation mode; torch takes the module over.
 
     Args:
         network: The network.
         choice: Engine, type and device.
         channels: Channels of its input.
-        threads: Threads in all; a call of ONNX Runtime or OpenVINO takes its share of them, torch those of its caller.
+        threads: Threads in all; a call of OpenVINO takes its share of them, torch those of its caller.
         samples: Inputs float32 [1, band, row, col] of the scene that will be mapped; "int8" takes its ranges from them.
 
     Raises:
-        ConfigError: the engine's package is not installed, or it cannot do the type or device.
+        ConfigError: a package or a GPU that is not there.
     """
     check_choice(choice)
-    if choice.engine in {"torch", "compiled"}:
+    if choice.engine == "torch":
         return TorchEngine(network, choice)
-    share = max(threads // WORKERS, 1)
-    if choice.engine == "onnxruntime":
-        return OnnxEngine(network, choice, channels, share, samples)
-    return OpenVinoEngine(network, choice, channels, share, samples)
-
-
-def check_choice(choice: Choice) -> None:
-    """Refuse what does not exist or is not installed.
-
-    Raises:
-        ConfigError: the engine's package is not installed, or it cannot do the type or device.
-    """
-    if choice.engine not in ENGINES:
-        raise ConfigError(f"engine {choice.engine!r}", expected="auto or one of " + ", ".join(ENGINES))
-    if choice.dtype not in DTYPES:
-        raise ConfigError(f"type {choice.dtype!r}", expected="auto or one of " + ", ".join(DTYPES))
-    if choice.dtype not in TYPES[choice.engine]:
-        able = " or ".join(name for name, types in TYPES.items() if choice.dtype in types)
-        raise ConfigError(
-            f"engine {choice.engine} in {choice.dtype}", expected=" or ".join(TYPES[choice.engine]), fix=f"use {able}"
-        )
-    if choice.engine in EXTRAS:
-        if not installed(choice.engine):
-            raise ConfigError(
-                f"engine {choice.engine} is not installed",
-                fix=f"pip install 'landcover-pipeline[{EXTRAS[choice.engine]}]' or use torch",
-            )
-        if choice.device != "cpu":
-            raise ConfigError(f"engine {choice.engine} on {choice.device}", expected="cpu", fix="use engine torch")
-    if choice.dtype == "int8" and not installed("onnxruntime"):
-        raise ConfigError("int8 needs ONNX Runtime", fix="pip install 'landcover-pipeline[onnx]'")
-    if choice.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device cuda", got="no GPU that torch can use", fix="use device cpu")
-
-
-def installed(engine: str) -> bool:
-    """Whether the packages of an engine are there; those of ONNX Runtime also make "int8" for others."""
-    return all(find_spec(name) is not None for name in _PACKAGES.get(engine, ()))
-
-
-def torch_dtype(name: Dtype) -> torch.dtype:
-    """Torch's type for the activations of that type; those of "int8" are counted as float32, which some stay."""
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def best_device() -> str:
-    """The GPU where torch has one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return OpenVinoEngine(network, choice, channels, max(threads // WORKERS, 1), samples)
 
 
 def free_gpu_bytes(device: str) -> int | None:
@@ -307,21 +265,52 @@ def fast_bfloat16(device: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - the public way only tells of AMX
 
 
-def to_onnx(network: nn.Module, *, channels: int) -> bytes:
-    """The network as ONNX (opset 18): "chips" float32 [chip, band, row, col] -> "logits", sizes free."""
-    buffer = io.BytesIO()
+def _in_int8(network: nn.Module, samples: Sequence[torch.Tensor], *, channels: int) -> bytes:
+    """The network as ONNX whose convolutions are marked to be done in 8-bit integers.
+
+    Weights get a scale per channel; what flows between layers gets the range that it has on ``samples``, inputs float32
+    [1, band, row, col] of the scene. Nothing depends on time: a resumed run gets the same network.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as name:
+        plain, prepared, made = (str(Path(name) / f"{part}.onnx") for part in ("plain", "prepared", "made"))
+        _export(network, plain, channels=channels)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            made,
+            _Samples(samples),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            # Weights of 7 bits: without VNNI, sums of pairs of products are held in 16 bits and would be cut off.
+            # Source: ONNX Runtime, "Quantize ONNX models", when to use reduce-range and per-channel quantization.
+            reduce_range=True,
+        )
+        return Path(made).read_bytes()
+
+
+def _export(network: nn.Module, path: str, *, channels: int) -> None:
+    """Write the network as ONNX: "chips" float32 [chip, band, row, col] -> "logits", sizes free."""
     free = {"chips": {0: "n", 2: "rows", 3: "cols"}}
-    example = torch.zeros(2, channels, 64, 96)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network,
-            (example,),
-            buffer,  # type: ignore[arg-type]
-            input_names=["chips"],
-            output_names=["logits"],
-            dynamic_axes=free,
-            dynamo=False,
-            opset_version=18,
-        )
-    return buffer.getvalue()
+            network, (torch.zeros(2, channels, 64, 96),), path, input_names=["chips"], output_names=["logits"],
+            dynamic_axes=free, dynamo=False, opset_version=18,
+        )  # fmt: skip
+
+
+class _Samples:
+    """What onnxruntime.quantization reads from: one input after the other, then None."""
+
+    def __init__(self, samples: Sequence[torch.Tensor]) -> None:
+        self._left: Iterator[torch.Tensor] = iter(samples)
+
+    def get_next(self) -> dict[str, Any] | None:
+        x = next(self._left, None)
+        return None if x is None else {"chips": x.contiguous().numpy()}

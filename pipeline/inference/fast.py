@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from pipeline.inference.chips import PLANES, Layout
-from pipeline.inference.fused import FusedConv, fuse_layers
-from pipeline.inference.sums import SurroundingSums, scales
+from pipeline.inference.fused import FusedConv, SurroundingSums, fuse_layers, scales
+from pipeline.inference.pixels import PLANES, Layout
 from pipeline.model.network import TINY, Ensemble, Network
 from pipeline.model.surroundings import REACH_PX, Surroundings
 

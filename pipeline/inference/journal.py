@@ -8,14 +8,13 @@ the same. A file's existence is never taken for its being finished.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.errors import OutputError
+from pipeline.files import hash_of, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,23 +32,17 @@ class Key:
     @classmethod
     def of(cls, parts: Mapping[str, object]) -> Self:
         """The key of JSON-ready parts."""
-        return cls({name: digest(part) for name, part in parts.items()})
+        return cls({name: hash_of(part) for name, part in parts.items()})
 
     @property
     def hash(self) -> str:
         """16 hexadecimal digits of all parts."""
-        return digest(dict(self.parts))
+        return hash_of(dict(self.parts))
 
     def differs_in(self, other: Mapping[str, str]) -> list[str]:
         """Names of the parts that are not the same."""
         names = dict.fromkeys([*self.parts, *other])
         return [name for name in names if self.parts.get(name) != other.get(name)]
-
-
-def digest(part: object) -> str:
-    """16 hexadecimal digits of a JSON-ready value."""
-    text = json.dumps(part, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -76,17 +69,7 @@ class Journal:
         """Start afresh: the file is replaced by one with only the first line."""
         self.resolved, self.done, self.finished, self.seconds = resolved, set(), False, 0.0
         line = {"version": VERSION, "key": dict(key.parts), "resolved": resolved}
-        part = self.path.with_name(self.path.name + ".part")
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
-            _sync_folder(self.path.parent)
-        except OSError as err:
-            part.unlink(missing_ok=True)
-            raise OutputError("cannot write the journal", path=self.path, got=err.strerror) from err
+        write_text(self.path, json.dumps(line) + "\n", what="the journal")
 
     def add(self, steps: Iterable[int], *, seconds: float = 0.0, finished: bool = False) -> None:
         """Note steps whose pixels are on the disk."""
@@ -144,16 +127,4 @@ def _drop_torn_end(path: Path, text: str) -> None:
     """Cut off a torn last line, so that the next line does not grow onto it."""
     whole = "".join(json.dumps(line) + "\n" for line in _lines(text))
     if whole != text:
-        part = path.with_name(path.name + ".part")
-        part.write_text(whole, encoding="utf-8")
-        part.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last; systems that cannot open folders do so by themselves."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        write_text(path, whole, what="the journal")

@@ -1,91 +1,53 @@
-"""Memory as a setting: how much a tile costs, how large a tile may be, how long a scene will take.
+"""Memory as a setting: what mapping takes with tiles of a size, and the largest tiles that fit.
 
-A network's peak is found by running it on small chips and adding up what is alive (``pipeline.inference.live``), what
-engines hold beside it is measured, and the rest of a run is counted from the sizes of its buffers.
+A network's peak is found by running it on two small tiles and adding up what is alive; what engines hold beside it is
+measured; the rest is counted from the sizes of buffers.
 """
 
 from __future__ import annotations
 
-import re
+import copy
+import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
-from pipeline.inference.chips import PLANES, READ_PX, Layout
-from pipeline.inference.live import activation_bytes
-from pipeline.inference.tiles import round_up
+from pipeline.inference.engine import WORKERS, free_gpu_bytes
+from pipeline.inference.fast import layout_of, speed_up
+from pipeline.inference.pixels import PLANES, READ_PX, Layout
+from pipeline.inference.tiles import GDAL_CACHE_BYTES, round_up
+from pipeline.model.encoder import Encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
+    from pipeline.inference.engine import Choice
+    from pipeline.model.bundle import ModelBundle
 
-DEFAULT_MEMORY = 1_500_000_000
-# Blocks that GDAL keeps decoded; more where tiles leave room for it and decoding is saved (pipeline.inference.order).
-GDAL_CACHE_BYTES = 128_000_000
 # The process without its tiles. Measured (VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13): 534 MB with
 # torch imported, 605 MB with what ``landcover predict`` needs, 690 to 750 MB with a model loaded and a scene looked at;
 # a CPU build of torch maps smaller libraries and stays below it.
 BASE_BYTES = 750_000_000
-# Threads that map tiles side by side, each with its part of torch's threads: while one reads or decides, the other
-# computes. Measured on two cores, two threads of one thread each instead of a reader beside a network with both:
-# 4096 x 4096 pixels in 18 s instead of 28 s (default network), in 23 s instead of 32 s (ResNet-18 U-Net), without the
-# calibration and the journal that bench_mapping counts too.
-WORKERS = 2
-# Threads that read for a GPU, each with files of its own, where there are so many cores: one core decodes and scales
-# some 8 Mpx of ten bands a second, and a GPU should not wait for one. A guess: no GPU was at hand to measure with.
-GPU_READERS = 8
 # Share of a GPU's free memory that a pass may take: its convolutions want room to work in too.
 GPU_SHARE = 0.5
 # Largest tile that is tried: beyond it the halo costs less than one per cent and nothing is gained.
 LARGEST_TILE_PX = 4096
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes that a run needs at its peak, by cause."""
-
-    base: int
-    weights: int
-    activations: int
-    windows: int
-    blending: int
-    gdal_cache: int
-
-    @property
-    def total(self) -> int:
-        """Sum in bytes."""
-        return self.base + self.weights + self.activations + self.windows + self.blending + self.gdal_cache
-
-
-def parse_bytes(text: str | int) -> int:
-    """Bytes of a size such as "2GB", "1.5 GiB", "800M" or a plain number.
-
-    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB"), parse_bytes(1000)
-    (2000000000, 1610612736, 1000)
-
-    Raises:
-        ConfigError: no such size.
-    """
-    match = _SIZE.fullmatch(str(text))
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match and match[2].upper() in _UNITS else 0
-    if size <= 0:
-        raise ConfigError("amount of memory", got=repr(text), expected="a size such as 2GB, 1.5GiB or 800MB")
-    return size
-
-
-def weight_bytes(network: nn.Module, *, dtype: torch.dtype) -> int:
-    """Bytes of the parameters in ``dtype``."""
-    size = torch.empty(0, dtype=dtype).element_size()
-    return size * sum(item.numel() for item in network.parameters())
+# Sides of two probes: what grows with the pixels is told from what does not (a strip's channels).
+_PROBES_PX = (256, 512)
+# Side of the piece of the scene that the halo and the agreement of types are measured on.
+SAMPLE_PX = 512
 
 
 @dataclass(frozen=True)
 class Held:
-    """What an engine holds, by measurement.
+    """What an engine holds beside what is alive in torch, by measurement.
 
     Attributes:
         times: Multiple of the bytes that a pass has alive in torch.
@@ -100,135 +62,192 @@ class Held:
     making: int = 0
 
 
+# What oneDNN's convolutions and the C library hold beside the tensors that are alive, for a network with an encoder: a
+# multiple of these, and a sum that the hundreds of tiles of a large scene reach. Measured on ``landcover predict`` of
+# 10980 x 10980 pixels with a ResNet-18 U-Net, one heap (pipeline.heap): 213 MB beside 92 MB alive in bfloat16, 129 MB
+# beside 96 MB in float32.
+_ENCODER = Held(times=2.0, fixed=125_000_000)
+# OpenVINO plans its memory itself. Measured with two callers on tiles of 256 and 896 pixels, a ResNet-18 U-Net (57 MB
+# of weights, 286 bytes per pixel alive in float32, 143 in bfloat16) and the default network (1024 and 512): 262 and
+# 1365 bytes per pixel in float32, 189 and 753 in bfloat16, 155 and 470 in int8; of fixed size 130 to 140 MB for the
+# default network, up to 316 MB for the other. Quantising, on samples of 256 pixels, took 470 MB, of which a third is
+# in ``fixed``. Whole runs of 4096 x 4096 pixels that were planned so peaked at 92 to 106 % of what was expected.
+_OPENVINO = {
+    "float32": Held(times=1.35, fixed=150_000_000, weights=3.5),
+    "bfloat16": Held(times=1.5, fixed=150_000_000, weights=3.5),
+    "int8": Held(times=0.55, fixed=150_000_000, weights=3.5, making=300_000_000),
+}
+
+
+def weight_bytes(network: nn.Module, *, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes of the parameters in ``dtype``."""
+    return dtype.itemsize * sum(item.numel() for item in network.parameters())
+
+
 @dataclass(frozen=True)
-class Demand:
-    """What a run will do, as far as memory is concerned.
+class Needs:
+    """What mapping with one network and engine needs.
 
     Attributes:
-        network: The largest network that is run.
-        bands: Channels of its input.
+        network: The network that the engine runs.
+        choice: The engine.
         bands_read: Bands read per window.
-        classes: Number of classes.
-        dtype: Type of the activations.
-        halo_px: Halo on each side, in whole strides.
+        channels: Channels of the network's input.
         stride_px: Total stride of the network.
-        width_px: Width of the scene; row bands of blended probabilities are that wide.
-        batch: Chips that go through the network together.
-        flipped: Whether probabilities are averaged over flips.
-        blended: Whether probabilities are blended over row bands.
-        sample_px: Side of the piece of the scene that engine and halo are calibrated on; 0 where nothing is.
-        side_by_side: Whether the network runs in several threads at once.
-        workers: Threads that read tiles and decide.
-        held: What the engine holds.
-        layout: Of the chips that the engine takes.
+        batch: Tiles that go through the network together.
     """
 
     network: nn.Module
-    bands: int
+    choice: Choice
     bands_read: int
-    classes: int
-    dtype: torch.dtype
-    halo_px: int
+    channels: int
     stride_px: int
-    width_px: int
     batch: int = 1
-    flipped: bool = False
-    blended: bool = False
-    sample_px: int = 0
-    side_by_side: bool = False
-    workers: int = WORKERS
-    held: Held = Held()
-    layout: Layout = PLANES
 
+    @classmethod
+    def of(cls, bundle: ModelBundle, choice: Choice, *, stride_px: int, batch: int = 1) -> Needs:
+        """Of a model."""
+        fused = bundle.network(fused=True)
+        network = speed_up(fused) if choice.in_strips else fused
+        return cls(network, choice, len(bundle.bands), bundle.preprocess.channels, stride_px, batch)
 
-def footprint(demand: Demand, *, tile_px: int, on_gpu: bool = False, cache_bytes: int = GDAL_CACHE_BYTES) -> Footprint:
-    """Peak bytes of a run with write windows of ``tile_px`` squared."""
-    side = round_up(tile_px, demand.stride_px) + 2 * demand.halo_px
-    pixels = demand.batch * side * side
-    # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
-    strip = READ_PX * (demand.bands_read * 4 * 2 + demand.bands * 4)
-    chip_bytes = demand.bands * demand.layout.dtype.itemsize
-    # Chips that go together are copied into one tensor.
-    chips = pixels * (chip_bytes * (1 + (demand.batch > 1)) + 1)
-    # Probabilities that wait to be blended; logits are the network's own, and decided on a few rows at a time.
-    scores = pixels * demand.classes * 4 * 2 if demand.blended else 0
-    # A flipped chip, its probabilities, the flip of these, and the mean.
-    scores += pixels * (chip_bytes + demand.classes * 4 * 3) if demand.flipped else 0
-    windows = demand.workers * (strip + chips)
-    passes = WORKERS if demand.side_by_side else 1
-    activations = passes * _one_pass(demand, pixels) + demand.workers * scores
-    # Calibration is over before the first tile, whose windows and blocks are not there yet: the larger of both counts.
-    calibration = _one_pass(demand, demand.sample_px**2)
-    calibration += (demand.bands * 4 + demand.classes * 4 * 2) * demand.sample_px**2
-    calibration = max(calibration, demand.held.making) - windows - cache_bytes
-    band_rows = side if demand.blended else 0
-    return Footprint(
-        base=BASE_BYTES + demand.held.fixed,
-        weights=int(demand.held.weights * weight_bytes(demand.network, dtype=torch.float32)),
-        activations=0 if on_gpu else max(activations, calibration),
-        windows=windows,
-        blending=band_rows * demand.width_px * (demand.classes + 1) * 4,
-        gdal_cache=cache_bytes,
-    )
+    @cached_property
+    def layout(self) -> Layout:
+        """Of the tiles that the engine takes."""
+        return layout_of(self.network, self.choice.torch_dtype) if self.choice.in_strips else PLANES
 
+    @cached_property
+    def held(self) -> Held:
+        """What the engine holds."""
+        if self.choice.engine == "openvino":
+            return _OPENVINO[self.choice.dtype]
+        return _ENCODER if any(isinstance(module, Encoder) for module in self.network.modules()) else Held()
 
-def _one_pass(demand: Demand, pixels: int) -> int:
-    """Bytes that the network takes for a pass over so many pixels."""
-    fixed, per_px = _activations(demand)
-    return int(fixed + demand.held.times * per_px * pixels)
-
-
-def choose_tile(demand: Demand, *, memory_bytes: int, longest_px: int, gpu_bytes: int | None = None) -> int:
-    """The largest tile, in whole strides, whose footprint fits ``memory_bytes``, and whose pass fits the GPU.
-
-    Args:
-        demand: What the run will do.
-        memory_bytes: Memory that the process may take.
-        longest_px: The longer side of the scene, or of a worker's share of it.
-        gpu_bytes: Free memory of the GPU that the network runs on; None on a CPU.
-
-    Raises:
-        ConfigError: not even the smallest sensible tile fits.
-    """
-    step = max(demand.stride_px, 32)
-    smallest = round_up(min(128, longest_px), step)
-    largest = max(smallest, round_up(min(longest_px, LARGEST_TILE_PX), step))
-    on_gpu = gpu_bytes is not None
-    fitting = [
-        size
-        for size in range(smallest, largest + 1, step)
-        if footprint(demand, tile_px=size, on_gpu=on_gpu).total <= memory_bytes
-    ]
-    if gpu_bytes is not None:
-        sides = {size: size + 2 * demand.halo_px for size in fitting}
-        share = GPU_SHARE * gpu_bytes / demand.batch
-        small_enough = [size for size in fitting if _one_pass(demand, sides[size] ** 2) <= share]
-        fitting = small_enough or fitting[:1]
-    if not fitting:
-        need = footprint(demand, tile_px=smallest, on_gpu=on_gpu).total
-        raise ConfigError(
-            f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)",
-            expected=f"at least {need / 1e6:.0f} MB",
-            fix="raise --memory",
+    def peak_bytes(self, tile_px: int, *, halo_px: int, cache_bytes: int = GDAL_CACHE_BYTES) -> int:
+        """Peak bytes of the process with write windows of ``tile_px`` squared."""
+        side = round_up(tile_px, self.stride_px) + 2 * halo_px
+        pixels = self.batch * side * side
+        # Read in strips: digital numbers, their values and the network's input; the whole input and the mask.
+        strip = READ_PX * (self.bands_read * 4 * 2 + self.channels * 4)
+        # Tiles that go together are copied into one tensor.
+        inputs = pixels * (self.channels * self.layout.dtype.itemsize * (1 + (self.batch > 1)) + 1)
+        windows = self.choice.workers * (strip + inputs)
+        # Measuring is over before the first tile, whose windows and blocks are not there yet: the larger counts.
+        measuring = self.pass_bytes(SAMPLE_PX**2) + self.channels * 4 * SAMPLE_PX**2
+        measuring = max(measuring, self.held.making) - windows - cache_bytes
+        passes = (WORKERS if self.choice.side_by_side else 1) * self.pass_bytes(pixels)
+        on_gpu = self.choice.device != "cpu"
+        weights = int(self.held.weights * weight_bytes(self.network))
+        return (
+            BASE_BYTES + self.held.fixed + weights + windows + cache_bytes + (0 if on_gpu else max(passes, measuring))
         )
-    return fitting[-1]
 
+    def pass_bytes(self, pixels: int) -> int:
+        """Bytes that the network takes for a pass over so many pixels."""
+        fixed, per_px = self._activations
+        return int(fixed + self.held.times * per_px * pixels)
 
-# Sides of two probes: what grows with the pixels is told from what does not (a strip's channels).
-_PROBES_PX = (256, 512)
-# Attribute of a network that keeps its probes: they live and die with it, and no other network can be taken for it.
-_KEPT = "_landcover_activations"
-
-
-def _activations(demand: Demand) -> tuple[float, float]:
-    """Bytes of activations that any tile needs, and bytes per pixel, of one chip or of several."""
-    known: dict[str, tuple[float, float]] = demand.network.__dict__.setdefault(_KEPT, {})
-    key = f"{demand.bands} {demand.dtype}"
-    if key not in known:
-        sides = [round_up(side, demand.stride_px) for side in _PROBES_PX]
+    @cached_property
+    def _activations(self) -> tuple[float, float]:
+        """Bytes of activations that any tile needs, and bytes per pixel."""
+        sides = [round_up(side, self.stride_px) for side in _PROBES_PX]
+        dtype = self.choice.torch_dtype
         small, large = (
-            activation_bytes(demand.network, bands=demand.bands, side_px=side, dtype=demand.dtype) for side in sides
+            activation_bytes(self.network, bands=self.channels, side_px=side, dtype=dtype) for side in sides
         )
         slope = (large - small) / (sides[1] ** 2 - sides[0] ** 2)
-        known[key] = (max(small - slope * sides[0] ** 2, 0.0), slope)
-    return known[key]
+        return max(small - slope * sides[0] ** 2, 0.0), slope
+
+    def largest_tile_px(self, *, halo_px: int, memory_bytes: int, longest_px: int) -> int:
+        """The largest tile, in whole strides, that fits the memory, and whose pass fits the GPU.
+
+        Args:
+            halo_px: Halo on each side.
+            memory_bytes: Memory that the process may take.
+            longest_px: The longer side of the scene.
+
+        Raises:
+            ConfigError: not even the smallest sensible tile fits.
+        """
+        if self.choice.side_by_side and longest_px > SAMPLE_PX:
+            longest_px = -(-longest_px // WORKERS)  # a tile for each worker
+        step = max(self.stride_px, 32)
+        smallest = round_up(min(128, longest_px), step)
+        largest = max(smallest, round_up(min(longest_px, LARGEST_TILE_PX), step))
+        sizes = range(smallest, largest + 1, step)
+        fitting = [size for size in sizes if self.peak_bytes(size, halo_px=halo_px) <= memory_bytes]
+        gpu_bytes = free_gpu_bytes(self.choice.device)
+        if gpu_bytes is not None:
+            share = GPU_SHARE * gpu_bytes / self.batch
+            fitting = [size for size in fitting if self.pass_bytes((size + 2 * halo_px) ** 2) <= share] or fitting[:1]
+        if not fitting:
+            need = self.peak_bytes(smallest, halo_px=halo_px)
+            raise ConfigError(
+                f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)",
+                expected=f"at least {need / 1e6:.0f} MB",
+                fix="raise --memory",
+            )
+        return fitting[-1]
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Adds up the storages that are alive, and remembers the peak.
+
+    Tensors without data would do, but torch's meta device takes 100 MB and a second to import.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.live = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """Do not count a tensor's storage."""
+        self._seen.add(tensor.untyped_storage()._cdata)  # noqa: SLF001 - as in _count
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's compiler, which it would import here to be kept away, is not used."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for item in tree_flatten(out)[0]:
+            if isinstance(item, torch.Tensor):
+                self._count(item.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata  # noqa: SLF001 - the storage's identity; data_ptr is 0 for an empty one
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.live += storage.nbytes()
+        weakref.finalize(storage, self._free, key, storage.nbytes())
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+
+def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: torch.dtype) -> int:
+    """Peak bytes of activations of one forward pass on [1, bands, side_px, side_px], weights not counted.
+
+    The input, as the network takes it, does not count: it is a window's.
+    """
+    short = copy.deepcopy(network).to(dtype).eval()
+    with torch.inference_mode():
+        x = layout_of(short, dtype).empty(bands, side_px, side_px).zero_()[None]
+        live = _LiveBytes()
+        live.ignore(x)
+        with live:
+            short(x)
+    return live.peak

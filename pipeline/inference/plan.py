@@ -1,102 +1,42 @@
-"""What the user asked for, and what follows from it for one model and one scene: tiles, engine, journal key."""
+"""What follows from the settings for one model and one scene: engine, halo, tiles, order, and the journal's key."""
 
 from __future__ import annotations
 
+import logging
+import math
 import platform
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipeline import __version__
-from pipeline.errors import ConfigError
-from pipeline.inference.blend import Products
-from pipeline.inference.demand import total_stride_px
-from pipeline.inference.engine import Choice, readers_of, wants_one_size
-from pipeline.inference.engines import Engines
-from pipeline.inference.fitting import Fitting
+from pipeline.files import fingerprint
+from pipeline.inference.engine import WORKERS, Choice, Engine, choose, make_engine
 from pipeline.inference.journal import Key
-from pipeline.inference.memory import DEFAULT_MEMORY, GDAL_CACHE_BYTES, Demand, footprint
-from pipeline.inference.order import Order, order_of, quickest
-from pipeline.inference.picks import pick_engine
-from pipeline.inference.tiles import Tile, plan_tiles, round_up
-from pipeline.inference.versions import engine_versions
+from pipeline.inference.measure import agreement, effective_halo_px, range_samples, sample_of, tile_seconds
+from pipeline.inference.memory import Needs
+from pipeline.inference.tiles import GDAL_CACHE_BYTES, Order, Tile, order_of, plan_tiles, quickest, round_up
+from pipeline.model.reach import reach_px
 from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pipeline.grid import Grid
-    from pipeline.inference.trials import Trial
+    from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
+    from pipeline.model.spec import NetworkSpec
     from pipeline.scenes.scene import Source
 
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """How a scene is mapped. None and "auto" are decided by measurement or by the memory allowed.
-
-    Attributes:
-        tile_px: Largest side of what one step writes.
-        halo_px: Context read on each side of it; None for what is found to matter on a piece of the scene.
-        batch: Tiles that go through the network together.
-        engine: "torch", "compiled", "onnxruntime", "openvino" or "auto": measured once per model and machine, and
-            kept (see ``pipeline.inference.picks``).
-        dtype: "float32", "bfloat16", "int8" or "auto": what is fastest of float32, bfloat16 where the device has it,
-            and int8 where ONNX Runtime is installed and 99.5 % of a piece of the scene keep their class.
-        device: "cpu", "cuda" or "auto".
-        threads: Threads that compute, in all; None for torch's own number.
-        memory_bytes: Peak memory; tiles are as large as it allows.
-        tta: Average the probabilities over four flips, for four times the cost.
-        blend: "crop" writes the inner part of each tile; "hann" averages tiles over their halos.
-        probabilities: Also store the probability of every class, in percent.
-        entropy: Also store the entropy, in percent of log K.
-        margin: Also store the first minus the second probability, in percent.
-        aoi: Vector file: only pixels inside its polygons are mapped.
-        mask: Vector file: pixels inside its polygons are not mapped.
-        shift_px: The first cut comes after so many pixels, in whole strides: another tiling for the seam figure.
-    """
-
-    tile_px: int | None = None
-    halo_px: int | None = None
-    batch: int = 1
-    engine: str = "auto"
-    dtype: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    memory_bytes: int = DEFAULT_MEMORY
-    tta: bool = False
-    blend: Literal["crop", "hann"] = "crop"
-    probabilities: bool = False
-    entropy: bool = False
-    margin: bool = False
-    aoi: Path | None = None
-    mask: Path | None = None
-    shift_px: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that have no meaning."""
-        for name in ("tile_px", "batch", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"setting {name} of prediction", got=value, expected="at least 1")
-        if self.halo_px is not None and self.halo_px < 0:
-            raise ConfigError("setting halo_px of prediction", got=self.halo_px, expected="0 or more")
-        if self.blend not in {"crop", "hann"}:
-            raise ConfigError("setting blend of prediction", got=self.blend, expected="crop or hann")
-
-    @property
-    def products(self) -> Products:
-        """Which layers are made."""
-        return Products(self.probabilities, self.entropy, self.margin)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-
-
-_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "columns", "cache_bytes")
+log = logging.getLogger(__name__)
+# bfloat16 is taken unasked where so many pixels of a piece of the scene keep their class; below it a type that was
+# asked for is warned of.
+LEAST_AGREEMENT = 0.995
+# An untrained network says nothing of how far a trained one will look: the halo that is taken for its estimate, in
+# strides; trained default networks were found to need 2 to 6 (pipeline.inference.measure).
+_STRIDES = 4
+_SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "shift_px", "columns", "cache_bytes")
 
 
 @dataclass(frozen=True)
@@ -110,9 +50,11 @@ class Plan:
         batch: Tiles per pass.
         threads: Threads that compute, in all.
         choice: Engine, type, device.
+        shift_px: The first cut comes after so many pixels: another tiling for the seam figure.
         columns: Columns of tiles that are mapped before the next ones; 0 for all.
         cache_bytes: GDAL's cache.
-        trials: What the calibration measured; not part of the journal.
+        agreement: Share of a piece of the scene whose class is that of torch in float32; None where not measured.
+        remark: What the user should know of the choice, "" for nothing.
     """
 
     tile_px: int
@@ -121,107 +63,222 @@ class Plan:
     batch: int
     threads: int
     choice: Choice
+    shift_px: int = 0
     columns: int = 0
     cache_bytes: int = GDAL_CACHE_BYTES
-    trials: tuple[Trial, ...] = ()
+    agreement: float | None = None
+    remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, for the journal and the map's tags."""
-        plain = {key: value for key, value in asdict(self).items() if key not in {"choice", "trials"}}
+        plain = {key: value for key, value in asdict(self).items() if key not in {"choice", "remark"}}
         return plain | asdict(self.choice)
 
-    def tiles(self, grid: Grid, *, shift_px: int = 0) -> tuple[Tile, ...]:
-        """All tiles of a grid; the first cut comes after ``shift_px``."""
+    def tiles(self, grid: Grid) -> tuple[Tile, ...]:
+        """All tiles of a grid."""
         return plan_tiles(
             grid,
             tile_px=self.tile_px,
             halo_px=self.halo_px,
             stride_px=self.stride_px,
-            shift_px=shift_px,
-            one_size=wants_one_size(self.choice),
+            shift_px=self.shift_px,
+            one_size=self.choice.one_size,
         )
 
     @classmethod
     def from_json(cls, items: dict[str, Any]) -> Plan:
-        """The inverse of :meth:`to_json`; a journal from before there was a size has its default."""
+        """The inverse of :meth:`to_json`."""
         choice = Choice(items["engine"], items["dtype"], items["device"])
         sizes: dict[str, Any] = {key: int(items[key]) for key in _SIZES if key in items}
-        return cls(choice=choice, **sizes)
+        return cls(choice=choice, agreement=items.get("agreement"), **sizes)
 
 
-def make_plan(
-    bundle: ModelBundle, source: Source, settings: PredictSettings, *, engines: Engines | None = None
-) -> Plan:
-    """Decide what the settings leave open.
+def specs_of(bundle: ModelBundle) -> list[NetworkSpec]:
+    """Of the members that are run."""
+    return [member.spec for member, _ in bundle.averaged]
+
+
+def total_stride_px(bundle: ModelBundle) -> int:
+    """The smallest step at which the poolings of all members agree."""
+    from pipeline.model.network import stride_px
+
+    return math.lcm(*(stride_px(spec) for spec in specs_of(bundle)))
+
+
+def exact_halo_px(bundle: ModelBundle) -> int | None:
+    """All the context that the members can see on each side of a pixel; None where it is too large to be read."""
+    reaches = [_reach_px(spec) for spec in specs_of(bundle)]
+    known = [reach for reach in reaches if reach is not None]
+    return max(known) if len(known) == len(reaches) else None
+
+
+def _reach_px(spec: NetworkSpec) -> int | None:
+    if spec.head == "chip":
+        return (spec.chip_px - spec.chip_stride_px) // 2
+    return reach_px(spec) if spec.encoder == "none" else None
+
+
+def engine_of(bundle: ModelBundle, choice: Choice, *, threads: int, source: Source | None = None) -> Engine:
+    """The model's network in an engine; "int8" takes its ranges from ``source``, the scene to be mapped."""
+    samples = range_samples(bundle, source, total_stride_px(bundle)) if source and choice.dtype == "int8" else ()
+    channels = bundle.preprocess.channels
+    return make_engine(bundle.network(fused=True), choice, channels=channels, threads=threads, samples=samples)
+
+
+def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, trust: bool = False) -> Plan:
+    """Decide what the settings leave open, by measuring on a piece of the scene.
 
     Args:
         bundle: The model.
         source: The scene, with the model's bands.
         settings: What was asked for.
-        engines: Where the engine that is picked is kept, for whoever maps the scene then.
+        trust: Take the number type without measuring its agreement.
 
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
     """
-    stride = total_stride_px(bundle)
-    threads = settings.threads or torch.get_num_threads()
-    fitting = Fitting(engines or Engines(bundle, source), settings, threads)
-    picked, trials = pick_engine(fitting)
-    halo, tile = fitting.halo_and_tile(picked)
-    tile = round_up(tile, stride)
-    orders = _orders(replace(fitting.demand(picked), halo_px=halo), source, settings, picked)
-    order = orders(tile)
-    if not settings.tile_px and settings.blend == "crop":
-        tile, order = quickest(orders, largest_px=tile, halo_px=halo, stride_px=stride)
-    return Plan(
-        tile_px=tile,
-        halo_px=halo,
-        stride_px=stride,
-        batch=settings.batch,
-        threads=threads,
-        choice=picked,
-        columns=order.columns,
-        cache_bytes=order.cache_bytes,
-        trials=tuple(trials),
+    threads, stride = settings.threads or torch.get_num_threads(), total_stride_px(bundle)
+    choice = choose(settings)
+    sample, engine, share, remark = None, None, None, ""
+    if choice.dtype != "float32" and not trust:
+        sample = sample_of(bundle, source, stride)
+        engine = engine_of(bundle, choice, threads=threads, source=source)
+        plain = engine_of(bundle, Choice(device=choice.device), threads=threads)
+        share = agreement(engine, plain, sample)
+        found = f"{choice.dtype} gives {100 * share:.2f} % of a piece of the scene the class of float32"
+        log.info("%s", found)
+        if share < LEAST_AGREEMENT:
+            remark = f"{source.id}: {found}"
+            if settings.dtype == "auto":
+                remark += ", which is less than 99.5 %: it is mapped in float32, which takes longer"
+                choice, engine, share = replace(choice, dtype="float32"), plain, None
+    given = settings.halo_px if settings.halo_px is not None else exact_halo_px(bundle)
+    needs = Needs.of(bundle, choice, stride_px=stride, batch=settings.batch)
+    halo = round_up(given, stride) if given is not None else 2 * stride
+    tile = _tile_px(needs, settings, source, halo_px=halo)
+    if given is None:
+        sample = sample_of(bundle, source, stride) if sample is None else sample
+        engine = engine or engine_of(bundle, choice, threads=threads, source=source)
+        halo = effective_halo_px(engine, sample, stride_px=stride, tile_px=tile)
+        tile = _tile_px(needs, settings, source, halo_px=halo)
+    plan = Plan(tile, halo, stride, settings.batch, threads, choice, agreement=share, remark=remark)
+    return _ordered(plan, needs, settings, source)
+
+
+def _tile_px(needs: Needs, settings: MapSettings, source: Source, *, halo_px: int) -> int:
+    """The side that was asked for, or the largest that the memory allows, in whole strides."""
+    longest = max(source.grid.shape)
+    asked = settings.tile_px or needs.largest_tile_px(
+        halo_px=halo_px, memory_bytes=settings.memory_bytes, longest_px=longest
+    )
+    return round_up(asked, needs.stride_px)
+
+
+def _ordered(plan: Plan, needs: Needs, settings: MapSettings, source: Source) -> Plan:
+    """The plan with its order; smaller tiles where they leave GDAL's cache the memory that saves more time."""
+    # Readers with files of their own share no decoded blocks.
+    files = blocks_of(source) if plan.choice.readers == 1 else ()
+
+    def order(side_px: int) -> Order:
+        left = 0  # a tile that was asked for is not counted
+        if not settings.tile_px:
+            left = settings.memory_bytes - needs.peak_bytes(side_px, halo_px=plan.halo_px)
+        return order_of(
+            files, tile_px=side_px, halo_px=plan.halo_px, width_px=source.grid.width,
+            cache_bytes=GDAL_CACHE_BYTES + max(left, 0),
+        )  # fmt: skip
+
+    tile, found = plan.tile_px, order(plan.tile_px)
+    if not settings.tile_px:
+        tile, found = quickest(order, largest_px=tile, halo_px=plan.halo_px, stride_px=plan.stride_px)
+    return replace(plan, tile_px=tile, columns=found.columns, cache_bytes=found.cache_bytes)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What mapping a scene will take.
+
+    Attributes:
+        memory_bytes: Peak memory of the process.
+        seconds: Time of the run.
+        disk_bytes: Rows that are kept until the maps are written.
+        plan: Tiles and engine that this holds for.
+    """
+
+    memory_bytes: int
+    seconds: float
+    disk_bytes: int
+    plan: Plan
+
+
+def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Estimate:
+    """What mapping will take with these settings, from one tile that is read and run.
+
+    An untrained bundle of the same networks serves as well: its halo is taken as usual, its number type by the device.
+
+    Raises:
+        ConfigError: the settings cannot be met.
+    """
+    source = source.select(bundle.bands)
+    halo = settings.halo_px
+    if halo is None and exact_halo_px(bundle) is None:
+        halo = _STRIDES * total_stride_px(bundle)
+    plan = make_plan(bundle, source, settings.model_copy(update={"halo_px": halo}), trust=True)
+    choice = plan.choice
+    needs = Needs.of(bundle, choice, stride_px=plan.stride_px, batch=plan.batch)
+    tiles = plan.tiles(source.grid)
+    middle = tiles[len(tiles) // 2]
+    engine = engine_of(bundle, choice, threads=plan.threads, source=source)
+    side_by_side = WORKERS if choice.side_by_side and plan.threads >= WORKERS else 1
+    layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.probabilities else 0)
+    side = min(plan.tile_px, max(source.grid.shape))
+    return Estimate(
+        memory_bytes=needs.peak_bytes(side, halo_px=plan.halo_px, cache_bytes=plan.cache_bytes),
+        seconds=tile_seconds(bundle, source, engine, window=middle.read) * len(tiles) / side_by_side,
+        disk_bytes=layers * source.grid.height * source.grid.width,
+        plan=plan,
     )
 
 
-def _orders(wanted: Demand, source: Source, settings: PredictSettings, choice: Choice) -> Callable[[int], Order]:
-    """Gives the order for tiles of a side; what they leave of the memory may go to GDAL's cache."""
-    # Rows of tiles are blended in their order, and readers with files of their own share no decoded blocks.
-    files = blocks_of(source) if settings.blend == "crop" and readers_of(choice) == 1 else ()
-
-    def order(side_px: int) -> Order:
-        taken = footprint(wanted, tile_px=side_px, on_gpu=choice.device != "cpu").total
-        cache = GDAL_CACHE_BYTES + max(settings.memory_bytes - taken, 0)
-        shape = {"halo_px": wanted.halo_px, "width_px": source.grid.width}
-        return order_of(files, tile_px=side_px, cache_bytes=cache, **shape)
-
-    return order
-
-
-def journal_key(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Key:
+def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> Key:
     """What the rows depend on, by part."""
-    areas = [_stamp(str(path)) for path in (settings.aoi, settings.mask) if path is not None]
+    areas = [fingerprint([path]) for path in (settings.aoi, settings.mask) if path is not None]
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    mapping = settings.model_dump(mode="json", include=MAPPING)
     return Key.of(
         {
             "model": bundle.hash,
-            "input": [source.id, source.ledger(), [_stamp(path) for path in source.files], repr(source.grid)],
-            "settings": [settings.to_json(), areas],
-            "software": [__version__, torch.__version__, *engine_versions(), *machine],
+            "input": [
+                source.id,
+                source.ledger(),
+                fingerprint([_on_disk(name) for name in source.files]),
+                repr(source.grid),
+            ],
+            "settings": [mapping, areas],
+            "software": [__version__, torch.__version__, _version("openvino"), *machine],
         }
     )
 
 
-def _stamp(name: str) -> list[object]:
-    """Name, size and time of change of a file; of an archive for a path inside one; the name alone for a remote one."""
+# The settings that rows depend on; the others are of what is written from them.
+MAPPING = {
+    "engine", "dtype", "device", "memory", "threads", "tile_px", "halo_px", "batch", "aoi", "mask",
+    "probabilities", "entropy", "margin",
+}  # fmt: skip
+
+
+def _on_disk(name: str) -> str:
+    """The archive of a path inside one; other names as they are."""
     plain = name
     for prefix in ("/vsizip/", "/vsitar/", "/vsigzip/"):
         if plain.startswith(prefix):
             plain = plain.removeprefix(prefix).lstrip("{").partition("}")[0]
-    for path in (Path(plain), *Path(plain).parents):
-        if path.is_file():
-            stat = path.stat()
-            return [name, stat.st_size, stat.st_mtime_ns]
-    return [name]
+    paths = (Path(plain), *Path(plain).parents)
+    return next((str(path) for path in paths if path.is_file()), name)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

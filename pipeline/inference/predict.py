@@ -6,19 +6,24 @@ waits between them is a tile or two: nothing of scene size is ever in memory.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import platform
+import warnings
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.errors import OutputError
+from filelock import FileLock, Timeout
+
+from pipeline.errors import ModelWarning, OutputError
 from pipeline.heap import give_back
 from pipeline.inference.areas import read_area
-from pipeline.inference.engines import Engines
 from pipeline.inference.journal import Journal, Key, open_journal
-from pipeline.inference.lock import FolderLock
-from pipeline.inference.plan import Plan, PredictSettings, journal_key, make_plan
+from pipeline.inference.plan import Plan, engine_of, journal_key, make_plan
 from pipeline.inference.rows import RowStore
+from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
@@ -26,18 +31,20 @@ from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
+
+    from filelock import BaseFileLock
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
-    Planner = Callable[[ModelBundle, Source, PredictSettings], Plan]
+    Planner = Callable[[ModelBundle, Source, MapSettings], Plan]
 
 log = logging.getLogger(__name__)
 JOURNAL = "journal.jsonl"
+LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Prediction:
     plan: Plan
     figures: dict[str, float]
     why_fresh: str = ""
-    lock: FolderLock | None = None
+    lock: BaseFileLock | None = None
 
     @property
     def codes(self) -> RowStore:
@@ -98,7 +105,7 @@ class Prediction:
         for store in self.layers.values():
             store.close()
         if self.lock is not None:
-            self.lock.release()
+            release(self.lock)
 
     def remove(self) -> None:
         """Close and delete the stores and the journal: the maps have been written."""
@@ -115,10 +122,11 @@ def predict_scene(
     source: Source,
     *,
     out: Path,
-    settings: PredictSettings | None = None,
+    settings: MapSettings | None = None,
     fresh: bool = False,
     progress: Callable[[int, int], None] | None = None,
     key: Key | None = None,
+    plan: Plan | None = None,
 ) -> Prediction:
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
@@ -130,19 +138,20 @@ def predict_scene(
         fresh: Do not continue an earlier run.
         progress: Called with pixels done and pixels in all, from a thread of this run.
         key: That of the journal, where another machine began it; None for this machine's own.
+        plan: What was decided already; None to decide it.
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.
         OutputError: the folder cannot be written, in use by another run, or the disk is full; the rest is kept.
         ConfigError: the settings cannot be met.
     """
-    engines = Engines(bundle, source)
-    planner = partial(make_plan, engines=engines)
+    planner: Planner = make_plan if plan is None else lambda *_: plan
     run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, planner=planner, key=key)
     try:
         left = run.left
         if left:
-            engine = engines(run.steps.plan.choice, threads=run.steps.plan.threads)
+            found = run.steps.plan
+            engine = engine_of(bundle, found.choice, threads=found.threads, source=run.steps.source)
             give_back()  # what engine and halo were tried on
             with run.writing(progress) as writing:
                 run.steps.map(engine, left, writing)
@@ -161,7 +170,7 @@ def open_run(
     source: Source,
     *,
     out: Path,
-    settings: PredictSettings | None = None,
+    settings: MapSettings | None = None,
     fresh: bool = False,
     planner: Planner = make_plan,
     key: Key | None = None,
@@ -182,7 +191,7 @@ def open_run(
         OutputError: as there.
         ConfigError: as there.
     """
-    settings = settings or PredictSettings()
+    settings = settings or MapSettings.model_validate({})
     source = source.select(bundle.bands)
     area = read_area(source.grid, aoi=settings.aoi, mask=settings.mask)
     try:
@@ -190,12 +199,12 @@ def open_run(
     except OSError as err:
         raise OutputError("cannot make the folder", path=out, got=err.strerror) from err
     key = key or journal_key(bundle, source, settings)
-    lock = FolderLock(out)
+    lock = lock_folder(out)
     try:
         journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
         stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
     except BaseException:
-        lock.release()
+        release(lock)
         raise
     return Run(SceneSteps(bundle, source, settings, plan, area), key, journal, stores, lock)
 
@@ -217,7 +226,7 @@ class Run:
     key: Key
     journal: Journal
     stores: dict[str, RowStore]
-    lock: FolderLock
+    lock: BaseFileLock
     before: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -256,13 +265,48 @@ class Run:
         """Close the stores and give the folder back; what was mapped stays."""
         for store in self.stores.values():
             store.close()
-        self.lock.release()
+        release(self.lock)
+
+
+def lock_folder(folder: Path) -> BaseFileLock:
+    """A lock on the work folder, which the system gives back when this process ends, however it ends.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be made.
+    """
+    path = folder / LOCK
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as err:
+        holder = ""
+        with contextlib.suppress(OSError):  # Windows lets nobody read what is locked
+            holder = path.read_text(encoding="utf-8")
+        raise OutputError(
+            "another run works in this folder", path=folder, got=holder or "a process that has just started",
+            fix="wait for it or stop it, then run the same command again",
+        ) from err  # fmt: skip
+    except OSError as err:
+        raise OutputError("cannot lock the work folder", path=folder, got=err.strerror) from err
+    with contextlib.suppress(OSError):
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    return lock
+
+
+def release(lock: BaseFileLock) -> None:
+    """Give the folder back; doing so twice does nothing."""
+    if not lock.is_locked:
+        return
+    # The file goes before the lock: whoever opens it meanwhile finds another file there, and tries again.
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def _open(
     bundle: ModelBundle,
     source: Source,
-    settings: PredictSettings,
+    settings: MapSettings,
     out: Path,
     *,
     fresh: bool,
@@ -279,6 +323,8 @@ def _open(
     if why:
         log.warning("%s: starting afresh: %s", source.id, why)
     plan = planner(bundle, source, settings)
+    if plan.remark:
+        warnings.warn(plan.remark, ModelWarning, stacklevel=2)
     # The old journal goes first: a crash before the new one is written leaves stores that nobody trusts.
     (out / JOURNAL).unlink(missing_ok=True)
     # All stores: an earlier run may have had more layers.
@@ -291,7 +337,7 @@ def _open(
 
 
 def _stores(
-    journal: Journal, settings: PredictSettings, out: Path, *, shape: tuple[int, int], classes: int, close: bool = False
+    journal: Journal, settings: MapSettings, out: Path, *, shape: tuple[int, int], classes: int, close: bool = False
 ) -> dict[str, RowStore]:
     """Stores of all layers, made where there is no journal of them yet."""
     stores = {}

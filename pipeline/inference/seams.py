@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.inference.plan import Plan
     from pipeline.inference.predict import Prediction
     from pipeline.inference.rows import RowStore
+    from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
@@ -53,7 +54,7 @@ class Seams:
 
 
 def seam_figure(
-    bundle: ModelBundle, source: Source, prediction: Prediction, *, out: Path, settings: PredictSettings
+    bundle: ModelBundle, source: Source, prediction: Prediction, *, out: Path, settings: MapSettings
 ) -> Seams:
     """Map the scene again with tiles cut half a tile later, and compare.
 
@@ -66,27 +67,17 @@ def seam_figure(
     """
     plan = prediction.plan
     shift = round_up(plan.tile_px // 2, plan.stride_px)
-    same = replace(
-        settings,
-        tile_px=plan.tile_px,
-        halo_px=plan.halo_px,
-        engine=plan.choice.engine,
-        dtype=plan.choice.dtype,
-        device=plan.choice.device,
-        shift_px=shift,
-    )
-    with predict_scene(bundle, source, out=out, settings=same) as other:
-        figures = compare_tilings(prediction.codes, other.codes, grid=prediction.grid, plan=plan, shift_px=shift)
+    shifted = replace(plan, shift_px=shift)
+    with predict_scene(bundle, source, out=out, settings=settings, plan=shifted, fresh=True) as other:
+        figures = compare_tilings(prediction.codes, other.codes, grid=prediction.grid, plans=(plan, shifted))
     other.remove()
     return figures
 
 
-def compare_tilings(first: RowStore, second: RowStore, *, grid: Grid, plan: Plan, shift_px: int) -> Seams:
-    """Seams of ``first``, whose tiles are those of ``plan``, against ``second``, shifted by ``shift_px``."""
-    cuts = _cuts(grid, plan, 0)
-    near_rows, near_cols = (
-        _near(a | b, size) for a, b, size in zip(cuts, _cuts(grid, plan, shift_px), grid.shape, strict=True)
-    )
+def compare_tilings(first: RowStore, second: RowStore, *, grid: Grid, plans: tuple[Plan, Plan]) -> Seams:
+    """Seams of ``first`` against ``second``, whose tiles are those of ``plans``."""
+    cuts, others = (_cuts(grid, plan) for plan in plans)
+    near_rows, near_cols = (_near(a | b, size) for a, b, size in zip(cuts, others, grid.shape, strict=True))
     changes = np.zeros(2, dtype=np.int64)
     differ = np.zeros(2, dtype=np.int64)
     seen = np.zeros(2, dtype=np.int64)
@@ -122,9 +113,9 @@ def _across_columns(codes: NDArray[np.uint8], cuts: set[int]) -> int:
     return count
 
 
-def _cuts(grid: Grid, plan: Plan, shift_px: int) -> tuple[set[int], set[int]]:
+def _cuts(grid: Grid, plan: Plan) -> tuple[set[int], set[int]]:
     """First rows and first columns of all tiles but those at the edge of the grid."""
-    tiles = plan.tiles(grid, shift_px=shift_px)
+    tiles = plan.tiles(grid)
     return {tile.write.row for tile in tiles} - {0}, {tile.write.col for tile in tiles} - {0}
 
 

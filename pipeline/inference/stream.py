@@ -40,14 +40,12 @@ class Work:
     """Tiles that are read and run together.
 
     Attributes:
-        step: Entry of the journal that they belong to.
-        tiles: The tiles; none where an area leaves out a whole row.
-        ends_step: Whether the step is complete with them.
+        step: Their entry in the journal.
+        tiles: The tiles.
     """
 
     step: int
     tiles: tuple[Tile, ...]
-    ends_step: bool
 
     @property
     def pixels(self) -> int:

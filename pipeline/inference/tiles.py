@@ -3,6 +3,13 @@
 Write windows partition the grid. A read window adds the halo, also beyond the scene's edge, where the reader gives
 invalid pixels: a pixel at the edge sees the same context whatever the tiling. Reads start at multiples of the network's
 stride and are multiples of it long, so that the cells of its poolings are the same pixels in every tiling.
+
+Tiles are mapped row by row, or in stripes of columns, so that blocks of a file are decoded once: a row of tiles ends
+inside a row of the file's blocks, and by the time the next row of tiles comes GDAL's cache has dropped them (at 10980
+pixels, ten bands and blocks of 512 a row of blocks is 112 MB; tiles of 832 then decode 1.7 times as much as they need).
+Where the cache cannot hold what two rows of tiles share, it holds that of a stripe of columns, and only what stripes
+share is decoded again. Smaller tiles leave memory to the cache: JPEG 2000, which takes longer to decode than a network
+to run, is mapped faster with them.
 """
 
 from __future__ import annotations
@@ -14,7 +21,20 @@ from pipeline.errors import GridError
 from pipeline.grid import Grid, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.scenes.blocks import Blocks
+
+# Blocks that GDAL keeps decoded; more where tiles leave room for it and decoding is saved.
+GDAL_CACHE_BYTES = 128_000_000
+# Share of the cache that a row of tiles may fill: another worker is at work in the next row meanwhile.
+_SHARE = 0.9
+# Seconds of a core that a network takes for a pixel: 0.16 to 0.50 per Mpx (docs/scale.md).
+_NETWORK_S_PER_PX = 0.25e-6
+# Tiles are not made smaller than this: below it calls cost more than their pixels.
+SMALLEST_PX = 512
+# A smaller tile must save so much: less is within what the figures above are off.
+_WORTH_IT = 0.98
 
 
 @dataclass(frozen=True)
@@ -108,3 +128,90 @@ def _cuts(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:
     size = round_up(-(-length // number), stride)
     for start in range(0, length, size):
         yield start, min(size, length - start)
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a scene is gone through.
+
+    Attributes:
+        columns: Columns of tiles that are mapped before the next ones; 0 for all.
+        cache_bytes: GDAL's cache.
+        decode_s_per_px: Seconds of a core to decode what is read, per pixel that is written.
+        decode_again: How many times a block is decoded on average, at least 1.
+    """
+
+    columns: int
+    cache_bytes: int
+    decode_s_per_px: float
+    decode_again: float = 1.0
+
+
+def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: int, cache_bytes: int) -> Order:
+    """The order in which the least is decoded again.
+
+    Args:
+        files: Blocks of what is read.
+        tile_px: Largest side of a write window; the scene is cut evenly.
+        halo_px: Halo on each side.
+        width_px: Width of the scene.
+        cache_bytes: What GDAL's cache may take.
+
+    >>> from pipeline.scenes.blocks import Blocks
+    >>> tiled, strips = Blocks(512, 512, 20, 60e-9), Blocks(1, 10980, 20, 60e-9)
+    >>> order_of([tiled], tile_px=832, halo_px=32, width_px=10980, cache_bytes=128_000_000).columns
+    4
+    >>> order_of([strips], tile_px=832, halo_px=32, width_px=10980, cache_bytes=128_000_000).columns
+    0
+    """
+    tile_px = -(-width_px // -(-width_px // tile_px))
+    side = tile_px + 2 * halo_px
+    fitting = _SHARE * cache_bytes
+    # Bytes of all rows of blocks that a row of tiles can touch, per pixel of width.
+    row_bytes = sum(file.bytes_per_px * (-(-(side - 1) // file.rows) + 1) * file.rows for file in files)
+    widest = max([min(file.cols, width_px) for file in files], default=0)
+    once = sum(file.decode_s_per_px for file in files)
+    if row_bytes * width_px <= fitting:
+        return Order(0, min(cache_bytes, max(round(row_bytes * width_px / _SHARE), GDAL_CACHE_BYTES)), once)
+
+    def cost(*, wide: int) -> float:
+        """Seconds per pixel in stripes of a width: a window touches some pixels less than a block more than its own."""
+        return sum(file.decode_s_per_px * (wide + 2 * halo_px + file.cols - 1) / wide for file in files)
+
+    # Row by row: what rows of tiles share is decoded again, and whole rows for each tile where not even one stays.
+    by_rows = sum(file.decode_s_per_px * (side + file.rows - 1) / tile_px for file in files)
+    if row_bytes * min(side + widest, width_px) > fitting:
+        by_rows *= min(cost(wide=tile_px) / once, -(-width_px // tile_px))
+    columns = int((fitting / row_bytes - 2 * halo_px - widest) // tile_px)
+    if columns < 1 or cost(wide=columns * tile_px) >= by_rows:
+        return Order(0, cache_bytes, by_rows, by_rows / once)
+    by_stripes = cost(wide=columns * tile_px)
+    return Order(columns, cache_bytes, by_stripes, by_stripes / once)
+
+
+def quickest(order: Callable[[int], Order], *, largest_px: int, halo_px: int, stride_px: int) -> tuple[int, Order]:
+    """The side of tiles, no larger than memory allows, with which halo and decoding cost least; and the order.
+
+    Args:
+        order: Gives the order for tiles of a side, with the cache that they leave room for.
+        largest_px: The largest side.
+        halo_px: Halo on each side.
+        stride_px: Total stride of the network.
+    """
+
+    def cost(side: int) -> float:
+        return _NETWORK_S_PER_PX * (1 + 2 * halo_px / side) ** 2 + order(side).decode_s_per_px
+
+    best = min(
+        range(round_up(SMALLEST_PX, stride_px), largest_px, round_up(64, stride_px)), key=cost, default=largest_px
+    )
+    side = best if cost(best) < _WORTH_IT * cost(largest_px) else largest_px
+    return side, order(side)
+
+
+def in_stripes(tiles: Sequence[Tile], columns: int) -> list[Tile]:
+    """The tiles of a grid, which come row by row, in stripes of so many columns; 0 leaves them as they are."""
+    if not columns:
+        return list(tiles)
+    number = {col: i // columns for i, col in enumerate(sorted({tile.write.col for tile in tiles}))}
+    return sorted(tiles, key=lambda tile: number[tile.write.col])

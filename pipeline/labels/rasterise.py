@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EDGE_CAP_PX = 8
 # Pixels of one rasterised strip of a large polygon; bounds memory at some tens of MB whatever the polygon.
 _STRIP_PX = 4_000_000
+HALF_TURN, FULL_TURN = 180.0, 360.0
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def to_grid_crs(frame: GeoDataFrame, grid: Grid) -> GeoDataFrame:
         LabelError: there is no transformation between the two CRS.
     """
     target = str(grid.crs)
+    frame = _across_180(frame, grid)
     if frame.crs == target:
         return frame
     step = 0.05 if frame.crs.is_geographic else 5000.0
@@ -191,6 +193,33 @@ def to_grid_crs(frame: GeoDataFrame, grid: Grid) -> GeoDataFrame:
         return dense.to_crs(target)
     except Exception as err:  # pyproj raises several unrelated types
         raise LabelError("labels cannot be brought to the scene's CRS", got=err, expected=target) from err
+
+
+def _across_180(frame: GeoDataFrame, grid: Grid) -> GeoDataFrame:
+    """Polygons in degrees that cross the meridian of 180 degrees, or a grid that does: longitudes without a jump.
+
+    A polygon from 179.9 to -179.9 degrees is 0.2 degrees wide, not 359.8; on a grid that goes on beyond 180 degrees
+    what lies at -179.9 lies at 180.1.
+    """
+    if not frame.crs.is_geographic:
+        return frame
+    left, _, right, _ = grid.bounds if grid.crs.is_geographic else (0.0, 0.0, 0.0, 0.0)
+    shapes = np.asarray(frame.geometry.array, dtype=object)
+    bounds = shapely.bounds(shapes)
+    jumps = bounds[:, 2] - bounds[:, 0] > HALF_TURN
+    if right > HALF_TURN:
+        jumps |= bounds[:, 2] <= left
+    if left < -HALF_TURN:
+        jumps |= bounds[:, 0] >= right
+    if not jumps.any():
+        return frame
+    turn = -FULL_TURN if left < -HALF_TURN else FULL_TURN
+
+    def moved(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([np.where(at[:, 0] * turn < 0, at[:, 0] + turn, at[:, 0]), at[:, 1]], axis=1)
+
+    shapes[jumps] = [shapely.transform(shape, moved) for shape in shapes[jumps]]
+    return frame.set_geometry(shapes, crs=frame.crs)
 
 
 def _pixels_of(

@@ -23,7 +23,7 @@ from pipeline.quiet import silenced
 from pipeline.raster import on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
@@ -48,6 +48,7 @@ def read_map_labels(
     extents: Sequence[tuple[tuple[float, float, float, float], str]],
     piece_px: int,
     pieces: int,
+    aliases: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Labels:
     """Polygons of a class raster, whose values are codes of ``scheme``.
@@ -62,6 +63,7 @@ def read_map_labels(
         extents: Bounds (left, bottom, right, top) and CRS of each scene.
         piece_px: Side of the lattice in pixels of the map.
         pieces: Most polygons of a class.
+        aliases: Value of the raster -> class name, for values that are no codes of a map (0, 300, 1111).
         seed: Of the choice.
 
     Raises:
@@ -69,7 +71,7 @@ def read_map_labels(
     """
     path = Path(path)
     grid = _part_over(path, extents)
-    pixels = labels_from_raster(path, scheme=scheme, grid=grid, piece_px=piece_px)
+    pixels = labels_from_raster(path, scheme=scheme, grid=grid, piece_px=piece_px, aliases=aliases)
     ids, first = np.unique(pixels.polygon, return_index=True)
     code = pixels.code[first]
     order = np.random.default_rng(seed).permutation(len(ids))
@@ -97,7 +99,7 @@ def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, fl
     from rasterio.warp import transform_bounds
 
     with _open(path) as file:
-        grid = Grid(file.crs, file.transform, file.height, file.width)
+        grid = Grid(file.crs, file.transform, file.height, file.width).north_up()
     windows = [grid.window_of_bounds(transform_bounds(of, grid.crs, *bounds, densify_pts=21)) for bounds, of in extents]
     over = [window for window in windows if window is not None]
     if not over:
@@ -119,7 +121,12 @@ def _open(path: Path) -> DatasetReader:
 
 
 def labels_from_raster(
-    path: Path | str, *, scheme: ClassScheme, grid: Grid, piece_px: int | None = None
+    path: Path | str,
+    *,
+    scheme: ClassScheme,
+    grid: Grid,
+    piece_px: int | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> LabelledPixels:
     """The pixels of a class raster that have a code of ``scheme``, on ``grid`` (nearest neighbour where it differs).
 
@@ -136,7 +143,8 @@ def labels_from_raster(
     links: list[NDArray[np.int64]] = []
     strange: list[int] = []
     count, above = 0, None
-    for strip, codes, values in _strips(path, grid):
+    renamed = {int(value): scheme.by_name(name).code for value, name in (aliases or {}).items() if name}
+    for strip, codes, values in _strips(path, grid, renamed):
         known = scheme.code_to_index[codes] != UNLABELLED
         # Of the values as they are in the file: as codes, those that no uint8 holds look like unlabelled ones.
         other = np.unique(values[~known & (codes != NODATA) & (values != UNLABELLED)]).tolist()
@@ -170,7 +178,9 @@ def labels_from_raster(
     )
 
 
-def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[Any]]]:
+def _strips(
+    path: Path, grid: Grid, renamed: Mapping[int, int]
+) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[Any]]]:
     """Strips of the grid; of each, with EDGE_CAP_PX rows around it where there are any, codes and the file's values."""
     with _open(path) as file:
         if np.dtype(file.dtypes[0]).kind not in "ui":
@@ -182,13 +192,15 @@ def _strips(path: Path, grid: Grid) -> Iterator[tuple[Window, NDArray[np.uint8],
                 top, bottom = max(start - EDGE_CAP_PX, 0), min(strip.row_stop + EDGE_CAP_PX, grid.height)
                 around = Window(top, 0, bottom - top, grid.width)
                 values = aligned.read(1, window=around.to_rasterio())
-                yield strip, _codes(values, file.nodata), values
+                yield strip, _codes(values, file.nodata, renamed), values
 
 
-def _codes(values: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
+def _codes(values: NDArray[Any], nodata: float | None, renamed: Mapping[int, int]) -> NDArray[np.uint8]:
     codes = np.where((values < 0) | (values > UNLABELLED), UNLABELLED, values).astype(np.uint8)
     if nodata is not None:
         codes[values == nodata] = NODATA
+    for value, code in renamed.items():
+        codes[values == value] = code
     return codes
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import codecs
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import Settings, absolute
 
 COLOR = r"^#[0-9a-fA-F]{6}$"
+
+
+def split_source(text: str) -> tuple[str, str | None]:
+    """Path and layer of a vector source as QGIS spells it.
+
+    >>> split_source("a.gpkg|layername=fields"), split_source("a.gpkg")
+    (('a.gpkg', 'fields'), ('a.gpkg', None))
+    """
+    path, *options = text.split("|")
+    named = dict(option.partition("=")[::2] for option in options)
+    return path, named.get("layername")
 
 
 class LabelSettings(Settings):
@@ -19,7 +31,13 @@ class LabelSettings(Settings):
         "class raster (an existing map) whose values are codes of the classes."
     )
     field: str = Field("", description="Attribute that holds the class, as text or integer; not of a class raster.")
-    layer: str | None = Field(None, description="Layer of a file that has several.")
+    layer: str | None = Field(
+        None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
+    )
+    encoding: str | None = Field(
+        None,
+        description="Encoding of text that is not UTF-8, where the file does not say it: cp1252, cp1251, gbk ...",
+    )
     aliases: dict[str, str] = Field(
         default_factory=dict, description="Value in the file -> class name, to merge or rename classes."
     )
@@ -51,6 +69,24 @@ class LabelSettings(Settings):
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
     _path = field_validator("path")(absolute)
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else codecs.lookup(value).name
+        except LookupError as err:
+            msg = "an encoding that Python knows, such as utf-8, cp1252, cp1251 or gbk"
+            raise ValueError(msg) from err
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layer_of_path(cls, data: Any) -> Any:
+        """A source as QGIS writes it into projects names its layer in the path."""
+        if not isinstance(data, dict) or not isinstance(data.get("path"), str):
+            return data
+        path, layer = split_source(data["path"])
+        return data | {"path": path} | ({"layer": layer} if layer is not None else {})
 
     @field_validator("aliases", "class_all_touched", "class_erode_px", "class_buffer_m", "groups", mode="before")
     @classmethod

@@ -99,6 +99,7 @@ def read_labels(
     field: str,
     scheme: ClassScheme | None = None,
     layer: str | None = None,
+    encoding: str | None = None,
     aliases: Mapping[str, str] | None = None,
     points: bool = False,
     point_radius_m: float = 0.0,
@@ -114,6 +115,7 @@ def read_labels(
         field: Attribute with the class, text or integer.
         scheme: The legend; None makes one of the values found (integers 1..254 stay codes).
         layer: Layer name, needed where a file has several that fit.
+        encoding: Of the text, where it is not UTF-8 and the file does not say.
         aliases: Value in the file -> class name, to merge or rename classes; "" leaves a value out.
         points: Accept points: the pixel that holds each, or all within ``point_radius_m``.
         point_radius_m: Radius of the circle drawn around each point, in metres.
@@ -123,7 +125,7 @@ def read_labels(
         LegendError: class names that make no legend.
     """
     path = Path(path)
-    frame = read_features(path, field=field, layer=layer)
+    frame = read_features(path, field=field, layer=layer, encoding=encoding)
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)

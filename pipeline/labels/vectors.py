@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
+import glob
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import LabelError
+from pipeline.errors import LabelError, LabelWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
     from geopandas import GeoDataFrame
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
+KML_SUFFIXES = frozenset({".kml", ".kmz"})
+FOLDER = "Folder"
+# What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
+GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
 # A field with more values than this is an identifier, not a class.
 MOST_CLASS_VALUES = 254
 
 
-def read_features(path: Path | str, *, field: str, layer: str | None = None) -> GeoDataFrame:
+def read_features(
+    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None
+) -> GeoDataFrame:
     """All features of a layer: columns ``value`` (text or None) and ``geometry``; CRS set.
 
     Values are text: integers without decimals ("1" for 1 and for 1.0, as a column with gaps is stored as float),
-    surrounding spaces removed, None where the field is null or blank.
+    surrounding spaces removed, None where the field is null or blank. Of a KML the layers are folders: all of them are
+    read where none is named, and the field ``Folder`` is the name of the folder.
 
     Raises:
         LabelError: no such file, not a vector file, layer or field missing, no features, no geometry, no CRS.
     """
+    import geopandas as gpd
+    import pandas as pd
+
     path = Path(path)
-    layer = resolve_layer(path, field=field, layer=layer)
-    _require_field(path, field=field, layer=layer)
-    frame = _read(path, field=field, layer=layer)
+    folders = _folders(path) if layer is None else []
+    if folders:
+        parts = [_read(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders]
+        frame = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
+        _require_field(path, field=field, names=[name for name in frame.columns if name != frame.geometry.name])
+    else:
+        layer = resolve_layer(path, field=field, layer=layer)
+        _require_field(path, field=field, names=fields_of(path, layer=layer))
+        frame = _read(path, field=field, layer=layer, encoding=encoding)
     if frame.crs is None:
         raise LabelError(
             "labels have no CRS",
@@ -44,9 +61,18 @@ def read_features(path: Path | str, *, field: str, layer: str | None = None) -> 
         )
     if frame.empty:
         raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
-    import geopandas as gpd
-
     return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
+
+
+def _folders(path: Path) -> list[str]:
+    """Layers of a KML that has several, which are its folders; none for other files."""
+    if path.suffix.lower() not in KML_SUFFIXES:
+        return []
+    import pyogrio
+
+    with _readable(path):
+        names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    return names if len(names) > 1 else []
 
 
 def fields_of(path: Path | str, *, layer: str | None = None) -> tuple[str, ...]:
@@ -90,13 +116,15 @@ def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | 
     return fitting[0]
 
 
-def class_values(path: Path | str, *, field: str, layer: str | None = None) -> dict[str, int]:
+def class_values(
+    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None
+) -> dict[str, int]:
     """How many features have each value of ``field``, most frequent first, ties by name.
 
     Raises:
         LabelError: as :func:`read_features`; a missing field is answered with the fields that there are.
     """
-    values = read_features(path, field=field, layer=layer)["value"].dropna()
+    values = read_features(path, field=field, layer=layer, encoding=encoding)["value"].dropna()
     counts = values.value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index, key=lambda name: (-counts[name], name))}
 
@@ -115,8 +143,7 @@ def as_text(column: pd.Series[Any]) -> pd.Series[Any]:
     return pd.Series([one(value) for value in column], index=column.index, dtype=object)
 
 
-def _require_field(path: Path, *, field: str, layer: str | None) -> None:
-    names = fields_of(path, layer=layer)
+def _require_field(path: Path, *, field: str, names: Sequence[str]) -> None:
     if field not in names:
         raise LabelError(
             f"labels have no field {field!r}",
@@ -126,7 +153,7 @@ def _require_field(path: Path, *, field: str, layer: str | None) -> None:
         )
 
 
-def _read(path: Path, *, field: str, layer: str | None) -> GeoDataFrame:
+def _read(path: Path, *, field: str | None, layer: str | None, encoding: str | None) -> GeoDataFrame:
     import geopandas as gpd
 
     if path.suffix.lower() in PARQUET_SUFFIXES:
@@ -136,12 +163,58 @@ def _read(path: Path, *, field: str, layer: str | None) -> GeoDataFrame:
             raise LabelError(
                 "not a GeoParquet file", path=path, got=err, expected="Parquet with 'geo' metadata"
             ) from err
-    with _readable(path):
-        # columns=[field] keeps wide OpenStreetMap tables out of memory; curves come as line segments from pyogrio.
-        frame = gpd.read_file(path, layer=layer, columns=[field], engine="pyogrio")
+    frame = _decoded(path, field=field, layer=layer, encoding=encoding)
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LabelError("layer has no geometry", path=path, got=f"layer {layer!r}", expected="polygons")
     return frame
+
+
+def _decoded(path: Path, *, field: str | None, layer: str | None, encoding: str | None) -> Any:
+    """A layer with its text decoded; warns where the encoding is guessed."""
+    import geopandas as gpd
+
+    def read(encoding: str | None) -> Any:
+        with _readable(path):
+            # columns=[field] keeps wide OpenStreetMap tables out of memory; curves come as line segments from pyogrio.
+            columns = None if field is None else [field]
+            return gpd.read_file(path, layer=layer, columns=columns, engine="pyogrio", encoding=encoding)
+
+    if encoding is not None:
+        try:
+            return read(encoding)
+        except UnicodeDecodeError as err:
+            raise LabelError("text is not in labels.encoding", path=path, got=encoding, fix="name another") from err
+    try:
+        frame = read(None)
+    except UnicodeDecodeError:
+        _warn_encoding(path, f"text is not UTF-8: read as {GUESS}")
+        return read(GUESS)
+    if path.suffix.lower() == ".shp" and not _codepage(path):
+        texts = [value for name in frame.columns for value in frame[name] if isinstance(value, str)]
+        strange = [text for text in texts if not text.isascii()]
+        if strange and all(_is_utf8(text) for text in strange):
+            _warn_encoding(path, "no .cpg file says the encoding: read as UTF-8")
+            return read("utf-8")
+        if strange:
+            _warn_encoding(path, f"no .cpg file says the encoding: read as ISO-8859-1, such as {strange[0]!r}")
+    return frame
+
+
+def _codepage(path: Path) -> bool:
+    return any(file.suffix.lower() == ".cpg" for file in path.parent.glob(f"{glob.escape(path.stem)}.*"))
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether text decoded as ISO-8859-1 was UTF-8: WÃ¤lder was Wälder."""
+    try:
+        text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _warn_encoding(path: Path, text: str) -> None:
+    warnings.warn(f"{path}: {text}; set labels.encoding where names look wrong", LabelWarning, stacklevel=5)
 
 
 def _parquet_columns(path: Path) -> list[str]:

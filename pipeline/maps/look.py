@@ -24,9 +24,20 @@ _PARTS = 2
 
 # Two per cent at each end is the cut that QGIS and most viewers use for imagery.
 _CUT_PERCENT = (2.0, 98.0)
+# Measurements do not have one value in all bands over such a share of the scene.
+_FILL_SHARE = 0.01
 TRUE_COLOUR = (("red",), ("green",), ("blue",))
 # Colour infrared: vegetation is red. Source: USGS, common Landsat band combinations (5-4-3 for OLI).
 FALSE_COLOUR = (("nir", "nir08"), ("red",), ("green",))
+
+
+_BAR_SHARE = 0.3  # longest scale bar as a share of the panel's width
+# Sources: Copernicus, Legal notice on the use of Copernicus Sentinel Data and Service Information, 1 (c); USGS, Landsat
+# data: credit line.
+_CREDITS = {
+    "sentinel": "Contains modified Copernicus Sentinel data",
+    "landsat": "Landsat data courtesy of the U.S. Geological Survey",
+}
 
 
 def coarse_grid(grid: Grid, max_px: int) -> Grid:
@@ -70,14 +81,24 @@ def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple
 
 
 def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
-    """(low, high) of each band for display: the 2nd and 98th percentile of valid pixels."""
-    if not raster.valid.any():
+    """(low, high) of each band for display: the 2nd and 98th percentile of valid pixels, undeclared fill left out."""
+    seen = raster.valid & ~_fill(raster)
+    if not seen.any():
         return ((0.0, 1.0),) * len(raster.bands)
     limits = []
     for layer in raster.values:
-        low, high = np.percentile(layer[raster.valid], _CUT_PERCENT)
+        low, high = np.percentile(layer[seen], _CUT_PERCENT)
         limits.append((float(low), float(max(high, low + 1e-6))))
     return tuple(limits)
+
+
+def _fill(raster: Raster) -> NDArray[np.bool_]:
+    """Where all of several bands have a value that fills a large part: white or black outside the image."""
+    alike: NDArray[np.bool_] = raster.valid & (raster.values == raster.values[:1]).all(axis=0)
+    if len(raster.bands) == 1 or not alike.any():
+        return np.zeros_like(raster.valid)
+    values, counts = np.unique(raster.values[0][alike], return_counts=True)
+    return alike & np.isin(raster.values[0], values[counts >= _FILL_SHARE * raster.valid.size])
 
 
 def true_colour(source: Source, *, max_px: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
@@ -100,3 +121,25 @@ def to_rgb(source: Source, *, max_px: int) -> NDArray[np.uint8]:
     """uint8 [row, col, 3] of :func:`true_colour`; white where not valid."""
     image, valid, _ = true_colour(source, max_px=max_px)
     return np.where(valid[..., None], np.round(image * 255), 255).astype(np.uint8)
+
+
+def scale_bar_m(width_m: float, *, share: float = _BAR_SHARE) -> float:
+    """The longest of 1, 2 or 5 times a power of ten metres that takes at most a share of a width.
+
+    >>> scale_bar_m(15_360)
+    2000.0
+    """
+    limit = width_m * share
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= limit)
+
+
+def length_text(metres: float) -> str:
+    """A length in m or km."""
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"  # noqa: PLR2004 - a kilometre
+
+
+def credit(source: Source) -> str:
+    """The notice that the licence of a scene's data asks for; "" where its sensor is not known."""
+    found = next((text for key, text in _CREDITS.items() if source.sensor.startswith(key)), "")
+    return f"{found} {source.acquired_utc.year}" if source.acquired_utc and "Copernicus" in found else found

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import pyogrio
 import pyproj
-from pyogrio.errors import DataSourceError
+from markupsafe import Markup
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
+from pipeline.maps.look import scale_bar_m
 from pipeline.maps.style import (
     LAYERS,
     PART_COLORS,
     QGIS_VERSION,
     VIRIDIS,
     Category,
+    Shape,
     categorised,
     from_template,
     paletted_pipe,
@@ -32,18 +35,20 @@ from pipeline.maps.style import (
     rgb_pipe,
     scheme_categories,
 )
-from pipeline.maps.vectors import LAYER
+from pipeline.maps.vectors import LAYER, layer_style
 from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from markupsafe import Markup
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.maps.geotiff import SceneFiles
+
+
+# The map's frame on the page of the print layout, in mm.
+_FRAME_MM = (190.0, 166.0)
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,14 @@ class SceneLayers:
         grid: Grid of the map.
         files: The map and what lies beside it.
         view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`; None leaves it out.
+        groups: The map with classes merged into groups, see :func:`pipeline.maps.vrt.write_groups`, and the groups.
     """
 
     name: str
     grid: Grid
     files: SceneFiles
     view: SceneView | None = None
+    groups: tuple[Path, ClassScheme] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,21 @@ class VectorLayer:
     layer: str | None = None
 
 
+@dataclass(frozen=True)
+class StyledLayer:
+    """A layer of a GeoPackage that carries its style.
+
+    Attributes:
+        name: What it is called in the layer panel.
+        path: The GeoPackage.
+        layer: Its layer.
+    """
+
+    name: str
+    path: Path
+    layer: str
+
+
 def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str | None = None) -> VectorLayer:
     """Training labels by the class names in their field."""
     return VectorLayer(path, attribute, scheme_categories(scheme, by_name=True), layer)
@@ -97,8 +119,10 @@ def write_project(
     scheme: ClassScheme,
     labels: VectorLayer | None = None,
     chips: VectorLayer | None = None,
+    findings: Sequence[StyledLayer] = (),
     mosaic: tuple[Path, Grid] | None = None,
     title: str = "Land cover",
+    sources: str = "",
     overwrite: bool = False,
 ) -> None:
     """Write a ``.qgz`` over the files of a run.
@@ -109,8 +133,10 @@ def write_project(
         scheme: Classes of every map.
         labels: Training labels, drawn on top as outlines.
         chips: Chips by split.
+        findings: Where the map fails, what to label next, features: layers that are off at first.
         mosaic: VRT over the class maps of all scenes, with its grid.
-        title: Title of the project's window.
+        title: Title of the project's window and of the print layout.
+        sources: What the print layout names as its sources.
         overwrite: Replace a file of the same name.
 
     Raises:
@@ -123,7 +149,11 @@ def write_project(
     bounds = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in grids]
     box = [pick(values) for pick, values in zip((min, min, max, max), zip(*bounds, strict=True), strict=True)]
     draft = _Draft(path.parent, scheme)
-    tree = [*draft.training(labels, chips), *draft.maps(scenes, mosaic)]
+    tree = [*draft.training(labels, chips), *draft.findings(findings), *draft.maps(scenes, mosaic)]
+    wide_m = (mosaic[1] if mosaic else scenes[0].grid).pixel_size_m[0] / grids[-1].pixel_size[0] * (box[2] - box[0])
+    segment, unit = scale_bar_m(wide_m) / 2, "meters"
+    if segment >= 1000:  # noqa: PLR2004 - metres in a kilometre
+        segment, unit = segment / 1000, "km"
     text = from_template(
         "project.qgs.jinja",
         version=QGIS_VERSION,
@@ -131,11 +161,29 @@ def write_project(
         wkt=crs.to_wkt(),
         authority=_authority(crs.to_wkt()),
         units="degrees" if crs.is_geographic else "meters",
-        box={key: f"{value:.12g}" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)},
+        box=_corners(box),
         tree=tree,
         layers=draft.layers,
+        sources=" ".join(filter(None, (sources, _authority(crs.to_wkt())))),
+        classes=len(scheme),
+        layout_extent=_corners(_fitted(box, _FRAME_MM)),
+        bar={"segment": f"{segment:g}", "unit": unit, "label": "m" if unit == "meters" else unit},
+        shown=[layer for layer in draft.layers if layer["classes"] and layer["shown"]] or draft.layers[-1:],
     )
     write_bytes(path, _zipped(f"{path.stem}.qgs", text))
+
+
+def _corners(box: Sequence[float]) -> dict[str, str]:
+    return {key: f"{value:.12g}" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)}
+
+
+def _fitted(box: Sequence[float], frame: tuple[float, float]) -> list[float]:
+    """A box made wider or taller, about its centre, until it has the shape of a frame."""
+    left, bottom, right, top = box
+    scale = max((right - left) / frame[0], (top - bottom) / frame[1])
+    centre = (left + right) / 2, (bottom + top) / 2
+    half = scale * frame[0] / 2, scale * frame[1] / 2
+    return [centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]]
 
 
 Node = dict[str, Any]
@@ -157,9 +205,13 @@ class _Draft:
             found.append(self.vector("Chips by split", chips, shown=False))
         return [_group("Training data", found)] if found else []
 
+    def findings(self, layers: Sequence[StyledLayer]) -> Iterable[Node]:
+        found = [self.styled(item) for item in layers]
+        return [_group("Where to look", found, shown=False)] if found else []
+
     def maps(self, scenes: Sequence[SceneLayers], mosaic: tuple[Path, Grid] | None) -> Iterable[Node]:
         if mosaic:
-            yield self.raster("Land cover (mosaic)", *mosaic, paletted_pipe(self.scheme))
+            yield self.raster("Land cover (mosaic)", *mosaic, paletted_pipe(self.scheme), classes=True)
         for scene in scenes:
             layers = list(self.scene(scene, shown=mosaic is None))
             yield from layers if len(scenes) == 1 else [_group(scene.name, layers)]
@@ -169,7 +221,11 @@ class _Draft:
         if files.polygons:
             source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
             yield self.vector("Polygons", source, shown=False, filled=True)
-        yield self.raster("Land cover", files.class_map, grid, paletted_pipe(self.scheme), shown=shown)
+        pipe = paletted_pipe(self.scheme)
+        yield self.raster("Land cover", files.class_map, grid, pipe, shown=shown, classes=True)
+        if scene.groups:
+            merged, groups = scene.groups
+            yield self.raster("Land cover, groups of classes", merged, grid, paletted_pipe(groups), shown=False)
         for layer in LAYERS:
             if path := files.layers.get(layer.key):
                 pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)
@@ -186,25 +242,32 @@ class _Draft:
             ]
             yield _group("Scene", pictures)
 
-    def raster(self, name: str, path: Path, grid: Grid, style: Markup, *, shown: bool = True) -> Node:
+    def raster(
+        self, name: str, path: Path, grid: Grid, style: Markup, *, shown: bool = True, classes: bool = False
+    ) -> Node:
         return self._add(
-            name, relative(path, self.folder), shown=shown,
+            name, relative(path, self.folder), shown=shown, classes=classes,
             type="raster", provider="gdal", geometry="", wkt=grid.crs.to_wkt(), style=style,
         )  # fmt: skip
 
     def vector(self, name: str, source: VectorLayer, *, shown: bool = True, filled: bool = False) -> Node:
-        try:
-            info = pyogrio.read_info(source.path, layer=source.layer)
-        except (DataSourceError, OSError) as err:
-            raise InputError("cannot open the vector file", path=source.path, got=err) from err
-        target = relative(source.path, self.folder) + (f"|layername={source.layer}" if source.layer else "")
-        point = "Point" in (info["geometry_type"] or "")
-        style = categorised(
-            source.attribute, source.categories, shape="marker" if point else "fill" if filled else "outline"
-        )
+        point, wkt = _kind_of(source.path, source.layer)
+        shape: Shape = "marker" if point else "fill" if filled else "outline"
+        style = categorised(source.attribute, source.categories, shape=shape)
+        return self._vector(name, source.path, source.layer, style, point=point, wkt=wkt, shown=shown)
+
+    def styled(self, source: StyledLayer) -> Node:
+        point, wkt = _kind_of(source.path, source.layer)
+        style = layer_style(source.path, source.layer) or Markup()
+        return self._vector(source.name, source.path, source.layer, style, point=point, wkt=wkt, shown=True)
+
+    def _vector(
+        self, name: str, path: Path, layer: str | None, style: Markup, *, point: bool, wkt: str, shown: bool
+    ) -> Node:
+        target = relative(path, self.folder) + (f"|layername={layer}" if layer else "")
         return self._add(
-            name, target, shown=shown, type="vector", provider="ogr", geometry="Point" if point else "Polygon",
-            wkt=pyproj.CRS.from_user_input(info["crs"]).to_wkt() if info["crs"] else "", style=style,
+            name, target, shown=shown, classes=False, type="vector", provider="ogr",
+            geometry="Point" if point else "Polygon", wkt=wkt, style=style,
         )  # fmt: skip
 
     def _add(self, name: str, source: str, *, shown: bool, **more: object) -> Node:
@@ -213,6 +276,20 @@ class _Draft:
         node = {"id": identity, "name": name, "source": source, "shown": shown, **more}
         self.layers.append({**node, "authority": _authority(str(more["wkt"]))})
         return node
+
+
+def _kind_of(path: Path, layer: str | None) -> tuple[bool, str]:
+    """Whether a vector layer has points, and the WKT of its CRS, "" where it has none.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    try:
+        info = pyogrio.read_info(path, layer=layer)
+    except (DataSourceError, DataLayerError, OSError) as err:
+        raise InputError("cannot open the vector file", path=path, got=err) from err
+    wkt = pyproj.CRS.from_user_input(info["crs"]).to_wkt() if info["crs"] else ""
+    return "Point" in (info["geometry_type"] or ""), wkt
 
 
 def _group(name: str, children: list[Node], *, shown: bool = True) -> Node:

@@ -24,7 +24,7 @@ from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
 from pipeline.maps.legends import read_scheme
-from pipeline.maps.look import coarse_grid, true_colour
+from pipeline.maps.look import coarse_grid, length_text, scale_bar_m, true_colour
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _PANEL_INCHES = 5.0
 _LEGEND_ROW_INCHES = 0.26
 _DPI = 150
 _BACKGROUND = (0.93, 0.93, 0.93)
-_BAR_SHARE = 0.3  # longest scale bar as a share of the panel's width
 
 
 def write_quicklook(
@@ -90,22 +89,6 @@ def write_quicklook(
     memory = io.BytesIO()
     figure.savefig(memory, format="png", dpi=_DPI, facecolor="white", metadata={"Software": f"landcover {__version__}"})
     write_bytes(path, memory.getvalue())
-
-
-def scale_bar_m(width_m: float, *, share: float = _BAR_SHARE) -> float:
-    """The longest of 1, 2 or 5 times a power of ten metres that takes at most a share of a width.
-
-    >>> scale_bar_m(15_360)
-    2000.0
-    """
-    limit = width_m * share
-    power = 10.0 ** math.floor(math.log10(limit))
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= limit)
-
-
-def length_text(metres: float) -> str:
-    """A length in m or km."""
-    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"  # noqa: PLR2004 - a kilometre
 
 
 def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], Grid]:

@@ -56,7 +56,7 @@ class MapItem:
         grid: Grid of the map.
         scheme: Its classes.
         files: Its files.
-        created: When the map was made.
+        until: End of the time span of a map whose scene was taken nobody knows when.
         acquired: When the scene was taken; (first, last) for a composite; None where unknown.
         counts: Pixels and ha per class.
         sources: Scenes the map was made from: paths or addresses.
@@ -69,7 +69,7 @@ class MapItem:
     grid: Grid
     scheme: ClassScheme
     files: SceneFiles
-    created: datetime
+    until: datetime
     acquired: Acquired = None
     counts: ClassCounts | None = None
     sources: tuple[str, ...] = ()
@@ -85,11 +85,10 @@ def map_item(given: MapItem, *, folder: Path) -> pystac.Item:
         given.id,
         geometry=geometry,
         bbox=bbox,
-        **time_span(given.acquired, given.created),
+        **time_span(given.acquired, given.until),
         stac_extensions=[SCHEMA.format(name) for name in ("raster/v2.0.0", "classification/v1.1.0",
                                                           "processing/v1.2.0")],
         properties={
-            "created": stamp(given.created),
             "title": f"Land cover of {given.id}",
             "gsd": round(sum(given.grid.pixel_size_m) / 2, 3),
             "processing:level": "L4",
@@ -210,16 +209,11 @@ def machine_name(text: str) -> str:
     return re.sub(r"[^0-9A-Za-z_-]+", "_", plain).strip("_")
 
 
-def stamp(moment: datetime) -> str:
-    """RFC 3339 in UTC."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def time_span(acquired: Acquired, created: datetime) -> dict[str, Any]:
+def time_span(acquired: Acquired, until: datetime) -> dict[str, Any]:
     """Arguments of an item: ``datetime``, or None with start and end for a composite or an unknown time."""
     if isinstance(acquired, datetime):
         return {"datetime": acquired}
-    first, last = acquired or (FIRST_LANDSAT, created)
+    first, last = acquired or (FIRST_LANDSAT, until)
     return {"datetime": None, "start_datetime": first, "end_datetime": last}
 
 

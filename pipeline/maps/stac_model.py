@@ -13,7 +13,7 @@ import pystac
 import shapely
 
 from pipeline.bands import centre_um
-from pipeline.maps.stac import SCHEMA, Acquired, add_asset, class_objects, machine_name, stamp, time_span
+from pipeline.maps.stac import SCHEMA, Acquired, add_asset, class_objects, machine_name, time_span
 from pipeline.maps.vrt import relative
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ModelItem:
         mean: Mean per band in the unit of the input.
         std: Standard deviation per band.
         units: Unit per band, such as "reflectance" (0..1) or "DN" as stored.
-        created: When it was trained.
+        until: End of the time span where it is not known when they were.
         acquired: When its training scenes were taken; None where unknown.
         bbox: West, south, east, north of its training area in degrees; the world where unknown.
         framework_version: PyTorch's version.
@@ -58,7 +58,7 @@ class ModelItem:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     units: tuple[str, ...]
-    created: datetime
+    until: datetime
     acquired: Acquired = None
     bbox: tuple[float, float, float, float] = WORLD
     framework_version: str | None = None
@@ -81,10 +81,9 @@ def model_item(given: ModelItem, *, folder: Path) -> pystac.Item:
         given.id,
         geometry={**outline, "coordinates": [[list(xy) for xy in ring] for ring in outline["coordinates"]]},
         bbox=list(given.bbox),
-        **time_span(given.acquired, given.created),
+        **time_span(given.acquired, given.until),
         stac_extensions=[SCHEMA.format(extension) for extension in ("mlm/v1.5.2", "classification/v1.1.0")],
         properties={
-            "created": stamp(given.created),
             "title": f"Land-cover model {given.id}",
             "mlm:name": f"{name} landcover",
             "mlm:architecture": given.architecture,

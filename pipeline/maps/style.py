@@ -165,12 +165,26 @@ def qml(renderer: Markup) -> str:
     return f'{_DOCTYPE}<qgis version="{QGIS_VERSION}" styleCategories="Symbology">\n{renderer}</qgis>\n'
 
 
+def _line(*, metres: float, thin_mm: float, thick_mm: float) -> dict[str, str]:
+    """A line as wide on the ground as a pixel or two, so that it gets thin when zoomed out, between two limits.
+
+    Source: QGIS, QgsSymbolLayerUtils::encodeMapUnitScale: scales, then whether and how small and large in mm.
+    """
+    return {
+        "style": "no",
+        "outline_style": "solid",
+        "outline_width": f"{metres:g}",
+        "outline_width_unit": "RenderMetersInMapUnits",
+        "border_width_map_unit_scale": f"3x:0,0,1,{thin_mm:g},1,{thick_mm:g}",
+    }
+
+
 _SYMBOLS: dict[str, dict[str, str]] = {
     # A hair line in the colour of the fill closes the light seam that anti-aliasing leaves between neighbours.
     "fill": {"style": "solid", "outline_style": "solid", "outline_width": "0.1", "outline_width_unit": "MM"},
-    "outline": {"style": "no", "outline_style": "solid", "outline_width": "0.66", "outline_width_unit": "MM"},
+    "outline": _line(metres=12, thin_mm=0.12, thick_mm=0.66),
     # Drawn under an outline: on a map in the same colours a line would vanish where the two agree.
-    "casing": {"style": "no", "outline_style": "solid", "outline_width": "1.3", "outline_width_unit": "MM"},
+    "casing": _line(metres=24, thin_mm=0.26, thick_mm=1.3),
     "marker": {"name": "circle", "size": "2.4", "size_unit": "MM", "outline_color": "255,255,255,255"},
 }
 _BLACK, _WHITE = "#000000", "#ffffff"

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from xml.etree.ElementTree import tostring
 
 import numpy as np
 import pyogrio
 import shapely
+from defusedxml import ElementTree
+from markupsafe import Markup
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.files import check_target, flush, whole_file
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from geopandas import GeoDataFrame
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
 
 LAYER = "landcover"
+# When a layer was changed last, which GeoPackages must say. Source: GDAL, GPKG driver, OGR_CURRENT_DATE.
+UNDATED, _DATE_OPTION = "1980-01-01T00:00:00.000Z", "OGR_CURRENT_DATE"
 # What writing a GeoPackage fails with, OSError aside.
 FAILURES = (DataSourceError, DataLayerError, sqlite3.Error)
 _GEOMETRY = "geom"  # the column that GDAL's GeoPackage driver makes
@@ -69,7 +74,7 @@ def write_polygons(
     for target in targets:
         check_target(target, overwrite=overwrite)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".polygons-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".polygons-") as folder, undated():
             scratch = Path(folder)
             drafts = [scratch / target.name for target in targets]
             batches = polygons(
@@ -102,13 +107,42 @@ def add_layer_style(path: Path, *, layer: str, style: str) -> None:
         connection.execute(_STYLES_TABLE)
         connection.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName,"
-            " styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')",
-            (layer, _GEOMETRY, layer, style, "classes of the land-cover map"),
+            " styleQML, styleSLD, useAsDefault, description, owner, update_time)"
+            " VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '', ?)",
+            (layer, _GEOMETRY, layer, style, "classes of the land-cover map", UNDATED),
         )
         connection.execute(
-            "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, description, srs_id)"
-            " VALUES ('layer_styles', 'attributes', 'layer_styles', '', 0)"
+            "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id)"
+            " VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
+            (UNDATED,),
         )
+
+
+def layer_style(path: Path, layer: str) -> Markup | None:
+    """The renderer of a layer's default style in a GeoPackage, for a project; None where it has none.
+
+    Raises:
+        InputError: no GeoPackage.
+    """
+    query = "SELECT styleQML FROM layer_styles WHERE f_table_name = ? AND useAsDefault"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(query, (layer,)).fetchone()
+        renderer = ElementTree.fromstring(row[0]).find("renderer-v2") if row else None
+    except (sqlite3.Error, ElementTree.ParseError) as err:
+        raise InputError("cannot read the style of a layer", path=path, got=err) from err
+    return None if renderer is None else Markup(tostring(renderer, encoding="unicode"))  # noqa: S704 - parsed XML
+
+
+@contextmanager
+def undated() -> Iterator[None]:
+    """Within, GDAL writes UNDATED into GeoPackages: of two that hold the same, every byte is the same."""
+    before = pyogrio.get_gdal_config_option(_DATE_OPTION)
+    pyogrio.set_gdal_config_options({_DATE_OPTION: UNDATED})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({_DATE_OPTION: before})
 
 
 def _append(path: Path, batch: PolygonBatch, *, crs: str, scheme: ClassScheme) -> None:
@@ -168,7 +202,7 @@ def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrit
     Raises:
         OutputError: see :func:`pipeline.files.whole_file`.
     """
-    with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part:
+    with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part, undated():
         for layer in layers:
             kind = "Polygon" if layer.frame.empty else None
             layer.frame.to_file(part, layer=layer.name, driver="GPKG", engine="pyogrio", geometry_type=kind)

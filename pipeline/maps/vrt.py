@@ -14,14 +14,15 @@ from rasterio.errors import RasterioError
 from pipeline.errors import GridError, InputError
 from pipeline.files import check_target, write_text
 from pipeline.grid import Grid
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, TRUE_COLOUR, choose_bands, look_at, stretch_limits
 from pipeline.maps.style import from_template, paletted_pipe, qml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import BandSource, Scene
 
 _LOOK_PX = 600
@@ -118,6 +119,31 @@ def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -
     return grid
 
 
+def write_groups(
+    path: Path, class_map: Path, *, group_of: Mapping[int, int], scheme: ClassScheme, overwrite: bool = False
+) -> None:
+    """A VRT that shows a class map with its classes merged into groups, with names and style; the map stays as it is.
+
+    Args:
+        path: The VRT.
+        class_map: The map.
+        group_of: Code of the group of each code of the map.
+        scheme: The groups.
+        overwrite: Replace a file of the same name.
+
+    Raises:
+        InputError: the map cannot be opened.
+        OutputError: the VRT cannot be written.
+    """
+    check_target(path, overwrite=overwrite)
+    grid = _grid_of(class_map)
+    place = _place(class_map, 1, size=grid.shape, source_grid=grid, grid=grid, folder=path.parent)
+    place["table"] = ",".join(f"{code}:{group_of.get(code, NODATA)}" for code in range(UNLABELLED + 1))
+    band = {"type": "Byte", "name": "groups of classes", "nodata": NODATA, "kind": "ComplexSource", "places": [place]}
+    write_text(path, from_template("raster.vrt.jinja", grid=grid, bands=[band], scheme=scheme))
+    write_text(path.with_suffix(".qml"), qml(paletted_pipe(scheme)))
+
+
 def relative(target: Path | str, folder: Path) -> str:
     """A path as seen from ``folder``, with forward slashes; ``./`` in front of what lies inside it."""
     text = Path(os.path.relpath(Path(target).resolve(), folder.resolve())).as_posix()
@@ -151,6 +177,7 @@ def _place(
         "band": band,
         "width": size[1],
         "height": size[0],
+        "table": "",
         "onto": {key: f"{round(value, 6):.12g}" for key, value in numbers.items()},
     }
 

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pipeline.model.checks import Histograms
     from pipeline.model.network import Ensemble, Network
-    from pipeline.scenes.scene import Source
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class ModelBundle:
     footprint: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    histograms: Histograms = ()
+    histograms: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse members that do not fit the classes or bands."""
@@ -116,6 +114,12 @@ class ModelBundle:
         return tuple(member.spec for member in self.members)
 
     @property
+    def averaged(self) -> tuple[tuple[Network, float], ...]:
+        """Members with their shares, without those whose share is 0: a map is the average of these alone."""
+        pairs = zip(self.members, self.shares, strict=True)
+        return tuple((member, share) for member, share in pairs if share > 0)
+
+    @property
     def head(self) -> str:
         """Head of the (first) member."""
         return self.specs[0].head
@@ -128,18 +132,9 @@ class ModelBundle:
         """
         from pipeline.model.network import Ensemble, fuse_for_inference
 
-        members = [fuse_for_inference(member) if fused else member.eval() for member in self.members]
-        return Ensemble(members, shares=self.shares, temperature=self.temperature).eval()
-
-    def check(self, source: Source) -> Source:
-        """The source with the model's bands in the model's order, if it fits.
-
-        Raises:
-            ModelError: a band is missing, level, unit or pixel size are others, or the values are on another scale.
-        """
-        from pipeline.model.checks import check_source
-
-        return check_source(self, source)
+        members, shares = zip(*self.averaged, strict=True)
+        members = tuple(fuse_for_inference(member) if fused else member.eval() for member in members)
+        return Ensemble(members, shares=shares, temperature=self.temperature).eval()
 
     @cached_property
     def hash(self) -> str:

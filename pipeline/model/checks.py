@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ SCALE_RATIO = 50.0
 # where half of all pixels in half of the bands lie outside, the model has never seen such a surface.
 WARN_SHARE = 0.1
 REFUSE_SHARE = 0.5
+# What bands are called that have no name.
+_POSITION = re.compile(r"band\d+")
 # Bins of a histogram, which is kept as the edges between equal shares of the pixels of whole scenes.
 BINS = 20
 # Distance between two distributions (0 the same, 1 apart) beyond which half of the bands tell of a shift. Measured:
@@ -65,8 +68,46 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     _check_resolution(bundle, source)
     chosen = source.select(bundle.bands)
     _check_units(bundle, chosen)
-    check_values(bundle, sample_values(chosen), path=source.path)
+    pixels = sample_values(chosen)
+    check_values(bundle, pixels, path=source.path)
+    known = source.id in {item.scene for item in bundle.sources}
+    if not known and all(_POSITION.fullmatch(name) for name in bundle.bands):
+        check_positions(bundle, pixels, path=source.path)
     return chosen
+
+
+def check_positions(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
+    """Say that bands without names are matched by position, and refuse pixels float32 [pixel, band] in another order.
+
+    Raises:
+        ModelError: the bands in another order are spread like the training data, but not as they are.
+    """
+    count = len(bundle.bands)
+    text = f"{path}: bands have no names and are matched by position: 1 to {count}, as in the training scenes"
+    warnings.warn(text, ModelWarning, stacklevel=4)
+    if not len(pixels) or not bundle.histograms or count < 2:  # noqa: PLR2004 - an order of one
+        return
+    from scipy.optimize import linear_sum_assignment
+
+    apart = np.stack(
+        [
+            [
+                shift.distance
+                for shift in shifts(bundle.histograms, np.repeat(pixels[:, [i]], count, 1), bands=bundle.bands)
+            ]
+            for i in range(count)
+        ]
+    )
+    order = linear_sum_assignment(apart)[1]
+    own, best = float(np.trace(apart)) / count, float(apart[np.arange(count), order].mean())
+    if own >= FAR and best <= own / 2:
+        raise ModelError(
+            "bands matched by position are not those of the model",
+            path=path,
+            got=", ".join(f"position {i + 1} looks like the model's {j + 1}" for i, j in enumerate(order) if i != j),
+            expected="the order of the training scenes",
+            fix="name the bands of both (--bands, or scenes.bands), or give the scene in that order",
+        )
 
 
 def _check_level(bundle: ModelBundle, source: Source) -> None:

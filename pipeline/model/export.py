@@ -15,6 +15,7 @@ keeps every pixel's best class. The plugin pins onnxruntime <= 1.17, which reads
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ModelError
-from pipeline.files import whole_file
+from pipeline.files import whole_file, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,6 +163,12 @@ def export_onnx(
         graph = onnx.load(str(beside))
         graph.ir_version = IR_VERSION
         metadata = {"landcover": json.dumps(bundle.header(), sort_keys=True), "feed": json.dumps(feed)}
+        metadata |= {"bands": json.dumps(list(bundle.bands))}
+        scales, offsets = _per_band(bundle, scale, 1.0, "scale"), _per_band(bundle, offset, 0.0, "offset")
+        metadata |= {"scale": json.dumps(scales), "offset": json.dumps(offsets)}
+        graph.doc_string = "bands in order, value = number x scale + offset: " + ", ".join(
+            f"{n} ({s:g}, {o:g})" for n, s, o in zip(bundle.bands, scales, offsets, strict=True)
+        )
         if feed == "deepness":
             metadata |= deepness_metadata(
                 bundle, tile_px=tile_px, scale=scale, offset=offset, overlap_percent=overlap_percent
@@ -191,6 +198,6 @@ def export_torch(
     x = torch.zeros((1, len(bundle.bands), tile_px, tile_px))
     with torch.no_grad():
         program = torch.export.export(module, (x,))
-    with whole_file(Path(path), what="the model") as beside:
-        torch.export.save(program, str(beside))
-    return Path(path)
+    held = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+    torch.export.save(program, held)
+    return write_bytes(Path(path), held.getvalue(), what="the model")

@@ -7,7 +7,7 @@ evidence. So the bands also take a short path at full resolution, which joins th
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from pipeline.model import efficientnet
 from pipeline.model.decoder import Decoder, SpectralPath, Step
 from pipeline.model.encoder import Encoder, build_encoder
 from pipeline.model.spec import NetworkSpec
+from pipeline.model.transfer import put_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,17 +191,52 @@ def build_network(
     """
     network = Network(spec)
     if weights is not None:
-        from pipeline.model.transfer import put_weights
-
         if preprocess is None:
             raise ModelError("pretrained weights without the bands they meet", fix="pass preprocess")
-        put_weights(network, weights, preprocess=preprocess, units=units)
+        if network.encoder is None:
+            raise ModelError(f"weights {weights.name} for a network without encoder", fix="set weights: none")
+        put_weights(network.encoder, weights, preprocess=preprocess, units=units)
     return network.to(memory_format=torch.channels_last)
 
 
 def moments(features: Sequence[torch.Tensor]) -> torch.Tensor:
     """Mean and deviation over rows and columns of each feature at each stride: float [chip, 2 * feature, 1, 1]."""
     return torch.cat([part for f in features for part in (f.mean((2, 3)), f.std((2, 3)))], dim=1)[:, :, None, None]
+
+
+def freeze_encoder(network: Network, *, frozen: bool = True) -> None:
+    """Hold the encoder's weights and batch-norm statistics fixed while the rest learns, or let them go again."""
+    if network.encoder is not None:
+        network.encoder.frozen = frozen
+        network.encoder.requires_grad_(requires_grad=not frozen)
+        network.encoder.train(mode=network.training)
+
+
+def parameter_groups(
+    network: Network, *, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser: each encoder stage learns ``layer_decay`` times as fast as the one after it.
+
+    Decoder, spectral path and head learn at ``lr``, the last encoder stage at ``lr * layer_decay``, the stem slowest
+    (discriminative fine-tuning, Howard & Ruder 2018). Biases and batch norms get no weight decay.
+    """
+    stages = list(network.encoder.stages) if network.encoder is not None else []
+    parts: list[tuple[str, list[nn.Module], float]] = [
+        (f"encoder {number}", [stage], lr * layer_decay ** (len(stages) - number))
+        for number, stage in enumerate(stages)
+    ]
+    rest: list[nn.Module] = [part for part in (network.spectral, network.decoder, network.head) if part is not None]
+    parts.append(("rest", rest, lr))
+    groups = []
+    for name, modules, rate in parts:
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        for label, decay, chosen in (
+            (name, weight_decay, [p for p in parameters if p.ndim > 1]),
+            (f"{name} norm", 0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            if chosen:
+                groups.append({"name": label, "params": chosen, "lr": rate, "weight_decay": decay})
+    return groups
 
 
 def stride_px(spec: NetworkSpec) -> int:

@@ -207,20 +207,26 @@ def _candidates(sensor: str) -> Iterator[WeightRecord]:
 
 def _misfit(record: WeightRecord, bands: Sequence[str], *, sensor: str, level: str, units: Sequence[str]) -> str:
     """Why a record does not fit a scene, "" where it does."""
-    taken = _taken(record, bands, sensor)
-    absent = [name for name in record.bands_on(sensor) if name not in bands]
-    if record.name == OWN_NAME:
-        if len(taken) < LEAST_BANDS:
-            return f"the scene has {len(taken)} of its bands, fewer than {LEAST_BANDS}"
-    elif absent:
-        return f"the scene lacks {', '.join(absent)}"
-    elif sensor not in record.sensors:
+    if lacks := _lacks(record, bands, sensor):
+        return lacks
+    if record.name != OWN_NAME and sensor not in record.sensors:
         return f"it is for {record.sensor}"
-    elif _LEVELS.get(LEVELS.get(level, "")) not in record.level.split():
+    if record.name != OWN_NAME and _LEVELS.get(LEVELS.get(level, "")) not in record.level.split():
         return f"it is for level {record.level or 'unknown'}, the scene is of level {level or 'unknown'}"
     named = dict(zip(bands, units or ("",) * len(bands), strict=True))
-    other = [f"{name} in {named[name] or 'an unknown unit'}" for name in taken if named[name] != REFLECTANCE]
-    return f"it takes reflectance, the scene has {', '.join(other)}" if other else ""
+    other = [name for name in _taken(record, bands, sensor) if named[name] != REFLECTANCE]
+    return (
+        f"it takes reflectance, and {', '.join(other)} are in {named[other[0]] or 'an unknown unit'}" if other else ""
+    )
+
+
+def _lacks(record: WeightRecord, bands: Sequence[str], sensor: str) -> str:
+    """What a scene lacks of a record's bands, "" where it has enough: all of them, or three that ours knows."""
+    taken, wanted = _taken(record, bands, sensor), record.bands_on(sensor)
+    if record.name == OWN_NAME:
+        return "" if len(taken) >= LEAST_BANDS else f"the scene has {len(taken)} of its bands, not {LEAST_BANDS}"
+    absent = [name for name in wanted if name not in bands]
+    return f"the scene lacks {', '.join(absent)}" if absent else "" if wanted else "its bands are not known"
 
 
 def _taken(record: WeightRecord, bands: Sequence[str], sensor: str) -> tuple[str, ...]:
@@ -259,39 +265,32 @@ def _named(
     Raises:
         ModelError: see :func:`find_encoder`.
     """
-    path = Path(weights)
+    path, loaded = Path(weights), None
     if path.is_file() or path.suffix.lower() in FILE_SUFFIXES:
         loaded = read_weights(path)
         record = WeightRecord(str(path), loaded.architecture, loaded.bands, "", loaded.scaling, f"file {path.name}")
     else:
-        record, loaded = find_record(weights, architecture="resnet18"), None
-    absent = [name for name in record.bands_on(sensor) if name not in bands]
-    taken = _taken(record, bands, sensor)
-    if len(taken) < LEAST_BANDS if record.name == OWN_NAME else absent or not taken:
-        raise ModelError(
-            f"weights {record.name} do not fit the bands of the scene",
-            got=", ".join(bands),
-            expected=", ".join(record.bands_on(sensor)) or "a file that names its bands",
-            fix="choose other weights (landcover weights list), or weights: auto",
-        )
-    why = _far(record, bands, sensor=sensor, statistics=statistics)
+        record = find_record(weights, architecture="resnet18")
+    why = _lacks(record, bands, sensor) or _far(record, bands, sensor=sensor, statistics=statistics)
     if why:
         raise ModelError(
             f"weights {record.name} do not fit the scene: {why}",
-            fix="set scale and offset of the scene, or weights: none",
+            got=", ".join(bands),
+            expected=", ".join(record.bands_on(sensor)) or "a file that names its bands",
+            fix="choose others (landcover weights list), or weights: auto; set scale and offset of the scene",
         )
     if record.scaling is None and statistics is not None:
         # Weights that do not say what their values were meet standardised bands.
-        at = [bands.index(name) for name in taken]
+        at = [bands.index(name) for name in record.bands_on(sensor)]
         scaling = (tuple(float(statistics[0][i]) for i in at), tuple(float(statistics[1][i]) for i in at))
-        loaded = replace(loaded or record_weights(record, download=False), scaling=scaling)
+        loaded = replace(loaded or record_weights(record), scaling=scaling)
     return _opened(record, bands, sensor=sensor, loaded=loaded)
 
 
 def _opened(
     record: WeightRecord, bands: tuple[str, ...], *, sensor: str, loaded: EncoderWeights | None = None
 ) -> PretrainedEncoder:
-    loaded = loaded or record_weights(record, download=False)
+    loaded = loaded or record_weights(record)
     loaded = replace(loaded, bands=record.bands_on(sensor))
     taken = _taken(record, bands, sensor)
     if record.architecture == efficientnet.NAME:

@@ -7,23 +7,29 @@ Records are those of torchgeo (Landsat, Sentinel) and torchvision (ImageNet), of
 from __future__ import annotations
 
 import difflib
+import logging
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import torch
 from torch import nn
 
 from pipeline.bands import common_name
 from pipeline.documents import read_json
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, OutputError
+from pipeline.files import hash_file, whole_file
 from pipeline.model.spec import ENCODERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+log = logging.getLogger(__name__)
 RGB = ("red", "green", "blue")
 # Sentinel-2 L1C and L2A store reflectance x 10000 (Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE).
 SENTINEL2_QUANTIFICATION = 10_000.0
@@ -43,6 +49,9 @@ _LICENCES = {
 _IMAGENET_TERMS = "terms of the ImageNet data may apply"
 
 
+# A published file's name holds the beginning of its SHA-256, as torch.hub has it.
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")
+_BLOCK_BYTES = 1 << 20
 # Where the weights that come with landcover lie, and their model card.
 OWN_FOLDER = Path(__file__).with_name("shipped")
 OWN_NAME = "landcover_resnet18"
@@ -227,3 +236,45 @@ def find_record(name: str, *, architecture: str) -> WeightRecord:
         expected=f"a file or a name such as {', '.join(near)}" if near else "a file or a name of weights list",
         fix="see landcover weights list",
     )
+
+
+def fetch_weights(record: WeightRecord, *, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
+    """The file of a record, downloaded into torch's hub folder if it is not there, and checked by its hash.
+
+    Args:
+        record: What to download; weights of packages lie where they are.
+        progress: Told of the bytes that are there, and of all of them (0 where the server does not say).
+
+    Raises:
+        ModelError: it cannot be downloaded, or is not what its name says.
+        OutputError: the hub folder cannot be written.
+    """
+    if record.file is not None:
+        return record.file
+    target = record.cache
+    if not target.is_file():
+        log.info("downloading %s (licence %s) from %s", record.name, record.licence or "not known", record.url)
+        try:
+            with whole_file(target, what="the weights") as part, urlopen(record.url) as answer, part.open("wb") as file:  # noqa: S310 - addresses of the records alone
+                total, done = int(answer.headers.get("Content-Length") or 0), 0
+                while block := answer.read(_BLOCK_BYTES):
+                    done += file.write(block)
+                    progress(done, total)
+                file.flush()
+                _check_hash(part, target.name)
+        except (URLError, OutputError) as err:
+            raise ModelError(
+                f"cannot download weights {record.name}",
+                path=record.url,
+                got=err,
+                fix=f"download it where there is a network and put it at {target}, or set weights: none",
+            ) from err
+    _check_hash(target, target.name)
+    return target
+
+
+def _check_hash(path: Path, name: str) -> None:
+    """Refuse a file whose SHA-256 does not begin as its published name says ("resnet18-f37072fd.pth")."""
+    said = _HASH.search(name)
+    if said is not None and not hash_file(path).startswith(said.group(1)):
+        raise ModelError("weights file is not what its name says", path=path, fix="delete it and try again")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,10 +27,7 @@ from pipeline.errors import ModelError, ModelWarning
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
-
     from pipeline.model.encoder import Encoder
-    from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
     from pipeline.model.weights import EncoderWeights
 
@@ -45,25 +42,24 @@ _NORMS = {
 
 
 def put_weights(
-    network: Network, weights: EncoderWeights, *, preprocess: Preprocess, units: Sequence[str] = ()
+    encoder: Encoder, weights: EncoderWeights, *, preprocess: Preprocess, units: Sequence[str] = ()
 ) -> None:
-    """Put pretrained weights into a network's encoder, the stem matched by band and by scaling.
+    """Put pretrained weights into an encoder, the stem matched by band and by scaling.
 
     Where a band has another unit than the weights' scaling, that scaling says nothing about its values: the stem meets
     the band standardised, as it would without one, and a ModelWarning says so.
 
     Args:
-        network: With an encoder.
-        weights: Of its architecture.
-        preprocess: How the network's input is standardised.
+        encoder: Of the weights' architecture.
+        weights: The weights.
+        preprocess: How its input is standardised.
         units: Unit of each of its bands; () or "" where it is not known, and then taken for that of the weights.
 
     Raises:
-        ModelError: the network has no encoder, or a tensor is missing or of another shape.
+        ModelError: a tensor is missing or of another shape.
     """
-    encoder = network.encoder
-    if encoder is None:
-        raise ModelError(f"weights {weights.name} for a network without encoder", fix="set weights: none")
+    if weights.bands_at_once:  # trained with bands left out: it takes those it knows
+        weights = weights.of_bands([name for name in weights.bands if name in preprocess.bands], given=preprocess.bands)
     tensors = dict(weights.tensors)
     stem = tensors[weights.stem_name].float()
     if tuple(weights.bands) == (*preprocess.bands, *(f"index {a} {b}" for a, b in preprocess.indices)):
@@ -128,41 +124,6 @@ def _scaling_for(
             stacklevel=3,
         )
     return mean, std
-
-
-def freeze_encoder(network: Network, *, frozen: bool = True) -> None:
-    """Hold the encoder's weights and batch-norm statistics fixed while the rest learns, or let them go again."""
-    if network.encoder is not None:
-        network.encoder.frozen = frozen
-        network.encoder.requires_grad_(requires_grad=not frozen)
-        network.encoder.train(mode=network.training)
-
-
-def parameter_groups(
-    network: Network, *, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0
-) -> list[dict[str, Any]]:
-    """Groups for an optimiser: each encoder stage learns ``layer_decay`` times as fast as the one after it.
-
-    Decoder, spectral path and head learn at ``lr``, the last encoder stage at ``lr * layer_decay``, the stem slowest
-    (discriminative fine-tuning, Howard & Ruder 2018). Biases and batch norms get no weight decay.
-    """
-    stages = list(network.encoder.stages) if network.encoder is not None else []
-    parts: list[tuple[str, list[nn.Module], float]] = [
-        (f"encoder {number}", [stage], lr * layer_decay ** (len(stages) - number))
-        for number, stage in enumerate(stages)
-    ]
-    rest: list[nn.Module] = [part for part in (network.spectral, network.decoder, network.head) if part is not None]
-    parts.append(("rest", rest, lr))
-    groups = []
-    for name, modules, rate in parts:
-        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        for label, decay, chosen in (
-            (name, weight_decay, [p for p in parameters if p.ndim > 1]),
-            (f"{name} norm", 0.0, [p for p in parameters if p.ndim <= 1]),
-        ):
-            if chosen:
-                groups.append({"name": label, "params": chosen, "lr": rate, "weight_decay": decay})
-    return groups
 
 
 def match_stem(weight: torch.Tensor, *, known: Sequence[str], wanted: Sequence[str], indices: int = 0) -> torch.Tensor:

@@ -1,28 +1,26 @@
 """Pretrained encoder weights: by name from torchgeo's and torchvision's records, or from a file; put in by band.
 
-Nothing is ever unpickled but tensors (``weights_only``). Downloads go to torch's hub folder and are checked against the
-hash in the file's name, as torch.hub does.
+Nothing is ever unpickled but tensors (``weights_only``).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.files import hash_file, write_bytes
+from pipeline.files import write_bytes
 from pipeline.model import efficientnet
 from pipeline.model.describe import KEY, read_header
-from pipeline.model.records import RGB, WeightRecord, find_record
+from pipeline.model.encoder import DEPTHS
+from pipeline.model.records import RGB, WeightRecord, fetch_weights, find_record
 from pipeline.scenes.scene import REFLECTANCE
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 ENCODER_KEY = "landcover_encoder"
 _STEMS = ("conv1.weight", "features.0.weight", "_conv_stem.weight")
 FILE_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"}
-_HASH = re.compile(r"-([0-9a-f]{8,})\.")
-_BASIC_LAYER3, _BOTTLENECK_LAYER3 = {2: "resnet18", 6: "resnet34"}, {6: "resnet50", 23: "resnet101", 36: "resnet152"}
 _VGG_CONVOLUTIONS = {8: "vgg11_bn", 10: "vgg13_bn", 13: "vgg16_bn", 16: "vgg19_bn"}
 
 
@@ -97,7 +93,7 @@ class EncoderWeights:
 
 
 def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] = ()) -> EncoderWeights:
-    """Weights of an encoder by name (downloaded once) or from a file.
+    """Weights of an encoder by name or from a file; nothing is downloaded.
 
     Args:
         source: A record's name ("ResNet18_Weights.SENTINEL2_ALL_MOCO", "imagenet") or a .pth or .safetensors file.
@@ -106,41 +102,34 @@ def load_weights(source: str | Path, *, architecture: str, bands: Sequence[str] 
             of landcover, and for three bands, which are taken as red, green, blue.
 
     Raises:
-        ModelError: no such name or file; the network cannot be reached; the file is not what its name says; it holds
-            more than tensors; it is of another architecture.
+        ModelError: no such name or file; its file is not here, or is not what its name says; it holds more than
+            tensors; it is of another architecture.
     """
-    path = Path(source)
+    path, what = Path(source), "weights"
     if path.suffix.lower() in FILE_SUFFIXES or path.is_file():
         weights = read_weights(path, bands=tuple(bands))
-        what = "weights are of another architecture"
+        found = weights.architecture
     else:
         record = find_record(str(source), architecture=architecture)
-        path = record.cache
-        weights = EncoderWeights(record.name, record.architecture, {}, record.bands, record.scaling)
-        what = f"weights {record.name} are of another architecture"
-        if record.architecture == architecture:
-            weights = record_weights(record)
-    if weights.architecture != architecture:
+        path, what, found = record.cache, f"weights {record.name}", record.architecture
+        weights = record_weights(record) if found == architecture else EncoderWeights(record.name, found, {}, ())
+    if found != architecture:
         raise ModelError(
-            what,
+            f"{what} are of another architecture",
             path=path,
-            got=weights.architecture or "none that is known",
+            got=found or "none that is known",
             expected=architecture,
-            fix=f"set encoder: {weights.architecture} or choose other weights",
+            fix=f"set encoder: {found or 'another'}, or choose other weights",
         )
     _check_bands(weights, path=path)
     return weights
 
 
-def record_weights(record: WeightRecord, *, download: bool = True) -> EncoderWeights:
-    """Weights of a record; those of an EfficientNet with the layers that make its gates.
-
-    Args:
-        record: Of a library, a package or this package.
-        download: Download them where they are not there.
+def record_weights(record: WeightRecord) -> EncoderWeights:
+    """Weights of a record whose file is here; those of an EfficientNet with the layers that make its gates.
 
     Raises:
-        ModelError: they are not there, cannot be downloaded, or are not what their name says.
+        ModelError: they are not here, or are not what their name says.
     """
     if record.architecture == efficientnet.NAME:
         tensors = _onnx_tensors(record)
@@ -149,9 +138,13 @@ def record_weights(record: WeightRecord, *, download: bool = True) -> EncoderWei
         )
     if record.file is not None:
         return replace(read_weights(record.file), name=record.name)
-    if not download and not record.cache.is_file():
-        raise ModelError(f"weights {record.name} are not here", fix=f"landcover weights get {record.name}")
-    tensors = _torchvision_names(_read_tensors(fetch(record)), path=record.cache)
+    if not record.cache.is_file():
+        raise ModelError(
+            f"weights {record.name} are not here",
+            path=record.cache,
+            fix=f"landcover weights get {record.name}, or set weights: auto",
+        )
+    tensors = _torchvision_names(_read_tensors(fetch_weights(record)), path=record.cache)
     units = (REFLECTANCE,) * len(record.bands) if record.scaling is not None else ()
     return EncoderWeights(record.name, record.architecture, tensors, record.bands, record.scaling, units)
 
@@ -172,33 +165,6 @@ def _onnx_tensors(record: WeightRecord) -> dict[str, torch.Tensor]:
         for item in graph.initializer
         if item.name.startswith(prefix)
     }
-
-
-def fetch(record: WeightRecord, *, progress: bool = False) -> Path:
-    """The file of a record, downloaded into torch's hub folder if it is not there, and checked by its hash.
-
-    Raises:
-        ModelError: it cannot be downloaded, or is not what its name says.
-    """
-    if record.file is not None:
-        return record.file
-    target = record.cache
-    prefix = found.group(1) if (found := _HASH.search(target.name)) else None
-    if not target.is_file():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            logging.getLogger(__name__).info("downloading %s", record.name)
-            torch.hub.download_url_to_file(record.url, str(target), hash_prefix=prefix, progress=progress)
-        except (URLError, OSError, RuntimeError) as err:
-            raise ModelError(
-                f"cannot download weights {record.name}",
-                path=record.url,
-                got=err,
-                fix=f"download it where there is a network and put it at {target}, or set weights: none",
-            ) from err
-    if prefix is not None and not hash_file(target).startswith(prefix):
-        raise ModelError("weights file is not what its name says", path=target, fix="delete it and try again")
-    return target
 
 
 def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
@@ -328,15 +294,15 @@ def _torchvision_names(raw: Mapping[str, torch.Tensor], *, path: Path) -> dict[s
 def guess_architecture(tensors: Mapping[str, torch.Tensor]) -> str:
     """The encoder that tensors under torchvision's names belong to, "" where it is none of ours.
 
-    A model of fewer stages than the whole encoder has no third layer group: what is there tells too little, so ResNets
-    are recognised from layer3 on, and by the first layer group's blocks otherwise.
+    ResNets are told apart by the blocks of the layers that are there; of those that agree the smallest is meant.
     """
     if "features.0.weight" in tensors:
         convs = sum(value.ndim == 4 for value in tensors.values())  # noqa: PLR2004 - convolution weights have 4 axes
         return _VGG_CONVOLUTIONS.get(convs, "") if "features.1.running_mean" in tensors else ""
-    blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("layer3.")}
-    bottleneck = any(name.startswith("layer1.0.conv3") for name in tensors)
-    if not blocks:
-        first = {int(name.split(".")[1]) for name in tensors if name.startswith("layer1.")}
-        return "resnet50" if bottleneck else {2: "resnet18", 3: "resnet34"}.get(len(first), "")
-    return (_BOTTLENECK_LAYER3 if bottleneck else _BASIC_LAYER3).get(len(blocks), "")
+    blocks = [len({name.split(".")[1] for name in tensors if name.startswith(f"layer{n}.")}) for n in range(1, 5)]
+    there = tuple(count for count in blocks if count)
+    deep = any(name.startswith("layer1.0.conv3") for name in tensors)
+    fitting = (
+        name for name, (depths, bottleneck) in DEPTHS.items() if bottleneck == deep and depths[: len(there)] == there
+    )
+    return next(fitting, "") if there else ""

@@ -27,28 +27,38 @@ _LETTER_CM, _LINE_CM = 0.19, 0.42  # of a title, with some to spare
 
 
 def confusion(score: Score, scheme: ClassScheme) -> Figure:
-    """Error matrix, map rows x reference columns: pixels, shaded by the share of the reference class."""
+    """Error matrix, map rows x reference columns, with totals: pixels, shaded by the share of the reference class."""
     counts = np.asarray(score.matrix, dtype=np.float64)
     share = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
-    side = min(max(7.5, 0.95 * len(scheme) + 3.2), WIDE_CM)
+    number = len(scheme)
+    shown = np.full((number + 1, number + 1), np.nan)
+    shown[:number, :number] = share
+    totals = np.zeros((number + 1, number + 1))
+    totals[:number, :number] = counts
+    totals[number], totals[:, number] = totals.sum(axis=0), totals.sum(axis=1)
+    totals[number, number] = counts.sum()
+    side = min(max(7.5, 0.95 * (number + 1) + 3.2), WIDE_CM)
     figure = blank(max(HALF_CM, side + 1.5), side)
     axes = figure.add_subplot()
-    image = axes.imshow(share, cmap=shades(), vmin=0, vmax=1)
+    image = axes.imshow(shown, cmap=shades(), vmin=0, vmax=1)
     dark_page = _luminance(ink()) > 0.5  # noqa: PLR2004 - half way between black and white
     full = "#101416" if dark_page else "#ffffff"
-    if len(scheme) <= _MANY_CLASSES:
-        for row, col in np.argwhere(counts > 0):
-            colour = full if share[row, col] > _FULL_CELL else ink()
+    if number <= _MANY_CLASSES:
+        for row, col in np.argwhere(totals > 0):
+            colour = full if shown[row, col] > _FULL_CELL else ink()
             bold = "bold" if row == col else "normal"
-            text = f"{int(counts[row, col]):,}"
+            text = f"{int(totals[row, col]):,}"
             axes.text(col, row, text, ha="center", va="center", fontsize=6.8, color=colour, fontweight=bold)
-    edges = np.arange(len(scheme) + 1) - 0.5
+    edges = np.arange(number + 2) - 0.5
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
     axes.grid(visible=True, which="minor", linewidth=0.5)
     axes.tick_params(which="both", length=0)
-    axes.set_xticks(range(len(scheme)), scheme.names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(scheme)), scheme.names)
+    names = (*scheme.names, "total")
+    axes.set_xticks(range(number + 1), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(number + 1), names)
+    for line in (axes.axhline, axes.axvline):
+        line(number - 0.5, color=ink(), linewidth=0.8)
     axes.set_xlabel("reference")
     axes.set_ylabel("map")
     bar = figure.colorbar(image, shrink=0.75, pad=0.02, format="{x:.0%}")
@@ -113,8 +123,8 @@ def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
         axes.set_axis_off()
         axes.set_anchor("S")  # what is left of a cell's height is the title's
     for (upper, lower), item, (above, below) in zip(grid.T, items, titles, strict=False):
-        _chip(upper, item.image, item.inside)
-        _chip(lower, colour_codes(item.codes, scheme), item.inside)
+        _chip(upper, item.image, item)
+        _chip(lower, colour_codes(item.codes, scheme), item)
         upper.set_title(above, loc="left")
         lower.set_title(below, loc="left")
     shown = {int(code) for item in items for code in np.unique(item.codes)}
@@ -136,9 +146,10 @@ def _titles(item: ErrorExample, columns: int) -> tuple[str, str]:
     return first, second
 
 
-def _chip(axes: Axes, picture: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
-    """A picture with the outline of its polygon, which is closed where the picture ends."""
-    axes.imshow(picture, interpolation="nearest")
+def _chip(axes: Axes, picture: NDArray[np.uint8], item: ErrorExample) -> None:
+    """A picture with the outline of its polygon, which is closed where the picture ends; true in its proportions."""
+    inside = item.inside
+    axes.imshow(picture, interpolation="nearest", aspect=item.tall)
     padded = np.pad(inside, 1)
     around = np.arange(-1, inside.shape[1] + 1), np.arange(-1, inside.shape[0] + 1)
     axes.contour(*around, padded, levels=[0.5], colors="black", linewidths=2.4)

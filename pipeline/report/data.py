@@ -24,14 +24,14 @@ class MapView:
         name: The scene's id.
         scene: uint8 [row, col, 3], true colour stretched for the eye.
         codes: uint8 [row, col] class codes, 0 nodata; the same pixels as ``scene``.
-        pixel_m: Width of one shown pixel in metres.
+        pixel_m: (width, height) of one shown pixel in metres.
         facts: In words, what was mapped: (what, value), such as the size, the grid and the date.
     """
 
     name: str
     scene: NDArray[np.uint8]
     codes: NDArray[np.uint8]
-    pixel_m: float
+    pixel_m: tuple[float, float]
     facts: tuple[tuple[str, str], ...] = ()
 
 
@@ -70,12 +70,16 @@ class SplitMap:
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """Mean F1 of a training with a number of polygons: of the network, its spread, and of the forest; None: not run."""
+    """Mean F1 and overall accuracy by number of training polygons: network, its spread, both forests; None: not run."""
 
     polygons: int
     macro_f1: float | None
     sd: float | None = None
     baseline_macro_f1: float | None = None
+    neighbourhood_macro_f1: float | None = None
+    overall_accuracy: float | None = None
+    baseline_overall_accuracy: float | None = None
+    neighbourhood_overall_accuracy: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +95,7 @@ class ErrorExample:
         image: uint8 [row, col, 3], the scene around it.
         codes: uint8 [row, col], the map around it.
         inside: bool [row, col], the polygon's pixels.
+        tall: Height of a pixel on the ground over its width.
     """
 
     polygon: int
@@ -101,6 +106,7 @@ class ErrorExample:
     image: NDArray[np.uint8]
     codes: NDArray[np.uint8]
     inside: NDArray[np.bool_]
+    tall: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,11 +139,12 @@ class ReportData:
 
     Attributes:
         title: Name of the job.
-        created_utc: When, as text.
         scheme: The legend.
         views: One per scene.
         areas: Mapped areas.
-        scores: The network first.
+        scores: The network first, then the forests.
+        full_reference: Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known.
+        mapped_share: Share of the scenes' pixels that have a class; None where that is not known.
         sampling: In words: which design the figures assume and what they are not.
         history: Rows of the training log: step, training loss, validation figure.
         learning: Figures by number of training polygons.
@@ -151,15 +158,15 @@ class ReportData:
         warnings: Said during the run.
         settings: The resolved configuration as text.
         environment: Versions.
-        stages: What each stage took, by its name: "seconds", "cpu_seconds", "peak_rss_mb".
     """
 
     title: str
-    created_utc: str
     scheme: ClassScheme
     views: tuple[MapView, ...] = ()
     areas: tuple[ClassArea, ...] = ()
     scores: tuple[Score, ...] = ()
+    full_reference: tuple[tuple[str, tuple[float, float]], ...] = ()
+    mapped_share: float | None = None
     sampling: str = ""
     history: tuple[dict[str, float], ...] = ()
     learning: tuple[LearningPoint, ...] = ()
@@ -173,4 +180,3 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     settings: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.diagnostics.scoring import FORESTS
 from pipeline.maps.style import PART_COLORS
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink
 
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from pipeline.report.data import ClassArea, LearningPoint, SplitMap
 
 _MARKERS = "os^DvPX*<>hd"
-_NAMES = {"pixel_loss": "network of pixels and surroundings", "loss": "network with context"}
+_VALIDATION_LOSS = "val_loss"
+_NAMES = {
+    "pixel_loss": "network of pixels and surroundings",
+    "loss": "network with context",
+    _VALIDATION_LOSS: "validation",
+    "val_accuracy": "validation polygons",
+}
 _SMOOTHED = 5
 _KM = 1000.0
 _TALLEST_CM = 20.0
@@ -60,46 +67,71 @@ def _decimals(whole_ha: float) -> int:
 
 
 def training(history: Sequence[dict[str, float]]) -> Figure:
-    """Every loss and every figure of 0..1 of the training log against the step, each in a panel of its own."""
+    """Losses and accuracies of the training log against the step: a panel each, validation beside training."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    shown = [key for key in columns if "loss" in key or "f1" in key or "acc" in key]
+    shown = [key for key in columns if key in _NAMES and key != _VALIDATION_LOSS]
+    if _VALIDATION_LOSS in columns and "loss" not in shown:
+        shown.append(_VALIDATION_LOSS)
     figure = blank(HALF_CM, 7.2)
     for number, key in enumerate(shown, 1):
         axes = figure.add_subplot(1, len(shown), number)
-        steps = np.array([row.get("step", i) for i, row in enumerate(history) if row.get(key) is not None])
-        values = np.array([row[key] for row in history if row.get(key) is not None])
-        axes.plot(steps, values, color=SOFT, linewidth=0.8, alpha=0.8)
-        if len(values) > 2 * _SMOOTHED:
-            middle = np.convolve(values, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
-            axes.plot(steps[_SMOOTHED // 2 : _SMOOTHED // 2 + len(middle)], middle, color="C0", linewidth=1.6)
-        axes.set_title(_NAMES.get(key, key.replace("_", " ")), loc="left")
-        axes.set_ylabel("loss" if "loss" in key else "share")
+        steps, values = _series(history, key)
+        if key.startswith("val"):
+            axes.plot(steps, values, color="C1", marker="o", markersize=3, linewidth=1.4)
+        else:
+            axes.plot(steps, values, color=SOFT, linewidth=0.8, alpha=0.8)
+            if len(values) > 2 * _SMOOTHED:
+                middle = np.convolve(values, np.ones(_SMOOTHED) / _SMOOTHED, mode="valid")
+                at = steps[_SMOOTHED // 2 : _SMOOTHED // 2 + len(middle)]
+                axes.plot(at, middle, color="C0", linewidth=1.6, label="training")
+        if key == "loss" and _VALIDATION_LOSS in columns:
+            found = _series(history, _VALIDATION_LOSS)
+            axes.plot(*found, color="C1", marker="o", markersize=3, linewidth=1.4, label="validation")
+            axes.legend(loc="upper right")
+        axes.set_title(_NAMES[key], loc="left")
+        axes.set_ylabel("loss" if "loss" in key else "share of right pixels")
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         grid_lines(axes, "y")
     return figure
 
 
+def _series(history: Sequence[dict[str, float]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of a column of the log."""
+    rows = [(row.get("step", i), row[key]) for i, row in enumerate(history) if row.get(key) is not None]
+    steps, values = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return steps, values
+
+
 def learning_curve(points: Sequence[LearningPoint]) -> Figure:
-    """Mean F1 against the number of training polygons, with the spread over repetitions; the forest beside it."""
+    """Mean F1, with its spread over repetitions, and overall accuracy by number of training polygons, per method."""
     figure = blank(HALF_CM, 7.2)
-    axes = figure.add_subplot()
     ordered = sorted(points, key=lambda point: point.polygons)
-    network = [(point.polygons, point.macro_f1, point.sd or 0.0) for point in ordered if point.macro_f1 is not None]
-    if network:
-        x, y, sd = np.array(network, dtype=np.float64).T
-        axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
-        axes.plot(x, y, color="C0", marker="o", markersize=4.5, label="network")
-    forest = [(point.polygons, point.baseline_macro_f1) for point in ordered if point.baseline_macro_f1 is not None]
-    if forest:
-        axes.plot(*zip(*forest, strict=True), color="C1", marker="s", markersize=4.5, label="random forest")
-    axes.set_xlabel("training polygons")
-    axes.set_ylabel("mean F1 on polygons not trained on")
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    grid_lines(axes, "y")
-    axes.legend(loc="lower right")
+    panels = {"macro_f1": "mean F1", "overall_accuracy": "overall accuracy"}
+    known = [key for key in panels if any(getattr(point, key) is not None for point in ordered)]
+    for axes, key in zip(figure.subplots(1, max(len(known), 1), squeeze=False)[0], known, strict=True):
+        _methods(axes, ordered, key)
+        axes.set_title(panels[key], loc="left")
+        axes.set_xlabel("training polygons")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        grid_lines(axes, "y")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+def _methods(axes: Axes, ordered: Sequence[LearningPoint], key: str) -> None:
+    """A line per method on the polygons not trained on."""
+    looks = (("network", "", "C0o"), (FORESTS[0], "baseline_", "C1s"), (FORESTS[1], "neighbourhood_", "C2^"))
+    for name, prefix, look in looks:
+        found = [(p.polygons, value, p.sd or 0.0) for p in ordered if (value := getattr(p, prefix + key)) is not None]
+        if not found:
+            continue
+        x, y, sd = np.array(found, dtype=np.float64).T
+        if name == "network" and key == "macro_f1" and sd.any():
+            axes.fill_between(x, y - sd, y + sd, color="C0", alpha=0.2, linewidth=0, label="one standard deviation")
+        axes.plot(x, y, color=look[:2], marker=look[2], markersize=4.5, label=name)
 
 
 def features(found: Features, scheme: ClassScheme) -> Figure:

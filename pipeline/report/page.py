@@ -13,20 +13,22 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
+from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
-from pipeline.maps.quicklook import length_text, scale_bar_m
+from pipeline.maps.look import length_text, scale_bar_m
 from pipeline.report import accuracy_figures, assessment_figures, figures
 from pipeline.report.ledger import LedgerTable, ledger_table
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pipeline.diagnostics.scoring import Score
     from pipeline.report.data import MapView, ReportData
 
 
@@ -86,10 +88,11 @@ def _render(data: ReportData, pictures: list[Picture]) -> str:
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
-        support=_support(data),
         ledgers=ledgers,
         versions=list(_flat(data.environment)),
-        gain=_gain(data),
+        shown=[data.scores[0], better(data.scores[1:])] if len(data.scores) > 1 else data.scores,
+        gain=_gain(data.scores),
+        full=dict(data.full_reference),
     )
 
 
@@ -102,19 +105,13 @@ def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(value)
 
 
-def _support(data: ReportData) -> dict[str, int]:
-    """Test pixels per class."""
-    if not data.scores:
-        return {}
-    totals = np.asarray(data.scores[0].matrix).sum(axis=0)
-    return dict(zip(data.scheme.names, totals.tolist(), strict=True))
-
-
-def _gain(data: ReportData) -> float | None:
-    """Macro-F1 of the network minus that of the forest, where both were measured."""
-    if len(data.scores) < 2:  # noqa: PLR2004 - two methods to compare
+def _gain(scores: Sequence[Score]) -> tuple[str, float, float] | None:
+    """The better forest, and by how much the network is ahead of it in overall accuracy and macro-F1."""
+    if len(scores) < 2:  # noqa: PLR2004 - two methods to compare
         return None
-    return data.scores[0].macro_f1 - data.scores[1].macro_f1
+    network, forest = scores[0], better(scores[1:])
+    gains = network.overall_accuracy - forest.overall_accuracy, network.macro_f1 - forest.macro_f1
+    return forest.method, *gains
 
 
 def _drawings(data: ReportData) -> Iterator[Drawing]:
@@ -127,13 +124,15 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
 def _map_drawings(data: ReportData) -> Iterator[Drawing]:
     if data.areas:
         caption = "Counted from the map's pixels. Area estimates need reference data from a probability sample."
+        if data.mapped_share is not None:
+            caption += f" The map covers {data.mapped_share:.1%} of the scenes; the rest has no data."
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
 
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
     scheme, found = data.scheme, data.reliability
     if data.scores:
-        caption = "Network and random forest learned from the same polygons and are judged on the same test polygons."
+        caption = "Network and forests learned from the same polygons and are judged on the same test polygons."
         draw = partial(accuracy_figures.per_class, data.scores, scheme)
         yield Drawing("per_class", "Accuracy per class", caption, draw)
         caption = "Test pixels of the network's map; each column is shaded by its share of the reference class."
@@ -170,6 +169,8 @@ def _learning_drawings(data: ReportData) -> Iterator[Drawing]:
     split, found = data.split, data.features
     if data.history:
         caption = "Loss per step (grey) and its running mean, one panel per part of the model."
+        if not any("val_loss" in row for row in data.history):
+            caption += " No curve of validation: the parts shown learn from the validation polygons too."
         yield Drawing("training", "Training curves", caption, lambda: figures.training(data.history))
     if data.learning:
         caption = "What more polygons would bring: rising at its end, more labels help; flat, they do not."
@@ -192,7 +193,8 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
     height, width = view.codes.shape
     nodata = view.codes == 0
     scene = np.where(nodata[..., None], np.uint8(255), view.scene)
-    bar_m = scale_bar_m(width * view.pixel_m, share=0.2)
+    wide, tall = view.pixel_m
+    bar_m = scale_bar_m(width * wide, share=0.2)
     return {
         "name": view.name,
         "scene": _png_uri(scene),
@@ -200,7 +202,8 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
         "map": _png_uri(accuracy_figures.colour_codes(view.codes, data.scheme)),
         "width": width,
         "height": height,
-        "bar_share": 100 * bar_m / (width * view.pixel_m),
+        "proportion": f"{width * wide:.6g} / {height * tall:.6g}",
+        "bar_share": 100 * bar_m / (width * wide),
         "bar_text": length_text(bar_m),
     }
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Window
     from pipeline.inference.engine import Choice, Engine
-    from pipeline.inference.plan import Plan, PredictSettings
+    from pipeline.inference.plan import Plan
+    from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
@@ -126,7 +127,7 @@ class SceneTask:
 
     model: Path
     source: Source
-    settings: PredictSettings
+    settings: MapSettings
     version: str = __version__
 
 
@@ -242,7 +243,7 @@ def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed f
 
 @lru_cache(maxsize=1)
 def _engine(path: str, stamp: int, choice: Choice, threads: int, source: bytes) -> Engine:
-    from pipeline.inference.engines import engine_of
+    from pipeline.inference.plan import engine_of
 
     _engine.cache_clear()  # the memory of the last one goes before another takes some
     own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map, as a key of the cache is hashable

@@ -193,5 +193,5 @@ def common_input(scenes: Sequence[Source]) -> tuple[Source, ...]:
     names = [name for name in scenes[0].band_names if all(name in scene.band_names for scene in scenes)]
     if not names:
         got = " | ".join(", ".join(scene.band_names) for scene in scenes)
-        raise SceneError("scenes have no band in common", got=got, fix="name the bands in the config")
+        raise SceneError("scenes have no band in common", got=got, fix="name the bands (--bands, or scenes.bands)")
     return tuple((scene if scene.grid == target else scene.on_grid(target)).select(names) for scene in scenes)

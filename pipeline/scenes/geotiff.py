@@ -1,6 +1,7 @@
 """Any raster that GDAL opens, or a folder of one file per band, as a Scene.
 
 Scale and offset come from the file's own tags unless the caller gives them; nodata from the tag, the mask band, or NaN.
+Of Landsat files without their MTL the product's name tells the scaling. Quality layers mask and are never bands.
 """
 
 from __future__ import annotations
@@ -10,88 +11,116 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-from pipeline.bands import COMMON_NAMES, common_name, infer_sensor, is_optical
-from pipeline.errors import GridError, SceneError
-from pipeline.grid import Grid
-from pipeline.quiet import silenced
+from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
+from pipeline.errors import SceneError
+from pipeline.scenes.describe import describe
+from pipeline.scenes.names import name_of
+from pipeline.scenes.quality import check_mask
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
+from pipeline.scenes.roles import ASIDE, masks_of, role_of
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rasterio.io import DatasetReader
+    from pipeline.grid import Grid
+    from pipeline.scenes.describe import Described, FileBand
+    from pipeline.scenes.scene import QualitySource
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".vrt", ".jp2", ".img"})
-# T33UUU_20170216T102101_B04_10m, LC08_..._SR_B5, or whatever stands behind the last underscore.
-_BAND_IN_NAME = re.compile(r"(?P<band>(SR_|ST_)?[A-Za-z0-9]+)(_[126]0m)?$")
 # The day of acquisition in a name: the first of 20170216T102101, or of LC08_..._20170216_20170301.
 _DAY_IN_NAME = re.compile(r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d)")
-# Pictures to look at, which the agencies put beside the bands.
-_PREVIEW = re.compile(r"_(TCI|PVI)(_[126]0m)?$", re.IGNORECASE)
+# Source: USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619), table 6-1; LSDS-1618 for 4-7.
+LANDSAT_SR = (2.75e-5, -0.2)
+LANDSAT_ST = (0.00341802, 149.0)
+LANDSAT_FILL = 0.0
+_COLLECTION2 = re.compile(r"L[COTE]0[4-9]_(?P<level>L2S[PR])_\d{6}_\d{8}_\d{8}_02_(T1|T2|RT)_", re.IGNORECASE)
+# Sentinel-2 images without their XML: zero is no data, what a DN means is not known.
+_SENTINEL2_IMAGE = re.compile(r"T\d{2}[A-Z]{3}_\d{8}T\d{6}_B\w+", re.IGNORECASE)
 
 
-def open_geotiff(path: Path | str, *, options: SceneOptions = AS_FOUND) -> Scene:
+@dataclass(frozen=True)
+class _Layer:
+    """A band of a file with what is decided about it."""
+
+    band: FileBand
+    name: str
+    role: str | None
+
+
+def open_geotiff(path: Path | str, *, options: SceneOptions = AS_FOUND, mask: Sequence[str] | None = None) -> Scene:
     """A scene from a raster file (on disk, behind a URL, or in GDAL's spelling), or from a folder of one file per band.
+
+    Args:
+        path: The file or folder.
+        options: What the user knows better.
+        mask: Reasons for which quality layers make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
 
     Raises:
         SceneError: not a raster, no CRS, no geotransform, rotated, or band names that do not match.
     """
     if is_virtual(path):
-        return _scene([gdal_path(str(path))], plain_url(str(path)), options, in_folder=False)
+        return _scene([gdal_path(str(path))], plain_url(str(path)), options, mask=check_mask(mask), in_folder=False)
     path = Path(path)
     in_folder = path.is_dir()
-    return _scene(_band_files(path) if in_folder else [path], path, options, in_folder=in_folder)
+    files = _band_files(path) if in_folder else [path]
+    return _scene(files, path, options, mask=check_mask(mask), in_folder=in_folder)
 
 
 def is_virtual(path: Path | str) -> bool:
-    """Whether GDAL must open a path as it is: a URL, or one of GDAL's own file systems."""
-    return isinstance(path, str) and (is_url(path) or path.startswith("/vsi"))
-
-
-def _scene(files: Sequence[Path | str], path: Path | str, options: SceneOptions, *, in_folder: bool) -> Scene:
-    opened = [_describe(file, in_folder=in_folder) for file in files]
-    layers = [layer for _, described in opened for layer in described]
-    sensor = options.sensor or infer_sensor(options.bands or [layer.text for layer in layers])
-    sources = [
-        _source(layer, name, options) for layer, name in zip(layers, _names(layers, options, sensor, path), strict=True)
-    ]
-    return Scene(
-        id=Path(path).name if in_folder else Path(path).stem,
-        path=str(path),
-        grid=_common_grid([grid for grid, _ in opened], path),
-        bands=tuple(sources),
-        sensor=sensor or "",
-        acquired_utc=options.acquired_utc,
+    """Whether GDAL must open a path as it is: a URL, one of GDAL's own file systems, or a raster inside a file."""
+    return isinstance(path, str) and (
+        is_url(path) or path.startswith("/vsi") or INSIDE_FILE.fullmatch(path) is not None
     )
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """What a file says about one of its bands."""
+def _scene(
+    files: Sequence[Path | str], path: Path | str, options: SceneOptions, *, mask: Sequence[str], in_folder: bool
+) -> Scene:
+    opened = [describe(file, in_folder=in_folder) for file in files]
+    bands = [band for described in opened for band in described.bands]
+    file_names = [*(described.name for described in opened), Path(path).name]
+    tags = [tag for described in opened for tag in described.tags]
+    given = options.bands or [band.text for band in bands]
+    sensor = options.sensor or sensor_named(file_names, tags=tags) or infer_sensor(given)
+    layers = _layers(bands, options, sensor, path)
+    used = [layer for layer in layers if layer.role is None]
+    names = [layer.name for layer in used]
+    if not used:
+        got = ", ".join(layer.name for layer in layers)
+        raise SceneError("scene holds quality layers only", path=path, got=got, expected="a band to learn from")
+    level = next((match["level"].upper() for name in file_names if (match := _COLLECTION2.search(name))), "")
+    return Scene(
+        id=name_of(Path(path).name if in_folder else _stem_of(str(path)), path=path),
+        path=str(path),
+        grid=_common_grid(opened, path),
+        bands=tuple(_source(layer.band, layer.name, options, sensor or "") for layer in used),
+        quality=_quality(layers, mask, sensor=sensor or "", names=names),
+        sensor=sensor or "",
+        level=level,
+        baseline="02" if level else "",
+        acquired_utc=options.acquired_utc,
+        notes=(*(note for described in opened for note in described.notes), *_notes(layers, options)),
+    )
 
-    path: str
-    number: int
-    text: str
-    scale: float
-    offset: float
-    nodata: float | None
-    floating: bool
-    use_dataset_mask: bool
-    gsd_m: float | None
+
+def _stem_of(text: str) -> str:
+    """A file's stem; a raster inside a file by the names of both: NETCDF:"/data/a.nc":ndvi is a_ndvi."""
+    if not INSIDE_FILE.fullmatch(text):
+        return Path(text).stem
+    _, _, rest = text.partition(":")
+    file, _, variable = rest.replace('"', "").rpartition(":")
+    return re.sub(r"[^\w.-]+", "_", f"{Path(file).stem}_{variable.strip('/')}" if file else Path(variable).stem)
 
 
 def _band_files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES and p.is_file())
-    bands = [file for file in files if not _PREVIEW.search(file.stem)]
+    bands = [file for file in files if role_of(file.stem) != ASIDE]
     if not bands:
-        what = "folder holds no raster files"
-        raise SceneError(what, path=folder, expected="files that end in " + ", ".join(sorted(RASTER_SUFFIXES)))
+        expected = "files that end in " + ", ".join(sorted(RASTER_SUFFIXES))
+        raise SceneError("folder holds no raster files", path=folder, expected=expected)
     days = sorted({found[0] for file in bands if (found := _DAY_IN_NAME.search(file.stem))})
     if len(days) > 1:
         what, fix = "files of several dates given as one scene", "give one folder per date and join them by inputs.time"
@@ -99,67 +128,9 @@ def _band_files(folder: Path) -> list[Path]:
     return bands
 
 
-def _open(file: Path | str) -> DatasetReader:
-    if isinstance(file, Path) and not file.exists():
-        raise SceneError("no such file or folder", path=file)
-    with silenced(NotGeoreferencedWarning):
-        try:
-            return rasterio.open(file)
-        except RasterioError as err:
-            what = "not a raster that GDAL can open"
-            # The address of a signed URL is a secret: it is shown without its query, and so without GDAL's own words.
-            got = err if isinstance(file, Path) else "GDAL cannot open it"
-            raise SceneError(
-                what, path=_shown(file), got=got, expected="a GeoTIFF, VRT, JP2 or another GDAL raster"
-            ) from err
-
-
-def _describe(file: Path | str, *, in_folder: bool) -> tuple[Grid, list[_Layer]]:
-    with _open(file) as dataset:
-        numbers = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
-        name = _name_in_file_name(Path(file).stem) if in_folder and len(numbers) == 1 else ""
-        return _grid(dataset, _shown(file)), [_layer(dataset, file, number, name) for number in numbers]
-
-
-def _shown(file: Path | str) -> str:
-    return str(file) if isinstance(file, Path) else plain_url(file)
-
-
-def _name_in_file_name(stem: str) -> str:
-    """The band in T33UUU_20170216T102101_B04_10m or LC08_..._SR_B5."""
-    match = _BAND_IN_NAME.search(stem)
-    return match["band"] if match else stem
-
-
-def _grid(dataset: DatasetReader, file: str) -> Grid:
-    if dataset.crs is None:
-        raise SceneError("scene has no CRS", path=file, fix="assign one with gdal_edit.py -a_srs EPSG:... FILE")
-    if dataset.transform.is_identity:
-        what = "scene has no geotransform"
-        raise SceneError(what, path=file, fix="georeference it, for example with gdal_translate -a_ullr")
-    try:
-        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-    except GridError as err:
-        raise SceneError("scene lies on a grid that cannot be used", path=file, got=err) from err
-
-
-def _layer(dataset: DatasetReader, file: Path | str, number: int, name: str) -> _Layer:
-    flags = dataset.mask_flag_enums[number - 1]
-    return _Layer(
-        path=str(file),
-        number=number,
-        text=dataset.descriptions[number - 1] or name,
-        scale=dataset.scales[number - 1],
-        offset=dataset.offsets[number - 1],
-        nodata=dataset.nodatavals[number - 1],
-        floating=dataset.dtypes[number - 1].startswith("float"),
-        use_dataset_mask=MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags,
-        gsd_m=round(abs(dataset.transform.a), 3) if dataset.crs is not None and dataset.crs.is_projected else None,
-    )
-
-
-def _common_grid(grids: Sequence[Grid], path: Path | str) -> Grid:
-    """The finest grid; files of one folder must cover the same ground, or they are not one scene."""
+def _common_grid(opened: Sequence[Described], path: Path | str) -> Grid:
+    """The finest grid of the bands; files of one folder must cover the same ground, or they are not one scene."""
+    grids = [described.grid for described in opened]
     finest = min(grids, key=lambda grid: grid.pixel_size_m[0])
     for grid in grids:
         slack = max(*grid.pixel_size, *finest.pixel_size)
@@ -171,31 +142,89 @@ def _common_grid(grids: Sequence[Grid], path: Path | str) -> Grid:
     return finest
 
 
-def _names(layers: Sequence[_Layer], options: SceneOptions, sensor: str | None, path: Path | str) -> list[str]:
+def _layers(bands: Sequence[FileBand], options: SceneOptions, sensor: str | None, path: Path | str) -> list[_Layer]:
+    """Every band with its name and its role; the user may name the bands alone, or all layers."""
+    roles = [role_of(band.text or Path(band.path).stem) if band.text else None for band in bands]
     if options.bands is None:
-        return [common_name(layer.text, sensor=sensor) if layer.text else f"band{layer.number}" for layer in layers]
-    if len(options.bands) != len(layers):
-        what = "number of band names in the config"
-        raise SceneError(what, path=path, got=len(options.bands), expected=f"{len(layers)}, as the scene has")
-    known = [common_name(name, sensor=sensor) for name in options.bands]
-    return [new if new in COMMON_NAMES else name for new, name in zip(known, options.bands, strict=True)]
+        names = [common_name(b.text, sensor=sensor) if b.text else f"band{b.number}" for b in bands]
+        return [_Layer(*item) for item in zip(bands, names, roles, strict=True)]
+    wanted = [position for position, role in enumerate(roles) if role is None]
+    if len(options.bands) == len(bands):
+        wanted = list(range(len(bands)))
+    if len(options.bands) != len(wanted):
+        got, expected = len(options.bands), f"{len(bands)}, as the scene has"
+        raise SceneError("number of band names", path=path, got=got, expected=expected)
+    given = dict(zip(wanted, options.bands, strict=True))
+    found = []
+    for position, band in enumerate(bands):
+        text = given.get(position, band.text)
+        known = common_name(text, sensor=sensor)
+        name = known if known in COMMON_NAMES else text
+        found.append(_Layer(band, name, role_of(text)))
+    return found
 
 
-def _source(layer: _Layer, name: str, options: SceneOptions) -> BandSource:
-    scale = layer.scale if options.scale is None else options.scale
-    offset = layer.offset if options.offset is None else options.offset
-    where = "config" if options.scale is not None or options.offset is not None else "file tags"
+def _quality(
+    layers: Sequence[_Layer], mask: Sequence[str], *, sensor: str, names: Sequence[str]
+) -> tuple[QualitySource, ...]:
+    if not mask:
+        return ()
+    return tuple(
+        source
+        for layer in layers
+        if layer.role
+        for source in masks_of(layer.role, layer.band.path, mask, index=layer.band.number, sensor=sensor, bands=names)
+    )
+
+
+def _notes(layers: Sequence[_Layer], options: SceneOptions) -> tuple[str, ...]:
+    aside = [layer.name for layer in layers if layer.role is not None]
+    notes = [f"not bands: {', '.join(aside)}"] if aside else []
+    if options.bands is None and sum(not layer.band.text for layer in layers) > 1:
+        notes.append("bands have no names: they are called by their position")
+    return tuple(notes)
+
+
+def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> BandSource:
+    scale, offset, where = _scaling(band, name, options)
     scaled = (scale, offset) != (1.0, 0.0)
+    nodata = band.nodata
+    if nodata is None and _known_fill(band):
+        nodata = LANDSAT_FILL
+    spec = find_band(name, sensor=sensor) if sensor else None
+    # Integers without a scale are counts, whatever the band is called.
+    unit = REFLECTANCE if is_optical(name) and (scaled or band.dtype.startswith("float")) else "DN"
     return BandSource(
         band=name,
-        path=layer.path,
-        index=layer.number,
+        path=band.path,
+        index=band.number,
         scale=scale,
         offset=offset,
-        nodata=layer.nodata if options.nodata is None else options.nodata,
-        use_dataset_mask=layer.use_dataset_mask,
-        gsd_m=layer.gsd_m,
-        # Integers without a scale are counts, whatever the band is called.
-        unit=REFLECTANCE if is_optical(name) and (scaled or layer.floating) else "DN",
+        nodata=nodata if options.stated_nodata is None else options.stated_nodata,
+        use_dataset_mask=band.use_dataset_mask,
+        nodata_stated=options.nodata is not None,
+        gsd_m=band.gsd_m,
+        unit="kelvin" if spec is not None and (scale, offset) == LANDSAT_ST else unit,
         provenance=where if scaled else "none: DN as stored",
     )
+
+
+def _scaling(band: FileBand, name: str, options: SceneOptions) -> tuple[float, float, str]:
+    """(scale, offset, where they were found)."""
+    product = _COLLECTION2.search(Path(band.path).stem)
+    scale, offset, where = band.scale, band.offset, "file tags"
+    if (scale, offset) == (1.0, 0.0) and product is not None and not band.dtype.startswith("float"):
+        scale, offset = LANDSAT_SR if is_optical(name) else LANDSAT_ST
+        where = f"name of the product: Landsat Collection 2 {product['level'].upper()} (LSDS-1619)"
+    if options.scale is not None or options.offset is not None:
+        where = "config"
+        scale = scale if options.scale is None else options.scale
+        offset = offset if options.offset is None else options.offset
+    return scale, offset, where
+
+
+def _known_fill(band: FileBand) -> bool:
+    """Whether zero is known to be no data: integers of agencies' products, by their names."""
+    stem = Path(band.path).stem
+    named = _COLLECTION2.search(stem) or _SENTINEL2_IMAGE.search(stem)
+    return named is not None and not band.dtype.startswith("float")

@@ -23,6 +23,7 @@ from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.landsat_mtl import MTL_NAME, Mtl, number_of, parse_mtl, text_of
+from pipeline.scenes.names import name_of
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: S
     if resolution_m is None and abs(grid.pixel_size[0] - native) > native / 2:
         notes = (*notes, f"pixels of {grid.pixel_size[0]:.1f} m, though the MTL says {native:g} m: resampled before")
     return Scene(
-        id=product.text("PRODUCT_CONTENTS", "LANDSAT_PRODUCT_ID"),
+        id=name_of(product.text("PRODUCT_CONTENTS", "LANDSAT_PRODUCT_ID"), path=path),
         path=str(path),
         grid=grid,
         bands=bands,

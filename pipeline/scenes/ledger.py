@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.bands import centre_um
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.grid import Window
+from pipeline.grid import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid
+    from pipeline.grid import Window
     from pipeline.scenes.scene import Scene, Source
 
 LEDGER_FILE = "ledger.json"
@@ -35,8 +35,6 @@ MEASURED = (
     "darkest_reflectance",
     "offset_check",
 )
-SAMPLES_PER_SIDE = 3
-SAMPLE_PX = 256
 # Dark-pixel test. The offset of Sentinel-2 since baseline 04.00 is 1000 DN, 0.1 of reflectance (Source: ESA, processing
 # baseline 04.00). Left in, no pixel of any band is darker than 0.1, and where the scene has water, shadow or dense
 # vegetation the darkest pixels of most bands crowd just above it. Bright ground alone does not do that: deserts and
@@ -89,22 +87,6 @@ class OffsetVerdict:
     reason: str
 
 
-def sample_windows(grid: Grid) -> tuple[Window, ...]:
-    """Windows spread evenly over a grid; the whole grid where it is small."""
-    side = SAMPLES_PER_SIDE * SAMPLE_PX
-    if grid.height <= side and grid.width <= side:
-        return (grid.window,)
-    rows, cols = (_starts(length) for length in grid.shape)
-    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
-    return tuple(Window(row, col, height, width) for row in rows for col in cols)
-
-
-def _starts(length: int) -> list[int]:
-    if length <= SAMPLE_PX:
-        return [0]
-    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})
-
-
 def measure(scene: Scene) -> Measured:
     """Look at the pixels of some windows of ``scene``.
 
@@ -122,11 +104,12 @@ def measure(scene: Scene) -> Measured:
     }
     by_band = dict(zip([source.band for source in scene.bands], looked_at[len(scene.quality) :], strict=True))
     no_data = {band: _share(~seen) for band, (_, seen) in by_band.items()}
+    observed = usable & ~_alike([values for values, _ in by_band.values()])
     reflectance = [source.band for source in scene.bands if source.unit == REFLECTANCE]
     floors = {
-        band: float(np.percentile(by_band[band][0][usable], FLOOR_PERCENTILE))
+        band: float(np.percentile(by_band[band][0][observed], FLOOR_PERCENTILE))
         for band in reflectance
-        if int(usable.sum()) >= MIN_PIXELS
+        if int(observed.sum()) >= MIN_PIXELS
     }
     return Measured(usable.size, _share(~usable), masked, no_data, floors)
 
@@ -146,6 +129,12 @@ def _pixels(scene: Scene, parts: list[Scene]) -> list[tuple[NDArray[np.float32],
         )
         for of_part in zip(*rasters, strict=True)
     ]
+
+
+def _alike(bands: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Where all of several bands have one value, as measurements never have: fill, for which no offset is to blame."""
+    alike = np.logical_and.reduce([values == bands[0] for values in bands])
+    return np.asarray(alike if len(bands) > 1 else np.zeros_like(alike), dtype=np.bool_)
 
 
 def _share(chosen: NDArray[np.bool_]) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
-from pipeline.grid import Window
+from pipeline.grid import Grid, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.grid import Grid
 
 TOLERANCE_PX = 1e-3
 # Blocks side by side that are read at once: with all their bands they stay in GDAL's cache until each has had them.
@@ -121,6 +120,43 @@ def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, i
     if whole < 2 or max(map(abs, off)) > TOLERANCE_PX:  # noqa: PLR2004 - one is the grid itself
         return None
     return whole, round(row), round(col)
+
+
+@dataclass(frozen=True, eq=False)
+class FlippedFile:
+    """An open file on a grid's own pixels whose rows run from south to north, or its columns from east to west."""
+
+    dataset: DatasetReader
+    rows: bool
+    cols: bool
+
+    def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
+        """Pixels [band, row, col] of ``window``, counted on the grid."""
+        return self._turned(self.dataset.read(numbers, window=self._inside(window)))
+
+    def read_masks(self, numbers: list[int], window: Window) -> NDArray[np.uint8]:
+        """The file's masks [band, row, col] of ``window``, counted on the grid."""
+        return self._turned(self.dataset.read_masks(numbers, window=self._inside(window)))
+
+    def _inside(self, window: Window) -> RasterioWindow:
+        row = self.dataset.height - window.row_stop if self.rows else window.row
+        col = self.dataset.width - window.col_stop if self.cols else window.col
+        return RasterioWindow(col, row, window.width, window.height)
+
+    def _turned(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(pixels[:, :: -1 if self.rows else 1, :: -1 if self.cols else 1])
+
+
+def flipped_file(dataset: DatasetReader, grid: Grid) -> FlippedFile | None:
+    """``dataset`` as a FlippedFile of ``grid``; None where it is the grid's own way round or has other pixels."""
+    own, turned = (
+        dataset.transform,
+        [grid.transform.a * dataset.transform.a < 0, grid.transform.e * dataset.transform.e < 0],
+    )
+    if not any(turned) or dataset.crs != grid.crs or own.b or own.d:
+        return None
+    same = Grid(dataset.crs, own, dataset.height, dataset.width).north_up().same_pixels_as(grid.north_up())
+    return FlippedFile(dataset, rows=turned[1], cols=turned[0]) if same else None
 
 
 def has_mask(dataset: DatasetReader) -> bool:

@@ -10,12 +10,13 @@ from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
+from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import looks_like_landsat, open_landsat
 from pipeline.scenes.landsat_mtl import MTL_NAME
 from pipeline.scenes.quality import check_mask
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.scene import REFLECTANCE, Scene
-from pipeline.scenes.sentinel2 import looks_like_safe, open_safe
+from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stack import scenes_from_bands
 
@@ -40,12 +41,17 @@ class Product:
     open: OpenProduct
 
 
-PRODUCTS = {"safe": Product(looks_like_safe, open_safe), "landsat": Product(looks_like_landsat, open_landsat)}
+PRODUCTS = {
+    "safe": Product(looks_like_safe, open_safe),
+    "landsat": Product(looks_like_landsat, open_landsat),
+    "hls": Product(looks_like_hls, open_hls),
+}
 LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
     "L1GS": "top-of-atmosphere",
     "L2A": "surface",
     "L2SP": "surface",
     "L2SR": "surface",
+    "HLS": "surface",
 }
 """What the reflectance of a product level is measured at."""
 
@@ -78,10 +84,12 @@ def open_scene(
 
         # An item may leave the scaling open: what the user knows must be there when it is decided.
         return open_item(str(path), options=options, resolution_m=resolution_m, mask=mask)
+    if kind == "part":
+        return _correct(open_part(Path(path), resolution_m=resolution_m, mask=mask), options)
     if kind in PRODUCTS:
         scene = PRODUCTS[kind].open(_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
         return _correct(scene, options)
-    scene = open_geotiff(path, options=options)
+    scene = open_geotiff(path, options=options, mask=mask)
     return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
 
 
@@ -140,20 +148,22 @@ def check_treatment(scenes: Sequence[Scene]) -> None:
 
 
 def _kind(path: Path | str) -> str:
-    """Which of the openers: "stac", "raster" or a key of PRODUCTS."""
+    """Which of the openers: "stac", "raster", "part" (of a SAFE) or a key of PRODUCTS."""
     if is_virtual(path):
         name = plain_url(str(path)).lower()
         return "stac" if is_url(name) and not name.endswith(tuple(RASTER_SUFFIXES)) else "raster"
     path = Path(path)
-    if MTL_NAME.fullmatch(path.name):
-        return "landsat"
-    if path.suffix.lower() in {".json", ".geojson"}:
-        return "stac"
-    if path.is_dir():
-        return _kind_of_folder(path)
-    if path.suffix.lower() in ARCHIVE_SUFFIXES and path.exists():
-        return _kind_of_archive(path)
-    return "raster"
+    by_name = {"landsat": MTL_NAME, "safe": PRODUCT_XML}
+    kind = next((kind for kind, name in by_name.items() if name.fullmatch(path.name)), None)
+    if kind is None and path.suffix.lower() in {".json", ".geojson"}:
+        kind = "stac"
+    if kind is None and product_around(path) is not None:
+        kind = "part"
+    if kind is None and path.is_dir():
+        kind = _kind_of_folder(path)
+    if kind is None and path.suffix.lower() in ARCHIVE_SUFFIXES and path.exists():
+        kind = _kind_of_archive(path)
+    return kind or "raster"
 
 
 def _kind_of_archive(path: Path) -> str:
@@ -162,7 +172,7 @@ def _kind_of_archive(path: Path) -> str:
     for kind, product in PRODUCTS.items():
         if product.looks_like(names) or product.looks_like(inner):
             return kind
-    what = "archive holds neither a Sentinel-2 SAFE nor a Landsat product"
+    what = "archive holds no Sentinel-2 SAFE, Landsat or HLS product"
     raise ProductError(what, path=path, got=", ".join(names[:3]), fix="unpack it and give the folder")
 
 
@@ -180,7 +190,9 @@ def _kind_of_folder(path: Path) -> str:
 
 
 def _product_folder(path: Path) -> Path:
-    """The SAFE in a folder made by unpacking one (several are refused); any other product's folder as it is."""
+    """The SAFE in a folder made by unpacking one (several are refused), or around its XML; else the path as it is."""
+    if PRODUCT_XML.fullmatch(path.name):
+        return path.parent
     safes = sorted(path.glob("*.SAFE")) if path.is_dir() else []
     if len(safes) > 1:
         what = f"{len(safes)} products given as one scene"
@@ -192,7 +204,7 @@ def _coarser(scene: Scene, resolution_m: float) -> Grid:
     if scene.grid.crs.is_geographic:
         what = "resolution in metres asked of a scene in degrees"
         raise SceneError(what, path=scene.path, fix="warp the scene to a projected CRS with gdalwarp")
-    return scene.grid.with_pixel_size(resolution_m / scene.grid.crs.linear_units_factor[1])
+    return scene.grid.with_pixel_size_m(resolution_m)
 
 
 def _correct(scene: Scene, options: SceneOptions) -> Scene:
@@ -211,6 +223,6 @@ def _correct(scene: Scene, options: SceneOptions) -> Scene:
         )
         for source in scene.bands
     )
-    if options.nodata is not None:
-        bands = tuple(replace(source, nodata=options.nodata) for source in bands)
+    if options.stated_nodata is not None:
+        bands = tuple(replace(source, nodata=options.stated_nodata) for source in bands)
     return replace(scene, bands=bands, acquired_utc=options.acquired_utc or scene.acquired_utc)

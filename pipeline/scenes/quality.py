@@ -18,7 +18,7 @@ from pipeline.scenes.scene import QualitySource
 from pipeline.scenes.settings import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,6 +56,26 @@ CLOUD_CONFIDENCE = {"cloud_medium": (2, 3)}
 RADSAT_DROPPED = {"landsat-tm": 1 << 9, "landsat-etm": 1 << 9, "landsat-oli": 1 << 11}
 
 
+# Source: HLS v2.0 User Guide, table 9 (Fmask quality layer); 255 is fill.
+HLS_FMASK_BITS = {"cirrus": 0, "cloud": 1, "dilated": 2, "shadow": 3, "snow": 4, "water": 5}
+BITS: dict[str, dict[str, int]] = {
+    # Landsat Collection 1. Source: USGS Landsat 8 Surface Reflectance Code Product Guide (LSDS-1368), table 7-1.
+    "pixel_qa": {"nodata": 0, "water": 2, "shadow": 3, "snow": 4, "cloud": 5},
+    # Source: Google Earth Engine Data Catalog, Sentinel-2 MSI, band QA60.
+    "qa60": {"cloud": 10, "cirrus": 11},
+}
+CODES: dict[str, dict[str, tuple[int, ...]]] = {
+    "scl": SCL_CODES,
+    # Source: Zhu & Woodcock (2012), Remote Sensing of Environment 118:83-94, as Fmask and CFMask write them.
+    "fmask": {"nodata": (255,), "water": (1,), "shadow": (2,), "snow": (3,), "cloud": (4,)},
+    # Source: Sentinel Hub, Sentinel-2 L2A, band CLM (s2cloudless): 1 cloud, 255 no data; dataMask: 0 no data.
+    "clm": {"nodata": (255,), "cloud": (1,)},
+    "datamask": {"nodata": (0,)},
+}
+# Source: Planet, Usable Data Mask 2: band 2 snow, 3 shadow, 4 light haze, 5 heavy haze, 6 cloud.
+UDM2_BANDS = {"snow": 2, "shadow": 3, "cirrus": 4, "dilated": 5, "cloud": 6}
+
+
 def check_mask(mask: Sequence[str] | None) -> tuple[str, ...]:
     """The reasons asked for; DEFAULT_MASK for None.
 
@@ -72,23 +92,50 @@ def check_mask(mask: Sequence[str] | None) -> tuple[str, ...]:
 
 def scl(path: str, mask: Sequence[str]) -> QualitySource:
     """The Sentinel-2 L2A scene classification as a mask."""
-    reasons = tuple(reason for reason in mask if reason in SCL_CODES)
-    codes = sorted({code for reason in reasons for code in SCL_CODES[reason]})
-    texts = tuple(f"SCL {code}: {_scl_reason(code, reasons)}" for code in codes)
-    return QualitySource("SCL", path, bad_values=tuple(codes), reasons=texts)
+    found = by_codes("SCL", path, mask, codes=SCL_CODES)
+    return found[0] if found else QualitySource("SCL", path)
 
 
-def _scl_reason(code: int, reasons: Sequence[str]) -> str:
-    return next(reason for reason in reasons if code in SCL_CODES[reason])
+def by_codes(
+    name: str, path: str, mask: Sequence[str], *, codes: Mapping[str, tuple[int, ...]], index: int = 1
+) -> tuple[QualitySource, ...]:
+    """A layer with a code per pixel as a mask; none where ``mask`` asks for nothing that it knows."""
+    known = {code: reason for reason in mask for code in codes.get(reason, ())}
+    texts = tuple(f"{name} {code}: {known[code]}" for code in sorted(known))
+    return (QualitySource(name, path, index=index, bad_values=tuple(sorted(known)), reasons=texts),) if known else ()
+
+
+def by_bits(
+    name: str,
+    path: str,
+    mask: Sequence[str],
+    *,
+    bits: Mapping[str, int],
+    index: int = 1,
+    fill: tuple[int, ...] = (),
+) -> tuple[QualitySource, ...]:
+    """A layer with a bit per reason as a mask; ``fill`` are values without an observation."""
+    wanted = {reason: bit for reason, bit in bits.items() if reason in mask}
+    empty = fill if "nodata" in mask else ()
+    if not wanted and not empty:
+        return ()
+    texts = [f"bit {bit}: {reason}" for reason, bit in wanted.items()] + [f"{value}: nodata" for value in empty]
+    bad = sum(1 << bit for bit in wanted.values())
+    return (QualitySource(name, path, index=index, bad_values=empty, bad_bits=bad, reasons=tuple(texts)),)
+
+
+def by_bands(name: str, path: str, mask: Sequence[str], *, numbers: Mapping[str, int]) -> tuple[QualitySource, ...]:
+    """A file with a band of 0 and 1 per reason as masks."""
+    return tuple(
+        QualitySource(name, path, index=band, bad_values=(1,), reasons=(f"band {band}: {reason}",))
+        for reason, band in numbers.items()
+        if reason in mask
+    )
 
 
 def classi(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
     """The Sentinel-2 L1C classification raster (baseline 04.00 on): one band of 0 and 1 per reason."""
-    wanted = [(reason, band) for reason, band in CLASSI_BANDS.items() if reason in mask]
-    return tuple(
-        QualitySource("MSK_CLASSI", path, index=band, bad_values=(1,), reasons=(f"band {band}: {reason}",))
-        for reason, band in wanted
-    )
+    return by_bands("MSK_CLASSI", path, mask, numbers=CLASSI_BANDS)
 
 
 def cloud_polygons(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
@@ -98,7 +145,7 @@ def cloud_polygons(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
     return (QualitySource("MSK_CLOUDS", path, reasons=wanted, vector=True),) if wanted else ()
 
 
-def qa_pixel(path: str, mask: Sequence[str]) -> QualitySource:
+def qa_pixel(path: str, mask: Sequence[str], *, index: int = 1) -> QualitySource:
     """Landsat QA_PIXEL as a mask: bits, and the confidence of clouds where ``mask`` asks for it."""
     bits = {reason: bit for reason, bit in QA_PIXEL_BITS.items() if reason in mask}
     levels = {level for reason in mask for level in CLOUD_CONFIDENCE.get(reason, ())}
@@ -106,17 +153,22 @@ def qa_pixel(path: str, mask: Sequence[str]) -> QualitySource:
     texts = [f"bit {bit}: {reason}" for reason, bit in bits.items()]
     texts += [f"bits 8-9 = {level}: cloud confidence" for level in sorted(levels)]
     return QualitySource(
-        "QA_PIXEL", path, bad_bits=sum(1 << bit for bit in bits.values()), bad_fields=fields, reasons=tuple(texts)
+        "QA_PIXEL",
+        path,
+        index=index,
+        bad_bits=sum(1 << bit for bit in bits.values()),
+        bad_fields=fields,
+        reasons=tuple(texts),
     )
 
 
-def qa_radsat(path: str, *, sensor: str, band_numbers: Sequence[int]) -> QualitySource:
+def qa_radsat(path: str, *, sensor: str, band_numbers: Sequence[int], index: int = 1) -> QualitySource:
     """Landsat QA_RADSAT as a mask: saturation in any of the bands, dropped and occluded pixels."""
     bits = RADSAT_DROPPED[sensor]
     for number in band_numbers:
         bits |= 1 << (number - 1)
     reasons = (f"saturated in band {', '.join(map(str, band_numbers))}", "dropped or occluded")
-    return QualitySource("QA_RADSAT", path, bad_bits=bits, reasons=reasons)
+    return QualitySource("QA_RADSAT", path, index=index, bad_bits=bits, reasons=reasons)
 
 
 def bad_pixels(layer: NDArray[np.integer], quality: QualitySource) -> NDArray[np.bool_]:

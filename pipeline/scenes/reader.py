@@ -19,8 +19,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
-from pipeline.raster import Raster, burn_shapes, on_grid
-from pipeline.scenes.multiples import CoarseFile, FineFile, coarse_file, fine_file
+from pipeline.raster import Raster, burn_shapes, on_grid, without_alpha
+from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FileKey = tuple[str, str, float | None]
 """Path, resampling and nodata: what one open file serves."""
-OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile"
+OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile | FlippedFile"
 
 
 class Reader(Protocol):
@@ -165,7 +165,7 @@ class SceneReader(ClosingReader):
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
         with _damage_named(f"band {numbers}", key, window):
             file = self._open(key)
-            if isinstance(file, CoarseFile | FineFile):
+            if isinstance(file, CoarseFile | FineFile | FlippedFile):
                 return file, file.read(numbers, window)
             return file, file.read(numbers, window=window.to_rasterio())
 
@@ -174,6 +174,8 @@ class SceneReader(ClosingReader):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
                 return np.ones(window.shape, dtype=np.bool_)
+            if isinstance(file, FlippedFile):
+                return np.asarray((file.read_masks(numbers, window) > 0).all(axis=0), dtype=np.bool_)
             if key in self._masked:
                 # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all.
                 return np.asarray(file.read(file.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
@@ -189,11 +191,15 @@ class SceneReader(ClosingReader):
             else:
                 coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
                 fine = fine_file(dataset, self.grid) if self._scene.for_display else None
-                self._files[key] = coarse or fine or self._warped(dataset, key)
+                flipped = flipped_file(dataset, self.grid)
+                self._files[key] = flipped or coarse or fine or self._warped(dataset, key)
         return self._files[key]
 
     def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
-        _, resampling, nodata = key
+        path, resampling, nodata = key
+        masks = any(band.use_dataset_mask for band in self._scene.bands if band.path == path)
+        if not masks and dataset.count > 1 and ColorInterp.alpha in dataset.colorinterp:
+            dataset = self._stack.enter_context(without_alpha(dataset))
         # Nodata goes to the warper too: bilinear must not mix the 0 outside an orbit into the pixels at its edge.
         # Without nodata a pixel beyond the file would be 0 and count as seen; an added alpha band becomes its mask.
         add_alpha = nodata is None and ColorInterp.alpha not in dataset.colorinterp and not _covers(dataset, self.grid)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from pipeline.errors import SceneError
+from pipeline.scenes.names import EXPECTED, MAX_BYTES, is_name
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class BandSource:
         nodata: DN that means "no observation", None where the file has none; NaN and infinite DN never are valid.
         valid_max: Largest DN that is an observation.
         use_dataset_mask: Also honour the file's own mask band or alpha.
+        nodata_stated: The user says which DN is no observation, or that none is.
         resampling: How it comes onto the scene's grid when its own pixels differ.
         gsd_m: Native ground sample distance in metres, None if unknown.
         unit: "reflectance", "kelvin", "dB", "DN", "1", "m" ...
@@ -120,10 +122,22 @@ class BandSource:
     nodata: float | None = None
     valid_max: float | None = None
     use_dataset_mask: bool = False
+    nodata_stated: bool = False
     resampling: Resampling = "bilinear"
     gsd_m: float | None = None
     unit: str = "DN"
     provenance: str = "none: DN as stored"
+
+    def __post_init__(self) -> None:
+        """Refuse a scaling that makes no values of DN, wherever it was read."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
+            raise SceneError(
+                f"scaling of band {self.band} ({self.provenance})",
+                path=self.path,
+                got=f"scale {self.scale:g}, offset {self.offset:g}",
+                expected="a scale above 0 and a finite offset",
+                fix="set scale and offset of the scene in the configuration, or mend the file's tags",
+            )
 
 
 @dataclass(frozen=True)
@@ -187,13 +201,15 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Refuse scenes without bands or with one name twice."""
+        if not is_name(self.id):
+            raise SceneError("name of a scene", path=self.path, got=repr(self.id[:MAX_BYTES]), expected=EXPECTED)
         names = self.band_names
         if not names:
             raise SceneError("scene has no bands", path=self.path)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             what = f"band name used twice: {', '.join(twice)}"
-            raise SceneError(what, path=self.path, fix="name the bands in the config")
+            raise SceneError(what, path=self.path, fix="name the bands (--bands, or scenes.bands)")
         if self.acquired_utc is not None and self.acquired_utc.tzinfo is None:
             raise SceneError("time of acquisition without a time zone", path=self.path, got=self.acquired_utc)
 
@@ -245,7 +261,7 @@ class Scene:
                     # JSON knows no NaN and no infinity.
                     key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
                     for key, value in asdict(source).items()
-                    if key not in {"path", "valid_max", "use_dataset_mask"}
+                    if key not in {"path", "valid_max", "use_dataset_mask", "nodata_stated"}
                 }
                 | {"file": plain_url(source.path).rsplit("/", 1)[-1]}
                 for source in self.bands

@@ -17,7 +17,7 @@ from pipeline.files import prepare_folder, write_bytes, write_json
 from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, plain_url, read_metadata
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac import open_item, signer
-from pipeline.scenes.stac_assets import asset_bands, choose, find_asset
+from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
 from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
 from pipeline.scenes.window_copy import Job, copy_window, is_complete, read_journal
@@ -38,7 +38,6 @@ APIS = {
     "earth-search": "https://earth-search.aws.element84.com/v1",
     "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
 }
-_QUALITY_ASSETS = {"SCL": "scl", "QA_PIXEL": "qa_pixel", "QA_RADSAT": "qa_radsat"}
 _FULL = 100.0
 
 
@@ -260,7 +259,7 @@ def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | Path | str | N
     for band in scene.bands:
         sources.setdefault(band.path, []).append(chosen[band.band].key)
     for layer in scene.quality:
-        href = find_asset(item, _QUALITY_ASSETS[layer.name])
+        href = mask_assets(item).get(layer.name.lower().removeprefix("msk_"))
         keys = [key for key, asset in item.assets.items() if (asset.get_absolute_href() or asset.href) == href]
         sources.setdefault(layer.path, []).extend(keys)
     return [

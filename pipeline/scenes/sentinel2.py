@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product, zip_head
+from pipeline.scenes.names import name_of
 from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 FINEST_M = 10
 IMAGE_SUFFIXES = frozenset({".jp2", ".tif", ".tiff"})
 # MTD_MSIL1C.xml and MTD_MSIL2A.xml since December 2016; S2A_OPER_MTD_SAFL1C_... and S2A_USER_MTD_SAFL2A_... before.
-_PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_SAFL(1C|2A)_.+)\.xml", re.IGNORECASE)
+PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_SAFL(1C|2A)_.+)\.xml", re.IGNORECASE)
 _TILE_XML = re.compile(r"(MTD_TL|S2[A-D]_(OPER|USER)_MTD_L(1C|2A)_TL_.+)\.xml", re.IGNORECASE)
 _IMAGE = re.compile(r"(?P<stem>.*)_(?P<key>B\d{2}|B8A|SCL)(_(?P<metres>[126]0)m)?")
 
@@ -52,7 +53,7 @@ def looks_like_safe(names: Sequence[str]) -> bool:
     """Whether files (relative paths) are those of a SAFE, be it an incomplete one."""
     tops = [PurePosixPath(name).parts[:3] for name in names]
     return any(
-        "GRANULE" in parts or parts[-1].lower() == "manifest.safe" or _PRODUCT_XML.fullmatch(parts[-1])
+        "GRANULE" in parts or parts[-1].lower() == "manifest.safe" or PRODUCT_XML.fullmatch(parts[-1])
         for parts in tops
         if parts
     )
@@ -80,7 +81,7 @@ def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequ
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, images, reasons)
     return Scene(
-        id=product.meta.product if not granule else f"{product.meta.product}_{product.tile.tile}",
+        id=name_of(product.meta.product if not granule else f"{product.meta.product}_{product.tile.tile}", path=path),
         path=str(path),
         grid=grid,
         bands=bands,
@@ -93,10 +94,50 @@ def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequ
     )
 
 
+def product_around(path: Path) -> Path | None:
+    """The SAFE, or its granule, that an image or a folder of images lies in; None where there is no XML around it."""
+    parts = [path, *path.parents][:7]
+    images = next((folder for folder in parts if folder.name == "IMG_DATA"), None)
+    if images is None or not path.exists():
+        return None
+    safe = images.parent.parent.parent
+    if not any(PRODUCT_XML.fullmatch(file.name) for file in safe.glob("*.xml")):
+        return None
+    return images.parent if len([child for child in images.parent.parent.iterdir() if child.is_dir()]) > 1 else safe
+
+
+def open_part(path: Path, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
+    """The bands of a SAFE that an image (a JP2) or a folder of images (IMG_DATA, R10m) holds, read as the XML says.
+
+    Raises:
+        ProductError: as :func:`open_safe`; or a file that is none of the product's bands.
+    """
+    around = product_around(path)
+    named = re.search(r"(?:_|R)([126]0)m$", path.stem)
+    size = resolution_m or (float(named[1]) if named else None)
+    scene = open_safe(around or path, resolution_m=size, mask=mask)
+    image = _IMAGE.fullmatch(path.stem) if path.is_file() else None
+    keys = {spec.name: spec.key for spec in SENTINEL2}
+    inside = [
+        band.band
+        for band in scene.bands
+        if (image is not None and keys[band.band] == image["key"])
+        or (image is None and path.is_dir() and Path(band.path).resolve().is_relative_to(path.resolve()))
+    ]
+    if not inside:
+        expected = "an image of a band, IMG_DATA, or one of its folders"
+        raise ProductError("no band of the product", path=path, expected=expected)
+    chosen = scene.select(inside)
+    if size is None:
+        size = min(band.gsd_m or FINEST_M for band in chosen.bands)
+        chosen = open_safe(around or path, resolution_m=size, mask=mask).select(inside)
+    return replace(chosen, path=str(path), id=scene.id if path.is_dir() else path.stem)
+
+
 def _read_metadata(files: ProductFiles, granule: str | None) -> _Product:
     # At the top, or one down: a zip, and a folder made by unpacking it, holds X.SAFE/MTD_MSIL2A.xml.
     tops = [name for name in files.names if name.count("/") <= 1]
-    product_xml = [name for name in tops if _PRODUCT_XML.fullmatch(PurePosixPath(name).name)]
+    product_xml = [name for name in tops if PRODUCT_XML.fullmatch(PurePosixPath(name).name)]
     if not product_xml:
         what = "SAFE has no product metadata"
         raise ProductError(what, path=files.path, expected="MTD_MSIL1C.xml or MTD_MSIL2A.xml", fix="download it again")

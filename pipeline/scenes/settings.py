@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError
+from pipeline.scenes.names import EXPECTED, is_name
 from pipeline.settings import Settings, absolute
 
 if TYPE_CHECKING:
@@ -30,19 +31,33 @@ REASONS = (
 """What makes a pixel unusable: one vocabulary for the quality layers of all sensors (``pipeline.scenes.quality``)."""
 
 
+# A list, or one text with commas as on a command line: red,green,blue.
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value)
+]
+
+
 class SceneOptions(Settings):
     """What the user knows better than the files of a scene; a key that is not set means "as the file says"."""
 
-    bands: tuple[str, ...] | None = Field(
+    bands: Names | None = Field(
         None, description="A name for every band in file order, where the file does not name them."
     )
     scale: float | None = Field(
-        None, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
     )
-    offset: float | None = Field(None, description="See scale.")
-    nodata: float | None = Field(None, description="DN that means 'no observation', where the file has no nodata tag.")
+    offset: float | None = Field(None, allow_inf_nan=False, description="See scale.")
+    nodata: float | Literal["none"] | None = Field(
+        None,
+        description="DN that means 'no observation', where the file has no nodata tag; none: every value is one, "
+        "however much of the scene has it.",
+    )
     sensor: str | None = Field(
-        None, description="sentinel-2, landsat-oli, landsat-etm or landsat-tm: makes names such as B5 unambiguous."
+        None,
+        description="sentinel-2, landsat-oli, landsat-etm, landsat-tm, hls-s30 or hls-l30: says what B5 is.",
     )
     acquired_utc: datetime | None = Field(
         None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
@@ -57,6 +72,11 @@ class SceneOptions(Settings):
         description="Who serves a STAC item, where neither its addresses nor its properties tell: it decides whether "
         "the Sentinel-2 offset is still in the values.",
     )
+
+    @property
+    def stated_nodata(self) -> float | None:
+        """The DN that means no observation, None where none is stated."""
+        return None if self.nodata == "none" else self.nodata
 
     @field_validator("sensor")
     @classmethod
@@ -93,6 +113,12 @@ def read_options(values: Mapping[str, object]) -> SceneOptions:
         raise ConfigError(f"option {key}", got=first["input"], expected=expected) from err
 
 
+def _name(value: str | None) -> str | None:
+    if value is not None and not is_name(value):
+        raise ValueError(EXPECTED)
+    return value
+
+
 class ScenePath(Settings):
     """Where a scene is, and its name."""
 
@@ -102,6 +128,7 @@ class ScenePath(Settings):
     )
 
     _path = field_validator("path")(absolute)
+    _id = field_validator("id")(_name)
 
 
 class SceneItem(SceneOptions, ScenePath):
@@ -112,6 +139,8 @@ class SceneItem(SceneOptions, ScenePath):
         description="With inputs.time other than separate: scenes of one group become one stack or composite, called "
         "after the group (another place, another year). Default: all scenes are one group.",
     )
+
+    _group = field_validator("group")(_name)
 
 
 class LayerItem(Settings):
@@ -168,6 +197,11 @@ class InputSettings(Settings):
         None,
         description="What is masked where the product says so: nodata, saturated, shadow, cloud, cloud_medium, cirrus, "
         "snow ... Default: all of these but snow and thin doubts.",
+    )
+    clouds: Literal["auto", "product", "network", "none"] = Field(
+        "product",
+        description="Where clouds and their shadows are known from: product, its own layers; network, that of "
+        "ukis-csmask (extra clouds); auto, the product, and the network where it has no such layer; none, unmasked.",
     )
     resolution_m: float | None = Field(
         None,

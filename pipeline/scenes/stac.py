@@ -7,7 +7,6 @@ say how their DN are scaled. What was decided about the Sentinel-2 offset, and w
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,17 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rasterio
-from affine import Affine
 from rasterio.errors import RasterioError
 
-from pipeline.bands import TABLES, find_band, is_optical
+from pipeline.bands import find_band, is_optical
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
+from pipeline.scenes.hls import FILL as HLS_FILL
+from pipeline.scenes.names import name_of
 from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
+from pipeline.scenes.roles import masks_of
 from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, find_asset
+from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, mask_assets
 from pipeline.scenes.stac_documents import Document, items_of, shown
 from pipeline.scenes.stac_scaling import (
     PLANETARY_COMPUTER,
@@ -124,14 +125,14 @@ def _scene(
     scalings = {name: _given(options, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in names}
     grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in names}
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
-    grid = finest if size is None else _at_resolution(finest, size)
+    grid = finest if size is None else finest.with_pixel_size_m(size)
     return Scene(
-        id=item.id,
+        id=name_of(item.id, path="STAC item"),
         path=item.id,
         grid=grid,
         bands=tuple(
             _band_source(
-                chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, nodata=options.nodata,
+                chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, nodata=options.stated_nodata,
                 address=address,
             )
             for name in names
@@ -181,6 +182,8 @@ def _band_source(
         nodata = S2_NODATA
     if nodata is None and sensor.startswith("landsat"):
         nodata = LANDSAT_FILL
+    if nodata is None and sensor.startswith("hls"):
+        nodata = HLS_FILL
     finer = own.pixel_size_m[0] < 0.999 * grid.pixel_size_m[0]
     return BandSource(
         band=band.name or band.key,
@@ -208,14 +211,7 @@ def _header_grid(band: AssetBand, address: Callable[[str], str]) -> Grid:
         raise ProductError(what, path=plain_url(path), got=got, fix="check that it is still there") from err
     if crs is None:
         raise ProductError(f"asset {band.key} has no CRS", path=plain_url(path))
-    return Grid(crs, transform, *shape)
-
-
-def _at_resolution(grid: Grid, size: float) -> Grid:
-    """The same extent with pixels of ``size`` metres; the last row and column may reach beyond it."""
-    step_x, step_y = (size / metres for metres in grid.pixel_size_m)
-    height, width = math.ceil(grid.height / step_y - 1e-6), math.ceil(grid.width / step_x - 1e-6)
-    return Grid(grid.crs, grid.transform @ Affine.scale(step_x, step_y), height, width)
+    return Grid(crs, transform, *shape).north_up()
 
 
 def _quality(
@@ -223,14 +219,11 @@ def _quality(
 ) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
     if not mask:
         return (), ("no mask: asked for",)
-    layers: list[QualitySource] = []
-    if sensor == "sentinel-2" and (href := find_asset(item, "scl")):
-        layers.append(quality.scl(address(href), mask))
-    if sensor.startswith("landsat") and (href := find_asset(item, "qa_pixel")):
-        layers.append(quality.qa_pixel(address(href), mask))
-        if "saturated" in mask and (href := find_asset(item, "qa_radsat")):
-            numbers = [int(s.key.removeprefix("B")) for s in TABLES[sensor] if s.name in bands and is_optical(s.name)]
-            layers.append(quality.qa_radsat(address(href), sensor=sensor, band_numbers=numbers))
+    layers = [
+        layer
+        for role, href in mask_assets(item).items()
+        for layer in masks_of(role, address(href), mask, sensor=sensor, bands=bands)
+    ]
     if layers:
         return tuple(layers), ()
     note = "no SCL, QA_PIXEL or other quality asset: clouds are not masked"

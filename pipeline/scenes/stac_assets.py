@@ -21,6 +21,7 @@ from pipeline.errors import ProductError
 from pipeline.grid import Grid
 from pipeline.scenes.geotiff import RASTER_SUFFIXES
 from pipeline.scenes.remote import plain_url
+from pipeline.scenes.roles import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +87,16 @@ def find_asset(item: pystac.Item, *names: str) -> str | None:
     return None
 
 
+def mask_assets(item: pystac.Item) -> dict[str, str]:
+    """Addresses of the assets that may mask pixels, by their role."""
+    found: dict[str, str] = {}
+    for key, asset in item.assets.items():
+        role = role_of(key.rpartition("/")[2].removesuffix(".tif").replace("-", "_"))
+        if role:
+            found.setdefault(role, asset.get_absolute_href() or asset.href)
+    return found
+
+
 def choose(found: Sequence[AssetBand], *, sensor: str) -> dict[str, AssetBand]:
     """The best asset for each band name: a file of its own before one of many, native resolution, COG before JP2."""
     chosen: dict[str, AssetBand] = {}
@@ -103,7 +114,7 @@ def _rank(band: AssetBand, sensor: str) -> tuple[int, float, int]:
 
 
 def _is_raster(key: str, asset: pystac.Asset) -> bool:
-    if key.lower() in _PICTURES or _PICTURES & set(asset.roles or ()):
+    if key.lower() in _PICTURES or _PICTURES & set(asset.roles or ()) or role_of(key) is not None:
         return False
     media = (asset.media_type or "").lower()
     if media:
@@ -176,6 +187,8 @@ def _finite(value: object) -> float | None:
 def _name(key: str, band: Mapping[str, Any], sensor: str) -> str | None:
     common = band.get("eo:common_name", band.get("common_name"))
     texts = [text for text in (key, band.get("name"), common) if isinstance(text, str) and text]
+    if any(role_of(text) is not None for text in texts):
+        return None
     if not sensor:
         return common_name(str(common)) if common else (common_name(texts[-1]) if texts else None)
     for text in texts:
@@ -200,4 +213,5 @@ def _grid(fields: Mapping[str, Any], item: pystac.Item) -> Grid | None:
         crs = CRS.from_user_input(code)
     except CRSError as err:
         raise ProductError("STAC item has a CRS that is not known", path=item.id, got=code) from err
-    return Grid(crs, Affine(*(float(number) for number in transform[:_AFFINE_NUMBERS])), int(shape[0]), int(shape[1]))
+    affine = Affine(*(float(number) for number in transform[:_AFFINE_NUMBERS]))
+    return Grid(crs, affine, int(shape[0]), int(shape[1])).north_up()

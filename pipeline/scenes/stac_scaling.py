@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.bands import TABLES, is_optical
+from pipeline.bands import TABLES, is_optical, sensor_named
 from pipeline.errors import ProductError, ProductWarning
+from pipeline.scenes.geotiff import LANDSAT_SR, LANDSAT_ST
+from pipeline.scenes.hls import LEVEL, SCALE, THERMAL_SCALE
 from pipeline.scenes.remote import plain_url, read_metadata
 from pipeline.scenes.safe_metadata import parse_product
 from pipeline.scenes.scene import REFLECTANCE
@@ -57,9 +59,6 @@ _HOSTS = {
 S2_SCALE = 1e-4
 S2_OFFSET_DN = -1000.0
 OFFSET_SINCE = (4, 0)
-# Source: USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619), table 6-1; LSDS-1618 for 4-7.
-LANDSAT_SR = (2.75e-5, -0.2)
-LANDSAT_ST = (0.00341802, 149.0)
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,10 @@ def decide(facts: ItemFacts, band: AssetBand, *, metadata: Callable[[], SafeMeta
         scale, offset = LANDSAT_SR if unit == REFLECTANCE else LANDSAT_ST
         where = "Landsat Collection 2 Level 2 (LSDS-1619); the item has no raster:scale"
         return Scaling(scale, offset, REFLECTANCE if unit == REFLECTANCE else "kelvin", where)
+    if facts.sensor.startswith("hls"):
+        thermal = unit != REFLECTANCE
+        scale, unit = (THERMAL_SCALE, "degree Celsius") if thermal else (SCALE, unit)
+        return Scaling(scale, 0.0, unit, "HLS v2.0 User Guide; the item has no raster:scale")
     if unit == REFLECTANCE and not (band.data_type or "").startswith("float"):
         raise _undecided(facts, band, "it has no raster:scale and its values are not floating point")
     return Scaling(1.0, 0.0, unit, "none: values as stored")
@@ -157,7 +160,7 @@ def _sentinel2(facts: ItemFacts, band: AssetBand, metadata: Callable[[], SafeMet
 
 def _undecided(facts: ItemFacts, band: AssetBand, reason: str) -> ProductError:
     what = f"cannot decide how DN of band {band.name} (asset {band.key}) become reflectance: {reason}"
-    fix = f"give scale and offset in the config, or the mirror ({', '.join(MIRRORS)})"
+    fix = f"give scale and offset (--scale, --offset), or the mirror ({', '.join(MIRRORS)})"
     return ProductError(what, path=facts.item.id, fix=fix)
 
 
@@ -184,6 +187,8 @@ def _sensor(item: pystac.Item) -> str:
     properties = item.properties
     texts = [properties.get("platform"), properties.get("eo:platform"), properties.get("constellation")]
     text = " ".join(str(t) for t in (*texts, item.collection_id) if t).lower().replace("_", "-")
+    if (hls := sensor_named([f"{item.id} {text}"])) in {"hls-s30", "hls-l30"}:
+        return str(hls)
     if re.search(r"sentinel-?2|\bs2[a-d]?\b", text):
         return "sentinel-2"
     if "mss" in (properties.get("instruments") or ()) or item.id.startswith("LM"):
@@ -197,6 +202,8 @@ def _sensor(item: pystac.Item) -> str:
 
 def _level(item: pystac.Item, sensor: str) -> str:
     properties = item.properties
+    if sensor.startswith("hls"):
+        return LEVEL
     if sensor.startswith("landsat"):
         match = re.match(r"L[A-Z]\d{2}_(L[12][A-Z]{2})_", item.id)
         return str(properties.get("landsat:correction") or (match[1] if match else ""))

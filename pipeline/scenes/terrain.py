@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.grid import ground_area_scale
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -90,16 +92,27 @@ def _neighbours(z: NDArray[np.float64], valid: NDArray[np.bool_]) -> tuple[NDArr
 
 
 def pixel_size_m(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(x, y) size of a pixel in metres for each row, float64 [row]; on a geographic CRS it follows the latitude.
+    """(x, y) size of a pixel in metres on the ground for each row, float64 [row].
 
     It depends on the row's own latitude and on nothing else of the window, so neighbouring windows agree.
     Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 4-18 and 4-20 (radii of curvature).
     """
     if not grid.crs.is_geographic:
-        size_x, size_y = grid.pixel_size_m
-        return np.full(grid.height, size_x), np.full(grid.height, size_y)
+        size_x, size_y = grid.plane_size_m
+        scale = np.ones(grid.height) if grid.keeps_metres else _scale_of_rows(grid)
+        return size_x * scale, size_y * scale
     latitude = np.radians(grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5))
     root = np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
     width, height = np.radians(grid.pixel_size)
     meridian = WGS84_A_M * (1 - WGS84_E2) / root**3
     return np.maximum(WGS84_A_M / root * np.cos(latitude), 1e-6) * width, meridian * height
+
+
+def _scale_of_rows(grid: Grid) -> NDArray[np.float64]:
+    """Length on the ground over length in a conformal plane (Mercator, stereographic), float64 [row].
+
+    It is that of the middle column: across a window the others differ by less than the slope is known.
+    """
+    y = np.asarray(grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5), dtype=np.float64)
+    x = np.full(grid.height, grid.transform.c + grid.transform.a * grid.width / 2)
+    return np.sqrt(ground_area_scale(grid.crs, x, y))

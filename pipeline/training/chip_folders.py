@@ -107,7 +107,7 @@ def fit_chips(
         units=chips.units,
         gsd_m=chips.gsd_m,
         sources=(TrainedOn(sensor=chips.sensor, level=chips.level, scene=chips.source.name),),
-        provenance=provenance_of(settings, clock, notes=notes),
+        provenance=provenance_of(settings, notes=notes),
     )
     return FitResult(bundle, history, clock.seconds, experts.mixture.out_of_fold if experts is not None else None)
 

@@ -14,6 +14,7 @@ from pipeline.errors import InputError, OutputError
 from pipeline.files import whole_file
 from pipeline.grid import Grid, Window
 from pipeline.legend import ClassScheme
+from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,12 +90,11 @@ def write_index(path: Path | str, index: ChipIndex) -> Path:
     path = Path(path)
     if path.suffix not in {".parquet", ".gpkg"}:
         raise OutputError("chip index of another format", path=path, expected=".parquet or .gpkg")
+    if path.suffix == ".gpkg":
+        layers = [Layer(scene, index.footprints(scene)) for scene in index.grids]
+        return write_geopackage(path, layers, what="the chip index")
     with whole_file(path, what="the chip index") as part:
-        if path.suffix == ".parquet":
-            _write_parquet(part, index)
-        else:
-            for scene in index.grids:
-                index.footprints(scene).to_file(part, layer=scene, driver="GPKG", engine="pyogrio")
+        _write_parquet(part, index)
     return path
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.errors import LabelError, ModelError
 from pipeline.legend import IGNORE_INDEX
-from pipeline.model.transfer import parameter_groups
+from pipeline.model.network import parameter_groups
 from pipeline.training.batches import Batches, hard_loss, soft_loss
 from pipeline.training.trainer import Watch, precision, tenth, train
 
@@ -147,7 +147,7 @@ def train_context(
     to stop.
 
     Returns:
-        Rows of the log: step, ``loss``, seconds; step, ``val_loss``, ``val_accuracy``.
+        Rows of the log: step, ``loss``; step, ``val_loss``, ``val_accuracy``.
 
     Raises:
         LabelError: nothing to learn from.

@@ -117,7 +117,7 @@ def fit(
         "cut_short": list(deadline.cut),
         "context": context_note(networks, mixture, frozen, settings=settings, polygons=len(ids)),
     }
-    provenance = provenance_of(settings, clock, notes=notes)
+    provenance = provenance_of(settings, notes=notes)
     bundle = assemble(networks, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
     return FitResult(bundle, history, clock.seconds, mixture.out_of_fold if mixture is not None else None)
 

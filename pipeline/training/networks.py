@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.model.network import NetworkSpec, build_network
-from pipeline.model.transfer import freeze_encoder
+from pipeline.model.network import NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
 from pipeline.training.chips import chip_stride_px
 from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE

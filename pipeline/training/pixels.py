@@ -95,7 +95,7 @@ def train_pixels(
         progress: Called with "pixel network", step and number of steps.
 
     Returns:
-        Rows of the log: step, ``pixel_loss``, seconds.
+        Rows of the log: step, ``pixel_loss``.
     """
     weight = pixel_weights(table.index, table.polygon, classes=target.shape[1])
     anywhere = len(soft.features)

@@ -98,11 +98,10 @@ def _footprint(scenes: Sequence[TrainingScene]) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": [shape["coordinates"] for shape in shapes]}
 
 
-def provenance_of(settings: TrainingSettings, clock: Clock, *, notes: dict[str, Any]) -> dict[str, Any]:
-    """How the model came about, JSON-ready; ``notes`` join settings, seconds and versions."""
+def provenance_of(settings: TrainingSettings, *, notes: dict[str, Any]) -> dict[str, Any]:
+    """How the model came about, JSON-ready; ``notes`` join settings and versions."""
     return {
         "settings": settings.model_dump(mode="json"),
-        "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
         **notes,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,7 +68,6 @@ class Watch(lightning.Callback):
         """
         self.steps = steps
         self._stage, self._column, self._progress, self._job = stage, column, progress, job
-        self._start = time.perf_counter()
         self.rows: list[dict[str, float]] = []
 
     def on_train_batch_end(
@@ -85,8 +83,7 @@ class Watch(lightning.Callback):
         if step % _EVERY and step != self.steps:
             return
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        seconds = round(time.perf_counter() - self._start, 2)
-        self.rows.append({"step": step, self._column: float(loss.detach()), "seconds": seconds})
+        self.rows.append({"step": step, self._column: float(loss.detach())})
         if self._progress is not None:
             self._progress(self._stage, step, self.steps)
 

@@ -17,6 +17,7 @@ from pipeline import __version__
 from pipeline.bands import centre_um
 from pipeline.errors import InputError
 from pipeline.grid import SQUARE_METRES_PER_HECTARE, Window
+from pipeline.maps.look import credit
 from pipeline.view.layers import CLASSES
 from pipeline.view.tiles import Pool, SceneTiles, file_tile
 
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
 _GEOD = Geod(ellps="WGS84")
 _WGS84 = "EPSG:4326"
 BYTES, PNG = "application/octet-stream", "image/png"
-# The notices that the data's licences ask for. Sources: Copernicus, Legal notice on the use of Copernicus Sentinel
-# Data and Service Information, 1 (c); USGS, Landsat data: credit line.
-_CREDITS = {
-    "sentinel": "Contains modified Copernicus Sentinel data",
-    "landsat": "Landsat data courtesy of the U.S. Geological Survey",
-}
 
 
 @dataclass(frozen=True)
@@ -211,14 +206,11 @@ def measure(points: Sequence[tuple[float, float]], *, closed: bool) -> dict[str,
 def _describe_scene(tiles: SceneTiles) -> dict[str, Any]:
     source = tiles.source
     when = source.acquired_utc
-    credit = next((text for key, text in _CREDITS.items() if source.sensor.startswith(key)), "")
-    if credit and when and "Copernicus" in credit:
-        credit = f"{credit} {when.year}"
     return {
         "name": source.id,
         "pictures": {kind: list(names) for kind, names in tiles.bands.items()},
         "acquired": when.date().isoformat() if when else None,
-        "credit": credit,
+        "credit": credit(source),
     }
 
 

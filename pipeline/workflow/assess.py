@@ -8,10 +8,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.accuracy.assess_assisted import confidence_beside
 from pipeline.accuracy.assess_change import change_map
 from pipeline.accuracy.assess_compare import compare_maps
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY
 from pipeline.accuracy.assess_map import assess_map
+from pipeline.accuracy.assess_sequential import compare_sequentially
+from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.errors import LegendError
 from pipeline.files import check_target, write_json, write_text
@@ -135,6 +138,32 @@ def compare_two(
         hint=found.words(),
         data=found.to_json(),
     )
+
+
+def compare_so_far(
+    first: Path, second: Path, settings: ReferenceSettings, *, margin: float, scheme: ClassScheme | None
+) -> Outcome:
+    """Which of two maps is better, from the units looked at so far."""
+    found = compare_sequentially(first, second, settings, margin=margin, scheme=scheme)
+    return Outcome(summary=found.words(), data=found.to_json())
+
+
+def zone_of(
+    path: Path,
+    settings: ReferenceSettings,
+    *,
+    output: Path,
+    confidence: Path | None,
+    applicability: Path | None,
+    max_error: float,
+    overwrite: bool,
+) -> Outcome:
+    """The part of a map that holds, as a mask and in a sentence."""
+    check_target(output, overwrite=overwrite)
+    layer = confidence or confidence_beside(path, "confidence")
+    found = zone_of_map(path, settings, confidence=layer, applicability=applicability, max_error=max_error)
+    write_zone(output, found, map_path=path, confidence=layer, applicability=applicability)
+    return Outcome(summary=found.words(), written=(output,), data=found.to_json())
 
 
 def change_between(

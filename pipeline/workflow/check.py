@@ -17,15 +17,17 @@ from pipeline.model.describe import read_header
 from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.check_labelled import judge_usable, usable_shares
+from pipeline.workflow.check_labelled import judge_usable, refuse_fill, usable_shares
 from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
+from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.stage_chips import chosen_chips
+from pipeline.workflow.stages import check_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pipeline.labels.checks import Overlap
@@ -57,13 +59,13 @@ class _Findings:
             return None
 
 
-def check_job(config: Path, *, progress: Progress) -> Outcome:
+def check_job(config: Path, *, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
     """Look at everything that a job needs and say what it will take; nothing is written.
 
     Raises:
         ConfigError: the configuration cannot be read: nothing can be looked at.
     """
-    job = Job.load(config)
+    job = Job.load(config, changes=changes)
     found = _Findings()
     found.attempt(lambda: check_output(job.folder))
     for number, step in enumerate((_check_scenes, _check_labels, _check_split, _check_cost)):
@@ -155,6 +157,7 @@ def _check_usable(job: Job, found: _Findings) -> None:
         return
     found.data["usable_share"] = usable.classes
     found.attempt(lambda: judge_usable(usable, job.sources))
+    found.attempt(lambda: refuse_fill(job.sources, job.pixels))
 
 
 def lost_polygons(job: Job, overlap: Overlap) -> dict[str, Any]:
@@ -205,6 +208,8 @@ def _ids(numbers: list[int]) -> str:
 def _check_split(job: Job, found: _Findings) -> None:
     if "classes" not in found.data:
         return
+    for check in (*settings_checks(job), lambda: check_files(job)):
+        found.attempt(check)
     split = found.attempt(lambda: job.split)
     if split is None:
         return

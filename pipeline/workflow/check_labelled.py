@@ -11,7 +11,9 @@ import numpy as np
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
 from pipeline.labels.checks import check_usable
+from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
+from pipeline.workflow.check_scenes import FILL_FIX, fills_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +52,24 @@ def check_labelled(sources: Sequence[Source], pixels: Sequence[LabelledPixels], 
         SceneError: none has data in any scene.
         LabelError: those that have are all of one class.
     """
+    refuse_fill(sources, pixels)
     judge_usable(usable_shares(sources, pixels, scheme), sources)
+
+
+def refuse_fill(sources: Sequence[Source], pixels: Sequence[LabelledPixels]) -> None:
+    """Refuse scenes with undeclared fill over much of them, or under their labels.
+
+    Raises:
+        SceneError: more than 1 % of the pixels looked at, or a labelled one of those looked at, is such fill.
+    """
+    for source, part in zip(sources, pixels, strict=True):
+        looked = _spread(len(part), LABELLED_SAMPLE) if len(part) else ()
+        windows = [Window(int(part.row[i]), int(part.col[i]), 1, 1) for i in looked]
+        for scene, fill in fills_of(source):
+            under = has_fill(scene.on_grid(source.grid), fill, windows)
+            if fill.share > REFUSED_SHARE or under:
+                what = f"looks like fill{' under labels' if under else ''} that no tag declares"
+                raise SceneError(what, path=scene.path, got=fill.text, expected="observations", fix=FILL_FIX)
 
 
 def judge_usable(found: Usable, sources: Sequence[Source]) -> None:

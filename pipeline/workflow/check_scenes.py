@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.scenes.ledger import sample_windows, source_ledger
+from pipeline.grid import sample_windows
+from pipeline.scenes.derived import plain_scenes
+from pipeline.scenes.fill import find_fill
+from pipeline.scenes.ledger import source_ledger
 from pipeline.scenes.reader import open_reader
 from pipeline.workflow.outcome import Table
 
@@ -19,8 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Window
-    from pipeline.scenes.scene import Source
+    from pipeline.grid import Grid, Window
+    from pipeline.scenes.fill import Fill
+    from pipeline.scenes.scene import Scene, Source
 
 # Pixels of a window that are kept for percentiles: nine windows give some ten thousand, whatever the number of bands.
 PER_WINDOW = 4_000
@@ -63,12 +67,32 @@ class SceneFacts:
     ledger: dict[str, object]
 
 
+FILL_FIX = "set scenes.nodata to that value, or to none where these are observations"
+
+
+def fills_of(source: Source) -> list[tuple[Scene, Fill]]:
+    """The scenes of files in a source with undeclared fill."""
+    return [(scene, fill) for scene in plain_scenes(source) if (fill := find_fill(scene)) is not None]
+
+
+def warn_of_plane(grid: Grid, *, path: str) -> None:
+    """SceneWarning where lengths and areas in the plane of the CRS are not those on the ground."""
+    if grid.keeps_metres or grid.crs.is_geographic:
+        return
+    plane = " x ".join(dict.fromkeys(f"{size:.4g}" for size in grid.plane_size_m))
+    text = f"{grid.crs.to_string()[:24]} keeps no lengths here: pixels of {plane} m are {grid.pixel_text} on the ground"
+    _warn(f"{path}: {text}; areas and distances are taken on the ground")
+
+
 def look_at_scene(source: Source) -> SceneFacts:
     """Sample a scene; warns where much of it cannot be used or the dark-pixel test finds an offset.
 
     Raises:
         SceneError: a file cannot be read, or no pixel of a scene that was read whole is valid.
     """
+    warn_of_plane(source.grid, path=source.path)
+    for scene, fill in fills_of(source):
+        _warn(f"{scene.path}: looks like fill: {fill.text}; {FILL_FIX}")
     windows = sample_windows(source.grid)
     values, usable = _sample(source, windows)
     ledger = source_ledger(source)

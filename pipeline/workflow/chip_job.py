@@ -92,7 +92,14 @@ def is_chip_job(path: Path) -> bool:
 
 
 def write_chip_config(
-    folder: Path, *, output: Path, overwrite: bool, bands: Sequence[str] | None, sensor: str | None, level: str
+    folder: Path,
+    *,
+    output: Path,
+    overwrite: bool,
+    bands: Sequence[str] | None = None,
+    sensor: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
 ) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
 
@@ -102,12 +109,13 @@ def write_chip_config(
         overwrite: Replace it.
         bands: Names of the bands, where the files have none.
         sensor: Where the files do not say.
-        level: Product level, likewise.
+        scale: value = DN x scale + offset, likewise.
+        offset: See scale.
 
     Raises:
         OutputError: ``output`` exists.
         LabelError: no folders of chips.
-        ConfigError: a sensor or level that is not known.
+        ConfigError: a sensor that is not known.
     """
     check_target(output, overwrite=overwrite)
     found = class_folders(folder / TRAIN if (folder / TRAIN).is_dir() else folder)
@@ -116,7 +124,9 @@ def write_chip_config(
         "path": str(folder.resolve()),
         "bands": list(bands) if bands else None,
         "sensor": sensor,
-        "level": level,
+        "scale": scale,
+        "offset": offset,
+        "level": "",
         "test": 0.2,
         "block_m": 20_000.0,
     }

@@ -17,7 +17,7 @@ from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pipeline.splits.split import Split, TrainingScene
@@ -268,15 +268,19 @@ def _completeness(data: dict[str, Any]) -> str:
 
 def _table(kind: str, found: dict[str, Any]) -> Table:
     methods = {"network": found, "forest": found["baseline"], "forest neighbourhood": found.get("forest_neighbourhood")}
-    rows = tuple(_row(name, item) for name, item in methods.items() if item and item["folds"])
-    heads = ("method", "folds", "accuracy", "mean F1", "kappa", "mean F1 per fold", "s per fold")
+    # Folds of pixels test the same polygons again and again.
+    count = max if kind == "random pixels" else sum
+    rows = tuple(_row(name, item, count=count) for name, item in methods.items() if item and item["folds"])
+    heads = ("method", "folds", "test polygons", "accuracy", "mean F1", "kappa", "mean F1 per fold", "s per fold")
     if kind == "random pixels":
         return Table("random pixels: neighbours on both sides, so this flatters", heads, rows)
     return Table(f"folds by {kind}, test pixels pooled (not a probability sample)", heads, rows)
 
 
-def _row(name: str, item: dict[str, Any]) -> tuple[str, ...]:
+def _row(name: str, item: dict[str, Any], *, count: Callable[[list[int]], int]) -> tuple[str, ...]:
     pooled = [f"{value:.3f}" if (value := item["pooled"][key]) is not None else "-" for key in item["pooled"]]
     mean, sd = item["mean"]["macro_f1"], item["sd"]["macro_f1"]
     spread = "-" if mean is None else f"{mean:.3f} +- {sd:.3f}"
-    return (name, f"{len(item['folds'])}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")
+    folds = item["folds"]
+    polygons = count([fold["polygons"] for fold in folds if fold["seed"] == folds[0]["seed"]])
+    return (name, f"{len(folds)}", f"{polygons}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import cross_tabulate
-from pipeline.diagnostics.scoring import score_of
+from pipeline.diagnostics.scoring import FORESTS, score_of
 from pipeline.errors import InputError
-from pipeline.experts.forest import fit_forest
+from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import prepare_folder, write_json
 from pipeline.legend import IGNORE_INDEX, ClassScheme
 from pipeline.maps.pixels import FilePixels, row_bands
@@ -19,6 +20,7 @@ from pipeline.scenes.reader import open_reader
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.stage_report import FULL_REFERENCE
 from pipeline.workflow.stage_train import training_scenes
 from pipeline.workflow.stages import run_stages
 
@@ -42,21 +44,20 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
     data = find_sample_data()
     folder = prepare_folder(output)
     config = folder / "demo.yaml"
-    write_config(
-        [str(data / SCENE)],
-        labels=data / LABELS,
-        field="class",
-        layer=None,
-        output=config,
-        overwrite=overwrite,
-    )
-    outcome = run_stages(config, last="report", force=False, overwrite=overwrite, progress=progress)
+    if overwrite or not config.exists():  # a demo that was interrupted goes on with what it wrote
+        write_config(
+            [str(data / SCENE)], labels=data / LABELS, field="class", layer=None, output=config, overwrite=overwrite
+        )
+    run_stages(config, last="assess", force=False, overwrite=overwrite, progress=progress)
     job = Job.load(config)
     progress("full reference", 0, 1)
     scores = against_reference(job, data / REFERENCE, legend=read_legend(data / LEGEND))
     progress("full reference", 1, 1)
     figures = {item.method: {"overall_accuracy": item.overall_accuracy, "macro_f1": item.macro_f1} for item in scores}
-    path = write_json(folder / "full_reference.json", {"what": "all pixels of the simulated truth", "methods": figures})
+    reference = {"what": "all pixels of the simulated truth", "methods": figures}
+    write_json(job.folder / FULL_REFERENCE, reference)  # the report shows it beside the test polygons' figures
+    outcome = run_stages(config, last="report", force=False, overwrite=overwrite, progress=progress)
+    path = write_json(folder / FULL_REFERENCE, reference)
     rows = tuple((i.method, f"{100 * i.overall_accuracy:.1f} %", f"{i.macro_f1:.3f}") for i in scores)
     table = Table(
         "against the full reference (simulated, so every pixel is known)", ("method", "accuracy", "mean F1"), rows
@@ -66,15 +67,20 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
         written=(*outcome.written, path),
         hint=outcome.hint,
         tables=(*outcome.tables, table),
-        data=outcome.data | {"full_reference": json.loads(path.read_text(encoding="utf-8"))},
+        data=outcome.data | {"full_reference": reference},
     )
 
 
 def find_sample_data() -> Path:
-    """The folder of sample data: beside the working directory or beside the package."""
-    for folder in (Path.cwd() / SAMPLE_DATA, Path(__file__).resolve().parents[2] / SAMPLE_DATA):
-        if (folder / SCENE).exists():
-            return folder
+    """The folder of sample data: beside the working directory, beside the package, or where its wheel was installed.
+
+    Raises:
+        InputError: it is in none of these.
+    """
+    installed = Path(sysconfig.get_path("data")) / "share" / "landcover"
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[2], installed):
+        if (folder / SAMPLE_DATA / SCENE).exists():
+            return folder / SAMPLE_DATA
     raise InputError("sample data not found", path=SAMPLE_DATA, fix="run the demo in the project's folder")
 
 
@@ -94,12 +100,12 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
     source = job.sources[0]
     polygons = np.flatnonzero(job.split.part >= 0).astype(np.int32)
     learned = polygons[job.split.part[polygons] <= 1]
-    forest = fit_forest(training_scenes(job), job.scheme, polygons=learned, trees=_TREES)
-    classes = len(job.scheme)
-    tables = {
-        "network": np.zeros((classes, classes), dtype=np.int64),
-        "random forest": np.zeros((classes, classes), dtype=np.int64),
+    forests = {
+        method: fit_forest(training_scenes(job), job.scheme, polygons=learned, sizes=sizes, trees=_TREES)
+        for method, sizes in zip(FORESTS, ((), NEIGHBOURHOODS), strict=True)
     }
+    classes = len(job.scheme)
+    tables = {method: np.zeros((classes, classes), dtype=np.int64) for method in ("network", *FORESTS)}
     with (
         FilePixels(job.map_of(source.id)) as mapped,
         FilePixels(reference) as truth,
@@ -107,10 +113,8 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
     ):
         for window in row_bands(source.grid):
             want = truth.read(window)
-            given: dict[str, Any] = {
-                "network": mapped.read(window),
-                "random forest": forest.predict_window(reader, window),
-            }
+            given = {"network": mapped.read(window)}
+            given |= {method: forest.predict_window(reader, window) for method, forest in forests.items()}
             for name, codes in given.items():
                 tables[name] += _table(job.scheme.code_to_index[codes], index_of[want], classes)
     return [score_of(name, table, names=job.scheme.names) for name, table in tables.items()]

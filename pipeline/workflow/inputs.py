@@ -13,6 +13,7 @@ from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
 from pipeline.labels.source import LISTED, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
+from pipeline.scenes.clouds import product_mask, with_clouds
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from pipeline.labels.source import Labels
     from pipeline.scenes.composite import Method
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.settings import InputSettings, LayerItem, SceneItem
+    from pipeline.scenes.settings import InputSettings, LayerItem, SceneItem, SceneOptions
 
 # Of labels.level: the classes as they are listed.
 LISTED_LEVEL = 2
+# Folder of masks of clouds in the run folder, or beside the maps of a model.
+CLOUDS = "clouds"
 
 
 def legend_of(config: Config) -> ClassScheme:
@@ -115,8 +118,26 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
     """
-    opened = [(item.group or "", scene) for item in config.scenes for scene in open_dates(item, config)]
-    return join_scenes(opened, config.inputs)
+    opened = [(item, scene) for item in config.scenes for scene in open_dates(item, config)]
+    names = unlike([scene.id for _, scene in opened], paths=["" if item.id else item.path for item, _ in opened])
+    folder, clouds = Path(config.output) / CLOUDS, config.inputs.clouds
+    scenes = [
+        with_clouds(replace(scene, id=name), clouds, folder=folder)
+        for (_, scene), name in zip(opened, names, strict=True)
+    ]
+    return join_scenes(
+        [(item.group or "", scene) for (item, _), scene in zip(opened, scenes, strict=True)], config.inputs
+    )
+
+
+def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
+    """Names of scenes; those that several have, as files in different folders do, with the folder before them.
+
+    >>> unlike(["scene", "scene", "other"], paths=["2020/scene.tif", "2021/scene.tif", "other.tif"])
+    ['2020_scene', '2021_scene', 'other']
+    """
+    pairs = zip(ids, paths, strict=True)
+    return [f"{Path(path).parent.name}_{name}" if path and ids.count(name) > 1 else name for name, path in pairs]
 
 
 def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> tuple[Source, ...]:
@@ -156,13 +177,19 @@ def _join(scenes: Sequence[Source], group: str, inputs: InputSettings) -> Source
     return stack_scenes(scenes, how, name=group or None)
 
 
+def open_as(path: str, inputs: InputSettings, *, options: SceneOptions) -> tuple[Scene, ...]:
+    """The scenes at a path, on the resolution and with the masks of the product that the inputs ask for."""
+    mask = product_mask(inputs.mask, inputs.clouds)
+    return open_all(path, options=options, resolution_m=inputs.resolution_m, mask=mask)
+
+
 def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
     """The scenes of one item: one, those of a STAC collection, or one per band of a file whose bands are dates.
 
     Raises:
         SceneError: a scene that cannot be opened.
     """
-    scenes = open_all(item.path, options=item, resolution_m=config.inputs.resolution_m, mask=config.inputs.mask)
+    scenes = open_as(item.path, config.inputs, options=item)
     if item.id is None:
         return scenes
     if len(scenes) == 1:
@@ -192,7 +219,7 @@ def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[
         raise SceneError(
             "scenes have no band in common",
             got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
-            fix="name the bands under scenes in the config",
+            fix="name the bands (--bands, or scenes.bands)",
         )
     for scene in scenes:
         left = [name for name in scene.band_names if name not in shared]
@@ -222,7 +249,12 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
     if is_class_raster(section.path):
         extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources()]
         labels = read_map_labels(
-            section.path, scheme=listed, extents=extents, piece_px=section.piece_px, pieces=section.pieces
+            section.path,
+            scheme=listed,
+            extents=extents,
+            piece_px=section.piece_px,
+            pieces=section.pieces,
+            aliases=section.aliases,
         )
     else:
         if not section.field:
@@ -232,6 +264,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             field=section.field,
             scheme=listed,
             layer=section.layer,
+            encoding=section.encoding,
             aliases=section.aliases,
             points=section.point_radius_m is not None or section.point_window_px is not None,
             point_radius_m=section.point_radius_m or 0.0,

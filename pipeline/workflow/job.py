@@ -16,11 +16,16 @@ from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
+
+# What landcover labels audit writes into the run folder.
+AUDIT = "labels_audit.gpkg"
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Job:
     config: Config
 
     @classmethod
-    def load(cls, path: Path) -> Job:
-        """From a configuration file."""
-        return cls(path, load_config(path))
+    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+        """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
+        return cls(path, load_config(path, changes=changes))
 
     @property
     def folder(self) -> Path:
@@ -189,6 +194,8 @@ class Job:
             areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None
             parts.append([model, *fingerprint(areas).values()])
+        if stage == "report" and (self.folder / AUDIT).exists():  # the project shows what an audit found
+            parts.append(list(fingerprint([self.folder / AUDIT]).values()))
         return hash_of(parts)
 
     @property
@@ -206,7 +213,6 @@ class StageRun:
         job: The job, with the command line's wishes in its configuration.
         folder: The run folder.
         resume: Training goes on from its last checkpoint.
-        seam_figure: Measure disagreement along tile borders.
         progress: For the terminal.
         facts: Figures of the stage for ``run.json``; the stage fills it in.
     """
@@ -214,6 +220,5 @@ class StageRun:
     job: Job
     folder: Path
     resume: bool
-    seam_figure: bool
     progress: Progress
     facts: dict[str, float] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.splits.folds import polygon_folds
 from pipeline.workflow.crossval_folds import tested_scenes
-from pipeline.workflow.job import Job
+from pipeline.workflow.job import AUDIT, Job
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pipeline.splits.split import TrainingScene
     from pipeline.workflow.outcome import Progress
 
-FILE = "labels_audit.gpkg"
 SUSPICIOUS, NEXT = "suspicious", "label_next"
 FOLDS = 5
 # Windows of 64 pixels that are looked at: 0.6 million pixels, whatever the scene's size.
@@ -68,7 +67,7 @@ def audit_labels(
         OutputError: ``output`` exists, or cannot be written.
     """
     job = Job.load(config)
-    target = output or job.open_folder().path / FILE
+    target = output or job.open_folder().path / AUDIT
     check_target(target, overwrite=overwrite)
     prepare_folder(target.parent)
     scenes = tested_scenes(job, leave_out_single=True)

@@ -101,23 +101,23 @@ def _point(
         "overall_accuracy": found["network"]["pooled"]["overall_accuracy"],
         "baseline_overall_accuracy": found["forest"]["pooled"]["overall_accuracy"],
         "neighbourhood_macro_f1": found["forest_neighbourhood"]["pooled"]["macro_f1"],
+        "neighbourhood_overall_accuracy": found["forest_neighbourhood"]["pooled"]["overall_accuracy"],
         "folds": {method: len(item["folds"]) for method, item in found.items()},
     }
 
 
 def _table(points: Sequence[dict[str, Any]]) -> Table:
-    def text(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
+    def text(point: dict[str, Any], method: str) -> str:
+        accuracy, f1 = point[f"{method}overall_accuracy"], point[f"{method}macro_f1"]
+        return "-" if accuracy is None or f1 is None else f"{100 * accuracy:.1f} %, {f1:.3f}"
 
     rows = tuple(
         (
             f"{100 * point['share']:.0f} %",
             f"{point['polygons']}",
-            text(point["macro_f1"]),
-            text(point["baseline_macro_f1"]),
-            text(point["neighbourhood_macro_f1"]),
+            *(text(point, method) for method in ("", "baseline_", "neighbourhood_")),
         )
         for point in points
     )
     heads = ("share", "polygons", "network", "forest", "forest neighbourhood")
-    return Table("mean F1 against polygons learned from (not a probability sample)", heads, rows)
+    return Table("accuracy, mean F1 against polygons learned from (not a probability sample)", heads, rows)

@@ -8,9 +8,12 @@ from pipeline.errors import ConfigError
 from pipeline.files import check_target
 from pipeline.model.describe import describe, describe_text
 from pipeline.workflow.outcome import Outcome
+from pipeline.workflow.recipe import STORED
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipeline.model.bundle import ModelBundle
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
@@ -25,9 +28,26 @@ def show_model(path: Path) -> Outcome:
 
 
 def export_model(
-    path: Path, *, form: str, output: Path | None, tile_px: int, scale: float, offset: float, overwrite: bool
+    path: Path,
+    *,
+    form: str,
+    output: Path | None,
+    tile_px: int,
+    scale: float | None = None,
+    offset: float | None = None,
+    overwrite: bool,
 ) -> Outcome:
     """Write a model for other programs.
+
+    Args:
+        path: The model.
+        form: "onnx" or "torch".
+        output: The file; None for the model's name with another suffix.
+        tile_px: Side of the tiles, fixed in the graph.
+        scale: value = DN x scale + offset of the rasters that the graph will be fed; None for both: as the files of the
+            training scenes stored them, or, where the model does not know, the values themselves.
+        offset: See scale.
+        overwrite: Replace a file of that name.
 
     Raises:
         ConfigError: an unknown format.
@@ -41,11 +61,34 @@ def export_model(
     from pipeline.model.export import export_onnx, export_torch
 
     bundle = load_bundle(path)
-    scales, offsets = ((value,) * len(bundle.bands) for value in (scale, offset))
+    fed = fed_values(bundle, scale=scale, offset=offset)
+    scales, offsets = [scale for scale, _ in fed], [offset for _, offset in fed]
     if form == "onnx":
         export_onnx(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
-        hint = "in QGIS: Plugins > Deepness, choose this file as the model; raster bands must be in the model's order"
+        hint = "in QGIS: Plugins > Deepness, choose this file as the model. "
     else:
         export_torch(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
-        hint = "load it with torch.export.load"
-    return Outcome(summary=f"{path.name} as {form}", written=(target,), hint=hint, data={"bands": list(bundle.bands)})
+        hint = "Load it with torch.export.load. "
+    data = {"bands": list(bundle.bands), "scale": scales, "offset": offsets}
+    return Outcome(summary=f"{path.name} as {form}", written=(target,), hint=hint + fed_text(bundle, fed), data=data)
+
+
+def fed_values(bundle: ModelBundle, *, scale: float | None, offset: float | None) -> list[tuple[float, float]]:
+    """Scale and offset of each band from the numbers that the graph is fed to the model's values."""
+    if scale is not None or offset is not None:
+        one = (1.0 if scale is None else scale, 0.0 if offset is None else offset)
+        return [one] * len(bundle.bands)
+    stored = bundle.provenance.get(STORED, {})
+    return [(float(factor), float(add)) for factor, add in (stored.get(name, (1.0, 0.0)) for name in bundle.bands)]
+
+
+def fed_text(bundle: ModelBundle, fed: list[tuple[float, float]]) -> str:
+    """What a raster must hold, in one line: its bands in order, and how their numbers become values."""
+    rules = dict.fromkeys(fed)
+    texts = [f"value = number x {factor:g}{f' {add:+g}' if add else ''}" for factor, add in rules]
+    bands = ", ".join(bundle.bands)
+    if len(rules) == 1:
+        what = "values as they are" if (1.0, 0.0) in rules else f"raw numbers ({texts[0]})"
+        return f"It expects {len(bundle.bands)} bands in this order: {bands}; {what}"
+    each = ", ".join(f"{name} ({factor:g}, {add:g})" for name, (factor, add) in zip(bundle.bands, fed, strict=True))
+    return f"It expects {len(bundle.bands)} bands in this order, as raw numbers with (scale, offset): {each}"

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # (what is being done, units done, units in all)
 Progress = Callable[[str, int, int], None]
+# How the name of a whole stage of a run begins.
+STAGE = "stage "
 
 
 def no_progress(what: str, done: int, total: int) -> None:

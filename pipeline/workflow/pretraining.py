@@ -65,13 +65,13 @@ def pretrain_job(
         "baseline": found.baseline,
     }
     save_encoder(target, found.tensors, about=about)
-    last = found.history[-1] if found.history else {"step": 0, "loss": float("nan"), "seconds": 0.0}
+    last = found.history[-1] if found.history else {"step": 0, "loss": float("nan")}
     rows = (
         ("mean of the band", f"{found.baseline:.3f}"),
         (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"),
     )
     return Outcome(
-        summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['seconds']:.0f} s",
+        summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['step']:.0f} batches",
         written=(target,),
         hint=f"use it with training: {{context: {{enabled: true, encoder: {name}, weights: {target}}}}}; "
         "landcover crossval tells whether it helps",

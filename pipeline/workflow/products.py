@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyogrio
 import shapely
 
+from pipeline import __version__
+from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.errors import GridError, SceneWarning
 from pipeline.files import check_target
+from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
-from pipeline.maps.project import SceneLayers, label_layer, split_layer, write_project
+from pipeline.maps.look import credit
+from pipeline.maps.project import SceneLayers, StyledLayer, label_layer, split_layer, write_project
 from pipeline.maps.stac import MapItem, map_item, write_collection
 from pipeline.maps.stac_model import WORLD, ModelItem, model_item
-from pipeline.maps.vrt import write_mosaic, write_scene_view
+from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
 from pipeline.scenes.scene import Scene
+from pipeline.workflow.inputs import LISTED_LEVEL
+from pipeline.workflow.job import AUDIT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from pipeline.grid import Grid
     from pipeline.maps.vrt import SceneView
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
+
+
+FEATURES = "features.gpkg"
 
 
 def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
@@ -39,6 +50,7 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
             source.grid,
             scene_files(job.map_of(source.id)),
             view=scene_view(job.maps_folder, source, overwrite=overwrite),
+            groups=_groups(job, source, overwrite=overwrite),
         )
         for source in job.sources
     ]
@@ -50,11 +62,60 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
         scheme=job.scheme,
         labels=label_layer(job.chips_folder / "labels.gpkg", attribute="class", scheme=job.scheme, layer="labels"),
         chips=split_layer(job.chips_folder / "chips.gpkg", attribute="split", layer=chips) if chips else None,
+        findings=findings(folder),
         mosaic=mosaic,
         title=f"Land cover: {job.config.name}",
+        sources=_sources(job),
         overwrite=overwrite,
     )
     return target
+
+
+def _groups(job: Job, source: Source, *, overwrite: bool) -> tuple[Path, ClassScheme] | None:
+    """``<scene>_groups.vrt``, the map by groups of classes; None where the job has none, or maps the groups.
+
+    A group has code and colour of its first class.
+    """
+    labels = job.config.labels
+    if not labels.groups or labels.level != LISTED_LEVEL:
+        return None
+    first: dict[str, LandClass] = {}
+    for item in job.scheme.classes:
+        name = labels.groups.get(item.name, item.name)
+        first.setdefault(name, LandClass(item.code, name, item.color))
+    group_of = {item.code: first[labels.groups.get(item.name, item.name)].code for item in job.scheme.classes}
+    scheme = ClassScheme(tuple(first.values()))
+    target = job.maps_folder / f"{source.id}_groups.vrt"
+    write_groups(target, job.map_of(source.id), group_of=group_of, scheme=scheme, overwrite=overwrite)
+    return target, scheme
+
+
+def findings(folder: Path) -> list[StyledLayer]:
+    """Layers of the run that say where to look: where the map fails, doubtful labels, places to label next, features.
+
+    A layer that has no features, or was not asked for, is left out.
+    """
+    known = [
+        ("Accuracy by block", BLOCKS, "block_accuracy"),
+        ("Surely wrong", SURELY_WRONG, "surely_wrong"),
+        ("Doubtful labels", AUDIT, "suspicious"),
+        ("Label next", AUDIT, "label_next"),
+        ("Features", FEATURES, "places"),
+    ]
+    found = []
+    for name, file, layer in known:
+        if (folder / file).exists() and pyogrio.read_info(folder / file, layer=layer)["features"]:
+            found.append(StyledLayer(name, folder / file, layer))
+    return found
+
+
+def _sources(job: Job) -> str:
+    """Scenes with their dates, the notices of their data's licences, and what made the map."""
+    scenes = [
+        f"{source.id}, {source.acquired_utc:%Y-%m-%d}" if source.acquired_utc else source.id for source in job.sources
+    ]
+    notices = dict.fromkeys(text for source in job.sources if (text := credit(source)))
+    return ". ".join([f"Scenes: {'; '.join(scenes[:4])}", *notices, f"Map: landcover {__version__}"]) + "."
 
 
 def _mosaic(job: Job, maps: list[Path], *, overwrite: bool) -> tuple[Path, Grid] | None:
@@ -79,9 +140,9 @@ def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | 
 
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
-    created = datetime.now(UTC).replace(microsecond=0)
-    model = model_item(_model_item(job, created), folder=folder)
-    items = [map_item(_map_item(job, source, created, model=model.id), folder=folder) for source in job.sources]
+    until = _newest([file for source in job.sources for file in source.files])
+    model = model_item(_model_item(job, until), folder=folder)
+    items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.sources]
     return write_collection(
         folder,
         [*items, model],
@@ -90,14 +151,22 @@ def write_stac(job: Job, folder: Path) -> Path:
     )
 
 
-def _map_item(job: Job, source: Source, created: datetime, *, model: str) -> MapItem:
+def _newest(files: Sequence[str]) -> datetime:
+    """When the newest of some files was changed, to the second: scenes are not newer; today where none is a file."""
+    times = [path.stat().st_mtime for name in files if (path := Path(name)).is_file()]
+    if not times:
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return datetime.fromtimestamp(int(max(times)), UTC)
+
+
+def _map_item(job: Job, source: Source, *, model: str) -> MapItem:
     packages = environment()["packages"]
     return MapItem(
         id=source.id,
         grid=source.grid,
         scheme=job.scheme,
         files=scene_files(job.map_of(source.id)),
-        created=created,
+        until=_newest(source.files),
         acquired=source.acquired_utc,
         counts=read_counts(job.map_of(source.id)),
         sources=source.files,
@@ -106,7 +175,7 @@ def _map_item(job: Job, source: Source, created: datetime, *, model: str) -> Map
     )
 
 
-def _model_item(job: Job, created: datetime) -> ModelItem:
+def _model_item(job: Job, until: datetime) -> ModelItem:
     about = describe(job.model_path)
     scaling = about["preprocess"]
     bands = tuple(scaling["bands"])
@@ -120,7 +189,7 @@ def _model_item(job: Job, created: datetime) -> ModelItem:
         std=tuple(scaling["std"][: len(bands)]),
         units=tuple(about["units"]),
         bbox=_bbox(about.get("footprint")),
-        created=created,
+        until=until,
         parameters=about["weights"],
         framework_version=about["provenance"].get("versions", {}).get("torch", ""),
         hyperparameters=about["provenance"].get("settings", {}),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.errors import ConfigError, ModelError
+from pipeline.model.checks import check_source
+from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.geotiff import is_virtual
-from pipeline.scenes.opening import open_all
-from pipeline.scenes.settings import AS_FOUND, InputSettings, SceneOptions
-from pipeline.workflow.inputs import join_scenes
+from pipeline.scenes.settings import InputSettings, Names, SceneOptions
+from pipeline.workflow.inputs import CLOUDS, join_scenes, open_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 NOON = time(12)
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
+STORED = "stored_values"
+"""Key of the model's provenance: band -> (scale, offset) from the numbers in the first training scene's files."""
+
+
+def stored_values(source: Source) -> dict[str, list[float]]:
+    """Scale and offset of each band of files, by name; bands that are computed (indices) are not in it."""
+    known: dict[str, list[float]] = {}
+    for scene in plain_scenes(source):
+        known |= {band.band: [float(band.scale), float(band.offset)] for band in scene.bands}
+    # The bands of a stack have a date after their name.
+    named = {name: name if name in known else name.rpartition("_")[0] for name in source.band_names}
+    return {name: known[own] for name, own in named.items() if own in known}
 
 
 def recipe_of(inputs: InputSettings, sources: Sequence[Source]) -> dict[str, Any]:
@@ -33,26 +45,19 @@ def recipe_of(inputs: InputSettings, sources: Sequence[Source]) -> dict[str, Any
     return inputs.model_dump(mode="json") | {"bands": list(plain_scenes(sources[0])[0].band_names)}
 
 
-@dataclass(frozen=True)
-class SceneRequest:
-    """What a user says of scenes to be mapped beside their files.
+class SceneRequest(SceneOptions):
+    """What a user says of scenes to be mapped beside their files, with ``--set scene.KEY=VALUE``."""
 
-    Attributes:
-        dates: A day (2024-06-01) or time with zone per scene, in their order; for a single file whose bands are dates
-            one per band.
-        layers: Where the further rasters that the model was trained with are now, in the model's order.
-        resolution_m: Pixel size that scenes are read at; None for the model's own setting.
-        options: Band names, scaling and mirror, of every scene.
-    """
-
-    dates: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
-    resolution_m: float | None = None
-    options: SceneOptions = AS_FOUND
+    date: Names = Field(
+        (), description="Days of the scenes that do not say them (2024-06-01): one each, in order; for a single file "
+        "whose bands are dates one per band.",
+    )  # fmt: skip
+    layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
+    resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
 
     def of_one(self, position: int) -> SceneRequest:
         """What is said of the scene at a position alone."""
-        return replace(self, dates=self.dates[position : position + 1])
+        return self.model_copy(update={"date": self.date[position : position + 1]})
 
     def check_number(self, paths: Sequence[str]) -> None:
         """Refuse another number of dates than scenes.
@@ -60,14 +65,22 @@ class SceneRequest:
         Raises:
             ConfigError: dates that cannot be given to scenes one by one.
         """
-        if self.dates and len(paths) > 1 and len(self.dates) != len(paths):
-            raise ConfigError("option --date", got=len(self.dates), expected=f"{len(paths)}, one for each --scene")
+        if self.date and len(paths) > 1 and len(self.date) != len(paths):
+            raise ConfigError("option --date", got=len(self.date), expected=f"{len(paths)}, one for each --scene")
 
 
-def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneRequest | None = None) -> tuple[Source, ...]:
+def sources_for(
+    bundle: ModelBundle, paths: Sequence[str], *, folder: Path, words: SceneRequest | None = None
+) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
     Scenes of a model of stacks or composites become one source; those of other models one each.
+
+    Args:
+        bundle: The model.
+        paths: The scenes.
+        folder: Where a mask of clouds goes, where the model was trained with one of the network's.
+        words: What the user says of the scenes.
 
     Raises:
         ConfigError: dates or layers of another number than the scenes or the model have.
@@ -78,7 +91,7 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
     inputs = _with_layers(_recipe(bundle), words.layers)
     if words.resolution_m is not None:
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
-    opened = _open(paths, inputs, words)
+    opened = [with_clouds(scene, inputs.clouds, folder=folder / CLOUDS) for scene in _open(paths, inputs, words)]
     _check_dates(bundle, inputs, opened)
     for scene in opened:
         missing = [name for name in inputs.bands or () if name not in scene.band_names]
@@ -90,23 +103,23 @@ def sources_for(bundle: ModelBundle, paths: Sequence[str], *, words: SceneReques
                 expected=", ".join(inputs.bands or ()),
                 fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
             )
-    return tuple(bundle.check(source) for source in join_scenes([("", scene) for scene in opened], inputs))
+    return tuple(check_source(bundle, source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
 def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:
     """The scenes of the paths with the dates that the user gave them."""
     words.check_number(paths)
-    moments = [parse_moment(text) for text in words.dates]
-    read = partial(open_all, resolution_m=inputs.resolution_m, mask=inputs.mask)
+    moments = [parse_moment(text) for text in words.date]
+    read = partial(open_as, inputs=inputs)
     if len(paths) == 1 and len(moments) > 1:
         bands = (inputs.bands or ("band",))[:1]
-        return list(read(paths[0], options=words.options.model_copy(update={"bands": bands, "dates": tuple(moments)})))
+        return list(read(paths[0], options=words.model_copy(update={"bands": bands, "dates": tuple(moments)})))
     if moments and len(moments) != len(paths):
         raise ConfigError("option --date", got=len(moments), expected=f"{len(paths)}, one for each --scene")
     if not moments:
-        return [scene for path in paths for scene in read(path, options=words.options)]
+        return [scene for path in paths for scene in read(path, options=words)]
     pairs = zip(paths, moments, strict=True)
-    dated = [(path, words.options.model_copy(update={"acquired_utc": moment})) for path, moment in pairs]
+    dated = [(path, words.model_copy(update={"acquired_utc": moment})) for path, moment in pairs]
     return [scene for path, options in dated for scene in read(path, options=options)]
 
 

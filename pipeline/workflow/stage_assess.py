@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
-from pipeline.diagnostics.scoring import HOLD_OUT, SAMPLING, at_pixels, confusion_csv, score, score_json
+from pipeline.diagnostics.scoring import (
+    FORESTS,
+    HOLD_OUT,
+    SAMPLING,
+    at_pixels,
+    better,
+    confusion_csv,
+    score,
+    score_json,
+)
 from pipeline.diagnostics.temperature import held_out_reliability
-from pipeline.experts.forest import fit_forest
+from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import write_json, write_text
+from pipeline.legend import NODATA
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
@@ -33,21 +43,26 @@ def perform(given: StageRun) -> list[Path]:
 
     ``calibration`` in the first is the reliability diagram of the test pixels, without and with the temperature.
 
-    The figures are the network's first, then those of the forest that learned from the same polygons.
+    The figures are the network's first, then those of two forests that learned from the same polygons: from bands, and
+    from bands and neighbourhoods; ``baseline`` is the better of the two.
     """
     job, folder = given.job, given.folder
     maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
     reference = _joined([item.pixels.code for item in maps])
     network = _joined([at_pixels(item.map_path, item.pixels) for item in maps])
-    given.progress("random forest", 0, 1)
-    forest = _forest(job)
-    given.progress("random forest", 1, 1)
-    # Both are judged on the pixels that both could see.
-    both = (network != 0) & (forest != 0)
+    polygon = _joined([item.pixels.polygon for item in maps])
+    given.progress("random forests", 0, len(FORESTS))
+    mapped = {"network": network}
+    for number, (method, sizes) in enumerate(zip(FORESTS, ((), NEIGHBOURHOODS), strict=True), 1):
+        mapped[method] = _forest(job, sizes)
+        given.progress("random forests", number, len(FORESTS))
+    # All are judged on the pixels that all could see.
+    seen = np.all([codes != NODATA for codes in mapped.values()], axis=0)
     scores = [
-        score(method, codes[both], reference[both], scheme=job.scheme)
-        for method, codes in (("network", network), ("random forest", forest))
+        score(method, codes[seen], reference[seen], scheme=job.scheme, polygon=polygon[seen])
+        for method, codes in mapped.items()
     ]
+    forests = scores[1:]
     failures, files = find_failures(
         maps, polygons=job.labels.frame, scheme=job.scheme, block_m=job.split.block_m, seed=job.config.split.seed,
         folder=folder,
@@ -59,12 +74,13 @@ def perform(given: StageRun) -> list[Path]:
     accuracy = {
         "method": scores[0].method,
         **score_json(scores[0]),
-        "baseline": {"method": scores[1].method, **score_json(scores[1])},
+        "baseline": {"method": better(forests).method, **score_json(better(forests))},
+        "baselines": [{"method": item.method, **score_json(item)} for item in forests],
         "split": split_summary(job),
         "sampling": HOLD_OUT,
         "sampling_words": SAMPLING,
         "test_polygons": len(job.split.polygons(Part.TEST)),
-        "test_pixels": int(both.sum()),
+        "test_pixels": int(seen.sum()),
         "where_it_fails": failures,
         "calibration": calibration,
     }
@@ -87,14 +103,14 @@ def mapped_scene(job: Job, number: int) -> MappedScene:
     return MappedScene(name, pixels, job.map_of(name), job.confidence_of(name))
 
 
-def _forest(job: Job) -> NDArray[np.uint8]:
-    """Codes uint8 [pixel] that the forest gives the test pixels.
+def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Codes uint8 [pixel] that a forest, with windows of these sizes, gives the test pixels.
 
     It learns from the polygons that the network learned from, and from no others.
     """
     polygons = learned_polygons(job.split, job.config.training)
     forest = fit_forest(
-        training_scenes(job), job.scheme, polygons=polygons, trees=job.config.assessment.forest_trees,
+        training_scenes(job), job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,
     )  # fmt: skip
     codes = []
@@ -104,5 +120,5 @@ def _forest(job: Job) -> NDArray[np.uint8]:
     return _joined(codes)
 
 
-def _joined(codes: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.concatenate(codes) if codes else np.empty(0, dtype=np.uint8)
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)

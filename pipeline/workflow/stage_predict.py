@@ -9,9 +9,9 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.heap import give_back, reset_peak
 from pipeline.model.bundle import load_bundle
-from pipeline.workflow.map_one import MapOrder, map_scene
-from pipeline.workflow.map_record import WORK
-from pipeline.workflow.mapped import MOSAIC, MOSAIC_RECORD, write_mosaic
+from pipeline.model.checks import check_source
+from pipeline.workflow.predict import MOSAIC, MOSAIC_RECORD, write_mosaic
+from pipeline.workflow.scene_maps import WORK, MapOrder, map_scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,18 +31,16 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(
-        job.maps_folder, job.config.map, overwrite=True, seam_figure=given.seam_figure, ledger=given.folder
-    )
+    order = MapOrder(job.maps_folder, job.config.map, overwrite=True, ledger=given.folder)
     maps, errors = [], list[PipelineError]()
     for source in job.sources:
         try:
-            maps.append(map_scene(bundle, bundle.check(source), order, progress=given.progress))
+            maps.append(map_scene(bundle, check_source(bundle, source), order, progress=given.progress))
         except PipelineError as err:
             errors.append(err)
     if errors:
         raise errors[0]
-    mosaic = write_mosaic(maps, job.sources, folder=job.maps_folder, section=job.config.map, overwrite=True)
+    mosaic = write_mosaic(maps, job.sources, order)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])
@@ -59,9 +57,8 @@ def perform(given: StageRun) -> list[Path]:
 
 def products(job: Job) -> list[Path]:
     """The files that the stage makes, sidecars aside."""
-    section = job.config.map
-    order = MapOrder(job.maps_folder, section)
-    mosaic = [job.maps_folder / MOSAIC] if section.mosaic and len(job.sources) > 1 else []
+    order = MapOrder(job.maps_folder, job.config.map)
+    mosaic = [job.maps_folder / MOSAIC] if order.settings.mosaic and len(job.sources) > 1 else []
     return [path for source in job.sources for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
 
 
@@ -70,11 +67,13 @@ def write_areas(path: Path, counts: list[tuple[str, ClassCounts]]) -> Path:
     names = counts[0][1].scheme.names
     totals = [sum(item.area_ha[i] for _, item in counts) for i in range(len(names))]
     whole = sum(totals) or 1.0
+    mapped, unseen = sum(sum(item.pixels) for _, item in counts), sum(item.nodata_pixels for _, item in counts)
     return write_json(
         path,
         {
             "unit": "ha",
             "what": "mapped area, counted from pixels; not an area estimate",
+            "mapped_share": mapped / max(mapped + unseen, 1),
             "classes": [
                 {"name": name, "area_ha": round(area, 4), "share": area / whole}
                 for name, area in zip(names, totals, strict=True)

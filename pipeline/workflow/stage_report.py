@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipeline.diagnostics.confidence import Reliability
 from pipeline.diagnostics.failures import AccuracyBy
 from pipeline.diagnostics.features import Features, write_features
 from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
+from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
 from pipeline.labels.polygons import with_areas
@@ -37,7 +37,7 @@ from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
 from pipeline.workflow import learning_curve
-from pipeline.workflow.products import write_qgis_project, write_stac
+from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job, StageRun
 
-FEATURES = "features.gpkg"
+# What a map is measured against on every pixel, where there is such a thing: the demo writes it.
+FULL_REFERENCE = "full_reference.json"
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
@@ -58,9 +59,10 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
-    project = write_qgis_project(job, folder, overwrite=True)
     points = folder / FEATURES
     features = _features(job, points) if job.config.assessment.features else None
+    # The project shows the features, so it comes after them.
+    project = write_qgis_project(job, folder, overwrite=True)
     page = write_report(folder / "report.html", gather(job, folder, features=features))
     return [project, *page, write_stac(job, folder), *([points] if features else [])]
 
@@ -85,18 +87,19 @@ def _features(job: Job, path: Path) -> Features | None:
 def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     """What the page shows, from the files of the run."""
     stages = RunFolder(folder).record()["stages"]
-    accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
-    areas = json.loads((folder / "areas.json").read_text(encoding="utf-8"))
+    accuracy = read_json(folder / "accuracy.json")
+    areas = read_json(folder / "areas.json")
     judged = _judged(job)
     return ReportData(
         title=job.config.name,
-        created_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scheme=job.scheme,
         views=tuple(_view(job, source) for source in job.sources),
         areas=tuple(
             ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
         ),
-        scores=tuple(_score(item, job) for item in (accuracy, accuracy["baseline"])),
+        scores=tuple(_score(item, job) for item in (accuracy, *accuracy["baselines"])),
+        full_reference=_full_reference(folder / FULL_REFERENCE),
+        mapped_share=areas.get("mapped_share"),
         sampling=SAMPLING,
         history=_history(folder / "training.csv"),
         learning=_learning(folder / learning_curve.FILE),
@@ -110,19 +113,27 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
         environment=environment(),
-        stages={name: stage for name, stage in stages.items() if name != "report"},
     )
 
 
 def _score(item: dict[str, Any], job: Job) -> Score:
-    return score_of(item["method"], np.asarray(item["confusion"]["matrix"]), names=job.scheme.names)
+    polygons = {name: figures["polygons"] for name, figures in item["per_class"].items() if "polygons" in figures}
+    matrix = np.asarray(item["confusion"]["matrix"])
+    return score_of(item["method"], matrix, names=job.scheme.names, polygons=polygons)
+
+
+def _full_reference(path: Path) -> tuple[tuple[str, tuple[float, float]], ...]:
+    if not path.exists():
+        return ()
+    methods = read_json(path)["methods"]
+    return tuple((name, (item["overall_accuracy"], item["macro_f1"])) for name, item in methods.items())
 
 
 def _view(job: Job, source: Source) -> MapView:
     grid = coarse_grid(source.grid, VIEW_PX)
     with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, out_shape=grid.shape, resampling=Resampling.mode)
-    return MapView(source.id, to_rgb(source, max_px=VIEW_PX), codes, grid.pixel_size_m[0], facts=_facts(source, codes))
+    return MapView(source.id, to_rgb(source, max_px=VIEW_PX), codes, grid.pixel_size_m, facts=_facts(source, codes))
 
 
 def _facts(source: Source, codes: NDArray[np.uint8]) -> tuple[tuple[str, str], ...]:
@@ -259,6 +270,7 @@ def _example(
         image=to_rgb(source.on_grid(source.grid.crop(window)), max_px=max(window.shape)),
         codes=codes,
         inside=ids == polygon,
+        tall=source.grid.pixel_size_m[1] / source.grid.pixel_size_m[0],
     )
 
 

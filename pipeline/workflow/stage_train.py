@@ -16,7 +16,7 @@ from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.recipe import RECIPE, recipe_of
+from pipeline.workflow.recipe import RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,7 @@ def perform(given: StageRun) -> list[Path]:
         resume=given.resume,
         progress=given.progress,
     )
+    given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = replace(
         bundle,
@@ -58,6 +59,7 @@ def perform(given: StageRun) -> list[Path]:
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
             RECIPE: recipe_of(job.config.inputs, job.sources),
+            STORED: stored_values(job.sources[0]),
             "ledger": [source.ledger() for source in job.sources],
         },
     )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
 from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.files import check_target
 from pipeline.model.describe import read_header
 from pipeline.runs import RESOLVED, RunFolder, environment
+from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.job import Job, StageRun
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import STAGE, Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.config import MapSection
     from pipeline.workflow.outcome import Progress
 
 STAGES = ("chips", "train", "predict", "assess", "report")
@@ -32,8 +32,7 @@ def run_stages(
     progress: Progress,
     resume: bool = False,
     verify: bool = False,
-    change_map: Callable[[MapSection], MapSection] | None = None,
-    seam_figure: bool = False,
+    changes: Sequence[str] = (),
 ) -> Outcome:
     """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
@@ -45,17 +44,14 @@ def run_stages(
         progress: For the terminal.
         resume: Training goes on from its last checkpoint.
         verify: Compare the content of every product with what was recorded, not its size and time of change alone.
-        change_map: What the command line changes of the section ``map``.
-        seam_figure: Measure disagreement along tile borders.
+        changes: Settings other than the file's, as ``map.memory=1GB``.
 
     Raises:
         OutputError: another run holds the folder, or files are in the way and ``overwrite`` is not given.
     """
-    job = Job.load(config)
-    if change_map is not None:
-        job = replace(job, config=job.config.model_copy(update={"map": change_map(job.config.map)}))
+    job = Job.load(config, changes=changes)
     run = job.open_folder()
-    given = StageRun(job, run.path, resume, seam_figure, progress)
+    given = StageRun(job, run.path, resume, progress)
     with run.lock():
         own = job.path.resolve() == (run.path / RESOLVED).resolve()
         check_target(run.path / RESOLVED, overwrite=own or overwrite or "settings" in run.record())
@@ -77,11 +73,16 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: b
         return False
     resume_key = given.job.resume_key if name == "train" else None
     perform, products = _stage(name)
+    if name == "train":  # what a later stage would refuse is refused before hours are spent on training
+        for check in settings_checks(given.job):
+            check()
     if not overwrite:
         _check_products(run, name, given, products, key=key, force=force, resume_key=resume_key)
     given.facts.clear()
+    given.progress(f"{STAGE}{name}", 0, 1)
     with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
         outputs.extend(perform(given))
+    given.progress(f"{STAGE}{name}", 1, 1)
     return True
 
 
@@ -94,13 +95,9 @@ def _check_products(
     Raises:
         OutputError: a product of other settings, one that was changed since, or a file that is not this run's.
     """
-    record = run.record()
-    if name in record["begun"]:
-        return
-    earlier = record["stages"].get(name)
+    earlier = run.record()["stages"].get(name)
     if earlier is None:
-        for path in products(given.job):
-            check_target(path, overwrite=False)
+        _check_strange(run, name, products(given.job))
         return
     # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
     if given.resume and resume_key is not None and earlier.get("resume_key") == resume_key:
@@ -115,6 +112,25 @@ def _check_products(
     if there:
         fix = "add --overwrite, or set another output folder in the configuration"
         raise OutputError(f"stage {name} {why}", path=there[0], fix=fix)
+
+
+def check_files(job: Job) -> None:
+    """Refuse files of others that have the names of what a job would write.
+
+    Raises:
+        OutputError: a file that is not this run's, or a damaged record of the run.
+    """
+    run = RunFolder(job.folder)
+    for name in STAGES:
+        if name not in run.record()["stages"]:
+            _check_strange(run, name, _stage(name)[1](job))
+
+
+def _check_strange(run: RunFolder, name: str, products: list[Path]) -> None:
+    """Refuse files with the names of a stage's products, unless the stage was begun: then they are its own."""
+    if name not in run.record()["begun"]:
+        for path in products:
+            check_target(path, overwrite=False)
 
 
 def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:
@@ -140,7 +156,7 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
             "stages",
             ("stage", "", "seconds"),
             tuple(
-                (name, "done" if fresh else "unchanged", f"{record['stages'][name]['seconds']:.1f}")
+                (name, "done" if fresh else "unchanged", f"{record['stages'][name].get('seconds', 0.0):.1f}")
                 for name, fresh in done
             ),
         )
@@ -160,6 +176,8 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
             tables.append(Table("pretrained encoder", ("",), ((line,),)))
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
+    if last == "report":  # the map is what the run was for
+        written = (*(job.map_of(source.id) for source in job.sources), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
@@ -171,16 +189,30 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
 
 
 def _accuracy_table(accuracy: dict[str, Any]) -> Table:
+    """Network and forests on the test polygons, and below it what the figures cannot say."""
+    polygons = str(accuracy["test_polygons"])
     rows = tuple(
-        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}")
-        for item in (accuracy, accuracy["baseline"])
+        (item["method"], f"{100 * item['overall_accuracy']:.1f} %", f"{item['macro_f1']:.3f}", polygons)
+        for item in (accuracy, *accuracy["baselines"])
     )
+    per_class = accuracy["per_class"]
     without = accuracy.get("macro_f1_without")
+    few = [f"{name} ({item['polygons']})" for name, item in per_class.items() if item.get("too_few")]
+    sure = [
+        f"{name} ({item['polygons']})"
+        for name, item in per_class.items()
+        if 1.0 in (item["users_accuracy"], item["producers_accuracy"])
+        and FEW_POLYGONS <= item["polygons"] < CERTAIN_POLYGONS
+    ]
     title = "on the test polygons (not a probability sample)"
     title += f"; no usable test pixel, so not in the mean: {', '.join(without)}" if without else ""
-    return Table(title, ("method", "overall accuracy", "mean F1"), rows)
+    title += f"; too few to judge: {', '.join(few)}" if few else ""
+    title += f"; 100 % of few polygons, landcover crossval tells more: {', '.join(sure)}" if sure else ""
+    return Table(title, ("method", "overall accuracy", "mean F1", "test polygons"), rows)
 
 
 def _area_table(areas: dict[str, Any]) -> Table:
     rows = tuple((item["name"], f"{item['area_ha']:,.1f}", f"{100 * item['share']:.1f} %") for item in areas["classes"])
-    return Table("mapped area", ("class", "ha", "share"), rows)
+    share = areas.get("mapped_share")
+    covered = f"; the rest of the scenes, {1 - share:.1%}, has no data" if share is not None and share < 1 else ""
+    return Table(f"mapped area{covered}", ("class", "ha", "share of the map"), rows)

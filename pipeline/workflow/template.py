@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,11 +19,18 @@ _COMMENT_WIDTH = 96
 _ONE_LINE = frozenset({"classes"})
 
 
+@dataclass(frozen=True)
+class Off:
+    """A key that is written as a comment, with an example of its value, to be switched on by who needs it."""
+
+    example: Any
+
+
 def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str], model: type[Settings] = Config) -> str:
-    """YAML of (a part of) a configuration with comments; ``data`` as ``Config.model_dump(mode="json")`` gives it.
+    """YAML of (a part of) a configuration with comments.
 
     Args:
-        data: Keys to write, in the order of the configuration.
+        data: Keys to write, with plain values or :class:`Off`; they come in the order of the schema.
         head: Comment lines at the top.
         model: What the file holds.
     """
@@ -47,7 +55,9 @@ def _section(model: type[Settings], data: Mapping[str, Any], *, indent: int) -> 
 def _entry(key: str, value: Any, *, annotation: Any, indent: int) -> Iterator[str]:
     pad = " " * indent
     inner = _inner(annotation)
-    if isinstance(value, dict) and issubclass(inner, Settings):
+    if isinstance(value, Off):
+        yield f"{pad}#{key}: {_inline(value.example)}"
+    elif isinstance(value, dict) and issubclass(inner, Settings):
         yield f"{pad}{key}:"
         yield from _section(inner, value, indent=indent + 2)
     elif isinstance(value, list) and value and issubclass(inner, Settings):

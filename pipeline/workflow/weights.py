@@ -6,20 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.model.records import WeightRecord, find_record, weight_records
+from pipeline.files import hash_file
+from pipeline.model.pretrained import SEARCH_ORDER, find_encoder
+from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
 from pipeline.model.transfer import nearest_band
-from pipeline.model.weights import load_weights, read_weights
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.model.weights import FILE_SUFFIXES, read_weights, record_weights
+from pipeline.scenes.derived import plain_scenes
+from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pipeline.scenes.scene import Source
 
 
 def list_weights(
     *, encoder: str | None = None, sensor: str | None = None, config: Path | None = None, scene: str | None = None
 ) -> Outcome:
-    """All published weights of encoders that can be built, from the libraries' own records; nothing is downloaded.
+    """All weights of encoders that can be built, and the order in which ``weights: auto`` looks for them.
+
+    Records are the libraries' own; nothing is downloaded.
 
     Args:
         encoder: Only those of one architecture.
@@ -33,30 +40,48 @@ def list_weights(
     records = weight_records()
     for option, value, known in (
         ("--encoder", encoder, [name for name in ENCODERS if name != "none"]),
-        ("--sensor", sensor, sorted({item.sensor for item in records if item.sensor})),
+        ("--sensor", sensor, sorted({one for item in records for one in item.sensors})),
     ):
         if value is not None and value not in known:
             raise ConfigError(f"option {option}", got=value, expected="one of " + ", ".join(known))
-    wanted = _bands_of(config, scene)
+    source = _source(config, scene)
+    wanted = source.band_names if source is not None else ()
     facts = [
         record_facts(item, wanted)
         for item in records
-        if encoder in {None, item.architecture} and sensor in {None, item.sensor}
+        if encoder in {None, item.architecture} and sensor in {None, *item.sensors}
     ]
     if wanted:
         facts.sort(key=lambda item: -item["known_bands"])
     kept = sum(item["cached"] for item in facts)
+    order = tuple((str(number), text) for number, text in enumerate(SEARCH_ORDER, 1))
+    found = _found_for(source) if source is not None else None
     return Outcome(
-        summary=f"{len(facts)} sets of weights, {kept} of them downloaded"
-        + (f"; the scene has {', '.join(wanted)}" if wanted else ""),
-        tables=(_list_table(facts, wanted),),
-        hint="details: landcover weights show NAME; use: training.context.weights in the configuration",
-        data={"bands": list(wanted), "weights": facts},
+        summary=f"{len(facts)} sets of weights, {kept} of them here"
+        + (f"; the scene has {', '.join(wanted)}; weights: auto takes {found or 'none'}" if wanted else ""),
+        tables=(_list_table(facts, wanted), Table("weights: auto takes the first that fits", ("", "where"), order)),
+        hint="details: landcover weights show NAME; download: landcover weights get NAME; use: context.weights",
+        data={"bands": list(wanted), "weights": facts, "search_order": list(SEARCH_ORDER), "auto": found},
     )
 
 
+def _found_for(source: Source) -> str | None:
+    """What the search gives for a scene, in one line."""
+    plain = plain_scenes(source)[0]
+    found = find_encoder(
+        tuple(source.band_names), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
+    )
+    return found.describe() if found is not None else None
+
+
 def show_weights(
-    name: str, *, encoder: str = "resnet18", config: Path | None = None, scene: str | None = None, fetch: bool = False
+    name: str,
+    *,
+    encoder: str = "resnet18",
+    config: Path | None = None,
+    scene: str | None = None,
+    fetch: bool = False,
+    progress: Progress = no_progress,
 ) -> Outcome:
     """All that is known of one set of weights: by its name, or of a file.
 
@@ -66,23 +91,25 @@ def show_weights(
         config: A configuration, whose bands are matched.
         scene: A scene, whose bands are matched.
         fetch: Download them if they are not there, and check them.
+        progress: Told of bytes while it downloads.
 
     Raises:
         ModelError: no such weights, or they cannot be downloaded, or a file that is none.
     """
-    wanted, path = _bands_of(config, scene), Path(name)
+    source, path = _source(config, scene), Path(name)
+    wanted = source.band_names if source is not None else ()
     if path.is_file():
         facts = _file_facts(path, wanted)
-    elif path.suffix in {".pth", ".pt", ".safetensors", ".ckpt"}:
+    elif path.suffix.lower() in FILE_SUFFIXES:
         raise ModelError("no such weights file", path=name)
     else:
         record = find_record(name, architecture=encoder)
         if fetch:
-            load_weights(record.name, architecture=record.architecture)
+            _download(record, progress)
         facts = record_facts(record, wanted)
     rows = tuple(
-        (band, source or "mean of all", "" if source else "no band of theirs is near")
-        for band, source in facts["starts_from"].items()
+        (band, start or "mean of all", "" if start else "no band of theirs is near")
+        for band, start in facts["starts_from"].items()
     )
     return Outcome(
         summary=_facts_text(facts),
@@ -90,6 +117,44 @@ def show_weights(
         hint=f"use: training: {{encoder: {facts['encoder']}, weights: {facts['name']}}}",
         data={"weights": facts},
     )
+
+
+def get_weights(name: str, *, encoder: str = "resnet18", progress: Progress = no_progress) -> Outcome:
+    """Download one set of weights into torch's hub folder and check it by its hash.
+
+    Args:
+        name: A record's name, or "imagenet".
+        encoder: Architecture that "imagenet" is meant for.
+        progress: Told of the bytes; its text holds the licence.
+
+    Raises:
+        ModelError: no such weights, or they cannot be downloaded, or are not what their name says.
+    """
+    record = find_record(name, architecture=encoder)
+    there = record.cache.is_file()
+    if record.file is not None and not there:
+        raise ModelError(f"weights {record.name} come with a package", fix=record.source)
+    _download(record, progress)
+    facts = record_facts(record, ()) | {"sha256": hash_file(record.cache)}
+    return Outcome(
+        summary=f"{record.name} {'was here' if there else 'is downloaded'}, {record.cache.stat().st_size / 1e6:.1f} MB"
+        f"\n  licence       {record.licence or 'not known'}\n  about         {record.about}\n"
+        f"  source        {record.source or record.url}\n  sha256        {facts['sha256']}",
+        written=(record.cache,),
+        hint=f"use: training: {{encoder: {record.architecture}, weights: {record.name}}}",
+        data={"weights": facts},
+    )
+
+
+def _download(record: WeightRecord, progress: Progress) -> None:
+    """Download and read them, so that what is there can be used.
+
+    Raises:
+        ModelError: see :func:`get_weights`.
+    """
+    what = f"{record.name}, licence {record.licence or 'not known'}"
+    fetch_weights(record, progress=lambda done, total: progress(what, done, total))
+    record_weights(record)
 
 
 def record_facts(record: WeightRecord, wanted: Sequence[str]) -> dict[str, Any]:
@@ -139,26 +204,26 @@ def _matching(known: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _bands_of(config: Path | None, scene: str | None) -> tuple[str, ...]:
-    """Bands of a configuration's scenes, or of a scene; () for neither."""
+def _source(config: Path | None, scene: str | None) -> Source | None:
+    """The first scene of a configuration, or a scene; None for neither."""
     if config is not None and scene is not None:
         raise ConfigError("--config together with --scene", fix="give one of them")
     if config is not None:
         from pipeline.workflow.job import Job
 
-        return tuple(Job.load(config).sources[0].band_names)
+        return Job.load(config).sources[0]
     if scene is not None:
         from pipeline.scenes.opening import open_scene
 
-        return tuple(open_scene(scene).band_names)
-    return ()
+        return open_scene(scene)
+    return None
 
 
 def _list_table(facts: Sequence[dict[str, Any]], wanted: Sequence[str]) -> Table:
     rows = tuple(
         (
             item["name"],
-            item["sensor"] or "-",
+            _short(item["sensor"]),
             item["level"] or "-",
             str(len(item["bands"])),
             (item["licence"] or "?").replace("terms of the ImageNet data may apply", "see show"),
@@ -169,6 +234,14 @@ def _list_table(facts: Sequence[dict[str, Any]], wanted: Sequence[str]) -> Table
     )
     heads = ("name", "sensor", "level", "bands", "licence", "here")
     return Table("weights", (*heads, "own bands") if wanted else heads, rows)
+
+
+def _short(sensors: str | None) -> str:
+    """Several Landsats as one word."""
+    names = (sensors or "-").split()
+    landsat = sum(name.startswith("landsat") for name in names) > 1
+    kept = [name for name in names if not (landsat and name.startswith("landsat"))]
+    return ", ".join([*kept, *(["landsat"] if landsat else [])])
 
 
 def _facts_text(facts: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pipeline.accuracy.class_maps import read_grid
 from pipeline.accuracy.sample_files import write_design
 from pipeline.accuracy.sample_strata import RasterStrata
 from pipeline.errors import LegendError, ReferenceDataError
+from pipeline.legend import ClassScheme, LandClass
 from tests.accuracy.maps import SCHEME, UTM, assess_map, draw, patchy, points, spoil, write_map
 
 NAME = {item.code: item.name for item in SCHEME.classes}
@@ -212,6 +213,37 @@ def test_a_reference_raster_is_a_census(map_path, truth, codes, tmp_path):
     assert found.figures.overall_accuracy.se is None
     assert found.area("water").estimate == pytest.approx((truth[valid] == 20).sum() * 0.01)
     assert "without sampling error" in found.words()
+
+
+class TestCodesOfARaster:
+    """5 is one class in this raster and another in the map: names or a crosswalk say which."""
+
+    def test_codes_without_names_are_refused(self, map_path, truth, tmp_path):
+        bare = write_map(tmp_path / "bare.tif", truth, scheme=None)
+        with pytest.raises(LegendError, match="does not say what its values mean: 10, 20, 30") as caught:
+            assess_map(map_path, reference=bare)
+        assert "crosswalk" in str(caught.value)
+        with pytest.raises(LegendError, match="does not say"):
+            assess_map(map_path, reference=bare, scheme=SCHEME)
+
+    def test_names_count_and_not_codes(self, map_path, truth, codes, tmp_path):
+        turned = np.array([0, 20, 30, 10])[truth // 10].astype(np.uint8)
+        names = ClassScheme(
+            tuple(LandClass(c, n, "#117733") for c, n in ((20, "forest"), (30, "water"), (10, "field")))
+        )
+        found = assess_map(map_path, reference=write_map(tmp_path / "turned.tif", turned, scheme=names))
+        assert found.figures.overall_accuracy.estimate == pytest.approx((codes == truth)[codes > 0].mean())
+        numbers = ClassScheme(tuple(LandClass(c, str(n), "#117733") for c, n in ((20, 10), (30, 20), (10, 30))))
+        with pytest.raises(LegendError, match="that the map does not have: 10, 20, 30"):
+            assess_map(map_path, reference=write_map(tmp_path / "numbers.tif", turned, scheme=numbers))
+
+    def test_a_crosswalk_leads_from_codes_to_names(self, map_path, truth, codes, tmp_path):
+        bare = write_map(tmp_path / "bare.tif", truth, scheme=None)
+        walk = {"10": "forest", "20": "water", "30": "field"}
+        found = assess_map(map_path, reference=bare, crosswalk=walk)
+        assert found.figures.overall_accuracy.estimate == pytest.approx((codes == truth)[codes > 0].mean())
+        with pytest.raises(LegendError, match="mean: 30"):
+            assess_map(map_path, reference=bare, crosswalk={"10": "forest", "20": "water"})
 
 
 class TestBadInput:

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.diagnostics.applicability import TRAINING_PIXELS, learn_distance, write_applicability
-from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle
 from pipeline.scenes.scene import Scene
@@ -65,7 +65,7 @@ def _with_training(bundle: ModelBundle, scene: Scene) -> ModelBundle:
 
 def _both(bundle: ModelBundle, scene: Scene, folder: Path, *, traced: bool) -> tuple[float, float, int]:
     """Seconds of the map and of the layer, and the peak of traced bytes of the layer."""
-    asked = PredictSettings(engine="torch", dtype="float32", device="cpu")
+    asked = MapSettings(engine="torch", dtype="float32", device="cpu")
     work = folder / f"work-{scene.id}-{traced}"
     start = time.perf_counter()
     with predict_scene(bundle, scene, out=work, settings=asked) as mapped:

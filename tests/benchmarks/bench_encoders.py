@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.bands import common_name
 from pipeline.model.encoder import build_encoder
 from pipeline.model.pretrained import PretrainedEncoder, find_encoder
-from pipeline.model.records import OWN_NAME, shipped_records
+from pipeline.model.records import OWN_NAME, libraries_records, shipped_records
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import chip_statistics
 from tests.benchmarks.bench_chips import EUROSAT_BANDS, SHARED, folds_of
@@ -60,19 +60,21 @@ def run() -> dict[str, float]:
 
 
 def encoders(values: torch.Tensor):
-    """Name, bands and encoder: the teachers with gates of each chip and fixed, the shipped one, a random one."""
-    for record in shipped_records():
-        for label, used in SUBSETS.items():
-            exact = len(used) == len(record.bands) or record.name == OWN_NAME
-            if not exact or not record.cache.is_file():
-                continue
+    """Name, bands and encoder: packages' with gates of each chip and fixed, ours, a random one, those in the hub."""
+    for record in (item for item in shipped_records() if item.cache.is_file()):
+        own = record.name == OWN_NAME
+        for label, used in SUBSETS.items() if own else [(f"{len(record.bands)} bands", record.bands)]:
             found = find_encoder(used, sensor="sentinel-2", weights=record.name)
             yield f"{record.name}, {label}", used, found
-            if found.record.architecture != "resnet18":
+            if not own:
                 chips = values[::6, [BANDS.index(band) for band in used]]
                 yield f"{record.name}, {label}, gates fixed", used, found.calibrated(chips)
             elif label == "6 bands":
                 yield f"random resnet18, {label}", used, shuffled(found)
+    statistics = tuple(part.tolist() for part in (values.mean((0, 2, 3)), values.std((0, 2, 3))))
+    for record in libraries_records():
+        if record.cache.is_file() and set(record.bands) <= set(BANDS) and record.architecture.startswith("resnet"):
+            yield record.name, BANDS, find_encoder(BANDS, weights=record.name, statistics=statistics)
 
 
 def shuffled(encoder: PretrainedEncoder) -> PretrainedEncoder:

@@ -22,10 +22,10 @@ import rasterio
 import torch
 from rasterio.windows import Window as RasterioWindow
 
-from pipeline.inference.engines import engine_of
-from pipeline.inference.memory import GDAL_CACHE_BYTES
-from pipeline.inference.plan import Plan, PredictSettings, make_plan
+from pipeline.inference.plan import Plan, engine_of, make_plan
 from pipeline.inference.predict import open_run
+from pipeline.inference.settings import MapSettings
+from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.scenes.opening import open_scene
 from tests.benchmarks.landscape import trained_bundle
 from tests.conftest import SHARED
@@ -66,7 +66,7 @@ def run() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         _check_room(Path(folder))
         path = write_safe(Path(folder), Safe(size_m=SIZE_M, truth=texture))
-        figures = _reading(path) | _opening(path, Path(folder)) | _mapping(path, Path(folder))
+        figures = _reading(path) | _mapping(path, Path(folder)) | _opening(path, Path(folder))
     for name, value in figures.items():
         print(f"{name}: {value:.3f}")
     return figures
@@ -115,13 +115,13 @@ def _mapping(path: Path, folder: Path) -> dict[str, float]:
     """Seconds of mapping with the default network, tiles and cache as planned against the largest tiles row by row."""
     scene, bundle = open_scene(path).select(BANDS), trained_bundle(names=BANDS)
 
-    def by_rows(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
+    def by_rows(bundle: ModelBundle, source: Source, settings: MapSettings) -> Plan:
         plan = make_plan(bundle, source, replace(settings, tile_px=LARGEST_PX))
         return replace(plan, columns=0, cache_bytes=GDAL_CACHE_BYTES)
 
     seconds = {}
     for name, planner in {"as planned": make_plan, "row by row": by_rows}.items():
-        settings = PredictSettings(engine="torch")
+        settings = MapSettings(engine="torch")
         run = open_run(bundle, scene, out=folder / name, settings=settings, planner=planner)
         engine = engine_of(bundle, run.steps.plan.choice, threads=torch.get_num_threads())
         start = time.perf_counter()

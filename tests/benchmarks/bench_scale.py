@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.config import MapSection
+from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.workflow.map_one import MapOrder
-from pipeline.workflow.mapping import ManyScenes, map_all
 from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.predict import ManyScenes, map_all
 from pipeline.workflow.recipe import SceneRequest
+from pipeline.workflow.scene_maps import MapOrder
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def real(folder: Path) -> dict[str, float]:
 
     def once(out: str, many: ManyScenes) -> tuple[float, list[Done]]:
         (folder / out).mkdir()
-        section = MapSection.model_validate({"engine": "torch", "dtype": "float32", "tile_px": 128})
+        section = MapSettings.model_validate({"engine": "torch", "dtype": "float32", "tile_px": 128})
         start = time.perf_counter()
         done = map_all(
             model, bundle, [str(path) for path in paths], MapOrder(folder / out, section),
@@ -62,8 +62,8 @@ def real(folder: Path) -> dict[str, float]:
         return time.perf_counter() - start, done
 
     alone, first = once("alone", ManyScenes())
-    one, _ = once("one", ManyScenes(dask="local", workers=1))
-    two, last = once("two", ManyScenes(dask="local", workers=2))
+    one, _ = once("one", ManyScenes(dask="local:1"))
+    two, last = once("two", ManyScenes(dask="local:2"))
     same = all(
         (folder / "alone" / f"s{i}_lc.tif").read_bytes() == (folder / "two" / f"s{i}_lc.tif").read_bytes()
         for i in range(SCENES)

@@ -59,6 +59,13 @@ PLAIN = (NetworkSpec(BANDS, CLASSES, spectral_channels=0, dropout=0.0),)
 DEFAULT = tuple(
     spec for spec in network_specs(TrainingSettings(), bands_in=BANDS, classes=CLASSES, chip_px=64) if spec is not None
 )
+CONTEXT = tuple(
+    spec
+    for spec in network_specs(
+        TrainingSettings.model_validate({"context": {"enabled": True}}), bands_in=BANDS, classes=CLASSES, chip_px=64
+    )
+    if spec is not None
+)
 
 
 def trained_bundle(

@@ -7,8 +7,6 @@ and finished are those of one that was not, byte by byte; ``run.json`` alone hol
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import json
 import os
 import random
@@ -17,19 +15,16 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.fakes.small_world import write_scene, write_world
+from tests.campaigns.jobs import digests, finish, import_all, one_scene, start, two_scenes, unlike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STAGES = ("chips", "train", "predict", "assess", "report")
-# Files of the run itself: times, and who held the folder.
-OWN = ("run.json", ".run.lock", ".run.lock.json")
 _SLICE_S = 0.002
 
 
@@ -58,41 +53,9 @@ class Report:
         ]
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a run folder, the run's own records aside."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in OWN)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def start(config: Path, log: Path) -> int:
-    """``landcover run`` in a child process; gives its id.
-
-    The child is forked from this process, which has imported the program but not used it: what a command takes to
-    start would be most of the time that there is to kill it in.
-    """
-    child = os.fork()
-    if child:
-        return child
-    with log.open("w", encoding="utf-8") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-        warnings.simplefilter("ignore")
-        from pipeline.cli import main
-
-        status = 70
-        with contextlib.suppress(BaseException):
-            status = main(["run", str(config), "--quiet"])
-    os._exit(status)
-
-
-def finish(config: Path, log: Path) -> int:
-    """``landcover run`` to its end; gives its exit status."""
-    return os.waitstatus_to_exitcode(os.waitpid(start(config, log), 0)[1])
-
-
 def kill_in(config: Path, stage: str, after_s: float, log: Path) -> str:
     """Start a run and kill it some seconds after a stage has begun; gives the stage, "" where the run had ended."""
-    record, child = config.parent / "run" / "run.json", start(config, log)
+    record, child = config.parent / "run" / "run.json", start(["run", str(config)], log)
     reached = STAGES.index(stage) == 0
     while not reached:
         if os.waitpid(child, os.WNOHANG)[0]:
@@ -123,21 +86,13 @@ def moments(seconds: dict[str, float], count: int, *, seed: int) -> Iterator[tup
         yield stage, rng.uniform(0.0, seconds[stage] + 0.05)
 
 
-def campaign(folder: Path, *, kills: int, seed: int) -> Report:
+def campaign(folder: Path, *, kills: int, seed: int, small: bool = False) -> Report:
     """Kill runs in a folder and compare what is left when they have been finished."""
-    import pipeline.workflow.stage_predict
-    import pipeline.workflow.stage_report
-    import pipeline.workflow.stage_train  # noqa: F401 - imported before forking
-
-    config = write_world(
-        folder,
-        scenes=[{"path": "scene.tif"}, {"path": "other.tif"}],
-        map={"engine": "torch", "dtype": "float32", "device": "cpu", "polygons": True, "mosaic": "first"},
-        assessment={"forest_trees": 10, "features": True},
-    )
-    write_scene(folder / "other.tif")
+    import_all()
+    config = one_scene(folder) if small else two_scenes(folder)
+    command = ["run", str(config)]
     run, log = folder / "run", folder / "log.txt"
-    if finish(config, log):
+    if finish(command, log):
         sys.exit(log.read_text(encoding="utf-8"))
     expected = digests(run)
     stages = json.loads((run / "run.json").read_text(encoding="utf-8"))["stages"]
@@ -145,15 +100,14 @@ def campaign(folder: Path, *, kills: int, seed: int) -> Report:
     report = Report()
     for number, (stage, after_s) in enumerate(moments(seconds, kills, seed=seed)):
         where = f"kill {number + 1}: {after_s:.2f} s into {stage}"
+        sys.stderr.write(f"{where} ({len(report.failed)} failed, {len(report.different)} differ so far)\n")
         shutil.rmtree(run, ignore_errors=True)
         hit = kill_in(config, stage, after_s, log)
         report.kills[hit or "ended before"] = report.kills.get(hit or "ended before", 0) + 1
-        if finish(config, log):
+        if finish(command, log):
             report.failed.append(f"{where}: {log.read_text(encoding='utf-8').strip()}")
             continue
-        found = digests(run)
-        names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        if names:
+        if names := unlike(expected, digests(run)):
             report.different.append(f"{where}: {', '.join(names)}")
     return report
 
@@ -163,9 +117,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true", help="One scene and fewer products.")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        report = campaign(Path(folder), kills=asked.kills, seed=asked.seed)
+        report = campaign(Path(folder), kills=asked.kills, seed=asked.seed, small=asked.small)
     sys.stdout.write("\n".join(report.lines()) + "\n")
     return int(bool(report.failed or report.different))
 

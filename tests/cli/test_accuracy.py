@@ -342,7 +342,7 @@ class TestPublicMaps:
         refused(["compare", public / "map.tif", public / "corine.tif", *sample], "corine.tif", "what its codes mean")
         refused(
             ["compare", public / "map.tif", public / "corine.tif", *sample, "--second-crosswalk", "esa_worldcover"],
-            "map does not have", "312",
+            "does not say what its values mean", "312",
         )  # fmt: skip
 
     def test_tables_that_come_along_can_be_edited(self, public, said):
@@ -386,3 +386,56 @@ def test_change_is_estimated_from_a_sample_of_the_from_to_map(folder, said):
     )
     assert naive > 50
     assert estimated == 0
+
+
+class TestTwoMapsFromFewUnits:
+    @pytest.fixture
+    def pair(self, folder, tmp_path):
+        """A worse second map, and its sample of the places where the two differ, interpreted."""
+        write_map(tmp_path / "worse.tif", spoil(patchy(), seed=4, share=0.5))
+        named = [str(folder / "map.tif"), str(tmp_path / "worse.tif")]
+        assert main(["design", "--for", "compare", *named, "-o", str(tmp_path / "s.gpkg"), "--size", "120", "-q"]) == 0
+        frame = geopandas.read_file(tmp_path / "s.gpkg", layer="sample")
+        with rasterio.open(folder / "truth.tif") as source:
+            codes = [int(v[0]) for v in source.sample(zip(frame.geometry.x, frame.geometry.y, strict=True))]
+        frame["reference"] = [NAME[code] for code in codes]
+        frame.to_file(tmp_path / "filled.gpkg", layer="sample")
+        sample = ["--reference", tmp_path / "filled.gpkg", "--field", "reference"]
+        return named, [*sample, "--design", tmp_path / "s_design.json"]
+
+    def test_the_better_map_is_named(self, pair, said):
+        found = said("compare", *pair[0], "--sequential", *pair[1])
+        assert found["verdict"] == "first"
+        assert "map.tif is better (p < 0.05)" in found["summary"]
+
+    def test_one_map_or_another_purpose_is_refused(self, folder, tmp_path, capsys):
+        for wrong in (["--for", "compare"], ["--for", "fun"]):
+            assert main(["design", *wrong, str(folder / "map.tif"), "-o", str(tmp_path / "x.gpkg")]) == 2
+            assert "the two maps to compare" in capsys.readouterr().err
+
+
+class TestZoneAndAssistance:
+    @pytest.fixture
+    def sure(self, folder, tmp_path):
+        """``map.tif`` as ``m_lc.tif`` with a confidence beside it."""
+        (tmp_path / "m_lc.tif").write_bytes((folder / "map.tif").read_bytes())
+        with rasterio.open(folder / "map.tif") as source, rasterio.open(folder / "truth.tif") as truth:
+            right, profile = source.read(1) == truth.read(1), source.profile | {"nodata": 255}
+        with rasterio.open(tmp_path / "m_conf.tif", "w", **profile) as target:
+            target.write(np.where(right, 90, 40).astype(np.uint8), 1)
+        return tmp_path
+
+    def test_assistance_says_what_it_gains(self, folder, sure, said):
+        sample = ["--reference", folder / "sample_filled.gpkg", "--field", "reference", *design_of(folder, "sample")]
+        plain = said("assess", sure / "m_lc.tif", *sample)
+        helped = said("assess", sure / "m_lc.tif", *sample, "--assist", "confidence")
+        assert helped["overall_accuracy"]["se"] < plain["overall_accuracy"]["se"]
+        assert "narrower" in helped["sampling"]["words"]
+
+    def test_the_zone_is_written_and_said(self, folder, sure, said):
+        sample = ["--reference", folder / "sample_filled.gpkg", "--field", "reference", *design_of(folder, "sample")]
+        found = said("zone", sure / "m_lc.tif", *sample, "-o", sure / "zone.tif")
+        assert 40 < found["threshold"] <= 90
+        assert "at most 5 % is wrong" in found["summary"]
+        with rasterio.open(sure / "zone.tif") as mask:
+            assert set(np.unique(mask.read(1))) == {0, 1, 255}

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
 
+import pyogrio
 import pytest
+import rasterio
 
-from pipeline.cli.console import Console
+from pipeline.cli.console import Console, _Lines
 from pipeline.cli.entry import INTERRUPTED, app, main
+from pipeline.cli.help import GROUPS
 from pipeline.errors import LabelWarning
 from pipeline.workflow.outcome import Outcome, Table
 
@@ -124,3 +128,45 @@ def test_quiet_says_nothing(capsys):
 def test_errors_found_together_exit_with_2(capsys):
     assert Console().perform(lambda _: Outcome("checked", failed=("labels outside the scene",))) == 2
     assert "landcover: error: labels outside the scene" in capsys.readouterr().err
+
+
+def test_without_a_terminal_there_is_a_line_per_stage_and_minute(capsys):
+    times = iter([0, 1, 30, 59, 62, 100, 125, 126])
+    say = _Lines(clock=lambda: next(times))
+    say("stage train", 0, 1)
+    for done in (0, 20, 30, 45, 60, 80):
+        say("experts", done, 100)
+    say("stage train", 1, 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "landcover: stage train",
+        "landcover: experts 45 %, 61 s",
+        "landcover: experts 80 %, 124 s",
+    ]
+
+
+def test_every_command_has_a_group_and_an_example_that_names_it():
+    known = {name: example for examples in GROUPS.values() for name, example in examples.items()}
+    inner = {
+        f"{group.name} {info.name}"
+        for group in app.registered_groups
+        for info in group.typer_instance.registered_commands
+    }
+    assert set(known) == {*COMMANDS, *inner}
+    assert all(example.startswith(f"landcover {name}") for name, example in known.items())
+
+
+def test_the_help_shows_commands_in_groups_and_examples_at_the_end(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    places = [out.index(f"{title}:") for title in GROUPS]
+    assert places == sorted(places)
+    assert main(["run", "--help"]) == 0
+    assert capsys.readouterr().out.endswith("Example:\n    landcover run config.yaml\n")
+
+
+def test_the_version_says_both_gdals(capsys):
+    assert main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^landcover \d", out)
+    assert rasterio.__gdal_version__ in out
+    assert pyogrio.__gdal_version_string__ in out

@@ -10,7 +10,6 @@ import torch
 from defusedxml import ElementTree
 from scipy.spatial.distance import cdist
 
-from pipeline.config import MapSection
 from pipeline.diagnostics.applicability import (
     COMPONENTS,
     FeatureDistance,
@@ -24,9 +23,8 @@ from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.scene import Scene
 from pipeline.splits.split import Split, TrainingScene
-from pipeline.workflow.mapping import MapRequest, predict_maps
-from pipeline.workflow.outcome import no_progress
-from tests.inference.models import noise_scene, small_bundle, write_scene
+from pipeline.workflow.predict import predict_maps
+from tests.inference.models import changes, noise_scene, small_bundle, write_scene
 
 RNG = np.random.default_rng(5)
 
@@ -136,11 +134,8 @@ def test_a_model_without_training_features_says_what_to_do():
 
 
 def maps_of(model: Path, scene: Scene, output: Path, **asked: object) -> Path:
-    request = MapRequest(engine="torch", dtype="float32", **asked)
-    predict_maps(
-        None, model=model, scenes=[str(scene.path)], output=output, request=request, force=False, overwrite=False,
-        progress=no_progress,
-    )  # fmt: skip
+    asked = changes(dtype="float32", **asked)
+    predict_maps(None, model=model, scenes=[str(scene.path)], output=output, changes=asked)
     return output
 
 
@@ -183,6 +178,3 @@ def test_a_model_that_cannot_tell_stops_before_it_maps(scene, tmp_path):
 
 def test_no_layer_unless_asked_for(scene, trained, tmp_path):
     assert not (maps_of(trained, scene, tmp_path / "maps") / "here_aoa.tif").exists()
-    section = MapSection.model_validate({})
-    assert not section.applicability
-    assert MapRequest(applicability=True).apply(section).applicability

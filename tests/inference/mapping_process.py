@@ -8,21 +8,19 @@ from pathlib import Path
 import torch
 
 from pipeline.inference import stream
-from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.scenes.geotiff import open_geotiff
 from tests.inference.models import small_bundle
 
 PAUSE_S = 0.03
 
 
-def settings(blend: str) -> PredictSettings:
-    return PredictSettings(
-        engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=8, batch=2, blend=blend
-    )
+def settings() -> MapSettings:
+    return MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=8, batch=2)
 
 
-def main(scene: str, out: str, blend: str, started: object) -> None:
+def main(scene: str, out: str, started: object) -> None:
     torch.set_num_threads(1)
     stream.SYNC_SECONDS = 0.0
     real = stream.Writing.put
@@ -34,4 +32,4 @@ def main(scene: str, out: str, blend: str, started: object) -> None:
     stream.Writing.put = put
     bundle, opened = small_bundle(), open_geotiff(Path(scene))
     started.set()
-    predict_scene(bundle, opened, out=Path(out), settings=settings(blend)).close()
+    predict_scene(bundle, opened, out=Path(out), settings=settings()).close()

@@ -36,7 +36,7 @@ def bundle_of(spec: NetworkSpec, *, members: int = 1, seed: int = 0, temperature
     for network in networks:
         torch.nn.init.normal_(network.head.weight, std=0.5)
         network.requires_grad_(requires_grad=False)
-    names = tuple(f"band{i}" for i in range(1, spec.bands_in + 1))
+    names = tuple(f"noise{i}" for i in range(1, spec.bands_in + 1))
     return ModelBundle(
         members=networks,
         scheme=scheme(spec.classes),
@@ -82,7 +82,13 @@ def write_scene(path: Path, values: NDArray[np.float32], *, nodata: float = -999
         transform=grid.transform, height=grid.height, width=grid.width, **profile,
     ) as target:  # fmt: skip
         target.write(np.nan_to_num(values, nan=nodata))
+        target.descriptions = tuple(f"noise{i}" for i in range(1, len(values) + 1))
     return open_geotiff(path)
+
+
+def changes(**asked: object) -> list[str]:
+    """Settings of mapping as the command line takes them."""
+    return [f"map.{key}={value}" for key, value in asked.items()]
 
 
 def one_hot(classes: NDArray[np.int64], *, count: int) -> NDArray[np.float32]:

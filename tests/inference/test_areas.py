@@ -10,8 +10,8 @@ from shapely.geometry import LineString, box
 from pipeline.errors import InputError
 from pipeline.grid import Window
 from pipeline.inference.areas import read_area
-from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.scenes.reader import SceneReader
 from tests.inference.models import grid_of, identity_bundle, one_hot, write_scene
 
@@ -36,17 +36,15 @@ def test_only_the_area_is_mapped_and_only_what_it_touches_is_read(
     read: list[Window] = []
     real = SceneReader.read
     monkeypatch.setattr(SceneReader, "read", lambda self, window: (read.append(window), real(self, window))[1])
-    asked = PredictSettings(
+    asked = MapSettings(
         engine="torch", dtype="float32", tile_px=20, halo_px=0,
-        aoi=save(tmp_path / "aoi.gpkg", inside, crs="EPSG:32633"), mask=save(tmp_path / "m.geojson", outside),
+        aoi=str(save(tmp_path / "aoi.gpkg", inside, crs="EPSG:32633")), mask=str(save(tmp_path / "m.geojson", outside)),
     )  # fmt: skip
     expected = np.zeros(GRID.shape, dtype=np.uint8)
     expected[inside.slices] = (3 * classes + 1)[inside.slices]
     expected[outside.slices] = 0
-    for blend in ("crop", "hann"):
-        settings = PredictSettings(**(vars(asked) | {"blend": blend}))
-        with predict_scene(identity_bundle(3), scene, out=tmp_path / blend, settings=settings) as mapped:
-            assert np.array_equal(mapped.codes.read(GRID.window), expected)
+    with predict_scene(identity_bundle(3), scene, out=tmp_path / "out", settings=asked) as mapped:
+        assert np.array_equal(mapped.codes.read(GRID.window), expected)
     assert all(window.intersect(inside) for window in read)
 
 

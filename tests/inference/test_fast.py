@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.inference.chips import PLANES, Layout
 from pipeline.inference.engine import Choice, TorchEngine
 from pipeline.inference.fast import StripEnsemble, layout_of, speed_up
-from pipeline.inference.fused import FusedConv
-from pipeline.inference.sums import SurroundingSums, scales
+from pipeline.inference.fused import FusedConv, SurroundingSums, scales
+from pipeline.inference.pixels import PLANES, Layout
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings

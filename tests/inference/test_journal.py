@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import OutputError
-from pipeline.inference.journal import Key, open_journal
+from pipeline.inference.journal import Journal, Key, open_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +61,9 @@ def test_what_is_no_journal_is_not_trusted(tmp_path: Path, content: bytes) -> No
     assert not journal.resolved
 
 
-def test_a_folder_that_is_gone_is_an_output_error(tmp_path: Path) -> None:
-    journal = open_journal(tmp_path / "gone" / "j", KEY)
+def test_a_folder_that_is_none_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "gone").write_text("")
+    journal = Journal(tmp_path / "gone" / "j", {})
     with pytest.raises(OutputError, match="journal"):
         journal.begin(KEY, resolved={})
     with pytest.raises(OutputError, match="journal"):

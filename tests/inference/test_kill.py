@@ -21,42 +21,39 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene
 
 LAYERS = ("codes.u8", "confidence.u8")
-MOMENTS = 10  # for each way of blending
+MOMENTS = 10
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
-@pytest.mark.parametrize("blend", ["crop", "hann"])
-def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path, blend: str) -> None:
+def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path) -> None:
     scene, bundle = noise_scene(tmp_path / "scene.tif", height=224, width=192), small_bundle()
     rng = np.random.default_rng(11)
-    predict_scene(bundle, scene, out=tmp_path / "whole", settings=settings(blend)).close()
+    predict_scene(bundle, scene, out=tmp_path / "whole", settings=settings()).close()
     whole = [(tmp_path / "whole" / name).read_bytes() for name in LAYERS]
     # The server imports torch once: each of its processes is a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["tests.inference.mapping_process"])
-    lasts = run_until(server, scene, tmp_path / "uncut", blend, seconds=120.0)
+    lasts = run_until(server, scene, tmp_path / "uncut", seconds=120.0)
     assert [(tmp_path / "uncut" / name).read_bytes() for name in LAYERS] == whole
     begun = continued = moment = 0
     # The moments are spread over the run and most leave something to continue; on a busy machine, where one run lasts
     # much longer than another, more of them are needed for that.
     while moment < MOMENTS or (continued <= MOMENTS // 3 and moment < 4 * MOMENTS):
         cut = tmp_path / f"cut{moment}"
-        run_until(server, scene, cut, blend, seconds=rng.uniform(0.0, lasts))
+        run_until(server, scene, cut, seconds=rng.uniform(0.0, lasts))
         begun += (cut / JOURNAL).exists()
-        with predict_scene(bundle, scene, out=cut, settings=settings(blend)) as mapped:
+        with predict_scene(bundle, scene, out=cut, settings=settings()) as mapped:
             continued += mapped.figures["tiles_before"] > 0
         assert [(cut / name).read_bytes() for name in LAYERS] == whole, f"moment {moment}"
         moment += 1
     assert begun >= continued > MOMENTS // 3
 
 
-def run_until(
-    server: multiprocessing.context.ForkServerContext, scene: Scene, out: Path, blend: str, *, seconds: float
-) -> float:
+def run_until(server: multiprocessing.context.ForkServerContext, scene: Scene, out: Path, *, seconds: float) -> float:
     """Map in another process and kill -9 it after so many seconds if it still runs; how long it ran."""
     started = server.Event()
-    process = server.Process(target=main, args=(scene.path, str(out), blend, started))
+    process = server.Process(target=main, args=(scene.path, str(out), started))
     process.start()
     assert started.wait(120)
     begin = time.monotonic()

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.inference.lock import LOCK, FolderLock
-from pipeline.inference.plan import PredictSettings
-from pipeline.inference.predict import predict_scene
+from pipeline.inference.predict import LOCK, lock_folder, predict_scene, release
+from pipeline.inference.settings import MapSettings
 from tests.inference.models import noise_scene, small_bundle
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.inference.lock import FolderLock
-lock = FolderLock(Path(sys.argv[1]))
+from pipeline.inference.predict import lock_folder
+lock = lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -37,20 +36,20 @@ def holding(folder: Path) -> subprocess.Popen[bytes]:
 def test_a_folder_in_use_names_its_process_and_a_killed_one_is_taken_over(tmp_path: Path) -> None:
     with holding(tmp_path) as process:
         with pytest.raises(OutputError, match=f"another run works in this folder.*process {process.pid} on"):
-            FolderLock(tmp_path)
+            lock_folder(tmp_path)
         process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
         process.wait()
     assert (tmp_path / LOCK).exists()
-    lock = FolderLock(tmp_path)
+    lock = lock_folder(tmp_path)
     assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text()
-    lock.release()
-    lock.release()
+    release(lock)
+    release(lock)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_mapped_scene_is_locked_until_it_is_closed(tmp_path: Path) -> None:
     scene, bundle = noise_scene(tmp_path / "scene.tif", height=40, width=40), small_bundle()
-    asked = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=4)
+    asked = MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=4)
     out = tmp_path / "out"
     with (
         predict_scene(bundle, scene, out=out, settings=asked),
@@ -62,5 +61,6 @@ def test_a_mapped_scene_is_locked_until_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot lock"):
-        FolderLock(tmp_path / "absent")
+        lock_folder(tmp_path / "file")

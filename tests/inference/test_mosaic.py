@@ -102,8 +102,6 @@ def test_rules_that_lack_their_facts_are_refused(tmp_path: Path) -> None:
         join_maps([bare], grid=WHOLE, rule="confidence", out=tmp_path)
     with pytest.raises(ConfigError, match="without date"):
         join_maps([bare], grid=WHOLE, rule="latest", out=tmp_path)
-    with pytest.raises(ConfigError, match="rule of a mosaic"):
-        join_maps([bare], grid=WHOLE, rule="best", out=tmp_path)
     with pytest.raises(ConfigError, match="no maps"):
         join_maps([], grid=WHOLE, rule="first", out=tmp_path)
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pipeline.inference.engines import engine_of
-from pipeline.inference.order import SMALLEST_PX, Order, in_stripes, order_of, quickest
-from pipeline.inference.plan import PredictSettings, make_plan
+from pipeline.inference.plan import engine_of, make_plan
 from pipeline.inference.predict import open_run
-from pipeline.inference.tiles import plan_tiles
+from pipeline.inference.settings import MapSettings
+from pipeline.inference.tiles import SMALLEST_PX, Order, in_stripes, order_of, plan_tiles, quickest
 from pipeline.scenes.blocks import Blocks
 from tests.inference.models import grid_of, noise_scene, small_bundle
 
@@ -128,10 +127,10 @@ def test_the_order_does_not_change_the_map(tmp_path: Path) -> None:
     scene, bundle = noise_scene(tmp_path / "scene.tif", height=150, width=210), small_bundle()
 
     def codes(columns: int) -> NDArray[np.uint8]:
-        def planner(bundle: ModelBundle, source: Source, settings: PredictSettings) -> Plan:
+        def planner(bundle: ModelBundle, source: Source, settings: MapSettings) -> Plan:
             return replace(make_plan(bundle, source, settings), columns=columns)
 
-        asked = PredictSettings(engine="torch", dtype="float32", tile_px=32, halo_px=8)
+        asked = MapSettings(engine="torch", dtype="float32", tile_px=32, halo_px=8)
         run = open_run(bundle, scene, out=tmp_path / str(columns), settings=asked, planner=planner)
         with run.writing(None) as writing:
             run.steps.map(engine_of(bundle, run.steps.plan.choice, threads=1), run.left, writing)

@@ -211,3 +211,27 @@ def test_openstreetmap_polygons_lose_only_their_57_copies(shared_data: Path) -> 
     labels = read_labels(path, field="fclass")
     assert (labels.report.read, labels.report.duplicates_merged, len(labels)) == (604, 57, 547)
     assert len(labels.scheme) == 8
+
+
+def _shapefile(path: Path, *, encoding: str, names: list[str]) -> Path:
+    frame = gpd.GeoDataFrame({"class": names}, geometry=[TREE, WATER], crs="EPSG:32632")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frame.to_file(path, engine="pyogrio", encoding=encoding)
+    path.with_suffix(".cpg").unlink(missing_ok=True)
+    return path
+
+
+def test_a_shapefile_of_utf8_without_its_cpg_is_read_as_such(tmp_path: Path) -> None:
+    path = _shapefile(tmp_path / "a.shp", encoding="utf-8", names=["Wälder", "Öde"])
+    with pytest.warns(LabelWarning, match=r"no \.cpg file says the encoding: read as UTF-8; set labels\.encoding"):
+        assert read_labels(path, field="class").scheme.names == ("Wälder", "Öde")
+
+
+def test_an_encoding_that_is_told_is_used_and_one_that_does_not_fit_refused(tmp_path: Path) -> None:
+    path = _shapefile(tmp_path / "a.shp", encoding="cp1251", names=["Лес", "Вода"])
+    assert set(read_labels(path, field="class", encoding="cp1251").scheme.names) == {"Лес", "Вода"}
+    with pytest.warns(LabelWarning, match="read as ISO-8859-1, such as 'Ëåñ'"):
+        read_labels(path, field="class")
+    with pytest.raises(LabelError, match=r"text is not in labels\.encoding; got utf-8"):
+        read_labels(path, field="class", encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,15 +48,51 @@ os._exit(0)
 """
 
 
+_LAYOUT = """
+import json, os, sys, tempfile
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+os.environ["QGIS_CUSTOM_CONFIG_PATH"] = tempfile.mkdtemp()
+from qgis.core import (QgsApplication, QgsLayerTreeModel, QgsLayoutExporter, QgsLayoutItem, QgsLayoutItemLabel,
+                       QgsLayoutItemLegend, QgsMapLayerLegendUtils, QgsProject)
+app = QgsApplication([], False)
+app.initQgis()
+project = QgsProject.instance()
+project.read(sys.argv[1])
+(layout,) = project.layoutManager().printLayouts()
+items = [item for item in layout.items() if isinstance(item, QgsLayoutItem)]
+legend = next(item for item in items if isinstance(item, QgsLayoutItemLegend))
+shown = []
+for node in legend.model().rootGroup().findLayers():
+    shown += [entry.data(0) for entry in legend.model().layerLegendNodes(node)]
+settings = QgsLayoutExporter.ImageExportSettings()
+settings.dpi = 60
+QgsLayoutExporter(layout).exportToImage(sys.argv[2], settings)
+texts = {item.id(): item.text() for item in items if isinstance(item, QgsLayoutItemLabel)}
+print("RESULT" + json.dumps({"items": [item.id() for item in items], "texts": texts, "legend": shown}))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def what_the_layout_shows(project: Path, picture: Path) -> dict:
+    """Ids of the items of a project's only print layout, its texts and legend; ``picture`` is its export."""
+    return _ask_qgis(_LAYOUT, project, picture)
+
+
 def what_qgis_shows(*paths: Path) -> list[dict]:
     """One entry per layer: name, valid, crs, renderer, labels, in_tree; skips where QGIS is not installed."""
+    return _ask_qgis(_PROGRAM, *paths)
+
+
+def _ask_qgis(program: str, *paths: Path) -> Any:
+    """What a program prints as JSON in the system's Python, where QGIS lives."""
     if not Path(PYTHON).exists():
         pytest.skip("no system Python to run PyQGIS with")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ_", "GDAL_"))}
     probe = subprocess.run([PYTHON, "-c", "import qgis.core"], capture_output=True, env=environment, check=False)
     if probe.returncode != 0:
         pytest.skip("QGIS (python3-qgis) is not installed")
-    command = [PYTHON, "-c", _PROGRAM, *map(str, paths)]
+    command = [PYTHON, "-c", program, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=120)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     return json.loads(line.removeprefix("RESULT"))

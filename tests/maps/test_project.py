@@ -16,16 +16,18 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.errors import InputError, OutputError
+from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
+from pipeline.maps.look import scale_bar_m
 from pipeline.maps.pixels import ArrayPixels
-from pipeline.maps.project import SceneLayers, VectorLayer, label_layer, split_layer, write_project
-from pipeline.maps.quicklook import scale_bar_m, write_quicklook
-from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised
-from pipeline.maps.vectors import write_polygons
-from pipeline.maps.vrt import write_mosaic, write_scene_view
+from pipeline.maps.project import SceneLayers, StyledLayer, VectorLayer, label_layer, split_layer, write_project
+from pipeline.maps.quicklook import write_quicklook
+from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised, qml
+from pipeline.maps.vectors import Layer, write_geopackage, write_polygons
+from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
 
-from .qgis import what_qgis_shows
+from .qgis import what_qgis_shows, what_the_layout_shows
 
 
 @pytest.fixture
@@ -82,6 +84,52 @@ def test_every_layer_on_request_has_its_place(run, scheme, percent):
         assert shown[name]["valid"]
         assert shown[name]["in_tree"]
         assert shown[name]["renderer"] == "singlebandpseudocolor"
+
+
+def test_classes_are_merged_into_groups_for_display(run, scheme, codes):
+    folder, layers = run
+    groups = ClassScheme((LandClass(1, "blue & green", "#0072b2"), LandClass(3, "ground", "#f0e442")))
+    path = folder / "maps" / "s_groups.vrt"
+    write_groups(path, layers.files.class_map, group_of={1: 1, 2: 1, 3: 3, 4: 3}, scheme=groups)
+    with rasterio.open(path) as dataset:
+        assert np.array_equal(dataset.read(1), np.array([0, 1, 1, 3, 3], np.uint8)[codes])
+    write_project(folder / "maps" / "s.qgz", [replace(layers, groups=(path, groups))], scheme=scheme)
+    shown = {layer["name"]: layer for layer in what_qgis_shows(folder / "maps" / "s.qgz")}
+    assert shown["Land cover, groups of classes"]["labels"] == ["blue & green", "ground"]
+
+
+def test_layers_of_findings_keep_their_own_style(run, scheme, tmp_path):
+    folder, layers = run
+    squares = gpd.GeoDataFrame({"band": ["low"]}, geometry=[shapely.box(*layers.grid.bounds)],
+                               crs=layers.grid.crs.to_wkt())  # fmt: skip
+    style = qml(categorised("band", [Category("low", "below 50 %", "#d55e00")]))
+    write_geopackage(folder / "blocks.gpkg", [Layer("blocks", squares, style)], what="the blocks")
+    found = StyledLayer("Accuracy by block", folder / "blocks.gpkg", "blocks")
+    write_project(folder / "maps" / "s.qgz", [layers], scheme=scheme, findings=[found])
+    shown = {layer["name"]: layer for layer in what_qgis_shows(folder / "maps" / "s.qgz")}
+    assert shown["Accuracy by block"]["valid"]
+    assert shown["Accuracy by block"]["labels"] == ["below 50 %"]
+
+
+def test_the_layout_has_all_that_a_printed_map_needs(run, scheme):
+    folder, layers = run
+    project = folder / "maps" / "s.qgz"
+    write_project(project, [layers], scheme=scheme, title="A & B", sources="Contains modified data 2024.")
+    found = what_the_layout_shows(project, folder / "layout.png")
+    assert set(found["items"]) >= {"map", "title", "legend", "scale", "north", "sources"}
+    assert found["texts"]["title"] == "A & B"
+    assert found["texts"]["sources"].startswith("Contains modified data 2024. ")
+    assert found["legend"] == list(scheme.names)
+    picture = np.asarray(Image.open(folder / "layout.png").convert("RGB")).reshape(-1, 3)
+    colours = {tuple(map(int, colour)) for colour in np.unique(picture, axis=0)}
+    assert {item.rgb for item in scheme.classes} <= colours
+
+
+def test_an_outline_gets_thin_when_zoomed_out():
+    (symbol,) = fromstring(categorised("c", [Category(1, "a", "#0072b2")], shape="outline")).findall("symbols/symbol")
+    options = [{o.get("name"): o.get("value") for o in layer.iter("Option")} for layer in symbol.findall("layer")]
+    assert [item["outline_width_unit"] for item in options] == ["RenderMetersInMapUnits"] * 2
+    assert [item["border_width_map_unit_scale"] for item in options] == ["3x:0,0,1,0.26,1,1.3", "3x:0,0,1,0.12,1,0.66"]
 
 
 def test_an_outline_stands_on_a_casing():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,14 +19,17 @@ import pytest
 import rasterio
 import shapely
 
+from pipeline import __version__
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
 from pipeline.maps.pixels import ArrayPixels
+from tools.plugin import PLUGIN, plugin_zip
 
 from .conftest import PROJECTED
 from .qgis import what_qgis_shows
 
-PLUGIN = Path(__file__).resolve().parents[2] / "docs" / "qgis" / "landcover_qgis"
+NAME = "landcover_qgis"
+ALGORITHMS = ("init", "check", "run", "train", "predict", "design", "assess", "labels_audit", "load")
 # A stand-in for the command: notes how it was called, makes a map, and prints JSON after other lines.
 _COMMAND = """#!{python}
 import json, os, shutil, sys
@@ -35,9 +41,12 @@ if "broken.model" in " ".join(sys.argv):
     sys.exit(2)
 if sys.argv[1] == "predict":
     shutil.copy({map!r}, Path(sys.argv[sys.argv.index("-o") + 1]) / "a_lc.tif")
+report = {{"ok": True, "command": sys.argv[1]}}
+if sys.argv[1] == "run":
+    report["written"] = ["out/job.qgz", "out/report.html"]
 print("working", file=sys.stderr)
 if "--json" in sys.argv:
-    print(json.dumps({{"ok": True, "command": sys.argv[1]}}, indent=1))
+    print(json.dumps(report, indent=1))
 """
 
 
@@ -51,7 +60,8 @@ def qgis(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     profiles = home / "config"
     plugins = profiles / "profiles" / "default" / "python" / "plugins"
-    shutil.copytree(PLUGIN, plugins / PLUGIN.name, ignore=shutil.ignore_patterns("__pycache__"))
+    with zipfile.ZipFile(io.BytesIO(plugin_zip())) as archive:
+        archive.extractall(plugins)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ_", "GDAL_", "VIRTUAL"))}
     environment |= {
         "QT_QPA_PLATFORM": "offscreen",
@@ -60,11 +70,16 @@ def qgis(tmp_path_factory):
         "XDG_RUNTIME_DIR": str(home),
     }
 
-    enable = [program, "plugins", "enable", PLUGIN.name]
+    enable = [program, "plugins", "enable", NAME]
     enabled = subprocess.run(enable, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert enabled.returncode == 0, enabled.stdout + enabled.stderr
 
-    def run(algorithm, parameters):
+    def run(algorithm, parameters=None):
+        if parameters is None:
+            listed = subprocess.run(
+                [program, algorithm], capture_output=True, text=True, env=environment, check=False, timeout=600
+            )
+            return listed.stdout
         options = [
             f"--{key}={item}"
             for key, value in parameters.items()
@@ -134,10 +149,68 @@ def test_train_writes_a_config_and_runs_it(qgis, inputs, tmp_path):
     assert status == 0, text
     config = str(out / "config.yaml")
     assert [arguments for arguments, _ in calls()] == [
-        ["init", "--scene", str(scene), "--labels", str(labels), "--field", "cover", "-o", config],
+        ["init", "--scene", str(scene), "--labels", str(labels), "--field", "cover", "-o", config, "--json"],
         ["run", config, "--json"],
     ]
     assert json.loads(results["RESULT"])["command"] == "run"
+
+
+def test_every_command_is_called_with_what_was_chosen(qgis, inputs, tmp_path):
+    scene, labels, command, calls = inputs
+    config, sample, figures = tmp_path / "c.yaml", tmp_path / "s.gpkg", tmp_path / "f.json"
+    config.write_text("version: 2\n")
+    chosen = {"SCENES": [str(scene)], "LABELS": f"{labels}|layername=labels", "FIELD": "cover"}
+    asked = {
+        "init": (
+            {**chosen, "OUTPUT": str(config), "OVERWRITE": True},
+            f"init --scene {scene} --labels {labels} --field cover --layer labels -o {config} --overwrite",
+        ),
+        "check": ({"CONFIG": str(config)}, f"check {config}"),
+        "run": ({"CONFIG": str(config), "LOAD": True}, f"run {config}"),
+        "design": (
+            {"MAP": str(scene), "KIND": 2, "SIZE": 50, "SEED": 7, "OUTPUT": str(sample)},
+            f"design {scene} -o {sample} --kind systematic --seed 7 --size 50",
+        ),
+        "assess": (
+            {"MAP": str(scene), "REFERENCE": str(labels), "FIELD": "cover", "OUTPUT": str(figures)},
+            f"assess {scene} --reference {labels} --field cover -o {figures}",
+        ),
+        "labels_audit": (
+            {"CONFIG": str(config), "COUNT": 5, "OUTPUT": str(sample)},
+            f"labels audit {config} -o {sample} --count 5",
+        ),
+    }
+    for algorithm, (parameters, _) in asked.items():
+        status, results, text = qgis(algorithm, {**parameters, "COMMAND": str(command)})
+        assert status == 0, text
+        assert json.loads(results["RESULT"])["ok"]
+    assert [" ".join(arguments) for arguments, _ in calls()] == [f"{words} --json" for _, words in asked.values()]
+
+
+def test_qgis_lists_every_algorithm(qgis):
+    listed = qgis("list")
+    assert all(f"landcover:{name}" in listed for name in ALGORITHMS)
+
+
+def test_the_zip_is_what_the_repository_takes():
+    data = plugin_zip()
+    assert data == plugin_zip()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        metadata = archive.read(f"{NAME}/metadata.txt").decode()
+        content = [archive.read(name) for name in names]
+    assert {name.split("/")[0] for name in names} == {NAME}
+    assert {f"{NAME}/__init__.py", f"{NAME}/LICENSE"} < set(names)
+    assert all(b"\0" not in item for item in content)
+    assert "qgisMaximumVersion=4.99" in metadata
+    assert f"version={__version__}\n" in metadata
+    assert all(re.search(rf"^{key}=https?://", metadata, re.MULTILINE) for key in ("homepage", "tracker", "repository"))
+
+
+def test_enums_are_named_under_their_type():
+    text = (PLUGIN / "algorithms.py").read_text(encoding="utf-8")
+    old = r"QgsProcessing\.Type|ParameterDefinition\.Flag[A-Z]|ParameterFile\.Folder|ParameterNumber\.Integer"
+    assert re.findall(old, text) == []
 
 
 def test_a_failing_command_fails_the_algorithm_with_its_message(qgis, inputs, tmp_path):

@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.errors import ModelError, ModelWarning, OutputError
-from pipeline.model.bundle import TrainedOn, load_bundle, save_bundle, to_bytes
+from pipeline.errors import ModelError, OutputError
+from pipeline.model.bundle import load_bundle, save_bundle, to_bytes
 from pipeline.model.describe import KEY, describe, describe_text, read_header
 
 
@@ -45,7 +45,7 @@ def test_a_model_comes_back_as_it_was_saved(bundle, tmp_path):
         torch.testing.assert_close(again.network(fused=True)(x), bundle.network()(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_same_model_gives_the_same_bytes_and_another_does_not(bundle, tmp_path):
+def test_equal_models_give_equal_bytes_and_others_do_not(bundle, tmp_path):
     first, second = (save_bundle(tmp_path / name, bundle).read_bytes() for name in "ab")
     assert first == second == to_bytes(load_bundle(tmp_path / "a"))
     assert replace(bundle, temperature=1.6).hash != bundle.hash
@@ -189,58 +189,3 @@ def test_a_folder_that_cannot_be_written_is_named(bundle, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the model"):
         save_bundle(tmp_path / "file" / "m", bundle)
-
-
-def test_a_scene_that_fits_comes_back_with_the_models_bands_in_order(bundle, make_scene):
-    assert bundle.check(make_scene()).band_names == ("red", "nir")
-
-
-@pytest.mark.parametrize(
-    ("scene", "words"),
-    [
-        ({"bands": ("nir", "green")}, "lacks band red"),
-        ({"level": "L1C"}, r"got L1C \(top-of-atmosphere\); expected L2A \(surface\); use the same product level"),
-        ({"level": "L1TP"}, "product level"),
-        (
-            {"pixel_m": 30.0},
-            r"another size.*got 30 m; expected 10 m; read it at that size \(--resolution 10,",
-        ),
-        ({"factor": 10_000}, "times larger"),
-        ({"factor": 1 / 10_000}, "times smaller"),
-        ({"factor": 8}, "outside the training range"),
-    ],
-)
-def test_a_scene_that_does_not_fit_is_refused_in_one_line(bundle, make_scene, scene, words):
-    with pytest.raises(ModelError, match=words) as caught:
-        bundle.check(make_scene(**scene))
-    assert "\n" not in str(caught.value)
-    assert "scene.tif" in str(caught.value)
-
-
-def test_pixels_of_another_size_that_the_model_was_trained_on_are_only_told(bundle, make_scene):
-    trained = replace(bundle, sources=(*bundle.sources, TrainedOn("sentinel-2", "L2A", scene="scene")))
-    with pytest.warns(ModelWarning, match="pixels of 30 m, but of the model's scenes the first has 10 m"):
-        trained.check(make_scene(pixel_m=30.0))
-
-
-def test_another_unit_is_refused_and_counts_are_left_to_their_values(bundle, make_scene):
-    scene = make_scene()
-    for unit in ("DN", ""):
-        bundle.check(replace(scene, bands=tuple(replace(band, unit=unit) for band in scene.bands)))
-    radiance = replace(scene, bands=tuple(replace(band, unit="W/(m2 sr um)") for band in scene.bands))
-    with pytest.raises(ModelError, match=r"band red is in another unit.*got W/\(m2 sr um\); expected reflectance"):
-        bundle.check(radiance)
-
-
-@pytest.mark.parametrize(
-    ("scene", "words"),
-    [
-        ({"sensor": "landsat-oli"}, "matched by name"),
-        ({"sensor": "landsat-oli", "level": "L2SP"}, "matched by name"),
-        ({"factor": 2.8, "bands": ("red", "nir")}, "less certain"),
-        ({"valid": False}, "no valid pixel"),
-    ],
-)
-def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scene, words):
-    with pytest.warns(ModelWarning, match=words):
-        bundle.check(make_scene(**scene))

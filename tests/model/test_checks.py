@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.model.checks import BINS, histograms_of, sample_values, shift_text, shifts
+from pipeline.model.bundle import TrainedOn, load_bundle, save_bundle
+from pipeline.model.checks import BINS, check_source, histograms_of, sample_values, shift_text, shifts
 
 BANDS = ("red", "nir", "swir16")
 
 
 @given(st.floats(-2, 2), st.floats(0.5, 2))
-def test_the_distance_is_that_of_kolmogorov_and_smirnov_at_the_edges(shift, spread):
+def test_the_distance_is_that_of_kolmogorov_and_smirnov(shift, spread):
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0, 1, (4000, 1)), rng.normal(shift, spread, (3000, 1))
     stored = histograms_of([ours.astype(np.float32)])
@@ -31,13 +31,13 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov_at_the_edges(shift, spre
 
 
 @pytest.mark.parametrize("values", [np.zeros(500), np.repeat([0, 1, 5], 400), np.arange(30)])
-def test_a_scene_is_at_no_distance_from_its_own_histogram_whatever_its_ties(values):
+def test_a_scene_is_at_no_distance_from_its_own_histogram(values):
     pixels = values.astype(np.float32)[:, None]
     (found,) = shifts(histograms_of([pixels]), pixels, bands=["red"])
     assert found.distance <= 0.05
 
 
-def test_samples_of_several_scenes_are_one_histogram_and_none_is_none():
+def test_samples_of_several_scenes_are_one_histogram():
     one, two = (np.full((100, 2), value, np.float32) for value in (1, 3))
     stored = histograms_of([one, two])
     assert len(stored) == 2
@@ -45,7 +45,7 @@ def test_samples_of_several_scenes_are_one_histogram_and_none_is_none():
     assert histograms_of([np.empty((0, 2), np.float32)]) == ()
 
 
-def test_half_of_the_bands_must_have_moved_and_the_furthest_are_named_with_figures():
+def test_half_of_the_bands_must_have_moved():
     rng = np.random.default_rng(1)
     pixels = rng.normal(0.2, 0.02, (1000, 3)).astype(np.float32)
     stored = histograms_of([pixels])
@@ -58,21 +58,76 @@ def test_half_of_the_bands_must_have_moved_and_the_furthest_are_named_with_figur
     )
 
 
-def test_a_model_keeps_its_histograms_and_warns_of_a_shift_with_figures(bundle, make_scene, tmp_path):
+def test_a_model_keeps_histograms_and_warns_of_a_shift(bundle, make_scene, tmp_path):
     scene = make_scene(bands=("red", "nir")).select(("red", "nir"))
     knowing = replace(bundle, histograms=histograms_of([sample_values(scene)]))
     again = load_bundle(save_bundle(tmp_path / "model.safetensors", knowing))
     assert again.histograms == knowing.histograms
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again.check(scene)
-        bundle.check(make_scene(bands=("red", "nir"), factor=1.4))  # a model that knows no histograms
+        check_source(again, scene)
+        check_source(bundle, make_scene(bands=("red", "nir"), factor=1.4))  # a model that knows no histograms
     brighter = make_scene(bands=("red", "nir"), factor=1.5)
     with pytest.warns(ModelWarning, match=r"scene\.tif: 1 of 2 bands are distributed unlike.*red median .* against"):
-        again.check(brighter)
+        check_source(again, brighter)
 
 
 def test_histograms_that_do_not_fit_are_refused(bundle):
     for wrong in (((0.0, 1.0), (0.0,)), ((0.0,) * (BINS + 1),)):
         with pytest.raises(ModelError, match="histograms"):
             replace(bundle, histograms=wrong)
+
+
+def test_a_scene_that_fits_has_the_models_bands_in_order(bundle, make_scene):
+    assert check_source(bundle, make_scene()).band_names == ("red", "nir")
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ({"bands": ("nir", "green")}, "lacks band red"),
+        ({"level": "L1C"}, r"got L1C \(top-of-atmosphere\); expected L2A \(surface\); use the same product level"),
+        ({"level": "L1TP"}, "product level"),
+        (
+            {"pixel_m": 30.0},
+            r"another size.*got 30 m; expected 10 m; read it at that size \(--resolution 10,",
+        ),
+        ({"factor": 10_000}, "times larger"),
+        ({"factor": 1 / 10_000}, "times smaller"),
+        ({"factor": 8}, "outside the training range"),
+    ],
+)
+def test_a_scene_that_does_not_fit_is_refused_in_one_line(bundle, make_scene, scene, words):
+    with pytest.raises(ModelError, match=words) as caught:
+        check_source(bundle, make_scene(**scene))
+    assert "\n" not in str(caught.value)
+    assert "scene.tif" in str(caught.value)
+
+
+def test_a_training_scene_of_another_pixel_size_warns(bundle, make_scene):
+    trained = replace(bundle, sources=(*bundle.sources, TrainedOn("sentinel-2", "L2A", scene="scene")))
+    with pytest.warns(ModelWarning, match="pixels of 30 m, but of the model's scenes the first has 10 m"):
+        check_source(trained, make_scene(pixel_m=30.0))
+
+
+def test_another_unit_is_refused_but_for_counts(bundle, make_scene):
+    scene = make_scene()
+    for unit in ("DN", ""):
+        check_source(bundle, replace(scene, bands=tuple(replace(band, unit=unit) for band in scene.bands)))
+    radiance = replace(scene, bands=tuple(replace(band, unit="W/(m2 sr um)") for band in scene.bands))
+    with pytest.raises(ModelError, match=r"band red is in another unit.*got W/\(m2 sr um\); expected reflectance"):
+        check_source(bundle, radiance)
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ({"sensor": "landsat-oli"}, "matched by name"),
+        ({"sensor": "landsat-oli", "level": "L2SP"}, "matched by name"),
+        ({"factor": 2.8, "bands": ("red", "nir")}, "less certain"),
+        ({"valid": False}, "no valid pixel"),
+    ],
+)
+def test_a_scene_near_the_edge_is_mapped_with_a_warning(bundle, make_scene, scene, words):
+    with pytest.warns(ModelWarning, match=words):
+        check_source(bundle, make_scene(**scene))

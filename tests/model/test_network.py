@@ -107,7 +107,7 @@ def test_no_pixel_beyond_the_theoretical_reach_matters(settings_):
     assert len(rows) > 0
 
 
-def test_a_tile_on_the_stride_with_full_halo_agrees_with_the_whole():
+def test_a_tile_with_full_halo_agrees_with_the_whole():
     network = shaken(NetworkSpec(2, 3, **SMALL))
     halo = -(-reach_px(network.spec) // network.stride) * network.stride
     x = torch.randn(1, 2, 4 * halo, 4 * halo)

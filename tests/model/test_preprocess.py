@@ -25,7 +25,7 @@ def test_training_pixels_come_out_with_mean_0_and_deviation_1():
     torch.testing.assert_close(out.std((1, 2)), torch.ones(3), atol=1e-2, rtol=0)
 
 
-def test_invalid_pixels_are_0_whatever_they_hold_and_inputs_are_kept():
+def test_invalid_pixels_are_0_whatever_they_hold():
     values = RNG.random((2, 4, 5), dtype=np.float32)
     values[0, 1, 1] = np.nan
     valid = np.ones((4, 5), dtype=bool)

@@ -85,10 +85,10 @@ def test_without_the_package_the_shipped_encoder_is_found():
 
 def test_what_is_named_and_does_not_fit_is_refused(tmp_path):
     for wrong, words in (
-        ({"weights": "ukis_csmask_6b_l1c", "bands": SIX[:5]}, "do not fit the bands"),
-        ({"weights": OWN_NAME, "bands": ("red", "nir")}, "do not fit the bands"),
+        ({"weights": "ukis_csmask_6b_l1c", "bands": SIX[:5]}, "do not fit the scene: the scene lacks swir22"),
+        ({"weights": OWN_NAME, "bands": ("red", "nir")}, "has 2 of its bands, not 3"),
         ({"weights": OWN_NAME, "statistics": ([1500.0] * len(S2), [800.0] * len(S2))}, r"times those it was trained"),
-        ({"weights": "ResNet18_Weights.SENTINEL2_ALL_MOCO", "bands": S2}, "do not fit the bands"),
+        ({"weights": "ResNet18_Weights.SENTINEL2_ALL_MOCO", "bands": S2}, "the scene lacks rededge075"),
         ({"weights": str(tmp_path / "absent.pth")}, "cannot open"),
         ({"weights": "nothing"}, "no weights called"),
     ):

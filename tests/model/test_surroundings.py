@@ -83,7 +83,7 @@ def test_no_pixel_beyond_the_reach_matters():
     assert (rows - at).abs().max() <= reach
 
 
-def test_statistics_are_standardised_by_the_chips_they_were_shown():
+def test_statistics_are_standardised_by_the_chips_shown():
     layer = ChipStatistics(3, chip_px=16, stride_px=4)
     x = torch.randn(20, 3, 16, 16)
     layer.standardise_by(chip_statistics(x, chip_px=16, stride_px=16))

@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.model import records
 from pipeline.model.bundle import save_bundle
-from pipeline.model.network import build_network
+from pipeline.model.network import build_network, freeze_encoder, parameter_groups
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.records import find_record, weight_records
+from pipeline.model.records import OWN_NAME, fetch_weights, find_record, weight_records
 from pipeline.model.spec import NetworkSpec
-from pipeline.model.transfer import freeze_encoder, match_stem, nearest_band, parameter_groups, rescale_stem
+from pipeline.model.transfer import match_stem, nearest_band, rescale_stem
 from pipeline.model.weights import EncoderWeights, load_weights
 
 S2 = ("coastal", "blue", "green", "red", "rededge071", "nir", "nir08", "cirrus", "swir16", "swir22")
@@ -52,7 +52,7 @@ def theirs(tensors, x):
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(S2))
-def test_a_stem_for_the_same_bands_is_the_same_filters_reordered(order):
+def test_a_stem_for_the_same_bands_is_reordered(order):
     weight = torch.randn(8, len(S2), 3, 3, generator=torch.Generator().manual_seed(0))
     matched = match_stem(weight, known=S2, wanted=order)
     assert torch.equal(matched, weight[:, [S2.index(name) for name in order]])
@@ -68,7 +68,7 @@ def test_any_choice_of_bands_keeps_the_variance_of_the_stem(wanted):
     assert matched.shape[1] == len(wanted) + 2
 
 
-def test_unknown_bands_start_from_the_nearest_in_wavelength_and_others_from_the_mean():
+def test_unknown_bands_start_from_the_nearest_in_wavelength():
     assert nearest_band("nir09", S2) == "nir08"
     assert nearest_band("rededge078", ["red", "nir"]) == "nir"
     assert nearest_band("lwir11", S2) is None
@@ -159,7 +159,7 @@ def test_a_scaling_of_another_unit_is_not_used_and_said():
     torch.testing.assert_close(found, theirs(dict(weights.tensors), standardised), rtol=1e-3, atol=1e-4)
 
 
-def test_bands_of_the_weights_unit_keep_their_scaling_beside_bands_of_another():
+def test_bands_of_the_weights_unit_keep_their_scaling():
     bands = ("blue", "green", "red", "nir")
     weights = EncoderWeights(
         "published", "resnet18", resnet_tensors(), bands, ((0.0,) * 4, (0.5,) * 4), ("reflectance",) * 4
@@ -250,24 +250,38 @@ def published(tmp_path, monkeypatch):
     return record
 
 
+def test_weights_by_name_are_never_downloaded_in_silence(published):
+    with pytest.raises(ModelError, match=r"are not here.*landcover weights get Ours.SMALL"):
+        load_weights("Ours.SMALL", architecture="resnet18")
+    assert not published.cache.exists()
+
+
 def test_weights_by_name_are_fetched_once_and_checked(published):
+    fetch_weights(published)
     weights = load_weights("Ours.SMALL", architecture="resnet18")
     assert weights.bands == published.bands
-    assert published.cache.is_file()
     published.cache.write_bytes(published.cache.read_bytes()[:-5])
     with pytest.raises(ModelError, match="not what its name says"):
         load_weights("Ours.SMALL", architecture="resnet18")
 
 
-def test_without_a_network_the_error_says_where_to_put_the_file(published, monkeypatch):
+def test_without_a_network_the_error_says_where_to_put_the_file(published):
     gone = replace(published, url=published.url.replace("/w-", "/gone-"))
-    monkeypatch.setattr(records, "weight_records", lambda: (gone,))
     with pytest.raises(ModelError, match="put it at") as caught:
-        load_weights("Ours.SMALL", architecture="resnet18")
+        fetch_weights(gone)
     assert str(gone.cache) in str(caught.value)
 
 
-def test_stages_learn_slower_the_deeper_they_lie_and_norms_do_not_decay():
+def test_shipped_weights_are_those_of_the_bands_that_are_there():
+    bands = ("red", "swir16", "nir")
+    weights = load_weights(OWN_NAME, architecture="resnet18")
+    spec = NetworkSpec(3, 2, depth=3, decoder_channels=(8,))
+    stem = build_network(spec, weights=weights, preprocess=plain(bands)).encoder.stem.weight
+    scaled = weights.tensors["conv1.weight"][:, weights.bands.index("nir")].float() * 6 / 3
+    torch.testing.assert_close(stem[:, 2], scaled / weights.scaling[1][weights.bands.index("nir")])
+
+
+def test_stages_learn_slower_the_nearer_to_the_input():
     network = build_network(SPEC)
     groups = parameter_groups(network, lr=1.0, layer_decay=0.5, weight_decay=0.1)
     rates = {group["name"]: group["lr"] for group in groups}

@@ -39,22 +39,28 @@ def report_data() -> ReportData:
     image = rng.integers(0, 255, (*codes.shape, 3)).astype(np.uint8)
     figures = dict.fromkeys(SCHEME.names, 0.8)
     matrix = ((50, 3, 1), (2, 40, 4), (0, 5, 60))
+    polygons = dict(zip(SCHEME.names, (12, 2, 4), strict=True))
     square = np.array([(0, 0), (0, 30), (30, 30), (30, 0)], dtype=np.float64)
     inside = np.zeros((32, 32), dtype=np.bool_)
     inside[8:20, 8:20] = True
     return ReportData(
         title="A <job> & more",
-        created_utc="2026-01-02 03:04 UTC",
         scheme=SCHEME,
-        views=(MapView("scene", image, codes, 10.0),),
+        views=(MapView("scene", image, codes, (10.0, 15.0)),),
         areas=tuple(ClassArea("scene", name, 10.0 * i) for i, name in enumerate(SCHEME.names, 1)),
         scores=tuple(
-            Score(m, 0.9, 0.8, 0.85, figures, figures | {"water": None}, figures, figures, matrix)
-            for m in ("network", "forest")
+            Score(m, right, 0.8, 0.85, figures, figures | {"water": None}, figures, figures, matrix, polygons)
+            for m, right in (("network", 0.9), ("forest (bands)", 0.85), ("forest (neighbourhoods)", 0.87))
         ),
+        full_reference=(("network", (0.7, 0.6)), ("forest (bands)", (0.65, 0.55))),
+        mapped_share=0.9,
         sampling="Held-out training polygons: not a probability sample.",
-        history=tuple({"step": i, "train_loss": 1 / (i + 1), "val_f1": i / 10} for i in range(10)),
-        learning=(LearningPoint(20, 0.4, 0.05, 0.38), LearningPoint(50, None, None, 0.5), LearningPoint(80, 0.6)),
+        history=tuple({"step": i, "loss": 1 / (i + 1), "val_loss": 1.1 / (i + 1)} for i in range(20)),
+        learning=(
+            LearningPoint(20, 0.4, 0.05, 0.38, 0.39, 0.5, 0.4, 0.45),
+            LearningPoint(50, None, None, 0.5, 0.5),
+            LearningPoint(80, 0.6, overall_accuracy=0.7),
+        ),
         split=SplitMap(
             tuple(
                 PolygonPart(i, square + 50 * i, part)
@@ -90,7 +96,6 @@ def report_data() -> ReportData:
         warnings=("two polygons overlap",),
         settings="version: 1\n",
         environment={"python": "3"},
-        stages={"train": {"seconds": 12.0, "cpu_seconds": 20.5, "peak_rss_mb": None}},
     )
 
 
@@ -113,6 +118,50 @@ def test_a_mean_says_which_classes_it_is_without(page, tmp_path):
     assert "Mean F1 is without water: no test pixel that can be used." in path.read_text(encoding="utf-8")
 
 
+def row_of(page, name):
+    """The row of a class in the table of accuracies: (its class attribute, cells)."""
+    for kind, body in re.findall(r"<tr( class=\"few\")?>(<td>.*?)</tr>", page.read_text(encoding="utf-8"), re.DOTALL):
+        if f"</span>{name}" in body:
+            return kind, re.findall(r"<td[^>]*>(.*?)</td>", body, re.DOTALL)
+    raise AssertionError(name)
+
+
+def test_figures_of_few_polygons_are_grey(page):
+    kind, cells = row_of(page, "wood &amp; heath")
+    assert kind
+    assert "too few to judge" in cells[0]
+    assert cells[1:3] == ["2", "48"]
+    kind, cells = row_of(page, "water")
+    assert not kind
+    assert cells[1:3] == ["12", "52"]
+
+
+def test_perfect_figures_of_few_polygons_name_crossval(tmp_path):
+    data = report_data()
+    score = replace(data.scores[0], users=dict.fromkeys(SCHEME.names, 1.0))
+    path = write_report(tmp_path / "report.html", replace(data, scores=(score, *data.scores[1:])))[0]
+    _, cells = row_of(path, "field &lt;b&gt;")
+    assert "100 % of 4 polygons: landcover crossval tells more" in cells[0]
+    assert "crossval" not in row_of(path, "water")[1][0]
+
+
+def test_the_network_stands_beside_the_better_forest(page):
+    text = page.read_text(encoding="utf-8")
+    assert "network against forest (neighbourhoods), the better forest" in text
+    assert "<b>+3.0 points</b>overall accuracy<br>mean F1 +0.000" in text
+    assert "18 test polygons, 165 pixels" in text
+
+
+def test_the_full_reference_stands_beside_the_test_polygons(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"<td>network</td><td class=\"group\">90.0 %</td>.*?<td class=\"group\">70.0 %</td>", text)
+    assert "Polygons are drawn where the class is plain to see" in text
+
+
+def test_areas_say_what_share_of_the_scenes_they_cover(page):
+    assert "The map covers 90.0% of the scenes; the rest has no data." in page.read_text(encoding="utf-8")
+
+
 def test_names_are_escaped(page):
     text = page.read_text(encoding="utf-8")
     assert "A &lt;job&gt; &amp; more" in text
@@ -128,17 +177,16 @@ def test_figures_lie_beside_the_page_as_png_and_svg(page):
 
 def test_the_ledger_is_a_table_of_bands(page):
     text = page.read_text(encoding="utf-8")
-    row = re.search(r"<tr><td>red</td>.*?</tr>", text, re.DOTALL)[0]
-    assert re.findall(r"<td>(.*?)</td>", row) == ["red", "0.0001", "-0.1", "BOA_ADD_OFFSET of MTD.xml", "12.5%"]
+    row = re.search(r"<tr><td data-head=\"band\">red</td>.*?</tr>", text, re.DOTALL)[0]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row) == ["red", "0.0001", "-0.1", "BOA_ADD_OFFSET of MTD.xml", "12.5%"]
     assert "<dt>invalid share</dt><dd>25.0%</dd>" in text
     assert "<dd>plausible: dark pixels</dd>" in text
 
 
-def test_warnings_ids_settings_and_times_are_on_the_page(page):
+def test_warnings_ids_and_settings_are_on_the_page(page):
     text = page.read_text(encoding="utf-8")
     assert "<li>two polygons overlap</li>" in text
     assert "version: 1" in text
-    assert "<td>20.5</td>" in text
     svg = (page.parent / "figures" / "examples.svg").read_text(encoding="utf-8")
     assert "polygon 7" in svg  # matplotlib keeps the words of drawn text as comments
 

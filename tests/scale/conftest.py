@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.model.bundle import save_bundle
-from pipeline.workflow.mapping import ManyScenes, MapRequest, predict_maps
-from pipeline.workflow.outcome import Outcome, no_progress
-from tests.inference.models import noise_scene, small_bundle
+from pipeline.workflow.outcome import Outcome
+from pipeline.workflow.predict import ManyScenes, predict_maps
+from tests.inference.models import changes, noise_scene, small_bundle
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,14 @@ class World:
         return path
 
     def predict(self, out: str, *, listed: Path | None = None, overwrite: bool = False, **asked: object) -> Outcome:
-        dask, workers = asked.pop("dask", None), asked.pop("workers", None)
+        dask = asked.pop("dask", None)
         return predict_maps(
             None,
             model=self.model,
-            scenes=(),
             output=self.folder / out,
-            request=MapRequest(**({"engine": "torch", "dtype": "float32"} | asked)),
-            force=False,
+            changes=changes(**({"dtype": "float32"} | asked)),
             overwrite=overwrite,
-            progress=no_progress,
-            many=ManyScenes(str(listed or self.scenes), dask, workers),
+            many=ManyScenes(str(listed or self.scenes), dask),
         )
 
     def products(self, out: str) -> dict[str, bytes]:

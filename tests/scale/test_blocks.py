@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import strategies as st
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from pipeline.inference import engines
+from pipeline.inference import plan as plans
 from pipeline.inference.engine import Choice
-from pipeline.inference.plan import Plan, PredictSettings
+from pipeline.inference.plan import Plan
+from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps, blocks_of
 from pipeline.scale import cluster
 from pipeline.scale.cluster import SceneTask, map_block, plan_task, who_sees
@@ -32,37 +32,33 @@ PLAN = Plan(32, 8, 4, 1, 1, Choice("torch", "float32", "cpu"))
 class Sizes:
     """Steps that have only sizes."""
 
-    def __init__(self, pixels: list[int], blend: str) -> None:
-        self.pixels, self.settings = dict(enumerate(pixels)), PredictSettings(blend=blend)
+    def __init__(self, pixels: list[int]) -> None:
+        self.pixels = dict(enumerate(pixels))
 
 
 @given(
     pixels=st.lists(st.integers(1, 50), min_size=1, max_size=40), done=st.sets(st.integers(0, 39)),
-    size=st.integers(1, 120), blend=st.sampled_from(["crop", "hann"]),
+    size=st.integers(1, 120),
 )  # fmt: skip
-def test_blocks_partition_the_steps_and_keep_their_size(
-    pixels: list[int], done: set[int], size: int, blend: str
-) -> None:
+def test_blocks_partition_the_steps_and_keep_their_size(pixels: list[int], done: set[int], size: int) -> None:
     left = [step for step in range(len(pixels)) if step not in done]
-    cut = blocks_of(Sizes(pixels, blend), left, block_px=size)
+    cut = blocks_of(Sizes(pixels), left, block_px=size)
     assert [step for block in cut for step in block] == left
-    least = 4 if blend == "hann" else 1
-    for block, after in zip_longest(cut, cut[1:]):
+    for block in cut:
         assert list(block) == list(range(block[0], block[-1] + 1))
-        assert sum(pixels[step] for step in block) <= size or len(block) <= least
-        assert len(block) >= least or after is None or after[0] != block[-1] + 1
+        assert sum(pixels[step] for step in block) <= size or len(block) == 1
 
 
 def test_a_tile_larger_than_a_block_is_a_block_of_its_own(world: World) -> None:
     scene = open_geotiff(world.add_scene("a", height=160, width=128))
-    steps = SceneSteps(None, scene, PredictSettings(), PLAN)  # type: ignore[arg-type]
+    steps = SceneSteps(None, scene, MapSettings(), PLAN)  # type: ignore[arg-type]
     assert [len(block) for block in blocks_of(steps, list(steps.pixels), block_px=1000)] == [1] * 20
     assert [len(block) for block in blocks_of(steps, list(steps.pixels), block_px=3 * 1024 + 5)] == [3] * 6 + [2]
 
 
 def task_of(world: World, **changes: object) -> SceneTask:
     scene = open_geotiff(world.add_scene("a", height=96, width=64))
-    settings = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=8)
+    settings = MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32, halo_px=8)
     return replace(SceneTask(world.model, scene, settings), **changes)
 
 
@@ -106,16 +102,16 @@ def test_other_versions_are_refused_before_scenes_open() -> None:
 def test_scenes_share_one_engine_until_another_is_chosen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     made: list[int] = []
-    real = engines.engine_of
+    real = plans.engine_of
 
     def noted(*given: object, **named: object) -> object:
         made.append(cluster._engine.cache_info().currsize)
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engines, "engine_of", noted)
+    monkeypatch.setattr(plans, "engine_of", noted)
     cluster._engine.cache_clear()
     task = task_of(world)
-    for plan in (PLAN, replace(PLAN, tile_px=48, columns=1), replace(PLAN, trials=("measured",))):
+    for plan in (PLAN, replace(PLAN, tile_px=48, columns=1), replace(PLAN, agreement=0.999)):
         assert map_block(task, plan, (0,)).steps
     assert made == [0]
     assert map_block(task, replace(PLAN, choice=Choice("torch", "bfloat16", "cpu")), (0,)).steps

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.config import MapSection
 from pipeline.errors import ConfigError
+from pipeline.inference.settings import MapSettings
 from pipeline.inference.stream import Writing
 from pipeline.model.bundle import load_bundle
-from pipeline.workflow.map_one import MapOrder
-from pipeline.workflow.mapping import ManyScenes, map_all
 from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.predict import ManyScenes, map_all
 from pipeline.workflow.recipe import SceneRequest
+from pipeline.workflow.scene_maps import MapOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,15 +79,15 @@ def until(happened: Callable[[], bool]) -> None:
 
 
 def map_world(
-    world: World, out: str, *, dask: str | None = None, workers: int | None = None, blend: str = "crop",
+    world: World, out: str, *, dask: str | None = None,
     progress: Callable[[str, int, int], None] = no_progress,
 ) -> list[Done]:  # fmt: skip
-    section = MapSection.model_validate({"engine": "torch", "dtype": "float32", "tile_px": 32, "blend": blend})
+    section = MapSettings.model_validate({"engine": "torch", "dtype": "float32", "tile_px": 32})
     (world.folder / out).mkdir(exist_ok=True)
     paths = [str(path) for path in sorted(world.scenes.iterdir())]
     return map_all(
         world.model, load_bundle(world.model), paths, MapOrder(world.folder / out, section),
-        many=ManyScenes(None, dask, workers), words=SceneRequest(), progress=progress,
+        many=ManyScenes(None, dask), words=SceneRequest(), progress=progress,
     )  # fmt: skip
 
 
@@ -161,17 +161,17 @@ def test_a_scene_that_fails_keeps_what_was_mapped(world: World, monkeypatch: pyt
 def test_local_workers_go_on_where_one_process_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.inference.stream.SYNC_SECONDS", 0.0)
     world.add_scene("a", height=224, width=160)
-    map_world(world, "alone", blend="hann")
+    map_world(world, "alone")
 
     def stop(what: str, done: int, total: int) -> None:
         if what == "mapping a" and done > total / 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        map_world(world, "over", blend="hann", progress=stop)
+        map_world(world, "over", progress=stop)
     before, now = steps_done(world, "over"), steps_noted(monkeypatch)
     assert before
-    (done,) = map_world(world, "over", dask="local", workers=2, blend="hann")
+    (done,) = map_world(world, "over", dask="local:2")
     assert done.error == ""
     assert now
     assert sorted([*before, *now]) == list(range(len(before) + len(now)))

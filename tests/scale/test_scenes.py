@@ -9,7 +9,7 @@ import pytest
 from pipeline.cli.entry import main
 from pipeline.errors import ConfigError, OutputError
 from pipeline.inference.stream import Writing
-from pipeline.workflow import map_one
+from pipeline.workflow import scene_maps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ def test_an_interrupted_command_continues(world: World, monkeypatch: pytest.Monk
             def stop(*args: object, **named: object) -> None:
                 raise KeyboardInterrupt
 
-            patch.setattr(map_one, "write_percent", stop)
+            patch.setattr(scene_maps, "write_percent", stop)
         with pytest.raises(KeyboardInterrupt):
             world.predict("cut")
     outcome = world.predict("cut")
@@ -109,16 +109,25 @@ def test_two_scenes_of_one_name_are_told(world: World) -> None:
     assert len(outcome.failed) == 1
 
 
-def test_workers_need_dask_and_a_scheduler_that_answers(world: World, monkeypatch) -> None:
+def test_files_of_one_name_in_two_folders_are_two_scenes(world: World) -> None:
+    path = world.add_scene("a", height=60, width=50)
+    second = world.folder / "second" / path.name
+    second.parent.mkdir()
+    second.write_bytes(path.read_bytes())
+    listed = world.folder / "list.txt"
+    listed.write_text(f"{path}\n{second}\n")
+    assert world.predict("out", listed=listed).failed == ()
+    assert (world.folder / "out" / f"second_{path.stem}_lc.tif").exists()
+
+
+def test_workers_need_a_scheduler_that_answers(world: World, monkeypatch) -> None:
     world.add_scene("a", height=60, width=50)
-    with pytest.raises(ConfigError, match="--dask local"):
-        world.predict("out", workers=2)
     pytest.importorskip("distributed")
     monkeypatch.setattr("pipeline.scale.cluster.CONNECT_S", "1s")
     with pytest.raises(ConfigError, match="does not answer"):
         world.predict("out", dask="tcp://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="--workers"):
-        world.predict("out", dask="local", workers=0)
+    with pytest.raises(ConfigError, match="local:4"):
+        world.predict("out", dask="local:0")
 
 
 def test_a_missing_dask_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,5 +149,5 @@ def test_maps_of_two_zones_need_a_chosen_grid(world: World, tmp_path: Path) -> N
     assert outcome.failed == ()
     with rasterio.open(world.folder / "out" / "mosaic_lc.tif") as mosaic:
         assert (mosaic.crs.to_epsg(), mosaic.res) == (3035, (20.0, 20.0))
-    with pytest.raises(ConfigError, match="CRS of the mosaic"):
+    with pytest.raises(ConfigError, match="mosaic_crs"):
         world.predict("out", mosaic="confidence", mosaic_crs="nowhere", overwrite=True)

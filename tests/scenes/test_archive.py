@@ -99,7 +99,7 @@ def test_what_is_no_archive_or_is_cut_off_is_refused(tmp_path: Path, name: str) 
 def test_archives_without_a_product_say_what_they_hold(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     (make_zip if name == "a.zip" else make_tar)(path, {"holiday.jpg": b"x"})
-    with pytest.raises(ProductError, match=r"neither a Sentinel-2 SAFE nor a Landsat product; got holiday\.jpg"):
+    with pytest.raises(ProductError, match=r"no Sentinel-2 SAFE, Landsat or HLS product; got holiday\.jpg"):
         open_scene(path)
 
 

@@ -58,7 +58,7 @@ def test_bands_without_a_description_are_numbered_and_can_be_named(tmp_path: Pat
     named = open_geotiff(path, options=SceneOptions(bands=keys))
     assert named.band_names[-1] == "nir08"
     assert named.bands[-1].index == 13
-    with pytest.raises(SceneError, match="number of band names in the config; got 2; expected 13"):
+    with pytest.raises(SceneError, match="number of band names; got 2; expected 13"):
         open_geotiff(path, options=SceneOptions(bands=("red", "nir")))
 
 

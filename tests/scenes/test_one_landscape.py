@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.legend import scheme_for
 from pipeline.model.bundle import ModelBundle, TrainedOn
+from pipeline.model.checks import check_source
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
@@ -110,10 +111,10 @@ def test_every_form_means_the_same_and_lies_on_the_same_grid(
 
 def test_one_model_maps_all_forms_of_sentinel_2_to_identical_codes(sentinel2: dict[str, Scene], tmp_path: Path) -> None:
     bundle = model_of(S2_BANDS)
-    settings = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=128, halo_px=16)
+    settings = MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=128, halo_px=16)
     codes = {}
     for number, (what, scene) in enumerate(sentinel2.items()):
-        fitting = bundle.check(scene)
+        fitting = check_source(bundle, scene)
         with predict_scene(bundle, fitting, out=tmp_path / str(number), settings=settings) as prediction:
             codes[what] = prediction.codes.read(scene.grid.window)
     reference = codes["SAFE 05.10"]

@@ -11,12 +11,19 @@ import pytest
 from pipeline.config import Config
 from pipeline.training.settings import TrainingSettings
 from tests.fakes.small_world import settings
-from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference, write_documents
+from tools.documents import (
+    API_REFERENCE,
+    COMMAND_REFERENCE,
+    CONFIG_REFERENCE,
+    SCHEMA,
+    config_reference,
+    write_documents,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", [SCHEMA, CONFIG_REFERENCE])
+@pytest.mark.parametrize("name", [SCHEMA, CONFIG_REFERENCE, COMMAND_REFERENCE, API_REFERENCE])
 def test_generated_documents_are_current(tmp_path, name):
     write_documents(tmp_path)
     wanted = (tmp_path / name).read_text(encoding="utf-8")

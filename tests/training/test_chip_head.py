@@ -10,8 +10,8 @@ from affine import Affine
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.errors import LabelError, ModelError
-from pipeline.inference.plan import PredictSettings
 from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.settings import SceneOptions
@@ -51,14 +51,14 @@ def test_a_chip_classifier_learns_from_polygons_and_maps_cells(tmp_path):
     result = fit([scene], split, scheme, settings=CHIP, folder=tmp_path / "run")
     (spec,) = result.bundle.specs
     assert (spec.head, spec.statistics, spec.chip_px, spec.chip_stride_px) == ("chip", True, 16, 4)
-    assert {key for row in result.history for key in row} == {"step", "pixel_loss", "seconds"}
+    assert {key for row in result.history for key in row} == {"step", "pixel_loss"}
     assert result.out_of_fold is not None
     assert set(result.out_of_fold.polygon) <= set(range(1, 9))
     bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", result.bundle))
     test = split.pixels(scene.pixels, Part.TEST)
     codes = predict_pixels(bundle, scene.source, test)
     assert (codes == test.code).mean() > 0.9
-    asked = PredictSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32)
+    asked = MapSettings(engine="torch", dtype="float32", device="cpu", threads=1, tile_px=32)
     with predict_scene(bundle, scene.source, out=tmp_path / "map", settings=asked) as mapped:
         whole = mapped.codes.read(scene.source.grid.window)
     cells = whole.reshape(SIDE // 4, 4, SIDE // 4, 4)

@@ -307,9 +307,11 @@ def test_several_maps_switched_and_side_by_side(open_page, worlds):
     assert page.locator("#card .one").count() >= 1
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1366, "dark"), (1920, "light"), (700, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1366, "dark"), (1920, "light"), (700, "light"), (360, "dark")])
 def test_the_page_fits_its_window_and_colours(open_page, worlds, width, scheme):
     page = open_page(worlds["metres"], width=width, scheme=scheme).page
+    if width < 760:
+        page.locator("#toggle-panel").click()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.querySelector('#panel').scrollWidth <= document.querySelector('#panel').clientWidth")
     red, _, _ = (
@@ -321,6 +323,19 @@ def test_the_page_fits_its_window_and_colours(open_page, worlds, width, scheme):
     assert (red < 80) == (scheme == "dark")
     page.locator("#toggle-panel").click()
     assert page.locator("#panel").is_hidden()
+
+
+def test_on_a_phone_the_panel_folds(open_page, worlds):
+    page = open_page(worlds["metres"], width=390).page
+    panel, button = page.locator("#panel"), page.locator("#toggle-panel")
+    assert panel.is_hidden()
+    assert button.get_attribute("aria-expanded") == "false"
+    button.click()
+    assert panel.is_visible()
+    assert button.get_attribute("aria-expanded") == "true"
+    box = panel.bounding_box()
+    page.mouse.click(box["width"] + 30, 400)
+    assert panel.is_hidden()
 
 
 class Provider(BaseHTTPRequestHandler):

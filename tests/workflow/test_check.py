@@ -94,7 +94,7 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
     few = {item.stage: item for item in estimate_stages(Job.load(small))}
     large = write_world(
         tmp_path,
-        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True, "tta": True},
+        map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True},
         assessment={"forest_trees": 500},
         training={"context": {"weights": "none", "steps": 400}},
     )
@@ -152,7 +152,7 @@ def test_indices_have_values_too(tmp_path, no_estimates):
 def test_of_a_large_scene_only_windows_are_read(tmp_path, monkeypatch, no_estimates):
     config = write_world(tmp_path)
     large = np.zeros((4, 2000, 2000), dtype=np.float32)
-    large += 0.2
+    large += np.linspace(0.1, 0.4, 4, dtype=np.float32)[:, None, None]
     large[:, :SIDE, :SIDE] = reflectance()
     write_scene(tmp_path / "scene.tif", large, options={"tiled": True, "compress": "deflate"})
     read: list[int] = []

@@ -17,13 +17,14 @@ from pipeline.errors import ConfigError, ModelError, PipelineError, SceneError, 
 from pipeline.grid import Window
 from pipeline.model.bundle import load_bundle
 from pipeline.workflow.inputs import open_sources
-from pipeline.workflow.mapping import MapRequest, predict_maps
 from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.predict import predict_maps
 from tests.fakes.finished import run_job
 from tests.fakes.landsat import ULX, ULY, Landsat, write_landsat
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.small_world import BANDS, CLASSES, SPECTRA, reflectance, settings, truth, write_scene, write_settings
+from tests.inference.models import changes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,11 +237,8 @@ def seasons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predict(model: Path, scenes: list[Path], output: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        request = MapRequest(engine="torch", dtype="float32")
-        predict_maps(
-            None, model=model, scenes=[str(path) for path in scenes], output=output, request=request, force=False,
-            overwrite=False, progress=no_progress,
-        )  # fmt: skip
+        paths = [str(path) for path in scenes]
+        predict_maps(None, model=model, scenes=paths, output=output, changes=changes(dtype="float32"))
 
 
 def test_one_model_of_stacks_of_different_days_maps_a_year_it_has_not_seen(seasons: Path, tmp_path: Path) -> None:

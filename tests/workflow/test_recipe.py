@@ -237,12 +237,12 @@ def test_a_mirror_that_an_item_does_not_tell_can_be_said(tmp_path: Path, capsys:
     (tmp_path / "item.json").write_text(json.dumps(item | {"links": []}))
     model = write_model(tmp_path, ("red", "nir"), bands=["red", "nir"])
     assert predict(model, tmp_path / "item.json") == 2
-    assert "give scale and offset in the config, or the mirror (earth-search, planetary-computer" in error(capsys)
+    assert "give scale and offset (--scale, --offset), or the mirror (earth-search, planetary-computer" in error(capsys)
     assert predict(model, tmp_path / "item.json", more=("--mirror", "planetary-computer")) == 0
     assert ledger_of(tmp_path / "maps")["bands"][0]["offset"] == -0.1
     assert predict(model, tmp_path / "item.json", more=("--mirror", "nasa")) == 2
     assert error(capsys).endswith(
-        "option --mirror; got nasa; expected 'earth-search', 'planetary-computer' or 'copernicus'"
+        "key 'scene.mirror'; got 'nasa'; expected 'earth-search', 'planetary-computer' or 'copernicus'"
     )
 
 

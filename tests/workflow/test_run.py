@@ -61,8 +61,11 @@ def test_confidence_is_in_per_cent(finished):
 def test_accuracy_names_the_methods_and_their_figures(finished):
     accuracy = read(finished, "accuracy.json")
     assert accuracy["sampling"] == "hold-out of training polygons, not a probability sample"
-    assert (accuracy["method"], accuracy["baseline"]["method"]) == ("network", "random forest")
-    for item in (accuracy, accuracy["baseline"]):
+    assert accuracy["method"] == "network"
+    assert [item["method"] for item in accuracy["baselines"]] == ["forest (bands)", "forest (neighbourhoods)"]
+    assert accuracy["baseline"] == max(accuracy["baselines"], key=lambda f: (f["overall_accuracy"], f["macro_f1"]))
+    for item in (accuracy, *accuracy["baselines"]):
+        assert sum(figures["polygons"] for figures in item["per_class"].values()) == accuracy["test_polygons"]
         assert item["confusion"]["classes"] == list(item["per_class"])
         assert set(item["per_class"]) == set(CLASSES)
         assert sum(figures["support"] for figures in item["per_class"].values()) == accuracy["test_pixels"]
@@ -129,7 +132,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_scenes_are_sampled_for_the_chips_and_not_again_for_their_maps(finished, monkeypatch):
-    for module in ("scenes.ledger", "workflow.map_one"):
+    for module in ("scenes.ledger", "workflow.scene_maps"):
         monkeypatch.setattr(f"pipeline.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
     run_job(finished.config, last="predict", force=True, overwrite=True)
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as mapped:

@@ -42,7 +42,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ({"split": {"seed": 5}}, list(STAGES)),
         ({"training": {"pixels": {"steps": 4}}}, list(STAGES[1:])),
         ({"training": {"head": "chip"}}, list(STAGES)),
-        ({"map": {"tta": True}}, list(STAGES[2:])),
+        ({"map": {"margin": True}}, list(STAGES[2:])),
         ({"assessment": {"forest_trees": 11, "features": False}}, list(STAGES[3:])),
         ({"name": "other"}, ["report"]),
         ({"inputs": {"bands": ["red", "nir"]}}, list(STAGES)),

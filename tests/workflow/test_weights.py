@@ -15,7 +15,7 @@ from pipeline.cli.entry import main
 from pipeline.errors import ConfigError, ModelError
 from pipeline.model import records
 from pipeline.workflow import weights
-from pipeline.workflow.weights import list_weights, show_weights
+from pipeline.workflow.weights import get_weights, list_weights, show_weights
 from tests.fakes.small_world import BANDS, write_scene, write_world
 
 
@@ -32,7 +32,7 @@ def by_name(outcome):
     return {item["name"]: item for item in outcome.data["weights"]}
 
 
-def test_all_published_weights_are_listed_with_bands_scaling_and_licence():
+def test_all_weights_are_listed_with_bands_and_licence():
     found = by_name(list_weights())
     assert {item["encoder"] for item in found.values()} >= {"resnet18", "resnet50", "resnet152"}
     moco = found["ResNet18_Weights.SENTINEL2_ALL_MOCO"]
@@ -43,6 +43,8 @@ def test_all_published_weights_are_listed_with_bands_scaling_and_licence():
     landsat = found["ResNet50_Weights.LANDSAT_OLI_SR_MOCO"]
     assert (landsat["sensor"], landsat["level"], landsat["licence"]) == ("landsat-oli", "SR", "CC0-1.0")
     assert found["ResNet18_Weights.IMAGENET1K_V1"]["bands"] == ["red", "green", "blue"]
+    assert found["landcover_resnet18"]["cached"]
+    assert found["ukis_csmask_6b_l1c"]["bands"] == ["blue", "green", "red", "nir", "swir16", "swir22"]
     assert all(item["url"].startswith("https://") for item in found.values())
     published = [item for item in found.values() if item["sensor"] in {"sentinel-2", "landsat-oli", "landsat-etm"}]
     assert all(item["licence"] for item in published)
@@ -50,7 +52,8 @@ def test_all_published_weights_are_listed_with_bands_scaling_and_licence():
 
 def test_the_list_can_be_narrowed():
     found = list_weights(encoder="resnet18", sensor="sentinel-2").data["weights"]
-    assert {(item["encoder"], item["sensor"]) for item in found} == {("resnet18", "sentinel-2")}
+    assert {item["encoder"] for item in found} == {"resnet18"}
+    assert all("sentinel-2" in item["sensor"].split() for item in found)
     for wrong in ({"encoder": "resnet19"}, {"sensor": "spot"}):
         with pytest.raises(ConfigError, match="expected one of"):
             list_weights(**wrong)
@@ -61,7 +64,7 @@ def test_what_is_downloaded_is_marked():
     record.cache.parent.mkdir(parents=True)
     record.cache.write_bytes(b"weights")
     found = by_name(list_weights(encoder="resnet18"))
-    assert [name for name, item in found.items() if item["cached"]] == [record.name]
+    assert [name for name, item in found.items() if item["cached"]] == ["landcover_resnet18", record.name]
 
 
 def test_bands_of_a_scene_are_matched_by_name(tmp_path):
@@ -135,6 +138,34 @@ def test_fetching_downloads_and_checks(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "weight_records", lambda: (record,))
     assert not show_weights("Ours.SMALL").data["weights"]["cached"]
     assert show_weights("Ours.SMALL", fetch=True).data["weights"]["cached"]
+
+
+def test_getting_shows_licence_hash_and_progress(tmp_path, monkeypatch):
+    torch.save(tensors(), tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    there = (tmp_path / "w.pth").rename(tmp_path / f"w-{digest[:8]}.pth")
+    record = records.WeightRecord("Ours.SMALL", "resnet18", BANDS, there.as_uri(), None, "test", licence="CC0-1.0")
+    monkeypatch.setattr(records, "weight_records", lambda: (record,))
+    seen = []
+    got = get_weights("Ours.SMALL", progress=lambda *step: seen.append(step))
+    assert seen[-1] == ("Ours.SMALL, licence CC0-1.0", len(content), len(content))
+    assert got.data["weights"]["sha256"] == digest
+    assert all(word in got.summary for word in ("is downloaded", "CC0-1.0", digest))
+    assert "was here" in get_weights("Ours.SMALL").summary
+    assert "was here" in get_weights("landcover_resnet18").summary
+    record.cache.unlink()
+    there.write_bytes(content[:-4])
+    with pytest.raises(ModelError, match="not what its name says"):
+        get_weights("Ours.SMALL")
+    assert not record.cache.exists()
+
+
+def test_the_list_prints_the_order_of_the_search(capsys):
+    assert main(["weights", "list", "--encoder", "efficientnet_b4"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("hub folder") < out.index("ukis-csmask, where") < out.index("which comes with landcover")
+    assert "ukis_csmask_4b_l2a" in out
 
 
 def test_without_a_network_fetching_says_what_to_do(tmp_path, monkeypatch, capsys):

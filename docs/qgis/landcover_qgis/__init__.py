@@ -1,21 +1,21 @@
 # ruff: noqa: ANN001, ANN201, N802 - QGIS finds these by name, and its own Python may be old
 """QGIS plugin: land-cover algorithms in the Processing Toolbox that call the ``landcover`` command.
 
-Install: copy this folder into ``python/plugins`` of the QGIS profile (Settings > User Profiles > Open Active Profile
-Folder) and switch it on under Plugins > Manage and Install Plugins; without a window: ``qgis_process plugins enable
+Install: ``make plugin`` writes ``dist/landcover_qgis.zip``; Plugins > Manage and Install Plugins > Install from ZIP.
+Without a window: unpack it into ``python/plugins`` of the QGIS profile, then ``qgis_process plugins enable
 landcover_qgis``. A lone Processing script can hold one algorithm only, hence a plugin.
 """
 
 from qgis.core import QgsApplication, QgsProcessingProvider
 
-from .algorithms import LoadLandcover, PredictLandcover, TrainLandcover
+from .algorithms import ALGORITHMS
 
 
 class LandcoverProvider(QgsProcessingProvider):
     """The group "Land cover" of the toolbox."""
 
     def id(self):
-        """Identifier: algorithms are called ``landcover:train`` and so on."""
+        """Identifier: algorithms are called ``landcover:run`` and so on."""
         return "landcover"
 
     def name(self):
@@ -24,7 +24,7 @@ class LandcoverProvider(QgsProcessingProvider):
 
     def loadAlgorithms(self):
         """Add the algorithms."""
-        for algorithm in (TrainLandcover, PredictLandcover, LoadLandcover):
+        for algorithm in ALGORITHMS:
             self.addAlgorithm(algorithm())
 
 

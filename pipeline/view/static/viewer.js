@@ -315,12 +315,17 @@ for (const button of document.querySelectorAll("[data-mode]")) {
   button.addEventListener("click", () => { state.mode = button.dataset.mode; showAll(); });
 }
 byId("compare-choice").addEventListener("change", (event) => { state.compare = event.target.value; showAll(); });
-byId("toggle-panel").addEventListener("click", (event) => {
-  const wide = document.body.classList.toggle("wide");
-  event.currentTarget.setAttribute("aria-expanded", !wide);
+const narrow = matchMedia("(max-width: 760px)");
+function fold(folded) {
+  document.body.classList.toggle("wide", folded);
+  byId("toggle-panel").setAttribute("aria-expanded", !folded);
   maps.forEach((map) => map.invalidateSize({ animate: false }));
   showSwipe();
-});
+}
+byId("toggle-panel").addEventListener("click", () => fold(!document.body.classList.contains("wide")));
+// On a phone the panel lies on the map: folded until asked for, and again when the map is touched.
+narrow.addEventListener("change", () => fold(narrow.matches));
+maps.forEach((map) => map.on("mousedown dragstart", () => { if (narrow.matches) fold(true); }));
 L.DomEvent.disableClickPropagation(byId("toggle-panel"));
 
 // ---- measure ----
@@ -389,6 +394,7 @@ const start = current();
 if (start.scene) [state.mode, state.compare] = ["swipe", `0/${picturesOf(start)[0]}`];
 else if (info.maps.length > 1) [state.mode, state.compare] = ["swipe", "1/lc"];
 else state.compare = `0/${start.layers[1]?.id ?? "lc"}`;
+if (narrow.matches) fold(true);
 chooseMap(0);
 right.setView(left.getCenter(), left.getZoom(), { animate: false });
 document.body.dataset.ready = "yes";

@@ -1,0 +1,285 @@
+"""The largest part of a map whose error is at most so much, with 95 % confidence, from a probability sample.
+
+Parts are nested: pixels of at least some confidence (and, if asked for, inside the area of applicability), from the
+surest on. They are tested one after the other, and the zone is the last before the first that fails. As the order is
+fixed before a single unit is looked at, all tests together have the error of one (fixed sequence testing).
+
+Source: Angelopoulos, Bates, Candes, Jordan & Lei (2021), Learn then test, arXiv 2110.01052, sect. 3.2; upper limit of
+the error of each part: Clopper & Pearson (1934), and for samples whose units stand for different areas with the
+effective number of units of Korn & Graubard (1998), Survey Methodology 24, 193-201.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+from scipy.stats import beta
+
+from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
+from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
+from pipeline.accuracy.assess_map import assess_map, unit_area
+from pipeline.accuracy.class_maps import grid_of, open_class_map, read_codes, read_grid, strips
+from pipeline.errors import ReferenceDataError
+from pipeline.files import whole_file
+from pipeline.legend import NODATA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.accuracy.assess_frame import Frame
+    from pipeline.accuracy.assess_map import ReferenceSettings
+
+LEVEL = 0.95
+# A class with fewer units than that in the zone is not judged.
+MIN_UNITS = 10
+
+
+@dataclass(frozen=True)
+class Zone:
+    """What can be trusted.
+
+    Attributes:
+        threshold: Least confidence in per cent of the zone's pixels; None where no part passed.
+        share: Share of the map's area that is in the zone, 0..1.
+        units: Units in it.
+        wrong: Wrong ones among them.
+        upper: Upper limit of its error with 95 % confidence, 0..1.
+        max_error: Error that it may have.
+        inside_only: Whether only pixels inside the area of applicability are in it.
+        not_trusted: Classes of the map that are wrong more often than ``max_error`` within the zone, with 95 %
+            confidence each.
+        few: Classes with fewer than 10 units in the zone, which cannot be judged one by one.
+    """
+
+    threshold: int | None
+    share: float
+    units: int
+    wrong: int
+    upper: float
+    max_error: float
+    inside_only: bool
+    not_trusted: tuple[str, ...]
+    few: tuple[str, ...]
+
+    def words(self) -> str:
+        """The zone in sentences."""
+        limit = f"{100 * self.max_error:g} %"
+        if self.threshold is None:
+            return (
+                f"No part of the map can be said to be wrong on at most {limit} of its area: the surest part that has "
+                f"units enough has {self.wrong} of {self.units} wrong "
+                f"(at most {100 * self.upper:.1f} %, with 95 % confidence)."
+            )
+        where = " inside the area of applicability" if self.inside_only else ""
+        said = (
+            f"Where the map's confidence is at least {self.threshold} %{where}, on {100 * self.share:.1f} % of its "
+            f"area, at most {limit} is wrong (with 95 % confidence; {self.wrong} of {self.units} units are, limit "
+            f"{100 * self.upper:.1f} %)."
+        )
+        if self.not_trusted:
+            said += f" This holds for the zone as a whole; not to be trusted even there: {', '.join(self.not_trusted)}."
+        if self.few:
+            said += f" Too few units in the zone to judge by itself: {', '.join(self.few)}."
+        return said
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return vars(self) | {"not_trusted": list(self.not_trusted), "few": list(self.few), "words": self.words()}
+
+
+def find_zone(
+    wrong: NDArray[np.bool_],
+    confidence: NDArray[np.integer],
+    map_index: NDArray[np.integer],
+    *,
+    names: Sequence[str],
+    frame: Frame,
+    area_by_confidence: NDArray[np.float64],
+    unit_area: NDArray[np.float64] | None = None,
+    max_error: float = 0.05,
+    inside_only: bool = False,
+) -> Zone:
+    """The zone of a sample.
+
+    Args:
+        wrong: bool [unit]; whether the map is.
+        confidence: int [unit], 0..100; negative for units that no zone may have.
+        map_index: int [unit], 0..K-1.
+        names: The K classes.
+        frame: How the units were drawn.
+        area_by_confidence: float64 [102]; share of the map's area of each confidence 0..100, the last what no zone has.
+        unit_area: float64 [unit]; None where all are equal.
+        max_error: Largest share of the zone that may be wrong, 0..1.
+        inside_only: Whether pixels outside the area of applicability have negative confidence.
+
+    Raises:
+        ReferenceDataError: no probability sample, or an error outside 0..1.
+    """
+    if not frame.is_probability:
+        raise ReferenceDataError(
+            "a zone from units that are no probability sample", fix="give the design of the sample"
+        )
+    if not 0 < max_error < 1:
+        raise ReferenceDataError("largest error of a zone", got=max_error, expected="between 0 and 1")
+    area = np.ones(len(wrong)) if unit_area is None else unit_area
+    shares = np.cumsum(area_by_confidence[: SURE + 1][::-1])[::-1]
+    needed = least_units(max_error)
+    best = first = None
+    for threshold in range(SURE, -1, -1):
+        inside = confidence >= threshold
+        if kish_units(inside, frame=frame, area=area) < needed:
+            continue  # whatever its units are, this part could not pass
+        upper = upper_limit(wrong & inside, inside, frame=frame, area=area)
+        part = (threshold, float(shares[threshold]), int(inside.sum()), int((wrong & inside).sum()), upper)
+        first = first or part
+        if upper > max_error:
+            break
+        best = part
+    if best is None or first is None:
+        known = confidence >= 0
+        units, bad, upper = first[2:] if first is not None else (int(known.sum()), int((wrong & known).sum()), 1.0)
+        return Zone(None, 0.0, units, bad, upper, max_error, inside_only, (), ())
+    judged = _classes(wrong, confidence >= best[0], np.asarray(map_index), names=names, max_error=max_error)
+    return Zone(*best, max_error, inside_only, *judged)
+
+
+def _classes(
+    wrong: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+    map_index: NDArray[np.integer],
+    *,
+    names: Sequence[str],
+    max_error: float,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Classes whose error within the zone is above the limit (lower Clopper-Pearson limit), and those of few units."""
+    not_trusted, few = [], []
+    for k, name in enumerate(names):
+        here = inside & (map_index == k)
+        units, bad = int(here.sum()), int((wrong & here).sum())
+        if units < MIN_UNITS:
+            few.append(name)
+        elif bad and beta.ppf(1 - LEVEL, bad, units - bad + 1) > max_error:
+            not_trusted.append(name)
+    return tuple(not_trusted), tuple(few)
+
+
+def least_units(max_error: float) -> int:
+    """Units that a part needs to pass with one of them wrong.
+
+    >>> least_units(0.05)
+    93
+    """
+    return next(n for n in range(2, 10_000_000) if beta.ppf(LEVEL, 2, n - 1) <= max_error)
+
+
+def kish_units(inside: NDArray[np.bool_], *, frame: Frame, area: NDArray[np.float64]) -> float:
+    """Units of equal weight that those of a part are worth; the sample's classes are not looked at.
+
+    Source: Kish (1965), Survey Sampling, sect. 11.2.
+    """
+    weights = unit_weights(frame) * area * inside
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares else 0.0
+
+
+def upper_limit(
+    wrong: NDArray[np.bool_], inside: NDArray[np.bool_], *, frame: Frame, area: NDArray[np.float64]
+) -> float:
+    """Upper 95 % limit of the share of a part's area that is wrong.
+
+    Args:
+        wrong: bool [unit]; wrong and in the part.
+        inside: bool [unit]; in the part.
+        frame: How the units were drawn.
+        area: float64 [unit].
+    """
+    weights = unit_weights(frame) * area * inside
+    share = float(weights @ wrong) / float(weights.sum())
+    effective = kish_units(inside, frame=frame, area=area)
+    if 0 < share < 1:
+        residual = (wrong - share) * inside * area
+        variance = float(variance_of_total(residual[:, None], frame)[0]) / float(weights.sum()) ** 2
+        if np.isfinite(variance) and variance > 0:
+            effective = min(effective, share * (1 - share) / variance)
+    count = share * effective
+    return float(beta.ppf(LEVEL, count + 1, max(effective - count, 1e-9)))
+
+
+def zone_of_map(
+    map_path: Path | str,
+    settings: ReferenceSettings,
+    *,
+    confidence: Path | str | None = None,
+    applicability: Path | str | None = None,
+    max_error: float = 0.05,
+) -> Zone:
+    """The zone of a map from its reference sample.
+
+    Args:
+        map_path: The class map.
+        settings: The reference units and their design.
+        confidence: Raster of per cent; None for the one beside the map.
+        applicability: Area of applicability, per cent of its threshold: only pixels of at most 100 may be in the zone.
+        max_error: Largest share of the zone that may be wrong.
+
+    Raises:
+        ReferenceDataError: no probability sample, or no confidence.
+    """
+    found = assess_map(map_path, settings)
+    if found.units is None:
+        raise ReferenceDataError("a zone from a raster", path=settings.reference, fix="give a sample of points")
+    path = confidence if confidence is not None else confidence_beside(map_path, "confidence")
+    area, sure = confidence_areas(map_path, path, found.units, applicability=applicability)
+    by_confidence = area[list(found.scheme.codes)].sum(axis=0)
+    shares = np.append(by_confidence[: SURE + 1], by_confidence[SURE + 1 :].sum()) / by_confidence.sum()
+    return find_zone(
+        found.units.map_code != found.units.reference_code,
+        np.where(sure <= SURE, sure, -1),
+        found.scheme.code_to_index[found.units.map_code],
+        names=found.scheme.names,
+        frame=found.design.frame,
+        area_by_confidence=shares,
+        unit_area=unit_area(read_grid(map_path), found.units.row, found.units.col),
+        max_error=max_error,
+        inside_only=applicability is not None,
+    )
+
+
+def write_zone(
+    path: Path, zone: Zone, *, map_path: Path | str, confidence: Path | str, applicability: Path | str | None = None
+) -> Path:
+    """The zone as a mask on the map's pixels, uint8: 1 in it, 0 outside, 255 where the map has no class.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with ExitStack() as stack:
+        dataset = stack.enter_context(open_class_map(map_path))
+        grid = grid_of(dataset)
+        layers = [open_percent(layer, grid, stack) for layer in (confidence, applicability) if layer is not None]
+        profile = {
+            "driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": 255, "compress": "deflate", "tiled": True,
+            "blockxsize": 256, "blockysize": 256, "height": grid.height, "width": grid.width, "crs": grid.crs,
+            "transform": grid.transform,
+        }  # fmt: skip
+        part = stack.enter_context(whole_file(path, what="the zone", failures=(RasterioError,)))
+        with rasterio.open(part, "w", **profile) as target:
+            target.update_tags(ZONE=zone.words())
+            target.set_band_description(1, "1: zone of small error, 0: outside")
+            target.write_colormap(1, {0: (217, 217, 217), 1: (0, 114, 178)})
+            for window in strips(grid, 256):
+                values = [layer.read(1, window=window.to_rasterio()) for layer in layers]
+                inside = (values[0] <= SURE) & (values[0] >= (SURE + 1 if zone.threshold is None else zone.threshold))
+                if len(values) > 1:
+                    inside &= values[1] <= SURE
+                mask = np.where(read_codes(dataset, window) == NODATA, np.uint8(255), inside.astype(np.uint8))
+                target.write(mask, 1, window=window.to_rasterio())
+    return path

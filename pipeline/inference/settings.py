@@ -1,0 +1,177 @@
+"""How scenes are mapped: the settings of ``landcover predict``, declared once and checked when they are loaded.
+
+No torch: the configuration is read before anything is trained.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.settings import Settings, absolute
+
+EngineName = Literal["torch", "openvino"]
+Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+Device = Literal["auto", "cpu", "cuda"]
+MosaicRule = Literal["confidence", "latest", "first"]
+DEFAULT_MEMORY = "1.5GB"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of a size such as "2GB", "1.5 GiB", "800M" or a plain number.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB"), parse_bytes(1000)
+    (2000000000, 1610612736, 1000)
+
+    Raises:
+        ConfigError: no such size.
+    """
+    match = _SIZE.fullmatch(str(text))
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match and match[2].upper() in _UNITS else 0
+    if size <= 0:
+        raise ConfigError("amount of memory", got=repr(text), expected="a size such as 2GB, 1.5GiB or 800MB")
+    return size
+
+
+@dataclass(frozen=True)
+class Products:
+    """Which layers are made besides codes and confidence."""
+
+    probabilities: bool = False
+    entropy: bool = False
+    margin: bool = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers that are made."""
+        extra = [name for name in ("probabilities", "entropy", "margin") if getattr(self, name)]
+        return ("codes", "confidence", *extra)
+
+
+class MapSettings(Settings):
+    """How scenes are mapped and what is written."""
+
+    engine: EngineName = Field("torch", description="torch, or openvino where it is installed (extra openvino).")
+    dtype: Dtype = Field(
+        "auto",
+        description="Number type of the network when mapping. auto: bfloat16 where the processor computes in it and "
+        "99.5 % of a piece of the scene keep their class, else float32. int8 needs openvino.",
+    )
+    device: Device = Field("auto", description="Where the network runs; auto: the GPU where torch has one.")
+    memory: str = Field(DEFAULT_MEMORY, description="Peak memory of mapping; tiles are as large as it allows.")
+    threads: int | None = Field(None, ge=1, description="Threads that compute, in all. Default: one per core.")
+    tile_px: int | None = Field(None, ge=1, description="Side of a tile. Default: what is fastest in the memory.")
+    halo_px: int | None = Field(
+        None, ge=0, description="Context read on each side of a tile. Default: measured on a piece of the scene."
+    )
+    batch: int = Field(1, ge=1, description="Tiles that go through the network together.")
+    aoi: str | None = Field(None, description="Polygons: map only what they cover.")
+    mask: str | None = Field(None, description="Polygons: leave out what they cover.")
+    mosaic: MosaicRule | None = Field(
+        None, description="Join the maps of several scenes into one; the rule says who wins where they overlap."
+    )
+    mosaic_crs: str | None = Field(None, description="CRS of the mosaic, as EPSG:code; needed across UTM zones.")
+    mosaic_pixel: float | None = Field(
+        None, gt=0, description="Pixel size of the mosaic in units of its CRS. Default: the finest of the maps."
+    )
+    probabilities: bool = Field(default=False, description="Also write a band per class.")
+    entropy: bool = Field(default=False, description="Also write the entropy in per cent.")
+    margin: bool = Field(default=False, description="Also write the margin of the best over the second class.")
+    applicability: bool = Field(
+        default=False,
+        description="Also write how unlike the training data each pixel is, in per cent of the threshold: above 100 it "
+        "lies outside the model's area of applicability.",
+    )
+    majority_px: int = Field(
+        0,
+        ge=0,
+        le=15,
+        description="Side of the window (odd) whose most frequent class a pixel takes; 0: none. The map as it was is "
+        "kept beside it (_unfiltered.tif).",
+    )
+    sieve_ha: float = Field(
+        0.0,
+        ge=0,
+        description="Patches of the map below this size take the class that is nearest around them. The map as it was "
+        "is kept beside it (_unfiltered.tif).",
+    )
+    polygons: bool = Field(default=False, description="Also write the map as polygons (GeoPackage).")
+    polygon_formats: tuple[Literal["parquet", "fgb"], ...] = Field((), description="Further formats of the polygons.")
+    mmu_ha: float = Field(0.0, ge=0, description="Minimum mapping unit of the polygons in ha.")
+    class_mmu_ha: dict[str, float] = Field(
+        default_factory=dict, description="Other minimum mapping units, by class name."
+    )
+    smoothing: int = Field(0, ge=0, le=4, description="Rounds of corner cutting of the polygons; 2 looks smooth.")
+    seam_figure: bool = Field(
+        default=False, description="Map twice and measure disagreement along tile borders; takes twice the time."
+    )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory in bytes."""
+        return parse_bytes(self.memory)
+
+    @property
+    def products(self) -> Products:
+        """Which layers are made."""
+        return Products(self.probabilities, self.entropy, self.margin)
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            return value
+        try:
+            parse_bytes(value)
+        except ConfigError as err:
+            msg = "a size such as 2GB, 1.5GiB or 800MB"
+            raise ValueError(msg) from err
+        return str(value)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the map is cleaned before it is written."""
+        return self.majority_px > 1 or self.sieve_ha > 0
+
+    @field_validator("majority_px")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value and value % 2 == 0:
+            msg = "an odd number, so that the pixel lies in the middle"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("aoi", "mask")
+    @classmethod
+    def _paths(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else absolute(value, info)
+
+    @field_validator("mosaic_crs")
+    @classmethod
+    def _crs(cls, value: str | None) -> str | None:
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+
+        if value is not None:
+            try:
+                CRS.from_user_input(value)
+            except CRSError as err:
+                msg = "a CRS that PROJ knows, such as EPSG:3035"
+                raise ValueError(msg) from err
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MapSettings:
+        if self.dtype == "int8" and self.engine != "openvino":
+            msg = "dtype int8 needs engine openvino"
+            raise ValueError(msg)
+        if self.engine == "openvino" and self.device == "cuda":
+            msg = "engine openvino runs on device cpu"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,219 @@
+"""What a raster file says about each of its bands: name, scaling, nodata, mask; and a look at a doubtful alpha."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import defusedxml.ElementTree as SafeXml
+import numpy as np
+import rasterio
+from defusedxml import DefusedXmlException
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pipeline.errors import GridError, SceneError
+from pipeline.grid import Grid, sample_windows
+from pipeline.quiet import silenced
+from pipeline.scenes.remote import plain_url
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+# T33UUU_20170216T102101_B04_10m, LC08_..._SR_B5, or whatever stands behind the last underscore or point.
+_BAND_IN_NAME = re.compile(r"(?P<band>(SR_|ST_|QA_|SR_QA_)?[A-Za-z0-9]+)(_[126]0m)?$")
+# Names that writers give to every band alike (ENVI, Erdas Imagine); numbered they say the position and no more.
+_NO_NAME = re.compile(r"(layer|band|raster)?[ _]?\d*", re.IGNORECASE)
+# An alpha channel is 0 or full but for a soft edge; a fourth band of measurements takes all values between.
+ALPHA_SHARE = 0.95
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FileBand:
+    """What a file says about one of its bands.
+
+    Attributes:
+        path: What GDAL opens.
+        number: Of the band, from 1.
+        text: Its name, "" where nothing names it.
+        scale: Of its tags; 1 where there is none.
+        offset: Likewise; 0.
+        nodata: DN that means no data, None where the file has none.
+        dtype: Of its DN.
+        use_dataset_mask: The file has a mask band or an alpha channel.
+        gsd_m: Pixel size in a projected CRS.
+    """
+
+    path: str
+    number: int
+    text: str
+    scale: float
+    offset: float
+    nodata: float | None
+    dtype: str
+    use_dataset_mask: bool
+    gsd_m: float | None
+
+
+@dataclass(frozen=True)
+class Described:
+    """One file: where its pixels lie, its bands without alpha, what may tell the sensor, what the ledger should say."""
+
+    grid: Grid
+    bands: tuple[FileBand, ...]
+    name: str
+    tags: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def describe(file: Path | str, *, in_folder: bool) -> Described:
+    """What a file says about itself; a file of one band in a folder is called by the end of its own name.
+
+    Raises:
+        SceneError: not a raster, several rasters in one file, no CRS, no geotransform, or rotated.
+    """
+    with _open(file) as dataset:
+        alpha, notes = _alpha(dataset)
+        numbers = [number for number in dataset.indexes if number != alpha]
+        texts = _texts(dataset, file, numbers, in_folder=in_folder)
+        masked = alpha is not None or (
+            MaskFlags.per_dataset in dataset.mask_flag_enums[0] and MaskFlags.alpha not in dataset.mask_flag_enums[0]
+        )
+        bands = [_band(dataset, file, number, text) for number, text in zip(numbers, texts, strict=True)]
+        tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)  # noqa: PLR2004 - a line
+        return Described(
+            _grid(dataset, shown(file)),
+            tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),
+            Path(str(file)).stem,
+            tuple(tags),
+            notes,
+        )
+
+
+def shown(file: Path | str) -> str:
+    """A file in a message: the address of a signed URL is a secret."""
+    return str(file) if isinstance(file, Path) else plain_url(file)
+
+
+def band_in_name(stem: str) -> str:
+    """The band in T33UUU_20170216T102101_B04_10m, HLS.S30.T33UUU.2024153T101031.v2.0.B04 or LC08_..._SR_B5."""
+    last = stem.rpartition(".")[2] or stem
+    match = _BAND_IN_NAME.search(last)
+    return match["band"] if match else last
+
+
+def _open(file: Path | str) -> DatasetReader:
+    if isinstance(file, Path) and not file.exists():
+        raise SceneError("no such file or folder", path=file)
+    with silenced(NotGeoreferencedWarning):
+        try:
+            dataset = rasterio.open(file)
+        except RasterioError as err:
+            # The address of a signed URL is shown without its query, and so without GDAL's own words.
+            got = err if isinstance(file, Path) else "GDAL cannot open it"
+            expected = "a GeoTIFF, VRT, JP2 or another GDAL raster"
+            raise SceneError("not a raster that GDAL can open", path=shown(file), got=got, expected=expected) from err
+    if dataset.count == 0:
+        inside = dataset.subdatasets
+        dataset.close()
+        got = "; ".join(inside[:_SHOWN]) + (f"; {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else "")
+        fix = "give one of these names in the place of the file" if inside else None
+        raise SceneError("file with several rasters inside", path=shown(file), got=got or "none", fix=fix)
+    return dataset
+
+
+def _grid(dataset: DatasetReader, file: str) -> Grid:
+    if dataset.crs is None:
+        raise SceneError("scene has no CRS", path=file, fix="assign one with gdal_edit.py -a_srs EPSG:... FILE")
+    if dataset.transform.is_identity:
+        fix = "georeference it, for example with gdal_translate -a_ullr"
+        raise SceneError("scene has no geotransform", path=file, fix=fix)
+    try:
+        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width).north_up()
+    except GridError as err:
+        raise SceneError("scene lies on a grid that cannot be used", path=file, got=err) from err
+
+
+def _band(dataset: DatasetReader, file: Path | str, number: int, text: str) -> FileBand:
+    return FileBand(
+        path=str(file),
+        number=number,
+        text=text,
+        scale=dataset.scales[number - 1],
+        offset=dataset.offsets[number - 1],
+        nodata=dataset.nodatavals[number - 1],
+        dtype=dataset.dtypes[number - 1],
+        use_dataset_mask=False,
+        gsd_m=round(abs(dataset.transform.a), 3) if dataset.crs is not None and dataset.crs.is_projected else None,
+    )
+
+
+def _alpha(dataset: DatasetReader) -> tuple[int | None, tuple[str, ...]]:
+    """Number of the alpha channel, and a note about a band that is tagged as one: GDAL tags any fourth byte band so."""
+    number = next((i for i in dataset.indexes if dataset.colorinterp[i - 1] == ColorInterp.alpha), None)
+    if number is None or dataset.count == 1:
+        return None, ()
+    text = (dataset.descriptions[number - 1] or "").strip()
+    if text and not re.search(r"alpha|opacity|mask", text, re.IGNORECASE):
+        return None, (f"band {number} is tagged alpha but called {text!r}: read as a band",)
+    grid = Grid(dataset.crs or "EPSG:3857", dataset.transform, dataset.height, dataset.width)
+    try:
+        read = [dataset.read(number, window=window.to_rasterio()).ravel() for window in sample_windows(grid)]
+    except RasterioError:
+        return number, ()  # whoever reads the scene says what is damaged
+    pixels = np.concatenate(read)
+    extreme = np.isin(pixels, (0, 1, 255, 65535, pixels.max())).mean()
+    if extreme >= ALPHA_SHARE:
+        return number, (f"band {number} is an alpha channel: read as a mask",)
+    values = len(np.unique(pixels))
+    return None, (f"band {number} is tagged alpha but takes {values} values: read as a band",)
+
+
+def _texts(dataset: DatasetReader, file: Path | str, numbers: list[int], *, in_folder: bool) -> list[str]:
+    """A name per band, "" where nothing gives one: descriptions, file names inside a VRT, a STAC item beside."""
+    texts = [(dataset.descriptions[number - 1] or "").strip() for number in numbers]
+    counts = Counter(text.lower() for text in texts)
+    texts = ["" if counts[text.lower()] > 1 and _NO_NAME.fullmatch(text) else text for text in texts]
+    if len(numbers) == 1 and in_folder and (not texts[0] or _NO_NAME.fullmatch(texts[0])):
+        return [band_in_name(Path(str(file)).stem)]
+    if any(texts) or not isinstance(file, Path):
+        return texts
+    known = _inside_vrt(dataset) if dataset.driver == "VRT" else _beside(file)
+    return [known.get(number, "") for number in numbers]
+
+
+def _inside_vrt(dataset: DatasetReader) -> dict[int, str]:
+    """Bands called by the file that each comes from, where every file gives one."""
+    try:
+        root = SafeXml.fromstring(next(iter(dataset.tags(ns="xml:VRT").values()), ""))
+    except (SafeXml.ParseError, DefusedXmlException):
+        return {}
+    names = {
+        int(band.get("band", "0")): PurePosixPath((source.text or "").replace("\\", "/")).stem
+        for band in root.iter("VRTRasterBand")
+        if (source := band.find(".//SourceFilename")) is not None
+    }
+    return {number: band_in_name(name) for number, name in names.items()} if _distinct(names) else {}
+
+
+def _distinct(names: dict[int, str]) -> bool:
+    return len(set(names.values())) == len(names)
+
+
+def _beside(file: Path) -> dict[int, str]:
+    """Bands as a STAC item beside the file names those of the asset that the file is."""
+    for item in (file.with_suffix(".json"), file.with_name(f"{file.stem}.stac.json"), file.parent / "item.json"):
+        try:
+            assets: dict[str, Any] = json.loads(item.read_text(encoding="utf-8"))["assets"]
+            own = next(a for a in assets.values() if PurePosixPath(a["href"]).name == file.name)
+            listed = own.get("bands") or own.get("eo:bands") or ()
+            names = [str(b.get("eo:common_name") or b.get("common_name") or b.get("name") or "") for b in listed]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            continue
+        return dict(enumerate(names, start=1))
+    return {}

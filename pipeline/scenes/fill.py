@@ -1,0 +1,113 @@
+"""Fill that no tag declares: large connected areas of one value in all bands, outside an orbit or a mosaic's edge.
+
+Where nothing says which value means "no observation", such areas would be learned from and mapped. True zeros of single
+bands (dark water in the infrared) are no fill: all bands must have the value, over many pixels that touch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.grid import Grid, Window
+from pipeline.scenes.reader import SceneReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from pipeline.scenes.scene import Scene
+
+# Windows looked at: so many a side, spread evenly; a scene no larger than them is looked at whole.
+WINDOWS_PER_SIDE = 10
+WINDOW_PX = 64
+# Connected pixels that are an area. Chance gives some neighbours one value in all bands, never eight by eight of them.
+AREA_PX = 64
+# Of a single band only values that writers use: any other value may cover a lake or a plain.
+TYPICAL = (-9999.0, -32768.0, 65535.0, -3.4028234663852886e38, 3.4028234663852886e38)
+SAID_SHARE, REFUSED_SHARE = 0.001, 0.01
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A value that all bands have over large connected areas, and the share of the pixels looked at that these take."""
+
+    value: float
+    share: float
+
+    @property
+    def text(self) -> str:
+        """The value and its share, to be read."""
+        return f"{self.value:g} in all bands over {self.share:.1%} of the scene"
+
+
+def find_fill(scene: Scene) -> Fill | None:
+    """The value that looks like fill, None where a tag, a mask or the user says what is no observation.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    if any(band.nodata is not None or band.nodata_stated or band.use_dataset_mask for band in scene.bands):
+        return None
+    counts: dict[float, int] = {}
+    total = 0
+    for values, valid in _raw(scene, _windows(scene.grid)):
+        total += valid.size
+        for value, count in _areas(values, valid).items():
+            counts[value] = counts.get(value, 0) + count
+    if not counts:
+        return None
+    value = max(counts, key=counts.__getitem__)
+    fill = Fill(value, counts[value] / total)
+    return fill if fill.share >= SAID_SHARE else None
+
+
+def has_fill(scene: Scene, fill: Fill, windows: list[Window]) -> bool:
+    """Whether any pixel of some windows has the value of ``fill`` in all bands."""
+    return any(bool((values == np.float32(fill.value)).all(axis=0).any()) for values, _ in _raw(scene, windows))
+
+
+def _raw(scene: Scene, windows: list[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """DN as stored, float32 [band,row,col], and which are numbers, of windows."""
+    bands = tuple(replace(band, scale=1.0, offset=0.0) for band in scene.bands)
+    with SceneReader(replace(scene, bands=bands, quality=())) as reader:
+        for window in windows:
+            raster = reader.read(window)
+            yield raster.values, raster.valid
+
+
+def _windows(grid: Grid) -> list[Window]:
+    side = WINDOWS_PER_SIDE * WINDOW_PX
+    if grid.height <= side and grid.width <= side:
+        return [grid.window]
+    # The first and the last lie in the corners, where fill is.
+    rows, cols = (_starts(length) for length in grid.shape)
+    height, width = min(WINDOW_PX, grid.height), min(WINDOW_PX, grid.width)
+    return [Window(row, col, height, width) for row in rows for col in cols]
+
+
+def _starts(length: int) -> list[int]:
+    last = max(length - WINDOW_PX, 0)
+    return sorted({round(last * i / (WINDOWS_PER_SIDE - 1)) for i in range(WINDOWS_PER_SIDE)})
+
+
+def _areas(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[float, int]:
+    """Value -> pixels of the connected areas of AREA_PX and more in which all bands have it."""
+    from scipy.ndimage import label
+
+    alike = valid & (values == values[:1]).all(axis=0)
+    found: dict[float, int] = {}
+    candidates, sizes = np.unique(values[0][alike], return_counts=True)
+    if len(values) == 1:
+        known = np.isin(candidates, np.array(TYPICAL, dtype=np.float32))
+        candidates, sizes = candidates[known], sizes[known]
+    for value in candidates[sizes >= AREA_PX]:
+        numbered, _ = label(alike & (values[0] == value))
+        areas = np.bincount(numbered.ravel())[1:]
+        count = int(areas[areas >= AREA_PX].sum())
+        if count:
+            found[float(value)] = count
+    return found

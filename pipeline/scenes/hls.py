@@ -1,0 +1,109 @@
+"""Harmonized Landsat and Sentinel-2 (S30 and L30, version 2.0) as NASA delivers them: a folder of one COG per band.
+
+Bands meet under their common names, so that one model maps both. Source: HLS Product User Guide, version 2.0, sections
+6.2 (file names), 6.3 to 6.6 (bands, scale factors, fill value) and table 9 (Fmask).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from pipeline.bands import TABLES, is_optical
+from pipeline.errors import ProductError
+from pipeline.grid import Grid
+from pipeline.scenes import quality
+from pipeline.scenes.archive import ProductFiles, list_product
+from pipeline.scenes.roles import masks_of
+from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene, resampling_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.bands import BandSpec
+
+SCALE, THERMAL_SCALE, FILL = 1e-4, 0.01, -9999.0
+LEVEL = "HLS"
+_FILE = re.compile(
+    r"(?P<product>HLS\.(?P<kind>[SL]30)\.T\d{2}[A-Z]{3}\.(?P<time>\d{7}T\d{6})\.v(?P<version>\d\.\d))\.(?P<layer>\w+)\.tif",
+    re.IGNORECASE,
+)
+
+
+def looks_like_hls(names: Sequence[str]) -> bool:
+    """Whether files (relative paths) are those of an HLS product."""
+    return any(_FILE.fullmatch(PurePosixPath(name).name) for name in names)
+
+
+def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
+    """The scene of a folder or archive of HLS files; angles are left out.
+
+    Args:
+        path: The folder, zip or tar.
+        resolution_m: Pixel size of the scene's grid; None for 30 m.
+        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+
+    Raises:
+        ProductError: no band, Fmask missing, an image that cannot be opened, or several products.
+    """
+    files = list_product(Path(path))
+    found = [match for name in files.names if (match := _FILE.fullmatch(PurePosixPath(name).name))]
+    products = sorted({match["product"] for match in found})
+    if len(products) > 1:
+        raise ProductError(f"{len(products)} products given as one scene", path=path, got=", ".join(products))
+    layers = {match["layer"].upper(): name for match, name in _with_names(found, files)}
+    sensor = f"hls-{found[0]['kind'].lower()}"
+    specs = [spec for spec in TABLES[sensor] if spec.key in layers]
+    reasons = quality.check_mask(mask)
+    if not specs or (reasons and "FMASK" not in layers):
+        what = "HLS product has no band" if not specs else "HLS product has no Fmask"
+        fix = "download it again" + ("" if not specs else ", or open it with an empty mask")
+        raise ProductError(what, path=path, got=", ".join(layers), fix=fix)
+    own = _grid(files.gdal(layers[specs[0].key]))
+    grid = own if resolution_m is None else own.with_pixel_size(float(resolution_m))
+    bands = tuple(_band(spec, files, layers, own=own, grid=grid) for spec in specs)
+    names = [band.band for band in bands]
+    return Scene(
+        id=products[0],
+        path=str(path),
+        grid=grid,
+        bands=bands,
+        quality=masks_of("fmask", files.gdal(layers["FMASK"]), reasons, sensor=sensor, bands=names) if reasons else (),
+        sensor=sensor,
+        level=LEVEL,
+        baseline=found[0]["version"],
+        acquired_utc=datetime.strptime(found[0]["time"], "%Y%jT%H%M%S").replace(tzinfo=UTC),
+        notes=() if reasons else ("no quality mask applied: asked for none",),
+    )
+
+
+def _with_names(found: Sequence[re.Match[str]], files: ProductFiles) -> list[tuple[re.Match[str], str]]:
+    by_file = {PurePosixPath(name).name: name for name in files.names}
+    return [(match, by_file[match[0]]) for match in found]
+
+
+def _band(spec: BandSpec, files: ProductFiles, layers: Mapping[str, str], *, own: Grid, grid: Grid) -> BandSource:
+    optical = is_optical(spec.name)
+    return BandSource(
+        band=spec.name,
+        path=files.gdal(layers[spec.key]),
+        scale=SCALE if optical else THERMAL_SCALE,
+        nodata=FILL,
+        resampling=resampling_for(own.pixel_size[0], grid.pixel_size[0]),
+        gsd_m=spec.gsd_m,
+        unit=REFLECTANCE if optical else "degree Celsius",
+        provenance="HLS v2.0 User Guide: scale 0.0001" if optical else "HLS v2.0 User Guide: scale 0.01",
+    )
+
+
+def _grid(path: str) -> Grid:
+    try:
+        with rasterio.open(path) as image:
+            return Grid(image.crs, image.transform, image.height, image.width)
+    except RasterioError as err:
+        raise ProductError("image cannot be opened", path=path, got=err, fix="download the product again") from err

@@ -1,0 +1,349 @@
+"""``landcover predict``: the scenes of a configuration, or any scenes and a model, to maps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+
+from pipeline.config import from_changes
+from pipeline.errors import ConfigError, PipelineError, counted
+from pipeline.files import check_target, hash_of, prepare_folder
+from pipeline.inference.settings import MapSettings
+from pipeline.maps.geotiff import write_class_map
+from pipeline.model.bundle import load_bundle
+from pipeline.scale.cluster import SceneTask, open_client
+from pipeline.scale.listing import list_scenes
+from pipeline.scale.scenes import Done, SceneWork, map_over_dask
+from pipeline.settings import Settings
+from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
+from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
+from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, MapRecord, finished_map, map_scene, stamp_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pipeline.inference.journal import Key
+    from pipeline.model.bundle import ModelBundle
+    from pipeline.scenes.scene import Source
+
+# Exit status where some scenes of several could not be mapped.
+SOME_FAILED = 3
+SCENES_SHOWN = 6
+MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
+
+
+class PredictSettings(Settings):
+    """What ``landcover predict`` takes with ``--set`` where a model is given."""
+
+    map: MapSettings = Field(default_factory=lambda: MapSettings.model_validate({}))
+    scene: SceneRequest = Field(default_factory=SceneRequest)
+
+
+@dataclass(frozen=True)
+class ManyScenes:
+    """Scenes beyond those that are named one by one, and who maps them.
+
+    Attributes:
+        listed: A text file of paths, a folder of scenes, or STAC items.
+        dask: None for this process alone, "local" or "local:4" for (so many) worker processes, or the address of a
+            scheduler.
+    """
+
+    listed: str | None = None
+    dask: str | None = None
+
+    @property
+    def cluster(self) -> tuple[str, int | None]:
+        """Where the workers are, and how many of them are started.
+
+        Raises:
+            ConfigError: not a number of workers.
+        """
+        where, _, number = (self.dask or "").partition(":")
+        if where != "local" or not number:
+            return self.dask or "", None
+        if not number.isdigit() or not int(number):
+            raise ConfigError("option --dask", got=self.dask, expected="local, local:4 or tcp://HOST:PORT")
+        return where, int(number)
+
+
+def predict_maps(
+    config: Path | None,
+    *,
+    model: Path | None = None,
+    scenes: Sequence[str] = (),
+    output: Path | None = None,
+    changes: Sequence[str] = (),
+    force: bool = False,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+    many: ManyScenes | None = None,
+) -> Outcome:
+    """Map the scenes of a configuration, or any scenes with a model.
+
+    Args:
+        config: The configuration; None where a model is given.
+        model: The model.
+        scenes: Scenes by path or address.
+        output: Folder for the maps of ``model``.
+        changes: Settings as ``map.memory=1GB``: of the configuration, or of :class:`PredictSettings`.
+        force: Map again what is mapped.
+        overwrite: Replace maps of other commands.
+        progress: For the terminal.
+        many: Many scenes, and who maps them.
+
+    Raises:
+        ConfigError: neither or both are given; an unknown setting, or a value that does not fit.
+        PipelineError: the only scene cannot be mapped; of several, those that cannot be are listed in the outcome.
+    """
+    many = many or ManyScenes()
+    named = bool(scenes) or many.listed is not None
+    alone = model is not None or named or output is not None or many.dask is not None
+    if (config is None) != alone or (alone and (model is None or not named or output is None)):
+        raise ConfigError("what to map", expected="either a configuration, or --model, --scene or --scenes, and -o")
+    if config is not None:
+        from pipeline.workflow.stages import run_stages
+
+        return run_stages(config, last="predict", force=force, overwrite=overwrite, progress=progress, changes=changes)
+    if model is None or output is None:
+        raise ConfigError("what to map", expected="--model and -o")
+    settings = from_changes(PredictSettings, changes)
+    words = settings.scene
+    bundle, existed = load_bundle(model), output.exists()
+    order = MapOrder(prepare_folder(output), settings.map, overwrite, force)
+    paths = list(scenes)
+    if many.listed is not None:
+        paths += list_scenes(many.listed, items=order.folder / WORK / "items")
+    words.check_number(paths)
+    if many.listed is None and many.dask is None and len(paths) == 1:
+        try:
+            sources = sources_for(bundle, paths, folder=order.folder, words=words)
+            if len(sources) == 1:
+                return mapping_outcome([map_scene(bundle, sources[0], order, progress=progress)], mosaic=None)
+        except PipelineError:
+            if not existed:
+                _remove_empty(output)
+            raise
+    done = map_all(model.resolve(), bundle, paths, order, many=many, words=words, progress=progress)
+    failed = [
+        item.error if item.error.startswith(f"{item.name}: ") else f"{item.name}: {item.error}"
+        for item in done
+        if item.error
+    ]
+    good = [item.result for item in done if item.result is not None]
+    mosaic = write_mosaic([files for files, _ in good], [source for _, source in good], order)
+    return mapping_outcome([files for files, _ in good], mosaic=mosaic, failed=failed)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Of a scene that was refused nothing stays, not even the folder that was to hold its maps."""
+    for path in (*sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True), folder):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+Result = tuple[MapFiles, "Source"]
+
+
+def map_all(
+    model: Path,
+    bundle: ModelBundle,
+    paths: Sequence[str],
+    order: MapOrder,
+    *,
+    many: ManyScenes,
+    words: SceneRequest,
+    progress: Progress,
+) -> list[Done[Result]]:
+    """Map scenes one after another, or over Dask; one that fails does not stop the others.
+
+    Returns:
+        What became of each, in the order they were given.
+    """
+    found: list[Done[Result]] = []
+    places: dict[str, int] = {}
+    works = _works(model, bundle, paths, order, words=words, places=places, progress=progress)
+    if many.dask is None:
+        for work in works:
+            found.append(work if isinstance(work, Done) else _here(bundle, work, order, progress))
+            progress("scenes", len(found), len(paths))
+    else:
+
+        def report(done: Done[Result]) -> None:
+            found.append(done)
+            progress("scenes", len(found), len(paths))
+
+        where, workers = many.cluster
+        with open_client(where, workers=workers) as client:
+            map_over_dask(works, bundle=bundle, client=client, report=report)
+    return sorted(found, key=lambda item: places[item.name])
+
+
+def _works(
+    model: Path,
+    bundle: ModelBundle,
+    paths: Sequence[str],
+    order: MapOrder,
+    *,
+    words: SceneRequest,
+    places: dict[str, int],
+    progress: Progress,
+) -> Iterator[SceneWork[Result] | Done[Result]]:
+    """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
+    for source in _open_all(bundle, paths, words, folder=order.folder):
+        name = source.name if isinstance(source, Done) else source.id
+        again, place = name in places, len(places)
+        places.setdefault(name if not again else f"{name} (again)", place)
+        if isinstance(source, Done):
+            yield source
+            continue
+        if again:
+            yield Done(f"{name} (again)", error="scene id used twice; rename one, or map it into another folder")
+            continue
+        try:
+            known = finished_map(bundle, source, order)
+        except PipelineError as err:
+            yield Done(name, error=str(err))
+            continue
+        if known is not None:
+            yield Done(name, (known, source))
+            continue
+        yield SceneWork(
+            name, SceneTask(model, source, order.settings), order.work(source),
+            finish=partial(_finish, model=model, source=source, order=order),
+            progress=partial(progress, f"mapping {name}"),
+        )  # fmt: skip
+
+
+def _open_all(
+    bundle: ModelBundle, paths: Sequence[str], words: SceneRequest, *, folder: Path
+) -> Iterator[Source | Done[Result]]:
+    """One source per path, or one of all where the model wants its dates joined."""
+    kept = bundle.provenance.get(RECIPE)
+    if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
+        yield from sources_for(bundle, paths, folder=folder, words=words)
+        return
+    stems = Counter(Path(path).stem for path in dict.fromkeys(paths))
+    for position, path in enumerate(paths):
+        try:
+            for source in sources_for(bundle, [path], folder=folder, words=words.of_one(position)):
+                alike = source.id == Path(path).stem and stems[source.id] > 1
+                # Files of one name in two folders are two scenes.
+                yield replace(cast("Any", source), id=f"{Path(path).parent.name}_{source.id}") if alike else source
+        except PipelineError as err:
+            yield Done(path, error=str(err))
+
+
+def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progress: Progress) -> Done[Result]:
+    source = work.task.source
+    try:
+        return Done(work.name, (map_scene(bundle, source, order, progress=progress), source))
+    except PipelineError as err:
+        return Done(work.name, error=str(err))
+
+
+def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result:
+    """Write the maps of a scene whose rows are all mapped, on whatever machine this is."""
+    return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
+
+
+def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
+    """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
+
+    Raises:
+        GridError: maps in several CRSs and none chosen.
+        ConfigError: a rule that needs dates or confidence that a map lacks.
+    """
+    settings, folder = order.settings, order.folder
+    if settings.mosaic is None or len(maps) < 2:  # noqa: PLR2004 - one map is no mosaic
+        return None
+    from rasterio.crs import CRS
+
+    from pipeline.inference.mosaic import MapFile, join_maps, target_grid
+
+    target = folder / MOSAIC
+    rule = {"rule": settings.mosaic, "crs": settings.mosaic_crs, "pixel": settings.mosaic_pixel}
+    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
+    stamps, found = [stamp_of(item.class_map) for item in maps], record.result()
+    if found is not None and found["maps"] == stamps:
+        return target
+    overwrite = order.overwrite or record.is_own()
+    files = [
+        MapFile(item.class_map, item.confidence, source.acquired_utc)
+        for item, source in zip(maps, sources, strict=True)
+    ]
+    grid = target_grid(
+        files,
+        crs=CRS.from_user_input(settings.mosaic_crs) if settings.mosaic_crs else None,
+        pixel_size=settings.mosaic_pixel,
+    )
+    check_target(target, overwrite=overwrite)
+    tags = {"LANDCOVER_MOSAIC": {"rule": settings.mosaic, "maps": [item.class_map.name for item in maps]}}
+    joined = join_maps(files, grid=grid, rule=settings.mosaic, out=folder / WORK)
+    try:
+        check_target(target, overwrite=overwrite)  # again: once the record says "writing", what is there is our own
+        record.begin()
+        write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
+    finally:
+        joined.remove()
+    record.end([target], {"maps": stamps})
+    return target
+
+
+def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
+    """The summary of ``predict``: areas, rate, what was decided, what was written; scenes that failed at the end."""
+    names = maps[0].counts.scheme.names if maps else ()
+    areas = tuple((name, *(f"{item.counts.area_ha[i]:,.1f}" for item in maps)) for i, name in enumerate(names))
+    rates = tuple(
+        (
+            item.name,
+            f"{item.figures['mpx']:.2f}",
+            f"{item.figures['mpx_per_s']:.2f}",
+            item.plan["engine"],
+            item.plan["dtype"],
+        )
+        for item in maps
+        if not item.unchanged
+    )
+    seams = {item.name: item.seam for item in maps if item.seam}
+    tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)] if rates else []
+    # A column per scene is for some; of many scenes the areas are in the JSON and in the maps.
+    if 0 < len(maps) <= SCENES_SHOWN:
+        tables.insert(0, Table("mapped area (ha)", ("class", *(item.name for item in maps)), areas))
+    if seams:
+        heads = ("scene", *next(iter(seams.values())))
+        rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
+        tables.append(Table("seams: disagreement along tile borders against the interior", heads, rows))
+    return Outcome(
+        summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
+        written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
+        hint="open the _lc.tif in QGIS: names and colours come with it" if maps else "",
+        tables=tuple(tables),
+        failed=tuple(failed),
+        status=SOME_FAILED,
+        data={
+            "maps": [
+                {
+                    "scene": item.name,
+                    "files": [str(path) for path in item.files],
+                    "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
+                    "figures": item.figures,
+                    "plan": item.plan,
+                    "seam": item.seam,
+                }
+                for item in maps
+            ]
+        },
+    )
+
+
+def _summary(*, mapped: int, unchanged: int, failed: int) -> str:
+    """How many scenes of each kind, without those that there are none of."""
+    counts = (f"{counted(mapped, 'scene')} mapped", mapped), (f"{counted(unchanged, 'scene')} unchanged", unchanged)
+    texts = [text for text, count in counts if count] or [counts[0][0]]
+    return ", ".join([*texts, *([f"{failed} failed"] if failed else [])])

@@ -1,0 +1,181 @@
+"""Whose files a mapping command may replace, and which ledger travels with a map."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import rasterio
+
+from pipeline.errors import OutputError
+from pipeline.files import write_json
+from pipeline.inference.plan import journal_key
+from pipeline.inference.predict import predict_scene
+from pipeline.inference.settings import MapSettings
+from pipeline.maps.filters import MajorityPixels, SievedPixels
+from pipeline.maps.pixels import ArrayPixels
+from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.scenes.ledger import source_ledger
+from pipeline.workflow import scene_maps
+from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.predict import predict_maps
+from pipeline.workflow.scene_maps import MapOrder, map_scene
+from tests.inference.models import changes, noise_scene, small_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.workflow.outcome import Outcome
+
+PRODUCTS = ("_conf.tif", "_quicklook.png", "_lc.gpkg", "_entropy.tif")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    save_bundle(tmp_path / "model.safetensors", small_bundle())
+    for seed, name in enumerate("ab"):
+        noise_scene(tmp_path / f"{name}.tif", height=60, width=50, seed=seed)
+    return tmp_path
+
+
+def section(**more: object) -> MapSettings:
+    return MapSettings.model_validate({"engine": "torch", "dtype": "float32"} | more)
+
+
+def predict(world: Path, names: str = "a", *, force: bool = False, overwrite: bool = False, **asked: object) -> Outcome:
+    return predict_maps(
+        None, model=world / "model.safetensors", scenes=[str(world / f"{name}.tif") for name in names],
+        output=world / "out", changes=changes(**({"dtype": "float32"} | asked)), force=force, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def never(*_: object, **__: object) -> None:
+    pytest.fail("mapped although a product is in the way")
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_users_file_of_a_products_name_is_told_before_anything_is_mapped_and_stays(
+    world: Path, monkeypatch: pytest.MonkeyPatch, product: str
+) -> None:
+    theirs = world / "out" / f"a{product}"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"theirs")
+    order = MapOrder(world / "out", section(polygons=True, entropy=True))
+    bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
+    monkeypatch.setattr(scene_maps, "predict_scene", never)
+    for _ in range(2):
+        with pytest.raises(OutputError, match=rf"a{product}: the file exists.*--overwrite"):
+            map_scene(bundle, scene, order, progress=no_progress)
+        assert theirs.read_bytes() == b"theirs"
+
+
+def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_command_is_given(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = world / "out" / "a_conf.tif"
+
+    def slow(*given: object, **named: object) -> object:
+        found = predict_scene(*given, **named)  # type: ignore[arg-type]
+        theirs.write_bytes(b"theirs")
+        return found
+
+    monkeypatch.setattr(scene_maps, "predict_scene", slow)
+    for _ in range(2):
+        with pytest.raises(OutputError, match="the file exists"):
+            predict(world)
+        assert theirs.read_bytes() == b"theirs"
+    assert not (world / "out" / "a_lc.tif").exists()
+
+
+def test_maps_of_a_scene_that_others_mapped_block_by_block_replace_no_file_either(world: Path) -> None:
+    bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
+    order = MapOrder(world / "out", section())
+    key = journal_key(bundle, scene.select(bundle.bands), order.settings)
+    theirs = world / "out" / "a_quicklook.png"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"theirs")
+    for _ in range(2):
+        with pytest.raises(OutputError, match="the file exists"):
+            map_scene(bundle, scene, order, progress=no_progress, key=key)
+        assert theirs.read_bytes() == b"theirs"
+
+
+def test_force_maps_again_what_the_same_command_made_and_nothing_else(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"mosaic": "first", "polygons": True}
+    predict(world, "ab", **asked)
+    made = {path: path.read_bytes() for path in (world / "out").glob("*.tif")}
+    assert world / "out" / "mosaic_lc.tif" in made
+    mapped = []
+
+    def count(*given: object, **named: object) -> object:
+        mapped.append(given)
+        return predict_scene(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scene_maps, "predict_scene", count)
+    assert predict(world, "ab", force=True, **asked).failed == ()
+    assert len(mapped) == 2
+    assert {path: path.read_bytes() for path in made} == made
+    (world / "out" / "a_conf.tif").write_bytes(b"theirs")
+    failed = predict(world, "ab", force=True, **asked).failed
+    assert len(failed) == 1
+    assert "the file exists" in failed[0]
+    assert (world / "out" / "a_conf.tif").read_bytes() == b"theirs"
+
+
+def test_a_map_of_other_settings_is_replaced_only_when_asked(world: Path) -> None:
+    predict(world)
+    with pytest.raises(OutputError, match=r"a_lc\.tif: the file exists"):
+        predict(world, force=True, probabilities=True)
+    predict(world, overwrite=True, probabilities=True)
+
+
+def test_a_mosaic_follows_its_maps_and_is_left_alone_where_they_are_the_same(world: Path) -> None:
+    predict(world, "ab", mosaic="first")
+    mosaic = world / "out" / "mosaic_lc.tif"
+    first = mosaic.stat().st_mtime_ns
+    predict(world, "ab", mosaic="first")
+    assert mosaic.stat().st_mtime_ns == first
+    mosaic.write_bytes(b"theirs")
+    with pytest.raises(OutputError, match=r"mosaic_lc\.tif: the file exists"):
+        predict(world, "ab", mosaic="first")
+    assert mosaic.read_bytes() == b"theirs"
+
+
+def tag_of(path: Path) -> dict[str, object]:
+    with rasterio.open(path) as dataset:
+        found: dict[str, object] = json.loads(dataset.tags()["LANDCOVER_LEDGER"])
+    return found
+
+
+def test_a_ledger_that_happens_to_lie_in_the_folder_of_the_maps_is_not_that_of_the_scene(world: Path) -> None:
+    write_json(world / "out" / "ledger.json", {"scenes": [{"scene": "a", "sensor": "another file"}]})
+    predict(world)
+    scene = noise_scene(world / "a.tif", height=60, width=50)
+    assert tag_of(world / "out" / "a_lc.tif") == json.loads(json.dumps(source_ledger(scene), default=str))
+
+
+def test_a_run_samples_every_scene_once_and_its_maps_carry_what_was_found(world: Path) -> None:
+    write_json(world / "run" / "ledger.json", {"scenes": [{"scene": "a", "sensor": "as it was read"}]})
+    bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
+    order = MapOrder(world / "run" / "maps", section(), ledger=world / "run")
+    files = map_scene(bundle, scene, order, progress=no_progress)
+    assert tag_of(files.class_map) == {"scene": "a", "sensor": "as it was read"}
+
+
+def test_a_sieved_map_keeps_the_map_as_it_was_beside_it(world: Path) -> None:
+    asked = {"sieve_ha": 0.5, "majority_px": 3, "polygons": True}
+    predict(world, **asked)
+    codes = {}
+    for kind in ("lc", "unfiltered"):
+        with rasterio.open(world / "out" / f"a_{kind}.tif") as dataset:
+            codes[kind] = dataset.read(1)
+    assert (codes["lc"] != codes["unfiltered"]).any()
+    assert ((codes["lc"] == 0) == (codes["unfiltered"] == 0)).all()
+    scene = noise_scene(world / "a.tif", height=60, width=50)
+    grid, raw = scene.grid, ArrayPixels(codes["unfiltered"])
+    expected = SievedPixels(MajorityPixels(raw, grid, 3), grid, 50).read(grid.window)
+    assert (expected == codes["lc"]).all()
+    assert not list((world / "out" / ".work").rglob("*.u8"))
