@@ -75,13 +75,15 @@ def _implied(training: dict[str, Any]) -> dict[str, Any]:
     """Keys of version 2 that follow from several of version 1; _ABSENT for a key that is to be left out."""
     found: dict[str, Any] = {}
     share, weights = training.get("context_share"), training.get("weights", "none")
-    if training.get("encoder") == "none":
-        found["training.context.encoder"] = _ABSENT
-        share = 0
+    trained = share != 0 and (share is not None or weights != "none") and training.get("encoder") != "none"
+    if {"context_share", "weights", "encoder"} & set(training):
+        found["training.context.enabled"] = trained
+    if trained and weights == "none":
+        found["training.context.weights"] = "none"
+    if not trained:
+        found |= dict.fromkeys(("training.context.encoder", "training.context.weights"), _ABSENT)
     if share in {"learned", None, 0}:
         found["training.context.share"] = _ABSENT
-    if share != 0 and (share is not None or weights != "none"):
-        found["training.context.enabled"] = True
     if weights == "none":
         found["training.context.weights_bands"] = _ABSENT
     if training.get("soft_weight") == 0:

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli.console import Work, add_commands
 from pipeline.cli.options import ConfigFile, Force, Memory, Overwrite, Set
+from pipeline.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -17,12 +18,17 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    scene: Annotated[
-        list[str], typer.Option("--scene", help="A scene: file, folder, product or STAC item; repeatable.")
-    ],
-    labels: Annotated[Path, typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...")],
-    field: Annotated[str, typer.Option("--field", help="Attribute that holds the class.")],
     *,
+    scene: Annotated[
+        list[str] | None, typer.Option("--scene", help="A scene: file, folder, product or STAC item; repeatable.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...")
+    ] = None,
+    field: Annotated[str | None, typer.Option("--field", help="Attribute that holds the class.")] = None,
+    chips: Annotated[
+        Path | None, typer.Option("--chips", help="Instead: a folder of chips, one folder per class.")
+    ] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Layer of a file that has several.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
         "config.yaml"
@@ -36,6 +42,15 @@ def init(
     overwrite: Overwrite = False,
 ) -> Work:
     """Look at scenes and labels and write a commented configuration that runs as it is."""
+    if chips is not None:
+        from pipeline.workflow.chip_job import write_chip_config
+
+        names = bands.split(",") if bands else None
+        return lambda _: write_chip_config(
+            chips, output=output, overwrite=overwrite, bands=names, sensor=sensor, scale=scale, offset=offset
+        )
+    if not scene or labels is None or field is None:
+        raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
     from pipeline.scenes.settings import read_options
     from pipeline.workflow.init import write_config
 
@@ -102,6 +117,10 @@ def predict(
     scenes: Annotated[
         str | None, typer.Option("--scenes", help="Many: a text file of paths, a folder of scenes, or STAC items.")
     ] = None,
+    chips: Annotated[
+        Path | None,
+        typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
     memory: Memory = None,
     dask: Annotated[
@@ -119,6 +138,12 @@ def predict(
     scene.offset, scene.mirror, scene.layers, scene.resolution_m; --engine openvino, --bands blue,green,red and so on
     are short for it. Of several scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
     """
+    if chips is not None:
+        from pipeline.workflow.chip_job import predict_chips
+
+        if model is None:
+            raise ConfigError("--chips without a model", fix="add --model")
+        return lambda progress: predict_chips(model, chips, output=output, overwrite=overwrite, progress=progress)
     from pipeline.workflow.predict import ManyScenes, predict_maps
 
     changes = [*(settings or ()), *([f"map.memory={memory}"] if memory else ())]
@@ -146,6 +171,10 @@ def run(
     overwrite: Overwrite = False,
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
+    from pipeline.workflow.chip_job import is_chip_job, run_chips
+
+    if is_chip_job(config):
+        return lambda progress: run_chips(config, overwrite=overwrite or force, progress=progress)
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -19,8 +20,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.experts.forest import cores
-from pipeline.experts.rotated_trees import RotatedTrees, fit_rotated_trees
-from pipeline.experts.trees import PolygonTrees, fit_polygon_trees
+from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.trees import PolygonTrees, RotatedTrees, fit_polygon_trees, fit_rotated_trees
 from pipeline.experts.weights import pixel_weights
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | RotatedTrees | Pipeline
 Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant"]
 
-# With fewer polygons held-out figures say more about the polygons than about the experts: shares stay as they are.
-ENOUGH_POLYGONS = 100
 # More iterations change the last digits only.
 _ITERATIONS = 200
+# Principal components of the features of encoder and surroundings that a regression sees.
+_COMPONENTS = 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Expert:
         needs: Polygons below which it has no share.
         until: Polygons from which on it has none; None for no such number.
         part: Its share beside the others where shares are not learned.
+        encoder: It sees the features of a pretrained encoder too, and is admitted by held-out polygons alone.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Expert:
     needs: int = 0
     until: int | None = None
     part: float = 1.0
+    encoder: bool = False
 
 
 # With few polygons half of the mixture are trees of polygons, half trees along rotated axes; measured on four sets
@@ -71,12 +74,18 @@ EXPERTS = (
     Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.0),
     Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.0),
     Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
+    # With fewer polygons held-out figures cannot tell whether it helps, and with 28 it learned the place (learning.md).
+    Expert("pretrained encoder and surroundings", "logistic", 5, needs=ENOUGH_POLYGONS, encoder=True),
 )
 
 
-def experts_for(known: Sequence[Expert], *, polygons: int) -> tuple[Expert, ...]:
-    """Those of ``known`` that have a share where so many polygons are learned from."""
-    return tuple(item for item in known if item.needs <= polygons and (item.until is None or polygons < item.until))
+def experts_for(known: Sequence[Expert], *, polygons: int, encoder: bool = False) -> tuple[Expert, ...]:
+    """Those of ``known`` that may have a share where so many polygons are learned from; ``encoder``: there is one."""
+    return tuple(
+        item
+        for item in known
+        if item.needs <= polygons and (item.until is None or polygons < item.until) and (encoder or not item.encoder)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +93,22 @@ class PixelTable:
     """Labelled pixels with features, each pixel once.
 
     Attributes:
-        features: float32 [pixel, feature], levels one after the other.
+        features: float32 [pixel, feature], levels one after the other, then features of a pretrained encoder.
         index: Network index of the class, uint8 [pixel].
         polygon: int32 [pixel].
         channels: Features per level.
+        encoder: Features of a pretrained encoder.
     """
 
     features: NDArray[np.float32]
     index: NDArray[np.uint8]
     polygon: NDArray[np.int32]
     channels: int
+    encoder: int = 0
 
     def rows(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> PixelTable:
         """Some of the pixels."""
-        return PixelTable(self.features[which], self.index[which], self.polygon[which], self.channels)
+        return PixelTable(self.features[which], self.index[which], self.polygon[which], self.channels, self.encoder)
 
 
 def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> Model:
@@ -110,7 +121,8 @@ def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> M
     if expert.kind == "rotated":
         return fit_rotated_trees(features, table.index, table.polygon, weight=weight, trees=trees, seed=seed)
     if expert.kind == "logistic" and len(np.unique(table.index)) > 1:
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
+        reduce = [PCA(min(_COMPONENTS, *features.shape), random_state=seed)] if expert.encoder else []
+        model = make_pipeline(StandardScaler(), *reduce, LogisticRegression(max_iter=_ITERATIONS))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, table.index, logisticregression__sample_weight=weight)
@@ -137,8 +149,8 @@ def shrunk_discriminant() -> LinearDiscriminantAnalysis:
 
 
 def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:
-    """The levels that an expert sees, float32 [pixel, feature]."""
-    return np.ascontiguousarray(features[:, : expert.levels * channels])
+    """The levels that an expert sees, and the encoder's features where it does, float32 [pixel, feature]."""
+    return np.ascontiguousarray(features if expert.encoder else features[:, : expert.levels * channels])
 
 
 def probabilities_of(model: Model, features: NDArray[np.float32], *, classes: int) -> NDArray[np.float32]:

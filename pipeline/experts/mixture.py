@@ -2,8 +2,8 @@
 
 From tens of polygons trees learn more than a network does, and from hundreds less. So the experts learn first, and the
 network learns their soft labels (Hinton et al. 2015, Distilling the knowledge in a neural network). With few polygons
-half of the mixture are trees of polygons (``pipeline.experts.trees``) at three levels of surroundings, half are trees
-along rotated axes (``pipeline.experts.rotated_trees``). With many, a forest of bands, extra trees and a logistic
+half of the mixture are trees of polygons at three levels of surroundings, half are trees along rotated axes
+(``pipeline.experts.trees``). With many, a forest of bands, extra trees and a logistic
 regression of surroundings take the place of the latter, and shares are learned (``pipeline.experts.shares``).
 ``docs/learning.md`` has what was measured.
 """
@@ -11,14 +11,14 @@ regression of surroundings take the place of the latter, and shares are learned 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.metrics import f1_score
 
 from pipeline.experts.deadline import Deadline
 from pipeline.experts.experts import (
-    ENOUGH_POLYGONS,
     EXPERTS,
     Expert,
     Model,
@@ -28,7 +28,9 @@ from pipeline.experts.experts import (
     probabilities_of,
     seen,
 )
+from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.experts.shares import (
+    FLOOR,
     INNER_FOLDS,
     PRIOR_POLYGONS,
     given_shares,
@@ -61,6 +63,29 @@ class OutOfFold:
     polygon: NDArray[np.int32]
 
 
+@dataclass(frozen=True)
+class Admission:
+    """What held-out polygons say of the expert with a pretrained encoder.
+
+    Attributes:
+        share: Of the expert in the mixture; 0 where it is not admitted.
+        gain: Macro-F1 of out-of-fold probabilities with it, less without it.
+        saved: Log-loss per polygon that it saves.
+        error: Standard error of ``saved`` over polygons.
+        polygons: How many judged.
+    """
+
+    share: float
+    gain: float
+    saved: float
+    error: float
+    polygons: int
+
+    def note(self) -> dict[str, float]:
+        """For the record, JSON-ready."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """Fitted experts and their shares.
@@ -73,6 +98,7 @@ class Mixture:
         channels: Features per level.
         lift: What probabilities of each class are multiplied with in the end, float64 [class].
         out_of_fold: Of the labelled pixels that have such probabilities.
+        admission: Of the expert with a pretrained encoder; None where there is none.
     """
 
     experts: tuple[Expert, ...]
@@ -82,6 +108,19 @@ class Mixture:
     channels: int
     lift: NDArray[np.float64]
     out_of_fold: OutOfFold
+    admission: Admission | None = None
+
+    def parts(self) -> tuple[Mixture, Mixture | None]:
+        """The mixture of the experts without an encoder, and of those with; None where these have no share.
+
+        Weighted by their shares they add up to the mixture.
+        """
+        with_encoder = np.array([expert.encoder for expert in self.experts])
+        share = float(self.shares[with_encoder].sum())
+        if not share:
+            return self, None
+        plain = replace(self, shares=np.where(with_encoder, 0.0, self.shares) / (1.0 - share))
+        return plain, replace(self, shares=np.where(with_encoder, self.shares, 0.0) / share)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities float32 [pixel, class] of features float32 [pixel, feature]."""
@@ -124,7 +163,7 @@ def fit_mixture(
     """
     deadline = deadline or Deadline()
     polygons = len(np.unique(table.polygon))
-    experts = experts_for(known, polygons=polygons)
+    experts = experts_for(known, polygons=polygons, encoder=table.encoder > 0)
     total, done = len(experts) * (1 + INNER_FOLDS), itertools.count(1)
 
     def fitted() -> None:
@@ -144,10 +183,47 @@ def fit_mixture(
     )  # fmt: skip
     many = polygons >= ENOUGH_POLYGONS
     learned = many and bool(held.any())
-    shares = learned_shares(table, held, strength=PRIOR_POLYGONS / polygons) if learned else given_shares(experts)
+    shares, admission = given_shares(experts), None
+    if learned:
+        shares, admission = _learned(experts, table, held, strength=PRIOR_POLYGONS / polygons)
     lift = class_lift(table.index, table.polygon, classes=classes, power=0.0 if many else rarer)
     mixed = lifted(np.tensordot(shares.astype(np.float32), held, axes=1), lift)
     known_rows = mixed.sum(axis=1) > 0
     kept = table.rows(known_rows)
     out_of_fold = OutOfFold(mixed[known_rows], kept.index, kept.polygon)
-    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold)
+    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold, admission)
+
+
+def _learned(
+    experts: Sequence[Expert], table: PixelTable, held: NDArray[np.float32], *, strength: float
+) -> tuple[NDArray[np.float64], Admission | None]:
+    """Learned shares; an expert with an encoder has one only where it saves more log-loss than its standard error.
+
+    Source: Breiman et al. (1984), Classification and regression trees, section 3.4.3 (the rule of one standard error).
+    """
+    shares = learned_shares(table, held, strength=strength)
+    encoder = np.array([expert.encoder for expert in experts])
+    if not encoder.any():
+        return shares, None
+    without = np.zeros_like(shares)
+    without[~encoder] = learned_shares(table, held[~encoder], strength=strength)
+    known = held.sum(axis=(0, 2)) > 0
+    rows, held = table.rows(known), held[:, known]
+    plain, mixed = (np.tensordot(own.astype(np.float32), held, axes=1) for own in (without, shares))
+    saved = _loss_by_polygon(rows, plain) - _loss_by_polygon(rows, mixed)
+    error = float(saved.std(ddof=1) / len(saved) ** 0.5) if len(saved) > 1 else float("inf")
+    gain = _macro_f1(rows.index, mixed) - _macro_f1(rows.index, plain)
+    admitted = bool(saved.mean() > error) and gain > 0
+    share = float(shares[encoder].sum()) if admitted else 0.0
+    return shares if admitted else without, Admission(share, gain, float(saved.mean()), error, len(saved))
+
+
+def _loss_by_polygon(table: PixelTable, probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean log-loss of each polygon, float64 [polygon]."""
+    _, of, count = np.unique(table.polygon, return_inverse=True, return_counts=True)
+    true_class = probabilities[np.arange(len(table.index)), table.index].astype(np.float64)
+    return np.asarray(np.bincount(of, -np.log(FLOOR + (1 - FLOOR) * true_class)) / count)
+
+
+def _macro_f1(index: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> float:
+    return float(f1_score(index, probabilities.argmax(axis=1), labels=np.unique(index), average="macro"))

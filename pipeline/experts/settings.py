@@ -9,6 +9,8 @@ from pipeline.settings import Settings
 # Trees of the forest that the project compares with; Breiman (2001), Random forests, Machine Learning 45, 5-32, and
 # Belgiu & Dragut (2016), Random forest in remote sensing, ISPRS J. 114, 24-31: 500 is what most studies use.
 FOREST_TREES = 500
+# With fewer polygons held-out figures say more about the polygons than about the experts: shares stay as they are.
+ENOUGH_POLYGONS = 100
 
 
 class ExpertSettings(Settings):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 INNER_FOLDS = 3
 # Strength of the pull towards equal shares, as a number of polygons.
 PRIOR_POLYGONS = 20.0
-_FLOOR = 0.01
+# Part of the probability that is spread over all classes: one odd pixel must not decide.
+FLOOR = 0.01
 
 
 def given_shares(experts: Sequence[Expert]) -> NDArray[np.float64]:
@@ -89,7 +90,7 @@ def best_shares(
         strength: Weight of the divergence from equal shares beside the mean log-loss.
     """
     weight = weight / weight.sum()
-    likelihood = _FLOOR + (1 - _FLOOR) * true_class
+    likelihood = FLOOR + (1 - FLOOR) * true_class
 
     def cost(z: NDArray[np.float64]) -> float:
         share = np.exp(z - z.max())

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pipeline.errors import ModelError
 from pipeline.model import efficientnet
 from pipeline.model.decoder import Decoder, SpectralPath, Step
-from pipeline.model.encoder import build_encoder
+from pipeline.model.encoder import Encoder, build_encoder
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.transfer import put_weights
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "Network", "NetworkSpec", "build_network", "compute_dtype", "fuse_for_inference", "stride_px"]
 CHIP_BATCH = 64
 TINY = 1e-8
+LEAST_DEVIATION = 1e-4
 
 
 class Network(nn.Module):
@@ -47,6 +48,9 @@ class Network(nn.Module):
         self.encoder = build_encoder(spec) if spec.encoder != "none" else None
         self.spectral = SpectralPath(spec) if spec.has_spectral else None
         self.decoder = Decoder(spec, self.encoder) if self.encoder is not None and spec.head == "unet" else None
+        if spec.moments and self.encoder is not None:
+            self.moment_mean = nn.Buffer(torch.zeros(2 * sum(self.encoder.channels), 1, 1))
+            self.moment_gain = nn.Buffer(torch.ones(2 * sum(self.encoder.channels), 1, 1))
         self.dropout = nn.Dropout2d(spec.dropout)
         self.head = nn.Conv2d(self.features_out, spec.classes, 1)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -58,6 +62,8 @@ class Network(nn.Module):
         if self.decoder is not None:
             return self.decoder.channels
         coarse = self.encoder.channels[-1] if self.encoder is not None else 0
+        if self.encoder is not None and self.spec.moments:
+            coarse = 2 * sum(self.encoder.channels)
         return coarse + (self.spec.spectral_channels if self.spectral is not None else 0)
 
     @property
@@ -102,13 +108,26 @@ class Network(nn.Module):
         out: torch.Tensor = self.decoder(self.encoder(padded), spectral)
         return out[..., :rows, :cols]
 
+    def moments(self, x: torch.Tensor) -> torch.Tensor:
+        """:func:`moments` of the encoder's features of whole chips, scaled: float [chip, 2 * feature, 1, 1]."""
+        found = moments(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+        return (found - self.moment_mean) * self.moment_gain if self.spec.moments else found
+
+    def scale_moments(self, raw: torch.Tensor) -> None:
+        """Take means and deviations from unscaled moments float [chip, 2 * feature, 1, 1] of chips to learn from."""
+        self.moment_mean.copy_(raw.mean(0))
+        self.moment_gain.copy_(1.0 / (raw.std(0, unbiased=False) + LEAST_DEVIATION))
+
     def _pooled(self, x: torch.Tensor) -> torch.Tensor:
         """Features of whole chips, means of maps or statistics: float [chip, feature, 1, 1]."""
         if self.spec.statistics:
             return cast("torch.Tensor", cast("SpectralPath", self.spectral)(x))
         parts = []
         if self.encoder is not None:
-            parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
+            if self.spec.moments:
+                parts.append(self.moments(x))
+            else:
+                parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
         if self.spectral is not None:
             parts.append(self.spectral(x).mean((2, 3), keepdim=True))
         return torch.cat(parts, dim=1)
@@ -178,6 +197,11 @@ def build_network(
             raise ModelError(f"weights {weights.name} for a network without encoder", fix="set weights: none")
         put_weights(network.encoder, weights, preprocess=preprocess, units=units)
     return network.to(memory_format=torch.channels_last)
+
+
+def moments(features: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean and deviation over rows and columns of each feature at each stride: float [chip, 2 * feature, 1, 1]."""
+    return torch.cat([part for f in features for part in (f.mean((2, 3)), f.std((2, 3)))], dim=1)[:, :, None, None]
 
 
 def freeze_encoder(network: Network, *, frozen: bool = True) -> None:

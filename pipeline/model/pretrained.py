@@ -41,7 +41,7 @@ LEAST_BANDS = 3
 FAR = (1 / 20, 5.0)
 _LEVELS = {"top-of-atmosphere": "TOA", "surface": "SR"}
 SEARCH_ORDER = (
-    "a file or a name in training.weights",
+    "a file or a name in training.context.weights",
     "torch's hub folder: published weights that are there already, of the scene's sensor and level, all bands in it",
     "ukis-csmask, where it is installed (pip install 'landcover-pipeline[weights]'): 6 bands, then 4",
     f"{OWN_NAME}, which comes with landcover: the optical bands of the scene that it knows, 3 at least",

@@ -58,6 +58,8 @@ class NetworkSpec:
         surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
         statistics: Head "chip", without encoder: instead of means of the path over the chip, convolutions of the chip's
             statistics (``pipeline.model.surroundings``), one place per chip.
+        moments: Head "chip" with an encoder: mean and deviation over the chip of the features at every stride, instead
+            of the mean of the last.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.
@@ -76,6 +78,7 @@ class NetworkSpec:
     spectral_kernels: tuple[int, ...] = (1, 1)
     surroundings: bool = False
     statistics: bool = False
+    moments: bool = False
     dropout: float = 0.1
     chip_px: int = 64
     chip_stride_px: int = 16
@@ -113,8 +116,13 @@ class NetworkSpec:
             raise ModelError("a network without encoder and without spectral path", fix="set spectral_channels")
         if self.statistics:
             self._check_statistics()
+        self._check_moments()
         if any(width < 1 for width in self.decoder_channels) or not self.decoder_channels:
             raise ModelError("network setting decoder_channels", got=self.decoder_channels, expected="positive widths")
+
+    def _check_moments(self) -> None:
+        if self.moments and (self.head != "chip" or self.encoder == "none"):
+            raise ModelError("moments are for head chip with an encoder", got=f"{self.head}, {self.encoder}")
 
     def _check_statistics(self) -> None:
         whole = self.head == "chip" and self.encoder == "none" and not self.surroundings

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError
-from pipeline.experts.experts import Expert, PixelTable
+from pipeline.experts.experts import Expert, PixelTable, shrunk_discriminant
 from pipeline.experts.mixture import Mixture, fit_mixture
+from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.surroundings import ChipStatistics, chip_statistics
 from pipeline.training.batches import ContextSet
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.experts.deadline import Deadline
     from pipeline.model.network import Network
     from pipeline.training.chip_set import ChipSet
+    from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.networks import Networks
     from pipeline.training.settings import TrainingSettings
 
@@ -39,6 +41,7 @@ EXPERTS = (
     Expert("trees of polygons, statistics", "polygons", 1),
     Expert("logistic regression of statistics", "logistic", 1),
     Expert("linear discriminant of statistics", "discriminant", 1),
+    Expert("pretrained encoder and statistics", "discriminant", 1, needs=ENOUGH_POLYGONS, encoder=True),
 )
 MIXTURES = 20_000
 # Of larger batches the network learns the same and takes longer.
@@ -53,14 +56,23 @@ class ChipExperts:
     Attributes:
         mixture: The fitted experts.
         layer: Knows how statistics are standardised.
+        frozen: The pretrained encoder whose features an expert sees; None where there is none.
     """
 
     mixture: Mixture
     layer: ChipStatistics
+    frozen: FrozenFeatures | None = None
 
-    def predict(self, x: torch.Tensor) -> NDArray[np.float32]:
-        """Probabilities float32 [chip, class] of standardised chips float32 [chip, channel, row, col]."""
-        return self.mixture.predict(_features(self.layer, _raw_statistics(x)))
+    def predict(self, x: torch.Tensor, valid: torch.Tensor) -> NDArray[np.float32]:
+        """Probabilities float32 [chip, class] of standardised chips float32 [chip, channel, row, col].
+
+        Of the expert with a pretrained encoder alone, where it has a share: what the network with context learns.
+        """
+        plain, encoder = self.mixture.parts()
+        features = _features(self.layer, _raw_statistics(x))
+        if encoder is None or self.frozen is None:
+            return plain.predict(features)
+        return encoder.predict(np.hstack([features, self.frozen.of_chips(x, valid).numpy()]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +81,13 @@ class WholeChips:
 
     Attributes:
         x: Standardised channels, float32 [chip, channel, row, col]; 0 where not valid.
+        valid: bool [chip, row, col].
         index: Network index of the class, uint8 [chip]; IGNORE_INDEX where unlabelled.
         group: Where each labelled one comes from (its polygon), int32 [chip].
     """
 
     x: torch.Tensor
+    valid: torch.Tensor
     index: NDArray[np.uint8]
     group: NDArray[np.int32]
 
@@ -83,9 +97,10 @@ class WholeChips:
         With soft labels where there are experts.
         """
         labelled = self.index != IGNORE_INDEX
-        x, index = self.x[torch.from_numpy(labelled)], self.index[labelled]
+        rows = torch.from_numpy(labelled)
+        x, index = self.x[rows], self.index[labelled]
         cell = (len(x), 1, 1)
-        soft = torch.zeros((len(x), 1)) if experts is None else torch.from_numpy(experts.predict(x))
+        soft = torch.zeros((len(x), 1)) if experts is None else torch.from_numpy(experts.predict(x, self.valid[rows]))
         return ContextSet(
             x=x,
             index=torch.from_numpy(index).reshape(cell),
@@ -102,7 +117,7 @@ def whole_chips(chips: ChipSet, ids: NDArray[np.int32]) -> WholeChips:
     index, group = (layer[:, middle, middle].numpy() for layer in (chips.index, chips.polygon))
     index = np.where(np.isin(group, ids), index, np.uint8(IGNORE_INDEX))
     seen = chips.valid.flatten(1).any(1)
-    return WholeChips(chips.x[seen], index[seen.numpy()], group[seen.numpy()])
+    return WholeChips(chips.x[seen], chips.valid[seen], index[seen.numpy()], group[seen.numpy()])
 
 
 def train_on_statistics(
@@ -113,9 +128,12 @@ def train_on_statistics(
     group_of: NDArray[np.int32],
     settings: TrainingSettings,
     deadline: Deadline,
+    frozen: FrozenFeatures | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[ChipExperts | None, list[dict[str, float]]]:
+) -> tuple[Networks, ChipExperts | None, list[dict[str, float]]]:
     """Fit the experts, then train the network of chips' statistics in place, where there is one.
+
+    The head of a network with a pretrained encoder starts as the linear discriminant of the encoder's features.
 
     Args:
         networks: ``pixels`` has ``statistics`` in its spec.
@@ -124,10 +142,11 @@ def train_on_statistics(
         group_of: Group of each polygon (its block), int32 [polygon]; -1 where the polygon is its own group.
         settings: How.
         deadline: Nothing new is begun after it.
+        frozen: A pretrained encoder, where one fits the chips.
         progress: Called with stage ("experts", "pixel network"), step and number of steps.
 
     Returns:
-        The experts, None where they are off, and rows of the training log.
+        The networks with their shares, the experts, None where they are off, and rows of the training log.
 
     Raises:
         LabelError: nothing to learn from.
@@ -139,7 +158,11 @@ def train_on_statistics(
     raw = _raw_statistics(chips.x)
     layer.standardise_by(raw)
     features = _features(layer, raw)
-    table = PixelTable(features[labelled], chips.index[labelled], chips.group[labelled], features.shape[1])
+    seen = features if frozen is None else np.hstack([features, frozen.of_chips(chips.x, chips.valid).numpy()])
+    statistics, further = features.shape[1], seen.shape[1] - features.shape[1]
+    table = PixelTable(seen[labelled], chips.index[labelled], chips.group[labelled], statistics, further)
+    if frozen is not None and networks.context is not None:
+        start_head(networks.context, chips.x[torch.from_numpy(labelled)], chips.index[labelled])
     experts, target = None, np.eye(classes, dtype=np.float32)[table.index]
     soft = _as_soft_labels(np.zeros((0, features.shape[1]), np.float32), np.zeros((0, classes), np.float32))
     if settings.experts.enabled:
@@ -147,15 +170,39 @@ def train_on_statistics(
             table, classes=classes, group_of=group_of, trees=settings.experts.trees, seed=settings.seed,
             known=EXPERTS, deadline=deadline, progress=progress,
         )  # fmt: skip
-        experts, target = ChipExperts(mixture, layer), mixture.predict(table.features)
-        soft = _mixed_chips(mixture, features, labelled, settings=settings)
+        plain, _ = mixture.parts()
+        experts, target = ChipExperts(mixture, layer, frozen), plain.predict(table.features)
+        soft = _mixed_chips(plain, features, labelled, settings=settings)
+    networks = networks.judged(experts.mixture if experts is not None else None, settings, frozen=frozen)
     if networks.pixels is None:
-        return experts, []
+        return networks, experts, []
     steps = settings.pixels.model_copy(update={"batch": min(settings.pixels.batch, CHIPS_AT_ONCE)})
     history = train_pixels(
         networks.pixels, table, target, soft, settings=steps, seed=settings.seed, deadline=deadline, progress=progress
     )
-    return experts, history
+    return networks, experts, history
+
+
+def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> None:
+    """The head becomes the linear discriminant of mean and deviation of the encoder's features: the linear probe.
+
+    Args:
+        network: Of chips, with ``moments``.
+        x: Labelled chips, standardised float32 [chip, channel, row, col].
+        index: Network index of the class of each, uint8 [chip].
+    """
+    network.eval()
+    with torch.no_grad():
+        raw = torch.cat([network.moments(part) for part in torch.split(x, _BATCH)])
+        network.scale_moments(raw)
+        features = ((raw - network.moment_mean) * network.moment_gain).flatten(1).double().numpy()
+    probe = shrunk_discriminant().fit(features, index)
+    if len(probe.classes_) < 3:  # noqa: PLR2004 - of two classes scikit-learn gives one row
+        return
+    at = torch.from_numpy(probe.classes_.astype(np.int64))
+    with torch.no_grad():
+        network.head.weight[at] = torch.from_numpy(probe.coef_).float()[:, :, None, None]
+        cast("torch.Tensor", network.head.bias)[at] = torch.from_numpy(probe.intercept_).float()
 
 
 def _statistics_layer(network: Network | None, x: torch.Tensor) -> ChipStatistics:

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import lightning
 
 from pipeline.experts.deadline import Deadline
+from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.chip_head import train_on_statistics, whole_chips
 from pipeline.training.chip_set import read_chips
 from pipeline.training.context import train_context
+from pipeline.training.encoder_features import frozen_features
 from pipeline.training.networks import build_networks
 from pipeline.training.pixels import train_pixels
-from pipeline.training.result import Clock, FitResult, assemble, provenance_of
+from pipeline.training.result import Clock, FitResult, assemble, context_note, provenance_of
 from pipeline.training.settings import learned_polygons
 from pipeline.training.statistics import band_statistics
 from pipeline.training.training_set import MARGIN_PX, check_learned, context_set, training_set
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
     from pipeline.training.batches import ContextSet
     from pipeline.training.chip_index import ChipIndex
     from pipeline.training.chip_set import ChipSet
+    from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.networks import Networks
     from pipeline.training.settings import TrainingSettings
     from pipeline.training.statistics import BandStatistics
 
 Progress: TypeAlias = "Callable[[str, int, int], None] | None"
 History: TypeAlias = list[dict[str, float]]
+Sets: TypeAlias = "Callable[[], tuple[ContextSet, ContextSet | None]]"
 # Of the time limit: what experts and their soft labels may take; of the rest the network of pixels, where one with
 # context is to follow.
 EXPERTS_TIME, PIXELS_TIME = 0.6, 0.5
@@ -83,20 +87,25 @@ def fit(
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
     ids = learned_polygons(split, settings)
-    # Weights that do not fit are found before anything is learned.
-    networks = build_networks(
-        settings, classes=len(scheme), chip_px=index.chip_px, polygons=len(ids), preprocess=preprocess,
-        units=scenes[0].source.units,
-    )  # fmt: skip
+    first = scenes[0].source
+    frozen = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
     margin = 0 if settings.head == "chip" else MARGIN_PX
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=margin)
     check_learned(chips, scenes, scheme, ids=ids)
+    if frozen is not None:
+        frozen = frozen.calibrated(chips.x, chips.valid)
+    # Weights that do not fit are found before anything is learned.
+    networks = build_networks(
+        settings, classes=len(scheme), chip_px=index.chip_px, preprocess=preprocess, frozen=frozen, units=first.units
+    )
     clock.lap("chips")
     work = _fit_chips if settings.head == "chip" else _fit_pixels
-    mixture, history, learned, judged = work(
-        chips, networks, split=split, ids=ids, settings=settings, deadline=deadline, clock=clock, progress=progress
-    )
+    networks, mixture, history, sets = work(
+        chips, networks, split=split, ids=ids, settings=settings, deadline=deadline, frozen=frozen, clock=clock,
+        progress=progress,
+    )  # fmt: skip
     if networks.context is not None:
+        learned, judged = sets()
         history += train_context(
             networks.context, learned, judged, settings=settings, folder=folder, deadline=deadline, resume=resume,
             progress=progress,
@@ -106,6 +115,7 @@ def fit(
         "polygons": {part.name.lower(): len(split.polygons(part)) for part in Part},
         "experts": mixture.names_and_shares() if mixture is not None else {},
         "cut_short": list(deadline.cut),
+        "context": context_note(networks, mixture, frozen, settings=settings, polygons=len(ids)),
     }
     provenance = provenance_of(settings, notes=notes)
     bundle = assemble(networks, scheme, preprocess, statistics, scenes=scenes, provenance=provenance)
@@ -120,16 +130,18 @@ def _fit_pixels(
     ids: NDArray[np.int32],
     settings: TrainingSettings,
     deadline: Deadline,
+    frozen: FrozenFeatures | None,
     clock: Clock,
     progress: Progress,
-) -> tuple[Mixture | None, History, ContextSet, ContextSet | None]:
-    """Experts and the network of pixels: the mixture, the log, and the sets that one with context learns from."""
+) -> tuple[Networks, Mixture | None, History, Sets]:
+    """Experts and the network of pixels: networks with their shares, the mixture, the log, the sets for context."""
     classes = networks.members[0].spec.classes
     found = training_set(
         chips, ids=ids, split=split, classes=classes, settings=settings, deadline=deadline.share(EXPERTS_TIME),
-        progress=progress,
+        frozen=_judged_by_experts(frozen, ids, settings), progress=progress,
     )  # fmt: skip
     clock.lap("experts")
+    networks = networks.judged(found.mixture, settings, frozen=frozen)
     history: History = []
     if networks.pixels is not None:
         until = deadline if networks.context is None else deadline.share(PIXELS_TIME)
@@ -138,11 +150,23 @@ def _fit_pixels(
             deadline=until, progress=progress,
         )  # fmt: skip
         clock.lap("pixels")
-    learned = context_set(chips, found.index, found.soft, classes=classes)
-    judged = None
-    if settings.context.patience and len(split.polygons(Part.VALIDATION)):
-        judged = context_set(chips, chips.only(split.polygons(Part.VALIDATION)), found.soft, classes=classes)
-    return found.mixture, history, learned, judged
+
+    def sets() -> tuple[ContextSet, ContextSet | None]:
+        learned = context_set(chips, found.index, found.context_soft, classes=classes)
+        held = split.polygons(Part.VALIDATION)
+        if not settings.context.patience or not len(held):
+            return learned, None
+        return learned, context_set(chips, chips.only(held), found.context_soft, classes=classes)
+
+    return networks, found.mixture, history, sets
+
+
+def _judged_by_experts(
+    frozen: FrozenFeatures | None, ids: NDArray[np.int32], settings: TrainingSettings
+) -> FrozenFeatures | None:
+    """The frozen encoder where an expert may learn its features: with enough polygons, and no share that is given."""
+    judged = len(ids) >= ENOUGH_POLYGONS and settings.context.share is None and settings.experts.enabled
+    return frozen if judged else None
 
 
 def _fit_chips(
@@ -153,20 +177,23 @@ def _fit_chips(
     ids: NDArray[np.int32],
     settings: TrainingSettings,
     deadline: Deadline,
+    frozen: FrozenFeatures | None,
     clock: Clock,
     progress: Progress,
-) -> tuple[Mixture | None, History, ContextSet, ContextSet | None]:
+) -> tuple[Networks, Mixture | None, History, Sets]:
     """The same of whole chips."""
     own = whole_chips(chips, ids)
-    experts, history = train_on_statistics(
+    networks, experts, history = train_on_statistics(
         networks, own, classes=networks.members[0].spec.classes, group_of=split.block_of, settings=settings,
-        deadline=deadline, progress=progress,
+        deadline=deadline, frozen=frozen, progress=progress,
     )  # fmt: skip
     clock.lap("statistics")
-    judged = None
-    if settings.context.patience:
-        judged = whole_chips(chips, split.polygons(Part.VALIDATION)).context_set(experts)
-    return experts.mixture if experts is not None else None, history, own.context_set(experts), judged
+
+    def sets() -> tuple[ContextSet, ContextSet | None]:
+        held = whole_chips(chips, split.polygons(Part.VALIDATION)) if settings.context.patience else None
+        return own.context_set(experts), None if held is None else held.context_set(experts)
+
+    return networks, experts.mixture if experts is not None else None, history, sets
 
 
 def training_statistics(scenes: Sequence[TrainingScene], split: Split) -> BandStatistics:

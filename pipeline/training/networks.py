@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipeline.errors import ModelError
 from pipeline.model.network import NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
 from pipeline.training.chips import chip_stride_px
-from pipeline.training.settings import NO_WEIGHTS
+from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.experts.mixture import Mixture
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
+    from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.settings import TrainingSettings
 
-# Of the network with context.
+# Of a network with context that is built from its encoder's name.
 DEPTH, STEM_STRIDE = 4, 4
 # Channels of the networks of pixels and of chips' statistics.
 CHANNELS = 128
@@ -32,21 +35,41 @@ class Networks:
     Attributes:
         pixels: Of single pixels and their surroundings, or of chips' statistics.
         context: With an encoder.
-        shares: Of each network that there is in the average, in this order.
+        share: Of the network with context in the average.
     """
 
     pixels: Network | None
     context: Network | None
-    shares: tuple[float, ...]
+    share: float
 
     @property
     def members(self) -> list[Network]:
         """Those that there are, in the order of the model's members."""
         return [network for network in (self.pixels, self.context) if network is not None]
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the members in the average."""
+        return (1.0 - self.share, self.share) if len(self.members) > 1 else (1.0,)
+
+    def judged(self, mixture: Mixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None) -> Networks:
+        """With the share that the settings ask for or that held-out polygons found; without context where it is 0."""
+        if self.context is None or self.pixels is None:
+            return self
+        share = settings.context.share
+        if share is None and frozen is not None:
+            share = mixture.admission.share if mixture is not None and mixture.admission is not None else 0.0
+        share = UNJUDGED_SHARE if share is None else share
+        return replace(self, share=share) if share else replace(self, context=None, share=0.0)
+
 
 def network_specs(
-    settings: TrainingSettings, *, bands_in: int, classes: int, chip_px: int
+    settings: TrainingSettings,
+    *,
+    bands_in: int,
+    classes: int,
+    chip_px: int,
+    frozen: FrozenFeatures | None = None,
 ) -> tuple[NetworkSpec | None, NetworkSpec | None]:
     """The network of pixels (head chip: of chips' statistics) and the one with context; None for what is off.
 
@@ -55,35 +78,28 @@ def network_specs(
     """
     chip = settings.head == "chip"
     # Ignored by networks that give every pixel a class.
-    chip_px, stride_px = (
-        (chip_px, chip_stride_px(chip_px)) if chip else (NetworkSpec.chip_px, NetworkSpec.chip_stride_px)
-    )
-    pixels = NetworkSpec(
+    stride_px = chip_stride_px(chip_px) if chip else NetworkSpec.chip_stride_px
+    common = NetworkSpec(
         bands_in,
         classes,
         encoder="none",
         head=settings.head,
         spectral_kernels=(1, 1),
         spectral_channels=CHANNELS,
-        surroundings=not chip,
-        statistics=chip,
         dropout=0.0,
-        chip_px=chip_px,
+        chip_px=chip_px if chip else NetworkSpec.chip_px,
         chip_stride_px=stride_px,
     )
-    context = NetworkSpec(
-        bands_in,
-        classes,
-        encoder=settings.context.encoder,
-        head=settings.head,
-        depth=DEPTH,
-        stem_stride=STEM_STRIDE,
-        spectral_kernels=(3, 1),
-        dropout=settings.context.dropout,
-        chip_px=chip_px,
-        chip_stride_px=stride_px,
-    )
-    return pixels if settings.pixels.enabled else None, context if settings.context.enabled else None
+    pixels = replace(common, surroundings=not chip, statistics=chip) if settings.pixels.enabled else None
+    dropout = settings.context.dropout
+    if not settings.context.enabled or (settings.context.frozen_first and frozen is None):
+        return pixels, None
+    if frozen is None:
+        named: dict[str, Any] = {"encoder": settings.context.architecture, "depth": DEPTH, "stem_stride": STEM_STRIDE}
+        spectral = NetworkSpec.spectral_channels
+        return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
+    own = replace(common, **frozen.encoder.spec_encoder, dropout=dropout)
+    return pixels, replace(own, spectral_channels=0, moments=True) if chip else replace(own, surroundings=True)
 
 
 def build_networks(
@@ -91,22 +107,27 @@ def build_networks(
     *,
     classes: int,
     chip_px: int,
-    polygons: int,
     preprocess: Preprocess,
+    frozen: FrozenFeatures | None = None,
     units: Sequence[str] = (),
 ) -> Networks:
     """The networks of :func:`network_specs`, pretrained and frozen as the settings say; ``units`` of each band.
 
     Raises:
-        ModelError: pretrained weights that do not fit.
+        ModelError: pretrained weights that do not fit, or nothing to train.
     """
-    pixels, context = network_specs(settings, bands_in=preprocess.channels, classes=classes, chip_px=chip_px)
-    share = settings.context.share_for(polygons) if context is not None and pixels is not None else 1.0
-    shares = (1.0,) if pixels is None or context is None else (1.0 - share, share)
+    pixels, context = network_specs(
+        settings, bands_in=preprocess.channels, classes=classes, chip_px=chip_px, frozen=frozen
+    )
+    if pixels is None and context is None:
+        raise ModelError(
+            "nothing to train: no pretrained weights fit the scene, and training.pixels is off",
+            fix="see landcover weights list, or set training.context.weights to none",
+        )
     return Networks(
         _pixel_network(pixels, settings) if pixels is not None else None,
-        _context_network(context, settings, preprocess=preprocess, units=units) if context is not None else None,
-        shares,
+        _context_network(context, settings, preprocess=preprocess, frozen=frozen, units=units) if context else None,
+        1.0 if pixels is None else 0.0,
     )
 
 
@@ -116,15 +137,24 @@ def _pixel_network(spec: NetworkSpec, settings: TrainingSettings) -> Network:
 
 
 def _context_network(
-    spec: NetworkSpec, settings: TrainingSettings, *, preprocess: Preprocess, units: Sequence[str]
+    spec: NetworkSpec,
+    settings: TrainingSettings,
+    *,
+    preprocess: Preprocess,
+    frozen: FrozenFeatures | None,
+    units: Sequence[str],
 ) -> Network:
     torch.manual_seed(settings.seed * 101 + 1)
     context = settings.context
-    if context.weights == NO_WEIGHTS:
+    if frozen is None and context.weights == NO_WEIGHTS:
         network = build_network(spec)
     else:
-        loaded = load_weights(context.weights, architecture=spec.encoder, bands=context.weights_bands)
+        loaded = (
+            frozen.weights()
+            if frozen is not None
+            else load_weights(context.weights, architecture=spec.encoder, bands=context.weights_bands)
+        )
         network = build_network(spec, weights=loaded, preprocess=preprocess, units=units)
-    if context.frozen:
+    if frozen is not None or context.frozen:
         freeze_encoder(network)
     return network

@@ -100,7 +100,7 @@ def train_pixels(
     weight = pixel_weights(table.index, table.polygon, classes=target.shape[1])
     anywhere = len(soft.features)
     batches = PixelBatches(
-        torch.cat([torch.from_numpy(table.features), soft.features]),
+        torch.cat([torch.from_numpy(table.features[:, : soft.features.shape[1]]), soft.features]),
         torch.cat([torch.from_numpy(target), soft.target]),
         torch.cat([torch.from_numpy(weight / weight.sum()), torch.full((anywhere,), 1.0 / max(anywhere, 1))]),
         steps=settings.steps,

@@ -2,7 +2,7 @@
 
 A U-Net sees chips of which some bands, and some squares of all bands, are set to their mean, and gives all bands back;
 it is judged where something was missing. What land looks like between its bands needs no labels. Only the encoder is
-kept, with the names and the scaling of its bands, so that ``training.weights`` can match it to other bands.
+kept, with the names and the scaling of its bands, so that ``training.context.weights`` can match it to other bands.
 
 Source: He et al. (2022), Masked autoencoders are scalable vision learners, CVPR (the task); Cong et al. (2022), SatMAE,
 NeurIPS (masking spectral groups apart).

@@ -16,10 +16,11 @@ from pipeline.model.bundle import ModelBundle, TrainedOn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.experts.mixture import OutOfFold
+    from pipeline.experts.mixture import Mixture, OutOfFold
     from pipeline.legend import ClassScheme
     from pipeline.model.preprocess import Preprocess
     from pipeline.splits.split import TrainingScene
+    from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.networks import Networks
     from pipeline.training.settings import TrainingSettings
     from pipeline.training.statistics import BandStatistics
@@ -104,3 +105,34 @@ def provenance_of(settings: TrainingSettings, *, notes: dict[str, Any]) -> dict[
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
         **notes,
     }
+
+
+def context_note(
+    networks: Networks,
+    mixture: Mixture | None,
+    frozen: FrozenFeatures | None,
+    *,
+    settings: TrainingSettings,
+    polygons: int,
+    what: str = "polygons",
+) -> dict[str, Any]:
+    """What became of the network with context, JSON-ready; ``line`` says it in one line, ``what`` is learned from."""
+    if not settings.context.enabled:
+        return {"share": 0.0, "line": "no network with context: training.context is off"}
+    if settings.context.frozen_first and frozen is None:
+        return {"share": 0.0, "line": "no network with context: no pretrained weights at hand fit the scene"}
+    name = frozen.encoder.describe() if frozen is not None else f"{settings.context.architecture}"
+    admission = mixture.admission if mixture is not None else None
+    note: dict[str, Any] = {"share": networks.share, "encoder": name}
+    if admission is not None:
+        note |= {"held_out": admission.note()}
+    if networks.context is None:
+        why = (
+            f"gained {admission.gain:+.3f} on held-out {what}, not more than chance"
+            if admission is not None
+            else f"{polygons} {what} are too few to judge it"
+        )
+        return note | {"line": f"{name}: not used, {why}"}
+    how = "frozen" if settings.context.frozen else "fine-tuned"
+    gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""
+    return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}

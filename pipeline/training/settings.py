@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.experts.settings import ExpertSettings
+from pipeline.experts.settings import ENOUGH_POLYGONS, ExpertSettings
 from pipeline.settings import Fraction, Settings, absolute
 from pipeline.splits.split import Part
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from pipeline.splits.split import Split
 
-NO_WEIGHTS = "none"
+NO_WEIGHTS, AUTO = "none", "auto"
 # Files that training.context.weights may name; anything else is a record's name.
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar"})
-# Share of the network with context at most, and the polygons with which it has half of that; docs/learning.md.
-_MOST, _HALF_WAY = 0.25, 200
+# Share of a network with context that no held-out polygons can judge: one from random weights, or with another stem.
+# A guess: from random weights it made no set better (docs/learning.md).
+UNJUDGED_SHARE = 0.15
 
 Encoder = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"
@@ -57,15 +58,20 @@ class PixelSettings(Settings):
 class ContextSettings(Settings):
     """The network with context: a pretrained encoder, or one from random weights, and a decoder."""
 
-    enabled: bool = Field(
-        default=False,
-        description="On: trained, and averaged with the network of pixels. From random weights it made no set better "
-        "(docs/learning.md).",
+    enabled: bool = Field(default=True, description="Off: not trained; pretrained weights are not looked for.")
+    encoder: Encoder | None = Field(
+        None, description="Architecture of the encoder. Default: that of the weights; resnet18 without weights."
     )
-    encoder: Encoder = Field("resnet18", description="Architecture of the encoder.")
-    weights: str = Field(NO_WEIGHTS, description="none, imagenet, a torchgeo record's name, or a file of weights.")
+    weights: str = Field(
+        AUTO,
+        description="auto: pretrained weights that are at hand and fit the scene (docs/weights.md), where held-out "
+        "polygons speak for them; none: random weights; a record's name; imagenet; or a file.",
+    )
     weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
-    frozen: bool = Field(default=False, description="Keep the encoder as it is and train the rest.")
+    frozen: bool = Field(
+        default=False,
+        description="Keep the encoder as it is. Default: it is fine-tuned after the rest, at small rates.",
+    )
     steps: int = Field(300, ge=1, description="Batches.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")
     lr: float = Field(3e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
@@ -76,7 +82,10 @@ class ContextSettings(Settings):
         2.0, ge=0, description="Weight of the experts' soft labels beside the labels; 0 trains on labels alone."
     )
     share: Fraction | None = Field(
-        None, gt=0, description="Share in the average beside the network of pixels. Default: by the number of polygons."
+        None,
+        gt=0,
+        description="Share in the average beside the network of pixels. Default: what it earns on held-out polygons, "
+        "from 100 polygons on; where it earns nothing it is not trained.",
     )
     patience: int = Field(
         0, ge=0, description="Validations without improvement before training stops; 0: never. Needs refit: false."
@@ -101,14 +110,23 @@ class ContextSettings(Settings):
                 "devices; raise batch, or ask for fewer devices"
             )
             raise ValueError(msg)
-        if self.weights_bands and self.weights == NO_WEIGHTS:
-            msg = "weights_bands without weights"
+        if self.weights_bands and self.weights in {NO_WEIGHTS, AUTO}:
+            msg = "weights_bands without a weights file"
+            raise ValueError(msg)
+        if self.encoder is not None and self.weights == AUTO:
+            msg = "encoder with weights: auto, which decide it; set weights to none, a name or a file"
             raise ValueError(msg)
         return self
 
-    def share_for(self, polygons: int) -> float:
-        """Share in the average of a model that learns from so many polygons. Source: measured, docs/learning.md."""
-        return self.share if self.share is not None else _MOST * polygons / (polygons + _HALF_WAY)
+    @property
+    def architecture(self) -> Encoder:
+        """Of an encoder that is built from its name."""
+        return self.encoder or "resnet18"
+
+    @property
+    def frozen_first(self) -> bool:
+        """Whether a frozen pretrained encoder is judged by held-out polygons: its weights fit the bands as they are."""
+        return self.enabled and self.weights != NO_WEIGHTS and self.encoder is None and not self.weights_bands
 
 
 class TrainingSettings(Settings):
@@ -163,13 +181,27 @@ class TrainingSettings(Settings):
             of = "pixels" if self.head == "unet" else "chip statistics"
             parts.append(f"a network of {of} ({self.pixels.steps} steps)")
         if self.context.enabled:
-            share = self.context.share_for(polygons) if self.pixels.enabled else 1.0
-            start = "random weights" if self.context.weights == NO_WEIGHTS else Path(self.context.weights).name
-            kept = ", frozen" if self.context.frozen else ""
-            parts.append(f"{self.context.encoder} from {start}{kept} ({self.context.steps} steps, share {share:.2f})")
+            parts.append(self._describe_context(polygons))
         else:
             parts.append("no network with context")
         return f"trained on {polygons} polygons: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
+
+    def _describe_context(self, polygons: int) -> str:
+        context = self.context
+        start = {NO_WEIGHTS: "random weights", AUTO: "pretrained weights at hand"}.get(context.weights)
+        name = "an encoder" if context.frozen_first else context.architecture
+        kept = ", frozen" if context.frozen else ""
+        if not self.pixels.enabled:
+            share = "alone"
+        elif context.share is not None:
+            share = f"share {context.share:.2f}"
+        elif not context.frozen_first:
+            share = f"share {UNJUDGED_SHARE:.2f}"
+        elif polygons < ENOUGH_POLYGONS:
+            return f"no network with context (fewer than {ENOUGH_POLYGONS} polygons cannot judge it)"
+        else:
+            share = "share as held-out polygons say"
+        return f"{name} from {start or Path(context.weights).name}{kept} ({context.steps} steps, {share})"
 
 
 class PretrainSettings(Settings):

@@ -18,7 +18,7 @@ from pipeline.experts.experts import PixelTable
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
 from pipeline.experts.weights import pixel_weights, turns
 from pipeline.legend import IGNORE_INDEX, MIN_CLASSES
-from pipeline.model.surroundings import REACH_PX, surroundings
+from pipeline.model.surroundings import LEVELS, REACH_PX, surroundings
 from pipeline.training.batches import ContextSet
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_set import ChipSet
+    from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.settings import TrainingSettings
 
 # Chips carry this margin, so that every pixel of theirs has its whole surroundings.
@@ -72,6 +73,8 @@ class TrainingSet:
             float32 [pixel, class].
         mixture: The experts; None where they are off.
         soft: Soft labels; of no pixel where experts are off.
+        context_soft: Soft labels of the network with context: of the expert with a pretrained encoder where it has a
+            share, else the same.
     """
 
     index: torch.Tensor
@@ -79,6 +82,7 @@ class TrainingSet:
     target: NDArray[np.float32]
     mixture: Mixture | None
     soft: SoftLabels
+    context_soft: SoftLabels
 
 
 def training_set(
@@ -89,15 +93,20 @@ def training_set(
     classes: int,
     settings: TrainingSettings,
     deadline: Deadline,
-    progress: Callable[[str, int, int], None] | None,
+    frozen: FrozenFeatures | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> TrainingSet:
-    """Labels of the polygons ``ids``; experts learn them and give soft labels to pixels all over the chips."""
+    """Labels of the polygons ``ids``; experts learn them and give soft labels to pixels all over the chips.
+
+    Where an expert with a pretrained encoder (``frozen``) has a share, the network of pixels learns the other experts'
+    mixture and the network with context that expert: averaged by their shares they are the whole mixture.
+    """
     index = chips.only(ids)
-    table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed)
+    table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
     if not settings.experts.enabled:
         nowhere = torch.zeros(chips.core(chips.valid).shape, dtype=torch.bool)
-        none = SoftLabels(torch.zeros((0, table.features.shape[1])), torch.zeros((0, classes)), nowhere)
-        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none)
+        none = SoftLabels(torch.zeros((0, table.features.shape[1] - table.encoder)), torch.zeros((0, classes)), nowhere)
+        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none)
     mixture = fit_mixture(
         table,
         classes=classes,
@@ -108,11 +117,17 @@ def training_set(
         deadline=deadline,
         progress=progress,
     )
-    soft = soft_labels(mixture, chips, pixels=settings.experts.soft_pixels, seed=settings.seed, deadline=deadline)
-    return TrainingSet(index, table, mixture.predict(table.features), mixture, soft)
+    plain, encoder = mixture.parts()
+    given = soft_labels(
+        [plain] if encoder is None else [plain, encoder], chips, pixels=settings.experts.soft_pixels,
+        seed=settings.seed, deadline=deadline, frozen=frozen if encoder is not None else None,
+    )  # fmt: skip
+    return TrainingSet(index, table, plain.predict(table.features), mixture, given[0], given[-1])
 
 
-def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int) -> PixelTable:
+def pixel_table(
+    chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: int, frozen: FrozenFeatures | None = None
+) -> PixelTable:
     """The labelled pixels of ``index`` uint8 [chip, row, col], at most ``per_polygon`` of each polygon."""
     rng = np.random.default_rng(seed)
     at, row, col = (part.numpy() for part in torch.nonzero(chips.core(index) != IGNORE_INDEX, as_tuple=True))
@@ -125,15 +140,30 @@ def pixel_table(chips: ChipSet, index: torch.Tensor, *, per_polygon: int, seed: 
     features = []
     for chip in np.unique(at):
         mine = at == chip
-        layers = chips.core(surroundings(chips.x[chip : chip + 1]))[0]
+        layers = _layers(chips, int(chip), frozen)
         features.append(layers[:, row[mine], col[mine]].T.numpy())
-    return PixelTable(
-        np.concatenate(features), chips.core(index).numpy()[at, row, col], polygon[once], chips.x.shape[1]
-    )
+    count = frozen.count if frozen is not None else 0
+    labels = chips.core(index).numpy()[at, row, col]
+    return PixelTable(np.concatenate(features), labels, polygon[once], chips.x.shape[1], count)
 
 
-def soft_labels(mixture: Mixture, chips: ChipSet, *, pixels: int, seed: int, deadline: Deadline) -> SoftLabels:
-    """The mixture's probabilities of about ``pixels`` valid pixels, spread evenly over all chips, none twice.
+def _layers(chips: ChipSet, chip: int, frozen: FrozenFeatures | None) -> torch.Tensor:
+    """Surroundings of a chip's pixels, then features of the encoder: float32 [feature, row, col] without margin."""
+    x, valid = chips.x[chip : chip + 1], chips.valid[chip : chip + 1]
+    layers = [surroundings(x)] + ([] if frozen is None else [frozen.of_pixels(x, valid)])
+    return chips.core(torch.cat(layers, dim=1))[0]
+
+
+def soft_labels(
+    mixtures: Sequence[Mixture],
+    chips: ChipSet,
+    *,
+    pixels: int,
+    seed: int,
+    deadline: Deadline,
+    frozen: FrozenFeatures | None = None,
+) -> list[SoftLabels]:
+    """Probabilities of each mixture for about ``pixels`` valid pixels, spread evenly over all chips, none twice.
 
     After the deadline the chips that are left get none.
     """
@@ -141,21 +171,24 @@ def soft_labels(mixture: Mixture, chips: ChipSet, *, pixels: int, seed: int, dea
     valid = chips.once()
     chance = min(pixels / max(int(valid.sum()), 1), 1.0)
     where = valid & (torch.rand(valid.shape, generator=generator) < chance)
-    rows = [chips.core(surroundings(chips.x[i : i + 1]))[0][:, where[i]].T for i in range(len(chips))]
-    features = torch.cat(rows)
-    parts: list[NDArray[np.float32]] = []
-    for first in range(0, len(features), _PREDICT):
-        if parts and deadline.cuts("soft labels"):
+    columns: list[torch.Tensor] = []
+    targets: list[list[NDArray[np.float32]]] = [[] for _ in mixtures]
+    waiting: list[torch.Tensor] = []
+    plain = mixtures[0].channels * LEVELS
+    last = len(chips) - 1
+    for chip in range(len(chips)):
+        waiting.append(_layers(chips, chip, frozen)[:, where[chip]].T)
+        if chip < last and sum(map(len, waiting)) < _PREDICT:
+            continue
+        features, waiting = torch.cat(waiting), []
+        columns.append(features[:, :plain])
+        for mixture, target in zip(mixtures, targets, strict=True):
+            target.append(mixture.predict(features.numpy()))
+        if chip < last and deadline.cuts("soft labels"):
+            where[chip + 1 :] = False
             break
-        parts.append(mixture.predict(features[first : first + _PREDICT].numpy()))
-    target = np.concatenate(parts) if parts else np.zeros((0, mixture.classes), dtype=np.float32)
-    if len(target) < len(features):
-        features = features[: len(target)]
-        places = torch.nonzero(where.flatten()).flatten()
-        where = torch.zeros_like(where).flatten()
-        where[places[: len(target)]] = True
-        where = where.reshape(valid.shape)
-    return SoftLabels(features, torch.from_numpy(target), where)
+    features = torch.cat(columns)
+    return [SoftLabels(features, torch.from_numpy(np.concatenate(target)), where) for target in targets]
 
 
 def check_learned(

@@ -29,25 +29,28 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 def _check_weights(job: Job) -> None:
     """The encoder's weights: a file is read, a name is looked up and nothing is downloaded."""
     from pipeline.model.preprocess import Preprocess
+    from pipeline.model.pretrained import find_encoder
     from pipeline.model.records import find_record
     from pipeline.training.networks import build_networks
-    from pipeline.training.settings import NO_WEIGHTS
+    from pipeline.training.settings import AUTO, NO_WEIGHTS
 
     context = job.config.training.context
-    if not context.enabled or context.weights == NO_WEIGHTS:
+    if not context.enabled or context.weights in {NO_WEIGHTS, AUTO}:
         return
     if (
         not Path(context.weights).is_absolute()
-        and not find_record(context.weights, architecture=context.encoder).cache.is_file()
+        and not find_record(context.weights, architecture=context.architecture).cache.is_file()
     ):
         return
     source = job.sources[0]
+    if context.frozen_first:
+        find_encoder(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
+        return
     size = len(source.band_names)
     build_networks(
         job.config.training,
         classes=len(job.scheme),
         chip_px=job.config.chips.size_px,
-        polygons=len(job.labels),
         preprocess=Preprocess(source.band_names, (0.0,) * size, (1.0,) * size),
         units=source.units,
     )

@@ -63,7 +63,7 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
         "against the full reference (simulated, so every pixel is known)", ("method", "accuracy", "mean F1"), rows
     )
     return Outcome(
-        summary="demo on simulated sample data: done",
+        summary=f"demo on simulated sample data: done; {outcome.data['learned'].get('line', '')}",
         written=(*outcome.written, path),
         hint=outcome.hint,
         tables=(*outcome.tables, table),

@@ -157,7 +157,7 @@ def _train(job: Job, members: Sequence[Network], settings: TrainingSettings) -> 
     if settings.pixels.enabled:
         step_s = _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixels.batch)
         seconds += settings.pixels.steps * step_s
-    if settings.context.enabled:
+    if members[-1].spec.encoder != "none":
         step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
         seconds += settings.context.steps * step_s
     # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
@@ -182,7 +182,7 @@ def _train_chip_head(members: Sequence[Network], *, chips: int, side: int, setti
     saved = 0
     if settings.pixels.enabled:
         seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
-    if settings.context.enabled:
+    if members[-1].spec.encoder != "none":
         step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
         seconds += settings.context.steps * step_s
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)

@@ -8,6 +8,7 @@ from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
 from pipeline.documents import read_json
 from pipeline.errors import OutputError
 from pipeline.files import check_target
+from pipeline.model.describe import read_header
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.job import Job, StageRun
@@ -169,6 +170,10 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = read_json(areas)
         tables.append(_area_table(data["areas"]))
+    if last != "chips" and job.model_path.exists():
+        data["learned"] = read_header(job.model_path)["provenance"].get("context", {})
+        if line := data["learned"].get("line"):
+            tables.append(Table("pretrained encoder", ("",), ((line,),)))
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     if last == "report":  # the map is what the run was for

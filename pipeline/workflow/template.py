@@ -26,15 +26,16 @@ class Off:
     example: Any
 
 
-def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str]) -> str:
+def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str], model: type[Settings] = Config) -> str:
     """YAML of (a part of) a configuration with comments.
 
     Args:
         data: Keys to write, with plain values or :class:`Off`; they come in the order of the schema.
         head: Comment lines at the top.
+        model: What the file holds.
     """
     lines = [*(f"# {line}".rstrip() for line in head), ""]
-    lines.extend(_section(Config, data, indent=0))
+    lines.extend(_section(model, data, indent=0))
     return "\n".join(lines) + "\n"
 
 

@@ -60,7 +60,7 @@ def list_weights(
         summary=f"{len(facts)} sets of weights, {kept} of them here"
         + (f"; the scene has {', '.join(wanted)}; weights: auto takes {found or 'none'}" if wanted else ""),
         tables=(_list_table(facts, wanted), Table("weights: auto takes the first that fits", ("", "where"), order)),
-        hint="details: landcover weights show NAME; download: landcover weights get NAME; use: training.weights",
+        hint="details: landcover weights show NAME; download: landcover weights get NAME; use: context.weights",
         data={"bands": list(wanted), "weights": facts, "search_order": list(SEARCH_ORDER), "auto": found},
     )
 

@@ -29,7 +29,8 @@ from sklearn.model_selection import StratifiedKFold
 from pipeline.experts.settings import FOREST_TREES
 from pipeline.legend import scheme_for
 from pipeline.scenes.settings import SceneOptions
-from pipeline.training.chip_folders import FolderChips, chips_from_folders, classify_chips, fit_chips
+from pipeline.training.chip_files import FolderChips, chips_from_folders
+from pipeline.training.chip_folders import classify_chips, fit_chips
 from pipeline.training.settings import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[2]

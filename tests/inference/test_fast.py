@@ -38,13 +38,15 @@ def test_sums_are_added_in_float32_whatever_type_is_asked_for() -> None:
 
 def default_specs() -> list[NetworkSpec]:
     """The network of pixels and the one with context."""
-    settings = TrainingSettings.model_validate({"context": {"enabled": True}})
+    settings = TrainingSettings.model_validate({"context": {"weights": "none"}})
     return [spec for spec in network_specs(settings, bands_in=4, classes=5, chip_px=64) if spec is not None]
 
 
 def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
     torch.manual_seed(0)
-    for spec in default_specs():
+    encoder = {"encoder": "resnet18", "depth": 3, "stem_stride": 4, "spectral_kernels": (1, 1)}
+    pretrained = NetworkSpec(4, 5, surroundings=True, dropout=0.0, **encoder)
+    for spec in [*default_specs(), pretrained]:
         plain = fuse_for_inference(build_network(spec).eval())
         quick = speed_up(fuse_for_inference(plain))
         assert any(isinstance(module, FusedConv) for module in quick.modules())

@@ -16,7 +16,8 @@ from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.settings import SceneOptions
 from pipeline.splits.split import Part
-from pipeline.training.chip_folders import chips_from_folders, classify_chips, fit_chips
+from pipeline.training.chip_files import chips_from_folders
+from pipeline.training.chip_folders import classify_chips, fit_chips
 from pipeline.training.chip_head import balanced_chance
 from pipeline.training.context import BEST
 from pipeline.training.crossval import predict_pixels

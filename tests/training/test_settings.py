@@ -27,7 +27,7 @@ OTHER = {
     "pixels.weight_decay": 0.5,
     "context.enabled": False,
     "context.encoder": "vgg11_bn",
-    "context.weights": "file",  # refused where there is no such file
+    "context.weights": "auto",  # no pretrained weights for two bands: one network
     "context.weights_bands": ("red", "nir"),  # refused without a file
     "context.frozen": True,
     "context.steps": 5,
@@ -42,7 +42,7 @@ OTHER = {
     "context.devices": 3,  # refused: more than chips in a batch
     "context.nodes": 3,  # refused: more than chips in a batch
 }
-REFUSED = {"context.weights", "context.weights_bands", "context.devices", "context.nodes"}
+REFUSED = {"context.weights_bands", "context.devices", "context.nodes"}
 
 
 def keys(plain, prefix=""):
@@ -84,7 +84,7 @@ def test_every_key_of_a_section_that_is_on_acts(job, plain, tmp_path, key):
     assert what_is_trained(result.bundle, result.history) != plain
 
 
-@pytest.mark.parametrize("key", sorted(REFUSED - {"context.weights"}))
+@pytest.mark.parametrize("key", sorted(REFUSED))
 def test_keys_that_cannot_act_alone_are_refused(key):
     assert TINY.context.weights == NO_WEIGHTS
     with pytest.raises(ValidationError):
@@ -94,7 +94,7 @@ def test_keys_that_cannot_act_alone_are_refused(key):
 @pytest.mark.parametrize("key", sorted(key for key in OTHER if key.startswith("context.") and key.count(".") == 1))
 def test_keys_of_a_section_that_is_off_do_not_act(key):
     off = changed(TINY, {"context.enabled": False})
-    if key in {"context.enabled", "context.weights_bands", "context.devices", "context.nodes", "context.weights"}:
+    if key in {"context.enabled", *REFUSED}:
         return
     assert "no network with context" in changed(off, {key: OTHER[key]}).describe(12)
 
@@ -121,9 +121,11 @@ def test_one_line_says_what_will_be_trained():
     line = TrainingSettings().describe(412)
     assert "\n" not in line
     assert line.startswith("trained on 412 polygons: experts (100 trees each, soft labels for 100,000)")
-    assert "no network with context" in line
-    on = changed(TrainingSettings(), {"context.enabled": True, "context.frozen": True, "head": "chip"}).describe(412)
-    assert "resnet18 from random weights, frozen (300 steps, share 0.17)" in on
+    assert "an encoder from pretrained weights at hand (300 steps, share as held-out polygons say)" in line
+    assert "fewer than 100 polygons cannot judge it" in TrainingSettings().describe(50)
+    assert "no network with context;" in changed(TrainingSettings(), {"context.enabled": False}).describe(412)
+    on = changed(TrainingSettings(), {"context.weights": "none", "context.frozen": True, "head": "chip"}).describe(412)
+    assert "resnet18 from random weights, frozen (300 steps, share 0.15)" in on
     assert "a network of chip statistics (1500 steps)" in on
 
 

@@ -50,6 +50,7 @@ TINY = changed(
     TrainingSettings(),
     {
         "experts.trees": 2, "experts.soft_pixels": 200, "pixels.steps": 4, "pixels.batch": 16, "context.enabled": True,
+        "context.weights": "none",
         "context.steps": 6, "context.batch": 2, "context.share": 0.2,
     },
 )  # fmt: skip

@@ -96,7 +96,7 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
         tmp_path,
         map={"engine": "torch", "device": "cpu", "dtype": "float32", "probabilities": True},
         assessment={"forest_trees": 500},
-        training={"context": {"enabled": True, "steps": 400}},
+        training={"context": {"weights": "none", "steps": 400}},
     )
     many = {item.stage: item for item in estimate_stages(Job.load(large))}
     assert many["predict"].disk_bytes > few["predict"].disk_bytes

@@ -126,7 +126,7 @@ def test_the_resolved_settings_have_every_default(finished):
 
 
 CUT = quick_training(
-    **{"context.enabled": True, "context.steps": 20, "context.batch": 2, "context.share": 0.2, "time_limit_s": 1e-6}
+    **{"context.weights": "none", "context.steps": 20, "context.batch": 2, "context.share": 0.2, "time_limit_s": 1e-6}
 )
 
 

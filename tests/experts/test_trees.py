@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.experts.rotated_trees import RIDGE, TREES_PER_TURN, fit_rotated_trees, random_rotation, whitening
-from pipeline.experts.trees import fit_polygon_trees, sum_of_trees
+from pipeline.experts.trees import (
+    RIDGE,
+    TREES_PER_TURN,
+    fit_polygon_trees,
+    fit_rotated_trees,
+    random_rotation,
+    sum_of_trees,
+    whitening,
+)
 
 
 def few_fields(polygons: int = 12, pixels: int = 40, *, seed: int = 0):

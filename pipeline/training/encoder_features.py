@@ -1,0 +1,121 @@
+"""Features of a frozen pretrained encoder: columns of a pixel, and of a whole chip.
+
+A pixel's column has the encoder's features at all strides, interpolated to the pixel.
+Source: Hariharan et al. (2015), Hypercolumns for object segmentation and fine-grained localization, CVPR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from pipeline.model.network import moments
+from pipeline.model.pretrained import PretrainedEncoder, find_encoder
+from pipeline.scenes.scene import REFLECTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.model.preprocess import Preprocess
+    from pipeline.model.weights import EncoderWeights
+    from pipeline.training.settings import TrainingSettings
+
+# Reflectance of a count of Sentinel-2. Source: ESA, Sentinel-2 Products Specification Document, QUANTIFICATION_VALUE.
+# Scenes that do not say their scaling have counts; values of another size are refused by their statistics.
+COUNTS = 1e-4
+# Chips that fix an EfficientNet's gates, at most; and chips that go through an encoder together.
+_CALIBRATE, _BATCH = 64, 16
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenFeatures:
+    """A frozen encoder that sees standardised chips.
+
+    Attributes:
+        encoder: The pretrained encoder.
+        preprocess: How the chips are standardised.
+        factor: What the scene's values are multiplied with to be in the unit of the weights.
+    """
+
+    encoder: PretrainedEncoder
+    preprocess: Preprocess
+    factor: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """Features of a pixel."""
+        return sum(self.encoder.channels)
+
+    def calibrated(self, x: torch.Tensor, valid: torch.Tensor) -> FrozenFeatures:
+        """The same with gates fixed by some of the chips; see ``PretrainedEncoder.calibrated``."""
+        step = max(len(x) // _CALIBRATE, 1)
+        return replace(self, encoder=self.encoder.calibrated(self._values(x[::step]), valid[::step]))
+
+    def of_pixels(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Columns float32 [chip, feature, row, col] of standardised chips [chip, channel, row, col]."""
+        rows, cols = x.shape[-2:]
+        parts = []
+        for feature, stride in zip(self.encoder.features(self._values(x), valid), self.encoder.strides, strict=True):
+            large = functional.interpolate(feature, scale_factor=stride, mode="bilinear", align_corners=False)
+            parts.append(large[..., :rows, :cols])
+        return torch.cat(parts, dim=1)
+
+    def of_chips(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Mean and deviation of each feature over the chip, float32 [chip, feature]."""
+        found = []
+        for part, usable in zip(torch.split(x, _BATCH), torch.split(valid, _BATCH), strict=True):
+            found.append(moments(self.encoder.features(self._values(part), usable)).flatten(1))
+        return torch.cat(found)
+
+    def weights(self) -> EncoderWeights:
+        """Weights for a network of the scene's bands, their scaling in the unit of the scene."""
+        found = self.encoder.weights()
+        if found.scaling is None or self.factor == 1:
+            return found
+        mean, std = (tuple(value / self.factor for value in part) for part in found.scaling)
+        return replace(found, scaling=(mean, std), units=())
+
+    def _values(self, x: torch.Tensor) -> torch.Tensor:
+        """The scene's values of standardised channels; indices are left out."""
+        bands = len(self.preprocess.bands)
+        mean, std = (x.new_tensor(part)[:, None, None] for part in (self.preprocess.mean, self.preprocess.std))
+        return (x[:, :bands] * std[:bands] + mean[:bands]) * self.factor
+
+
+def frozen_features(
+    settings: TrainingSettings, preprocess: Preprocess, *, sensor: str, level: str, units: Sequence[str]
+) -> FrozenFeatures | None:
+    """The encoder that the settings ask for and that fits the scene; None where there is none, or none is asked for.
+
+    Args:
+        settings: ``context.weights`` names it, or leaves the choice to the search.
+        preprocess: Bands of the scene and their scaling.
+        sensor: Of the scene.
+        level: Of the product, "" where it is not known.
+        units: Of each band.
+
+    Raises:
+        ModelError: weights that are asked for by name and do not fit.
+    """
+    context = settings.context
+    if not context.frozen_first:
+        return None
+    bands = len(preprocess.bands)
+    counts = sensor == "sentinel-2" and set(units) == {"DN"}
+    factor = COUNTS if counts else 1.0
+    found = find_encoder(
+        preprocess.bands,
+        sensor=sensor,
+        level=level,
+        units=(REFLECTANCE,) * bands if counts else units,
+        weights=context.weights,
+        statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
+    )
+    return None if found is None else FrozenFeatures(found, preprocess, factor)
+
+
+def _scaled(values: Sequence[float], factor: float) -> list[float]:
+    return [value * factor for value in values]

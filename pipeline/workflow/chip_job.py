@@ -1,0 +1,280 @@
+"""Whole chips as a job: ``landcover init --chips``, ``run`` and ``predict --chips``; a folder of rasters per class.
+
+Chips that know their place are split by spatial blocks; folders called train and test are taken as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from pipeline.config import NAME, checked
+from pipeline.diagnostics.scoring import confusion_csv, score, score_json
+from pipeline.documents import read_yaml
+from pipeline.errors import ConfigError, LabelError, OutputError, counted
+from pipeline.experts.experts import PixelTable
+from pipeline.experts.shares import inner_folds
+from pipeline.files import check_target, prepare_folder, write_json, write_text
+from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.scenes.settings import SceneOptions
+from pipeline.settings import Fraction, Settings, absolute
+from pipeline.splits.geometry import block_keys
+from pipeline.training.chip_files import FolderChips, chips_from_files, chips_from_folders, class_folders, raster_files
+from pipeline.training.chip_folders import chip_probabilities, fit_chips
+from pipeline.training.settings import TrainingSettings
+from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.template import commented_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.workflow.outcome import Progress
+
+TRAIN, TEST = "train", "test"
+OPTIONS = "chip_options"
+"""Key of the model's provenance: what was known better than the files said."""
+WHAT = "test chips; not a probability sample of any area"
+
+
+class ChipFolder(SceneOptions):
+    """The chips: a folder per class, or folders train and test that have them; a raster file per chip."""
+
+    path: str = Field(description="The folder.")
+    level: Literal["", "L1C", "L2A", "L2SP"] = Field(
+        "", description="Product level, where the files do not say: decides which pretrained weights fit."
+    )
+    test: Fraction = Field(0.2, description="Share of the chips that is only tested, where the folder has no test.")
+    block_m: float = Field(
+        20_000.0, gt=0, description="Chips of one block of this side in metres are tested together, or not at all."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the assignment.")
+
+    _path = field_validator("path")(absolute)
+
+
+class ChipJob(Settings):
+    """A model that gives whole chips a class: everything that ``landcover run`` needs."""
+
+    version: Literal[2] = Field(2, description="Version of this file's schema.")
+    name: str = Field("chips", pattern=NAME, description="Name of the job.")
+    output: str = Field("chips-run", description="Folder that everything is written into.")
+    folder: ChipFolder
+    training: TrainingSettings = Field(default_factory=lambda: TrainingSettings(head="chip"))
+
+    _output = field_validator("output")(absolute)
+
+    @field_validator("training")
+    @classmethod
+    def _head(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:  # noqa: ARG003 - pydantic's
+        if value.head != "chip":
+            msg = "head: chip, as whole chips have one class"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def options(self) -> SceneOptions:
+        """What is known better than the files say."""
+        return SceneOptions.model_validate(self.folder.model_dump(include=set(SceneOptions.model_fields)))
+
+
+def is_chip_job(path: Path) -> bool:
+    """Whether a configuration is of whole chips."""
+    data = read_yaml(path, what="the configuration", error=ConfigError)
+    return isinstance(data, dict) and "folder" in data
+
+
+def write_chip_config(
+    folder: Path,
+    *,
+    output: Path,
+    overwrite: bool,
+    bands: Sequence[str] | None = None,
+    sensor: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+) -> Outcome:
+    """Look at a folder of chips and write a configuration that runs as it is.
+
+    Args:
+        folder: Of class folders, or of folders train and test that have them.
+        output: The configuration.
+        overwrite: Replace it.
+        bands: Names of the bands, where the files have none.
+        sensor: Where the files do not say.
+        scale: value = DN x scale + offset, likewise.
+        offset: See scale.
+
+    Raises:
+        OutputError: ``output`` exists.
+        LabelError: no folders of chips.
+        ConfigError: a sensor that is not known.
+    """
+    check_target(output, overwrite=overwrite)
+    found = class_folders(folder / TRAIN if (folder / TRAIN).is_dir() else folder)
+    stem = output.stem if output.stem != "config" else "chips"
+    given = {
+        "path": str(folder.resolve()),
+        "bands": list(bands) if bands else None,
+        "sensor": sensor,
+        "scale": scale,
+        "offset": offset,
+        "level": "",
+        "test": 0.2,
+        "block_m": 20_000.0,
+    }
+    plain = {"version": 2, "name": stem, "output": f"{stem}-run", "folder": given, "training": {"head": "chip"}}
+    checked(ChipJob, plain, path=output)
+    head = ("Configuration of a chip classifier, written by landcover init --chips. It runs as it is:",
+            f"  landcover run {output.name}")  # fmt: skip
+    write_text(output, commented_yaml(plain, head=head, model=ChipJob), what="the configuration")
+    rows = tuple((name, str(len(files))) for name, files in found.items())
+    return Outcome(
+        summary=f"{output}: {counted(sum(map(len, found.values())), 'chip')} of {len(found)} classes",
+        written=(output,),
+        tables=(Table("chips", ("class", "files"), rows),),
+        hint=f"next: landcover run {output}",
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Chips that are learned from and tested, and how they were told apart.
+
+    Attributes:
+        learned: Chips to learn from.
+        tested: Chips to test; None where there are none.
+        how: For the record.
+    """
+
+    learned: FolderChips
+    tested: FolderChips | None
+    how: str
+
+
+def run_chips(config: Path, *, overwrite: bool, progress: Progress) -> Outcome:
+    """Train on folders of chips, test on those set aside: model, figures and a table of the test chips.
+
+    Raises:
+        ConfigError: a configuration that does not fit.
+        OutputError: the run folder has a model and ``overwrite`` is not given.
+        LabelError: no folders of chips, or chips that differ.
+    """
+    job = checked(ChipJob, read_yaml(config, what="the configuration", error=ConfigError), path=config)
+    run = prepare_folder(Path(job.output))
+    target = run / "model" / "model.safetensors"
+    if target.exists() and not overwrite:
+        raise OutputError("the run folder has a model", path=target, fix="add --overwrite, or set another output")
+    progress("reading chips", 0, 1)
+    parts = parts_of(job)
+    progress("reading chips", 1, 1)
+    result = fit_chips(parts.learned, settings=job.training, folder=target.parent, progress=progress)
+    bundle = replace(
+        result.bundle, provenance={**result.bundle.provenance, OPTIONS: job.options.model_dump(mode="json")}
+    )
+    written = [save_bundle(target, bundle)]
+    context = bundle.provenance["context"]
+    data: dict[str, object] = {"what": WHAT, "split": parts.how, "learned": len(parts.learned), "context": context}
+    tables: tuple[Table, ...] = ()
+    summary = f"{job.name}: {counted(len(parts.learned), 'chip')} learned"
+    if parts.tested is not None:
+        probabilities, scheme = chip_probabilities(bundle, parts.tested), parts.tested.scheme
+        codes = scheme.index_to_code[probabilities.argmax(axis=1)]
+        found = score("network", codes, scheme.index_to_code[parts.tested.index], scheme=scheme)
+        data |= {"method": "network", "tested": len(parts.tested), **score_json(found)}
+        written.append(write_text(run / "confusion.csv", confusion_csv(found), what="the confusion matrix"))
+        written.append(write_table(run / "test_chips.csv", parts.tested, probabilities, names=scheme.names))
+        row = ("network", f"{100 * found.overall_accuracy:.1f} %", f"{found.macro_f1:.3f}")
+        tables = (Table(WHAT, ("method", "overall accuracy", "mean F1"), (row,)),)
+        summary += f", {counted(len(parts.tested), 'chip')} tested: {100 * found.overall_accuracy:.1f} % right"
+    written.append(write_json(run / "accuracy.json", data))
+    return Outcome(
+        summary=f"{summary}; {context['line']}",
+        written=tuple(written),
+        tables=tables,
+        data=data,
+        hint=f"classify others with landcover predict --model {target} --chips FOLDER",
+    )
+
+
+def parts_of(job: ChipJob) -> Parts:
+    """The chips of a job and which of them are tested.
+
+    Raises:
+        LabelError: no folders of chips, chips that differ, or test folders of other classes.
+    """
+    path, given = Path(job.folder.path), {"options": job.options, "level": job.folder.level}
+    if (path / TRAIN).is_dir() and (path / TEST).is_dir():
+        learned, tested = (chips_from_folders(path / name, **given) for name in (TRAIN, TEST))  # type: ignore[arg-type]
+        if learned.scheme != tested.scheme:
+            raise LabelError(
+                "folders train and test have other classes", path=path, got=", ".join(tested.scheme.names),
+                expected=", ".join(learned.scheme.names),
+            )  # fmt: skip
+        return Parts(learned, tested, "folders train and test")
+    chips = chips_from_folders(path, **given)  # type: ignore[arg-type]
+    if not job.folder.test:
+        return Parts(chips, None, "none is tested")
+    test = set_aside_blocks(chips, share=job.folder.test, block_m=job.folder.block_m, seed=job.folder.seed)
+    return Parts(chips.only(~test), chips.only(test), f"blocks of {job.folder.block_m:g} m")
+
+
+def set_aside_blocks(chips: FolderChips, *, share: float, block_m: float, seed: int) -> NDArray[np.bool_]:
+    """Which chips are tested, bool [chip]: about ``share``, classes alike, blocks whole."""
+    alone = np.arange(len(chips))
+    position = chips.position_m
+    block = alone if position is None else np.unique(block_keys(position, block_m), return_inverse=True)[1]
+    ids = np.arange(len(chips), dtype=np.int32)
+    table = PixelTable(np.zeros((len(chips), 1), dtype=np.float32), chips.index, ids, 1)
+    folds = max(round(1 / share), 2)
+    return np.asarray(inner_folds(table, group_of=block.astype(np.int32), folds=folds, seed=seed) == 0)
+
+
+def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: bool, progress: Progress) -> Outcome:
+    """Classify the chips of a folder, and of its subfolders, into a table: file, class, confidence.
+
+    Raises:
+        ModelError: not a model of chips.
+        LabelError: no raster file, or chips that do not fit the model.
+        OutputError: the table exists and ``overwrite`` is not given.
+    """
+    target = output or Path(f"{folder.name}_classes.csv")
+    check_target(target, overwrite=overwrite)
+    bundle = load_bundle(model)
+    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    files = [file for own in folders for file in raster_files(own)]
+    progress("reading chips", 0, 1)
+    options = SceneOptions.model_validate(bundle.provenance.get(OPTIONS, {}))
+    chips = chips_from_files(files, source=folder, options=options)
+    progress("reading chips", 1, 1)
+    probabilities = chip_probabilities(bundle, chips)
+    write_table(target, chips, probabilities, names=bundle.scheme.names)
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=len(bundle.scheme))
+    rows = tuple((name, str(count)) for name, count in zip(bundle.scheme.names, counts.tolist(), strict=True))
+    return Outcome(
+        summary=f"{target}: {counted(len(chips), 'chip')} classified",
+        written=(target,),
+        tables=(Table("chips", ("class", "number"), rows),),
+        data={"chips": len(chips), "classes": dict(zip(bundle.scheme.names, counts.tolist(), strict=True))},
+    )
+
+
+def write_table(path: Path, chips: FolderChips, probabilities: NDArray[np.float32], *, names: tuple[str, ...]) -> Path:
+    """Write a row per chip: file, class, confidence 0..1, and the class of its folder where it is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    known = bool((chips.index < len(chips.scheme)).all())
+    writer.writerow(["file", "class", "confidence", *(["reference"] if known else [])])
+    best = probabilities.argmax(axis=1)
+    for number, file in enumerate(chips.files):
+        own = file.relative_to(chips.source) if file.is_relative_to(chips.source) else file
+        reference = [chips.scheme.names[chips.index[number]]] if known else []
+        writer.writerow([own.as_posix(), names[best[number]], f"{probabilities[number].max():.4f}", *reference])
+    return write_text(path, text.getvalue(), what="the table of chips")

@@ -1,0 +1,137 @@
+"""A frozen pretrained encoder: what it sees of pixels and chips, who admits it, and how it is fine-tuned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.experts.deadline import Deadline
+from pipeline.experts.experts import EXPERTS, PixelTable, experts_for
+from pipeline.experts.mixture import fit_mixture
+from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.model.preprocess import Preprocess
+from pipeline.training.batches import ContextSet
+from pipeline.training.chip_head import start_head
+from pipeline.training.context import train_context
+from pipeline.training.encoder_features import FrozenFeatures, frozen_features
+from pipeline.training.networks import build_networks
+from pipeline.training.settings import TrainingSettings
+from tests.training.worlds import changed
+
+BANDS = ("blue", "green", "red", "nir")
+PREPROCESS = Preprocess(BANDS, (0.08, 0.09, 0.1, 0.25), (0.05, 0.05, 0.06, 0.1))
+SETTINGS = changed(TrainingSettings(), {"context.steps": 5, "context.batch": 2})
+UNITS = ("reflectance",) * len(BANDS)
+
+
+def chips(count=6, side=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((count, len(BANDS), side, side), generator=generator), torch.ones(count, side, side).bool()
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    found = frozen_features(SETTINGS, PREPROCESS, sensor="sentinel-2", level="", units=UNITS)
+    assert found is not None
+    x, valid = chips()
+    return found.calibrated(x, valid)
+
+
+def test_every_pixel_has_a_column_of_all_strides(frozen):
+    x, valid = chips(2, 22)
+    columns = frozen.of_pixels(x, valid)
+    assert columns.shape == (2, frozen.count, 22, 22)
+    assert frozen.count == sum(frozen.encoder.channels)
+    assert torch.isfinite(columns).all()
+
+
+def test_a_column_at_the_first_stride_is_the_feature_there(frozen):
+    x, valid = chips(1, 16)
+    feature = frozen.encoder.features(x * torch.tensor(PREPROCESS.std)[:, None, None]
+                                      + torch.tensor(PREPROCESS.mean)[:, None, None], valid)[0]  # fmt: skip
+    stride, count = frozen.encoder.strides[0], frozen.encoder.channels[0]
+    columns = frozen.of_pixels(x, valid)[:, :count]
+    means = torch.nn.functional.avg_pool2d(columns, stride)[..., 1:-1, 1:-1]
+    assert torch.corrcoef(torch.stack([means.flatten(), feature[..., 1:-1, 1:-1].flatten()]))[0, 1] > 0.9
+
+
+def test_moments_of_a_chip_are_those_of_the_network(frozen):
+    at = [frozen.encoder.loaded.bands.index(name) for name in BANDS]
+    mean, std = (tuple(part[i] for i in at) for part in frozen.encoder.loaded.scaling)
+    plain = Preprocess(BANDS, mean, std)  # another scaling is the same but along the edges, where zeros are padded
+    own = FrozenFeatures(frozen.encoder, plain)
+    x, valid = chips(4, 24)
+    head = changed(SETTINGS, {"head": "chip"})
+    network = build_networks(head, classes=3, chip_px=24, preprocess=plain, frozen=own, units=UNITS).context
+    seen = own.of_chips(x, valid)
+    assert torch.allclose(network.eval().moments(x).flatten(1), seen, atol=1e-3, rtol=1e-3)
+
+
+def table(polygons, *, useful, seed=0):
+    """Surroundings that hardly tell the classes apart, and encoder features that do or do not."""
+    rng = np.random.default_rng(seed)
+    polygon = np.repeat(np.arange(polygons, dtype=np.int32), 6)
+    index = (polygon % 2).astype(np.uint8)
+    noise = rng.normal(0, 1, (len(index), 10)) + 0.7 * index[:, None]
+    own = rng.normal(0, 1, (polygons, 4))[polygon] + rng.normal(0, 0.3, (len(index), 4))
+    features = np.hstack([noise, own + (3.0 * index[:, None] if useful else 0.0)]).astype(np.float32)
+    return PixelTable(features, index, polygon, 2, 4)
+
+
+@pytest.mark.parametrize("useful", [True, False])
+def test_held_out_polygons_admit_an_encoder_that_helps(useful):
+    rows = table(150, useful=useful)
+    free = np.full(150, -1, dtype=np.int32)
+    mixture = fit_mixture(rows, classes=2, group_of=free, trees=4, seed=0)
+    admission = mixture.admission
+    assert admission is not None
+    assert (admission.share > 0) is useful
+    assert (admission.gain > 0 and admission.saved > admission.error) is useful
+    plain, encoder = mixture.parts()
+    if not useful:
+        assert encoder is None
+        return
+    whole = (1 - admission.share) * plain.predict(rows.features) + admission.share * encoder.predict(rows.features)
+    assert np.allclose(whole, mixture.predict(rows.features), atol=1e-5)
+    # The mixture without the encoder needs no features of it.
+    assert np.allclose(plain.predict(rows.features[:, :10]), plain.predict(rows.features))
+
+
+def test_few_polygons_do_not_judge_an_encoder():
+    few = experts_for(EXPERTS, polygons=ENOUGH_POLYGONS - 1, encoder=True)
+    assert few == experts_for(EXPERTS, polygons=ENOUGH_POLYGONS - 1)
+    many = experts_for(EXPERTS, polygons=ENOUGH_POLYGONS, encoder=True)
+    assert [expert.encoder for expert in many].count(True) == 1
+
+
+def test_an_encoder_is_fine_tuned_after_the_probe(frozen, tmp_path):
+    networks = build_networks(SETTINGS, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
+    x, _ = chips(4, 24)
+    index = torch.randint(0, 3, (4, 24, 24), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    flat = torch.full((4, 3, 24, 24), 1 / 3, dtype=torch.float16)
+    learned = ContextSet(x, index, torch.ones(4, 24, 24), flat, torch.ones(4, 24, 24).bool(), torch.ones(4).double())
+    start = {name: value.clone() for name, value in networks.context.encoder.state_dict().items()}
+    for kept in (True, False):
+        network = build_networks(
+            SETTINGS, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS
+        ).context
+
+        settings = changed(SETTINGS, {"context.frozen": kept})
+        train_context(network, learned, None, settings=settings, folder=tmp_path / str(kept), deadline=Deadline())
+        now = network.encoder.state_dict()
+        weights = [name for name in start if start[name].ndim > 1]
+        assert all(torch.equal(now[name], start[name]) for name in weights) is kept
+        norms = [name for name in start if "running" in name]
+        assert all(torch.equal(now[name], start[name]) for name in norms)
+
+
+def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen):
+    x, _ = chips(40, 24, seed=3)
+    index = (np.arange(40) % 4).astype(np.uint8)
+    x += torch.from_numpy(index)[:, None, None, None] * torch.tensor([0.5, 0.0, -0.5, 1.0])[None, :, None, None]
+    head = changed(SETTINGS, {"head": "chip"})
+    network = build_networks(head, classes=4, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
+    start_head(network, x, index)
+    with torch.inference_mode():
+        assert (network.eval()(x).argmax(1).numpy() == index).mean() > 0.9

@@ -1,0 +1,105 @@
+"""Folders of chips from the command line: configuration, model, figures, and a table of other chips."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.cli.entry import main
+from pipeline.config import checked
+from pipeline.errors import ConfigError
+from pipeline.training.chip_files import chips_from_folders
+from pipeline.workflow.chip_job import ChipJob, is_chip_job, set_aside_blocks
+from tests.training.test_chip_head import write_folders
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A configuration that init wrote and run has done; gives its folder."""
+    folder = tmp_path_factory.mktemp("job")
+    write_folders(folder / "chips", count=10)
+    config = folder / "chips.yaml"
+    assert main(["init", "--chips", str(folder / "chips"), "-o", str(config), "--quiet"]) == 0
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings["training"] |= {"experts": {"trees": 4, "soft_pixels": 200}, "pixels": {"steps": 60, "batch": 64}}
+    settings["folder"] |= {"block_m": 1e7}  # the fake chips lie in one place
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert main(["run", str(config), "--quiet"]) == 0
+    return folder
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_leaves_a_model_figures_and_a_table(done):
+    run = done / "chips-run"
+    figures = json.loads((run / "accuracy.json").read_text(encoding="utf-8"))
+    assert figures["tested"] + figures["learned"] == 20
+    assert 0 < figures["tested"] < 10
+    assert figures["overall_accuracy"] > 0.9
+    assert "line" in figures["context"]
+    tested = rows(run / "test_chips.csv")
+    assert len(tested) == figures["tested"]
+    right = np.mean([row["class"] == row["reference"] for row in tested])
+    assert right == pytest.approx(figures["overall_accuracy"])
+    assert all(0.5 <= float(row["confidence"]) <= 1 for row in tested)
+
+
+def test_predict_gives_every_chip_of_a_folder_a_class(done, tmp_path):
+    model, table = done / "chips-run" / "model" / "model.safetensors", tmp_path / "table.csv"
+    options = ["predict", "--model", str(model), "--chips", str(done / "chips"), "-o", str(table), "--quiet"]
+    assert main(options) == 0
+    found = rows(table)
+    assert [set(row) for row in found] == [{"file", "class", "confidence"}] * 20
+    assert np.mean([row["file"].startswith(row["class"] + "/") for row in found]) > 0.9
+    assert main(options) == 2
+    assert main([*options, "--overwrite"]) == 0
+
+
+def test_a_second_run_does_not_replace_the_model(done, capsys):
+    assert main(["run", str(done / "chips.yaml")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_folders_train_and_test_are_taken_as_they_are(tmp_path):
+    for part, count in (("train", 6), ("test", 3)):
+        write_folders(tmp_path / part, count=count)
+    plain = {"folder": {"path": str(tmp_path)}, "training": {"head": "chip"}}
+    from pipeline.workflow.chip_job import parts_of
+
+    parts = parts_of(checked(ChipJob, plain, path=tmp_path / "c.yaml"))
+    assert (len(parts.learned), len(parts.tested)) == (12, 6)
+
+
+def test_chips_of_one_block_are_tested_together(tmp_path):
+    chips = chips_from_folders(write_folders(tmp_path, count=12))
+    blocks = np.repeat(np.arange(6), 4)
+    moved = np.stack([blocks * 1000.0 + 10, np.zeros(24)], axis=1)
+    from dataclasses import replace
+
+    tested = set_aside_blocks(replace(chips, position_m=moved), share=0.3, block_m=1000, seed=0)
+    assert 0 < tested.sum() < 24
+    assert all(len(set(tested[blocks == block])) == 1 for block in range(6))
+    assert set(chips.index[tested]) == set(chips.index[~tested]) == {0, 1}
+
+
+def test_another_head_is_refused_in_the_words_of_the_file(tmp_path):
+    plain = {"folder": {"path": str(tmp_path)}, "training": {"head": "unet"}}
+    with pytest.raises(ConfigError, match="head: chip"):
+        checked(ChipJob, plain, path=tmp_path / "c.yaml")
+
+
+def test_init_wants_scenes_or_chips(tmp_path, capsys):
+    assert main(["init", "-o", str(tmp_path / "c.yaml")]) == 2
+    assert "or --chips" in capsys.readouterr().err
+
+
+def test_a_job_of_scenes_is_not_one_of_chips(tmp_path):
+    (tmp_path / "c.yaml").write_text("scenes: []", encoding="utf-8")
+    assert not is_chip_job(tmp_path / "c.yaml")
