@@ -22,6 +22,7 @@ from pipeline.model.bundle import ModelBundle, save_bundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
+from pipeline.runs import RunFolder
 from pipeline.workflow import estimates
 from pipeline.workflow.estimates import StageEstimate
 from tests.fakes.rasters import TRANSFORM
@@ -411,21 +412,34 @@ def test_a_scene_of_other_pixels_than_the_models(model, capsys):
         assert dataset.shape == (3 * SIDE, 3 * SIDE)
 
 
-def test_a_cut_model_in_the_run_folder(config, model, capsys):
-    target = config.parent / "run" / "model" / "model.safetensors"
+def put_model(folder: Path, content: bytes) -> None:
+    """A model where a run keeps its own, recorded as what its stage wrote."""
+    target = folder / "model" / "model.safetensors"
     target.parent.mkdir(parents=True)
-    target.write_bytes(model.read_bytes()[:-100])
+    run = RunFolder(folder)
+    with run.stage("train", key="earlier") as outputs:
+        target.write_bytes(content)
+        outputs.append(target)
+
+
+def test_a_cut_model_in_the_run_folder(config, model, capsys):
+    put_model(config.parent / "run", model.read_bytes()[:-100])
     Spoken(capsys, "check", config).error("run/model/model.safetensors", "cut off")
 
 
 def test_a_model_of_other_bands_in_the_run_folder(tmp_path, model, capsys):
     config = write_world(tmp_path, inputs={"bands": ["red", "nir"]})
-    target = tmp_path / "run" / "model" / "model.safetensors"
-    target.parent.mkdir(parents=True)
-    target.write_bytes(model.read_bytes())
+    put_model(tmp_path / "run", model.read_bytes())
     Spoken(capsys, "check", config).warning(
         "run/model/model.safetensors", "trained on other bands (blue, green, red, nir)"
     )
+
+
+def test_a_strangers_model_in_the_run_folder(config, model, capsys):
+    target = config.parent / "run" / "model" / "model.safetensors"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(model.read_bytes())
+    Spoken(capsys, "check", config).error("run/model/model.safetensors", "exists", "--overwrite")
 
 
 def test_nothing_is_overwritten_unasked(model, capsys):
