@@ -210,7 +210,7 @@ def test_published_weights_learn_from_counts_without_their_own_scaling(tmp_path,
     weights = EncoderWeights("published", "resnet18", tensors, RGB, ((0.1,) * 3, (0.05,) * 3), ("reflectance",) * 3)
     monkeypatch.setattr("pipeline.training.networks.load_weights", lambda *_, **__: weights)
     counts = replace(scene.source, bands=tuple(replace(band, unit="DN") for band in scene.source.bands))
-    settings = changed(TINY, {"context.weights": "published", "context.frozen": True})
+    settings = changed(TINY, {"context.weights": "published", "context.encoder": "resnet18", "context.frozen": True})
     with pytest.warns(ModelWarning, match=r"another unit than red \(DN, not reflectance\), nir"):
         fit([replace(scene, source=counts)], split, scheme, settings=settings, folder=tmp_path)
 
