@@ -167,7 +167,7 @@ def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path
 
     monkeypatch.setattr(stage_assess, "fit_forest", listening)
     with pytest.raises(Told):
-        stage_assess._forest(job)
+        stage_assess._forest(job, ())
     parts = set(job.split.part[told].tolist())
     assert parts == ({Part.TRAIN} if changes else {Part.TRAIN, Part.VALIDATION})
 
