@@ -52,6 +52,7 @@ class Batches(IterableDataset[Batch]):
         super().__init__()
         self._chips = chips
         self._steps, self._batch, self._seed = steps, batch, seed
+        self._jitter = {"gain": GAIN, "shift": SHIFT, "noise": NOISE}  # goes with the batches to other processes
         self.start = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -89,7 +90,7 @@ class Batches(IterableDataset[Batch]):
         turn, flip = (int(torch.randint(high, (), generator=generator)) for high in (4, 2))
         layers = [layer[chosen] for layer in (chips.x, chips.index, chips.weight, chips.target, chips.soft)]
         x, index, weight, target, soft = symmetry(layers, turn=turn, flip=bool(flip))
-        x = jitter(x, gain=GAIN, shift=SHIFT, noise=NOISE, generator=generator)
+        x = jitter(x, generator=generator, **self._jitter)
         return x.contiguous(memory_format=torch.channels_last), index, weight, target, soft
 
 

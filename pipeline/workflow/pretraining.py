@@ -32,7 +32,7 @@ def pretrain_job(
     Args:
         config: The configuration file.
         settings: How.
-        encoder: Another encoder than ``training.context.encoder``.
+        encoder: Another encoder than ``training.context`` builds.
         output: The file; default ``model/pretrained_<encoder>.safetensors`` in the run folder.
         overwrite: Replace it.
         progress: For the terminal.
@@ -42,7 +42,7 @@ def pretrain_job(
         ModelError: no such encoder.
     """
     job = Job.load(config)
-    name = encoder or job.config.training.context.encoder
+    name = encoder or job.config.training.context.architecture
     known = [item for item in ENCODERS if item != "none"]
     if name not in known:
         raise ModelError("encoder to pretrain", got=name, expected="one of " + ", ".join(known))

@@ -351,7 +351,7 @@ def test_progress_grows_to_the_whole_scene(tmp_path: Path) -> None:
 
 def test_a_scene_without_a_band_of_the_model_is_refused(tmp_path: Path) -> None:
     scene = noise_scene(tmp_path / "scene.tif", height=20, width=20, bands=2)
-    with pytest.raises(SceneError, match="lacks band band3"):
+    with pytest.raises(SceneError, match="lacks band noise3"):
         predict_scene(small_bundle(), scene, out=tmp_path / "out")
 
 
