@@ -308,7 +308,13 @@ def _write_layers(
     counts = write_class_map(targets["lc"], codes, **same)
     write_percent(targets["conf"], prediction.confidence, grid=grid, layer=CONFIDENCE, tags=tags, overwrite=overwrite)
     files = MapFiles(
-        source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(), targets["conf"]
+        source.id,
+        grid,
+        targets["lc"],
+        counts,
+        prediction.figures,
+        prediction.plan.to_json(),
+        confidence=targets["conf"],
     )
     if codes is not prediction.codes:
         write_class_map(targets["unfiltered"], prediction.codes, **same)
