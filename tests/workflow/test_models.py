@@ -30,7 +30,7 @@ def test_an_export_takes_raw_numbers_as_the_training_scenes_had_them(model: Path
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     outcome = export_model(model, form="onnx", output=None, tile_px=32, overwrite=False)
     last = outcome.hint.splitlines()[-1]
-    assert "3 bands in this order: band1, band2, band3; raw numbers (value = number x 0.0001 -0.1)" in last
+    assert "3 bands in this order: noise1, noise2, noise3; raw numbers (value = number x 0.0001 -0.1)" in last
     props = {item.key: item.value for item in onnx.load(str(outcome.written[0])).metadata_props}
     assert json.loads(props["bands"]) == list(BUNDLE.bands)
     assert json.loads(props["scale"]) == [0.0001] * 3
