@@ -7,7 +7,7 @@ DEVELOPERS := $(VENV)/.installed-dev
 JOBS ?= 2
 EXTRAS := --extra stac --extra onnx --extra openvino --extra umap --extra scale --extra view --extra weights --extra dev
 # What was tested is what is locked: torch and torchvision are a matching pair.
-LOCKED := --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --quiet
+LOCKED := --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-strip-extras --no-annotate --quiet
 
 .PHONY: demo test check docs house bench fuzz lock clean system-packages plugin
 
