@@ -139,7 +139,7 @@ class TestBadInput:
     def test_a_stratum_without_a_unit_is_refused(self):
         wrong, confidence = population()
         frame = Frame("stratified", np.zeros(400, dtype=int), np.array([20_000.0, 20_000.0]), ("low", "high"))
-        with pytest.raises(ReferenceDataError, match="no unit.*high"):
+        with pytest.raises(ReferenceDataError, match=r"no unit.*high"):
             zone_of_sample(wrong, confidence, np.arange(400), frame)
 
     def test_a_sample_of_a_part_of_the_map_is_refused(self, tmp_path):
