@@ -200,7 +200,7 @@ def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> Ba
         index=band.number,
         scale=scale,
         offset=offset,
-        nodata=nodata if options.stated_nodata is None else options.stated_nodata,
+        nodata=options.nodata_or(nodata),
         use_dataset_mask=band.use_dataset_mask,
         nodata_stated=options.nodata is not None,
         gsd_m=band.gsd_m,

@@ -87,6 +87,18 @@ def test_the_nodata_tag_holds_unless_the_user_knows_better(tmp_path: Path) -> No
     assert open_geotiff(path, options=SceneOptions(nodata=1)).bands[0].nodata == 1
 
 
+def test_nodata_none_makes_every_value_an_observation(tmp_path: Path) -> None:
+    pixels = ones()
+    pixels[0, 0, 0] = 0
+    tagged = write(tmp_path / "a.tif", pixels, nodata=0)
+    product = write(tmp_path / "LC08_L2SP_193024_20240601_20240610_02_T1_SR_B4.tif", pixels)
+    for path in (tagged, product):
+        for told, seen in ((SceneOptions(bands=("red",)), 23), (SceneOptions(bands=("red",), nodata="none"), 24)):
+            scene = open_geotiff(path, options=told)
+            with open_reader(scene) as reader:
+                assert reader.read(scene.grid.window).valid.sum() == seen
+
+
 def test_an_alpha_band_masks_and_is_no_band_of_the_scene(tmp_path: Path) -> None:
     pixels = ones(2, np.uint8) * np.uint8(255)
     pixels[1, 0, 0] = 0
