@@ -186,10 +186,10 @@ def _notes(layers: Sequence[_Layer], options: SceneOptions) -> tuple[str, ...]:
 
 
 def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> BandSource:
-    scale, offset, where = _scaling(band, name, options)
+    scale, offset, where = _scaling(band, name, options, sensor=sensor)
     scaled = (scale, offset) != (1.0, 0.0)
     nodata = band.nodata
-    if nodata is None and _known_fill(band):
+    if nodata is None and _known_fill(band, name, sensor=sensor):
         nodata = LANDSAT_FILL
     spec = find_band(name, sensor=sensor) if sensor else None
     # Integers without a scale are counts, whatever the band is called.
@@ -209,13 +209,14 @@ def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> Ba
     )
 
 
-def _scaling(band: FileBand, name: str, options: SceneOptions) -> tuple[float, float, str]:
+def _scaling(band: FileBand, name: str, options: SceneOptions, *, sensor: str) -> tuple[float, float, str]:
     """(scale, offset, where they were found)."""
-    product = _COLLECTION2.search(Path(band.path).stem)
     scale, offset, where = band.scale, band.offset, "file tags"
-    if (scale, offset) == (1.0, 0.0) and product is not None and not band.dtype.startswith("float"):
-        scale, offset = LANDSAT_SR if is_optical(name) else LANDSAT_ST
-        where = f"name of the product: Landsat Collection 2 {product['level'].upper()} (LSDS-1619)"
+    known = _landsat_scaling(band, name, sensor=sensor)
+    if (scale, offset) == (1.0, 0.0) and known is not None:
+        scale, offset = known
+        level = next(iter(_COLLECTION2.findall(Path(band.path).stem)))[0].upper()
+        where = f"name of the product: Landsat Collection 2 {level} (LSDS-1619)"
     if options.scale is not None or options.offset is not None:
         where = "config"
         scale = scale if options.scale is None else options.scale
@@ -223,8 +224,18 @@ def _scaling(band: FileBand, name: str, options: SceneOptions) -> tuple[float, f
     return scale, offset, where
 
 
-def _known_fill(band: FileBand) -> bool:
+def _landsat_scaling(band: FileBand, name: str, *, sensor: str) -> tuple[float, float] | None:
+    """Scale and offset of a band of a Landsat product by its file's name; None for what the sensor does not measure."""
+    if _COLLECTION2.search(Path(band.path).stem) is None or band.dtype.startswith("float"):
+        return None
+    if is_optical(name):
+        return LANDSAT_SR
+    thermal = sensor.startswith("landsat") and find_band(name, sensor=sensor) is not None
+    return LANDSAT_ST if thermal else None
+
+
+def _known_fill(band: FileBand, name: str, *, sensor: str) -> bool:
     """Whether zero is known to be no data: integers of agencies' products, by their names."""
-    stem = Path(band.path).stem
-    named = _COLLECTION2.search(stem) or _SENTINEL2_IMAGE.search(stem)
-    return named is not None and not band.dtype.startswith("float")
+    if _landsat_scaling(band, name, sensor=sensor) is not None:
+        return True
+    return _SENTINEL2_IMAGE.search(Path(band.path).stem) is not None and not band.dtype.startswith("float")

@@ -137,6 +137,15 @@ def test_landsat_file_names_in_a_folder_become_common_names(tmp_path: Path) -> N
     assert open_geotiff(tmp_path).band_names == ("red", "nir08", "swir16")
 
 
+def test_only_bands_of_the_sensor_get_the_scaling_of_landsat(tmp_path: Path) -> None:
+    path = write(tmp_path / "LC08_L2SP_193024_20240601_20240610_02_T1_all.tif", ones(4))
+    scene = open_geotiff(path, options=SceneOptions(bands=("red", "lwir11", "slope", "elevation")))
+    red, thermal, *others = scene.bands
+    assert (red.scale, red.offset, red.nodata, red.unit) == (2.75e-5, -0.2, 0, REFLECTANCE)
+    assert (thermal.scale, thermal.offset, thermal.nodata, thermal.unit) == (0.00341802, 149.0, 0, "kelvin")
+    assert {(band.scale, band.offset, band.nodata, band.unit) for band in others} == {(1, 0, None, "DN")}
+
+
 def test_files_of_two_tiles_or_two_dates_are_not_one_scene(tmp_path: Path) -> None:
     write(tmp_path / "T33UUU_20170216T102101_B02.tif", ones())
     write(tmp_path / "T33UVU_20170216T102101_B03.tif", ones(), transform=Affine(10, 0, 600_000, 0, -10, 5_500_000))
