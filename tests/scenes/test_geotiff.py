@@ -146,6 +146,31 @@ def test_only_bands_of_the_sensor_get_the_scaling_of_landsat(tmp_path: Path) -> 
     assert {(band.scale, band.offset, band.nodata, band.unit) for band in others} == {(1, 0, None, "DN")}
 
 
+def test_a_file_with_a_band_per_reason_masks_once_and_is_no_band(tmp_path: Path) -> None:
+    masks = np.zeros((8, 4, 6), np.uint8)
+    masks[5, 0, 0] = masks[2, 1, 1] = 1
+    write(tmp_path / "20240601_101010_red.tif", ones())
+    write(tmp_path / "20240601_101010_udm2.tif", masks, names=("clear", "snow", "shadow", "haze", "b5", "cloud"))
+    scene = open_geotiff(tmp_path)
+    assert scene.band_names == ("red",)
+    assert sorted(layer.index for layer in scene.quality) == sorted({layer.index for layer in scene.quality})
+    with open_reader(scene) as reader:
+        valid = reader.read(scene.grid.window).valid
+    assert np.argwhere(~valid).tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("name", ["udm2", "MSK_CLASSI_B00"])
+def test_one_band_of_a_mask_with_a_band_per_reason_is_set_aside(tmp_path: Path, name: str) -> None:
+    stack = open_geotiff(write(tmp_path / "a.tif", ones(2), names=("red", name)))
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "t_red.tif", ones())
+    write(tmp_path / "folder" / f"t_{name}.tif", ones())
+    for scene in (stack, open_geotiff(tmp_path / "folder")):
+        assert (scene.band_names, scene.quality) == (("red",), ())
+        with open_reader(scene) as reader:
+            assert reader.read(scene.grid.window).valid.all()
+
+
 def test_files_of_two_tiles_or_two_dates_are_not_one_scene(tmp_path: Path) -> None:
     write(tmp_path / "T33UUU_20170216T102101_B02.tif", ones())
     write(tmp_path / "T33UVU_20170216T102101_B03.tif", ones(), transform=Affine(10, 0, 600_000, 0, -10, 5_500_000))
