@@ -272,8 +272,7 @@ def _assisted(
     """
     if not design.frame.is_probability:
         raise ReferenceDataError("assistance for what is no probability sample", fix="give the design of the sample")
-    whole = float(class_areas(map_path)[1][list(scheme.codes)].sum())
-    if abs(design.area_ha - whole) > _SAME * whole:
+    if not covers_map(design, map_path, scheme=scheme):
         raise ReferenceDataError("assistance for a sample of a part of the map", fix="leave --assist out")
     path = confidence_beside(map_path, named)
     auxiliary = centred_confidence(map_path, path, units)
@@ -292,6 +291,12 @@ def _assisted(
         gain = f"intervals are up to {most:.0f} % narrower, that of overall accuracy {overall:.0f} %"
     note = f"the confidence of {path.name} is the auxiliary of a regression estimator: {gain}"
     return found, replace(design, notes=(*design.notes, note)), widths
+
+
+def covers_map(design: AssumedDesign, map_path: Path | str, *, scheme: ClassScheme) -> bool:
+    """Whether the area that a sample was drawn from is that of all classes of the map."""
+    whole = float(class_areas(map_path)[1][list(scheme.codes)].sum())
+    return abs(design.area_ha - whole) <= _SAME * whole
 
 
 def _drawn(design: str | None) -> SampleDesign | str | None:

@@ -41,6 +41,8 @@ MARGIN = 0.01
 # Bets risk at most this share of the capital: half or three quarters are what the paper uses (sect. 4.2).
 _MOST = 0.5
 _MEANS = 801
+# Missing units that a message names.
+_SHOWN = 10
 _MANY = 100_000
 
 
@@ -153,6 +155,7 @@ def compare_sequentially(
         raise ReferenceDataError("units that are not those of the design", path=settings.reference)
     order = np.argsort([int(name) for name in one.id])
     position = np.array([int(name) - 1 for name in one.id], dtype=np.intp)[order]
+    _check_no_gaps(position, settings.reference)
     if not (one.map_code[order] == design.map_code[position]).all() or (one.map_code == two.map_code).any():
         raise ReferenceDataError(
             "the sample was drawn from other maps",
@@ -171,6 +174,19 @@ def compare_sequentially(
         np.asarray(y), names=(_name(first), _name(second)), scale=apart * largest / float(area.sum()),
         differ_share=1 - float(np.trace(area) / area.sum()), margin=margin,
     )  # fmt: skip
+
+
+def _check_no_gaps(position: NDArray[np.intp], path: Path | str) -> None:
+    """Refuse units other than the first ones of the sample."""
+    missing = sorted(set(range(int(position.max(initial=-1)) + 1)) - set(position.tolist()))
+    if missing:
+        # Which units were interpreted could depend on what they show: the test holds in the order of the draw only.
+        ids = ", ".join(str(number + 1) for number in missing[:_SHOWN])
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise ReferenceDataError(
+            "units are left out between others", path=path, got=f"none of id {ids}{more}",
+            expected="the first units of the sample without a gap", fix="interpret these too",
+        )  # fmt: skip
 
 
 def _name(path: Path | str) -> str:

@@ -22,7 +22,7 @@ from scipy.stats import beta
 
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
-from pipeline.accuracy.assess_map import assess_map, unit_area
+from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
 from pipeline.accuracy.class_maps import grid_of, open_class_map, read_codes, read_grid, strips
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
@@ -121,12 +121,10 @@ def find_zone(
         inside_only: Whether pixels outside the area of applicability have negative confidence.
 
     Raises:
-        ReferenceDataError: no probability sample, or an error outside 0..1.
+        ReferenceDataError: no probability sample, one in clusters or with strata that have no unit, or an error outside
+            0..1.
     """
-    if not frame.is_probability:
-        raise ReferenceDataError(
-            "a zone from units that are no probability sample", fix="give the design of the sample"
-        )
+    _check_frame(frame)
     if not 0 < max_error < 1:
         raise ReferenceDataError("largest error of a zone", got=max_error, expected="between 0 and 1")
     area = np.ones(len(wrong)) if unit_area is None else unit_area
@@ -149,6 +147,24 @@ def find_zone(
         return Zone(None, 0.0, units, bad, upper, max_error, inside_only, (), ())
     judged = _classes(wrong, confidence >= best[0], np.asarray(map_index), names=names, max_error=max_error)
     return Zone(*best, max_error, inside_only, *judged)
+
+
+def _check_frame(frame: Frame) -> None:
+    """Refuse samples whose limit would be too small: units of a cluster are alike, and empty strata have no error."""
+    if not frame.is_probability:
+        raise ReferenceDataError(
+            "a zone from units that are no probability sample", fix="give the design of the sample"
+        )
+    if frame.clusters is not None:
+        raise ReferenceDataError(
+            "a zone from a sample in clusters", got=frame.kind, expected="units drawn one by one",
+            fix="draw a simple random or stratified sample",
+        )  # fmt: skip
+    if frame.unsampled_share:
+        empty = [name for name, count in zip(frame.names, frame.counts, strict=True) if not count]
+        raise ReferenceDataError(
+            "a zone from a sample with strata that have no unit", got=", ".join(empty), fix="interpret units of each"
+        )
 
 
 def _classes(
@@ -231,12 +247,17 @@ def zone_of_map(
         max_error: Largest share of the zone that may be wrong.
 
     Raises:
-        ReferenceDataError: no probability sample, or no confidence.
+        ReferenceDataError: no probability sample, one in clusters or of a part of the map, or no confidence.
     """
     found = assess_map(map_path, settings)
     if found.units is None:
         raise ReferenceDataError("a zone from a raster", path=settings.reference, fix="give a sample of points")
     path = confidence if confidence is not None else confidence_beside(map_path, "confidence")
+    frame = found.design.frame
+    if frame.is_probability and not covers_map(found.design, map_path, scheme=found.scheme):
+        raise ReferenceDataError(
+            "a zone from a sample of a part of the map", path=settings.reference, fix="draw a sample of the whole map"
+        )
     area, sure = confidence_areas(map_path, path, found.units, applicability=applicability)
     by_confidence = area[list(found.scheme.codes)].sum(axis=0)
     shares = np.append(by_confidence[: SURE + 1], by_confidence[SURE + 1 :].sum()) / by_confidence.sum()
@@ -245,7 +266,7 @@ def zone_of_map(
         np.where(sure <= SURE, sure, -1),
         found.scheme.code_to_index[found.units.map_code],
         names=found.scheme.names,
-        frame=found.design.frame,
+        frame=frame,
         area_by_confidence=shares,
         unit_area=unit_area(read_grid(map_path), found.units.row, found.units.col),
         max_error=max_error,

@@ -63,7 +63,8 @@ def read_map_labels(
         extents: Bounds (left, bottom, right, top) and CRS of each scene.
         piece_px: Side of the lattice in pixels of the map.
         pieces: Most polygons of a class.
-        aliases: Value of the raster -> class name, for values that are no codes of a map (0, 300, 1111).
+        aliases: Value of the raster -> class name, for values that are no codes of a map (0, 300, 1111); "" leaves a
+            value out.
         seed: Of the choice.
 
     Raises:
@@ -136,19 +137,21 @@ def labels_from_raster(
     the labelled pixels only.
 
     Raises:
-        LabelError: not a raster, no CRS, not integers, or no pixel with a code of the scheme.
+        LabelError: not a raster, no CRS, not integers, an alias of what is no integer, or no pixel with a code of the
+            scheme.
     """
     path = Path(path)
     parts: list[tuple[NDArray[Any], ...]] = []
     links: list[NDArray[np.int64]] = []
     strange: list[int] = []
     count, above = 0, None
-    renamed = {int(value): scheme.by_name(name).code for value, name in (aliases or {}).items() if name}
+    renamed = _renamed(path, aliases or {}, scheme)
+    left_out = [value for value, code in renamed.items() if code == UNLABELLED]
     for strip, codes, values in _strips(path, grid, renamed):
         known = scheme.code_to_index[codes] != UNLABELLED
         # Of the values as they are in the file: as codes, those that no uint8 holds look like unlabelled ones.
         other = np.unique(values[~known & (codes != NODATA) & (values != UNLABELLED)]).tolist()
-        strange = sorted({*strange, *other})[:_SHOWN]
+        strange = sorted({*strange, *other}.difference(left_out))[:_SHOWN]
         inner = strip.row - max(strip.row - EDGE_CAP_PX, 0)
         body = np.where(known, codes, 0).astype(np.uint8)
         edge = _edges(body)
@@ -176,6 +179,21 @@ def labels_from_raster(
     return LabelledPixels(
         row.astype(np.int32), col.astype(np.int32), code.astype(np.uint8), polygon, edge.astype(np.uint8), grid
     )
+
+
+def _renamed(path: Path, aliases: Mapping[str, str], scheme: ClassScheme) -> dict[int, int]:
+    """Value of the raster -> code of its class, UNLABELLED for values that are left out."""
+    renamed = {}
+    for value, name in aliases.items():
+        try:
+            number = int(value)
+        except ValueError:
+            raise LabelError(
+                "alias of a class raster", path=path, got=repr(value), expected="a value of the raster, an integer",
+                fix="write labels.aliases as value: class",
+            ) from None  # fmt: skip
+        renamed[number] = scheme.by_name(name).code if name else UNLABELLED
+    return renamed
 
 
 def _strips(

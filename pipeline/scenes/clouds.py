@@ -94,7 +94,8 @@ def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path) -> Scene:
             fix="give scale and offset of the scene, or set inputs.clouds to product or none",
         )  # fmt: skip
     level = "l2a" if scene.level.startswith("L2") else "l1c"
-    key = hash_of([fingerprint(chosen.files), repr(scene.grid), level, bands, version("ukis-csmask")])
+    read = [(band.band, band.path, band.index, band.scale, band.offset, band.nodata) for band in chosen.bands]
+    key = hash_of([fingerprint(chosen.files), read, repr(scene.grid), level, bands, version("ukis-csmask")])
     path = folder / f"{scene.id}_clouds.tif"
     share = _share(path, key)
     if share is None:

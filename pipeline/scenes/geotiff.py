@@ -17,7 +17,7 @@ from pipeline.scenes.describe import describe
 from pipeline.scenes.names import name_of
 from pipeline.scenes.quality import check_mask
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
-from pipeline.scenes.roles import ASIDE, masks_of, role_of
+from pipeline.scenes.roles import ASIDE, BAND_PER_REASON, masks_of, role_of
 from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import INSIDE_FILE
@@ -85,7 +85,7 @@ def _scene(
     tags = [tag for described in opened for tag in described.tags]
     given = options.bands or [band.text for band in bands]
     sensor = options.sensor or sensor_named(file_names, tags=tags) or infer_sensor(given)
-    layers = _layers(bands, options, sensor, path)
+    layers = _layers(bands, options, sensor, path, in_folder=in_folder)
     used = [layer for layer in layers if layer.role is None]
     names = [layer.name for layer in used]
     if not used:
@@ -142,9 +142,14 @@ def _common_grid(opened: Sequence[Described], path: Path | str) -> Grid:
     return finest
 
 
-def _layers(bands: Sequence[FileBand], options: SceneOptions, sensor: str | None, path: Path | str) -> list[_Layer]:
+def _layers(
+    bands: Sequence[FileBand], options: SceneOptions, sensor: str | None, path: Path | str, *, in_folder: bool
+) -> list[_Layer]:
     """Every band with its name and its role; the user may name the bands alone, or all layers."""
-    roles = [role_of(band.text or Path(band.path).stem) if band.text else None for band in bands]
+    last: dict[str, int] = {}
+    for band in bands:
+        last[band.path] = max(band.number, last.get(band.path, 0))
+    roles = [_role(b, b.text, last=last[b.path], in_folder=in_folder) for b in bands]
     if options.bands is None:
         names = [common_name(b.text, sensor=sensor) if b.text else f"band{b.number}" for b in bands]
         return [_Layer(*item) for item in zip(bands, names, roles, strict=True)]
@@ -160,8 +165,24 @@ def _layers(bands: Sequence[FileBand], options: SceneOptions, sensor: str | None
         text = given.get(position, band.text)
         known = common_name(text, sensor=sensor)
         name = known if known in COMMON_NAMES else text
-        found.append(_Layer(band, name, role_of(text)))
+        found.append(_Layer(band, name, _role(band, text, last=last[band.path], in_folder=in_folder)))
     return found
+
+
+def _role(band: FileBand, text: str, *, last: int, in_folder: bool) -> str | None:
+    """Role of a band: by the name of its file in a folder, where the first band has it for all; else by its own.
+
+    Args:
+        band: Of the file.
+        text: Its name, "" where it has none.
+        last: Number of the file's last band.
+        in_folder: Whether each file of a folder holds a layer, so that its name is that of the layer.
+    """
+    of_file = role_of(Path(band.path).stem) if in_folder else None
+    if of_file is None:
+        role = role_of(text) if text else None
+        return ASIDE if role in BAND_PER_REASON else role
+    return of_file if band.number == 1 and last >= BAND_PER_REASON.get(of_file, 1) else ASIDE
 
 
 def _quality(
@@ -186,10 +207,10 @@ def _notes(layers: Sequence[_Layer], options: SceneOptions) -> tuple[str, ...]:
 
 
 def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> BandSource:
-    scale, offset, where = _scaling(band, name, options)
+    scale, offset, where = _scaling(band, name, options, sensor=sensor)
     scaled = (scale, offset) != (1.0, 0.0)
     nodata = band.nodata
-    if nodata is None and _known_fill(band):
+    if nodata is None and _known_fill(band, name, sensor=sensor):
         nodata = LANDSAT_FILL
     spec = find_band(name, sensor=sensor) if sensor else None
     # Integers without a scale are counts, whatever the band is called.
@@ -200,7 +221,7 @@ def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> Ba
         index=band.number,
         scale=scale,
         offset=offset,
-        nodata=nodata if options.stated_nodata is None else options.stated_nodata,
+        nodata=options.nodata_or(nodata),
         use_dataset_mask=band.use_dataset_mask,
         nodata_stated=options.nodata is not None,
         gsd_m=band.gsd_m,
@@ -209,13 +230,14 @@ def _source(band: FileBand, name: str, options: SceneOptions, sensor: str) -> Ba
     )
 
 
-def _scaling(band: FileBand, name: str, options: SceneOptions) -> tuple[float, float, str]:
+def _scaling(band: FileBand, name: str, options: SceneOptions, *, sensor: str) -> tuple[float, float, str]:
     """(scale, offset, where they were found)."""
-    product = _COLLECTION2.search(Path(band.path).stem)
     scale, offset, where = band.scale, band.offset, "file tags"
-    if (scale, offset) == (1.0, 0.0) and product is not None and not band.dtype.startswith("float"):
-        scale, offset = LANDSAT_SR if is_optical(name) else LANDSAT_ST
-        where = f"name of the product: Landsat Collection 2 {product['level'].upper()} (LSDS-1619)"
+    known = _landsat_scaling(band, name, sensor=sensor)
+    if (scale, offset) == (1.0, 0.0) and known is not None:
+        scale, offset = known
+        level = next(iter(_COLLECTION2.findall(Path(band.path).stem)))[0].upper()
+        where = f"name of the product: Landsat Collection 2 {level} (LSDS-1619)"
     if options.scale is not None or options.offset is not None:
         where = "config"
         scale = scale if options.scale is None else options.scale
@@ -223,8 +245,18 @@ def _scaling(band: FileBand, name: str, options: SceneOptions) -> tuple[float, f
     return scale, offset, where
 
 
-def _known_fill(band: FileBand) -> bool:
+def _landsat_scaling(band: FileBand, name: str, *, sensor: str) -> tuple[float, float] | None:
+    """Scale and offset of a band of a Landsat product by its file's name; None for what the sensor does not measure."""
+    if _COLLECTION2.search(Path(band.path).stem) is None or band.dtype.startswith("float"):
+        return None
+    if is_optical(name):
+        return LANDSAT_SR
+    thermal = sensor.startswith("landsat") and find_band(name, sensor=sensor) is not None
+    return LANDSAT_ST if thermal else None
+
+
+def _known_fill(band: FileBand, name: str, *, sensor: str) -> bool:
     """Whether zero is known to be no data: integers of agencies' products, by their names."""
-    stem = Path(band.path).stem
-    named = _COLLECTION2.search(stem) or _SENTINEL2_IMAGE.search(stem)
-    return named is not None and not band.dtype.startswith("float")
+    if _landsat_scaling(band, name, sensor=sensor) is not None:
+        return True
+    return _SENTINEL2_IMAGE.search(Path(band.path).stem) is not None and not band.dtype.startswith("float")

@@ -49,7 +49,7 @@ def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Seque
         mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
 
     Raises:
-        ProductError: no band, Fmask missing, an image that cannot be opened, or several products.
+        ProductError: no band, no Fmask though a reason needs it, an image that cannot be opened, or several products.
     """
     files = list_product(Path(path))
     found = [match for name in files.names if (match := _FILE.fullmatch(PurePosixPath(name).name))]
@@ -60,20 +60,23 @@ def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Seque
     sensor = f"hls-{found[0]['kind'].lower()}"
     specs = [spec for spec in TABLES[sensor] if spec.key in layers]
     reasons = quality.check_mask(mask)
-    if not specs or (reasons and "FMASK" not in layers):
+    # Without an observation bands have their own fill value.
+    needed = [reason for reason in reasons if reason in quality.HLS_FMASK_BITS]
+    if not specs or (needed and "FMASK" not in layers):
         what = "HLS product has no band" if not specs else "HLS product has no Fmask"
-        fix = "download it again" + ("" if not specs else ", or open it with an empty mask")
+        fix = "download it again" + ("" if not specs else f", or open it with a mask without {', '.join(needed)}")
         raise ProductError(what, path=path, got=", ".join(layers), fix=fix)
     own = _grid(files.gdal(layers[specs[0].key]))
     grid = own if resolution_m is None else own.with_pixel_size(float(resolution_m))
     bands = tuple(_band(spec, files, layers, own=own, grid=grid) for spec in specs)
     names = [band.band for band in bands]
+    fmask = files.gdal(layers["FMASK"]) if reasons and "FMASK" in layers else None
     return Scene(
         id=products[0],
         path=str(path),
         grid=grid,
         bands=bands,
-        quality=masks_of("fmask", files.gdal(layers["FMASK"]), reasons, sensor=sensor, bands=names) if reasons else (),
+        quality=() if fmask is None else masks_of("fmask", fmask, reasons, sensor=sensor, bands=names),
         sensor=sensor,
         level=LEVEL,
         baseline=found[0]["version"],

@@ -223,6 +223,6 @@ def _correct(scene: Scene, options: SceneOptions) -> Scene:
         )
         for source in scene.bands
     )
-    if options.stated_nodata is not None:
-        bands = tuple(replace(source, nodata=options.stated_nodata) for source in bands)
+    if options.nodata is not None:
+        bands = tuple(replace(source, nodata=options.nodata_or(None), nodata_stated=True) for source in bands)
     return replace(scene, bands=bands, acquired_utc=options.acquired_utc or scene.acquired_utc)

@@ -35,6 +35,8 @@ _ROLES: tuple[tuple[str, str], ...] = (
     (ASIDE, r"SR_(AEROSOL|CLOUD_QA|ATMOS_OPACITY)|ST_(QA|CDIST|ATRAN|DRAD|EMIS|EMSD|TRAD|URAD)|QA(10|20)"),
     (ASIDE, r"[SV][AZ]A|(SUN|SOLAR|SENSOR|VIEW(ING)?|MEAN_\w+)_?(AZIMUTH|ZENITH)(_ANGLES?)?(_B\w+)?|\w+_?ANGLES?"),
 )
+# Roles of files with a band per reason -> number of the last band that masks: a single band of one says nothing.
+BAND_PER_REASON = {"udm2": max(quality.UDM2_BANDS.values()), "classi": max(quality.CLASSI_BANDS.values())}
 _RESOLUTION = re.compile(r"[_-](10|20|60)m$", re.IGNORECASE)
 _LAST_WORDS = re.compile(r"[._ ]")
 
@@ -63,7 +65,7 @@ def masks_of(
         role: As :func:`role_of` gives it.
         path: What GDAL opens.
         reasons: Of ``quality.REASONS``.
-        index: The layer's band in the file.
+        index: The layer's band in the file; of those in ``BAND_PER_REASON`` the whole file counts.
         sensor: A key of ``TABLES``, or "".
         bands: Names of the scene's bands, of which saturation counts.
     """

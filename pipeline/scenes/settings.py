@@ -73,9 +73,14 @@ class SceneOptions(Settings):
         "the Sentinel-2 offset is still in the values.",
     )
 
-    @property
-    def stated_nodata(self) -> float | None:
-        """The DN that means no observation, None where none is stated."""
+    def nodata_or(self, found: float | None) -> float | None:
+        """The DN that means no observation: the stated one, None for "none", else what the file or product says.
+
+        >>> SceneOptions(nodata="none").nodata_or(0.0), SceneOptions(nodata=7).nodata_or(0.0), AS_FOUND.nodata_or(0.0)
+        (None, 7.0, 0.0)
+        """
+        if self.nodata is None:
+            return found
         return None if self.nodata == "none" else self.nodata
 
     @field_validator("sensor")

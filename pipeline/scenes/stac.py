@@ -132,7 +132,7 @@ def _scene(
         grid=grid,
         bands=tuple(
             _band_source(
-                chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, nodata=options.stated_nodata,
+                chosen[name], scalings[name], own=grids[name], grid=grid, sensor=sensor, options=options,
                 address=address,
             )
             for name in names
@@ -173,11 +173,11 @@ def _band_source(
     own: Grid,
     grid: Grid,
     sensor: str,
-    nodata: float | None,
+    options: SceneOptions,
     address: Callable[[str], str],
 ) -> BandSource:
     spec = find_band(band.name or "", sensor=sensor) if sensor else None
-    nodata = band.nodata if nodata is None else nodata
+    nodata = band.nodata
     if nodata is None and sensor == "sentinel-2":
         nodata = S2_NODATA
     if nodata is None and sensor.startswith("landsat"):
@@ -191,7 +191,8 @@ def _band_source(
         index=band.index,
         scale=scaling.scale,
         offset=scaling.offset,
-        nodata=nodata,
+        nodata=options.nodata_or(nodata),
+        nodata_stated=options.nodata is not None,
         valid_max=S2_SATURATED - 1 if sensor == "sentinel-2" else None,
         resampling="average" if finer else "bilinear",
         gsd_m=spec.gsd_m if spec else band.gsd_m,

@@ -17,6 +17,7 @@ from pipeline.scenes.clouds import product_mask, with_clouds
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
+from pipeline.scenes.names import name_of
 from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.stack import stack_scenes
 
@@ -131,13 +132,27 @@ def open_sources(config: Config) -> tuple[Source, ...]:
 
 
 def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
-    """Names of scenes; those that several have, as files in different folders do, with the folder before them.
+    """Names of scenes; those that several have, as files in different folders do, with the folders that differ before.
+
+    Args:
+        ids: Of the scenes.
+        paths: Of the scenes; "" for those whose name must stay.
 
     >>> unlike(["scene", "scene", "other"], paths=["2020/scene.tif", "2021/scene.tif", "other.tif"])
     ['2020_scene', '2021_scene', 'other']
     """
-    pairs = zip(ids, paths, strict=True)
-    return [f"{Path(path).parent.name}_{name}" if path and ids.count(name) > 1 else name for name, path in pairs]
+    folders = [Path(path).parent.resolve().parts[1:] if path else () for path in paths]
+    names = list(ids)
+    for depth in range(1, max(map(len, folders), default=0) + 1):
+        places: dict[str, set[tuple[str, ...]]] = {}
+        for name, folder in zip(names, folders, strict=True):
+            places.setdefault(name, set()).add(folder)
+        # Scenes of one folder would be called alike however far one goes up.
+        names = [
+            name_of("_".join((*folder[-depth:], own)), path=path) if folder and len(places[name]) > 1 else name
+            for own, name, folder, path in zip(ids, names, folders, paths, strict=True)
+        ]
+    return names
 
 
 def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> tuple[Source, ...]:

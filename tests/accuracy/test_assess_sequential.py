@@ -130,6 +130,12 @@ class TestErrorRates:
 
 
 class TestBadInput:
+    def test_units_left_out_between_others_are_named(self, maps, truth, tmp_path):
+        first, second, _, _ = maps
+        settings = interpret(tmp_path, draw(first, compare_with=second), truth, units=30, skip=(0, 16))
+        with pytest.raises(ReferenceDataError, match=r"left out between others.*none of id 1, 17;"):
+            compare_sequentially(first, second, settings)
+
     def test_a_sample_of_another_design_is_refused(self, maps, truth, tmp_path):
         settings = interpret(tmp_path, draw(maps[0], size=60), truth)
         with pytest.raises(ReferenceDataError, match="not drawn where two maps differ"):

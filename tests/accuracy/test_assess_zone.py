@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from pipeline.accuracy.assess_frame import Frame
+from pipeline.accuracy.assess_frame import Clusters, Frame
 from pipeline.accuracy.assess_map import ReferenceSettings
 from pipeline.accuracy.assess_zone import find_zone, upper_limit, write_zone, zone_of_map
 from pipeline.errors import ReferenceDataError
@@ -126,6 +126,32 @@ class TestBadInput:
             zone_of_map(path, ReferenceSettings(reference=filled, field="cover"))
         with pytest.raises(ReferenceDataError, match="no probability sample"):
             zone_of_map(path, ReferenceSettings(reference=filled, field="cover"), confidence=path)
+
+    def test_units_in_clusters_are_not_taken_for_so_many_units(self):
+        wrong, confidence = population()
+        squares = Clusters(np.repeat(np.arange(4), 100), np.full(4, 100.0), in_frame=400)
+        frame = Frame(
+            "one-stage cluster", np.zeros(400, dtype=int), np.array([float(SIZE)]), ("all",), clusters=squares
+        )
+        with pytest.raises(ReferenceDataError, match="sample in clusters"):
+            zone_of_sample(wrong, confidence, np.arange(400), frame)
+
+    def test_a_stratum_without_a_unit_is_refused(self):
+        wrong, confidence = population()
+        frame = Frame("stratified", np.zeros(400, dtype=int), np.array([20_000.0, 20_000.0]), ("low", "high"))
+        with pytest.raises(ReferenceDataError, match=r"no unit.*high"):
+            zone_of_sample(wrong, confidence, np.arange(400), frame)
+
+    def test_a_sample_of_a_part_of_the_map_is_refused(self, tmp_path):
+        truth = patchy()
+        half = truth.copy()
+        half[:, 100:] = 0
+        path = write_map(tmp_path / "m_lc.tif", half)
+        given = reference(tmp_path, path, truth, kind="stratified", size=200, seed=1)
+        write_map(path, truth)
+        settings = ReferenceSettings(**given | {"design": str(given["design"])})
+        with pytest.raises(ReferenceDataError, match="part of the map"):
+            zone_of_map(path, settings, confidence=path)
 
     def test_an_error_outside_0_to_1_is_refused(self):
         wrong, confidence = population()

@@ -103,6 +103,18 @@ def test_nodata_and_unlabelled_are_no_strange_values(tmp_path: Path, recwarn: py
     assert not recwarn.list
 
 
+def test_aliases_rename_values_and_leave_some_out(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    codes = np.full(GRID.shape, 1, np.uint16)
+    codes[0], codes[1], codes[2] = 300, 2, 400
+    path = _write(tmp_path / "a.tif", codes)
+    aliases = {"300": SCHEME.by_code(3).name, "2": "", "400": ""}
+    dense, _ = labels_from_raster(path, scheme=SCHEME, grid=GRID, aliases=aliases).dense(GRID.window)
+    assert [set(row.tolist()) for row in dense[:4]] == [{3}, {255}, {255}, {1}]
+    assert not recwarn.list
+    with pytest.raises(LabelError, match="alias of a class raster; got 'wald'; expected a value"):
+        labels_from_raster(path, scheme=SCHEME, grid=GRID, aliases={"wald": SCHEME.by_code(3).name})
+
+
 def test_rasters_that_cannot_be_labels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.tif").write_text("text", encoding="utf-8")
     with pytest.raises(LabelError, match="not a raster"):

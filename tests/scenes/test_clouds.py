@@ -69,6 +69,22 @@ def test_pixels_without_an_observation_are_no_clouds(scene: Scene, tmp_path: Pat
     assert (codes == 255).sum() == 100
 
 
+def test_a_mask_of_other_scaling_bands_or_nodata_is_made_anew(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ukis_csmask")
+    keys: list[str] = []
+    monkeypatch.setattr(clouds, "_share", lambda _, key: keys.append(key) or 0.0)
+    first, second, *rest = scene.bands
+    swapped = (replace(first, index=second.index), replace(second, index=first.index), *rest)
+    changed = [{"scale": 2e-4}, {"offset": -0.1}, {"nodata": 7.0}]
+    others = [tuple(replace(band, **change) for band in scene.bands) for change in changed]
+    for bands in (scene.bands, scene.bands, swapped, *others):
+        with_clouds(replace(scene, bands=bands), "auto", folder=tmp_path)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 5
+
+
 def test_a_products_own_mask_comes_first(scene: Scene, tmp_path: Path) -> None:
     own = replace(scene, quality=(QualitySource("SCL", "scl.tif", bad_values=(8,), reasons=("SCL 8: cloud",)),))
     assert masks_clouds(own)

@@ -87,6 +87,18 @@ def test_the_nodata_tag_holds_unless_the_user_knows_better(tmp_path: Path) -> No
     assert open_geotiff(path, options=SceneOptions(nodata=1)).bands[0].nodata == 1
 
 
+def test_nodata_none_makes_every_value_an_observation(tmp_path: Path) -> None:
+    pixels = ones()
+    pixels[0, 0, 0] = 0
+    tagged = write(tmp_path / "a.tif", pixels, nodata=0)
+    product = write(tmp_path / "LC08_L2SP_193024_20240601_20240610_02_T1_SR_B4.tif", pixels)
+    for path in (tagged, product):
+        for told, seen in ((SceneOptions(bands=("red",)), 23), (SceneOptions(bands=("red",), nodata="none"), 24)):
+            scene = open_geotiff(path, options=told)
+            with open_reader(scene) as reader:
+                assert reader.read(scene.grid.window).valid.sum() == seen
+
+
 def test_an_alpha_band_masks_and_is_no_band_of_the_scene(tmp_path: Path) -> None:
     pixels = ones(2, np.uint8) * np.uint8(255)
     pixels[1, 0, 0] = 0
@@ -123,6 +135,40 @@ def test_landsat_file_names_in_a_folder_become_common_names(tmp_path: Path) -> N
     for key in ("SR_B4", "SR_B5", "SR_B6"):
         write(tmp_path / f"LC08_L2SP_005009_20150710_20200908_02_T2_{key}.TIF", ones())
     assert open_geotiff(tmp_path).band_names == ("red", "nir08", "swir16")
+
+
+def test_only_bands_of_the_sensor_get_the_scaling_of_landsat(tmp_path: Path) -> None:
+    path = write(tmp_path / "LC08_L2SP_193024_20240601_20240610_02_T1_all.tif", ones(4))
+    scene = open_geotiff(path, options=SceneOptions(bands=("red", "lwir11", "slope", "elevation")))
+    red, thermal, *others = scene.bands
+    assert (red.scale, red.offset, red.nodata, red.unit) == (2.75e-5, -0.2, 0, REFLECTANCE)
+    assert (thermal.scale, thermal.offset, thermal.nodata, thermal.unit) == (0.00341802, 149.0, 0, "kelvin")
+    assert {(band.scale, band.offset, band.nodata, band.unit) for band in others} == {(1, 0, None, "DN")}
+
+
+def test_a_file_with_a_band_per_reason_masks_once_and_is_no_band(tmp_path: Path) -> None:
+    masks = np.zeros((8, 4, 6), np.uint8)
+    masks[5, 0, 0] = masks[2, 1, 1] = 1
+    write(tmp_path / "20240601_101010_red.tif", ones())
+    write(tmp_path / "20240601_101010_udm2.tif", masks, names=("clear", "snow", "shadow", "haze", "b5", "cloud"))
+    scene = open_geotiff(tmp_path)
+    assert scene.band_names == ("red",)
+    assert sorted(layer.index for layer in scene.quality) == sorted({layer.index for layer in scene.quality})
+    with open_reader(scene) as reader:
+        valid = reader.read(scene.grid.window).valid
+    assert np.argwhere(~valid).tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("name", ["udm2", "MSK_CLASSI_B00"])
+def test_one_band_of_a_mask_with_a_band_per_reason_is_set_aside(tmp_path: Path, name: str) -> None:
+    stack = open_geotiff(write(tmp_path / "a.tif", ones(2), names=("red", name)))
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "t_red.tif", ones())
+    write(tmp_path / "folder" / f"t_{name}.tif", ones())
+    for scene in (stack, open_geotiff(tmp_path / "folder")):
+        assert (scene.band_names, scene.quality) == (("red",), ())
+        with open_reader(scene) as reader:
+            assert reader.read(scene.grid.window).valid.all()
 
 
 def test_files_of_two_tiles_or_two_dates_are_not_one_scene(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def test_what_the_user_knows_better_goes_into_the_ledger(tmp_path: Path) -> None
     red = open_scene(path, options=SceneOptions(offset=0.0)).select(["red"]).bands[0]
     assert (red.scale, red.offset) == (1e-4, 0.0)
     assert red.provenance.startswith("config, instead of MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000")
+    assert open_scene(path).select(["red"]).bands[0].nodata == 0
+    assert open_scene(path, options=SceneOptions(nodata="none")).select(["red"]).bands[0].nodata is None
     with pytest.raises(SceneError, match="cannot be set, as its metadata states them"):
         open_scene(path, options=SceneOptions(bands=("red",)))
 

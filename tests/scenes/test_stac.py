@@ -56,6 +56,11 @@ def read(scene: Scene, window: Window | None = None) -> Raster:
         return reader.read(window or scene.grid.window)
 
 
+def test_nodata_none_overrides_the_fill_of_the_sensor(planetary_computer: dict[str, Any]) -> None:
+    assert {band.nodata for band in open_item(planetary_computer).bands} == {0}
+    assert {band.nodata for band in open_item(planetary_computer, options=SceneOptions(nodata="none")).bands} == {None}
+
+
 def test_earth_search_and_planetary_computer_give_the_truth_within_quantisation(
     earth_search: dict[str, Any], planetary_computer: dict[str, Any]
 ) -> None:

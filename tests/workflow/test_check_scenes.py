@@ -13,7 +13,7 @@ from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
 from pipeline.workflow.check import check_job
 from pipeline.workflow.check_scenes import ledger_table, look_at_scene, scene_table
-from pipeline.workflow.inputs import open_sources
+from pipeline.workflow.inputs import open_sources, unlike
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.landsat import Landsat, write_landsat
 from tests.fakes.landscape import reflectance as landscape
@@ -176,3 +176,15 @@ def test_scenes_of_mixed_treatment_are_refused_through_mirrors_too(tmp_path: Pat
         assert len(sources(tmp_path, scenes=mixed, inputs=inputs | {"allow_mixed": True})) == 2
         # What one mirror has taken out and the other left in is reflectance all the same once it is read.
         assert len(sources(tmp_path, scenes=[{"path": "item.json"}, {"path": "other.json"}], inputs=inputs)) == 2
+
+
+def test_scenes_of_one_file_name_are_told_apart_by_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "2020" / "may").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "2020" / "may")
+    assert unlike(["s", "s"], paths=["s.tif", "../june/s.tif"]) == ["may_s", "june_s"]
+    years = ["s.tif", "../../2021/may/s.tif", "../june/s.tif"]
+    assert unlike(["s", "s", "s"], paths=years) == ["2020_may_s", "2021_may_s", "june_s"]
+    assert unlike(["s", "s", "t"], paths=["", "s.tif", "t.tif"]) == ["s", "may_s", "t"]
+    assert unlike(["s", "s"], paths=["s.tif", "./s.tif"]) == ["s", "s"]
+    with pytest.warns(SceneWarning, match="files are called after"):
+        assert unlike(["s", "s"], paths=["../a,b/s.tif", "s.tif"]) == ["a_b_s", "may_s"]
