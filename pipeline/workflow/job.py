@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
+from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
 from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
@@ -191,7 +192,7 @@ class Job:
         if stage == "train":  # an index that was edited is another training set
             parts.append(list(fingerprint([self.index_path]).values()))
         if stage in {"predict", "assess", "report"}:
-            areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
+            areas = [split_source(path)[0] for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None
             parts.append([model, *fingerprint(areas).values()])
         if stage == "report" and (self.folder / AUDIT).exists():  # the project shows what an audit found
