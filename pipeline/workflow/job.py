@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 # What landcover labels audit writes into the run folder.
 AUDIT = "labels_audit.gpkg"
+# What cross-validation writes there.
+LEARNING_CURVE = "learning_curve.json"
+# What a map is measured against on every pixel, where there is such a thing: the demo writes it.
+FULL_REFERENCE = "full_reference.json"
 
 
 @dataclass(frozen=True)
@@ -195,8 +199,9 @@ class Job:
             areas = [split_source(path)[0] for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None
             parts.append([model, *fingerprint(areas).values()])
-        if stage == "report" and (self.folder / AUDIT).exists():  # the project shows what an audit found
-            parts.append(list(fingerprint([self.folder / AUDIT]).values()))
+        if stage == "report":  # report and project show what others wrote into the run folder
+            shown = [self.folder / name for name in (AUDIT, LEARNING_CURVE, FULL_REFERENCE)]
+            parts += [[path.name, *fingerprint([path]).values()] for path in shown if path.exists()]
         return hash_of(parts)
 
     @property

@@ -184,3 +184,14 @@ def test_an_edited_area_of_a_layer_concerns_the_map(tmp_path):
     before = keys(config)
     area.write_text("two")
     assert changed(before, keys(config)) == list(STAGES[2:])
+
+
+@pytest.mark.parametrize("name", ["labels_audit.gpkg", "learning_curve.json", "full_reference.json"])
+def test_what_the_report_shows_concerns_the_report(tmp_path, name):
+    config = write_world(tmp_path)
+    (tmp_path / "run").mkdir()
+    seen = [keys(config)]
+    for content in ("one", "two"):
+        (tmp_path / "run" / name).write_text(content)
+        seen.append(keys(config))
+    assert changed(seen[0], seen[1]) == changed(seen[1], seen[2]) == ["report"]
