@@ -111,7 +111,7 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
             "configuration is not a mapping of keys", path=path, got=type(data).__name__,
             fix="write one with landcover init",
         )  # fmt: skip
-    return checked(Config, _changed(upgraded(data, path=path), changes), path=path)
+    return checked(Config, changed(upgraded(data, path=path), changes), path=path)
 
 
 Checked = TypeVar("Checked", bound=Settings)
@@ -136,10 +136,10 @@ def from_changes(kind: type[Checked], changes: Sequence[str]) -> Checked:
     Raises:
         ConfigError: see :func:`checked`; or a text that sets nothing.
     """
-    return checked(kind, _changed({}, changes))
+    return checked(kind, changed({}, changes))
 
 
-def _changed(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+def changed(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """Nested keys with those set that ``changes`` name; their paths are relative to the working folder.
 
     Raises:

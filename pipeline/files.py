@@ -13,6 +13,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import defusedxml.ElementTree as SafeXml
+from defusedxml import DefusedXmlException
+
 from pipeline.errors import OutputError
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ COMPANIONS = {
 }
 # Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
 WRITE_AHEAD = "-wal"
+# How many VRTs may read one another.
+VRT_DEPTH = 8
 
 
 @contextlib.contextmanager
@@ -208,7 +213,8 @@ def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
     """A short hash per input file; folders by the names, sizes and times of what is in them.
 
     Files up to 16 MiB by content; larger ones by size and time of change. A Shapefile is hashed with the files that
-    hold its attributes and its CRS, a GeoPackage with what a program that has it open has not yet written into it.
+    hold its attributes and its CRS, a GeoPackage with what a program that has it open has not yet written into it, a
+    VRT with the files that it reads.
     """
     return {str(path): _fingerprint_one(str(path)) for path in paths}
 
@@ -218,7 +224,8 @@ def _fingerprint_one(path: str) -> str:
     target = Path(path)
     if not target.exists():
         digest.update(path.encode())
-    for file in sorted(target.rglob("*")) if target.is_dir() else [target, *_companions(target)]:
+    alone = [target, *_companions(target), *_sources(target)]
+    for file in sorted(target.rglob("*")) if target.is_dir() else alone:
         if file.is_file():
             stat = file.stat()
             digest.update(f"{file.name}:{stat.st_size}".encode())
@@ -234,3 +241,21 @@ def _companions(path: Path) -> list[Path]:
     found = [file for file in beside if file.stem == path.stem and file.suffix.lower() in suffixes]
     ahead = path.with_name(path.name + WRITE_AHEAD)
     return sorted(found) + ([ahead] if ahead.is_file() and ahead.stat().st_size else [])
+
+
+def _sources(path: Path, *, depth: int = VRT_DEPTH) -> list[Path]:
+    """The files that a VRT reads, and those that VRTs among them read; none of any other file.
+
+    Source: GDAL, VRT driver (SourceFilename, relativeToVRT) and warped VRTs (SourceDataset).
+    """
+    if path.suffix.lower() != ".vrt" or not path.is_file() or not depth:
+        return []
+    try:
+        root = SafeXml.fromstring(path.read_bytes())
+    except (SafeXml.ParseError, DefusedXmlException):
+        return []  # whoever reads the scene says what is damaged
+    named = [item for item in root.iter() if item.tag in {"SourceFilename", "SourceDataset"}]
+    found = {
+        (path.parent if item.get("relativeToVRT") == "1" else Path()) / (item.text or "").strip() for item in named
+    }
+    return sorted(found | {inner for file in found for inner in _sources(file, depth=depth - 1)})

@@ -138,3 +138,23 @@ def test_hashes_are_those_of_sha256(tmp_path):
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert hash_file(tmp_path / "a.txt") == known
     assert hash_bytes(b"abc") == known[:16]
+
+
+def test_a_vrt_is_known_by_the_files_that_it_reads(tmp_path):
+    (tmp_path / "data").mkdir()
+    read, inner, outer = tmp_path / "data" / "a.tif", tmp_path / "data" / "inner.vrt", tmp_path / "outer.vrt"
+    read.write_bytes(b"one")
+    for vrt, name in ((inner, "a.tif"), (outer, "data/inner.vrt")):
+        source = f'<SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+        vrt.write_text(f"<VRTDataset><VRTRasterBand><SimpleSource>{source}</SimpleSource></VRTRasterBand></VRTDataset>")
+    before = fingerprint([outer])
+    assert fingerprint([outer]) == before
+    read.write_bytes(b"two")
+    assert fingerprint([outer]) != before
+
+
+def test_a_vrt_that_reads_itself_or_is_damaged_has_a_fingerprint(tmp_path):
+    itself, damaged = tmp_path / "a.vrt", tmp_path / "b.vrt"
+    itself.write_text('<VRTDataset><SourceFilename relativeToVRT="1">a.vrt</SourceFilename></VRTDataset>')
+    damaged.write_text("<VRTDataset>")
+    assert len(set(fingerprint([itself, damaged]).values())) == 2

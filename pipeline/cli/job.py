@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.console import Work, add_commands
 from pipeline.cli.options import ConfigFile, Force, Memory, Overwrite, Set
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def register(app: typer.Typer) -> None:
@@ -45,10 +48,13 @@ def init(
     if chips is not None:
         from pipeline.workflow.chip_job import write_chip_config
 
+        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding}
+        _refuse_with("--chips", given)
         names = bands.split(",") if bands else None
         return lambda _: write_chip_config(
-            chips, output=output, overwrite=overwrite, bands=names, sensor=sensor, scale=scale, offset=offset
-        )
+            chips, output=output, overwrite=overwrite,
+            options={"bands": names, "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata},
+        )  # fmt: skip
     if not scene or labels is None or field is None:
         raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
     from pipeline.scenes.settings import read_options
@@ -59,6 +65,17 @@ def init(
         scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
         options=read_options(options | {"sensor": sensor}),
     )  # fmt: skip
+
+
+def _refuse_with(what: str, given: Mapping[str, object]) -> None:
+    """Refuse options that what is asked for does not take.
+
+    Raises:
+        ConfigError: one of them is given.
+    """
+    found = [name for name, value in given.items() if value]
+    if found:
+        raise ConfigError(f"{what} with {', '.join(found)}", fix="leave it out")
 
 
 def check(config: ConfigFile, *, settings: Set = None) -> Work:
@@ -143,6 +160,8 @@ def predict(
 
         if model is None:
             raise ConfigError("--chips without a model", fix="add --model")
+        given = {"a configuration": config, "--scene": scene, "--scenes": scenes, "--memory": memory, "--dask": dask}
+        _refuse_with("--chips", given | {"--set": settings, "--force": force})
         return lambda progress: predict_chips(model, chips, output=output, overwrite=overwrite, progress=progress)
     from pipeline.workflow.predict import ManyScenes, predict_maps
 
@@ -174,7 +193,10 @@ def run(
     from pipeline.workflow.chip_job import is_chip_job, run_chips
 
     if is_chip_job(config):
-        return lambda progress: run_chips(config, overwrite=overwrite or force, progress=progress)
+        _refuse_with("a configuration of chips", {"--verify": verify})
+        return lambda progress: run_chips(
+            config, overwrite=overwrite or force, progress=progress, changes=settings or ()
+        )
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(

@@ -19,6 +19,7 @@ from pipeline.inference.journal import Key
 from pipeline.inference.measure import agreement, effective_halo_px, range_samples, sample_of, tile_seconds
 from pipeline.inference.memory import Needs
 from pipeline.inference.tiles import GDAL_CACHE_BYTES, Order, Tile, order_of, plan_tiles, quickest, round_up
+from pipeline.labels.settings import split_source
 from pipeline.model.reach import reach_px
 from pipeline.scenes.blocks import blocks_of
 
@@ -242,7 +243,7 @@ def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Esti
 
 def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> Key:
     """What the rows depend on, by part."""
-    areas = [fingerprint([path]) for path in (settings.aoi, settings.mask) if path is not None]
+    areas = [fingerprint([split_source(path)[0]]) for path in (settings.aoi, settings.mask) if path is not None]
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     mapping = settings.model_dump(mode="json", include=MAPPING)
     return Key.of(

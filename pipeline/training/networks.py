@@ -53,11 +53,14 @@ class Networks:
         return (1.0 - self.share, self.share) if len(self.members) > 1 else (1.0,)
 
     def judged(self, mixture: Mixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None) -> Networks:
-        """With the share that the settings ask for or that held-out polygons found; without context where it is 0."""
+        """With the share that the settings ask for or that held-out polygons found; without context where it is 0.
+
+        Without experts nothing is held out: an encoder whose weights are named has the share of one that is not judged.
+        """
         if self.context is None or self.pixels is None:
             return self
         share = settings.context.share
-        if share is None and frozen is not None:
+        if share is None and frozen is not None and not settings.unjudged:
             share = mixture.admission.share if mixture is not None and mixture.admission is not None else 0.0
         share = UNJUDGED_SHARE if share is None else share
         return replace(self, share=share) if share else replace(self, context=None, share=0.0)

@@ -11,6 +11,7 @@ import lightning
 import numpy as np
 import torch
 
+from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.model.bundle import ModelBundle, TrainedOn
 
 if TYPE_CHECKING:
@@ -127,11 +128,14 @@ def context_note(
     if admission is not None:
         note |= {"held_out": admission.note()}
     if networks.context is None:
-        why = (
-            f"gained {admission.gain:+.3f} on held-out {what}, not more than chance"
-            if admission is not None
-            else f"{polygons} {what} are too few to judge it"
-        )
+        if admission is not None:
+            why = f"gained {admission.gain:+.3f} on held-out {what}, not more than chance"
+        elif not settings.experts.enabled:
+            why = "without experts nothing judges it (training.experts is off)"
+        elif polygons < ENOUGH_POLYGONS:
+            why = f"{polygons} {what} are too few to judge it"
+        else:
+            why = f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
         return note | {"line": f"{name}: not used, {why}"}
     how = "frozen" if settings.context.frozen else "fine-tuned"
     gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""

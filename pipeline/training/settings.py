@@ -165,6 +165,11 @@ class TrainingSettings(Settings):
         return (Part.TRAIN, Part.VALIDATION) if self.refit else (Part.TRAIN,)
 
     @property
+    def unjudged(self) -> bool:
+        """Whether pretrained weights are named, and used although without experts nothing judges them."""
+        return not self.experts.enabled and self.context.weights not in {NO_WEIGHTS, AUTO}
+
+    @property
     def resumable(self) -> dict[str, object]:
         """All that decides what is learned, JSON-ready; a run may be resumed with another limit or other devices."""
         context = {"devices", "nodes"}
@@ -195,8 +200,10 @@ class TrainingSettings(Settings):
             share = "alone"
         elif context.share is not None:
             share = f"share {context.share:.2f}"
-        elif not context.frozen_first:
+        elif not context.frozen_first or self.unjudged:
             share = f"share {UNJUDGED_SHARE:.2f}"
+        elif not self.experts.enabled:
+            return "no network with context (without experts nothing judges it)"
         elif polygons < ENOUGH_POLYGONS:
             return f"no network with context (fewer than {ENOUGH_POLYGONS} polygons cannot judge it)"
         else:

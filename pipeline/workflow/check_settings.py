@@ -7,7 +7,6 @@ refused now.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, GridError
@@ -27,20 +26,14 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 
 
 def _check_weights(job: Job) -> None:
-    """The encoder's weights: a file is read, a name is looked up and nothing is downloaded."""
+    """The encoder's weights: read as training does, which downloads nothing."""
     from pipeline.model.preprocess import Preprocess
     from pipeline.model.pretrained import find_encoder
-    from pipeline.model.records import find_record
     from pipeline.training.networks import build_networks
     from pipeline.training.settings import AUTO, NO_WEIGHTS
 
     context = job.config.training.context
     if not context.enabled or context.weights in {NO_WEIGHTS, AUTO}:
-        return
-    if (
-        not Path(context.weights).is_absolute()
-        and not find_record(context.weights, architecture=context.architecture).cache.is_file()
-    ):
         return
     source = job.sources[0]
     if context.frozen_first:

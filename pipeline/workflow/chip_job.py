@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config import NAME, checked
+from pipeline.config import NAME, changed, checked
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, LabelError, OutputError, counted
@@ -32,7 +32,7 @@ from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.template import commented_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -96,10 +96,7 @@ def write_chip_config(
     *,
     output: Path,
     overwrite: bool,
-    bands: Sequence[str] | None = None,
-    sensor: str | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
 
@@ -107,10 +104,7 @@ def write_chip_config(
         folder: Of class folders, or of folders train and test that have them.
         output: The configuration.
         overwrite: Replace it.
-        bands: Names of the bands, where the files have none.
-        sensor: Where the files do not say.
-        scale: value = DN x scale + offset, likewise.
-        offset: See scale.
+        options: What the files do not say, as keys of SceneOptions.
 
     Raises:
         OutputError: ``output`` exists.
@@ -122,10 +116,7 @@ def write_chip_config(
     stem = output.stem if output.stem != "config" else "chips"
     given = {
         "path": str(folder.resolve()),
-        "bands": list(bands) if bands else None,
-        "sensor": sensor,
-        "scale": scale,
-        "offset": offset,
+        **(options or {}),
         "level": "",
         "test": 0.2,
         "block_m": 20_000.0,
@@ -159,7 +150,7 @@ class Parts:
     how: str
 
 
-def run_chips(config: Path, *, overwrite: bool, progress: Progress) -> Outcome:
+def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
     """Train on folders of chips, test on those set aside: model, figures and a table of the test chips.
 
     Raises:
@@ -167,7 +158,8 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress) -> Outcome:
         OutputError: the run folder has a model and ``overwrite`` is not given.
         LabelError: no folders of chips, or chips that differ.
     """
-    job = checked(ChipJob, read_yaml(config, what="the configuration", error=ConfigError), path=config)
+    data = read_yaml(config, what="the configuration", error=ConfigError)
+    job = checked(ChipJob, changed(data, changes), path=config)
     run = prepare_folder(Path(job.output))
     target = run / "model" / "model.safetensors"
     if target.exists() and not overwrite:
@@ -181,25 +173,25 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress) -> Outcome:
     )
     written = [save_bundle(target, bundle)]
     context = bundle.provenance["context"]
-    data: dict[str, object] = {"what": WHAT, "split": parts.how, "learned": len(parts.learned), "context": context}
+    facts: dict[str, object] = {"what": WHAT, "split": parts.how, "learned": len(parts.learned), "context": context}
     tables: tuple[Table, ...] = ()
     summary = f"{job.name}: {counted(len(parts.learned), 'chip')} learned"
     if parts.tested is not None:
         probabilities, scheme = chip_probabilities(bundle, parts.tested), parts.tested.scheme
         codes = scheme.index_to_code[probabilities.argmax(axis=1)]
         found = score("network", codes, scheme.index_to_code[parts.tested.index], scheme=scheme)
-        data |= {"method": "network", "tested": len(parts.tested), **score_json(found)}
+        facts |= {"method": "network", "tested": len(parts.tested), **score_json(found)}
         written.append(write_text(run / "confusion.csv", confusion_csv(found), what="the confusion matrix"))
         written.append(write_table(run / "test_chips.csv", parts.tested, probabilities, names=scheme.names))
         row = ("network", f"{100 * found.overall_accuracy:.1f} %", f"{found.macro_f1:.3f}")
         tables = (Table(WHAT, ("method", "overall accuracy", "mean F1"), (row,)),)
         summary += f", {counted(len(parts.tested), 'chip')} tested: {100 * found.overall_accuracy:.1f} % right"
-    written.append(write_json(run / "accuracy.json", data))
+    written.append(write_json(run / "accuracy.json", facts))
     return Outcome(
         summary=f"{summary}; {context['line']}",
         written=tuple(written),
         tables=tables,
-        data=data,
+        data=facts,
         hint=f"classify others with landcover predict --model {target} --chips FOLDER",
     )
 

@@ -18,9 +18,8 @@ from pipeline.legend import IGNORE_INDEX, ClassScheme
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.scenes.reader import open_reader
 from pipeline.workflow.init import write_config
-from pipeline.workflow.job import Job
+from pipeline.workflow.job import FULL_REFERENCE, Job
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.stage_report import FULL_REFERENCE
 from pipeline.workflow.stage_train import training_scenes
 from pipeline.workflow.stages import run_stages
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
+from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
 from pipeline.splits.split import Part, Split, default_block_m, split_blocks
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 # What landcover labels audit writes into the run folder.
 AUDIT = "labels_audit.gpkg"
+# What cross-validation writes there.
+LEARNING_CURVE = "learning_curve.json"
+# What a map is measured against on every pixel, where there is such a thing: the demo writes it.
+FULL_REFERENCE = "full_reference.json"
 
 
 @dataclass(frozen=True)
@@ -191,11 +196,12 @@ class Job:
         if stage == "train":  # an index that was edited is another training set
             parts.append(list(fingerprint([self.index_path]).values()))
         if stage in {"predict", "assess", "report"}:
-            areas = [path for path in (self.config.map.aoi, self.config.map.mask) if path]
+            areas = [split_source(path)[0] for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None
             parts.append([model, *fingerprint(areas).values()])
-        if stage == "report" and (self.folder / AUDIT).exists():  # the project shows what an audit found
-            parts.append(list(fingerprint([self.folder / AUDIT]).values()))
+        if stage == "report":  # report and project show what others wrote into the run folder
+            shown = [self.folder / name for name in (AUDIT, LEARNING_CURVE, FULL_REFERENCE)]
+            parts += [[path.name, *fingerprint([path]).values()] for path in shown if path.exists()]
         return hash_of(parts)
 
     @property

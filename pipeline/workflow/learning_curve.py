@@ -13,7 +13,7 @@ from pipeline.splits.subsets import fewer_polygons
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.workflow.crossval import figures_key, refuse_other_figures, run_folds
 from pipeline.workflow.crossval_folds import fold_name, make_folds, tested_scenes
-from pipeline.workflow.job import Job
+from pipeline.workflow.job import LEARNING_CURVE, Job
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.workflow.crossval import CrossvalRequest
     from pipeline.workflow.outcome import Progress
 
-FILE = "learning_curve.json"
 SHARES = (25, 50, 75, 100)
 
 
@@ -47,7 +46,7 @@ def draw_learning_curve(
     job = Job.load(config)
     run = job.open_folder()
     key = figures_key(job, request)
-    refuse_other_figures(run.path / FILE, key, overwrite=request.overwrite)
+    refuse_other_figures(run.path / LEARNING_CURVE, key, overwrite=request.overwrite)
     scenes = tested_scenes(job, leave_out_single=request.leave_out_single)
     points = [
         _point(job, scenes, share, request=request, folder=run.path / "crossval", progress=progress)
@@ -59,7 +58,7 @@ def draw_learning_curve(
         "split": {"kind": request.kinds[0], "folds": request.folds, "seeds": list(request.seeds)},
         "points": points,
     }
-    written = [write_json(run.path / FILE, data), *([write_json(output, data)] if output else [])]
+    written = [write_json(run.path / LEARNING_CURVE, data), *([write_json(output, data)] if output else [])]
     return Outcome(
         summary=f"{job.config.name}: learning curve by {request.kinds[0]}",
         tables=(_table(points),),

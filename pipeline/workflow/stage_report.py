@@ -36,7 +36,7 @@ from pipeline.report.data import (
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
-from pipeline.workflow import learning_curve
+from pipeline.workflow.job import FULL_REFERENCE, LEARNING_CURVE
 from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job, StageRun
 
-# What a map is measured against on every pixel, where there is such a thing: the demo writes it.
-FULL_REFERENCE = "full_reference.json"
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
@@ -102,7 +100,7 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         mapped_share=areas.get("mapped_share"),
         sampling=SAMPLING,
         history=_history(folder / "training.csv"),
-        learning=_learning(folder / learning_curve.FILE),
+        learning=_learning(folder / LEARNING_CURVE),
         split=_split(job),
         features=features,
         reliability=_reliability(accuracy.get("calibration"), "after"),

@@ -84,3 +84,13 @@ def test_the_key_is_of_what_rows_depend_on(scene: Scene) -> None:
     assert journal_key(BUNDLE, scene, MapSettings(tile_px=64, polygons=True, mosaic="first")) == key
     assert journal_key(BUNDLE, scene, MapSettings(tile_px=32)).differs_in(key.parts) == ["settings"]
     assert journal_key(small_bundle(seed=1), scene, plain).differs_in(key.parts) == ["model"]
+
+
+def test_an_area_is_known_by_its_file_and_not_by_its_layer(scene: Scene, tmp_path: Path) -> None:
+    area = tmp_path / "area.gpkg"
+    wanted = MapSettings(aoi=f"{area}|layername=fields")
+    keys = []
+    for content in ("one", "two"):
+        area.write_text(content)
+        keys.append(journal_key(BUNDLE, scene, wanted))
+    assert keys[0].differs_in(keys[1].parts) == ["settings"]

@@ -16,7 +16,8 @@ from pipeline.training.chip_head import start_head
 from pipeline.training.context import train_context
 from pipeline.training.encoder_features import FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks
-from pipeline.training.settings import TrainingSettings
+from pipeline.training.result import context_note
+from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
 from tests.training.worlds import changed
 
 BANDS = ("blue", "green", "red", "nir")
@@ -135,3 +136,27 @@ def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen):
     start_head(network, x, index)
     with torch.inference_mode():
         assert (network.eval()(x).argmax(1).numpy() == index).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "polygons", "why"),
+    [
+        ({"experts.enabled": False}, 300, "training.experts is off"),
+        ({}, 20, "20 polygons are too few"),
+        ({}, 300, "training.time_limit_s"),
+    ],
+)
+def test_an_encoder_that_nothing_judged_is_left_out_with_the_reason(frozen, changes, polygons, why):
+    settings = changed(SETTINGS, {"context.weights": "auto", **changes})
+    networks = build_networks(settings, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
+    left = networks.judged(None, settings, frozen=frozen)
+    assert left.context is None
+    assert why in context_note(left, None, frozen, settings=settings, polygons=polygons)["line"]
+
+
+def test_named_weights_are_used_where_experts_are_off(frozen):
+    settings = changed(SETTINGS, {"context.weights": "named", "experts.enabled": False})
+    networks = build_networks(settings, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
+    assert networks.judged(None, settings, frozen=frozen).share == UNJUDGED_SHARE
+    assert "share 0.15" in settings.describe(300)
+    assert "without experts" in changed(settings, {"context.weights": "auto"}).describe(300)

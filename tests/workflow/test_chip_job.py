@@ -103,3 +103,32 @@ def test_init_wants_scenes_or_chips(tmp_path, capsys):
 def test_a_job_of_scenes_is_not_one_of_chips(tmp_path):
     (tmp_path / "c.yaml").write_text("scenes: []", encoding="utf-8")
     assert not is_chip_job(tmp_path / "c.yaml")
+
+
+def test_set_changes_a_job_of_chips(done, tmp_path, capsys):
+    assert main(["run", str(done / "chips.yaml"), "--set", "training.head=unet"]) == 2
+    assert "head: chip" in capsys.readouterr().err
+
+
+def test_init_keeps_the_nodata_of_chips(tmp_path):
+    write_folders(tmp_path / "chips", count=2)
+    config = tmp_path / "chips.yaml"
+    options = ["--chips", str(tmp_path / "chips"), "--nodata", "none", "-o", str(config), "--quiet"]
+    assert main(["init", *options]) == 0
+    assert checked(ChipJob, yaml.safe_load(config.read_text(encoding="utf-8")), path=config).options.nodata == "none"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "CONFIG", "--verify"],
+        ["init", "--chips", "chips", "--field", "class"],
+        ["predict", "--model", "m", "--chips", "chips", "--set", "map.engine=torch"],
+        ["predict", "--model", "m", "--chips", "chips", "--scene", "a.tif"],
+        ["predict", "CONFIG", "--model", "m", "--chips", "chips"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_chips_do_not_take_are_refused(done, command, capsys):
+    assert main([str(done / "chips.yaml") if part == "CONFIG" else part for part in command]) == 2
+    assert "leave it out" in capsys.readouterr().err

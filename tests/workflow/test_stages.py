@@ -174,3 +174,24 @@ def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path
 
 class Told(Exception):  # noqa: N818 - no error
     """What was to be heard has been."""
+
+
+def test_an_edited_area_of_a_layer_concerns_the_map(tmp_path):
+    config = write_world(tmp_path)
+    area = tmp_path / "area.gpkg"
+    area.write_text("one")
+    write_settings(tmp_path, map={"aoi": f"{area}|layername=fields"})
+    before = keys(config)
+    area.write_text("two")
+    assert changed(before, keys(config)) == list(STAGES[2:])
+
+
+@pytest.mark.parametrize("name", ["labels_audit.gpkg", "learning_curve.json", "full_reference.json"])
+def test_what_the_report_shows_concerns_the_report(tmp_path, name):
+    config = write_world(tmp_path)
+    (tmp_path / "run").mkdir()
+    seen = [keys(config)]
+    for content in ("one", "two"):
+        (tmp_path / "run" / name).write_text(content)
+        seen.append(keys(config))
+    assert changed(seen[0], seen[1]) == changed(seen[1], seen[2]) == ["report"]
