@@ -68,6 +68,7 @@ def on_grid(
     *,
     resampling: str = "nearest",
     nodata: float | None = None,
+    ignore_tag: bool = False,
     add_alpha: bool = False,
     tolerance_px: float = 0.125,
 ) -> WarpedVRT:
@@ -78,10 +79,11 @@ def on_grid(
         grid: Whose pixels are read.
         resampling: A name of ``rasterio.enums.Resampling``.
         nodata: What the file has where it has nothing, and what is read beyond its edges; None: as the file says.
+        ignore_tag: With ``nodata`` None, every value in the file is one, whatever its tag says.
         add_alpha: A mask of where the file has pixels, as the last band.
         tolerance_px: How far GDAL may approximate coordinates, in pixels of the file. Source: gdalwarp, -et.
     """
-    filled = {} if nodata is None else {"src_nodata": nodata, "nodata": nodata}
+    filled = {} if nodata is None and not ignore_tag else {"src_nodata": nodata, "nodata": nodata}
     return WarpedVRT(
         dataset,
         crs=grid.crs,

@@ -203,7 +203,11 @@ class SceneReader(ClosingReader):
         # Nodata goes to the warper too: bilinear must not mix the 0 outside an orbit into the pixels at its edge.
         # Without nodata a pixel beyond the file would be 0 and count as seen; an added alpha band becomes its mask.
         add_alpha = nodata is None and ColorInterp.alpha not in dataset.colorinterp and not _covers(dataset, self.grid)
-        vrt = on_grid(dataset, self.grid, resampling=resampling, nodata=nodata, add_alpha=add_alpha)
+        every = any(band.nodata_stated for band in self._scene.bands if band.path == path)
+        vrt = on_grid(
+            dataset, self.grid, resampling=resampling, nodata=nodata, ignore_tag=every and nodata is None,
+            add_alpha=add_alpha,
+        )  # fmt: skip
         if add_alpha:
             self._masked.add(key)
         return self._stack.enter_context(vrt)

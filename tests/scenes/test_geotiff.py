@@ -99,6 +99,20 @@ def test_nodata_none_makes_every_value_an_observation(tmp_path: Path) -> None:
                 assert reader.read(scene.grid.window).valid.sum() == seen
 
 
+def test_nodata_none_holds_for_files_that_are_warped(tmp_path: Path) -> None:
+    write(tmp_path / "t_red.tif", np.ones((1, 8, 12), np.uint16), nodata=0)
+    coarse = ones()
+    coarse[0, 1, 1:5] = 0
+    write(tmp_path / "t_nir.tif", coarse, nodata=0, transform=Affine(20, 0, 500_005, 0, -20, 5_500_005))
+    masked = []
+    for told in (SceneOptions(), SceneOptions(nodata="none")):
+        scene = open_geotiff(tmp_path, options=told)
+        with open_reader(scene) as reader:
+            masked.append(~reader.read(scene.grid.window).valid)
+    assert masked[0][2, 3:9].all()
+    assert not masked[1][:6, 1:].any()
+
+
 def test_an_alpha_band_masks_and_is_no_band_of_the_scene(tmp_path: Path) -> None:
     pixels = ones(2, np.uint8) * np.uint8(255)
     pixels[1, 0, 0] = 0
