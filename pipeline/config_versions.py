@@ -62,13 +62,22 @@ def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
         if _take(new, old) is not _ABSENT:
             _say(path, f"{old} went: {why}")
     mapping = new.get("map")
-    if isinstance(mapping, dict) and mapping.get("engine") in ENGINES_GONE:
-        _say(path, f"map.engine {mapping.pop('engine')} went: torch maps, or openvino where it is named")
+    if isinstance(mapping, dict):
+        _upgrade_engine(mapping, path)
     for place, value in implied.items():
         if value is not _ABSENT:
             _put(new, place, value)
             _say(path, f"{place} is set to {str(value).lower()}, as the keys of version 1 mean it")
     return new | {"version": NOW}
+
+
+def _upgrade_engine(mapping: dict[str, Any], path: Path) -> None:
+    """Leave out engines that went; int8 has openvino, which is the one that computes in it."""
+    if mapping.get("engine") in ENGINES_GONE:
+        _say(path, f"map.engine {mapping.pop('engine')} went: torch maps, or openvino where it is named")
+    if mapping.get("dtype") == "int8" and "engine" not in mapping:
+        mapping["engine"] = "openvino"
+        _say(path, "map.engine is set to openvino, as map.dtype int8 needs it")
 
 
 def _implied(training: dict[str, Any]) -> dict[str, Any]:

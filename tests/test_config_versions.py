@@ -85,6 +85,15 @@ def test_a_whole_file_of_version_1_loads(tmp_path):
     assert not config.training.context.enabled
 
 
+@pytest.mark.parametrize("engine", [{}, {"engine": "auto"}])
+def test_int8_maps_with_openvino(tmp_path, engine):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings(version=1, map={"dtype": "int8", **engine})), encoding="utf-8")
+    with pytest.warns(ConfigWarning) as caught:
+        assert load_config(path).map.engine == "openvino"
+    assert "map.engine is set to openvino" in str(caught[-1].message)
+
+
 def test_a_file_of_version_2_is_left_as_it_is(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings(training={"pixel_steps": 9})), encoding="utf-8")

@@ -70,6 +70,8 @@ def calibrate(
         return _calibrated(bundle, logits, index, polygon, "temperature scaling on validation polygons")
     if held_out is None:
         return _noted(bundle, "none: the model learned from the validation polygons too (training.refit)")
+    if bundle.members[0].spec.encoder != "none":
+        return _noted(bundle, "none: the teachers' scores stand in for a network of pixels, and the model has none")
     shares = held_out.probabilities.astype(np.float64)
     logits = np.log((1 - _FLOOR) * shares / shares.sum(axis=1, keepdims=True) + _FLOOR / shares.shape[1])
     method = "temperature scaling on polygons held out in turn, by spatial block (training.refit: the teachers' scores)"

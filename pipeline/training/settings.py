@@ -113,6 +113,9 @@ class ContextSettings(Settings):
         if self.weights_bands and self.weights in {NO_WEIGHTS, AUTO}:
             msg = "weights_bands without a weights file"
             raise ValueError(msg)
+        if self.enabled and self.frozen and self.weights == NO_WEIGHTS:
+            msg = "frozen with weights: none keeps an encoder of random weights; set frozen to false, or name weights"
+            raise ValueError(msg)
         if self.encoder is not None and self.weights == AUTO:
             msg = "encoder with weights: auto, which decide it; set weights to none, a name or a file"
             raise ValueError(msg)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config import NAME, changed, checked
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
 from pipeline.documents import read_yaml
-from pipeline.errors import ConfigError, LabelError, OutputError, counted
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, counted
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, prepare_folder, write_json, write_text
@@ -215,18 +216,36 @@ def parts_of(job: ChipJob) -> Parts:
     if not job.folder.test:
         return Parts(chips, None, "none is tested")
     test = set_aside_blocks(chips, share=job.folder.test, block_m=job.folder.block_m, seed=job.folder.seed)
-    return Parts(chips.only(~test), chips.only(test), f"blocks of {job.folder.block_m:g} m")
+    return Parts(chips.only(~test), chips.only(test), _how(chips, test, block_m=job.folder.block_m))
+
+
+def _how(chips: FolderChips, test: NDArray[np.bool_], *, block_m: float) -> str:
+    """How chips were told apart; a LabelWarning where chips of one block had to come into both parts."""
+    if chips.position_m is None:
+        return "chip by chip: they do not know their place"
+    block = _blocks(chips, block_m)
+    cut = len(np.intersect1d(block[test], block[~test]))
+    if not cut:
+        return f"blocks of {block_m:g} m"
+    said = f"chips of one block in both parts: the figures flatter ({counted(cut, 'block')} of {block_m:g} m)"
+    warnings.warn(said, LabelWarning, stacklevel=2)
+    return f"blocks of {block_m:g} m; {said}"
 
 
 def set_aside_blocks(chips: FolderChips, *, share: float, block_m: float, seed: int) -> NDArray[np.bool_]:
     """Which chips are tested, bool [chip]: about ``share``, classes alike, blocks whole."""
-    alone = np.arange(len(chips))
-    position = chips.position_m
-    block = alone if position is None else np.unique(block_keys(position, block_m), return_inverse=True)[1]
+    block = _blocks(chips, block_m)
     ids = np.arange(len(chips), dtype=np.int32)
     table = PixelTable(np.zeros((len(chips), 1), dtype=np.float32), chips.index, ids, 1)
     folds = max(round(1 / share), 2)
     return np.asarray(inner_folds(table, group_of=block.astype(np.int32), folds=folds, seed=seed) == 0)
+
+
+def _blocks(chips: FolderChips, block_m: float) -> NDArray[np.int64]:
+    """The number of each chip's block, int64 [chip]; each its own where chips do not know their place."""
+    if chips.position_m is None:
+        return np.arange(len(chips))
+    return np.asarray(np.unique(block_keys(chips.position_m, block_m), return_inverse=True)[1])
 
 
 def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: bool, progress: Progress) -> Outcome:

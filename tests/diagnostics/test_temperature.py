@@ -18,7 +18,7 @@ from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.workflow.job import Job
-from tests.inference.models import identity_bundle, one_hot, write_scene
+from tests.inference.models import identity_bundle, one_hot, small_bundle, write_scene
 
 CLASSES = 4
 RNG = np.random.default_rng(2)
@@ -147,3 +147,10 @@ def test_a_run_writes_its_reliability_without_and_with_the_temperature(finished)
     sure = at_pixels(job.confidence_of("scene"), pixels).astype(float)
     count, mean = np.array(said["after"]["count"]), np.array(said["after"]["confidence"], dtype=float)
     assert sure.mean() / 100 == pytest.approx(np.nansum(count * mean) / count.sum(), abs=0.01)
+
+
+def test_teachers_do_not_calibrate_an_encoder_alone(tmp_path):
+    _, scenes, split = case(tmp_path, wrong=0.2)
+    held = teachers(right=0.7, says=0.95)
+    found = calibrate(small_bundle(), scenes, split, learned_validation=True, held_out=held)
+    assert (found.temperature, found.provenance[KEY][:5]) == (1.0, "none:")

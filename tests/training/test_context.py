@@ -220,7 +220,7 @@ CUT = changed(TINY, {"context.steps": 20, "time_limit_s": 1e-6})
 
 @pytest.mark.parametrize(
     "changes",
-    [{"context.lr": 1e-3}, {"context.steps": 40}, {"seed": 1}, {"context.dropout": 0.3}, {"context.frozen": True}],
+    [{"context.lr": 1e-3}, {"context.steps": 40}, {"seed": 1}, {"context.dropout": 0.3}],
     ids=str,
 )
 def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path, changes):

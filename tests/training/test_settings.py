@@ -29,7 +29,7 @@ OTHER = {
     "context.encoder": "vgg11_bn",
     "context.weights": "auto",  # no pretrained weights for two bands: one network
     "context.weights_bands": ("red", "nir"),  # refused without a file
-    "context.frozen": True,
+    "context.frozen": True,  # refused: random weights
     "context.steps": 5,
     "context.batch": 3,
     "context.lr": 1e-2,
@@ -42,7 +42,7 @@ OTHER = {
     "context.devices": 3,  # refused: more than chips in a batch
     "context.nodes": 3,  # refused: more than chips in a batch
 }
-REFUSED = {"context.weights_bands", "context.devices", "context.nodes"}
+REFUSED = {"context.weights_bands", "context.frozen", "context.devices", "context.nodes"}
 
 
 def keys(plain, prefix=""):
@@ -124,8 +124,8 @@ def test_one_line_says_what_will_be_trained():
     assert "an encoder from pretrained weights at hand (300 steps, share as held-out polygons say)" in line
     assert "fewer than 100 polygons cannot judge it" in TrainingSettings().describe(50)
     assert "no network with context;" in changed(TrainingSettings(), {"context.enabled": False}).describe(412)
-    on = changed(TrainingSettings(), {"context.weights": "none", "context.frozen": True, "head": "chip"}).describe(412)
-    assert "resnet18 from random weights, frozen (300 steps, share 0.15)" in on
+    on = changed(TrainingSettings(), {"context.weights": "none", "head": "chip"}).describe(412)
+    assert "resnet18 from random weights (300 steps, share 0.15)" in on
     assert "a network of chip statistics (1500 steps)" in on
 
 

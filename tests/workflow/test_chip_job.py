@@ -11,9 +11,9 @@ import yaml
 
 from pipeline.cli.entry import main
 from pipeline.config import checked
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LabelWarning
 from pipeline.training.chip_files import chips_from_folders
-from pipeline.workflow.chip_job import ChipJob, is_chip_job, set_aside_blocks
+from pipeline.workflow.chip_job import ChipJob, is_chip_job, parts_of, set_aside_blocks
 from tests.training.test_chip_head import write_folders
 
 
@@ -71,8 +71,6 @@ def test_folders_train_and_test_are_taken_as_they_are(tmp_path):
     for part, count in (("train", 6), ("test", 3)):
         write_folders(tmp_path / part, count=count)
     plain = {"folder": {"path": str(tmp_path)}, "training": {"head": "chip"}}
-    from pipeline.workflow.chip_job import parts_of
-
     parts = parts_of(checked(ChipJob, plain, path=tmp_path / "c.yaml"))
     assert (len(parts.learned), len(parts.tested)) == (12, 6)
 
@@ -132,3 +130,12 @@ def test_init_keeps_the_nodata_of_chips(tmp_path):
 def test_options_that_chips_do_not_take_are_refused(done, command, capsys):
     assert main([str(done / "chips.yaml") if part == "CONFIG" else part for part in command]) == 2
     assert "leave it out" in capsys.readouterr().err
+
+
+def test_a_block_in_both_parts_is_told(tmp_path):
+    write_folders(tmp_path, count=6)
+    plain = {"folder": {"path": str(tmp_path), "block_m": 1e7}, "training": {"head": "chip"}}
+    job = checked(ChipJob, plain, path=tmp_path / "c.yaml")
+    with pytest.warns(LabelWarning, match="chips of one block in both parts"):
+        parts = parts_of(job)
+    assert "1 block of" in parts.how
