@@ -24,8 +24,10 @@ from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
+from pipeline.model.pretrained import find_encoder
 from pipeline.model.surroundings import statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
+from pipeline.training.encoder_features import FrozenFeatures
 from pipeline.training.networks import network_specs
 from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
@@ -108,15 +110,28 @@ def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
 
 
 def untrained_bundle(job: Job) -> ModelBundle:
-    """A model with the networks that the job will train, with weights as they start."""
-    bands = job.sources[0].band_names
+    """A model with the networks that the job will train, with weights as they start.
+
+    That of a pretrained encoder is in it where no other learns: elsewhere it has to be judged first.
+
+    Raises:
+        ModelError: no network is on, and no weights fit the scene.
+    """
+    first, settings = job.sources[0], job.config.training
+    bands = first.band_names
+    preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands))
+    frozen = None
+    if not settings.pixels.enabled and settings.context.frozen_first:
+        weights = settings.context.weights
+        found = find_encoder(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
+        frozen = None if found is None else FrozenFeatures(found, preprocess)
     size = job.config.chips.size_px
-    specs = network_specs(job.config.training, bands_in=len(bands), classes=len(job.scheme), chip_px=size)
-    size_x, size_y = job.sources[0].grid.pixel_size_m
+    specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
+    size_x, size_y = first.grid.pixel_size_m
     return ModelBundle(
         members=tuple(build_network(spec).eval() for spec in specs if spec is not None),
         scheme=job.scheme,
-        preprocess=Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands)),
+        preprocess=preprocess,
         value_range=((0.0, 1.0),) * len(bands),
         units=("",) * len(bands),
         gsd_m=float(np.sqrt(size_x * size_y)),

@@ -105,6 +105,12 @@ def test_predictions_grow_with_what_is_asked_for(tmp_path):
     assert many["report"].seconds > few["report"].seconds
 
 
+def test_it_predicts_a_pretrained_encoder_that_learns_alone(tmp_path):
+    outcome = check_job(write_world(tmp_path), changes=("training.pixels.enabled=false",), progress=no_progress)
+    assert "an encoder from pretrained weights at hand" in outcome.summary
+    assert "what it will take, about, in one process" in tables(outcome)
+
+
 def test_check_says_in_one_line_what_will_be_trained(tmp_path, no_estimates):
     outcome = check_job(write_world(tmp_path), progress=no_progress)
     assert "experts (10 trees each" in outcome.summary
