@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.legend import ClassScheme
 
 ALPHA = 0.05

@@ -16,11 +16,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from pipeline.errors import LabelError, SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.settings import Fraction, Settings
 from pipeline.splits.geometry import Layout, block_keys, blocks_of
 from pipeline.splits.search import Problem, best_assignment
 
@@ -38,34 +36,6 @@ WISHED_BLOCKS = 25
 NEEDED_BLOCKS = 9
 _MANY_LOST = 0.25
 _SHOWN = 10
-
-
-class SplitSettings(Settings):
-    """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
-
-    block_m: float | None = Field(
-        None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
-    )
-    buffer_m: float | None = Field(
-        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
-    )
-    train: Fraction = Field(0.6, description="Share of the labels that trains.")
-    validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")
-    test: Fraction = Field(0.2, description="Share that is only used for the figures at the end.")
-    seed: int = Field(0, ge=0, description="Seed of the assignment.")
-
-    @property
-    def fractions(self) -> tuple[float, float, float]:
-        """Of train, validation and test."""
-        return self.train, self.validation, self.test
-
-    @model_validator(mode="after")
-    def _sum(self) -> SplitSettings:
-        total = sum(self.fractions)
-        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
-            msg = f"train + validation + test is {total:g}; expected 1"
-            raise ValueError(msg)
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,16 +228,13 @@ def split_of(
     *,
     block_m: float,
     buffer_m: float,
-    left_out: NDArray[np.int32] | None = None,
 ) -> Split:
-    """The Split of polygons' parts, int8 [polygon of the layout]; those ``left_out`` (ids) are BUFFER."""
-    size = int(max(layout.ids.max(), *(left_out if left_out is not None and len(left_out) else [0]))) + 1
+    """The Split of polygons' parts, int8 [polygon of the layout]."""
+    size = int(layout.ids.max()) + 1
     parts = np.full(size, ABSENT, dtype=np.int8)
     blocks = np.full(size, -1, dtype=np.int32)
     parts[layout.ids] = part
     blocks[layout.ids] = block
-    if left_out is not None:
-        parts[left_out] = Part.BUFFER
     return Split(parts, blocks, float(block_m), float(buffer_m))
 
 

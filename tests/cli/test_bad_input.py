@@ -24,7 +24,7 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.runs import RunFolder
 from pipeline.workflow import estimates
-from pipeline.workflow.estimates import StageEstimate
+from pipeline.workflow.costs import StageEstimate
 from tests.fakes.rasters import TRANSFORM
 from tests.fakes.small_world import (
     BANDS,

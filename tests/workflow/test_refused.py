@@ -11,7 +11,7 @@ import shapely
 
 from pipeline.cli import main
 from pipeline.workflow import estimates
-from pipeline.workflow.estimates import StageEstimate
+from pipeline.workflow.costs import StageEstimate
 from tests.fakes.small_world import squares, write_labels, write_scene, write_settings, write_world
 
 LONG = "a" * 300
