@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pipeline.workflow.crossval_folds import FoldPlan
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.experts.experts import PixelTable, probabilities_of, seen

@@ -237,6 +237,7 @@ def run() -> dict[str, float]:
                     request=early,
                     folder=OUT / "bench_early",
                     changes={"training.context.enabled": False},
+                    force=True,
                     told=False,
                 )
                 stages = ((first["pooled"]["macro_f1"], sum(first["seconds"]) / len(first["seconds"])),)
