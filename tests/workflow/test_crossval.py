@@ -13,7 +13,8 @@ import shapely
 
 from pipeline.cli.entry import main
 from pipeline.errors import ConfigError, OutputError, SplitError, SplitWarning
-from pipeline.workflow.crossval import CrossvalSettings, cross_validate_job, draw_learning_curve
+from pipeline.splits.settings import CrossvalSettings
+from pipeline.workflow.crossval import cross_validate_job, draw_learning_curve
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.small_world import (
     CLASSES,
