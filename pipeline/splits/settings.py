@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.scenes.settings import Names  # noqa: TC001 - pydantic needs it at run time
 from pipeline.settings import Fraction, Settings
-
-if TYPE_CHECKING:
-    from pipeline.scenes.settings import Names
 
 Method = Literal["forest", "forest_neighbourhood", "network"]
 METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")

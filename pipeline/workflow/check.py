@@ -101,7 +101,7 @@ def _check_scenes(job: Job, found: _Findings) -> None:
         return
     known = {scene.id: scene.band_names for scenes in opened if scenes is not None for scene in scenes}
     facts = [fact for source in sources if (fact := found.attempt(lambda source=source: look_at_scene(source)))]  # type: ignore[misc]
-    found.tables.append(_scene_table(facts))
+    found.tables.append(scene_table(facts))
     found.data["scenes"] = []
     for item in facts:
         have = known.get(item.source.id, next(iter(known.values())))
@@ -122,10 +122,10 @@ def _check_scenes(job: Job, found: _Findings) -> None:
                 "ledger": item.ledger,
             }
         )
-    found.tables.append(_ledger_table(facts))
+    found.tables.append(ledger_table(facts))
 
 
-def _scene_table(facts: Sequence[SceneFacts]) -> Table:
+def scene_table(facts: Sequence[SceneFacts]) -> Table:
     """Grid and usable share of every scene."""
     rows = tuple(
         (
@@ -157,7 +157,7 @@ def _band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
     return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
 
 
-def _ledger_table(facts: Sequence[SceneFacts]) -> Table:
+def ledger_table(facts: Sequence[SceneFacts]) -> Table:
     """What was decided of each scene, in a line: product, scaling, masks."""
     rows = tuple((item.source.id, *decisions(item)) for item in facts)
     return Table("decisions (all of them with --json)", ("scene", "product", "scaling", "masks"), rows)

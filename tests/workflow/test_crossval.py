@@ -60,7 +60,7 @@ def test_the_run_folder_keeps_folds_mean_deviation_and_pooled_figures(tmp_path, 
 
 
 def test_a_fold_per_block_tests_every_polygon_once(world):
-    data = validate(world, leave_out="block").data
+    data = validate(world, by="block").data
     folds = data["baseline"]["folds"]
     assert len(folds) == data["split"]["folds_in_all"] > 3
     assert sum(fold["polygons"] for fold in folds) == len(squares())
@@ -75,7 +75,7 @@ def test_a_fold_per_scene(tmp_path):
     )
     write_labels(tmp_path / "labels.gpkg", gpd.GeoDataFrame(pd.concat([frame, moved]), crs=frame.crs))
     config = write_settings(tmp_path, scenes=[{"path": "scene.tif"}, {"path": "east.tif"}])
-    data = validate(config, leave_out="scene").data
+    data = validate(config, by="scene").data
     assert [fold["polygons"] for fold in data["baseline"]["folds"]] == [len(frame), len(frame)]
 
 
@@ -89,7 +89,7 @@ def test_scenes_that_overlap_test_every_pixel_of_the_scene_left_out_and_no_other
     new = moved[moved.geometry.bounds["minx"] > frame.total_bounds[2]]
     write_labels(tmp_path / "labels.gpkg", gpd.GeoDataFrame(pd.concat([frame, new]), crs=frame.crs))
     config = write_settings(tmp_path, scenes=[{"path": "scene.tif"}, {"path": "east.tif"}])
-    folds = validate(config, leave_out="scene").data["baseline"]["folds"]
+    folds = validate(config, by="scene").data["baseline"]["folds"]
     assert [fold["polygons"] for fold in folds] == [len(frame), len(frame)]
     assert [fold["pixels"] for fold in folds] == [16 * len(frame), 16 * len(frame)]
     assert [fold["learned"] for fold in folds] == [len(new), len(new)]
@@ -111,7 +111,7 @@ def shifted(metres=5000.0):
 
 def test_one_scene_cannot_be_left_out(world):
     with pytest.raises(SplitError, match="several; got 1 scene"):
-        validate(world, leave_out="scene")
+        validate(world, by="scene")
 
 
 def test_folds_of_blocks_and_of_polygons_in_one_go(world):

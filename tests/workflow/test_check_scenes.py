@@ -11,8 +11,8 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
-from pipeline.scenes.survey import ledger_table, look_at_scene, scene_table
-from pipeline.workflow.check import check_job
+from pipeline.scenes.survey import look_at_scene
+from pipeline.workflow.check import check_job, ledger_table, scene_table
 from pipeline.workflow.inputs import open_sources, unlike
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.landsat import Landsat, write_landsat
