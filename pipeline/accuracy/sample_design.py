@@ -1,8 +1,12 @@
-"""SampleDesign: a drawn sample with all that the estimators, a reviewer and a second draw need to know."""
+"""SampleDesign: a drawn sample with all that the estimators, a reviewer and a second draw need to know.
+
+It is written for those who interpret it (QGIS, AcATaMa, Collect Earth Online), and as JSON for the estimators.
+"""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +16,20 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
-from pipeline.errors import ReferenceDataError
+from pipeline.errors import OutputError, ReferenceDataError
+from pipeline.files import flush
 from pipeline.grid import Grid
 from pipeline.legend import ClassScheme
+from pipeline.maps.style import from_template
+from pipeline.maps.vectors import FAILURES, add_layer_style, undated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "landcover sampling design 1"
+LAYER = "sample"
+REFERENCE_FIELD = "reference"
+CERTAINTY = ("sure", "fairly sure", "unsure")
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,7 @@ class SampleDesign:
 
 
 def read_design(path: Path | str) -> SampleDesign:
-    """A design from the JSON file that :func:`pipeline.accuracy.sample_files.write_design` wrote.
+    """A design from the JSON file that :func:`write_design` wrote.
 
     Raises:
         ReferenceDataError: not such a file, or one that contradicts itself.
@@ -219,4 +229,127 @@ def _design(content: dict[str, Any]) -> SampleDesign:
         clusters=PrimaryUnits.from_json(content["clusters"]) if grouped else None,
         min_distance_m=float(content["min_distance_m"]),
         notes=tuple(content["notes"]),
+    )
+
+
+@dataclass(frozen=True)
+class DesignFiles:
+    """What was written.
+
+    Attributes:
+        geopackage: Points with a blank reference field, its list of classes and a style; for QGIS.
+        acatama: The same points as AcATaMa writes its own samples: one field ``id``.
+        collect_earth: LON, LAT, PLOTID in WGS84, as Collect Earth Online asks for.
+        design: What the estimators need, the map's classes included: not for the interpreters.
+    """
+
+    geopackage: Path
+    acatama: Path
+    collect_earth: Path
+    design: Path
+
+    @property
+    def all(self) -> tuple[Path, Path, Path, Path]:
+        """The four of them."""
+        return (self.geopackage, self.acatama, self.collect_earth, self.design)
+
+
+def design_paths(geopackage: Path) -> DesignFiles:
+    """The files that belong to ``sample.gpkg``."""
+    stem = geopackage.stem
+    return DesignFiles(
+        geopackage,
+        geopackage.with_name(f"{stem}_acatama.gpkg"),
+        geopackage.with_name(f"{stem}_collect_earth.csv"),
+        geopackage.with_name(f"{stem}_design.json"),
+    )
+
+
+def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwrite: bool = False) -> DesignFiles:
+    """Write a sample as GeoPackage, AcATaMa copy, Collect Earth CSV and design JSON beside each other.
+
+    Args:
+        path: The GeoPackage, ending in ``.gpkg``.
+        design: The sample.
+        blind: Keep map class and stratum out of all files but the design JSON.
+        overwrite: Replace files of the same name.
+
+    Raises:
+        OutputError: a file exists or cannot be written, or the name is not a GeoPackage's.
+    """
+    files = check_design_target(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sample-") as folder, undated():
+            drafts = design_paths(Path(folder) / path.name)
+            _write_points(drafts.geopackage, design, blind=blind)
+            _write_acatama(drafts.acatama, design)
+            _write_collect_earth(drafts.collect_earth, design)
+            drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
+            # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
+            for draft, target in zip(drafts.all, files.all, strict=True):
+                flush(draft)
+                draft.replace(target)
+    except (OSError, *FAILURES) as err:
+        raise OutputError("sample cannot be written", path=path, got=err, fix="choose another place with -o") from err
+    return files
+
+
+def check_design_target(path: Path, *, overwrite: bool) -> DesignFiles:
+    """The files of a sample, none of which is there unless it is to be replaced.
+
+    Raises:
+        OutputError: a file exists, or the name is not a GeoPackage's.
+    """
+    if path.suffix.lower() != ".gpkg":
+        raise OutputError("a sample is a GeoPackage", path=path, expected="a name that ends in .gpkg")
+    files = design_paths(path)
+    for target in files.all:
+        if target.exists() and not overwrite:
+            raise OutputError("file exists; it may hold interpreted units", path=target, fix="pass --overwrite")
+    return files
+
+
+def _points(design: SampleDesign) -> Any:
+    import geopandas
+
+    x, y = design.xy
+    frame = geopandas.GeoDataFrame(geometry=geopandas.points_from_xy(x, y), crs=design.grid.crs.to_wkt())
+    frame.insert(0, "id", np.arange(1, len(design) + 1, dtype=np.int32))
+    return frame
+
+
+def _write_points(path: Path, design: SampleDesign, *, blind: bool) -> None:
+    import pandas as pd
+
+    frame = _points(design)
+    for name in (REFERENCE_FIELD, "certainty", "comment"):
+        frame[name] = pd.array([None] * len(frame), dtype="string")
+    frame["inclusion_probability"] = design.inclusion
+    if not blind:
+        frame["map_class"] = [design.scheme.by_code(int(code)).name for code in design.map_code]
+        frame["stratum"] = [design.strata[int(index)].name for index in design.stratum]
+    frame.to_file(path, layer=LAYER, driver="GPKG", engine="pyogrio")
+    add_layer_style(path, layer=LAYER, style=sample_style(design.scheme))
+
+
+def _write_acatama(path: Path, design: SampleDesign) -> None:
+    """AcATaMa keeps one integer field ``id`` from 1 (its core/sampling_design.py); labels live in its own session."""
+    _points(design).to_file(path, layer=path.stem, driver="GPKG", engine="pyogrio")
+
+
+def _write_collect_earth(path: Path, design: SampleDesign) -> None:
+    """Collect Earth Online manual, "Adding plots using .csv": LON, LAT, PLOTID first, in EPSG:4326."""
+    import pandas as pd
+
+    points = _points(design).to_crs("EPSG:4326")
+    table = {"LON": points.geometry.x, "LAT": points.geometry.y, "PLOTID": points["id"]}
+    pd.DataFrame(table).to_csv(path, index=False, float_format="%.8f", lineterminator="\r\n")
+
+
+def sample_style(scheme: ClassScheme) -> str:
+    """QML of the sample: colours by reference class, a list of classes to choose from, hidden columns hidden."""
+    colors = [*((*item.rgb, 255) for item in scheme.classes), (255, 255, 255, 0)]
+    return from_template(
+        "sample.qml.jinja", field=REFERENCE_FIELD, names=scheme.names, colors=colors, certainty=CERTAINTY
     )

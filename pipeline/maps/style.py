@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
-from xml.etree.ElementTree import indent, tostring
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from xml.etree.ElementTree import Element
 
     from markupsafe import Markup
 
@@ -107,12 +105,6 @@ def _templates() -> Environment:
         loader=PackageLoader("pipeline.maps"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-
-
-def xml_text(root: Element) -> str:
-    """Indented XML with QGIS's document type."""
-    indent(root)
-    return _DOCTYPE + tostring(root, encoding="unicode") + "\n"
 
 
 def _renderer(macro: str, *values: object) -> Markup:
