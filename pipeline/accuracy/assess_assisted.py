@@ -128,13 +128,7 @@ def assist(
 ) -> tuple[Figures, dict[str, float]]:
     """The same figures with the auxiliary's help, and the width over the plain one of each interval made narrower.
 
-    Args:
-        figures: Plain figures, of :func:`pipeline.accuracy.assess_estimators.estimate_accuracy`.
-        map_index: int [unit], 0..K-1.
-        reference_index: int [unit], 0..K-1.
-        frame: How the units were drawn, from the whole map.
-        auxiliary: float64 [unit]; its mean over each map class is 0.
-        unit_area: float [unit]; None where all are equal.
+    The mean of ``auxiliary`` float64 [unit] over each map class is 0; indices of classes are 0..K-1.
     """
     classes, area = len(figures.per_class), np.ones(len(map_index)) if unit_area is None else unit_area
     top, bottom, known = accuracy_columns(np.asarray(map_index), np.asarray(reference_index), area, frame, classes)

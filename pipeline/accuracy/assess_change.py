@@ -40,21 +40,13 @@ REST = "other change"
 
 @dataclass(frozen=True, eq=False)
 class ChangeResult:
-    """What two maps say about change.
+    """What two maps say about change."""
 
-    Attributes:
-        scheme: Their legend.
-        change_scheme: Legend of the from-to map: ``stable forest``, ``forest -> water``, ...
-        pixels: int64 [earlier class, later class].
-        area_ha: float64 [earlier class, later class].
-        left_out_ha: Area that has a class in one of the maps only, and is in neither figure.
-    """
-
-    scheme: ClassScheme
-    change_scheme: ClassScheme
-    pixels: NDArray[np.int64]
-    area_ha: NDArray[np.float64]
-    left_out_ha: float
+    scheme: ClassScheme  # Their legend
+    change_scheme: ClassScheme  # Legend of the from-to map: ``stable forest``, ``forest -> water``,
+    pixels: NDArray[np.int64]  # [earlier class, later class]
+    area_ha: NDArray[np.float64]  # [earlier class, later class]
+    left_out_ha: float  # Area that has a class in one of the maps only, and is in neither figure
 
     def to_json(self) -> dict[str, object]:
         """The transition table, with what it is not."""
@@ -110,12 +102,7 @@ def change_map(
 ) -> ChangeResult:
     """Write the from-to map of two maps and count their transitions.
 
-    Args:
-        earlier: The first map; its pixels are the output's.
-        later: The second map; resampled by nearest neighbour where its pixels differ.
-        output: GeoTIFF to write, with legend, style and attribute table.
-        scheme: Legend of both, where the maps do not carry one.
-        overwrite: Replace an existing file.
+    Pixels are those of the first map; the second is resampled by nearest neighbour where its own differ.
 
     Raises:
         LegendError: legends that differ, or codes that are not in them.

@@ -37,17 +37,11 @@ _TINY = 1e-18
 
 @dataclass(frozen=True, eq=False)
 class ErrorMatrix:
-    """Units and area that the map calls one thing (rows) and the reference another (columns).
+    """Units and area that the map calls one thing (rows) and the reference another (columns)."""
 
-    Attributes:
-        names: Class names, one per row and per column.
-        counts: int64 [map class, reference class]; units of the sample.
-        proportions: float64 [map class, reference class]; estimated share of the area, sums to 1.
-    """
-
-    names: tuple[str, ...]
-    counts: NDArray[np.int64]
-    proportions: NDArray[np.float64]
+    names: tuple[str, ...]  # Class names, one per row and per column
+    counts: NDArray[np.int64]  # [map class, reference class] units of the sample
+    proportions: NDArray[np.float64]  # [map class, reference class] estimated share of the area, sums to 1
 
     def __post_init__(self) -> None:
         """Refuse matrices of another shape than the legend."""
@@ -69,19 +63,12 @@ class ErrorMatrix:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its uncertainty; None is "cannot be known from this sample", and ``note`` says why.
+    """A figure with its uncertainty; None is "cannot be known from this sample", and ``note`` says why."""
 
-    Attributes:
-        estimate: The figure.
-        se: Standard error.
-        ci95: (low, high) of the 95 % interval.
-        note: Empty, or why a part is None or how it was got.
-    """
-
-    estimate: float | None
-    se: float | None = None
-    ci95: tuple[float, float] | None = None
-    note: str = ""
+    estimate: float | None  # The figure
+    se: float | None = None  # Standard error
+    ci95: tuple[float, float] | None = None  # (low, high) of the 95 % interval
+    note: str = ""  # Empty, or why a part is None or how it was got
 
     def scaled(self, factor: float) -> Estimate:
         """The same figure in another unit."""
@@ -112,19 +99,12 @@ class ClassFigures:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """All figures of a map.
+    """All figures of a map."""
 
-    Attributes:
-        overall_accuracy: Share of the area that the map has right.
-        per_class: One entry per class of the legend, in its order.
-        error_matrix: Counts and area proportions.
-        notes: What a reader of the figures must know.
-    """
-
-    overall_accuracy: Estimate
-    per_class: dict[str, ClassFigures]
-    error_matrix: ErrorMatrix
-    notes: tuple[str, ...]
+    overall_accuracy: Estimate  # Share of the area that the map has right
+    per_class: dict[str, ClassFigures]  # One entry per class of the legend, in its order
+    error_matrix: ErrorMatrix  # Counts and area proportions
+    notes: tuple[str, ...]  # What a reader of the figures must know
 
 
 def estimate_accuracy(
@@ -308,17 +288,11 @@ def _notes(frame: Frame) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Chance-corrected agreement, only for those who must report it; all are shares, 0..1 (kappa -1..1).
+    """Chance-corrected agreement, only for those who must report it; all are shares, 0..1 (kappa -1..1)."""
 
-    Attributes:
-        kappa: Cohen's kappa of the estimated area proportions; None where chance agreement is 1.
-        quantity_disagreement: Half the sum of |map share - reference share|.
-        allocation_disagreement: What is left of the disagreement when the quantities are as they are.
-    """
-
-    kappa: float | None
-    quantity_disagreement: float
-    allocation_disagreement: float
+    kappa: float | None  # Cohen's kappa of the estimated area proportions; None where chance agreement is 1
+    quantity_disagreement: float  # Half the sum of |map share - reference share|
+    allocation_disagreement: float  # What is left of the disagreement when the quantities are as they are
 
 
 def cross_tabulate(

@@ -40,21 +40,13 @@ _WHOLE = 0.9995
 
 @dataclass(frozen=True, eq=False)
 class OnEveryPixel:
-    """What one or two maps say where they and the reference have a class.
+    """What one or two maps say where they and the reference have a class."""
 
-    Attributes:
-        figures: Of each map, on the same pixels.
-        design: That they are no sample, in words.
-        area_ha: Area of these pixels.
-        right_px: int64 [first is right, second is right], 0 wrong and 1 right, of two maps.
-        right_ha: float64, the same as areas.
-    """
-
-    figures: tuple[Figures, ...]
-    design: AssumedDesign
-    area_ha: float
-    right_px: NDArray[np.int64]
-    right_ha: NDArray[np.float64]
+    figures: tuple[Figures, ...]  # Of each map, on the same pixels
+    design: AssumedDesign  # That they are no sample, in words
+    area_ha: float  # Area of these pixels
+    right_px: NDArray[np.int64]  # [first is right, second is right] 0 wrong and 1 right, of two maps
+    right_ha: NDArray[np.float64]  # float64, the same as areas
 
 
 def compare_with_raster(

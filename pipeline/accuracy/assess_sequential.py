@@ -48,31 +48,18 @@ _MANY = 100_000
 
 @dataclass(frozen=True)
 class SequentialComparison:
-    """What the units so far say about two maps.
+    """What the units so far say about two maps."""
 
-    Attributes:
-        first: File name of the first map.
-        second: File name of the second.
-        units: Units looked at.
-        only_first: Units where the first map alone is right.
-        only_second: Units where the second map alone is right.
-        differ_share: Share of the common area where the maps differ, 0..1.
-        difference: Estimated overall accuracy of the first less that of the second.
-        interval: What it is with 95 % confidence, however often one has looked.
-        margin: Difference that is none to care about.
-        more: Units that a verdict needs further, about; 0 with a verdict, None where no number would do.
-    """
-
-    first: str
-    second: str
-    units: int
-    only_first: int
-    only_second: int
-    differ_share: float
-    difference: float | None
-    interval: tuple[float, float]
-    margin: float
-    more: int | None
+    first: str  # File name of the first map
+    second: str  # File name of the second
+    units: int  # Units looked at
+    only_first: int  # Units where the first map alone is right
+    only_second: int  # Units where the second map alone is right
+    differ_share: float  # Share of the common area where the maps differ, 0..1
+    difference: float | None  # Estimated overall accuracy of the first less that of the second
+    interval: tuple[float, float]  # What it is with 95 % confidence, however often one has looked
+    margin: float  # Difference that is none to care about
+    more: int | None  # Units that a verdict needs further, about; 0 with a verdict, None where no number would do
 
     @property
     def verdict(self) -> str:
@@ -114,12 +101,7 @@ def compare_sequentially(
 ) -> SequentialComparison:
     """Compare two maps on the units interpreted so far of a sample drawn where they differ.
 
-    Args:
-        first: The map that the sample was drawn from.
-        second: The map that it was compared with.
-        settings: The units, in the order of their ids, and the design file of ``landcover design --for compare``.
-        margin: Difference of overall accuracies that is none to care about.
-        scheme: Legend of both, where the maps do not carry one.
+    ``margin`` is the difference of overall accuracies that is none to care about.
 
     Raises:
         ReferenceDataError: no design, one of another kind or of other maps, units left out between others.
@@ -198,12 +180,8 @@ def summarise(
 ) -> SequentialComparison:
     """The comparison that units in the order of their numbers make.
 
-    Args:
-        y: float64 [unit], -1..1: gain of the first map over the second.
-        names: Of the two maps.
-        scale: Difference of overall accuracies over the mean of ``y``.
-        differ_share: Share of the area where the maps differ.
-        margin: Difference that is none to care about.
+    ``y`` float64 [unit] is the gain of the first map over the second, -1..1; ``scale`` the difference of overall
+    accuracies over its mean.
     """
     means = np.linspace(-1.0, 1.0, _MEANS)
     best = log_capital(y, means).max(axis=0, initial=0.0) if len(y) else np.zeros(_MEANS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.accuracy.sample_strata import StrataLayer
     from pipeline.legend import ClassScheme
 
 STRIP_PIXELS = 4_000_000
@@ -39,6 +38,20 @@ RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2"})
 _NO_RASTER = frozenset({"XYZ", "GPKG"})
 # GDAL would keep decoded blocks in 5 % of the machine's memory; a pass over a map uses each block once.
 CACHE_MB = 64
+# Stratum of pixels that are in none.
+OUTSIDE = -1
+
+
+class StrataLayer(Protocol):
+    """Strata of a map: what samples are drawn from."""
+
+    source: str
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Stratum int32 [row, col] of every pixel of a window inside the map, OUTSIDE where there is none."""
+
+    def name(self, value: int) -> str:
+        """What a stratum is called."""
 
 
 @contextmanager

@@ -45,22 +45,15 @@ class Stratum:
 
 @dataclass(frozen=True, eq=False)
 class PrimaryUnits:
-    """The squares of a cluster sample, or the grids of a systematic one.
+    """The squares of a cluster sample, or the grids of a systematic one."""
 
-    Attributes:
-        unit: int64 [unit]; primary unit of each unit, 0..m-1.
-        sizes: int64 [primary unit]; valid map units in each sampled primary unit.
-        in_frame: Primary units (or possible grids) with at least one valid pixel in the whole map.
-        side_px: Side of a square in pixels; 0 for grids.
-        stratum: int64 [primary unit]; index into the strata where squares were drawn by strata, else None.
-        in_stratum: Primary units in the whole map of each stratum, where squares were drawn by strata.
-    """
-
-    unit: NDArray[np.intp]
-    sizes: NDArray[np.int64]
-    in_frame: int
-    side_px: int = 0
+    unit: NDArray[np.intp]  # [unit] primary unit of each unit, 0..m-1
+    sizes: NDArray[np.int64]  # [primary unit] valid map units in each sampled primary unit
+    in_frame: int  # Primary units (or possible grids) with at least one valid pixel in the whole map
+    side_px: int = 0  # Side of a square in pixels; 0 for grids
+    # [primary unit] index into the strata where squares were drawn by strata, else None
     stratum: NDArray[np.intp] | None = None
+    # Primary units in the whole map of each stratum, where squares were drawn by strata
     in_stratum: tuple[int, ...] = ()
 
     def reordered(self, order: NDArray[np.intp]) -> PrimaryUnits:
@@ -89,47 +82,27 @@ class PrimaryUnits:
 
 @dataclass(frozen=True, eq=False)
 class SampleDesign:
-    """A probability sample of a map.
+    """A probability sample of a map."""
 
-    Attributes:
-        kind: simple random, systematic, stratified, one-stage or two-stage cluster.
-        seed: Seed that gives the same sample again.
-        map_name: File name of the map.
-        strata_source: "map classes", "change", "raster ...", "polygons ..." or "none".
-        allocation: How units were given to strata, in words.
-        grid: The map's grid.
-        scheme: The map's legend.
-        strata: One or more strata; without stratification one of the whole map.
-        class_pixels: Map pixels per class code, of a stratified sample those inside its strata.
-        class_area_ha: Map area in ha per class code, of the same pixels.
-        row: int32 [unit].
-        col: int32 [unit].
-        stratum: int64 [unit]; index into ``strata``.
-        map_code: uint8 [unit]; the map's class, which interpreters must not see.
-        inclusion: float64 [unit]; inclusion probability.
-        clusters: Primary units of a cluster design, or the grids of a systematic one, else None.
-        min_distance_m: Least distance between units that was enforced.
-        notes: What a reader of the figures must know about the draw.
-    """
-
-    kind: DesignKind
-    seed: int
-    map_name: str
-    strata_source: str
-    allocation: str
-    grid: Grid
-    scheme: ClassScheme
-    strata: tuple[Stratum, ...]
-    class_pixels: dict[int, int]
-    class_area_ha: dict[int, float]
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    stratum: NDArray[np.intp]
-    map_code: NDArray[np.uint8]
-    inclusion: NDArray[np.float64]
+    kind: DesignKind  # simple random, systematic, stratified, one-stage or two-stage cluster
+    seed: int  # Seed that gives the same sample again
+    map_name: str  # File name of the map
+    strata_source: str  # "map classes", "change", "raster ...", "polygons ..." or "none"
+    allocation: str  # How units were given to strata, in words
+    grid: Grid  # The map's grid
+    scheme: ClassScheme  # The map's legend
+    strata: tuple[Stratum, ...]  # One or more strata; without stratification one of the whole map
+    class_pixels: dict[int, int]  # Map pixels per class code, of a stratified sample those inside its strata
+    class_area_ha: dict[int, float]  # Map area in ha per class code, of the same pixels
+    row: NDArray[np.int32]  # [unit]
+    col: NDArray[np.int32]  # [unit]
+    stratum: NDArray[np.intp]  # [unit] index into ``strata``
+    map_code: NDArray[np.uint8]  # [unit] the map's class, which interpreters must not see
+    inclusion: NDArray[np.float64]  # [unit] inclusion probability
+    # Primary units of a cluster design, or the grids of a systematic one, else None
     clusters: PrimaryUnits | None = None
-    min_distance_m: float = 0.0
-    notes: tuple[str, ...] = ()
+    min_distance_m: float = 0.0  # Least distance between units that was enforced
+    notes: tuple[str, ...] = ()  # What a reader of the figures must know about the draw
 
     def __len__(self) -> int:
         """Number of units."""
@@ -234,19 +207,12 @@ def _design(content: dict[str, Any]) -> SampleDesign:
 
 @dataclass(frozen=True)
 class DesignFiles:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        geopackage: Points with a blank reference field, its list of classes and a style; for QGIS.
-        acatama: The same points as AcATaMa writes its own samples: one field ``id``.
-        collect_earth: LON, LAT, PLOTID in WGS84, as Collect Earth Online asks for.
-        design: What the estimators need, the map's classes included: not for the interpreters.
-    """
-
-    geopackage: Path
-    acatama: Path
-    collect_earth: Path
-    design: Path
+    geopackage: Path  # Points with a blank reference field, its list of classes and a style; for QGIS
+    acatama: Path  # The same points as AcATaMa writes its own samples: one field ``id``
+    collect_earth: Path  # LON, LAT, PLOTID in WGS84, as Collect Earth Online asks for
+    design: Path  # What the estimators need, the map's classes included: not for the interpreters
 
     @property
     def all(self) -> tuple[Path, Path, Path, Path]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.assess_frame import DesignKind
-    from pipeline.accuracy.sample_strata import StrataLayer
+    from pipeline.accuracy.class_maps import StrataLayer
     from pipeline.legend import ClassScheme
 
 SQUARES = frozenset({"cluster", "two_stage"})

@@ -43,25 +43,15 @@ _FAILURES = (RasterioError, CPLE_BaseError)
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """What lies beside one class map.
+    """What lies beside one class map."""
 
-    Attributes:
-        class_map: ``<scene>_lc.tif``.
-        layers: Layers in percent by key, in the order of LAYERS.
-        probabilities: One band per class in percent.
-        polygons: GeoPackage.
-        polygons_parquet: The same as GeoParquet.
-        polygons_fgb: The same as FlatGeobuf.
-        quicklook: PNG.
-    """
-
-    class_map: Path
-    layers: Mapping[str, Path] = field(default_factory=dict)
-    probabilities: Path | None = None
-    polygons: Path | None = None
-    polygons_parquet: Path | None = None
-    polygons_fgb: Path | None = None
-    quicklook: Path | None = None
+    class_map: Path  # ``<scene>_lc.tif``
+    layers: Mapping[str, Path] = field(default_factory=dict)  # Layers in percent by key, in the order of LAYERS
+    probabilities: Path | None = None  # One band per class in percent
+    polygons: Path | None = None  # GeoPackage
+    polygons_parquet: Path | None = None  # The same as GeoParquet
+    polygons_fgb: Path | None = None  # The same as FlatGeobuf
+    quicklook: Path | None = None  # PNG
 
 
 def scene_files(class_map: Path) -> SceneFiles:

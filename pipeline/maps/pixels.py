@@ -101,19 +101,13 @@ def check_shape(pixels: PixelRows, grid: Grid) -> None:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """What a map holds.
+    """What a map holds."""
 
-    Attributes:
-        scheme: The classes.
-        pixels: Pixels per class, in the order of the scheme.
-        area_ha: Area per class in ha (geodesic where the grid's CRS is not equal-area), in the order of the scheme.
-        nodata_pixels: Pixels without an observation.
-    """
-
-    scheme: ClassScheme
-    pixels: tuple[int, ...]
+    scheme: ClassScheme  # The classes
+    pixels: tuple[int, ...]  # Pixels per class, in the order of the scheme
+    # Area per class in ha (geodesic where the grid's CRS is not equal-area), in the order of the scheme
     area_ha: tuple[float, ...]
-    nodata_pixels: int
+    nodata_pixels: int  # Pixels without an observation
 
     @property
     def total_ha(self) -> float:
@@ -190,12 +184,9 @@ class MajorityPixels(_FilteredPixels):
     """Codes whose pixels take the class that most pixels of the window around them have; PixelRows.
 
     A pixel keeps its class where no other has more pixels.
-
-    Attributes:
-        side_px: Side of the window, odd.
     """
 
-    side_px: int
+    side_px: int  # Side of the window, odd
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """The filtered pixels of ``window``, uint8 [row, col]."""
@@ -232,12 +223,9 @@ class SievedPixels(_FilteredPixels):
     of the nearest pixel of one that is not, at most ``least_px`` pixels away; where there is none they stay. Twice that
     distance around a window decides: the map does not depend on the bands it is read in, but for pixels with two
     equally near ones.
-
-    Attributes:
-        least_px: Fewest pixels of a patch that stays.
     """
 
-    least_px: int
+    least_px: int  # Fewest pixels of a patch that stays
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """The filtered pixels of ``window``, uint8 [row, col]."""

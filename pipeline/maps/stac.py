@@ -54,33 +54,19 @@ Acquired = datetime | tuple[datetime, datetime] | None
 
 @dataclass(frozen=True)
 class MapItem:
-    """What a catalogue says about one map.
+    """What a catalogue says about one map."""
 
-    Attributes:
-        id: Name of the item, unique in the collection.
-        grid: Grid of the map.
-        scheme: Its classes.
-        files: Its files.
-        until: End of the time span of a map whose scene was taken nobody knows when.
-        acquired: When the scene was taken; (first, last) for a composite; None where unknown.
-        counts: Pixels and ha per class.
-        sources: Scenes the map was made from: paths or addresses.
-        model: Id of the item of the model that made it, in the same collection.
-        software: Names and versions of what made it.
-        lineage: One sentence on how.
-    """
-
-    id: str
-    grid: Grid
-    scheme: ClassScheme
-    files: SceneFiles
-    until: datetime
-    acquired: Acquired = None
-    counts: ClassCounts | None = None
-    sources: tuple[str, ...] = ()
-    model: str | None = None
-    software: Mapping[str, str] = field(default_factory=dict)
-    lineage: str = "classified by a convolutional network fine-tuned on training polygons"
+    id: str  # Name of the item, unique in the collection
+    grid: Grid  # Grid of the map
+    scheme: ClassScheme  # Its classes
+    files: SceneFiles  # Its files
+    until: datetime  # End of the time span of a map whose scene was taken nobody knows when
+    acquired: Acquired = None  # When the scene was taken; (first, last) for a composite; None where unknown
+    counts: ClassCounts | None = None  # Pixels and ha per class
+    sources: tuple[str, ...] = ()  # Scenes the map was made from: paths or addresses
+    model: str | None = None  # Id of the item of the model that made it, in the same collection
+    software: Mapping[str, str] = field(default_factory=dict)  # Names and versions of what made it
+    lineage: str = "classified by a convolutional network fine-tuned on training polygons"  # One sentence on how
 
 
 def map_item(given: MapItem, *, folder: Path) -> pystac.Item:
@@ -132,12 +118,7 @@ def write_collection(
 ) -> Path:
     """Write ``<item>.json`` per item and ``collection.json`` into ``folder``; returns the collection's path.
 
-    Args:
-        folder: Where the items' hrefs start from.
-        items: As made by :func:`map_item` and :func:`pipeline.maps.stac.model_item`.
-        identity: Name of the run.
-        description: What the run made.
-        license_id: SPDX identifier of the maps' licence, or "other".
+    ``license_id`` is an SPDX identifier, or "other".
 
     Raises:
         OutputError: two items have one name, or the folder cannot be written.
@@ -278,41 +259,24 @@ def _renders(given: MapItem) -> Iterator[tuple[str, Render]]:
 
 @dataclass(frozen=True)
 class ModelItem:
-    """What a catalogue says about one model file.
+    """What a catalogue says about one model file."""
 
-    Attributes:
-        id: Name of the item.
-        path: The model file.
-        architecture: Name as in the literature ("U-Net, ResNet-18 encoder").
-        scheme: Classes, in the order of the output's channels.
-        bands: Input bands by common name, in order.
-        mean: Mean per band in the unit of the input.
-        std: Standard deviation per band.
-        units: Unit per band, such as "reflectance" (0..1) or "DN" as stored.
-        until: End of the time span where it is not known when they were.
-        acquired: When its training scenes were taken; None where unknown.
-        bbox: West, south, east, north of its training area in degrees; the world where unknown.
-        framework_version: PyTorch's version.
-        parameters: Number of weights.
-        pretrained_source: Data its encoder was pretrained on; None for none.
-        hyperparameters: Settings of its training.
-    """
-
-    id: str
-    path: Path
-    architecture: str
-    scheme: ClassScheme
-    bands: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    units: tuple[str, ...]
-    until: datetime
-    acquired: Acquired = None
+    id: str  # Name of the item
+    path: Path  # The model file
+    architecture: str  # Name as in the literature ("U-Net, ResNet-18 encoder")
+    scheme: ClassScheme  # Classes, in the order of the output's channels
+    bands: tuple[str, ...]  # Input bands by common name, in order
+    mean: tuple[float, ...]  # Mean per band in the unit of the input
+    std: tuple[float, ...]  # Standard deviation per band
+    units: tuple[str, ...]  # Unit per band, such as "reflectance" (0..1) or "DN" as stored
+    until: datetime  # End of the time span where it is not known when they were
+    acquired: Acquired = None  # When its training scenes were taken; None where unknown
+    # West, south, east, north of its training area in degrees; the world where unknown
     bbox: tuple[float, float, float, float] = WORLD
-    framework_version: str | None = None
-    parameters: int | None = None
-    pretrained_source: str | None = None
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    framework_version: str | None = None  # PyTorch's version
+    parameters: int | None = None  # Number of weights
+    pretrained_source: str | None = None  # Data its encoder was pretrained on; None for none
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # Settings of its training
 
 
 def model_item(given: ModelItem, *, folder: Path) -> pystac.Item:

@@ -39,31 +39,18 @@ PERCENT_NODATA = 255
 
 @dataclass(frozen=True)
 class PercentLayer:
-    """One band of uint8 in percent that is written beside a class map.
+    """One band of uint8 in percent that is written beside a class map."""
 
-    Attributes:
-        key: Name of its STAC asset.
-        suffix: Ending of the file: ``<scene>_<suffix>.tif``.
-        band: Description of the band in the file.
-        title: Name in projects and catalogues.
-        label: Name in the viewer, which shows ``unit`` beside values.
-        description: What the values are.
-        colors: Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``.
-        maximum: Value of the last stop.
-        ramp: matplotlib's name of the ramp, which tile servers know.
-        unit: Of the values.
-    """
-
-    key: str
-    suffix: str
-    band: str
-    title: str
-    label: str
-    description: str
-    colors: tuple[str, ...] = VIRIDIS
-    maximum: int = 100
-    ramp: str = "viridis"
-    unit: str = "%"
+    key: str  # Name of its STAC asset
+    suffix: str  # Ending of the file: ``<scene>_<suffix>.tif``
+    band: str  # Description of the band in the file
+    title: str  # Name in projects and catalogues
+    label: str  # Name in the viewer, which shows ``unit`` beside values
+    description: str  # What the values are
+    colors: tuple[str, ...] = VIRIDIS  # Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``
+    maximum: int = 100  # Value of the last stop
+    ramp: str = "viridis"  # matplotlib's name of the ramp, which tile servers know
+    unit: str = "%"  # Of the values
 
 
 CONFIDENCE = PercentLayer(

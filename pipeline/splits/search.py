@@ -43,19 +43,12 @@ _SWAP = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Polygons in blocks, who is within the buffer of whom, and the fractions wished.
+    """Polygons in blocks, who is within the buffer of whom, and the fractions wished."""
 
-    Attributes:
-        layout: The polygons.
-        block: int32 [polygon], 0..blocks-1.
-        pairs: intp [pair, 2], positions of polygons within the buffer of each other.
-        fractions: Of train, validation and test.
-    """
-
-    layout: Layout
-    block: NDArray[np.int32]
-    pairs: NDArray[np.intp]
-    fractions: tuple[float, float, float]
+    layout: Layout  # The polygons
+    block: NDArray[np.int32]  # [polygon] 0..blocks-1
+    pairs: NDArray[np.intp]  # [pair, 2] positions of polygons within the buffer of each other
+    fractions: tuple[float, float, float]  # Of train, validation and test
 
     @cached_property
     def _class_of(self) -> NDArray[np.intp]:

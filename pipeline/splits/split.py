@@ -84,20 +84,13 @@ ABSENT = -1
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which polygon is for what.
+    """Which polygon is for what."""
 
-    Attributes:
-        part: int8 [poly_id], a Part, or ABSENT (-1) for ids without pixels; index 0 is unused.
-        block_of: int32 [poly_id], number of the polygon's block, -1 where there is none.
-        block_m: Side of a block in metres, 0 where the split is not spatial.
-        buffer_m: Least distance in metres between pixels of two parts.
-        tested_scene: Number of the only scene whose pixels are tested, the one that is left out; None: all are.
-    """
-
-    part: NDArray[np.int8]
-    block_of: NDArray[np.int32]
-    block_m: float
-    buffer_m: float
+    part: NDArray[np.int8]  # [poly_id] a Part, or ABSENT (-1) for ids without pixels; index 0 is unused
+    block_of: NDArray[np.int32]  # [poly_id] number of the polygon's block, -1 where there is none
+    block_m: float  # Side of a block in metres, 0 where the split is not spatial
+    buffer_m: float  # Least distance in metres between pixels of two parts
+    # Number of the only scene whose pixels are tested, the one that is left out; None: all are
     tested_scene: int | None = None
 
     def polygons(self, part: Part) -> NDArray[np.int32]:
