@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import norm, t
@@ -132,12 +132,14 @@ def estimate_accuracy(
         raise ReferenceDataError("map classes, reference classes and strata of different length", got=got)
     classes = len(names)
     area = np.ones(len(map_index)) if unit_area is None else np.asarray(unit_area, dtype=np.float64)
-    top, bottom = _columns(np.asarray(map_index), np.asarray(reference_index), area, classes)
-    figures = ratios(top, bottom, frame=frame, certain=_certain(frame, classes))
+    top, bottom, known = accuracy_columns(np.asarray(map_index), np.asarray(reference_index), area, frame, classes)
+    figures = ratios(top, bottom, frame=frame, certain=known)
+    pairs = np.asarray(map_index), np.asarray(reference_index)
+    mass = cross_tabulate(*pairs, classes=classes, weights=area * unit_weights(frame))
     return Figures(
         figures[0],
         {name: ClassFigures(*(figures[1 + group * classes + k] for group in range(4))) for k, name in enumerate(names)},
-        _matrix(np.asarray(map_index), np.asarray(reference_index), names, area * unit_weights(frame)),
+        ErrorMatrix(names, cross_tabulate(*pairs, classes=classes), mass / mass.sum()),
         _notes(frame),
     )
 
@@ -229,41 +231,21 @@ def accuracy_columns(
     frame: Frame,
     classes: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Y and x of all figures, float64 [unit, figure], and where they are 0 by definition, bool [stratum, figure]."""
-    return *_columns(map_index, reference_index, area, classes), _certain(frame, classes)
+    """Y and x of the module docstring, and where they are 0 by definition, bool [stratum, figure].
 
-
-def _columns(
-    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], area: NDArray[np.float64], classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Y and x of the module docstring, float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share."""
+    float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share. With map classes as strata, user's accuracy
+    of class k has nothing to do with the other strata.
+    """
     mapped = (map_index[:, None] == np.arange(classes)) * area[:, None]
-    truth = (reference_index[:, None] == np.arange(classes)) * area[:, None]
-    both = mapped * (reference_index[:, None] == np.arange(classes))
-    whole = np.broadcast_to(area[:, None], mapped.shape)
+    is_truth = reference_index[:, None] == np.arange(classes)
+    truth, both = is_truth * area[:, None], mapped * is_truth
     top = np.hstack([both.sum(axis=1, keepdims=True), both, both, 2 * both, truth])
-    return top, np.hstack([area[:, None], mapped, truth, mapped + truth, whole])
-
-
-def _certain(frame: Frame, classes: int) -> NDArray[np.bool_] | None:
-    """With map classes as strata, user's accuracy of class k has nothing to do with the other strata."""
+    bottom = np.hstack([area[:, None], mapped, truth, mapped + truth, np.broadcast_to(area[:, None], mapped.shape)])
     if not frame.strata_are_map_classes:
-        return None
+        return top, bottom, None
     known = np.zeros((len(frame.names), 1 + 4 * classes), dtype=np.bool_)
     known[:, 1 : 1 + classes] = ~np.eye(len(frame.names), classes, dtype=np.bool_)
-    return known
-
-
-def _matrix(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    names: tuple[str, ...],
-    weights: NDArray[np.float64],
-) -> ErrorMatrix:
-    classes = len(names)
-    flat = map_index.astype(np.int64) * classes + reference_index.astype(np.int64)
-    mass = np.bincount(flat, weights=weights, minlength=classes * classes).reshape(classes, classes)
-    return ErrorMatrix(names, cross_tabulate(map_index, reference_index, classes=classes), mass / mass.sum())
+    return top, bottom, known
 
 
 def _missing(frame: Frame) -> str:
@@ -296,16 +278,19 @@ class Agreement:
 
 
 def cross_tabulate(
-    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], *, classes: int
-) -> NDArray[np.int64]:
-    """Counts int64 [map class, reference class] of paired class indices 0..classes-1, any shape.
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    *,
+    classes: int,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[Any]:
+    """Counts int64 (sums of weights float64) [map class, reference class] of pairs of indices 0..classes-1, any shape.
 
     >>> cross_tabulate(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()
     [[1, 1], [0, 1]]
     """
     flat = map_index.ravel().astype(np.int64) * classes + reference_index.ravel().astype(np.int64)
-    counts = np.bincount(flat, minlength=classes * classes)
-    return counts.reshape(classes, classes).astype(np.int64)
+    return np.bincount(flat, weights, minlength=classes * classes).reshape(classes, classes)
 
 
 def agreement(proportions: NDArray[np.float64]) -> Agreement:

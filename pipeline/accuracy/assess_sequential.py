@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.assess_change import cross_maps
+from pipeline.accuracy.assess_rasters import cross_maps
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import map_scheme, read_grid
 from pipeline.accuracy.sample_design import read_design
@@ -28,8 +29,6 @@ from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from pipeline.accuracy.assess_map import ReferenceSettings
@@ -146,14 +145,13 @@ def compare_sequentially(
         )
     gain = (one.map_code == one.reference_code).astype(np.int64) - (two.map_code == two.reference_code)
     grid = read_grid(first)
-    counted = cross_maps(first, second)
-    pixels, area = counted.pixels[1:, 1:], counted.area_ha[1:, 1:]
+    pixels, area = (table[1:, 1:] for table in cross_maps(first, second))
     apart = int(pixels.sum() - np.trace(pixels))
     # On grids whose pixels differ in area, y = x times the area over that of the largest pixel is bounded as x is.
     largest = grid.pixel_area_range_ha[1]
     y = gain[order] * grid.areas_at_ha(one.row[order], one.col[order]) / largest
     return summarise(
-        np.asarray(y), names=(_name(first), _name(second)), scale=apart * largest / float(area.sum()),
+        np.asarray(y), names=(Path(first).name, Path(second).name), scale=apart * largest / float(area.sum()),
         differ_share=1 - float(np.trace(area) / area.sum()), margin=margin,
     )  # fmt: skip
 
@@ -169,10 +167,6 @@ def _check_no_gaps(position: NDArray[np.intp], path: Path | str) -> None:
             "units are left out between others", path=path, got=f"none of id {ids}{more}",
             expected="the first units of the sample without a gap", fix="interpret these too",
         )  # fmt: skip
-
-
-def _name(path: Path | str) -> str:
-    return str(path).rsplit("/", 1)[-1]
 
 
 def summarise(

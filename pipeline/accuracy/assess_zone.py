@@ -23,7 +23,15 @@ from scipy.stats import beta
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
 from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
-from pipeline.accuracy.class_maps import grid_of, open_class_map, read_codes, read_grid, strips
+from pipeline.accuracy.class_maps import (
+    BLOCK_PX,
+    byte_profile,
+    grid_of,
+    open_class_map,
+    read_codes,
+    read_grid,
+    strips,
+)
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.legend import NODATA
@@ -265,17 +273,12 @@ def write_zone(
         dataset = stack.enter_context(open_class_map(map_path))
         grid = grid_of(dataset)
         layers = [open_percent(layer, grid, stack) for layer in (confidence, applicability) if layer is not None]
-        profile = {
-            "driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": 255, "compress": "deflate", "tiled": True,
-            "blockxsize": 256, "blockysize": 256, "height": grid.height, "width": grid.width, "crs": grid.crs,
-            "transform": grid.transform,
-        }  # fmt: skip
         part = stack.enter_context(whole_file(path, what="the zone", failures=(RasterioError,)))
-        with rasterio.open(part, "w", **profile) as target:
+        with rasterio.open(part, "w", **byte_profile(grid, nodata=255)) as target:
             target.update_tags(ZONE=zone.words())
             target.set_band_description(1, "1: zone of small error, 0: outside")
             target.write_colormap(1, {0: (217, 217, 217), 1: (0, 114, 178)})
-            for window in strips(grid, 256):
+            for window in strips(grid, BLOCK_PX):
                 values = [layer.read(1, window=window.to_rasterio()) for layer in layers]
                 inside = (values[0] <= SURE) & (values[0] >= (SURE + 1 if zone.threshold is None else zone.threshold))
                 if len(values) > 1:

@@ -195,7 +195,6 @@ def _named_layer(
     if settings.strata is None:
         return None
     edges = settings.strata_edges
-    edges = settings.strata_edges
     layer = open_strata(settings.strata, map_path=map_path, scheme=scheme, field=settings.strata_field, edges=edges)
     stack.enter_context(layer)
     return layer
