@@ -119,15 +119,15 @@ def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | No
     stratum: list[NDArray[np.int32]] = []
     for window in strips(grid, rows):
         valid = read_codes(dataset, window) != NODATA
-        pixels.append(_sums(valid, side))
+        pixels.append(square_sums(valid, side))
         areas = grid.pixel_areas_ha(window)
-        area.append(pixels[-1] * areas[0, 0] if areas.size == 1 else _sums(valid * areas, side))
+        area.append(pixels[-1] * areas[0, 0] if areas.size == 1 else square_sums(valid * areas, side))
         values = np.zeros(valid.shape, dtype=np.int32) if layer is None else layer.read(window)
         stratum.append(_most(np.where(valid, values, OUTSIDE), side))
     return Squares(np.concatenate(pixels).ravel(), np.concatenate(area).ravel(), np.concatenate(stratum).ravel())
 
 
-def _sums(values: NDArray[Any], side: int) -> NDArray[Any]:
+def square_sums(values: NDArray[Any], side: int) -> NDArray[Any]:
     """Sums over squares [square row, square col]; of bool, int64 counts."""
     kind = np.int64 if values.dtype == np.bool_ else values.dtype
     by_col = np.add.reduceat(values, np.arange(0, values.shape[1], side), axis=1, dtype=kind)
@@ -139,7 +139,7 @@ def _most(values: NDArray[np.int32], side: int) -> NDArray[np.int32]:
     shape = -(-values.shape[0] // side), -(-values.shape[1] // side)
     best, most = np.full(shape, OUTSIDE, dtype=np.int32), np.zeros(shape, dtype=np.int64)
     for value in np.unique(values[values != OUTSIDE]):
-        count = _sums(values == value, side)
+        count = square_sums(values == value, side)
         better = count > most
         best[better], most[better] = value, count[better]
     return best
