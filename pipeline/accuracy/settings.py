@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.errors import ConfigError, ReferenceDataError
 from pipeline.settings import Settings
@@ -15,10 +15,20 @@ KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
 ALLOCATIONS = ("equal", "proportional", "neyman", "olofsson")
 # Key of the expected accuracy of classes that are not named.
 OTHERS = ""
-# What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
-EXPECTED_USERS = 0.8
 # Ten starts leave 9 degrees of freedom: Student's t is 2.26 instead of 1.96, and each grid is still a grid.
 STARTS = 10
+# What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
+EXPECTED_USERS = 0.8
+
+
+def _ascending(edges: tuple[float, ...]) -> tuple[float, ...]:
+    if list(edges) != sorted(set(edges)):
+        msg = "ascending numbers, as in 50,80"
+        raise ValueError(msg)
+    return edges
+
+
+Edges = Annotated[tuple[float, ...], AfterValidator(_ascending)]
 
 
 class DesignSettings(Settings):
@@ -35,7 +45,7 @@ class DesignSettings(Settings):
     )
     strata: str | None = Field(None, description="'map' (the default of pixels), or a raster or polygon file.")
     strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
-    strata_edges: tuple[float, ...] = Field((), description="Limits that cut a strata raster into strata, ascending.")
+    strata_edges: Edges = Field((), description="Limits that cut a strata raster into strata, ascending.")
     change_from: Path | None = Field(None, description="Earlier map: the strata are the changes from it to the map.")
     compare_with: Path | None = Field(None, description="Second map: units are drawn where it differs from the map.")
     starts: int = Field(STARTS, description="Random starts of a systematic sample; one has no variance.")
@@ -111,7 +121,7 @@ class ReferenceSettings(Settings):
         None, description="Strata that the sample was drawn from: 'map', or a raster or polygon file."
     )
     strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
-    strata_edges: tuple[float, ...] = Field(
+    strata_edges: Edges = Field(
         (), description="Limits that cut a strata raster such as confidence into strata, ascending."
     )
     design: str | None = Field(

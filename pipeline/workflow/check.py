@@ -15,8 +15,7 @@ from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
 from pipeline.model.describe import read_header
 from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
-from pipeline.splits.leakage import check_leakage
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, check_leakage
 from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates

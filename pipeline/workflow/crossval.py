@@ -11,9 +11,8 @@ from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.documents import read_json
 from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.files import check_target, hash_of, write_json
-from pipeline.splits.folds import FoldPlan, scenes_for_folds, warn_of_untaught
+from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
 from pipeline.splits.settings import ALL, METHODS
-from pipeline.splits.subsets import fewer_polygons, random_pixel_fold
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.workflow.job import LEARNING_CURVE, Job

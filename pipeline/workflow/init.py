@@ -24,7 +24,7 @@ from pipeline.scenes.joining import unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
-from pipeline.splits.split import count_small, default_block_m
+from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
