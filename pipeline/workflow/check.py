@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.scenes.survey import SceneFacts
-    from pipeline.workflow.costs import StageEstimate
+    from pipeline.workflow.costs import StageCost
     from pipeline.workflow.outcome import Progress
 
 Found = TypeVar("Found")
@@ -62,7 +62,7 @@ def check_job(config: Path, *, progress: Progress, changes: Sequence[str] = ()) 
     Raises:
         ConfigError: the configuration cannot be read: nothing can be looked at.
     """
-    job = Job.load(config, changes=changes)
+    job = Job.load(config, changes=changes, dry=True)
     found = _Findings()
     found.attempt(lambda: check_output(job.folder))
     for number, step in enumerate((_check_scenes, _check_labels, _check_split, _check_cost)):
@@ -266,7 +266,7 @@ def _check_cost(job: Job, found: _Findings) -> None:
     show_estimates(job, stages, found)
 
 
-def show_estimates(job: Job, stages: tuple[StageEstimate, ...], found: _Findings) -> None:
+def show_estimates(job: Job, stages: tuple[StageCost, ...], found: _Findings) -> None:
     """What the stages will take, and whether the disk has room for it."""
     disk = sum(item.disk_bytes for item in stages)
     found.attempt(lambda: _check_disk(job, disk))

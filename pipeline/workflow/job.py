@@ -41,15 +41,17 @@ class Job:
     Attributes:
         path: The configuration file.
         config: Its content.
+        dry: Nothing is written: masks of clouds that are not there yet are not made.
     """
 
     path: Path
     config: Config
+    dry: bool = False
 
     @classmethod
-    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+    def load(cls, path: Path, *, changes: Sequence[str] = (), dry: bool = False) -> Job:
         """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
-        return cls(path, load_config(path, changes=changes))
+        return cls(path, load_config(path, changes=changes), dry)
 
     @property
     def folder(self) -> Path:
@@ -100,7 +102,7 @@ class Job:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The scenes as the network sees them."""
-        return open_sources(self.config)
+        return open_sources(self.config, make=not self.dry)
 
     @cached_property
     def labels(self) -> Labels:

@@ -234,7 +234,7 @@ def _open_all(
                 alike = source.id == Path(path).stem and stems[source.id] > 1
                 # Files of one name in two folders are two scenes.
                 yield replace(cast("Any", source), id=f"{Path(path).parent.name}_{source.id}") if alike else source
-        except PipelineError as err:
+        except (PipelineError, PermissionError) as err:
             yield Done(path, error=str(err))
 
 

@@ -102,7 +102,7 @@ def run_scenes(run: Path) -> dict[str, Source]:
     if config is None:
         return {}
     try:
-        return {source.id: source for source in open_sources(load_config(config))}
+        return {source.id: source for source in open_sources(load_config(config), make=False)}
     except PipelineError as err:
         warnings.warn(f"the scenes of {run} are not shown: {err}", SceneWarning, stacklevel=2)
         return {}

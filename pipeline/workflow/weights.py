@@ -211,7 +211,7 @@ def _source(config: Path | None, scene: str | None) -> Source | None:
     if config is not None:
         from pipeline.workflow.job import Job
 
-        return Job.load(config).sources[0]
+        return Job.load(config, dry=True).sources[0]
     if scene is not None:
         from pipeline.scenes.opening import open_scene
 

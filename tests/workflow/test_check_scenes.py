@@ -34,9 +34,9 @@ DAYS = ("2020-04-01", "2020-06-01", "2020-08-01")
 @pytest.fixture
 def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.workflow import costs
-    from pipeline.workflow.costs import StageEstimate
+    from pipeline.workflow.costs import StageCost
 
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
 
 
 def season(folder: Path, *, left_in: int) -> list[dict[str, Any]]:
