@@ -155,12 +155,13 @@ def run(
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Run the main job on the simulated sample data."""
     from pipeline.workflow.demo import run_demo
 
-    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)
+    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress, changes=settings or ())
 
 
 def search(

@@ -71,7 +71,7 @@ class ViewedMap:
     scene: Source | None = None
 
 
-def open_map(path: Path, *, name: str, scene: Source | None = None) -> ViewedMap:
+def open_viewed(path: Path, *, name: str, scene: Source | None = None) -> ViewedMap:
     """A class map with the rasters beside it that bear its name: ``<scene>_conf.tif`` of ``<scene>_lc.tif`` ...
 
     Raises:

@@ -38,6 +38,7 @@ from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
 from pipeline.workflow.stage_chips import chosen_chips
+from pipeline.workflow.stage_report import VIEW_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 PROBE_CHIPS, PROBE_TREES = 24, 4
 # What a stage takes that has next to nothing to do; figures and page of a report, and the projections of features.
 IDLE_S, REPORT_S, FEATURES_S = 1.0, 8.0, 12.0
-VIEW_PX = 1200
 REPORT_BYTES = 6_000_000
 # Overviews add a third to a raster (1/4 + 1/16 + ...); compression only makes it smaller.
 OVERVIEWS = 4 / 3

@@ -22,7 +22,7 @@ from pipeline.scenes.listing import list_scenes
 from pipeline.scenes.settings import SceneRequest
 from pipeline.settings import Settings
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
-from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic
+from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,7 +135,7 @@ def predict_maps(
         if item.error
     ]
     good = [item.result for item in done if item.result is not None]
-    mosaic = write_mosaic([files for files, _ in good], [source for _, source in good], order)
+    mosaic = write_mosaic_map([files for files, _ in good], [source for _, source in good], order)
     return mapping_outcome([files for files, _ in good], mosaic=mosaic, failed=failed)
 
 
@@ -146,7 +146,7 @@ def _remove_empty(folder: Path) -> None:
             path.rmdir()
 
 
-Result = tuple[MapFiles, "Source"]
+Mapped = tuple[MapFiles, "Source"]
 
 
 def map_all(
@@ -158,13 +158,13 @@ def map_all(
     many: ManyScenes,
     words: SceneRequest,
     progress: Progress,
-) -> list[Done[Result]]:
+) -> list[Done[Mapped]]:
     """Map scenes one after another, or over Dask; one that fails does not stop the others.
 
     Returns:
         What became of each, in the order they were given.
     """
-    found: list[Done[Result]] = []
+    found: list[Done[Mapped]] = []
     places: dict[str, int] = {}
     works = _works(model, bundle, paths, order, words=words, places=places, progress=progress)
     if many.dask is None:
@@ -173,7 +173,7 @@ def map_all(
             progress("scenes", len(found), len(paths))
     else:
 
-        def report(done: Done[Result]) -> None:
+        def report(done: Done[Mapped]) -> None:
             found.append(done)
             progress("scenes", len(found), len(paths))
 
@@ -192,7 +192,7 @@ def _works(
     words: SceneRequest,
     places: dict[str, int],
     progress: Progress,
-) -> Iterator[SceneWork[Result] | Done[Result]]:
+) -> Iterator[SceneWork[Mapped] | Done[Mapped]]:
     """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
     for source in _open_all(bundle, paths, words, folder=order.folder):
         name = source.name if isinstance(source, Done) else source.id
@@ -221,7 +221,7 @@ def _works(
 
 def _open_all(
     bundle: ModelBundle, paths: Sequence[str], words: SceneRequest, *, folder: Path
-) -> Iterator[Source | Done[Result]]:
+) -> Iterator[Source | Done[Mapped]]:
     """One source per path, or one of all where the model wants its dates joined."""
     kept = bundle.provenance.get(RECIPE)
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
@@ -238,7 +238,7 @@ def _open_all(
             yield Done(path, error=str(err))
 
 
-def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progress: Progress) -> Done[Result]:
+def _here(bundle: ModelBundle, work: SceneWork[Mapped], order: MapOrder, progress: Progress) -> Done[Mapped]:
     source = work.task.source
     try:
         return Done(work.name, (map_scene(bundle, source, order, progress=progress), source))
@@ -246,7 +246,7 @@ def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progres
         return Done(work.name, error=str(err))
 
 
-def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result:
+def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Mapped:
     """Write the maps of a scene whose rows are all mapped, on whatever machine this is."""
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
 

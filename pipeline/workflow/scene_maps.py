@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
-KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
+LAYER_KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class MapOrder:
             "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
             "margin": settings.margin, "aoa": settings.applicability,
         }  # fmt: skip
-        layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
+        layers = [self.target(source, kind) for kind in LAYER_KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
         return (layers[0], self.quicklook(source), *layers[1:], *shapes)
 
@@ -349,7 +349,7 @@ def _write_polygons(
 MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
 
 
-def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
+def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
     """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
 
     Raises:

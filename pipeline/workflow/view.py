@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap
-from pipeline.view.layers import open_map
+from pipeline.view.layers import open_viewed
 from pipeline.view.server import ViewServer
 from pipeline.view.tiles import check_library
 from pipeline.workflow.inputs import open_sources
@@ -92,7 +92,7 @@ def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[V
         if run not in known:
             known[run] = {} if given else run_scenes(run)
         scene = given[number % len(given)] if given else known[run].get(_stem(file))
-        found.append(open_map(file, name=name, scene=scene))
+        found.append(open_viewed(file, name=name, scene=scene))
     return tuple(found)
 
 

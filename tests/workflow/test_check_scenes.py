@@ -12,7 +12,7 @@ from pipeline.config import load_config
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.survey import look_at_scene
-from pipeline.workflow.check import check_job, ledger_table, scene_table
+from pipeline.workflow.check import check_job, decisions_table, scene_table
 from pipeline.workflow.inputs import open_sources, unlike
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.landsat import Landsat, write_landsat
@@ -77,7 +77,7 @@ def test_decisions_of_all_dates_are_in_one_line(tmp_path: Path) -> None:
     (stack,) = sources(
         tmp_path, scenes=[{"path": early.name}, {"path": late.name}], inputs={"time": "stack", "bands": ["red", "nir"]}
     )
-    (row,) = ledger_table([look_at_scene(stack)]).rows
+    (row,) = decisions_table([look_at_scene(stack)]).rows
     assert row[1] == "sentinel-2 L2A 02.14, sentinel-2 L2A 05.10"
     assert "x 0.0001 + 0 (MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000, no BOA_ADD_OFFSET)" in row[2]
     assert "x 0.0001 + -0.1 (MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000, BOA_ADD_OFFSET -1000)" in row[2]
@@ -88,7 +88,7 @@ def test_bands_of_one_scale_are_told_together(tmp_path: Path) -> None:
     product = write_landsat(tmp_path, Landsat())
     bands = ["blue", "green", "red", "nir08", "lwir11"]
     (scene,) = sources(tmp_path, scenes=[{"path": product.name}], inputs={"bands": bands})
-    (row,) = ledger_table([look_at_scene(scene)]).rows
+    (row,) = decisions_table([look_at_scene(scene)]).rows
     assert row[2] == "4 bands x 2.75e-05 + -0.2 (MTL); lwir11 x 0.00341802 + 149 (MTL)"
 
 
