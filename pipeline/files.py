@@ -13,10 +13,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import defusedxml.ElementTree as SafeXml
-from defusedxml import DefusedXmlException
-
-from pipeline.errors import OutputError
+from pipeline.documents import parse_xml, read_file
+from pipeline.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -251,8 +249,8 @@ def _sources(path: Path, *, depth: int = VRT_DEPTH) -> list[Path]:
     if path.suffix.lower() != ".vrt" or not path.is_file() or not depth:
         return []
     try:
-        root = SafeXml.fromstring(path.read_bytes())
-    except (SafeXml.ParseError, DefusedXmlException):
+        root = parse_xml(read_file(path))
+    except InputError:
         return []  # whoever reads the scene says what is damaged
     named = [item for item in root.iter() if item.tag in {"SourceFilename", "SourceDataset"}]
     found = {

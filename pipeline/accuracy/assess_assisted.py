@@ -28,7 +28,7 @@ from pipeline.accuracy.assess_estimators import Estimate, accuracy_columns, fini
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
 from pipeline.accuracy.class_maps import CODES, aligned, grid_of, open_class_map, read_codes, strips, values_at
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import areas_by_code
+from pipeline.ground import areas_by_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,7 +25,7 @@ from pipeline.accuracy.class_maps import (
 )  # fmt: skip
 from pipeline.accuracy.sample_strata import ChangeStrata
 from pipeline.errors import LegendError
-from pipeline.grid import areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
 

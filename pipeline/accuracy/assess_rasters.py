@@ -23,7 +23,7 @@ from pipeline.accuracy.class_maps import (
 )
 from pipeline.accuracy.crosswalk import codes_of_values
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:

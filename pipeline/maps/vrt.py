@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.legend import ClassScheme
-    from pipeline.scenes.scene import BandSource, Scene
+    from pipeline.scenes.scene import Scene
+    from pipeline.scenes.sources import BandSource
 
 _LOOK_PX = 600
 _TYPES = {

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import defusedxml.ElementTree as SafeXml
 import numpy as np
 import rasterio
-from defusedxml import DefusedXmlException
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from pipeline.errors import GridError, SceneError
+from pipeline.documents import parse_xml, read_json
+from pipeline.errors import GridError, InputError, SceneError
 from pipeline.grid import Grid, sample_windows
 from pipeline.quiet import silenced
 from pipeline.scenes.remote import plain_url
@@ -190,8 +188,8 @@ def _texts(dataset: DatasetReader, file: Path | str, numbers: list[int], *, in_f
 def _inside_vrt(dataset: DatasetReader) -> dict[int, str]:
     """Bands called by the file that each comes from, where every file gives one."""
     try:
-        root = SafeXml.fromstring(next(iter(dataset.tags(ns="xml:VRT").values()), ""))
-    except (SafeXml.ParseError, DefusedXmlException):
+        root = parse_xml(next(iter(dataset.tags(ns="xml:VRT").values()), ""))
+    except InputError:
         return {}
     names = {
         int(band.get("band", "0")): PurePosixPath((source.text or "").replace("\\", "/")).stem
@@ -209,11 +207,11 @@ def _beside(file: Path) -> dict[int, str]:
     """Bands as a STAC item beside the file names those of the asset that the file is."""
     for item in (file.with_suffix(".json"), file.with_name(f"{file.stem}.stac.json"), file.parent / "item.json"):
         try:
-            assets: dict[str, Any] = json.loads(item.read_text(encoding="utf-8"))["assets"]
+            assets: dict[str, Any] = read_json(item)["assets"]
             own = next(a for a in assets.values() if PurePosixPath(a["href"]).name == file.name)
             listed = own.get("bands") or own.get("eo:bands") or ()
             names = [str(b.get("eo:common_name") or b.get("common_name") or b.get("name") or "") for b in listed]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        except (InputError, KeyError, TypeError, AttributeError, StopIteration):
             continue
         return dict(enumerate(names, start=1))
     return {}

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
 from pipeline.scenes.describe import describe
-from pipeline.scenes.names import name_of
-from pipeline.scenes.quality import check_mask
+from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
-from pipeline.scenes.roles import ASIDE, BAND_PER_REASON, masks_of, role_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
-from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
+from pipeline.scenes.sources import REFLECTANCE, BandSource
 from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.scenes.describe import Described, FileBand
-    from pipeline.scenes.scene import QualitySource
+    from pipeline.scenes.sources import QualitySource
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".vrt", ".jp2", ".img"})
 # The day of acquisition in a name: the first of 20170216T102101, or of LC08_..._20170216_20170301.

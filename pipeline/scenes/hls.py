@@ -19,8 +19,9 @@ from pipeline.errors import ProductError
 from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
-from pipeline.scenes.roles import masks_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene, resampling_for
+from pipeline.scenes.quality import masks_of
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.sources import REFLECTANCE, BandSource, resampling_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid, Window
     from pipeline.scenes.reader import Reader
-    from pipeline.scenes.scene import Resampling, Scene, Source
+    from pipeline.scenes.scene import Scene, Source
+    from pipeline.scenes.sources import Resampling
 
 Kind = Literal["raster", "dem", "linear_power"]
 HALO_PX = 1

@@ -11,19 +11,19 @@ from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
-from pipeline.scenes.landsat import looks_like_landsat, open_landsat
-from pipeline.scenes.landsat_mtl import MTL_NAME
+from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
 from pipeline.scenes.quality import check_mask
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
-from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.sources import REFLECTANCE
 from pipeline.scenes.stack import scenes_from_bands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.grid import Grid
+    from pipeline.scenes.scene import Scene
 
 
 class OpenProduct(Protocol):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.scenes.scene import BandSource, QualitySource, Scene, Source
+    from pipeline.scenes.sources import BandSource, QualitySource
 
 
 FileKey = tuple[str, str, float | None]
@@ -66,6 +66,37 @@ class Reader(Protocol):
         """Close the files."""
 
 
+class Manifest(Protocol):
+    """What a SceneReader must know of a scene; :class:`pipeline.scenes.scene.Scene` is one."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that every band is read on."""
+
+    @property
+    def bands(self) -> tuple[BandSource, ...]:
+        """One source per band."""
+
+    @property
+    def quality(self) -> tuple[QualitySource, ...]:
+        """Layers that mask pixels."""
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands."""
+
+    @property
+    def for_display(self) -> bool:
+        """Whether single pixels of finer files may stand for the grid's."""
+
+
+class Opens(Protocol):
+    """Anything that opens: every Source."""
+
+    def open(self) -> Reader:
+        """A reader of its windows."""
+
+
 class ClosingReader:
     """A reader that closes its files at the end of a ``with`` block."""
 
@@ -86,7 +117,7 @@ class ClosingReader:
 class SceneReader(ClosingReader):
     """Reads windows of one Scene; a context manager that keeps its files open meanwhile."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Manifest) -> None:
         """Open nothing yet: files open at the first read."""
         self._scene = scene
         self._files: dict[FileKey, OpenFile] = {}
@@ -104,7 +135,7 @@ class SceneReader(ClosingReader):
         """The scene's band names."""
         return self._scene.band_names
 
-    def sharing(self, scene: Scene) -> SceneReader:
+    def sharing(self, scene: Manifest) -> SceneReader:
         """A reader of other bands or layers of the same scene by this one's files, which this one closes."""
         other = SceneReader(scene)
         other._files, other._masked, other._stack = self._files, self._masked, self._stack
@@ -213,7 +244,7 @@ class SceneReader(ClosingReader):
         return self._stack.enter_context(vrt)
 
 
-def open_reader(source: Source) -> Reader:
+def open_reader(source: Opens) -> Reader:
     """A reader of a scene, a stack, a composite...; use it as a context manager."""
     return source.open()
 

@@ -7,12 +7,12 @@ Source: GDAL documentation, "Virtual File Systems", /vsicurl/.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.errors import ProductError
+from pipeline.documents import parse_json, read_file
+from pipeline.errors import InputError, ProductError
 
 if TYPE_CHECKING:
     from requests import Session
@@ -67,8 +67,8 @@ def sign_planetary(href: str) -> str:
     if not needs_signature(href):
         return href
     try:
-        return str(json.loads(_fetch(SIGN_URL + quote(href, safe="")))["href"])
-    except (ValueError, KeyError, TypeError) as err:
+        return str(parse_json(_fetch(SIGN_URL + quote(href, safe="")))["href"])
+    except (InputError, KeyError, TypeError) as err:
         raise ProductError("no signature from Planetary Computer", path=plain_url(href), got=err) from err
 
 
@@ -128,10 +128,7 @@ def read_metadata(href: str) -> bytes:
         ProductError: not there, not reachable in time after retries, or larger than metadata can be.
     """
     if not is_url(href):
-        try:
-            return Path(gdal_path(href)).read_bytes()
-        except OSError as err:
-            raise ProductError("cannot read metadata", path=href, got=err.strerror or err) from err
+        return read_file(Path(gdal_path(href)), what="metadata", error=ProductError)
     return _fetch(href)
 
 

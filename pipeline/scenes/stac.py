@@ -22,11 +22,11 @@ from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.hls import FILL as HLS_FILL
-from pipeline.scenes.names import name_of
+from pipeline.scenes.quality import masks_of
 from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
-from pipeline.scenes.roles import masks_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
-from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource
 from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, mask_assets
 from pipeline.scenes.stac_documents import Document, items_of, shown
 from pipeline.scenes.stac_scaling import (

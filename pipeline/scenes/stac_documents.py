@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pystac
 
+from pipeline.documents import parse_json
 from pipeline.errors import ProductError
 from pipeline.scenes.remote import ITEM_FILE, is_url, plain_url, read_metadata
 
@@ -139,10 +139,7 @@ def items_of(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
 
 
 def _document(href: str) -> Document:
-    try:
-        document = json.loads(read_metadata(href))
-    except ValueError as err:
-        raise ProductError("not JSON", path=plain_url(href), got=err, expected="a STAC item or collection") from err
+    document = parse_json(read_metadata(href), what="STAC document", path=plain_url(href), error=ProductError)
     if not isinstance(document, dict):
         raise ProductError("not a STAC item or collection", path=plain_url(href))
     return document

@@ -30,7 +30,7 @@ from pipeline.scenes.geotiff import LANDSAT_SR, LANDSAT_ST
 from pipeline.scenes.hls import LEVEL, SCALE, THERMAL_SCALE
 from pipeline.scenes.remote import plain_url, read_metadata
 from pipeline.scenes.safe_metadata import parse_product
-from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE
 from pipeline.scenes.stac_assets import AssetBand, find_asset
 
 if TYPE_CHECKING:

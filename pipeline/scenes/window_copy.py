@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
-from pipeline.errors import ProductError
+from pipeline.documents import read_json
+from pipeline.errors import InputError, ProductError
 from pipeline.files import hash_file, whole_file, write_json
 from pipeline.grid import Grid, Window
 from pipeline.scenes.remote import JOURNAL_FILE, plain_url
@@ -84,8 +84,8 @@ class Job:
 def read_journal(folder: Path) -> dict[str, Any]:
     """File -> what it holds and its checksum; empty where there is none or it is damaged (all is fetched again)."""
     try:
-        journal = json.loads((folder / JOURNAL_FILE).read_bytes())
-    except (OSError, ValueError):
+        journal = read_json(folder / JOURNAL_FILE)
+    except InputError:
         return {}
     return journal if isinstance(journal, dict) else {}
 

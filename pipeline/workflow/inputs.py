@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import ConfigError, SceneError, SceneWarning
-from pipeline.labels.polygons import buffer_polygons
+from pipeline.labels.polygons import buffer_polygons, group_classes
 from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
-from pipeline.labels.source import LISTED, group_classes, read_labels
+from pipeline.labels.source import LISTED, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import product_mask, with_clouds
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
-from pipeline.scenes.names import name_of
 from pipeline.scenes.opening import check_treatment, open_all
+from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import stack_scenes
 
 if TYPE_CHECKING:
