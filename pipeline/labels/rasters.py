@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
@@ -19,8 +17,7 @@ from pipeline.labels.polygons import pixel_outlines
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
 from pipeline.labels.source import LabelReport, Labels
 from pipeline.legend import NODATA, UNLABELLED
-from pipeline.quiet import silenced
-from pipeline.raster import on_grid
+from pipeline.raster import on_grid, open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -111,11 +108,7 @@ def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, fl
 
 
 def _open(path: Path) -> DatasetReader:
-    with silenced(NotGeoreferencedWarning):
-        try:
-            file = rasterio.open(path)
-        except RasterioError as err:
-            raise LabelError("not a raster that GDAL can open", path=path, got=err) from err
+    file = open_raster(path, error=LabelError)
     if file.crs is None:
         raise LabelError("class raster has no CRS", path=path, fix="assign one with gdal_edit.py -a_srs")
     return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -9,14 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from pipeline.documents import parse_xml, read_json
 from pipeline.errors import GridError, InputError, SceneError
 from pipeline.grid import Grid, sample_windows
-from pipeline.quiet import silenced
+from pipeline.raster import open_raster
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ class Described:
     notes: tuple[str, ...]
 
 
-def describe(file: Path | str, *, in_folder: bool) -> Described:
+def describe(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
     """What a file says about itself; a file of one band in a folder is called by the end of its own name.
 
     Raises:
         SceneError: not a raster, several rasters in one file, no CRS, no geotransform, or rotated.
     """
-    with _open(file) as dataset:
+    with _open(file, trust=trust) as dataset:
         alpha, notes = _alpha(dataset)
         numbers = [number for number in dataset.indexes if number != alpha]
         texts = _texts(dataset, file, numbers, in_folder=in_folder)
@@ -105,17 +105,10 @@ def band_in_name(stem: str) -> str:
     return match["band"] if match else last
 
 
-def _open(file: Path | str) -> DatasetReader:
-    if isinstance(file, Path) and not file.exists():
+def _open(file: Path | str, *, trust: bool) -> DatasetReader:
+    if isinstance(file, Path) and not os.path.lexists(file):
         raise SceneError("no such file or folder", path=file)
-    with silenced(NotGeoreferencedWarning):
-        try:
-            dataset = rasterio.open(file)
-        except RasterioError as err:
-            # The address of a signed URL is shown without its query, and so without GDAL's own words.
-            got = err if isinstance(file, Path) else "GDAL cannot open it"
-            expected = "a GeoTIFF, VRT, JP2 or another GDAL raster"
-            raise SceneError("not a raster that GDAL can open", path=shown(file), got=got, expected=expected) from err
+    dataset = open_raster(file, trust=trust)
     if dataset.count == 0:
         inside = dataset.subdatasets
         dataset.close()

@@ -78,7 +78,7 @@ def is_virtual(path: Path | str) -> bool:
 def _scene(
     files: Sequence[Path | str], path: Path | str, options: SceneOptions, *, mask: Sequence[str], in_folder: bool
 ) -> Scene:
-    opened = [describe(file, in_folder=in_folder) for file in files]
+    opened = [describe(file, in_folder=in_folder, trust=options.trust) for file in files]
     bands = [band for described in opened for band in described.bands]
     file_names = [*(described.name for described in opened), Path(path).name]
     tags = [tag for described in opened for tag in described.tags]

@@ -15,13 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import rasterio
-from rasterio.errors import RasterioError
-
 from pipeline.bands import TABLES, BandSpec, is_optical
 from pipeline.documents import parse_json, parse_xml
 from pipeline.errors import InputError, ProductError
 from pipeline.grid import Grid
+from pipeline.raster import open_raster
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.scene import Scene
@@ -196,15 +194,11 @@ def _grid(bands: Sequence[BandSource], product: _Product) -> Grid:
 
 
 def _header(source: BandSource, product: _Product) -> Grid:
-    try:
-        with rasterio.open(source.path) as image:
-            if image.crs is None:
-                what = f"image of band {source.band} has no CRS"
-                raise ProductError(what, path=source.path, fix="download the product again")
-            return Grid(image.crs, image.transform, image.height, image.width)
-    except RasterioError as err:
-        what = f"image of band {source.band} cannot be opened"
-        raise ProductError(what, path=source.path, got=err, fix=f"download {product.files.path.name} again") from err
+    what, fix = f"image of band {source.band}", f"download {product.files.path.name} again"
+    with open_raster(source.path, error=ProductError, what=f"{what} cannot be opened", fix=fix) as image:
+        if image.crs is None:
+            raise ProductError(f"{what} has no CRS", path=source.path, fix=fix)
+        return Grid(image.crs, image.transform, image.height, image.width)
 
 
 def _check_place(band: str, grid: Grid, first: Grid, product: _Product) -> None:

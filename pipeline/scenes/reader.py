@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
-from pipeline.raster import Raster, burn_shapes, on_grid, without_alpha
+from pipeline.raster import REMOTE_DRIVERS, Raster, burn_shapes, is_network, on_grid, opened_by, without_alpha
 from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
@@ -216,7 +216,8 @@ class SceneReader(ClosingReader):
     def _open(self, key: FileKey) -> OpenFile:
         if key not in self._files:
             with silenced(NotGeoreferencedWarning):
-                dataset = self._stack.enter_context(rasterio.open(key[0]))
+                opened = opened_by(key[0], REMOTE_DRIVERS) if is_network(key[0]) else rasterio.open(key[0])
+            dataset = self._stack.enter_context(opened)
             if _on_grid(dataset, self.grid):
                 self._files[key] = dataset
             else:

@@ -7,6 +7,7 @@ Source: GDAL documentation, "Virtual File Systems", /vsicurl/.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -24,6 +25,8 @@ JOURNAL_FILE = "download.json"
 CONNECT_S = 10
 # A stalled transfer ends after this long without a byte; a whole request may take READ_S.
 READ_S = 60
+# Of a whole metadata file.
+WHOLE_S = 120
 ATTEMPTS = 3
 RETRY_S = 1
 # Item and product metadata are some 10 to 500 kB; a server that sends more by far is not sending metadata.
@@ -134,6 +137,7 @@ def read_metadata(href: str) -> bytes:
 
 def _fetch(href: str) -> bytes:
     import requests
+    from urllib3.exceptions import HTTPError
 
     shown = plain_url(href)
     try:
@@ -141,11 +145,15 @@ def _fetch(href: str) -> bytes:
             if answer.status_code != requests.codes.ok:
                 what, got = "cannot fetch metadata", f"HTTP {answer.status_code} {answer.reason}"
                 raise ProductError(what, path=shown, got=got, fix="check the address, or sign it where it needs that")
-            data = bytearray()
-            for chunk in answer.iter_content(_CHUNK):
+            data, end = bytearray(), time.monotonic() + WHOLE_S
+            # read1 gives what has come; a read of a size waits for all of it, however slowly it drips.
+            while chunk := answer.raw.read1(_CHUNK, decode_content=True):
                 data += chunk
+                if time.monotonic() > end:
+                    fix = "try again later, or download it first"
+                    raise ProductError("metadata comes too slowly", path=shown, expected=f"{WHOLE_S} s", fix=fix)
                 if len(data) > METADATA_LIMIT_BYTES:
                     raise ProductError("metadata is too large", path=shown, expected=f"<= {METADATA_LIMIT_BYTES} bytes")
             return bytes(data)
-    except requests.RequestException as err:
+    except (requests.RequestException, HTTPError) as err:
         raise ProductError("cannot fetch metadata", path=shown, got=type(err).__name__, fix="try again later") from err

@@ -113,6 +113,11 @@ class SceneOptions(Settings):
         "the Sentinel-2 offset is still in the values.",
     )
 
+    trust: bool = Field(
+        default=False,
+        description="A VRT may reach the network and raw pixels outside its folder: you know who wrote it.",
+    )
+
     def nodata_or(self, found: float | None) -> float | None:
         """The DN that means no observation: the stated one, None for "none", else what the file or product says.
 

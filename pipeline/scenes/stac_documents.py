@@ -138,6 +138,18 @@ def items_of(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
     return _from_document(_document(str(path)), href=str(path.absolute()))
 
 
+def reachable(href: str, *, of: str) -> str:
+    """An address that a document names, if it may: one that came over http may lead to http only.
+
+    Raises:
+        ProductError: a file, another file system or driver of GDAL, named by what came over http.
+    """
+    if is_url(of) and not is_url(href):
+        what = "address that a document from the network may not name"
+        raise ProductError(what, path=plain_url(of), got=_short(href), expected="http or https")
+    return href
+
+
 def _document(href: str) -> Document:
     document = parse_json(read_metadata(href), what="STAC document", path=plain_url(href), error=ProductError)
     if not isinstance(document, dict):
@@ -168,7 +180,7 @@ def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]
             what = f"STAC {document['type'].lower()} with {len(links)} links to items"
             fix = "search it instead" if any(link.get("rel") == "items" for link in document["links"]) else None
             raise ProductError(what, path=plain_url(href), expected=f"1 to {MOST_ITEMS}", fix=fix)
-        targets = [urljoin(href, link) for link in links]
+        targets = [reachable(urljoin(href, link), of=href) for link in links]
         return [read_item(_document(target), href=target) for target in targets]
     name = plain_url(href) if href else document.get("id")
     raise ProductError("not a STAC item or collection", path=name, got=f"type {document.get('type')!r}")

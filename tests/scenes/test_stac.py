@@ -276,7 +276,7 @@ def test_a_server_that_does_not_answer_is_given_up(
 
 def test_what_is_not_an_item_is_refused(server: FakeStac, tmp_path: Path, earth_search: dict[str, Any]) -> None:
     (tmp_path / "text.json").write_text("no json")
-    with pytest.raises(ProductError, match="not JSON"):
+    with pytest.raises(ProductError, match="cannot be read as JSON"):
         open_item(tmp_path / "text.json")
     (tmp_path / "other.json").write_text('{"type": "Topology"}')
     with pytest.raises(ProductError, match="not a STAC item or collection; got type 'Topology'"):
