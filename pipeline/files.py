@@ -117,6 +117,18 @@ def write_json(path: Path, data: object, *, what: str = "the file") -> Path:
     return write_text(path, json.dumps(data, indent=2, default=str) + "\n", what=what)
 
 
+def relative_path(path: Path, folder: Path) -> str:
+    """A path as seen from a folder, with forward slashes; the whole path where there is no way, as between drives.
+
+    >>> relative_path(Path("a/maps/x.tif"), Path("a")), relative_path(Path("b.tif"), Path("a"))
+    ('maps/x.tif', '../b.tif')
+    """
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # Windows: another drive
+        return path.absolute().as_posix()
+
+
 def prepare_folder(folder: Path) -> Path:
     """Make a folder that can be written into.
 

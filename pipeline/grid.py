@@ -17,7 +17,7 @@ from rasterio.transform import array_bounds
 from rasterio.windows import Window as RasterioWindow
 
 from pipeline.errors import GridError
-from pipeline.ground import SQUARE_METRES_PER_HECTARE, area_lattice, size_on_ground, strip_areas_ha, weights
+from pipeline.ground import SQUARE_METRES_PER_HECTARE, area_lattice, misplaced, size_on_ground, strip_areas_ha, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,6 +183,11 @@ class Grid:
         """
         centre = self.xy(self.height / 2 - 0.5, self.width / 2 - 0.5)
         return size_on_ground(self.crs, centre, self.pixel_size)
+
+    @cached_property
+    def misplaced(self) -> str:
+        """What cannot be right about where the pixels lie, "" where nothing is; see :mod:`pipeline.ground`."""
+        return misplaced(self.crs, self.bounds, self.pixel_size)
 
     @property
     def keeps_metres(self) -> bool:

@@ -25,6 +25,9 @@ _MAX_NODES = 400
 _PROBE_M = 1_000.0
 _PLANE_TOLERANCE = 0.01
 _NOISE = 1e-5
+# Longitudes go on beyond 180 degrees where a raster crosses it; pixels from a leaf's to a country's.
+_MOST_LON, _MOST_LAT, _LEAST_M, _MOST_M = 720.0, 91.0, 1e-3, 1e6
+_NAME_SHOWN = 24
 # Scale of area of UTM within its zone: 0.9992 to 1.0020 (Snyder 1987, p. 57-58: scale 0.9996 to 1.0010).
 _UTM_TOLERANCE = 2.1e-3
 
@@ -36,6 +39,32 @@ def _to_degrees(wkt: str) -> Transformer | None:
         return Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)
     except ProjError:
         return None
+
+
+def misplaced(crs: CRS, bounds: tuple[float, float, float, float], pixel: tuple[float, float]) -> str:
+    """What cannot be right about a raster's place, "" where nothing is: its CRS, or the size of its pixels.
+
+    Args:
+        crs: Of the raster.
+        bounds: (left, bottom, right, top) in units of the CRS.
+        pixel: (x, y) size of a pixel in units of the CRS.
+    """
+    known = pyproj.CRS.from_wkt(crs.to_wkt())
+    name = crs.to_string() if len(crs.to_string()) <= _NAME_SHOWN else known.name
+    if known.is_geocentric or known.is_engineering:
+        return f"{name} is {'geocentric' if known.is_geocentric else 'local'}: it says nowhere on a map"
+    left, bottom, right, top = bounds
+    if crs.is_geographic:
+        if max(-left, right) > _MOST_LON or max(-bottom, top) > _MOST_LAT:
+            return f"{name} is in degrees, but the coordinates are {left:,.0f}..{right:,.0f}, {bottom:,.0f}..{top:,.0f}"
+    elif (to_degrees := _to_degrees(crs.to_wkt())) is not None:
+        places = [(left + right) / 2, left, right], [(bottom + top) / 2, bottom, top]
+        if not np.isfinite(to_degrees.transform(*places)).all(axis=0).any():
+            return f"{name} has no place on the ground for {places[0][0]:,.0f}, {places[1][0]:,.0f}"
+    size = size_on_ground(crs, ((left + right) / 2, (bottom + top) / 2), pixel)
+    if not all(_LEAST_M <= side <= _MOST_M for side in size):
+        return f"pixels of {size[0]:.3g} x {size[1]:.3g} m in {name}"
+    return ""
 
 
 def size_on_ground(crs: CRS, at: tuple[float, float], size: tuple[float, float]) -> tuple[float, float]:

@@ -289,7 +289,7 @@ def crossings(shape: Any) -> float:
     if not lines:
         return 0.0
     segments = np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in lines])
-    parts = shapely.linestrings(segments)
+    parts = np.asarray(shapely.linestrings(segments), dtype=object)
     tree, met, seen = shapely.STRtree(parts), 0, 0
     # In an order that is none along the ring, as tangles may be local.
     for some in np.array_split(np.random.default_rng(0).permutation(len(parts))[:_LOOKED_AT], _LOOKED_AT // _AT_ONCE):
@@ -299,7 +299,7 @@ def crossings(shape: Any) -> float:
         seen += len(some)
         if met > MAX_CROSSINGS:
             break
-    return max(met, 0) / seen * len(parts) / 2
+    return float(max(met, 0) / seen * len(parts) / 2)
 
 
 def _polygonal_parts(collection: Any) -> Any:

@@ -28,6 +28,8 @@ GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
 # Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
 BROKEN = shapely.LineString([(0, 0), (0, 0)])
+# Longitudes of polygons across 180 degrees go on beyond it.
+MOST_DEGREES = 720.0
 # A field with more values than this is an identifier, not a class.
 MOST_CLASS_VALUES = 254
 
@@ -64,6 +66,10 @@ def read_features(
             expected="a CRS, so that polygons can be laid over the scene",
             fix="add the .prj file, or set it in QGIS with 'Assign projection'",
         )
+    if frame.crs.is_geographic and np.nanmax(np.abs(frame.total_bounds), initial=0.0) > MOST_DEGREES:
+        fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
+        got = f"coordinates up to {np.nanmax(np.abs(frame.total_bounds)):,.0f}"
+        raise LabelError("labels in degrees that are none", path=path, got=f"{frame.crs.name}, {got}", fix=fix)
     if frame.empty:
         raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
     return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)

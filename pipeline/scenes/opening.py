@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.bands import is_optical
@@ -12,7 +12,7 @@ from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
-from pipeline.scenes.quality import check_mask
+from pipeline.scenes.quality import check_mask, role_of
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
@@ -89,8 +89,17 @@ def open_scene(
     if kind in PRODUCTS:
         scene = PRODUCTS[kind].open(_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
         return _correct(scene, options)
+    _refuse_layer(path, options)
     scene = open_geotiff(path, options=options, mask=mask)
     return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
+
+
+def _refuse_layer(path: Path | str, options: SceneOptions) -> None:
+    """Refuse a file that is by its name a quality layer of a product, unless its bands are named."""
+    role = None if options.bands or Path(path).is_dir() else role_of(PurePosixPath(plain_url(str(path))).stem)
+    if role:
+        fix = "give the product's folder, whose bands it then masks, or name its bands (--bands, or scenes.bands)"
+        raise SceneError("file is a quality layer and no scene, by its name", path=path, got=role.upper(), fix=fix)
 
 
 def open_all(
