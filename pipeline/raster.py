@@ -78,7 +78,7 @@ def open_raster(
     with silenced(NotGeoreferencedWarning):
         try:
             return rasterio.open(text) if trust and not remote else opened_by(text, drivers_for(text))
-        except (RasterioError, OSError) as err:
+        except (RasterioError, OSError, UnicodeDecodeError) as err:  # GDAL's own messages may be no text
             # A signed address is shown without its query, and so without GDAL's own words.
             got = "GDAL cannot open it" if remote else err
             raise error(what, path=shown, got=got, expected="a raster that GDAL reads", fix=fix) from err
@@ -110,6 +110,13 @@ def opened_by(path: str, drivers: Sequence[str]) -> DatasetReader:
     """A raster opened by one of some drivers; ``rasterio.open`` takes one only."""
     with rasterio.Env():
         return DatasetReader(path, driver=list(drivers))
+
+
+def read_bands(dataset: DatasetReader | WarpedVRT, numbers: Sequence[int], **how: Any) -> NDArray[Any]:
+    """Bands [band, row, col] of an open file, as ``DatasetReader.read`` gives them; of one type where theirs differ."""
+    if len({dataset.dtypes[number - 1] for number in numbers}) == 1:
+        return np.asarray(dataset.read(list(numbers), **how))
+    return np.stack([dataset.read(number, **how) for number in numbers])
 
 
 def check_links(path: Path, *, error: type[PipelineError], depth: int = _DEPTH) -> None:

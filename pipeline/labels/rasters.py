@@ -137,8 +137,8 @@ def labels_from_raster(
 
     Pixels of one code that touch at an edge are one polygon, numbered from north-west to south-east; with ``piece_px``
     these are also cut along a lattice, so that a wall-to-wall map has polygons of a size that can be split. The
-    raster's nodata, 0, 255 and codes that are no class are unlabelled, as is what lies in none of ``footprints``, shapes
-    in the raster's CRS. It is read in strips: memory grows with the labelled pixels only.
+    raster's nodata, 0, 255 and codes that are no class are unlabelled, as is what lies in none of ``footprints``,
+    shapes in the raster's CRS. It is read in strips: memory grows with the labelled pixels only.
 
     Raises:
         LabelError: not a raster, no CRS, not integers, an alias of what is no integer, or no pixel with a code of the

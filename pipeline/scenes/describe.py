@@ -75,22 +75,26 @@ def describe(file: Path | str, *, in_folder: bool, trust: bool = False) -> Descr
     Raises:
         SceneError: not a raster, several rasters in one file, no CRS, no geotransform, or rotated.
     """
-    with _open(file, trust=trust) as dataset:
-        alpha, notes = _alpha(dataset)
-        numbers = [number for number in dataset.indexes if number != alpha]
-        texts = _texts(dataset, file, numbers, in_folder=in_folder)
-        masked = alpha is not None or (
-            MaskFlags.per_dataset in dataset.mask_flag_enums[0] and MaskFlags.alpha not in dataset.mask_flag_enums[0]
-        )
-        bands = [_band(dataset, file, number, text) for number, text in zip(numbers, texts, strict=True)]
-        tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)  # noqa: PLR2004 - a line
-        return Described(
-            _grid(dataset, shown(file)),
-            tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),
-            Path(str(file)).stem,
-            tuple(tags),
-            notes,
-        )
+    try:
+        with _open(file, trust=trust) as dataset:
+            alpha, notes = _alpha(dataset)
+            numbers = [number for number in dataset.indexes if number != alpha]
+            texts = _texts(dataset, file, numbers, in_folder=in_folder)
+            masked = alpha is not None or (
+                MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+                and MaskFlags.alpha not in dataset.mask_flag_enums[0]
+            )
+            bands = [_band(dataset, file, number, text) for number, text in zip(numbers, texts, strict=True)]
+            tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)  # noqa: PLR2004 - a line
+            return Described(
+                _grid(dataset, shown(file)),
+                tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),
+                Path(str(file)).stem,
+                tuple(tags),
+                notes,
+            )
+    except UnicodeDecodeError as err:
+        raise SceneError("names or tags of the file are no text", path=shown(file), got=err) from err
 
 
 def shown(file: Path | str) -> str:

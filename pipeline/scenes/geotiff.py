@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
 from pipeline.scenes.describe import describe
+from pipeline.scenes.embeddings import as_embedding, embedding_of
 from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import Scene
@@ -90,12 +91,14 @@ def _scene(
     if not used:
         got = ", ".join(layer.name for layer in layers)
         raise SceneError("scene holds quality layers only", path=path, got=got, expected="a band to learn from")
+    sources = tuple(_source(layer.band, layer.name, options, sensor or "") for layer in used)
+    rule = options.embedding or embedding_of(opened)
     level = next((match["level"].upper() for name in file_names if (match := _COLLECTION2.search(name))), "")
     return Scene(
         id=name_of(Path(path).name if in_folder else _stem_of(str(path)), path=path),
         path=str(path),
         grid=_common_grid(opened, path),
-        bands=tuple(_source(layer.band, layer.name, options, sensor or "") for layer in used),
+        bands=sources if rule is None else as_embedding(sources, opened, rule),
         quality=_quality(layers, mask, sensor=sensor or "", names=names),
         sensor=sensor or "",
         level=level,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
+from pipeline.scenes.embeddings import is_embedding
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
@@ -134,6 +135,9 @@ def open_all(
 def treatment(scene: Scene) -> str:
     """What the values of the reflective bands mean: at which level, and whether they are reflectance or counts."""
     units = sorted({source.unit for source in scene.bands if is_optical(source.band)})
+    encoders = sorted({source.unit for source in scene.bands if is_embedding(source.unit)})
+    if encoders:
+        return " and ".join([*encoders, *units])
     if not units:
         return "no reflective bands"
     level = LEVELS.get(scene.level, f"level {scene.level}" if scene.level else "level not known")

@@ -19,7 +19,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
-from pipeline.raster import REMOTE_DRIVERS, Raster, burn_shapes, is_network, on_grid, opened_by, without_alpha
+from pipeline.raster import (
+    REMOTE_DRIVERS,
+    Raster,
+    burn_shapes,
+    is_network,
+    on_grid,
+    opened_by,
+    read_bands,
+    without_alpha,
+)
 from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
@@ -176,6 +185,8 @@ class SceneReader(ClosingReader):
                 else:
                     _narrow(valid, layer, source)
                 _scale(layer, source, out=values[position])
+                if source.scales:
+                    self._multiply(source.scales, window, values[position], valid)
             if key in self._masked or any(source.use_dataset_mask for source in sources):
                 valid &= self._mask(key, [source.index for source in sources], window)
         for quality in self._scene.quality:
@@ -183,6 +194,13 @@ class SceneReader(ClosingReader):
         if not valid.all():
             np.copyto(values, np.float32(0), where=~valid)
         return values, valid
+
+    def _multiply(self, path: str, window: Window, out: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Multiply pixels of a band by the scale of each, in place; none is no observation."""
+        file, layers = self._pixels((path, "nearest", None), [1], window)
+        scales = file.nearest(layers[0], window) if isinstance(file, CoarseFile) else layers[0]
+        valid &= np.isfinite(scales)
+        out *= np.where(np.isfinite(scales), scales, 0)
 
     def _bad(self, quality: QualitySource, window: Window) -> NDArray[np.bool_]:
         if not quality.vector:
@@ -198,7 +216,7 @@ class SceneReader(ClosingReader):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile | FlippedFile):
                 return file, file.read(numbers, window)
-            return file, file.read(numbers, window=window.to_rasterio())
+            return file, read_bands(file, numbers, window=window.to_rasterio())
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
         with _damage_named(f"the mask of band {numbers}", key, window):
@@ -308,7 +326,10 @@ def _narrow(valid: NDArray[np.bool_], layer: NDArray[Any], source: BandSource) -
 
 
 def _scale(layer: NDArray[Any], source: BandSource, *, out: NDArray[np.float32]) -> None:
-    if source.scale == 1.0:
+    if source.squared:
+        np.multiply(layer, np.float32(1 / 127.5), out=out, casting="unsafe")
+        out *= np.abs(out)
+    elif source.scale == 1.0:
         np.copyto(out, layer, casting="unsafe")
     else:
         np.multiply(layer, np.float32(source.scale), out=out, casting="unsafe")

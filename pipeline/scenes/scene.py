@@ -146,7 +146,9 @@ class Scene:
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that pixels or masks come from, each once."""
-        return tuple(dict.fromkeys([*(band.path for band in self.bands), *(layer.path for layer in self.quality)]))
+        scales = (band.scales for band in self.bands if band.scales)
+        layers = (layer.path for layer in self.quality)
+        return tuple(dict.fromkeys([*(band.path for band in self.bands), *scales, *layers]))
 
     def select(self, names: Sequence[str]) -> Self:
         """The same scene with only ``names``, in that order; SceneError names what is missing."""
@@ -179,7 +181,7 @@ class Scene:
                     # JSON knows no NaN and no infinity.
                     key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
                     for key, value in asdict(source).items()
-                    if key not in {"path", "valid_max", "use_dataset_mask", "nodata_stated"}
+                    if key not in {"path", "valid_max", "use_dataset_mask", "nodata_stated", "squared", "scales"}
                 }
                 | {"file": plain_url(source.path).rsplit("/", 1)[-1]}
                 for source in self.bands

@@ -113,6 +113,11 @@ class SceneOptions(Settings):
         "the Sentinel-2 offset is still in the values.",
     )
 
+    embedding: Literal["alphaearth", "tessera"] | None = Field(
+        None,
+        description="The bands are annual embeddings, read by this rule; where names tell (A00, Tessera_Band_0), "
+        "it is taken by itself.",
+    )
     trust: bool = Field(
         default=False,
         description="A VRT may reach the network and raw pixels outside its folder: you know who wrote it.",
@@ -197,8 +202,10 @@ class LayerItem(Settings):
     """Another raster stacked on each scene's grid."""
 
     path: str = Field(description="Any raster GDAL opens, on any grid.")
-    kind: Literal["raster", "dem", "sentinel1"] = Field(
-        "raster", description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB."
+    kind: Literal["raster", "dem", "sentinel1", "alphaearth", "tessera"] = Field(
+        "raster",
+        description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB; alphaearth "
+        "and tessera are annual embeddings.",
     )
     bands: tuple[str, ...] | None = Field(
         None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."

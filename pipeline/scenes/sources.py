@@ -38,6 +38,8 @@ class BandSource:
         nodata_stated: The user says which DN is no observation, or that none is.
         resampling: How it comes onto the scene's grid when its own pixels differ.
         gsd_m: Native ground sample distance in metres, None if unknown.
+        squared: value = sign(DN) (DN / 127.5)^2, scale and offset aside (``pipeline.scenes.embeddings``).
+        scales: A raster on the same pixels whose values DN are multiplied with, "" for none.
         unit: "reflectance", "kelvin", "dB", "DN", "1", "m" ...
         provenance: Where scale and offset were read, for the ledger.
     """
@@ -53,6 +55,8 @@ class BandSource:
     nodata_stated: bool = False
     resampling: Resampling = "bilinear"
     gsd_m: float | None = None
+    squared: bool = False
+    scales: str = ""
     unit: str = "DN"
     provenance: str = "none: DN as stored"
 

@@ -16,7 +16,7 @@ from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import product_mask, with_clouds
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
-from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
+from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import stack_scenes
@@ -222,6 +222,8 @@ def open_layer(item: LayerItem) -> Layer:
         return dem_layer(item.path, derive=item.bands or ("elevation", "slope", "northness"))
     if item.kind == "sentinel1":
         return sentinel1_layer(item.path, bands=item.bands or ("vv", "vh"))
+    if item.kind != "raster":
+        return embedding_layer(item.path, item.kind, bands=item.bands)
     return raster_layer(item.path, bands=item.bands)
 
 

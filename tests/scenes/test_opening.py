@@ -84,7 +84,8 @@ def test_kinds_are_told_apart_by_what_lies_there(tmp_path: Path) -> None:
 def test_a_plain_raster_comes_on_a_grid_of_the_resolution_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.ones((1, 4, 6), np.uint16))
     assert open_scene(path, resolution_m=20).grid.shape == (2, 3)
-    degrees = write(tmp_path / "b.tif", np.ones((1, 4, 6), np.uint16), crs="EPSG:4326")
+    place = Affine(1e-4, 0, 12, 0, -1e-4, 50)
+    degrees = write(tmp_path / "b.tif", np.ones((1, 4, 6), np.uint16), crs="EPSG:4326", transform=place)
     with pytest.raises(SceneError, match="resolution in metres asked of a scene in degrees"):
         open_scene(degrees, resolution_m=20)
 
