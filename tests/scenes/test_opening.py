@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
 from numpy.typing import NDArray
 
 from pipeline.errors import SceneError
