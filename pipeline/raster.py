@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import rasterio
@@ -74,7 +75,7 @@ def open_raster(
             raise error("not a regular file", path=path, got="a pipe, device or broken link")
         if not trust:
             check_links(Path(text), error=error)
-    shown = text.rpartition("&url=")[2].partition("?")[0] if remote else text
+    shown = unquote(text.rpartition("&url=")[2]).partition("?")[0] if remote else text
     with silenced(NotGeoreferencedWarning):
         try:
             return rasterio.open(text) if trust and not remote else opened_by(text, drivers_for(text))

@@ -117,7 +117,7 @@ class PixelTable:
     @property
     def levels(self) -> int:
         """Levels of features: bands, means, deviations; or the bands alone."""
-        return (self.features.shape[1] - self.encoder) // self.channels
+        return int((self.features.shape[1] - self.encoder) // self.channels)
 
     def rows(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> PixelTable:
         """Some of the pixels."""

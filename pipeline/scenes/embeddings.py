@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import SceneError
 
@@ -70,7 +70,7 @@ def as_embedding(
         got = ", ".join(sorted(kinds))
         raise SceneError(f"values of {rule}", path=path, got=got, expected="int8, or floating point")
     unit, told = rule, "floating point as stored"
-    own: dict[str, object] = {}
+    own: dict[str, Any] = {}
     if rule == TESSERA:
         unit = f"{TESSERA} {_version(described, path)}"
         if quantised:
