@@ -69,7 +69,8 @@ def as_embedding(
     if not quantised and not all(kind.startswith("float") for kind in kinds):
         got = ", ".join(sorted(kinds))
         raise SceneError(f"values of {rule}", path=path, got=got, expected="int8, or floating point")
-    unit, told = rule, "floating point as stored"
+    unit: str = rule
+    told = "floating point as stored"
     own: dict[str, Any] = {}
     if rule == TESSERA:
         unit = f"{TESSERA} {_version(described, path)}"
