@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ COMPANIONS = {
 }
 # Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
 WRITE_AHEAD = "-wal"
+_INSIDE = re.compile(r':"([^"]+)"')
 # How many VRTs may read one another.
 VRT_DEPTH = 8
 
@@ -231,7 +233,8 @@ def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
 
 def _fingerprint_one(path: str) -> str:
     digest = hashlib.sha256()
-    target = Path(path)
+    inside = _INSIDE.search(path)  # a raster inside a file: NETCDF:"a.nc":ndvi
+    target = Path(inside[1] if inside else path)
     if not target.exists():
         digest.update(path.encode())
     alone = [target, *_companions(target), *_sources(target)]

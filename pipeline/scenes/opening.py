@@ -10,6 +10,7 @@ from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
 from pipeline.scenes.embeddings import is_embedding
+from pipeline.scenes.eopf import looks_like_eopf, open_eopf
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
@@ -46,6 +47,7 @@ PRODUCTS = {
     "safe": Product(looks_like_safe, open_safe),
     "landsat": Product(looks_like_landsat, open_landsat),
     "hls": Product(looks_like_hls, open_hls),
+    "eopf": Product(looks_like_eopf, open_eopf),
 }
 LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
     "L1GS": "top-of-atmosphere",
