@@ -21,9 +21,12 @@ from pipeline.ground import SQUARE_METRES_PER_HECTARE, area_lattice, misplaced, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from rasterio.crs import CRS
+
+    from pipeline.errors import PipelineError
 
 SAMPLES_PER_SIDE = 3
 SAMPLE_PX = 256
@@ -185,9 +188,18 @@ class Grid:
         return size_on_ground(self.crs, centre, self.pixel_size)
 
     @cached_property
-    def misplaced(self) -> str:
-        """What cannot be right about where the pixels lie, "" where nothing is; see :mod:`pipeline.ground`."""
+    def _misplaced(self) -> str:
         return misplaced(self.crs, self.bounds, self.pixel_size)
+
+    def check_place(self, *, what: str, path: Path | str, error: type[PipelineError]) -> None:
+        """Refuse a grid that lies nowhere, or whose pixels have no size that pixels have; see `pipeline.ground`.
+
+        Raises:
+            PipelineError: of the class given.
+        """
+        if self._misplaced:
+            fix = "assign the CRS that its coordinates are in with gdal_edit.py -a_srs"
+            raise error(f"{what} lies where none can", path=path, got=self._misplaced, fix=fix)
 
     @property
     def keeps_metres(self) -> bool:

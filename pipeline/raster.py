@@ -134,7 +134,7 @@ def check_links(path: Path, *, error: type[PipelineError], depth: int = _DEPTH) 
         if not file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
             return
     root = parse_xml(read_file(path, error=error), what="the description of a raster", path=path, error=error)
-    fix = "add --trust (scenes.trust) if you know who wrote it"
+    fix = "set scenes.trust (--trust) if you know who wrote it"
     if root.tag != _VRT or not depth:
         what = "description of a raster by a service" if depth else "VRTs that name one another"
         raise error(what, path=path, got=root.tag, expected="a VRT of files on the disk", fix=fix)
@@ -142,10 +142,11 @@ def check_links(path: Path, *, error: type[PipelineError], depth: int = _DEPTH) 
     for item in (item for item in root.iter() if item.tag in _LINKS):
         name = (item.text or "").strip()
         inside = INSIDE_FILE.fullmatch(name)
+        inside = inside if inside and inside["driver"] not in SERVICES else None
         local = name.removeprefix(next((prefix for prefix in _LOCAL if name.startswith(prefix)), ""))
         target = (path.parent if item.get("relativeToVRT") == "1" else Path()) / (inside["file"] if inside else local)
-        odd = is_network(name) or name.startswith(("<", "/vsi", "vrt:")) or (not inside and ":" in local[2:])
-        if odd and not name.startswith(_LOCAL):
+        odd = local.startswith(("<", "/vsi", "vrt:")) or (":" in local[2:] and not inside)
+        if odd or is_network(name):
             raise error("VRT names what is no file on the disk", path=path, got=name[:_SHOWN], fix=fix)
         if id(item) in raw and not target.resolve().is_relative_to(path.parent.resolve()):
             raise error("VRT reads raw pixels outside its folder", path=path, got=name[:_SHOWN], fix=fix)

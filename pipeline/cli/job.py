@@ -42,6 +42,7 @@ def init(
     nodata: Annotated[str | None, typer.Option(help="DN without observation, or none: every DN is one.")] = None,
     sensor: Annotated[str | None, typer.Option(help="sentinel-2, landsat-oli ...: says what B5 is.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="VRT scenes may reach the network: you know them.")] = False,
     overwrite: Overwrite = False,
 ) -> Work:
     """Look at scenes and labels and write a commented configuration that runs as it is."""
@@ -63,7 +64,7 @@ def init(
     options = {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset, "nodata": nodata}
     return lambda _: write_config(
         scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
-        options=read_options(options | {"sensor": sensor}),
+        options=read_options(options | {"sensor": sensor, "trust": trust or None}),
     )  # fmt: skip
 
 

@@ -120,9 +120,7 @@ class Scene:
         """Refuse scenes without bands or with one name twice."""
         if not is_name(self.id):
             raise SceneError("name of a scene", path=self.path, got=repr(self.id[:MAX_BYTES]), expected=EXPECTED)
-        if self.grid.misplaced:
-            fix = "assign the CRS that its coordinates are in with gdal_edit.py -a_srs"
-            raise SceneError("scene lies where none can", path=self.path, got=self.grid.misplaced, fix=fix)
+        self.grid.check_place(what="scene", path=self.path, error=SceneError)
         names = self.band_names
         if not names:
             raise SceneError("scene has no bands", path=self.path)
