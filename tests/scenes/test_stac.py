@@ -300,7 +300,7 @@ def test_what_came_over_http_names_http_alone(server: FakeStac, earth_search: di
 
 def test_a_path_in_what_came_over_http_is_one_of_its_server(server: FakeStac, earth_search: dict[str, Any]) -> None:
     item = deepcopy(earth_search)
-    for href in ("/etc/passwd", "/vsis3/bucket/a.tif", "../../etc/passwd"):
+    for href in ("/etc/passwd", "../../etc/passwd"):
         item["assets"]["red"]["href"] = href
         (server.folder / "item.json").write_text(json.dumps(item))
         path = open_item(server.file_url("item.json"), bands=["red"]).bands[0].path
