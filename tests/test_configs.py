@@ -68,7 +68,7 @@ def test_example_loads_and_says_what_it_is_for(path):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_weights_that_an_example_names_exist_and_fit_its_encoder(path):
+def test_weights_of_the_examples_exist_and_fit_their_encoder(path):
     training = load_config(path).training.context
     if training.weights in {"none", "auto"} or Path(training.weights).is_absolute():  # a file is the user's own
         return

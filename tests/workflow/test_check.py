@@ -184,7 +184,7 @@ def test_of_a_large_scene_only_windows_are_read(tmp_path, monkeypatch, no_estima
     assert max(read) <= 256 * 256
 
 
-def test_a_class_without_test_polygons_is_a_warning_and_no_error(tmp_path, no_estimates):
+def test_a_class_without_test_polygons_is_a_warning(tmp_path, no_estimates):
     config: Path = write_world(tmp_path)
     frame = squares()
     water = frame.index[frame["class"] == CLASSES[2]]

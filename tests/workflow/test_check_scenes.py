@@ -116,7 +116,7 @@ def test_what_masks_a_scene_is_named_with_its_share(tmp_path: Path) -> None:
         look_at_scene(open_scene(write_safe(tmp_path / "b", Safe(scl=cloudy))).select(["red", "nir"]))
 
 
-def test_a_layer_with_gaps_is_in_the_ledger_and_one_elsewhere_an_error(tmp_path: Path, no_estimates: None) -> None:
+def test_a_layer_with_gaps_is_in_the_ledger_elsewhere_an_error(tmp_path: Path, no_estimates: None) -> None:
     write_scene(tmp_path / "scene.tif")
     write_labels(tmp_path / "labels.gpkg")
     heights = np.full((96, 96), 300, np.float32)
@@ -131,7 +131,7 @@ def test_a_layer_with_gaps_is_in_the_ledger_and_one_elsewhere_an_error(tmp_path:
     assert "dem.tif: layer does not cover scene scene; got EPSG:32633" in failed
 
 
-def test_stac_scenes_are_measured_and_their_dark_pixels_tell_a_wrong_offset(tmp_path: Path) -> None:
+def test_stac_scenes_are_measured_and_tell_a_wrong_offset(tmp_path: Path) -> None:
     """Some Earth Search items say that the offset is out of the DN though it is not, and the reverse."""
     dark = field_of(lambda name, x, y: 0.3 * landscape(name, x, y))
     with serve(tmp_path / "served") as fake:
@@ -157,7 +157,7 @@ def test_stac_scenes_are_measured_and_their_dark_pixels_tell_a_wrong_offset(tmp_
                 look_at_scene(scene)
 
 
-def test_scenes_of_mixed_treatment_are_refused_through_mirrors_too(tmp_path: Path) -> None:
+def test_scenes_of_mixed_treatment_are_refused_by_mirrors_too(tmp_path: Path) -> None:
     top = write_safe(tmp_path, Safe(level="L1C"))
     with serve(tmp_path / "served") as fake:
         item = earth_search_item(fake.folder, fake.file_url)
