@@ -115,8 +115,7 @@ def compare(
     design_file: DesignFile = None,
     crosswalk: Crosswalk = None,
     second_crosswalk: Annotated[
-        str | None,
-        typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
+        str | None, typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A.")
     ] = None,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Units of design --for compare so far: better, no difference, go on.")

@@ -74,7 +74,7 @@ def predict(
         given = {"a configuration": config, "--scene": scene, "--scenes": scenes, "--memory": memory, "--dask": dask}
         refuse_with("--chips", given | {"--set": settings, "--force": force})
         return lambda progress: predict_chips(model, chips, output=output, overwrite=overwrite, progress=progress)
-    from pipeline.workflow.predict import ManyScenes, predict_maps
+    from pipeline.workflow.predict import predict_maps
 
     changes = [*(settings or ()), *([f"map.memory={memory}"] if memory else ())]
     return lambda progress: predict_maps(
@@ -86,13 +86,12 @@ def predict(
         force=force,
         overwrite=overwrite,
         progress=progress,
-        many=ManyScenes(scenes, dask),
+        listed=scenes,
+        dask=dask,
     )
 
 
-def show_model(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
-) -> Work:
+def show_model(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")]) -> Work:
     """Print what a model knows of itself: bands, classes, scaling, training, figures."""
     from pipeline.workflow import models
 

@@ -92,13 +92,7 @@ def is_chip_job(path: Path) -> bool:
     return isinstance(data, dict) and "folder" in data
 
 
-def write_chip_config(
-    folder: Path,
-    *,
-    output: Path,
-    overwrite: bool,
-    options: SceneOptions = AS_FOUND,
-) -> Outcome:
+def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: SceneOptions = AS_FOUND) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
 
     Args:

@@ -294,11 +294,7 @@ def _curve_table(points: Sequence[dict[str, Any]]) -> Table:
         return "-" if accuracy is None or f1 is None else f"{100 * accuracy:.1f} %, {f1:.3f}"
 
     rows = tuple(
-        (
-            f"{100 * point['share']:.0f} %",
-            f"{point['polygons']}",
-            *(text(point, method) for method in _CURVES),
-        )
+        (f"{100 * point['share']:.0f} %", f"{point['polygons']}", *(text(point, method) for method in _CURVES))
         for point in points
     )
     heads = ("share", "polygons", "network", "forest", "forest neighbourhood")

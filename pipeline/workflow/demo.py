@@ -110,11 +110,7 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
     }
     classes = len(job.scheme)
     tables = {method: np.zeros((classes, classes), dtype=np.int64) for method in ("network", *FORESTS)}
-    with (
-        FilePixels(job.map_of(source.id)) as mapped,
-        FilePixels(reference) as truth,
-        open_reader(source) as reader,
-    ):
+    with FilePixels(job.map_of(source.id)) as mapped, FilePixels(reference) as truth, open_reader(source) as reader:
         for window in row_bands(source.grid):
             want = truth.read(window)
             given = {"network": mapped.read(window)}

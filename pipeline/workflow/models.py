@@ -148,10 +148,7 @@ def pretrain_job(
     }
     save_encoder(target, found.tensors, about=about)
     last = found.history[-1] if found.history else {"step": 0, "loss": float("nan")}
-    rows = (
-        ("mean of the band", f"{found.baseline:.3f}"),
-        (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"),
-    )
+    rows = (("mean of the band", f"{found.baseline:.3f}"), (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"))
     return Outcome(
         summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['step']:.0f} batches",
         written=(target,),

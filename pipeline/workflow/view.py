@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,29 +28,18 @@ _SUFFIX = "_lc"
 _PLACES = ("{z}", "{x}", "{y}")
 
 
-@dataclass(frozen=True)
-class ViewRequest:
-    """What the command line asks for.
-
-    Attributes:
-        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
-        port: Of the server; 0 for any that is free.
-        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
-        credit: Who is to be named for it; None for its host.
-    """
-
-    scenes: tuple[str, ...] = ()
-    port: int = 0
-    basemap: str | None = None
-    credit: str | None = None
-
-
-def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer, Outcome]:
+def open_viewer(
+    paths: Sequence[Path], *, scenes: Sequence[str] = (), port: int = 0, basemap: str | None = None,
+    credit: str | None = None,
+) -> tuple[ViewServer, Outcome]:  # fmt: skip
     """A server that listens and has still to be run, and the outcome.
 
     Args:
         paths: Run folders, folders of maps, configurations of runs, or class maps.
-        request: The options.
+        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
+        port: Of the server; 0 for any that is free.
+        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
+        credit: Who is to be named for it; None for its host.
 
     Raises:
         ConfigError: options that do not fit, or rio-tiler is not installed.
@@ -59,10 +47,10 @@ def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer
         OutputError: the port is taken.
     """
     check_library()
-    basemap = check_basemap(request.basemap, request.credit)
-    maps = gather_maps(paths, scenes=request.scenes)
+    background = check_basemap(basemap, credit)
+    maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
-    server = ViewServer(Answers(maps, title=title, basemap=basemap), port=request.port)
+    server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
         hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",

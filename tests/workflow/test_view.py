@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ConfigError, InputError, LegendError, SceneWarning
-from pipeline.workflow.view import ViewRequest, check_basemap, gather_maps, open_viewer
+from pipeline.workflow.view import check_basemap, gather_maps, open_viewer
 from tests.fakes.small_world import settings
 from tests.fakes.viewed_maps import LIBRARY_NOTES, write_world
 
@@ -126,7 +126,7 @@ def test_a_basemap_names_its_host_where_nobody_else_is_named():
 
 
 def test_the_outcome_has_the_address(run):
-    server, outcome = open_viewer([run], ViewRequest())
+    server, outcome = open_viewer([run])
     assert outcome.data["url"] == server.url
     assert server.url in outcome.summary
     assert server.url.startswith(f"http://127.0.0.1:{outcome.data['port']}/")
