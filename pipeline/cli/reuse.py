@@ -52,7 +52,7 @@ def predict(
         typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory that mapping may take, for example 2GB.")] = None,
+    memory: Annotated[str | None, typer.Option()] = None,
     dask: Annotated[
         str | None,
         typer.Option(help="Map over Dask: local, local:4, or tcp://HOST:PORT of a scheduler (see docs/scale.md)."),

@@ -95,12 +95,6 @@ def is_chip_job(path: Path) -> bool:
 def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: SceneOptions = AS_FOUND) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
 
-    Args:
-        folder: Of class folders, or of folders train and test (or val) that have them.
-        output: The configuration.
-        overwrite: Replace it.
-        options: What the files do not say.
-
     Raises:
         OutputError: ``output`` exists.
         LabelError: no folders of chips.

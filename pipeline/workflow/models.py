@@ -111,14 +111,6 @@ def pretrain_job(
 ) -> Outcome:
     """Pretrain the encoder of a job on all of its scenes, and write it as a weights file.
 
-    Args:
-        config: The configuration file.
-        settings: How.
-        encoder: Another encoder than ``training.context`` builds.
-        output: The file; default ``model/pretrained_<encoder>.safetensors`` in the run folder.
-        overwrite: Replace it.
-        progress: For the terminal.
-
     Raises:
         OutputError: the file exists.
         ModelError: no such encoder.
