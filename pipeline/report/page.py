@@ -224,21 +224,13 @@ _FIRST = ("band", "file", "index", "gsd_m", "scale", "offset", "unit", "nodata",
 
 @dataclass(frozen=True)
 class LedgerTable:
-    """What a page shows of one ledger.
+    """What a page shows of one ledger."""
 
-    Attributes:
-        title: The scene.
-        facts: (what, value) of the scene.
-        columns: Heads of the bands' table.
-        rows: Its cells.
-        rest: (name, JSON text) of what is neither.
-    """
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    rest: tuple[tuple[str, str], ...]
+    title: str  # The scene
+    facts: tuple[tuple[str, str], ...]  # (what, value) of the scene
+    columns: tuple[str, ...]  # Heads of the bands' table
+    rows: tuple[tuple[str, ...], ...]  # Its cells
+    rest: tuple[tuple[str, str], ...]  # (name, JSON text) of what is neither
 
 
 def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:

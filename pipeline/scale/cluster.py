@@ -116,32 +116,21 @@ def _look(path: str) -> tuple[str, bool]:
 
 @dataclass(frozen=True)
 class SceneTask:
-    """A scene to map, as every worker must know it.
+    """A scene to map, as every worker must know it."""
 
-    Attributes:
-        model: The model file, readable by the worker.
-        source: The scene's manifest; its files are readable by the worker.
-        settings: How.
-        version: Of the package of whoever asks; a worker that has another one refuses.
-    """
-
-    model: Path
-    source: Source
-    settings: MapSettings
-    version: str = __version__
+    model: Path  # The model file, readable by the worker
+    source: Source  # The scene's manifest; its files are readable by the worker
+    settings: MapSettings  # How
+    version: str = __version__  # Of the package of whoever asks; a worker that has another one refuses
 
 
 @dataclass
 class MappedBlock:
-    """Layers of windows, and the steps that are complete with them; a Sink.
+    """Layers of windows, and the steps that are complete with them; a Sink."""
 
-    Attributes:
-        windows: Windows of the grid with their layers uint8 [..., row, col].
-        steps: (step, pixels), in order.
-    """
-
+    # Windows of the grid with their layers uint8 [..., row, col]
     windows: list[tuple[Window, Mapping[str, NDArray[np.uint8]]]] = field(default_factory=list)
-    steps: list[tuple[int, int]] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)  # (step, pixels), in order
 
     def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         """See Sink."""

@@ -127,17 +127,11 @@ def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: S
 
 @dataclass(frozen=True)
 class Parts:
-    """Chips that are learned from and tested, and how they were told apart.
+    """Chips that are learned from and tested, and how they were told apart."""
 
-    Attributes:
-        learned: Chips to learn from.
-        tested: Chips to test; None where there are none.
-        how: For the record.
-    """
-
-    learned: FolderChips
-    tested: FolderChips | None
-    how: str
+    learned: FolderChips  # Chips to learn from
+    tested: FolderChips | None  # Chips to test; None where there are none
+    how: str  # For the record
 
 
 def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Sequence[str] = ()) -> Outcome:

@@ -65,40 +65,24 @@ OPTIMISER_COPIES = 4
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage will take.
+    """What a stage will take."""
 
-    Attributes:
-        stage: Its name.
-        seconds: Time.
-        memory_bytes: Peak memory of the process, with all stages in one (``landcover run``).
-        disk_bytes: Size of what it leaves or, while it works, keeps on the disk; at most.
-    """
-
-    stage: str
-    seconds: float
-    memory_bytes: int
-    disk_bytes: int
+    stage: str  # Its name
+    seconds: float  # Time
+    memory_bytes: int  # Peak memory of the process, with all stages in one (``landcover run``)
+    disk_bytes: int  # Size of what it leaves or, while it works, keeps on the disk; at most
 
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """Some chips of the job, as training reads them.
+    """Some chips of the job, as training reads them."""
 
-    Attributes:
-        index: All chips of the job.
-        choose_s: Seconds that choosing them took.
-        read_s: Seconds to read one.
-        table: What is learned of those that were read: labelled pixels, or with head chip labelled chips.
-        polygons: Polygons that teach, of all chips.
-        rows: Rows of the table that the job will learn from, about.
-    """
-
-    index: ChipIndex
-    choose_s: float
-    read_s: float
-    table: PixelTable
-    polygons: int
-    rows: int
+    index: ChipIndex  # All chips of the job
+    choose_s: float  # Seconds that choosing them took
+    read_s: float  # Seconds to read one
+    table: PixelTable  # What is learned of those that were read: labelled pixels, or with head chip labelled chips
+    polygons: int  # Polygons that teach, of all chips
+    rows: int  # Rows of the table that the job will learn from, about
 
 
 def estimate_stages(job: Job) -> tuple[StageCost, ...]:

@@ -36,17 +36,11 @@ FULL_REFERENCE = "full_reference.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration file and what it stands for.
+    """One configuration file and what it stands for."""
 
-    Attributes:
-        path: The configuration file.
-        config: Its content.
-        dry: Nothing is written: masks of clouds that are not there yet are not made.
-    """
-
-    path: Path
-    config: Config
-    dry: bool = False
+    path: Path  # The configuration file
+    config: Config  # Its content
+    dry: bool = False  # Nothing is written: masks of clouds that are not there yet are not made
 
     @classmethod
     def load(cls, path: Path, *, changes: Sequence[str] = (), dry: bool = False) -> Job:
@@ -222,18 +216,11 @@ class Job:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a stage is given.
+    """What a stage is given."""
 
-    Attributes:
-        job: The job, with the command line's wishes in its configuration.
-        folder: The run folder.
-        resume: Training goes on from its last checkpoint.
-        progress: For the terminal.
-        facts: Figures of the stage for ``run.json``; the stage fills it in.
-    """
-
-    job: Job
-    folder: Path
-    resume: bool
-    progress: Progress
+    job: Job  # The job, with the command line's wishes in its configuration
+    folder: Path  # The run folder
+    resume: bool  # Training goes on from its last checkpoint
+    progress: Progress  # For the terminal
+    # Figures of the stage for ``run.json``; the stage fills it in
     facts: dict[str, float] = field(default_factory=dict)
