@@ -27,7 +27,7 @@ from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.pretrained import find_encoder
-from pipeline.model.surroundings import chip_statistics, statistics_count
+from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.chip_head import EXPERTS as CHIP_EXPERTS
 from pipeline.training.chip_index import ChipIndex
@@ -148,15 +148,19 @@ def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
     ids = learned_polygons(job.split, settings)
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
-    if not chip_head:
-        table = pixel_table(chips, chips.only(ids), per_polygon=PER_POLYGON, seed=settings.seed)
+    own = chips.only(ids)
+    if not bool((chips.core(own) != IGNORE_INDEX).any()):  # all masked, by chance: nothing to time
+        table = PixelTable(np.zeros((0, 1), np.float32), np.zeros(0, np.uint8), np.zeros(0, np.int32), 1)
+        rows_in_all = 0
+    elif not chip_head:
+        table = pixel_table(chips, own, per_polygon=PER_POLYGON, seed=settings.seed)
         rows_in_all = int(np.minimum(counts, PER_POLYGON).sum())
     else:
         side = chips.x.shape[-1]
         values = chip_statistics(chips.x, chip_px=side, stride_px=side).flatten(1).numpy()
-        own, at = chips.index[:, side // 2, side // 2].numpy(), chips.polygon[:, side // 2, side // 2].numpy()
-        known = own != IGNORE_INDEX
-        table = PixelTable(values[known], own[known], at[known], values.shape[1])
+        classes, polygons = (layer[:, side // 2, side // 2].numpy() for layer in (own, chips.polygon))
+        known = classes != IGNORE_INDEX
+        table = PixelTable(values[known], classes[known], polygons[known], values.shape[1])
         rows_in_all = len(labelled)
     return _Sample(index, chosen - start, read_s, table, len(counts), max(rows_in_all, 1))
 
@@ -171,13 +175,13 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     settings, side = job.config.training, job.config.chips.size_px
     bands, classes, chips = len(job.sources[0].band_names), len(job.scheme), len(sample.index)
     chip_head = settings.head == "chip"
-    channels = statistics_count(bands, chip_px=side) if chip_head else sample.table.features.shape[1]
+    channels = statistics_count(bands, chip_px=side) if chip_head else LEVELS * bands
     core_px = chips * side**2
     padded_px = core_px if chip_head else chips * (side + 2 * MARGIN_PX) ** 2
     asked = MIXTURES if chip_head else min(settings.experts.soft_pixels, core_px)
     seconds = IDLE_S + sample.read_s * chips
     models = 0
-    if settings.experts.enabled:
+    if settings.experts.enabled and len(sample.table.index):
         known = experts_for(CHIP_EXPERTS if chip_head else EXPERTS, polygons=sample.polygons)
         expert_s, models = _experts(known, sample, asked=asked, classes=classes, trees=settings.experts.trees)
         seconds += expert_s
@@ -294,7 +298,7 @@ def _assess(job: Job, sample: _Sample) -> StageCost:
     bands, table = len(job.sources[0].band_names), sample.table
     more = job.config.assessment.forest_trees / PROBE_TREES * min(pixels, TREE_PIXELS) / max(len(table.index), 1)
     seconds, held = IDLE_S, 0
-    for features in (bands, bands * (1 + 2 * len(NEIGHBOURHOODS))):
+    for features in (bands, bands * (1 + 2 * len(NEIGHBOURHOODS))) if len(table.index) else ():
         x = table.features[:, : min(features, table.features.shape[1])]
         start = time.perf_counter()
         forest = RandomForestClassifier(PROBE_TREES, n_jobs=cores(), random_state=0).fit(x, table.index)
