@@ -171,7 +171,7 @@ def _hanging_ha(
     sure = np.rint(SURE * (1 - doubt)).astype(np.intp)
     low, high = np.maximum(sure - _ALIKE, 0), np.minimum(sure + _ALIKE, SURE) + 1
     own = code.astype(np.intp)
-    return (total[own, high] - total[own, low]).astype(np.float32)
+    return np.asarray(total[own, high] - total[own, low], dtype=np.float32)
 
 
 def likely_wrong(squares: Squares) -> NDArray[np.float64]:

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
 PATHS = (
-    "class_map", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
+    "class_map", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "sets",
+    "polygons",
 )  # fmt: skip
-KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
+KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,11 @@ class MapFiles:
     entropy: Path | None = None
     margin: Path | None = None
     aoa: Path | None = None
+    sets: Path | None = None
     polygons: Path | None = None
     quicklook: Path | None = None
     seam: dict[str, float] | None = None
+    sets_words: str = ""
     unchanged: bool = False
 
     @property
@@ -130,7 +133,8 @@ class MapFiles:
         """JSON-ready, without grid and legend, which the scene and the model know; files by their names."""
         paths = {name: path.name for name in PATHS if (path := getattr(self, name)) is not None}
         counts = {"pixels": self.counts.pixels, "area_ha": self.counts.area_ha, "nodata": self.counts.nodata_pixels}
-        return {"paths": paths, "counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam}
+        return {"paths": paths, "counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam,
+                "sets_words": self.sets_words}  # fmt: skip
 
     @classmethod
     def from_json(cls, items: dict[str, Any], *, name: str, grid: Grid, scheme: ClassScheme, folder: Path) -> MapFiles:
@@ -145,6 +149,7 @@ class MapFiles:
             figures=items["figures"],
             plan=items["plan"],
             seam=items["seam"],
+            sets_words=items.get("sets_words", ""),
             unchanged=True,
             **paths,
         )
@@ -178,7 +183,7 @@ class MapOrder:
         settings, stem = self.settings, self.target(source, "lc")
         wanted = {
             "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
-            "margin": settings.margin, "aoa": settings.applicability,
+            "margin": settings.margin, "aoa": settings.applicability, "sets": settings.sets is not None,
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
@@ -227,6 +232,14 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
         from pipeline.diagnostics.applicability import FeatureDistance
 
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
+    if order.settings.segments_px:
+        from pipeline.maps.segments import need_segments
+
+        need_segments()
+    if order.settings.sets is not None:
+        from pipeline.diagnostics.class_sets import SetLimits
+
+        SetLimits.of(bundle.extra).row(order.settings.sets)
     return None
 
 
@@ -260,8 +273,19 @@ def map_scene(
         overwrite = order.may_replace(source, record)
         record.begin()
         targets = {kind: order.target(source, kind) for kind in KINDS}
-        codes = _filtered(prediction, settings)
+        if not settings.probabilities:  # class sets need them, and nobody asked for the file
+            del targets["probabilities"]
+        codes = _filtered(prediction, settings, source.select(bundle.bands))
         files = _write_layers(prediction, bundle, source, codes=codes, targets=targets, tags=tags, overwrite=overwrite)
+        if settings.sets is not None and prediction.probabilities is not None:
+            from pipeline.diagnostics.class_sets import SetLimits, write_sets
+
+            write_sets(
+                targets["sets"], prediction.probabilities, prediction.codes, limits=SetLimits.of(bundle.extra),
+                level=settings.sets, grid=source.grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite,
+            )  # fmt: skip
+            words = f"{source.id}: {SetLimits.of(bundle.extra).words(settings.sets)}"
+            files = replace(files, sets=targets["sets"], sets_words=words)
         if settings.applicability:
             from pipeline.diagnostics.applicability import write_applicability
 
@@ -319,7 +343,7 @@ def _write_layers(
     if codes is not prediction.codes:
         write_class_map(targets["unfiltered"], prediction.codes, **same)
         files = replace(files, unfiltered=targets["unfiltered"])
-    if prediction.probabilities is not None:
+    if prediction.probabilities is not None and "probabilities" in targets:
         write_percent(
             targets["probabilities"],
             prediction.probabilities,
@@ -337,7 +361,7 @@ def _write_layers(
     return files
 
 
-def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
+def _filtered(prediction: Prediction, settings: MapSettings, source: Source) -> PixelRows:
     """The codes after the filters that were asked for, in a store beside theirs; the codes themselves without any."""
     if not settings.filtered:
         return prediction.codes
@@ -345,6 +369,10 @@ def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
 
     grid = prediction.grid
     pixels: PixelRows = prediction.codes
+    if settings.segments_px:
+        from pipeline.maps.segments import SegmentPixels, scene_limits
+
+        pixels = SegmentPixels(pixels, grid, source, settings.segments_px, scene_limits(source))
     if settings.majority_px > 1:
         pixels = MajorityPixels(pixels, grid, settings.majority_px)
     if settings.sieve_ha:
