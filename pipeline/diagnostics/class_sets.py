@@ -117,31 +117,30 @@ def fit_limits(
     """
     p = np.asarray(probabilities, dtype=np.float64)
     _, of = np.unique(block, return_inverse=True)
-    own, count = p[np.arange(len(index)), index], np.bincount(of)
-    blocks = len(count)
-    weight = 1.0 / count[of]
-    limits = np.array([_limit(own, weight, blocks, level) for level in LEVELS])
-    inside = np.full((len(LEVELS), blocks), np.nan)
+    own, top = p[np.arange(len(index)), index], p.argmax(axis=1) == index
+    blocks = int(of.max(initial=-1)) + 1
+    weight = 1.0 / np.bincount(of)[of]
+    limits = _limits(own, weight, blocks)
+    inside = np.empty((blocks, len(LEVELS)))
     for number in range(blocks):
-        rest, here = of != number, of == number
-        top = p[here].argmax(axis=1) == index[here]
-        for row, level in enumerate(LEVELS):
-            limit = _limit(own[rest], weight[rest], blocks - 1, level)
-            inside[row, number] = np.mean((own[here] >= limit) | top) if np.isfinite(limit) else np.nan
-    size = [np.mean(np.maximum((p >= limit).sum(axis=1), 1)) if np.isfinite(limit) else np.nan for limit in limits]
-    known = np.isfinite(inside).any(axis=1)
-    coverage, worst = np.full(len(LEVELS), np.nan), np.full(len(LEVELS), np.nan)
-    coverage[known] = np.nanmean(inside[known], axis=1)
-    worst[known] = np.nanquantile(inside[known], 0.1, axis=1, method="lower")
-    return SetLimits(limits, coverage, worst, np.array(size), blocks)
+        here = of == number
+        theirs = _limits(own[~here], weight[~here], blocks - 1)
+        inside[number] = ((own[here, None] >= theirs) | top[here, None]).mean(axis=0)
+        inside[number, np.isnan(theirs)] = np.nan
+    coverage, worst, size = (np.full(len(LEVELS), np.nan) for _ in range(3))
+    for row in np.flatnonzero(np.isfinite(inside).any(axis=0)):
+        coverage[row] = np.nanmean(inside[:, row])
+        worst[row] = np.nanquantile(inside[:, row], 0.1, method="lower")
+    for row in np.flatnonzero(np.isfinite(limits)):
+        size[row] = np.maximum((p >= limits[row]).sum(axis=1), 1).mean()
+    return SetLimits(limits, coverage, worst, size, blocks)
 
 
-def _limit(own: NDArray[np.float64], weight: NDArray[np.float64], blocks: int, level: float) -> float:
-    """Least probability of a class in the set; NaN where it would be none at all."""
+def _limits(own: NDArray[np.float64], weight: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
+    """Least probability of a class in the set, float64 [level]; NaN where every class would be in it."""
     order = np.argsort(-own)
-    reached = np.cumsum(weight[order]) / (blocks + 1)
-    at = int(np.searchsorted(reached, level - 1e-9))
-    return float(own[order[at]]) if at < len(order) else float("nan")
+    at = np.searchsorted(np.cumsum(weight[order]) / (blocks + 1), LEVELS - 1e-9)
+    return np.append(own[order], np.nan)[np.minimum(at, len(order))]
 
 
 class _SetCodes:

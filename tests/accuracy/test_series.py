@@ -206,7 +206,7 @@ def test_maps_that_are_no_series_are_refused_in_a_line(flicker, tmp_path):
     )
     with pytest.raises(LegendError, match="maps have different legends"):
         annual_maps([paths[0], other / "s2_2024_lc.tif"])
-    with pytest.raises(ReferenceDataError, match="two or more"):
+    with pytest.raises(ReferenceDataError, match="two maps or more"):
         annual_maps(paths[:1])
     with pytest.raises(ReferenceDataError, match="two maps of the year 2019"):
         annual_maps([paths[0], paths[0]])

