@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.accuracy.assess_estimators import Estimate
-    from pipeline.accuracy.assess_map import Assessment, ReferenceSettings
+    from pipeline.accuracy.assess_map import Assessment
     from pipeline.accuracy.series import AnnualMaps
+    from pipeline.accuracy.settings import ReferenceSettings
 
 # In the name of the attribute of each year.
 YEAR = "{year}"

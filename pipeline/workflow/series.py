@@ -24,7 +24,7 @@ from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.style import CONFIDENCE, PERCENT_NODATA
-from pipeline.workflow.assess import percent, with_interval
+from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import ReferenceSettings
     from pipeline.accuracy.panel import Panel
     from pipeline.accuracy.series import AnnualMaps
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.workflow.outcome import Progress
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"

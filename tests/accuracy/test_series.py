@@ -11,9 +11,9 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.accuracy.assess_map import ReferenceSettings
 from pipeline.accuracy.panel import assess_panel, slope_weights
 from pipeline.accuracy.series import annual_maps, most_likely, read_costs
+from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.cli import main
 from pipeline.errors import ConfigError, GridError, LegendError, ReferenceDataError
 from pipeline.grid import Grid

@@ -24,8 +24,8 @@ from pipeline.legend import NODATA
 from pipeline.maps.pixels import MajorityPixels
 from pipeline.maps.segments import majority_within, scene_limits, segment
 from pipeline.scenes.reader import open_reader
+from pipeline.splits.folds import FoldPlan, scenes_for_folds
 from pipeline.splits.split import Part
-from pipeline.workflow.crossval_folds import FoldPlan, make_folds, tested_scenes
 from pipeline.workflow.job import Job
 from tests.benchmarks.bench_learning import make_config
 from tests.fakes.pixels import ArrayPixels
@@ -71,9 +71,10 @@ def read_folds(name: str, *, folds: int = 5, seed: int = 0) -> Folds:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         job = Job.load(make_config(name, Path(folder), changes={}))
-        (scene,) = tested_scenes(job, leave_out_single=True)
+        (scene,) = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=True)
         grid, pixels = scene.source.grid, scene.pixels
-        splits = make_folds(job, [scene], FoldPlan("blocks", folds), seed=seed)
+        plan = FoldPlan("blocks", folds, job.block_m, job.buffer_m)
+        splits = plan.draw([pixels], reach_px=job.reach_px, seed=seed)
         with open_reader(scene.source) as reader:
             raster = reader.read(Window(0, 0, grid.height, grid.width))
     usable, rng, parts = raster.valid[pixels.row, pixels.col], np.random.default_rng(seed), []
