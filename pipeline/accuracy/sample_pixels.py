@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.accuracy.class_maps import OUTSIDE, grid_of, read_codes, strips
 from pipeline.accuracy.sample_strata import MAX_STRATUM, MapStrata
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.class_maps import StrataLayer
+    from pipeline.grid import Grid, Window
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.

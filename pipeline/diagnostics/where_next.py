@@ -18,7 +18,8 @@ from pipeline.accuracy.assess_assisted import SURE, open_percent
 from pipeline.accuracy.class_maps import CODES, aligned, grid_of, open_class_map, read_codes, strips
 from pipeline.accuracy.sample_squares import square_sums
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.grid import Grid, Window
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.style import Category, categorised, qml

@@ -10,9 +10,9 @@ from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
-from pipeline.scenes.layers import Layer, dem_layer, raster_layer, sentinel1_layer, with_layers
-from pipeline.scenes.names import name_of
+from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
+from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import stack_scenes
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def open_layer(item: LayerItem) -> Layer:
         return dem_layer(item.path, derive=item.bands or ("elevation", "slope", "northness"))
     if item.kind == "sentinel1":
         return sentinel1_layer(item.path, bands=item.bands or ("vv", "vh"))
+    if item.kind != "raster":
+        return embedding_layer(item.path, item.kind, bands=item.bands)
     return raster_layer(item.path, bands=item.bands)
 
 

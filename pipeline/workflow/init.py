@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
-from pipeline.files import write_text
+from pipeline.files import relative_path, write_text
 from pipeline.labels.checks import check_overlap
-from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import split_source
-from pipeline.labels.source import read_labels
+from pipeline.labels.source import is_point, read_labels
 from pipeline.labels.vectors import class_values
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.scenes.fill import find_fill
@@ -232,7 +231,7 @@ def _relative(path: str, folder: Path) -> str:
     common = Path(os.path.commonpath([file, start])) if file.drive == start.drive else None
     if INSIDE_FILE.fullmatch(path) or common is None or common == Path(common.anchor):
         return path if INSIDE_FILE.fullmatch(path) else file.as_posix()
-    return Path(os.path.relpath(file, start)).as_posix()
+    return relative_path(file, start)
 
 
 def _scene_table(opened: Sequence[Scene]) -> Table:

@@ -11,8 +11,7 @@ import rasterio
 
 from pipeline.errors import ProductError, SceneError, SceneWarning
 from pipeline.raster import Raster
-from pipeline.scenes.landsat import open_landsat
-from pipeline.scenes.landsat_mtl import parse_mtl
+from pipeline.scenes.landsat import open_landsat, parse_mtl
 from pipeline.scenes.ledger import measure, scene_ledger
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.scene import Scene
