@@ -96,7 +96,9 @@ def segment(
         return np.zeros(valid.shape, dtype=np.int32)
     count = max(round(int(valid.sum()) / segment_px), 1)
     mask = None if valid.all() else valid
-    labels = slic(image, n_segments=count, compactness=_COMPACTNESS, mask=mask, channel_axis=-1, start_label=1)
+    labels = slic(
+        image, n_segments=count, compactness=_COMPACTNESS, mask=mask, channel_axis=-1, start_label=1, convert2lab=False
+    )  # fmt: skip
     return np.asarray(labels, dtype=np.int32)
 
 

