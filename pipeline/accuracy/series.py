@@ -25,7 +25,7 @@ from rasterio.errors import RasterioError
 
 from pipeline.accuracy.class_maps import CODES, grid_of, open_class_map, read_codes, strips
 from pipeline.errors import ConfigError, GridError, ReferenceDataError, SceneError
-from pipeline.grid import areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import check_same_legend
