@@ -2,8 +2,9 @@
 
 Most of a network's memory, and on a CPU much of its time, goes into what it does at full resolution: many channels,
 little arithmetic. There pixels depend on their near neighbours only. So the coarse part is run on the whole tile, and
-what is at full resolution on blocks of pixels whose channels stay in a core's own cache; a tile of a given memory is several times larger, and its halo costs less. Outputs are those of the network that is
-replaced, to rounding. Written for one thread per call: calls may run side by side.
+what is at full resolution on blocks of pixels whose channels stay in a core's own cache; a tile of a given memory is
+several times larger, and its halo costs less. Outputs are those of the network that is replaced, to rounding. Written
+for one thread per call: calls may run side by side.
 """
 
 from __future__ import annotations
