@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.inference.settings import Products
+    from pipeline.maps.look import Glimpse
     from pipeline.model.preprocess import Preprocess
     from pipeline.scenes.reader import Reader
 
@@ -86,7 +87,12 @@ class Buffers:
 
 
 def read_tile(
-    reader: Reader, window: Window, preprocess: Preprocess, *, out: torch.Tensor | None = None
+    reader: Reader,
+    window: Window,
+    preprocess: Preprocess,
+    *,
+    out: torch.Tensor | None = None,
+    glimpse: Glimpse | None = None,
 ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
     """The network's input of a window, which may reach beyond the grid.
 
@@ -95,6 +101,7 @@ def read_tile(
         window: What is read.
         preprocess: Standardises it.
         out: Where to put the tile [channel, row, col], of any type; None for new float32 planes.
+        glimpse: Gets what was read, for a picture of the scene.
 
     Returns:
         The tile, 0 where not valid; and what is valid, bool [row, col].
@@ -107,7 +114,10 @@ def read_tile(
     step = max(READ_PX // window.width, 1)
     for top in range(0, window.height, step):
         height = min(step, window.height - top)
-        raster = reader.read(Window(window.row + top, window.col, height, window.width))
+        strip = Window(window.row + top, window.col, height, window.width)
+        raster = reader.read(strip)
+        if glimpse is not None:
+            glimpse.add(raster, strip)
         tile[:, top : top + height] = preprocess(raster.values, raster.valid)
         valid[top : top + height] = raster.valid
     return tile, valid
