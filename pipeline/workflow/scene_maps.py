@@ -254,8 +254,8 @@ def map_scene(
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
-            order.quicklook(source), files.class_map, scene=source, confidence=files.confidence, counts=counts,
-            title=source.id, overwrite=overwrite,
+            order.quicklook(source), files.class_map, scene=source, look=prediction.look,
+            confidence=files.confidence, counts=counts, title=source.id, overwrite=overwrite,
         )  # fmt: skip
         record.end(files.files, files.to_json())
         prediction.remove()
