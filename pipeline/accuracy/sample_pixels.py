@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.
 TRIES_PER_UNIT = 20
-# Ten starts leave 9 degrees of freedom: Student's t is 2.26 instead of 1.96, and each grid is still a grid.
-STARTS = 10
 ONE_START = (
     "one grid with one start has no unbiased variance: standard errors are those of a simple random sample, which "
     "overstates them for most maps"

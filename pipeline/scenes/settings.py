@@ -7,7 +7,7 @@ import warnings
 from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError, SceneWarning
@@ -15,7 +15,7 @@ from pipeline.files import hash_bytes
 from pipeline.settings import Settings, absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
 REASONS = (
@@ -153,19 +153,28 @@ AS_FOUND = SceneOptions()
 """Nothing is known better than the files say."""
 
 
-def read_options(values: Mapping[str, object]) -> SceneOptions:
-    """Options from a command line: what is None counts as not given.
+class SceneRequest(SceneOptions):
+    """What a user says of scenes to be mapped beside their files, with ``--set scene.KEY=VALUE``."""
 
-    Raises:
-        ConfigError: a value that does not fit; the message names the option.
-    """
-    try:
-        return SceneOptions.model_validate({key: value for key, value in values.items() if value is not None})
-    except ValidationError as err:
-        first = err.errors()[0]
-        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        key = ", ".join(f"--{part}" for part in first["loc"][:1]) or "of scenes"
-        raise ConfigError(f"option {key}", got=first["input"], expected=expected) from err
+    date: Names = Field(
+        (), description="Days of the scenes that do not say them (2024-06-01): one each, in order; for a single file "
+        "whose bands are dates one per band.",
+    )  # fmt: skip
+    layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
+    resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
+
+    def of_one(self, position: int) -> SceneRequest:
+        """What is said of the scene at a position alone."""
+        return self.model_copy(update={"date": self.date[position : position + 1]})
+
+    def check_number(self, paths: Sequence[str]) -> None:
+        """Refuse another number of dates than scenes.
+
+        Raises:
+            ConfigError: dates that cannot be given to scenes one by one.
+        """
+        if self.date and len(paths) > 1 and len(self.date) != len(paths):
+            raise ConfigError("option --date", got=len(self.date), expected=f"{len(paths)}, one for each --scene")
 
 
 def _name(value: str | None) -> str | None:

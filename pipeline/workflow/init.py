@@ -19,13 +19,12 @@ from pipeline.labels.source import is_point, read_labels
 from pipeline.labels.vectors import class_values
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.scenes.fill import find_fill
+from pipeline.scenes.joining import unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.settings import INSIDE_FILE
+from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
-from pipeline.workflow.inputs import unlike
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.template import Off, commented_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +82,7 @@ def write_config(
         f"  landcover run {output.name}",
         "Paths are relative to this file. Every key is described in docs/config.md.",
     )
-    write_text(output, commented_yaml(data, head=head))
+    write_text(output, commented_yaml(data, head=head, model=Config))
     load_config(output)
     polygons = found.polygons_per_class()
     return Outcome(

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from pipeline.errors import ConfigError, PipelineError, ProductError, ProductWarning, SceneError
+from pipeline.errors import PipelineError, ProductError, ProductWarning, SceneError
 from pipeline.grid import Window
 from pipeline.scenes import remote
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.settings import SceneOptions, read_options
+from pipeline.scenes.settings import SceneOptions
 from pipeline.scenes.stac import open_item, open_items
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.stac_items import CLOUD, earth_search_item, landsat_item, planetary_computer_item, truth
@@ -142,8 +142,6 @@ def test_an_offset_that_cannot_be_decided_is_refused_unless_told(planetary_compu
     del unknown["properties"]["s2:processing_baseline"]
     with pytest.raises(ProductError, match="processing baseline is not given"):
         open_item(unknown)
-    with pytest.raises(ConfigError, match="option --mirror; got google; expected 'earth-search'"):
-        read_options({"mirror": "google"})
 
 
 def test_raster_offset_counts_where_no_mirror_took_the_offset_out(earth_search: dict[str, Any]) -> None:
