@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.bands import centre_um
 from pipeline.documents import read_json
 from pipeline.errors import InputError, SceneError, SceneWarning
-from pipeline.grid import sample_windows
+from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
