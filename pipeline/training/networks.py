@@ -101,8 +101,10 @@ def network_specs(
         named: dict[str, Any] = {"encoder": settings.context.architecture, "depth": DEPTH, "stem_stride": STEM_STRIDE}
         spectral = NetworkSpec.spectral_channels
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
-    own = replace(common, **frozen.encoder.spec_encoder, dropout=dropout)
-    return pixels, replace(own, spectral_channels=0, moments=True) if chip else replace(own, surroundings=True)
+    own = replace(common, **frozen.spec_encoder, dropout=dropout)
+    return pixels, replace(own, spectral_channels=0, moments=True, statistics=True) if chip else replace(
+        own, surroundings=True
+    )
 
 
 def build_networks(

@@ -122,7 +122,7 @@ def context_note(
         return {"share": 0.0, "line": "no network with context: training.context is off"}
     if settings.context.frozen_first and frozen is None:
         return {"share": 0.0, "line": "no network with context: no pretrained weights at hand fit the scene"}
-    name = frozen.encoder.describe() if frozen is not None else f"{settings.context.architecture}"
+    name = frozen.describe() if frozen is not None else f"{settings.context.architecture}"
     admission = mixture.admission if mixture is not None else None
     note: dict[str, Any] = {"share": networks.share, "encoder": name}
     if admission is not None:

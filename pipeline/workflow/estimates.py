@@ -24,7 +24,7 @@ from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import find_encoder
+from pipeline.model.pretrained import find_encoders
 from pipeline.model.surroundings import statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.encoder_features import FrozenFeatures
@@ -123,8 +123,8 @@ def untrained_bundle(job: Job) -> ModelBundle:
     frozen = None
     if not settings.pixels.enabled and settings.context.frozen_first:
         weights = settings.context.weights
-        found = find_encoder(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
-        frozen = None if found is None else FrozenFeatures(found, preprocess)
+        found = find_encoders(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
+        frozen = FrozenFeatures(found, preprocess) if found else None
     size = job.config.chips.size_px
     specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
     size_x, size_y = first.grid.pixel_size_m
