@@ -52,6 +52,11 @@ class Networks:
         """Of the members in the average."""
         return (1.0 - self.share, self.share) if len(self.members) > 1 else (1.0,)
 
+    def still_learning(self, settings: TrainingSettings) -> Network | None:
+        """The network with context where it learns step by step: a frozen encoder under a discriminant is done."""
+        done = self.context is not None and self.context.spec.moments and settings.keeps_encoder
+        return None if done else self.context
+
     def judged(self, mixture: Mixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None) -> Networks:
         """With the share that the settings ask for or that held-out polygons found; without context where it is 0.
 
@@ -160,6 +165,6 @@ def _context_network(
             else load_weights(context.weights, architecture=spec.encoder, bands=context.weights_bands)
         )
         network = build_network(spec, weights=loaded, preprocess=preprocess, units=units)
-    if frozen is not None or context.frozen:
+    if frozen is not None or settings.keeps_encoder:
         freeze_encoder(network)
     return network

@@ -137,6 +137,6 @@ def context_note(
         else:
             why = f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
         return note | {"line": f"{name}: not used, {why}"}
-    how = "frozen" if settings.context.frozen else "fine-tuned"
+    how = "frozen" if settings.keeps_encoder else "fine-tuned"
     gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""
     return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}
