@@ -10,6 +10,7 @@ import torch
 from pipeline.errors import ModelError
 from pipeline.model.network import NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
+from pipeline.scenes.embeddings import is_embedding
 from pipeline.training.chips import chip_stride_px
 from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE
 
@@ -78,8 +79,11 @@ def network_specs(
     classes: int,
     chip_px: int,
     frozen: FrozenFeatures | None = None,
+    around: bool = True,
 ) -> tuple[NetworkSpec | None, NetworkSpec | None]:
     """The network of pixels (head chip: of chips' statistics) and the one with context; None for what is off.
+
+    Without ``around`` neither sees statistics of a pixel's surroundings.
 
     Raises:
         ModelError: chips too small for statistics.
@@ -98,7 +102,7 @@ def network_specs(
         chip_px=chip_px if chip else NetworkSpec.chip_px,
         chip_stride_px=stride_px,
     )
-    pixels = replace(common, surroundings=not chip, statistics=chip) if settings.pixels.enabled else None
+    pixels = replace(common, surroundings=around and not chip, statistics=chip) if settings.pixels.enabled else None
     dropout = settings.context.dropout
     if not settings.context.enabled or (settings.context.frozen_first and frozen is None):
         return pixels, None
@@ -107,9 +111,10 @@ def network_specs(
         spectral = NetworkSpec.spectral_channels
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
     own = replace(common, **frozen.spec_encoder, dropout=dropout)
-    return pixels, replace(own, spectral_channels=0, moments=True, statistics=True) if chip else replace(
-        own, surroundings=True
+    beside: dict[str, Any] = (
+        {"spectral_channels": 0, "moments": True, "statistics": True} if chip else {"surroundings": around}
     )
+    return pixels, replace(own, **beside)
 
 
 def build_networks(
@@ -127,8 +132,9 @@ def build_networks(
         ModelError: pretrained weights that do not fit, or nothing to train.
     """
     pixels, context = network_specs(
-        settings, bands_in=preprocess.channels, classes=classes, chip_px=chip_px, frozen=frozen
-    )
+        settings, bands_in=preprocess.channels, classes=classes, chip_px=chip_px, frozen=frozen,
+        around=not any(map(is_embedding, units)),
+    )  # fmt: skip
     if pixels is None and context is None:
         raise ModelError(
             "nothing to train: no pretrained weights fit the scene, and training.pixels is off",
