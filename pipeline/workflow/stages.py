@@ -229,7 +229,7 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 def _check_weights(job: Job) -> None:
     """The encoder's weights: read as training does, which downloads nothing."""
     from pipeline.model.preprocess import Preprocess
-    from pipeline.model.pretrained import find_encoder
+    from pipeline.model.pretrained import find_encoders
     from pipeline.training.networks import build_networks
     from pipeline.training.settings import AUTO, NO_WEIGHTS
 
@@ -238,7 +238,7 @@ def _check_weights(job: Job) -> None:
         return
     source = job.sources[0]
     if context.frozen_first:
-        find_encoder(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
+        find_encoders(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
         return
     size = len(source.band_names)
     build_networks(
