@@ -125,12 +125,7 @@ def _matrix_table(found: Assessment, *, shares: bool) -> Table:
 
 
 def compare_two(
-    first: Path,
-    second: Path,
-    settings: ReferenceSettings,
-    *,
-    scheme: ClassScheme | None,
-    second_crosswalk: str | None,
+    first: Path, second: Path, settings: ReferenceSettings, *, scheme: ClassScheme | None, second_crosswalk: str | None
 ) -> Outcome:
     """Two maps on one reference: McNemar's test and the paired interval of the difference."""
     found = compare_maps(first, second, settings, second_crosswalk=second_crosswalk, scheme=scheme)
