@@ -45,13 +45,15 @@ def read_features(
     path = Path(path)
     folders = _folders(path) if layer is None else []
     if folders:
-        parts = [_read(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders]
+        parts = [
+            read_layer(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders
+        ]
         frame = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
         _require_field(path, field=field, names=[name for name in frame.columns if name != frame.geometry.name])
     else:
         layer = resolve_layer(path, field=field, layer=layer)
         _require_field(path, field=field, names=fields_of(path, layer=layer))
-        frame = _read(path, field=field, layer=layer, encoding=encoding)
+        frame = read_layer(path, field=field, layer=layer, encoding=encoding)
     if frame.crs is None:
         raise LabelError(
             "labels have no CRS",
@@ -153,7 +155,12 @@ def _require_field(path: Path, *, field: str, names: Sequence[str]) -> None:
         )
 
 
-def _read(path: Path, *, field: str | None, layer: str | None, encoding: str | None) -> GeoDataFrame:
+def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: str | None = None) -> GeoDataFrame:
+    """A layer as it is in the file, with one of its fields, or with all where none is named.
+
+    Raises:
+        LabelError: no vector file that GDAL reads, or a layer without geometry.
+    """
     import geopandas as gpd
 
     if path.suffix.lower() in PARQUET_SUFFIXES:
