@@ -89,29 +89,20 @@ class ReferenceSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """Figures of a map against reference data.
+    """Figures of a map against reference data."""
 
-    Attributes:
-        map_name: File name of the map.
-        figures: Accuracies and area shares.
-        scheme: The map's legend.
-        design: The design that the figures assume, and its words.
-        units: The reference units; None for a raster.
-        area_ha: Area that the figures speak of.
-        mapped_ha: Area in ha per class as the map counts it, within the strata where they cover a part of it.
-        width_over_plain: Width of each interval over that without the confidence's help, where it helped.
-        unit: Unit of the map's coordinates ("metre", "degree", ...) and its square in ha, None where it has none.
-    """
-
-    map_name: str
-    figures: Figures
-    scheme: ClassScheme
-    design: AssumedDesign
-    units: ReferenceUnits | None
-    area_ha: float
+    map_name: str  # File name of the map
+    figures: Figures  # Accuracies and area shares
+    scheme: ClassScheme  # The map's legend
+    design: AssumedDesign  # The design that the figures assume, and its words
+    units: ReferenceUnits | None  # The reference units; None for a raster
+    area_ha: float  # Area that the figures speak of
+    # Area in ha per class as the map counts it, within the strata where they cover a part of it
     mapped_ha: dict[str, float]
+    # Unit of the map's coordinates ("metre", "degree", ...) and its square in ha, None where it has none
     unit: tuple[str, float | None]
     with_kappa: bool = False
+    # Width of each interval over that without the confidence's help, where it helped
     width_over_plain: dict[str, float] | None = None
 
     def area(self, name: str) -> Estimate:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.assess_frame import DesignKind
-    from pipeline.accuracy.sample_strata import StrataLayer
+    from pipeline.accuracy.class_maps import StrataLayer
     from pipeline.legend import ClassScheme
 
 SQUARES = frozenset({"cluster", "two_stage"})
@@ -194,7 +194,6 @@ def _named_layer(
         return stack.enter_context(DifferenceStrata(map_path, settings.compare_with, scheme=scheme))
     if settings.strata is None:
         return None
-    edges = settings.strata_edges
     edges = settings.strata_edges
     layer = open_strata(settings.strata, map_path=map_path, scheme=scheme, field=settings.strata_field, edges=edges)
     stack.enter_context(layer)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
-from pipeline.splits.leakage import check_leakage
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, check_leakage
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.check_labelled import judge_usable, refuse_fill, usable_shares
 from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table

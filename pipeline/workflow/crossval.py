@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.errors import ConfigError, OutputError
 from pipeline.files import hash_of, write_json
-from pipeline.splits.subsets import random_pixel_fold
+from pipeline.splits.folds import random_pixel_fold
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import METHODS, FoldResult, Method, summary
 from pipeline.workflow.crossval_folds import KINDS, FoldPlan, fold_name, make_folds, tested_scenes, warn_about_folds

@@ -10,8 +10,7 @@ import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning
 from pipeline.splits.folds import block_folds, polygon_folds, scene_folds
-from pipeline.splits.leakage import check_leakage
-from pipeline.splits.split import Part, TrainingScene
+from pipeline.splits.split import Part, TrainingScene, check_leakage
 from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
-from pipeline.accuracy.sample_files import check_design_target, write_design
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:

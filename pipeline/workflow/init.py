@@ -23,7 +23,7 @@ from pipeline.scenes.fill import find_fill
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import INSIDE_FILE
-from pipeline.splits.split import count_small, default_block_m
+from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.inputs import unlike
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.template import Off, commented_yaml

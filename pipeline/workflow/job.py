@@ -13,7 +13,8 @@ from pipeline.config import Config, load_config
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
-from pipeline.splits.split import Part, Split, default_block_m, split_blocks
+from pipeline.splits.search import default_block_m, split_blocks
+from pipeline.splits.split import Part, Split
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.diagnostics.scoring import SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import write_json
-from pipeline.splits.subsets import fewer_polygons
+from pipeline.splits.folds import fewer_polygons
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.workflow.crossval import figures_key, refuse_other_figures, run_folds
 from pipeline.workflow.crossval_folds import fold_name, make_folds, tested_scenes

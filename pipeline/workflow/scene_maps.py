@@ -15,7 +15,7 @@ from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
+from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.pixels import ClassCounts, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
@@ -320,11 +320,11 @@ def _write_layers(
         write_class_map(targets["unfiltered"], prediction.codes, **same)
         files = replace(files, unfiltered=targets["unfiltered"])
     if prediction.probabilities is not None:
-        write_probabilities(
+        write_percent(
             targets["probabilities"],
             prediction.probabilities,
             grid=grid,
-            scheme=bundle.scheme,
+            layer=bundle.scheme,
             tags=tags,
             overwrite=overwrite,
         )
@@ -341,7 +341,7 @@ def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
     """The codes after the filters that were asked for, in a store beside theirs; the codes themselves without any."""
     if not settings.filtered:
         return prediction.codes
-    from pipeline.maps.filters import MajorityPixels, SievedPixels, patch_px
+    from pipeline.maps.pixels import MajorityPixels, SievedPixels, patch_px
 
     grid = prediction.grid
     pixels: PixelRows = prediction.codes

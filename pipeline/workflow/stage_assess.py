@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.diagnostics.confidence import held_out_reliability
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
 from pipeline.diagnostics.scoring import (
     FORESTS,
@@ -17,7 +18,6 @@ from pipeline.diagnostics.scoring import (
     score,
     score_json,
 )
-from pipeline.diagnostics.temperature import held_out_reliability
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import write_json, write_text
 from pipeline.legend import NODATA

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.diagnostics.applicability import learn_distance
-from pipeline.diagnostics.temperature import calibrate
+from pipeline.diagnostics.confidence import calibrate
 from pipeline.files import write_text
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values

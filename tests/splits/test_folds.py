@@ -12,8 +12,7 @@ from pipeline.errors import SplitError, SplitWarning
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.folds import block_folds, polygon_folds, scene_folds
-from pipeline.splits.leakage import check_leakage
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, check_leakage
 from tests.splits.test_split import SCHEME, UTM33, scattered, squares
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.special import softmax
 
+from pipeline.diagnostics.confidence import KEY, calibrate
 from pipeline.diagnostics.scoring import at_pixels
-from pipeline.diagnostics.temperature import KEY, calibrate
 from pipeline.experts.mixture import OutOfFold
 from pipeline.inference.probe import pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
