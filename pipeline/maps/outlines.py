@@ -170,7 +170,7 @@ def _walls(walk: _Walk, corners: Sequence[int]) -> list[_Wall]:
     turns = np.flatnonzero(axis != np.roll(axis, 1))
     return [
         _Wall(int(axis[here]), corners[here], corners[there])
-        for here, there in zip(turns, np.roll(turns, -1), strict=True)
+        for here, there in zip(turns.tolist(), np.roll(turns, -1).tolist(), strict=True)
     ]
 
 
