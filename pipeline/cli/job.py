@@ -42,28 +42,36 @@ def init(
     nodata: Annotated[str | None, typer.Option(help="DN without observation, or none: every DN is one.")] = None,
     sensor: Annotated[str | None, typer.Option(help="sentinel-2, landsat-oli ...: says what B5 is.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
+    complete: Annotated[
+        str | None,
+        typer.Option(metavar="scene | AREA", help="Every object is drawn, in the scenes or these polygons."),
+    ] = None,
+    objects: Annotated[
+        list[str] | None, typer.Option(help="Class that is also mapped as objects, one polygon each; repeatable.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Look at scenes and labels and write a commented configuration that runs as it is."""
     if chips is not None:
         from pipeline.workflow.chip_job import write_chip_config
 
-        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding}
+        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding,
+                 "--complete": complete, "--objects": objects}  # fmt: skip
         _refuse_with("--chips", given)
         names = bands.split(",") if bands else None
         return lambda _: write_chip_config(
             chips, output=output, overwrite=overwrite,
             options={"bands": names, "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata},
         )  # fmt: skip
-    if not scene or labels is None or field is None:
+    if not scene or labels is None or (field is None and not objects):
         raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
     from pipeline.scenes.settings import read_options
     from pipeline.workflow.init import write_config
 
     options = {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset, "nodata": nodata}
     return lambda _: write_config(
-        scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
-        options=read_options(options | {"sensor": sensor}),
+        scene, labels=labels, field=field or "", layer=layer, encoding=encoding, output=output, overwrite=overwrite,
+        complete=complete, objects=objects or (), options=read_options(options | {"sensor": sensor}),
     )  # fmt: skip
 
 

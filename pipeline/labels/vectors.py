@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
 KML_SUFFIXES = frozenset({".kml", ".kmz"})
 FOLDER = "Folder"
+_ONLY = "_class_of_all"
 # What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
 GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
@@ -28,13 +29,13 @@ MOST_CLASS_VALUES = 254
 
 
 def read_features(
-    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None
+    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None, only: str = ""
 ) -> GeoDataFrame:
     """All features of a layer: columns ``value`` (text or None) and ``geometry``; CRS set.
 
     Values are text: integers without decimals ("1" for 1 and for 1.0, as a column with gaps is stored as float),
     surrounding spaces removed, None where the field is null or blank. Of a KML the layers are folders: all of them are
-    read where none is named, and the field ``Folder`` is the name of the folder.
+    read where none is named, and the field ``Folder`` is the name of the folder. With ``only`` every value is that.
 
     Raises:
         LabelError: no such file, not a vector file, layer or field missing, no features, no geometry, no CRS.
@@ -44,7 +45,11 @@ def read_features(
 
     path = Path(path)
     folders = _folders(path) if layer is None else []
-    if folders:
+    if only:
+        layer = resolve_layer(path, field=None, layer=layer)
+        frame = read_layer(path, field=None, layer=layer, encoding=encoding).assign(**{_ONLY: only})
+        field = _ONLY
+    elif folders:
         parts = [
             read_layer(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders
         ]

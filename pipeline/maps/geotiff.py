@@ -51,6 +51,7 @@ class SceneFiles:
     polygons: Path | None = None  # GeoPackage
     polygons_parquet: Path | None = None  # The same as GeoParquet
     polygons_fgb: Path | None = None  # The same as FlatGeobuf
+    objects: Path | None = None  # GeoPackage of one polygon per object
     quicklook: Path | None = None  # PNG
 
 
@@ -70,6 +71,7 @@ def scene_files(class_map: Path) -> SceneFiles:
         polygons=beside("lc.gpkg"),
         polygons_parquet=beside("lc.parquet"),
         polygons_fgb=beside("lc.fgb"),
+        objects=beside("objects.gpkg"),
         quicklook=beside("quicklook.png"),
     )
 

@@ -22,7 +22,7 @@ from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.rings import areas_ha
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import OBJECTS_LAYER, Layer, write_geopackage
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
     from pipeline.maps.settings import ObjectSettings
 
-OBJECTS_LAYER = "objects"
 COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
 DEFAULT_TOLERANCE_PX = 1.5
 DEFAULT_MIN_PX = 9

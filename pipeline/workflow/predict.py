@@ -21,7 +21,7 @@ from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.settings import Settings
 from pipeline.workflow.mosaic import write_mosaic
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
-from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
+from pipeline.workflow.recipe import OBJECTS, RECIPE, SceneRequest, sources_for
 from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def predict_maps(
     settings = from_changes(PredictSettings, changes)
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
-    order = MapOrder(prepare_folder(output), settings.map, overwrite, force)
+    order = MapOrder(prepare_folder(output), with_objects(settings.map, bundle), overwrite, force)
     paths = list(scenes)
     if many.listed is not None:
         paths += list_scenes(many.listed, items=order.folder / WORK / "items")
@@ -217,6 +217,15 @@ def _works(
             finish=partial(_finish, model=model, source=source, order=order),
             progress=partial(progress, f"mapping {name}"),
         )  # fmt: skip
+
+
+def with_objects(settings: MapSettings, bundle: ModelBundle) -> MapSettings:
+    """Settings in which the classes of objects are the model's, where none are named."""
+    kept = bundle.provenance.get(OBJECTS, ())
+    if settings.objects.classes or not isinstance(kept, list):
+        return settings
+    objects = settings.objects.model_copy(update={"classes": tuple(str(name) for name in kept)})
+    return settings.model_copy(update={"objects": objects})
 
 
 def _open_all(

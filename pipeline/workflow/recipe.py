@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NOON = time(12)
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
+OBJECTS = "objects"
+"""Key of the model's provenance: names of the classes that are mapped as objects."""
 STORED = "stored_values"
 """Key of the model's provenance: band -> (scale, offset) from the numbers in the first training scene's files."""
 

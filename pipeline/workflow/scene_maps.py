@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 WORK = ".work"
 PATHS = (
     "class_map", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
+    "objects",
 )  # fmt: skip
 KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
 
@@ -116,6 +117,7 @@ class MapFiles:
     margin: Path | None = None
     aoa: Path | None = None
     polygons: Path | None = None
+    objects: Path | None = None
     quicklook: Path | None = None
     seam: dict[str, float] | None = None
     unchanged: bool = False
@@ -182,7 +184,12 @@ class MapOrder:
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
+        shapes += [self.objects(source)] if settings.objects.classes else []
         return (*layers, *shapes, self.quicklook(source))
+
+    def objects(self, source: Source) -> Path:
+        """Where the objects go."""
+        return self.folder / f"{source.id}_objects.gpkg"
 
     def quicklook(self, source: Source) -> Path:
         """Where the picture goes."""
@@ -274,6 +281,9 @@ def map_scene(
             shapes = order.target(source, "lc").with_suffix(".gpkg")
             _write_polygons(prediction, codes, shapes, settings=settings, overwrite=overwrite)
             files = replace(files, polygons=shapes)
+        if settings.objects.classes:
+            _write_objects(prediction, codes, order.objects(source), settings=settings, work=order.work(source))
+            files = replace(files, objects=order.objects(source))
         if settings.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
 
@@ -388,3 +398,13 @@ def _write_polygons(
         also=settings.polygon_formats,
         overwrite=overwrite,
     )
+
+
+def _write_objects(prediction: Prediction, codes: PixelRows, path: Path, *, settings: MapSettings, work: Path) -> None:
+    from pipeline.maps.objects import find_objects, object_frame, write_objects
+
+    grid, scheme = prediction.grid, prediction.scheme
+    found = find_objects(
+        codes, grid=grid, scheme=scheme, settings=settings.objects, confidence=prediction.confidence, scratch=work
+    )
+    write_objects(path, object_frame(found, crs=grid.crs, scheme=scheme), scheme=scheme)

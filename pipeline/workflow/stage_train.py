@@ -16,7 +16,7 @@ from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.recipe import RECIPE, STORED, recipe_of, stored_values
+from pipeline.workflow.recipe import OBJECTS, RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,7 @@ def perform(given: StageRun) -> list[Path]:
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
             RECIPE: recipe_of(job.config.inputs, job.sources),
+            OBJECTS: list(job.config.mapping.objects.classes),
             STORED: stored_values(job.sources[0]),
             "ledger": [source.ledger() for source in job.sources],
         },
