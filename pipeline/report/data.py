@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.features import Features
     from pipeline.diagnostics.scoring import Score
     from pipeline.legend import ClassScheme
+    from pipeline.report.object_figures import ObjectsView
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +155,7 @@ class ReportData:
         uncalibrated: The same without the model's temperature, where it has one.
         failures: Where the map is wrong.
         examples: The worst errors.
+        objects: One per scene with objects.
         ledger: One per scene.
         warnings: Said during the run.
         settings: The resolved configuration as text.
@@ -176,6 +178,7 @@ class ReportData:
     uncalibrated: Reliability | None = None
     failures: Failures | None = None
     examples: tuple[ErrorExample, ...] = ()
+    objects: tuple[ObjectsView, ...] = ()
     ledger: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     settings: str = ""

@@ -88,6 +88,10 @@ class Job:
         """The class map of a scene."""
         return self.maps_folder / f"{scene_id}_lc.tif"
 
+    def objects_of(self, scene_id: str) -> Path:
+        """The objects of a scene's map, where classes are marked."""
+        return self.maps_folder / f"{scene_id}_objects.gpkg"
+
     def confidence_of(self, scene_id: str) -> Path:
         """The confidence of a scene's map."""
         return self.maps_folder / f"{scene_id}_conf.tif"

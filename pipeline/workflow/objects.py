@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from affine import Affine
 from rasterio.crs import CRS
 
+from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.accuracy.assess_objects import match_objects, object_figures
 from pipeline.errors import LegendError, counted
 from pipeline.files import check_target, write_json
 from pipeline.labels.footprints import is_vector, read_footprints
+from pipeline.labels.rasterise import to_grid_crs
 from pipeline.legend import ClassScheme, scheme_for
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.objects import (
@@ -27,16 +31,24 @@ from pipeline.maps.objects import (
 )
 from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.report.object_figures import ObjectsView
+from pipeline.splits.split import Part
 from pipeline.workflow.assess import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from pipeline.accuracy.assess_objects import ObjectFigures
+    from pipeline.grid import Grid
     from pipeline.maps.settings import ObjectSettings
+    from pipeline.report.data import MapView
+    from pipeline.workflow.job import Job
 
+HEADS = ("scene", "class", "F1", "precision", "recall", "PoLiS (m)", "objects right", "footprints")
 # Percentile of the edges' lengths that stands for the pixel of polygons that came from a mask.
 _SHORT_EDGES = 10
 
@@ -189,3 +201,70 @@ def figures_table(found: ObjectFigures) -> Table:
     rows = [(words.get(name, name), with_interval(found.figures[name], form)) for name, form in forms.items()]
     rows += [] if found.iou_of_areas is None else [("IoU of the areas", f"{found.iou_of_areas:.3f}")]
     return Table(f"objects at IoU {found.iou_threshold:g}", ("", ""), tuple(rows))
+
+
+def object_accuracy(job: Job) -> list[dict[str, Any]]:
+    """Figures of each class of objects in each scene, JSON-ready, on the ground of the test polygons.
+
+    Where the footprints are not complete an unmatched object may be right: only recall is given. Scenes without a
+    footprint of the test part are left out.
+    """
+    frame = job.labels.frame
+    tested = frame[np.isin(frame["poly_id"], job.split.polygons(Part.TEST))]
+    found = []
+    for source in job.sources:
+        predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
+        extent = shapely.box(*source.grid.bounds)
+        here = tested[shapely.intersects(np.asarray(to_grid_crs(tested, source.grid).geometry.array), extent)]
+        for code in job.object_codes:
+            name = job.scheme.by_code(code).name
+            footprints = frame[(frame["code"] == code) & frame.geometry.geom_type.str.contains("Polygon")]
+            if not (here["code"] == code).any():
+                continue
+            ours = predicted[predicted["class"] == name] if len(predicted) else predicted
+            complete = bool(job.config.labels.complete)
+            figures = object_figures(match_objects(ours, footprints, area=here), complete=complete)
+            found.append({"scene": source.id, "class": name, **figures.to_json()})
+    return found
+
+
+def accuracy_rows(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """What :func:`object_accuracy` gives, as rows of text: scene, class, then as HEADS."""
+    rows = []
+    for item in found:
+        known = {name: _estimate(item[name]) for name in ("f1", "precision", "recall", "polis_m")}
+        texts = (with_interval(known[name], ".2f") for name in known)
+        counts = f"{item['matched']} of {item['predicted']}", str(item["reference"])
+        rows.append((item["scene"], item["class"], *texts, *counts))
+    return tuple(rows)
+
+
+def _estimate(item: Mapping[str, Any]) -> Estimate:
+    interval = item["ci95"]
+    return Estimate(item["estimate"], ci95=None if interval is None else (interval[0], interval[1]))
+
+
+def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any]) -> tuple[ObjectsView, ...]:
+    """What the report shows of the objects of each scene, with the footprints of the test part."""
+    frame, known = job.labels.frame, accuracy.get("objects", ())
+    tested = frame[np.isin(frame["poly_id"], job.split.polygons(Part.TEST)) & frame["code"].isin(job.object_codes)]
+    found = []
+    for source, view in zip(job.sources, views, strict=True):
+        predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
+        here = to_grid_crs(tested, source.grid)
+        here = here[here.intersects(shapely.box(*source.grid.bounds))]
+        matched = match_objects(predicted, here).pairs[:, 1] if len(here) and len(predicted) else ()
+        hit = np.isin(np.arange(len(here)), matched)
+        own = [item for item in known if item["scene"] == source.id]
+        to_pixels = partial(_in_pixels, grid=source.grid, shape=view.codes.shape)
+        outlines = np.asarray(here.geometry.array, dtype=object)
+        parts = [to_pixels(shapes) for shapes in (np.asarray(predicted.geometry), outlines[hit], outlines[~hit])]
+        found.append(ObjectsView(view, *parts, HEADS, accuracy_rows(own), own[0]["intervals"] if own else ""))
+    return tuple(found)
+
+
+def _in_pixels(shapes: NDArray[Any], *, grid: Grid, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
+    """Rings as float64 [corner, (col, row)] in pixels of a decimated view of a grid."""
+    to_view = Affine.scale(shape[1] / grid.width, shape[0] / grid.height) @ ~grid.transform
+    scale, start = (to_view.a, to_view.e), (to_view.c, to_view.f)
+    return tuple(shapely.get_coordinates(ring) * scale + start for ring in shapely.get_rings(shapes))
