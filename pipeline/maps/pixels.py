@@ -17,7 +17,8 @@ from rasterio.errors import RasterioError
 from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.grid import Grid, Window
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class ClassCounter:
 
 
 @dataclass(frozen=True, eq=False)
-class _FilteredPixels:
+class FilteredPixels:
     """Codes uint8 [row, col] that are filtered when they are read; nodata stays nodata and has no vote."""
 
     pixels: PixelRows
@@ -180,7 +181,7 @@ class _FilteredPixels:
 
 
 @dataclass(frozen=True, eq=False)
-class MajorityPixels(_FilteredPixels):
+class MajorityPixels(FilteredPixels):
     """Codes whose pixels take the class that most pixels of the window around them have; PixelRows.
 
     A pixel keeps its class where no other has more pixels.
@@ -216,7 +217,7 @@ def _votes(is_code: NDArray[np.bool_], side: int) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True, eq=False)
-class SievedPixels(_FilteredPixels):
+class SievedPixels(FilteredPixels):
     """Codes without patches of fewer than ``least_px`` pixels; PixelRows.
 
     Pixels of one class that touch along a side belong together. The pixels of a patch that is too small take the class

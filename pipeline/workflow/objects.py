@@ -33,7 +33,7 @@ from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.report.object_figures import ObjectsView
 from pipeline.splits.split import Part
-from pipeline.workflow.assess import percent, with_interval
+from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:

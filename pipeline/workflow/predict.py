@@ -14,15 +14,15 @@ from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
+from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
-from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
+from pipeline.scenes.listing import list_scenes
+from pipeline.scenes.settings import SceneRequest
 from pipeline.settings import Settings
-from pipeline.workflow.mosaic import write_mosaic
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
-from pipeline.workflow.recipe import OBJECTS, RECIPE, SceneRequest, sources_for
-from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene
+from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -260,6 +260,9 @@ def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
 
 
+_QGIS = ("open the _lc.tif in QGIS: names and colours come with it",)
+
+
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
     """The summary of ``predict``: areas, rate, what was decided, what was written; scenes that failed at the end."""
     names = maps[0].counts.scheme.names if maps else ()
@@ -287,7 +290,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     return Outcome(
         summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
-        hint="open the _lc.tif in QGIS: names and colours come with it" if maps else "",
+        hint="\n".join([*_QGIS[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
         tables=tuple(tables),
         failed=tuple(failed),
         status=SOME_FAILED,

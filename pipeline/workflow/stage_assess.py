@@ -27,7 +27,6 @@ from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.objects import object_accuracy
 from pipeline.workflow.stage_chips import split_summary
-from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +69,7 @@ def perform(given: StageRun) -> list[Path]:
     )  # fmt: skip
     given.progress("calibration", 0, 1)
     tested = [(job.sources[number], pixels) for number, pixels in job.test_pixels]
-    calibration = held_out_reliability(load_bundle(job.model_path), tested)
+    calibration = held_out_reliability(load_bundle(job.model_path), tested, block_of=job.split.block_of)
     given.progress("calibration", 1, 1)
     accuracy = {
         "method": scores[0].method,
@@ -113,7 +112,7 @@ def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
     """
     polygons = learned_polygons(job.split, job.config.training)
     forest = fit_forest(
-        training_scenes(job), job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
+        job.training_scenes, job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,
     )  # fmt: skip
     codes = []

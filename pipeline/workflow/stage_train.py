@@ -8,15 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.diagnostics.applicability import learn_distance
-from pipeline.diagnostics.confidence import calibrate
+from pipeline.diagnostics.class_sets import KEY as SETS
+from pipeline.diagnostics.class_sets import fit_limits
+from pipeline.diagnostics.confidence import blocks_of_pixels, calibrate, held_out_probabilities
+from pipeline.errors import ModelError
 from pipeline.files import write_text
+from pipeline.inference.sources import OBJECTS, RECIPE, STORED, recipe_of, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
-from pipeline.splits.split import Part, TrainingScene
+from pipeline.splits.split import Part
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.recipe import OBJECTS, RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,18 +31,11 @@ if TYPE_CHECKING:
 HISTORY = "training.csv"
 
 
-def training_scenes(job: Job) -> list[TrainingScene]:
-    """The scenes that have labels."""
-    return [
-        TrainingScene(source, pixels) for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)
-    ]
-
-
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
     result = fit(
-        training_scenes(job),
+        job.training_scenes,
         job.split,
         job.scheme,
         index=read_index(job.index_path),
@@ -53,7 +49,7 @@ def perform(given: StageRun) -> list[Path]:
     bundle = replace(
         bundle,
         units=job.sources[0].select(bundle.bands).units,
-        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
+        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in job.training_scenes]),
         provenance={
             **bundle.provenance,
             "inputs": job.input_hash,
@@ -77,9 +73,10 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
 
     ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
     """
-    scenes, settings = training_scenes(job), job.config.training
+    scenes, settings = job.training_scenes, job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
+    bundle = _with_sets(bundle, job, refitted=refitted, out_of_fold=out_of_fold)
     polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:
@@ -95,6 +92,22 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
         provenance={**bundle.provenance, "applicability": note},
         extra={**bundle.extra, **distance.tensors()},
     )
+
+
+def _with_sets(bundle: ModelBundle, job: Job, *, refitted: bool, out_of_fold: OutOfFold | None) -> ModelBundle:
+    """The model with the limits of its class sets, from pixels held out, or the reason why it has none."""
+    found = held_out_probabilities(
+        bundle, job.training_scenes, job.split, learned_validation=refitted, held_out=out_of_fold
+    )
+    if found is None or not len(found[1]):
+        return replace(bundle, provenance={**bundle.provenance, SETS: "none: no pixel was held out"})
+    probabilities, index, polygon = found
+    limits = fit_limits(probabilities, index, block=blocks_of_pixels(polygon, job.split.block_of))
+    try:
+        note = limits.words(0.9)
+    except ModelError as err:
+        note = f"none at 90 %: {err}"
+    return replace(bundle, provenance={**bundle.provenance, SETS: note}, extra={**bundle.extra, **limits.tensors()})
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> Path:
