@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 NOON = time(12)
 OBJECTS = "objects"
-"""Key of the model's provenance: names of the classes that are mapped as objects."""
+"""Key of the model's provenance: which classes are mapped as objects, and how."""
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
 OBJECTS = "objects"
-"""Key of the model's provenance: names of the classes that are mapped as objects."""
+"""Key of the model's provenance: which classes are mapped as objects, and how."""
 STORED = "stored_values"
 """Key of the model's provenance: band -> (scale, offset) from the numbers in the first training scene's files."""
 

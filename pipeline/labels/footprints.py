@@ -129,11 +129,12 @@ def with_ground(
 
     code = labels.scheme.by_name(background).code
     inside = read_footprints(area) if area is not None else None
-    drawn, squares, covered = labels.frame.copy(), [], []
+    drawn = labels.frame.copy()
+    squares, covered = list[Any](), list[Any]()
     for grid in grids:
         here = to_grid_crs(drawn, grid)
         shapes = np.asarray(here.geometry.array, dtype=object)
-        extent = shapely.box(*grid.bounds)
+        extent: Any = shapely.box(*grid.bounds)
         if inside is not None:
             extent = shapely.intersection(extent, shapely.union_all(np.asarray(inside.to_crs(here.crs).geometry.array)))
         over = shapely.intersects(shapes, extent)
@@ -150,7 +151,7 @@ def with_ground(
         covered.append(gpd.GeoSeries([shapely.box(*grid.bounds)], crs=here.crs))
     ground = pd.concat(squares, ignore_index=True)
     first = int(drawn["poly_id"].max()) + 1
-    rows = {"poly_id": np.arange(first, first + len(ground), dtype=np.int32), "code": np.uint8(code)}
+    rows: dict[str, Any] = {"poly_id": np.arange(first, first + len(ground), dtype=np.int32), "code": np.uint8(code)}
     rows |= {"name": background, "feature": GROUND}
     added = gpd.GeoDataFrame(rows, geometry=list(ground), crs=drawn.crs)
     frame = gpd.GeoDataFrame(pd.concat([drawn, added], ignore_index=True), crs=drawn.crs)

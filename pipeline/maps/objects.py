@@ -16,7 +16,7 @@ from affine import Affine
 from rasterio.features import shapes
 
 from pipeline.errors import LegendError
-from pipeline.grid import SQUARE_METRES_PER_HECTARE, Window
+from pipeline.ground import SQUARE_METRES_PER_HECTARE
 from pipeline.legend import NODATA
 from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.rings import areas_ha
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
-    from pipeline.grid import Grid
+    from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import PixelRows
     from pipeline.maps.settings import ObjectSettings

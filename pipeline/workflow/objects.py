@@ -258,8 +258,11 @@ def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any
         own = [item for item in known if item["scene"] == source.id]
         to_pixels = partial(_in_pixels, grid=source.grid, shape=view.codes.shape)
         outlines = np.asarray(here.geometry.array, dtype=object)
-        parts = [to_pixels(shapes) for shapes in (np.asarray(predicted.geometry), outlines[hit], outlines[~hit])]
-        found.append(ObjectsView(view, *parts, HEADS, accuracy_rows(own), own[0]["intervals"] if own else ""))
+        mapped = to_pixels(np.asarray(predicted.geometry))
+        intervals, rows = own[0]["intervals"] if own else "", accuracy_rows(own)
+        found.append(
+            ObjectsView(view, mapped, to_pixels(outlines[hit]), to_pixels(outlines[~hit]), HEADS, rows, intervals)
+        )
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
+from pipeline.maps.settings import ObjectSettings
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
@@ -220,12 +221,12 @@ def _works(
 
 
 def with_objects(settings: MapSettings, bundle: ModelBundle) -> MapSettings:
-    """Settings in which the classes of objects are the model's, where none are named."""
-    kept = bundle.provenance.get(OBJECTS, ())
-    if settings.objects.classes or not isinstance(kept, list):
+    """Settings with the model's own of objects, where nothing else is said; its classes where none are named."""
+    kept = bundle.provenance.get(OBJECTS)
+    if not isinstance(kept, dict) or settings.objects.classes:
         return settings
-    objects = settings.objects.model_copy(update={"classes": tuple(str(name) for name in kept)})
-    return settings.model_copy(update={"objects": objects})
+    said = settings.objects.model_dump(exclude_defaults=True)
+    return settings.model_copy(update={"objects": ObjectSettings.model_validate(kept | said)})
 
 
 def _open_all(

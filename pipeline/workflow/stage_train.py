@@ -55,7 +55,7 @@ def perform(given: StageRun) -> list[Path]:
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
             RECIPE: recipe_of(job.config.inputs, job.sources),
-            OBJECTS: list(job.config.mapping.objects.classes),
+            OBJECTS: job.config.mapping.objects.model_dump(mode="json"),
             STORED: stored_values(job.sources[0]),
             "ledger": [source.ledger() for source in job.sources],
         },
