@@ -11,9 +11,9 @@ import numpy as np
 import shapely
 
 from pipeline.errors import LabelError, LabelWarning, counted
+from pipeline.labels.geometries import clean_polygons
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.labels.settings import split_source
-from pipeline.labels.source import clean_polygons
 from pipeline.labels.vectors import read_layer, resolve_layer
 
 if TYPE_CHECKING:

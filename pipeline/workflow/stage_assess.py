@@ -86,11 +86,7 @@ def perform(given: StageRun) -> list[Path]:
     }
     if job.object_codes:
         accuracy["objects"] = object_accuracy(job)
-    return [
-        write_json(folder / ACCURACY, accuracy),
-        write_text(folder / CONFUSION, confusion_csv(scores[0])),
-        *files,
-    ]
+    return [write_json(folder / ACCURACY, accuracy), write_text(folder / CONFUSION, confusion_csv(scores[0])), *files]
 
 
 def products(job: Job) -> list[Path]:
