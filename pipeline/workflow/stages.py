@@ -12,6 +12,7 @@ from pipeline.files import check_target
 from pipeline.model.describe import read_header
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job, StageRun
+from pipeline.workflow.objects import HEADS, accuracy_rows
 from pipeline.workflow.outcome import STAGE, Outcome, Table
 
 if TYPE_CHECKING:
@@ -166,6 +167,10 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     if last in {"assess", "report"} and accuracy.exists():
         data["accuracy"] = read_json(accuracy)
         tables.append(_accuracy_table(data["accuracy"]))
+        if data["accuracy"].get("objects"):
+            tables.append(
+                Table("objects on the test blocks, at IoU 0.5", HEADS, accuracy_rows(data["accuracy"]["objects"]))
+            )
     areas = run.path / "areas.json"
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = read_json(areas)
