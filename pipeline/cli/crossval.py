@@ -25,7 +25,12 @@ def crossval(
         bool, typer.Option("--leave-one-block-out", help="A fold per spatial block.")
     ] = False,
     leave_one_scene_out: Annotated[bool, typer.Option("--leave-one-scene-out", help="A fold per scene.")] = False,
-    by: Annotated[str, typer.Option(help="blocks (with a buffer), polygons or both.")] = "blocks",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="blocks (with a buffer), polygons or both; of a continuous target blocks, or the attribute that groups samples."
+        ),
+    ] = "blocks",
     methods: Annotated[
         str, typer.Option(help="Comma-separated: forest, forest_neighbourhood, network.")
     ] = "forest,forest_neighbourhood,network",

@@ -140,6 +140,8 @@ def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, tru
     """
     threads, stride = settings.threads or torch.get_num_threads(), total_stride_px(bundle)
     choice = choose(settings)
+    if bundle.quantity is not None and settings.dtype == "auto":
+        choice = replace(choice, dtype="float32")  # three digits of a number are not enough of a value
     sample, engine, share, remark = None, None, None, ""
     if choice.dtype != "float32" and not trust:
         sample = sample_of(bundle, source, stride)

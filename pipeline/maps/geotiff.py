@@ -26,6 +26,7 @@ from pipeline.legend import NODATA
 from pipeline.maps.legends import LEGEND_HASH_TAG, LEGEND_TAG, aux_xml, sidecar_paths
 from pipeline.maps.pixels import ClassCounter, ClassCounts, PixelRows, check_shape, row_bands
 from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS, PercentLayer, paletted_pipe, qml, ramp_pipe
+from pipeline.quantity import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
+    from pipeline.quantity import Quantity
 
 MAP_SUFFIX = "_lc"
+VALUE_NODATA = -9999.0
+QUANTITY_TAG = "LANDCOVER_QUANTITY"
 # 512-pixel blocks and 2x overviews down to one block: what GDAL's COG driver and rio-cogeo both do by default.
 _BLOCK_PX = 512
 _FAILURES = (RasterioError, CPLE_BaseError)
@@ -53,6 +57,7 @@ class SceneFiles:
         polygons_parquet: The same as GeoParquet.
         polygons_fgb: The same as FlatGeobuf.
         quicklook: PNG.
+        values: Of a continuous target: value, lower and upper.
     """
 
     class_map: Path
@@ -62,6 +67,7 @@ class SceneFiles:
     polygons_parquet: Path | None = None
     polygons_fgb: Path | None = None
     quicklook: Path | None = None
+    values: Path | None = None
 
 
 def scene_files(class_map: Path) -> SceneFiles:
@@ -81,6 +87,7 @@ def scene_files(class_map: Path) -> SceneFiles:
         polygons_parquet=beside("lc.parquet"),
         polygons_fgb=beside("lc.fgb"),
         quicklook=beside("quicklook.png"),
+        values=beside("value.tif"),
     )
 
 
@@ -88,11 +95,13 @@ def scene_files(class_map: Path) -> SceneFiles:
 class _Layout:
     """What makes one kind of map: nodata, overview resampling, band names, tags, palette."""
 
-    nodata: int
+    nodata: float
     overviews: Literal["MODE", "AVERAGE"]
     bands: tuple[str, ...]
     tags: Mapping[str, object]
     palette: Mapping[int, tuple[int, int, int, int]] | None = None
+    dtype: str = "uint8"
+    unit: str = ""
 
 
 def write_class_map(
@@ -170,6 +179,83 @@ def write_probabilities(
     write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS)))
 
 
+def write_values(
+    path: Path,
+    pixels: PixelRows,
+    *,
+    grid: Grid,
+    quantity: Quantity,
+    tags: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a continuous map: bands value, lower and upper, float32 with nodata -9999, unit and description.
+
+    The style is graduated: a perceptual ramp between the limits of the outer value classes.
+
+    Args:
+        path: The map, ending in ``.tif``.
+        pixels: float32 [value, lower, upper; row; col], NaN without observation.
+        grid: Where the pixels lie.
+        quantity: Name and unit; its limits give the ramp.
+        tags: As for :func:`write_class_map`.
+        overwrite: Replace files of the same name.
+
+    Raises:
+        OutputError: as :func:`write_class_map`.
+    """
+    low, high = (round(100 * level) for level in (LEVELS[0], LEVELS[-1]))
+    names = (quantity.title, f"{quantity.title}, {low} % quantile", f"{quantity.title}, {high} % quantile")
+    layout = _Layout(
+        VALUE_NODATA, "AVERAGE", names, {**(tags or {}), QUANTITY_TAG: quantity.to_json()}, None, "float32",
+        quantity.unit,
+    )  # fmt: skip
+    spread = _Spread()
+    _write_cog(path, _Rounded(pixels, quantity), grid=grid, layout=layout, overwrite=overwrite, observe=spread.add)
+    bottom, top = spread.limits(quantity)
+    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS, minimum=bottom, maximum=top, unit=quantity.unit)))
+
+
+class _Spread:
+    """Where the values of a map lie, from a thin sample."""
+
+    def __init__(self) -> None:
+        self._seen: list[NDArray[np.float32]] = []
+
+    def add(self, values: NDArray[np.float32], window: Window) -> None:
+        """Values of a window."""
+        thin = values[0, ::8, ::8]
+        self._seen.append(thin[thin != VALUE_NODATA])
+
+    def limits(self, quantity: Quantity) -> tuple[float, float]:
+        """Second and 98th percentile: what most of the map lies between; without pixels the quantity's own."""
+        seen = np.concatenate(self._seen) if self._seen else np.empty(0, dtype=np.float32)
+        if not len(seen) or np.ptp(seen) == 0:
+            return quantity.mean - 1.0, quantity.mean + 1.0
+        bottom, top = np.percentile(seen, [2, 98])
+        return float(bottom), float(top if top > bottom else bottom + 1.0)
+
+
+class _Rounded:
+    """Values with nodata in the place of NaN, rounded to what they can be known by.
+
+    The last bits of a float32 are noise, which does not compress: 14 bits of each number stay, 5 of its digits.
+    """
+
+    def __init__(self, pixels: PixelRows, quantity: Quantity) -> None:
+        self._pixels = pixels
+        self.shape, self.dtype = pixels.shape, np.dtype("float32")
+        self._quantity = quantity
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Values float32 [band, row, col] of a window."""
+        values: NDArray[np.float32] = self._pixels.read(window)
+        bits = values.view(np.uint32)
+        bits += np.uint32(1 << 8)
+        bits &= np.uint32(0xFFFFFFFF << 9 & 0xFFFFFFFF)
+        values[~np.isfinite(values)] = VALUE_NODATA
+        return values
+
+
 def _write_cog(
     path: Path,
     pixels: PixelRows,
@@ -180,8 +266,8 @@ def _write_cog(
     observe: Callable[[NDArray[np.uint8], Window], None] | None = None,
 ) -> None:
     check_shape(pixels, grid)
-    if pixels.dtype != np.uint8 or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
-        expected = f"uint8, {counted(len(layout.bands), 'band')}"
+    if pixels.dtype != layout.dtype or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
+        expected = f"{layout.dtype}, {counted(len(layout.bands), 'band')}"
         raise OutputError(
             "pixels do not fit the map", path=path, got=f"{pixels.dtype} {pixels.shape}", expected=expected
         )
@@ -192,7 +278,7 @@ def _write_cog(
     ):
         tiles = Path(folder) / "tiles.tif"
         _write_tiles(tiles, pixels, grid=grid, layout=layout, observe=observe)
-        _copy_to_cog(tiles, part, overviews=layout.overviews)
+        _copy_to_cog(tiles, part, overviews=layout.overviews, floating=layout.dtype == "float32")
         for sidecar in sidecar_paths(path):  # those of a map that is replaced no longer hold
             sidecar.unlink(missing_ok=True)
 
@@ -207,7 +293,7 @@ def _write_tiles(
 ) -> None:
     # Not compressed: the file is read once and deleted, and a byte per pixel is what the prediction's own rows take.
     profile: dict[str, Any] = {
-        "driver": "GTiff", "dtype": "uint8", "count": len(layout.bands), "nodata": layout.nodata,
+        "driver": "GTiff", "dtype": layout.dtype, "count": len(layout.bands), "nodata": layout.nodata,
         "crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width,
         "tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "bigtiff": "IF_SAFER",
         "photometric": "MINISBLACK", "interleave": "band",
@@ -217,15 +303,19 @@ def _write_tiles(
             target.write_colormap(1, layout.palette)
         for number, name in enumerate(layout.bands, 1):
             target.set_band_description(number, name)
+            if layout.unit:
+                target.set_band_unit(number, layout.unit)
         target.update_tags(TIFFTAG_SOFTWARE=f"landcover {__version__}", **_texts(layout.tags))
         for window in row_bands(grid):
             values = pixels.read(window)
             if observe is not None:
                 observe(values, window)
-            target.write(values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio())  # noqa: PLR2004 - [band, row, col]
+            target.write(values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio())
 
 
-def _copy_to_cog(source: Path, target: Path, *, overviews: str) -> None:
+def _copy_to_cog(source: Path, target: Path, *, overviews: str, floating: bool = False) -> None:
+    # The fastest level: noise does not compress any further.
+    more = {"predictor": "FLOATING_POINT", "level": "1"} if floating else {}
     rasterio.shutil.copy(
         source,
         target,
@@ -235,6 +325,7 @@ def _copy_to_cog(source: Path, target: Path, *, overviews: str) -> None:
         overview_resampling=overviews,
         bigtiff="IF_SAFER",
         num_threads="ALL_CPUS",
+        **more,
     )
     # A copy that ran out of space can leave a file that opens: the last block written is at the end of the file.
     with rasterio.open(target) as copied:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyogrio
 import pyproj
+import rasterio
 from markupsafe import Markup
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
+from pipeline.maps.legends import sidecar_paths
 from pipeline.maps.look import scale_bar_m
 from pipeline.maps.style import (
     LAYERS,
@@ -152,7 +154,7 @@ def write_project(
     tree = [*draft.training(labels, chips), *draft.findings(findings), *draft.maps(scenes, mosaic)]
     wide_m = (mosaic[1] if mosaic else scenes[0].grid).pixel_size_m[0] / grids[-1].pixel_size[0] * (box[2] - box[0])
     segment, unit = scale_bar_m(wide_m) / 2, "meters"
-    if segment >= 1000:  # noqa: PLR2004 - metres in a kilometre
+    if segment >= 1000:
         segment, unit = segment / 1000, "km"
     text = from_template(
         "project.qgs.jinja",
@@ -221,8 +223,11 @@ class _Draft:
         if files.polygons:
             source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
             yield self.vector("Polygons", source, shown=False, filled=True)
-        pipe = paletted_pipe(self.scheme)
-        yield self.raster("Land cover", files.class_map, grid, pipe, shown=shown, classes=True)
+        pipe, name = paletted_pipe(self.scheme), "Land cover"
+        if files.values:
+            yield self.values(files.values, grid, shown=shown)
+            shown, name = False, "Value classes"
+        yield self.raster(name, files.class_map, grid, pipe, shown=shown, classes=True)
         if scene.groups:
             merged, groups = scene.groups
             yield self.raster("Land cover, groups of classes", merged, grid, paletted_pipe(groups), shown=False)
@@ -249,6 +254,14 @@ class _Draft:
             name, relative(path, self.folder), shown=shown, classes=classes,
             type="raster", provider="gdal", geometry="", wkt=grid.crs.to_wkt(), style=style,
         )  # fmt: skip
+
+    def values(self, path: Path, grid: Grid, *, shown: bool) -> Node:
+        """A continuous map by its own style, called as its first band."""
+        with rasterio.open(path) as source:
+            name = source.descriptions[0] or path.stem
+        text = sidecar_paths(path)[1].read_text(encoding="utf-8")
+        pipe = Markup(text[text.index("<pipe>") : text.index("</qgis>")])
+        return self.raster(name, path, grid, pipe, shown=shown, classes=shown)
 
     def vector(self, name: str, source: VectorLayer, *, shown: bool = True, filled: bool = False) -> Node:
         point, wkt = _kind_of(source.path, source.layer)

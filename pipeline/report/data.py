@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.failures import AccuracyBy
     from pipeline.diagnostics.features import Features
     from pipeline.diagnostics.scoring import Score
+    from pipeline.diagnostics.value_scores import ValueScore
     from pipeline.legend import ClassScheme
+    from pipeline.quantity import Quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,21 @@ class Failures:
 
 
 @dataclass(frozen=True, eq=False)
+class ValueFigures:
+    """Held-out samples of a continuous target.
+
+    Attributes:
+        quantity: Name and unit.
+        scores: The network first, then the baselines.
+        samples: float64 [sample] by name: measured, every method, lower, upper.
+    """
+
+    quantity: Quantity
+    scores: tuple[ValueScore, ...]
+    samples: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything on the page; what a run does not have is empty and left out.
 
@@ -143,6 +160,7 @@ class ReportData:
         views: One per scene.
         areas: Mapped areas.
         scores: The network first, then the forests.
+        values: Of a continuous target.
         full_reference: Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known.
         mapped_share: Share of the scenes' pixels that have a class; None where that is not known.
         sampling: In words: which design the figures assume and what they are not.
@@ -165,6 +183,7 @@ class ReportData:
     views: tuple[MapView, ...] = ()
     areas: tuple[ClassArea, ...] = ()
     scores: tuple[Score, ...] = ()
+    values: ValueFigures | None = None
     full_reference: tuple[tuple[str, tuple[float, float]], ...] = ()
     mapped_share: float | None = None
     sampling: str = ""

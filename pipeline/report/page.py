@@ -17,7 +17,7 @@ from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
-from pipeline.report import accuracy_figures, assessment_figures, figures
+from pipeline.report import accuracy_figures, assessment_figures, figures, value_figures
 from pipeline.report.ledger import LedgerTable, ledger_table
 from pipeline.report.style import save
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.diagnostics.scoring import Score
-    from pipeline.report.data import MapView, ReportData
+    from pipeline.report.data import MapView, ReportData, ValueFigures
 
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
@@ -107,7 +107,7 @@ def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _gain(scores: Sequence[Score]) -> tuple[str, float, float] | None:
     """The better forest, and by how much the network is ahead of it in overall accuracy and macro-F1."""
-    if len(scores) < 2:  # noqa: PLR2004 - two methods to compare
+    if len(scores) < 2:
         return None
     network, forest = scores[0], better(scores[1:])
     gains = network.overall_accuracy - forest.overall_accuracy, network.macro_f1 - forest.macro_f1
@@ -118,6 +118,8 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
     """The figures that the run has data for, halves in pairs of a height."""
     yield from _map_drawings(data)
     yield from _accuracy_drawings(data)
+    if data.values is not None and data.values.samples:
+        yield from _value_drawings(data.values)
     yield from _learning_drawings(data)
 
 
@@ -127,6 +129,15 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         if data.mapped_share is not None:
             caption += f" The map covers {data.mapped_share:.1%} of the scenes; the rest has no data."
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
+
+
+def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
+    caption = "Held-out samples with the interval that should hold nine of ten; on the line both are the same."
+    yield Drawing("scatter", "Predicted and measured", caption, lambda: value_figures.scatter(values))
+    caption = "What is left, by tenths of the predicted values (orange): a slope says that extremes are missed."
+    yield Drawing("residuals", "Residuals", caption, lambda: value_figures.residuals(values))
+    caption = "The mean of the samples, a line on the best single band, and a random forest learned from the same ones."
+    yield Drawing("methods", "Network and baselines", caption, lambda: value_figures.methods(values))
 
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:

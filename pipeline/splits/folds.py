@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.splits.geometry import Layout, blocks_of
 from pipeline.splits.search import Problem, best_assignment, fold_assignment
-from pipeline.splits.split import Part, layout_of, refuse_few_blocks, split_of
+from pipeline.splits.split import ABSENT, Part, Split, layout_of, refuse_few_blocks, split_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.splits.split import Split
 
 
 def block_folds(
@@ -50,7 +49,7 @@ def block_folds(
     block = blocks_of(layout, block_m)
     occupied = int(block.max()) + 1
     folds = occupied if folds is None else folds
-    if not 2 <= folds <= occupied:  # noqa: PLR2004 - one fold has nothing to train on
+    if not 2 <= folds <= occupied:
         refuse_few_blocks(occupied, wanted=f"2..{occupied} folds, not {folds}", block_m=block_m)
     rng = np.random.default_rng(seed)
     pairs = layout.neighbours(buffer_m)
@@ -80,7 +79,7 @@ def polygon_folds(
         SplitError: fewer polygons than folds, or a class with one polygon; see :func:`block_folds`.
     """
     layout, left_out = _without_single(layout_of(pixels), allowed=leave_out_single)
-    if not 2 <= folds <= len(layout.ids):  # noqa: PLR2004 - as above
+    if not 2 <= folds <= len(layout.ids):
         raise SplitError(
             f"{folds} folds", got=counted(len(layout.ids), "polygon"), expected=f"2..{len(layout.ids)} folds"
         )
@@ -99,6 +98,75 @@ def polygon_folds(
     return splits
 
 
+def group_folds(pixels: Sequence[LabelledPixels], groups: NDArray[np.int64], *, folds: int, seed: int) -> list[Split]:
+    """One Split per fold of whole groups (stations, tiles), dealt at random so that folds have alike many samples.
+
+    Each group is a block of its own for whatever holds out within the training samples; no buffer, no validation.
+
+    Args:
+        pixels: Labelled pixels of the scenes.
+        groups: Group of each sample, int64 [poly_id]; -1 for none.
+        folds: How many.
+        seed: Of the deal.
+
+    Raises:
+        SplitError: fewer groups than folds.
+    """
+    ids = np.unique(np.concatenate([part.polygon for part in pixels]))
+    fold_of = dealt_groups(groups, ids, folds=folds, seed=seed)
+    splits = []
+    for fold in range(folds):
+        part = np.full(len(groups), ABSENT, dtype=np.int8)
+        part[ids] = np.where(fold_of[groups[ids]] == fold, Part.TEST, Part.TRAIN)
+        splits.append(Split(part, groups.astype(np.int32), 0.0, 0.0))
+    return splits
+
+
+def group_split(
+    pixels: Sequence[LabelledPixels], groups: NDArray[np.int64], *, fractions: tuple[float, float, float], seed: int
+) -> Split:
+    """Whole groups to train, validation and test, by samples as near to ``fractions`` as groups allow.
+
+    Raises:
+        SplitError: fewer groups than parts.
+    """
+    ids = np.unique(np.concatenate([part.polygon for part in pixels]))
+    hands = 20
+    dealt = dealt_groups(groups, ids, folds=min(hands, len(np.unique(groups[ids]))), seed=seed)
+    most = int(dealt.max()) + 1
+    limits = np.round(np.cumsum(fractions) * most).astype(int)
+    limits[0] = max(limits[0], 1)
+    limits[1] = max(limits[1], limits[0] + (fractions[1] > 0))
+    part = np.full(len(groups), ABSENT, dtype=np.int8)
+    part[ids] = np.searchsorted(limits[:2], dealt[groups[ids]], side="right")
+    for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
+        if fraction > 0 and not (part == wanted).any():
+            got = counted(most, "group")
+            raise SplitError(f"too few groups for {wanted.name.lower()}", got=got, expected="one for each part")
+    return Split(part, groups.astype(np.int32), 0.0, 0.0)
+
+
+def dealt_groups(groups: NDArray[np.int64], ids: NDArray[np.int32], *, folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold of each group, int64 [group]: largest groups first, each to the fold with the fewest samples.
+
+    Raises:
+        SplitError: fewer groups than folds.
+    """
+    size = np.bincount(groups[ids])
+    present = np.flatnonzero(size)
+    if not 2 <= folds <= len(present):
+        raise SplitError(f"{folds} folds", got=counted(len(present), "group"), expected=f"2..{len(present)} folds")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(present)
+    order = order[np.argsort(-size[order], kind="stable")]
+    fold_of, load = np.full(len(size), -1, dtype=np.int64), np.zeros(folds)
+    for group in order:
+        least = rng.permutation(np.flatnonzero(load == load.min()))[0]
+        fold_of[group] = least
+        load[least] += size[group]
+    return fold_of
+
+
 def scene_folds(
     pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int, validation_fraction: float = 0.2
 ) -> list[Split]:
@@ -112,7 +180,7 @@ def scene_folds(
         SplitError: fewer than two scenes; a scene whose polygons are all there are, or that has none; a scene whose
             buffer leaves nothing to train on.
     """
-    if len(pixels) < 2:  # noqa: PLR2004 - one is left out, others must remain
+    if len(pixels) < 2:
         raise SplitError("leaving one scene out needs several", got=f"{len(pixels)} scene", fix="use block folds")
     layout = layout_of(pixels)
     block = blocks_of(layout, block_m)
@@ -154,7 +222,7 @@ def _without_single(layout: Layout, *, allowed: bool) -> tuple[Layout, NDArray[n
     if keep.all():
         return layout, np.empty(0, dtype=np.int32)
     named = ", ".join(f"{code} (polygon {i})" for code, i in zip(layout.code[~keep], layout.ids[~keep], strict=True))
-    if not allowed or keep.sum() < 2:  # noqa: PLR2004 - one polygon makes no folds
+    if not allowed or keep.sum() < 2:
         raise SplitError(
             f"class with one polygon cannot be cross-validated: code {named}",
             expected="two polygons or more",

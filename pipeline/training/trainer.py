@@ -73,10 +73,10 @@ class Watch(lightning.Callback):
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
-        pl_module: Any,  # noqa: ARG002 - Lightning's signature
+        pl_module: Any,
         outputs: Any,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Count and note the loss."""
         step = trainer.global_step
@@ -87,7 +87,7 @@ class Watch(lightning.Callback):
         if self._progress is not None:
             self._progress(self._stage, step, self.steps)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002 - Lightning's
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Figures of the validation into the log."""
         figures = trainer.callback_metrics
         names = [name for name in ("val_loss", "val_accuracy") if name in figures]

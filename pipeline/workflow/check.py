@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.model.describe import read_header
-from pipeline.splits.leakage import check_leakage
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.check_labelled import judge_usable, refuse_fill, usable_shares
@@ -215,7 +214,7 @@ def _check_split(job: Job, found: _Findings) -> None:
         return
     training = job.config.training
     found.data["training"] = training.describe(len(learned_polygons(split, training)))
-    found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
+    found.attempt(job.check_leakage)
     _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
@@ -288,8 +287,8 @@ def _check_model(job: Job) -> None:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 1):.0f} MB"  # noqa: PLR2004 - units
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 1):.0f} MB"
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - units
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -57,8 +57,6 @@ class CrossvalRequest:
 
     def __post_init__(self) -> None:
         """Refuse what no folds can be made of."""
-        if self.by not in {*KINDS, "both"}:
-            raise ConfigError("option --by", got=self.by, expected="blocks, polygons or both")
         if self.leave_out and self.by != "blocks":
             raise ConfigError(f"--leave-one-{self.leave_out}-out together with --by {self.by}", fix="give one of them")
         unknown = [name for name in self.methods if name not in METHODS]
@@ -100,6 +98,12 @@ def cross_validate_job(config: Path, *, request: CrossvalRequest, output: Path |
     if output is not None and output.exists() and not request.overwrite:
         raise OutputError("the file exists", path=output, fix="add --overwrite")
     job = Job.load(config)
+    if job.is_value:
+        from pipeline.workflow.value_crossval import cross_validate_values
+
+        return cross_validate_values(job, request=request, output=output, progress=progress)
+    if request.by not in {*KINDS, "both"}:
+        raise ConfigError("option --by", got=request.by, expected="blocks, polygons or both")
     run = job.open_folder()
     key = figures_key(job, request)
     refuse_other_figures(run.path / FILE, key, overwrite=request.overwrite)

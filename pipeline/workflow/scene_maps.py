@@ -15,7 +15,7 @@ from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
+from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities, write_values
 from pipeline.maps.pixels import ClassCounts, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
 PATHS = (
-    "class_map", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
+    "class_map", "value", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
 )  # fmt: skip
-KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
+KINDS = ("lc", "value", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class MapFiles:
     counts: ClassCounts
     figures: dict[str, float]
     plan: dict[str, Any]
+    value: Path | None = None
     unfiltered: Path | None = None
     confidence: Path | None = None
     probabilities: Path | None = None
@@ -161,6 +162,7 @@ class MapOrder:
         force: Map again what the same command has mapped.
         ledger: The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by
             the scene's name could be another file's.
+        values: The model gives values, not classes.
     """
 
     folder: Path
@@ -168,6 +170,7 @@ class MapOrder:
     overwrite: bool = False
     force: bool = False
     ledger: Path | None = None
+    values: bool = False
 
     def target(self, source: Source, kind: str) -> Path:
         """Where a product goes."""
@@ -175,10 +178,13 @@ class MapOrder:
 
     def products(self, source: Source) -> tuple[Path, ...]:
         """Every file that a scene's maps will be, sidecars aside."""
+        if self.values:
+            kinds = ("lc", "value", *(("aoa",) if self.settings.applicability else ()))
+            return (*(self.target(source, kind) for kind in kinds), self.quicklook(source))
         settings, stem = self.settings, self.target(source, "lc")
         wanted = {
             "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
-            "margin": settings.margin, "aoa": settings.applicability,
+            "margin": settings.margin, "aoa": settings.applicability, "value": False,
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
@@ -304,8 +310,18 @@ def _write_layers(
     overwrite: bool,
 ) -> MapFiles:
     grid = prediction.grid
+    if bundle.quantity is not None:
+        write_values(
+            targets["value"], prediction.layers["values"], grid=grid, quantity=bundle.quantity, tags=tags,
+            overwrite=overwrite,
+        )  # fmt: skip
     same: dict[str, Any] = {"grid": grid, "scheme": bundle.scheme, "tags": tags, "overwrite": overwrite}
     counts = write_class_map(targets["lc"], codes, **same)
+    if bundle.quantity is not None:
+        return MapFiles(
+            source.id, grid, targets["lc"], counts, prediction.figures, prediction.plan.to_json(),
+            value=targets["value"],
+        )  # fmt: skip
     write_percent(targets["conf"], prediction.confidence, grid=grid, layer=CONFIDENCE, tags=tags, overwrite=overwrite)
     files = MapFiles(
         source.id,

@@ -38,6 +38,10 @@ def training_scenes(job: Job) -> list[TrainingScene]:
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
+    if job.is_value:
+        from pipeline.workflow.value_stages import train
+
+        return train(given)
     result = fit(
         training_scenes(job),
         job.split,
@@ -79,6 +83,12 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
     scenes, settings = training_scenes(job), job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
+    return with_distance(bundle, job)
+
+
+def with_distance(bundle: ModelBundle, job: Job) -> ModelBundle:
+    """The model with features of training pixels, from which it tells its area of applicability."""
+    scenes, settings = training_scenes(job), job.config.training
     polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:

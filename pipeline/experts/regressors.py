@@ -1,0 +1,288 @@
+"""Teachers of values: forests with quantiles, boosting, ridge and partial least squares, mixed by held-out groups.
+
+As with classes, they learn first and the network learns their mixture: a value and a distribution around it for pixels
+all over the scene. Shares are those that held-out groups (blocks, stations) speak for, and so is the width of the
+distribution, so that its interval holds the share of values that it claims.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.errors import LabelError
+from pipeline.experts.interpolation import COLUMNS, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+Kind: TypeAlias = Literal[
+    "forest", "boosting", "ridge", "pls", "distance", "kriging", "drift", "local", "mean", "band", "plain"
+]
+TEACHERS: tuple[Kind, ...] = ("forest", "boosting", "ridge", "pls")
+# Those that interpolate samples; of use where samples are stations, and where the place may be learned.
+SPATIAL: tuple[Kind, ...] = ("distance", "kriging", "drift", "local")
+BASELINES: tuple[Kind, ...] = ("mean", "band", "plain")
+NAMES: dict[str, str] = {
+    "forest": "quantile forest", "boosting": "gradient boosting", "ridge": "ridge regression",
+    "pls": "partial least squares", "distance": "inverse distance", "kriging": "kriging",
+    "drift": "regression kriging", "local": "forest with interpolated values", "mean": "mean",
+    "band": "linear on the best band", "plain": "random forest",
+}  # fmt: skip
+# Levels of the draws that stand for a distribution: the middles of as many equal parts.
+DRAWS = 20
+DRAW_LEVELS = tuple((i + 0.5) / DRAWS for i in range(DRAWS))
+_OUTER = (0.05, 0.95)
+INNER_FOLDS = 5
+# What learned shares are drawn towards equal ones by, in samples. As many as the classes' shares are, in polygons.
+_PRIOR = 40
+# Components of partial least squares, at most a fifth of the samples.
+_COMPONENTS = 10
+_LEAF = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where values are asked for.
+
+    Attributes:
+        features: float32 [n, feature], standardised.
+        xy: In metres, float64 [n, 2].
+        day: Number of the day, int64 [n]; of undated samples always 0.
+    """
+
+    features: NDArray[np.float32]
+    xy: NDArray[np.float64]
+    day: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of places."""
+        return len(self.features)
+
+    def at(self, which: NDArray[Any]) -> Places:
+        """Some of them."""
+        return Places(self.features[which], self.xy[which], self.day[which])
+
+
+@dataclass(frozen=True, eq=False)
+class ValueTable:
+    """Samples that teachers learn from.
+
+    Attributes:
+        places: Where they lie, with their features.
+        target: Standardised transformed value, float64 [n].
+        group: What is held out together, int64 [n].
+        weight: Of each sample; the pixels of a polygon share one, float64 [n].
+        plain: How many of the first features are bands, which partial least squares and the baselines see.
+    """
+
+    places: Places
+    target: NDArray[np.float64]
+    group: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    plain: int
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.target)
+
+    def rows(self, which: NDArray[Any]) -> ValueTable:
+        """Some of the samples."""
+        return ValueTable(self.places.at(which), self.target[which], self.group[which], self.weight[which], self.plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Fitted teachers, their shares, and how far their distribution is widened.
+
+    Attributes:
+        kinds: Of the teachers.
+        models: Fitted.
+        shares: float64 [teacher], sum 1.
+        widen: Factor of the forest's distribution around its median.
+        held_out: Predictions of the mixture for its own samples by models that had not seen the sample's group, float64
+            [n, 1 + 2]: value, lower, upper; NaN where there were too few groups.
+    """
+
+    kinds: tuple[Kind, ...]
+    models: tuple[Any, ...]
+    shares: NDArray[np.float64]
+    widen: float
+    held_out: NDArray[np.float64]
+
+    def values(self, places: Places) -> NDArray[np.float64]:
+        """Standardised values float64 [m]."""
+        return np.sum([share * predict_teacher(kind, model, places) for kind, model, share in
+                       zip(self.kinds, self.models, self.shares, strict=True) if share], axis=0)  # fmt: skip
+
+    def draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
+        """Quantiles at ``levels`` of the distribution around :meth:`values`, float64 [m, level]."""
+        forest = self.models[self.kinds.index("forest")]
+        return np.asarray(self.values(places)[:, None] + self.widen * _spread(forest, places.features, levels))
+
+
+def fit_mixture(
+    table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Mixture:  # fmt: skip
+    """Teachers fitted to all samples; shares and width from groups held out.
+
+    Raises:
+        LabelError: too few groups to hold any out.
+    """
+    kinds = tuple(kinds)
+    folds = min(INNER_FOLDS, len(np.unique(table.group)))
+    if folds < 2:
+        raise LabelError("samples lie in one block or group", expected="two or more", fix="use smaller blocks")
+    found = np.full((len(table), len(kinds)), np.nan)
+    spread = np.zeros((len(table), 2))
+    steps = folds + 1
+    for number, (rest, held) in enumerate(GroupKFold(folds).split(table.target, groups=table.group)):
+        part, places = table.rows(rest), table.places.at(held)
+        for column, kind in enumerate(kinds):
+            model = fit_teacher(kind, part, trees=trees, seed=seed)
+            found[held, column] = predict_teacher(kind, model, places)
+            if kind == "forest":
+                spread[held] = _spread(model, places.features, _OUTER)
+        if progress is not None:
+            progress("teachers", number + 1, steps)
+    shares = learned_shares(found, table.target, table.weight)
+    centre = found @ shares
+    widen = interval_factor(table.target - centre, spread)
+    models = tuple(fit_teacher(kind, table, trees=trees, seed=seed) for kind in kinds)
+    if progress is not None:
+        progress("teachers", steps, steps)
+    return Mixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
+
+
+def fit_teacher(kind: Kind, table: ValueTable, *, trees: int, seed: int) -> Any:
+    """One teacher or baseline."""
+    x, y, weight = table.places.features, table.target, table.weight
+    if kind == "forest":
+        from quantile_forest import RandomForestQuantileRegressor
+
+        forest = RandomForestQuantileRegressor(
+            trees, min_samples_leaf=_LEAF, max_features=1 / 3, random_state=seed, n_jobs=1
+        )
+        return forest.fit(x, y, sample_weight=weight)
+    if kind == "boosting":
+        boosting = HistGradientBoostingRegressor(
+            max_iter=150, learning_rate=0.06, max_leaf_nodes=15, min_samples_leaf=min(10, max(len(y) // 10, 2)),
+            max_features=min(1.0, 64 / x.shape[1]), l2_regularization=1.0, random_state=seed,
+        )  # fmt: skip
+        return boosting.fit(x, y, sample_weight=weight)
+    if kind == "ridge":
+        return _fit_ridge(x, y, weight)
+    if kind in {"plain", "local"}:
+        inputs = x[:, : table.plain] if kind == "plain" else np.c_[x, _field(table, y, seed=seed).held_out()]
+        model = RandomForestRegressor(trees, min_samples_leaf=1 if kind == "plain" else _LEAF, max_features=1 / 3,
+                                      random_state=seed, n_jobs=1)  # fmt: skip
+        model.fit(inputs, y, sample_weight=weight)
+        return (table.plain, model) if kind == "plain" else (_field(table, y, seed=seed), model)
+    if kind in {"distance", "kriging"}:
+        return _field(table, y, seed=seed)
+    if kind == "drift":
+        ridge = _fit_ridge(x, y, weight)
+        return ridge, _field(table, y - np.asarray(ridge.predict(x)).ravel(), seed=seed)
+    if kind == "pls":
+        parts = max(1, min(_COMPONENTS, len(y) // 5, table.plain))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of components that explain nothing
+            return table.plain, make_pipeline(StandardScaler(), PLSRegression(parts)).fit(x[:, : table.plain], y)
+    if kind == "band":
+        return _best_band(x[:, : table.plain], y)
+    return float(np.average(y, weights=weight))
+
+
+def predict_teacher(kind: Kind, model: Any, places: Places) -> NDArray[np.float64]:
+    """Standardised values float64 [m] of a teacher or baseline from :func:`fit_teacher`."""
+    x = places.features
+    if kind == "mean":
+        return np.full(len(x), model)
+    if kind == "band":
+        best, slope, intercept = model
+        return np.asarray(slope * x[:, best] + intercept, dtype=np.float64)
+    if kind in {"pls", "plain"}:
+        plain, fitted = model
+        return np.asarray(fitted.predict(x[:, :plain])).ravel()
+    if kind in {"distance", "kriging"}:
+        return np.asarray(model.columns(places.xy, places.day)[:, COLUMNS.index(NAMES[kind])])
+    if kind == "drift":
+        ridge, field = model
+        kriged = field.columns(places.xy, places.day)[:, COLUMNS.index("kriging")]
+        return np.asarray(np.asarray(ridge.predict(x)).ravel() + kriged)
+    if kind == "local":
+        field, fitted = model
+        return np.asarray(fitted.predict(np.c_[x, field.columns(places.xy, places.day)])).ravel()
+    if kind == "forest":
+        return np.asarray(model.predict(x, quantiles="mean")).ravel()
+    return np.asarray(model.predict(x)).ravel()
+
+
+def _fit_ridge(x: NDArray[np.float32], y: NDArray[np.float64], weight: NDArray[np.float64]) -> Any:
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    return ridge.fit(x.astype(np.float64), y, ridgecv__sample_weight=weight)
+
+
+def _field(table: ValueTable, value: NDArray[np.float64], *, seed: int) -> Field:
+    return Field.fit(table.places.xy, table.places.day, value, table.group, seed=seed)
+
+
+def _best_band(x: NDArray[np.float32], y: NDArray[np.float64]) -> tuple[int, float, float]:
+    """Number, slope and intercept of the band with the highest correlation."""
+    spread = x.std(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.nan_to_num(((x - x.mean(0)) * (y - y.mean())[:, None]).mean(0) / (spread * y.std()))
+    best = int(np.abs(r).argmax())
+    slope, intercept = np.polyfit(x[:, best], y, 1) if spread[best] > 0 else (0.0, y.mean())
+    return best, float(slope), float(intercept)
+
+
+def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:
+    """The forest's quantiles less its median, float64 [m, level].
+
+    Source: Meinshausen (2006), Quantile Regression Forests, JMLR 7, 983-999.
+    """
+    found = np.asarray(forest.predict(features, quantiles=[*levels, 0.5])).reshape(len(features), -1)
+    return np.asarray(found[:, :-1] - found[:, -1:])
+
+
+def learned_shares(
+    found: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Shares that make the least squared error of held-out predictions, not negative, drawn towards equal ones.
+
+    Source: Breiman (1996), Stacked regressions, Machine Learning 24, 49-64.
+    """
+    count = found.shape[1]
+    root = np.sqrt(weight / weight.mean())
+    prior = np.sqrt(_PRIOR / count) * np.sqrt(np.average((target - found.mean(1)) ** 2, weights=weight))
+    # A heavy row makes the shares add up to 1.
+    heavy = 1e3 * np.sqrt(len(target)) * max(float(np.abs(target).max()), 1.0)
+    rows = np.concatenate([found * root[:, None], prior * np.eye(count), np.full((1, count), heavy)])
+    goal = np.concatenate([target * root, np.full(count, prior / count), [heavy]])
+    shares = nnls(rows, goal)[0]
+    return np.asarray(shares / shares.sum())
+
+
+def interval_factor(rest: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
+    """Factor of the distances below and above (``spread``, lower negative) so that nine of ten rests lie within.
+
+    Source: Romano, Patterson & Candes (2019), Conformalized quantile regression, NeurIPS, with a factor for the sum.
+    """
+    least = 1e-6 + 0.05 * float(np.abs(spread).mean())
+    ratio = np.where(rest >= 0, rest / np.maximum(spread[:, 1], least), rest / np.minimum(spread[:, 0], -least))
+    level = min(0.9 * (1 + 1 / len(rest)), 1.0)
+    return float(np.quantile(ratio, level))
