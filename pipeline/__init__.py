@@ -54,7 +54,7 @@ _HOMES = {
     "PipelineError": "pipeline.errors:PipelineError",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the table's keys are names
 
 
 def __getattr__(name: str) -> Any:

@@ -206,4 +206,4 @@ def centre_um(name: str) -> float | None:
 def is_optical(name: str) -> bool:
     """Whether a common name is a reflective band (0.4 to 3 um), whose values are reflectance."""
     centre = centre_um(name)
-    return centre is not None and centre < 3.0
+    return centre is not None and centre < 3.0  # noqa: PLR2004 - thermal bands start beyond 3 um

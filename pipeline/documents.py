@@ -81,7 +81,7 @@ def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineE
     """
     text = _read(Path(path), what, MAX_YAML_BYTES, error)
     try:
-        return yaml.load(text.decode("utf-8-sig"), Loader=_Loader)
+        return yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except _NotAllowedError as err:
         raise error(f"{what}: {err}", path=path) from err
     except yaml.MarkedYAMLError as err:
@@ -175,7 +175,7 @@ class _Loader(yaml.SafeLoader):
             msg = f"line {self.line + 1} is nested too deeply; expected at most {MAX_DEPTH} levels"
             raise _NotAllowedError(msg)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - as PyYAML has it
         """A mapping whose keys differ."""
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:

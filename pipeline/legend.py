@@ -281,7 +281,7 @@ def _first_apart(colors: Iterable[str], taken: Iterable[str]) -> str | None:
 def _lab(color: str) -> tuple[float, float, float]:
     """CIE Lab of an sRGB colour. Source: IEC 61966-2-1 for sRGB (D65), CIE 15:2004 for Lab."""
     srgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004 - of the norm
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     xyz = to_xyz @ linear / to_xyz.sum(axis=1)
     x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)

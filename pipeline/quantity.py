@@ -6,6 +6,7 @@ counts of samples) are the strata of splits and the legend under which a map of 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from pipeline.legend import ClassScheme, LandClass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -111,7 +113,7 @@ class Quantity:
         ('below 1', '1 to 2.5', '2.5 and above')
         """
         limits = [_text(edge, self.edges) for edge in self.edges]
-        names = [f"below {limits[0]}", *(f"{a} to {b}" for a, b in zip(limits, limits[1:], strict=False)),
+        names = [f"below {limits[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(limits)),
                  f"{limits[-1]} and above"] if limits else ["all values"]  # fmt: skip
         colors = [RAMP[round(i * (len(RAMP) - 1) / max(len(names) - 1, 1))] for i in range(len(names))]
         unit = f" {self.unit}" if self.unit else ""
@@ -151,7 +153,7 @@ def propose(values: NDArray[Any], *, name: str) -> Quantity:
     return Quantity(name, "", low, high, transform).fitted(values)
 
 
-def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, path: object) -> None:
+def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, path: Path) -> None:
     """Refuse targets that nothing can be learned from, and values that the quantity cannot have.
 
     Raises:

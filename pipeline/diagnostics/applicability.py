@@ -72,7 +72,7 @@ class Applicability:
 
     def dissimilarity(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Dissimilarity index float32 [pixel] of features [pixel, feature]; 0 is a training sample, NaN not finite."""
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
+        if features.ndim != 2 or features.shape[1] != len(self.mean):  # noqa: PLR2004 - [pixel, feature]
             raise ReferenceDataError("features", got=features.shape, expected=f"[pixel, {len(self.mean)}]")
         index = np.full(len(features), np.nan, dtype=np.float32)
         usable = np.isfinite(features).all(axis=1)
@@ -106,11 +106,11 @@ def fit_applicability(
         ReferenceDataError: arrays that do not fit, one fold only, or features that do not vary.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(folds) or not np.isfinite(values).all():
+    if values.ndim != 2 or len(values) != len(folds) or not np.isfinite(values).all():  # noqa: PLR2004
         raise ReferenceDataError(
             "training features", got=values.shape, expected="finite [sample, feature], a fold each"
         )
-    if len(np.unique(folds)) < 2:
+    if len(np.unique(folds)) < 2:  # noqa: PLR2004
         raise ReferenceDataError("folds of the training features", got="one", expected="two or more")
     spread = values.std(axis=0)
     if not spread.any():
@@ -275,7 +275,7 @@ def learn_distance(
         # Without blocks (block -1), polygons take their place.
         folds.append(np.where(split.block_of[polygon] >= 0, split.block_of[polygon], -polygon - 1))
     features, fold = np.concatenate(values), np.concatenate(folds)
-    if len(np.unique(fold)) < 2:
+    if len(np.unique(fold)) < 2:  # noqa: PLR2004 - nothing to compare with
         return None
     space = FeatureSpace.fit(features, weights=feature_weights(bundle))
     coordinates = space.project(features)

@@ -176,7 +176,7 @@ def _least(cost: Callable[[float], float]) -> float:
 
 
 def _checked(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
+    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):  # noqa: PLR2004 - [pixel, class]
         raise ReferenceDataError("scores and labels", got=f"{logits.shape}, {labels.shape}", expected="[n, class], [n]")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ReferenceDataError(

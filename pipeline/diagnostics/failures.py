@@ -267,7 +267,7 @@ def _wrongness(
     mapped: NDArray[np.uint8], confidence: NDArray[np.uint8], *, code: int, scheme: ClassScheme
 ) -> dict[str, object] | None:
     """What the map says on the pixels of one label, and how surely; None where it says nothing else than the label."""
-    usable = (mapped != NODATA) & (confidence <= 100)
+    usable = (mapped != NODATA) & (confidence <= 100)  # noqa: PLR2004 - percent
     wrong = usable & (mapped != code)
     if not wrong.any():
         return None

@@ -62,7 +62,7 @@ def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int =
         ConfigError: UMAP without the package umap-learn.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or len(values) < 3 or not np.isfinite(values).all():
+    if values.ndim != 2 or len(values) < 3 or not np.isfinite(values).all():  # noqa: PLR2004 - two axes need 3 points
         raise ReferenceDataError("features to embed", got=values.shape, expected="finite [point, feature], 3 or more")
     spread = values.std(axis=0)
     scaled = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

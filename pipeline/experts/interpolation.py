@@ -66,7 +66,7 @@ class Field:
         """
         out = np.full((len(xy), 3), self.value.mean())
         key = day if group is None else np.stack([day, group], axis=1)
-        _, first, which = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        _, which = np.unique(key, axis=0, return_inverse=True)
         order = np.argsort(which.ravel(), kind="stable")
         for rows in np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1]):
             used = self.day == day[rows[0]]
@@ -115,7 +115,7 @@ def fitted_kernel(
         keep.extend(rng.permutation(rows)[: max(_FITTED - len(keep), 0)])
     span = max(float(np.ptp(xy, axis=0).max()), 1.0)
     variance = float(rest[keep].var())
-    if variance <= 0 or counts.max() < 3:
+    if variance <= 0 or counts.max() < 3:  # noqa: PLR2004
         return 0.0, span, max(variance, 1e-6)
     apart = np.c_[xy[keep] / span, which[keep] * 100.0]
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(0.2, (0.01, 3.0), nu=1.5) + WhiteKernel(0.3, (1e-3, 1e2))

@@ -124,8 +124,11 @@ class Mixture:
 
     def values(self, places: Places) -> NDArray[np.float64]:
         """Standardised values float64 [m]."""
-        return np.sum([share * predict_teacher(kind, model, places) for kind, model, share in
-                       zip(self.kinds, self.models, self.shares, strict=True) if share], axis=0)  # fmt: skip
+        out = np.zeros(len(places))
+        for kind, model, share in zip(self.kinds, self.models, self.shares, strict=True):
+            if share:
+                out += share * predict_teacher(kind, model, places)
+        return out
 
     def draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
         """Quantiles at ``levels`` of the distribution around :meth:`values`, float64 [m, level]."""
@@ -144,7 +147,7 @@ def fit_mixture(
     """
     kinds = tuple(kinds)
     folds = min(INNER_FOLDS, len(np.unique(table.group)))
-    if folds < 2:
+    if folds < 2:  # noqa: PLR2004 - none is left to learn from
         raise LabelError("samples lie in one block or group", expected="two or more", fix="use smaller blocks")
     found = np.full((len(table), len(kinds)), np.nan)
     spread = np.zeros((len(table), 2))
@@ -169,71 +172,95 @@ def fit_mixture(
 
 def fit_teacher(kind: Kind, table: ValueTable, *, trees: int, seed: int) -> Any:
     """One teacher or baseline."""
-    x, y, weight = table.places.features, table.target, table.weight
-    if kind == "forest":
-        from quantile_forest import RandomForestQuantileRegressor
-
-        forest = RandomForestQuantileRegressor(
-            trees, min_samples_leaf=_LEAF, max_features=1 / 3, random_state=seed, n_jobs=1
-        )
-        return forest.fit(x, y, sample_weight=weight)
-    if kind == "boosting":
-        boosting = HistGradientBoostingRegressor(
-            max_iter=150, learning_rate=0.06, max_leaf_nodes=15, min_samples_leaf=min(10, max(len(y) // 10, 2)),
-            max_features=min(1.0, 64 / x.shape[1]), l2_regularization=1.0, random_state=seed,
-        )  # fmt: skip
-        return boosting.fit(x, y, sample_weight=weight)
-    if kind == "ridge":
-        return _fit_ridge(x, y, weight)
-    if kind in {"plain", "local"}:
-        inputs = x[:, : table.plain] if kind == "plain" else np.c_[x, _field(table, y, seed=seed).held_out()]
-        model = RandomForestRegressor(trees, min_samples_leaf=1 if kind == "plain" else _LEAF, max_features=1 / 3,
-                                      random_state=seed, n_jobs=1)  # fmt: skip
-        model.fit(inputs, y, sample_weight=weight)
-        return (table.plain, model) if kind == "plain" else (_field(table, y, seed=seed), model)
-    if kind in {"distance", "kriging"}:
-        return _field(table, y, seed=seed)
-    if kind == "drift":
-        ridge = _fit_ridge(x, y, weight)
-        return ridge, _field(table, y - np.asarray(ridge.predict(x)).ravel(), seed=seed)
-    if kind == "pls":
-        parts = max(1, min(_COMPONENTS, len(y) // 5, table.plain))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of components that explain nothing
-            return table.plain, make_pipeline(StandardScaler(), PLSRegression(parts)).fit(x[:, : table.plain], y)
-    if kind == "band":
-        return _best_band(x[:, : table.plain], y)
-    return float(np.average(y, weights=weight))
+    return _FITS[kind](table, trees, seed)
 
 
 def predict_teacher(kind: Kind, model: Any, places: Places) -> NDArray[np.float64]:
     """Standardised values float64 [m] of a teacher or baseline from :func:`fit_teacher`."""
-    x = places.features
-    if kind == "mean":
-        return np.full(len(x), model)
-    if kind == "band":
-        best, slope, intercept = model
-        return np.asarray(slope * x[:, best] + intercept, dtype=np.float64)
-    if kind in {"pls", "plain"}:
-        plain, fitted = model
-        return np.asarray(fitted.predict(x[:, :plain])).ravel()
-    if kind in {"distance", "kriging"}:
-        return np.asarray(model.columns(places.xy, places.day)[:, COLUMNS.index(NAMES[kind])])
-    if kind == "drift":
-        ridge, field = model
-        kriged = field.columns(places.xy, places.day)[:, COLUMNS.index("kriging")]
-        return np.asarray(np.asarray(ridge.predict(x)).ravel() + kriged)
-    if kind == "local":
-        field, fitted = model
-        return np.asarray(fitted.predict(np.c_[x, field.columns(places.xy, places.day)])).ravel()
-    if kind == "forest":
-        return np.asarray(model.predict(x, quantiles="mean")).ravel()
-    return np.asarray(model.predict(x)).ravel()
+    return np.asarray(_VALUES.get(kind, _of_features)(model, places), dtype=np.float64).ravel()
 
 
-def _fit_ridge(x: NDArray[np.float32], y: NDArray[np.float64], weight: NDArray[np.float64]) -> Any:
+def _fit_forest(table: ValueTable, trees: int, seed: int) -> Any:
+    from quantile_forest import RandomForestQuantileRegressor
+
+    forest = RandomForestQuantileRegressor(
+        trees, min_samples_leaf=_LEAF, max_features=1 / 3, random_state=seed, n_jobs=1
+    )
+    return forest.fit(table.places.features, table.target, sample_weight=table.weight)
+
+
+def _fit_boosting(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001 - as all of them are called
+    x, y = table.places.features, table.target
+    boosting = HistGradientBoostingRegressor(
+        max_iter=150,
+        learning_rate=0.06,
+        max_leaf_nodes=15,
+        min_samples_leaf=min(10, max(len(y) // 10, 2)),
+        max_features=min(1.0, 64 / x.shape[1]),
+        l2_regularization=1.0,
+        random_state=seed,
+    )
+    return boosting.fit(x, y, sample_weight=table.weight)
+
+
+def _fit_ridge(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
-    return ridge.fit(x.astype(np.float64), y, ridgecv__sample_weight=weight)
+    return ridge.fit(table.places.features.astype(np.float64), table.target, ridgecv__sample_weight=table.weight)
+
+
+def _fit_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    parts = max(1, min(_COMPONENTS, len(table) // 5, table.plain))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of components that explain nothing
+        model = make_pipeline(StandardScaler(), PLSRegression(parts))
+        return table.plain, model.fit(table.places.features[:, : table.plain], table.target)
+
+
+def _fit_plain(table: ValueTable, trees: int, seed: int) -> Any:
+    forest = RandomForestRegressor(trees, max_features=1 / 3, random_state=seed, n_jobs=1)
+    x = table.places.features[:, : table.plain]
+    return table.plain, forest.fit(x, table.target, sample_weight=table.weight)
+
+
+def _fit_local(table: ValueTable, trees: int, seed: int) -> Any:
+    field = _field(table, table.target, seed=seed)
+    forest = RandomForestRegressor(trees, min_samples_leaf=_LEAF, max_features=1 / 3, random_state=seed, n_jobs=1)
+    x = np.c_[table.places.features, field.held_out()]
+    return field, forest.fit(x, table.target, sample_weight=table.weight)
+
+
+def _fit_field(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    return _field(table, table.target, seed=seed)
+
+
+def _fit_drift(table: ValueTable, trees: int, seed: int) -> Any:
+    ridge = _fit_ridge(table, trees, seed)
+    return ridge, _field(table, table.target - _of_features(ridge, table.places), seed=seed)
+
+
+def _fit_band(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    return _best_band(table.places.features[:, : table.plain], table.target)
+
+
+def _fit_mean(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    return float(np.average(table.target, weights=table.weight))
+
+
+def _of_features(model: Any, places: Places) -> NDArray[np.float64]:
+    return np.asarray(model.predict(places.features), dtype=np.float64).ravel()
+
+
+def _of_field(model: Field, places: Places, name: str) -> NDArray[np.float64]:
+    return np.asarray(model.columns(places.xy, places.day)[:, COLUMNS.index(name)])
+
+
+def _of_plain(model: tuple[int, Any], places: Places) -> NDArray[np.float64]:
+    return np.asarray(model[1].predict(places.features[:, : model[0]])).ravel()
+
+
+def _of_local(model: tuple[Field, Any], places: Places) -> NDArray[np.float64]:
+    field, forest = model
+    return np.asarray(forest.predict(np.c_[places.features, field.columns(places.xy, places.day)]))
 
 
 def _field(table: ValueTable, value: NDArray[np.float64], *, seed: int) -> Field:
@@ -286,3 +313,30 @@ def interval_factor(rest: NDArray[np.float64], spread: NDArray[np.float64]) -> f
     ratio = np.where(rest >= 0, rest / np.maximum(spread[:, 1], least), rest / np.minimum(spread[:, 0], -least))
     level = min(0.9 * (1 + 1 / len(rest)), 1.0)
     return float(np.quantile(ratio, level))
+
+
+_FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {
+    "forest": _fit_forest,
+    "boosting": _fit_boosting,
+    "ridge": _fit_ridge,
+    "pls": _fit_pls,
+    "distance": _fit_field,
+    "kriging": _fit_field,
+    "drift": _fit_drift,
+    "local": _fit_local,
+    "mean": _fit_mean,
+    "band": _fit_band,
+    "plain": _fit_plain,
+}
+# Of the others: what they make of the features.
+_VALUES: dict[Kind, Callable[[Any, Places], NDArray[np.float64]]] = {
+    "forest": lambda model, places: np.asarray(model.predict(places.features, quantiles="mean")),
+    "pls": _of_plain,
+    "plain": _of_plain,
+    "distance": lambda model, places: _of_field(model, places, NAMES["distance"]),
+    "kriging": lambda model, places: _of_field(model, places, NAMES["kriging"]),
+    "drift": lambda model, places: _of_features(model[0], places) + _of_field(model[1], places, NAMES["kriging"]),
+    "local": _of_local,
+    "mean": lambda model, places: np.full(len(places), model),
+    "band": lambda model, places: model[1] * places.features[:, model[0]] + model[2],
+}

@@ -262,7 +262,7 @@ def fast_bfloat16(device: str) -> bool:
     """Whether the device computes in bfloat16 (a CPU without the instructions emulates it, many times slower)."""
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - the public way only tells of AMX
 
 
 def _in_int8(network: nn.Module, samples: Sequence[torch.Tensor], *, channels: int) -> bytes:

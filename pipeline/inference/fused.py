@@ -67,7 +67,7 @@ def _plain(
 def _fused(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, steps: _Steps, *, added: torch.Tensor | None, relu: bool
 ) -> torch.Tensor:
-    operator = torch.ops.mkldnn._convolution_pointwise
+    operator = torch.ops.mkldnn._convolution_pointwise  # noqa: SLF001 - the compiler's own; checked by fused_works
     if added is None:
         out = operator(x, weight, bias, *steps, "relu" if relu else "none", [], "")
     else:

@@ -204,7 +204,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
 
     def ignore(self, tensor: torch.Tensor) -> None:
         """Do not count a tensor's storage."""
-        self._seen.add(tensor.untyped_storage()._cdata)
+        self._seen.add(tensor.untyped_storage()._cdata)  # noqa: SLF001 - as in _count
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -226,7 +226,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+        key = storage._cdata  # noqa: SLF001 - the storage's identity; data_ptr is 0 for an empty one
         if key in self._seen:
             return
         self._seen.add(key)

@@ -169,7 +169,7 @@ class Writing:
                 else:
                     self._write(*item)
             self._sync()
-        except BaseException as err:
+        except BaseException as err:  # noqa: BLE001 - raised again in the caller's thread
             self._error = err
             # Whoever waits for room must get past its put to see the error.
             while not self._waiting.empty():
@@ -180,7 +180,7 @@ class Writing:
 
     def _write(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         for name, pixels in layers.items():
-            for number, layer in enumerate(pixels if pixels.ndim == 3 else pixels[np.newaxis]):
+            for number, layer in enumerate(pixels if pixels.ndim == 3 else pixels[np.newaxis]):  # noqa: PLR2004
                 self._stores[name].write(window, layer, layer=number)
 
     def _note(self, step: _Step) -> None:

@@ -251,7 +251,7 @@ def _require_file(path: Path) -> None:
         raise LabelError("no such file", path=path, expected=FORMATS)
 
 
-class _readable:
+class _readable:  # noqa: N801 - a context manager, read as a word in a with statement
     """Turn pyogrio's errors on ``path`` into LabelError and keep its warnings (winding order, M values) quiet."""
 
     def __init__(self, path: Path) -> None:

@@ -116,7 +116,7 @@ class SievedPixels:
 
     def _part(self, window: Window) -> NDArray[np.uint8]:
         seen = window.expand(2 * self.least_px).intersect(self.grid.window)
-        assert seen is not None
+        assert seen is not None  # noqa: S101 - a window of the grid
         codes: NDArray[np.uint8] = self.pixels.read(seen)
         small = _small_patches(codes, self.least_px)
         inner = window.relative_to(seen).slices

@@ -221,7 +221,7 @@ class _Spread:
     def __init__(self) -> None:
         self._seen: list[NDArray[np.float32]] = []
 
-    def add(self, values: NDArray[np.float32], window: Window) -> None:
+    def add(self, values: NDArray[Any], window: Window) -> None:  # noqa: ARG002 - as observers are called
         """Values of a window."""
         thin = values[0, ::8, ::8]
         self._seen.append(thin[thin != VALUE_NODATA])
@@ -263,7 +263,7 @@ def _write_cog(
     grid: Grid,
     layout: _Layout,
     overwrite: bool,
-    observe: Callable[[NDArray[np.uint8], Window], None] | None = None,
+    observe: Callable[[NDArray[Any], Window], None] | None = None,
 ) -> None:
     check_shape(pixels, grid)
     if pixels.dtype != layout.dtype or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
@@ -289,7 +289,7 @@ def _write_tiles(
     *,
     grid: Grid,
     layout: _Layout,
-    observe: Callable[[NDArray[np.uint8], Window], None] | None,
+    observe: Callable[[NDArray[Any], Window], None] | None,
 ) -> None:
     # Not compressed: the file is read once and deleted, and a byte per pixel is what the prediction's own rows take.
     profile: dict[str, Any] = {
@@ -310,7 +310,7 @@ def _write_tiles(
             values = pixels.read(window)
             if observe is not None:
                 observe(values, window)
-            target.write(values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio())
+            target.write(values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio())  # noqa: PLR2004 - [band, row, col]
 
 
 def _copy_to_cog(source: Path, target: Path, *, overviews: str, floating: bool = False) -> None:

@@ -136,7 +136,7 @@ def scale_bar_m(width_m: float, *, share: float = _BAR_SHARE) -> float:
 
 def length_text(metres: float) -> str:
     """A length in m or km."""
-    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"  # noqa: PLR2004 - a kilometre
 
 
 def credit(source: Source) -> str:

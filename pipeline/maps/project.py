@@ -154,7 +154,7 @@ def write_project(
     tree = [*draft.training(labels, chips), *draft.findings(findings), *draft.maps(scenes, mosaic)]
     wide_m = (mosaic[1] if mosaic else scenes[0].grid).pixel_size_m[0] / grids[-1].pixel_size[0] * (box[2] - box[0])
     segment, unit = scale_bar_m(wide_m) / 2, "meters"
-    if segment >= 1000:
+    if segment >= 1000:  # noqa: PLR2004 - metres in a kilometre
         segment, unit = segment / 1000, "km"
     text = from_template(
         "project.qgs.jinja",
@@ -260,7 +260,7 @@ class _Draft:
         with rasterio.open(path) as source:
             name = source.descriptions[0] or path.stem
         text = sidecar_paths(path)[1].read_text(encoding="utf-8")
-        pipe = Markup(text[text.index("<pipe>") : text.index("</qgis>")])
+        pipe = Markup(text[text.index("<pipe>") : text.index("</qgis>")])  # noqa: S704 - written by this package
         return self.raster(name, path, grid, pipe, shown=shown, classes=shown)
 
     def vector(self, name: str, source: VectorLayer, *, shown: bool = True, filled: bool = False) -> Node:

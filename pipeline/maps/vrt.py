@@ -198,7 +198,7 @@ def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
         same = grid.crs == first.crs and all(
             abs(a - b) <= 1e-6 * b for a, b in zip(grid.pixel_size, first.pixel_size, strict=True)
         )
-        if not same or max(abs(col - round(col)), abs(row - round(row))) > 1e-3:
+        if not same or max(abs(col - round(col)), abs(row - round(row))) > 1e-3:  # noqa: PLR2004 - pixels
             raise GridError(
                 f"map lies on other pixels than {paths[0]}",
                 path=path,

@@ -236,7 +236,7 @@ def load_bundle(path: str | Path) -> ModelBundle:
     about = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
         written = about.pop("sha256", None)
         if about["format"] > 1 and written != _digest(about, tensors):  # format 1 had none
             _refuse_changed()

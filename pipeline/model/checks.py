@@ -85,7 +85,7 @@ def check_positions(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: s
     count = len(bundle.bands)
     text = f"{path}: bands have no names and are matched by position: 1 to {count}, as in the training scenes"
     warnings.warn(text, ModelWarning, stacklevel=4)
-    if not len(pixels) or not bundle.histograms or count < 2:
+    if not len(pixels) or not bundle.histograms or count < 2:  # noqa: PLR2004 - an order of one
         return
     from scipy.optimize import linear_sum_assignment
 
@@ -297,4 +297,4 @@ def shift_text(found: Sequence[Shift]) -> str:
 
 def _figure(value: float) -> str:
     """Three digits, and all before the point: 0.201, 12.3, 1,020."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits

@@ -130,7 +130,7 @@ def fold_gates(stages: Iterable[nn.Module], chips: torch.Tensor) -> dict[str, to
                 gates = part.gates(inside).mean(0, keepdim=True)
                 weight = f"{name}._project_conv.weight"
                 tensors[weight] = tensors[weight] * gates
-                out = part._bn2(part._project_conv(inside * gates))
+                out = part._bn2(part._project_conv(inside * gates))  # noqa: SLF001 - as its forward does
                 x = out + x if part.adds else out
             else:
                 x = part(x)

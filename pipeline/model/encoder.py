@@ -99,7 +99,7 @@ class Encoder(nn.Module):
             features.append(x)
         return features
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
         """As torch's, but a frozen encoder stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
@@ -136,7 +136,7 @@ def _resnet(spec: NetworkSpec) -> Encoder:
     layers, widths = layers[: spec.depth - 1], widths[: spec.depth - 1]
     # torchvision's pooling moves into the first layer group, so that the stem's own features stay in reach as a skip.
     first = nn.Sequential()
-    if spec.stem_stride == 4:
+    if spec.stem_stride == 4:  # noqa: PLR2004 - torchvision's own stride
         first.add_module("maxpool", nn.MaxPool2d(3, stride=2, padding=1))
     first.add_module("layer1", layers[0])
     stages: list[nn.Module] = [stem, first]
@@ -171,7 +171,7 @@ def _vgg(spec: NetworkSpec) -> Encoder:
                 channels.append(layer.out_channels)
             channels[-1] = layer.out_channels
             if number == 0:
-                layer = nn.Conv2d(spec.bands_in, layer.out_channels, 3, padding=1)
+                layer = nn.Conv2d(spec.bands_in, layer.out_channels, 3, padding=1)  # noqa: PLW2901 - bands differ
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         current.add_module(str(number), layer)

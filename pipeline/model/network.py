@@ -259,8 +259,8 @@ def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     """
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    native = torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return torch.bfloat16 if native and torch.cpu._is_avx512_bf16_supported() else torch.float32
+    native = torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+    return torch.bfloat16 if native and torch.cpu._is_avx512_bf16_supported() else torch.float32  # noqa: SLF001
 
 
 def fuse_for_inference(network: nn.Module) -> nn.Module:

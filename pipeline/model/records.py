@@ -208,7 +208,7 @@ def _reflectance_scaling(item: Any, count: int) -> tuple[tuple[float, ...], tupl
 
     chain = item.transforms if isinstance(item.transforms, nn.Sequential) else nn.Sequential()
     steps = [step for step in chain if isinstance(step, Normalize)]
-    if len(steps) != 1 or max(steps[0].std) < SENTINEL2_QUANTIFICATION / 10 or min(steps[0].std) == 255:
+    if len(steps) != 1 or max(steps[0].std) < SENTINEL2_QUANTIFICATION / 10 or min(steps[0].std) == 255:  # noqa: PLR2004
         return None
     mean, std = ([float(value) / SENTINEL2_QUANTIFICATION for value in part] for part in (steps[0].mean, steps[0].std))
     return tuple(mean * (count // len(mean))), tuple(std * (count // len(std)))
@@ -255,7 +255,7 @@ def fetch_weights(record: WeightRecord, *, progress: Callable[[int, int], None] 
     if not target.is_file():
         log.info("downloading %s (licence %s) from %s", record.name, record.licence or "not known", record.url)
         try:
-            with whole_file(target, what="the weights") as part, urlopen(record.url) as answer, part.open("wb") as file:
+            with whole_file(target, what="the weights") as part, urlopen(record.url) as answer, part.open("wb") as file:  # noqa: S310 - addresses of the records alone
                 total, done = int(answer.headers.get("Content-Length") or 0), 0
                 while block := answer.read(_BLOCK_BYTES):
                     done += file.write(block)

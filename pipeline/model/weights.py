@@ -297,7 +297,7 @@ def guess_architecture(tensors: Mapping[str, torch.Tensor]) -> str:
     ResNets are told apart by the blocks of the layers that are there; of those that agree the smallest is meant.
     """
     if "features.0.weight" in tensors:
-        convs = sum(value.ndim == 4 for value in tensors.values())
+        convs = sum(value.ndim == 4 for value in tensors.values())  # noqa: PLR2004 - convolution weights have 4 axes
         return _VGG_CONVOLUTIONS.get(convs, "") if "features.1.running_mean" in tensors else ""
     blocks = [len({name.split(".")[1] for name in tensors if name.startswith(f"layer{n}.")}) for n in range(1, 5)]
     there = tuple(count for count in blocks if count)

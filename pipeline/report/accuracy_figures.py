@@ -41,7 +41,7 @@ def confusion(score: Score, scheme: ClassScheme) -> Figure:
     figure = blank(max(HALF_CM, side + 1.5), side)
     axes = figure.add_subplot()
     image = axes.imshow(shown, cmap=shades(), vmin=0, vmax=1)
-    dark_page = _luminance(ink()) > 0.5
+    dark_page = _luminance(ink()) > 0.5  # noqa: PLR2004 - half way between black and white
     full = "#101416" if dark_page else "#ffffff"
     if number <= _MANY_CLASSES:
         for row, col in np.argwhere(totals > 0):

@@ -55,7 +55,7 @@ def areas(items: Sequence[ClassArea], scheme: ClassScheme) -> Figure:
     axes.set_xlabel("mapped area (ha)")
     axes.set_xlim(0, max(totals, default=0.0) * 1.38 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter("{x:,.0f}" if whole >= 10 else "{x:g}")
+    axes.xaxis.set_major_formatter("{x:,.0f}" if whole >= 10 else "{x:g}")  # noqa: PLR2004 - small maps
     grid_lines(axes, "x")
     axes.tick_params(axis="y", length=0)
     return figure

@@ -107,7 +107,7 @@ def _flat(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _gain(scores: Sequence[Score]) -> tuple[str, float, float] | None:
     """The better forest, and by how much the network is ahead of it in overall accuracy and macro-F1."""
-    if len(scores) < 2:
+    if len(scores) < 2:  # noqa: PLR2004 - two methods to compare
         return None
     network, forest = scores[0], better(scores[1:])
     gains = network.overall_accuracy - forest.overall_accuracy, network.macro_f1 - forest.macro_f1

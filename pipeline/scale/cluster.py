@@ -111,7 +111,7 @@ def _looks(client: Any, path: str) -> list[tuple[str, bool]]:
 def _look(path: str) -> tuple[str, bool]:
     import pipeline
 
-    return pipeline.__version__, os.path.exists(path)
+    return pipeline.__version__, os.path.exists(path)  # noqa: PTH110 - a worker may run another system
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def pack(work: Callable[..., Any], *given: object) -> bytes:
 
 def unpacked(call: bytes) -> Any:
     """Do a call that was packed by :func:`pack` (by this project's own process, over the cluster's connection)."""
-    work, given = pickle.loads(call)
+    work, given = pickle.loads(call)  # noqa: S301 - Dask itself moves nothing but pickles
     return work(*given)
 
 
@@ -233,7 +233,7 @@ def _map(task: SceneTask, plan: Plan, steps: tuple[int, ...], made: MappedBlock)
 
 
 @lru_cache(maxsize=1)
-def _bundle(path: str, stamp: int) -> ModelBundle:
+def _bundle(path: str, stamp: int) -> ModelBundle:  # noqa: ARG001 - a changed file is another model
     from pathlib import Path
 
     from pipeline.model.bundle import load_bundle
@@ -246,5 +246,5 @@ def _engine(path: str, stamp: int, choice: Choice, threads: int, source: bytes) 
     from pipeline.inference.plan import engine_of
 
     _engine.cache_clear()  # the memory of the last one goes before another takes some
-    own = pickle.loads(source) if source else None
+    own = pickle.loads(source) if source else None  # noqa: S301 - packed by _map, as a key of the cache is hashable
     return engine_of(_bundle(path, stamp), choice, threads=threads, source=own)

@@ -150,7 +150,7 @@ def _write_mask(path: Path, scene: Scene, bands: Sequence[str], *, level: str, k
             codes = _codes(reader, window, factor, bands, level=level)
             target.write(codes, 1, window=window.to_rasterio())
             masked += int(np.isin(codes, tuple(CODES)).sum())
-            seen += int((codes != 255).sum())
+            seen += int((codes != 255).sum())  # noqa: PLR2004 - nodata
         share = masked / max(seen, 1)
         target.update_tags(**{_TAG: key, "LANDCOVER_CLOUD_SHARE": repr(share)})
     return share

@@ -85,7 +85,7 @@ def describe(file: Path | str, *, in_folder: bool) -> Described:
             MaskFlags.per_dataset in dataset.mask_flag_enums[0] and MaskFlags.alpha not in dataset.mask_flag_enums[0]
         )
         bands = [_band(dataset, file, number, text) for number, text in zip(numbers, texts, strict=True)]
-        tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)
+        tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)  # noqa: PLR2004 - a line
         return Described(
             _grid(dataset, shown(file)),
             tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),

@@ -117,7 +117,7 @@ def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, i
     row, col = (coarse.f - fine.f) / fine.e, (coarse.c - fine.c) / fine.a
     whole = round(factor)
     off = [(factor - whole) * length, (other - whole) * length, row - round(row), col - round(col)]
-    if whole < 2 or max(map(abs, off)) > TOLERANCE_PX:
+    if whole < 2 or max(map(abs, off)) > TOLERANCE_PX:  # noqa: PLR2004 - one is the grid itself
         return None
     return whole, round(row), round(col)
 

@@ -141,7 +141,7 @@ class SceneReader(ClosingReader):
             file, dn = self._pixels(key, [source.index for source in sources], window)
             for layer, source, position in zip(dn, sources, group, strict=True):
                 if isinstance(file, CoarseFile):
-                    layer = _refine(file, layer, source, window, valid)
+                    layer = _refine(file, layer, source, window, valid)  # noqa: PLW2901
                 else:
                     _narrow(valid, layer, source)
                 _scale(layer, source, out=values[position])

@@ -31,7 +31,7 @@ def resampling_for(native: float, target: float) -> Resampling:
     Whole multiples are averaged; everything else is bilinear, whose kernel GDAL widens when it shrinks, so that a plane
     stays the same plane.
     """
-    whole = target > native and abs(target / native - round(target / native)) < 1e-6
+    whole = target > native and abs(target / native - round(target / native)) < 1e-6  # noqa: PLR2004 - rounding
     return "average" if whole else "bilinear"
 
 

@@ -118,7 +118,7 @@ def read_area(area: Area | Path | str) -> BaseGeometry:
 
     if isinstance(area, tuple):
         west, south, east, north = area
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):  # noqa: PLR2004 - degrees
             raise ConfigError("area of a search", got=area, expected="west < east, south < north in degrees")
         return box(west, south, east, north)
     import geopandas as gpd

@@ -74,7 +74,7 @@ def open_item(
     """
     items = items_of(source)
     if len(items) != 1:
-        got = ", ".join(item.id for item in items[:3]) + (", ..." if len(items) > 3 else "")
+        got = ", ".join(item.id for item in items[:3]) + (", ..." if len(items) > 3 else "")  # noqa: PLR2004 - enough
         fix = "give one of the items, or open them all with open_items"
         raise ProductError(f"collection of {len(items)} items given as one scene", path=shown(source), got=got, fix=fix)
     (scene,) = open_items(items, options=options, bands=bands, mask=mask, resolution_m=resolution_m, sign=sign)

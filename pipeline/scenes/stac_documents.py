@@ -107,7 +107,7 @@ def _check_href(href: object, where: str) -> None:
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - a line
 
 
 def _links(document: Document, *, keep_self: bool) -> list[Document]:

@@ -259,7 +259,7 @@ def _weight(
     span = np.asarray(stop - start, dtype=np.float64)
     weight = np.divide(target - start, span, out=np.zeros(span.shape), where=span > 0)
     if nearest:
-        weight = (weight > 0.5).astype(np.float64)
+        weight = (weight > 0.5).astype(np.float64)  # noqa: PLR2004 - the nearer half
     return weight.astype(np.float32)
 
 

@@ -49,7 +49,7 @@ def block_folds(
     block = blocks_of(layout, block_m)
     occupied = int(block.max()) + 1
     folds = occupied if folds is None else folds
-    if not 2 <= folds <= occupied:
+    if not 2 <= folds <= occupied:  # noqa: PLR2004 - one fold has nothing to train on
         refuse_few_blocks(occupied, wanted=f"2..{occupied} folds, not {folds}", block_m=block_m)
     rng = np.random.default_rng(seed)
     pairs = layout.neighbours(buffer_m)
@@ -79,7 +79,7 @@ def polygon_folds(
         SplitError: fewer polygons than folds, or a class with one polygon; see :func:`block_folds`.
     """
     layout, left_out = _without_single(layout_of(pixels), allowed=leave_out_single)
-    if not 2 <= folds <= len(layout.ids):
+    if not 2 <= folds <= len(layout.ids):  # noqa: PLR2004 - as above
         raise SplitError(
             f"{folds} folds", got=counted(len(layout.ids), "polygon"), expected=f"2..{len(layout.ids)} folds"
         )
@@ -154,7 +154,7 @@ def dealt_groups(groups: NDArray[np.int64], ids: NDArray[np.int32], *, folds: in
     """
     size = np.bincount(groups[ids])
     present = np.flatnonzero(size)
-    if not 2 <= folds <= len(present):
+    if not 2 <= folds <= len(present):  # noqa: PLR2004 - one fold has nothing to train on
         raise SplitError(f"{folds} folds", got=counted(len(present), "group"), expected=f"2..{len(present)} folds")
     rng = np.random.default_rng(seed)
     order = rng.permutation(present)
@@ -180,7 +180,7 @@ def scene_folds(
         SplitError: fewer than two scenes; a scene whose polygons are all there are, or that has none; a scene whose
             buffer leaves nothing to train on.
     """
-    if len(pixels) < 2:
+    if len(pixels) < 2:  # noqa: PLR2004 - one is left out, others must remain
         raise SplitError("leaving one scene out needs several", got=f"{len(pixels)} scene", fix="use block folds")
     layout = layout_of(pixels)
     block = blocks_of(layout, block_m)
@@ -222,7 +222,7 @@ def _without_single(layout: Layout, *, allowed: bool) -> tuple[Layout, NDArray[n
     if keep.all():
         return layout, np.empty(0, dtype=np.int32)
     named = ", ".join(f"{code} (polygon {i})" for code, i in zip(layout.code[~keep], layout.ids[~keep], strict=True))
-    if not allowed or keep.sum() < 2:
+    if not allowed or keep.sum() < 2:  # noqa: PLR2004 - one polygon makes no folds
         raise SplitError(
             f"class with one polygon cannot be cross-validated: code {named}",
             expected="two polygons or more",

@@ -62,7 +62,7 @@ class SplitSettings(Settings):
     @model_validator(mode="after")
     def _sum(self) -> SplitSettings:
         total = sum(self.fractions)
-        if abs(total - 1) > 1e-6:
+        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
             msg = f"train + validation + test is {total:g}; expected 1"
             raise ValueError(msg)
         return self
@@ -216,13 +216,13 @@ def layout_of(pixels: Sequence[LabelledPixels]) -> Layout:
     if not pixels or not any(len(part) for part in pixels):
         raise SplitError("no labelled pixel in any scene", fix="check that labels and scenes overlap")
     layout = Layout.of(pixels)
-    if len(layout.ids) < 2:
+    if len(layout.ids) < 2:  # noqa: PLR2004 - one polygon cannot be on two sides
         raise SplitError("one labelled polygon cannot be split", got="1 polygon", expected="several in each class")
     return layout
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:
-    if min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1.0) > 1e-6:
+    if min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1.0) > 1e-6:  # noqa: PLR2004 - rounding
         raise SplitError(
             "fractions for train, validation and test",
             got=fractions,

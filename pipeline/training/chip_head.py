@@ -197,7 +197,7 @@ def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> N
         network.scale_moments(raw)
         features = ((raw - network.moment_mean) * network.moment_gain).flatten(1).double().numpy()
     probe = shrunk_discriminant().fit(features, index)
-    if len(probe.classes_) < 3:
+    if len(probe.classes_) < 3:  # noqa: PLR2004 - of two classes scikit-learn gives one row
         return
     at = torch.from_numpy(probe.classes_.astype(np.int64))
     with torch.no_grad():

@@ -52,13 +52,13 @@ class Learner(lightning.LightningModule):
         # The head of a network with moments starts as the probe (``chip_head.start_head``).
         self._probe = 0.0 if network.spec.moments else PROBE
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
         """A pretrained encoder learns from the end of the probe on."""
         if self._tuned and self.network.encoder is not None:
             learns = self.trainer.global_step >= self._probe * self._settings.steps
             self.network.encoder.requires_grad_(requires_grad=learns)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Loss of one batch."""
         # What dropout drops follows from seed and step alone, so that a run that is resumed goes on as it would have.
         torch.manual_seed(self._seed * 1_000_003 + self.trainer.global_step)
@@ -66,7 +66,7 @@ class Learner(lightning.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, logger=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
         """Figures on validation blocks."""
         x, index, weight, _, _ = batch
         logits = scores(self.network, x).float()
@@ -110,7 +110,7 @@ class KeepLast(lightning.Callback):
         if (step - 1) % tenth(self._steps) == 0 and step > 1:
             trainer.save_checkpoint(self._path)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002 - Lightning's signature
         """At the end."""
         trainer.save_checkpoint(self._path)
 

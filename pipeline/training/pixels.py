@@ -53,7 +53,7 @@ class PixelLearner(lightning.LightningModule):
         self.network = network
         self._settings = (steps, lr, weight_decay)
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Cross-entropy with the probabilities."""
         layers = list(self.network.spectral or [])[1:]  # the first layer computes what the batch already holds
         out = batch[0]

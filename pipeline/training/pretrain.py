@@ -136,7 +136,7 @@ class _Filler(lightning.LightningModule):
         self.network = network
         self._settings = settings
 
-    def training_step(self, batch: tuple[torch.Tensor, ...], batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: tuple[torch.Tensor, ...], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Mean absolute error of what is missing."""
         return _missing_loss(self.network(batch[0]), batch[1], batch[2])
 

@@ -73,10 +73,10 @@ class Watch(lightning.Callback):
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
-        pl_module: Any,
+        pl_module: Any,  # noqa: ARG002 - Lightning's signature
         outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Count and note the loss."""
         step = trainer.global_step
@@ -87,7 +87,7 @@ class Watch(lightning.Callback):
         if self._progress is not None:
             self._progress(self._stage, step, self.steps)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002 - Lightning's
         """Figures of the validation into the log."""
         figures = trainer.callback_metrics
         names = [name for name in ("val_loss", "val_accuracy") if name in figures]

@@ -169,7 +169,7 @@ def _soft_places(
 class ValueLearner(PixelLearner):
     """A network without encoder learns values and quantiles from features that were computed once."""
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Loss of draws float [pixel, draw]."""
         out = batch[0]
         for layer in list(self.network.spectral or [])[1:]:  # the first computes what the batch already holds

@@ -82,7 +82,7 @@ class Plane:
     def of_frame(self, frame: GeoDataFrame) -> NDArray[np.float64]:
         """Centres of geometries, float64 [n, 2]."""
         centre = frame.geometry.to_crs(self.crs).centroid
-        return np.c_[centre.x, centre.y]
+        return np.stack([centre.x.to_numpy(), centre.y.to_numpy()], axis=1)
 
     def of_pixels(self, grid: Grid, row: NDArray[Any], col: NDArray[Any]) -> NDArray[np.float64]:
         """Centres of pixels, float64 [n, 2]."""

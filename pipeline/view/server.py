@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The name of the server, without versions."""
         return "landcover"
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """For developers; the token is left out."""
         _LOG.debug("%s", (format % args).replace(self.server.token, "TOKEN"))
 
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.BAD_REQUEST, _JSON, _json({"error": str(err)})
         except PipelineError as err:
             return HTTPStatus.INTERNAL_SERVER_ERROR, _JSON, _json({"error": str(err)})
-        except Exception as err:
+        except Exception as err:  # noqa: BLE001 - the answer says why; other requests are served
             _LOG.debug("cannot answer", exc_info=True)
             return HTTPStatus.INTERNAL_SERVER_ERROR, _JSON, _json({"error": f"{type(err).__name__}: {err}"})
         return (HTTPStatus.OK, *found) if found else _refusal(HTTPStatus.NOT_FOUND)

@@ -83,7 +83,7 @@ def _with_interval(item: Estimate, form: str, unit: str = "") -> str:
     if item.ci95 is None:
         return text
     below, above = item.estimate - item.ci95[0], item.ci95[1] - item.estimate
-    if abs(below - above) > 0.05:
+    if abs(below - above) > 0.05:  # noqa: PLR2004 - they would be printed as different numbers
         return f"{text} ({item.ci95[0]:{form}} to {item.ci95[1]:{form}})"
     return f"{text} +- {above:{form}}{unit}"
 

@@ -180,7 +180,7 @@ def _offset_state(item: SceneFacts) -> str:
         verdicts = [measured["offset_check"] for measured in dates.values()]
     states = [str(verdict["state"]) for verdict in verdicts if isinstance(verdict, dict)]
     worst = next((state for state in VERDICTS if state in states), "not tested")
-    return worst if len(states) < 2 else f"{worst} ({states.count(worst)} of {len(states)})"
+    return worst if len(states) < 2 else f"{worst} ({states.count(worst)} of {len(states)})"  # noqa: PLR2004 - several
 
 
 def band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:

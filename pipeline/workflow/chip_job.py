@@ -74,7 +74,7 @@ class ChipJob(Settings):
 
     @field_validator("training")
     @classmethod
-    def _head(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+    def _head(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:  # noqa: ARG003 - pydantic's
         if value.head != "chip":
             msg = "head: chip, as whole chips have one class"
             raise ValueError(msg)

@@ -39,7 +39,7 @@ def draw_learning_curve(
         SplitError: as cross-validation.
         OutputError: the run folder has a curve of another job.
     """
-    if not shares or not all(1 <= share <= 100 for share in shares):
+    if not shares or not all(1 <= share <= 100 for share in shares):  # noqa: PLR2004 - per cent
         raise ConfigError("option --shares", got=tuple(shares), expected="per cent, 1..100")
     if len(request.kinds) > 1:
         raise ConfigError("a learning curve by two kinds of folds", fix="give --by blocks or --by polygons")
@@ -87,7 +87,7 @@ def _point(
         def told(what: str, done: int, total: int, seed: int = seed) -> None:
             progress(f"{share} % of the polygons, seed {seed}: {what.replace('_', ' ')}", done, total)
 
-        where = folder / (name if share == 100 else f"{name}_share{share}")
+        where = folder / (name if share == 100 else f"{name}_share{share}")  # noqa: PLR2004 - all of them
         results += run_folds(job, scenes, splits, request=request, folder=where, seed=seed, progress=told)
     found = {method: summary(results, method) for method in ("network", "forest", "forest_neighbourhood")}
     return {

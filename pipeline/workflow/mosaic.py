@@ -26,7 +26,7 @@ def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: Map
         ConfigError: a rule that needs dates or confidence that a map lacks.
     """
     settings, folder = order.settings, order.folder
-    if settings.mosaic is None or len(maps) < 2:
+    if settings.mosaic is None or len(maps) < 2:  # noqa: PLR2004 - one map is no mosaic
         return None
     from rasterio.crs import CRS
 

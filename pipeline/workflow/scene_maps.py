@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
 PATHS = (
-    "class_map", "value", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
+    "class_map", "value", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa",
+    "polygons",
 )  # fmt: skip
 KINDS = ("lc", "value", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
 

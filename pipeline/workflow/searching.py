@@ -88,7 +88,7 @@ def parse_area(text: str) -> tuple[float, float, float, float] | Path:
     (13.0, 52.0, 13.5, 52.5)
     """
     parts = text.split(",")
-    if len(parts) != 4:
+    if len(parts) != 4:  # noqa: PLR2004 - four sides
         return Path(text)
     try:
         west, south, east, north = map(float, parts)

@@ -312,7 +312,7 @@ class TestSouthUp:
 class TestMercator:
     """EPSG:3857 at 60 N: the plane has four times the area of the ground."""
 
-    PLACE = {"crs": "EPSG:3857", "origin": (1_000_000.0, 8_400_000.0), "pixel": 100.0}
+    PLACE = {"crs": "EPSG:3857", "origin": (1_000_000.0, 8_400_000.0), "pixel": 100.0}  # noqa: RUF012
 
     def test_design_assess_and_change_give_hectares_on_the_ground(self, tmp_path):
         truth = patchy()

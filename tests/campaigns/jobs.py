@@ -67,7 +67,7 @@ def start(arguments: list[str], log: Path, *, before: Callable[[], None] = lambd
 
         before()
         status = main([*arguments, "--quiet"])
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a traceback is what campaigns look for
         with contextlib.suppress(OSError):
             log.with_suffix(".traceback").write_text(traceback.format_exc(), encoding="utf-8")
             os.write(2, traceback.format_exc().encode())

@@ -119,7 +119,7 @@ def open_files(more: int) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    used = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - numbers, no paths
     # The limit is on the number of a new file, and numbers in between may be free.
     limit = next(end for end in count(1) if end - sum(number < end for number in used) == more)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -59,7 +59,7 @@ def test_polygon_becomes_its_pixels_sorted_with_distance_to_its_edge() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31 - 1), st.booleans())
-def test_burning_equals_rasterio_where_nothing_overlaps(seed: int, all_touched: bool) -> None:
+def test_burning_equals_rasterio_where_nothing_overlaps(seed: int, all_touched: bool) -> None:  # noqa: FBT001
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
     shapes = []

@@ -119,7 +119,7 @@ def test_weights_that_are_not_finite_are_refused(bundle, tmp_path, bad):
     with pytest.raises(ModelError, match="not finite"):
         save_bundle(path, bundle)
     with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     tensors["member1.head.bias"][1] = bad
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(ModelError, match="has changed since"):

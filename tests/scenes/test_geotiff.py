@@ -233,7 +233,7 @@ def test_a_time_without_a_zone_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ones())
     assert open_geotiff(path, options=SceneOptions(acquired_utc=datetime(2020, 1, 1, tzinfo=UTC))).acquired_utc
     with pytest.raises(SceneError, match="without a time zone"):
-        open_geotiff(path, options=SceneOptions(acquired_utc=datetime(2020, 1, 1)))
+        open_geotiff(path, options=SceneOptions(acquired_utc=datetime(2020, 1, 1)))  # noqa: DTZ001
 
 
 def test_real_scenes_get_their_bands_right(shared_data: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_ledger_says_for_every_band_what_was_applied_and_where_it_was_read(t
 def test_rightly_treated_products_are_plausible_and_wrongly_treated_ones_are_not(
     tmp_path: Path, level: str, baseline: str
 ) -> None:
-    truth = lambda key, x, y: ramp(key, x, y) * 0.3 * (x > ULX + 60) + 0.001
+    truth = lambda key, x, y: ramp(key, x, y) * 0.3 * (x > ULX + 60) + 0.001  # noqa: E731
     path = write_safe(tmp_path, Safe(level=level, baseline=baseline, truth=truth))  # type: ignore[arg-type]
     assert check_offset(open_scene(path)).state == "plausible"
     wrong = 0.0 if baseline == "05.10" else -0.1

@@ -69,7 +69,7 @@ def assert_equals_truth(raster: Raster) -> None:
     ],
     ids=lambda what: f"{what.level}-{what.baseline}-{what.naming}-{what.driver}-{what.quantification}",
 )
-def test_every_form_of_delivery_gives_the_true_reflectance_in_place(tmp_path: Path, what: Safe, packed: bool) -> None:
+def test_every_form_of_delivery_gives_the_true_reflectance_in_place(tmp_path: Path, what: Safe, packed: bool) -> None:  # noqa: FBT001
     path = write_safe(tmp_path, what)
     scene = open_scene(zip_safe(path) if packed else path)
     assert (scene.sensor, scene.level, scene.baseline, scene.id) == ("sentinel-2", what.level, what.baseline, what.name)
@@ -157,7 +157,7 @@ def test_saturated_pixels_are_not_valid(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_what_a_product_lacks_is_named(tmp_path: Path, left_out: str, message: str, packed: bool) -> None:
+def test_what_a_product_lacks_is_named(tmp_path: Path, left_out: str, message: str, packed: bool) -> None:  # noqa: FBT001
     path = write_safe(tmp_path, Safe(leave_out=(left_out,)))
     with pytest.raises(ProductError, match=message) as caught:
         open_scene(zip_safe(path) if packed else path)

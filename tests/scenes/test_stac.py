@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene
     from tests.fakes.stac_server import FakeStac
 
-S2_BANDS = "coastal blue green red rededge071 rededge075 rededge078 nir nir08 nir09 swir16 swir22".split()
+S2_BANDS = (
+    "coastal blue green red rededge071 rededge075 rededge078 nir nir08 nir09 swir16 swir22".split()  # noqa: SIM905
+)
 TEN = Window(0, 0, 240, 240)
 HALF_DN = 0.5e-4 + 1e-6
 

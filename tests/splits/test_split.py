@@ -205,7 +205,7 @@ def _split(parts: dict[int, Part], *, buffer_m: float = 0.0) -> Split:
 
 
 @pytest.mark.parametrize(("gap", "fine"), [(15, False), (16, False), (17, True)])
-def test_leakage_is_found_to_the_pixel(gap: int, fine: bool) -> None:
+def test_leakage_is_found_to_the_pixel(gap: int, fine: bool) -> None:  # noqa: FBT001
     pixels = squares([(0, 0), (0, 5 + gap)], [1, 2])
     split = _split({1: Part.TRAIN, 2: Part.TEST})
     if fine:

@@ -43,7 +43,7 @@ def same(one, other):
     return set(left) == set(right) and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
-class Interrupt(Exception):
+class Interrupt(Exception):  # noqa: N818 - no error
     """Somebody pulled the plug."""
 
 

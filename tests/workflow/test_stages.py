@@ -172,7 +172,7 @@ def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path
     assert parts == ({Part.TRAIN} if changes else {Part.TRAIN, Part.VALIDATION})
 
 
-class Told(Exception):
+class Told(Exception):  # noqa: N818 - no error
     """What was to be heard has been."""
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN201, N802 - QGIS finds these by name, and its own Python may be old
 """QGIS plugin: land-cover algorithms in the Processing Toolbox that call the ``landcover`` command.
 
 Install: ``make plugin`` writes ``dist/landcover_qgis.zip``; Plugins > Manage and Install Plugins > Install from ZIP.

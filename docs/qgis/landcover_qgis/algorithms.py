@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN201, N802 - QGIS finds methods by name, and its own Python may be old
 """QGIS Processing algorithms, one per ``landcover`` command: init, check, run, predict, design, assess, labels audit.
 
 Two more save steps: *train* is init and run, *load* adds the maps of a folder to the project.

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN201, S603 - the plugin's Python may be old; arguments are a list, not a shell line
 """Find and run the ``landcover`` command, and find what it wrote.
 
 The command runs outside QGIS's Python, in the environment where it is installed; only this plugin enters QGIS. Where
