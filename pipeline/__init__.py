@@ -26,8 +26,8 @@ _HOMES = {
     # labels and splits
     "read_labels": "pipeline.labels.source:read_labels",
     "burn": "pipeline.labels.rasterise:burn",
-    "split_blocks": "pipeline.splits.split:split_blocks",
-    "check_leakage": "pipeline.splits.leakage:check_leakage",
+    "split_blocks": "pipeline.splits.search:split_blocks",
+    "check_leakage": "pipeline.splits.split:check_leakage",
     # training
     "TrainingScene": "pipeline.splits.split:TrainingScene",
     "ChipSettings": "pipeline.training.settings:ChipSettings",
@@ -42,10 +42,10 @@ _HOMES = {
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy
-    "DesignSettings": "pipeline.accuracy.sample_draw:DesignSettings",
+    "DesignSettings": "pipeline.accuracy.settings:DesignSettings",
     "design": "pipeline.accuracy.sample_draw:draw_sample",
-    "write_design": "pipeline.accuracy.sample_files:write_design",
-    "ReferenceSettings": "pipeline.accuracy.assess_map:ReferenceSettings",
+    "write_design": "pipeline.accuracy.sample_design:write_design",
+    "ReferenceSettings": "pipeline.accuracy.settings:ReferenceSettings",
     "assess": "pipeline.accuracy.assess_map:assess_map",
     "compare": "pipeline.accuracy.assess_compare:compare_maps",
     # a whole run, and the data to try it on

@@ -26,9 +26,16 @@ from rasterio.errors import RasterioError
 
 from pipeline.accuracy.assess_estimators import Estimate, accuracy_columns, finish
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
-from pipeline.accuracy.class_maps import CODES, aligned, grid_of, open_class_map, read_codes, strips, values_at
+from pipeline.accuracy.class_maps import (
+    CODES,
+    aligned,
+    count_strips,
+    grid_of,
+    open_class_map,
+    read_codes,
+    values_at,
+)
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import areas_by_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.accuracy.assess_estimators import Figures
     from pipeline.accuracy.assess_frame import Frame
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.grid import Grid
+    from pipeline.grid import Grid, Window
 
 # Degrees of freedom that a slope takes; fewer units than this leave nothing to learn it from.
 MIN_UNITS = 40
@@ -84,7 +91,6 @@ def confidence_areas(
     Raises:
         ReferenceDataError: a layer that is not one of per cent in uint8.
     """
-    area = np.zeros(CODES * CODES)
     with ExitStack() as stack:
         dataset = stack.enter_context(open_class_map(map_path))
         grid = grid_of(dataset)
@@ -94,10 +100,11 @@ def confidence_areas(
             outside = np.zeros(values[0].shape, dtype=np.bool_) if len(values) == 1 else values[1] > SURE
             return np.where(outside, np.uint8(255), values[0])
 
-        for window in strips(grid, dataset.block_shapes[0][0]):
-            pair = read_codes(dataset, window).astype(np.uint16) * np.uint16(CODES)
-            pair += merged([layer.read(1, window=window.to_rasterio()) for layer in layers])
-            area += areas_by_code(pair, grid.pixel_areas_ha(window), size=CODES * CODES)[1]
+        def pair(window: Window) -> NDArray[np.uint16]:
+            values = merged([layer.read(1, window=window.to_rasterio()) for layer in layers])
+            return read_codes(dataset, window).astype(np.uint16) * np.uint16(CODES) + values
+
+        area = count_strips(dataset, pair, size=CODES * CODES)[1]
         at_units = merged([values_at(layer, units.row, units.col) for layer in layers])
     return area.reshape(CODES, CODES), at_units.astype(np.int64)
 
@@ -128,13 +135,7 @@ def assist(
 ) -> tuple[Figures, dict[str, float]]:
     """The same figures with the auxiliary's help, and the width over the plain one of each interval made narrower.
 
-    Args:
-        figures: Plain figures, of :func:`pipeline.accuracy.assess_estimators.estimate_accuracy`.
-        map_index: int [unit], 0..K-1.
-        reference_index: int [unit], 0..K-1.
-        frame: How the units were drawn, from the whole map.
-        auxiliary: float64 [unit]; its mean over each map class is 0.
-        unit_area: float [unit]; None where all are equal.
+    The mean of ``auxiliary`` float64 [unit] over each map class is 0; indices of classes are 0..K-1.
     """
     classes, area = len(figures.per_class), np.ones(len(map_index)) if unit_area is None else unit_area
     top, bottom, known = accuracy_columns(np.asarray(map_index), np.asarray(reference_index), area, frame, classes)

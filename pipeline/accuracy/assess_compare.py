@@ -23,7 +23,7 @@ from pipeline.maps.legends import check_same_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
@@ -33,40 +33,25 @@ EXACT_BELOW = 25
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test of two maps on the same units.
+    """McNemar's test of two maps on the same units."""
 
-    Attributes:
-        only_first: Units that only the first map has right.
-        only_second: Units that only the second map has right.
-        statistic: Chi-square with continuity correction, None for the exact test.
-        p_value: Of the hypothesis that both maps are equally often right.
-        exact: Whether the exact binomial test was used.
-    """
-
-    only_first: int
-    only_second: int
-    statistic: float | None
-    p_value: float
-    exact: bool
+    only_first: int  # Units that only the first map has right
+    only_second: int  # Units that only the second map has right
+    statistic: float | None  # Chi-square with continuity correction, None for the exact test
+    p_value: float  # Of the hypothesis that both maps are equally often right
+    exact: bool  # Whether the exact binomial test was used
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two assessments on the same units.
+    """Two assessments on the same units."""
 
-    Attributes:
-        first: Assessment of the first map.
-        second: Assessment of the second.
-        difference: Overall accuracy of the first less that of the second.
-        right: int64 [first is right, second is right] (0 wrong, 1 right); units, or pixels of a reference raster.
-        mcnemar: The test; None where every pixel was compared and nothing was sampled.
-    """
-
-    first: Assessment
-    second: Assessment
-    difference: Estimate
+    first: Assessment  # Assessment of the first map
+    second: Assessment  # Assessment of the second
+    difference: Estimate  # Overall accuracy of the first less that of the second
+    # [first is right, second is right] (0 wrong, 1 right); units, or pixels of a reference raster
     right: NDArray[np.int64]
-    mcnemar: McNemar | None
+    mcnemar: McNemar | None  # The test; None where every pixel was compared and nothing was sampled
 
     @property
     def units(self) -> int:

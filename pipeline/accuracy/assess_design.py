@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.accuracy.assess_frame import Clusters, Frame
-from pipeline.accuracy.class_maps import CODES, class_areas, open_class_map
+from pipeline.accuracy.class_maps import CODES, OUTSIDE, class_areas, open_class_map
 from pipeline.accuracy.sample_pixels import ONE_START, count_frame
-from pipeline.accuracy.sample_strata import OUTSIDE, MapStrata
+from pipeline.accuracy.sample_strata import MapStrata
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from pipeline.accuracy.assess_frame import DesignKind
     from pipeline.accuracy.assess_reference import ReferenceUnits
+    from pipeline.accuracy.class_maps import StrataLayer
     from pipeline.accuracy.sample_design import SampleDesign
-    from pipeline.accuracy.sample_strata import StrataLayer
     from pipeline.legend import ClassScheme
 
 # Pixels int64 [256] and area in ha float64 [256] per class code.
@@ -35,20 +35,13 @@ _SAME = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class AssumedDesign:
-    """A frame and what must be said about it.
+    """A frame and what must be said about it."""
 
-    Attributes:
-        frame: How the units were drawn.
-        words: The sentence that explains it.
-        notes: What else must be said.
-        strata_ha: Area of each stratum of the frame in ha.
-        class_ha: Mapped area in ha per class code, [256], of the part of the map that the frame covers.
-    """
-
-    frame: Frame
-    words: str
-    notes: tuple[str, ...] = ()
-    strata_ha: tuple[float, ...] = ()
+    frame: Frame  # How the units were drawn
+    words: str  # The sentence that explains it
+    notes: tuple[str, ...] = ()  # What else must be said
+    strata_ha: tuple[float, ...] = ()  # Area of each stratum of the frame in ha
+    # Mapped area in ha per class code, [256], of the part of the map that the frame covers
     class_ha: tuple[float, ...] = ()
 
     @property
@@ -58,14 +51,7 @@ class AssumedDesign:
 
 
 def assume_plain(units: ReferenceUnits, told: str | None, *, scheme: ClassScheme, counted: Counted) -> AssumedDesign:
-    """Units without a design: simple random or systematic if the user says so, else no probability sample.
-
-    Args:
-        units: The reference.
-        told: "simple random", "systematic" or None.
-        scheme: The map's legend.
-        counted: Pixels and area of the map per code.
-    """
+    """Units without a design: simple random or systematic if the user says so, else no probability sample."""
     if told is None:
         words = (
             f"The {len(units)} reference {units.kind} are not a probability sample of the map: the figures "

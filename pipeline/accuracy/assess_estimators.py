@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import norm, t
@@ -37,17 +37,11 @@ _TINY = 1e-18
 
 @dataclass(frozen=True, eq=False)
 class ErrorMatrix:
-    """Units and area that the map calls one thing (rows) and the reference another (columns).
+    """Units and area that the map calls one thing (rows) and the reference another (columns)."""
 
-    Attributes:
-        names: Class names, one per row and per column.
-        counts: int64 [map class, reference class]; units of the sample.
-        proportions: float64 [map class, reference class]; estimated share of the area, sums to 1.
-    """
-
-    names: tuple[str, ...]
-    counts: NDArray[np.int64]
-    proportions: NDArray[np.float64]
+    names: tuple[str, ...]  # Class names, one per row and per column
+    counts: NDArray[np.int64]  # [map class, reference class] units of the sample
+    proportions: NDArray[np.float64]  # [map class, reference class] estimated share of the area, sums to 1
 
     def __post_init__(self) -> None:
         """Refuse matrices of another shape than the legend."""
@@ -69,19 +63,12 @@ class ErrorMatrix:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its uncertainty; None is "cannot be known from this sample", and ``note`` says why.
+    """A figure with its uncertainty; None is "cannot be known from this sample", and ``note`` says why."""
 
-    Attributes:
-        estimate: The figure.
-        se: Standard error.
-        ci95: (low, high) of the 95 % interval.
-        note: Empty, or why a part is None or how it was got.
-    """
-
-    estimate: float | None
-    se: float | None = None
-    ci95: tuple[float, float] | None = None
-    note: str = ""
+    estimate: float | None  # The figure
+    se: float | None = None  # Standard error
+    ci95: tuple[float, float] | None = None  # (low, high) of the 95 % interval
+    note: str = ""  # Empty, or why a part is None or how it was got
 
     def scaled(self, factor: float) -> Estimate:
         """The same figure in another unit."""
@@ -112,19 +99,12 @@ class ClassFigures:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """All figures of a map.
+    """All figures of a map."""
 
-    Attributes:
-        overall_accuracy: Share of the area that the map has right.
-        per_class: One entry per class of the legend, in its order.
-        error_matrix: Counts and area proportions.
-        notes: What a reader of the figures must know.
-    """
-
-    overall_accuracy: Estimate
-    per_class: dict[str, ClassFigures]
-    error_matrix: ErrorMatrix
-    notes: tuple[str, ...]
+    overall_accuracy: Estimate  # Share of the area that the map has right
+    per_class: dict[str, ClassFigures]  # One entry per class of the legend, in its order
+    error_matrix: ErrorMatrix  # Counts and area proportions
+    notes: tuple[str, ...]  # What a reader of the figures must know
 
 
 def estimate_accuracy(
@@ -152,12 +132,14 @@ def estimate_accuracy(
         raise ReferenceDataError("map classes, reference classes and strata of different length", got=got)
     classes = len(names)
     area = np.ones(len(map_index)) if unit_area is None else np.asarray(unit_area, dtype=np.float64)
-    top, bottom = _columns(np.asarray(map_index), np.asarray(reference_index), area, classes)
-    figures = ratios(top, bottom, frame=frame, certain=_certain(frame, classes))
+    top, bottom, known = accuracy_columns(np.asarray(map_index), np.asarray(reference_index), area, frame, classes)
+    figures = ratios(top, bottom, frame=frame, certain=known)
+    pairs = np.asarray(map_index), np.asarray(reference_index)
+    mass = cross_tabulate(*pairs, classes=classes, weights=area * unit_weights(frame))
     return Figures(
         figures[0],
         {name: ClassFigures(*(figures[1 + group * classes + k] for group in range(4))) for k, name in enumerate(names)},
-        _matrix(np.asarray(map_index), np.asarray(reference_index), names, area * unit_weights(frame)),
+        ErrorMatrix(names, cross_tabulate(*pairs, classes=classes), mass / mass.sum()),
         _notes(frame),
     )
 
@@ -249,41 +231,21 @@ def accuracy_columns(
     frame: Frame,
     classes: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Y and x of all figures, float64 [unit, figure], and where they are 0 by definition, bool [stratum, figure]."""
-    return *_columns(map_index, reference_index, area, classes), _certain(frame, classes)
+    """Y and x of the module docstring, and where they are 0 by definition, bool [stratum, figure].
 
-
-def _columns(
-    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], area: NDArray[np.float64], classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Y and x of the module docstring, float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share."""
+    float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share. With map classes as strata, user's accuracy
+    of class k has nothing to do with the other strata.
+    """
     mapped = (map_index[:, None] == np.arange(classes)) * area[:, None]
-    truth = (reference_index[:, None] == np.arange(classes)) * area[:, None]
-    both = mapped * (reference_index[:, None] == np.arange(classes))
-    whole = np.broadcast_to(area[:, None], mapped.shape)
+    is_truth = reference_index[:, None] == np.arange(classes)
+    truth, both = is_truth * area[:, None], mapped * is_truth
     top = np.hstack([both.sum(axis=1, keepdims=True), both, both, 2 * both, truth])
-    return top, np.hstack([area[:, None], mapped, truth, mapped + truth, whole])
-
-
-def _certain(frame: Frame, classes: int) -> NDArray[np.bool_] | None:
-    """With map classes as strata, user's accuracy of class k has nothing to do with the other strata."""
+    bottom = np.hstack([area[:, None], mapped, truth, mapped + truth, np.broadcast_to(area[:, None], mapped.shape)])
     if not frame.strata_are_map_classes:
-        return None
+        return top, bottom, None
     known = np.zeros((len(frame.names), 1 + 4 * classes), dtype=np.bool_)
     known[:, 1 : 1 + classes] = ~np.eye(len(frame.names), classes, dtype=np.bool_)
-    return known
-
-
-def _matrix(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    names: tuple[str, ...],
-    weights: NDArray[np.float64],
-) -> ErrorMatrix:
-    classes = len(names)
-    flat = map_index.astype(np.int64) * classes + reference_index.astype(np.int64)
-    mass = np.bincount(flat, weights=weights, minlength=classes * classes).reshape(classes, classes)
-    return ErrorMatrix(names, cross_tabulate(map_index, reference_index, classes=classes), mass / mass.sum())
+    return top, bottom, known
 
 
 def _missing(frame: Frame) -> str:
@@ -308,30 +270,27 @@ def _notes(frame: Frame) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Chance-corrected agreement, only for those who must report it; all are shares, 0..1 (kappa -1..1).
+    """Chance-corrected agreement, only for those who must report it; all are shares, 0..1 (kappa -1..1)."""
 
-    Attributes:
-        kappa: Cohen's kappa of the estimated area proportions; None where chance agreement is 1.
-        quantity_disagreement: Half the sum of |map share - reference share|.
-        allocation_disagreement: What is left of the disagreement when the quantities are as they are.
-    """
-
-    kappa: float | None
-    quantity_disagreement: float
-    allocation_disagreement: float
+    kappa: float | None  # Cohen's kappa of the estimated area proportions; None where chance agreement is 1
+    quantity_disagreement: float  # Half the sum of |map share - reference share|
+    allocation_disagreement: float  # What is left of the disagreement when the quantities are as they are
 
 
 def cross_tabulate(
-    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], *, classes: int
-) -> NDArray[np.int64]:
-    """Counts int64 [map class, reference class] of paired class indices 0..classes-1, any shape.
+    map_index: NDArray[np.integer],
+    reference_index: NDArray[np.integer],
+    *,
+    classes: int,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[Any]:
+    """Counts int64 (sums of weights float64) [map class, reference class] of pairs of indices 0..classes-1, any shape.
 
     >>> cross_tabulate(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()
     [[1, 1], [0, 1]]
     """
     flat = map_index.ravel().astype(np.int64) * classes + reference_index.ravel().astype(np.int64)
-    counts = np.bincount(flat, minlength=classes * classes)
-    return counts.reshape(classes, classes).astype(np.int64)
+    return np.bincount(flat, weights, minlength=classes * classes).reshape(classes, classes)
 
 
 def agreement(proportions: NDArray[np.float64]) -> Agreement:

@@ -31,18 +31,13 @@ CLUSTER_DESIGNS = ("one-stage cluster", "two-stage cluster")
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Primary units of a cluster sample: squares of the map, or the grids of a systematic sample with several starts.
+    """Primary units of a cluster sample: squares of the map, or the grids of a systematic one with several starts."""
 
-    Attributes:
-        index: int [unit]; primary unit of each reference unit, 0..m-1.
-        sizes: float64 [primary unit]; map units inside each sampled primary unit.
-        in_frame: Primary units in the whole frame, of each of their strata where they were drawn by strata.
-        stratum: int [primary unit]; stratum of each primary unit, 0.. in ``in_frame``; None without strata.
-    """
-
-    index: NDArray[np.intp]
-    sizes: NDArray[np.float64]
+    index: NDArray[np.intp]  # [unit] primary unit of each reference unit, 0..m-1
+    sizes: NDArray[np.float64]  # [primary unit] map units inside each sampled primary unit
+    # Primary units in the whole frame, of each of their strata where they were drawn by strata
     in_frame: int | tuple[int, ...]
+    # [primary unit] stratum of each primary unit, 0.. in ``in_frame``; None without strata
     stratum: NDArray[np.intp] | None = None
 
     @property
@@ -63,26 +58,17 @@ class Clusters:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """How units were drawn from the map.
+    """How units were drawn from the map."""
 
-    Attributes:
-        kind: The design that the figures assume.
-        stratum: int [unit]; stratum of each reference unit, 0..H-1 (all 0 without strata).
-        sizes: float64 [stratum]; size of each stratum in map units, or in any unit of area.
-        names: Names of the strata.
-        sizes_are_counts: True where ``sizes`` counts map units: only then is the finite population correction known.
-        strata_are_map_classes: Stratum h is map class h; user's accuracies then use one stratum each.
-        post_stratified: The strata were used after a simple random or systematic draw, not in it.
-        clusters: The primary units of a cluster design; of a systematic one its grids, where it has several.
-    """
-
-    kind: DesignKind
-    stratum: NDArray[np.intp]
-    sizes: NDArray[np.float64]
-    names: tuple[str, ...]
+    kind: DesignKind  # The design that the figures assume
+    stratum: NDArray[np.intp]  # [unit] stratum of each reference unit, 0..H-1 (all 0 without strata)
+    sizes: NDArray[np.float64]  # [stratum] size of each stratum in map units, or in any unit of area
+    names: tuple[str, ...]  # Names of the strata
+    # True where ``sizes`` counts map units: only then is the finite population correction known
     sizes_are_counts: bool = True
-    strata_are_map_classes: bool = False
-    post_stratified: bool = False
+    strata_are_map_classes: bool = False  # Stratum h is map class h; user's accuracies then use one stratum each
+    post_stratified: bool = False  # The strata were used after a simple random or systematic draw, not in it
+    # The primary units of a cluster design; of a systematic one its grids, where it has several
     clusters: Clusters | None = None
 
     def __post_init__(self) -> None:

@@ -1,10 +1,15 @@
-"""Maps against a reference raster on every pixel, strip by strip: memory does not grow with the maps."""
+"""Maps on every pixel, strip by strip: agreement with a reference raster, and change between two maps of one legend.
+
+Areas counted from two maps multiply the errors of both, so they are the map's, not the world's: draw a sample with
+:class:`pipeline.accuracy.sample_strata.ChangeStrata`, interpret it, and assess the from-to map as any other map.
+"""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,46 +20,45 @@ from pipeline.accuracy.class_maps import (
     CODES,
     aligned,
     class_areas,
+    count_strips,
     grid_of,
+    map_scheme,
     open_class_map,
     open_slots,
     read_codes,
+    read_grid,
     strips,
 )
 from pipeline.accuracy.crosswalk import codes_of_values
-from pipeline.errors import ReferenceDataError
-from pipeline.grid import areas_by_code
-from pipeline.legend import NODATA
+from pipeline.accuracy.sample_strata import ChangeStrata
+from pipeline.errors import LegendError, ReferenceDataError
+from pipeline.ground import areas_by_code
+from pipeline.legend import NODATA, scheme_for
+from pipeline.maps.geotiff import write_class_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pipeline.grid import Window
     from pipeline.legend import ClassScheme
 
 # A share above it is written as 100.0 %.
 _WHOLE = 0.9995
+MAX_CHANGES = 254
+REST = "other change"
 
 
 @dataclass(frozen=True, eq=False)
 class OnEveryPixel:
-    """What one or two maps say where they and the reference have a class.
+    """What one or two maps say where they and the reference have a class."""
 
-    Attributes:
-        figures: Of each map, on the same pixels.
-        design: That they are no sample, in words.
-        area_ha: Area of these pixels.
-        right_px: int64 [first is right, second is right], 0 wrong and 1 right, of two maps.
-        right_ha: float64, the same as areas.
-    """
-
-    figures: tuple[Figures, ...]
-    design: AssumedDesign
-    area_ha: float
-    right_px: NDArray[np.int64]
-    right_ha: NDArray[np.float64]
+    figures: tuple[Figures, ...]  # Of each map, on the same pixels
+    design: AssumedDesign  # That they are no sample, in words
+    area_ha: float  # Area of these pixels
+    right_px: NDArray[np.int64]  # [first is right, second is right] 0 wrong and 1 right, of two maps
+    right_ha: NDArray[np.float64]  # float64, the same as areas
 
 
 def compare_with_raster(
@@ -140,3 +144,112 @@ def _figures(matrix: ErrorMatrix) -> Figures:
         for k, name in enumerate(matrix.names)
     }
     return Figures(Estimate(float(hit.sum()), note=CENSUS), per_class, matrix, ())
+
+
+@dataclass(frozen=True, eq=False)
+class ChangeResult:
+    """What two maps say about change."""
+
+    scheme: ClassScheme  # Their legend
+    change_scheme: ClassScheme  # Legend of the from-to map: ``stable forest``, ``forest -> water``,
+    pixels: NDArray[np.int64]  # [earlier class, later class]
+    area_ha: NDArray[np.float64]  # [earlier class, later class]
+    left_out_ha: float  # Area that has a class in one of the maps only, and is in neither figure
+
+    def to_json(self) -> dict[str, object]:
+        """The transition table, with what it is not."""
+        names = self.scheme.names
+        return {
+            "classes": list(names),
+            "rows": "earlier map",
+            "columns": "later map",
+            "pixels": self.pixels.tolist(),
+            "area_ha": self.area_ha.tolist(),
+            "left_out_ha": self.left_out_ha,
+            "transitions": [
+                {"from": names[i], "to": names[j], "pixels": int(n), "area_ha": float(self.area_ha[i, j])}
+                for (i, j), n in np.ndenumerate(self.pixels)
+                if n
+            ],
+            "note": (
+                "counted from the maps: both maps' errors are in it, and most of them overstate change; "
+                "estimate areas of change from a sample of change strata"
+            ),
+        }  # fmt: skip
+
+
+def cross_maps(first: Path | str, second: Path | str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels int64 and ha float64 [first code, second code], codes 0..255, of two maps on the pixels of the first.
+
+    The second is resampled by nearest neighbour.
+
+    Raises:
+        SceneError: a map cannot be read.
+    """
+    with ExitStack() as stack:
+        one = stack.enter_context(open_class_map(first))
+        two = aligned(stack.enter_context(open_class_map(second)), grid_of(one), stack)
+
+        def pair(window: Window) -> NDArray[np.uint16]:
+            return read_codes(one, window).astype(np.uint16) * np.uint16(CODES) + read_codes(two, window)
+
+        pixels, area = count_strips(one, pair, size=CODES * CODES)
+    return pixels.reshape(CODES, CODES), area.reshape(CODES, CODES)
+
+
+def change_map(
+    earlier: Path | str, later: Path | str, *, output: Path, scheme: ClassScheme | None = None, overwrite: bool = False
+) -> ChangeResult:
+    """Write the from-to map of two maps and count their transitions.
+
+    Pixels are those of the first map; the second is resampled by nearest neighbour where its own differ.
+
+    Raises:
+        LegendError: legends that differ, or codes that are not in them.
+        OutputError: the file exists or cannot be written.
+    """
+    legend = map_scheme(earlier, scheme)
+    if scheme is None and map_scheme(later, None).hash != legend.hash:
+        raise LegendError("the two maps have different legends", path=later, fix="bring them to one with a crosswalk")
+    every, every_ha = cross_maps(earlier, later)
+    inner = every[1:, 1:]
+    present = np.flatnonzero(inner.sum(axis=1) + inner.sum(axis=0)) + 1
+    if strange := [str(code) for code in present if code not in legend.codes]:
+        raise LegendError("codes that are not in the legend", got=", ".join(strange))
+    codes = np.ix_(legend.codes, legend.codes)
+    pixels, area = every[codes], every_ha[codes]
+    lookup, change_scheme = _change_codes(legend, pixels)
+    grid = read_grid(earlier)
+    with ChangeStrata(earlier, later, scheme=legend) as strata:
+        write_class_map(
+            output, _ChangePixels(strata, lookup, grid.shape), grid=grid, scheme=change_scheme, overwrite=overwrite,
+            tags={"change": [Path(earlier).name, Path(later).name]},
+        )  # fmt: skip
+    left_out = float(every_ha[NODATA, 1:].sum() + every_ha[1:, NODATA].sum())
+    return ChangeResult(legend, change_scheme, pixels, area, left_out)
+
+
+def _change_codes(scheme: ClassScheme, pixels: NDArray[np.int64]) -> tuple[NDArray[np.uint8], ClassScheme]:
+    """Codes 1.. of stable classes and of transitions by falling size; beyond 254 the rest is one class."""
+    pairs = [(i, i) for i in range(len(scheme))]
+    moves = [(int(i), int(j)) for i, j in np.argwhere(pixels) if i != j]
+    pairs += sorted(moves, key=lambda pair: -int(pixels[pair]))
+    kept = pairs if len(pairs) <= MAX_CHANGES else pairs[: MAX_CHANGES - 1]
+    names = [f"stable {scheme.names[i]}" if i == j else f"{scheme.names[i]} -> {scheme.names[j]}" for i, j in kept]
+    if len(kept) < len(pairs):
+        names.append(REST)
+    lookup = np.zeros(CODES * CODES, dtype=np.uint8)
+    for number, (i, j) in enumerate(pairs, 1):
+        lookup[scheme.codes[i] * CODES + scheme.codes[j]] = min(number, len(names))
+    return lookup, scheme_for(names)[0]
+
+
+class _ChangePixels:
+    """The from-to map, window by window, as the writer of maps asks for it."""
+
+    def __init__(self, strata: ChangeStrata, lookup: NDArray[np.uint8], shape: tuple[int, int]) -> None:
+        self._strata, self._lookup, self.shape = strata, lookup, shape
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        return np.asarray(self._lookup[np.maximum(self._strata.read(window), 0)])

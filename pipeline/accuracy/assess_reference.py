@@ -51,31 +51,18 @@ class Excluded:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceUnits:
-    """Reference units on a map.
+    """Reference units on a map."""
 
-    Attributes:
-        kind: "points" or "polygons".
-        id: Identifier of each unit, as text.
-        row: int32 [unit]; pixel of a point, centre pixel of a polygon.
-        col: int32 [unit].
-        x: float64 [unit]; coordinates in the map's CRS.
-        y: float64 [unit].
-        map_code: uint8 [unit]; class of the map (of most pixels, for polygons).
-        reference_code: uint8 [unit]; class of the reference, in codes of the map's legend.
-        excluded: What was left out and why.
-        has_ids: Whether the file brought its own identifiers.
-    """
-
-    kind: str
-    id: tuple[str, ...]
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    map_code: NDArray[np.uint8]
-    reference_code: NDArray[np.uint8]
-    excluded: tuple[Excluded, ...] = field(default=())
-    has_ids: bool = True
+    kind: str  # "points" or "polygons"
+    id: tuple[str, ...]  # Identifier of each unit, as text
+    row: NDArray[np.int32]  # [unit] pixel of a point, centre pixel of a polygon
+    col: NDArray[np.int32]  # [unit]
+    x: NDArray[np.float64]  # [unit] coordinates in the map's CRS
+    y: NDArray[np.float64]  # [unit]
+    map_code: NDArray[np.uint8]  # [unit] class of the map (of most pixels, for polygons)
+    reference_code: NDArray[np.uint8]  # [unit] class of the reference, in codes of the map's legend
+    excluded: tuple[Excluded, ...] = field(default=())  # What was left out and why
+    has_ids: bool = True  # Whether the file brought its own identifiers
 
     def __len__(self) -> int:
         """Number of usable units."""

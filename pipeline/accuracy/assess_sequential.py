@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.assess_change import cross_maps
+from pipeline.accuracy.assess_rasters import cross_maps
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import map_scheme, read_grid
 from pipeline.accuracy.sample_design import read_design
@@ -28,11 +29,9 @@ from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.legend import ClassScheme
 
 ALPHA = 0.05
@@ -48,31 +47,18 @@ _MANY = 100_000
 
 @dataclass(frozen=True)
 class SequentialComparison:
-    """What the units so far say about two maps.
+    """What the units so far say about two maps."""
 
-    Attributes:
-        first: File name of the first map.
-        second: File name of the second.
-        units: Units looked at.
-        only_first: Units where the first map alone is right.
-        only_second: Units where the second map alone is right.
-        differ_share: Share of the common area where the maps differ, 0..1.
-        difference: Estimated overall accuracy of the first less that of the second.
-        interval: What it is with 95 % confidence, however often one has looked.
-        margin: Difference that is none to care about.
-        more: Units that a verdict needs further, about; 0 with a verdict, None where no number would do.
-    """
-
-    first: str
-    second: str
-    units: int
-    only_first: int
-    only_second: int
-    differ_share: float
-    difference: float | None
-    interval: tuple[float, float]
-    margin: float
-    more: int | None
+    first: str  # File name of the first map
+    second: str  # File name of the second
+    units: int  # Units looked at
+    only_first: int  # Units where the first map alone is right
+    only_second: int  # Units where the second map alone is right
+    differ_share: float  # Share of the common area where the maps differ, 0..1
+    difference: float | None  # Estimated overall accuracy of the first less that of the second
+    interval: tuple[float, float]  # What it is with 95 % confidence, however often one has looked
+    margin: float  # Difference that is none to care about
+    more: int | None  # Units that a verdict needs further, about; 0 with a verdict, None where no number would do
 
     @property
     def verdict(self) -> str:
@@ -114,12 +100,7 @@ def compare_sequentially(
 ) -> SequentialComparison:
     """Compare two maps on the units interpreted so far of a sample drawn where they differ.
 
-    Args:
-        first: The map that the sample was drawn from.
-        second: The map that it was compared with.
-        settings: The units, in the order of their ids, and the design file of ``landcover design --for compare``.
-        margin: Difference of overall accuracies that is none to care about.
-        scheme: Legend of both, where the maps do not carry one.
+    ``margin`` is the difference of overall accuracies that is none to care about.
 
     Raises:
         ReferenceDataError: no design, one of another kind or of other maps, units left out between others.
@@ -164,14 +145,13 @@ def compare_sequentially(
         )
     gain = (one.map_code == one.reference_code).astype(np.int64) - (two.map_code == two.reference_code)
     grid = read_grid(first)
-    counted = cross_maps(first, second)
-    pixels, area = counted.pixels[1:, 1:], counted.area_ha[1:, 1:]
+    pixels, area = (table[1:, 1:] for table in cross_maps(first, second))
     apart = int(pixels.sum() - np.trace(pixels))
     # On grids whose pixels differ in area, y = x times the area over that of the largest pixel is bounded as x is.
     largest = grid.pixel_area_range_ha[1]
     y = gain[order] * grid.areas_at_ha(one.row[order], one.col[order]) / largest
     return summarise(
-        np.asarray(y), names=(_name(first), _name(second)), scale=apart * largest / float(area.sum()),
+        np.asarray(y), names=(Path(first).name, Path(second).name), scale=apart * largest / float(area.sum()),
         differ_share=1 - float(np.trace(area) / area.sum()), margin=margin,
     )  # fmt: skip
 
@@ -189,21 +169,13 @@ def _check_no_gaps(position: NDArray[np.intp], path: Path | str) -> None:
         )  # fmt: skip
 
 
-def _name(path: Path | str) -> str:
-    return str(path).rsplit("/", 1)[-1]
-
-
 def summarise(
     y: NDArray[np.float64], *, names: tuple[str, str], scale: float, differ_share: float, margin: float = MARGIN
 ) -> SequentialComparison:
     """The comparison that units in the order of their numbers make.
 
-    Args:
-        y: float64 [unit], -1..1: gain of the first map over the second.
-        names: Of the two maps.
-        scale: Difference of overall accuracies over the mean of ``y``.
-        differ_share: Share of the area where the maps differ.
-        margin: Difference that is none to care about.
+    ``y`` float64 [unit] is the gain of the first map over the second, -1..1; ``scale`` the difference of overall
+    accuracies over its mean.
     """
     means = np.linspace(-1.0, 1.0, _MEANS)
     best = log_capital(y, means).max(axis=0, initial=0.0) if len(y) else np.zeros(_MEANS)

@@ -23,7 +23,15 @@ from scipy.stats import beta
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
 from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
-from pipeline.accuracy.class_maps import grid_of, open_class_map, read_codes, read_grid, strips
+from pipeline.accuracy.class_maps import (
+    BLOCK_PX,
+    byte_profile,
+    grid_of,
+    open_class_map,
+    read_codes,
+    read_grid,
+    strips,
+)
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.legend import NODATA
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.accuracy.assess_frame import Frame
-    from pipeline.accuracy.assess_map import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings
 
 LEVEL = 0.95
 # A class with fewer units than that in the zone is not judged.
@@ -44,30 +52,18 @@ MIN_UNITS = 10
 
 @dataclass(frozen=True)
 class Zone:
-    """What can be trusted.
+    """What can be trusted."""
 
-    Attributes:
-        threshold: Least confidence in per cent of the zone's pixels; None where no part passed.
-        share: Share of the map's area that is in the zone, 0..1.
-        units: Units in it.
-        wrong: Wrong ones among them.
-        upper: Upper limit of its error with 95 % confidence, 0..1.
-        max_error: Error that it may have.
-        inside_only: Whether only pixels inside the area of applicability are in it.
-        not_trusted: Classes of the map that are wrong more often than ``max_error`` within the zone, with 95 %
-            confidence each.
-        few: Classes with fewer than 10 units in the zone, which cannot be judged one by one.
-    """
-
-    threshold: int | None
-    share: float
-    units: int
-    wrong: int
-    upper: float
-    max_error: float
-    inside_only: bool
+    threshold: int | None  # Least confidence in per cent of the zone's pixels; None where no part passed
+    share: float  # Share of the map's area that is in the zone, 0..1
+    units: int  # Units in it
+    wrong: int  # Wrong ones among them
+    upper: float  # Upper limit of its error with 95 % confidence, 0..1
+    max_error: float  # Error that it may have
+    inside_only: bool  # Whether only pixels inside the area of applicability are in it
+    # Classes of the map that are wrong more often than ``max_error`` within the zone, with 95 % confidence each
     not_trusted: tuple[str, ...]
-    few: tuple[str, ...]
+    few: tuple[str, ...]  # Classes with fewer than 10 units in the zone, which cannot be judged one by one
 
     def words(self) -> str:
         """The zone in sentences."""
@@ -211,11 +207,7 @@ def upper_limit(
 ) -> float:
     """Upper 95 % limit of the share of a part's area that is wrong.
 
-    Args:
-        wrong: bool [unit]; wrong and in the part.
-        inside: bool [unit]; in the part.
-        frame: How the units were drawn.
-        area: float64 [unit].
+    ``inside`` bool [unit] is the part, ``wrong`` its wrong units.
     """
     weights = unit_weights(frame) * area * inside
     share = float(weights @ wrong) / float(weights.sum())
@@ -239,12 +231,7 @@ def zone_of_map(
 ) -> Zone:
     """The zone of a map from its reference sample.
 
-    Args:
-        map_path: The class map.
-        settings: The reference units and their design.
-        confidence: Raster of per cent; None for the one beside the map.
-        applicability: Area of applicability, per cent of its threshold: only pixels of at most 100 may be in the zone.
-        max_error: Largest share of the zone that may be wrong.
+    Only pixels of at most 100 per cent of the threshold of ``applicability`` may be in the zone.
 
     Raises:
         ReferenceDataError: no probability sample, one in clusters or of a part of the map, or no confidence.
@@ -286,17 +273,12 @@ def write_zone(
         dataset = stack.enter_context(open_class_map(map_path))
         grid = grid_of(dataset)
         layers = [open_percent(layer, grid, stack) for layer in (confidence, applicability) if layer is not None]
-        profile = {
-            "driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": 255, "compress": "deflate", "tiled": True,
-            "blockxsize": 256, "blockysize": 256, "height": grid.height, "width": grid.width, "crs": grid.crs,
-            "transform": grid.transform,
-        }  # fmt: skip
         part = stack.enter_context(whole_file(path, what="the zone", failures=(RasterioError,)))
-        with rasterio.open(part, "w", **profile) as target:
+        with rasterio.open(part, "w", **byte_profile(grid, nodata=255)) as target:
             target.update_tags(ZONE=zone.words())
             target.set_band_description(1, "1: zone of small error, 0: outside")
             target.write_colormap(1, {0: (217, 217, 217), 1: (0, 114, 178)})
-            for window in strips(grid, 256):
+            for window in strips(grid, BLOCK_PX):
                 values = [layer.read(1, window=window.to_rasterio()) for layer in layers]
                 inside = (values[0] <= SURE) & (values[0] >= (SURE + 1 if zone.threshold is None else zone.threshold))
                 if len(values) > 1:

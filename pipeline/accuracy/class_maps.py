@@ -8,37 +8,52 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipeline.errors import ReferenceDataError, SceneError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.grid import Grid, Window
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
 from pipeline.quiet import silenced
 from pipeline.raster import on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.accuracy.sample_strata import StrataLayer
     from pipeline.legend import ClassScheme
 
 STRIP_PIXELS = 4_000_000
 CODES = 256
+BLOCK_PX = 256
 MAX_VALUES = 254
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2"})
 # Drivers that also open points in a text file, and files of polygons that hold a picture.
 _NO_RASTER = frozenset({"XYZ", "GPKG"})
 # GDAL would keep decoded blocks in 5 % of the machine's memory; a pass over a map uses each block once.
 CACHE_MB = 64
+# Stratum of pixels that are in none.
+OUTSIDE = -1
+
+
+class StrataLayer(Protocol):
+    """Strata of a map: what samples are drawn from."""
+
+    source: str
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Stratum int32 [row, col] of every pixel of a window inside the map, OUTSIDE where there is none."""
+
+    def name(self, value: int) -> str:
+        """What a stratum is called."""
 
 
 @contextmanager
@@ -155,17 +170,34 @@ def class_areas(
 
     With ``within`` they are those of the map inside the strata: pixels without a stratum count as NODATA.
     """
-    pixels, area = np.zeros(CODES, dtype=np.int64), np.zeros(CODES)
     with open_class_map(path) as dataset:
-        grid = grid_of(dataset)
-        for window in strips(grid, dataset.block_shapes[0][0]):
+
+        def read(window: Window) -> NDArray[np.uint8]:
             codes = read_codes(dataset, window)
-            if within is not None:
-                codes[within.read(window) < 0] = NODATA
-            found = areas_by_code(codes, grid.pixel_areas_ha(window), size=CODES)
-            pixels += found[0]
-            area += found[1]
+            return codes if within is None else np.where(within.read(window) < 0, np.uint8(NODATA), codes)
+
+        return count_strips(dataset, read, size=CODES)
+
+
+def count_strips(
+    dataset: DatasetReader, read: Callable[[Window], NDArray[Any]], *, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels int64 [size] and area in ha float64 [size] of the numbers 0..size-1 that ``read`` gives for windows."""
+    grid, pixels, area = grid_of(dataset), np.zeros(size, dtype=np.int64), np.zeros(size)
+    for window in strips(grid, dataset.block_shapes[0][0]):
+        found = areas_by_code(read(window), grid.pixel_areas_ha(window), size=size)
+        pixels += found[0]
+        area += found[1]
     return pixels, area
+
+
+def byte_profile(grid: Grid, *, nodata: int) -> dict[str, Any]:
+    """How a raster of one byte per pixel is written in blocks of BLOCK_PX, for rasterio."""
+    return {
+        "driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": nodata, "compress": "deflate", "tiled": True,
+        "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "height": grid.height, "width": grid.width,
+        "crs": grid.crs, "transform": grid.transform,
+    }  # fmt: skip
 
 
 def aligned(

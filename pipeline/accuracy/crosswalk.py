@@ -14,7 +14,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
-from pipeline.accuracy.class_maps import open_slots, strips
+from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, grid_of, open_slots, strips
 from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA, UNLABELLED
@@ -33,7 +33,6 @@ SHIPPED = ("esa_worldcover", "dynamic_world", "corine", "corine_level2", "nlcd")
 _SOURCES = ("source", "code", "grid_code", "name")
 LEFT_OUT = "-"
 BLANK, OMITTED, UNKNOWN = 0, -1, -2
-_BLOCK_PX = 256
 _MISSING = frozenset({"", "none", "nan", "<na>", "null"})
 
 
@@ -196,16 +195,11 @@ def translate_map(
     """
     with open_slots(path) as reader:
         grid, window = _under(path, around)
-        profile = {
-            "driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA, "compress": "deflate", "tiled": True,
-            "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "height": grid.height, "width": grid.width,
-            "crs": grid.crs, "transform": grid.transform,
-        }  # fmt: skip
         table = np.zeros(1, dtype=np.uint8)
         try:
-            with rasterio.open(output, "w", **profile) as target:
+            with rasterio.open(output, "w", **byte_profile(grid, nodata=NODATA)) as target:
                 target.update_tags(**{LEGEND_TAG: json.dumps(scheme.to_json())})
-                for strip in strips(grid, _BLOCK_PX):
+                for strip in strips(grid, BLOCK_PX):
                     here = Window(strip.row + window.row, strip.col + window.col, strip.height, strip.width)
                     slots = reader.read(here)
                     if len(reader.values) >= len(table):
@@ -222,7 +216,7 @@ def _under(path: Path | str, around: Grid) -> tuple[Grid, Window]:
     with rasterio.open(path) as dataset:
         if dataset.crs is None:
             raise SceneError("raster has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
-        grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+        grid = grid_of(dataset)
     window = grid.window_of_bounds(transform_bounds(around.crs, grid.crs, *around.bounds))
     window = None if window is None else window.expand(1).intersect(grid.window)
     if window is None:

@@ -1,8 +1,12 @@
-"""SampleDesign: a drawn sample with all that the estimators, a reviewer and a second draw need to know."""
+"""SampleDesign: a drawn sample with all that the estimators, a reviewer and a second draw need to know.
+
+It is written for those who interpret it (QGIS, AcATaMa, Collect Earth Online), and as JSON for the estimators.
+"""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +16,20 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
-from pipeline.errors import ReferenceDataError
+from pipeline.errors import OutputError, ReferenceDataError
+from pipeline.files import flush
 from pipeline.grid import Grid
 from pipeline.legend import ClassScheme
+from pipeline.maps.style import from_template
+from pipeline.maps.vectors import FAILURES, add_layer_style, undated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "landcover sampling design 1"
+LAYER = "sample"
+REFERENCE_FIELD = "reference"
+CERTAINTY = ("sure", "fairly sure", "unsure")
 
 
 @dataclass(frozen=True)
@@ -35,22 +45,15 @@ class Stratum:
 
 @dataclass(frozen=True, eq=False)
 class PrimaryUnits:
-    """The squares of a cluster sample, or the grids of a systematic one.
+    """The squares of a cluster sample, or the grids of a systematic one."""
 
-    Attributes:
-        unit: int64 [unit]; primary unit of each unit, 0..m-1.
-        sizes: int64 [primary unit]; valid map units in each sampled primary unit.
-        in_frame: Primary units (or possible grids) with at least one valid pixel in the whole map.
-        side_px: Side of a square in pixels; 0 for grids.
-        stratum: int64 [primary unit]; index into the strata where squares were drawn by strata, else None.
-        in_stratum: Primary units in the whole map of each stratum, where squares were drawn by strata.
-    """
-
-    unit: NDArray[np.intp]
-    sizes: NDArray[np.int64]
-    in_frame: int
-    side_px: int = 0
+    unit: NDArray[np.intp]  # [unit] primary unit of each unit, 0..m-1
+    sizes: NDArray[np.int64]  # [primary unit] valid map units in each sampled primary unit
+    in_frame: int  # Primary units (or possible grids) with at least one valid pixel in the whole map
+    side_px: int = 0  # Side of a square in pixels; 0 for grids
+    # [primary unit] index into the strata where squares were drawn by strata, else None
     stratum: NDArray[np.intp] | None = None
+    # Primary units in the whole map of each stratum, where squares were drawn by strata
     in_stratum: tuple[int, ...] = ()
 
     def reordered(self, order: NDArray[np.intp]) -> PrimaryUnits:
@@ -79,47 +82,27 @@ class PrimaryUnits:
 
 @dataclass(frozen=True, eq=False)
 class SampleDesign:
-    """A probability sample of a map.
+    """A probability sample of a map."""
 
-    Attributes:
-        kind: simple random, systematic, stratified, one-stage or two-stage cluster.
-        seed: Seed that gives the same sample again.
-        map_name: File name of the map.
-        strata_source: "map classes", "change", "raster ...", "polygons ..." or "none".
-        allocation: How units were given to strata, in words.
-        grid: The map's grid.
-        scheme: The map's legend.
-        strata: One or more strata; without stratification one of the whole map.
-        class_pixels: Map pixels per class code, of a stratified sample those inside its strata.
-        class_area_ha: Map area in ha per class code, of the same pixels.
-        row: int32 [unit].
-        col: int32 [unit].
-        stratum: int64 [unit]; index into ``strata``.
-        map_code: uint8 [unit]; the map's class, which interpreters must not see.
-        inclusion: float64 [unit]; inclusion probability.
-        clusters: Primary units of a cluster design, or the grids of a systematic one, else None.
-        min_distance_m: Least distance between units that was enforced.
-        notes: What a reader of the figures must know about the draw.
-    """
-
-    kind: DesignKind
-    seed: int
-    map_name: str
-    strata_source: str
-    allocation: str
-    grid: Grid
-    scheme: ClassScheme
-    strata: tuple[Stratum, ...]
-    class_pixels: dict[int, int]
-    class_area_ha: dict[int, float]
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    stratum: NDArray[np.intp]
-    map_code: NDArray[np.uint8]
-    inclusion: NDArray[np.float64]
+    kind: DesignKind  # simple random, systematic, stratified, one-stage or two-stage cluster
+    seed: int  # Seed that gives the same sample again
+    map_name: str  # File name of the map
+    strata_source: str  # "map classes", "change", "raster ...", "polygons ..." or "none"
+    allocation: str  # How units were given to strata, in words
+    grid: Grid  # The map's grid
+    scheme: ClassScheme  # The map's legend
+    strata: tuple[Stratum, ...]  # One or more strata; without stratification one of the whole map
+    class_pixels: dict[int, int]  # Map pixels per class code, of a stratified sample those inside its strata
+    class_area_ha: dict[int, float]  # Map area in ha per class code, of the same pixels
+    row: NDArray[np.int32]  # [unit]
+    col: NDArray[np.int32]  # [unit]
+    stratum: NDArray[np.intp]  # [unit] index into ``strata``
+    map_code: NDArray[np.uint8]  # [unit] the map's class, which interpreters must not see
+    inclusion: NDArray[np.float64]  # [unit] inclusion probability
+    # Primary units of a cluster design, or the grids of a systematic one, else None
     clusters: PrimaryUnits | None = None
-    min_distance_m: float = 0.0
-    notes: tuple[str, ...] = ()
+    min_distance_m: float = 0.0  # Least distance between units that was enforced
+    notes: tuple[str, ...] = ()  # What a reader of the figures must know about the draw
 
     def __len__(self) -> int:
         """Number of units."""
@@ -171,7 +154,7 @@ class SampleDesign:
 
 
 def read_design(path: Path | str) -> SampleDesign:
-    """A design from the JSON file that :func:`pipeline.accuracy.sample_files.write_design` wrote.
+    """A design from the JSON file that :func:`write_design` wrote.
 
     Raises:
         ReferenceDataError: not such a file, or one that contradicts itself.
@@ -219,4 +202,120 @@ def _design(content: dict[str, Any]) -> SampleDesign:
         clusters=PrimaryUnits.from_json(content["clusters"]) if grouped else None,
         min_distance_m=float(content["min_distance_m"]),
         notes=tuple(content["notes"]),
+    )
+
+
+@dataclass(frozen=True)
+class DesignFiles:
+    """What was written."""
+
+    geopackage: Path  # Points with a blank reference field, its list of classes and a style; for QGIS
+    acatama: Path  # The same points as AcATaMa writes its own samples: one field ``id``
+    collect_earth: Path  # LON, LAT, PLOTID in WGS84, as Collect Earth Online asks for
+    design: Path  # What the estimators need, the map's classes included: not for the interpreters
+
+    @property
+    def all(self) -> tuple[Path, Path, Path, Path]:
+        """The four of them."""
+        return (self.geopackage, self.acatama, self.collect_earth, self.design)
+
+
+def design_paths(geopackage: Path) -> DesignFiles:
+    """The files that belong to ``sample.gpkg``."""
+    stem = geopackage.stem
+    return DesignFiles(
+        geopackage,
+        geopackage.with_name(f"{stem}_acatama.gpkg"),
+        geopackage.with_name(f"{stem}_collect_earth.csv"),
+        geopackage.with_name(f"{stem}_design.json"),
+    )
+
+
+def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwrite: bool = False) -> DesignFiles:
+    """Write a sample as GeoPackage, AcATaMa copy, Collect Earth CSV and design JSON beside each other.
+
+    Args:
+        path: The GeoPackage, ending in ``.gpkg``.
+        design: The sample.
+        blind: Keep map class and stratum out of all files but the design JSON.
+        overwrite: Replace files of the same name.
+
+    Raises:
+        OutputError: a file exists or cannot be written, or the name is not a GeoPackage's.
+    """
+    files = check_design_target(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sample-") as folder, undated():
+            drafts = design_paths(Path(folder) / path.name)
+            _write_points(drafts.geopackage, design, blind=blind)
+            _write_acatama(drafts.acatama, design)
+            _write_collect_earth(drafts.collect_earth, design)
+            drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
+            # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
+            for draft, target in zip(drafts.all, files.all, strict=True):
+                flush(draft)
+                draft.replace(target)
+    except (OSError, *FAILURES) as err:
+        raise OutputError("sample cannot be written", path=path, got=err, fix="choose another place with -o") from err
+    return files
+
+
+def check_design_target(path: Path, *, overwrite: bool) -> DesignFiles:
+    """The files of a sample, none of which is there unless it is to be replaced.
+
+    Raises:
+        OutputError: a file exists, or the name is not a GeoPackage's.
+    """
+    if path.suffix.lower() != ".gpkg":
+        raise OutputError("a sample is a GeoPackage", path=path, expected="a name that ends in .gpkg")
+    files = design_paths(path)
+    for target in files.all:
+        if target.exists() and not overwrite:
+            raise OutputError("file exists; it may hold interpreted units", path=target, fix="pass --overwrite")
+    return files
+
+
+def _points(design: SampleDesign) -> Any:
+    import geopandas
+
+    x, y = design.xy
+    frame = geopandas.GeoDataFrame(geometry=geopandas.points_from_xy(x, y), crs=design.grid.crs.to_wkt())
+    frame.insert(0, "id", np.arange(1, len(design) + 1, dtype=np.int32))
+    return frame
+
+
+def _write_points(path: Path, design: SampleDesign, *, blind: bool) -> None:
+    import pandas as pd
+
+    frame = _points(design)
+    for name in (REFERENCE_FIELD, "certainty", "comment"):
+        frame[name] = pd.array([None] * len(frame), dtype="string")
+    frame["inclusion_probability"] = design.inclusion
+    if not blind:
+        frame["map_class"] = [design.scheme.by_code(int(code)).name for code in design.map_code]
+        frame["stratum"] = [design.strata[int(index)].name for index in design.stratum]
+    frame.to_file(path, layer=LAYER, driver="GPKG", engine="pyogrio")
+    add_layer_style(path, layer=LAYER, style=sample_style(design.scheme))
+
+
+def _write_acatama(path: Path, design: SampleDesign) -> None:
+    """AcATaMa keeps one integer field ``id`` from 1 (its core/sampling_design.py); labels live in its own session."""
+    _points(design).to_file(path, layer=path.stem, driver="GPKG", engine="pyogrio")
+
+
+def _write_collect_earth(path: Path, design: SampleDesign) -> None:
+    """Collect Earth Online manual, "Adding plots using .csv": LON, LAT, PLOTID first, in EPSG:4326."""
+    import pandas as pd
+
+    points = _points(design).to_crs("EPSG:4326")
+    table = {"LON": points.geometry.x, "LAT": points.geometry.y, "PLOTID": points["id"]}
+    pd.DataFrame(table).to_csv(path, index=False, float_format="%.8f", lineterminator="\r\n")
+
+
+def sample_style(scheme: ClassScheme) -> str:
+    """QML of the sample: colours by reference class, a list of classes to choose from, hidden columns hidden."""
+    colors = [*((*item.rgb, 255) for item in scheme.classes), (255, 255, 255, 0)]
+    return from_template(
+        "sample.qml.jinja", field=REFERENCE_FIELD, names=scheme.names, colors=colors, certainty=CERTAINTY
     )

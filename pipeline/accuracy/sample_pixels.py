@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import grid_of, read_codes, strips
-from pipeline.accuracy.sample_strata import MAX_STRATUM, OUTSIDE, MapStrata
+from pipeline.accuracy.class_maps import OUTSIDE, grid_of, read_codes, strips
+from pipeline.accuracy.sample_strata import MAX_STRATUM, MapStrata
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.accuracy.sample_strata import StrataLayer
+    from pipeline.accuracy.class_maps import StrataLayer
+    from pipeline.grid import Grid, Window
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.
 TRIES_PER_UNIT = 20
-# Ten starts leave 9 degrees of freedom: Student's t is 2.26 instead of 1.96, and each grid is still a grid.
-STARTS = 10
 ONE_START = (
     "one grid with one start has no unbiased variance: standard errors are those of a simple random sample, which "
     "overstates them for most maps"
@@ -172,23 +171,14 @@ def _free(taken: dict[tuple[int, int], list[tuple[float, float]]], x: float, y: 
 
 @dataclass(frozen=True, eq=False)
 class Grids:
-    """Grids drawn from all grids of one spacing.
+    """Grids drawn from all grids of one spacing."""
 
-    Attributes:
-        row: int32 [unit].
-        col: int32 [unit].
-        start: int64 [unit]; the grid each unit belongs to, 0..m-1.
-        sizes: int64 [grid]; valid pixels of each drawn grid.
-        in_frame: Grids of this spacing with a valid pixel.
-        step: Spacing in pixels.
-    """
-
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    start: NDArray[np.intp]
-    sizes: NDArray[np.int64]
-    in_frame: int
-    step: int
+    row: NDArray[np.int32]  # [unit]
+    col: NDArray[np.int32]  # [unit]
+    start: NDArray[np.intp]  # [unit] the grid each unit belongs to, 0..m-1
+    sizes: NDArray[np.int64]  # [grid] valid pixels of each drawn grid
+    in_frame: int  # Grids of this spacing with a valid pixel
+    step: int  # Spacing in pixels
 
 
 def draw_grids(
@@ -202,13 +192,7 @@ def draw_grids(
 ) -> Grids:
     """Square grids of pixels with random starts, about ``size`` pixels in all.
 
-    Args:
-        dataset: The map.
-        windows: Strips of whole rows that cover it.
-        total: Its valid pixels.
-        size: Units wanted; the spacing is a whole number of pixels, so there are about as many.
-        starts: Grids; 1 gives one grid, whose variance cannot be estimated without bias.
-        rng: For the starts.
+    The spacing is a whole number of pixels; the variance of one grid (``starts`` 1) cannot be estimated without bias.
 
     Raises:
         ReferenceDataError: fewer than 1 start, or a sample too small for as many.

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import grid_of, read_codes, strips
+from pipeline.accuracy.class_maps import OUTSIDE, grid_of, read_codes, strips
 from pipeline.accuracy.sample_allocation import MIN_PER_STRATUM, by_stratum, share_out
 from pipeline.accuracy.sample_design import PrimaryUnits, Stratum
-from pipeline.accuracy.sample_strata import OUTSIDE
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
 from pipeline.legend import NODATA
@@ -25,30 +24,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.accuracy.sample_strata import StrataLayer
+    from pipeline.accuracy.class_maps import StrataLayer
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnSquares:
-    """A cluster sample.
+    """A cluster sample."""
 
-    Attributes:
-        strata: The strata of squares, with all their pixels; one without strata.
-        words: How many squares were drawn, and by which rule.
-        row: int32 [unit].
-        col: int32 [unit].
-        inclusion: float64 [unit].
-        clusters: The squares.
-        of_square: int [square]; index into ``strata``.
-    """
-
-    strata: tuple[Stratum, ...]
-    words: str
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    inclusion: NDArray[np.float64]
-    clusters: PrimaryUnits
-    of_square: NDArray[np.intp]
+    strata: tuple[Stratum, ...]  # The strata of squares, with all their pixels; one without strata
+    words: str  # How many squares were drawn, and by which rule
+    row: NDArray[np.int32]  # [unit]
+    col: NDArray[np.int32]  # [unit]
+    inclusion: NDArray[np.float64]  # [unit]
+    clusters: PrimaryUnits  # The squares
+    of_square: NDArray[np.intp]  # [square] index into ``strata``
 
 
 def draw_squares(
@@ -64,16 +53,8 @@ def draw_squares(
 ) -> DrawnSquares:
     """Squares drawn at random, then all or some of their pixels.
 
-    Args:
-        dataset: The map.
-        layer: A square belongs to the stratum of most of its pixels; squares without one are not drawn from. None for
-            one stratum, the map.
-        squares: How many to draw.
-        side: Their side in pixels, counted from the map's corner.
-        per_cluster: Pixels to draw in each (two stages); None for all of them (one stage).
-        allocation: How squares are given to strata.
-        expected_users: Expected user's accuracies of strata, for ``neyman``.
-        rng: For the draw.
+    A square of ``side`` pixels, counted from the map's corner, belongs to the stratum that most of its pixels have;
+    squares without one are not drawn from. ``per_cluster`` pixels are drawn in each (two stages); None takes all.
 
     Raises:
         ReferenceDataError: more squares than the map (or a stratum) has, or fewer than 2 in it.
@@ -114,17 +95,12 @@ def draw_squares(
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """All squares of a map, counted from its corner row by row.
+    """All squares of a map, counted from its corner row by row."""
 
-    Attributes:
-        pixels: int64 [square]; valid pixels of the map.
-        area_ha: float64 [square]; their area.
-        stratum: int32 [square]; stratum of most of the square's pixels that have one (of the lowest number where two
-            share it equally), OUTSIDE where none has.
-    """
-
-    pixels: NDArray[np.int64]
-    area_ha: NDArray[np.float64]
+    pixels: NDArray[np.int64]  # [square] valid pixels of the map
+    area_ha: NDArray[np.float64]  # [square] their area
+    # [square] stratum of most of the square's pixels that have one (of the lowest number where two share it equally),
+    # OUTSIDE where none has
     stratum: NDArray[np.int32]
 
 
@@ -143,15 +119,15 @@ def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | No
     stratum: list[NDArray[np.int32]] = []
     for window in strips(grid, rows):
         valid = read_codes(dataset, window) != NODATA
-        pixels.append(_sums(valid, side))
+        pixels.append(square_sums(valid, side))
         areas = grid.pixel_areas_ha(window)
-        area.append(pixels[-1] * areas[0, 0] if areas.size == 1 else _sums(valid * areas, side))
+        area.append(pixels[-1] * areas[0, 0] if areas.size == 1 else square_sums(valid * areas, side))
         values = np.zeros(valid.shape, dtype=np.int32) if layer is None else layer.read(window)
         stratum.append(_most(np.where(valid, values, OUTSIDE), side))
     return Squares(np.concatenate(pixels).ravel(), np.concatenate(area).ravel(), np.concatenate(stratum).ravel())
 
 
-def _sums(values: NDArray[Any], side: int) -> NDArray[Any]:
+def square_sums(values: NDArray[Any], side: int) -> NDArray[Any]:
     """Sums over squares [square row, square col]; of bool, int64 counts."""
     kind = np.int64 if values.dtype == np.bool_ else values.dtype
     by_col = np.add.reduceat(values, np.arange(0, values.shape[1], side), axis=1, dtype=kind)
@@ -163,7 +139,7 @@ def _most(values: NDArray[np.int32], side: int) -> NDArray[np.int32]:
     shape = -(-values.shape[0] // side), -(-values.shape[1] // side)
     best, most = np.full(shape, OUTSIDE, dtype=np.int32), np.zeros(shape, dtype=np.int64)
     for value in np.unique(values[values != OUTSIDE]):
-        count = _sums(values == value, side)
+        count = square_sums(values == value, side)
         better = count > most
         best[better], most[better] = value, count[better]
     return best

@@ -7,14 +7,14 @@ that designs are drawn strip by strip and no layer is ever held whole.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
 from pipeline.accuracy.assess_reference import first_layer
-from pipeline.accuracy.class_maps import CODES, aligned, grid_of, is_raster, open_class_map, read_codes
+from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, grid_of, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
@@ -29,22 +29,9 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
 
-OUTSIDE = -1
 # How the source of strata begins that lie where two maps differ.
 DIFFERENCES = "differences"
 MAX_STRATUM = 65_535
-
-
-class StrataLayer(Protocol):
-    """What :mod:`pipeline.accuracy.sample_draw` draws from."""
-
-    source: str
-
-    def read(self, window: Window) -> NDArray[np.int32]:
-        """Stratum int32 [row, col] of every pixel of a window inside the map, OUTSIDE where there is none."""
-
-    def name(self, value: int) -> str:
-        """What a stratum is called."""
 
 
 class _Layer(ExitStack):
@@ -76,11 +63,7 @@ class MapStrata(_Layer):
 class ChangeStrata(_Layer):
     """One stratum per pair of classes of two maps with one legend: earlier code * 256 + later code.
 
-    Args:
-        earlier: The first map.
-        later: The second map, on the same pixels; others are resampled to the first by nearest neighbour.
-        scheme: The legend of both.
-        on_later: Use the later map's pixels instead of the earlier's.
+    Pixels are those of the earlier map, or ``on_later`` of the later; the other is resampled by nearest neighbour.
     """
 
     source = "change"
@@ -128,10 +111,7 @@ class DifferenceStrata(ChangeStrata):
 class RasterStrata(_Layer):
     """One stratum per integer of any raster, or per interval of its values.
 
-    Args:
-        path: A raster; where it lies on other pixels it is resampled by nearest neighbour.
-        grid: The map's grid.
-        edges: Ascending limits that cut a continuous layer (confidence) into len(edges) + 1 strata.
+    ``edges`` cut a continuous layer (confidence) into len(edges) + 1 strata. Other pixels: nearest neighbour.
     """
 
     def __init__(self, path: Path | str, grid: Grid, *, edges: Sequence[float] = ()) -> None:

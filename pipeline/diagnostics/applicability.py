@@ -54,21 +54,13 @@ _PREFIX = "applicability_"
 
 @dataclass(frozen=True, eq=False)
 class Applicability:
-    """What the dissimilarity index needs; store it with the model.
+    """What the dissimilarity index needs; store it with the model."""
 
-    Attributes:
-        mean: float64 [feature]; of the training data.
-        scale: float64 [feature]; weight over standard deviation; 0 for constant features.
-        training: float32 [sample, feature]; scaled training features.
-        mean_distance: Mean distance between training samples, which makes the index a ratio.
-        threshold: Largest training index that is no outlier; pixels above it are outside.
-    """
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    training: NDArray[np.float32]
-    mean_distance: float
-    threshold: float
+    mean: NDArray[np.float64]  # [feature] of the training data
+    scale: NDArray[np.float64]  # [feature] weight over standard deviation; 0 for constant features
+    training: NDArray[np.float32]  # [sample, feature] scaled training features
+    mean_distance: float  # Mean distance between training samples, which makes the index a ratio
+    threshold: float  # Largest training index that is no outlier; pixels above it are outside
 
     def dissimilarity(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Dissimilarity index float32 [pixel] of features [pixel, feature]; 0 is a training sample, NaN not finite."""
@@ -167,17 +159,11 @@ def _mean_distance(scaled: NDArray[np.float32], rng: np.random.Generator) -> flo
 
 @dataclass(frozen=True, eq=False)
 class FeatureSpace:
-    """From features to the few coordinates in which distances are taken.
+    """From features to the few coordinates in which distances are taken."""
 
-    Attributes:
-        center: float32 [feature]; mean of the training pixels.
-        scale: float32 [feature]; weight over standard deviation, 0 for features that do not vary.
-        axes: float32 [component, feature]; principal components of the scaled features.
-    """
-
-    center: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    axes: NDArray[np.float32]
+    center: NDArray[np.float32]  # [feature] mean of the training pixels
+    scale: NDArray[np.float32]  # [feature] weight over standard deviation, 0 for features that do not vary
+    axes: NDArray[np.float32]  # [component, feature] principal components of the scaled features
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], *, weights: NDArray[np.float64]) -> Self:
@@ -198,15 +184,10 @@ class FeatureSpace:
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistance:
-    """How far features are from those of the training pixels; travels in the model file.
+    """How far features are from those of the training pixels; travels in the model file."""
 
-    Attributes:
-        space: Features to coordinates.
-        index: The dissimilarity index of coordinates, and its threshold.
-    """
-
-    space: FeatureSpace
-    index: Applicability
+    space: FeatureSpace  # Features to coordinates
+    index: Applicability  # The dissimilarity index of coordinates, and its threshold
 
     def percent(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Dissimilarity in per cent of the threshold, uint8 [pixel], of features [pixel, feature].
@@ -257,12 +238,7 @@ def learn_distance(
 ) -> FeatureDistance | None:
     """What a trained model needs to tell its area of applicability; None where its labels lie in one block.
 
-    Args:
-        bundle: The trained model.
-        scenes: The scenes it learned from.
-        split: Its blocks are the folds between which training pixels are compared.
-        polygons: int32, ids of the polygons that it learned from.
-        seed: For the choice of at most TRAINING_PIXELS pixels, classes alike.
+    The blocks of the split are the folds between which training pixels are compared.
     """
     from pipeline.inference.probe import feature_weights, pixel_features
 
@@ -300,15 +276,7 @@ def write_applicability(
 ) -> Path:
     """Write the dissimilarity of every mapped pixel of a scene: per cent of the threshold, uint8, nodata 255.
 
-    Args:
-        path: The layer, ``<scene>_aoa.tif``.
-        bundle: A model with training features.
-        source: The scene, with the model's bands.
-        codes: The mapped codes; where they are nodata, so is the layer.
-        work: Folder for a file as large as the scene, removed at the end.
-        tags: How the map was made.
-        overwrite: Replace an existing file.
-        progress: For the terminal.
+    ``work`` is a folder for a file as large as the scene, removed at the end.
 
     Raises:
         ModelError: the model was trained without them.

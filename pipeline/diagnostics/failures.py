@@ -56,19 +56,12 @@ BANDS = (
 
 @dataclass(frozen=True, eq=False)
 class AccuracyBy:
-    """Share of right units in groups of a property; groups without units have NaN.
+    """Share of right units in groups of a property; groups without units have NaN."""
 
-    Attributes:
-        what: The property.
-        labels: Groups.
-        accuracy: float64 [group].
-        count: int64 [group].
-    """
-
-    what: str
-    labels: tuple[str, ...]
-    accuracy: NDArray[np.float64]
-    count: NDArray[np.int64]
+    what: str  # The property
+    labels: tuple[str, ...]  # Groups
+    accuracy: NDArray[np.float64]  # [group]
+    count: NDArray[np.int64]  # [group]
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready; None for groups without units."""
@@ -78,19 +71,12 @@ class AccuracyBy:
 
 @dataclass(frozen=True, eq=False)
 class MappedScene:
-    """A mapped scene with its test pixels.
+    """A mapped scene with its test pixels."""
 
-    Attributes:
-        scene: The scene's id.
-        pixels: Test pixels on the map's grid.
-        map_path: The class map.
-        confidence_path: Confidence in percent, uint8, nodata 255, on the same grid.
-    """
-
-    scene: str
-    pixels: LabelledPixels
-    map_path: Path
-    confidence_path: Path
+    scene: str  # The scene's id
+    pixels: LabelledPixels  # Test pixels on the map's grid
+    map_path: Path  # The class map
+    confidence_path: Path  # Confidence in percent, uint8, nodata 255, on the same grid
 
 
 def surroundings(
@@ -133,13 +119,7 @@ def find_failures(
 ) -> tuple[dict[str, Any], list[Path]]:
     """Write ``block_accuracy.gpkg`` and ``surely_wrong.gpkg``; gives the figures for ``accuracy.json``, and the files.
 
-    Args:
-        maps: The maps with their test pixels.
-        polygons: ``Labels.frame``: the polygons that the test pixels lie in.
-        scheme: The legend.
-        block_m: Side of the squares, that of the split's blocks; 0 for squares of BLOCK_PX pixels.
-        seed: For the choice of pixels whose surroundings are looked at.
-        folder: Where the files go.
+    Squares have the side of the blocks of the split, or BLOCK_PX pixels where ``block_m`` is 0.
 
     Returns:
         {"label", "scenes": {scene: {"by": [accuracy by distance to an edge, by patch size], "blocks": [...]}}}, and the
@@ -239,13 +219,7 @@ def surely_wrong(
     The field ``sureness`` is the sum of confidence over wrong pixels by all labelled pixels of the polygon, 0..1: near
     1, either the label or the model is badly wrong, and somebody should look. Points are drawn as the outline of the
     pixels they label.
-
-    Args:
-        pixels: Labelled pixels; polygons without any are left out.
-        mapped: Mapped codes uint8 [pixel], 0 nodata.
-        confidence: In percent, uint8 [pixel], 255 nodata.
-        polygons: Rows of ``Labels.frame``; the field ``polygon`` is their ``poly_id``.
-        scheme: The map's legend.
+    ``mapped`` and ``confidence`` (per cent, 255 nodata) are uint8 [pixel].
     """
     import geopandas
 

@@ -36,19 +36,12 @@ _PLANE = 'LOCAL_CS["feature space",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Network features of labelled pixels in two dimensions.
+    """Network features of labelled pixels in two dimensions."""
 
-    Attributes:
-        code: uint8 [point].
-        pca: float32 [point, 2].
-        tsne: float32 [point, 2].
-        explained: Share of variance of the two principal components.
-    """
-
-    code: NDArray[np.uint8]
-    pca: NDArray[np.float32]
-    tsne: NDArray[np.float32]
-    explained: tuple[float, float]
+    code: NDArray[np.uint8]  # [point]
+    pca: NDArray[np.float32]  # [point, 2]
+    tsne: NDArray[np.float32]  # [point, 2]
+    explained: tuple[float, float]  # Share of variance of the two principal components
 
 
 def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int = 0) -> NDArray[np.float64]:
@@ -119,14 +112,6 @@ def write_features(
     The layer ``places`` has the points on the map with the coordinates of every method as fields, one layer per method
     has them in feature space. All share the field ``id``, so a selection in one is ``"id" IN (...)`` in the other, and
     are drawn in the colours of their classes. Nothing is written (None) for fewer than ten valid pixels.
-
-    Args:
-        path: GeoPackage to write.
-        bundle: The model.
-        scenes: Scenes with the model's bands and their labelled pixels; at most FEATURE_PIXELS are taken.
-        umap: UMAP beside PCA and t-SNE.
-        seed: For the choice of pixels, t-SNE and UMAP.
-        overwrite: Replace an existing file.
 
     Raises:
         OutputError: the file exists or cannot be written.

@@ -47,17 +47,11 @@ _USABLE = 0.75
 
 @dataclass(frozen=True, eq=False)
 class AuditTable:
-    """Labelled pixels of all scenes, at most PER_POLYGON of each polygon.
+    """Labelled pixels of all scenes, at most PER_POLYGON of each polygon."""
 
-    Attributes:
-        features: float32 [pixel, feature].
-        index: Network index of the class, uint8 [pixel].
-        polygon: int32 [pixel].
-    """
-
-    features: NDArray[np.float32]
-    index: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
+    features: NDArray[np.float32]  # [pixel, feature]
+    index: NDArray[np.uint8]  # Network index of the class, uint8 [pixel]
+    polygon: NDArray[np.int32]  # [pixel]
 
     def forest(self, which: NDArray[np.bool_] | None = None, *, seed: int = 0) -> RandomForestClassifier:
         """A forest of some (default all) of the pixels, classes weighted alike."""
@@ -92,21 +86,13 @@ def audit_table(scenes: Sequence[TrainingScene], scheme: ClassScheme, *, seed: i
 
 @dataclass(frozen=True, eq=False)
 class PolygonVotes:
-    """Out-of-fold probabilities of polygons: from forests that were not trained on them.
+    """Out-of-fold probabilities of polygons: from forests that were not trained on them."""
 
-    Attributes:
-        polygon: int32 [polygon].
-        given: Network index of its class, uint8 [polygon].
-        probability: Mean over its pixels, float64 [polygon, class].
-        agree: Share of its pixels that are taken for its class, float64 [polygon].
-        fold: int64 [polygon].
-    """
-
-    polygon: NDArray[np.int32]
-    given: NDArray[np.uint8]
-    probability: NDArray[np.float64]
-    agree: NDArray[np.float64]
-    fold: NDArray[np.int64]
+    polygon: NDArray[np.int32]  # [polygon]
+    given: NDArray[np.uint8]  # Network index of its class, uint8 [polygon]
+    probability: NDArray[np.float64]  # Mean over its pixels, float64 [polygon, class]
+    agree: NDArray[np.float64]  # Share of its pixels that are taken for its class, float64 [polygon]
+    fold: NDArray[np.int64]  # [polygon]
 
 
 def out_of_fold(table: AuditTable, splits: Sequence[Split], *, classes: int, seed: int) -> PolygonVotes:
@@ -143,10 +129,6 @@ def confident_suggestions(probability: NDArray[np.float64], given: NDArray[np.ui
     """The class that each item is confidently taken for, int64 [item]; -1 where that is its own or none.
 
     A class is confident where its probability reaches the mean probability of that class among the items labelled so.
-
-    Args:
-        probability: Out-of-fold probabilities, float [item, class].
-        given: Class of each item, [item].
     """
     classes = probability.shape[1]
     threshold = np.array([probability[given == c, c].mean() if (given == c).any() else np.inf for c in range(classes)])
@@ -158,23 +140,14 @@ def confident_suggestions(probability: NDArray[np.float64], given: NDArray[np.ui
 
 @dataclass(frozen=True, eq=False)
 class CellTable:
-    """Squares of CELL_PX pixels of the scenes, with a forest's probabilities and their mean features.
+    """Squares of CELL_PX pixels of the scenes, with a forest's probabilities and their mean features."""
 
-    Attributes:
-        scene: Number of the scene, int64 [cell].
-        row: Of the upper left pixel, int64 [cell].
-        col: Likewise.
-        probability: float64 [cell, class].
-        entropy: Mean of the pixels' entropies, float64 [cell], 0..1.
-        features: float32 [cell, feature].
-    """
-
-    scene: NDArray[np.int64]
-    row: NDArray[np.int64]
-    col: NDArray[np.int64]
-    probability: NDArray[np.float64]
-    entropy: NDArray[np.float64]
-    features: NDArray[np.float32]
+    scene: NDArray[np.int64]  # Number of the scene, int64 [cell]
+    row: NDArray[np.int64]  # Of the upper left pixel, int64 [cell]
+    col: NDArray[np.int64]  # Likewise
+    probability: NDArray[np.float64]  # [cell, class]
+    entropy: NDArray[np.float64]  # Mean of the pixels' entropies, float64 [cell], 0..1
+    features: NDArray[np.float32]  # [cell, feature]
 
     def __len__(self) -> int:
         """Cells."""

@@ -38,30 +38,18 @@ SAMPLING = (
 
 @dataclass(frozen=True)
 class Score:
-    """Figures of one method on the test pixels.
+    """Figures of one method on the test pixels."""
 
-    Attributes:
-        method: "network", or one of FORESTS.
-        overall_accuracy: Share of test pixels right.
-        macro_f1: Mean of the classes' F1.
-        kappa: Cohen's kappa, None where it is not defined.
-        users: User's accuracy per class name; None where the class was never mapped.
-        producers: Producer's accuracy per class name; None where the class has no test pixel.
-        f1: F1 per class name.
-        iou: Intersection over union per class name.
-        matrix: Counts, map rows x reference columns, in the order of the legend.
-        polygons: Test polygons per class name; empty where the reference is no polygons.
-    """
-
-    method: str
-    overall_accuracy: float
-    macro_f1: float
-    kappa: float | None
-    users: dict[str, float | None]
-    producers: dict[str, float | None]
-    f1: dict[str, float | None]
-    iou: dict[str, float | None]
-    matrix: tuple[tuple[int, ...], ...]
+    method: str  # "network", or one of FORESTS
+    overall_accuracy: float  # Share of test pixels right
+    macro_f1: float  # Mean of the classes' F1
+    kappa: float | None  # Cohen's kappa, None where it is not defined
+    users: dict[str, float | None]  # User's accuracy per class name; None where the class was never mapped
+    producers: dict[str, float | None]  # Producer's accuracy per class name; None where the class has no test pixel
+    f1: dict[str, float | None]  # F1 per class name
+    iou: dict[str, float | None]  # Intersection over union per class name
+    matrix: tuple[tuple[int, ...], ...]  # Counts, map rows x reference columns, in the order of the legend
+    # Test polygons per class name; empty where the reference is no polygons
     polygons: dict[str, int] = field(default_factory=dict)
 
     @property

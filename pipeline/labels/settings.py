@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
 from pipeline.settings import Settings, absolute
-
-if TYPE_CHECKING:
-    from pipeline.quantity import Transform
 
 COLOR = r"^#[0-9a-fA-F]{6}$"
 

@@ -14,9 +14,8 @@ import numpy as np
 import shapely
 
 from pipeline.errors import LabelError, LabelWarning, counted
-from pipeline.labels.polygons import clean_polygons, is_point
 from pipeline.labels.rasterise import LabelledPixels, burn, to_grid_crs
-from pipeline.labels.source import LabelReport, Labels
+from pipeline.labels.source import LabelReport, Labels, clean_polygons, is_point
 from pipeline.labels.vectors import features_with
 from pipeline.quantity import Quantity, check_values
 
@@ -63,7 +62,8 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
     point = is_point(geometry)
     shapes, repaired = clean_polygons(geometry)
     shapes[point] = shapely.force_2d(geometry[point])
-    lost = ~point & shapely.is_missing(shapes) & ~empty
+    shapes[[not np.isfinite(shapely.get_coordinates(shape)).all() for shape in shapes]] = None
+    lost = shapely.is_missing(shapes) & ~empty
     keep = ~empty & ~blank & ~lost
     low, high = stated.range or (None, None)
     quantity = quantity or Quantity(field, stated.unit, low, high, stated.transform)

@@ -47,27 +47,16 @@ _FAILURES = (RasterioError, CPLE_BaseError)
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """What lies beside one class map.
+    """What lies beside one class map."""
 
-    Attributes:
-        class_map: ``<scene>_lc.tif``.
-        layers: Layers in percent by key, in the order of LAYERS.
-        probabilities: One band per class in percent.
-        polygons: GeoPackage.
-        polygons_parquet: The same as GeoParquet.
-        polygons_fgb: The same as FlatGeobuf.
-        quicklook: PNG.
-        values: Of a continuous target: value, lower and upper.
-    """
-
-    class_map: Path
-    layers: Mapping[str, Path] = field(default_factory=dict)
-    probabilities: Path | None = None
-    polygons: Path | None = None
-    polygons_parquet: Path | None = None
-    polygons_fgb: Path | None = None
-    quicklook: Path | None = None
-    values: Path | None = None
+    class_map: Path  # ``<scene>_lc.tif``
+    layers: Mapping[str, Path] = field(default_factory=dict)  # Layers in percent by key, in the order of LAYERS
+    probabilities: Path | None = None  # One band per class in percent
+    polygons: Path | None = None  # GeoPackage
+    polygons_parquet: Path | None = None  # The same as GeoParquet
+    polygons_fgb: Path | None = None  # The same as FlatGeobuf
+    quicklook: Path | None = None  # PNG
+    values: Path | None = None  # Of a continuous target: value, lower and upper
 
 
 def scene_files(class_map: Path) -> SceneFiles:
@@ -93,12 +82,12 @@ def scene_files(class_map: Path) -> SceneFiles:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What makes one kind of map: nodata, overview resampling, band names, tags, palette."""
+    """What makes one kind of map: band names, tags, nodata, overview resampling, palette."""
 
-    nodata: float
-    overviews: Literal["MODE", "AVERAGE"]
     bands: tuple[str, ...]
     tags: Mapping[str, object]
+    nodata: float = PERCENT_NODATA
+    overviews: Literal["MODE", "AVERAGE"] = "AVERAGE"
     palette: Mapping[int, tuple[int, int, int, int]] | None = None
     dtype: str = "uint8"
     unit: str = ""
@@ -129,7 +118,7 @@ def write_class_map(
     """
     legend = {LEGEND_TAG: scheme.to_json(), LEGEND_HASH_TAG: scheme.hash}
     palette = {NODATA: (0, 0, 0, 0)} | {item.code: (*item.rgb, 255) for item in scheme.classes}
-    layout = _Layout(NODATA, "MODE", ("land cover",), {**(tags or {}), **legend}, palette)
+    layout = _Layout(("land cover",), {**(tags or {}), **legend}, NODATA, "MODE", palette)
     counter = ClassCounter(grid, scheme)
     _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite, observe=counter.add)
     counts = counter.result()
@@ -144,39 +133,24 @@ def write_percent(
     pixels: PixelRows,
     *,
     grid: Grid,
-    layer: PercentLayer,
+    layer: PercentLayer | ClassScheme,
     tags: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a layer in percent as uint8, nodata 255, with its style.
+    """Write a layer in percent, or the probabilities of the classes of a legend, as uint8, nodata 255, with its style.
+
+    Probabilities are one band per class [band, row, col] in the order of the legend; the style shows the first.
+    MINISBLACK keeps three or four bands from being read as RGB or alpha.
 
     Raises:
         OutputError: as :func:`write_class_map`.
     """
-    layout = _Layout(PERCENT_NODATA, "AVERAGE", (layer.band,), tags or {})
+    if isinstance(layer, PercentLayer):
+        layout, pipe = _Layout((layer.band,), tags or {}), ramp_pipe(1, layer.colors, maximum=layer.maximum)
+    else:
+        layout, pipe = _Layout(layer.names, {**(tags or {}), LEGEND_HASH_TAG: layer.hash}), ramp_pipe(1, VIRIDIS)
     _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
-    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, layer.colors, maximum=layer.maximum)))
-
-
-def write_probabilities(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    scheme: ClassScheme,
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write one band per class in percent, uint8 [band, row, col] 0..100, nodata 255; bands in the scheme's order.
-
-    The style shows the first class; MINISBLACK keeps three or four bands from being read as RGB or alpha.
-
-    Raises:
-        OutputError: as :func:`write_class_map`.
-    """
-    layout = _Layout(PERCENT_NODATA, "AVERAGE", scheme.names, {**(tags or {}), LEGEND_HASH_TAG: scheme.hash})
-    _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite)
-    write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS)))
+    write_text(sidecar_paths(path)[1], qml(pipe))
 
 
 def write_values(
@@ -205,12 +179,10 @@ def write_values(
     """
     low, high = (round(100 * level) for level in (LEVELS[0], LEVELS[-1]))
     names = (quantity.title, f"{quantity.title}, {low} % quantile", f"{quantity.title}, {high} % quantile")
-    layout = _Layout(
-        VALUE_NODATA, "AVERAGE", names, {**(tags or {}), QUANTITY_TAG: quantity.to_json()}, None, "float32",
-        quantity.unit,
-    )  # fmt: skip
+    about = {**(tags or {}), QUANTITY_TAG: quantity.to_json()}
+    layout = _Layout(names, about, VALUE_NODATA, dtype="float32", unit=quantity.unit)
     spread = _Spread()
-    _write_cog(path, _Rounded(pixels, quantity), grid=grid, layout=layout, overwrite=overwrite, observe=spread.add)
+    _write_cog(path, _Rounded(pixels), grid=grid, layout=layout, overwrite=overwrite, observe=spread.add)
     bottom, top = spread.limits(quantity)
     write_text(sidecar_paths(path)[1], qml(ramp_pipe(1, VIRIDIS, minimum=bottom, maximum=top, unit=quantity.unit)))
 
@@ -241,10 +213,9 @@ class _Rounded:
     The last bits of a float32 are noise, which does not compress: 14 bits of each number stay, 5 of its digits.
     """
 
-    def __init__(self, pixels: PixelRows, quantity: Quantity) -> None:
+    def __init__(self, pixels: PixelRows) -> None:
         self._pixels = pixels
         self.shape, self.dtype = pixels.shape, np.dtype("float32")
-        self._quantity = quantity
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Values float32 [band, row, col] of a window."""

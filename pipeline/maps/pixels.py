@@ -1,4 +1,4 @@
-"""What a writer needs of the pixels it writes: a shape, a type, windows on demand; and counts of class codes.
+"""What a writer needs of the pixels it writes: a shape, a type, windows on demand; counts and filters of class codes.
 
 Whoever predicts keeps codes and confidence as rows on disk; writers take them through this seam in bands of rows, so a
 map of any size is written in bounded memory.
@@ -6,6 +6,7 @@ map of any size is written in bounded memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
+from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.grid import Grid, Window
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 # One row of 512-pixel blocks: a band of rows fills whole blocks of the file, so that each is compressed once.
 BAND_ROWS = 512
 _CODES = 256
+# Columns that are sieved together.
+_COLUMNS = 2048
 
 
 class PixelRows(Protocol):
@@ -42,29 +47,6 @@ class PixelRows(Protocol):
 
     def read(self, window: Window) -> NDArray[Any]:
         """The pixels of a window inside the grid: [row, col] or [band, row, col]."""
-
-
-class ArrayPixels:
-    """An array (or memory-mapped file) of [row, col] or [band, row, col] as PixelRows."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        if array.ndim not in {2, 3}:
-            raise GridError("array of pixels", got=f"shape {array.shape}", expected="[row, col] or [band, row, col]")
-        self._array = array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(row, col) or (band, row, col)."""
-        return self._array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        return self._array.dtype
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """A view of the pixels of ``window``."""
-        return self._array[(..., *window.slices)]
 
 
 class FilePixels:
@@ -120,19 +102,13 @@ def check_shape(pixels: PixelRows, grid: Grid) -> None:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """What a map holds.
+    """What a map holds."""
 
-    Attributes:
-        scheme: The classes.
-        pixels: Pixels per class, in the order of the scheme.
-        area_ha: Area per class in ha (geodesic where the grid's CRS is not equal-area), in the order of the scheme.
-        nodata_pixels: Pixels without an observation.
-    """
-
-    scheme: ClassScheme
-    pixels: tuple[int, ...]
+    scheme: ClassScheme  # The classes
+    pixels: tuple[int, ...]  # Pixels per class, in the order of the scheme
+    # Area per class in ha (geodesic where the grid's CRS is not equal-area), in the order of the scheme
     area_ha: tuple[float, ...]
-    nodata_pixels: int
+    nodata_pixels: int  # Pixels without an observation
 
     @property
     def total_ha(self) -> float:
@@ -184,3 +160,107 @@ class ClassCounter:
             area_ha=tuple(float(ha) for ha in self._area_ha[codes]),
             nodata_pixels=int(self._pixels[NODATA]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _FilteredPixels:
+    """Codes uint8 [row, col] that are filtered when they are read; nodata stays nodata and has no vote."""
+
+    pixels: PixelRows
+    grid: Grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(row, col)."""
+        return self.pixels.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.pixels.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class MajorityPixels(_FilteredPixels):
+    """Codes whose pixels take the class that most pixels of the window around them have; PixelRows.
+
+    A pixel keeps its class where no other has more pixels.
+    """
+
+    side_px: int  # Side of the window, odd
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """The filtered pixels of ``window``, uint8 [row, col]."""
+        reach = self.side_px // 2
+        seen = window.expand(reach)
+        inside = seen.intersect(self.grid.window)
+        codes = np.full(seen.shape, NODATA, dtype=np.uint8)
+        if inside is not None:
+            codes[inside.relative_to(seen).slices] = self.pixels.read(inside)
+        inner = window.relative_to(seen).slices
+        own = codes[inner]
+        best, most = own.copy(), np.zeros(own.shape, dtype=np.int32)
+        for code in np.unique(own[own != NODATA]):
+            most = np.where(own == code, _votes(codes == code, self.side_px), most)
+        for code in np.unique(codes[codes != NODATA]):
+            votes = _votes(codes == code, self.side_px)
+            better = (votes > most) & (own != NODATA)
+            best[better], most[better] = code, votes[better]
+        return best
+
+
+def _votes(is_code: NDArray[np.bool_], side: int) -> NDArray[np.int32]:
+    """Number of True pixels in the window around each inner pixel, int32 [row, col], from running sums."""
+    total = np.zeros((is_code.shape[0] + 1, is_code.shape[1] + 1), dtype=np.int32)
+    np.cumsum(np.cumsum(is_code, axis=0, dtype=np.int32), axis=1, out=total[1:, 1:])
+    return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+
+
+@dataclass(frozen=True, eq=False)
+class SievedPixels(_FilteredPixels):
+    """Codes without patches of fewer than ``least_px`` pixels; PixelRows.
+
+    Pixels of one class that touch along a side belong together. The pixels of a patch that is too small take the class
+    of the nearest pixel of one that is not, at most ``least_px`` pixels away; where there is none they stay. Twice that
+    distance around a window decides: the map does not depend on the bands it is read in, but for pixels with two
+    equally near ones.
+    """
+
+    least_px: int  # Fewest pixels of a patch that stays
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """The filtered pixels of ``window``, uint8 [row, col]."""
+        out = np.empty(window.shape, dtype=np.uint8)
+        for col in range(0, window.width, _COLUMNS):
+            part = Window(window.row, window.col + col, window.height, min(_COLUMNS, window.width - col))
+            out[:, col : col + part.width] = self._part(part)
+        return out
+
+    def _part(self, window: Window) -> NDArray[np.uint8]:
+        seen = window.expand(2 * self.least_px).intersect(self.grid.window)
+        assert seen is not None  # noqa: S101 - a window of the grid
+        codes: NDArray[np.uint8] = self.pixels.read(seen)
+        small = _small_patches(codes, self.least_px)
+        inner = window.relative_to(seen).slices
+        if not small[inner].any() or (large := ~small & (codes != NODATA)).sum() == 0:
+            return codes[inner]
+        distance, (rows, cols) = ndimage.distance_transform_edt(~large, return_indices=True)
+        fill = small & (distance <= self.least_px)
+        return np.where(fill, codes[rows, cols], codes)[inner]
+
+
+def _small_patches(codes: NDArray[np.uint8], least_px: int) -> NDArray[np.bool_]:
+    """True for pixels of patches of fewer pixels, bool [row, col]; those at the rim may go on beyond it."""
+    small = np.zeros(codes.shape, dtype=np.bool_)
+    for code in np.unique(codes[codes != NODATA]):
+        labels, _ = ndimage.label(codes == code)
+        few = np.bincount(labels.ravel()) < least_px
+        few[0] = False
+        small |= few[labels]
+    return small
+
+
+def patch_px(size_ha: float, grid: Grid) -> int:
+    """Fewest pixels of a patch of so many hectares, by the area on the ground of the pixel in the grid's middle."""
+    middle = Window(grid.height // 2, grid.width // 2, 1, 1)
+    return max(math.ceil(size_ha / float(grid.pixel_areas_ha(middle).max()) - 1e-9), 1)

@@ -55,53 +55,34 @@ _FRAME_MM = (190.0, 166.0)
 
 @dataclass(frozen=True)
 class SceneLayers:
-    """What a project shows of one scene.
+    """What a project shows of one scene."""
 
-    Attributes:
-        name: What the scene is called in the layer panel.
-        grid: Grid of the map.
-        files: The map and what lies beside it.
-        view: The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`; None leaves it out.
-        groups: The map with classes merged into groups, see :func:`pipeline.maps.vrt.write_groups`, and the groups.
-    """
-
-    name: str
-    grid: Grid
-    files: SceneFiles
+    name: str  # What the scene is called in the layer panel
+    grid: Grid  # Grid of the map
+    files: SceneFiles  # The map and what lies beside it
+    # The scene itself, as written by :func:`pipeline.maps.vrt.write_scene_view`; None leaves it out
     view: SceneView | None = None
+    # The map with classes merged into groups, see :func:`pipeline.maps.vrt.write_groups`, and the groups
     groups: tuple[Path, ClassScheme] | None = None
 
 
 @dataclass(frozen=True)
 class VectorLayer:
-    """A vector file shown as outlines by the values of an attribute.
+    """A vector file shown as outlines by the values of an attribute."""
 
-    Attributes:
-        path: The file.
-        attribute: The attribute with the values.
-        categories: Value, label and colour.
-        layer: Layer of the file, None for its only one.
-    """
-
-    path: Path
-    attribute: str
-    categories: tuple[Category, ...]
-    layer: str | None = None
+    path: Path  # The file
+    attribute: str  # The attribute with the values
+    categories: tuple[Category, ...]  # Value, label and colour
+    layer: str | None = None  # Layer of the file, None for its only one
 
 
 @dataclass(frozen=True)
 class StyledLayer:
-    """A layer of a GeoPackage that carries its style.
+    """A layer of a GeoPackage that carries its style."""
 
-    Attributes:
-        name: What it is called in the layer panel.
-        path: The GeoPackage.
-        layer: Its layer.
-    """
-
-    name: str
-    path: Path
-    layer: str
+    name: str  # What it is called in the layer panel
+    path: Path  # The GeoPackage
+    layer: str  # Its layer
 
 
 def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str | None = None) -> VectorLayer:
@@ -129,17 +110,7 @@ def write_project(
 ) -> None:
     """Write a ``.qgz`` over the files of a run.
 
-    Args:
-        path: The project, ending in ``.qgz``.
-        scenes: Files per scene; several scenes get a group each.
-        scheme: Classes of every map.
-        labels: Training labels, drawn on top as outlines.
-        chips: Chips by split.
-        findings: Where the map fails, what to label next, features: layers that are off at first.
-        mosaic: VRT over the class maps of all scenes, with its grid.
-        title: Title of the project's window and of the print layout.
-        sources: What the print layout names as its sources.
-        overwrite: Replace a file of the same name.
+    Labels are drawn on top as outlines; findings and chips are off at first. Several scenes get a group each.
 
     Raises:
         OutputError: the project exists or cannot be written.

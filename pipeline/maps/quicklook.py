@@ -56,14 +56,7 @@ def write_quicklook(
 ) -> None:
     """Write a PNG of scene | classes | confidence; panels without a source are left out.
 
-    Args:
-        path: The picture, ending in ``.png``.
-        class_map: A map written by this project, or any that carries its legend.
-        scene: The scene, shown in true colour (its first band where it has no red, green and blue).
-        confidence: Confidence in percent, nodata 255.
-        counts: Areas, shown in the legend.
-        title: Heading.
-        overwrite: Replace a file of the same name.
+    The scene is in true colour (its first band where it has no red, green and blue); ``counts`` give the legend areas.
 
     Raises:
         InputError: a map cannot be read.

@@ -26,7 +26,7 @@ import numpy as np
 import shapely
 from pyproj import Geod
 
-from pipeline.grid import SQUARE_METRES_PER_HECTARE, ground_area_scale
+from pipeline.ground import SQUARE_METRES_PER_HECTARE, ground_area_scale
 from pipeline.maps.pixels import row_bands
 
 if TYPE_CHECKING:
@@ -82,19 +82,12 @@ def find_nodes(codes: NDArray[np.uint8]) -> Nodes:
 
 @dataclass(frozen=True, eq=False)
 class Rings:
-    """Closed rings, each without its closing point.
+    """Closed rings, each without its closing point."""
 
-    Attributes:
-        points: int32 [point, (col, row)] in units of 1/scale pixel.
-        fixed: bool [point]; nodes.
-        sizes: int64 [ring]; points per ring.
-        scale: Units per pixel.
-    """
-
-    points: NDArray[np.int32]
-    fixed: NDArray[np.bool_]
-    sizes: NDArray[np.int64]
-    scale: int = 1
+    points: NDArray[np.int32]  # [point, (col, row)] in units of 1/scale pixel
+    fixed: NDArray[np.bool_]  # [point] nodes
+    sizes: NDArray[np.int64]  # [ring] points per ring
+    scale: int = 1  # Units per pixel
 
     @property
     def starts(self) -> NDArray[np.int64]:

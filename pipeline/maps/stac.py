@@ -1,7 +1,8 @@
-"""STAC 1.1 items of maps and a collection per run, written by pystac, for catalogues and tile servers.
+"""STAC 1.1 items of maps and models, and a collection per run, written by pystac, for catalogues and tile servers.
 
 Sources: STAC specification 1.1.0; extensions projection 2.0.0, raster 2.0.0, classification 1.1.0 (with the names and
-titles of 2.0.0), file 2.1.0, processing 1.2.0, render 2.0.0 (read by TiTiler).
+titles of 2.0.0), file 2.1.0, processing 1.2.0, render 2.0.0 (read by TiTiler); of models MLM 1.5.2, written by name, as
+pystac's own ends at 1.4.0.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pystac.layout import CustomLayoutStrategy
 from pystac.stac_io import DefaultStacIO
 
 from pipeline import __version__
+from pipeline.bands import centre_um
 from pipeline.errors import OutputError
 from pipeline.files import hash_file, prepare_folder, write_text
 from pipeline.maps.style import LAYERS, PERCENT_NODATA
@@ -44,38 +46,27 @@ SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 FIRST_LANDSAT = datetime(1972, 7, 23, tzinfo=UTC)
 _EDGE_POINTS = 16
 _HALF_TURN = 180.0
+_MEDIA = "application/octet-stream; application=safetensors"
+_ARTIFACT = "safetensors.torch.save_file"
+WORLD = (-180.0, -90.0, 180.0, 90.0)
 Acquired = datetime | tuple[datetime, datetime] | None
 
 
 @dataclass(frozen=True)
 class MapItem:
-    """What a catalogue says about one map.
+    """What a catalogue says about one map."""
 
-    Attributes:
-        id: Name of the item, unique in the collection.
-        grid: Grid of the map.
-        scheme: Its classes.
-        files: Its files.
-        until: End of the time span of a map whose scene was taken nobody knows when.
-        acquired: When the scene was taken; (first, last) for a composite; None where unknown.
-        counts: Pixels and ha per class.
-        sources: Scenes the map was made from: paths or addresses.
-        model: Id of the item of the model that made it, in the same collection.
-        software: Names and versions of what made it.
-        lineage: One sentence on how.
-    """
-
-    id: str
-    grid: Grid
-    scheme: ClassScheme
-    files: SceneFiles
-    until: datetime
-    acquired: Acquired = None
-    counts: ClassCounts | None = None
-    sources: tuple[str, ...] = ()
-    model: str | None = None
-    software: Mapping[str, str] = field(default_factory=dict)
-    lineage: str = "classified by a convolutional network fine-tuned on training polygons"
+    id: str  # Name of the item, unique in the collection
+    grid: Grid  # Grid of the map
+    scheme: ClassScheme  # Its classes
+    files: SceneFiles  # Its files
+    until: datetime  # End of the time span of a map whose scene was taken nobody knows when
+    acquired: Acquired = None  # When the scene was taken; (first, last) for a composite; None where unknown
+    counts: ClassCounts | None = None  # Pixels and ha per class
+    sources: tuple[str, ...] = ()  # Scenes the map was made from: paths or addresses
+    model: str | None = None  # Id of the item of the model that made it, in the same collection
+    software: Mapping[str, str] = field(default_factory=dict)  # Names and versions of what made it
+    lineage: str = "classified by a convolutional network fine-tuned on training polygons"  # One sentence on how
 
 
 def map_item(given: MapItem, *, folder: Path) -> pystac.Item:
@@ -127,12 +118,7 @@ def write_collection(
 ) -> Path:
     """Write ``<item>.json`` per item and ``collection.json`` into ``folder``; returns the collection's path.
 
-    Args:
-        folder: Where the items' hrefs start from.
-        items: As made by :func:`map_item` and :func:`pipeline.maps.stac_model.model_item`.
-        identity: Name of the run.
-        description: What the run made.
-        license_id: SPDX identifier of the maps' licence, or "other".
+    ``license_id`` is an SPDX identifier, or "other".
 
     Raises:
         OutputError: two items have one name, or the folder cannot be written.
@@ -269,3 +255,108 @@ def _renders(given: MapItem) -> Iterator[tuple[str, Render]]:
         )
         render.properties["bidx"] = [band]  # TiTiler's band of a file with several
         yield key, render
+
+
+@dataclass(frozen=True)
+class ModelItem:
+    """What a catalogue says about one model file."""
+
+    id: str  # Name of the item
+    path: Path  # The model file
+    architecture: str  # Name as in the literature ("U-Net, ResNet-18 encoder")
+    scheme: ClassScheme  # Classes, in the order of the output's channels
+    bands: tuple[str, ...]  # Input bands by common name, in order
+    mean: tuple[float, ...]  # Mean per band in the unit of the input
+    std: tuple[float, ...]  # Standard deviation per band
+    units: tuple[str, ...]  # Unit per band, such as "reflectance" (0..1) or "DN" as stored
+    until: datetime  # End of the time span where it is not known when they were
+    acquired: Acquired = None  # When its training scenes were taken; None where unknown
+    # West, south, east, north of its training area in degrees; the world where unknown
+    bbox: tuple[float, float, float, float] = WORLD
+    framework_version: str | None = None  # PyTorch's version
+    parameters: int | None = None  # Number of weights
+    pretrained_source: str | None = None  # Data its encoder was pretrained on; None for none
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # Settings of its training
+
+
+def model_item(given: ModelItem, *, folder: Path) -> pystac.Item:
+    """The STAC item of a model that will lie in ``folder``; hrefs are relative to it."""
+    bands = [_band(name) for name in given.bands]
+    outline = shapely.geometry.mapping(shapely.box(*given.bbox))
+    name = re.sub(r"^[^a-zA-Z]+", "", machine_name(given.id)) or "model"
+    optional = {
+        "mlm:framework_version": _semantic(given.framework_version),
+        "mlm:total_parameters": given.parameters,
+        "mlm:hyperparameters": dict(given.hyperparameters) or None,
+    }
+    item = pystac.Item(
+        given.id,
+        geometry={**outline, "coordinates": [[list(xy) for xy in ring] for ring in outline["coordinates"]]},
+        bbox=list(given.bbox),
+        **time_span(given.acquired, given.until),
+        stac_extensions=[SCHEMA.format(extension) for extension in ("mlm/v1.5.2", "classification/v1.1.0")],
+        properties={
+            "title": f"Land-cover model {given.id}",
+            "mlm:name": f"{name} landcover",
+            "mlm:architecture": given.architecture,
+            "mlm:tasks": ["semantic-segmentation"],
+            "mlm:framework": "PyTorch",
+            "mlm:pretrained": given.pretrained_source is not None,
+            "mlm:pretrained_source": given.pretrained_source,
+            "mlm:input": [_input(given)],
+            "mlm:output": [_output(given)],
+            "bands": bands,
+            **{key: value for key, value in optional.items() if value is not None},
+        },
+    )
+    # STAC 1.1 allows bands in the properties, where MLM looks for them, only if an asset has bands as well.
+    asset = pystac.Asset(
+        relative(given.path, folder),
+        title=given.architecture,
+        media_type=_MEDIA,
+        roles=["mlm:model", "mlm:weights"],
+        extra_fields={"mlm:artifact_type": _ARTIFACT, "bands": bands},
+    )
+    add_asset(item, "model", given.path, asset)
+    return item
+
+
+def _input(given: ModelItem) -> dict[str, Any]:
+    scaling = [
+        {"type": "z-score", "mean": float(mean), "stddev": float(std)}
+        for mean, std in zip(given.mean, given.std, strict=True)
+    ]
+    return {
+        "name": "values of the bands",
+        "description": "in " + " and ".join(dict.fromkeys(given.units)),
+        "bands": list(given.bands),
+        "input": _structure(len(given.bands), "bands"),
+        "value_scaling": scaling,
+        "resize_type": None,
+    }
+
+
+def _output(given: ModelItem) -> dict[str, Any]:
+    return {
+        "name": "logits",
+        "tasks": ["semantic-segmentation"],
+        "result": _structure(len(given.scheme), "class"),
+        "classification:classes": class_objects(given.scheme),
+    }
+
+
+def _structure(channels: int, axis: str) -> dict[str, Any]:
+    """A tensor of any number of pixels (-1)."""
+    dims = ["batch", axis, "height", "width"]
+    return {"shape": [-1, channels, -1, -1], "dim_order": dims, "data_type": "float32"}
+
+
+def _band(name: str) -> dict[str, Any]:
+    centre = centre_um(name)
+    return {"name": name} | ({"eo:center_wavelength": centre} if centre is not None else {})
+
+
+def _semantic(version: str | None) -> str | None:
+    """``2.4.0`` of ``2.4.0+cpu``; None where that is no semantic version."""
+    found = re.match(r"\d+\.\d+\.\d+", version or "")
+    return found.group() if found else None

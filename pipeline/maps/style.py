@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
-from xml.etree.ElementTree import indent, tostring
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from xml.etree.ElementTree import Element
 
     from markupsafe import Markup
 
@@ -41,31 +39,18 @@ PERCENT_NODATA = 255
 
 @dataclass(frozen=True)
 class PercentLayer:
-    """One band of uint8 in percent that is written beside a class map.
+    """One band of uint8 in percent that is written beside a class map."""
 
-    Attributes:
-        key: Name of its STAC asset.
-        suffix: Ending of the file: ``<scene>_<suffix>.tif``.
-        band: Description of the band in the file.
-        title: Name in projects and catalogues.
-        label: Name in the viewer, which shows ``unit`` beside values.
-        description: What the values are.
-        colors: Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``.
-        maximum: Value of the last stop.
-        ramp: matplotlib's name of the ramp, which tile servers know.
-        unit: Of the values.
-    """
-
-    key: str
-    suffix: str
-    band: str
-    title: str
-    label: str
-    description: str
-    colors: tuple[str, ...] = VIRIDIS
-    maximum: int = 100
-    ramp: str = "viridis"
-    unit: str = "%"
+    key: str  # Name of its STAC asset
+    suffix: str  # Ending of the file: ``<scene>_<suffix>.tif``
+    band: str  # Description of the band in the file
+    title: str  # Name in projects and catalogues
+    label: str  # Name in the viewer, which shows ``unit`` beside values
+    description: str  # What the values are
+    colors: tuple[str, ...] = VIRIDIS  # Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``
+    maximum: int = 100  # Value of the last stop
+    ramp: str = "viridis"  # matplotlib's name of the ramp, which tile servers know
+    unit: str = "%"  # Of the values
 
 
 CONFIDENCE = PercentLayer(
@@ -107,12 +92,6 @@ def _templates() -> Environment:
         loader=PackageLoader("pipeline.maps"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-
-
-def xml_text(root: Element) -> str:
-    """Indented XML with QGIS's document type."""
-    indent(root)
-    return _DOCTYPE + tostring(root, encoding="unicode") + "\n"
 
 
 def _renderer(macro: str, *values: object) -> Markup:

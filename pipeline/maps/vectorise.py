@@ -53,17 +53,11 @@ _GROWTH = 4
 
 @dataclass(frozen=True)
 class PolygonRules:
-    """How a class map becomes polygons.
+    """How a class map becomes polygons."""
 
-    Attributes:
-        mmu_ha: Minimum mapping unit in ha; smaller patches join their largest neighbour.
-        class_mmu_ha: Other units for some classes, by name.
-        smoothing: Rounds of corner cutting, 0 (pixel edges) to 4; 2 looks smooth.
-    """
-
-    mmu_ha: float = 0.0
-    class_mmu_ha: Mapping[str, float] | None = None
-    smoothing: int = 0
+    mmu_ha: float = 0.0  # Minimum mapping unit in ha; smaller patches join their largest neighbour
+    class_mmu_ha: Mapping[str, float] | None = None  # Other units for some classes, by name
+    smoothing: int = 0  # Rounds of corner cutting, 0 (pixel edges) to 4; 2 looks smooth
 
     def __post_init__(self) -> None:
         """Refuse rounds that only add vertices."""
@@ -73,18 +67,12 @@ class PolygonRules:
 
 @dataclass(frozen=True, eq=False)
 class PolygonBatch:
-    """Some polygons of a map.
+    """Some polygons of a map."""
 
-    Attributes:
-        geometry: Polygons in the CRS of the map, object [polygon].
-        code: uint8 [polygon].
-        area_ha: float64 [polygon]; of the geometry, geodesic on a geographic CRS.
-        confidence: float64 [polygon]; mean in percent over the polygon's pixels before smoothing; None without one.
-    """
-
-    geometry: NDArray[Any]
-    code: NDArray[np.uint8]
-    area_ha: NDArray[np.float64]
+    geometry: NDArray[Any]  # Polygons in the CRS of the map, object [polygon]
+    code: NDArray[np.uint8]  # [polygon]
+    area_ha: NDArray[np.float64]  # [polygon] of the geometry, geodesic on a geographic CRS
+    # [polygon] mean in percent over the polygon's pixels before smoothing; None without one
     confidence: NDArray[np.float64] | None
 
 
@@ -99,13 +87,7 @@ def polygons(
 ) -> Iterator[PolygonBatch]:
     """The polygons of a class map, in batches; patches touching by a corner only are two polygons.
 
-    Args:
-        codes: uint8 [row, col], 0 nodata.
-        grid: The map's grid.
-        scheme: Its classes.
-        rules: Minimum mapping unit and smoothing.
-        confidence: uint8 [row, col] in percent, 255 nodata.
-        scratch: A folder for four bytes per pixel while confidence is summed.
+    ``scratch`` takes four bytes per pixel while confidence is summed.
 
     Raises:
         OSError: the scratch folder is full.
@@ -189,12 +171,6 @@ def minimum_pixels(
     grid: Grid, scheme: ClassScheme, *, mmu_ha: float = 0.0, class_mmu_ha: Mapping[str, float] | None = None
 ) -> dict[int, int]:
     """Smallest patch that is kept, in pixels, by code: no smaller patch reaches the unit on any row of the grid.
-
-    Args:
-        grid: The map's grid.
-        scheme: Its classes.
-        mmu_ha: Minimum mapping unit in ha.
-        class_mmu_ha: Other units for some classes, by name.
 
     Raises:
         ConfigError: a unit is negative, or a class is unknown.

@@ -177,27 +177,15 @@ def _crs_text(grid: Grid) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer of a GeoPackage.
+    """A layer of a GeoPackage."""
 
-    Attributes:
-        name: Of the layer.
-        frame: Its features; an empty layer is one of polygons.
-        style: QML; "" for none.
-    """
-
-    name: str
-    frame: GeoDataFrame
-    style: str = ""
+    name: str  # Of the layer
+    frame: GeoDataFrame  # Its features; an empty layer is one of polygons
+    style: str = ""  # QML; "" for none
 
 
 def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrite: bool = True) -> Path:
     """Write layers into one GeoPackage, whole or not at all.
-
-    Args:
-        path: The GeoPackage.
-        layers: In the order in which QGIS lists them.
-        what: What is written, for the message.
-        overwrite: Replace a file of that name.
 
     Raises:
         OutputError: see :func:`pipeline.files.whole_file`.

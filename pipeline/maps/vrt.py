@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from affine import Affine
 from rasterio.errors import RasterioError
 
 from pipeline.errors import GridError, InputError
-from pipeline.files import check_target, write_text
+from pipeline.files import check_target, relative_path, write_text
 from pipeline.grid import Grid
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import check_same_legend
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.legend import ClassScheme
-    from pipeline.scenes.scene import BandSource, Scene
+    from pipeline.scenes.scene import Scene
+    from pipeline.scenes.sources import BandSource
 
 _LOOK_PX = 600
 _TYPES = {
@@ -35,43 +35,27 @@ Limits = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class View:
-    """Three bands of a file, from 1, for red, green and blue, with their stretch in stored values.
+    """Three bands of a file, from 1, for red, green and blue, with their stretch in stored values."""
 
-    Attributes:
-        bands: Numbers of the bands.
-        limits: (low, high) of each.
-        name: What the layer is called.
-    """
-
-    bands: tuple[int, int, int]
-    limits: Limits
-    name: str
+    bands: tuple[int, int, int]  # Numbers of the bands
+    limits: Limits  # (low, high) of each
+    name: str  # What the layer is called
 
 
 @dataclass(frozen=True)
 class SceneView:
-    """A scene as a file to look at.
+    """A scene as a file to look at."""
 
-    Attributes:
-        path: The file.
-        grid: Its grid.
-        first: In true colour, or the first bands of a scene without red, green and blue.
-        false_colour: With near infrared as red; None where the scene lacks a band for it.
-    """
-
-    path: Path
-    grid: Grid
-    first: View
-    false_colour: View | None
+    path: Path  # The file
+    grid: Grid  # Its grid
+    first: View  # In true colour, or the first bands of a scene without red, green and blue
+    false_colour: View | None  # With near infrared as red; None where the scene lacks a band for it
 
 
 def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> SceneView:
     """A VRT of the scene's visible and near-infrared bands on the scene's grid, pointing at the scene's own files.
 
-    Args:
-        path: The VRT, ending in ``.vrt``.
-        scene: The scene; where it has no red, green and blue, its first three bands stand for them.
-        overwrite: Replace a file of the same name.
+    Where a scene has no red, green and blue, its first three bands stand for them.
 
     Raises:
         InputError: a file of the scene cannot be opened, or is not on the CRS of its grid.
@@ -124,13 +108,6 @@ def write_groups(
 ) -> None:
     """A VRT that shows a class map with its classes merged into groups, with names and style; the map stays as it is.
 
-    Args:
-        path: The VRT.
-        class_map: The map.
-        group_of: Code of the group of each code of the map.
-        scheme: The groups.
-        overwrite: Replace a file of the same name.
-
     Raises:
         InputError: the map cannot be opened.
         OutputError: the VRT cannot be written.
@@ -146,8 +123,8 @@ def write_groups(
 
 def relative(target: Path | str, folder: Path) -> str:
     """A path as seen from ``folder``, with forward slashes; ``./`` in front of what lies inside it."""
-    text = Path(os.path.relpath(Path(target).resolve(), folder.resolve())).as_posix()
-    return text if text.startswith("..") else f"./{text}"
+    text = relative_path(Path(target).resolve(), folder.resolve())
+    return text if text.startswith("..") or Path(text).is_absolute() else f"./{text}"
 
 
 def _scene_band(source: BandSource, *, grid: Grid, folder: Path) -> dict[str, Any]:

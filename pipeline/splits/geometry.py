@@ -23,19 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Every polygon of some scenes.
+    """Every polygon of some scenes."""
 
-    Attributes:
-        pixels: The scenes' labelled pixels; a polygon may have pixels in several.
-        ids: int32 [polygon], ascending.
-        code: uint8 [polygon].
-        size_px: int64 [polygon], labelled pixels in all scenes.
-    """
-
-    pixels: tuple[LabelledPixels, ...]
-    ids: NDArray[np.int32]
-    code: NDArray[np.uint8]
-    size_px: NDArray[np.int64]
+    pixels: tuple[LabelledPixels, ...]  # The scenes' labelled pixels; a polygon may have pixels in several
+    ids: NDArray[np.int32]  # [polygon] ascending
+    code: NDArray[np.uint8]  # [polygon]
+    size_px: NDArray[np.int64]  # [polygon] labelled pixels in all scenes
 
     @classmethod
     def of(cls, pixels: Sequence[LabelledPixels]) -> Layout:

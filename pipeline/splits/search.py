@@ -1,21 +1,36 @@
-"""Search for the assignment of blocks to parts, or to folds, that serves every class and loses least to the buffer."""
+"""Blocks to parts, or to folds: the assignment that serves every class and loses least to the buffer.
+
+A polygon is never cut: the block that holds its centre decides. Polygons within the buffer of another part's polygons
+go to BUFFER: test keeps its polygons, validation gives way to test, train to both.
+"""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from pipeline.errors import SplitError, SplitWarning, counted
+from pipeline.labels.rasterise import LabelledPixels
+from pipeline.splits.geometry import Layout, block_keys, blocks_of
+from pipeline.splits.split import ABSENT, Part, Split
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.splits.geometry import Layout
+    from pipeline.legend import ClassScheme
 
-_TRAIN, _VALIDATION, _TEST, _BUFFER = range(4)
+# Enough blocks for five folds of five: fewer, and one odd block decides a fold.
+WISHED_BLOCKS = 25
+# Fewer occupied blocks than this leave no choice when three parts with a buffer are to be filled.
+NEEDED_BLOCKS = 9
+_MANY_LOST = 0.25
+_SHOWN = 10
 # Price of a class that is absent from train, validation, test: dearer than any imbalance, train before test before
 # validation, as a class that is never learned is lost on the map and one that is never tested only on paper.
 _MISSING = np.array([100.0, 3.0, 10.0])
@@ -28,19 +43,12 @@ _SWAP = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Polygons in blocks, who is within the buffer of whom, and the fractions wished.
+    """Polygons in blocks, who is within the buffer of whom, and the fractions wished."""
 
-    Attributes:
-        layout: The polygons.
-        block: int32 [polygon], 0..blocks-1.
-        pairs: intp [pair, 2], positions of polygons within the buffer of each other.
-        fractions: Of train, validation and test.
-    """
-
-    layout: Layout
-    block: NDArray[np.int32]
-    pairs: NDArray[np.intp]
-    fractions: tuple[float, float, float]
+    layout: Layout  # The polygons
+    block: NDArray[np.int32]  # [polygon] 0..blocks-1
+    pairs: NDArray[np.intp]  # [pair, 2] positions of polygons within the buffer of each other
+    fractions: tuple[float, float, float]  # Of train, validation and test
 
     @cached_property
     def _class_of(self) -> NDArray[np.intp]:
@@ -56,19 +64,14 @@ class Problem:
         """Number of blocks."""
         return int(self.block.max()) + 1
 
-    @property
-    def starts(self) -> int:
-        """Random starts that are affordable."""
-        return _starts(len(self.pairs))
-
     def settle(self, part_of_block: NDArray[np.int16]) -> NDArray[np.int8]:
         """Part of every polygon, int8 [polygon], once the buffer took its own: train gives way first, test never."""
         part = part_of_block[self.block].astype(np.int8)
         one, other = self._both_ways
-        near = other[(part[one] == _TEST) & (part[other] < _TEST)]
-        part[near] = _BUFFER
-        near = other[(part[one] == _VALIDATION) & (part[other] == _TRAIN)]
-        part[near] = _BUFFER
+        near = other[(part[one] == Part.TEST) & (part[other] < Part.TEST)]
+        part[near] = Part.BUFFER
+        near = other[(part[one] == Part.VALIDATION) & (part[other] == Part.TRAIN)]
+        part[near] = Part.BUFFER
         return part
 
     @cached_property
@@ -78,7 +81,7 @@ class Problem:
     def cost(self, part_of_block: NDArray[np.int16]) -> float:
         """How bad an assignment is: classes missing from parts, then distance from the fractions wished."""
         part = self.settle(part_of_block)
-        used = part < _BUFFER
+        used = part < Part.BUFFER
         classes = self._totals.shape[1]
         slot = part[used].astype(np.intp) * classes + self._class_of[used]
         polygons = np.bincount(slot, minlength=3 * classes).reshape(3, classes)
@@ -108,14 +111,21 @@ def best_assignment(
     chances = np.array([problem.fractions[p] for p in choices])
 
     def start() -> NDArray[np.int16]:
-        assigned = np.full(problem.blocks, _TEST, dtype=np.int16)
+        assigned = np.full(problem.blocks, Part.TEST, dtype=np.int16)
         assigned[free] = rng.choice(choices, size=len(free), p=chances / chances.sum())
         return assigned
 
     if not len(free) or len(choices) == 1:
         return problem.settle(start())
     return problem.settle(
-        _climb(start, problem.cost, free, choices, rng, starts=problem.starts if test_blocks is None else _STARTS[0])
+        _climb(
+            start,
+            problem.cost,
+            free,
+            choices,
+            rng,
+            starts=_starts(len(problem.pairs)) if test_blocks is None else _STARTS[0],
+        )
     )
 
 
@@ -174,3 +184,151 @@ def _climb(
         if price < best_cost:
             best, best_cost = state, price
     return best
+
+
+def default_block_m(pixels: LabelledPixels | Sequence[LabelledPixels], *, buffer_m: float = 0.0) -> float:
+    """Side of a block in metres that suits the label layout, a whole number of the first grid's pixels.
+
+    The largest side that leaves WISHED_BLOCKS blocks with polygons in them, but not below the buffer or twice the
+    median polygon's extent (blocks smaller than what they hold separate nothing), unless fewer than NEEDED_BLOCKS
+    blocks would be left: then as large as still leaves that many.
+
+    Raises:
+        SplitError: fewer than two polygons.
+    """
+    layout = layout_of([pixels] if isinstance(pixels, LabelledPixels) else pixels)
+    pixel_m = max(layout.pixels[0].grid.pixel_size_m)
+    position = layout.position_m
+    span = float(np.ptp(position, axis=0).max())
+    area_m2 = np.median(layout.size_px) * float(np.prod(layout.pixels[0].grid.pixel_size_m))
+    floor = max(buffer_m, 2.0 * float(area_m2) ** 0.5, 4 * pixel_m)
+    sides = np.maximum(np.ceil(np.geomspace(max(span, floor), 4 * pixel_m, 64) / pixel_m), 4) * pixel_m
+    occupied = np.array([len(np.unique(block_keys(position, side))) for side in sides])
+    for enough, least in ((WISHED_BLOCKS, floor), (NEEDED_BLOCKS, floor), (NEEDED_BLOCKS, 0.0), (2, 0.0)):
+        fitting = np.flatnonzero((occupied >= enough) & (sides >= least))
+        if len(fitting):
+            return float(sides[fitting[0]])
+    return float(sides[-1])
+
+
+def split_blocks(
+    pixels: Sequence[LabelledPixels],
+    *,
+    block_m: float,
+    buffer_m: float,
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    seed: int,
+    scheme: ClassScheme | None = None,
+) -> Split:
+    """Train, validation and test polygons by spatial blocks, with a buffer between them.
+
+    Of many assignments of blocks the one is taken that keeps most classes in train, then in test, then in validation,
+    and comes nearest to ``fractions`` (train, validation, test) of each class's polygons after the buffer took its own.
+    Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one.
+
+    Raises:
+        SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
+    """
+    layout = layout_of(pixels)
+    _check_fractions(fractions)
+    block = blocks_of(layout, block_m)
+    parts = sum(fraction > 0 for fraction in fractions)
+    if block.max() + 1 < parts:
+        least = f"at least {parts}, one for each part"
+        refuse_few_blocks(int(block.max()) + 1, wanted=least, block_m=block_m, small=count_small(pixels))
+    problem = Problem(layout, block, layout.neighbours(buffer_m), fractions)
+    part = best_assignment(problem, np.random.default_rng(seed))
+    for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
+        if fraction > 0 and not (part == wanted).any():
+            raise SplitError(
+                f"buffer leaves no polygon for {wanted.name.lower()}",
+                got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m, {counted(len(part), 'polygon')}",
+                fix="use smaller chips (a smaller buffer), or label further parts of the scene",
+            )
+    split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
+    names = {item.code: item.name for item in scheme.classes} if scheme else {}
+    _warn_about(layout, part, fractions, names=names)
+    return split
+
+
+def layout_of(pixels: Sequence[LabelledPixels]) -> Layout:
+    """Where the polygons lie.
+
+    Raises:
+        SplitError: fewer than two polygons.
+    """
+    if not pixels or not any(len(part) for part in pixels):
+        raise SplitError("no labelled pixel in any scene", fix="check that labels and scenes overlap")
+    layout = Layout.of(pixels)
+    if len(layout.ids) < 2:  # noqa: PLR2004 - one polygon cannot be on two sides
+        raise SplitError("one labelled polygon cannot be split", got="1 polygon", expected="several in each class")
+    return layout
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1.0) > 1e-6:  # noqa: PLR2004 - rounding
+        raise SplitError(
+            "fractions for train, validation and test",
+            got=fractions,
+            expected="three of 0 or more with sum 1, train > 0",
+        )
+
+
+def count_small(pixels: Sequence[LabelledPixels]) -> int:
+    """How many polygons hold the centre of no pixel of any scene."""
+    used = {int(polygon) for part in pixels for polygon in part.polygon_ids()}
+    return len({polygon for part in pixels for polygon in part.too_small} - used)
+
+
+def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int = 0) -> NoReturn:
+    """Say that the blocks do not suffice; where ``small`` polygons hold no pixel centre, that these might.
+
+    Raises:
+        SplitError: always.
+    """
+    raise SplitError(
+        "too few blocks hold polygons",
+        got=f"{occupied} blocks of {block_m:g} m",
+        expected=wanted,
+        fix="use smaller blocks or fewer folds, or label other parts of the scene"
+        + (f"; labels.all_touched: true uses the {small} polygons without a pixel centre too" if small else ""),
+    )
+
+
+def split_of(
+    layout: Layout,
+    part: NDArray[np.int8],
+    block: NDArray[np.int32],
+    *,
+    block_m: float,
+    buffer_m: float,
+) -> Split:
+    """The Split of polygons' parts, int8 [polygon of the layout]."""
+    size = int(layout.ids.max()) + 1
+    parts = np.full(size, ABSENT, dtype=np.int8)
+    blocks = np.full(size, -1, dtype=np.int32)
+    parts[layout.ids] = part
+    blocks[layout.ids] = block
+    return Split(parts, blocks, float(block_m), float(buffer_m))
+
+
+def _warn_about(
+    layout: Layout, part: NDArray[np.int8], fractions: tuple[float, float, float], *, names: Mapping[int, str]
+) -> None:
+    lost = float((part == Part.BUFFER).mean())
+    if lost > _MANY_LOST:
+        warnings.warn(
+            f"the buffer between blocks takes {lost:.0%} of the polygons; smaller chips lose fewer",
+            SplitWarning,
+            stacklevel=3,
+        )
+    for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
+        missing = sorted(set(layout.code.tolist()) - set(layout.code[part == wanted].tolist()))
+        if missing and fraction > 0:
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            classes = ", ".join(names.get(code, f"code {code}") for code in missing[:_SHOWN]) + more
+            warnings.warn(
+                f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks",
+                SplitWarning,
+                stacklevel=3,
+            )

@@ -1,7 +1,4 @@
-"""Who may learn from which polygon: spatial blocks and a buffer between them.
-
-A polygon is never cut: the block that holds its centre decides. Polygons within the buffer of another part's polygons
-go to BUFFER and are used by nobody: test keeps its polygons, validation gives way to test, train to both.
+"""Who may learn from which polygon, and the check that fails a run where what is tested was seen in training.
 
 Source: Roberts et al. (2017), Cross-validation strategies for data with temporal, spatial, hierarchical, or
 phylogenetic structure, Ecography 40, 913-929 (blocks); Kattenborn et al. (2022), Spatially autocorrelated training and
@@ -10,62 +7,24 @@ validation samples inflate performance assessment of convolutional neural networ
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field, model_validator
+from scipy.spatial import cKDTree
 
-from pipeline.errors import LabelError, SplitError, SplitWarning, counted
-from pipeline.labels.rasterise import LabelledPixels
-from pipeline.settings import Fraction, Settings
-from pipeline.splits.geometry import Layout, block_keys, blocks_of
-from pipeline.splits.search import Problem, best_assignment
+from pipeline.errors import LabelError, SplitError
+from pipeline.splits.geometry import Layout, metres, rim_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
-
-# Enough blocks for five folds of five: fewer, and one odd block decides a fold.
-WISHED_BLOCKS = 25
-# Fewer occupied blocks than this leave no choice when three parts with a buffer are to be filled.
-NEEDED_BLOCKS = 9
-_MANY_LOST = 0.25
-_SHOWN = 10
-
-
-class SplitSettings(Settings):
-    """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
-
-    block_m: float | None = Field(
-        None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
-    )
-    buffer_m: float | None = Field(
-        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
-    )
-    train: Fraction = Field(0.6, description="Share of the labels that trains.")
-    validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")
-    test: Fraction = Field(0.2, description="Share that is only used for the figures at the end.")
-    seed: int = Field(0, ge=0, description="Seed of the assignment.")
-
-    @property
-    def fractions(self) -> tuple[float, float, float]:
-        """Of train, validation and test."""
-        return self.train, self.validation, self.test
-
-    @model_validator(mode="after")
-    def _sum(self) -> SplitSettings:
-        total = sum(self.fractions)
-        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
-            msg = f"train + validation + test is {total:g}; expected 1"
-            raise ValueError(msg)
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,20 +54,13 @@ ABSENT = -1
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which polygon is for what.
+    """Which polygon is for what."""
 
-    Attributes:
-        part: int8 [poly_id], a Part, or ABSENT (-1) for ids without pixels; index 0 is unused.
-        block_of: int32 [poly_id], number of the polygon's block, -1 where there is none.
-        block_m: Side of a block in metres, 0 where the split is not spatial.
-        buffer_m: Least distance in metres between pixels of two parts.
-        tested_scene: Number of the only scene whose pixels are tested, the one that is left out; None: all are.
-    """
-
-    part: NDArray[np.int8]
-    block_of: NDArray[np.int32]
-    block_m: float
-    buffer_m: float
+    part: NDArray[np.int8]  # [poly_id] a Part, or ABSENT (-1) for ids without pixels; index 0 is unused
+    block_of: NDArray[np.int32]  # [poly_id] number of the polygon's block, -1 where there is none
+    block_m: float  # Side of a block in metres, 0 where the split is not spatial
+    buffer_m: float  # Least distance in metres between pixels of two parts
+    # Number of the only scene whose pixels are tested, the one that is left out; None: all are
     tested_scene: int | None = None
 
     def polygons(self, part: Part) -> NDArray[np.int32]:
@@ -142,152 +94,61 @@ class Split:
         }
 
 
-def default_block_m(pixels: LabelledPixels | Sequence[LabelledPixels], *, buffer_m: float = 0.0) -> float:
-    """Side of a block in metres that suits the label layout, a whole number of the first grid's pixels.
-
-    The largest side that leaves WISHED_BLOCKS blocks with polygons in them, but not below the buffer or twice the
-    median polygon's extent (blocks smaller than what they hold separate nothing), unless fewer than NEEDED_BLOCKS
-    blocks would be left: then as large as still leaves that many.
-
-    Raises:
-        SplitError: fewer than two polygons.
-    """
-    layout = layout_of([pixels] if isinstance(pixels, LabelledPixels) else pixels)
-    pixel_m = max(layout.pixels[0].grid.pixel_size_m)
-    position = layout.position_m
-    span = float(np.ptp(position, axis=0).max())
-    area_m2 = np.median(layout.size_px) * float(np.prod(layout.pixels[0].grid.pixel_size_m))
-    floor = max(buffer_m, 2.0 * float(area_m2) ** 0.5, 4 * pixel_m)
-    sides = np.maximum(np.ceil(np.geomspace(max(span, floor), 4 * pixel_m, 64) / pixel_m), 4) * pixel_m
-    occupied = np.array([len(np.unique(block_keys(position, side))) for side in sides])
-    for enough, least in ((WISHED_BLOCKS, floor), (NEEDED_BLOCKS, floor), (NEEDED_BLOCKS, 0.0), (2, 0.0)):
-        fitting = np.flatnonzero((occupied >= enough) & (sides >= least))
-        if len(fitting):
-            return float(sides[fitting[0]])
-    return float(sides[-1])
+_PARTS = ((Part.TRAIN, Part.TEST), (Part.VALIDATION, Part.TEST), (Part.TRAIN, Part.VALIDATION))
 
 
-def split_blocks(
-    pixels: Sequence[LabelledPixels],
-    *,
-    block_m: float,
-    buffer_m: float,
-    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
-    seed: int,
-    scheme: ClassScheme | None = None,
-) -> Split:
-    """Train, validation and test polygons by spatial blocks, with a buffer between them.
+def check_leakage(
+    pixels: Sequence[LabelledPixels], split: Split, *, reach_px: int = 0, buffer_m: float | None = None,
+    shared: bool = False,
+) -> None:  # fmt: skip
+    """Prove that no pixel and no polygon is shared, and that no chip of one part reaches a labelled pixel of another.
 
-    Of many assignments of blocks the one is taken that keeps most classes in train, then in test, then in validation,
-    and comes nearest to ``fractions`` (train, validation, test) of each class's polygons after the buffer took its own.
-    Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one.
+    Every labelled pixel of train, validation and test must be further than ``buffer_m`` (default: the split's) and
+    than ``reach_px`` pixels, in chessboard distance, from every labelled pixel of the other two.
+
+    Args:
+        pixels: Labelled pixels, one per scene.
+        split: What to check.
+        reach_px: Half a chip: how far a window centred on a labelled pixel reaches.
+        buffer_m: Distance to keep, in metres.
+        shared: Samples of one part may share a pixel, as stations in a cell of a coarse raster do.
 
     Raises:
-        SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
+        SplitError: names the two polygons that are too near, and how near.
     """
-    layout = layout_of(pixels)
-    _check_fractions(fractions)
-    block = blocks_of(layout, block_m)
-    parts = sum(fraction > 0 for fraction in fractions)
-    if block.max() + 1 < parts:
-        least = f"at least {parts}, one for each part"
-        refuse_few_blocks(int(block.max()) + 1, wanted=least, block_m=block_m, small=count_small(pixels))
-    problem = Problem(layout, block, layout.neighbours(buffer_m), fractions)
-    part = best_assignment(problem, np.random.default_rng(seed))
-    for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
-        if fraction > 0 and not (part == wanted).any():
-            raise SplitError(
-                f"buffer leaves no polygon for {wanted.name.lower()}",
-                got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m, {counted(len(part), 'polygon')}",
-                fix="use smaller chips (a smaller buffer), or label further parts of the scene",
-            )
-    split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
-    names = {item.code: item.name for item in scheme.classes} if scheme else {}
-    _warn_about(layout, part, fractions, names=names)
-    return split
+    keep_m = split.buffer_m if buffer_m is None else buffer_m
+    for number, scene in enumerate(pixels):
+        if not shared:
+            _check_pixels_once(scene, number)
+        within_m = max(keep_m, reach_px * max(scene.grid.pixel_size_m) if reach_px else 0.0)
+        rims = {part: (own := split.pixels(scene, part)).select(rim_mask(own)) for part in Part}
+        for one, other in _PARTS:
+            _check_distance(rims[one], rims[other], (one, other), within_m=within_m)
 
 
-def layout_of(pixels: Sequence[LabelledPixels]) -> Layout:
-    """Where the polygons lie.
-
-    Raises:
-        SplitError: fewer than two polygons.
-    """
-    if not pixels or not any(len(part) for part in pixels):
-        raise SplitError("no labelled pixel in any scene", fix="check that labels and scenes overlap")
-    layout = Layout.of(pixels)
-    if len(layout.ids) < 2:  # noqa: PLR2004 - one polygon cannot be on two sides
-        raise SplitError("one labelled polygon cannot be split", got="1 polygon", expected="several in each class")
-    return layout
-
-
-def _check_fractions(fractions: tuple[float, float, float]) -> None:
-    if min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1.0) > 1e-6:  # noqa: PLR2004 - rounding
+def _check_pixels_once(scene: LabelledPixels, number: int) -> None:
+    key = scene.row.astype(np.int64) * scene.grid.width + scene.col
+    if len(key) > 1 and (np.diff(key) <= 0).any():
+        at = int(np.flatnonzero(np.diff(key) <= 0)[0])
         raise SplitError(
-            "fractions for train, validation and test",
-            got=fractions,
-            expected="three of 0 or more with sum 1, train > 0",
+            f"pixel (row {scene.row[at]}, column {scene.col[at]}) of scene {number + 1} belongs to two polygons",
+            got=f"polygons {scene.polygon[at]} and {scene.polygon[at + 1]}",
+            expected="every pixel once, sorted",
         )
 
 
-def count_small(pixels: Sequence[LabelledPixels]) -> int:
-    """How many polygons hold the centre of no pixel of any scene."""
-    used = {int(polygon) for part in pixels for polygon in part.polygon_ids()}
-    return len({polygon for part in pixels for polygon in part.too_small} - used)
-
-
-def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int = 0) -> NoReturn:
-    """Say that the blocks do not suffice; where ``small`` polygons hold no pixel centre, that these might.
-
-    Raises:
-        SplitError: always.
-    """
-    raise SplitError(
-        "too few blocks hold polygons",
-        got=f"{occupied} blocks of {block_m:g} m",
-        expected=wanted,
-        fix="use smaller blocks or fewer folds, or label other parts of the scene"
-        + (f"; labels.all_touched: true uses the {small} polygons without a pixel centre too" if small else ""),
-    )
-
-
-def split_of(
-    layout: Layout,
-    part: NDArray[np.int8],
-    block: NDArray[np.int32],
-    *,
-    block_m: float,
-    buffer_m: float,
-    left_out: NDArray[np.int32] | None = None,
-) -> Split:
-    """The Split of polygons' parts, int8 [polygon of the layout]; those ``left_out`` (ids) are BUFFER."""
-    size = int(max(layout.ids.max(), *(left_out if left_out is not None and len(left_out) else [0]))) + 1
-    parts = np.full(size, ABSENT, dtype=np.int8)
-    blocks = np.full(size, -1, dtype=np.int32)
-    parts[layout.ids] = part
-    blocks[layout.ids] = block
-    if left_out is not None:
-        parts[left_out] = Part.BUFFER
-    return Split(parts, blocks, float(block_m), float(buffer_m))
-
-
-def _warn_about(
-    layout: Layout, part: NDArray[np.int8], fractions: tuple[float, float, float], *, names: Mapping[int, str]
-) -> None:
-    lost = float((part == Part.BUFFER).mean())
-    if lost > _MANY_LOST:
-        warnings.warn(
-            f"the buffer between blocks takes {lost:.0%} of the polygons; smaller chips lose fewer",
-            SplitWarning,
-            stacklevel=3,
+def _check_distance(one: LabelledPixels, other: LabelledPixels, parts: tuple[Part, Part], *, within_m: float) -> None:
+    if not len(one) or not len(other) or within_m <= 0:
+        return
+    tree = cKDTree(metres(other))
+    limit = within_m * (1 + 1e-9)
+    distance, nearest = tree.query(metres(one), p=np.inf, distance_upper_bound=limit)
+    at = int(np.argmin(distance))
+    if np.isfinite(distance[at]):
+        names = " and ".join(part.name.lower() for part in parts)
+        raise SplitError(
+            f"{names} leak: polygons {one.polygon[at]} and {other.polygon[nearest[at]]} are too near",
+            got=f"{distance[at]:.0f} m",
+            expected=f"more than {within_m:.0f} m",
+            fix="use a wider buffer, at least half a chip",
         )
-    for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
-        missing = sorted(set(layout.code.tolist()) - set(layout.code[part == wanted].tolist()))
-        if missing and fraction > 0:
-            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-            classes = ", ".join(names.get(code, f"code {code}") for code in missing[:_SHOWN]) + more
-            warnings.warn(
-                f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks",
-                SplitWarning,
-                stacklevel=3,
-            )

@@ -16,8 +16,8 @@ from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
 from pipeline.splits.folds import group_split
-from pipeline.splits.leakage import check_leakage
-from pipeline.splits.split import Part, Split, default_block_m, split_blocks
+from pipeline.splits.search import default_block_m, split_blocks
+from pipeline.splits.split import Part, Split, TrainingScene, check_leakage
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
@@ -178,6 +178,12 @@ class Job:
     def block_m(self) -> float:
         """Side of the blocks."""
         return self.config.split.block_m or default_block_m(self.labelled, buffer_m=self.buffer_m)
+
+    @property
+    def training_scenes(self) -> list[TrainingScene]:
+        """The scenes that have labels, with them."""
+        pairs = zip(self.sources, self.pixels, strict=True)
+        return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]
 
     @property
     def labelled(self) -> list[LabelledPixels]:

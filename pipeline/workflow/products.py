@@ -19,8 +19,7 @@ from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.look import credit
 from pipeline.maps.project import SceneLayers, StyledLayer, label_layer, split_layer, write_project
-from pipeline.maps.stac import MapItem, map_item, write_collection
-from pipeline.maps.stac_model import WORLD, ModelItem, model_item
+from pipeline.maps.stac import WORLD, MapItem, ModelItem, map_item, model_item, write_collection
 from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.diagnostics.confidence import held_out_reliability
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
 from pipeline.diagnostics.scoring import (
     FORESTS,
@@ -17,7 +18,6 @@ from pipeline.diagnostics.scoring import (
     score,
     score_json,
 )
-from pipeline.diagnostics.temperature import held_out_reliability
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import write_json, write_text
 from pipeline.legend import NODATA
@@ -26,7 +26,6 @@ from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.stage_chips import split_summary
-from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +114,7 @@ def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
     """
     polygons = learned_polygons(job.split, job.config.training)
     forest = fit_forest(
-        training_scenes(job), job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
+        job.training_scenes, job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,
     )  # fmt: skip
     codes = []

@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.diagnostics.applicability import learn_distance
-from pipeline.diagnostics.temperature import calibrate
+from pipeline.diagnostics.confidence import calibrate
 from pipeline.files import write_text
+from pipeline.inference.sources import RECIPE, STORED, recipe_of, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
-from pipeline.splits.split import Part, TrainingScene
+from pipeline.splits.split import Part
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.recipe import RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 HISTORY = "training.csv"
 
 
-def training_scenes(job: Job) -> list[TrainingScene]:
-    """The scenes that have labels."""
-    return [
-        TrainingScene(source, pixels) for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)
-    ]
-
-
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
@@ -43,7 +36,7 @@ def perform(given: StageRun) -> list[Path]:
 
         return train(given)
     result = fit(
-        training_scenes(job),
+        job.training_scenes,
         job.split,
         job.scheme,
         index=read_index(job.index_path),
@@ -54,10 +47,16 @@ def perform(given: StageRun) -> list[Path]:
     )
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
-    bundle = replace(
+    bundle = with_inputs(bundle, job)
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
+    """The model with what it learned from: units, how values are spread, how scenes are made into its inputs."""
+    return replace(
         bundle,
         units=job.sources[0].select(bundle.bands).units,
-        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
+        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in job.training_scenes]),
         provenance={
             **bundle.provenance,
             "inputs": job.input_hash,
@@ -67,7 +66,6 @@ def perform(given: StageRun) -> list[Path]:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
 
 
 def products(job: Job) -> list[Path]:
@@ -80,7 +78,7 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
 
     ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
     """
-    scenes, settings = training_scenes(job), job.config.training
+    scenes, settings = job.training_scenes, job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
     return with_distance(bundle, job)
@@ -88,7 +86,7 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
 
 def with_distance(bundle: ModelBundle, job: Job) -> ModelBundle:
     """The model with features of training pixels, from which it tells its area of applicability."""
-    scenes, settings = training_scenes(job), job.config.training
+    scenes, settings = job.training_scenes, job.config.training
     polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:

@@ -14,9 +14,9 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.diagnostics.value_scores import HOLD_OUT, by_sample, score_values
-from pipeline.errors import ConfigError, LabelWarning, OutputError, SplitError
+from pipeline.errors import ConfigError, LabelWarning, SplitError
 from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit_mixture, fit_teacher, predict_teacher
-from pipeline.files import hash_of, write_json
+from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.folds import block_folds, group_folds
@@ -38,14 +38,16 @@ if TYPE_CHECKING:
 
     from pipeline.experts.regressors import Kind
     from pipeline.model.preprocess import Preprocess
-    from pipeline.workflow.crossval import CrossvalRequest
+    from pipeline.splits.settings import CrossvalSettings
     from pipeline.workflow.job import Job
     from pipeline.workflow.outcome import Progress
 
 MIXTURE, NETWORK = "mixture of teachers", "network"
 
 
-def cross_validate_values(job: Job, *, request: CrossvalRequest, output: Path | None, progress: Progress) -> Outcome:
+def cross_validate_values(
+    job: Job, settings: CrossvalSettings, *, output: Path | None, force: bool, overwrite: bool, progress: Progress
+) -> Outcome:
     """Cross-validate a continuous target; every sample is predicted once per seed.
 
     Raises:
@@ -53,18 +55,18 @@ def cross_validate_values(job: Job, *, request: CrossvalRequest, output: Path | 
         SplitError: fewer blocks or groups than folds.
         OutputError: ``output`` exists, or the run folder has figures of another job.
     """
-    if output is not None and output.exists() and not request.overwrite:
-        raise OutputError("the file exists", path=output, fix="add --overwrite")
-    grouped = _grouped(job, request)
+    if output is not None:
+        check_target(output, overwrite=overwrite)
+    grouped = _grouped(job, settings)
     run = job.open_folder()
-    key = hash_of(
-        [job.input_hash, request.by, request.folds, request.seeds, job.config.training.model_dump(mode="json")]
-    )
-    refuse_other_figures(run.path / FILE, key, overwrite=request.overwrite or request.force)
+    about = [settings.by, settings.folds, settings.seeds, settings.methods]
+    key = hash_of([job.input_hash, about, job.config.training.model_dump(mode="json")])
+    if not (overwrite or force):
+        refuse_other_figures(run.path / FILE, key)
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     per_seed: dict[str, dict[str, float]] = {}
-    for seed in request.seeds:
-        rows = _one_seed(job, grouped=grouped, request=request, seed=seed, progress=progress)
+    for seed in settings.seeds:
+        rows = _one_seed(job, grouped=grouped, settings=settings, seed=seed, progress=progress)
         for name, parts in rows.items():
             joined = tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
             found.setdefault(name, []).append(joined)
@@ -73,36 +75,36 @@ def cross_validate_values(job: Job, *, request: CrossvalRequest, output: Path | 
     kind = f"by {job.config.labels.value.group}" if grouped else "by block"
     data: dict[str, Any] = {
         "what": HOLD_OUT, "key": key, "target": quantity_of(job).to_json(), "methods": methods,
-        "split": {"kind": kind, "folds": request.folds, "seeds": list(request.seeds),
+        "split": {"kind": kind, "folds": settings.folds, "seeds": list(settings.seeds),
                   **({} if grouped else {"block_m": job.block_m, "buffer_m": job.buffer_m})},
     }  # fmt: skip
     written = [write_json(run.path / FILE, data), *([write_json(output, data)] if output else [])]
     return Outcome(
-        summary=f"{job.config.name}: cross-validation {kind}, {request.folds} folds",
+        summary=f"{job.config.name}: cross-validation {kind}, {settings.folds} folds",
         tables=(_table(kind, methods),), written=tuple(written), data=data,
     )  # fmt: skip
 
 
-def _grouped(job: Job, request: CrossvalRequest) -> bool:
+def _grouped(job: Job, settings: CrossvalSettings) -> bool:
     """Whether folds are of groups.
 
     Raises:
         ConfigError: folds that would leak.
     """
     group = job.config.labels.value.group
-    if request.by in {"polygons", "both"}:
+    if settings.by in {"polygons", "both"}:
         raise ConfigError(
             "folds of single samples of a continuous target leak: neighbours and dates of a place lie on both sides",
-            got=f"--by {request.by}", fix="use --by blocks, or --by with the attribute of labels.value.group",
+            got=f"--by {settings.by}", fix="use --by blocks, or --by with the attribute of labels.value.group",
         )  # fmt: skip
-    if request.leave_out:
-        raise ConfigError(f"--leave-one-{request.leave_out}-out is for classes", fix="use --folds and --by")
-    if request.by not in {"blocks", "group", group}:
+    if settings.by in {"block", "scene"} and settings.by != group:
+        raise ConfigError(f"--by {settings.by} is for classes", fix="use --folds with --by blocks")
+    if settings.by not in {"blocks", "group", group}:
         what = f"labels.value.group is {group}" if group else "set labels.value.group to the attribute"
         raise ConfigError(
-            "option --by", got=request.by, expected=f"blocks, or the attribute that groups samples; {what}"
+            "option --by", got=settings.by, expected=f"blocks, or the attribute that groups samples; {what}"
         )
-    by_group = request.by != "blocks"
+    by_group = settings.by != "blocks"
     frame = job.labels.frame
     dated = not frame["date"].isna().all()
     if not by_group and dated and group is None:
@@ -116,17 +118,17 @@ def _one_seed(
     job: Job,
     *,
     grouped: bool,
-    request: CrossvalRequest,
+    settings: CrossvalSettings,
     seed: int,
     progress: Progress,
 ) -> dict[str, list[tuple[NDArray[np.float64], ...]]]:
     """For each method the measured value, the prediction and the bounds of the samples of each fold."""
     pixels = job.labelled if job.config.scenes else [_as_pixels(job)]
-    splits = _splits(job, pixels, grouped=grouped, folds=request.folds, seed=seed)
+    splits = _splits(job, pixels, grouped=grouped, folds=settings.folds, seed=seed)
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     for number, split in enumerate(splits, 1):
         progress(f"seed {seed}: folds", number - 1, len(splits))
-        for name, part in _one_fold(job, split, grouped=grouped, request=request).items():
+        for name, part in _one_fold(job, split, grouped=grouped, settings=settings).items():
             found.setdefault(name, []).append(part)
         progress(f"seed {seed}: folds", number, len(splits))
     return found
@@ -143,7 +145,7 @@ def _splits(job: Job, pixels: Sequence[LabelledPixels], *, grouped: bool, folds:
 
 
 def _one_fold(
-    job: Job, split: Split, *, grouped: bool, request: CrossvalRequest
+    job: Job, split: Split, *, grouped: bool, settings: CrossvalSettings
 ) -> dict[str, tuple[NDArray[np.float64], ...]]:
     frame, section, training = job.labels.frame, job.config.labels.value, job.config.training
     scenes = [TrainingScene(source, part) for source, part in zip(job.sources, job.pixels, strict=True) if len(part)]
@@ -165,7 +167,7 @@ def _one_fold(
     blank = np.full((len(measured), 2), np.nan)
     kinds: tuple[Kind, ...] = (*TEACHERS, *SPATIAL) if grouped or section.covariates or _is_placed(job) else TEACHERS
     found: dict[str, tuple[NDArray[np.float64], ...]] = {}
-    alone = (*BASELINES, *kinds) if "forest" in request.methods else ()
+    alone = (*BASELINES, *kinds) if "forest" in settings.methods else ()
     for kind in alone:
         trees = job.config.assessment.forest_trees if kind == "plain" else training.experts.trees
         model = fit_teacher(kind, table, trees=trees, seed=training.seed)
@@ -175,7 +177,7 @@ def _one_fold(
     bounds = quantity.inverse(mixture.draws(test.places, (0.05, 0.95)))
     values = quantity.inverse(mixture.values(test.places))
     found[MIXTURE] = (measured, by_sample(test.polygon, values), by_sample(test.polygon, bounds))
-    if scenes and "network" in request.methods:
+    if scenes and "network" in settings.methods:
         index = choose_chips({s.source.id: s.pixels for s in scenes}, settings=job.config.chips, split=split,
                              scheme=job.scheme, head=training.head)  # fmt: skip
         targets = targets_of(job, scenes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from pipeline.errors import ModelError
 from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
 from pipeline.files import write_json, write_text
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.model.checks import histograms_of, sample_values
 from pipeline.report.data import ClassArea, ReportData, ValueFigures
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
@@ -27,7 +25,6 @@ from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import Targets, fit_values, predict_samples, scene_days
 from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.products import write_qgis_project, write_stac
-from pipeline.workflow.recipe import RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,28 +64,16 @@ def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
 
 def train(given: StageRun) -> list[Path]:
     """Learn the samples; write ``model/model.safetensors`` and ``training.csv``."""
-    from pipeline.workflow.stage_train import training_scenes, with_distance, write_history
+    from pipeline.workflow.stage_train import with_distance, with_inputs, write_history
 
     job = given.job
-    scenes = training_scenes(job)
+    scenes = job.training_scenes
     result, _ = fit_values(
         scenes, job.split, targets_of(job, scenes), index=read_index(job.index_path), settings=job.config.training,
         progress=given.progress,
     )  # fmt: skip
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
-    bundle = with_distance(result.bundle, job)
-    bundle = replace(
-        bundle,
-        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in scenes]),
-        provenance={
-            **bundle.provenance,
-            "inputs": job.input_hash,
-            "indices": list(job.config.inputs.indices),
-            RECIPE: recipe_of(job.config.inputs, job.sources),
-            STORED: stored_values(job.sources[0]),
-            "ledger": [source.ledger() for source in job.sources],
-        },
-    )
+    bundle = with_inputs(with_distance(result.bundle, job), job)
     return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
 
 

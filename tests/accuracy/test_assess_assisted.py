@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from pipeline.accuracy.sample_files import write_design
+from pipeline.accuracy.sample_design import write_design
 from pipeline.errors import ReferenceDataError
 from tests.accuracy.maps import SCHEME, assess_map, draw, patchy, points, spoil, write_map
 

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix
 
-from pipeline.accuracy.assess_change import change_map, cross_maps
 from pipeline.accuracy.assess_compare import mcnemar
+from pipeline.accuracy.assess_rasters import change_map, cross_maps
 from pipeline.accuracy.crosswalk import SHIPPED, read_crosswalk, to_codes
 from pipeline.errors import LegendError, ReferenceDataError
 from pipeline.grid import Grid

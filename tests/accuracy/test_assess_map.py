@@ -8,7 +8,7 @@ from shapely.geometry import Point, box
 
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import read_grid
-from pipeline.accuracy.sample_files import write_design
+from pipeline.accuracy.sample_design import write_design
 from pipeline.accuracy.sample_strata import RasterStrata
 from pipeline.errors import LegendError, ReferenceDataError
 from pipeline.legend import ClassScheme, LandClass

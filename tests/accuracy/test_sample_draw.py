@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.accuracy.sample_allocation import allocate, sample_size
-from pipeline.accuracy.sample_design import read_design
-from pipeline.accuracy.sample_files import write_design
+from pipeline.accuracy.sample_design import read_design, write_design
 from pipeline.accuracy.sample_strata import ChangeStrata, MapStrata, PolygonStrata, RasterStrata
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid

@@ -9,7 +9,7 @@ from pathlib import Path
 import geopandas
 import pytest
 
-from pipeline.accuracy.sample_files import write_design
+from pipeline.accuracy.sample_design import write_design
 from pipeline.errors import OutputError
 from tests.accuracy.maps import SCHEME, draw, patchy, write_map
 
@@ -64,7 +64,7 @@ def test_a_sample_that_cannot_be_written_leaves_the_old_one(design, tmp_path, mo
     def full(path, _design):
         raise DataSourceError("disk is full")
 
-    monkeypatch.setattr("pipeline.accuracy.sample_files._write_acatama", full)
+    monkeypatch.setattr("pipeline.accuracy.sample_design._write_acatama", full)
     with pytest.raises(OutputError, match=r"s\.gpkg: sample cannot be written; got disk is full"):
         write_design(tmp_path / "s.gpkg", design, overwrite=True)
     assert (tmp_path / "s.gpkg").read_bytes() == before

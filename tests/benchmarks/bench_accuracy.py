@@ -18,11 +18,11 @@ from affine import Affine
 from scipy.ndimage import gaussian_filter
 
 from pipeline.accuracy.assess_assisted import assist
-from pipeline.accuracy.assess_change import cross_maps
 from pipeline.accuracy.assess_estimators import estimate_accuracy
 from pipeline.accuracy.assess_frame import Clusters, Frame
-from pipeline.accuracy.assess_map import ReferenceSettings, assess_map
-from pipeline.accuracy.assess_rasters import compare_with_raster
+from pipeline.accuracy.assess_map import assess_map
+from pipeline.accuracy.assess_rasters import compare_with_raster, cross_maps
+from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.legend import ClassScheme, LandClass
 
 NAMES = ("a", "b", "c")

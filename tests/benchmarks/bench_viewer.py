@@ -16,11 +16,11 @@ from rasterio.crs import CRS
 from pipeline.grid import Grid
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
-from pipeline.maps.pixels import ArrayPixels
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers
 from pipeline.view.layers import open_map
 from pipeline.view.tiles import file_tile, tile_grid
+from tests.fakes.pixels import ArrayPixels
 from tests.fakes.viewed_maps import write_scene
 
 SIDE_PX = 4096

@@ -12,9 +12,9 @@ from rasterio.transform import Affine
 
 from pipeline.grid import Grid
 from pipeline.legend import ClassScheme, scheme_for
-from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
-from pipeline.maps.pixels import ArrayPixels
+from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.style import CONFIDENCE
+from tests.fakes.pixels import ArrayPixels
 from tests.fakes.rasters import write_raster
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def write_world(folder: Path, name: str, *, grid: Grid = METRES, seed: int = 0) 
     class_map = maps / f"{name}_lc.tif"
     write_class_map(class_map, ArrayPixels(codes), grid=grid, scheme=SCHEME)
     write_percent(maps / f"{name}_conf.tif", ArrayPixels(confidence), grid=grid, layer=CONFIDENCE)
-    write_probabilities(maps / f"{name}_probabilities.tif", ArrayPixels(probabilities), grid=grid, scheme=SCHEME)
+    write_percent(maps / f"{name}_probabilities.tif", ArrayPixels(probabilities), grid=grid, layer=SCHEME)
     scene = write_scene(folder / f"{name}.tif", dn, grid)
     return World(grid, class_map, scene, codes, confidence, probabilities, dn * 0.0001, seen)
 

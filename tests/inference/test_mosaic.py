@@ -18,8 +18,8 @@ from pipeline.errors import ConfigError, GridError, InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.inference.mosaic import MapFile, join_maps, target_grid
 from pipeline.maps.geotiff import write_class_map, write_percent
-from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.style import CONFIDENCE
+from tests.fakes.pixels import ArrayPixels
 from tests.inference.models import grid_of, scheme
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from rasterio.features import sieve
 from scipy import ndimage
 
 from pipeline.grid import Window
-from pipeline.maps.filters import MajorityPixels, SievedPixels, patch_px
-from pipeline.maps.pixels import ArrayPixels
+from pipeline.maps.pixels import MajorityPixels, SievedPixels, patch_px
+from tests.fakes.pixels import ArrayPixels
 from tests.inference.models import grid_of
 
 

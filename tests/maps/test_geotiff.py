@@ -13,9 +13,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from pipeline.errors import GridError, LegendError, OutputError
 from pipeline.grid import Grid
-from pipeline.maps.geotiff import write_class_map, write_percent, write_probabilities
-from pipeline.maps.pixels import ArrayPixels, FilePixels
+from pipeline.maps.geotiff import write_class_map, write_percent
+from pipeline.maps.pixels import FilePixels
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
+from tests.fakes.pixels import ArrayPixels
 
 from .conftest import PROJECTED
 from .qgis import what_qgis_shows
@@ -42,7 +43,7 @@ def test_every_product_is_a_valid_cog_with_overviews(tmp_path, scheme):
     write(tmp_path, codes, scheme, large)
     write_percent(tmp_path / "c.tif", ArrayPixels(codes), grid=large, layer=CONFIDENCE)
     write_percent(tmp_path / "e.tif", ArrayPixels(codes), grid=large, layer=ENTROPY)
-    write_probabilities(tmp_path / "p.tif", ArrayPixels(np.stack([codes] * 4)), grid=large, scheme=scheme)
+    write_percent(tmp_path / "p.tif", ArrayPixels(np.stack([codes] * 4)), grid=large, layer=scheme)
     for name in ("a_lc.tif", "c.tif", "e.tif", "p.tif"):
         valid, errors, warnings = cog_validate(tmp_path / name)
         assert (valid, errors, warnings) == (True, [], [])
@@ -79,13 +80,13 @@ def test_names_and_table_are_found_by_gdal_and_qgis(tmp_path, codes, scheme, gri
 def test_percent_layers_are_ramps_in_qgis(tmp_path, codes, percent, scheme):
     write_percent(tmp_path / "c.tif", ArrayPixels(percent), grid=PROJECTED, layer=CONFIDENCE)
     write_percent(tmp_path / "m.tif", ArrayPixels(percent), grid=PROJECTED, layer=MARGIN)
-    write_probabilities(tmp_path / "p.tif", ArrayPixels(np.stack([percent] * 4)), grid=PROJECTED, scheme=scheme)
+    write_percent(tmp_path / "p.tif", ArrayPixels(np.stack([percent] * 4)), grid=PROJECTED, layer=scheme)
     layers = what_qgis_shows(tmp_path / "c.tif", tmp_path / "m.tif", tmp_path / "p.tif")
     assert {layer["renderer"] for layer in layers} == {"singlebandpseudocolor"}
 
 
 def test_four_probability_bands_are_no_rgba(tmp_path, percent, scheme):
-    write_probabilities(tmp_path / "p.tif", ArrayPixels(np.stack([percent] * 4)), grid=PROJECTED, scheme=scheme)
+    write_percent(tmp_path / "p.tif", ArrayPixels(np.stack([percent] * 4)), grid=PROJECTED, layer=scheme)
     with rasterio.open(tmp_path / "p.tif") as dataset:
         assert dataset.descriptions == scheme.names
         assert ColorInterp.alpha not in dataset.colorinterp
@@ -144,7 +145,7 @@ from pipeline.errors import OutputError
 from pipeline.grid import Grid
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
-from pipeline.maps.pixels import ArrayPixels
+from tests.fakes.pixels import ArrayPixels
 from tests.maps.conftest import PROJECTED
 
 grid = Grid(PROJECTED.crs, PROJECTED.transform, 1200, 1200)

@@ -11,8 +11,8 @@ from pipeline.grid import Window
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import LEGEND_TAG, write_class_map
 from pipeline.maps.legends import check_same_legend, read_scheme
-from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.vrt import write_mosaic
+from tests.fakes.pixels import ArrayPixels
 
 from .conftest import PROJECTED
 from .qgis import what_qgis_shows

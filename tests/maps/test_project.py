@@ -17,15 +17,15 @@ from PIL import Image
 
 from pipeline.errors import InputError, OutputError
 from pipeline.legend import ClassScheme, LandClass
-from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
+from pipeline.maps.geotiff import scene_files, write_class_map, write_percent
 from pipeline.maps.look import scale_bar_m
-from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.project import SceneLayers, StyledLayer, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.quicklook import write_quicklook
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised, qml
 from pipeline.maps.vectors import Layer, write_geopackage, write_polygons
 from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
+from tests.fakes.pixels import ArrayPixels
 
 from .qgis import what_qgis_shows, what_the_layout_shows
 
@@ -46,7 +46,7 @@ def run(tmp_path, codes, percent, scheme, grid):
         target.scales, target.offsets = (0.0001,) * 4, (0.0,) * 4
     write_class_map(maps / "s_lc.tif", ArrayPixels(codes), grid=grid, scheme=scheme)
     write_percent(maps / "s_conf.tif", ArrayPixels(percent), grid=grid, layer=CONFIDENCE)
-    write_probabilities(maps / "s_probabilities.tif", ArrayPixels(np.stack([percent] * 4)), grid=grid, scheme=scheme)
+    write_percent(maps / "s_probabilities.tif", ArrayPixels(np.stack([percent] * 4)), grid=grid, layer=scheme)
     write_polygons(maps / "s_lc.gpkg", ArrayPixels(codes), grid=grid, scheme=scheme)
     view = write_scene_view(maps / "s_scene.vrt", open_scene(folder / "input" / "s.tif"))
     cell = shapely.box(*grid.bounds)

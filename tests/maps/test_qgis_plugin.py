@@ -22,7 +22,7 @@ import shapely
 from pipeline import __version__
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
-from pipeline.maps.pixels import ArrayPixels
+from tests.fakes.pixels import ArrayPixels
 from tools.plugin import PLUGIN, plugin_zip
 
 from .conftest import PROJECTED

@@ -14,8 +14,7 @@ from affine import Affine
 
 from pipeline.grid import Grid, Window
 from pipeline.legend import scheme_for
-from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
-from pipeline.maps.pixels import ArrayPixels
+from pipeline.maps.geotiff import scene_files, write_class_map, write_percent
 from pipeline.maps.project import SceneLayers, write_project
 from pipeline.maps.quicklook import write_quicklook
 from pipeline.maps.style import CONFIDENCE
@@ -23,6 +22,7 @@ from pipeline.maps.vectorise import PolygonRules
 from pipeline.maps.vectors import LAYER, write_polygons
 from pipeline.maps.vrt import write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
+from tests.fakes.pixels import ArrayPixels
 
 from .qgis import PYTHON
 
@@ -63,7 +63,7 @@ def products(scene_path: Path, folder: Path, name: str, *, shift: int = 0) -> Sc
     paths = {kind: folder / f"{name}_{kind}" for kind in ("lc.tif", "conf.tif", "probabilities.tif", "lc.gpkg")}
     counts = write_class_map(paths["lc.tif"], ArrayPixels(codes), grid=grid, scheme=SCHEME)
     write_percent(paths["conf.tif"], ArrayPixels(percent), grid=grid, layer=CONFIDENCE)
-    write_probabilities(paths["probabilities.tif"], ArrayPixels(stack), grid=grid, scheme=SCHEME)
+    write_percent(paths["probabilities.tif"], ArrayPixels(stack), grid=grid, layer=SCHEME)
     rules = PolygonRules(mmu_ha=2.0, smoothing=2)
     write_polygons(paths["lc.gpkg"], ArrayPixels(codes), grid=grid, scheme=SCHEME, rules=rules)
     view = write_scene_view(folder / f"{name}_view.vrt", scene)

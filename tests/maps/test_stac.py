@@ -18,12 +18,11 @@ from rasterio.crs import CRS
 from pipeline.errors import OutputError
 from pipeline.grid import Grid
 from pipeline.legend import scheme_for
-from pipeline.maps.geotiff import scene_files, write_class_map, write_percent, write_probabilities
+from pipeline.maps.geotiff import scene_files, write_class_map, write_percent
 from pipeline.maps.legends import read_counts
-from pipeline.maps.pixels import ArrayPixels
-from pipeline.maps.stac import MapItem, class_objects, footprint, map_item, write_collection
-from pipeline.maps.stac_model import ModelItem, model_item
+from pipeline.maps.stac import MapItem, ModelItem, class_objects, footprint, map_item, model_item, write_collection
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN
+from tests.fakes.pixels import ArrayPixels
 
 GRID = Grid(CRS.from_epsg(32633), Affine(10, 0, 330000, 0, -10, 5822040), 40, 60)
 MADE = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -41,9 +40,7 @@ def record(tmp_path, scheme):
     percent = np.where(codes == 0, 255, 60).astype(np.uint8)
     counts = write_class_map(tmp_path / "a_lc.tif", ArrayPixels(codes), grid=GRID, scheme=scheme)
     write_percent(tmp_path / "a_conf.tif", ArrayPixels(percent), grid=GRID, layer=CONFIDENCE)
-    write_probabilities(
-        tmp_path / "a_probabilities.tif", ArrayPixels(np.stack([percent] * 3)), grid=GRID, scheme=scheme
-    )
+    write_percent(tmp_path / "a_probabilities.tif", ArrayPixels(np.stack([percent] * 3)), grid=GRID, layer=scheme)
     return MapItem(
         "a",
         GRID,

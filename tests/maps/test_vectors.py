@@ -23,9 +23,9 @@ from pipeline.grid import Grid
 from pipeline.legend import scheme_for
 from pipeline.maps import vectorise
 from pipeline.maps.patches import patches
-from pipeline.maps.pixels import ArrayPixels
 from pipeline.maps.vectorise import PolygonRules, minimum_pixels, sieve_codes
 from pipeline.maps.vectors import LAYER, write_polygons
+from tests.fakes.pixels import ArrayPixels
 
 from .conftest import GEOGRAPHIC, PROJECTED
 from .qgis import what_qgis_shows

@@ -14,7 +14,8 @@ from pipeline.errors import GridError, InputError, OutputError
 from pipeline.grid import Grid, Window
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.reader import open_reader
-from pipeline.splits.split import Part, split_blocks
+from pipeline.splits.search import split_blocks
+from pipeline.splits.split import Part
 from pipeline.training.chip_index import UNLABELLED, read_index, write_index
 from pipeline.training.chip_set import read_chips
 from pipeline.training.chips import centres, check_chip_fits, choose_chips, largest_chip_px

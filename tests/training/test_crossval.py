@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from pipeline.errors import SplitError
+from pipeline.splits.folds import fewer_polygons, random_pixel_fold
 from pipeline.splits.split import Part
-from pipeline.splits.subsets import fewer_polygons, random_pixel_fold
 from pipeline.training import crossval
 from pipeline.training.fold_figures import FoldResult, figures, per_class_f1, summary
 from tests.training.worlds import PIXELS, TINY, changed, cross_validate, fit, make_job

@@ -13,14 +13,14 @@ from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.settings import MapSettings
-from pipeline.maps.filters import MajorityPixels, SievedPixels
-from pipeline.maps.pixels import ArrayPixels
+from pipeline.maps.pixels import MajorityPixels, SievedPixels
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.ledger import source_ledger
 from pipeline.workflow import scene_maps
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.predict import predict_maps
 from pipeline.workflow.scene_maps import MapOrder, map_scene
+from tests.fakes.pixels import ArrayPixels
 from tests.inference.models import changes, noise_scene, small_bundle
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, LabelError
 from pipeline.labels.values import read_values
 from pipeline.model.bundle import load_bundle
+from pipeline.splits.settings import CrossvalSettings
 from pipeline.workflow.check import check_job
-from pipeline.workflow.crossval import CrossvalRequest, cross_validate_job
+from pipeline.workflow.crossval import cross_validate_job
 from pipeline.workflow.stages import run_stages
 
 SIDE, PIXEL_M = 120, 30.0
@@ -138,8 +139,8 @@ def test_check_tells_samples_and_cost(job: Path) -> None:
 
 
 def test_crossval_by_group_keeps_groups_together(job: Path) -> None:
-    request = CrossvalRequest(folds=3, by="plot", methods=("forest",))
-    methods = cross_validate_job(job, request=request, output=None, progress=silent).data["methods"]
+    settings = CrossvalSettings.model_validate({"folds": 3, "by": "plot", "methods": ["forest"]})
+    methods = cross_validate_job(job, settings, progress=silent).data["methods"]
     assert methods["mean"]["samples"] >= 148  # one or two lie on nodata
     assert methods["mixture of teachers"]["r2"] > methods["mean"]["r2"] + 0.5
     assert 0.75 < methods["mixture of teachers"]["coverage"] <= 1.0
@@ -147,7 +148,7 @@ def test_crossval_by_group_keeps_groups_together(job: Path) -> None:
 
 def test_crossval_refuses_folds_of_rows(job: Path) -> None:
     with pytest.raises(ConfigError, match="leak"):
-        cross_validate_job(job, request=CrossvalRequest(by="polygons"), output=None, progress=silent)
+        cross_validate_job(job, CrossvalSettings.model_validate({"by": "polygons"}), progress=silent)
 
 
 @pytest.mark.parametrize(

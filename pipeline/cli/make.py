@@ -1,0 +1,194 @@
+"""Make a map: init, check, chips, train, run, demo; and search, which finds scenes for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.console import Work, add_command, add_commands
+from pipeline.cli.options import ConfigFile, Force, Overwrite, Set
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    add_command(app, init, settings={"scene": "pipeline.scenes.settings:SceneOptions"})
+    add_commands(app, check, chips, train, run, demo, search)
+
+
+def init(
+    *,
+    scene: Annotated[
+        list[str] | None, typer.Option("--scene", help="A scene: file, folder, product or STAC item; repeatable.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...")
+    ] = None,
+    field: Annotated[str | None, typer.Option("--field", help="Attribute that holds the class.")] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer of a file that has several.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
+    chips: Annotated[
+        Path | None, typer.Option("--chips", help="Instead: a folder of chips, one folder per class.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
+        "config.yaml"
+    ),
+    settings: Set = None,
+    overwrite: Overwrite = False,
+) -> Work:
+    """Look at scenes and labels and write a commented configuration that runs as it is.
+
+    --set says what the files of each --scene do not: --bands blue,green,red, --scale 0.0001, --nodata 0 and so on are
+    short for it.
+    """
+    from pipeline.config import section_of
+    from pipeline.scenes.settings import SceneOptions
+
+    options = section_of("scene", SceneOptions, settings)
+    if chips is not None:
+        from pipeline.workflow.chip_job import write_chip_config
+
+        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding}
+        refuse_with("--chips", given)
+        return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
+    if not scene or labels is None or field is None:
+        raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
+    from pipeline.workflow.init import write_config
+
+    return lambda _: write_config(
+        scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
+        options=options,
+    )  # fmt: skip
+
+
+def refuse_with(what: str, given: Mapping[str, object]) -> None:
+    """Refuse options that what is asked for does not take.
+
+    Raises:
+        ConfigError: one of them is given.
+    """
+    found = [name for name, value in given.items() if value]
+    if found:
+        raise ConfigError(f"{what} with {', '.join(found)}", fix="leave it out")
+
+
+def check(config: ConfigFile, *, settings: Set = None) -> Work:
+    """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
+    from pipeline.workflow.check import check_job
+
+    return lambda progress: check_job(config, progress=progress, changes=settings or ())
+
+
+def chips(
+    config: ConfigFile,
+    *,
+    settings: Set = None,
+    force: Force = False,
+    overwrite: Overwrite = False,
+) -> Work:
+    """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
+    from pipeline.workflow.stages import run_stages
+
+    return lambda progress: run_stages(
+        config, last="chips", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
+    )
+
+
+def train(
+    config: ConfigFile,
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    settings: Set = None,
+    force: Force = False,
+    overwrite: Overwrite = False,
+) -> Work:
+    """Train the network on the training blocks."""
+    from pipeline.workflow.stages import run_stages
+
+    return lambda progress: run_stages(
+        config,
+        last="train",
+        force=force,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+        changes=settings or (),
+    )
+
+
+def run(
+    config: ConfigFile,
+    *,
+    settings: Set = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of every product with what was recorded.")
+    ] = False,
+    force: Force = False,
+    overwrite: Overwrite = False,
+) -> Work:
+    """All of it; a stage whose inputs have not changed is not done again."""
+    from pipeline.workflow.chip_job import is_chip_job, run_chips
+
+    if is_chip_job(config):
+        refuse_with("a configuration of chips", {"--verify": verify})
+        return lambda progress: run_chips(
+            config, overwrite=overwrite or force, progress=progress, changes=settings or ()
+        )
+    from pipeline.workflow.stages import run_stages
+
+    return lambda progress: run_stages(
+        config,
+        last="report",
+        force=force,
+        overwrite=overwrite,
+        verify=verify,
+        progress=progress,
+        changes=settings or (),
+    )
+
+
+def demo(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    overwrite: Overwrite = False,
+) -> Work:
+    """Run the main job on the simulated sample data."""
+    from pipeline.workflow.demo import run_demo
+
+    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)
+
+
+def search(
+    api: Annotated[str, typer.Argument(metavar="URL", help="STAC API, or earth-search or planetary-computer.")],
+    *,
+    collection: Annotated[list[str], typer.Option("--collection", "-c", help="Collection; repeatable.")],
+    area: Annotated[str, typer.Option("--area", help="west,south,east,north in degrees, or a polygon file.")],
+    dates: Annotated[str, typer.Option("--dates", help="2024-05-01/2024-09-30.")],
+    max_cloud: Annotated[float, typer.Option(help="Largest cloud cover in per cent.")] = 20.0,
+    limit: Annotated[int, typer.Option(help="Most scenes to list.")] = 10,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated bands to download; default: all optical.")] = None,
+    download: Annotated[
+        Path | None, typer.Option("--download", help="Folder to download into; default: list only.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="Who serves the items, where they do not tell.")] = None,
+) -> Work:
+    """Find scenes by area, dates and cloud cover; download only the bands and the window needed."""
+    from pipeline.workflow.search import search_scenes
+
+    return lambda progress: search_scenes(
+        api,
+        collections=collection,
+        area=area,
+        dates=dates,
+        max_cloud=max_cloud,
+        limit=limit,
+        bands=tuple(bands.split(",")) if bands else None,
+        download=download,
+        progress=progress,
+        mirror=mirror,
+    )

@@ -1,0 +1,301 @@
+"""``landcover assess MAP``, ``compare``, ``change``, ``crosswalk``: accuracy and areas from reference data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.accuracy.assess_assisted import confidence_beside
+from pipeline.accuracy.assess_compare import compare_maps
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY
+from pipeline.accuracy.assess_map import assess_map
+from pipeline.accuracy.assess_rasters import change_map
+from pipeline.accuracy.assess_sequential import compare_sequentially
+from pipeline.accuracy.assess_zone import write_zone, zone_of_map
+from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
+from pipeline.accuracy.sample_design import check_design_target, write_design
+from pipeline.accuracy.sample_draw import draw_sample
+from pipeline.errors import LegendError
+from pipeline.files import check_target, write_json, write_text
+from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
+from pipeline.maps.legends import read_scheme
+from pipeline.workflow.outcome import Outcome, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.accuracy.assess_estimators import Estimate
+    from pipeline.accuracy.assess_map import Assessment
+    from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
+    from pipeline.workflow.outcome import Progress
+
+# Dynamic World's own rasters start at 0 = water, which is nodata in a map: they serve as reference, with a crosswalk.
+_PUBLIC = tuple(name for name in KNOWN_LEGENDS if name != "Dynamic World")
+
+
+def assess_against_reference(
+    path: Path, settings: ReferenceSettings, *, scheme: ClassScheme | None, output: Path | None, overwrite: bool
+) -> Outcome:
+    """Accuracy and areas of a map from reference points, polygons or a raster.
+
+    Raises:
+        OutputError: ``output`` exists and is not to be overwritten.
+    """
+    if output is not None:
+        check_target(output, overwrite=overwrite)
+    found = assess_map(path, settings, scheme=scheme)
+    data = found.to_json()
+    written = (write_json(output, data),) if output else ()
+    label = "" if found.design.frame.is_probability else f" ({_label(found)})"
+    tables = (_class_table(found), _matrix_table(found, shares=False), _matrix_table(found, shares=True))
+    return Outcome(
+        summary=f"{path.name}: overall accuracy {percent(found.figures.overall_accuracy)}{label}",
+        tables=(*tables, *_kappa_table(found, data)),
+        hint=found.words(),
+        written=written,
+        data=data,
+    )
+
+
+def _label(found: Assessment) -> str:
+    return "agreement on all pixels" if found.design.frame.kind == "census" else NOT_PROBABILITY
+
+
+def _kappa_table(found: Assessment, data: dict[str, object]) -> tuple[Table, ...]:
+    if not found.with_kappa:
+        return ()
+    beyond = data["agreement_beyond_chance"]
+    names = ("kappa", "quantity_disagreement", "allocation_disagreement")
+    values = tuple("-" if beyond[name] is None else f"{beyond[name]:.3f}" for name in names)  # type: ignore[index]
+    heads = tuple(name.replace("_", " ") for name in names)
+    return (Table("kappa is no measure of map accuracy; read the disagreements", heads, (values,)),)
+
+
+def percent(item: Estimate) -> str:
+    """An estimate as "87.4 % +- 1.9 %", the half-width of its 95 % interval; without what cannot be known.
+
+    An interval that ends at 0 or 1 has no half-width: "100.0 % (88.4 to 100.0)".
+    """
+    return _with_interval(item.scaled(100), ".1f", " %")
+
+
+def _with_interval(item: Estimate, form: str, unit: str = "") -> str:
+    if item.estimate is None:
+        return "-"
+    text = f"{item.estimate:{form}}{unit}"
+    if item.ci95 is None:
+        return text
+    below, above = item.estimate - item.ci95[0], item.ci95[1] - item.estimate
+    if abs(below - above) > 0.05:  # noqa: PLR2004 - they would be printed as different numbers
+        return f"{text} ({item.ci95[0]:{form}} to {item.ci95[1]:{form}})"
+    return f"{text} +- {above:{form}}{unit}"
+
+
+def _class_table(found: Assessment) -> Table:
+    rows = tuple(
+        (
+            name,
+            percent(item.users_accuracy),
+            percent(item.producers_accuracy),
+            percent(item.f1),
+            _with_interval(found.area(name), ",.1f"),
+            f"{found.mapped_ha[name]:,.1f}",
+        )
+        for name, item in found.figures.per_class.items()
+    )
+    label = "" if found.design.frame.is_probability else f" - {_label(found)}"
+    return Table(f"accuracy and area{label}", ("class", "user's", "producer's", "F1", "ha", "mapped ha"), rows)
+
+
+def _matrix_table(found: Assessment, *, shares: bool) -> Table:
+    matrix = found.figures.error_matrix
+    cells = matrix.proportions if shares else matrix.counts
+    rows = tuple(
+        (name, *(f"{100 * value:.2f}" if shares else str(int(value)) for value in row))
+        for name, row in zip(matrix.names, cells, strict=True)
+    )
+    frame = found.design.frame
+    what = "% of the area" if frame.is_probability or frame.kind == "census" else "% of the units"
+    title = f"error matrix in {what}" if shares else "error matrix: map in rows, reference in columns"
+    return Table(title, ("", *matrix.names), rows)
+
+
+def compare_two(
+    first: Path,
+    second: Path,
+    settings: ReferenceSettings,
+    *,
+    scheme: ClassScheme | None,
+    second_crosswalk: str | None,
+) -> Outcome:
+    """Two maps on one reference: McNemar's test and the paired interval of the difference."""
+    found = compare_maps(first, second, settings, second_crosswalk=second_crosswalk, scheme=scheme)
+    rows = tuple(
+        (path.name, percent(item.figures.overall_accuracy))
+        for path, item in ((first, found.first), (second, found.second))
+    )
+    label = "" if found.first.design.frame.is_probability else f" ({_label(found.first)})"
+    return Outcome(
+        summary=f"difference of overall accuracy (first minus second): {percent(found.difference)}{label}",
+        tables=(Table(f"overall accuracy{label}", ("map", ""), rows),),
+        hint=found.words(),
+        data=found.to_json(),
+    )
+
+
+def compare_so_far(
+    first: Path, second: Path, settings: ReferenceSettings, *, margin: float, scheme: ClassScheme | None
+) -> Outcome:
+    """Which of two maps is better, from the units looked at so far."""
+    found = compare_sequentially(first, second, settings, margin=margin, scheme=scheme)
+    return Outcome(summary=found.words(), data=found.to_json())
+
+
+def zone_of(
+    path: Path,
+    settings: ReferenceSettings,
+    *,
+    output: Path,
+    confidence: Path | None,
+    applicability: Path | None,
+    max_error: float,
+    overwrite: bool,
+) -> Outcome:
+    """The part of a map that holds, as a mask and in a sentence."""
+    check_target(output, overwrite=overwrite)
+    layer = confidence or confidence_beside(path, "confidence")
+    found = zone_of_map(path, settings, confidence=layer, applicability=applicability, max_error=max_error)
+    write_zone(output, found, map_path=path, confidence=layer, applicability=applicability)
+    return Outcome(summary=found.words(), written=(output,), data=found.to_json())
+
+
+def change_between(
+    before: Path, after: Path, *, output: Path, scheme: ClassScheme | None = None, overwrite: bool
+) -> Outcome:
+    """From-to map and transition table of two maps with one legend."""
+    found = change_map(before, after, output=output, scheme=scheme, overwrite=overwrite)
+    names = found.scheme.names
+    rows = tuple(
+        (name, *(f"{value:,.1f}" for value in areas)) for name, areas in zip(names, found.area_ha, strict=True)
+    )
+    data = found.to_json()
+    left_out = f"{found.left_out_ha:,.1f} ha have no class in one of the maps and are left out\n"
+    return Outcome(
+        summary=f"change from {before.name} to {after.name}",
+        tables=(Table("ha, from (rows) to (columns)", ("", *names), rows),),
+        written=(output,),
+        hint=f"{left_out if found.left_out_ha else ''}{data['note']}: landcover design {output}",
+        data=data,
+    )
+
+
+def told_legend(told: str | None) -> ClassScheme | None:
+    """The legend that ``--legend`` names: a JSON file of {code, name, color}, or a public legend; None if not given.
+
+    Raises:
+        LegendError: neither of them, or a file that is no legend.
+    """
+    if told is None:
+        return None
+    if told in _PUBLIC:
+        return ClassScheme(tuple(LandClass(*row) for row in KNOWN_LEGENDS[told]))
+    try:
+        items = json.loads(Path(told).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
+        public = ", ".join(f'"{name}"' for name in _PUBLIC)
+        raise LegendError(
+            "legend cannot be read", path=told, got=err, expected=f"JSON of code, name, color, or one of {public}"
+        ) from err
+    if not isinstance(items, list):
+        raise LegendError("legend is not a list of {code, name, color}", path=told)
+    return ClassScheme.from_json(items)
+
+
+def write_crosswalk(table: str, *, output: Path, map_path: Path | None, overwrite: bool) -> Outcome:
+    """Copy a crosswalk that comes with the program, to be edited; targets that are no class of the map are emptied.
+
+    Raises:
+        LegendError: no such table.
+        OutputError: the file exists.
+    """
+    if table not in SHIPPED:
+        raise LegendError("no such crosswalk", got=table, expected=", ".join(SHIPPED))
+    check_target(output, overwrite=overwrite)
+    rows = read_rows(table)
+    scheme = read_scheme(map_path) if map_path is not None else None
+    if scheme is not None:
+        rows = [row | {"target": _target((row["target"], row["name"]), scheme)} for row in rows]
+    text = io.StringIO()
+    note = f"classes of the map: {', '.join(scheme.names)}; " if scheme is not None else ""
+    text.write(f"# {table} to the classes of your map. {note}'{LEFT_OUT}' leaves a class out.\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    empty = [row["name"] for row in rows if not row["target"]]
+    return Outcome(
+        summary=f"{output}: {len(rows)} classes of {table}, {len(empty)} of them without a target yet",
+        written=(write_text(output, text.getvalue()),),
+        tables=(Table("crosswalk", tuple(rows[0]), tuple(tuple(map(str, row.values())) for row in rows)),),
+        hint="edit the last column; then: landcover assess MAP --reference RASTER --crosswalk FILE",
+        data={"classes": rows, "without_target": empty},
+    )
+
+
+def _target(names: tuple[str, ...], scheme: ClassScheme) -> str:
+    """The first of some names that is a class of the map, as the map spells it."""
+    codes, _ = to_codes(list(names), scheme=scheme)
+    return next((scheme.by_code(int(code)).name for code in codes if code > 0), "")
+
+
+_ASSESS = (
+    "interpret the reference field in QGIS, then: landcover assess MAP --reference FILE --field reference "
+    "--design DESIGN.json"
+)
+_SEQUENTIAL = (
+    "interpret units in the order of their ids, as many as you like, then: landcover compare A B --sequential "
+    "--reference FILE --field reference --design DESIGN.json; it says whether to go on"
+)
+
+
+def draw_design(
+    maps: Sequence[Path],
+    settings: DesignSettings,
+    *,
+    output: Path,
+    scheme: ClassScheme | None,
+    blind: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Outcome:
+    """Draw a sample from each map and write what is needed to interpret it.
+
+    Several maps get a sample each, in files called after them.
+    """
+    tables, written, data = [], [], []
+    several = len(maps) > 1
+    targets = [output.with_name(f"{output.stem}_{path.stem}{output.suffix}") if several else output for path in maps]
+    for target in targets:  # before any of them is drawn
+        check_design_target(target, overwrite=overwrite)
+    for number, (path, target) in enumerate(zip(maps, targets, strict=True)):
+        progress("drawing", number, len(maps))
+        drawn = draw_sample(path, settings, scheme=scheme)
+        files = write_design(target, drawn, blind=blind, overwrite=overwrite)
+        written += [files.geopackage, files.design, files.acatama, files.collect_earth]
+        rows = tuple((item.name, f"{item.area_ha:,.1f}", f"{item.drawn}") for item in drawn.strata)
+        tables.append(
+            Table(f"{path.name}: {drawn.kind}, allocation: {drawn.allocation}", ("stratum", "ha", "units"), rows)
+        )
+        data.append({
+            "map": str(path), "kind": drawn.kind, "allocation": drawn.allocation, "seed": drawn.seed,
+            "units": len(drawn), "strata": [vars(item) for item in drawn.strata], "notes": list(drawn.notes),
+        })  # fmt: skip
+    return Outcome(
+        summary=f"{sum(int(str(item['units'])) for item in data)} units drawn",
+        written=tuple(written),
+        tables=tuple(tables),
+        hint=_SEQUENTIAL if settings.compare_with is not None else _ASSESS,
+        data={"designs": data},
+    )
