@@ -21,6 +21,7 @@ from pipeline.quantity import Quantity, check_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     import pandas as pd
     from geopandas import GeoDataFrame
@@ -167,12 +168,15 @@ def raster_samples(path: Path, *, count: int, seed: int = 0) -> GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=gpd.points_from_xy(x, y), crs=source.crs)
 
 
-def burn_values(labels: Labels, grid: Grid) -> LabelledPixels:
+def burn_values(labels: Labels, grid: Grid, *, day: date | None = None) -> LabelledPixels:
     """The pixels of every sample: that of a point, those whose centre lies in a polygon; sorted by row and column.
 
-    Samples may share a pixel (stations in one cell of a coarse raster, dates of one place); each keeps it.
+    Samples may share a pixel (stations in one cell of a coarse raster, dates of one place); each keeps it. With ``day``
+    those of that date alone.
     """
-    frame = to_grid_crs(labels.frame, grid)
+    frame = labels.frame if day is None else labels.frame[labels.frame["date"].dt.date == day]
+    labels = replace(labels, frame=frame)
+    frame = to_grid_crs(frame, grid)
     shapes = np.asarray(frame.geometry.array, dtype=object)
     point = is_point(shapes)
     centre = shapely.centroid(shapes[point])

@@ -20,6 +20,7 @@ from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
 from pipeline.model.surroundings import surroundings
+from pipeline.scenes.place import PLACE
 from pipeline.training.chip_set import read_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.networks import CHANNELS as WIDTH
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from pipeline.training.settings import TrainingSettings
     from pipeline.training.value_table import Samples
 
-# Bands that hold the place itself (inputs.coordinates): with them the network can draw what is interpolated.
-COORDINATES = ("easting", "northing")
 # Most pixels that the mixture is asked for: a forest's quantiles take some 50 us each, and values are smooth.
 SOFT_PIXELS = 20_000
 _LEARNING_RATE = 3e-3
@@ -81,7 +80,7 @@ class Targets:
 
 def kinds_for(bands: Sequence[str]) -> tuple[Kind, ...]:
     """The teachers: those that interpolate too where the network is given the place."""
-    return (*TEACHERS, *SPATIAL) if set(COORDINATES) <= set(bands) else TEACHERS
+    return (*TEACHERS, *SPATIAL) if set(PLACE) <= set(bands) else TEACHERS
 
 
 def fit_values(

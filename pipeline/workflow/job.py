@@ -15,6 +15,7 @@ from pipeline.config import Config, load_config
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
+from pipeline.scenes.joining import day_of
 from pipeline.splits.folds import group_split
 from pipeline.splits.search import default_block_m, split_blocks
 from pipeline.splits.split import Part, Split, TrainingScene, check_leakage
@@ -22,6 +23,7 @@ from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from numpy.typing import NDArray
 
@@ -131,8 +133,24 @@ class Job:
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """The scenes as the network sees them."""
-        return open_sources(self.config)
+        """The scenes as the network sees them; where layers have dates, once for each date of a sample."""
+        return open_sources(self.config, days=self.days) if self.config.scenes else ()
+
+    @cached_property
+    def days(self) -> tuple[date, ...]:
+        """Dates of the samples, where layers have dates."""
+        series = any(item.kind == "series" for item in self.config.inputs.layers)
+        if not (self.is_value and series and self.config.labels.value.date):
+            return ()
+        return tuple(sorted({found.date() for found in self.labels.frame["date"].dropna()}))
+
+    @property
+    def mapped(self) -> tuple[Source, ...]:
+        """The scenes that are mapped: all, where layers have dates those of the days asked for, or the last."""
+        if not self.days:
+            return self.sources
+        wanted = self.config.labels.value.mapped or (self.days[-1],)
+        return tuple(source for source in self.sources if day_of(source) in wanted)
 
     @cached_property
     def labels(self) -> Labels:
@@ -147,7 +165,10 @@ class Job:
         if self.is_value:
             from pipeline.labels.values import burn_values
 
-            return tuple(burn_values(self.labels, source.grid) for source in self.sources)
+            return tuple(
+                burn_values(self.labels, source.grid, day=day_of(source) if self.days else None)
+                for source in self.sources
+            )
         return burn_labels(self.labels, self.sources, self.config)
 
     @property

@@ -24,7 +24,7 @@ from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.settings import learned_polygons
-from pipeline.training.value_fit import fit_values, predict_samples
+from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
 from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.crossval import FILE, refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.experts.regressors import Kind
     from pipeline.model.preprocess import Preprocess
     from pipeline.splits.settings import CrossvalSettings
     from pipeline.workflow.job import Job
@@ -128,7 +127,7 @@ def _one_seed(
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     for number, split in enumerate(splits, 1):
         progress(f"seed {seed}: folds", number - 1, len(splits))
-        for name, part in _one_fold(job, split, grouped=grouped, settings=settings).items():
+        for name, part in _one_fold(job, split, settings=settings).items():
             found.setdefault(name, []).append(part)
         progress(f"seed {seed}: folds", number, len(splits))
     return found
@@ -144,9 +143,7 @@ def _splits(job: Job, pixels: Sequence[LabelledPixels], *, grouped: bool, folds:
     return group_folds(pixels, job.groups, folds=folds, seed=seed)
 
 
-def _one_fold(
-    job: Job, split: Split, *, grouped: bool, settings: CrossvalSettings
-) -> dict[str, tuple[NDArray[np.float64], ...]]:
+def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str, tuple[NDArray[np.float64], ...]]:
     frame, section, training = job.labels.frame, job.config.labels.value, job.config.training
     scenes = [TrainingScene(source, part) for source, part in zip(job.sources, job.pixels, strict=True) if len(part)]
     preprocess = _preprocess(scenes, split)
@@ -165,7 +162,7 @@ def _one_fold(
     value[frame["poly_id"]] = frame["value"]
     measured = value[np.unique(test.polygon)]
     blank = np.full((len(measured), 2), np.nan)
-    kinds: tuple[Kind, ...] = (*TEACHERS, *SPATIAL) if grouped or section.covariates or _is_placed(job) else TEACHERS
+    kinds = (*TEACHERS, *SPATIAL) if section.covariates else kinds_for(job.sources[0].band_names)
     found: dict[str, tuple[NDArray[np.float64], ...]] = {}
     alone = (*BASELINES, *kinds) if "forest" in settings.methods else ()
     for kind in alone:
@@ -188,12 +185,6 @@ def _one_fold(
         four = by_sample(own_test.polygon, predict_samples(result.bundle, own_test))
         found[NETWORK] = (measured, four[:, 0], four[:, [1, 3]])
     return found
-
-
-def _is_placed(job: Job) -> bool:
-    from pipeline.training.value_fit import COORDINATES
-
-    return bool(job.config.scenes) and set(COORDINATES) <= set(job.sources[0].band_names)
 
 
 def _preprocess(scenes: Sequence[TrainingScene], split: Split) -> Preprocess | None:

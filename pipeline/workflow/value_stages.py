@@ -155,7 +155,7 @@ def _gather(job: Job, folder: Path) -> ReportData:
     return ReportData(
         title=job.config.name,
         scheme=job.scheme,
-        views=tuple(scene_view_of(job, source) for source in job.sources),
+        views=tuple(scene_view_of(job, source) for source in job.mapped),
         areas=tuple(
             ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
         ),
@@ -164,7 +164,7 @@ def _gather(job: Job, folder: Path) -> ReportData:
         sampling=SAMPLING,
         history=read_history(folder / HISTORY),
         split=split_map(job),
-        ledger=tuple(kept_ledger(source, folder=folder) for source in job.sources),
+        ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
         environment=environment(),
