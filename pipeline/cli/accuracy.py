@@ -28,7 +28,7 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
-    for command in (assess, compare, zone):
+    for command in (assess, compare, zone, series):
         add_command(app, command, settings=_REFERENCE)
     add_commands(app, change, crosswalk)
 
@@ -173,6 +173,41 @@ def change(
     from pipeline.workflow.accuracy import change_between, told_legend
 
     return lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
+
+
+def series(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class maps of one legend and grid, by year.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the consistent maps.")] = Path("series"),
+    years: Annotated[str | None, typer.Option(help="Years of the maps: 2018,2019; default: from their names.")] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="CSV from,to,cost: classes or *, a number or 'never' for what is illogical.")
+    ] = None,
+    change_cost: Annotated[float, typer.Option(help="Cost of all other changes: c needs evidence of e^c : 1.")] = 3.0,
+    accuracy: Annotated[float, typer.Option(help="Accuracy of maps without confidence beside them.")] = 0.8,
+    reference: Annotated[Path | None, typer.Option(help="Panel: points interpreted for every year.")] = None,
+    field: Annotated[str | None, typer.Option(help="Attribute of the class of a year: class_{year}.")] = None,
+    design_file: DesignFile = None,
+    settings: Set = None,
+    overwrite: Overwrite = False,
+) -> Work:
+    """Consistent annual maps, illogical changes, and areas per year with their trend from one panel."""
+    from pipeline.workflow.series import map_series
+
+    if years is not None and not all(part.strip().isdigit() for part in years.split(",")):
+        raise typer.BadParameter(f"--years {years}: expected years, as in 2018,2019")
+    panel = _against(reference, settings, field=field, design=design_file) if reference is not None else None
+    return lambda progress: map_series(
+        maps,
+        folder=output,
+        years=[int(part) for part in years.split(",")] if years else (),
+        costs_file=costs,
+        change_cost=change_cost,
+        accuracy=accuracy,
+        panel=panel,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def crosswalk(

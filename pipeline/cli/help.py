@@ -32,6 +32,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "compare": "landcover compare S2_lc.tif forest.tif --reference sample.gpkg --field reference",
         "zone": "landcover zone S2_lc.tif --reference sample.gpkg --field reference --design sample_design.json",
         "change": "landcover change 2020_lc.tif 2024_lc.tif -o change.tif",
+        "series": "landcover series maps/*_lc.tif -o series --costs costs.csv",
         "crosswalk": "landcover crosswalk esa_worldcover --map S2_lc.tif -o crosswalk.csv",
     },
     "Use it again": {

@@ -233,7 +233,7 @@ def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Esti
     middle = tiles[len(tiles) // 2]
     engine = engine_of(bundle, choice, threads=plan.threads, source=source)
     side_by_side = WORKERS if choice.side_by_side and plan.threads >= WORKERS else 1
-    layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.probabilities else 0)
+    layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.products.probabilities else 0)
     side = min(plan.tile_px, max(source.grid.shape))
     return Estimate(
         memory_bytes=needs.peak_bytes(side, halo_px=plan.halo_px, cache_bytes=plan.cache_bytes),
@@ -247,7 +247,7 @@ def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> K
     """What the rows depend on, by part."""
     areas = [fingerprint([split_source(path)[0]]) for path in (settings.aoi, settings.mask) if path is not None]
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    mapping = settings.model_dump(mode="json", include=MAPPING)
+    mapping = settings.model_dump(mode="json", include=MAPPING) | vars(settings.products)
     return Key.of(
         {
             "model": bundle.hash,

@@ -21,7 +21,7 @@ from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
-from pipeline.maps.legends import sidecar_paths
+from pipeline.maps.legends import read_scheme, sidecar_paths
 from pipeline.maps.look import scale_bar_m
 from pipeline.maps.style import (
     LAYERS,
@@ -206,6 +206,9 @@ class _Draft:
             if path := files.layers.get(layer.key):
                 pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)
                 yield self.raster(layer.title, path, grid, pipe, shown=False)
+        if path := files.sets:
+            pipe = paletted_pipe(read_scheme(path))
+            yield self.raster("Classes that a pixel may have", path, grid, pipe, shown=False)
         if path := files.probabilities:
             bands = enumerate(self.scheme.names, 1)
             shares = [self.raster(name, path, grid, ramp_pipe(band, VIRIDIS)) for band, name in bands]

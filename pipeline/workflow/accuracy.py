@@ -79,10 +79,11 @@ def percent(item: Estimate) -> str:
 
     An interval that ends at 0 or 1 has no half-width: "100.0 % (88.4 to 100.0)".
     """
-    return _with_interval(item.scaled(100), ".1f", " %")
+    return with_interval(item.scaled(100), ".1f", " %")
 
 
-def _with_interval(item: Estimate, form: str, unit: str = "") -> str:
+def with_interval(item: Estimate, form: str, unit: str = "") -> str:
+    """An estimate with the half-width of its interval, or both its ends; "-" for what cannot be known."""
     if item.estimate is None:
         return "-"
     text = f"{item.estimate:{form}}{unit}"
@@ -101,7 +102,7 @@ def _class_table(found: Assessment) -> Table:
             percent(item.users_accuracy),
             percent(item.producers_accuracy),
             percent(item.f1),
-            _with_interval(found.area(name), ",.1f"),
+            with_interval(found.area(name), ",.1f"),
             f"{found.mapped_ha[name]:,.1f}",
         )
         for name, item in found.figures.per_class.items()

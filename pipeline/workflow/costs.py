@@ -258,7 +258,13 @@ def _predict(job: Job, bundle: ModelBundle) -> StageEstimate:
     largest = max(job.sources, key=_size_px)
     found = estimate(bundle, largest, settings)
     total = sum(_size_px(source) for source in job.sources)
-    layers = 2 + settings.entropy + settings.margin + (len(job.scheme) if settings.probabilities else 0)
+    layers = (
+        2
+        + settings.entropy
+        + settings.margin
+        + (len(job.scheme) if settings.probabilities else 0)
+        + bool(settings.sets)
+    )
     disk = int(total * layers * OVERVIEWS) + found.disk_bytes
     memory = found.memory_bytes + RUN_BASE_BYTES - BASE_BYTES
     return StageEstimate("predict", IDLE_S + found.seconds * total / _size_px(largest), memory, disk)

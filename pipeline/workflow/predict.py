@@ -251,6 +251,9 @@ def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
 
 
+_QGIS = ("open the _lc.tif in QGIS: names and colours come with it",)
+
+
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
     """The summary of ``predict``: areas, rate, what was decided, what was written; scenes that failed at the end."""
     names = maps[0].counts.scheme.names if maps else ()
@@ -278,7 +281,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     return Outcome(
         summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
-        hint="open the _lc.tif in QGIS: names and colours come with it" if maps else "",
+        hint="\n".join([*_QGIS[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
         tables=tuple(tables),
         failed=tuple(failed),
         status=SOME_FAILED,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
-KINDS = ("lc", "value", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
+KINDS = ("lc", "value", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class MapFiles:
         figures: What mapping took.
         plan: What was decided before it.
         seam: Disagreement along tile borders against the interior, where it was asked for.
+        sets: How class sets were checked, in words.
         unchanged: The same command had written it before.
     """
 
@@ -116,6 +117,7 @@ class MapFiles:
     figures: dict[str, float]
     plan: dict[str, Any]
     seam: dict[str, float] | None = None
+    sets: str = ""
     unchanged: bool = False
 
     @property
@@ -126,7 +128,7 @@ class MapFiles:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without files and legend, which the command that wrote them knows."""
         counts = {"pixels": self.counts.pixels, "area_ha": self.counts.area_ha, "nodata": self.counts.nodata_pixels}
-        return {"counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam}
+        return {"counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam, "sets": self.sets}
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class MapOrder:
             "value": self.values, "unfiltered": settings.filtered, "aoa": settings.applicability,
             "conf": not self.values, "probabilities": settings.probabilities and not self.values,
             "entropy": settings.entropy and not self.values, "margin": settings.margin and not self.values,
+            "sets": settings.sets is not None and not self.values,
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
@@ -216,6 +219,14 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
         from pipeline.diagnostics.applicability import FeatureDistance
 
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
+    if order.settings.segments_px:
+        from pipeline.maps.segments import need_segments
+
+        need_segments()
+    if order.settings.sets is not None:
+        from pipeline.diagnostics.class_sets import SetLimits
+
+        SetLimits.of(bundle.extra).row(order.settings.sets)
     return None
 
 
@@ -248,7 +259,7 @@ def map_scene(
         # Asked again: a file that came meanwhile would be taken for this command's own once the record says "writing".
         overwrite = order.may_replace(source, record)
         record.begin()
-        codes = _filtered(prediction, settings)
+        codes = _filtered(prediction, settings, source.select(bundle.bands))
         counts = _write_layers(prediction, bundle, source, order, codes=codes, tags=tags, overwrite=overwrite)
         if settings.applicability:
             from pipeline.diagnostics.applicability import write_applicability
@@ -266,7 +277,9 @@ def map_scene(
 
             again = order.work(source).with_name(f"{source.id}-shifted")
             seam = asdict(measure(bundle, source, prediction, out=again, settings=settings))
-        files = order.files(source, counts, figures=prediction.figures, plan=prediction.plan.to_json(), seam=seam)
+        known = {"figures": prediction.figures, "plan": prediction.plan.to_json(), "seam": seam}
+        sets = _write_sets(prediction, bundle, source, order, tags=tags, overwrite=overwrite)
+        files = order.files(source, counts, **known, sets=sets)
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
@@ -291,7 +304,7 @@ def _write_layers(
         write_values(order.target(source, "value"), prediction.layers["values"], quantity=bundle.quantity, **same)
         return counts
     write_percent(order.target(source, "conf"), prediction.confidence, layer=CONFIDENCE, **same)
-    if prediction.probabilities is not None:
+    if prediction.probabilities is not None and order.settings.probabilities:  # class sets need them too
         target = order.target(source, "probabilities")
         write_percent(target, prediction.probabilities, layer=bundle.scheme, **same)
     for layer in (ENTROPY, MARGIN):
@@ -300,7 +313,25 @@ def _write_layers(
     return counts
 
 
-def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
+def _write_sets(
+    prediction: Prediction, bundle: ModelBundle, source: Source, order: MapOrder,
+    *, tags: dict[str, Any], overwrite: bool,
+) -> str:  # fmt: skip
+    """Write the class sets, if they were asked for; how they were checked, in words."""
+    level = order.settings.sets
+    if level is None or prediction.probabilities is None:
+        return ""
+    from pipeline.diagnostics.class_sets import SetLimits, write_sets
+
+    limits = SetLimits.of(bundle.extra)
+    write_sets(
+        order.target(source, "sets"), prediction.probabilities, prediction.codes, limits=limits, level=level,
+        grid=prediction.grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite,
+    )  # fmt: skip
+    return f"{source.id}: {limits.words(level)}"
+
+
+def _filtered(prediction: Prediction, settings: MapSettings, source: Source) -> PixelRows:
     """The codes after the filters that were asked for, in a store beside theirs; the codes themselves without any."""
     if not settings.filtered:
         return prediction.codes
@@ -308,6 +339,10 @@ def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
 
     grid = prediction.grid
     pixels: PixelRows = prediction.codes
+    if settings.segments_px:
+        from pipeline.maps.segments import SegmentPixels, scene_limits
+
+        pixels = SegmentPixels(pixels, grid, source, settings.segments_px, scene_limits(source))
     if settings.majority_px > 1:
         pixels = MajorityPixels(pixels, grid, settings.majority_px)
     if settings.sieve_ha:

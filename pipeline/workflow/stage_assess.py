@@ -72,7 +72,7 @@ def perform(given: StageRun) -> list[Path]:
     )  # fmt: skip
     given.progress("calibration", 0, 1)
     tested = [(job.sources[number], pixels) for number, pixels in job.test_pixels]
-    calibration = held_out_reliability(load_bundle(job.model_path), tested)
+    calibration = held_out_reliability(load_bundle(job.model_path), tested, block_of=job.split.block_of)
     given.progress("calibration", 1, 1)
     accuracy = {
         "method": scores[0].method,

@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.diagnostics.applicability import learn_distance
-from pipeline.diagnostics.confidence import calibrate
+from pipeline.diagnostics.class_sets import KEY as SETS
+from pipeline.diagnostics.class_sets import fit_limits
+from pipeline.diagnostics.confidence import blocks_of_pixels, calibrate, held_out_probabilities
+from pipeline.errors import ModelError
 from pipeline.files import write_text
 from pipeline.inference.sources import RECIPE, STORED, recipe_of, stored_values
 from pipeline.model.bundle import save_bundle
@@ -81,6 +84,7 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
     scenes, settings = job.training_scenes, job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
+    bundle = _with_sets(bundle, job, refitted=refitted, out_of_fold=out_of_fold)
     return with_distance(bundle, job)
 
 
@@ -102,6 +106,22 @@ def with_distance(bundle: ModelBundle, job: Job) -> ModelBundle:
         provenance={**bundle.provenance, "applicability": note},
         extra={**bundle.extra, **distance.tensors()},
     )
+
+
+def _with_sets(bundle: ModelBundle, job: Job, *, refitted: bool, out_of_fold: OutOfFold | None) -> ModelBundle:
+    """The model with the limits of its class sets, from pixels held out, or the reason why it has none."""
+    found = held_out_probabilities(
+        bundle, job.training_scenes, job.split, learned_validation=refitted, held_out=out_of_fold
+    )
+    if found is None or not len(found[1]):
+        return replace(bundle, provenance={**bundle.provenance, SETS: "none: no pixel was held out"})
+    probabilities, index, polygon = found
+    limits = fit_limits(probabilities, index, block=blocks_of_pixels(polygon, job.split.block_of))
+    try:
+        note = limits.words(0.9)
+    except ModelError as err:
+        note = f"none at 90 %: {err}"
+    return replace(bundle, provenance={**bundle.provenance, SETS: note}, extra={**bundle.extra, **limits.tensors()})
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> Path:

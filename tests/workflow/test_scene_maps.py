@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import rasterio
 
-from pipeline.errors import OutputError
+from pipeline.diagnostics.class_sets import LEVELS, SetLimits
+from pipeline.errors import ModelError, OutputError
 from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.settings import MapSettings
+from pipeline.maps.legends import read_scheme
 from pipeline.maps.pixels import MajorityPixels, SievedPixels
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.ledger import source_ledger
@@ -179,3 +183,31 @@ def test_a_sieved_map_keeps_the_map_as_it_was_beside_it(world: Path) -> None:
     expected = SievedPixels(MajorityPixels(raw, grid, 3), grid, 50).read(grid.window)
     assert (expected == codes["lc"]).all()
     assert not list((world / "out" / ".work").rglob("*.u8"))
+
+
+def test_class_sets_are_written_with_what_was_checked(world: Path) -> None:
+    with pytest.raises(ModelError, match="no limits of class sets"):
+        predict(world, sets=0.9)
+    assert not (world / "out" / "a_lc.tif").exists()
+    full = np.full(len(LEVELS), 0.2)
+    extra = SetLimits(full, full, full, full, 25).tensors()
+    save_bundle(world / "model.safetensors", replace(small_bundle(), extra=extra))
+    found = predict(world, sets=0.9)
+    assert "a: class sets of 90%" in found.hint
+    assert "in 25 blocks held out in turn" in found.hint
+    assert not (world / "out" / "a_probabilities.tif").exists()
+    with rasterio.open(world / "out" / "a_sets.tif") as sets, rasterio.open(world / "out" / "a_lc.tif") as mapped:
+        assert ((sets.read(1) == 0) == (mapped.read(1) == 0)).all()
+    assert any(" or " in name for name in read_scheme(world / "out" / "a_sets.tif").names)
+    assert "class sets" in predict(world, sets=0.9).hint  # nothing to do, and the same words
+
+
+def test_segments_clean_the_map_and_keep_it_as_it_was(world: Path) -> None:
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    predict(world, segments_px=20)
+    codes = {}
+    for kind in ("lc", "unfiltered"):
+        with rasterio.open(world / "out" / f"a_{kind}.tif") as dataset:
+            codes[kind] = dataset.read(1)
+    assert (codes["lc"] != codes["unfiltered"]).any()
+    assert ((codes["lc"] == 0) == (codes["unfiltered"] == 0)).all()
