@@ -52,8 +52,7 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
             or attribute.
     """
     path = Path(settings.path)
-    is_raster = path.suffix.lower() in RASTER_SUFFIXES
-    frame = raster_samples(path, count=settings.value.raster_samples) if is_raster else _features(settings)
+    frame = raster_samples(path, count=settings.value.raster_samples) if is_raster(path) else _features(settings)
     field = settings.field or "value"
     stated = settings.value
     geometry = np.array(frame.geometry.array, dtype=object)
@@ -80,6 +79,11 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
     return Labels(path, kept.assign(**columns), scheme, report), quantity
 
 
+def is_raster(path: Path) -> bool:
+    """Whether labels are a raster of values, by the ending of its name."""
+    return path.suffix.lower() in RASTER_SUFFIXES
+
+
 def _features(settings: LabelSettings) -> GeoDataFrame:
     """Features with columns value, group, date, the covariates, and geometry.
 
@@ -95,8 +99,8 @@ def _features(settings: LabelSettings) -> GeoDataFrame:
     wanted = [settings.field, stated.group, stated.date, *stated.covariates]
     found = features_with(path, fields=[name for name in wanted if name], layer=settings.layer,
                           encoding=settings.encoding)  # fmt: skip
-    columns: dict[str, Any] = {"value": _numbers(found[settings.field], path=path)}
-    columns |= {name: _numbers(found[name], path=path) for name in stated.covariates}
+    columns: dict[str, Any] = {"value": numbers_of(found[settings.field], path=path)}
+    columns |= {name: numbers_of(found[name], path=path) for name in stated.covariates}
     columns["group"] = found[stated.group].astype(str) if stated.group else ""
     columns["date"] = pd.NaT
     if stated.date:
@@ -111,7 +115,7 @@ def _features(settings: LabelSettings) -> GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=list(found.geometry), crs=found.crs)
 
 
-def _numbers(column: pd.Series[Any], *, path: Path) -> NDArray[np.float64]:
+def numbers_of(column: pd.Series[Any], *, path: Path) -> NDArray[np.float64]:
     """A column as float64, NaN where null.
 
     Raises:
