@@ -41,8 +41,6 @@ class ValueSettings(Settings):
     mapped: tuple[datetime.date, ...] = Field(
         (), description="Days that are mapped, where layers have dates. Default: the last."
     )
-        (), description="Days that are mapped, where layers have dates. Default: the last."
-    )
     covariates: tuple[str, ...] = Field(
         (), description="Numeric attributes that teachers learn from beside the rasters, in crossval alone: no raster "
         "has them, so no map can."
