@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import datetime  # noqa: TC003 - pydantic needs it at run time
+import datetime as dt  # noqa: TC003 - pydantic needs it at run time
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -38,7 +38,7 @@ class ValueSettings(Settings):
         None, description="Attribute whose values stay together in split and folds: station, tile, plot."
     )
     date: str | None = Field(None, description="Attribute with the date of a sample; picks from layers with dates.")
-    mapped: tuple[datetime.date, ...] = Field(
+    mapped: tuple[dt.date, ...] = Field(
         (), description="Days that are mapped, where layers have dates. Default: the last."
     )
     covariates: tuple[str, ...] = Field(

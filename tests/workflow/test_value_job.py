@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,21 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import yaml
 from affine import Affine
 
+from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
-from pipeline.errors import ConfigError, LabelError
+from pipeline.errors import ConfigError, LabelError, SceneError
 from pipeline.labels.values import read_values
 from pipeline.model.bundle import load_bundle
+from pipeline.scenes.series import series_layer
 from pipeline.splits.settings import CrossvalSettings
+from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
+from pipeline.workflow.init import write_config
 from pipeline.workflow.stages import run_stages
 
 SIDE, PIXEL_M = 120, 30.0
@@ -102,8 +109,6 @@ def test_map_is_float32_with_unit_bounds_and_nodata(job: Path) -> None:
 
 
 def test_same_network_gives_samples_and_map_the_same_values(job: Path) -> None:
-    import csv
-
     frame = gpd.read_file(job.parent / "plots.gpkg")
     with (job.parent / "run" / "samples.csv").open() as file:
         rows = {int(row["sample"]): float(row["network"]) for row in csv.DictReader(file)}
@@ -179,3 +184,56 @@ def test_three_samples_are_too_few(tmp_path: Path) -> None:
     gpd.read_file(tmp_path / "plots.gpkg").iloc[:3].to_file(tmp_path / "plots.gpkg")
     with pytest.raises(LabelError, match="too few samples"):
         read_values(load_config(config).labels)
+
+
+def test_init_proposes_kind_range_and_group(job: Path, tmp_path: Path) -> None:
+    output = tmp_path / "config.yaml"
+    outcome = write_config([str(job.parent / "scene.tif")], labels=job.parent / "plots.gpkg", field="biomass",
+                           layer=None, output=output, overwrite=False)  # fmt: skip
+    config = load_config(output)
+    assert outcome.data["kind"] == config.labels.kind == "value"
+    assert config.labels.value.range == (0.0, None)
+    assert config.labels.value.group == "plot"
+
+
+def test_zonal_means_are_those_of_the_pixels(job: Path, tmp_path: Path) -> None:
+    pytest.importorskip("exactextract")
+    left, top = 500_000 + 20 * PIXEL_M, 5_200_000 - 20 * PIXEL_M
+    box = shapely.box(left, top - 10 * PIXEL_M, left + 15 * PIXEL_M, top)
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "zones.gpkg")
+    path = job.parent / "run" / "maps" / "scene_value.tif"
+    zonal_of(path, tmp_path / "zones.gpkg", layer=None, output=tmp_path / "out.csv", overwrite=False)
+    row = next(csv.DictReader((tmp_path / "out.csv").open()))
+    with rasterio.open(path) as dataset:
+        expected = dataset.read()[:, 20:30, 20:35].mean((1, 2))
+    found = [float(row[name]) for name in ("value_mean", "lower_mean", "upper_mean")]
+    assert np.allclose(found, expected, rtol=1e-4)
+    assert float(row["covered"]) == pytest.approx(1.0)
+
+
+def test_assess_of_a_sample_gives_the_mean_with_its_interval(job: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    row, col = rng.integers(12, SIDE, (2, 80))
+    with rasterio.open(job.parent / "scene.tif") as scene:
+        real = truth(scene.read())
+    at = gpd.points_from_xy(500_000 + PIXEL_M * (col + 0.5), 5_200_000 - PIXEL_M * (row + 0.5))
+    gpd.GeoDataFrame({"measured": real[row, col]}, geometry=at, crs="EPSG:32633").to_file(tmp_path / "sample.gpkg")
+    settings = ReferenceSettings(reference=tmp_path / "sample.gpkg", field="measured", design="simple random")
+    path = job.parent / "run" / "maps" / "scene_value.tif"
+    found = assess_against_reference(path, settings, scheme=None, output=None, overwrite=False).data["mean"]
+    assert found["regression"]["low"] < real[10:].mean() < found["regression"]["high"]
+    assert found["gain"] > 2
+
+
+def test_series_layer_is_the_mean_of_the_days_before(tmp_path: Path) -> None:
+    path = tmp_path / "rain.tif"
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": 4, "height": 2, "width": 2,
+                               "crs": "EPSG:32633", "transform": Affine(60, 0, 0, 0, -60, 0)}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        for number in range(1, 5):
+            target.write(np.full((2, 2), number, dtype=np.float32), number)
+            target.set_band_description(number, f"2024-06-0{number}")
+    layer = series_layer(str(path), name="rain", days=2, day=date(2024, 6, 4))
+    assert [source.index for source in layer.scene.bands] == [2, 3]
+    with pytest.raises(SceneError, match="no band of the days before 2024-07-01"):
+        series_layer(str(path), name="rain", days=2, day=date(2024, 7, 1))
