@@ -33,6 +33,8 @@ LEAST_SAMPLES = 10
 VALUE_CLASSES = 5
 # Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
 RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+# Of the top of a range: how much of it samples must reach for it to be taken for theirs.
+_NEAR = 0.5
 # Of the largest value: what a logarithm adds to values that may be 0.
 _OFFSET = 1e-3
 # Skewness above which a distribution of positive values is proposed to be transformed: 1 is highly skewed, by a root,
@@ -140,11 +142,14 @@ def _text(edge: float, edges: tuple[float, ...]) -> str:
 def propose(values: NDArray[Any], *, name: str) -> Quantity:
     """Range and transform from the distribution: what ``landcover init`` writes.
 
-    Values within 0..1 or 0..100 get that range (shares and per cent), others without negative values get 0 as their
-    least; what is not bounded above and is skewed gets a root, what is very skewed a logarithm.
+    Values within 0..1 get that range, those within 0..100 only where the name says that they are per cent, others
+    without negative values get 0 as their least; what is not bounded above and is skewed gets a root, what is very
+    skewed a logarithm.
     """
     low = 0.0 if values.min() >= 0 else None
-    high = next((top for top in (1.0, 100.0) if low == 0.0 and 0.8 * top <= values.max() <= top), None)
+    per_cent = any(word in name.casefold() for word in ("percent", "pct", "cover", "share", "fraction"))
+    tops = (1.0, 100.0) if per_cent else (1.0,)
+    high = next((top for top in tops if low == 0.0 and _NEAR * top <= values.max() <= top), None)
     spread = float(values.std())
     skew = float((((values - values.mean()) / spread) ** 3).mean()) if spread else 0.0
     transform: Transform = "none"

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from scipy.optimize import nnls
 from sklearn.cross_decomposition import PLSRegression
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -29,15 +33,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Kind: TypeAlias = Literal[
-    "forest", "boosting", "ridge", "pls", "distance", "kriging", "drift", "local", "mean", "band", "plain"
+    "forest",
+    "boosting",
+    "ridge",
+    "pls",
+    "linear",
+    "shape",
+    "shape_pls",
+    "process",
+    "distance",
+    "kriging",
+    "drift",
+    "local",
+    "mean",
+    "band",
+    "plain",
 ]
-TEACHERS: tuple[Kind, ...] = ("forest", "boosting", "ridge", "pls")
+TEACHERS: tuple[Kind, ...] = ("forest", "boosting", "ridge", "pls", "linear")
+# Of spectra: from so many bands on, what a spectrum is like tells apart what its brightness hides.
+SPECTRAL: tuple[Kind, ...] = ("shape", "shape_pls", "process")
+MANY_BANDS = 20
 # Those that interpolate samples; of use where samples are stations, and where the place may be learned.
 SPATIAL: tuple[Kind, ...] = ("distance", "kriging", "drift", "local")
 BASELINES: tuple[Kind, ...] = ("mean", "band", "plain")
 NAMES: dict[str, str] = {
     "forest": "quantile forest", "boosting": "gradient boosting", "ridge": "ridge regression",
-    "pls": "partial least squares", "distance": "inverse distance", "kriging": "kriging",
+    "pls": "partial least squares", "linear": "ridge regression of bands", "shape": "ridge regression of shapes",
+    "shape_pls": "partial least squares of shapes", "process": "Gaussian process of bands", "distance": "inverse distance", "kriging": "kriging",
     "drift": "regression kriging", "local": "forest with interpolated values", "mean": "mean",
     "band": "linear on the best band", "plain": "random forest",
 }  # fmt: skip
@@ -51,6 +73,8 @@ _PRIOR = 40
 # Components of partial least squares, at most a fifth of the samples.
 _COMPONENTS = 10
 _LEAF = 3
+# Of the Gaussian process: samples, whose cube it takes, and principal components of the bands.
+_PROCESS_SAMPLES, _AXES = 500, 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +110,7 @@ class ValueTable:
         group: What is held out together, int64 [n].
         weight: Of each sample; the pixels of a polygon share one, float64 [n].
         plain: How many of the first features are bands, which partial least squares and the baselines see.
+        scale: Mean and deviation that undo the standardising of the bands, float64 [plain] each.
     """
 
     places: Places
@@ -93,6 +118,7 @@ class ValueTable:
     group: NDArray[np.int64]
     weight: NDArray[np.float64]
     plain: int
+    scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -100,7 +126,9 @@ class ValueTable:
 
     def rows(self, which: NDArray[Any]) -> ValueTable:
         """Some of the samples."""
-        return ValueTable(self.places.at(which), self.target[which], self.group[which], self.weight[which], self.plain)
+        return ValueTable(
+            self.places.at(which), self.target[which], self.group[which], self.weight[which], self.plain, self.scale
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +244,51 @@ def _fit_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
         return table.plain, model.fit(table.places.features[:, : table.plain], table.target)
 
 
+def _fit_linear(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    x = table.places.features[:, : table.plain].astype(np.float64)
+    return table.plain, ridge.fit(x, table.target, ridgecv__sample_weight=table.weight)
+
+
+def _fit_shape(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    about = table.plain, table.scale
+    return *about, ridge.fit(shapes(table.places, *about), table.target, ridgecv__sample_weight=table.weight)
+
+
+def _fit_shape_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    parts = max(1, min(_COMPONENTS - 2, len(table) // 5, table.plain))
+    model = make_pipeline(StandardScaler(), PLSRegression(parts))
+    about = table.plain, table.scale
+    return *about, model.fit(shapes(table.places, *about), table.target)
+
+
+def _fit_process(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    rows = np.random.default_rng(seed).permutation(len(table))[:_PROCESS_SAMPLES]
+    smooth = ConstantKernel(1.0) * RBF(20.0, (1.0, 1e3))
+    line = ConstantKernel(1e-3, (1e-7, 10.0)) * DotProduct(1.0)
+    process = GaussianProcessRegressor(smooth + line + WhiteKernel(0.1), normalize_y=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), PCA(min(_AXES, table.plain, len(rows) - 1), random_state=seed), process)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return table.plain, model.fit(table.places.features[rows, : table.plain], table.target[rows])
+
+
+def shapes(
+    places: Places, plain: int, scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+) -> NDArray[np.float64]:
+    """Bands in their own units, and each spectrum less its mean over its deviation, float64 [n, 2 * plain].
+
+    Source: Barnes, Dhanoa & Lister (1989), Standard normal variate transformation and de-trending of near-infrared
+    diffuse reflectance spectra, Applied Spectroscopy 43, 772-777.
+    """
+    bands = places.features[:, :plain].astype(np.float64)
+    if scale is not None:
+        bands = bands * scale[1] + scale[0]
+    spread = bands.std(1, keepdims=True)
+    return np.concatenate([bands, (bands - bands.mean(1, keepdims=True)) / np.maximum(spread, 1e-6)], axis=1)
+
+
 def _fit_plain(table: ValueTable, trees: int, seed: int) -> Any:
     forest = RandomForestRegressor(trees, max_features=1 / 3, random_state=seed, n_jobs=1)
     x = table.places.features[:, : table.plain]
@@ -256,6 +329,11 @@ def _of_field(model: Field, places: Places, name: str) -> NDArray[np.float64]:
 
 def _of_plain(model: tuple[int, Any], places: Places) -> NDArray[np.float64]:
     return np.asarray(model[1].predict(places.features[:, : model[0]])).ravel()
+
+
+def _of_shape(model: Any, places: Places) -> NDArray[np.float64]:
+    plain, scale, fitted = model
+    return np.asarray(fitted.predict(shapes(places, plain, scale))).ravel()
 
 
 def _of_local(model: tuple[Field, Any], places: Places) -> NDArray[np.float64]:
@@ -320,6 +398,10 @@ _FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {
     "boosting": _fit_boosting,
     "ridge": _fit_ridge,
     "pls": _fit_pls,
+    "linear": _fit_linear,
+    "shape": _fit_shape,
+    "shape_pls": _fit_shape_pls,
+    "process": _fit_process,
     "distance": _fit_field,
     "kriging": _fit_field,
     "drift": _fit_drift,
@@ -332,6 +414,10 @@ _FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {
 _VALUES: dict[Kind, Callable[[Any, Places], NDArray[np.float64]]] = {
     "forest": lambda model, places: np.asarray(model.predict(places.features, quantiles="mean")),
     "pls": _of_plain,
+    "linear": _of_plain,
+    "process": _of_plain,
+    "shape": _of_shape,
+    "shape_pls": _of_shape,
     "plain": _of_plain,
     "distance": lambda model, places: _of_field(model, places, NAMES["distance"]),
     "kriging": lambda model, places: _of_field(model, places, NAMES["kriging"]),

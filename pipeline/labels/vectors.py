@@ -84,7 +84,7 @@ def features_with(
         LabelError: as :func:`read_features`.
     """
     path = Path(path)
-    layer = resolve_layer(path, field=fields[0], layer=layer)
+    layer = resolve_layer(path, field=fields[0] if fields else None, layer=layer)
     for field in fields:
         _require_field(path, field=field, names=fields_of(path, layer=layer))
     frame = _read(path, field=None, layer=layer, encoding=encoding)

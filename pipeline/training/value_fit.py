@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.experts.deadline import Deadline
-from pipeline.experts.regressors import NAMES, SPATIAL, TEACHERS, Places, fit_mixture
+from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places, fit_mixture
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
@@ -80,7 +80,11 @@ class Targets:
 
 def kinds_for(bands: Sequence[str]) -> tuple[Kind, ...]:
     """The teachers: those that interpolate too where the network is given the place."""
-    return (*TEACHERS, *SPATIAL) if set(PLACE) <= set(bands) else TEACHERS
+    return (
+        *TEACHERS,
+        *(SPECTRAL if len(bands) >= MANY_BANDS else ()),
+        *(SPATIAL if set(PLACE) <= set(bands) else ()),
+    )
 
 
 def fit_values(

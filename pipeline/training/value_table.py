@@ -40,11 +40,13 @@ class Samples:
         places: Features (surroundings of the pixel, then covariates), place, day.
         polygon: int32 [n]; id of the sample in the labels.
         plain: How many of the first features are the pixel's own bands.
+        scale: Mean and deviation that they were standardised by.
     """
 
     places: Places
     polygon: NDArray[np.int32]
     plain: int
+    scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def table(self, frame: GeoDataFrame, quantity: Quantity, group_of: NDArray[np.int64]) -> ValueTable:
         """What teachers learn: pixels of a sample share its value and a weight of 1.
@@ -59,11 +61,11 @@ class Samples:
         count = np.bincount(self.polygon)
         weight = 1.0 / count[self.polygon]
         target = quantity.forward(value[self.polygon])
-        return ValueTable(self.places, target, group_of[self.polygon], weight, self.plain)
+        return ValueTable(self.places, target, group_of[self.polygon], weight, self.plain, self.scale)
 
     def rows(self, which: NDArray[Any]) -> Samples:
         """Some of them."""
-        return Samples(self.places.at(which), self.polygon[which], self.plain)
+        return Samples(self.places.at(which), self.polygon[which], self.plain, self.scale)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,10 @@ def samples_of(
             fix="check nodata and masks of the scenes" if scenes else "set labels.value.covariates, or name scenes",
         )
     xy, day = plane.of_frame(frame), days_of(frame)
-    return Samples(Places(features, xy[at], day[at]), polygon, plain)
+    scale = None
+    if preprocess is not None and scenes:
+        scale = np.array(preprocess.mean[:plain]), np.array(preprocess.std[:plain])
+    return Samples(Places(features, xy[at], day[at]), polygon, plain, scale)
 
 
 def _of_scene(
