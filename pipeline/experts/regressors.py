@@ -59,8 +59,8 @@ BASELINES: tuple[Kind, ...] = ("mean", "band", "plain")
 NAMES: dict[str, str] = {
     "forest": "quantile forest", "boosting": "gradient boosting", "ridge": "ridge regression",
     "pls": "partial least squares", "linear": "ridge regression of bands", "shape": "ridge regression of shapes",
-    "shape_pls": "partial least squares of shapes", "process": "Gaussian process of bands", "distance": "inverse distance", "kriging": "kriging",
-    "drift": "regression kriging", "local": "forest with interpolated values", "mean": "mean",
+    "shape_pls": "partial least squares of shapes", "process": "Gaussian process of bands",
+    "distance": "inverse distance", "kriging": "kriging", "drift": "regression kriging", "local": "forest with interpolated values", "mean": "mean",
     "band": "linear on the best band", "plain": "random forest",
 }  # fmt: skip
 # Levels of the draws that stand for a distribution: the middles of as many equal parts.
