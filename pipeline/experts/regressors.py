@@ -57,12 +57,22 @@ MANY_BANDS = 20
 SPATIAL: tuple[Kind, ...] = ("distance", "kriging", "drift", "local")
 BASELINES: tuple[Kind, ...] = ("mean", "band", "plain")
 NAMES: dict[str, str] = {
-    "forest": "quantile forest", "boosting": "gradient boosting", "ridge": "ridge regression",
-    "pls": "partial least squares", "linear": "ridge regression of bands", "shape": "ridge regression of shapes",
-    "shape_pls": "partial least squares of shapes", "process": "Gaussian process of bands",
-    "distance": "inverse distance", "kriging": "kriging", "drift": "regression kriging", "local": "forest with interpolated values", "mean": "mean",
-    "band": "linear on the best band", "plain": "random forest",
-}  # fmt: skip
+    "forest": "quantile forest",
+    "boosting": "gradient boosting",
+    "ridge": "ridge regression of surroundings",
+    "pls": "partial least squares",
+    "linear": "ridge regression of bands",
+    "shape": "ridge regression of shapes",
+    "shape_pls": "partial least squares of shapes",
+    "process": "Gaussian process of bands",
+    "distance": "inverse distance",
+    "kriging": "kriging",
+    "drift": "regression kriging",
+    "local": "forest with interpolated values",
+    "mean": "mean",
+    "band": "linear on the best band",
+    "plain": "random forest",
+}
 # Levels of the draws that stand for a distribution: the middles of as many equal parts.
 DRAWS = 20
 DRAW_LEVELS = tuple((i + 0.5) / DRAWS for i in range(DRAWS))

@@ -14,8 +14,9 @@ import numpy as np
 import shapely
 
 from pipeline.errors import LabelError, LabelWarning, counted
+from pipeline.labels.geometries import clean_polygons, is_point
 from pipeline.labels.rasterise import LabelledPixels, burn, to_grid_crs
-from pipeline.labels.source import LabelReport, Labels, clean_polygons, is_point
+from pipeline.labels.source import LabelReport, Labels
 from pipeline.labels.vectors import features_with
 from pipeline.quantity import Quantity, check_values
 

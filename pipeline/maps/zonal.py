@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError, InputError, LabelError, LegendError
 from pipeline.files import check_target
-from pipeline.labels.source import clean_polygons
+from pipeline.labels.geometries import clean_polygons
 from pipeline.labels.vectors import features_with
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import Layer, write_geopackage

@@ -102,9 +102,7 @@ def with_distance(bundle: ModelBundle, job: Job) -> ModelBundle:
         "threshold": distance.index.threshold,
     }
     return replace(
-        bundle,
-        provenance={**bundle.provenance, "applicability": note},
-        extra={**bundle.extra, **distance.tensors()},
+        bundle, provenance={**bundle.provenance, "applicability": note}, extra={**bundle.extra, **distance.tensors()}
     )
 
 
