@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from pipeline.errors import ModelError
 from pipeline.model.network import moments
 from pipeline.model.pretrained import PretrainedEncoder, find_encoder
 from pipeline.scenes.sources import REFLECTANCE
@@ -103,18 +104,26 @@ def frozen_features(
     context = settings.context
     if not context.frozen_first:
         return None
-    bands = len(preprocess.bands)
     counts = sensor == "sentinel-2" and set(units) == {"DN"}
-    factor = COUNTS if counts else 1.0
-    found = find_encoder(
-        preprocess.bands,
-        sensor=sensor,
-        level=level,
-        units=(REFLECTANCE,) * bands if counts else units,
-        weights=context.weights,
-        statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
-    )
-    return None if found is None else FrozenFeatures(found, preprocess, factor)
+
+    def scaled(factor: float) -> FrozenFeatures | None:
+        bands = len(preprocess.bands)
+        found = find_encoder(
+            preprocess.bands,
+            sensor=sensor,
+            level=level,
+            units=units if factor == 1 else (REFLECTANCE,) * bands,
+            weights=context.weights,
+            statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
+        )
+        return None if found is None else FrozenFeatures(found, preprocess, factor)
+
+    if not counts:
+        return scaled(1.0)
+    try:  # an encoder that was pretrained on such scenes has seen counts
+        return scaled(1.0) or scaled(COUNTS)
+    except ModelError:
+        return scaled(COUNTS)
 
 
 def _scaled(values: Sequence[float], factor: float) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from pipeline.accuracy.assess_estimators import cross_tabulate
 from pipeline.diagnostics.scoring import FORESTS, score_of
+from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import prepare_folder, write_json
@@ -89,7 +89,7 @@ def find_sample_data() -> Path:
 
 def read_legend(path: Path) -> ClassScheme:
     """What the codes of the full reference mean."""
-    return ClassScheme.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return ClassScheme.from_json(read_json(path, what="the legend"))
 
 
 def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list[Score]:

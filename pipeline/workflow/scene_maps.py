@@ -5,10 +5,11 @@ The record says whether a scene's maps are being written, or were by the same co
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.documents import read_json
+from pipeline.errors import InputError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.heap import give_back
 from pipeline.inference.plan import journal_key
@@ -74,8 +75,8 @@ class MapRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(self.path)
+        except InputError:
             return {}
         return found if isinstance(found, dict) and found.get("key") == self.key else {}
 
@@ -254,8 +255,8 @@ def map_scene(
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
-            order.quicklook(source), files.class_map, scene=source, confidence=files.confidence, counts=counts,
-            title=source.id, overwrite=overwrite,
+            order.quicklook(source), files.class_map, scene=source, look=prediction.look,
+            confidence=files.confidence, counts=counts, title=source.id, overwrite=overwrite,
         )  # fmt: skip
         record.end(files.files, files.to_json())
         prediction.remove()

@@ -149,7 +149,7 @@ def test_a_layer_of_embeddings_lies_beside_a_scene(tmp_path: Path) -> None:
     write_alphaearth(tmp_path / "a.tif")
     ground = np.random.default_rng(3).uniform(0, 1, (2, SIDE, SIDE)).astype(np.float32)
     scene = open_geotiff(write_raster(tmp_path / "s.tif", ground, names=("red", "nir")))
-    joined = with_layers(scene, [embedding_layer(tmp_path / "a.tif", "alphaearth", bands=("a03", "a01"))])
+    joined = with_layers(scene, [embedding_layer(tmp_path / "a.tif", "alphaearth", bands=("A03", "a01"))])
     assert joined.band_names == ("red", "nir", "a03", "a01")
     assert joined.units == ("reflectance", "reflectance", "alphaearth", "alphaearth")
     alone = read(open_scene(tmp_path / "a.tif").select(("a03", "a01")))

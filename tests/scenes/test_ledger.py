@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SceneWarning
-from pipeline.grid import Grid, sample_windows
+from pipeline.grid import Grid
+from pipeline.raster import sample_windows
 from pipeline.scenes.ledger import check_offset, judge_floors, measure, scene_ledger
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import SceneOptions
