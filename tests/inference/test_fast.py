@@ -73,7 +73,7 @@ def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> No
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9999
 
 
-def test_only_networks_that_see_single_pixels_want_float32_planes() -> None:
+def test_only_networks_of_single_pixels_want_float32_planes() -> None:
     def layout(**changes: Any) -> Layout:
         member = fuse_for_inference(build_network(NetworkSpec(3, 4, dropout=0.0, **changes)).eval())
         return layout_of(speed_up(Ensemble([member], shares=(1.0,), temperature=1.0).eval()), torch.bfloat16)
@@ -82,7 +82,7 @@ def test_only_networks_that_see_single_pixels_want_float32_planes() -> None:
     assert layout(spectral_channels=0) == Layout(torch.bfloat16, by_pixel=True)
 
 
-def test_a_chip_in_the_engines_layout_gives_the_scores_of_float32_planes() -> None:
+def test_the_engines_layout_gives_the_scores_of_float32_planes() -> None:
     torch.manual_seed(2)
     member = fuse_for_inference(build_network(NetworkSpec(4, 5, spectral_channels=0, dropout=0.0)).eval())
     torch.nn.init.normal_(member.head.weight, std=0.5)

@@ -149,7 +149,7 @@ def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen):
         ({}, 300, "training.time_limit_s"),
     ],
 )
-def test_an_encoder_that_nothing_judged_is_left_out_with_the_reason(frozen, changes, polygons, why):
+def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, polygons, why):
     settings = changed(SETTINGS, {"context.weights": "auto", **changes})
     networks = build_networks(settings, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
     left = networks.judged(None, settings, frozen=frozen)
