@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError, create_model, field_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from pipeline.config_versions import upgraded
 from pipeline.documents import parse_json, read_yaml
@@ -93,6 +93,28 @@ class Config(Settings):
     assessment: AssessmentSettings = Field(default_factory=lambda: AssessmentSettings.model_validate({}))
 
     _output = field_validator("output")(absolute)
+
+    @property
+    def mapping(self) -> MapSettings:
+        """How scenes are mapped, with the classes that are marked objects: true among those of map.objects."""
+        marked = [item.name for item in self.classes if item.objects]
+        names = tuple(dict.fromkeys((*self.map.objects.classes, *marked)))
+        objects = self.map.objects.model_copy(update={"classes": names})
+        return self.map.model_copy(update={"objects": objects})
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Config:
+        known = {item.name for item in self.classes} | set(self.labels.groups.values())
+        strange = [name for name in self.mapping.objects.classes if name not in known]
+        if strange:
+            some = ", ".join(sorted(known))
+            msg = f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}"
+            raise ValueError(msg)
+        if self.labels.complete and self.labels.background not in known:
+            msg = f"labels.complete: no class called {self.labels.background!r} for the ground around the footprints; "
+            msg += f"add it to classes, or name one in labels.background: {', '.join(sorted(known))}"
+            raise ValueError(msg)
+        return self
 
 
 def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:

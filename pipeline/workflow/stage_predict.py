@@ -30,7 +30,7 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(job.maps_folder, job.config.map, overwrite=True, ledger=given.folder)
+    order = MapOrder(job.maps_folder, job.config.mapping, overwrite=True, ledger=given.folder)
     maps, errors = [], list[PipelineError]()
     for source in job.sources:
         try:
@@ -56,7 +56,7 @@ def perform(given: StageRun) -> list[Path]:
 
 def products(job: Job) -> list[Path]:
     """The files that the stage makes, sidecars aside."""
-    order = MapOrder(job.maps_folder, job.config.map)
+    order = MapOrder(job.maps_folder, job.config.mapping)
     mosaic = [job.maps_folder / MOSAIC] if order.settings.mosaic and len(job.sources) > 1 else []
     return [path for source in job.sources for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
 
