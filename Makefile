@@ -54,6 +54,7 @@ plugin: $(USERS)
 fuzz: $(DEVELOPERS)
 	$(BIN)/python -m tests.campaigns.kills
 	$(BIN)/python -m tests.campaigns.full_disk
+	$(BIN)/python -m tests.campaigns.hostile
 
 bench: $(DEVELOPERS)
 	$(BIN)/python -m tests.benchmarks

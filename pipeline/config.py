@@ -62,7 +62,7 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
-class Assessment(Settings):
+class AssessmentSettings(Settings):
     """Figures on the test blocks."""
 
     forest_trees: int = Field(
@@ -90,7 +90,7 @@ class Config(Settings):
     chips: ChipSettings = Field(default_factory=ChipSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     map: MapSettings = Field(default_factory=MapSettings)
-    assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
+    assessment: AssessmentSettings = Field(default_factory=lambda: AssessmentSettings.model_validate({}))
 
     _output = field_validator("output")(absolute)
 

@@ -13,7 +13,7 @@ from pipeline.cli.options import Force, Overwrite, Seed, Set
 if TYPE_CHECKING:
     from pipeline.accuracy.settings import ReferenceSettings
 
-MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
+MapPath = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
 Reference = Annotated[Path, typer.Option("--reference", help="Reference points, polygons or raster.")]
 Crosswalk = Annotated[str | None, typer.Option()]
 Field = Annotated[str | None, typer.Option()]
@@ -115,8 +115,7 @@ def compare(
     design_file: DesignFile = None,
     crosswalk: Crosswalk = None,
     second_crosswalk: Annotated[
-        str | None,
-        typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
+        str | None, typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A.")
     ] = None,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Units of design --for compare so far: better, no difference, go on.")
@@ -135,7 +134,7 @@ def compare(
 
 
 def zone(
-    map_file: MapFile,
+    map_file: MapPath,
     *,
     reference: Reference,
     field: Annotated[str, typer.Option()],

@@ -84,13 +84,7 @@ def check(config: ConfigFile, *, settings: Set = None) -> Work:
     return lambda progress: check_job(config, progress=progress, changes=settings or ())
 
 
-def chips(
-    config: ConfigFile,
-    *,
-    settings: Set = None,
-    force: Force = False,
-    overwrite: Overwrite = False,
-) -> Work:
+def chips(config: ConfigFile, *, settings: Set = None, force: Force = False, overwrite: Overwrite = False) -> Work:
     """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
     from pipeline.workflow.stages import run_stages
 
@@ -111,13 +105,7 @@ def train(
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(
-        config,
-        last="train",
-        force=force,
-        overwrite=overwrite,
-        resume=resume,
-        progress=progress,
-        changes=settings or (),
+        config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress, changes=settings or ()
     )
 
 
@@ -155,12 +143,13 @@ def run(
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Run the main job on the simulated sample data."""
     from pipeline.workflow.demo import run_demo
 
-    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)
+    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress, changes=settings or ())
 
 
 def search(

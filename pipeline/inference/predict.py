@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
+from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
+    from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 
     Planner = Callable[[ModelBundle, Source, MapSettings], Plan]
@@ -60,6 +62,7 @@ class Prediction:
             earlier run), JSON-ready.
         why_fresh: Why an earlier run in the same folder was not continued; "" where there was none or it was.
         lock: Keeps other runs out of the folder until the stores are closed.
+        look: Pixels of the scene for its quicklook; None where not all of it was read by this run.
     """
 
     grid: Grid
@@ -69,6 +72,7 @@ class Prediction:
     figures: dict[str, float]
     why_fresh: str = ""
     lock: BaseFileLock | None = None
+    look: Raster | None = None
 
     @property
     def codes(self) -> RowStore:
@@ -148,14 +152,14 @@ def predict_scene(
     planner: Planner = make_plan if plan is None else lambda *_: plan
     run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, planner=planner, key=key)
     try:
-        left = run.left
+        left, glimpse = run.left, Glimpse(source, bundle.bands, max_px=PANEL_PX)
         if left:
             found = run.steps.plan
             engine = engine_of(bundle, found.choice, threads=found.threads, source=run.steps.source)
             give_back()  # what engine and halo were tried on
             with run.writing(progress) as writing:
-                run.steps.map(engine, left, writing)
-        return run.finish()
+                run.steps.map(engine, left, writing, glimpse=glimpse)
+        return replace(run.finish(), look=glimpse.raster)
     except KeyboardInterrupt:
         run.close()
         log.warning("%s: stopped; the same command continues", source.id)

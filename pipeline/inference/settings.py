@@ -64,7 +64,9 @@ class MapSettings(Settings):
         "99.5 % of a piece of the scene keep their class, else float32. int8 needs openvino.",
     )
     device: Device = Field("auto", description="Where the network runs; auto: the GPU where torch has one.")
-    memory: str = Field(DEFAULT_MEMORY, description="Peak memory of mapping; tiles are as large as it allows.")
+    memory: str = Field(
+        DEFAULT_MEMORY, description="Peak memory of mapping, such as 2GB; tiles are as large as it allows."
+    )
     threads: int | None = Field(None, ge=1, description="Threads that compute, in all. Default: one per core.")
     tile_px: int | None = Field(None, ge=1, description="Side of a tile. Default: what is fastest in the memory.")
     halo_px: int | None = Field(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.inference.plan import Plan
     from pipeline.inference.settings import MapSettings
     from pipeline.inference.tiles import Tile
+    from pipeline.maps.look import Glimpse
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
@@ -57,6 +58,7 @@ class _Turns:
 
     readers: queue.SimpleQueue[Reader]
     network: contextlib.AbstractContextManager[object]
+    glimpse: Glimpse | None = None
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -104,8 +106,11 @@ class SceneSteps:
         """Step -> pixels that it writes, in order."""
         return {work.step: work.pixels for work in self.works}
 
-    def map(self, engine: Engine, steps: Collection[int], sink: Sink) -> None:
-        """Map the steps, some tiles side by side; the order of what the sink gets is that of the steps."""
+    def map(self, engine: Engine, steps: Collection[int], sink: Sink, *, glimpse: Glimpse | None = None) -> None:
+        """Map the steps, some tiles side by side; the order of what the sink gets is that of the steps.
+
+        ``glimpse`` gets all that is read.
+        """
         share_one_heap()
         before, choice = torch.get_num_threads(), self.plan.choice
         wanted = set(steps)
@@ -115,7 +120,7 @@ class SceneSteps:
         threads = self.plan.threads // WORKERS if side_by_side else self.plan.threads
         with contextlib.ExitStack() as opened:
             opened.callback(torch.set_num_threads, before)
-            turns = _Turns(queue.SimpleQueue(), contextlib.nullcontext() if side_by_side else threading.Lock())
+            turns = _Turns(queue.SimpleQueue(), contextlib.nullcontext() if side_by_side else threading.Lock(), glimpse)
             for _ in range(choice.readers):
                 turns.readers.put(opened.enter_context(self.source.open()))
             largest = max((tile.read.height * tile.read.width for work in works for tile in work.tiles), default=0)
@@ -157,7 +162,7 @@ class SceneSteps:
             taken.append(buffers.take())
             out = buffers.layout.shape(taken[-1], self.bundle.preprocess.channels, *tile.read.shape)
             with turns.reader() as reader, rasterio.Env(GDAL_CACHEMAX=self.plan.cache_bytes):
-                pixels, keep = read_tile(reader, tile.read, self.bundle.preprocess, out=out)
+                pixels, keep = read_tile(reader, tile.read, self.bundle.preprocess, out=out, glimpse=turns.glimpse)
             if self.area is not None:
                 keep &= self.area.mask(tile.read)
             if keep[tile.inner].any():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import glob
-import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 
-from pipeline.documents import parse_json
 from pipeline.errors import LabelError, LabelWarning
+from pipeline.labels.geometries import BROKEN, readable_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +24,6 @@ FOLDER = "Folder"
 # What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
 GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
-# Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
-BROKEN = shapely.LineString([(0, 0), (0, 0)])
 # Longitudes of polygons across 180 degrees go on beyond it.
 MOST_DEGREES = 720.0
 # A field with more values than this is an identifier, not a class.
@@ -169,7 +165,7 @@ def _read(path: Path, *, field: str | None, layer: str | None, encoding: str | N
 
     if path.suffix.lower() in PARQUET_SUFFIXES:
         try:
-            return gpd.read_parquet(_readable_parquet(path))
+            return gpd.read_parquet(readable_parquet(path))
         except (ValueError, OSError) as err:
             raise LabelError(
                 "not a GeoParquet file", path=path, got=err, expected="Parquet with 'geo' metadata"
@@ -228,28 +224,6 @@ def _with_broken(frame: GeoDataFrame, path: Path, *, layer: str | None) -> GeoDa
         lost &= np.array([blob is not None for blob in stored], dtype=np.bool_)
         frame.loc[lost, frame.geometry.name] = BROKEN
     return frame
-
-
-def _readable_parquet(path: Path) -> Path | io.BytesIO:
-    """A GeoParquet file, with BROKEN in the place of geometries that are none."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    about = parquet.read_schema(path).metadata or {}
-    column = str(parse_json(about.get(b"geo", b"{}")).get("primary_column", "geometry"))
-    table = parquet.read_table(path)
-    if column not in table.column_names or not pa.types.is_binary(table.schema.field(column).type):
-        return path
-    stored = table[column].to_pylist()
-    lost = shapely.is_missing(shapely.from_wkb(stored, on_invalid="ignore"))
-    if not any(gone and blob is not None for gone, blob in zip(lost, stored, strict=True)):
-        return path
-    mended = [BROKEN.wkb if gone and blob is not None else blob for gone, blob in zip(lost, stored, strict=True)]
-    place, field = table.schema.get_field_index(column), table.schema.field(column)
-    copy = io.BytesIO()
-    parquet.write_table(table.set_column(place, field, pa.array(mended, field.type)), copy)
-    copy.seek(0)
-    return copy
 
 
 def _codepage(path: Path) -> bool:

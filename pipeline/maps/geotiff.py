@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 MAP_SUFFIX = "_lc"
 # 512-pixel blocks and 2x overviews down to one block: what GDAL's COG driver and rio-cogeo both do by default.
 _BLOCK_PX = 512
+# Levels of DEFLATE: GDAL's default, and its quickest. Per cents are noise to a compressor: of a scene of 6144 x 6144
+# pixels the default takes 2.2 s of a core for 17.0 MB, the quickest 0.8 s for 18.7 MB.
+_LEVEL, _NOISE_LEVEL = 6, 1
 _FAILURES = (RasterioError, CPLE_BaseError)
 
 
@@ -78,13 +81,14 @@ def scene_files(class_map: Path) -> SceneFiles:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What makes one kind of map: band names, tags, nodata, overview resampling, palette."""
+    """What makes one kind of map: band names, tags, nodata, overview resampling, palette, level of DEFLATE."""
 
     bands: tuple[str, ...]
     tags: Mapping[str, object]
     nodata: int = PERCENT_NODATA
     overviews: Literal["MODE", "AVERAGE"] = "AVERAGE"
     palette: Mapping[int, tuple[int, int, int, int]] | None = None
+    level: int = _NOISE_LEVEL
 
 
 def write_class_map(
@@ -112,7 +116,7 @@ def write_class_map(
     """
     legend = {LEGEND_TAG: scheme.to_json(), LEGEND_HASH_TAG: scheme.hash}
     palette = {NODATA: (0, 0, 0, 0)} | {item.code: (*item.rgb, 255) for item in scheme.classes}
-    layout = _Layout(("land cover",), {**(tags or {}), **legend}, NODATA, "MODE", palette)
+    layout = _Layout(("land cover",), {**(tags or {}), **legend}, NODATA, "MODE", palette, _LEVEL)
     counter = ClassCounter(grid, scheme)
     _write_cog(path, pixels, grid=grid, layout=layout, overwrite=overwrite, observe=counter.add)
     counts = counter.result()
@@ -169,7 +173,7 @@ def _write_cog(
     ):
         tiles = Path(folder) / "tiles.tif"
         _write_tiles(tiles, pixels, grid=grid, layout=layout, observe=observe)
-        _copy_to_cog(tiles, part, overviews=layout.overviews)
+        _copy_to_cog(tiles, part, layout=layout)
         for sidecar in sidecar_paths(path):  # those of a map that is replaced no longer hold
             sidecar.unlink(missing_ok=True)
 
@@ -202,14 +206,15 @@ def _write_tiles(
             target.write(values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio())  # noqa: PLR2004 - [band, row, col]
 
 
-def _copy_to_cog(source: Path, target: Path, *, overviews: str) -> None:
+def _copy_to_cog(source: Path, target: Path, *, layout: _Layout) -> None:
     rasterio.shutil.copy(
         source,
         target,
         driver="COG",
         compress="DEFLATE",
         blocksize=_BLOCK_PX,
-        overview_resampling=overviews,
+        overview_resampling=layout.overviews,
+        level=layout.level,
         bigtiff="IF_SAFER",
         num_threads="ALL_CPUS",
     )

@@ -144,7 +144,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         )
         first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
         label = "before calibration" if after else "network"
-        draw = partial(accuracy_figures.reliability, first, after=after, label=label)
+        draw = partial(accuracy_figures.reliability_figure, first, after=after, label=label)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
     if failures is not None:
@@ -153,7 +153,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
             "(block_accuracy.gpkg). Held-out polygons are not a probability sample: this shows where to look."
         )
         yield Drawing(
-            "failures", "Where the map fails", caption, lambda: accuracy_figures.where_it_fails(failures), wide=True
+            "failures", "Where the map fails", caption, lambda: accuracy_figures.failures_figure(failures), wide=True
         )
     if data.examples:
         caption = (
@@ -224,21 +224,13 @@ _FIRST = ("band", "file", "index", "gsd_m", "scale", "offset", "unit", "nodata",
 
 @dataclass(frozen=True)
 class LedgerTable:
-    """What a page shows of one ledger.
+    """What a page shows of one ledger."""
 
-    Attributes:
-        title: The scene.
-        facts: (what, value) of the scene.
-        columns: Heads of the bands' table.
-        rows: Its cells.
-        rest: (name, JSON text) of what is neither.
-    """
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    rest: tuple[tuple[str, str], ...]
+    title: str  # The scene
+    facts: tuple[tuple[str, str], ...]  # (what, value) of the scene
+    columns: tuple[str, ...]  # Heads of the bands' table
+    rows: tuple[tuple[str, ...], ...]  # Its cells
+    rest: tuple[tuple[str, str], ...]  # (name, JSON text) of what is neither
 
 
 def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:

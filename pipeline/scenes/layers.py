@@ -62,7 +62,7 @@ class Layer:
 def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] | None = None) -> Layer:
     """Annual embeddings (``pipeline.scenes.embeddings``), all of their bands or some by their names."""
     scene = open_geotiff(path, options=SceneOptions(embedding=rule))
-    chosen = scene if bands is None else scene.select(bands)
+    chosen = scene if bands is None else scene.select([name.lower() for name in bands])
     return Layer("raster", chosen, chosen.band_names)
 
 

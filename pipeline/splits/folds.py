@@ -25,7 +25,7 @@ from pipeline.splits.search import (
     refuse_few_blocks,
     split_of,
 )
-from pipeline.splits.settings import KINDS
+from pipeline.splits.settings import FOLD_KINDS
 from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, check_leakage
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class FoldPlan:
 
     def name(self, *, seed: int) -> str:
         """Name of the folder that keeps the folds' results."""
-        return f"{self.kind}{self.folds if self.kind in KINDS else ''}_seed{seed}"
+        return f"{self.kind}{self.folds if self.kind in FOLD_KINDS else ''}_seed{seed}"
 
     def draw(self, pixels: Sequence[LabelledPixels], *, reach_px: int, seed: int) -> list[Split]:
         """One split per fold; of blocks and scenes with the proof that no chip sees what is tested.

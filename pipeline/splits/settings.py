@@ -12,7 +12,7 @@ from pipeline.settings import Fraction, Settings
 
 Method = Literal["forest", "forest_neighbourhood", "network"]
 METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")
-KINDS = ("blocks", "polygons")
+FOLD_KINDS = ("blocks", "polygons")
 SHARES = (25, 50, 75, 100)
 ALL = 100  # per cent
 
@@ -66,7 +66,7 @@ class CrossvalSettings(Settings):
     @property
     def kinds(self) -> tuple[str, ...]:
         """What the folds are made of."""
-        return KINDS if self.by == "both" else (self.by,)
+        return FOLD_KINDS if self.by == "both" else (self.by,)
 
     @property
     def random_of(self) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from pipeline.errors import ModelError
 from pipeline.model.network import moments
 from pipeline.model.pretrained import PretrainedEncoder, find_encoders
 from pipeline.scenes.sources import REFLECTANCE
@@ -120,18 +121,26 @@ def frozen_features(
     context = settings.context
     if not context.frozen_first:
         return None
-    bands = len(preprocess.bands)
     counts = sensor == "sentinel-2" and set(units) == {"DN"}
-    factor = COUNTS if counts else 1.0
-    found = find_encoders(
-        preprocess.bands,
-        sensor=sensor,
-        level=level,
-        units=(REFLECTANCE,) * bands if counts else units,
-        weights=context.weights,
-        statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
-    )
-    return FrozenFeatures(found, preprocess, factor) if found else None
+
+    def scaled(factor: float) -> FrozenFeatures | None:
+        bands = len(preprocess.bands)
+        found = find_encoders(
+            preprocess.bands,
+            sensor=sensor,
+            level=level,
+            units=units if factor == 1 else (REFLECTANCE,) * bands,
+            weights=context.weights,
+            statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
+        )
+        return FrozenFeatures(found, preprocess, factor) if found else None
+
+    if not counts:
+        return scaled(1.0)
+    try:  # an encoder that was pretrained on such scenes has seen counts
+        return scaled(1.0) or scaled(COUNTS)
+    except ModelError:
+        return scaled(COUNTS)
 
 
 def _scaled(values: Sequence[float], factor: float) -> list[float]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.accuracy.assess_assisted import confidence_beside
@@ -18,7 +16,8 @@ from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
-from pipeline.errors import LegendError
+from pipeline.documents import read_json
+from pipeline.errors import InputError, LegendError
 from pipeline.files import check_target, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
@@ -26,6 +25,7 @@ from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pipeline.accuracy.assess_estimators import Estimate
     from pipeline.accuracy.assess_map import Assessment
@@ -125,12 +125,7 @@ def _matrix_table(found: Assessment, *, shares: bool) -> Table:
 
 
 def compare_two(
-    first: Path,
-    second: Path,
-    settings: ReferenceSettings,
-    *,
-    scheme: ClassScheme | None,
-    second_crosswalk: str | None,
+    first: Path, second: Path, settings: ReferenceSettings, *, scheme: ClassScheme | None, second_crosswalk: str | None
 ) -> Outcome:
     """Two maps on one reference: McNemar's test and the paired interval of the difference."""
     found = compare_maps(first, second, settings, second_crosswalk=second_crosswalk, scheme=scheme)
@@ -204,8 +199,8 @@ def told_legend(told: str | None) -> ClassScheme | None:
     if told in _PUBLIC:
         return ClassScheme(tuple(LandClass(*row) for row in KNOWN_LEGENDS[told]))
     try:
-        items = json.loads(Path(told).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
+        items = read_json(told, what="the legend")
+    except InputError as err:
         public = ", ".join(f'"{name}"' for name in _PUBLIC)
         raise LegendError(
             "legend cannot be read", path=told, got=err, expected=f"JSON of code, name, color, or one of {public}"

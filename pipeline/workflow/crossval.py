@@ -130,23 +130,14 @@ def _refuse_other_figures(path: Path, key: str) -> None:
 
 @dataclass(frozen=True)
 class _Folds:
-    """A job with the scenes that its folds are drawn from.
+    """A job with the scenes that its folds are drawn from."""
 
-    Attributes:
-        job: The job.
-        settings: How it is cross-validated.
-        scenes: Labelled scenes, without classes that cannot be tested.
-        key: See :func:`figures_key`.
-        force: Do the folds asked for again.
-        progress: For the terminal.
-    """
-
-    job: Job
-    settings: CrossvalSettings
-    scenes: list[TrainingScene]
-    key: str
-    force: bool
-    progress: Progress
+    job: Job  # The job
+    settings: CrossvalSettings  # How it is cross-validated
+    scenes: list[TrainingScene]  # Labelled scenes, without classes that cannot be tested
+    key: str  # See :func:`figures_key`
+    force: bool  # Do the folds asked for again
+    progress: Progress  # For the terminal
 
     @classmethod
     def of(
@@ -294,11 +285,7 @@ def _curve_table(points: Sequence[dict[str, Any]]) -> Table:
         return "-" if accuracy is None or f1 is None else f"{100 * accuracy:.1f} %, {f1:.3f}"
 
     rows = tuple(
-        (
-            f"{100 * point['share']:.0f} %",
-            f"{point['polygons']}",
-            *(text(point, method) for method in _CURVES),
-        )
+        (f"{100 * point['share']:.0f} %", f"{point['polygons']}", *(text(point, method) for method in _CURVES))
         for point in points
     )
     heads = ("share", "polygons", "network", "forest", "forest neighbourhood")

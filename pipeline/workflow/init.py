@@ -13,9 +13,10 @@ from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import relative_path, write_text
 from pipeline.labels.checks import check_overlap
+from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import split_source
-from pipeline.labels.source import is_point, read_labels
+from pipeline.labels.source import read_labels
 from pipeline.labels.vectors import class_values
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.scenes.fill import find_fill

@@ -104,8 +104,10 @@ class ClassRules:
         )
 
 
-def open_sources(config: Config) -> tuple[Source, ...]:
+def open_sources(config: Config, *, make: bool = True) -> tuple[Source, ...]:
     """The scenes of a configuration as the network sees them: bands chosen, dates joined, indices and layers added.
+
+    Masks of clouds that a network makes are written into the run folder; without ``make`` only those there are used.
 
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
@@ -114,7 +116,7 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     names = unlike([scene.id for _, scene in opened], paths=["" if item.id else item.path for item, _ in opened])
     folder, clouds = Path(config.output) / CLOUDS, config.inputs.clouds
     scenes = [
-        with_clouds(replace(scene, id=name), clouds, folder=folder)
+        with_clouds(replace(scene, id=name), clouds, folder=folder, make=make)
         for (_, scene), name in zip(opened, names, strict=True)
     ]
     return join_scenes(

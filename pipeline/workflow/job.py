@@ -36,20 +36,16 @@ FULL_REFERENCE = "full_reference.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration file and what it stands for.
+    """One configuration file and what it stands for."""
 
-    Attributes:
-        path: The configuration file.
-        config: Its content.
-    """
-
-    path: Path
-    config: Config
+    path: Path  # The configuration file
+    config: Config  # Its content
+    dry: bool = False  # Nothing is written: masks of clouds that are not there yet are not made
 
     @classmethod
-    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+    def load(cls, path: Path, *, changes: Sequence[str] = (), dry: bool = False) -> Job:
         """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
-        return cls(path, load_config(path, changes=changes))
+        return cls(path, load_config(path, changes=changes), dry)
 
     @property
     def folder(self) -> Path:
@@ -100,7 +96,7 @@ class Job:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The scenes as the network sees them."""
-        return open_sources(self.config)
+        return open_sources(self.config, make=not self.dry)
 
     @cached_property
     def labels(self) -> Labels:
@@ -220,18 +216,11 @@ class Job:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a stage is given.
+    """What a stage is given."""
 
-    Attributes:
-        job: The job, with the command line's wishes in its configuration.
-        folder: The run folder.
-        resume: Training goes on from its last checkpoint.
-        progress: For the terminal.
-        facts: Figures of the stage for ``run.json``; the stage fills it in.
-    """
-
-    job: Job
-    folder: Path
-    resume: bool
-    progress: Progress
+    job: Job  # The job, with the command line's wishes in its configuration
+    folder: Path  # The run folder
+    resume: bool  # Training goes on from its last checkpoint
+    progress: Progress  # For the terminal
+    # Figures of the stage for ``run.json``; the stage fills it in
     facts: dict[str, float] = field(default_factory=dict)

@@ -143,10 +143,7 @@ def write_stac(job: Job, folder: Path) -> Path:
     model = model_item(_model_item(job, until), folder=folder)
     items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.sources]
     return write_collection(
-        folder,
-        [*items, model],
-        identity=job.config.name,
-        description=f"Land-cover maps of the job {job.config.name}",
+        folder, [*items, model], identity=job.config.name, description=f"Land-cover maps of the job {job.config.name}"
     )
 
 

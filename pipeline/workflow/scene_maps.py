@@ -5,10 +5,11 @@ The record says whether a scene's maps are being written, or were by the same co
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.documents import read_json
+from pipeline.errors import InputError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.heap import give_back
 from pipeline.inference.plan import journal_key
@@ -34,20 +35,15 @@ if TYPE_CHECKING:
 
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
-KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
+LAYER_KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
 
 
 @dataclass(frozen=True)
 class MapRecord:
-    """A small file in the work folder.
+    """A small file in the work folder."""
 
-    Attributes:
-        path: The file.
-        key: Hash of all that the maps depend on; a record of another key says nothing.
-    """
-
-    path: Path
-    key: str
+    path: Path  # The file
+    key: str  # Hash of all that the maps depend on; a record of another key says nothing
 
     def is_under_way(self) -> bool:
         """Whether the same command began to write maps and did not end: what is there is its own, to be replaced."""
@@ -79,8 +75,8 @@ class MapRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(self.path)
+        except InputError:
             return {}
         return found if isinstance(found, dict) and found.get("key") == self.key else {}
 
@@ -96,29 +92,17 @@ def stamp_of(path: Path) -> list[int]:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """What was written of one scene.
+    """What was written of one scene."""
 
-    Attributes:
-        name: The scene.
-        files: The map first, then its quicklook, layers and polygons.
-        confidence: The layer of confidence, one of the files.
-        counts: Pixels and area of each class.
-        figures: What mapping took.
-        plan: What was decided before it.
-        seam: Disagreement along tile borders against the interior, where it was asked for.
-        sets: How class sets were checked, in words.
-        unchanged: The same command had written it before.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    confidence: Path
-    counts: ClassCounts
-    figures: dict[str, float]
-    plan: dict[str, Any]
-    seam: dict[str, float] | None = None
-    sets: str = ""
-    unchanged: bool = False
+    name: str  # The scene
+    files: tuple[Path, ...]  # The map first, then its quicklook, layers and polygons
+    confidence: Path  # The layer of confidence, one of the files
+    counts: ClassCounts  # Pixels and area of each class
+    figures: dict[str, float]  # What mapping took
+    plan: dict[str, Any]  # What was decided before it
+    seam: dict[str, float] | None = None  # Disagreement along tile borders against the interior, where it was asked for
+    sets: str = ""  # How class sets were checked, in words
+    unchanged: bool = False  # The same command had written it before
 
     @property
     def class_map(self) -> Path:
@@ -133,21 +117,14 @@ class MapFiles:
 
 @dataclass(frozen=True)
 class MapOrder:
-    """What is to be made of a scene, and where.
+    """What is to be made of a scene, and where."""
 
-    Attributes:
-        folder: Folder of the maps.
-        settings: How.
-        overwrite: Replace maps of other commands.
-        force: Map again what the same command has mapped.
-        ledger: The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by
-            the scene's name could be another file's.
-    """
-
-    folder: Path
-    settings: MapSettings
-    overwrite: bool = False
-    force: bool = False
+    folder: Path  # Folder of the maps
+    settings: MapSettings  # How
+    overwrite: bool = False  # Replace maps of other commands
+    force: bool = False  # Map again what the same command has mapped
+    # The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by the scene's
+    # name could be another file's
     ledger: Path | None = None
 
     def target(self, source: Source, kind: str) -> Path:
@@ -161,7 +138,7 @@ class MapOrder:
             "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
             "margin": settings.margin, "aoa": settings.applicability, "sets": settings.sets is not None,
         }  # fmt: skip
-        layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
+        layers = [self.target(source, kind) for kind in LAYER_KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
         return (layers[0], self.quicklook(source), *layers[1:], *shapes)
 
@@ -278,8 +255,8 @@ def map_scene(
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
-            order.quicklook(source), files.class_map, scene=source, confidence=files.confidence, counts=counts,
-            title=source.id, overwrite=overwrite,
+            order.quicklook(source), files.class_map, scene=source, look=prediction.look,
+            confidence=files.confidence, counts=counts, title=source.id, overwrite=overwrite,
         )  # fmt: skip
         record.end(files.files, files.to_json())
         prediction.remove()
@@ -383,7 +360,7 @@ def _write_polygons(
 MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
 
 
-def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
+def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
     """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
 
     Raises:

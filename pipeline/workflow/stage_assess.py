@@ -83,11 +83,7 @@ def perform(given: StageRun) -> list[Path]:
         "where_it_fails": failures,
         "calibration": calibration,
     }
-    return [
-        write_json(folder / ACCURACY, accuracy),
-        write_text(folder / CONFUSION, confusion_csv(scores[0])),
-        *files,
-    ]
+    return [write_json(folder / ACCURACY, accuracy), write_text(folder / CONFUSION, confusion_csv(scores[0])), *files]
 
 
 def products(job: Job) -> list[Path]:

@@ -10,7 +10,7 @@ from pipeline.files import write_json
 from pipeline.heap import give_back, reset_peak
 from pipeline.model.bundle import load_bundle
 from pipeline.model.checks import check_source
-from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic
+from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def perform(given: StageRun) -> list[Path]:
             errors.append(err)
     if errors:
         raise errors[0]
-    mosaic = write_mosaic(maps, job.sources, order)
+    mosaic = write_mosaic_map(maps, job.sources, order)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])

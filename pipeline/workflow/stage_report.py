@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +16,7 @@ from pipeline.diagnostics.failures import AccuracyBy
 from pipeline.diagnostics.features import Features, write_features
 from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.documents import read_json
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.grid import Grid, Window
 from pipeline.labels.polygons import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
@@ -162,10 +161,10 @@ def _learning(path: Path) -> tuple[LearningPoint, ...]:
     if not path.exists():
         return ()
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+        points = read_json(path)["points"]
         names = [item.name for item in fields(LearningPoint)]
         return tuple(LearningPoint(**{name: point.get(name) for name in names}) for point in points)
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except (InputError, KeyError, TypeError, AttributeError) as err:
         raise OutputError("the learning curve is damaged", path=path, got=err, fix="delete it") from err
 
 

@@ -87,9 +87,7 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
         "threshold": distance.index.threshold,
     }
     return replace(
-        bundle,
-        provenance={**bundle.provenance, "applicability": note},
-        extra={**bundle.extra, **distance.tensors()},
+        bundle, provenance={**bundle.provenance, "applicability": note}, extra={**bundle.extra, **distance.tensors()}
     )
 
 

@@ -59,7 +59,7 @@ def never(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_users_file_of_a_products_name_is_told_before_anything_is_mapped_and_stays(
+def test_a_users_file_of_a_products_name_is_told_and_stays(
     world: Path, monkeypatch: pytest.MonkeyPatch, product: str
 ) -> None:
     theirs = world / "out" / f"a{product}"
@@ -74,9 +74,7 @@ def test_a_users_file_of_a_products_name_is_told_before_anything_is_mapped_and_s
         assert theirs.read_bytes() == b"theirs"
 
 
-def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_command_is_given(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_came_meanwhile_stays(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = world / "out" / "a_conf.tif"
 
     def slow(*given: object, **named: object) -> object:
@@ -92,7 +90,7 @@ def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_com
     assert not (world / "out" / "a_lc.tif").exists()
 
 
-def test_maps_of_a_scene_that_others_mapped_block_by_block_replace_no_file_either(world: Path) -> None:
+def test_maps_finished_elsewhere_replace_no_file_either(world: Path) -> None:
     bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
     order = MapOrder(world / "out", section())
     key = journal_key(bundle, scene.select(bundle.bands), order.settings)
@@ -105,9 +103,7 @@ def test_maps_of_a_scene_that_others_mapped_block_by_block_replace_no_file_eithe
         assert theirs.read_bytes() == b"theirs"
 
 
-def test_force_maps_again_what_the_same_command_made_and_nothing_else(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_force_maps_again_what_the_same_command_made(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"mosaic": "first", "polygons": True}
     predict(world, "ab", **asked)
     made = {path: path.read_bytes() for path in (world / "out").glob("*.tif")}
@@ -136,7 +132,7 @@ def test_a_map_of_other_settings_is_replaced_only_when_asked(world: Path) -> Non
     predict(world, overwrite=True, probabilities=True)
 
 
-def test_a_mosaic_follows_its_maps_and_is_left_alone_where_they_are_the_same(world: Path) -> None:
+def test_a_mosaic_follows_its_maps_and_is_else_left_alone(world: Path) -> None:
     predict(world, "ab", mosaic="first")
     mosaic = world / "out" / "mosaic_lc.tif"
     first = mosaic.stat().st_mtime_ns
@@ -154,14 +150,14 @@ def tag_of(path: Path) -> dict[str, object]:
     return found
 
 
-def test_a_ledger_that_happens_to_lie_in_the_folder_of_the_maps_is_not_that_of_the_scene(world: Path) -> None:
+def test_a_ledger_beside_the_maps_is_not_the_scenes(world: Path) -> None:
     write_json(world / "out" / "ledger.json", {"scenes": [{"scene": "a", "sensor": "another file"}]})
     predict(world)
     scene = noise_scene(world / "a.tif", height=60, width=50)
     assert tag_of(world / "out" / "a_lc.tif") == json.loads(json.dumps(source_ledger(scene), default=str))
 
 
-def test_a_run_samples_every_scene_once_and_its_maps_carry_what_was_found(world: Path) -> None:
+def test_a_run_samples_once_and_its_maps_carry_it(world: Path) -> None:
     write_json(world / "run" / "ledger.json", {"scenes": [{"scene": "a", "sensor": "as it was read"}]})
     bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
     order = MapOrder(world / "run" / "maps", section(), ledger=world / "run")
