@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
+from pipeline.labels.footprints import check_pixel_size
 from pipeline.model.describe import read_header
 from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
-from pipeline.splits.split import Part, check_leakage
+from pipeline.splits.split import Part
 from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates
@@ -172,6 +173,7 @@ def _check_labels(job: Job, found: _Findings) -> None:
     if "scenes" not in found.data or found.attempt(lambda: job.sources) is None:
         return
     overlap = found.attempt(lambda: check_overlap(labels, [source.grid for source in job.sources]))
+    found.attempt(lambda: check_pixel_size(labels, [source.grid for source in job.sources], job.object_codes))
     if overlap is None or found.attempt(lambda: job.pixels) is None:
         return
     for pixels in job.pixels:
@@ -228,7 +230,7 @@ def _check_split(job: Job, found: _Findings) -> None:
         return
     training = job.config.training
     found.data["training"] = training.describe(len(learned_polygons(split, training)))
-    found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
+    found.attempt(job.check_leakage)
     _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
