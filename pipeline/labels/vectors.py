@@ -78,6 +78,24 @@ def read_features(
     return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
 
 
+def features_with(
+    path: Path | str, *, fields: Sequence[str], layer: str | None = None, encoding: str | None = None
+) -> GeoDataFrame:
+    """All features of a layer with several attributes as they are in the file; CRS set.
+
+    Raises:
+        LabelError: as :func:`read_features`.
+    """
+    path = Path(path)
+    layer = resolve_layer(path, field=fields[0] if fields else None, layer=layer)
+    for field in fields:
+        _require_field(path, field=field, names=fields_of(path, layer=layer))
+    frame = read_layer(path, field=None, layer=layer, encoding=encoding)
+    if frame.crs is None:
+        raise LabelError("labels have no CRS", path=path, fix="set it in QGIS with 'Assign projection'")
+    return frame
+
+
 def _folders(path: Path) -> list[str]:
     """Layers of a KML that has several, which are its folders; none for other files."""
     if path.suffix.lower() not in KML_SUFFIXES:
