@@ -26,7 +26,7 @@ FREE = (
     "labels.aliases", "labels.class_all_touched", "labels.class_erode_px", "labels.class_buffer_m", "labels.groups",
     "map.class_mmu_ha",
 )  # fmt: skip
-RUNNABLE = ("first_look.yaml", "sample_data.yaml")
+RUNNABLE = ("buildings.yaml", "first_look.yaml", "sample_data.yaml")
 
 
 def known_keys(part: dict[str, Any], *, prefix: str = "") -> Iterator[str]:

@@ -165,7 +165,7 @@ def read_design(path: Path | str) -> SampleDesign:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ReferenceDataError("not a sampling design", path=path, expected=f'JSON with format "{FORMAT}"')
         return _design(content)
-    except (KeyError, TypeError, ValueError) as err:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise ReferenceDataError("sampling design is incomplete", path=path, got=repr(err)) from err
 
 

@@ -233,9 +233,8 @@ def most_likely(
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """The most likely class of each year, intp [year, pixel], and its probability given all years, float32.
 
-    Args:
-        cost: float32 [year, class, pixel]; -log of the probability of what is seen given the class.
-        steps: float64 [from, to] for each pair of years; probabilities of changes, rows sum to 1.
+    ``cost`` float32 [year, class, pixel] is -log of the probability of what is seen given the class; ``steps`` float64
+    [from, to] are the probabilities of changes for each pair of years, rows sum to 1.
     """
     years, classes, pixels = cost.shape
     best, back = cost[0].copy(), np.zeros((years, classes, pixels), dtype=np.uint8)

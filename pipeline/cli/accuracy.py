@@ -76,7 +76,9 @@ def design(
 
 
 def assess(
-    target: Annotated[Path, typer.Argument(metavar="config.yaml | MAP", help="Configuration, or a class map.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="config.yaml | MAP | OBJECTS", help="Configuration, class map, or objects.")
+    ],
     *,
     reference: Annotated[Path | None, typer.Option(help="Reference points, polygons or raster (with MAP).")] = None,
     field: Field = None,
@@ -84,12 +86,22 @@ def assess(
     crosswalk: Crosswalk = None,
     legend: Legend = None,
     assist: Annotated[str | None, typer.Option()] = None,
+    area: Annotated[
+        Path | None, typer.Option(help="Of objects: polygons within which the footprints are complete.")
+    ] = None,
+    iou: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Of objects: share of area from which on two are the same.")
+    ] = 0.5,
+    block: Annotated[float | None, typer.Option(min=1.0, help="Of objects: side of resampled blocks in m.")] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Of objects: footprints are some of many, so only recall is given.")
+    ] = False,
     settings: Set = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
-    """Accuracy and area figures: of a job's test blocks, or of a map against reference data."""
+    """Accuracy: of a job's test blocks, of a map against reference data, or of objects against footprints."""
     if target.suffix.lower() in {".yaml", ".yml"}:
         from pipeline.workflow.stages import run_stages
 
@@ -98,6 +110,15 @@ def assess(
         )
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
+    from pipeline.labels.footprints import is_vector
+
+    if is_vector(target):
+        from pipeline.workflow.objects import assess_objects
+
+        return lambda _: assess_objects(
+            target, reference, area=area, iou=iou, block_m=block, complete=not incomplete, output=output,
+            overwrite=overwrite,
+        )  # fmt: skip
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 
     found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)

@@ -16,7 +16,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, judge, make, reuse
+from pipeline.cli import accuracy, judge, make, objects, reuse
 from pipeline.cli.console import error_line, json_error
 from pipeline.cli.help import GroupedCommands, add_examples
 from pipeline.errors import ConfigError, InputError, OutputError, PipelineError
@@ -38,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (make, judge, accuracy, reuse):
+for part in (make, judge, accuracy, reuse, objects):
     part.register(app)
 add_examples(app)
 

@@ -39,6 +39,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Use it again": {
         "predict": "landcover predict --model landcover-run/model/model.safetensors --scene next_year.tif -o next_year",
         "model show": "landcover model show landcover-run/model/model.safetensors",
+        "objects": "landcover objects landcover-run/maps/aerial_lc.tif --class building -o buildings.gpkg",
         "export": "landcover export landcover-run/model/model.safetensors --format onnx",
         "weights list": "landcover weights list --sensor sentinel-2",
         "weights get": "landcover weights get imagenet",

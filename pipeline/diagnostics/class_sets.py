@@ -110,10 +110,7 @@ def fit_limits(
 ) -> SetLimits:
     """The limits of held-out pixels.
 
-    Args:
-        probabilities: float [pixel, class]; of models that had not seen the pixel's block.
-        index: int [pixel]; the labelled class.
-        block: int [pixel]; pixels of one block are right or wrong together.
+    ``probabilities`` float [pixel, class] are of models that had not seen the pixel's block, ``index`` are its label.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     _, of = np.unique(block, return_inverse=True)
@@ -193,17 +190,7 @@ def write_sets(
 
     A set of one class has its colour, one of several the mean of theirs, the paler the more there are. Beyond 254
     different sets the rarest share one code.
-
-    Args:
-        path: The raster, ``<scene>_sets.tif``.
-        probabilities: Per cent uint8 [class, row, col], 255 nodata.
-        codes: The mapped class, uint8 [row, col].
-        limits: The model's.
-        level: Chance that the true class is in the set.
-        grid: Where the pixels lie.
-        scheme: The classes.
-        tags: What the map was made with.
-        overwrite: Replace a file of the same name.
+    ``probabilities`` are per cent uint8 [class, row, col], 255 nodata; ``codes`` the mapped class.
 
     Raises:
         ModelError: the model has too few blocks for that level.
@@ -247,15 +234,7 @@ def coverage_by_block(
     block: NDArray[np.integer],
     level: float = 0.9,
 ) -> dict[str, Any]:
-    """How often the label of pixels that no limit was learned from is in its set, by block, JSON-ready.
-
-    Args:
-        limits: The model's.
-        probabilities: float [pixel, class].
-        index: int [pixel]; the labelled class.
-        block: int [pixel].
-        level: Chance aimed at.
-    """
+    """How often the label of pixels that no limit was learned from is in its set, by block, JSON-ready."""
     limit = limits.limit[limits.row(level)]
     inside = (probabilities[np.arange(len(index)), index] >= limit) | (probabilities.argmax(axis=1) == index)
     _, of = np.unique(block, return_inverse=True)

@@ -72,10 +72,7 @@ def reliability(
 ) -> Reliability:
     """How often pixels of each confidence are right.
 
-    Args:
-        confidence: float [pixel], 0..1: probability of the mapped class.
-        correct: bool [pixel].
-        bins: Number of bins of equal width.
+    ``confidence`` float [pixel] 0..1 is the probability of the mapped class, ``correct`` bool [pixel].
 
     Raises:
         ReferenceDataError: no pixels, different lengths, or values that are no probabilities.
@@ -101,11 +98,8 @@ def fit_temperature(
 ) -> float:
     """Temperature scaling: the one T that gives held-out labels the highest likelihood; the map stays the same.
 
-    Args:
-        logits: float [pixel, class]; scores on validation blocks, never on training pixels.
-        labels: int [pixel]; class index.
-        polygon: int [pixel]; pixels of one polygon are right or wrong together, so polygons count, each once, and T
-            goes from 1 only as far as they can show (:func:`shown`). None: every pixel speaks for itself.
+    ``logits`` float [pixel, class] are scores on validation blocks, never on training pixels. Pixels of one ``polygon``
+    are right or wrong together, so polygons count once each, and T goes from 1 as far as they show (:func:`shown`).
 
     Raises:
         ReferenceDataError: arrays that do not fit, or no pixels.
@@ -124,11 +118,6 @@ def fit_confidence(
 
     For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
     of all classes would be ruled by them. What counts is "right with this confidence, or not" (a binary likelihood).
-
-    Args:
-        logits: float [pixel, class]; scores on pixels held out.
-        labels: int [pixel]; class index.
-        polygon: As for :func:`fit_temperature`.
 
     Raises:
         ReferenceDataError: arrays that do not fit, or no pixels.
@@ -164,9 +153,7 @@ def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
 
     log T has a normal prior with mean 0 and deviation PRIOR_LOG_T, a polygon counting as one observation: where nearly
     all pixels held out are right the least cost lies at T = 0 otherwise.
-
-    Args:
-        cost: Cost float64 [polygon] at a log T, a negative log-likelihood.
+    ``cost`` gives that of each polygon, a negative log-likelihood float64 [polygon], at a log T.
 
     Source: our own, after the rule of one standard error of Breiman et al. (1984), Classification and Regression Trees,
     sect. 3.4.3: of what the data cannot tell apart, the simplest.

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.maps.settings import ObjectSettings
 from pipeline.settings import Settings, absolute
 
 EngineName = Literal["torch", "openvino"]
@@ -124,6 +125,7 @@ class MapSettings(Settings):
         default_factory=dict, description="Other minimum mapping units, by class name."
     )
     smoothing: int = Field(0, ge=0, le=4, description="Rounds of corner cutting of the polygons; 2 looks smooth.")
+    objects: ObjectSettings = Field(default_factory=lambda: ObjectSettings.model_validate({}))
     seam_figure: bool = Field(
         default=False, description="Map twice and measure disagreement along tile borders; takes twice the time."
     )

@@ -6,7 +6,7 @@ import codecs
 import datetime as dt  # noqa: TC003 - pydantic needs it at run time
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
 from pipeline.settings import Settings, absolute
@@ -66,7 +66,11 @@ class LabelSettings(Settings):
         description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons or points, in any CRS; or a "
         "class raster (an existing map) whose values are codes of the classes."
     )
-    field: str = Field("", description="Attribute that holds the class, as text or integer; not of a class raster.")
+    field: str = Field(
+        "",
+        description="Attribute that holds the class, as text or integer; not of a class raster, nor where one class "
+        "alone has objects: true and every polygon is one of its objects.",
+    )
     layer: str | None = Field(
         None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
     )
@@ -99,6 +103,13 @@ class LabelSettings(Settings):
         16, ge=1, description="Of a class raster: regions are cut into polygons of at most so many pixels a side."
     )
     pieces: int = Field(100, ge=1, description="Of a class raster: most polygons of a class, drawn at random.")
+    complete: bool | str = Field(
+        default=False,
+        description="Footprints are complete: every object is drawn, in all of the scenes (true) or within the "
+        "polygons of this file. What lies there outside all polygons is of the class labels.background; elsewhere "
+        "ground without a polygon stays unlabelled.",
+    )
+    background: str = Field("background", description="Class of the ground around complete footprints.")
     groups: dict[str, str] = Field(
         default_factory=dict, description="Class -> class of the level above; what is not named is its own."
     )
@@ -106,6 +117,13 @@ class LabelSettings(Settings):
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
     _path = field_validator("path")(absolute)
+
+    @field_validator("complete", mode="before")
+    @classmethod
+    def _true_or_path(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            return value.casefold() == "true" if value.casefold() in {"true", "false"} else absolute(value, info)
+        return value
 
     @field_validator("encoding")
     @classmethod
@@ -156,3 +174,6 @@ class ClassItem(Settings):
     code: int = Field(ge=1, le=254, description="Value in the map.")
     name: str = Field(description="Name, as in the labels (after aliases).")
     color: str = Field(pattern=COLOR, description="Colour in the map, #rrggbb.")
+    objects: bool = Field(
+        default=False, description="Also map it as objects, one polygon each: buildings, ponds, trees (map.objects)."
+    )

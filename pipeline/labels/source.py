@@ -97,6 +97,7 @@ def read_labels(
     path: Path | str,
     *,
     field: str,
+    only: str = "",
     scheme: ClassScheme | None = None,
     layer: str | None = None,
     encoding: str | None = None,
@@ -113,6 +114,7 @@ def read_labels(
     Args:
         path: GeoPackage, Shapefile, GeoJSON, GeoParquet, FlatGeobuf or another file that GDAL reads.
         field: Attribute with the class, text or integer.
+        only: The class of every feature; the field is not read then.
         scheme: The legend; None makes one of the values found (integers 1..254 stay codes).
         layer: Layer name, needed where a file has several that fit.
         encoding: Of the text, where it is not UTF-8 and the file does not say.
@@ -125,7 +127,7 @@ def read_labels(
         LegendError: class names that make no legend.
     """
     path = Path(path)
-    frame = read_features(path, field=field, layer=layer, encoding=encoding)
+    frame = read_features(path, field=field, layer=layer, encoding=encoding, only=only)
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)

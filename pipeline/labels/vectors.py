@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
 KML_SUFFIXES = frozenset({".kml", ".kmz"})
 FOLDER = "Folder"
+_ONLY = "_class_of_all"
 # What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
 GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
@@ -31,13 +32,13 @@ MOST_CLASS_VALUES = 254
 
 
 def read_features(
-    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None
+    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None, only: str = ""
 ) -> GeoDataFrame:
     """All features of a layer: columns ``value`` (text or None) and ``geometry``; CRS set.
 
     Values are text: integers without decimals ("1" for 1 and for 1.0, as a column with gaps is stored as float),
     surrounding spaces removed, None where the field is null or blank. Of a KML the layers are folders: all of them are
-    read where none is named, and the field ``Folder`` is the name of the folder.
+    read where none is named, and the field ``Folder`` is the name of the folder. With ``only`` every value is that.
 
     Raises:
         LabelError: no such file, not a vector file, layer or field missing, no features, no geometry, no CRS.
@@ -47,14 +48,20 @@ def read_features(
 
     path = Path(path)
     folders = _folders(path) if layer is None else []
-    if folders:
-        parts = [_read(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders]
+    if only:
+        layer = resolve_layer(path, field=None, layer=layer)
+        frame = read_layer(path, field=None, layer=layer, encoding=encoding).assign(**{_ONLY: only})
+        field = _ONLY
+    elif folders:
+        parts = [
+            read_layer(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders
+        ]
         frame = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
         _require_field(path, field=field, names=[name for name in frame.columns if name != frame.geometry.name])
     else:
         layer = resolve_layer(path, field=field, layer=layer)
         _require_field(path, field=field, names=fields_of(path, layer=layer))
-        frame = _read(path, field=field, layer=layer, encoding=encoding)
+        frame = read_layer(path, field=field, layer=layer, encoding=encoding)
     if frame.crs is None:
         raise LabelError(
             "labels have no CRS",
@@ -178,7 +185,12 @@ def _require_field(path: Path, *, field: str, names: Sequence[str]) -> None:
         )
 
 
-def _read(path: Path, *, field: str | None, layer: str | None, encoding: str | None) -> GeoDataFrame:
+def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: str | None = None) -> GeoDataFrame:
+    """A layer as it is in the file, with one of its fields, or with all where none is named.
+
+    Raises:
+        LabelError: no vector file that GDAL reads, or a layer without geometry.
+    """
     import geopandas as gpd
 
     if path.suffix.lower() in PARQUET_SUFFIXES:

@@ -58,6 +58,7 @@ class SceneFiles:
     polygons: Path | None = None  # GeoPackage
     polygons_parquet: Path | None = None  # The same as GeoParquet
     polygons_fgb: Path | None = None  # The same as FlatGeobuf
+    objects: Path | None = None  # GeoPackage of one polygon per object
     sets: Path | None = None  # Class sets, a raster of classes with a legend of its own
     quicklook: Path | None = None  # PNG
     values: Path | None = None  # Of a continuous target: value, lower and upper
@@ -79,6 +80,7 @@ def scene_files(class_map: Path) -> SceneFiles:
         polygons=beside("lc.gpkg"),
         polygons_parquet=beside("lc.parquet"),
         polygons_fgb=beside("lc.fgb"),
+        objects=beside("objects.gpkg"),
         sets=beside("sets.tif"),
         quicklook=beside("quicklook.png"),
         values=beside("value.tif"),

@@ -37,7 +37,7 @@ from pipeline.maps.style import (
     rgb_pipe,
     scheme_categories,
 )
-from pipeline.maps.vectors import LAYER, layer_style
+from pipeline.maps.vectors import LAYER, OBJECTS_LAYER, layer_style
 from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ class _Draft:
 
     def scene(self, scene: SceneLayers, *, shown: bool) -> Iterable[Node]:
         grid, files = scene.grid, scene.files
+        if files.objects:
+            yield self.styled(StyledLayer("Objects", files.objects, OBJECTS_LAYER))
         if files.polygons:
             source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
             yield self.vector("Polygons", source, shown=False, filled=True)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 _LOOK_PX = 600
-# Distances in a band, 0..1, that count as much as the side of a segment.
-_COMPACTNESS = 0.1
+# Distances in a band, 0..1, that count as much as the side of a segment; of 0.02 to 1.2 the best on three small sets.
+_COMPACTNESS = 0.3
 _CODES = 256
 
 
@@ -92,14 +92,12 @@ def segment(
     low, high = (np.array(ends, dtype=np.float32)[:, None, None] for ends in zip(*limits, strict=True))
     image = np.moveaxis(np.clip((values - low) / (high - low), 0, 1), 0, -1).astype(np.float32)
     image[~valid] = 0
-    if not valid.any():
-        return np.zeros(valid.shape, dtype=np.int32)
-    count = max(round(int(valid.sum()) / segment_px), 1)
-    mask = None if valid.all() else valid
+    # With a mask scikit-image holds the distances between all pairs of segments: gigabytes for a tile.
+    count = max(round(valid.size / segment_px), 1)
     labels = slic(
-        image, n_segments=count, compactness=_COMPACTNESS, mask=mask, channel_axis=-1, start_label=1, convert2lab=False
+        image, n_segments=count, compactness=_COMPACTNESS, channel_axis=-1, start_label=1, convert2lab=False
     )  # fmt: skip
-    return np.asarray(labels, dtype=np.int32)
+    return np.where(valid, labels, 0).astype(np.int32)
 
 
 def majority_within(codes: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.uint8]:

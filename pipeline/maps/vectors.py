@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
 
 LAYER = "landcover"
+OBJECTS_LAYER = "objects"
 # When a layer was changed last, which GeoPackages must say. Source: GDAL, GPKG driver, OGR_CURRENT_DATE.
 UNDATED, _DATE_OPTION = "1980-01-01T00:00:00.000Z", "OGR_CURRENT_DATE"
 # What writing a GeoPackage fails with, OSError aside.

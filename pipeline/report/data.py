@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.value_scores import ValueScore
     from pipeline.legend import ClassScheme
     from pipeline.quantity import Quantity
+    from pipeline.report.object_figures import ObjectsView
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,7 @@ class ReportData:
     uncalibrated: Reliability | None = None  # The same without the model's temperature, where it has one
     failures: Failures | None = None  # Where the map is wrong
     examples: tuple[ErrorExample, ...] = ()  # The worst errors
+    objects: tuple[ObjectsView, ...] = ()  # One per scene with objects
     ledger: tuple[dict[str, Any], ...] = ()  # One per scene
     warnings: tuple[str, ...] = ()  # Said during the run
     settings: str = ""  # The resolved configuration as text

@@ -19,7 +19,7 @@ from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
-from pipeline.report import accuracy_figures, figures, value_figures
+from pipeline.report import accuracy_figures, figures, object_figures, value_figures
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         if data.mapped_share is not None:
             caption += f" The map covers {data.mapped_share:.1%} of the scenes; the rest has no data."
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
+    for number, shown in enumerate(data.objects, 1):
+        caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."
+        draw = partial(object_figures.objects, shown)
+        yield Drawing(f"objects{number}", f"Objects of {shown.view.name}", caption, draw, wide=True)
 
 
 def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:

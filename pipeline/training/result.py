@@ -125,7 +125,7 @@ def context_note(
         return {"share": 0.0, "line": "no network with context: training.context is off"}
     if settings.context.frozen_first and frozen is None:
         return {"share": 0.0, "line": "no network with context: no pretrained weights at hand fit the scene"}
-    name = frozen.encoder.describe() if frozen is not None else f"{settings.context.architecture}"
+    name = frozen.describe() if frozen is not None else f"{settings.context.architecture}"
     admission = mixture.admission if mixture is not None else None
     note: dict[str, Any] = {"share": networks.share, "encoder": name}
     if admission is not None:
@@ -140,6 +140,6 @@ def context_note(
         else:
             why = f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
         return note | {"line": f"{name}: not used, {why}"}
-    how = "frozen" if settings.context.frozen else "fine-tuned"
+    how = "frozen" if settings.keeps_encoder else "fine-tuned"
     gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""
     return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
+from pipeline.labels.footprints import check_pixel_size
 from pipeline.model.describe import read_header
 from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
 from pipeline.splits.split import Part
@@ -172,6 +173,7 @@ def _check_labels(job: Job, found: _Findings) -> None:
     if "scenes" not in found.data or found.attempt(lambda: job.sources) is None:
         return
     overlap = found.attempt(lambda: check_overlap(labels, [source.grid for source in job.sources]))
+    found.attempt(lambda: check_pixel_size(labels, [source.grid for source in job.sources], job.object_codes))
     if overlap is None or found.attempt(lambda: job.pixels) is None:
         return
     for pixels in job.pixels:

@@ -26,7 +26,7 @@ from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import find_encoder
+from pipeline.model.pretrained import find_encoders
 from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
 from pipeline.training.chip_head import EXPERTS as CHIP_EXPERTS
@@ -117,8 +117,8 @@ def untrained_bundle(job: Job) -> ModelBundle:
     frozen = None
     if not settings.pixels.enabled and settings.context.frozen_first:
         weights = settings.context.weights
-        found = find_encoder(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
-        frozen = None if found is None else FrozenFeatures(found, preprocess)
+        found = find_encoders(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
+        frozen = FrozenFeatures(found, preprocess) if found else None
     size = job.config.chips.size_px
     specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
     size_x, size_y = first.grid.pixel_size_m

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SCHEMA_VERSION, Config, load_config
-from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import relative_path, write_text
 from pipeline.labels.checks import check_overlap
+from pipeline.labels.footprints import check_pixel_size, with_ground
 from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import LabelSettings, split_source
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 # that blocks and buffers leave something to learn from.
 CHIP_PX = 64
 SMALLEST_CHIP_PX = 16
+# How --complete calls all of the scenes, and the class of the ground around complete footprints.
+WHOLE_SCENE = "scene"
+BACKGROUND = str(LabelSettings.model_fields["background"].default)
 # What a point labels, as in configs/points.yaml.
 POINT_WINDOW_PX = 3
 # Chips of a continuous target carry soft targets alone, which smaller ones spread better.
@@ -60,9 +64,13 @@ _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": O
 
 def write_config(
     scenes: Sequence[str], *, labels: Path, field: str, layer: str | None, output: Path, overwrite: bool,
-    options: SceneOptions = AS_FOUND, encoding: str | None = None,
+    options: SceneOptions = AS_FOUND, encoding: str | None = None, complete: str | None = None,
+    objects: Sequence[str] = (),
 ) -> Outcome:  # fmt: skip
     """Write a configuration for scenes and labels, and say what was found.
+
+    With ``complete`` ("scene", or polygons within which every object is drawn) the ground outside all polygons is a
+    class too; ``objects`` names the classes that are mapped as objects, of complete footprints of one class that one.
 
     Raises:
         OutputError: ``output`` exists and is not to be overwritten.
@@ -74,14 +82,23 @@ def write_config(
     labels, layer = Path(named), layer or of_path
     opened = _open(scenes, options)
     said = _stated(opened, options)
-    if is_continuous(labels, field=field, layer=layer, encoding=encoding):
+    if field and not objects and not complete and is_continuous(labels, field=field, layer=layer, encoding=encoding):
         return _write_value_config(
             opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, output=output
         )
-    scheme, source = scheme_for(find_classes(labels, field=field, layer=layer, encoding=encoding))
+    only = _only_class(field, objects)
+    names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
+    objects = tuple(objects) or (tuple(names) if complete and len(names) == 1 else ())
+    scheme, source = scheme_for([*names, BACKGROUND] if complete and BACKGROUND not in names else names)
+    marked = {scheme.by_name(name).code for name in objects}
     _warn_of_codes(labels, scheme)
-    found = read_labels(labels, field=field, scheme=scheme, layer=layer, encoding=encoding, points=True)
-    check_overlap(found, [scene.grid for scene in opened])
+    found = read_labels(labels, field=field, only=only, scheme=scheme, layer=layer, encoding=encoding, points=True)
+    grids = [scene.grid for scene in opened]
+    check_overlap(found, grids)
+    check_pixel_size(found, grids, marked)
+    if complete:
+        area = None if complete == WHOLE_SCENE else complete
+        found = with_ground(found, grids, background=BACKGROUND, area=area)
     window_px = _point_window_px(found)
     burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
     _warn_of_small(found, burned)
@@ -90,7 +107,8 @@ def write_config(
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels,
-        field=field, layer=layer, classes=scheme.to_json(), output=output,
+        field=field, layer=layer, complete=complete, output=output,
+        classes=[item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()],
         chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1), point_window_px=window_px,
     )  # fmt: skip
     head = (
@@ -187,7 +205,20 @@ def unit_of(field: str) -> str:
     return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
 
 
-def find_classes(labels: Path, *, field: str, layer: str | None, encoding: str | None = None) -> list[str]:
+def _only_class(field: str, objects: Sequence[str]) -> str:
+    """The class of every polygon where no field is given: the one of objects; "" where a field is.
+
+    Raises:
+        ConfigError: neither a field nor one class of objects.
+    """
+    if not field and len(objects) != 1:
+        raise ConfigError("landcover init", expected="--field, or --objects with the class of all polygons")
+    return "" if field else objects[0]
+
+
+def find_classes(
+    labels: Path, *, field: str, layer: str | None, encoding: str | None = None, alone: bool = False
+) -> list[str]:
     """Names of the classes in a field, the most frequent first, or numbers by size.
 
     Names that differ only in case and blanks are one class, called as most of its features are; a warning says so.
@@ -203,12 +234,13 @@ def find_classes(labels: Path, *, field: str, layer: str | None, encoding: str |
         text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
         warnings.warn(text, LabelWarning, stacklevel=3)
     names = [name for name, *_ in spellings.values()]
-    if len(names) < MIN_CLASSES:
+    if len(names) < (1 if alone else MIN_CLASSES):
         raise LabelError(
             f"field {field!r} holds fewer than two classes",
             path=labels,
             got=", ".join(names) or "none",
-            fix="draw polygons of what is not this class too, or name the field with the class",
+            fix="draw polygons of what is not this class too, say --complete scene (or AREA) where every one is drawn, "
+            "or name the field with the class",
         )
     if len(names) > MAX_CLASSES:
         raise LabelError(
@@ -285,7 +317,7 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
 
 def _settings(
     opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
-    labels: Path, field: str, layer: str | None,
+    labels: Path, field: str, layer: str | None, complete: str | None,
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
     point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -305,7 +337,9 @@ def _settings(
         "scenes": items,
         "inputs": {"bands": shared, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
         | ({"time": "separate"} if len(opened) > 1 else {}),
-        "labels": {"path": _relative(str(labels), output.parent), "field": field}
+        "labels": {"path": _relative(str(labels), output.parent)}
+        | ({"field": field} if field else {})
+        | ({} if not complete else {"complete": complete == WHOLE_SCENE or _relative(complete, output.parent)})
         | {key: value for key, value in optional.items() if value is not None},
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.labels.footprints import with_ground
 from pipeline.labels.polygons import buffer_polygons, group_classes
 from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
@@ -172,11 +173,10 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             aliases=section.aliases,
         )
     else:
-        if not section.field:
-            raise ConfigError("key 'labels.field' is missing", fix="name the attribute that holds the class")
         labels = read_labels(
             Path(section.path),
             field=section.field,
+            only=_only_class(config),
             scheme=listed,
             layer=section.layer,
             encoding=section.encoding,
@@ -185,7 +185,25 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             point_radius_m=section.point_radius_m or 0.0,
         )
     labels = buffer_polygons(labels, rules.buffer_m)
+    if section.complete:
+        area = section.complete if isinstance(section.complete, str) else None
+        grids = [source.grid for source in sources()]
+        labels = with_ground(labels, grids, background=section.background, area=area)
     return labels if section.level == LISTED_LEVEL else group_classes(labels, legend_of(config), group_codes(config))
+
+
+def _only_class(config: Config) -> str:
+    """The class of every polygon where no field holds it: the only one with objects; "" where a field does.
+
+    Raises:
+        ConfigError: no field, and no class or several that are objects.
+    """
+    marked = [item.name for item in config.classes if item.objects]
+    if config.labels.field:
+        return ""
+    if len(marked) != 1:
+        raise ConfigError("key 'labels.field' is missing", fix="name the attribute that holds the class")
+    return marked[0]
 
 
 def burn_labels(labels: Labels, sources: Sequence[Source], config: Config) -> tuple[LabelledPixels, ...]:

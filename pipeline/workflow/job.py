@@ -92,6 +92,10 @@ class Job:
         """The class map of a scene."""
         return self.maps_folder / f"{scene_id}_lc.tif"
 
+    def objects_of(self, scene_id: str) -> Path:
+        """The objects of a scene's map, where classes are marked."""
+        return self.maps_folder / f"{scene_id}_objects.gpkg"
+
     def confidence_of(self, scene_id: str) -> Path:
         """The confidence of a scene's map."""
         return self.maps_folder / f"{scene_id}_conf.tif"
@@ -126,6 +130,11 @@ class Job:
         groups = np.full(int(frame["poly_id"].max()) + 1, -1, dtype=np.int64)
         groups[frame["poly_id"]] = np.unique(frame["group"].to_numpy(dtype=str), return_inverse=True)[1]
         return groups
+
+    @property
+    def object_codes(self) -> tuple[int, ...]:
+        """Codes of the classes that are mapped as objects."""
+        return tuple(self.scheme.by_name(name).code for name in self.config.mapping.objects.classes)
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
@@ -239,7 +248,9 @@ class Job:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
         weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
-        found = fingerprint([*files, self.config.labels.path, *weights])
+        complete = self.config.labels.complete
+        area = [split_source(complete)[0]] if isinstance(complete, str) else []
+        found = fingerprint([*files, self.config.labels.path, *area, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property

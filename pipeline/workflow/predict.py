@@ -14,7 +14,8 @@ from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
-from pipeline.inference.sources import RECIPE, sources_for
+from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
+from pipeline.maps.settings import ObjectSettings
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
@@ -87,7 +88,9 @@ def predict_maps(
     settings = from_changes(PredictSettings, changes)
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
-    order = MapOrder(prepare_folder(output), settings.map, overwrite, force, values=bundle.quantity is not None)
+    order = MapOrder(
+        prepare_folder(output), with_objects(settings.map, bundle), overwrite, force, values=bundle.quantity is not None
+    )
     paths = list(scenes)
     if listed is not None:
         paths += list_scenes(listed, items=order.folder / WORK / "items")
@@ -186,6 +189,15 @@ def _works(
             finish=partial(_finish, model=model, source=source, order=order),
             progress=partial(progress, f"mapping {name}"),
         )  # fmt: skip
+
+
+def with_objects(settings: MapSettings, bundle: ModelBundle) -> MapSettings:
+    """Settings with the model's own of objects, where nothing else is said; its classes where none are named."""
+    kept = bundle.provenance.get(OBJECTS)
+    if not isinstance(kept, dict) or settings.objects.classes:
+        return settings
+    said = settings.objects.model_dump(exclude_defaults=True)
+    return settings.model_copy(update={"objects": ObjectSettings.model_validate(kept | said)})
 
 
 def _open_all(

@@ -143,12 +143,17 @@ class MapOrder:
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in LAYER_KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
+        shapes += [self.objects(source)] if settings.objects.classes else []
         return (layers[0], self.quicklook(source), *layers[1:], *shapes)
 
     def files(self, source: Source, counts: ClassCounts, **known: Any) -> MapFiles:
         """The products of a scene that are there, with what is known of them."""
         confidence = None if self.values else self.target(source, "conf")
         return MapFiles(source.id, self.products(source), confidence, counts, **known)
+
+    def objects(self, source: Source) -> Path:
+        """Where the objects go."""
+        return self.folder / f"{source.id}_objects.gpkg"
 
     def quicklook(self, source: Source) -> Path:
         """Where the picture goes."""
@@ -247,6 +252,8 @@ def map_scene(
         if settings.polygons:
             shapes = order.target(source, "lc").with_suffix(".gpkg")
             _write_polygons(prediction, codes, shapes, settings=settings, overwrite=overwrite)
+        if settings.objects.classes:
+            _write_objects(prediction, codes, order.objects(source), settings=settings, work=order.work(source))
         seam = None
         if settings.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
@@ -362,6 +369,16 @@ def _write_polygons(
         also=settings.polygon_formats,
         overwrite=overwrite,
     )
+
+
+def _write_objects(prediction: Prediction, codes: PixelRows, path: Path, *, settings: MapSettings, work: Path) -> None:
+    from pipeline.maps.objects import find_objects, object_frame, write_objects
+
+    grid, scheme = prediction.grid, prediction.scheme
+    found = find_objects(
+        codes, grid=grid, scheme=scheme, settings=settings.objects, confidence=prediction.confidence, scratch=work
+    )
+    write_objects(path, object_frame(found, crs=grid.crs, scheme=scheme), scheme=scheme)
 
 
 MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"

@@ -25,6 +25,7 @@ from pipeline.model.bundle import load_bundle
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
+from pipeline.workflow.objects import object_accuracy
 from pipeline.workflow.stage_chips import split_summary
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def perform(given: StageRun) -> list[Path]:
         "where_it_fails": failures,
         "calibration": calibration,
     }
+    if job.object_codes:
+        accuracy["objects"] = object_accuracy(job)
     return [write_json(folder / ACCURACY, accuracy), write_text(folder / CONFUSION, confusion_csv(scores[0])), *files]
 
 

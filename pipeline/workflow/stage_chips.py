@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
+from pipeline.labels.footprints import check_pixel_size
 from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.splits.split import Part
@@ -29,6 +30,7 @@ def perform(given: StageRun) -> list[Path]:
     """
     job, folder = given.job, given.folder
     check_overlap(job.labels, [source.grid for source in job.sources])
+    check_pixel_size(job.labels, [source.grid for source in job.sources], job.object_codes)
     for part in job.pixels:
         check_pixels(job.labels, part)
     check_classes(job.pixels, job.scheme)

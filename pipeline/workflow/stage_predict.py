@@ -30,7 +30,7 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(job.maps_folder, job.config.map, overwrite=True, ledger=given.folder, values=job.is_value)
+    order = MapOrder(job.maps_folder, job.config.mapping, overwrite=True, ledger=given.folder, values=job.is_value)
     maps, errors = [], list[PipelineError]()
     for source in job.mapped:
         try:
@@ -56,7 +56,7 @@ def perform(given: StageRun) -> list[Path]:
 
 def products(job: Job) -> list[Path]:
     """The files that the stage makes, sidecars aside."""
-    order = MapOrder(job.maps_folder, job.config.map, values=job.is_value)
+    order = MapOrder(job.maps_folder, job.config.mapping, values=job.is_value)
     mosaic = [job.maps_folder / MOSAIC] if order.settings.mosaic and len(job.mapped) > 1 else []
     return [path for source in job.mapped for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
 

@@ -36,6 +36,7 @@ from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
 from pipeline.workflow.job import FULL_REFERENCE, LEARNING_CURVE
+from pipeline.workflow.objects import objects_views
 from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
@@ -92,10 +93,12 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     accuracy = read_json(folder / "accuracy.json")
     areas = read_json(folder / "areas.json")
     judged = _judged(job)
+    views = tuple(scene_view_of(job, source) for source in job.sources)
     return ReportData(
         title=job.config.name,
         scheme=job.scheme,
-        views=tuple(scene_view_of(job, source) for source in job.sources),
+        views=views,
+        objects=objects_views(job, views, accuracy) if job.object_codes else (),
         areas=tuple(
             ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
         ),

@@ -13,7 +13,7 @@ from pipeline.diagnostics.class_sets import fit_limits
 from pipeline.diagnostics.confidence import blocks_of_pixels, calibrate, held_out_probabilities
 from pipeline.errors import ModelError
 from pipeline.files import write_text
-from pipeline.inference.sources import RECIPE, STORED, recipe_of, stored_values
+from pipeline.inference.sources import OBJECTS, RECIPE, STORED, recipe_of, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
 from pipeline.splits.split import Part
@@ -65,6 +65,7 @@ def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
             RECIPE: recipe_of(job.config.inputs, job.sources),
+            OBJECTS: job.config.mapping.objects.model_dump(mode="json"),
             STORED: stored_values(job.sources[0]),
             "ledger": [source.ledger() for source in job.sources],
         },

@@ -12,6 +12,7 @@ from pipeline.files import check_target
 from pipeline.model.describe import read_header
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job, StageRun
+from pipeline.workflow.objects import HEADS, accuracy_rows
 from pipeline.workflow.outcome import STAGE, Outcome, Table
 
 if TYPE_CHECKING:
@@ -166,6 +167,10 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     if last in {"assess", "report"} and accuracy.exists():
         data["accuracy"] = read_json(accuracy)
         tables.append((_value_table if job.is_value else _accuracy_table)(data["accuracy"]))
+        if data["accuracy"].get("objects"):
+            tables.append(
+                Table("objects on the test blocks, at IoU 0.5", HEADS, accuracy_rows(data["accuracy"]["objects"]))
+            )
     areas = run.path / "areas.json"
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = read_json(areas)
@@ -240,7 +245,7 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 def _check_weights(job: Job) -> None:
     """The encoder's weights: read as training does, which downloads nothing."""
     from pipeline.model.preprocess import Preprocess
-    from pipeline.model.pretrained import find_encoder
+    from pipeline.model.pretrained import find_encoders
     from pipeline.training.networks import build_networks
     from pipeline.training.settings import AUTO, NO_WEIGHTS
 
@@ -249,7 +254,7 @@ def _check_weights(job: Job) -> None:
         return
     source = job.sources[0]
     if context.frozen_first:
-        find_encoder(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
+        find_encoders(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
         return
     size = len(source.band_names)
     build_networks(

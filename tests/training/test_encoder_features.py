@@ -46,25 +46,26 @@ def test_every_pixel_has_a_column_of_all_strides(frozen):
     x, valid = chips(2, 22)
     columns = frozen.of_pixels(x, valid)
     assert columns.shape == (2, frozen.count, 22, 22)
-    assert frozen.count == sum(frozen.encoder.channels)
+    assert frozen.count == sum(frozen.encoders[0].channels)
     assert torch.isfinite(columns).all()
 
 
 def test_a_column_at_the_first_stride_is_the_feature_there(frozen):
     x, valid = chips(1, 16)
-    feature = frozen.encoder.features(x * torch.tensor(PREPROCESS.std)[:, None, None]
+    feature = frozen.encoders[0].features(x * torch.tensor(PREPROCESS.std)[:, None, None]
                                       + torch.tensor(PREPROCESS.mean)[:, None, None], valid)[0]  # fmt: skip
-    stride, count = frozen.encoder.strides[0], frozen.encoder.channels[0]
+    stride, count = frozen.encoders[0].strides[0], frozen.encoders[0].channels[0]
     columns = frozen.of_pixels(x, valid)[:, :count]
     means = torch.nn.functional.avg_pool2d(columns, stride)[..., 1:-1, 1:-1]
     assert torch.corrcoef(torch.stack([means.flatten(), feature[..., 1:-1, 1:-1].flatten()]))[0, 1] > 0.9
 
 
-def test_moments_of_a_chip_are_those_of_the_network(frozen):
-    at = [frozen.encoder.loaded.bands.index(name) for name in BANDS]
-    mean, std = (tuple(part[i] for i in at) for part in frozen.encoder.loaded.scaling)
+@pytest.mark.parametrize("branches", [1, 2])
+def test_moments_of_a_chip_are_those_of_the_network(frozen, branches):
+    at = [frozen.encoders[0].loaded.bands.index(name) for name in BANDS]
+    mean, std = (tuple(part[i] for i in at) for part in frozen.encoders[0].loaded.scaling)
     plain = Preprocess(BANDS, mean, std)  # another scaling is the same but along the edges, where zeros are padded
-    own = FrozenFeatures(frozen.encoder, plain)
+    own = FrozenFeatures(frozen.encoders * branches, plain)
     x, valid = chips(4, 24)
     head = changed(SETTINGS, {"head": "chip"})
     network = build_networks(head, classes=3, chip_px=24, preprocess=plain, frozen=own, units=UNITS).context

@@ -34,7 +34,7 @@ def embeddings() -> NDArray[np.int8]:
     return stored
 
 
-def test_a_job_on_embeddings_learns_the_bands_alone_and_maps_them(tmp_path: Path) -> None:
+def test_a_job_on_embeddings_learns_the_bands_alone(tmp_path: Path) -> None:
     training = quick_training() | {"context": {"enabled": False}}
     config = write_world(tmp_path, training=training)
     write_scene(tmp_path / "scene.tif", embeddings(), names=NAMES, nodata=-128)
