@@ -154,8 +154,8 @@ def _write_value_config(
     chip_px = min(choose_chip_px([scene.grid for scene in opened]), VALUE_CHIP_PX)
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
-        opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None, classes=[],
-        output=output, chip_px=chip_px, block_m=block_m,
+        opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
+        classes=[], output=output, chip_px=chip_px, block_m=block_m,
         buffer_m=round(chip_px / 2 * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
     )  # fmt: skip
     data.pop("classes")
