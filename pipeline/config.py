@@ -97,6 +97,28 @@ class Config(Settings):
 
     _output = field_validator("output")(absolute)
 
+    @property
+    def mapping(self) -> MapSettings:
+        """How scenes are mapped, with the classes that are marked objects: true among those of map.objects."""
+        marked = [item.name for item in self.classes if item.objects]
+        names = tuple(dict.fromkeys((*self.map.objects.classes, *marked)))
+        objects = self.map.objects.model_copy(update={"classes": names})
+        return self.map.model_copy(update={"objects": objects})
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Config:
+        known = {item.name for item in self.classes} | set(self.labels.groups.values())
+        strange = [name for name in self.mapping.objects.classes if name not in known]
+        if strange:
+            some = ", ".join(sorted(known))
+            msg = f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}"
+            raise ValueError(msg)
+        if self.labels.complete and self.labels.background not in known:
+            msg = f"labels.complete: no class called {self.labels.background!r} for the ground around the footprints; "
+            msg += f"add it to classes, or name one in labels.background: {', '.join(sorted(known))}"
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _not_needed(cls, data: Any) -> Any:
@@ -119,28 +141,6 @@ class Config(Settings):
     def _some_scene(self) -> Config:
         if not self.scenes and not self.labels.value.covariates:
             msg = "no scene: name one under scenes; only samples with labels.value.covariates do without"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def mapping(self) -> MapSettings:
-        """How scenes are mapped, with the classes that are marked objects: true among those of map.objects."""
-        marked = [item.name for item in self.classes if item.objects]
-        names = tuple(dict.fromkeys((*self.map.objects.classes, *marked)))
-        objects = self.map.objects.model_copy(update={"classes": names})
-        return self.map.model_copy(update={"objects": objects})
-
-    @model_validator(mode="after")
-    def _known_classes(self) -> Config:
-        known = {item.name for item in self.classes} | set(self.labels.groups.values())
-        strange = [name for name in self.mapping.objects.classes if name not in known]
-        if strange:
-            some = ", ".join(sorted(known))
-            msg = f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}"
-            raise ValueError(msg)
-        if self.labels.complete and self.labels.background not in known:
-            msg = f"labels.complete: no class called {self.labels.background!r} for the ground around the footprints; "
-            msg += f"add it to classes, or name one in labels.background: {', '.join(sorted(known))}"
             raise ValueError(msg)
         return self
 

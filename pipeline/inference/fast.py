@@ -116,8 +116,9 @@ class BlockEnsemble(nn.Module):
             own = slice(chip, chip + 1)
             features = [part[own] if part is not None else None for part in coarse]
             for block in blocks:
+                sums: dict[Window, torch.Tensor] = {}
                 found = [
-                    _logits(network, x[own], part, block=block, dtype=dtype)
+                    _logits(network, x[own], part, block=block, dtype=dtype, sums=sums)
                     for network, part in zip(self._networks, features, strict=True)
                 ]
                 out[(own, slice(None), *block.slices)] = self._joined(found)
@@ -154,10 +155,16 @@ def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tens
 
 
 def _logits(
-    network: Network, x: torch.Tensor, coarse: torch.Tensor | None, *, block: Window, dtype: torch.dtype
+    network: Network,
+    x: torch.Tensor,
+    coarse: torch.Tensor | None,
+    *,
+    block: Window,
+    dtype: torch.dtype,
+    sums: dict[Window, torch.Tensor],
 ) -> torch.Tensor:
-    """Logits of a block of a tile ``x`` float [1, band, row, col]."""
-    seen = _spectral(network, x, block=block, dtype=dtype) if network.spectral is not None else None
+    """Logits of a block of a tile ``x`` float [1, band, row, col]; members share their ``sums`` over neighbours."""
+    seen = _spectral(network, x, block=block, dtype=dtype, sums=sums) if network.spectral is not None else None
     if coarse is None or network.decoder is None:
         return cast("torch.Tensor", network.head(seen))
     scale = network.decoder.plan[-1][1]
@@ -166,13 +173,17 @@ def _logits(
     return cast("torch.Tensor", network.head(features))
 
 
-def _spectral(network: Network, x: torch.Tensor, *, block: Window, dtype: torch.dtype) -> torch.Tensor:
+def _spectral(
+    network: Network, x: torch.Tensor, *, block: Window, dtype: torch.dtype, sums: dict[Window, torch.Tensor]
+) -> torch.Tensor:
     """What the spectral path makes of a block of a tile."""
     first, *layers = cast("nn.Sequential", network.spectral)
     reach = sum(kernel // 2 for kernel in network.spec.spectral_kernels)
     wide = block.expand(reach).intersect(Window(0, 0, *x.shape[-2:])) or block
     if isinstance(first, SurroundingSums):
-        found = first.within(_padded(x, wide.expand(REACH_PX)), dtype)
+        if wide not in sums:
+            sums[wide] = first.within(_padded(x, wide.expand(REACH_PX)), dtype)
+        found = sums[wide]
     else:
         found = first(by_pixel(x[(..., *wide.slices)], dtype))
     for layer in layers:

@@ -82,7 +82,7 @@ def write_config(
     labels, layer = Path(named), layer or of_path
     opened = _open(scenes, options)
     said = _stated(opened, options)
-    if field and not objects and not complete and is_continuous(labels, field=field, layer=layer, encoding=encoding):
+    if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
         return _write_value_config(
             opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, output=output
         )
@@ -130,6 +130,17 @@ def write_config(
     )
 
 
+def _only_class(field: str, objects: Sequence[str]) -> str:
+    """The class of every polygon where no field is given: the one of objects; "" where a field is.
+
+    Raises:
+        ConfigError: neither a field nor one class of objects.
+    """
+    if not field and len(objects) != 1:
+        raise ConfigError("landcover init", expected="--field, or --objects with the class of all polygons")
+    return "" if field else objects[0]
+
+
 def _write_value_config(
     opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
     labels: Path, field: str, layer: str | None, output: Path,
@@ -155,7 +166,8 @@ def _write_value_config(
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
-        classes=[], output=output, chip_px=chip_px, block_m=block_m,
+        classes=[],
+        output=output, chip_px=chip_px, block_m=block_m,
         buffer_m=round(chip_px / 2 * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
     )  # fmt: skip
     data.pop("classes")
@@ -203,17 +215,6 @@ def unit_of(field: str) -> str:
     """
     name = field.casefold()
     return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
-
-
-def _only_class(field: str, objects: Sequence[str]) -> str:
-    """The class of every polygon where no field is given: the one of objects; "" where a field is.
-
-    Raises:
-        ConfigError: neither a field nor one class of objects.
-    """
-    if not field and len(objects) != 1:
-        raise ConfigError("landcover init", expected="--field, or --objects with the class of all polygons")
-    return "" if field else objects[0]
 
 
 def find_classes(
