@@ -61,7 +61,8 @@ def used_keys(value: Any, *, prefix: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_loads_and_says_what_it_is_for(path):
     config = load_config(path)
-    assert len(legend_of(config)) == len(config.classes)
+    if config.labels.kind == "class":  # the classes of values are made of the samples
+        assert len(legend_of(config)) == len(config.classes)
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=landcover.schema.json\n")
     assert "What it is for:" in text

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
     for command in (assess, compare, zone, series):
         add_command(app, command, settings=_REFERENCE)
-    add_commands(app, change, crosswalk)
+    add_commands(app, zonal, change, crosswalk)
 
 
 def _against(reference: Path, settings: list[str] | None, **given: object) -> ReferenceSettings:
@@ -179,6 +179,20 @@ def zone(
         map_file, found, output=output, confidence=confidence, applicability=applicability, max_error=max_error,
         overwrite=overwrite,
     )  # fmt: skip
+
+
+def zonal(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map of values or classes.")],
+    polygons: Annotated[Path, typer.Argument(metavar="POLYGONS", help="Polygons: GeoPackage, Shapefile, GeoJSON ...")],
+    *,
+    layer: Annotated[str | None, typer.Option(help="Layer of a file that has several.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage or CSV to write.")] = Path("zonal.gpkg"),
+    overwrite: Overwrite = False,
+) -> Work:
+    """Statistics of a map per polygon: of values mean, median and bounds, of classes their shares."""
+    from pipeline.workflow.accuracy import zonal_of
+
+    return lambda _: zonal_of(map_file, polygons, layer=layer, output=output, overwrite=overwrite)
 
 
 def change(

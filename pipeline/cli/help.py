@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "sample_design.json",
         "compare": "landcover compare S2_lc.tif forest.tif --reference sample.gpkg --field reference",
         "zone": "landcover zone S2_lc.tif --reference sample.gpkg --field reference --design sample_design.json",
+        "zonal": "landcover zonal landcover-run/maps/S2_value.tif districts.gpkg -o zonal.gpkg",
         "change": "landcover change 2020_lc.tif 2024_lc.tif -o change.tif",
         "series": "landcover series maps/*_lc.tif -o series --costs costs.csv",
         "crosswalk": "landcover crosswalk esa_worldcover --map S2_lc.tif -o crosswalk.csv",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from pipeline.grid import Window
 from pipeline.legend import NODATA
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.inference.settings import Products
     from pipeline.maps.look import Glimpse
     from pipeline.model.preprocess import Preprocess
+    from pipeline.quantity import Quantity
     from pipeline.scenes.reader import Reader
 
 # Pixels of a strip: ten bands of them in float32 are 5 MB.
@@ -159,6 +161,51 @@ def classify(
         for name, array in arrays.items():
             array[..., blank] = NODATA if name == "codes" else PERCENT_NODATA
     return arrays
+
+
+def measure(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Quantity) -> dict[str, NDArray[Any]]:
+    """Layers of one window of a continuous target.
+
+    Args:
+        scores: Raw outputs of any floating type [CHANNELS, row, col] (``pipeline.model.quantiles``), on any device.
+        valid: bool [row, col]; elsewhere codes are nodata and values NaN.
+        quantity: Unit, range and transform.
+
+    Returns:
+        "codes" uint8 [row, col], value classes; "values" float32 [value, lower, upper; row; col] in the unit.
+    """
+    shape = tuple(scores.shape[1:])
+    values = torch.empty((3, *shape), dtype=torch.float32, device=scores.device)
+    codes = torch.empty(shape, dtype=torch.uint8, device=scores.device)
+    edges = torch.tensor(quantity.edges, device=scores.device, dtype=torch.float32)
+    step = _CHUNK_ROWS if scores.device.type == "cpu" else shape[0]
+    for start in range(0, shape[0], step):
+        rows = slice(start, start + step)
+        part = scores[:, rows].float()
+        found = values[:, rows]
+        found[0] = part[0]
+        torch.sub(part[1], functional.softplus(part[2]), out=found[1])
+        torch.add(part[1], functional.softplus(part[3]), out=found[2])
+        _in_unit(found, quantity)
+        codes[rows] = 1
+        for edge in edges:
+            codes[rows] += found[0] >= edge
+    out = {"codes": codes.cpu().numpy(), "values": values.cpu().numpy()}
+    if not valid.all():
+        out["codes"][~valid] = NODATA
+        out["values"][:, ~valid] = np.nan
+    return out
+
+
+def _in_unit(standard: torch.Tensor, quantity: Quantity) -> None:
+    """:meth:`pipeline.quantity.Quantity.inverse`, in place."""
+    standard.mul_(quantity.deviation).add_(quantity.mean)
+    if quantity.transform == "log":
+        standard.clamp_(max=88.0).exp_().sub_(quantity.offset)  # exp of more is no float32
+    elif quantity.transform == "sqrt":
+        standard.clamp_(min=0.0).square_()
+    if quantity.low is not None or quantity.high is not None:
+        standard.clamp_(quantity.low, quantity.high)
 
 
 def _decide(scores: torch.Tensor, table: torch.Tensor, products: Products) -> dict[str, torch.Tensor]:

@@ -153,6 +153,8 @@ def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, tru
         ConfigError: settings that cannot be met (memory, engine, device).
     """
     choice = choose(settings)
+    if bundle.quantity is not None and settings.dtype == "auto":
+        choice = replace(choice, dtype="float32")  # three digits of a number are not enough of a value
     threads = settings.threads or torch.get_num_threads()
     with one_thread():
         return _measured(bundle, source, settings, choice=choice, threads=threads, trust=trust)

@@ -56,7 +56,8 @@ class Prediction:
     Attributes:
         grid: Where the pixels lie.
         scheme: What the codes mean.
-        layers: Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for.
+        layers: Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for. Of a
+            continuous target "codes" (value classes) and "values" (float32: value, lower, upper).
         plan: What was decided.
         figures: "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
             earlier run), JSON-ready.
@@ -206,7 +207,7 @@ def open_run(
     lock = lock_folder(out)
     try:
         journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
-        stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
+        stores = _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle)
     except BaseException:
         release(lock)
         raise
@@ -319,7 +320,7 @@ def _open(
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
     journal = open_journal(out / JOURNAL, key)
-    whole = all((out / f"{name}.u8").exists() for name in settings.products.layers)
+    whole = all((out / f"{name}.u8").exists() for name in _layers(settings, bundle))
     if journal.resolved and whole and not fresh:
         return journal, Plan.from_json(journal.resolved)
     why = journal.why_fresh or ("stores of mapped rows are missing" if journal.resolved else "")
@@ -335,21 +336,32 @@ def _open(
     for store in out.glob("*.u8"):
         store.unlink(missing_ok=True)
     journal = Journal(out / JOURNAL, {}, why_fresh=why)
-    _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme), close=True)
+    _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle, close=True)
     journal.begin(key, resolved=plan.to_json())
     return journal, plan
 
 
+def _layers(settings: MapSettings, bundle: ModelBundle) -> dict[str, tuple[int, str, float]]:
+    """Number of bands, type and fill of each layer that is kept, by name."""
+    if bundle.quantity is not None:
+        return {"codes": (1, "uint8", NODATA), "values": (3, "float32", float("nan"))}
+    return {
+        name: (len(bundle.scheme) if name == "probabilities" else 1, "uint8",
+               NODATA if name == "codes" else PERCENT_NODATA)
+        for name in settings.products.layers
+    }  # fmt: skip
+
+
 def _stores(
-    journal: Journal, settings: MapSettings, out: Path, *, shape: tuple[int, int], classes: int, close: bool = False
-) -> dict[str, RowStore]:
+    journal: Journal, settings: MapSettings, out: Path, *, shape: tuple[int, int], bundle: ModelBundle,
+    close: bool = False,
+) -> dict[str, RowStore]:  # fmt: skip
     """Stores of all layers, made where there is no journal of them yet."""
     stores = {}
-    for name in settings.products.layers:
-        path, layers = out / f"{name}.u8", classes if name == "probabilities" else 1
+    for name, (layers, dtype, fill) in _layers(settings, bundle).items():
+        path = out / f"{name}.u8"
         if not journal.resolved:
-            fill = NODATA if name == "codes" else PERCENT_NODATA
-            RowStore.create(path, shape=shape, layers=layers, fill=fill).close()
+            RowStore.create(path, shape=shape, layers=layers, fill=fill, dtype=dtype).close()
         if not close:
-            stores[name] = RowStore(path, shape=shape, layers=layers)
+            stores[name] = RowStore(path, shape=shape, layers=layers, dtype=dtype)
     return stores

@@ -11,14 +11,14 @@ import queue
 import threading
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import rasterio
 import torch
 
 from pipeline.heap import share_one_heap
 from pipeline.inference.engine import WORKERS
-from pipeline.inference.pixels import Buffers, classify, read_tile
+from pipeline.inference.pixels import Buffers, classify, measure, read_tile
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import in_stripes
 
@@ -140,14 +140,15 @@ class SceneSteps:
                 scores = engine(pixels)
             for tile, keep, score in zip(tiles, keeps, scores, strict=True):
                 with torch.inference_mode():
-                    layers = classify(
-                        score[(slice(None), *tile.inner)],
-                        keep[tile.inner],
-                        index_to_code=self.bundle.scheme.index_to_code,
-                        products=self.settings.products,
-                    )
+                    layers = self._decide(score[(slice(None), *tile.inner)], keep[tile.inner])
                 parts.append((tile, layers))
         return work, parts
+
+    def _decide(self, scores: torch.Tensor, keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Layers [..., row, col] of scores [channel, row, col]."""
+        if self.bundle.quantity is not None:
+            return measure(scores, keep, quantity=self.bundle.quantity)
+        return classify(scores, keep, index_to_code=self.bundle.scheme.index_to_code, products=self.settings.products)
 
     def _groups(
         self, turns: _Turns, buffers: Buffers, work: Work

@@ -62,6 +62,30 @@ def read_features(
         layer = resolve_layer(path, field=field, layer=layer)
         _require_field(path, field=field, names=fields_of(path, layer=layer))
         frame = read_layer(path, field=field, layer=layer, encoding=encoding)
+    _require_crs(frame, path=path)
+    if frame.empty:
+        raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
+    return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
+
+
+def features_with(
+    path: Path | str, *, fields: Sequence[str], layer: str | None = None, encoding: str | None = None
+) -> GeoDataFrame:
+    """All features of a layer with several attributes as they are in the file; CRS set.
+
+    Raises:
+        LabelError: as :func:`read_features`.
+    """
+    path = Path(path)
+    layer = resolve_layer(path, field=fields[0] if fields else None, layer=layer)
+    for field in fields:
+        _require_field(path, field=field, names=fields_of(path, layer=layer))
+    frame = read_layer(path, field=None, layer=layer, encoding=encoding)
+    _require_crs(frame, path=path)
+    return frame
+
+
+def _require_crs(frame: GeoDataFrame, *, path: Path) -> None:
     if frame.crs is None:
         raise LabelError(
             "labels have no CRS",
@@ -73,9 +97,6 @@ def read_features(
         fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
         got = f"coordinates up to {np.nanmax(np.abs(frame.total_bounds)):,.0f}"
         raise LabelError("labels in degrees that are none", path=path, got=f"{frame.crs.name}, {got}", fix=fix)
-    if frame.empty:
-        raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
-    return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
 
 
 def _folders(path: Path) -> list[str]:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.failures import AccuracyBy
     from pipeline.diagnostics.features import Features
     from pipeline.diagnostics.scoring import Score
+    from pipeline.diagnostics.value_scores import ValueScore
     from pipeline.legend import ClassScheme
+    from pipeline.quantity import Quantity
     from pipeline.report.object_figures import ObjectsView
 
 
@@ -105,6 +107,21 @@ class Failures:
 
 
 @dataclass(frozen=True, eq=False)
+class ValueFigures:
+    """Held-out samples of a continuous target.
+
+    Attributes:
+        quantity: Name and unit.
+        scores: The network first, then the baselines.
+        samples: float64 [sample] by name: measured, every method, lower, upper.
+    """
+
+    quantity: Quantity
+    scores: tuple[ValueScore, ...]
+    samples: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything on the page; what a run does not have is empty and left out."""
 
@@ -113,6 +130,7 @@ class ReportData:
     views: tuple[MapView, ...] = ()  # One per scene
     areas: tuple[ClassArea, ...] = ()  # Mapped areas
     scores: tuple[Score, ...] = ()  # The network first, then the forests
+    values: ValueFigures | None = None  # Of a continuous target
     # Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known
     full_reference: tuple[tuple[str, tuple[float, float]], ...] = ()
     mapped_share: float | None = None  # Share of the scenes' pixels that have a class; None where that is not known

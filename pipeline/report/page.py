@@ -19,7 +19,7 @@ from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
-from pipeline.report import accuracy_figures, figures, object_figures
+from pipeline.report import accuracy_figures, figures, object_figures, value_figures
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.diagnostics.scoring import Score
-    from pipeline.report.data import MapView, ReportData
+    from pipeline.report.data import MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
 
@@ -118,6 +118,8 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
     """The figures that the run has data for, halves in pairs of a height."""
     yield from _map_drawings(data)
     yield from _accuracy_drawings(data)
+    if data.values is not None and data.values.samples:
+        yield from _value_drawings(data.values)
     yield from _learning_drawings(data)
 
 
@@ -131,6 +133,15 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."
         draw = partial(object_figures.objects, shown)
         yield Drawing(f"objects{number}", f"Objects of {shown.view.name}", caption, draw, wide=True)
+
+
+def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
+    caption = "Held-out samples with the interval that should hold nine of ten; on the line both are the same."
+    yield Drawing("scatter", "Predicted and measured", caption, lambda: value_figures.scatter(values))
+    caption = "What is left, by tenths of the predicted values (orange): a slope says that extremes are missed."
+    yield Drawing("residuals", "Residuals", caption, lambda: value_figures.residuals(values))
+    caption = "The mean of the samples, a line on the best single band, and a random forest learned from the same ones."
+    yield Drawing("methods", "Network and baselines", caption, lambda: value_figures.methods(values))
 
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:

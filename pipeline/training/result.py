@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.experts.mixture import Mixture, OutOfFold
     from pipeline.legend import ClassScheme
     from pipeline.model.preprocess import Preprocess
+    from pipeline.quantity import Quantity
     from pipeline.splits.split import TrainingScene
     from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.networks import Networks
@@ -69,8 +70,9 @@ def assemble(
     *,
     scenes: Sequence[TrainingScene],
     provenance: dict[str, Any],
+    quantity: Quantity | None = None,
 ) -> ModelBundle:
-    """The model of trained networks, with where and on what they learned."""
+    """The model of trained networks, with where and on what they learned; ``quantity`` of a continuous target."""
     grid = scenes[0].source.grid
     return ModelBundle(
         members=tuple(member.cpu().eval() for member in networks.members),
@@ -83,6 +85,7 @@ def assemble(
         sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
         footprint=_footprint(scenes),
         provenance=provenance,
+        quantity=quantity,
     )
 
 

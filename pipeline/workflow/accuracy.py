@@ -16,11 +16,14 @@ from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
+from pipeline.accuracy.totals import holds_values, totals_of_map
+from pipeline.diagnostics.value_scores import score_values
 from pipeline.documents import read_json
-from pipeline.errors import InputError, LegendError
+from pipeline.errors import InputError, LegendError, ReferenceDataError
 from pipeline.files import check_target, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
+from pipeline.maps.zonal import write_zonal, zonal_statistics
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ def assess_against_reference(
     """
     if output is not None:
         check_target(output, overwrite=overwrite)
+    if holds_values(path):
+        return _assess_values(path, settings, output=output)
     found = assess_map(path, settings, scheme=scheme)
     data = found.to_json()
     written = (write_json(output, data),) if output else ()
@@ -58,6 +63,49 @@ def assess_against_reference(
         written=written,
         data=data,
     )
+
+
+def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | None) -> Outcome:
+    """Mean and total of a continuous map from a probability sample, and figures at its units."""
+    if settings.field is None:
+        raise ReferenceDataError("reference without a field", fix="name the measured attribute with --field")
+    found = totals_of_map(path, reference=settings.reference, field=settings.field, design=settings.design)
+    score = score_values("map", found.measured, found.mapped[:, 0], found.mapped[:, 1:])
+    unit, means = found.quantity.unit, {"sample alone": found.totals.direct, "sample and map": found.totals.regression}
+    area = found.area_ha
+    rows = tuple(
+        (
+            name, f"{item.estimate:.4g}", f"{item.low:.4g} to {item.high:.4g}", f"{item.se:.3g}",
+            f"{item.estimate * area:,.5g}", f"{item.low * area:,.5g} to {item.high * area:,.5g}",
+        )
+        for name, item in means.items()
+    )  # fmt: skip
+    data = {
+        "target": found.quantity.to_json(), "design": found.design, "area_ha": found.area_ha,
+        "mean": found.totals.to_json(), "total": found.totals.regression.times(found.area_ha).to_json(),
+        "total_unit": f"{unit} x ha".strip(), "at_units": score.to_json(),
+    }  # fmt: skip
+    heads = (f"mean {found.quantity.title}", "estimate", "95 % interval", "standard error", "x ha", "95 % interval")
+    gain = f"the map is worth {found.totals.gain:.1f} times as large a sample"
+    figures = f"R2 {score.r2:.3f}, RMSE {score.rmse:.4g}, bias {score.bias:+.3g} at {score.samples} units"
+    return Outcome(
+        summary=f"{path.name}: {figures}; {gain}",
+        tables=(Table(f"{found.area_ha:,.1f} ha, {found.design} sample, regression estimator", heads, rows),),
+        written=(write_json(output, data),) if output else (), data=data,
+    )  # fmt: skip
+
+
+def zonal_of(path: Path, polygons: Path, *, layer: str | None, output: Path, overwrite: bool) -> Outcome:
+    """Statistics of a map in each polygon."""
+    check_target(output, overwrite=overwrite)
+    frame = zonal_statistics(path, polygons, layer=layer)
+    rows = tuple((name, f"{float(frame[name].mean()):.4g}") for name in frame.columns
+                 if name.startswith(("value_", "lower_", "upper_", "share ", "covered")))  # fmt: skip
+    return Outcome(
+        summary=f"{path.name}: statistics of {len(frame)} polygons",
+        tables=(Table("mean over the polygons", ("", ""), rows),),
+        written=(write_zonal(output, frame, overwrite=overwrite),), data={"polygons": len(frame)},
+    )  # fmt: skip
 
 
 def _label(found: Assessment) -> str:

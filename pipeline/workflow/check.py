@@ -16,7 +16,7 @@ from pipeline.labels.checks import check_classes, check_overlap, check_pixels, l
 from pipeline.labels.footprints import check_pixel_size
 from pipeline.model.describe import read_header
 from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
-from pipeline.splits.split import Part, check_leakage
+from pipeline.splits.split import Part
 from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates
@@ -230,7 +230,7 @@ def _check_split(job: Job, found: _Findings) -> None:
         return
     training = job.config.training
     found.data["training"] = training.describe(len(learned_polygons(split, training)))
-    found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
+    found.attempt(job.check_leakage)
     _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}

@@ -48,6 +48,11 @@ def cross_validate_job(
         SplitError: fewer blocks than folds, or a class with one polygon.
         OutputError: ``output`` exists, or the run folder has figures of another job.
     """
+    job = Job.load(config)
+    if job.is_value:
+        from pipeline.workflow.value_crossval import cross_validate_values
+
+        return cross_validate_values(job, settings, output=output, force=force, overwrite=overwrite, progress=progress)
     folds = _Folds.of(config, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
     data: dict[str, Any] = {"what": SAMPLING, "key": folds.key}
     tables = []
@@ -112,7 +117,7 @@ def figures_key(job: Job, settings: CrossvalSettings) -> str:
     return hash_of([method_keys(job), settings.kinds, settings.folds, spatial, settings.leave_out_single])
 
 
-def _refuse_other_figures(path: Path, key: str) -> None:
+def refuse_other_figures(path: Path, key: str) -> None:
     """Stop before anything is computed where a file of figures is of another job.
 
     Raises:
@@ -151,7 +156,7 @@ class _Folds:
         job = Job.load(config)
         run, key = job.open_folder(), figures_key(job, settings)
         if not overwrite:
-            _refuse_other_figures(run.path / file, key)
+            refuse_other_figures(run.path / file, key)
         scenes = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=settings.leave_out_single)
         return cls(job, settings, scenes, key, force, progress)
 

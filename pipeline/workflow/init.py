@@ -18,8 +18,11 @@ from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import LabelSettings, split_source
 from pipeline.labels.source import read_labels
-from pipeline.labels.vectors import class_values
+from pipeline.labels.values import burn_values, is_raster, read_values
+from pipeline.labels.vectors import class_values, features_with, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
+from pipeline.quantity import propose
+from pipeline.raster import open_raster
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import unlike
 from pipeline.scenes.opening import open_scene
@@ -46,6 +49,15 @@ WHOLE_SCENE = "scene"
 BACKGROUND = str(LabelSettings.model_fields["background"].default)
 # What a point labels, as in configs/points.yaml.
 POINT_WINDOW_PX = 3
+# Chips of a continuous target carry soft targets alone, which smaller ones spread better.
+VALUE_CHIP_PX = 32
+# Classes may be numbered 1.1, 1.2 ... (CORINE has 44); a measurement has more values than that.
+MOST_DECIMAL_CLASSES = 50
+# Attributes that are taken for what groups samples, and for their date, where they are there.
+GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
+DATES = ("date", "day", "datetime", "measured")
+UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
+         "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
 # What a file's own tags usually say; shown for the first scene, as comments.
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
@@ -70,6 +82,10 @@ def write_config(
     labels, layer = Path(named), layer or of_path
     opened = _open(scenes, options)
     said = _stated(opened, options)
+    if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
+        return _write_value_config(
+            opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, output=output
+        )
     only = _only_class(field, objects)
     names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
     objects = tuple(objects) or (tuple(names) if complete and len(names) == 1 else ())
@@ -123,6 +139,82 @@ def _only_class(field: str, objects: Sequence[str]) -> str:
     if not field and len(objects) != 1:
         raise ConfigError("landcover init", expected="--field, or --objects with the class of all polygons")
     return "" if field else objects[0]
+
+
+def _write_value_config(
+    opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
+    labels: Path, field: str, layer: str | None, output: Path,
+) -> Outcome:  # fmt: skip
+    """The configuration of a continuous target: unit, range and transform as its distribution proposes them."""
+    beside = () if is_raster(labels) else fields_of(labels, layer=layer)
+    named = {
+        key: next((name for name in beside if name.casefold() in words and name != field), None)
+        for key, words in {"group": GROUPS, "date": DATES}.items()
+    }
+    value: dict[str, Any] = {key: name for key, name in named.items() if name}
+    plain = LabelSettings.model_validate({
+        "kind": "value", "path": str(labels), "field": field, "layer": layer, "encoding": encoding, "value": value
+    })  # fmt: skip
+    samples = read_values(plain)[0]
+    quantity = propose(samples.frame["value"].to_numpy(), name=field)
+    value = {
+        "unit": unit_of(field), "range": [quantity.low, quantity.high], "transform": quantity.transform,
+    } | value  # fmt: skip
+    check_overlap(samples, [scene.grid for scene in opened])
+    burned = [burn_values(samples, scene.grid) for scene in opened]
+    chip_px = min(choose_chip_px([scene.grid for scene in opened]), VALUE_CHIP_PX)
+    block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
+    data = _settings(
+        opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
+        classes=[],
+        output=output, chip_px=chip_px, block_m=block_m,
+        buffer_m=round(chip_px / 2 * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
+    )  # fmt: skip
+    data.pop("classes")
+    data["labels"] = {"kind": "value"} | data["labels"] | {"value": value}
+    data["map"].pop("probabilities")
+    head = (
+        f"Configuration of a map of {field}, written by landcover init. It runs as it is:",
+        f"  landcover check {output.name}",
+        f"  landcover run {output.name}",
+        "Unit, range and transform were proposed from the distribution of the samples: look at them.",
+    )
+    write_text(output, commented_yaml(data, head=head, model=Config))
+    load_config(output)
+    values = samples.frame["value"]
+    rows = tuple((name, f"{values.quantile(level):.4g}") for name, level in
+                 (("least", 0.0), ("5 %", 0.05), ("median", 0.5), ("95 %", 0.95), ("most", 1.0)))  # fmt: skip
+    return Outcome(
+        summary=f"{output}: {counted(len(opened), 'scene')}, {len(samples)} samples of {quantity.name}"
+        f" (transform {quantity.transform})",
+        written=(output,), hint=f"next: landcover check {output}, then landcover run {output}",
+        tables=(_scene_table(opened), Table(f"values of {field}", ("", "value"), rows)),
+        data={"kind": "value", "value": value, "samples": len(samples), "block_m": block_m},
+    )  # fmt: skip
+
+
+def is_continuous(labels: Path, *, field: str, layer: str | None, encoding: str | None) -> bool:
+    """Whether a field holds measurements: numbers of which some have decimals, and more than classes would have.
+
+    A raster of floating point numbers holds measurements too.
+    """
+    if is_raster(labels):
+        with open_raster(labels, what="the labels") as source:
+            return str(source.dtypes[0]).startswith("float")
+    column = features_with(labels, fields=[field], layer=layer, encoding=encoding)[field].dropna()
+    if column.dtype.kind not in "fiu" or not len(column):
+        return False
+    return bool((column % 1 != 0).any()) and column.nunique() > MOST_DECIMAL_CLASSES
+
+
+def unit_of(field: str) -> str:
+    """The unit that an attribute's name says, as in height_m or cover_percent; "" for none.
+
+    >>> unit_of("biomass_t_ha"), unit_of("height_m"), unit_of("lai")
+    ('t/ha', 'm', '')
+    """
+    name = field.casefold()
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
 
 
 def find_classes(

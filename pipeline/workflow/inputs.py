@@ -15,9 +15,11 @@ from pipeline.labels.source import LISTED, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
+from pipeline.scenes.series import dated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import date
 
     from pipeline.config import Config
     from pipeline.labels.rasterise import LabelledPixels
@@ -105,10 +107,11 @@ class ClassRules:
         )
 
 
-def open_sources(config: Config, *, make: bool = True) -> tuple[Source, ...]:
+def open_sources(config: Config, *, days: Sequence[date] = (), make: bool = True) -> tuple[Source, ...]:
     """The scenes of a configuration as the network sees them: bands chosen, dates joined, indices and layers added.
 
-    Masks of clouds that a network makes are written into the run folder; without ``make`` only those there are used.
+    With ``days`` every scene once for each of them, with the layers of that day. Masks of clouds that a network makes
+    are written into the run folder; without ``make`` only those there are used.
 
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
@@ -120,6 +123,8 @@ def open_sources(config: Config, *, make: bool = True) -> tuple[Source, ...]:
         with_clouds(replace(scene, id=name), clouds, folder=folder, make=make)
         for (_, scene), name in zip(opened, names, strict=True)
     ]
+    if days:
+        return join_scenes([("", scene) for scene in dated(scenes, days)], config.inputs)
     return join_scenes(
         [(item.group or "", scene) for (item, _), scene in zip(opened, scenes, strict=True)], config.inputs
     )

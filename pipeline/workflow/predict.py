@@ -88,7 +88,8 @@ def predict_maps(
     settings = from_changes(PredictSettings, changes)
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
-    order = MapOrder(prepare_folder(output), with_objects(settings.map, bundle), overwrite, force)
+    mapping, values = with_objects(settings.map, bundle), bundle.quantity is not None
+    order = MapOrder(prepare_folder(output), mapping, overwrite, force, values=values)
     paths = list(scenes)
     if listed is not None:
         paths += list_scenes(listed, items=order.folder / WORK / "items")

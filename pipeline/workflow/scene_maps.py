@@ -16,7 +16,7 @@ from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import write_class_map, write_percent
+from pipeline.maps.geotiff import write_class_map, write_percent, write_values
 from pipeline.maps.pixels import ClassCounts, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
-LAYER_KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
+LAYER_KINDS = ("lc", "value", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class MapFiles:
 
     name: str  # The scene
     files: tuple[Path, ...]  # The map first, then its quicklook, layers and polygons
-    confidence: Path  # The layer of confidence, one of the files
+    confidence: Path | None  # The layer of confidence, one of the files; None of a continuous target
     counts: ClassCounts  # Pixels and area of each class
     figures: dict[str, float]  # What mapping took
     plan: dict[str, Any]  # What was decided before it
@@ -126,6 +126,7 @@ class MapOrder:
     # The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by the scene's
     # name could be another file's
     ledger: Path | None = None
+    values: bool = False  # The model gives values, not classes
 
     def target(self, source: Source, kind: str) -> Path:
         """Where a product goes."""
@@ -135,8 +136,10 @@ class MapOrder:
         """Every file that a scene's maps will be, sidecars aside."""
         settings, stem = self.settings, self.target(source, "lc")
         wanted = {
-            "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
-            "margin": settings.margin, "aoa": settings.applicability, "sets": settings.sets is not None,
+            "value": self.values, "unfiltered": settings.filtered, "aoa": settings.applicability,
+            "conf": not self.values, "probabilities": settings.probabilities and not self.values,
+            "entropy": settings.entropy and not self.values, "margin": settings.margin and not self.values,
+            "sets": settings.sets is not None and not self.values,
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in LAYER_KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
@@ -145,7 +148,8 @@ class MapOrder:
 
     def files(self, source: Source, counts: ClassCounts, **known: Any) -> MapFiles:
         """The products of a scene that are there, with what is known of them."""
-        return MapFiles(source.id, self.products(source), self.target(source, "conf"), counts, **known)
+        confidence = None if self.values else self.target(source, "conf")
+        return MapFiles(source.id, self.products(source), confidence, counts, **known)
 
     def objects(self, source: Source) -> Path:
         """Where the objects go."""
@@ -279,6 +283,9 @@ def _write_layers(
     counts = write_class_map(order.target(source, "lc"), codes, scheme=bundle.scheme, **same)
     if codes is not prediction.codes:
         write_class_map(order.target(source, "unfiltered"), prediction.codes, scheme=bundle.scheme, **same)
+    if bundle.quantity is not None:
+        write_values(order.target(source, "value"), prediction.layers["values"], quantity=bundle.quantity, **same)
+        return counts
     write_percent(order.target(source, "conf"), prediction.confidence, layer=CONFIDENCE, **same)
     if prediction.probabilities is not None and order.settings.probabilities:  # class sets need them too
         target = order.target(source, "probabilities")
@@ -358,7 +365,7 @@ def _write_polygons(
         grid=prediction.grid,
         scheme=prediction.scheme,
         rules=PolygonRules(settings.mmu_ha, settings.class_mmu_ha or None, settings.smoothing),
-        confidence=prediction.confidence,
+        confidence=prediction.layers.get("confidence"),
         also=settings.polygon_formats,
         overwrite=overwrite,
     )

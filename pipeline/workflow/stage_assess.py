@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pipeline.workflow.job import Job, StageRun
 
-ACCURACY, CONFUSION = "accuracy.json", "confusion.csv"
+ACCURACY, CONFUSION, SAMPLES = "accuracy.json", "confusion.csv", "samples.csv"
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -47,6 +47,10 @@ def perform(given: StageRun) -> list[Path]:
     from bands and neighbourhoods; ``baseline`` is the better of the two.
     """
     job, folder = given.job, given.folder
+    if job.is_value:
+        from pipeline.workflow.value_stages import assess
+
+        return assess(given)
     maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
     reference = _joined([item.pixels.code for item in maps])
     network = _joined([at_pixels(item.map_path, item.pixels) for item in maps])
@@ -91,7 +95,8 @@ def perform(given: StageRun) -> list[Path]:
 
 def products(job: Job) -> list[Path]:
     """The files that the stage makes."""
-    return [job.folder / name for name in (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)]
+    names = (ACCURACY, SAMPLES) if job.is_value else (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)
+    return [job.folder / name for name in names]
 
 
 def mapped_scene(job: Job, number: int) -> MappedScene:

@@ -57,6 +57,10 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
+    if job.is_value:
+        from pipeline.workflow.value_stages import report
+
+        return report(given)
     points = folder / FEATURES
     features = _features(job, points) if job.config.assessment.features else None
     # The project shows the features, so it comes after them.
@@ -68,7 +72,8 @@ def perform(given: StageRun) -> list[Path]:
 def products(job: Job) -> list[Path]:
     """The files that the stage makes, figures and items aside."""
     names = [f"{job.config.name}.qgz", "report.html", "collection.json"]
-    return [job.folder / name for name in (*names, *([FEATURES] if job.config.assessment.features else []))]
+    features = job.config.assessment.features and not job.is_value
+    return [job.folder / name for name in (*names, *([FEATURES] if features else []))]
 
 
 def _features(job: Job, path: Path) -> Features | None:
@@ -88,7 +93,7 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     accuracy = read_json(folder / "accuracy.json")
     areas = read_json(folder / "areas.json")
     judged = _judged(job)
-    views = tuple(_view(job, source) for source in job.sources)
+    views = tuple(scene_view_of(job, source) for source in job.sources)
     return ReportData(
         title=job.config.name,
         scheme=job.scheme,
@@ -101,9 +106,9 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         full_reference=_full_reference(folder / FULL_REFERENCE),
         mapped_share=areas.get("mapped_share"),
         sampling=SAMPLING,
-        history=_history(folder / "training.csv"),
+        history=read_history(folder / "training.csv"),
         learning=_learning(folder / LEARNING_CURVE),
-        split=_split(job),
+        split=split_map(job),
         features=features,
         reliability=_reliability(accuracy.get("calibration"), "after"),
         uncalibrated=_reliability(accuracy.get("calibration"), "before"),
@@ -129,7 +134,8 @@ def _full_reference(path: Path) -> tuple[tuple[str, tuple[float, float]], ...]:
     return tuple((name, (item["overall_accuracy"], item["macro_f1"])) for name, item in methods.items())
 
 
-def _view(job: Job, source: Source) -> MapView:
+def scene_view_of(job: Job, source: Source) -> MapView:
+    """A mapped scene, decimated for the page."""
     grid = coarse_grid(source.grid, VIEW_PX)
     with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, out_shape=grid.shape, resampling=Resampling.mode)
@@ -150,7 +156,8 @@ def _facts(source: Source, codes: NDArray[np.uint8]) -> tuple[tuple[str, str], .
     )
 
 
-def _history(path: Path) -> tuple[dict[str, float], ...]:
+def read_history(path: Path) -> tuple[dict[str, float], ...]:
+    """Rows of the training log."""
     with path.open(newline="", encoding="utf-8") as file:
         return tuple({key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file))
 
@@ -171,7 +178,7 @@ def _learning(path: Path) -> tuple[LearningPoint, ...]:
         raise OutputError("the learning curve is damaged", path=path, got=err, fix="delete it") from err
 
 
-def _split(job: Job) -> SplitMap:
+def split_map(job: Job) -> SplitMap:
     """The labels' outlines in metres from the first scene's upper left corner, as the blocks are laid."""
     first = job.sources[0].grid
     frame = with_areas(job.labels.frame, job.labelled).to_crs(first.crs.to_wkt())

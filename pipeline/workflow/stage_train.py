@@ -34,6 +34,10 @@ HISTORY = "training.csv"
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
+    if job.is_value:
+        from pipeline.workflow.value_stages import train
+
+        return train(given)
     result = fit(
         job.training_scenes,
         job.split,
@@ -46,7 +50,13 @@ def perform(given: StageRun) -> list[Path]:
     )
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
-    bundle = replace(
+    bundle = with_inputs(bundle, job)
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
+    """The model with what it learned from: units, how values are spread, how scenes are made into its inputs."""
+    return replace(
         bundle,
         units=job.sources[0].select(bundle.bands).units,
         histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in job.training_scenes]),
@@ -60,7 +70,6 @@ def perform(given: StageRun) -> list[Path]:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
 
 
 def products(job: Job) -> list[Path]:
@@ -77,6 +86,12 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
     bundle = _with_sets(bundle, job, refitted=refitted, out_of_fold=out_of_fold)
+    return with_distance(bundle, job)
+
+
+def with_distance(bundle: ModelBundle, job: Job) -> ModelBundle:
+    """The model with features of training pixels, from which it tells its area of applicability."""
+    scenes, settings = job.training_scenes, job.config.training
     polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:

@@ -166,7 +166,7 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     accuracy = run.path / "accuracy.json"
     if last in {"assess", "report"} and accuracy.exists():
         data["accuracy"] = read_json(accuracy)
-        tables.append(_accuracy_table(data["accuracy"]))
+        tables.append((_value_table if job.is_value else _accuracy_table)(data["accuracy"]))
         if data["accuracy"].get("objects"):
             tables.append(
                 Table("objects on the test blocks, at IoU 0.5", HEADS, accuracy_rows(data["accuracy"]["objects"]))
@@ -182,7 +182,7 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     if last == "report":  # the map is what the run was for
-        written = (*(job.map_of(source.id) for source in job.sources), *written)
+        written = (*(job.map_of(source.id) for source in job.mapped), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
@@ -214,6 +214,17 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
     title += f"; too few to judge: {', '.join(few)}" if few else ""
     title += f"; 100 % of few polygons, landcover crossval tells more: {', '.join(sure)}" if sure else ""
     return Table(title, ("method", "overall accuracy", "mean F1", "test polygons"), rows)
+
+
+def _value_table(accuracy: dict[str, Any]) -> Table:
+    """Network and baselines on the held-out samples of a continuous target."""
+    rows = tuple(
+        (item["method"], *(f"{item[name]:.3g}" if item[name] is not None else "-" for name in
+                           ("r2", "rmse", "mae", "bias", "coverage", "width")))
+        for item in (accuracy, *accuracy["baselines"])
+    )  # fmt: skip
+    heads = ("method", "R2", "RMSE", "MAE", "bias", "coverage of 90 %", "width")
+    return Table(f"on {accuracy['samples']} held-out samples (not a probability sample)", heads, rows)
 
 
 def _area_table(areas: dict[str, Any]) -> Table:
