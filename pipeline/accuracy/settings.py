@@ -156,3 +156,14 @@ class ReferenceSettings(Settings):
                 "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
             )
         return self.reference
+
+
+class FootprintSettings(Settings):
+    """Footprints that objects are assessed against."""
+
+    area: Path | None = Field(None, description="Of objects: polygons within which the footprints are complete.")
+    iou: float = Field(0.5, ge=0.01, le=1, description="Of objects: share of area from which on two are the same.")
+    block_m: float | None = Field(None, ge=1, description="Of objects: side of resampled blocks in metres.")
+    incomplete: bool = Field(
+        default=False, description="Of objects: footprints are some of many, so only recall is given."
+    )

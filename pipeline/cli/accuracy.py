@@ -28,7 +28,8 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
-    for command in (assess, compare, zone, series):
+    add_command(app, assess, settings=_REFERENCE | {"objects": "pipeline.accuracy.settings:FootprintSettings"})
+    for command in (compare, zone, series):
         add_command(app, command, settings=_REFERENCE)
     add_commands(app, zonal, change, crosswalk)
 
@@ -86,16 +87,6 @@ def assess(
     crosswalk: Crosswalk = None,
     legend: Legend = None,
     assist: Annotated[str | None, typer.Option()] = None,
-    area: Annotated[
-        Path | None, typer.Option(help="Of objects: polygons within which the footprints are complete.")
-    ] = None,
-    iou: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Of objects: share of area from which on two are the same.")
-    ] = 0.5,
-    block: Annotated[float | None, typer.Option(min=1.0, help="Of objects: side of resampled blocks in m.")] = None,
-    incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Of objects: footprints are some of many, so only recall is given.")
-    ] = False,
     settings: Set = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
@@ -113,11 +104,14 @@ def assess(
     from pipeline.labels.footprints import is_vector
 
     if is_vector(target):
+        from pipeline.accuracy.settings import FootprintSettings
+        from pipeline.config import section_of
         from pipeline.workflow.objects import assess_objects
 
+        own = section_of("objects", FootprintSettings, settings)
         return lambda _: assess_objects(
-            target, reference, area=area, iou=iou, block_m=block, complete=not incomplete, output=output,
-            overwrite=overwrite,
+            target, reference, area=own.area, iou=own.iou, block_m=own.block_m, complete=not own.incomplete,
+            output=output, overwrite=overwrite,
         )  # fmt: skip
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.diagnostics.scoring import SAMPLING
-from pipeline.documents import read_json
-from pipeline.errors import ConfigError, InputError, OutputError
+from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
 from pipeline.splits.settings import ALL, METHODS
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
-from pipeline.workflow.job import LEARNING_CURVE, Job
+from pipeline.workflow.job import CROSSVAL, LEARNING_CURVE, Job, refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.outcome import Progress
 
-FILE, FOLDER = "crossval.json", "crossval"
+FOLDER = "crossval"
 LEAKY = "labelled pixels at random, neighbours on both sides: shows how much such a split flatters"
 
 
@@ -53,7 +52,7 @@ def cross_validate_job(
         from pipeline.workflow.value_crossval import cross_validate_values
 
         return cross_validate_values(job, settings, output=output, force=force, overwrite=overwrite, progress=progress)
-    folds = _Folds.of(config, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
+    folds = _Folds.of(config, settings, CROSSVAL, output=output, force=force, overwrite=overwrite, progress=progress)
     data: dict[str, Any] = {"what": SAMPLING, "key": folds.key}
     tables = []
     for kind in settings.kinds:
@@ -68,7 +67,7 @@ def cross_validate_job(
     return Outcome(
         summary=f"{folds.job.config.name}: cross-validation by {' and '.join(settings.kinds)}, "
         f"{split['folds_in_all']} folds (done: {done or 'none'})",
-        tables=tuple(tables), written=folds.write(FILE, data, output), data=data,
+        tables=tuple(tables), written=folds.write(CROSSVAL, data, output), data=data,
     )  # fmt: skip
 
 
@@ -115,22 +114,6 @@ def figures_key(job: Job, settings: CrossvalSettings) -> str:
     """Changes with all that tells figures apart: the methods' settings, how folds are drawn, which classes count."""
     spatial = [] if settings.kinds == ("polygons",) else [job.block_m, job.buffer_m]
     return hash_of([method_keys(job), settings.kinds, settings.folds, spatial, settings.leave_out_single])
-
-
-def refuse_other_figures(path: Path, key: str) -> None:
-    """Stop before anything is computed where a file of figures is of another job.
-
-    Raises:
-        OutputError: it is.
-    """
-    if not path.exists():
-        return
-    try:
-        known = read_json(path).get("key")
-    except (InputError, AttributeError):
-        known = None
-    if known != key:
-        raise OutputError("figures of other folds or settings are there", path=path, fix="add --overwrite")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pipeline.maps.objects import (
 )
 from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
-from pipeline.report.object_figures import ObjectsView
+from pipeline.report.data import ObjectsView
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table

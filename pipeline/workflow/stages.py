@@ -74,6 +74,8 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: b
         return False
     resume_key = given.job.resume_key if name == "train" else None
     perform, products = _stage(name)
+    if given.job.is_value:
+        perform = _of_values(name) or perform
     if name == "train":  # what a later stage would refuse is refused before hours are spent on training
         for check in settings_checks(given.job):
             check()
@@ -147,6 +149,13 @@ def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job],
     else:
         from pipeline.workflow.stage_report import perform, products
     return perform, products
+
+
+def _of_values(name: str) -> Callable[[StageRun], list[Path]] | None:
+    """What a stage of a continuous target does, where it is not what a stage of classes does."""
+    from pipeline.workflow import value_stages
+
+    return {"train": value_stages.train, "assess": value_stages.assess, "report": value_stages.report}.get(name)
 
 
 def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> Outcome:
