@@ -158,12 +158,10 @@ class ReferenceSettings(Settings):
         return self.reference
 
 
-class FootprintSettings(Settings):
-    """Footprints that objects are assessed against."""
+class MatchSettings(Settings):
+    """How mapped objects are matched with footprints."""
 
-    area: Path | None = Field(None, description="Of objects: polygons within which the footprints are complete.")
-    iou: float = Field(0.5, ge=0.01, le=1, description="Of objects: share of area from which on two are the same.")
-    block_m: float | None = Field(None, ge=1, description="Of objects: side of resampled blocks in metres.")
-    incomplete: bool = Field(
-        default=False, description="Of objects: footprints are some of many, so only recall is given."
-    )
+    area: Path | None = Field(None, description="Polygons within which the footprints are complete.")
+    iou: float = Field(0.5, ge=0.01, le=1.0, description="Share of area from which on two outlines are one object.")
+    block_m: float | None = Field(None, ge=1.0, description="Side of the blocks that are resampled for intervals, m.")
+    incomplete: bool = Field(default=False, description="Footprints are some of many, so only recall is given.")

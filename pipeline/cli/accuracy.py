@@ -28,7 +28,7 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
-    add_command(app, assess, settings=_REFERENCE | {"objects": "pipeline.accuracy.settings:FootprintSettings"})
+    add_command(app, assess, settings={**_REFERENCE, "match": "pipeline.accuracy.settings:MatchSettings"})
     for command in (compare, zone, series):
         add_command(app, command, settings=_REFERENCE)
     add_commands(app, zonal, change, crosswalk)
@@ -104,15 +104,12 @@ def assess(
     from pipeline.labels.footprints import is_vector
 
     if is_vector(target):
-        from pipeline.accuracy.settings import FootprintSettings
+        from pipeline.accuracy.settings import MatchSettings
         from pipeline.config import section_of
         from pipeline.workflow.objects import assess_objects
 
-        own = section_of("objects", FootprintSettings, settings)
-        return lambda _: assess_objects(
-            target, reference, area=own.area, iou=own.iou, block_m=own.block_m, complete=not own.incomplete,
-            output=output, overwrite=overwrite,
-        )  # fmt: skip
+        match = section_of("match", MatchSettings, settings)
+        return lambda _: assess_objects(target, reference, match, output=output, overwrite=overwrite)
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 
     found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)

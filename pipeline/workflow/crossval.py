@@ -14,7 +14,8 @@ from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, s
 from pipeline.splits.settings import ALL, METHODS
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
-from pipeline.workflow.job import CROSSVAL, LEARNING_CURVE, Job, refuse_other_figures
+from pipeline.workflow.job import CROSSVAL as FILE
+from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def cross_validate_job(
         from pipeline.workflow.value_crossval import cross_validate_values
 
         return cross_validate_values(job, settings, output=output, force=force, overwrite=overwrite, progress=progress)
-    folds = _Folds.of(config, settings, CROSSVAL, output=output, force=force, overwrite=overwrite, progress=progress)
+    folds = _Folds.of(config, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
     data: dict[str, Any] = {"what": SAMPLING, "key": folds.key}
     tables = []
     for kind in settings.kinds:
@@ -67,7 +68,7 @@ def cross_validate_job(
     return Outcome(
         summary=f"{folds.job.config.name}: cross-validation by {' and '.join(settings.kinds)}, "
         f"{split['folds_in_all']} folds (done: {done or 'none'})",
-        tables=tuple(tables), written=folds.write(CROSSVAL, data, output), data=data,
+        tables=tuple(tables), written=folds.write(FILE, data, output), data=data,
     )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # What landcover labels audit writes into the run folder.
 AUDIT = "labels_audit.gpkg"
 # What cross-validation writes there.
-CROSSVAL, LEARNING_CURVE = "crossval.json", "learning_curve.json"
+LEARNING_CURVE = "learning_curve.json"
+CROSSVAL = "crossval.json"
 # What a map is measured against on every pixel, where there is such a thing: the demo writes it.
 FULL_REFERENCE = "full_reference.json"
 
@@ -301,6 +302,18 @@ class Job:
         return hash_of([self.input_hash, self._settings["split"], self._settings["chips"], training])
 
 
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage is given."""
+
+    job: Job  # The job, with the command line's wishes in its configuration
+    folder: Path  # The run folder
+    resume: bool  # Training goes on from its last checkpoint
+    progress: Progress  # For the terminal
+    # Figures of the stage for ``run.json``; the stage fills it in
+    facts: dict[str, float] = field(default_factory=dict)
+
+
 def refuse_other_figures(path: Path, key: str) -> None:
     """Stop before anything is computed where a file of figures is of another job.
 
@@ -315,15 +328,3 @@ def refuse_other_figures(path: Path, key: str) -> None:
         known = None
     if known != key:
         raise OutputError("figures of other folds or settings are there", path=path, fix="add --overwrite")
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """What a stage is given."""
-
-    job: Job  # The job, with the command line's wishes in its configuration
-    folder: Path  # The run folder
-    resume: bool  # Training goes on from its last checkpoint
-    progress: Progress  # For the terminal
-    # Figures of the stage for ``run.json``; the stage fills it in
-    facts: dict[str, float] = field(default_factory=dict)

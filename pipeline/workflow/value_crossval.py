@@ -26,7 +26,8 @@ from pipeline.training.fit import training_statistics
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
 from pipeline.training.value_table import Plane, samples_of
-from pipeline.workflow.job import CROSSVAL, refuse_other_figures
+from pipeline.workflow.job import CROSSVAL as FILE
+from pipeline.workflow.job import refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.value_stages import quantity_of, targets_of
 
@@ -61,7 +62,7 @@ def cross_validate_values(
     about = [settings.by, settings.folds, settings.seeds, settings.methods]
     key = hash_of([job.input_hash, about, job.config.training.model_dump(mode="json")])
     if not (overwrite or force):
-        refuse_other_figures(run.path / CROSSVAL, key)
+        refuse_other_figures(run.path / FILE, key)
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     per_seed: dict[str, dict[str, float]] = {}
     for seed in settings.seeds:
@@ -77,7 +78,7 @@ def cross_validate_values(
         "split": {"kind": kind, "folds": settings.folds, "seeds": list(settings.seeds),
                   **({} if grouped else {"block_m": job.block_m, "buffer_m": job.buffer_m})},
     }  # fmt: skip
-    written = [write_json(run.path / CROSSVAL, data), *([write_json(output, data)] if output else [])]
+    written = [write_json(run.path / FILE, data), *([write_json(output, data)] if output else [])]
     return Outcome(
         summary=f"{job.config.name}: cross-validation {kind}, {settings.folds} folds",
         tables=(_table(kind, methods),), written=tuple(written), data=data,
