@@ -35,7 +35,7 @@ Seed = Annotated[int, typer.Option(help="Seed: the same seed gives the same resu
 # Sections of settings -> where their type is defined.
 Sections = Mapping[str, str]
 # Options that are not called after their key.
-_CALLED = {"--layer": "--layers", "--resolution": "--resolution-m"}
+_CALLED = {"--layer": "--layers", "--resolution": "--resolution-m", "--block": "--block-m"}
 
 
 class SettingsCommand(TyperCommand):
@@ -109,7 +109,8 @@ def _text(field: FieldInfo) -> str:
     default = field.default
     shown = default not in (None, False, (), "") and type(default).__name__ in {"str", "int", "float", "bool", "tuple"}
     listed = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    return f"{field.description}" + (f"  [default: {listed}]" if shown else "")
+    text = field.description or (getattr(field.annotation, "__doc__", None) or "").partition("\n")[0]
+    return text + (f"  [default: {listed}]" if shown else "")
 
 
 def _holds_many(annotation: Any) -> bool:

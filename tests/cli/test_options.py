@@ -60,4 +60,4 @@ def test_help_describes_every_option_and_setting(name, capsys):
     for option, key, field in COMMANDS[name]._settings():
         assert f"{key} " in text or f"{option} " in text
         if f"{key} " in text:
-            assert " ".join(field.description.split())[:40] in text
+            assert " ".join((field.description or "").split())[:40] in text
