@@ -16,7 +16,7 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, job, labels, models, view, weights
+from pipeline.cli import accuracy, crossval, forecast, job, labels, models, view, weights
 from pipeline.cli.console import error_line, json_error
 from pipeline.cli.help import GroupedCommands, add_examples
 from pipeline.cli.options import spelled_out
@@ -39,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (job, accuracy, models, crossval, view, weights, labels):
+for part in (job, accuracy, models, crossval, view, weights, labels, forecast):
     part.register(app)
 add_examples(app)
 

@@ -36,6 +36,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Use it again": {
         "predict": "landcover predict --model landcover-run/model/model.safetensors --scene next_year.tif -o next_year",
+        "forecast": "landcover forecast ndvi.tif --ahead 6 -o forecast",
         "model show": "landcover model show landcover-run/model/model.safetensors",
         "export": "landcover export landcover-run/model/model.safetensors --format onnx",
         "weights list": "landcover weights list --sensor sentinel-2",
