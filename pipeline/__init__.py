@@ -42,10 +42,10 @@ _HOMES = {
     "predict": "pipeline.inference.predict:predict_scene",
     "write_class_map": "pipeline.maps.geotiff:write_class_map",
     # accuracy
-    "DesignSettings": "pipeline.accuracy.sample_draw:DesignSettings",
+    "DesignSettings": "pipeline.accuracy.settings:DesignSettings",
     "design": "pipeline.accuracy.sample_draw:draw_sample",
     "write_design": "pipeline.accuracy.sample_design:write_design",
-    "ReferenceSettings": "pipeline.accuracy.assess_map:ReferenceSettings",
+    "ReferenceSettings": "pipeline.accuracy.settings:ReferenceSettings",
     "assess": "pipeline.accuracy.assess_map:assess_map",
     "compare": "pipeline.accuracy.assess_compare:compare_maps",
     # a whole run, and the data to try it on

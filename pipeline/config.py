@@ -9,13 +9,14 @@ Relative paths are relative to the folder of the configuration file.
 from __future__ import annotations
 
 import copy
+import csv
 import difflib
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, create_model, field_validator
 
 from pipeline.config_versions import upgraded
 from pipeline.documents import parse_json, read_yaml
@@ -25,7 +26,7 @@ from pipeline.inference.settings import MapSettings
 from pipeline.labels.settings import COLOR, ClassItem, LabelSettings
 from pipeline.scenes.settings import InputSettings, SceneItem
 from pipeline.settings import Settings, absolute
-from pipeline.splits.split import SplitSettings
+from pipeline.splits.settings import SplitSettings
 from pipeline.training.settings import ChipSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -139,6 +140,20 @@ def from_changes(kind: type[Checked], changes: Sequence[str]) -> Checked:
     return checked(kind, changed({}, changes))
 
 
+def section_of(
+    section: str, kind: type[Checked], changes: Sequence[str] | None, given: Mapping[str, object] | None = None
+) -> Checked:
+    """Settings of one section, from options that were given (None: not given) and keys as ``design.size=400``.
+
+    Raises:
+        ConfigError: see :func:`from_changes`.
+    """
+    around = create_model("_Section", __base__=Settings, **{section: (kind, ...)})  # type: ignore[call-overload]
+    known = {section: {key: value for key, value in (given or {}).items() if value is not None}}
+    found: Checked = getattr(checked(around, changed(known, changes or ())), section)
+    return found
+
+
 def changed(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """Nested keys with those set that ``changes`` name; their paths are relative to the working folder.
 
@@ -171,7 +186,8 @@ def _value(text: str) -> Any:
     if text.startswith("{"):
         return parse_json(text, what="option --set", error=ConfigError)
     if text.startswith("[") and text.endswith("]"):
-        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+        parts = next(csv.reader([text[1:-1]], skipinitialspace=True), [])
+        return [part.strip().strip("'") for part in parts if part.strip()]
     path = Path(text).expanduser()
     return str(path.resolve()) if path.suffix and path.exists() else text
 

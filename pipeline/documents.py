@@ -1,4 +1,4 @@
-"""JSON and YAML read with limits: the only place where the structure of either enters the project.
+"""JSON, YAML and XML read with limits: the only place where the structure of any of them enters the project.
 
 A document is a regular file of limited size, nested to a limited depth, in which every key occurs once. Aliases of YAML
 may not make it larger than it could have been written out. What breaks one of these rules is an error in one line; no
@@ -8,10 +8,13 @@ input makes the parser slow or deep.
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import defusedxml.ElementTree as SafeXml
 import yaml
+from defusedxml import DefusedXmlException
 
 from pipeline.errors import InputError, PipelineError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a GeoJSON of labels, a STAC collection of all items of a year
 MAX_YAML_BYTES = 1024 * 1024  # the parser takes some seconds for this
+MAX_XML_BYTES = 64 * 1024 * 1024  # the largest metadata of a product seen has 2 MB
 MAX_DEPTH = 64
 # Nodes of a YAML document once its aliases are written out.
 MAX_NODES = 200_000
@@ -37,7 +41,9 @@ def read_json(path: Path | str, *, what: str = "the file", error: type[PipelineE
         PipelineError: of the class given: it cannot be read, is no regular file, too large, not JSON, nested too
             deeply, or has a key twice in one object.
     """
-    return parse_json(_read(Path(path), what, MAX_JSON_BYTES, error), what=what, path=path, error=error)
+    return parse_json(
+        read_file(Path(path), what=what, limit=MAX_JSON_BYTES, error=error), what=what, path=path, error=error
+    )
 
 
 def parse_json(
@@ -67,6 +73,52 @@ def parse_json(
     return found
 
 
+class _Shallow(ET.TreeBuilder):
+    """Builds a tree down to the deepest level that a document may have."""
+
+    level = 0
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> ET.Element:
+        self.level += 1
+        if self.level > MAX_DEPTH:
+            raise RecursionError
+        return super().start(tag, attrs)
+
+    def end(self, tag: str, /) -> ET.Element:
+        self.level -= 1
+        return super().end(tag)
+
+
+def parse_xml(
+    data: bytes | str,
+    *,
+    what: str = "the text",
+    path: Path | str | None = None,
+    error: type[PipelineError] = InputError,
+    fix: str | None = None,
+) -> ET.Element:
+    """The root of XML text, without entities of its own.
+
+    >>> parse_xml("<a><b>1</b></a>").findtext("b")
+    '1'
+
+    Raises:
+        PipelineError: of the class given: not XML, too large, nested too deeply, or with entities.
+    """
+    if len(data) > MAX_XML_BYTES:
+        raise error(f"{what} is too large", path=path, expected=f"at most {MAX_XML_BYTES // 1024**2} MiB")
+    parser = SafeXml.DefusedXMLParser(target=_Shallow())
+    try:
+        parser.feed(data)
+        root: ET.Element = parser.close()
+    except RecursionError:
+        raise _too_deep(what, path, error) from None
+    # LookupError, ValueError: an encoding that nobody knows, or another than it says.
+    except (ET.ParseError, DefusedXmlException, LookupError, ValueError) as err:
+        raise error(f"{what} is not well-formed XML", path=path, got=err, fix=fix) from err
+    return root
+
+
 def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
     """What a YAML file holds: plain mappings, lists and scalars.
 
@@ -79,7 +131,7 @@ def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineE
         PipelineError: of the class given: it cannot be read, is no regular file, too large, not YAML, nested too
             deeply, has a key twice in one mapping, or has aliases that make it too large.
     """
-    text = _read(Path(path), what, MAX_YAML_BYTES, error)
+    text = read_file(Path(path), what=what, limit=MAX_YAML_BYTES, error=error)
     try:
         return yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except _NotAllowedError as err:
@@ -91,8 +143,14 @@ def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineE
         raise error(f"{what} cannot be read as YAML", path=path, got=err) from err
 
 
-def _read(path: Path, what: str, limit: int, error: type[PipelineError]) -> bytes:
-    """The bytes of a regular file of at most ``limit`` bytes; a pipe or device is refused before it is opened."""
+def read_file(
+    path: Path, *, what: str = "the file", limit: int = MAX_XML_BYTES, error: type[PipelineError] = InputError
+) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes; a pipe or device is refused before it is opened.
+
+    Raises:
+        PipelineError: of the class given: it cannot be read, is no regular file, or too large.
+    """
     try:
         if path.exists() and not path.is_file():
             got = "a folder" if path.is_dir() else "a pipe or device"

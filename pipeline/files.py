@@ -10,13 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import defusedxml.ElementTree as SafeXml
-from defusedxml import DefusedXmlException
-
-from pipeline.errors import OutputError
+from pipeline.documents import parse_xml, read_file
+from pipeline.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ COMPANIONS = {
 }
 # Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
 WRITE_AHEAD = "-wal"
+_INSIDE = re.compile(r':"([^"]+)"')
 # How many VRTs may read one another.
 VRT_DEPTH = 8
 
@@ -117,6 +117,18 @@ def write_json(path: Path, data: object, *, what: str = "the file") -> Path:
         OutputError: see :func:`whole_file`.
     """
     return write_text(path, json.dumps(data, indent=2, default=str) + "\n", what=what)
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """A path as seen from a folder, with forward slashes; the whole path where there is no way, as between drives.
+
+    >>> relative_path(Path("a/maps/x.tif"), Path("a")), relative_path(Path("b.tif"), Path("a"))
+    ('maps/x.tif', '../b.tif')
+    """
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # Windows: another drive
+        return path.absolute().as_posix()
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -221,7 +233,8 @@ def fingerprint(paths: Sequence[str | Path]) -> dict[str, str]:
 
 def _fingerprint_one(path: str) -> str:
     digest = hashlib.sha256()
-    target = Path(path)
+    inside = _INSIDE.search(path)  # a raster inside a file: NETCDF:"a.nc":ndvi
+    target = Path(inside[1] if inside else path)
     if not target.exists():
         digest.update(path.encode())
     alone = [target, *_companions(target), *_sources(target)]
@@ -251,8 +264,8 @@ def _sources(path: Path, *, depth: int = VRT_DEPTH) -> list[Path]:
     if path.suffix.lower() != ".vrt" or not path.is_file() or not depth:
         return []
     try:
-        root = SafeXml.fromstring(path.read_bytes())
-    except (SafeXml.ParseError, DefusedXmlException):
+        root = parse_xml(read_file(path))
+    except InputError:
         return []  # whoever reads the scene says what is damaged
     named = [item for item in root.iter() if item.tag in {"SourceFilename", "SourceDataset"}]
     found = {

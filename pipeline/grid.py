@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyproj
 from affine import Affine
-from pyproj import Geod, Transformer
-from pyproj.exceptions import ProjError
 from rasterio.transform import array_bounds
 from rasterio.windows import Window as RasterioWindow
 
 from pipeline.errors import GridError
+from pipeline.ground import SQUARE_METRES_PER_HECTARE, area_lattice, misplaced, size_on_ground, strip_areas_ha, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
-SQUARE_METRES_PER_HECTARE = 10_000.0
+    from pipeline.errors import PipelineError
+
 SAMPLES_PER_SIDE = 3
 SAMPLE_PX = 256
-_GEOD = Geod(ellps="WGS84")
-# Ground areas: spacing of the pixels where the scale of area is computed, how many at most along an axis, side of the
-# square that is measured there (smaller ones would measure PROJ's rounding), and what is left of that rounding.
-_NODE_M = 4_000.0
-_MAX_NODES = 400
-_PROBE_M = 1_000.0
-_PLANE_TOLERANCE = 0.01
-_NOISE = 1e-5
-# Scale of area of UTM within its zone: 0.9992 to 1.0020 (Snyder 1987, p. 57-58: scale 0.9996 to 1.0010).
-_UTM_TOLERANCE = 2.1e-3
 
 
 @dataclass(frozen=True, order=True)
@@ -194,18 +184,22 @@ class Grid:
 
         The plane's own where it is right to 1 % (UTM, national grids); else geodesic (degrees, Mercator at 60 N).
         """
-        x, y = self.xy(self.height / 2 - 0.5, self.width / 2 - 0.5)
-        if self.crs.is_geographic:
-            return _ground_lengths(x, y, self.pixel_size, to_degrees=None)
-        plane = self.plane_size_m
-        probe = _PROBE_M / max(plane)  # a small pixel would measure PROJ's rounding
-        to_degrees = _to_degrees(self.crs.to_wkt())
-        if to_degrees is None:
-            return plane
-        size_x, size_y = self.pixel_size
-        ground = _ground_lengths(x, y, (size_x * probe, size_y * probe), to_degrees=to_degrees)
-        right = all(abs(a - probe * b) <= _PLANE_TOLERANCE * probe * b for a, b in zip(ground, plane, strict=True))
-        return plane if right or not all(map(math.isfinite, ground)) else (ground[0] / probe, ground[1] / probe)
+        centre = self.xy(self.height / 2 - 0.5, self.width / 2 - 0.5)
+        return size_on_ground(self.crs, centre, self.pixel_size)
+
+    @cached_property
+    def _misplaced(self) -> str:
+        return misplaced(self.crs, self.bounds, self.pixel_size)
+
+    def check_place(self, *, what: str, path: Path | str, error: type[PipelineError]) -> None:
+        """Refuse a grid that lies nowhere, or whose pixels have no size that pixels have; see `pipeline.ground`.
+
+        Raises:
+            PipelineError: of the class given.
+        """
+        if self._misplaced:
+            fix = "assign the CRS that its coordinates are in with gdal_edit.py -a_srs"
+            raise error(f"{what} lies where none can", path=path, got=self._misplaced, fix=fix)
 
     @property
     def keeps_metres(self) -> bool:
@@ -226,39 +220,39 @@ class Grid:
         [1, 1] where all pixels have one area: on equal-area projections, and on transverse Mercator (UTM) within its
         zone, where the plane is right to 0.2 %. [row, 1] where it changes by row: geographic grids, Mercator. Else
         [row, col]: polar stereographic and conic grids, or UTM far outside its zone. All of them broadcast to the
-        window; :func:`areas_by_code` adds them up.
+        window; :func:`pipeline.ground.areas_by_code` adds them up.
         """
         window = window or self.window
         if self.crs.is_geographic:
-            return _strip_areas_ha(self, window)[:, None]
+            return strip_areas_ha(self.transform, slice(window.row, window.row_stop))[:, None]
         size_x, size_y = self.plane_size_m
         plane = size_x * size_y / SQUARE_METRES_PER_HECTARE
         lattice = self._area_lattice
         if lattice is None:
             return np.full((1, 1), plane)
         rows, cols, scale = lattice
-        by_row = _weights(rows, np.arange(window.row, window.row_stop)) @ scale
+        by_row = weights(rows, np.arange(window.row, window.row_stop)) @ scale
         if len(cols) == 1:
             return np.asarray(by_row * plane)
-        return np.asarray(by_row @ _weights(cols, np.arange(window.col, window.col_stop)).T * plane)
+        return np.asarray(by_row @ weights(cols, np.arange(window.col, window.col_stop)).T * plane)
 
     def areas_at_ha(self, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[np.float64]:
         """Area on the ground in ha of single pixels, float64 [n]; those beyond the edge count as the nearest inside."""
         row, col = np.clip(row, 0, self.height - 1), np.clip(col, 0, self.width - 1)
         if self.crs.is_geographic:
-            return np.asarray(_strip_areas_ha(self, self.window)[row])
+            return np.asarray(strip_areas_ha(self.transform, slice(0, self.height))[row])
         plane = float(np.prod(self.plane_size_m)) / SQUARE_METRES_PER_HECTARE
         if self._area_lattice is None:
             return np.full(len(row), plane)
         rows, cols, scale = self._area_lattice
-        by_row = np.asarray(_weights(rows, row) @ scale)
-        return np.asarray(plane * np.einsum("nk,nk->n", by_row, _weights(cols, col)))
+        by_row = np.asarray(weights(rows, row) @ scale)
+        return np.asarray(plane * np.einsum("nk,nk->n", by_row, weights(cols, col)))
 
     @cached_property
     def pixel_area_range_ha(self) -> tuple[float, float]:
         """Area in ha of the smallest and of the largest pixel."""
         if self.crs.is_geographic:
-            areas = _strip_areas_ha(self, self.window)
+            areas = strip_areas_ha(self.transform, slice(0, self.height))
         else:
             scale = np.ones(1) if self._area_lattice is None else self._area_lattice[2]
             areas = scale * float(np.prod(self.plane_size_m)) / SQUARE_METRES_PER_HECTARE
@@ -267,7 +261,7 @@ class Grid:
     @cached_property
     def _area_lattice(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
         """Rows, columns, and ground area over area in the plane [row, col]; None where that is 1 everywhere."""
-        return _area_lattice(self)
+        return area_lattice(self.crs, self.transform, self.shape)
 
     def tiles(self, tile_px: int) -> Iterator[Window]:
         """Windows of at most ``tile_px`` squared that partition the grid, row by row."""
@@ -309,129 +303,6 @@ class Grid:
             abs(a - b) <= tolerance_px * size
             for a, b, size in zip(self.bounds, other.bounds, (size_x, size_y, size_x, size_y), strict=True)
         )
-
-
-@cache
-def _to_degrees(wkt: str) -> Transformer | None:
-    """From a projected CRS to degrees; None from a local one, for which there is no ground but the plane."""
-    try:
-        return Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)
-    except ProjError:
-        return None
-
-
-def _ground_lengths(
-    x: float, y: float, size: tuple[float, float], *, to_degrees: Transformer | None
-) -> tuple[float, float]:
-    """Geodesic length in metres of the two axes of a rectangle around a place."""
-    xs, ys = [x - size[0] / 2, x + size[0] / 2, x, x], [y, y, y - size[1] / 2, y + size[1] / 2]
-    lon, lat = (xs, ys) if to_degrees is None else to_degrees.transform(xs, ys)
-    across, along = (float(_GEOD.inv(lon[i], lat[i], lon[i + 1], lat[i + 1])[2]) for i in (0, 2))
-    return across, along
-
-
-def areas_by_code(
-    codes: NDArray[np.integer], areas_ha: NDArray[np.float64], *, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pixels int64 [code] and area in ha float64 [code] of codes 0..size-1; negative codes are left out.
-
-    Args:
-        codes: int [row, col].
-        areas_ha: float64 that broadcasts to it: :meth:`Grid.pixel_areas_ha`.
-        size: Number of codes.
-
-    >>> areas_by_code(np.array([[0, 2], [2, -1]]), np.array([[1.0], [0.5]]), size=3)[1].tolist()
-    [1.0, 0.0, 1.5]
-    """
-    inside = codes >= 0
-    known = codes.ravel() if inside.all() else codes[inside]
-    pixels = np.bincount(known, minlength=size).astype(np.int64)
-    if areas_ha.size == 1:
-        return pixels, np.asarray(pixels * areas_ha.ravel()[0])
-    weights = np.broadcast_to(areas_ha, codes.shape)[inside]
-    return pixels, np.asarray(np.bincount(known, weights=weights, minlength=size), dtype=np.float64)
-
-
-def _strip_areas_ha(grid: Grid, window: Window) -> NDArray[np.float64]:
-    """Geodesic area in ha of a pixel of each row of a geographic grid on the WGS84 ellipsoid, float64 [row].
-
-    A strip between two latitudes has area ``a^2 / 2 * dlon * [q(north) - q(south)]`` with q as in :func:`_authalic_q`.
-    """
-    edges = grid.transform.f + grid.transform.e * np.arange(window.row, window.row_stop + 1)
-    q = _authalic_q(np.radians(np.clip(edges, -90.0, 90.0)), _GEOD.es)
-    strip = _GEOD.a**2 / 2 * np.radians(abs(grid.transform.a)) * np.abs(np.diff(q))
-    return np.asarray(strip / SQUARE_METRES_PER_HECTARE, dtype=np.float64)
-
-
-def _authalic_q(latitude: NDArray[np.float64], ecc2: float) -> NDArray[np.float64]:
-    """``(1-e^2) [s/(1-e^2 s^2) + atanh(e s)/e]`` with s = sin(latitude in radians): area from the equator to there.
-
-    Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 3-12 (authalic q).
-    """
-    sin_lat, ecc = np.sin(latitude), math.sqrt(ecc2)
-    curved = np.arctanh(ecc * sin_lat) / ecc if ecc else sin_lat
-    return np.asarray((1 - ecc2) * (sin_lat / (1 - ecc2 * sin_lat**2) + curved))
-
-
-def _area_lattice(grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
-    """Ground area over area in the plane at pixels about 4 km apart: between them a line is right to 1e-6."""
-    size_x, size_y = grid.plane_size_m
-    rows, cols = _nodes(grid.height, size_y), _nodes(grid.width, size_x)
-    x = grid.transform.c + grid.transform.a * (cols + 0.5)
-    y = grid.transform.f + grid.transform.e * (rows + 0.5)
-    scale = ground_area_scale(grid.crs, *np.meshgrid(x, y), side_m=max(size_x, size_y, _PROBE_M))
-    if (scale == 1.0).all():
-        return None
-    if np.ptp(scale, axis=1).max() <= _NOISE / 10:
-        return rows, cols[:1], scale.mean(axis=1, keepdims=True)
-    return rows, cols, scale
-
-
-def _nodes(pixels: int, size_m: float) -> NDArray[np.int64]:
-    count = int(np.clip(math.ceil(pixels * size_m / _NODE_M), 1, _MAX_NODES)) + 1
-    return np.unique(np.linspace(0, pixels - 1, count).round().astype(np.int64))
-
-
-def _weights(nodes: NDArray[np.int64], at: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Weights of linear interpolation, float64 [at, node]."""
-    return np.stack([np.interp(at, nodes, one) for one in np.eye(len(nodes))], axis=1)
-
-
-def ground_area_scale(
-    crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64], *, side_m: float = _PROBE_M
-) -> NDArray[np.float64]:
-    """Ground area over area in the plane at places of a projected CRS, float64 like ``x`` and ``y``.
-
-    It is 1 where the plane keeps areas at all of these places (to 1e-5; transverse Mercator within its zone: to 0.2 %),
-    and 0 beyond the edge of the world. The corners of a square of ``side_m`` metres go to the authalic sphere, on which
-    areas are those of the ellipsoid, so that neither poles nor the date line are special.
-
-    Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eqs. 3-11 to 3-13 (authalic sphere).
-    """
-    full = pyproj.CRS.from_wkt(crs.to_wkt())
-    geodetic = full.geodetic_crs
-    if geodetic is None or geodetic.ellipsoid is None:  # a local CRS: there is no ground but the plane
-        return np.ones(x.shape)
-    axis, flat = geodetic.ellipsoid.semi_major_metre, geodetic.ellipsoid.inverse_flattening
-    ecc2 = (2 - 1 / flat) / flat if flat else 0.0
-    to_ground = Transformer.from_crs(full, geodetic, always_xy=True)
-    polar = float(_authalic_q(np.array(np.pi / 2), ecc2))
-    metre = crs.linear_units_factor[1]
-    side = side_m / metre
-    corners = []
-    for right, up in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
-        lon, lat = to_ground.transform(x + right * side / 2, y + up * side / 2, radians=True)
-        sin_beta = np.clip(_authalic_q(np.where(np.isfinite(lat), lat, np.nan), ecc2) / polar, -1.0, 1.0)
-        cos_beta = np.sqrt(1 - sin_beta**2)
-        corners.append(np.stack([cos_beta * np.cos(lon), cos_beta * np.sin(lon), sin_beta], axis=-1))
-    normal = np.cross(corners[2] - corners[0], corners[3] - corners[1])
-    ground = np.linalg.norm(normal, axis=-1) / 2 * axis**2 * polar / 2
-    scale = ground / side_m**2
-    operation = full.coordinate_operation
-    tolerance = _UTM_TOLERANCE if operation and "Transverse Mercator" in operation.method_name else _NOISE
-    if np.nanmax(np.abs(scale - 1), initial=0.0) <= tolerance:
-        return np.ones(x.shape)
-    return np.asarray(np.nan_to_num(scale))
 
 
 def sample_windows(grid: Grid) -> tuple[Window, ...]:

@@ -1,29 +1,156 @@
-"""Raster: pixels with their validity, band names and place; files brought onto a grid, and shapes burned on it."""
+"""Raster: pixels with their validity, band names and place; files opened, brought onto a grid, shapes burned on it."""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, ShapeSkipWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, ShapeSkipWarning
 from rasterio.features import rasterize
-from rasterio.io import MemoryFile
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
+from pipeline.documents import parse_xml, read_file
 from pipeline.errors import SceneError
 from pipeline.quiet import silenced
+from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from rasterio.io import DatasetReader
 
+    from pipeline.errors import PipelineError
     from pipeline.grid import Grid
+
+
+# What a file behind an address may be: a format whose header names no other file.
+REMOTE_DRIVERS = ("GTiff", "JP2OpenJPEG")
+# Drivers that fetch what a file describes.
+SERVICES = frozenset({"DAAS", "EEDA", "EEDAI", "GTI", "HTTP", "PLMOSAIC", "STACIT", "STACTA", "WCS", "WMS", "WMTS"})
+_VRT_DRIVER = "VRT"
+_NETWORK = re.compile(r"/vsi(?!(zip|tar|gzip|mem)/)")
+# File systems of GDAL that hold what lies in a local file.
+_LOCAL = ("/vsizip/", "/vsitar/", "/vsigzip/")
+_VRT, _LINKS, _HEAD_BYTES, _DEPTH = "VRTDataset", {"SourceFilename", "SourceDataset"}, 512, 8
+_SHOWN = 80
+
+
+def open_raster(
+    path: str | Path,
+    *,
+    trust: bool = False,
+    error: type[PipelineError] = SceneError,
+    what: str = "not a raster that GDAL can open",
+    fix: str | None = None,
+) -> DatasetReader:
+    """A raster, opened; to be closed by the caller.
+
+    Behind an address there is a GeoTIFF or a JPEG 2000. A description of a raster on the disk (a VRT) names files on
+    the disk, and raw pixels in its own folder only, unless it is trusted.
+
+    Args:
+        path: Anything that GDAL opens.
+        trust: A local description may reach the network, other drivers and raw pixels anywhere.
+        error: Class of the error.
+        what: What failed, for the message.
+        fix: For the message.
+
+    Raises:
+        PipelineError: of the class given.
+    """
+    text = str(path)
+    remote = is_network(text)
+    if not remote and os.path.lexists(text):
+        if not Path(text).is_file() and not Path(text).is_dir():
+            raise error("not a regular file", path=path, got="a pipe, device or broken link")
+        if not trust:
+            check_links(Path(text), error=error)
+    shown = unquote(text.rpartition("&url=")[2]).partition("?")[0] if remote else text
+    with silenced(NotGeoreferencedWarning):
+        try:
+            return rasterio.open(text) if trust and not remote else opened_by(text, drivers_for(text))
+        except (RasterioError, OSError, UnicodeDecodeError) as err:  # GDAL's own messages may be no text
+            # A signed address is shown without its query, and so without GDAL's own words.
+            got = "GDAL cannot open it" if remote else err
+            raise error(what, path=shown, got=got, expected="a raster that GDAL reads", fix=fix) from err
+
+
+def is_network(text: str) -> bool:
+    """Whether GDAL would reach beyond the disk for a path.
+
+    >>> is_network("/vsicurl?max_retry=3&url=https://example.org/a.tif"), is_network("/vsizip/a.zip/b.tif")
+    (True, False)
+    """
+    return text.startswith(("http://", "https://", "ftp://")) or _NETWORK.search(text) is not None
+
+
+@cache
+def _on_disk() -> tuple[str, ...]:
+    with rasterio.Env() as env:
+        return tuple(name for name in env.drivers() if name not in SERVICES)
+
+
+def drivers_for(path: str) -> tuple[str, ...]:
+    """Drivers of GDAL that may open a path: behind an address those of REMOTE_DRIVERS, else all but of services."""
+    if is_network(path):
+        return REMOTE_DRIVERS
+    return tuple(name for name in _on_disk() if name != _VRT_DRIVER) if path.startswith(_LOCAL) else _on_disk()
+
+
+def opened_by(path: str, drivers: Sequence[str]) -> DatasetReader:
+    """A raster opened by one of some drivers; ``rasterio.open`` takes one only."""
+    with rasterio.Env():
+        return DatasetReader(path, driver=list(drivers))
+
+
+def read_bands(dataset: DatasetReader | WarpedVRT, numbers: Sequence[int], **how: Any) -> NDArray[Any]:
+    """Bands [band, row, col] of an open file, as ``DatasetReader.read`` gives them; of one type where theirs differ."""
+    if len({dataset.dtypes[number - 1] for number in numbers}) == 1:
+        return np.asarray(dataset.read(list(numbers), **how))
+    return np.stack([dataset.read(number, **how) for number in numbers])
+
+
+def check_links(path: Path, *, error: type[PipelineError], depth: int = _DEPTH) -> None:
+    """Refuse a description of a raster that leads to the network, to another driver, or to raw pixels elsewhere.
+
+    Source: GDAL, VRT driver (SourceFilename, relativeToVRT, VRTRawRasterBand) and warped VRTs (SourceDataset).
+
+    Raises:
+        PipelineError: of the class given, or it names itself again and again.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if not file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            return
+    root = parse_xml(read_file(path, error=error), what="the description of a raster", path=path, error=error)
+    fix = "set scenes.trust (--trust) if you know who wrote it"
+    if root.tag != _VRT or not depth:
+        what = "description of a raster by a service" if depth else "VRTs that name one another"
+        raise error(what, path=path, got=root.tag, expected="a VRT of files on the disk", fix=fix)
+    raw = {id(item) for band in root.iter("VRTRasterBand") if "Raw" in band.get("subClass", "") for item in band.iter()}
+    for item in (item for item in root.iter() if item.tag in _LINKS):
+        name = (item.text or "").strip()
+        inside = INSIDE_FILE.fullmatch(name)
+        inside = inside if inside and inside["driver"] not in SERVICES else None
+        local = name.removeprefix(next((prefix for prefix in _LOCAL if name.startswith(prefix)), ""))
+        target = (path.parent if item.get("relativeToVRT") == "1" else Path()) / (inside["file"] if inside else local)
+        odd = local.startswith(("<", "/vsi", "vrt:")) or (":" in local[2:] and not inside)
+        if odd or is_network(name):
+            raise error("VRT names what is no file on the disk", path=path, got=name[:_SHOWN], fix=fix)
+        if id(item) in raw and not target.resolve().is_relative_to(path.parent.resolve()):
+            raise error("VRT reads raw pixels outside its folder", path=path, got=name[:_SHOWN], fix=fix)
+        check_links(target, error=error, depth=depth - 1)
 
 
 @dataclass(frozen=True, eq=False)

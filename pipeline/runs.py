@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline import __version__
 from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError, PipelineWarning
-from pipeline.files import hash_content, write_json, write_text
+from pipeline.files import hash_content, relative_path, write_json, write_text
 from pipeline.heap import peak_rss_mb, reset_peak
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class RunFolder:
         write_json(self.record_path, record)
 
     def _products(self, outputs: Sequence[Path]) -> dict[str, Any]:
-        names = {os.path.relpath(path, self.path): path for path in outputs}
+        names = {relative_path(path, self.path): path for path in outputs}
         return {"outputs": list(names), "stamps": {name: Stamp.of(path).model_dump() for name, path in names.items()}}
 
     def write_resolved(self, config: Mapping[str, Any]) -> Path:

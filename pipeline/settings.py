@@ -8,13 +8,22 @@ could be read two ways, and one line of text. The configuration file, the comman
 from __future__ import annotations
 
 import re
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 # How GDAL spells a raster inside a file. A drive of Windows has one letter.
 INSIDE_FILE = re.compile(r'(?P<driver>[A-Z][A-Z0-9_]{2,}):"?(?P<file>[^":]+)"?(?P<name>:.*)?')
+_COMMENT_WIDTH = 96
+# Rows of these lists are written on one line each: a legend of eight classes is eight lines.
+_ONE_LINE = frozenset({"classes"})
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -37,3 +46,76 @@ def absolute(value: str, info: ValidationInfo) -> str:
         file = (folder / inside["file"]).expanduser().resolve()
         return f'{inside["driver"]}:"{file}"{inside["name"] or ""}'
     return str((folder / value).expanduser().resolve())
+
+
+@dataclass(frozen=True)
+class Off:
+    """A key that is written as a comment, with an example of its value, to be switched on by who needs it."""
+
+    example: Any
+
+
+def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str], model: type[Settings]) -> str:
+    """YAML of (a part of) a configuration with comments.
+
+    Args:
+        data: Keys to write, with plain values or :class:`Off`; they come in the order of the schema.
+        head: Comment lines at the top.
+        model: What the file holds.
+    """
+    lines = [*(f"# {line}".rstrip() for line in head), ""]
+    lines.extend(_section(model, data, indent=0))
+    return "\n".join(lines) + "\n"
+
+
+def _section(model: type[Settings], data: Mapping[str, Any], *, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    for key, field in model.model_fields.items():
+        if key not in data:
+            continue
+        if indent == 0:
+            yield ""
+        text = field.description or (_inner(field.annotation).__doc__ or "").split("\n")[0]
+        for line in textwrap.wrap(text, _COMMENT_WIDTH - indent):
+            yield f"{pad}# {line}"
+        yield from _entry(key, data[key], annotation=field.annotation, indent=indent)
+
+
+def _entry(key: str, value: Any, *, annotation: Any, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    inner = _inner(annotation)
+    if isinstance(value, Off):
+        yield f"{pad}#{key}: {_inline(value.example)}"
+    elif isinstance(value, dict) and issubclass(inner, Settings):
+        yield f"{pad}{key}:"
+        yield from _section(inner, value, indent=indent + 2)
+    elif isinstance(value, list) and value and issubclass(inner, Settings):
+        yield f"{pad}{key}:"
+        for item in value:
+            if key in _ONE_LINE:
+                yield f"{pad}  - {_inline(item)}"
+            else:
+                yield f"{pad}  -"
+                yield from _section(inner, item, indent=indent + 4)
+    else:
+        yield f"{pad}{key}: {_inline(value)}"
+
+
+def _inline(value: Any) -> str:
+    """A value on one line."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+        .removesuffix("\n...\n")
+        .strip()
+    )
+
+
+def _inner(annotation: Any) -> type:
+    """The Settings inside an annotation, or ``object``."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, Settings) else object
+    for arg in getattr(annotation, "__args__", ()):
+        found = _inner(arg)
+        if found is not object:
+            return found
+    return object

@@ -12,7 +12,8 @@ from rasterio.crs import CRS
 from rasterio.transform import xy
 
 from pipeline.errors import GridError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.grid import Grid, Window
+from pipeline.ground import areas_by_code
 
 UTM = CRS.from_epsg(32633)
 WGS84 = CRS.from_epsg(4326)

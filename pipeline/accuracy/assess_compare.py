@@ -23,7 +23,7 @@ from pipeline.maps.legends import check_same_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 

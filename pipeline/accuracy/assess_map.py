@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from pipeline.accuracy.assess_assisted import assist, centred_confidence, confidence_beside
 from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
@@ -16,11 +15,9 @@ from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figur
 from pipeline.accuracy.assess_rasters import compare_with_raster
 from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
 from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
-from pipeline.accuracy.crosswalk import read_crosswalk
 from pipeline.accuracy.sample_design import SampleDesign, read_design
 from pipeline.accuracy.sample_strata import open_strata
 from pipeline.errors import ReferenceDataError
-from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.accuracy.assess_rasters import OnEveryPixel
     from pipeline.accuracy.assess_reference import Excluded
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
@@ -38,53 +36,6 @@ _SAME = 1e-3
 # Units that the words name for each reason; the JSON has all of them.
 LISTED = 10
 _NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
-
-
-class ReferenceSettings(Settings):
-    """Reference data and how they were drawn; ``landcover assess --help`` has the same words.
-
-    Without design and strata, units are taken for what they most often are: no probability sample.
-    """
-
-    reference: Path = Field(description="Reference points, polygons or raster; vectors in any format, or CSV.")
-    field: str | None = Field(None, description="Attribute that holds the reference class.")
-    strata: str | None = Field(
-        None, description="Strata that the sample was drawn from: 'map', or a raster or polygon file."
-    )
-    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
-    strata_edges: tuple[float, ...] = Field(
-        (), description="Limits that cut a strata raster such as confidence into strata, ascending."
-    )
-    design: str | None = Field(
-        None, description="Design file of landcover design; or 'simple random', 'systematic' if drawn so."
-    )
-    crosswalk: str | dict[str, str] | None = Field(
-        None, description="CSV, or the name of a table that comes along: class in the reference -> in the map."
-    )
-    assist: str | None = Field(
-        None, description="'confidence' (beside the map), or a raster of it: narrower intervals."
-    )
-    kappa: bool = Field(default=False, description="Also kappa, with quantity and allocation disagreement.")
-
-    def table(self) -> dict[str, str] | None:
-        """The crosswalk, read where it is a file.
-
-        Raises:
-            LegendError: no such file, or other columns.
-        """
-        return read_crosswalk(self.crosswalk) if isinstance(self.crosswalk, str) else self.crosswalk
-
-    def plain_raster(self) -> Path:
-        """The reference raster; designs belong to samples, and a raster is none.
-
-        Raises:
-            ReferenceDataError: a design or strata are given.
-        """
-        if self.design is not None or self.strata is not None:
-            raise ReferenceDataError(
-                "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
-            )
-        return self.reference
 
 
 @dataclass(frozen=True, eq=False)

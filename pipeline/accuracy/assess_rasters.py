@@ -32,7 +32,7 @@ from pipeline.accuracy.class_maps import (
 from pipeline.accuracy.crosswalk import codes_of_values
 from pipeline.accuracy.sample_strata import ChangeStrata
 from pipeline.errors import LegendError, ReferenceDataError
-from pipeline.grid import areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, scheme_for
 from pipeline.maps.geotiff import write_class_map
 

@@ -31,7 +31,7 @@ from pipeline.maps.legends import check_same_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.legend import ClassScheme
 
 ALPHA = 0.05

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.accuracy.settings import OTHERS
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ALLOCATIONS = ("equal", "proportional", "neyman", "olofsson")
-# Key of the expected accuracy of all strata that are not named.
-OTHERS = ""
 MIN_PER_STRATUM = 2
 # Olofsson et al. (2014), sect. 5.1.1: 50 to 100 units for each rare class; the middle of their three trials.
 RARE_SIZE = 75

@@ -1,4 +1,4 @@
-"""Draw a probability sample of a map: how it is asked for, and its four kinds.
+"""Draw a probability sample of a map, of one of four kinds.
 
 Samples are drawn in two passes over strips of rows, so that memory does not grow with the map. The first counts the
 pixels of every stratum in every strip; ranks are then drawn without replacement from the whole stratum, and the second
@@ -11,28 +11,25 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
 
 from pipeline.accuracy.class_maps import class_areas, codes_at, grid_of, map_scheme, open_class_map
 from pipeline.accuracy.sample_allocation import (
-    ALLOCATIONS,
-    OTHERS,
     by_stratum,
     round_at_random,
     sample_size,
     share_out,
 )  # fmt: skip
 from pipeline.accuracy.sample_design import PrimaryUnits, SampleDesign, Stratum
-from pipeline.accuracy.sample_pixels import ONE_START, STARTS, ValidPixels, count_frame, draw_grids, pick
+from pipeline.accuracy.sample_pixels import ONE_START, ValidPixels, count_frame, draw_grids, pick
 from pipeline.accuracy.sample_squares import draw_squares
 from pipeline.accuracy.sample_strata import ChangeStrata, DifferenceStrata, MapStrata, open_strata
-from pipeline.errors import ConfigError, ReferenceDataError
+from pipeline.accuracy.settings import EXPECTED_USERS, OTHERS, SQUARES, DesignSettings
+from pipeline.errors import ReferenceDataError
 from pipeline.legend import NODATA
 from pipeline.maps.legends import check_same_legend
-from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,90 +39,8 @@ if TYPE_CHECKING:
     from pipeline.accuracy.class_maps import StrataLayer
     from pipeline.legend import ClassScheme
 
-SQUARES = frozenset({"cluster", "two_stage"})
-KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
-# What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
-EXPECTED_USERS = 0.8
 # Units to look at, at most, where two maps differ: most comparisons are decided before.
 COMPARE_SIZE = 300
-
-
-class DesignSettings(Settings):
-    """A sample to draw; ``landcover design --help`` has the same words."""
-
-    kind: str = Field("stratified", description="simple_random, systematic, stratified, cluster or two_stage.")
-    allocation: str | None = Field(
-        None, description="equal, proportional (the default of squares), neyman or olofsson (of pixels)."
-    )
-    size: int | None = Field(None, description="Pixels, or squares; None: from target_se (not of squares).")
-    target_se: float = Field(0.01, description="Standard error of overall accuracy aimed at, 0..1.")
-    expected: dict[str, float] = Field(
-        default_factory=dict, description="Expected user's accuracy by class, 0..1; of all others under ''."
-    )
-    strata: str | None = Field(None, description="'map' (the default of pixels), or a raster or polygon file.")
-    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
-    strata_edges: tuple[float, ...] = Field((), description="Limits that cut a strata raster into strata, ascending.")
-    change_from: Path | None = Field(None, description="Earlier map: the strata are the changes from it to the map.")
-    compare_with: Path | None = Field(None, description="Second map: units are drawn where it differs from the map.")
-    starts: int = Field(STARTS, description="Random starts of a systematic sample; one has no variance.")
-    cluster_px: int = Field(9, description="Side of a square in pixels.")
-    per_cluster: int = Field(10, description="Pixels drawn in each square of a two-stage sample.")
-    minimum_distance_m: float = Field(0.0, description="Least distance between units in metres.")
-    seed: int = Field(0, description="The same seed gives the same sample.")
-
-    @field_validator("expected", mode="before")
-    @classmethod
-    def _pairs(cls, told: object) -> object:
-        """``name=0.9`` for a class, ``0.8`` for all others."""
-        if isinstance(told, dict):
-            return told
-        pairs: dict[str, float] = {}
-        for text in told if isinstance(told, (list, tuple)) else [told]:
-            name, _, value = str(text).rpartition("=")
-            try:
-                pairs[name] = float(value)
-            except ValueError as err:
-                raise ConfigError("option --expected", got=text, expected="name=0.9, or 0.9 for all") from err
-        return pairs
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        """Refuse kinds and allocations that do not exist, and options that the kind has no use for."""
-        if self.kind not in KINDS:
-            raise ConfigError("option --kind", got=self.kind, expected=", ".join(KINDS))
-        if self.allocation not in {None, *ALLOCATIONS}:
-            raise ConfigError("option --allocation", got=self.allocation, expected=", ".join(ALLOCATIONS))
-        if self.kind in SQUARES and self.size is None:
-            raise ConfigError(f"sample of kind {self.kind}", expected="the number of its squares, with --size")
-        strata = self.strata is not None or self.change_from is not None
-        if self.kind in {"simple_random", "systematic"} and strata:
-            raise ConfigError(
-                f"strata for a sample of kind {self.kind}, which is drawn from the whole map",
-                fix="use --kind stratified, cluster or two_stage",
-            )
-        if self.allocation is not None and not (strata or self.kind == "stratified"):
-            raise ConfigError(f"an allocation for a sample of kind {self.kind} without strata", fix="add --strata")
-        if self.strata is not None and self.change_from is not None:
-            raise ConfigError("both --strata and --change-from", fix="give one of them")
-        if self.compare_with is not None and (self.kind != "stratified" or strata or self.allocation is not None):
-            raise ConfigError(
-                "a sample to compare two maps with a kind, strata or an allocation of its own",
-                fix="leave --kind, --strata, --change-from and --allocation out: it lies where the maps differ",
-            )
-        if self.minimum_distance_m > 0 and self.kind not in {"stratified", "simple_random"}:
-            raise ConfigError(
-                f"a minimum distance for a sample of kind {self.kind}", fix="use --kind stratified or simple_random"
-            )
-        if self.kind in {"simple_random", "systematic"} and self.size is None and set(self.expected) - {OTHERS}:
-            raise ConfigError(
-                f"expected accuracies per class for a sample of kind {self.kind}", fix="give one: --expected 0.85"
-            )
-        return self
-
-    @property
-    def expected_users(self) -> dict[str, float] | float:
-        """Expected user's accuracy of all strata, or by name."""
-        return self.expected.get(OTHERS, EXPECTED_USERS) if set(self.expected) <= {OTHERS} else self.expected
 
 
 @dataclass(frozen=True, eq=False)

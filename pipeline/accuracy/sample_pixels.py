@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.accuracy.class_maps import OUTSIDE, grid_of, read_codes, strips
 from pipeline.accuracy.sample_strata import MAX_STRATUM, MapStrata
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.class_maps import StrataLayer
+    from pipeline.grid import Grid, Window
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.
 TRIES_PER_UNIT = 20
-# Ten starts leave 9 degrees of freedom: Student's t is 2.26 instead of 1.96, and each grid is still a grid.
-STARTS = 10
 ONE_START = (
     "one grid with one start has no unbiased variance: standard errors are those of a simple random sample, which "
     "overstates them for most maps"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.cli.options import Json, Quiet
+from pipeline.cli.options import Json, Quiet, Sections, command_of
 from pipeline.workflow.outcome import STAGE, Outcome, Progress, no_progress
 
 if TYPE_CHECKING:
@@ -128,7 +128,15 @@ def performed(command: Callable[..., Work]) -> Callable[..., int]:
 def add_commands(app: typer.Typer, *commands: Callable[..., Work]) -> None:
     """Add commands to a (part of the) command line, under the names of their functions."""
     for command in commands:
-        app.command(command.__name__)(performed(command))
+        add_command(app, command)
+
+
+def add_command(
+    app: typer.Typer, command: Callable[..., Work], *, name: str | None = None, settings: Sections | None = None
+) -> None:
+    """Add one command, with the sections of settings that ``--set`` takes."""
+    kind = command_of(settings) if settings else None
+    app.command(name or command.__name__, cls=kind)(performed(command))
 
 
 class _Bars:

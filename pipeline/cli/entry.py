@@ -16,10 +16,9 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, crossval, forecast, job, labels, models, view, weights
+from pipeline.cli import accuracy, judge, make, reuse
 from pipeline.cli.console import error_line, json_error
 from pipeline.cli.help import GroupedCommands, add_examples
-from pipeline.cli.options import spelled_out
 from pipeline.errors import ConfigError, OutputError, PipelineError
 from pipeline.heap import share_one_heap
 from pipeline.quiet import silence_libtiff
@@ -39,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (job, accuracy, models, crossval, view, weights, labels, forecast):
+for part in (make, judge, accuracy, reuse):
     part.register(app)
 add_examples(app)
 
@@ -104,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     silence_libtiff()
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        status = app(args=spelled_out(given), prog_name="landcover", standalone_mode=False)
+        status = app(args=given, prog_name="landcover", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     except Exception as err:

@@ -1,57 +1,134 @@
-"""Options that several commands share, with the same words everywhere."""
+"""Options that several commands share, and options that are settings: declared, and described, beside what they steer.
+
+A command of settings shows the options that most users need. All others are given as ``--set SECTION.KEY=VALUE``, or
+``--KEY VALUE`` for short.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import importlib
+import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from typer._click import HelpFormatter
+    from typer._click.core import Context
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again even if its inputs have not changed.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="config.yaml", help="Configuration; landcover init writes one.")]
-Memory = Annotated[str | None, typer.Option(help="Memory that mapping may take, for example 2GB.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="A setting of the configuration, such as map.tile_px=512; repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as map.tile_px=512; repeatable."),
 ]
-# Options of ``predict`` that stand for a setting: ``--engine openvino`` is ``--set map.engine=openvino``.
-STAND_FOR = {
-    **{f"--{name.replace('_', '-')}": f"map.{name}" for name in (
-        "engine", "dtype", "aoi", "mask", "mosaic", "mosaic_crs", "mosaic_pixel",
-        "probabilities", "applicability", "polygons", "seam_figure",
-    )},
-    **{f"--{name}": f"scene.{name}" for name in ("bands", "date", "scale", "offset", "mirror")},
-    "--layer": "scene.layers",
-    "--resolution": "scene.resolution_m",
-}  # fmt: skip
-_SWITCHES = frozenset({"--probabilities", "--applicability", "--polygons", "--seam-figure"})
 Seed = Annotated[int, typer.Option(help="Seed: the same seed gives the same result.")]
+# Sections of settings -> where their type is defined.
+Sections = Mapping[str, str]
+# Options that are not called after their key.
+_CALLED = {"--layer": "--layers", "--resolution": "--resolution-m"}
 
 
-def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments of ``predict`` with what stands for settings as ``--set``; those of other commands as they are.
+class SettingsCommand(TyperCommand):
+    """A command whose options are settings: help from their declaration, and short forms for ``--set``."""
 
-    >>> spelled_out(["predict", "--date", "2024-06-01", "--date=2024-07-01", "--polygons"])
-    ['predict', '--set', 'scene.date=2024-06-01,2024-07-01', '--set', 'map.polygons=true']
-    """
-    if not arguments or arguments[0] != "predict":
-        return list(arguments)
-    made: dict[str, list[str]] = {}
-    kept, left = [], iter(arguments)
-    for argument in left:
-        name, equals, value = argument.partition("=")
-        if name not in STAND_FOR:
-            kept.append(argument)
-            continue
-        if name in _SWITCHES:
-            value = "true"
-        elif not equals:
-            value = next(left, "")
-        made.setdefault(STAND_FOR[name], []).append(value)
-    return [*kept, *(part for key, values in made.items() for part in ("--set", f"{key}={','.join(values)}"))]
+    sections: ClassVar[Sections] = {}
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parse, with options that stand for settings as ``--set``."""
+        own = {name for param in self.get_params(ctx) for name in (*param.opts, *param.secondary_opts)}
+        return super().parse_args(ctx, self.spelled_out(args, own=own))
+
+    def spelled_out(self, args: list[str], *, own: set[str]) -> list[str]:
+        """The arguments with those that stand for settings as ``--set``; ``own`` are the command's own options.
+
+        Raises:
+            ConfigError: an option that stands for a setting, without a value.
+        """
+        made: dict[str, list[str]] = {}
+        many: set[str] = set()
+        kept, left = [], iter(args)
+        for argument in left:
+            name, equals, value = argument.partition("=")
+            found = self._found(name) if name.startswith("--") and name != "--" and name not in own else None
+            if found is None:
+                kept.append(argument)
+                continue
+            key, field = found
+            if not equals:
+                value = "true" if field.annotation is bool else next(left, "")
+                if not value:
+                    raise ConfigError(f"option {name} without a value", fix=f"give one: {name} VALUE")
+            made.setdefault(key, []).append(value)
+            if _holds_many(field.annotation):
+                many.add(key)
+        for key, values in made.items():
+            kept += ["--set", f"{key}={_as_list(values) if key in many else values[-1]}"]
+        return kept
+
+    def _found(self, name: str) -> tuple[str, FieldInfo] | None:
+        """Key and declaration of the setting that an option stands for."""
+        option = _CALLED.get(name, name)
+        return next(((key, field) for known, key, field in self._settings() if known == option), None)
+
+    def _settings(self) -> list[tuple[str, str, FieldInfo]]:
+        """Option, key and declaration of every setting."""
+        found = []
+        for section, place in self.sections.items():
+            module, _, kind = place.partition(":")
+            for name, field in getattr(importlib.import_module(module), kind).model_fields.items():
+                found.append((f"--{name.replace('_', '-')}", f"{section}.{name}", field))
+        return found
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """The command's own options, described as their settings are, and then the other settings."""
+        known = {option: (key, field) for option, key, field in self._settings()}
+        for param in self.get_params(ctx):
+            option = next((name for name in param.opts if name in known), None)
+            if option is not None and not getattr(param, "help", ""):
+                param.help = _text(known[option][1])  # type: ignore[attr-defined]
+            known.pop(option or "", None)
+        super().format_options(ctx, formatter)
+        if known:
+            rows = [(key, _text(field)) for key, field in known.values()]
+            with formatter.section("Settings: --set KEY=VALUE, or for short --NAME VALUE"):
+                formatter.write_dl(rows, col_max=32)
+
+
+def _text(field: FieldInfo) -> str:
+    """What a setting is for, and its default."""
+    default = field.default
+    shown = default not in (None, False, (), "") and type(default).__name__ in {"str", "int", "float", "bool", "tuple"}
+    listed = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{field.description}" + (f"  [default: {listed}]" if shown else "")
+
+
+def _holds_many(annotation: Any) -> bool:
+    """Whether a value is a list or a mapping, which several options of one name make together."""
+    if get_origin(annotation) in {tuple, list, dict}:
+        return True
+    return get_origin(annotation) is not None and any(_holds_many(item) for item in get_args(annotation))
+
+
+def _as_list(values: list[str]) -> str:
+    """Values, or one with commas, as a list of ``--set``."""
+    if len(values) == 1:
+        return f"[{values[0]}]"
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return f"[{text.getvalue()}]"
+
+
+def command_of(sections: Sections) -> type[SettingsCommand]:
+    """The class of a command with settings in these sections."""
+    return type("SettingsCommand", (SettingsCommand,), {"sections": sections})

@@ -79,8 +79,16 @@ EXPERTS = (
 )
 
 
-def experts_for(known: Sequence[Expert], *, polygons: int, encoder: bool = False) -> tuple[Expert, ...]:
-    """Those of ``known`` that may have a share where so many polygons are learned from; ``encoder``: there is one."""
+def experts_for(
+    known: Sequence[Expert], *, polygons: int, encoder: bool = False, levels: int = 5
+) -> tuple[Expert, ...]:
+    """Those of ``known`` that may have a share where so many polygons are learned from; ``encoder``: there is one.
+
+    Where there is one level (embeddings), experts of one kind that see several would be one and the same.
+    """
+    if levels == 1:
+        first = {(item.kind, item.encoder): item for item in reversed(known)}
+        known = [item for item in known if item.levels == 1 or first[item.kind, item.encoder] is item]
     return tuple(
         item
         for item in known
@@ -105,6 +113,11 @@ class PixelTable:
     polygon: NDArray[np.int32]
     channels: int
     encoder: int = 0
+
+    @property
+    def levels(self) -> int:
+        """Levels of features: bands, means, deviations; or the bands alone."""
+        return int((self.features.shape[1] - self.encoder) // self.channels)
 
     def rows(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> PixelTable:
         """Some of the pixels."""

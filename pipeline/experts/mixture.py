@@ -163,7 +163,7 @@ def fit_mixture(
     """
     deadline = deadline or Deadline()
     polygons = len(np.unique(table.polygon))
-    experts = experts_for(known, polygons=polygons, encoder=table.encoder > 0)
+    experts = experts_for(known, polygons=polygons, encoder=table.encoder > 0, levels=table.levels)
     total, done = len(experts) * (1 + INNER_FOLDS), itertools.count(1)
 
     def fitted() -> None:

@@ -143,7 +143,7 @@ def look_back(
     scale = np.maximum(np.nan_to_num(scale, nan=usual), _LEAST * usual or 1.0).astype(np.float32)
     seen = values[:until].transpose(0, 2, 1).reshape(-1, values.shape[1])
     away_from_mean = _mean((seen - _mean(seen, axis=0)) ** 2, axis=0)
-    unit = np.sqrt(np.maximum(np.nan_to_num(away_from_mean), np.finfo(np.float32).tiny))
+    unit = np.sqrt(np.maximum(np.nan_to_num(away_from_mean), np.finfo(np.float32).tiny)).astype(np.float32)
     anomaly = (away / scale).astype(np.float32)
     return Past(
         values=values, seasons=lengths, normal=normal,
@@ -255,8 +255,8 @@ def _seasons(past: Past, rows: Rows) -> Iterator[Floats]:
 
 def _calendar(past: Past, rows: Rows) -> Iterator[Floats]:
     """Where in its cycles the target lies, and how far ahead it is."""
-    yield rows.ahead.astype(np.float32) - 1
-    yield 1 / rows.ahead.astype(np.float32)
+    yield (rows.ahead - 1).astype(np.float32)
+    yield (1 / rows.ahead).astype(np.float32)
     for length in past.seasons:
         for harmonic in range(1, _HARMONICS + 1):
             turn = 2 * np.pi * harmonic * (rows.target % length) / length

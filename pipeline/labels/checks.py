@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 _SHOWN = 5
+CONFLICTS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,28 @@ def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
             f"{counted(len(pixels.too_small), 'polygon')} without a pixel centre, not used: {ids}; "
             "labels.all_touched: true uses the pixels they touch",
         )
+
+
+def lost_polygons(labels: Labels, burned: Sequence[LabelledPixels], overlap: Overlap) -> dict[str, Any]:
+    """Polygons that teach nothing, by cause, with their ids, and pairs of polygons that contradict each other."""
+    used = {int(i) for pixels in burned for i in set(pixels.polygon.tolist())}
+    small = {i for pixels in burned for i in pixels.too_small} - used
+    everyone = {int(i) for i in labels.frame["poly_id"]}
+    contested = everyone - used - small - set(overlap.outside)
+    names = {item.code: item.name for item in labels.scheme.classes}
+    conflicts = sorted((c for pixels in burned for c in pixels.conflicts), key=lambda c: -c.pixels)
+    return {
+        "outside": sorted(overlap.outside),
+        "across_the_edge": overlap.partly,
+        "too_small": sorted(small),
+        "wholly_contested": sorted(contested),
+        "contested_pixels": sum(pixels.contested_px for pixels in burned),
+        "conflicts": [
+            {"polygons": list(c.polygons), "classes": [names[code] for code in c.codes], "pixels": c.pixels}
+            for c in conflicts[:CONFLICTS_SHOWN]
+        ],
+        "conflicts_in_all": len(conflicts),
+    }
 
 
 def _warn(labels: Labels, text: str) -> None:

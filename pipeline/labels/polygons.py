@@ -1,4 +1,4 @@
-"""Geometries as people draw them -> valid polygons, grown or shrunk; and what labelled pixels cover on the ground."""
+"""Labels made into others: polygons grown or shrunk, classes grouped; and the outlines of labelled pixels."""
 
 from __future__ import annotations
 
@@ -9,63 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 from rasterio.features import shapes
-from shapely import GeometryType
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Window
+from pipeline.labels.source import LISTED, is_point
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from geopandas import GeoDataFrame, GeoSeries
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
-
-_POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
-_POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
-
-
-def clean_polygons(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Polygonal part of each geometry, made valid and two-dimensional; and which had to be repaired.
-
-    Lines and points, and what collapses when repaired (a bow tie without area), become None. Where a geometry is
-    already a valid polygon it is returned as it is.
-    """
-    flat = shapely.force_2d(geometry)
-    invalid = ~shapely.is_valid(flat) & ~shapely.is_missing(flat)
-    flat[invalid] = shapely.make_valid(flat[invalid], method="structure", keep_collapsed=False)
-    kinds = shapely.get_type_id(flat)
-    mixed = np.flatnonzero(kinds == GeometryType.GEOMETRYCOLLECTION)
-    for position in mixed:
-        flat[position] = _polygonal_parts(flat[position])
-    keep = np.isin(shapely.get_type_id(flat), _POLYGONAL) & ~shapely.is_empty(flat) & (shapely.area(flat) > 0)
-    flat[~keep] = None
-    return flat, invalid & keep
-
-
-def _polygonal_parts(collection: Any) -> Any:
-    parts = shapely.get_parts(collection)
-    parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
-    return shapely.union_all(parts) if len(parts) else None
-
-
-def is_point(geometry: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which geometries are points."""
-    return np.isin(shapely.get_type_id(geometry), _POINTS)
-
-
-def points_to_polygons(points: GeoSeries, *, radius_m: float, path: Path) -> NDArray[Any]:
-    """Circles of ``radius_m`` metres around points, in the points' CRS; the points themselves for radius 0."""
-    if radius_m < 0:
-        raise LabelError("radius around points", path=path, got=f"{radius_m} m", expected="0 m or more")
-    flat = points.force_2d()
-    if radius_m == 0:
-        return np.asarray(flat.array, dtype=object)
-    metric = flat.to_crs(flat.estimate_utm_crs())
-    return np.asarray(metric.buffer(radius_m).to_crs(points.crs).array, dtype=object)
+    from pipeline.legend import ClassScheme
 
 
 def buffer_polygons(labels: Labels, buffer_m: Mapping[int, float]) -> Labels:
@@ -125,3 +82,15 @@ def with_areas(frame: GeoDataFrame, scenes: Sequence[LabelledPixels]) -> GeoData
             shapes_of[found] = np.asarray(outlines.to_crs(frame.crs).array, dtype=object)
         waiting &= ~found
     return frame.set_geometry(gpd.GeoSeries(shapes_of, index=frame.index, crs=frame.crs))
+
+
+def group_classes(labels: Labels, scheme: ClassScheme, group_of: Mapping[int, int]) -> Labels:
+    """Labels in a coarser legend: ``group_of`` gives each class code the code of its group in ``scheme``.
+
+    The frame keeps the former code in a column ``listed``.
+    """
+    frame = labels.frame.copy()
+    frame[LISTED] = frame["code"]
+    frame["code"] = frame["code"].map(lambda code: group_of[int(code)]).astype(np.uint8)
+    frame["name"] = frame["code"].map(lambda code: scheme.by_code(int(code)).name)
+    return replace(labels, frame=frame, scheme=scheme)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+import shapely
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
@@ -19,8 +18,7 @@ from pipeline.labels.polygons import pixel_outlines
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
 from pipeline.labels.source import LabelReport, Labels
 from pipeline.legend import NODATA, UNLABELLED
-from pipeline.quiet import silenced
-from pipeline.raster import on_grid
+from pipeline.raster import burn_shapes, on_grid, open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,8 +69,10 @@ def read_map_labels(
         LabelError: not a class raster, not over the scenes, or without a class of the legend.
     """
     path = Path(path)
-    grid = _part_over(path, extents)
-    pixels = labels_from_raster(path, scheme=scheme, grid=grid, piece_px=piece_px, aliases=aliases)
+    grid, footprints = _part_over(path, extents)
+    pixels = labels_from_raster(
+        path, scheme=scheme, grid=grid, piece_px=piece_px, aliases=aliases, footprints=footprints
+    )
     ids, first = np.unique(pixels.polygon, return_index=True)
     code = pixels.code[first]
     order = np.random.default_rng(seed).permutation(len(ids))
@@ -95,27 +95,31 @@ def read_map_labels(
     return Labels(path, frame, scheme, LabelReport(count, 0, 0, 0, 0, 0, 0, count))
 
 
-def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, float], str]]) -> Grid:
-    """The raster's grid, cropped to the bounds of the scenes."""
-    from rasterio.warp import transform_bounds
-
+def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, float], str]]) -> tuple[Grid, list[Any]]:
+    """The raster's grid, cropped to the bounds of all scenes; and the scenes' footprints in its CRS."""
     with _open(path) as file:
         grid = Grid(file.crs, file.transform, file.height, file.width).north_up()
-    windows = [grid.window_of_bounds(transform_bounds(of, grid.crs, *bounds, densify_pts=21)) for bounds, of in extents]
+    grid.check_place(what="class raster", path=path, error=LabelError)
+    footprints = [_footprint(bounds, of, grid) for bounds, of in extents]
+    windows = [grid.window_of_bounds(footprint.bounds) for footprint in footprints]
     over = [window for window in windows if window is not None]
     if not over:
         raise LabelError("the map does not lie over the scenes", path=path, fix="check the CRS of both files")
     top, left = min(w.row for w in over), min(w.col for w in over)
     bottom, right = max(w.row_stop for w in over), max(w.col_stop for w in over)
-    return grid.crop(Window(top, left, bottom - top, right - left))
+    return grid.crop(Window(top, left, bottom - top, right - left)), footprints
+
+
+def _footprint(bounds: tuple[float, float, float, float], crs: str, grid: Grid) -> Any:
+    """The ground of a scene in the CRS of ``grid``, its sides bent as they are there."""
+    import geopandas as gpd
+
+    side = max(bounds[2] - bounds[0], bounds[3] - bounds[1])
+    return gpd.GeoSeries([shapely.segmentize(shapely.box(*bounds), side / 64)], crs=crs).to_crs(str(grid.crs)).iloc[0]
 
 
 def _open(path: Path) -> DatasetReader:
-    with silenced(NotGeoreferencedWarning):
-        try:
-            file = rasterio.open(path)
-        except RasterioError as err:
-            raise LabelError("not a raster that GDAL can open", path=path, got=err) from err
+    file = open_raster(path, error=LabelError)
     if file.crs is None:
         raise LabelError("class raster has no CRS", path=path, fix="assign one with gdal_edit.py -a_srs")
     return file
@@ -128,13 +132,14 @@ def labels_from_raster(
     grid: Grid,
     piece_px: int | None = None,
     aliases: Mapping[str, str] | None = None,
+    footprints: Sequence[Any] | None = None,
 ) -> LabelledPixels:
     """The pixels of a class raster that have a code of ``scheme``, on ``grid`` (nearest neighbour where it differs).
 
     Pixels of one code that touch at an edge are one polygon, numbered from north-west to south-east; with ``piece_px``
     these are also cut along a lattice, so that a wall-to-wall map has polygons of a size that can be split. The
-    raster's nodata, 0, 255 and codes that are no class are unlabelled. It is read in strips: memory grows with
-    the labelled pixels only.
+    raster's nodata, 0, 255 and codes that are no class are unlabelled, as is what lies in none of ``footprints``,
+    shapes in the raster's CRS. It is read in strips: memory grows with the labelled pixels only.
 
     Raises:
         LabelError: not a raster, no CRS, not integers, an alias of what is no integer, or no pixel with a code of the
@@ -156,6 +161,8 @@ def labels_from_raster(
         body = np.where(known, codes, 0).astype(np.uint8)
         edge = _edges(body)
         body, edge = body[inner : inner + strip.height], edge[inner : inner + strip.height]
+        if footprints is not None:
+            body = body * burn_shapes(footprints, grid.crop(strip))
         component, found = _components(body, first=count, top=strip.row, piece_px=piece_px)
         count += found
         if above is not None and (piece_px is None or strip.row % piece_px):

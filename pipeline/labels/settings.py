@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.settings import Settings, absolute
 
@@ -33,6 +33,9 @@ class LabelSettings(Settings):
     field: str = Field("", description="Attribute that holds the class, as text or integer; not of a class raster.")
     layer: str | None = Field(
         None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
+    )
+    also: tuple[str, ...] = Field(
+        (), description="Further files of polygons with the same field, such as those of landcover labels next."
     )
     encoding: str | None = Field(
         None,
@@ -69,6 +72,11 @@ class LabelSettings(Settings):
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
     _path = field_validator("path")(absolute)
+
+    @field_validator("also")
+    @classmethod
+    def _paths(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(absolute(item, info) for item in value)
 
     @field_validator("encoding")
     @classmethod

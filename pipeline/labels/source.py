@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from shapely import GeometryType
 
 from pipeline.errors import LabelError, LabelWarning, counted
-from pipeline.labels.polygons import clean_polygons, is_point, points_to_polygons
 from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_features
 from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from geopandas import GeoDataFrame
+    from geopandas import GeoDataFrame, GeoSeries
     from numpy.typing import NDArray
 
 _SHOWN = 5
+_POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
+# Repair takes time and memory by the square of these: 2,000 vertices drawn at random cross 700,000 times and take 37 s
+# and 1 GB. What people draw crosses itself a few times.
+MAX_CROSSINGS = 5_000
+_LOOKED_AT, _AT_ONCE = 2_000, 10
+# A segment meets itself and the two beside it.
+_NEIGHBOURS = 3
+_POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 LISTED = "listed"
 """Column of ``Labels.frame`` with the code a polygon had before classes were grouped."""
 
@@ -34,7 +42,7 @@ class LabelReport:
     Attributes:
         read: Features in the layer.
         repaired: Kept polygons whose geometry was invalid.
-        dropped_invalid: Features without area after repair, or lines.
+        dropped_invalid: Features without area after repair, lines, tangles, and geometries that are none.
         duplicates_merged: Copies of a polygon with the same class.
         empty: Features without geometry.
         unlabelled: Features whose class is null or blank, or set aside by an alias to "".
@@ -56,7 +64,7 @@ class LabelReport:
         said = (
             (self.read, "feature", "read"),
             (self.repaired, "feature", "of invalid geometry repaired"),
-            (self.dropped_invalid, "feature", "dropped: lines, or no area even after repair"),
+            (self.dropped_invalid, "feature", "dropped: broken, lines, or no area even after repair"),
             (self.duplicates_merged, "exact duplicate", "merged"),
             (self.empty, "feature", "without geometry left out"),
             (self.unlabelled, "feature", "without a class left out"),
@@ -103,6 +111,7 @@ def read_labels(
     aliases: Mapping[str, str] | None = None,
     points: bool = False,
     point_radius_m: float = 0.0,
+    also: Sequence[str] = (),
 ) -> Labels:
     """Polygons of a layer with the class in ``field``.
 
@@ -119,6 +128,7 @@ def read_labels(
         aliases: Value in the file -> class name, to merge or rename classes; "" leaves a value out.
         points: Accept points: the pixel that holds each, or all within ``point_radius_m``.
         point_radius_m: Radius of the circle drawn around each point, in metres.
+        also: Further files with the same field, read after ``path``: their features are numbered on.
 
     Raises:
         LabelError: see :func:`pipeline.labels.vectors.read_features`; points that were not asked for; nothing left.
@@ -126,6 +136,9 @@ def read_labels(
     """
     path = Path(path)
     frame = read_features(path, field=field, layer=layer, encoding=encoding)
+    for file in also:
+        more = read_features(file, field=field, encoding=encoding).to_crs(frame.crs)
+        frame = _joined(frame, more)
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
@@ -152,6 +165,16 @@ def read_labels(
     if not kept.any():
         raise LabelError("no polygon with a class", path=path, got=", ".join(report.lines()), expected="at least one")
     return Labels(path, _frame(frame, shapes, codes, kept, scheme), scheme, report)
+
+
+def _joined(frame: GeoDataFrame, more: GeoDataFrame) -> GeoDataFrame:
+    """The features of two frames, one after the other."""
+    import geopandas as gpd
+
+    return gpd.GeoDataFrame(
+        {"value": np.concatenate([frame["value"].to_numpy(object), more["value"].to_numpy(object)])},
+        geometry=[*frame.geometry, *more.geometry], crs=frame.crs,
+    )  # fmt: skip
 
 
 def _rename(values: NDArray[Any], aliases: Mapping[str, str]) -> NDArray[Any]:
@@ -250,13 +273,67 @@ def _frame(
     )
 
 
-def group_classes(labels: Labels, scheme: ClassScheme, group_of: Mapping[int, int]) -> Labels:
-    """Labels in a coarser legend: ``group_of`` gives each class code the code of its group in ``scheme``.
+def clean_polygons(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Polygonal part of each geometry, made valid and two-dimensional; and which had to be repaired.
 
-    The frame keeps the former code in a column ``listed``.
+    Lines and points, what collapses when repaired (a bow tie without area), coordinates that are no numbers and tangles
+    become None. Where a geometry is already a valid polygon it is returned as it is.
     """
-    frame = labels.frame.copy()
-    frame[LISTED] = frame["code"]
-    frame["code"] = frame["code"].map(lambda code: group_of[int(code)]).astype(np.uint8)
-    frame["name"] = frame["code"].map(lambda code: scheme.by_code(int(code)).name)
-    return replace(labels, frame=frame, scheme=scheme)
+    flat = shapely.force_2d(geometry)
+    flat[[not np.isfinite(shapely.get_coordinates(shape)).all() for shape in flat]] = None
+    invalid = ~shapely.is_valid(flat) & ~shapely.is_missing(flat)
+    flat[[bool(bad) and crossings(shape) > MAX_CROSSINGS for shape, bad in zip(flat, invalid, strict=True)]] = None
+    invalid &= ~shapely.is_missing(flat)
+    flat[invalid] = shapely.make_valid(flat[invalid], method="structure", keep_collapsed=False)
+    kinds = shapely.get_type_id(flat)
+    mixed = np.flatnonzero(kinds == GeometryType.GEOMETRYCOLLECTION)
+    for position in mixed:
+        flat[position] = _polygonal_parts(flat[position])
+    keep = np.isin(shapely.get_type_id(flat), _POLYGONAL) & ~shapely.is_empty(flat) & (shapely.area(flat) > 0)
+    flat[~keep] = None
+    return flat, invalid & keep
+
+
+def crossings(shape: Any) -> float:
+    """How often a geometry's segments meet others than their neighbours, estimated from some of them.
+
+    >>> round(crossings(shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])))
+    1
+    """
+    lines = [shapely.get_coordinates(ring) for ring in shapely.get_rings(shape)]
+    if not lines:
+        return 0.0
+    segments = np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in lines])
+    parts = np.asarray(shapely.linestrings(segments), dtype=object)
+    tree, met, seen = shapely.STRtree(parts), 0, 0
+    # In an order that is none along the ring, as tangles may be local.
+    for some in np.array_split(np.random.default_rng(0).permutation(len(parts))[:_LOOKED_AT], _LOOKED_AT // _AT_ONCE):
+        if not len(some):
+            break
+        met += len(tree.query(parts[some], predicate="intersects")[0]) - _NEIGHBOURS * len(some)
+        seen += len(some)
+        if met > MAX_CROSSINGS:
+            break
+    return float(max(met, 0) / seen * len(parts) / 2)
+
+
+def _polygonal_parts(collection: Any) -> Any:
+    parts = shapely.get_parts(collection)
+    parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
+    return shapely.union_all(parts) if len(parts) else None
+
+
+def is_point(geometry: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which geometries are points."""
+    return np.isin(shapely.get_type_id(geometry), _POINTS)
+
+
+def points_to_polygons(points: GeoSeries, *, radius_m: float, path: Path) -> NDArray[Any]:
+    """Circles of ``radius_m`` metres around points, in the points' CRS; the points themselves for radius 0."""
+    if radius_m < 0:
+        raise LabelError("radius around points", path=path, got=f"{radius_m} m", expected="0 m or more")
+    flat = points.force_2d()
+    if radius_m == 0:
+        return np.asarray(flat.array, dtype=object)
+    metric = flat.to_crs(flat.estimate_utm_crs())
+    return np.asarray(metric.buffer(radius_m).to_crs(points.crs).array, dtype=object)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
+from pipeline.documents import parse_json
 from pipeline.errors import LabelError, LabelWarning
 
 if TYPE_CHECKING:
@@ -23,6 +26,10 @@ FOLDER = "Folder"
 # What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
 GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
+# Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
+BROKEN = shapely.LineString([(0, 0), (0, 0)])
+# Longitudes of polygons across 180 degrees go on beyond it.
+MOST_DEGREES = 720.0
 # A field with more values than this is an identifier, not a class.
 MOST_CLASS_VALUES = 254
 
@@ -59,6 +66,10 @@ def read_features(
             expected="a CRS, so that polygons can be laid over the scene",
             fix="add the .prj file, or set it in QGIS with 'Assign projection'",
         )
+    if frame.crs.is_geographic and np.nanmax(np.abs(frame.total_bounds), initial=0.0) > MOST_DEGREES:
+        fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
+        got = f"coordinates up to {np.nanmax(np.abs(frame.total_bounds)):,.0f}"
+        raise LabelError("labels in degrees that are none", path=path, got=f"{frame.crs.name}, {got}", fix=fix)
     if frame.empty:
         raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
     return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
@@ -158,7 +169,7 @@ def _read(path: Path, *, field: str | None, layer: str | None, encoding: str | N
 
     if path.suffix.lower() in PARQUET_SUFFIXES:
         try:
-            return gpd.read_parquet(path)
+            return gpd.read_parquet(_readable_parquet(path))
         except (ValueError, OSError) as err:
             raise LabelError(
                 "not a GeoParquet file", path=path, got=err, expected="Parquet with 'geo' metadata"
@@ -177,7 +188,10 @@ def _decoded(path: Path, *, field: str | None, layer: str | None, encoding: str 
         with _readable(path):
             # columns=[field] keeps wide OpenStreetMap tables out of memory; curves come as line segments from pyogrio.
             columns = None if field is None else [field]
-            return gpd.read_file(path, layer=layer, columns=columns, engine="pyogrio", encoding=encoding)
+            frame = gpd.read_file(
+                path, layer=layer, columns=columns, engine="pyogrio", encoding=encoding, on_invalid="ignore"
+            )
+        return _with_broken(frame, path, layer=layer) if isinstance(frame, gpd.GeoDataFrame) else frame
 
     if encoding is not None:
         try:
@@ -198,6 +212,44 @@ def _decoded(path: Path, *, field: str | None, layer: str | None, encoding: str 
         if strange:
             _warn_encoding(path, f"no .cpg file says the encoding: read as ISO-8859-1, such as {strange[0]!r}")
     return frame
+
+
+def _with_broken(frame: GeoDataFrame, path: Path, *, layer: str | None) -> GeoDataFrame:
+    """The frame with BROKEN where a feature has a geometry that is none: a ring of two points, bytes of something else.
+
+    Read as None they would be taken for features without geometry.
+    """
+    lost = frame.geometry.isna().to_numpy(copy=True)
+    if lost.any():
+        import pyogrio
+
+        with _readable(path):
+            stored = pyogrio.raw.read(path, layer=layer, columns=[])[2]
+        lost &= np.array([blob is not None for blob in stored], dtype=np.bool_)
+        frame.loc[lost, frame.geometry.name] = BROKEN
+    return frame
+
+
+def _readable_parquet(path: Path) -> Path | io.BytesIO:
+    """A GeoParquet file, with BROKEN in the place of geometries that are none."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    about = parquet.read_schema(path).metadata or {}
+    column = str(parse_json(about.get(b"geo", b"{}")).get("primary_column", "geometry"))
+    table = parquet.read_table(path)
+    if column not in table.column_names or not pa.types.is_binary(table.schema.field(column).type):
+        return path
+    stored = table[column].to_pylist()
+    lost = shapely.is_missing(shapely.from_wkb(stored, on_invalid="ignore"))
+    if not any(gone and blob is not None for gone, blob in zip(lost, stored, strict=True)):
+        return path
+    mended = [BROKEN.wkb if gone and blob is not None else blob for gone, blob in zip(lost, stored, strict=True)]
+    place, field = table.schema.get_field_index(column), table.schema.field(column)
+    copy = io.BytesIO()
+    parquet.write_table(table.set_column(place, field, pa.array(mended, field.type)), copy)
+    copy.seek(0)
+    return copy
 
 
 def _codepage(path: Path) -> bool:

@@ -17,7 +17,8 @@ from rasterio.errors import RasterioError
 from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
-from pipeline.grid import Grid, Window, areas_by_code
+from pipeline.grid import Grid, Window
+from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import numpy as np
 import shapely
 from pyproj import Geod
 
-from pipeline.grid import SQUARE_METRES_PER_HECTARE, ground_area_scale
+from pipeline.ground import SQUARE_METRES_PER_HECTARE, ground_area_scale
 from pipeline.maps.pixels import row_bands
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from affine import Affine
 from rasterio.errors import RasterioError
 
 from pipeline.errors import GridError, InputError
-from pipeline.files import check_target, write_text
+from pipeline.files import check_target, relative_path, write_text
 from pipeline.grid import Grid
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import check_same_legend
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.legend import ClassScheme
-    from pipeline.scenes.scene import BandSource, Scene
+    from pipeline.scenes.scene import Scene
+    from pipeline.scenes.sources import BandSource
 
 _LOOK_PX = 600
 _TYPES = {
@@ -123,8 +123,8 @@ def write_groups(
 
 def relative(target: Path | str, folder: Path) -> str:
     """A path as seen from ``folder``, with forward slashes; ``./`` in front of what lies inside it."""
-    text = Path(os.path.relpath(Path(target).resolve(), folder.resolve())).as_posix()
-    return text if text.startswith("..") else f"./{text}"
+    text = relative_path(Path(target).resolve(), folder.resolve())
+    return text if text.startswith("..") or Path(text).is_absolute() else f"./{text}"
 
 
 def _scene_band(source: BandSource, *, grid: Grid, folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from pipeline.model.spec import NetworkSpec
 from pipeline.model.transfer import load_into
 from pipeline.model.weights import FILE_SUFFIXES, EncoderWeights, read_weights, record_weights
 from pipeline.scenes.opening import LEVELS
-from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,7 +21,7 @@ from pipeline.model import efficientnet
 from pipeline.model.describe import KEY, read_header
 from pipeline.model.encoder import DEPTHS
 from pipeline.model.records import RGB, WeightRecord, fetch_weights, find_record
-from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.documents import read_file
 from pipeline.errors import ProductError
 
 # The largest product XML seen has 2 MB; metadata is read whole, so a member that claims more is not metadata.
@@ -145,8 +146,7 @@ def read_bytes(gdal_path: str) -> bytes:
             if gdal_path.startswith(prefix):
                 at = gdal_path.lower().index(suffix) + len(suffix) - 1
                 return _member(gdal_path[len(prefix) : at], gdal_path[at + 1 :])
-        file = Path(gdal_path)
-        return _capped(file.read_bytes() if file.stat().st_size <= MAX_METADATA_BYTES else None, gdal_path)
+        return read_file(Path(gdal_path), what="metadata", limit=MAX_METADATA_BYTES, error=ProductError)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, tarfile.TarError) as err:
         raise ProductError("cannot read metadata", path=gdal_path, got=err, fix="download the product again") from err
 

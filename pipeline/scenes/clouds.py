@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, SceneError
 from pipeline.files import fingerprint, hash_of, whole_file
 from pipeline.grid import Grid, Window
 from pipeline.scenes.quality import DEFAULT_MASK
-from pipeline.scenes.scene import QualitySource
+from pipeline.scenes.sources import QualitySource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

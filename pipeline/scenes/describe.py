@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import defusedxml.ElementTree as SafeXml
 import numpy as np
-import rasterio
-from defusedxml import DefusedXmlException
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
-from pipeline.errors import GridError, SceneError
+from pipeline.documents import parse_xml, read_json
+from pipeline.errors import GridError, InputError, SceneError
 from pipeline.grid import Grid, sample_windows
-from pipeline.quiet import silenced
+from pipeline.raster import open_raster
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -71,28 +69,32 @@ class Described:
     notes: tuple[str, ...]
 
 
-def describe(file: Path | str, *, in_folder: bool) -> Described:
+def describe(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
     """What a file says about itself; a file of one band in a folder is called by the end of its own name.
 
     Raises:
         SceneError: not a raster, several rasters in one file, no CRS, no geotransform, or rotated.
     """
-    with _open(file) as dataset:
-        alpha, notes = _alpha(dataset)
-        numbers = [number for number in dataset.indexes if number != alpha]
-        texts = _texts(dataset, file, numbers, in_folder=in_folder)
-        masked = alpha is not None or (
-            MaskFlags.per_dataset in dataset.mask_flag_enums[0] and MaskFlags.alpha not in dataset.mask_flag_enums[0]
-        )
-        bands = [_band(dataset, file, number, text) for number, text in zip(numbers, texts, strict=True)]
-        tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)  # noqa: PLR2004 - a line
-        return Described(
-            _grid(dataset, shown(file)),
-            tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),
-            Path(str(file)).stem,
-            tuple(tags),
-            notes,
-        )
+    try:
+        with _open(file, trust=trust) as dataset:
+            alpha, notes = _alpha(dataset)
+            numbers = [number for number in dataset.indexes if number != alpha]
+            texts = _texts(dataset, file, numbers, in_folder=in_folder)
+            masked = alpha is not None or (
+                MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+                and MaskFlags.alpha not in dataset.mask_flag_enums[0]
+            )
+            bands = [_band(dataset, file, number, text) for number, text in zip(numbers, texts, strict=True)]
+            tags = (f"{key} {value}" for key, value in dataset.tags().items() if len(value) < 200)  # noqa: PLR2004 - a line
+            return Described(
+                _grid(dataset, shown(file)),
+                tuple(replace(band, use_dataset_mask=masked and band.nodata is None) for band in bands),
+                Path(str(file)).stem,
+                tuple(tags),
+                notes,
+            )
+    except UnicodeDecodeError as err:
+        raise SceneError("names or tags of the file are no text", path=shown(file), got=err) from err
 
 
 def shown(file: Path | str) -> str:
@@ -107,17 +109,10 @@ def band_in_name(stem: str) -> str:
     return match["band"] if match else last
 
 
-def _open(file: Path | str) -> DatasetReader:
-    if isinstance(file, Path) and not file.exists():
+def _open(file: Path | str, *, trust: bool) -> DatasetReader:
+    if isinstance(file, Path) and not os.path.lexists(file):
         raise SceneError("no such file or folder", path=file)
-    with silenced(NotGeoreferencedWarning):
-        try:
-            dataset = rasterio.open(file)
-        except RasterioError as err:
-            # The address of a signed URL is shown without its query, and so without GDAL's own words.
-            got = err if isinstance(file, Path) else "GDAL cannot open it"
-            expected = "a GeoTIFF, VRT, JP2 or another GDAL raster"
-            raise SceneError("not a raster that GDAL can open", path=shown(file), got=got, expected=expected) from err
+    dataset = open_raster(file, trust=trust)
     if dataset.count == 0:
         inside = dataset.subdatasets
         dataset.close()
@@ -134,9 +129,11 @@ def _grid(dataset: DatasetReader, file: str) -> Grid:
         fix = "georeference it, for example with gdal_translate -a_ullr"
         raise SceneError("scene has no geotransform", path=file, fix=fix)
     try:
-        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width).north_up()
+        grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width).north_up()
     except GridError as err:
         raise SceneError("scene lies on a grid that cannot be used", path=file, got=err) from err
+    grid.check_place(what="scene", path=file, error=SceneError)
+    return grid
 
 
 def _band(dataset: DatasetReader, file: Path | str, number: int, text: str) -> FileBand:
@@ -190,8 +187,8 @@ def _texts(dataset: DatasetReader, file: Path | str, numbers: list[int], *, in_f
 def _inside_vrt(dataset: DatasetReader) -> dict[int, str]:
     """Bands called by the file that each comes from, where every file gives one."""
     try:
-        root = SafeXml.fromstring(next(iter(dataset.tags(ns="xml:VRT").values()), ""))
-    except (SafeXml.ParseError, DefusedXmlException):
+        root = parse_xml(next(iter(dataset.tags(ns="xml:VRT").values()), ""))
+    except InputError:
         return {}
     names = {
         int(band.get("band", "0")): PurePosixPath((source.text or "").replace("\\", "/")).stem
@@ -209,11 +206,11 @@ def _beside(file: Path) -> dict[int, str]:
     """Bands as a STAC item beside the file names those of the asset that the file is."""
     for item in (file.with_suffix(".json"), file.with_name(f"{file.stem}.stac.json"), file.parent / "item.json"):
         try:
-            assets: dict[str, Any] = json.loads(item.read_text(encoding="utf-8"))["assets"]
+            assets: dict[str, Any] = read_json(item)["assets"]
             own = next(a for a in assets.values() if PurePosixPath(a["href"]).name == file.name)
             listed = own.get("bands") or own.get("eo:bands") or ()
             names = [str(b.get("eo:common_name") or b.get("common_name") or b.get("name") or "") for b in listed]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        except (InputError, KeyError, TypeError, AttributeError, StopIteration):
             continue
         return dict(enumerate(names, start=1))
     return {}

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
 from pipeline.scenes.describe import describe
-from pipeline.scenes.names import name_of
-from pipeline.scenes.quality import check_mask
+from pipeline.scenes.embeddings import as_embedding, embedding_of
+from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
-from pipeline.scenes.roles import ASIDE, BAND_PER_REASON, masks_of, role_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene
-from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
+from pipeline.scenes.sources import REFLECTANCE, BandSource
 from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.scenes.describe import Described, FileBand
-    from pipeline.scenes.scene import QualitySource
+    from pipeline.scenes.sources import QualitySource
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".vrt", ".jp2", ".img"})
 # The day of acquisition in a name: the first of 20170216T102101, or of LC08_..._20170216_20170301.
@@ -79,7 +79,7 @@ def is_virtual(path: Path | str) -> bool:
 def _scene(
     files: Sequence[Path | str], path: Path | str, options: SceneOptions, *, mask: Sequence[str], in_folder: bool
 ) -> Scene:
-    opened = [describe(file, in_folder=in_folder) for file in files]
+    opened = [describe(file, in_folder=in_folder, trust=options.trust) for file in files]
     bands = [band for described in opened for band in described.bands]
     file_names = [*(described.name for described in opened), Path(path).name]
     tags = [tag for described in opened for tag in described.tags]
@@ -91,12 +91,14 @@ def _scene(
     if not used:
         got = ", ".join(layer.name for layer in layers)
         raise SceneError("scene holds quality layers only", path=path, got=got, expected="a band to learn from")
+    sources = tuple(_source(layer.band, layer.name, options, sensor or "") for layer in used)
+    rule = options.embedding or embedding_of(opened)
     level = next((match["level"].upper() for name in file_names if (match := _COLLECTION2.search(name))), "")
     return Scene(
         id=name_of(Path(path).name if in_folder else _stem_of(str(path)), path=path),
         path=str(path),
         grid=_common_grid(opened, path),
-        bands=tuple(_source(layer.band, layer.name, options, sensor or "") for layer in used),
+        bands=sources if rule is None else as_embedding(sources, opened, rule),
         quality=_quality(layers, mask, sensor=sensor or "", names=names),
         sensor=sensor or "",
         level=level,

@@ -11,16 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import rasterio
-from rasterio.errors import RasterioError
-
 from pipeline.bands import TABLES, is_optical
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
+from pipeline.raster import open_raster
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
-from pipeline.scenes.roles import masks_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, Scene, resampling_for
+from pipeline.scenes.quality import masks_of
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.sources import REFLECTANCE, BandSource, resampling_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,8 +104,5 @@ def _band(spec: BandSpec, files: ProductFiles, layers: Mapping[str, str], *, own
 
 
 def _grid(path: str) -> Grid:
-    try:
-        with rasterio.open(path) as image:
-            return Grid(image.crs, image.transform, image.height, image.width)
-    except RasterioError as err:
-        raise ProductError("image cannot be opened", path=path, got=err, fix="download the product again") from err
+    with open_raster(path, error=ProductError, what="image cannot be opened", fix="download it again") as image:
+        return Grid(image.crs, image.transform, image.height, image.width)

@@ -9,25 +9,25 @@ Landsat 8-9 Data Users Handbook (LSDS-1574), section 5: reflectance = (M x DN + 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import rasterio
-from rasterio.errors import RasterioError
-
 from pipeline.bands import TABLES, BandSpec, is_optical
-from pipeline.errors import ProductError
+from pipeline.documents import parse_json, parse_xml
+from pipeline.errors import InputError, ProductError
 from pipeline.grid import Grid
+from pipeline.raster import open_raster
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product
-from pipeline.scenes.landsat_mtl import MTL_NAME, Mtl, number_of, parse_mtl, text_of
-from pipeline.scenes.names import name_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import name_of
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SENSORS = {"TM": "landsat-tm", "ETM": "landsat-etm", "OLI_TIRS": "landsat-oli", "OLI": "landsat-oli"}
 FILL = 0
@@ -194,15 +194,11 @@ def _grid(bands: Sequence[BandSource], product: _Product) -> Grid:
 
 
 def _header(source: BandSource, product: _Product) -> Grid:
-    try:
-        with rasterio.open(source.path) as image:
-            if image.crs is None:
-                what = f"image of band {source.band} has no CRS"
-                raise ProductError(what, path=source.path, fix="download the product again")
-            return Grid(image.crs, image.transform, image.height, image.width)
-    except RasterioError as err:
-        what = f"image of band {source.band} cannot be opened"
-        raise ProductError(what, path=source.path, got=err, fix=f"download {product.files.path.name} again") from err
+    what, fix = f"image of band {source.band}", f"download {product.files.path.name} again"
+    with open_raster(source.path, error=ProductError, what=f"{what} cannot be opened", fix=fix) as image:
+        if image.crs is None:
+            raise ProductError(f"{what} has no CRS", path=source.path, fix=fix)
+        return Grid(image.crs, image.transform, image.height, image.width)
 
 
 def _check_place(band: str, grid: Grid, first: Grid, product: _Product) -> None:
@@ -243,3 +239,82 @@ def _quality_file(product: _Product, layer: str, contents: dict[str, str]) -> st
         fix = "download the product again, or open it with an empty mask"
         raise ProductError(what, path=product.files.path, expected=name or "an entry in the MTL", fix=fix)
     return product.files.gdal(f"{product.folder}{name}")
+
+
+ROOT = "LANDSAT_METADATA_FILE"
+COLLECTION_1_ROOT = "L1_METADATA_FILE"
+MTL_NAME = re.compile(r".+_MTL\.(txt|json|xml)", re.IGNORECASE)
+_LINE = re.compile(r'\s*(\w+)\s*=\s*(?:"([^"]*)"|(.*?))\s*')
+
+Mtl = dict[str, dict[str, str]]
+"""Group -> key -> text, as written, without quotes. Keys repeat between groups, so the group belongs to the key."""
+
+
+def parse_mtl(data: bytes, *, path: str) -> Mtl:
+    """The groups of an MTL file; the suffix of ``path`` says how it is spelt.
+
+    Raises:
+        ProductError: not an MTL, cut off, of Collection 1, or without the groups every product has.
+    """
+    suffix = path.rsplit(".", 1)[-1].lower()
+    try:
+        text = data.decode("utf-8")
+        root, groups = {"txt": _from_txt, "json": _from_json, "xml": _from_xml}[suffix](text)
+    except (KeyError, ValueError, TypeError, AttributeError, StopIteration, InputError) as err:
+        what = "not a whole MTL file"
+        raise ProductError(what, path=path, got=err or type(err).__name__, fix="download the product again") from err
+    if root == COLLECTION_1_ROOT or groups.get("PRODUCT_CONTENTS", {}).get("COLLECTION_NUMBER") == "01":
+        what = "product is of Landsat Collection 1, whose calibration and quality bits differ"
+        raise ProductError(what, path=path, expected="Collection 2", fix="order the same scene from Collection 2")
+    if root != ROOT or "PRODUCT_CONTENTS" not in groups:
+        what = "not the MTL of a Landsat Collection 2 product"
+        raise ProductError(what, path=path, got=f"group {root}", expected=ROOT)
+    return groups
+
+
+def text_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path: str) -> str:
+    """One entry; ProductError where it is missing."""
+    try:
+        return mtl[group][key]
+    except KeyError as err:
+        raise ProductError(f"MTL lacks {key} in {group}", path=path, fix="download the product again") from err
+
+
+def number_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path: str) -> float:
+    """One entry as a number; ProductError where it is missing or is none."""
+    text = text_of(mtl, group, key, path=path)
+    try:
+        return float(text)
+    except ValueError as err:
+        raise ProductError(f"{key} in {group} of the MTL is not a number", path=path, got=repr(text)) from err
+
+
+def _from_txt(text: str) -> tuple[str, Mtl]:
+    root, group = "", ""
+    groups: Mtl = {}
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            continue
+        key, value = match[1], match[2] if match[2] is not None else match[3]
+        if key == "GROUP" and not root:
+            root = value
+        elif key == "GROUP":
+            group = value
+            groups[group] = {}
+        elif key == "END_GROUP" and value == root:
+            return root, groups
+        elif key != "END_GROUP":
+            groups[group][key] = value
+    raise ValueError(f"it ends before END_GROUP = {root or ROOT}")
+
+
+def _from_json(text: str) -> tuple[str, Mtl]:
+    root, content = next(iter(parse_json(text).items()))
+    groups = {group: {key: str(value) for key, value in items.items()} for group, items in content.items()}
+    return str(root), groups
+
+
+def _from_xml(text: str) -> tuple[str, Mtl]:
+    root = parse_xml(text)
+    return root.tag, {group.tag: {item.tag: (item.text or "").strip() for item in group} for group in root}

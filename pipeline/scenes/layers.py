@@ -17,6 +17,7 @@ from rasterio.warp import transform
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
+from pipeline.scenes.embeddings import is_embedding
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
 from pipeline.scenes.terrain import TERRAIN, terrain
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.grid import Grid, Window
+    from pipeline.scenes.embeddings import Embedding
     from pipeline.scenes.reader import Reader
-    from pipeline.scenes.scene import Resampling, Scene, Source
+    from pipeline.scenes.scene import Scene, Source
+    from pipeline.scenes.sources import Resampling
 
 Kind = Literal["raster", "dem", "linear_power"]
 HALO_PX = 1
@@ -54,6 +57,13 @@ class Layer:
     kind: Kind
     scene: Scene
     names: tuple[str, ...]
+
+
+def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] | None = None) -> Layer:
+    """Annual embeddings (``pipeline.scenes.embeddings``), all of their bands or some by their names."""
+    scene = open_geotiff(path, options=SceneOptions(embedding=rule))
+    chosen = scene if bands is None else scene.select(bands)
+    return Layer("raster", chosen, chosen.band_names)
 
 
 def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resampling: Resampling = "bilinear") -> Layer:
@@ -112,6 +122,13 @@ class WithLayers(Derived):
         """Files of the source and of the layers."""
         layers = (file for layer in self.layers for file in layer.scene.files)
         return tuple(dict.fromkeys((*self.inputs[0].files, *layers)))
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each band; of layers that of embeddings alone, as others are computed or of any unit."""
+        bands = [band for layer in self.layers for band in layer.scene.bands]
+        known = {band.band: band.unit for band in bands if is_embedding(band.unit)}
+        return tuple(known.get(name, unit) for name, unit in zip(self.names, super().units, strict=True))
 
     @property
     def used(self) -> tuple[Layer, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.bands import centre_um
-from pipeline.errors import SceneError, SceneWarning
+from pipeline.documents import read_json
+from pipeline.errors import InputError, SceneError, SceneWarning
 from pipeline.grid import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
-from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -279,8 +279,8 @@ def kept_ledger(source: Source, *, folder: Path) -> dict[str, object]:
         SceneError: a file cannot be read.
     """
     try:
-        scenes = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))["scenes"]
+        scenes = read_json(folder / LEDGER_FILE)["scenes"]
         kept: dict[str, object] = next(item for item in scenes if item["scene"] == source.id)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (InputError, KeyError, TypeError, StopIteration):
         return source_ledger(source)
     return kept

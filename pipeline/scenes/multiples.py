@@ -20,6 +20,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
 from pipeline.grid import Grid, Window
+from pipeline.raster import read_bands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ class CoarseFile:
         inner = RasterioWindow.from_slices(
             (max(top - 1, 0), min(bottom + 1, height)), (max(left - 1, 0), min(right + 1, width))
         )
-        array = self.dataset.read(numbers, window=inner)
+        array = read_bands(self.dataset, numbers, window=inner)
         beyond = ((0, 0), (int(top == 0), int(bottom == height)), (int(left == 0), int(right == width)))
         return np.pad(array, beyond, mode="edge") if any(sum(pair) for pair in beyond) else array
 
@@ -132,7 +133,7 @@ class FlippedFile:
 
     def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
         """Pixels [band, row, col] of ``window``, counted on the grid."""
-        return self._turned(self.dataset.read(numbers, window=self._inside(window)))
+        return self._turned(read_bands(self.dataset, numbers, window=self._inside(window)))
 
     def read_masks(self, numbers: list[int], window: Window) -> NDArray[np.uint8]:
         """The file's masks [band, row, col] of ``window``, counted on the grid."""

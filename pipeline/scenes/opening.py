@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.bands import is_optical
 from pipeline.errors import ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
+from pipeline.scenes.embeddings import is_embedding
+from pipeline.scenes.eopf import looks_like_eopf, open_eopf
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
-from pipeline.scenes.landsat import looks_like_landsat, open_landsat
-from pipeline.scenes.landsat_mtl import MTL_NAME
-from pipeline.scenes.quality import check_mask
+from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
+from pipeline.scenes.quality import check_mask, role_of
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
-from pipeline.scenes.scene import REFLECTANCE, Scene
 from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.sources import REFLECTANCE
 from pipeline.scenes.stack import scenes_from_bands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.grid import Grid
+    from pipeline.scenes.scene import Scene
 
 
 class OpenProduct(Protocol):
@@ -45,6 +47,7 @@ PRODUCTS = {
     "safe": Product(looks_like_safe, open_safe),
     "landsat": Product(looks_like_landsat, open_landsat),
     "hls": Product(looks_like_hls, open_hls),
+    "eopf": Product(looks_like_eopf, open_eopf),
 }
 LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
     "L1GS": "top-of-atmosphere",
@@ -89,8 +92,17 @@ def open_scene(
     if kind in PRODUCTS:
         scene = PRODUCTS[kind].open(_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
         return _correct(scene, options)
+    _refuse_layer(path, options)
     scene = open_geotiff(path, options=options, mask=mask)
     return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
+
+
+def _refuse_layer(path: Path | str, options: SceneOptions) -> None:
+    """Refuse a file that is by its name a quality layer of a product, unless its bands are named."""
+    role = None if options.bands or Path(path).is_dir() else role_of(PurePosixPath(plain_url(str(path))).stem)
+    if role:
+        fix = "give the product's folder, whose bands it then masks, or name its bands (--bands, or scenes.bands)"
+        raise SceneError("file is a quality layer and no scene, by its name", path=path, got=role.upper(), fix=fix)
 
 
 def open_all(
@@ -125,6 +137,9 @@ def open_all(
 def treatment(scene: Scene) -> str:
     """What the values of the reflective bands mean: at which level, and whether they are reflectance or counts."""
     units = sorted({source.unit for source in scene.bands if is_optical(source.band)})
+    encoders = sorted({source.unit for source in scene.bands if is_embedding(source.unit)})
+    if encoders:
+        return " and ".join([*encoders, *units])
     if not units:
         return "no reflective bands"
     level = LEVELS.get(scene.level, f"level {scene.level}" if scene.level else "level not known")

@@ -1,4 +1,4 @@
-"""What makes a pixel unusable: one vocabulary for the quality layers of all sensors.
+"""Layers beside the bands: which they are, by their names, and what in them makes a pixel unusable.
 
 A mask is a set of reasons. Each sensor's layers say them differently: Sentinel-2 L2A by a class per pixel (SCL), L1C by
 a raster or by polygons of clouds, Landsat by bits (QA_PIXEL) and bits of saturation (QA_RADSAT).
@@ -6,16 +6,17 @@ a raster or by polygons of clouds, Landsat by bits (QA_PIXEL) and bits of satura
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-import defusedxml.ElementTree as SafeXml
 import numpy as np
-from defusedxml import DefusedXmlException
 
+from pipeline.bands import TABLES, is_optical
+from pipeline.documents import parse_xml
 from pipeline.errors import ConfigError, ProductError
 from pipeline.scenes.archive import read_bytes
-from pipeline.scenes.scene import QualitySource
 from pipeline.scenes.settings import REASONS
+from pipeline.scenes.sources import QualitySource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,11 +193,9 @@ def read_polygons(quality: QualitySource) -> list[dict[str, object]]:
     Raises:
         ProductError: the file cannot be read or is not GML.
     """
-    try:
-        root = SafeXml.fromstring(read_bytes(quality.path))
-    except (SafeXml.ParseError, DefusedXmlException) as err:
-        what = "cloud mask is not GML"
-        raise ProductError(what, path=quality.path, got=err, fix="open the scene with an empty mask") from err
+    fix = "open the scene with an empty mask"
+    data = read_bytes(quality.path)
+    root = parse_xml(data, what="cloud mask", path=quality.path, error=ProductError, fix=fix)
     shapes: list[dict[str, object]] = []
     for feature in root.iter():
         if not feature.tag.endswith("}MaskFeature"):
@@ -215,3 +214,74 @@ def _polygon(element: object) -> dict[str, object]:
             step = int(ring.get("srsDimension", "2"))
             rings.append([(numbers[i], numbers[i + 1]) for i in range(0, len(numbers) - 1, step)])
     return {"type": "Polygon", "coordinates": rings}
+
+
+ASIDE = ""
+"""Role of a layer that masks nothing: a picture, an angle, a probability, an atmospheric quantity."""
+# Name (a file's last word or a band's description, without resolution) -> role; the first that matches.
+_ROLES: tuple[tuple[str, str], ...] = (
+    ("scl", r"SCL"),
+    ("qa_pixel", r"QA_?PIXEL"),
+    ("qa_radsat", r"QA_?RADSAT"),
+    ("pixel_qa", r"PIXEL_?QA"),
+    ("fmask", r"C?FMASK4?"),
+    ("udm2", r"UDM2"),
+    ("qa60", r"QA60"),
+    ("clm", r"CLM"),
+    ("classi", r"MSK_?CLASSI(_B00)?"),
+    ("datamask", r"DATA_?MASK"),
+    (ASIDE, r"MSK_?\w+|CLD(PRB)?|SNW(PRB)?|CLP|DDV|AOT|WVP|TCI|PVI|BQA|SR_QA(_AEROSOL)?|QA_AEROSOL|RADSAT_QA|UDM"),
+    (ASIDE, r"SR_(AEROSOL|CLOUD_QA|ATMOS_OPACITY)|ST_(QA|CDIST|ATRAN|DRAD|EMIS|EMSD|TRAD|URAD)|QA(10|20)"),
+    (ASIDE, r"[SV][AZ]A|(SUN|SOLAR|SENSOR|VIEW(ING)?|MEAN_\w+)_?(AZIMUTH|ZENITH)(_ANGLES?)?(_B\w+)?|\w+_?ANGLES?"),
+)
+# Roles of files with a band per reason -> number of the last band that masks: a single band of one says nothing.
+BAND_PER_REASON = {"udm2": max(UDM2_BANDS.values()), "classi": max(CLASSI_BANDS.values())}
+_RESOLUTION = re.compile(r"[_-](10|20|60)m$", re.IGNORECASE)
+_LAST_WORDS = re.compile(r"[._ ]")
+
+
+def role_of(name: str) -> str | None:
+    """Role of a layer by its name, whatever stands before it; None where it may be a band.
+
+    >>> role_of("HLS.S30.T33UUU.2024153T101031.v2.0.Fmask"), role_of("T33UUU_20240601T102021_SCL_20m"), role_of("B04")
+    ('fmask', 'scl', None)
+    """
+    text = _RESOLUTION.sub("", name.strip())
+    starts = [0, *(match.end() for match in _LAST_WORDS.finditer(text))]
+    words = [text[start:] for start in starts]
+    for role, pattern in _ROLES:
+        if any(re.fullmatch(pattern, word, re.IGNORECASE) for word in words):
+            return role
+    return None
+
+
+def masks_of(
+    role: str, path: str, reasons: Sequence[str], *, index: int = 1, sensor: str, bands: Sequence[str]
+) -> tuple[QualitySource, ...]:
+    """What a layer masks, with the same reasons as in full products; nothing for one that is set aside.
+
+    Args:
+        role: As :func:`role_of` gives it.
+        path: What GDAL opens.
+        reasons: Of ``REASONS``.
+        index: The layer's band in the file; of those in ``BAND_PER_REASON`` the whole file counts.
+        sensor: A key of ``TABLES``, or "".
+        bands: Names of the scene's bands, of which saturation counts.
+    """
+    if role == "fmask" and sensor.startswith("hls"):
+        return by_bits("Fmask", path, reasons, bits=HLS_FMASK_BITS, index=index, fill=(255,))
+    if role in BITS:
+        return by_bits(role.upper(), path, reasons, bits=BITS[role], index=index)
+    if role in CODES:
+        return by_codes(role.upper(), path, reasons, codes=CODES[role], index=index)
+    found: tuple[QualitySource, ...] = ()
+    if role == "qa_pixel":
+        found = (qa_pixel(path, reasons, index=index),)
+    elif role == "classi":
+        found = classi(path, reasons)
+    elif role == "udm2":
+        found = by_bands("UDM2", path, reasons, numbers=UDM2_BANDS)
+    elif role == "qa_radsat" and "saturated" in reasons and sensor in RADSAT_DROPPED:
+        numbers = [int(s.key[1:]) for s in TABLES[sensor] if s.name in bands and is_optical(s.name) and s.name != "pan"]
+        found = (qa_radsat(path, sensor=sensor, band_numbers=numbers, index=index),)
+    return found

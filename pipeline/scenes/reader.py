@@ -19,7 +19,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
-from pipeline.raster import Raster, burn_shapes, on_grid, without_alpha
+from pipeline.raster import (
+    REMOTE_DRIVERS,
+    Raster,
+    burn_shapes,
+    is_network,
+    on_grid,
+    opened_by,
+    read_bands,
+    without_alpha,
+)
 from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.scenes.scene import BandSource, QualitySource, Scene, Source
+    from pipeline.scenes.sources import BandSource, QualitySource
 
 
 FileKey = tuple[str, str, float | None]
@@ -66,6 +75,37 @@ class Reader(Protocol):
         """Close the files."""
 
 
+class Manifest(Protocol):
+    """What a SceneReader must know of a scene; :class:`pipeline.scenes.scene.Scene` is one."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that every band is read on."""
+
+    @property
+    def bands(self) -> tuple[BandSource, ...]:
+        """One source per band."""
+
+    @property
+    def quality(self) -> tuple[QualitySource, ...]:
+        """Layers that mask pixels."""
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands."""
+
+    @property
+    def for_display(self) -> bool:
+        """Whether single pixels of finer files may stand for the grid's."""
+
+
+class Opens(Protocol):
+    """Anything that opens: every Source."""
+
+    def open(self) -> Reader:
+        """A reader of its windows."""
+
+
 class ClosingReader:
     """A reader that closes its files at the end of a ``with`` block."""
 
@@ -86,7 +126,7 @@ class ClosingReader:
 class SceneReader(ClosingReader):
     """Reads windows of one Scene; a context manager that keeps its files open meanwhile."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Manifest) -> None:
         """Open nothing yet: files open at the first read."""
         self._scene = scene
         self._files: dict[FileKey, OpenFile] = {}
@@ -104,7 +144,7 @@ class SceneReader(ClosingReader):
         """The scene's band names."""
         return self._scene.band_names
 
-    def sharing(self, scene: Scene) -> SceneReader:
+    def sharing(self, scene: Manifest) -> SceneReader:
         """A reader of other bands or layers of the same scene by this one's files, which this one closes."""
         other = SceneReader(scene)
         other._files, other._masked, other._stack = self._files, self._masked, self._stack
@@ -145,6 +185,8 @@ class SceneReader(ClosingReader):
                 else:
                     _narrow(valid, layer, source)
                 _scale(layer, source, out=values[position])
+                if source.scales:
+                    self._multiply(source.scales, window, values[position], valid)
             if key in self._masked or any(source.use_dataset_mask for source in sources):
                 valid &= self._mask(key, [source.index for source in sources], window)
         for quality in self._scene.quality:
@@ -152,6 +194,13 @@ class SceneReader(ClosingReader):
         if not valid.all():
             np.copyto(values, np.float32(0), where=~valid)
         return values, valid
+
+    def _multiply(self, path: str, window: Window, out: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Multiply pixels of a band by the scale of each, in place; none is no observation."""
+        file, layers = self._pixels((path, "nearest", None), [1], window)
+        scales = file.nearest(layers[0], window) if isinstance(file, CoarseFile) else layers[0]
+        valid &= np.isfinite(scales)
+        out *= np.where(np.isfinite(scales), scales, 0)
 
     def _bad(self, quality: QualitySource, window: Window) -> NDArray[np.bool_]:
         if not quality.vector:
@@ -167,7 +216,7 @@ class SceneReader(ClosingReader):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile | FlippedFile):
                 return file, file.read(numbers, window)
-            return file, file.read(numbers, window=window.to_rasterio())
+            return file, read_bands(file, numbers, window=window.to_rasterio())
 
     def _mask(self, key: FileKey, numbers: list[int], window: Window) -> NDArray[np.bool_]:
         with _damage_named(f"the mask of band {numbers}", key, window):
@@ -185,7 +234,8 @@ class SceneReader(ClosingReader):
     def _open(self, key: FileKey) -> OpenFile:
         if key not in self._files:
             with silenced(NotGeoreferencedWarning):
-                dataset = self._stack.enter_context(rasterio.open(key[0]))
+                opened = opened_by(key[0], REMOTE_DRIVERS) if is_network(key[0]) else rasterio.open(key[0])
+            dataset = self._stack.enter_context(opened)
             if _on_grid(dataset, self.grid):
                 self._files[key] = dataset
             else:
@@ -213,7 +263,7 @@ class SceneReader(ClosingReader):
         return self._stack.enter_context(vrt)
 
 
-def open_reader(source: Source) -> Reader:
+def open_reader(source: Opens) -> Reader:
     """A reader of a scene, a stack, a composite...; use it as a context manager."""
     return source.open()
 
@@ -276,7 +326,10 @@ def _narrow(valid: NDArray[np.bool_], layer: NDArray[Any], source: BandSource) -
 
 
 def _scale(layer: NDArray[Any], source: BandSource, *, out: NDArray[np.float32]) -> None:
-    if source.scale == 1.0:
+    if source.squared:
+        np.multiply(layer, np.float32(1 / 127.5), out=out, casting="unsafe")
+        out *= np.abs(out)
+    elif source.scale == 1.0:
         np.copyto(out, layer, casting="unsafe")
     else:
         np.multiply(layer, np.float32(source.scale), out=out, casting="unsafe")

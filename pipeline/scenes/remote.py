@@ -7,12 +7,13 @@ Source: GDAL documentation, "Virtual File Systems", /vsicurl/.
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.errors import ProductError
+from pipeline.documents import parse_json, read_file
+from pipeline.errors import InputError, ProductError
 
 if TYPE_CHECKING:
     from requests import Session
@@ -24,6 +25,8 @@ JOURNAL_FILE = "download.json"
 CONNECT_S = 10
 # A stalled transfer ends after this long without a byte; a whole request may take READ_S.
 READ_S = 60
+# Of a whole metadata file.
+WHOLE_S = 120
 ATTEMPTS = 3
 RETRY_S = 1
 # Item and product metadata are some 10 to 500 kB; a server that sends more by far is not sending metadata.
@@ -67,8 +70,8 @@ def sign_planetary(href: str) -> str:
     if not needs_signature(href):
         return href
     try:
-        return str(json.loads(_fetch(SIGN_URL + quote(href, safe="")))["href"])
-    except (ValueError, KeyError, TypeError) as err:
+        return str(parse_json(_fetch(SIGN_URL + quote(href, safe="")))["href"])
+    except (InputError, KeyError, TypeError) as err:
         raise ProductError("no signature from Planetary Computer", path=plain_url(href), got=err) from err
 
 
@@ -128,15 +131,13 @@ def read_metadata(href: str) -> bytes:
         ProductError: not there, not reachable in time after retries, or larger than metadata can be.
     """
     if not is_url(href):
-        try:
-            return Path(gdal_path(href)).read_bytes()
-        except OSError as err:
-            raise ProductError("cannot read metadata", path=href, got=err.strerror or err) from err
+        return read_file(Path(gdal_path(href)), what="metadata", error=ProductError)
     return _fetch(href)
 
 
 def _fetch(href: str) -> bytes:
     import requests
+    from urllib3.exceptions import HTTPError
 
     shown = plain_url(href)
     try:
@@ -144,11 +145,15 @@ def _fetch(href: str) -> bytes:
             if answer.status_code != requests.codes.ok:
                 what, got = "cannot fetch metadata", f"HTTP {answer.status_code} {answer.reason}"
                 raise ProductError(what, path=shown, got=got, fix="check the address, or sign it where it needs that")
-            data = bytearray()
-            for chunk in answer.iter_content(_CHUNK):
+            data, end = bytearray(), time.monotonic() + WHOLE_S
+            # read1 gives what has come; a read of a size waits for all of it, however slowly it drips.
+            while chunk := answer.raw.read1(_CHUNK, decode_content=True):
                 data += chunk
+                if time.monotonic() > end:
+                    fix = "try again later, or download it first"
+                    raise ProductError("metadata comes too slowly", path=shown, expected=f"{WHOLE_S} s", fix=fix)
                 if len(data) > METADATA_LIMIT_BYTES:
                     raise ProductError("metadata is too large", path=shown, expected=f"<= {METADATA_LIMIT_BYTES} bytes")
             return bytes(data)
-    except requests.RequestException as err:
+    except (requests.RequestException, HTTPError) as err:
         raise ProductError("cannot fetch metadata", path=shown, got=type(err).__name__, fix="try again later") from err

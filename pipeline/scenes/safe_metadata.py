@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import defusedxml.ElementTree as SafeXml
-from defusedxml import DefusedXmlException
-
+from pipeline.documents import parse_xml
 from pipeline.errors import ProductError, ProductWarning
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ def parse_product(data: bytes, *, path: str) -> SafeMetadata:
     Raises:
         ProductError: not XML, not a Sentinel-2 user product, or without what is needed to make reflectance.
     """
-    root = _root(data, path)
+    root = parse_xml(data, what="metadata", path=path, error=ProductError, fix="download the product again")
     level = _level(root, path)
     name = {"L1C": "QUANTIFICATION_VALUE", "L2A": "BOA_QUANTIFICATION_VALUE"}[level]
     # Sen2Cor before 2.5 wrote L2A_BOA_QUANTIFICATION_VALUE.
@@ -115,7 +113,7 @@ def parse_tile(data: bytes, *, path: str) -> TileMetadata:
     Raises:
         ProductError: not XML, or without the tile's geocoding.
     """
-    root = _root(data, path)
+    root = parse_xml(data, what="metadata", path=path, error=ProductError, fix="download the product again")
     shapes = {
         _integer(size.get("resolution"), path): (_size(size, "NROWS", path), _size(size, "NCOLS", path))
         for size in root.iter("Size")
@@ -129,15 +127,6 @@ def parse_tile(data: bytes, *, path: str) -> TileMetadata:
         upper_left=(_number(root, ("ULX",), path), _number(root, ("ULY",), path)),
         shapes=shapes,
     )
-
-
-def _root(data: bytes, path: str) -> Element:
-    try:
-        root: Element = SafeXml.fromstring(data)
-    except (SafeXml.ParseError, DefusedXmlException) as err:
-        what = "metadata is not well-formed XML"
-        raise ProductError(what, path=path, got=err, fix="download the product again") from err
-    return root
 
 
 def _level(root: Element, path: str) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.errors import SceneError
-from pipeline.scenes.names import EXPECTED, MAX_BYTES, is_name
+from pipeline.scenes.reader import SceneReader
 from pipeline.scenes.remote import plain_url
+from pipeline.scenes.settings import EXPECTED, MAX_BYTES, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,19 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid
     from pipeline.scenes.reader import Reader
-
-Resampling = Literal["nearest", "bilinear", "cubic", "average", "mode"]
-REFLECTANCE = "reflectance"
-
-
-def resampling_for(native: float, target: float) -> Resampling:
-    """How reflectance comes from pixels of one size onto pixels of another (any unit).
-
-    Whole multiples are averaged; everything else is bilinear, whose kernel GDAL widens when it shrinks, so that a plane
-    stays the same plane.
-    """
-    whole = target > native and abs(target / native - round(target / native)) < 1e-6  # noqa: PLR2004 - rounding
-    return "average" if whole else "bilinear"
+    from pipeline.scenes.sources import BandSource, QualitySource
 
 
 class Source(Protocol):
@@ -95,78 +84,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class BandSource:
-    """Where one band's pixels are and what they mean: value = DN x scale + offset.
-
-    Attributes:
-        band: Name in the scene: a STAC common name, or the file's own description in lower case.
-        path: Anything GDAL opens: a file, /vsizip/..., /vsitar/..., /vsicurl/...
-        index: Band number in the file, from 1.
-        scale: Factor applied to DN.
-        offset: Added after scaling, in the unit of the value (reflectance).
-        nodata: DN that means "no observation", None where the file has none; NaN and infinite DN never are valid.
-        valid_max: Largest DN that is an observation.
-        use_dataset_mask: Also honour the file's own mask band or alpha.
-        nodata_stated: The user says which DN is no observation, or that none is.
-        resampling: How it comes onto the scene's grid when its own pixels differ.
-        gsd_m: Native ground sample distance in metres, None if unknown.
-        unit: "reflectance", "kelvin", "dB", "DN", "1", "m" ...
-        provenance: Where scale and offset were read, for the ledger.
-    """
-
-    band: str
-    path: str
-    index: int = 1
-    scale: float = 1.0
-    offset: float = 0.0
-    nodata: float | None = None
-    valid_max: float | None = None
-    use_dataset_mask: bool = False
-    nodata_stated: bool = False
-    resampling: Resampling = "bilinear"
-    gsd_m: float | None = None
-    unit: str = "DN"
-    provenance: str = "none: DN as stored"
-
-    def __post_init__(self) -> None:
-        """Refuse a scaling that makes no values of DN, wherever it was read."""
-        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
-            raise SceneError(
-                f"scaling of band {self.band} ({self.provenance})",
-                path=self.path,
-                got=f"scale {self.scale:g}, offset {self.offset:g}",
-                expected="a scale above 0 and a finite offset",
-                fix="set scale and offset of the scene in the configuration, or mend the file's tags",
-            )
-
-
-@dataclass(frozen=True)
-class QualitySource:
-    """A layer that says which pixels cannot be used. A pixel is bad when any of the rules holds.
-
-    Attributes:
-        name: What it is called in the ledger ("SCL", "QA_PIXEL", "MSK_CLASSI").
-        path: Anything GDAL opens.
-        index: Band number in the file, from 1.
-        bad_values: Values that are bad (Sentinel-2 SCL 0, 1, 3, 8, 9, 10).
-        bad_bits: Bits of which any set makes a pixel bad (Landsat QA_PIXEL).
-        bad_fields: (mask, value) pairs: bad when ``qa & mask == value`` (Landsat confidence levels).
-        reasons: For the ledger: what the values or bits mean, as text.
-        vector: The layer is a GML file of polygons (Sentinel-2 MSK_CLOUDS) instead of a raster: what lies in one whose
-            mask type is among ``reasons`` is bad.
-    """
-
-    name: str
-    path: str
-    index: int = 1
-    bad_values: tuple[int, ...] = ()
-    bad_bits: int = 0
-    bad_fields: tuple[tuple[int, int], ...] = ()
-    reasons: tuple[str, ...] = ()
-    vector: bool = False
-
-
-@dataclass(frozen=True)
 class Scene:
     """An immutable manifest of one acquisition on one grid.
 
@@ -203,6 +120,7 @@ class Scene:
         """Refuse scenes without bands or with one name twice."""
         if not is_name(self.id):
             raise SceneError("name of a scene", path=self.path, got=repr(self.id[:MAX_BYTES]), expected=EXPECTED)
+        self.grid.check_place(what="scene", path=self.path, error=SceneError)
         names = self.band_names
         if not names:
             raise SceneError("scene has no bands", path=self.path)
@@ -226,7 +144,9 @@ class Scene:
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that pixels or masks come from, each once."""
-        return tuple(dict.fromkeys([*(band.path for band in self.bands), *(layer.path for layer in self.quality)]))
+        scales = (band.scales for band in self.bands if band.scales)
+        layers = (layer.path for layer in self.quality)
+        return tuple(dict.fromkeys([*(band.path for band in self.bands), *scales, *layers]))
 
     def select(self, names: Sequence[str]) -> Self:
         """The same scene with only ``names``, in that order; SceneError names what is missing."""
@@ -243,8 +163,6 @@ class Scene:
 
     def open(self) -> Reader:
         """A reader of this scene; a context manager."""
-        from pipeline.scenes.reader import SceneReader
-
         return SceneReader(self)
 
     def ledger(self) -> dict[str, object]:
@@ -261,7 +179,7 @@ class Scene:
                     # JSON knows no NaN and no infinity.
                     key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
                     for key, value in asdict(source).items()
-                    if key not in {"path", "valid_max", "use_dataset_mask", "nodata_stated"}
+                    if key not in {"path", "valid_max", "use_dataset_mask", "nodata_stated", "squared", "scales"}
                 }
                 | {"file": plain_url(source.path).rsplit("/", 1)[-1]}
                 for source in self.bands

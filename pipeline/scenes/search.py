@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ProductError
 from pipeline.files import prepare_folder, write_bytes, write_json
-from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, plain_url, read_metadata
+from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, is_url, plain_url, read_metadata
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac import open_item, signer
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
@@ -164,10 +164,17 @@ def _search(
             query={"eo:cloud_cover": {"lte": max_cloud_percent}} if by_cloud else None,
             max_items=limit,
         )
-        return list(answer.items_as_dicts())
+        # Whatever an answer says of itself, it came over the network and may name nothing else.
+        return [item | {"links": _own_links(item, api)} for item in answer.items_as_dicts()]
     except (APIError, STACError, RequestException, ValueError, KeyError, NotImplementedError) as err:
         fix = "check its address, or try again later"
         raise ProductError("STAC API cannot be searched", path=plain_url(api), got=err, fix=fix) from err
+
+
+def _own_links(item: Mapping[str, Any], api: str) -> list[Any]:
+    links = [link for link in item.get("links") or () if isinstance(link, dict)]
+    known = any(link.get("rel") == "self" and is_url(str(link.get("href"))) for link in links)
+    return links if known else [{"rel": "self", "href": f"{api}/{item.get('id')}"}, *links]
 
 
 def _found(document: dict[str, Any], area: BaseGeometry) -> FoundScene:

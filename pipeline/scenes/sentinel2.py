@@ -24,9 +24,10 @@ from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product, zip_head
-from pipeline.scenes.names import name_of
 from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import name_of
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,19 +1,22 @@
-"""What a user can set about scenes: how their files are read, how dates meet, and what is stacked on them."""
+"""What a user can set about scenes: how their files are read, how dates meet, what is stacked on them, their names."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.bands import TABLES
-from pipeline.errors import ConfigError
-from pipeline.scenes.names import EXPECTED, is_name
+from pipeline.errors import ConfigError, SceneWarning
+from pipeline.files import hash_bytes
 from pipeline.settings import Settings, absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
+    from pathlib import Path
 
 REASONS = (
     "nodata",
@@ -29,6 +32,43 @@ REASONS = (
     "unclassified",
 )
 """What makes a pixel unusable: one vocabulary for the quality layers of all sensors (``pipeline.scenes.quality``)."""
+
+
+# Bytes in UTF-8: file systems take 255 for the name of a file, which is the scene's and what is made of it.
+MAX_BYTES = 100
+EXPECTED = f"letters, digits, spaces and . _ - + ( ) after a letter or digit, {MAX_BYTES} bytes at most"
+# Files of a run folder, which an item of the same name would replace.
+TAKEN = frozenset({"accuracy", "areas", "collection", "ledger", "learning_curve", "run"})
+_NAME = re.compile(r"[^\W_](?:[\w .+()-]*[\w+()-])?")
+_OTHER = re.compile(r"[^\w .+()-]+")
+
+
+def is_name(text: str) -> bool:
+    """Whether a scene may be called so.
+
+    >>> is_name("S2B_MSIL2A_20240601"), is_name("Zürich (2)"), is_name("../a"), is_name("-a"), is_name("a" * 300)
+    (True, True, False, False, False)
+    """
+    return bool(_NAME.fullmatch(text)) and len(text.encode()) <= MAX_BYTES and text.lower() not in TAKEN
+
+
+def name_of(text: str, *, path: Path | str) -> str:
+    """A name that a scene may have, from that of its file or product; warns where it is another one.
+
+    >>> name_of("field_7", path="field_7.tif")
+    'field_7'
+    """
+    if is_name(text):
+        return text
+    name = _OTHER.sub("_", text).lstrip(" ._+()-").rstrip(" .")
+    if len(name.encode()) > MAX_BYTES:
+        digest = hash_bytes(text.encode())[:8]
+        name = f"{name.encode()[: MAX_BYTES - 9].decode(errors='ignore').rstrip(' .')}_{digest}"
+    if not is_name(name):
+        name = f"scene_{name}".rstrip("_ .")
+    shown = text if len(text) <= MAX_BYTES else f"{text[:MAX_BYTES]}..."
+    warnings.warn(f"{path}: files are called after {name!r}, not {shown!r}; set id to choose a name", SceneWarning, 2)
+    return name
 
 
 # A list, or one text with commas as on a command line: red,green,blue.
@@ -73,6 +113,16 @@ class SceneOptions(Settings):
         "the Sentinel-2 offset is still in the values.",
     )
 
+    embedding: Literal["alphaearth", "tessera"] | None = Field(
+        None,
+        description="The bands are annual embeddings, read by this rule; where names tell (A00, Tessera_Band_0), "
+        "it is taken by itself.",
+    )
+    trust: bool = Field(
+        default=False,
+        description="A VRT may reach the network and raw pixels outside its folder: you know who wrote it.",
+    )
+
     def nodata_or(self, found: float | None) -> float | None:
         """The DN that means no observation: the stated one, None for "none", else what the file or product says.
 
@@ -103,19 +153,28 @@ AS_FOUND = SceneOptions()
 """Nothing is known better than the files say."""
 
 
-def read_options(values: Mapping[str, object]) -> SceneOptions:
-    """Options from a command line: what is None counts as not given.
+class SceneRequest(SceneOptions):
+    """What a user says of scenes to be mapped beside their files, with ``--set scene.KEY=VALUE``."""
 
-    Raises:
-        ConfigError: a value that does not fit; the message names the option.
-    """
-    try:
-        return SceneOptions.model_validate({key: value for key, value in values.items() if value is not None})
-    except ValidationError as err:
-        first = err.errors()[0]
-        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        key = ", ".join(f"--{part}" for part in first["loc"][:1]) or "of scenes"
-        raise ConfigError(f"option {key}", got=first["input"], expected=expected) from err
+    date: Names = Field(
+        (), description="Days of the scenes that do not say them (2024-06-01): one each, in order; for a single file "
+        "whose bands are dates one per band.",
+    )  # fmt: skip
+    layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
+    resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
+
+    def of_one(self, position: int) -> SceneRequest:
+        """What is said of the scene at a position alone."""
+        return self.model_copy(update={"date": self.date[position : position + 1]})
+
+    def check_number(self, paths: Sequence[str]) -> None:
+        """Refuse another number of dates than scenes.
+
+        Raises:
+            ConfigError: dates that cannot be given to scenes one by one.
+        """
+        if self.date and len(paths) > 1 and len(self.date) != len(paths):
+            raise ConfigError("option --date", got=len(self.date), expected=f"{len(paths)}, one for each --scene")
 
 
 def _name(value: str | None) -> str | None:
@@ -152,8 +211,10 @@ class LayerItem(Settings):
     """Another raster stacked on each scene's grid."""
 
     path: str = Field(description="Any raster GDAL opens, on any grid.")
-    kind: Literal["raster", "dem", "sentinel1"] = Field(
-        "raster", description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB."
+    kind: Literal["raster", "dem", "sentinel1", "alphaearth", "tessera"] = Field(
+        "raster",
+        description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB; alphaearth "
+        "and tessera are annual embeddings.",
     )
     bands: tuple[str, ...] | None = Field(
         None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."

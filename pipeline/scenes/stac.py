@@ -14,21 +14,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rasterio
-from rasterio.errors import RasterioError
-
 from pipeline.bands import find_band, is_optical
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
+from pipeline.raster import open_raster
 from pipeline.scenes import quality
 from pipeline.scenes.hls import FILL as HLS_FILL
-from pipeline.scenes.names import name_of
+from pipeline.scenes.quality import masks_of
 from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
-from pipeline.scenes.roles import masks_of
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene
-from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource
 from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, mask_assets
-from pipeline.scenes.stac_documents import Document, items_of, shown
+from pipeline.scenes.stac_documents import Document, items_of, reachable, shown
 from pipeline.scenes.stac_scaling import (
     PLANETARY_COMPUTER,
     ItemFacts,
@@ -97,7 +95,7 @@ def open_items(
     opened = []
     for item in items:
         facts = read_facts(item, mirror=options.mirror)
-        address = _addresses(facts.mirror, sign)
+        address = _addresses(facts, sign)
         scene = _scene(facts, options, wanted=bands, size=resolution_m, address=address, sign=sign)
         layers, notes = _quality(item, scene.sensor, reasons, scene.band_names, address)
         opened.append(replace(scene, path=path, quality=layers, notes=(*scene.notes, *notes)))
@@ -151,11 +149,15 @@ def signer(mirror: str) -> Callable[[str], str]:
     return sign_planetary if mirror == PLANETARY_COMPUTER else str
 
 
-def _addresses(mirror: str, sign: Callable[[str], str] | None) -> Callable[[str], str]:
+def _addresses(facts: ItemFacts, sign: Callable[[str], str] | None) -> Callable[[str], str]:
     """What GDAL opens for an asset's address: signed now by ``sign``, or by GDAL itself when it is read."""
-    if sign is None:
-        return partial(gdal_path, planetary=mirror == PLANETARY_COMPUTER)
-    return lambda href: gdal_path(sign(href))
+    of = facts.item.get_self_href() or ""
+
+    def address(href: str) -> str:
+        reachable(href, of=of)
+        return gdal_path(href, planetary=facts.mirror == PLANETARY_COMPUTER) if sign is None else gdal_path(sign(href))
+
+    return address
 
 
 def _given(options: SceneOptions, band: AssetBand) -> Scaling | None:
@@ -204,12 +206,9 @@ def _band_source(
 def _header_grid(band: AssetBand, address: Callable[[str], str]) -> Grid:
     """Where an asset's pixels lie, from the file itself: the item does not say."""
     path = address(band.href)
-    try:
-        with rasterio.open(path) as dataset:
-            crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
-    except RasterioError as err:
-        what, got = f"asset {band.key} cannot be opened", err.__cause__ or err
-        raise ProductError(what, path=plain_url(path), got=got, fix="check that it is still there") from err
+    what = f"asset {band.key} cannot be opened"
+    with open_raster(path, error=ProductError, what=what, fix="check that it is still there") as dataset:
+        crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
     if crs is None:
         raise ProductError(f"asset {band.key} has no CRS", path=plain_url(path))
     return Grid(crs, transform, *shape).north_up()

@@ -20,8 +20,8 @@ from pipeline.bands import TABLES, BandSpec, common_name, find_band
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
 from pipeline.scenes.geotiff import RASTER_SUFFIXES
+from pipeline.scenes.quality import role_of
 from pipeline.scenes.remote import plain_url
-from pipeline.scenes.roles import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

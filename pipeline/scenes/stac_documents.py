@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pystac
 
+from pipeline.documents import parse_json
 from pipeline.errors import ProductError
 from pipeline.scenes.remote import ITEM_FILE, is_url, plain_url, read_metadata
 
@@ -138,11 +138,20 @@ def items_of(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
     return _from_document(_document(str(path)), href=str(path.absolute()))
 
 
+def reachable(href: str, *, of: str) -> str:
+    """An address that a document names, if it may: one that came over http may lead to http only.
+
+    Raises:
+        ProductError: a file, another file system or driver of GDAL, named by what came over http.
+    """
+    if is_url(of) and not is_url(href):
+        what = "address that a document from the network may not name"
+        raise ProductError(what, path=plain_url(of), got=_short(href), expected="http or https")
+    return href
+
+
 def _document(href: str) -> Document:
-    try:
-        document = json.loads(read_metadata(href))
-    except ValueError as err:
-        raise ProductError("not JSON", path=plain_url(href), got=err, expected="a STAC item or collection") from err
+    document = parse_json(read_metadata(href), what="STAC document", path=plain_url(href), error=ProductError)
     if not isinstance(document, dict):
         raise ProductError("not a STAC item or collection", path=plain_url(href))
     return document
@@ -171,7 +180,7 @@ def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]
             what = f"STAC {document['type'].lower()} with {len(links)} links to items"
             fix = "search it instead" if any(link.get("rel") == "items" for link in document["links"]) else None
             raise ProductError(what, path=plain_url(href), expected=f"1 to {MOST_ITEMS}", fix=fix)
-        targets = [urljoin(href, link) for link in links]
+        targets = [reachable(urljoin(href, link), of=href) for link in links]
         return [read_item(_document(target), href=target) for target in targets]
     name = plain_url(href) if href else document.get("id")
     raise ProductError("not a STAC item or collection", path=name, got=f"type {document.get('type')!r}")

@@ -30,8 +30,9 @@ from pipeline.scenes.geotiff import LANDSAT_SR, LANDSAT_ST
 from pipeline.scenes.hls import LEVEL, SCALE, THERMAL_SCALE
 from pipeline.scenes.remote import plain_url, read_metadata
 from pipeline.scenes.safe_metadata import parse_product
-from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE
 from pipeline.scenes.stac_assets import AssetBand, find_asset
+from pipeline.scenes.stac_documents import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,8 +174,9 @@ def product_metadata(facts: ItemFacts, *, sign: Callable[[str], str]) -> SafeMet
     href = find_asset(facts.item, "product_metadata")
     if href is None:
         return None
+    own = facts.item.get_self_href() or ""
     try:
-        return parse_product(read_metadata(sign(href)), path=plain_url(href))
+        return parse_product(read_metadata(sign(reachable(href, of=own))), path=plain_url(href))
     except ProductError as err:
         if facts.mirror not in _UNCHANGED or not facts.baseline:
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.grid import ground_area_scale
+from pipeline.ground import ground_area_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

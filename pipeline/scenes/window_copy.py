@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,11 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
-from pipeline.errors import ProductError
+from pipeline.documents import read_json
+from pipeline.errors import InputError, ProductError
 from pipeline.files import hash_file, whole_file, write_json
 from pipeline.grid import Grid, Window
+from pipeline.raster import open_raster
 from pipeline.scenes.remote import JOURNAL_FILE, plain_url
 
 if TYPE_CHECKING:
@@ -51,11 +52,9 @@ class Job:
         Raises:
             ProductError: the file cannot be opened or lies elsewhere.
         """
-        try:
-            with rasterio.open(path) as dataset:
-                grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-        except (RasterioError, OSError) as err:
-            raise _gone(path, keys, err) from err
+        what = f"asset {', '.join(keys)} cannot be downloaded"
+        with open_raster(path, error=ProductError, what=what, fix=AGAIN) as dataset:
+            grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
         if bounds is None:
             return Job(path, file, keys, grid.window, grid)
         inside = grid.window_of_bounds(transform_bounds("EPSG:4326", grid.crs, *bounds, densify_pts=21))
@@ -84,8 +83,8 @@ class Job:
 def read_journal(folder: Path) -> dict[str, Any]:
     """File -> what it holds and its checksum; empty where there is none or it is damaged (all is fetched again)."""
     try:
-        journal = json.loads((folder / JOURNAL_FILE).read_bytes())
-    except (OSError, ValueError):
+        journal = read_json(folder / JOURNAL_FILE)
+    except InputError:
         return {}
     return journal if isinstance(journal, dict) else {}
 
@@ -113,10 +112,8 @@ def copy_window(job: Job, folder: Path, journal: dict[str, Any], *, step: Callab
 
 
 def _copy(job: Job, part: Path, step: Callable[[int], None]) -> None:
-    try:
-        source = rasterio.open(job.path)
-    except (RasterioError, OSError) as err:
-        raise _gone(job.path, job.keys, err) from err
+    what = f"asset {', '.join(job.keys)} cannot be downloaded"
+    source = open_raster(job.path, error=ProductError, what=what, fix=AGAIN)
     profile = {
         "driver": "GTiff",
         "count": source.count,

@@ -10,13 +10,13 @@ phylogenetic structure, Ecography 40, 913-929 (blocks).
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
-from pipeline.splits.geometry import Layout, blocks_of
+from pipeline.splits.geometry import blocks_of
 from pipeline.splits.search import (
     Problem,
     best_assignment,
@@ -25,7 +25,8 @@ from pipeline.splits.search import (
     refuse_few_blocks,
     split_of,
 )
-from pipeline.splits.split import ABSENT, Part, Split, TrainingScene
+from pipeline.splits.settings import KINDS
+from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, check_leakage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
-
-_VALIDATION_EVERY = 5
+    from pipeline.legend import ClassScheme
 
 
 def block_folds(
@@ -45,7 +45,6 @@ def block_folds(
     buffer_m: float,
     seed: int,
     validation_fraction: float = 0.2,
-    leave_out_single: bool = False,
 ) -> list[Split]:
     """One Split per fold of blocks: every polygon is TEST in exactly one.
 
@@ -53,11 +52,9 @@ def block_folds(
     carved from the rest by blocks. ``folds`` None leaves one block out at a time.
 
     Raises:
-        SplitError: fewer occupied blocks than folds; a class with one polygon (with ``leave_out_single`` such polygons
-            are BUFFER in every fold, with a SplitWarning); a fold whose buffer leaves nothing to train on.
+        SplitError: fewer occupied blocks than folds, or a fold whose buffer leaves nothing to train on.
     """
     layout = layout_of(pixels)
-    layout, left_out = _without_single(layout, allowed=leave_out_single)
     block = blocks_of(layout, block_m)
     occupied = int(block.max()) + 1
     folds = occupied if folds is None else folds
@@ -71,7 +68,7 @@ def block_folds(
     for fold in range(folds):
         part = best_assignment(problem, rng, test_blocks=fold_of_block == fold)
         _need_training(part, f"fold {fold + 1} of {folds}", block_m=block_m, buffer_m=buffer_m)
-        splits.append(split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m, left_out=left_out))
+        splits.append(split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m))
     return splits
 
 
@@ -81,16 +78,15 @@ def polygon_folds(
     folds: int,
     seed: int,
     validation_fraction: float = 0.2,
-    leave_out_single: bool = False,
 ) -> list[Split]:
     """One Split per fold of whole polygons, drawn at random within each class; no blocks, no buffer.
 
     Neighbouring polygons may be on both sides, so the figures are more friendly than those of block folds.
 
     Raises:
-        SplitError: fewer polygons than folds, or a class with one polygon; see :func:`block_folds`.
+        SplitError: fewer polygons than folds.
     """
-    layout, left_out = _without_single(layout_of(pixels), allowed=leave_out_single)
+    layout = layout_of(pixels)
     if not 2 <= folds <= len(layout.ids):  # noqa: PLR2004 - as above
         raise SplitError(
             f"{folds} folds", got=counted(len(layout.ids), "polygon"), expected=f"2..{len(layout.ids)} folds"
@@ -106,7 +102,7 @@ def polygon_folds(
             dealt = _deal(layout.code, part == Part.TRAIN, every, rng)
             common = np.isin(layout.code, _codes_with(layout.code[part == Part.TRAIN], at_least=2))
             part[(part == Part.TRAIN) & (dealt == every - 1) & common] = Part.VALIDATION
-        splits.append(split_of(layout, part, block, block_m=0.0, buffer_m=0.0, left_out=left_out))
+        splits.append(split_of(layout, part, block, block_m=0.0, buffer_m=0.0))
     return splits
 
 
@@ -145,6 +141,109 @@ def scene_folds(
     return splits
 
 
+_VALIDATION_EVERY = 5
+# Share of the scenes' area below which the polygons' extent is called a corner. A judgement, not a measured limit.
+_CORNER = 0.1
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """How folds are drawn.
+
+    Attributes:
+        kind: "blocks", "polygons", "block" (one out at a time) or "scene" (one out at a time).
+        folds: Number of folds of the first two.
+        block_m: Side of the blocks in metres.
+        buffer_m: Distance kept free between what is tested and what is learned from, in metres.
+    """
+
+    kind: str
+    folds: int
+    block_m: float
+    buffer_m: float
+
+    def name(self, *, seed: int) -> str:
+        """Name of the folder that keeps the folds' results."""
+        return f"{self.kind}{self.folds if self.kind in KINDS else ''}_seed{seed}"
+
+    def draw(self, pixels: Sequence[LabelledPixels], *, reach_px: int, seed: int) -> list[Split]:
+        """One split per fold; of blocks and scenes with the proof that no chip sees what is tested.
+
+        Raises:
+            SplitError: fewer blocks, polygons or scenes than folds, a buffer that leaves nothing to learn from or is
+                narrower than a chip reaches.
+        """
+        if self.kind == "polygons":
+            return polygon_folds(pixels, folds=self.folds, seed=seed)
+        if self.kind == "scene":
+            splits = scene_folds(pixels, block_m=self.block_m, buffer_m=self.buffer_m, seed=seed)
+        else:
+            folds = None if self.kind == "block" else self.folds
+            splits = block_folds(pixels, folds=folds, block_m=self.block_m, buffer_m=self.buffer_m, seed=seed)
+        for split in splits:
+            check_leakage(pixels, split, reach_px=reach_px, buffer_m=self.buffer_m)
+        return splits
+
+
+def scenes_for_folds(
+    scenes: Sequence[TrainingScene], scheme: ClassScheme, *, leave_out_single: bool
+) -> list[TrainingScene]:
+    """Labelled scenes without the classes of one polygon, which cannot be both learned and tested.
+
+    A SplitWarning names these classes, and says where all polygons lie in a corner of the scenes.
+
+    Raises:
+        SplitError: no labelled pixel, or a class with one polygon and ``leave_out_single`` is not given.
+    """
+    if not scenes:
+        raise SplitError("no labelled pixel in any scene", fix="check that labels and scenes overlap")
+    polygon, code = _joined(scenes)
+    single = [item for item in scheme.classes if len(np.unique(polygon[code == item.code])) == 1]
+    if single and not leave_out_single:
+        named = ", ".join(f"{item.name} (polygon {polygon[code == item.code][0]})" for item in single)
+        raise SplitError(
+            f"class with one polygon cannot be cross-validated: {named}", expected="two polygons or more",
+            fix="draw more polygons of it, or go on without it with --leave-out-single",
+        )  # fmt: skip
+    if single:
+        text = f"left out of cross-validation, one polygon only: {', '.join(item.name for item in single)}"
+        warnings.warn(text, SplitWarning, stacklevel=2)
+    codes = [item.code for item in single]
+    parts = ((scene.source, scene.pixels.select(~np.isin(scene.pixels.code, codes))) for scene in scenes)
+    kept = [TrainingScene(source, pixels) for source, pixels in parts if len(pixels)]
+    spanned = sum(int(np.ptp(item.pixels.row) + 1) * int(np.ptp(item.pixels.col) + 1) for item in kept)
+    whole = sum(item.source.grid.height * item.source.grid.width for item in kept)
+    if spanned < _CORNER * whole:
+        text = f"all polygons lie within {spanned / whole:.1%} of the scene: the figures hold for that corner"
+        warnings.warn(text, SplitWarning, stacklevel=2)
+    return kept
+
+
+def _joined(scenes: Sequence[TrainingScene]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Polygon int32 and code uint8 [pixel] of all labelled pixels."""
+    parts = [scene.pixels for scene in scenes]
+    return np.concatenate([part.polygon for part in parts]), np.concatenate([part.code for part in parts])
+
+
+def warn_of_untaught(
+    splits: Sequence[Split], scenes: Sequence[TrainingScene], scheme: ClassScheme, *, kind: str,
+    learned: Sequence[Part] = (Part.TRAIN, Part.VALIDATION),
+) -> None:  # fmt: skip
+    """SplitWarning where a fold tests a class that none of its training polygons has: nothing there can be right."""
+    polygon, code = _joined(scenes)
+    ids, first = np.unique(polygon, return_index=True)
+    said = []
+    for number, split in enumerate(splits, 1):
+        part = split.part[ids]
+        tested = set(code[first][part == Part.TEST].tolist())
+        untaught = tested - set(code[first][np.isin(part, learned)].tolist())
+        if untaught:
+            said.append(f"fold {number}: {', '.join(item.name for item in scheme.classes if item.code in untaught)}")
+    if said:
+        text = f"folds by {kind} test classes that they have no polygon to learn from ({'; '.join(said)})"
+        warnings.warn(text, SplitWarning, stacklevel=2)
+
+
 def _need_training(part: NDArray[np.int8], fold: str, *, block_m: float, buffer_m: float) -> None:
     if not (part == Part.TRAIN).any():
         raise SplitError(
@@ -157,28 +256,6 @@ def _need_training(part: NDArray[np.int8], fold: str, *, block_m: float, buffer_
 def _codes_with(codes: NDArray[np.uint8], *, at_least: int) -> NDArray[np.uint8]:
     unique, counts = np.unique(codes, return_counts=True)
     return np.asarray(unique[counts >= at_least], dtype=np.uint8)
-
-
-def _without_single(layout: Layout, *, allowed: bool) -> tuple[Layout, NDArray[np.int32]]:
-    """The layout without classes of one polygon, and the ids taken out."""
-    keep = np.isin(layout.code, _codes_with(layout.code, at_least=2))
-    if keep.all():
-        return layout, np.empty(0, dtype=np.int32)
-    named = ", ".join(f"{code} (polygon {i})" for code, i in zip(layout.code[~keep], layout.ids[~keep], strict=True))
-    if not allowed or keep.sum() < 2:  # noqa: PLR2004 - one polygon makes no folds
-        raise SplitError(
-            f"class with one polygon cannot be cross-validated: code {named}",
-            expected="two polygons or more",
-            fix="draw more polygons of it, or leave the class out",
-        )
-    warnings.warn(f"left out of cross-validation, one polygon only: class code {named}", SplitWarning, stacklevel=3)
-    kept = Layout(
-        tuple(part.select(layout.ids[keep]) for part in layout.pixels),
-        layout.ids[keep],
-        layout.code[keep],
-        layout.size_px[keep],
-    )
-    return kept, layout.ids[~keep]
 
 
 def _deal(code: NDArray[np.uint8], which: NDArray[np.bool_], hands: int, rng: np.random.Generator) -> NDArray[np.int64]:

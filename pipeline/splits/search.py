@@ -302,16 +302,13 @@ def split_of(
     *,
     block_m: float,
     buffer_m: float,
-    left_out: NDArray[np.int32] | None = None,
 ) -> Split:
-    """The Split of polygons' parts, int8 [polygon of the layout]; those ``left_out`` (ids) are BUFFER."""
-    size = int(max(layout.ids.max(), *(left_out if left_out is not None and len(left_out) else [0]))) + 1
+    """The Split of polygons' parts, int8 [polygon of the layout]."""
+    size = int(layout.ids.max()) + 1
     parts = np.full(size, ABSENT, dtype=np.int8)
     blocks = np.full(size, -1, dtype=np.int32)
     parts[layout.ids] = part
     blocks[layout.ids] = block
-    if left_out is not None:
-        parts[left_out] = Part.BUFFER
     return Split(parts, blocks, float(block_m), float(buffer_m))
 
 

@@ -12,11 +12,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field, model_validator
 from scipy.spatial import cKDTree
 
 from pipeline.errors import LabelError, SplitError
-from pipeline.settings import Fraction, Settings
 from pipeline.splits.geometry import Layout, metres, rim_mask
 
 if TYPE_CHECKING:
@@ -27,34 +25,6 @@ if TYPE_CHECKING:
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
-
-
-class SplitSettings(Settings):
-    """Which polygons train, stop and test the model: whole polygons, by spatial blocks."""
-
-    block_m: float | None = Field(
-        None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
-    )
-    buffer_m: float | None = Field(
-        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
-    )
-    train: Fraction = Field(0.6, description="Share of the labels that trains.")
-    validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")
-    test: Fraction = Field(0.2, description="Share that is only used for the figures at the end.")
-    seed: int = Field(0, ge=0, description="Seed of the assignment.")
-
-    @property
-    def fractions(self) -> tuple[float, float, float]:
-        """Of train, validation and test."""
-        return self.train, self.validation, self.test
-
-    @model_validator(mode="after")
-    def _sum(self) -> SplitSettings:
-        total = sum(self.fractions)
-        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
-            msg = f"train + validation + test is {total:g}; expected 1"
-            raise ValueError(msg)
-        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,7 @@ class ChipSet:
         polygon: Polygon of each labelled pixel, int32 [chip, row, col]; 0 elsewhere.
         key: A number for each pixel, the same in every chip that holds it, int64 [chip, row, col].
         margin: Pixels on each side that are there for neighbourhoods only.
+        around: Surroundings of a pixel are features too; not of embeddings, which hold them.
     """
 
     x: torch.Tensor
@@ -48,6 +49,7 @@ class ChipSet:
     polygon: torch.Tensor
     key: torch.Tensor
     margin: int = 0
+    around: bool = True
 
     def __len__(self) -> int:
         """Number of chips."""

@@ -21,9 +21,10 @@ from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import whole_file
 from pipeline.model.reach import whole_cells
 from pipeline.scenes.reader import open_reader
+from pipeline.splits.settings import METHODS, Method
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import fit
-from pipeline.training.fold_figures import METHODS, FoldResult, Method, figures, summary
+from pipeline.training.fold_figures import FoldResult, figures, summary
 from pipeline.training.settings import learned_polygons
 
 if TYPE_CHECKING:

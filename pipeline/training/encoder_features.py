@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pipeline.model.network import moments
 from pipeline.model.pretrained import PretrainedEncoder, find_encoder
-from pipeline.scenes.scene import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

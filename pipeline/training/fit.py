@@ -7,6 +7,7 @@ Experts learn from the labelled pixels first; networks learn from the labels and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import lightning
@@ -14,6 +15,7 @@ import lightning
 from pipeline.experts.deadline import Deadline
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.model.preprocess import Preprocess
+from pipeline.scenes.embeddings import is_embedding
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.chip_head import train_on_statistics, whole_chips
@@ -91,6 +93,7 @@ def fit(
     frozen = frozen_features(settings, preprocess, sensor=first.sensor, level=first.level, units=first.units)
     margin = 0 if settings.head == "chip" else MARGIN_PX
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=margin)
+    chips = replace(chips, around=not any(map(is_embedding, first.units)))
     check_learned(chips, scenes, scheme, ids=ids)
     if frozen is not None:
         frozen = frozen.calibrated(chips.x, chips.valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
+    from pipeline.splits.settings import Method
 
-Method = Literal["forest", "forest_neighbourhood", "network"]
-METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")
 NAMES = ("overall_accuracy", "macro_f1", "kappa")
 Figures = dict[str, float | None]
 

@@ -10,6 +10,7 @@ import torch
 from pipeline.errors import ModelError
 from pipeline.model.network import NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
+from pipeline.scenes.embeddings import is_embedding
 from pipeline.training.chips import chip_stride_px
 from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE
 
@@ -73,8 +74,11 @@ def network_specs(
     classes: int,
     chip_px: int,
     frozen: FrozenFeatures | None = None,
+    around: bool = True,
 ) -> tuple[NetworkSpec | None, NetworkSpec | None]:
     """The network of pixels (head chip: of chips' statistics) and the one with context; None for what is off.
+
+    Without ``around`` neither sees statistics of a pixel's surroundings.
 
     Raises:
         ModelError: chips too small for statistics.
@@ -93,7 +97,7 @@ def network_specs(
         chip_px=chip_px if chip else NetworkSpec.chip_px,
         chip_stride_px=stride_px,
     )
-    pixels = replace(common, surroundings=not chip, statistics=chip) if settings.pixels.enabled else None
+    pixels = replace(common, surroundings=around and not chip, statistics=chip) if settings.pixels.enabled else None
     dropout = settings.context.dropout
     if not settings.context.enabled or (settings.context.frozen_first and frozen is None):
         return pixels, None
@@ -102,7 +106,7 @@ def network_specs(
         spectral = NetworkSpec.spectral_channels
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
     own = replace(common, **frozen.encoder.spec_encoder, dropout=dropout)
-    return pixels, replace(own, spectral_channels=0, moments=True) if chip else replace(own, surroundings=True)
+    return pixels, replace(own, spectral_channels=0, moments=True) if chip else replace(own, surroundings=around)
 
 
 def build_networks(
@@ -120,8 +124,9 @@ def build_networks(
         ModelError: pretrained weights that do not fit, or nothing to train.
     """
     pixels, context = network_specs(
-        settings, bands_in=preprocess.channels, classes=classes, chip_px=chip_px, frozen=frozen
-    )
+        settings, bands_in=preprocess.channels, classes=classes, chip_px=chip_px, frozen=frozen,
+        around=not any(map(is_embedding, units)),
+    )  # fmt: skip
     if pixels is None and context is None:
         raise ModelError(
             "nothing to train: no pretrained weights fit the scene, and training.pixels is off",

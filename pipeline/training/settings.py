@@ -8,17 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.experts.settings import ENOUGH_POLYGONS, ExpertSettings
 from pipeline.settings import Fraction, Settings, absolute
-from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.splits.split import Split
+    from pipeline.splits.split import Part, Split
 
 NO_WEIGHTS, AUTO = "none", "auto"
 # Files that training.context.weights may name; anything else is a record's name.
@@ -165,6 +164,8 @@ class TrainingSettings(Settings):
     @property
     def learned_parts(self) -> tuple[Part, ...]:
         """Parts that networks, experts and the random forest learn from."""
+        from pipeline.splits.split import Part  # it brings scipy, which no help of a command needs
+
         return (Part.TRAIN, Part.VALIDATION) if self.refit else (Part.TRAIN,)
 
     @property
@@ -233,4 +234,6 @@ class PretrainSettings(Settings):
 
 def learned_polygons(split: Split, settings: TrainingSettings) -> NDArray[np.int32]:
     """Ids of the polygons that networks and forest learn from, int32, rising."""
+    import numpy as np
+
     return np.flatnonzero(np.isin(split.part, settings.learned_parts)).astype(np.int32)

@@ -150,7 +150,7 @@ def pixel_table(
 def _layers(chips: ChipSet, chip: int, frozen: FrozenFeatures | None) -> torch.Tensor:
     """Surroundings of a chip's pixels, then features of the encoder: float32 [feature, row, col] without margin."""
     x, valid = chips.x[chip : chip + 1], chips.valid[chip : chip + 1]
-    layers = [surroundings(x)] + ([] if frozen is None else [frozen.of_pixels(x, valid)])
+    layers = [surroundings(x) if chips.around else x] + ([] if frozen is None else [frozen.of_pixels(x, valid)])
     return chips.core(torch.cat(layers, dim=1))[0]
 
 
@@ -174,7 +174,7 @@ def soft_labels(
     columns: list[torch.Tensor] = []
     targets: list[list[NDArray[np.float32]]] = [[] for _ in mixtures]
     waiting: list[torch.Tensor] = []
-    plain = mixtures[0].channels * LEVELS
+    plain = mixtures[0].channels * (LEVELS if chips.around else 1)
     last = len(chips) - 1
     for chip in range(len(chips)):
         waiting.append(_layers(chips, chip, frozen)[:, where[chip]].T)

@@ -16,7 +16,8 @@ from rasterio.warp import transform, transform_bounds
 from pipeline import __version__
 from pipeline.bands import centre_um
 from pipeline.errors import InputError
-from pipeline.grid import SQUARE_METRES_PER_HECTARE, Window
+from pipeline.grid import Window
+from pipeline.ground import SQUARE_METRES_PER_HECTARE
 from pipeline.maps.look import credit
 from pipeline.view.layers import CLASSES
 from pipeline.view.tiles import Pool, SceneTiles, file_tile

@@ -12,30 +12,28 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
-from pipeline.labels.checks import check_classes, check_overlap, check_pixels
+from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
 from pipeline.model.describe import read_header
+from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
 from pipeline.splits.split import Part, check_leakage
+from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.check_labelled import judge_usable, refuse_fill, usable_shares
-from pipeline.workflow.check_scenes import band_table, ledger_table, look_at_scene, scene_table
-from pipeline.workflow.check_settings import settings_checks
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.stage_chips import chosen_chips
-from pipeline.workflow.stages import check_files
+from pipeline.workflow.stages import check_files, settings_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.labels.checks import Overlap
-    from pipeline.workflow.estimates import StageEstimate
+    from pipeline.scenes.survey import SceneFacts
+    from pipeline.workflow.costs import StageEstimate
     from pipeline.workflow.outcome import Progress
 
 Found = TypeVar("Found")
 STEPS = ("scenes", "labels", "split", "estimates")
-CONFLICTS_SHOWN = 10
 IDS_SHOWN = 10
 
 
@@ -107,7 +105,7 @@ def _check_scenes(job: Job, found: _Findings) -> None:
     for item in facts:
         have = known.get(item.source.id, next(iter(known.values())))
         left = [name for name in have if name not in item.source.band_names and job.config.inputs.time != "stack"]
-        found.tables.append(band_table(item, left=left))
+        found.tables.append(_band_table(item, left=left))
         found.data["scenes"].append(
             {
                 "scene": item.source.id,
@@ -126,6 +124,44 @@ def _check_scenes(job: Job, found: _Findings) -> None:
     found.tables.append(ledger_table(facts))
 
 
+def scene_table(facts: Sequence[SceneFacts]) -> Table:
+    """Grid and usable share of every scene."""
+    rows = tuple(
+        (
+            item.source.id,
+            f"{item.source.grid.height} x {item.source.grid.width}",
+            item.source.grid.pixel_text,
+            item.source.grid.crs.to_string()[:24],
+            f"{len(item.source.band_names)}",
+            f"{100 * item.invalid_share:.1f} %",
+            offset_state(item),
+        )
+        for item in facts
+    )
+    heads = ("scene", "rows x columns", "pixel", "CRS", "bands", "unusable", "offset")
+    return Table("scenes", heads, rows)
+
+
+def _band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
+    """Values of the bands that are used, and the names of those that are not."""
+    rows = [
+        (
+            band.band, "used", band.unit or "-", f"{100 * band.invalid_share:.1f} %",
+            *(f"{value:.4g}" for value in (band.smallest, band.low, band.high, band.largest)),
+        )
+        for band in item.bands
+    ]  # fmt: skip
+    rows += [(name, "left", "", "", "", "", "", "") for name in left]
+    heads = ("band", "", "unit", "no data", "min", f"{LOW:g} %", f"{HIGH:g} %", "max")
+    return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
+
+
+def ledger_table(facts: Sequence[SceneFacts]) -> Table:
+    """What was decided of each scene, in a line: product, scaling, masks."""
+    rows = tuple((item.source.id, *decisions(item)) for item in facts)
+    return Table("decisions (all of them with --json)", ("scene", "product", "scaling", "masks"), rows)
+
+
 def _check_labels(job: Job, found: _Findings) -> None:
     labels = found.attempt(lambda: job.labels)
     if labels is None:
@@ -140,7 +176,7 @@ def _check_labels(job: Job, found: _Findings) -> None:
         return
     for pixels in job.pixels:
         check_pixels(labels, pixels)
-    lost = lost_polygons(job, overlap)
+    lost = lost_polygons(labels, job.pixels, overlap)
     found.data["lost"] = lost
     found.tables.append(_lost_table(lost))
     classes = found.attempt(lambda: check_classes(job.pixels, job.scheme))
@@ -157,28 +193,6 @@ def _check_usable(job: Job, found: _Findings) -> None:
     found.data["usable_share"] = usable.classes
     found.attempt(lambda: judge_usable(usable, job.sources))
     found.attempt(lambda: refuse_fill(job.sources, job.pixels))
-
-
-def lost_polygons(job: Job, overlap: Overlap) -> dict[str, Any]:
-    """Polygons that teach nothing, by cause, with their ids, and pairs of polygons that contradict each other."""
-    used = {int(i) for pixels in job.pixels for i in set(pixels.polygon.tolist())}
-    small = {i for pixels in job.pixels for i in pixels.too_small} - used
-    everyone = {int(i) for i in job.labels.frame["poly_id"]}
-    contested = everyone - used - small - set(overlap.outside)
-    names = {item.code: item.name for item in job.scheme.classes}
-    conflicts = sorted((c for pixels in job.pixels for c in pixels.conflicts), key=lambda c: -c.pixels)
-    return {
-        "outside": sorted(overlap.outside),
-        "across_the_edge": overlap.partly,
-        "too_small": sorted(small),
-        "wholly_contested": sorted(contested),
-        "contested_pixels": sum(pixels.contested_px for pixels in job.pixels),
-        "conflicts": [
-            {"polygons": list(c.polygons), "classes": [names[code] for code in c.codes], "pixels": c.pixels}
-            for c in conflicts[:CONFLICTS_SHOWN]
-        ],
-        "conflicts_in_all": len(conflicts),
-    }
 
 
 def _lost_table(lost: dict[str, Any]) -> Table:
@@ -244,7 +258,7 @@ def _check_cost(job: Job, found: _Findings) -> None:
     found.attempt(lambda: _check_model(job))
     if found.failed:
         return
-    from pipeline.workflow.estimates import estimate_stages
+    from pipeline.workflow.costs import estimate_stages
 
     stages = found.attempt(lambda: estimate_stages(job))
     if stages is None:

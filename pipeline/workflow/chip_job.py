@@ -23,17 +23,16 @@ from pipeline.experts.experts import PixelTable
 from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, prepare_folder, write_json, write_text
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.scenes.settings import SceneOptions
-from pipeline.settings import Fraction, Settings, absolute
+from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.settings import Fraction, Settings, absolute, commented_yaml
 from pipeline.splits.geometry import block_keys
 from pipeline.training.chip_files import FolderChips, chips_from_files, chips_from_folders, class_folders, raster_files
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.template import commented_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -97,7 +96,7 @@ def write_chip_config(
     *,
     output: Path,
     overwrite: bool,
-    options: Mapping[str, object] | None = None,
+    options: SceneOptions = AS_FOUND,
 ) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
 
@@ -105,7 +104,7 @@ def write_chip_config(
         folder: Of class folders, or of folders train and test that have them.
         output: The configuration.
         overwrite: Replace it.
-        options: What the files do not say, as keys of SceneOptions.
+        options: What the files do not say.
 
     Raises:
         OutputError: ``output`` exists.
@@ -117,7 +116,8 @@ def write_chip_config(
     stem = output.stem if output.stem != "config" else "chips"
     given = {
         "path": str(folder.resolve()),
-        **(options or {}),
+        **options.model_dump(mode="json", include={"bands", "sensor", "scale", "offset", "nodata"}),
+        **options.model_dump(mode="json", exclude_none=True),
         "level": "",
         "test": 0.2,
         "block_m": 20_000.0,

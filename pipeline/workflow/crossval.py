@@ -1,269 +1,271 @@
-"""``landcover crossval``: the network and the random forest on the same folds, beside a split that leaks."""
+"""``landcover crossval``: network and forests on the same folds, beside a split that leaks; and the learning curve."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pipeline.diagnostics.scoring import SAMPLING
-from pipeline.errors import ConfigError, OutputError
-from pipeline.files import hash_of, write_json
-from pipeline.splits.folds import random_pixel_fold
+from pipeline.documents import read_json
+from pipeline.errors import ConfigError, InputError, OutputError
+from pipeline.files import check_target, hash_of, write_json
+from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
+from pipeline.splits.settings import ALL, METHODS
 from pipeline.training.crossval import cross_validate
-from pipeline.training.fold_figures import METHODS, FoldResult, Method, summary
-from pipeline.workflow.crossval_folds import KINDS, FoldPlan, fold_name, make_folds, tested_scenes, warn_about_folds
-from pipeline.workflow.job import Job
+from pipeline.training.fold_figures import FoldResult, summary
+from pipeline.workflow.job import LEARNING_CURVE, Job
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from pipeline.splits.settings import CrossvalSettings, Method
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.outcome import Progress
 
-FILE = "crossval.json"
+FILE, FOLDER = "crossval.json", "crossval"
 LEAKY = "labelled pixels at random, neighbours on both sides: shows how much such a split flatters"
 
 
-@dataclass(frozen=True)
-class CrossvalRequest:
-    """What the command line asks.
-
-    Attributes:
-        folds: Number of folds of blocks or polygons.
-        leave_out: "block" or "scene" leaves one out at a time instead.
-        by: "blocks", "polygons" or "both".
-        methods: Some of METHODS.
-        seeds: Of the folds; each draws them anew.
-        only_folds: Numbers from 1 of the folds to do now; () for all.
-        random_folds: Folds of randomly drawn pixels for the comparison with a leaky split.
-        leave_out_single: Go on without classes of one polygon.
-        force: Do the folds asked for again.
-        overwrite: Replace figures of another job or other folds.
-    """
-
-    folds: int = 5
-    leave_out: Literal["", "block", "scene"] = ""
-    by: str = "blocks"
-    methods: tuple[str, ...] = METHODS
-    seeds: tuple[int, ...] = (0,)
-    only_folds: tuple[int, ...] = ()
-    random_folds: int = 1
-    leave_out_single: bool = False
-    force: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what no folds can be made of."""
-        if self.by not in {*KINDS, "both"}:
-            raise ConfigError("option --by", got=self.by, expected="blocks, polygons or both")
-        if self.leave_out and self.by != "blocks":
-            raise ConfigError(f"--leave-one-{self.leave_out}-out together with --by {self.by}", fix="give one of them")
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown or not self.methods:
-            raise ConfigError("option --methods", got=", ".join(unknown) or "none", expected=", ".join(METHODS))
-        if not self.seeds:
-            raise ConfigError("option --seeds", got="none", expected="numbers, such as 0,1,2")
-        if not 0 <= self.random_folds <= self.random_of:
-            raise ConfigError("option --random-folds", got=self.random_folds, expected=f"0..{self.random_of}")
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What the folds are made of."""
-        return (self.leave_out,) if self.leave_out else KINDS if self.by == "both" else (self.by,)
-
-    @property
-    def random_of(self) -> int:
-        """Of how many folds of random pixels ``random_folds`` are done."""
-        return max(self.folds, 2)
-
-    def plan(self, kind: str) -> FoldPlan:
-        """How the folds of one kind are drawn."""
-        return FoldPlan(kind, self.folds)
-
-
-def cross_validate_job(config: Path, *, request: CrossvalRequest, output: Path | None, progress: Progress) -> Outcome:
+def cross_validate_job(
+    config: Path, settings: CrossvalSettings, *, output: Path | None = None, force: bool = False,
+    overwrite: bool = False, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Cross-validate a job; folds that an earlier run finished are taken from the run folder.
 
     Args:
         config: The configuration file.
-        request: What is asked.
+        settings: How.
         output: A further file for the figures.
+        force: Do the folds asked for again.
+        overwrite: Replace figures of another job or other folds.
         progress: For the terminal.
 
     Raises:
         SplitError: fewer blocks than folds, or a class with one polygon.
         OutputError: ``output`` exists, or the run folder has figures of another job.
     """
-    if output is not None and output.exists() and not request.overwrite:
-        raise OutputError("the file exists", path=output, fix="add --overwrite")
-    job = Job.load(config)
-    run = job.open_folder()
-    key = figures_key(job, request)
-    refuse_other_figures(run.path / FILE, key, overwrite=request.overwrite)
-    scenes = tested_scenes(job, leave_out_single=request.leave_out_single)
-    data: dict[str, Any] = {"what": SAMPLING, "key": key}
+    folds = _Folds.of(config, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
+    data: dict[str, Any] = {"what": SAMPLING, "key": folds.key}
     tables = []
-    for kind in request.kinds:
-        found = _one_kind(job, scenes, kind, request=request, folder=run.path / "crossval", progress=progress)
+    for kind in settings.kinds:
+        found = _one_kind(folds, kind)
         tables.append(_table(kind, found))
-        data |= found if kind == request.kinds[0] else {kind: found}
-    random = _random(job, scenes, request=request, folder=run.path / "crossval", progress=progress)
-    if random is not None:
-        data["random_split"] = random
-        tables.append(_table("random pixels", random))
-    written = [write_json(run.path / FILE, data), *([write_json(output, data)] if output else [])]
+        data |= found if kind == settings.kinds[0] else {kind: found}
+    if settings.random_folds:
+        data["random_split"] = _random(folds)
+        tables.append(_table("random pixels", data["random_split"]))
+    split = data["split"]
+    done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in split["done"].items() if count)
     return Outcome(
-        summary=f"{job.config.name}: cross-validation by {' and '.join(request.kinds)}, {_completeness(data)}",
-        tables=tuple(tables),
-        written=tuple(written),
-        data=data,
+        summary=f"{folds.job.config.name}: cross-validation by {' and '.join(settings.kinds)}, "
+        f"{split['folds_in_all']} folds (done: {done or 'none'})",
+        tables=tuple(tables), written=folds.write(FILE, data, output), data=data,
+    )  # fmt: skip
+
+
+def draw_learning_curve(
+    config: Path, settings: CrossvalSettings, *, output: Path | None = None, force: bool = False,
+    overwrite: bool = False, progress: Progress,
+) -> Outcome:  # fmt: skip
+    """Cross-validate with shares of the training polygons in per cent; the test polygons of every fold stay the same.
+
+    The point of all polygons is the cross-validation itself and shares its results. For the arguments see
+    :func:`cross_validate_job`.
+
+    Raises:
+        ConfigError: more than one kind of folds.
+        SplitError: as cross-validation.
+        OutputError: the run folder has a curve of another job.
+    """
+    if len(settings.kinds) > 1:
+        raise ConfigError("a learning curve by two kinds of folds", fix="give --by blocks or --by polygons")
+    folds = _Folds.of(
+        config, settings, LEARNING_CURVE, output=output, force=force, overwrite=overwrite, progress=progress
     )
+    points = [_point(folds, share) for share in sorted(set(settings.shares))]
+    kind = settings.kinds[0]
+    data = {
+        "what": SAMPLING, "key": folds.key, "points": points,
+        "split": {"kind": kind, "folds": settings.folds, "seeds": list(settings.seeds)},
+    }  # fmt: skip
+    return Outcome(
+        summary=f"{folds.job.config.name}: learning curve by {kind}", tables=(_curve_table(points),),
+        written=folds.write(LEARNING_CURVE, data, output), data=data,
+    )  # fmt: skip
 
 
 def method_keys(job: Job) -> dict[Method, str]:
     """For each method a hash of all that its results depend on but folds and labelled pixels."""
     trees, seed = job.config.assessment.forest_trees, job.config.training.seed
     network = [job.config.chips.model_dump(mode="json"), job.config.training.model_dump(mode="json")]
-    return {
-        "forest": hash_of([job.input_hash, trees, seed]),
-        "forest_neighbourhood": hash_of([job.input_hash, trees, seed]),
-        "network": hash_of([job.input_hash, network]),
-    }
+    forest = hash_of([job.input_hash, trees, seed])
+    return {"forest": forest, "forest_neighbourhood": forest, "network": hash_of([job.input_hash, network])}
 
 
-def figures_key(job: Job, request: CrossvalRequest) -> str:
+def figures_key(job: Job, settings: CrossvalSettings) -> str:
     """Changes with all that tells figures apart: the methods' settings, how folds are drawn, which classes count."""
-    spatial = [] if request.kinds == ("polygons",) else [job.block_m, job.buffer_m]
-    return hash_of([method_keys(job), request.kinds, request.folds, spatial, request.leave_out_single])
+    spatial = [] if settings.kinds == ("polygons",) else [job.block_m, job.buffer_m]
+    return hash_of([method_keys(job), settings.kinds, settings.folds, spatial, settings.leave_out_single])
 
 
-def refuse_other_figures(path: Path, key: str, *, overwrite: bool) -> None:
+def _refuse_other_figures(path: Path, key: str) -> None:
     """Stop before anything is computed where a file of figures is of another job.
 
     Raises:
-        OutputError: it is, and ``overwrite`` is not given.
+        OutputError: it is.
     """
-    if overwrite or not path.exists():
+    if not path.exists():
         return
     try:
-        known = json.loads(path.read_text(encoding="utf-8")).get("key")
-    except (OSError, ValueError, AttributeError):
+        known = read_json(path).get("key")
+    except (InputError, AttributeError):
         known = None
     if known != key:
         raise OutputError("figures of other folds or settings are there", path=path, fix="add --overwrite")
 
 
-def run_folds(
-    job: Job,
-    scenes: Sequence[TrainingScene],
-    splits: Sequence[Split],
-    *,
-    request: CrossvalRequest,
-    folder: Path,
-    seed: int,
-    progress: Progress,
-    first_fold: int = 0,
-) -> list[FoldResult]:
-    """Folds with the job's settings, in a folder of their own; what is there and current is not done again."""
-    methods = tuple(name for name in METHODS if name in request.methods)
-    last = first_fold + len(splits)
-    only = [fold - 1 for fold in request.only_folds] if request.only_folds else range(first_fold, last)
-    if request.force:
-        for fold in only:
-            for method in methods:
-                (folder / f"fold{fold}_{method}.npz").unlink(missing_ok=True)
-    return cross_validate(
-        scenes,
-        job.scheme,
-        splits,
-        methods=methods,
-        settings=job.config.training,
-        chips=job.config.chips,
-        folder=folder,
-        trees=job.config.assessment.forest_trees,
-        resume=True,
-        keys=method_keys(job),
-        only=only,
-        first_fold=first_fold,
-        seed=seed,
-        progress=progress,
-    )
+@dataclass(frozen=True)
+class _Folds:
+    """A job with the scenes that its folds are drawn from.
+
+    Attributes:
+        job: The job.
+        settings: How it is cross-validated.
+        scenes: Labelled scenes, without classes that cannot be tested.
+        key: See :func:`figures_key`.
+        force: Do the folds asked for again.
+        progress: For the terminal.
+    """
+
+    job: Job
+    settings: CrossvalSettings
+    scenes: list[TrainingScene]
+    key: str
+    force: bool
+    progress: Progress
+
+    @classmethod
+    def of(
+        cls, config: Path, settings: CrossvalSettings, file: str, *, output: Path | None, force: bool,
+        overwrite: bool, progress: Progress,
+    ) -> _Folds:  # fmt: skip
+        """Of a configuration, once nothing is in the way of the figures."""
+        settings.check()
+        if output is not None:
+            check_target(output, overwrite=overwrite)
+        job = Job.load(config)
+        run, key = job.open_folder(), figures_key(job, settings)
+        if not overwrite:
+            _refuse_other_figures(run.path / file, key)
+        scenes = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=settings.leave_out_single)
+        return cls(job, settings, scenes, key, force, progress)
+
+    def plan(self, kind: str) -> FoldPlan:
+        """How the folds of one kind are drawn."""
+        return FoldPlan(kind, self.settings.folds, self.job.block_m, self.job.buffer_m)
+
+    def draw(self, plan: FoldPlan, *, seed: int) -> list[Split]:
+        """The folds of one kind."""
+        return plan.draw([scene.pixels for scene in self.scenes], reach_px=self.job.reach_px, seed=seed)
+
+    def write(self, file: str, data: dict[str, Any], output: Path | None) -> tuple[Path, ...]:
+        """Write figures into the run folder, and where else they are wanted."""
+        return tuple(write_json(path, data) for path in (self.job.folder / file, output) if path is not None)
+
+    def run(
+        self, splits: Sequence[Split], *, folder: str, seed: int, said: str,
+        scenes: Sequence[TrainingScene] | None = None, first_fold: int = 0,
+    ) -> list[FoldResult]:  # fmt: skip
+        """Folds with the job's settings, in a folder of their own; what is there and current is not done again."""
+        job, where = self.job, self.job.folder / FOLDER / folder
+        methods = tuple(name for name in METHODS if name in self.settings.methods)
+        every = range(first_fold, first_fold + len(splits))
+        only = [fold - 1 for fold in self.settings.only_folds] or every
+        if self.force:
+            for fold in only:
+                for method in methods:
+                    (where / f"fold{fold}_{method}.npz").unlink(missing_ok=True)
+        return cross_validate(
+            self.scenes if scenes is None else scenes, job.scheme, splits, methods=methods,
+            settings=job.config.training, chips=job.config.chips, folder=where, resume=True, only=only,
+            trees=job.config.assessment.forest_trees, keys=method_keys(job), first_fold=first_fold, seed=seed,
+            progress=lambda what, done, total: self.progress(f"{said}: {what.replace('_', ' ')}", done, total),
+        )  # fmt: skip
+
+    def figures(self, results: Sequence[FoldResult]) -> dict[str, Any]:
+        """Figures of the network, under ``baseline`` those of the forest, and of any further method with results."""
+        data = summary(results, "network", scheme=self.job.scheme)
+        data["baseline"] = summary(results, "forest", scheme=self.job.scheme)
+        if any(item.method == "forest_neighbourhood" for item in results):
+            data["forest_neighbourhood"] = summary(results, "forest_neighbourhood", scheme=self.job.scheme)
+        return data
 
 
-def method_figures(job: Job, results: Sequence[FoldResult]) -> dict[str, Any]:
-    """Figures of the network, under ``baseline`` those of the forest, and of any further method that has results."""
-    data = summary(results, "network", scheme=job.scheme)
-    data["baseline"] = summary(results, "forest", scheme=job.scheme)
-    if any(item.method == "forest_neighbourhood" for item in results):
-        data["forest_neighbourhood"] = summary(results, "forest_neighbourhood", scheme=job.scheme)
-    return data
-
-
-def _one_kind(
-    job: Job,
-    scenes: Sequence[TrainingScene],
-    kind: str,
-    *,
-    request: CrossvalRequest,
-    folder: Path,
-    progress: Progress,
-) -> dict[str, Any]:
-    plan = request.plan(kind)
+def _one_kind(folds: _Folds, kind: str) -> dict[str, Any]:
+    settings, plan = folds.settings, folds.plan(kind)
     results: list[FoldResult] = []
     count = 0
-    for seed in request.seeds:
-        splits = make_folds(job, scenes, plan, seed=seed)
+    for seed in settings.seeds:
+        splits = folds.draw(plan, seed=seed)
         count += len(splits)
-        if any(not 1 <= fold <= len(splits) for fold in request.only_folds):
-            raise ConfigError("option --only-folds", got=request.only_folds, expected=f"numbers 1..{len(splits)}")
-        warn_about_folds(splits, scenes, job.scheme, kind=kind, learned=job.config.training.learned_parts)
-
-        def told(what: str, done: int, total: int, seed: int = seed) -> None:
-            progress(f"{kind}, seed {seed}: {what.replace('_', ' ')}", done, total)
-
-        where = folder / fold_name(plan, seed=seed)
-        results += run_folds(job, scenes, splits, request=request, folder=where, seed=seed, progress=told)
+        if any(not 1 <= fold <= len(splits) for fold in settings.only_folds):
+            raise ConfigError("option --only-folds", got=settings.only_folds, expected=f"numbers 1..{len(splits)}")
+        learned = folds.job.config.training.learned_parts
+        warn_of_untaught(splits, folds.scenes, folds.job.scheme, kind=kind, learned=learned)
+        results += folds.run(splits, folder=plan.name(seed=seed), seed=seed, said=f"{kind}, seed {seed}")
     done = {str(name): sum(item.method == name for item in results) for name in METHODS}
-    split = {"kind": kind, "seeds": list(request.seeds), "folds_in_all": count, "done": done}
+    split = {"kind": kind, "seeds": list(settings.seeds), "folds_in_all": count, "done": done}
     if kind != "polygons":
-        split |= {"block_m": job.block_m, "buffer_m": splits[0].buffer_m}
-    return {"split": split, "complete": all(done[name] == count for name in request.methods)} | method_figures(
-        job, results
-    )
+        split |= {"block_m": plan.block_m, "buffer_m": splits[0].buffer_m}
+    complete = all(done[name] == count for name in settings.methods)
+    return {"split": split, "complete": complete} | folds.figures(results)
 
 
-def _random(
-    job: Job, scenes: Sequence[TrainingScene], *, request: CrossvalRequest, folder: Path, progress: Progress
-) -> dict[str, Any] | None:
-    """Figures of folds of random pixels; None where none are asked for."""
-    if not request.random_folds:
-        return None
+def _random(folds: _Folds) -> dict[str, Any]:
+    """Figures of folds of random pixels."""
+    settings = folds.settings
     results: list[FoldResult] = []
-    seed = request.seeds[0]
-    where = folder / f"random{request.random_of}_seed{seed}"
-    for fold in range(request.random_folds):
-        dealt, split = random_pixel_fold(scenes, folds=request.random_of, fold=fold, seed=seed)
-        results += run_folds(
-            job,
-            dealt,
-            [split],
-            request=request,
-            folder=where,
-            seed=seed,
-            first_fold=fold,
-            progress=lambda what, done, total: progress(f"random: {what.replace('_', ' ')}", done, total),
+    seed, of = settings.seeds[0], settings.random_of
+    for fold in range(settings.random_folds):
+        dealt, split = random_pixel_fold(folds.scenes, folds=of, fold=fold, seed=seed)
+        results += folds.run(
+            [split], scenes=dealt, folder=f"random{of}_seed{seed}", seed=seed, first_fold=fold, said="random"
         )
-    about = {"what": LEAKY, "split": {"kind": "pixels", "seeds": [seed], "folds_in_all": request.random_of}}
-    return about | method_figures(job, results)
+    split_facts = {"kind": "pixels", "seeds": [seed], "folds_in_all": of}
+    return {"what": LEAKY, "split": split_facts} | folds.figures(results)
 
 
-def _completeness(data: dict[str, Any]) -> str:
-    split = data["split"]
-    done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in split["done"].items() if count)
-    return f"{split['folds_in_all']} folds (done: {done or 'none'})"
+def _point(folds: _Folds, share: int) -> dict[str, Any]:
+    """One point of the learning curve."""
+    plan, pixels = folds.plan(folds.settings.kinds[0]), [scene.pixels for scene in folds.scenes]
+    results: list[FoldResult] = []
+    for seed in folds.settings.seeds:
+        name = plan.name(seed=seed)
+        splits = [fewer_polygons(split, pixels, share=share / ALL, seed=seed) for split in folds.draw(plan, seed=seed)]
+        where = name if share == ALL else f"{name}_share{share}"
+        results += folds.run(splits, folder=where, seed=seed, said=f"{share} % of the polygons, seed {seed}")
+    found = {prefix: summary(results, method) for prefix, method in _CURVES.items()}
+    pooled = {
+        f"{prefix}{name}": item["pooled"][name]
+        for prefix, item in found.items()
+        for name in ("macro_f1", "overall_accuracy")
+    }
+    return {
+        "share": share / ALL,
+        "polygons": round(float(np.mean([item.learned for item in results]))),
+        **pooled,
+        "sd": found[""]["sd"]["macro_f1"],
+        "baseline_sd": found["baseline_"]["sd"]["macro_f1"],
+        "folds": {method: len(found[prefix]["folds"]) for prefix, method in _CURVES.items()},
+    }
+
+
+# What the keys of a method's figures in a learning curve begin with.
+_CURVES: dict[str, Method] = {"": "network", "baseline_": "forest", "neighbourhood_": "forest_neighbourhood"}
 
 
 def _table(kind: str, found: dict[str, Any]) -> Table:
@@ -284,3 +286,20 @@ def _row(name: str, item: dict[str, Any], *, count: Callable[[list[int]], int]) 
     folds = item["folds"]
     polygons = count([fold["polygons"] for fold in folds if fold["seed"] == folds[0]["seed"]])
     return (name, f"{len(folds)}", f"{polygons}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")
+
+
+def _curve_table(points: Sequence[dict[str, Any]]) -> Table:
+    def text(point: dict[str, Any], method: str) -> str:
+        accuracy, f1 = point[f"{method}overall_accuracy"], point[f"{method}macro_f1"]
+        return "-" if accuracy is None or f1 is None else f"{100 * accuracy:.1f} %, {f1:.3f}"
+
+    rows = tuple(
+        (
+            f"{100 * point['share']:.0f} %",
+            f"{point['polygons']}",
+            *(text(point, method) for method in _CURVES),
+        )
+        for point in points
+    )
+    heads = ("share", "polygons", "network", "forest", "forest neighbourhood")
+    return Table("accuracy, mean F1 against polygons learned from (not a probability sample)", heads, rows)

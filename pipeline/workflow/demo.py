@@ -20,7 +20,6 @@ from pipeline.scenes.reader import open_reader
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import FULL_REFERENCE, Job
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.stage_train import training_scenes
 from pipeline.workflow.stages import run_stages
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
     polygons = np.flatnonzero(job.split.part >= 0).astype(np.int32)
     learned = polygons[job.split.part[polygons] <= 1]
     forests = {
-        method: fit_forest(training_scenes(job), job.scheme, polygons=learned, sizes=sizes, trees=_TREES)
+        method: fit_forest(job.training_scenes, job.scheme, polygons=learned, sizes=sizes, trees=_TREES)
         for method, sizes in zip(FORESTS, ((), NEIGHBOURHOODS), strict=True)
     }
     classes = len(job.scheme)

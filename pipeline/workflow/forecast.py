@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from pipeline import __version__
-from pipeline.config import changed, checked
+from pipeline.config import checked, section_of
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, SceneError
 from pipeline.files import check_target, prepare_folder, whole_file, write_json
@@ -46,17 +46,20 @@ _SHOWN = 12
 
 
 def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> ForecastSettings:
-    """Settings from a YAML file, or of series with all else at its default; ``changes`` as ``ahead=12``.
+    """Settings from a YAML file, or of series with all else at its default; ``changes`` as ``forecast.ahead=12``.
 
     Raises:
         ConfigError: an unknown key, or a value that does not fit.
     """
-    if len(given) == 1 and given[0].suffix.lower() in {".yaml", ".yml"}:
-        data = read_yaml(given[0], what="the configuration", error=ConfigError)
-        if not isinstance(data, dict):
-            raise ConfigError("configuration is not a mapping of keys", path=given[0], got=type(data).__name__)
-        return checked(ForecastSettings, changed(data, changes), path=given[0])
-    return checked(ForecastSettings, changed({"series": [str(path) for path in given]}, changes))
+    data: Any = {"series": [str(path) for path in given]}
+    path = given[0] if len(given) == 1 and given[0].suffix.lower() in {".yaml", ".yml"} else None
+    if path is not None:
+        data = read_yaml(path, what="the configuration", error=ConfigError)
+    if not isinstance(data, dict):
+        raise ConfigError("configuration is not a mapping of keys", path=path, got=type(data).__name__)
+    known = checked(ForecastSettings, data, path=path)  # paths of the file are relative to it, those of options are not
+    own = section_of("forecast", ForecastSettings, changes, {"series": known.series})
+    return known.model_copy(update=own.model_dump(exclude_unset=True))
 
 
 def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:

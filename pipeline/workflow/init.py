@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
-from pipeline.files import write_text
+from pipeline.files import relative_path, write_text
 from pipeline.labels.checks import check_overlap
-from pipeline.labels.polygons import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import split_source
-from pipeline.labels.source import read_labels
+from pipeline.labels.source import is_point, read_labels
 from pipeline.labels.vectors import class_values
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.scenes.fill import find_fill
+from pipeline.scenes.joining import unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.settings import INSIDE_FILE
+from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
-from pipeline.workflow.inputs import unlike
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.template import Off, commented_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +82,7 @@ def write_config(
         f"  landcover run {output.name}",
         "Paths are relative to this file. Every key is described in docs/config.md.",
     )
-    write_text(output, commented_yaml(data, head=head))
+    write_text(output, commented_yaml(data, head=head, model=Config))
     load_config(output)
     polygons = found.polygons_per_class()
     return Outcome(
@@ -233,7 +231,7 @@ def _relative(path: str, folder: Path) -> str:
     common = Path(os.path.commonpath([file, start])) if file.drive == start.drive else None
     if INSIDE_FILE.fullmatch(path) or common is None or common == Path(common.anchor):
         return path if INSIDE_FILE.fullmatch(path) else file.as_posix()
-    return Path(os.path.relpath(file, start)).as_posix()
+    return relative_path(file, start)
 
 
 def _scene_table(opened: Sequence[Scene]) -> Table:

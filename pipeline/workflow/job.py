@@ -14,7 +14,7 @@ from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
 from pipeline.splits.search import default_block_m, split_blocks
-from pipeline.splits.split import Part, Split
+from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
@@ -130,6 +130,12 @@ class Job:
         return self.config.split.block_m or default_block_m(self.labelled, buffer_m=self.buffer_m)
 
     @property
+    def training_scenes(self) -> list[TrainingScene]:
+        """The scenes that have labels, with them."""
+        pairs = zip(self.sources, self.pixels, strict=True)
+        return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]
+
+    @property
     def labelled(self) -> list[LabelledPixels]:
         """The labelled pixels of the scenes that have any."""
         return [pixels for pixels in self.pixels if len(pixels)]
@@ -163,7 +169,7 @@ class Job:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
         weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
-        found = fingerprint([*files, self.config.labels.path, *weights])
+        found = fingerprint([*files, self.config.labels.path, *self.config.labels.also, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property

@@ -21,8 +21,7 @@ from pipeline.errors import SplitWarning
 from pipeline.files import check_target, prepare_folder
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import Layer, write_geopackage
-from pipeline.splits.folds import polygon_folds
-from pipeline.workflow.crossval_folds import tested_scenes
+from pipeline.splits.folds import polygon_folds, scenes_for_folds
 from pipeline.workflow.job import AUDIT, Job
 from pipeline.workflow.outcome import Outcome, Table
 
@@ -70,7 +69,7 @@ def audit_labels(
     target = output or job.open_folder().path / AUDIT
     check_target(target, overwrite=overwrite)
     prepare_folder(target.parent)
-    scenes = tested_scenes(job, leave_out_single=True)
+    scenes = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=True)
     pixels = [scene.pixels for scene in scenes]
     ids = len(np.unique(np.concatenate([part.polygon for part in pixels])))
     with warnings.catch_warnings():

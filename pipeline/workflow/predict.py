@@ -14,15 +14,15 @@ from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
+from pipeline.inference.sources import RECIPE, sources_for
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
-from pipeline.scale.listing import list_scenes
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
+from pipeline.scenes.listing import list_scenes
+from pipeline.scenes.settings import SceneRequest
 from pipeline.settings import Settings
-from pipeline.workflow.mosaic import write_mosaic
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
-from pipeline.workflow.recipe import RECIPE, SceneRequest, sources_for
-from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene
+from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

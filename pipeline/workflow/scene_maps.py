@@ -6,7 +6,7 @@ The record says whether a scene's maps are being written, or were by the same co
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files import check_target, hash_of, write_json
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.grid import Grid
     from pipeline.inference.journal import Key
     from pipeline.inference.predict import Prediction
     from pipeline.inference.settings import MapSettings
-    from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import PixelRows
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
-PATHS = (
-    "class_map", "quicklook", "unfiltered", "confidence", "probabilities", "entropy", "margin", "aoa", "polygons",
-)  # fmt: skip
 KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
 
 
@@ -101,53 +96,37 @@ def stamp_of(path: Path) -> list[int]:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """What was written of one scene; ``unchanged`` where the same command had written it before."""
+    """What was written of one scene.
+
+    Attributes:
+        name: The scene.
+        files: The map first, then its quicklook, layers and polygons.
+        confidence: The layer of confidence, one of the files.
+        counts: Pixels and area of each class.
+        figures: What mapping took.
+        plan: What was decided before it.
+        seam: Disagreement along tile borders against the interior, where it was asked for.
+        unchanged: The same command had written it before.
+    """
 
     name: str
-    grid: Grid
-    class_map: Path
+    files: tuple[Path, ...]
+    confidence: Path
     counts: ClassCounts
     figures: dict[str, float]
     plan: dict[str, Any]
-    unfiltered: Path | None = None
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    entropy: Path | None = None
-    margin: Path | None = None
-    aoa: Path | None = None
-    polygons: Path | None = None
-    quicklook: Path | None = None
     seam: dict[str, float] | None = None
     unchanged: bool = False
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """All of them, the map first."""
-        found = {name: getattr(self, name) for name in PATHS}
-        return (self.class_map, *(path for name, path in found.items() if path is not None and name != "class_map"))
+    def class_map(self) -> Path:
+        """The map."""
+        return self.files[0]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, without grid and legend, which the scene and the model know; files by their names."""
-        paths = {name: path.name for name in PATHS if (path := getattr(self, name)) is not None}
+        """JSON-ready, without files and legend, which the command that wrote them knows."""
         counts = {"pixels": self.counts.pixels, "area_ha": self.counts.area_ha, "nodata": self.counts.nodata_pixels}
-        return {"paths": paths, "counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam}
-
-    @classmethod
-    def from_json(cls, items: dict[str, Any], *, name: str, grid: Grid, scheme: ClassScheme, folder: Path) -> MapFiles:
-        """The inverse of :meth:`to_json`."""
-        found = items["counts"]
-        counts = ClassCounts(scheme, tuple(found["pixels"]), tuple(found["area_ha"]), found["nodata"])
-        paths: dict[str, Any] = {key: folder / value for key, value in items["paths"].items()}
-        return cls(
-            name=name,
-            grid=grid,
-            counts=counts,
-            figures=items["figures"],
-            plan=items["plan"],
-            seam=items["seam"],
-            unchanged=True,
-            **paths,
-        )
+        return {"counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam}
 
 
 @dataclass(frozen=True)
@@ -182,7 +161,11 @@ class MapOrder:
         }  # fmt: skip
         layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
-        return (*layers, *shapes, self.quicklook(source))
+        return (layers[0], self.quicklook(source), *layers[1:], *shapes)
+
+    def files(self, source: Source, counts: ClassCounts, **known: Any) -> MapFiles:
+        """The products of a scene that are there, with what is known of them."""
+        return MapFiles(source.id, self.products(source), self.target(source, "conf"), counts, **known)
 
     def quicklook(self, source: Source) -> Path:
         """Where the picture goes."""
@@ -221,7 +204,9 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
     record = order.record(bundle, source)
     found = record.result() if not order.force else None
     if found is not None:
-        return MapFiles.from_json(found, name=source.id, grid=source.grid, scheme=bundle.scheme, folder=order.folder)
+        kept = found.pop("counts")
+        counts = ClassCounts(bundle.scheme, tuple(kept["pixels"]), tuple(kept["area_ha"]), kept["nodata"])
+        return order.files(source, counts, **found, unchanged=True)
     order.may_replace(source, record)
     if order.settings.applicability:
         from pipeline.diagnostics.applicability import FeatureDistance
@@ -259,82 +244,53 @@ def map_scene(
         # Asked again: a file that came meanwhile would be taken for this command's own once the record says "writing".
         overwrite = order.may_replace(source, record)
         record.begin()
-        targets = {kind: order.target(source, kind) for kind in KINDS}
         codes = _filtered(prediction, settings)
-        files = _write_layers(prediction, bundle, source, codes=codes, targets=targets, tags=tags, overwrite=overwrite)
+        counts = _write_layers(prediction, bundle, source, order, codes=codes, tags=tags, overwrite=overwrite)
         if settings.applicability:
             from pipeline.diagnostics.applicability import write_applicability
 
-            aoa = write_applicability(
-                targets["aoa"], bundle, source, codes=prediction.codes, work=order.work(source),
+            write_applicability(
+                order.target(source, "aoa"), bundle, source, codes=prediction.codes, work=order.work(source),
                 tags=tags, overwrite=overwrite, progress=progress,
             )  # fmt: skip
-            files = replace(files, aoa=aoa)
         if settings.polygons:
             shapes = order.target(source, "lc").with_suffix(".gpkg")
             _write_polygons(prediction, codes, shapes, settings=settings, overwrite=overwrite)
-            files = replace(files, polygons=shapes)
+        seam = None
         if settings.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
 
             again = order.work(source).with_name(f"{source.id}-shifted")
-            seams = measure(bundle, source, prediction, out=again, settings=settings)
-            files = replace(files, seam=asdict(seams))
+            seam = asdict(measure(bundle, source, prediction, out=again, settings=settings))
+        files = order.files(source, counts, figures=prediction.figures, plan=prediction.plan.to_json(), seam=seam)
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
-        quicklook = order.quicklook(source)
         write_quicklook(
-            quicklook, files.class_map, scene=source, confidence=files.confidence, counts=files.counts,
+            order.quicklook(source), files.class_map, scene=source, confidence=files.confidence, counts=counts,
             title=source.id, overwrite=overwrite,
         )  # fmt: skip
-        files = replace(files, quicklook=quicklook)
-        record.end(order.products(source), files.to_json())
+        record.end(files.files, files.to_json())
         prediction.remove()
     return files
 
 
 def _write_layers(
-    prediction: Prediction,
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    codes: PixelRows,
-    targets: dict[str, Path],
-    tags: dict[str, Any],
-    overwrite: bool,
-) -> MapFiles:
-    grid = prediction.grid
-    same: dict[str, Any] = {"grid": grid, "scheme": bundle.scheme, "tags": tags, "overwrite": overwrite}
-    counts = write_class_map(targets["lc"], codes, **same)
-    write_percent(targets["conf"], prediction.confidence, grid=grid, layer=CONFIDENCE, tags=tags, overwrite=overwrite)
-    files = MapFiles(
-        source.id,
-        grid,
-        targets["lc"],
-        counts,
-        prediction.figures,
-        prediction.plan.to_json(),
-        confidence=targets["conf"],
-    )
+    prediction: Prediction, bundle: ModelBundle, source: Source, order: MapOrder,
+    *, codes: PixelRows, tags: dict[str, Any], overwrite: bool,
+) -> ClassCounts:  # fmt: skip
+    """Write the map and its layers of percent."""
+    same: dict[str, Any] = {"grid": prediction.grid, "tags": tags, "overwrite": overwrite}
+    counts = write_class_map(order.target(source, "lc"), codes, scheme=bundle.scheme, **same)
     if codes is not prediction.codes:
-        write_class_map(targets["unfiltered"], prediction.codes, **same)
-        files = replace(files, unfiltered=targets["unfiltered"])
+        write_class_map(order.target(source, "unfiltered"), prediction.codes, scheme=bundle.scheme, **same)
+    write_percent(order.target(source, "conf"), prediction.confidence, layer=CONFIDENCE, **same)
     if prediction.probabilities is not None:
-        write_percent(
-            targets["probabilities"],
-            prediction.probabilities,
-            grid=grid,
-            layer=bundle.scheme,
-            tags=tags,
-            overwrite=overwrite,
-        )
-        files = replace(files, probabilities=targets["probabilities"])
+        target = order.target(source, "probabilities")
+        write_percent(target, prediction.probabilities, layer=bundle.scheme, **same)
     for layer in (ENTROPY, MARGIN):
         if layer.key in prediction.layers:
-            path = targets[layer.key]
-            write_percent(path, prediction.layers[layer.key], grid=grid, layer=layer, tags=tags, overwrite=overwrite)
-            files = replace(files, entropy=path) if layer is ENTROPY else replace(files, margin=path)
-    return files
+            write_percent(order.target(source, layer.key), prediction.layers[layer.key], layer=layer, **same)
+    return counts
 
 
 def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
@@ -388,3 +344,49 @@ def _write_polygons(
         also=settings.polygon_formats,
         overwrite=overwrite,
     )
+
+
+MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
+
+
+def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
+    """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
+
+    Raises:
+        GridError: maps in several CRSs and none chosen.
+        ConfigError: a rule that needs dates or confidence that a map lacks.
+    """
+    settings, folder = order.settings, order.folder
+    if settings.mosaic is None or len(maps) < 2:  # noqa: PLR2004 - one map is no mosaic
+        return None
+    from rasterio.crs import CRS
+
+    from pipeline.inference.mosaic import MapFile, join_maps, target_grid
+
+    target = folder / MOSAIC
+    rule = {"rule": settings.mosaic, "crs": settings.mosaic_crs, "pixel": settings.mosaic_pixel}
+    record = MapRecord(folder / WORK / MOSAIC_RECORD, hash_of([rule, [item.class_map.name for item in maps]]))
+    stamps, found = [stamp_of(item.class_map) for item in maps], record.result()
+    if found is not None and found["maps"] == stamps:
+        return target
+    overwrite = order.overwrite or record.is_own()
+    files = [
+        MapFile(item.class_map, item.confidence, source.acquired_utc)
+        for item, source in zip(maps, sources, strict=True)
+    ]
+    grid = target_grid(
+        files,
+        crs=CRS.from_user_input(settings.mosaic_crs) if settings.mosaic_crs else None,
+        pixel_size=settings.mosaic_pixel,
+    )
+    check_target(target, overwrite=overwrite)
+    tags = {"LANDCOVER_MOSAIC": {"rule": settings.mosaic, "maps": [item.class_map.name for item in maps]}}
+    joined = join_maps(files, grid=grid, rule=settings.mosaic, out=folder / WORK)
+    try:
+        check_target(target, overwrite=overwrite)  # again: once the record says "writing", what is there is our own
+        record.begin()
+        write_class_map(target, joined.codes, grid=grid, scheme=maps[0].counts.scheme, tags=tags, overwrite=overwrite)
+    finally:
+        joined.remove()
+    record.end([target], {"maps": stamps})
+    return target

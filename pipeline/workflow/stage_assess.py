@@ -26,7 +26,6 @@ from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.stage_chips import split_summary
-from pipeline.workflow.stage_train import training_scenes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +109,7 @@ def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
     """
     polygons = learned_polygons(job.split, job.config.training)
     forest = fit_forest(
-        training_scenes(job), job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
+        job.training_scenes, job.scheme, polygons=polygons, sizes=sizes, trees=job.config.assessment.forest_trees,
         seed=job.config.training.seed,
     )  # fmt: skip
     codes = []

@@ -9,9 +9,9 @@ from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.splits.split import Part, check_leakage
+from pipeline.splits.usable import check_labelled
 from pipeline.training.chip_index import write_index
 from pipeline.training.chips import choose_chips
-from pipeline.workflow.check_labelled import check_labelled
 
 if TYPE_CHECKING:
     from pathlib import Path

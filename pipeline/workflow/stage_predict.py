@@ -10,8 +10,7 @@ from pipeline.files import write_json
 from pipeline.heap import give_back, reset_peak
 from pipeline.model.bundle import load_bundle
 from pipeline.model.checks import check_source
-from pipeline.workflow.mosaic import MOSAIC, MOSAIC_RECORD, write_mosaic
-from pipeline.workflow.scene_maps import WORK, MapOrder, map_scene
+from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic
 
 if TYPE_CHECKING:
     from pathlib import Path

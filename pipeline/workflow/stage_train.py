@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from pipeline.diagnostics.applicability import learn_distance
 from pipeline.diagnostics.confidence import calibrate
 from pipeline.files import write_text
+from pipeline.inference.sources import RECIPE, STORED, recipe_of, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
-from pipeline.splits.split import Part, TrainingScene
+from pipeline.splits.split import Part
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
-from pipeline.workflow.recipe import RECIPE, STORED, recipe_of, stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,18 +28,11 @@ if TYPE_CHECKING:
 HISTORY = "training.csv"
 
 
-def training_scenes(job: Job) -> list[TrainingScene]:
-    """The scenes that have labels."""
-    return [
-        TrainingScene(source, pixels) for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)
-    ]
-
-
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
     result = fit(
-        training_scenes(job),
+        job.training_scenes,
         job.split,
         job.scheme,
         index=read_index(job.index_path),
@@ -53,7 +46,7 @@ def perform(given: StageRun) -> list[Path]:
     bundle = replace(
         bundle,
         units=job.sources[0].select(bundle.bands).units,
-        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in training_scenes(job)]),
+        histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in job.training_scenes]),
         provenance={
             **bundle.provenance,
             "inputs": job.input_hash,
@@ -76,7 +69,7 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
 
     ``provenance["calibration"]`` and ``provenance["applicability"]`` say how, or why not ("none: ...").
     """
-    scenes, settings = training_scenes(job), job.config.training
+    scenes, settings = job.training_scenes, job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
     polygons = learned_polygons(job.split, settings)

@@ -12,8 +12,8 @@ from affine import Affine
 
 from pipeline.accuracy import assess_compare
 from pipeline.accuracy import assess_map as of_map
-from pipeline.accuracy.assess_map import ReferenceSettings
-from pipeline.accuracy.sample_draw import DesignSettings, draw_sample
+from pipeline.accuracy.sample_draw import draw_sample
+from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.legends import LEGEND_TAG
 

@@ -7,9 +7,9 @@ import geopandas
 import numpy as np
 import pytest
 
-from pipeline.accuracy.assess_map import ReferenceSettings
 from pipeline.accuracy.assess_sequential import ALPHA, compare_sequentially, log_capital, summarise
 from pipeline.accuracy.sample_design import write_design
+from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.errors import ConfigError, LegendError, ReferenceDataError
 from pipeline.legend import ClassScheme
 from tests.accuracy.maps import SCHEME, draw, patchy, spoil, write_map

@@ -5,8 +5,8 @@ import pytest
 import rasterio
 
 from pipeline.accuracy.assess_frame import Clusters, Frame
-from pipeline.accuracy.assess_map import ReferenceSettings
 from pipeline.accuracy.assess_zone import find_zone, upper_limit, write_zone, zone_of_map
+from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.errors import ReferenceDataError
 from tests.accuracy.maps import patchy, points, spoil, write_map
 from tests.accuracy.test_assess_assisted import NAMES, reference

@@ -20,8 +20,9 @@ from scipy.ndimage import gaussian_filter
 from pipeline.accuracy.assess_assisted import assist
 from pipeline.accuracy.assess_estimators import estimate_accuracy
 from pipeline.accuracy.assess_frame import Clusters, Frame
-from pipeline.accuracy.assess_map import ReferenceSettings, assess_map
+from pipeline.accuracy.assess_map import assess_map
 from pipeline.accuracy.assess_rasters import compare_with_raster, cross_maps
+from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.legend import ClassScheme, LandClass
 
 NAMES = ("a", "b", "c")

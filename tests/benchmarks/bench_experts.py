@@ -31,11 +31,11 @@ from pipeline.experts.weights import turns
 from pipeline.grid import Window
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.reader import open_reader
+from pipeline.splits.folds import FoldPlan, scenes_for_folds
 from pipeline.splits.split import Part
 from pipeline.training.fold_figures import figures
 from pipeline.training.settings import TrainingSettings, learned_polygons
 from pipeline.training.training_set import PER_POLYGON
-from pipeline.workflow.crossval_folds import FoldPlan, make_folds, tested_scenes
 from pipeline.workflow.job import Job
 from tests.benchmarks.bench_learning import SETS, make_config
 
@@ -65,12 +65,14 @@ def read_set(name: str, *, kinds: list[str], seeds: list[int]) -> Labelled:
     """A set of one scene, read whole."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job.load(make_config(name, Path(folder), changes={}))
-        (scene,) = tested_scenes(job, leave_out_single=True)
+        (scene,) = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=True)
         grid, pixels = scene.source.grid, scene.pixels
         with open_reader(scene.source) as reader:
             raster = reader.read(Window(0, 0, grid.height, grid.width))
         folds = {
-            (kind, seed): make_folds(job, [scene], FoldPlan(kind, 5), seed=seed) for kind in kinds for seed in seeds
+            (kind, seed): FoldPlan(kind, 5, job.block_m, job.buffer_m).draw([pixels], reach_px=job.reach_px, seed=seed)
+            for kind in kinds
+            for seed in seeds
         }
     usable = raster.valid[pixels.row, pixels.col]
     row, col = pixels.row[usable], pixels.col[usable]

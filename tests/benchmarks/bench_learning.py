@@ -22,7 +22,6 @@ import shutil
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ import yaml
 
 from pipeline.errors import PipelineError
 from pipeline.files import write_json, write_text
-from pipeline.workflow.crossval import CrossvalRequest, cross_validate_job
+from pipeline.splits.settings import CrossvalSettings
+from pipeline.workflow.crossval import cross_validate_job
 from pipeline.workflow.init import write_config
 from tests.benchmarks.chip_mosaics import MOSAICS, make_mosaic
 
@@ -76,7 +76,14 @@ def make_config(name: str, folder: Path, *, changes: dict[str, Any]) -> Path:
 
 
 def measure(
-    name: str, kind: str, *, request: CrossvalRequest, folder: Path, changes: dict[str, Any], told: bool = True
+    name: str,
+    kind: str,
+    *,
+    request: CrossvalSettings,
+    folder: Path,
+    changes: dict[str, Any],
+    force: bool,
+    told: bool = True,
 ) -> dict[str, Any]:
     """Cross-validation of one set by one kind of folds; what was done before is taken from its folder."""
     last = [""]
@@ -91,8 +98,8 @@ def measure(
         warnings.simplefilter("ignore")
         config = make_config(name, folder / kind, changes=changes)
         _borrow_forests(name, kind, folder)
-        asked = replace(request, by=kind, random_folds=0, overwrite=True)
-        return cross_validate_job(config, request=asked, output=None, progress=progress).data
+        asked = request.model_copy(update={"by": kind, "random_folds": 0})
+        return cross_validate_job(config, asked, force=force, overwrite=True, progress=progress).data
 
 
 def _borrow_forests(name: str, kind: str, folder: Path) -> None:
@@ -170,7 +177,13 @@ def write_table(folder: Path) -> Path:
 
 
 def measure_all(
-    sets: list[str], kinds: list[str], *, request: CrossvalRequest, folder: Path, changes: dict[str, Any]
+    sets: list[str],
+    kinds: list[str],
+    *,
+    request: CrossvalSettings,
+    folder: Path,
+    changes: dict[str, Any],
+    force: bool,
 ) -> None:
     """Every set and kind; a set that is not there or fails is said and passed over."""
     for name in sets:
@@ -182,7 +195,7 @@ def measure_all(
             continue
         for kind in kinds:
             try:
-                data = measure(name, kind, request=request, folder=folder, changes=changes)
+                data = measure(name, kind, request=request, folder=folder, changes=changes, force=force)
             except PipelineError as err:
                 print(f"{name}, {kind}: {err}", file=sys.stderr)
                 continue
@@ -199,28 +212,32 @@ def run() -> dict[str, float]:
     asked = os.environ.get
     sets = asked("LANDCOVER_BENCH_SETS", "sample_data").split(",")
     methods = tuple(asked("LANDCOVER_BENCH_METHODS", "forest,network").split(","))
-    request = CrossvalRequest(
+    request = CrossvalSettings(
         folds=int(asked("LANDCOVER_BENCH_FOLDS", "5")),
         methods=methods,
         seeds=_numbers(asked("LANDCOVER_BENCH_SEEDS", "0")),
         only_folds=_numbers(asked("LANDCOVER_BENCH_ONLY_FOLDS", "1")),
-        force=True,
     )
     figures: dict[str, float] = {}
     for name in (name for name in sets if SETS[name][0].exists()):
         for kind in asked("LANDCOVER_BENCH_KINDS", "blocks").split(","):
-            row = row_of(name, kind, measure(name, kind, request=request, folder=OUT / "bench", changes={}, told=False))
+            row = row_of(
+                name,
+                kind,
+                measure(name, kind, request=request, folder=OUT / "bench", changes={}, force=True, told=False),
+            )
             for method in methods:
                 figures[f"{name} {kind} {method} macro_f1"] = row[method]["macro_f1"]
                 figures[f"{name} {kind} {method} s_per_fold"] = row[method]["seconds_per_fold"]
             if {"forest", "network"} <= set(methods):
-                early = replace(request, methods=("network",))
+                early = request.model_copy(update={"methods": ("network",)})
                 first = measure(
                     name,
                     kind,
                     request=early,
                     folder=OUT / "bench_early",
                     changes={"training.context.enabled": False},
+                    force=True,
                     told=False,
                 )
                 stages = ((first["pooled"]["macro_f1"], sum(first["seconds"]) / len(first["seconds"])),)
@@ -257,13 +274,12 @@ def main() -> int:
     if unknown:
         parser.error(f"no set {', '.join(unknown)}; there are {', '.join(SETS)}")
     if not asked.table:
-        request = CrossvalRequest(
+        request = CrossvalSettings(
             folds=asked.folds,
             methods=tuple(asked.methods.split(",")),
             seeds=_numbers(asked.seeds),
             only_folds=_numbers(asked.only_folds),
             leave_out_single=True,
-            force=asked.force,
         )
         measure_all(
             asked.sets.split(","),
@@ -271,6 +287,7 @@ def main() -> int:
             request=request,
             folder=folder,
             changes=_changes(asked.change),
+            force=asked.force,
         )
     print(write_table(folder).read_text(encoding="utf-8"))
     return 0

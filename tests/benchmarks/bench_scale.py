@@ -19,9 +19,9 @@ import numpy as np
 
 from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.scenes.settings import SceneRequest
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.predict import ManyScenes, map_all
-from pipeline.workflow.recipe import SceneRequest
 from pipeline.workflow.scene_maps import MapOrder
 from tests.inference.models import noise_scene, small_bundle
 

@@ -23,8 +23,8 @@ from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.runs import RunFolder
-from pipeline.workflow import estimates
-from pipeline.workflow.estimates import StageEstimate
+from pipeline.workflow import costs
+from pipeline.workflow.costs import StageEstimate
 from tests.fakes.rasters import TRANSFORM
 from tests.fakes.small_world import (
     BANDS,
@@ -52,7 +52,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a job takes is measured in some seconds and has tests of its own."""
-    monkeypatch.setattr(estimates, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
 
 
 class Spoken:
@@ -300,7 +300,7 @@ def test_an_output_folder_without_permission(tmp_path, capsys, monkeypatch):
 
 
 def test_a_disk_too_small(config, capsys, monkeypatch):
-    monkeypatch.setattr(estimates, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 10**18),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 10**18),))
     Spoken(capsys, "check", config).error(config.parent / "run", "GB on the disk", "free")
 
 

@@ -20,7 +20,7 @@ from pipeline.cli import main
 from pipeline.errors import ProductError
 from pipeline.scenes import remote
 from pipeline.scenes.opening import open_scene
-from pipeline.workflow.searching import search_scenes
+from pipeline.workflow.search import search_scenes
 from tests.fakes.stac_items import EPSG, LEFT, TOP, earth_search_item, footprint
 from tests.fakes.stac_server import FakeStac, serve
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.labels.polygons import buffer_polygons
+from pipeline.labels.polygons import buffer_polygons, group_classes
 from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
-from pipeline.labels.source import LabelReport, Labels, group_classes
+from pipeline.labels.source import LabelReport, Labels
 from pipeline.legend import ClassScheme, LandClass
 from tests.labels.test_rasterise import GRID, SCHEME
 
@@ -152,6 +152,18 @@ def test_only_the_part_over_the_scenes_is_read(tmp_path):
     found = read_map_labels(path, scheme=SCHEME, extents=[west], piece_px=50, pieces=9)
     assert set(found.frame["code"]) == {1}
     assert found.frame.total_bounds[2] == pytest.approx(LEFT + 3 * STEP)
+
+
+def test_pieces_lie_in_the_scenes_not_between_them(tmp_path):
+    """Two scenes in opposite corners; the map's other two corners lie in the box around both."""
+    path = write_map(tmp_path / "m.tif", halves())
+    middle_x, middle_y = LEFT + GRID.width // 2 * STEP, TOP - GRID.height // 2 * STEP
+    corners = [(LEFT, middle_y, middle_x, TOP), (middle_x, BOTTOM, GRID.bounds[2], middle_y)]
+    extents = [(corner, GRID.crs.to_wkt()) for corner in corners]
+    found = read_map_labels(path, scheme=SCHEME, extents=extents, piece_px=5, pieces=10_000)
+    inside = shapely.union_all([shapely.box(*corner) for corner in corners])
+    assert found.frame.geometry.union_all().symmetric_difference(inside).area < 1e-3
+    assert set(found.frame["code"]) == {1, 2}
 
 
 def test_a_map_of_elsewhere_is_refused(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import struct
 import warnings
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from pyarrow import parquet
 from shapely.geometry import LineString, MultiPoint, Point, Polygon, box
 
 from pipeline.errors import LabelError, LabelWarning
@@ -235,3 +239,65 @@ def test_an_encoding_that_is_told_is_used_and_one_that_does_not_fit_refused(tmp_
         read_labels(path, field="class")
     with pytest.raises(LabelError, match=r"text is not in labels\.encoding; got utf-8"):
         read_labels(path, field="class", encoding="utf-8")
+
+
+def _broken_geopackage(path: Path, stored: bytes) -> Path:
+    _write(path, [TREE, WATER, LAKE], ["tree", "water", "water"])
+    with sqlite3.connect(path) as base:
+        # GDAL's triggers call functions of its own.
+        for name in ("ST_IsEmpty", "ST_MinX", "ST_MinY", "ST_MaxX", "ST_MaxY"):
+            base.create_function(name, 1, lambda _: 0)
+        base.execute("update l set geom = ? where fid = 3", (b"GP\x00\x01" + struct.pack("<i", 32632) + stored,))
+    return path
+
+
+# A polygon of one ring of two points.
+TWO_POINTS = struct.pack("<BIII", 1, 3, 1, 2) + struct.pack("<4d", 0, 0, 1, 1)
+
+
+def test_a_ring_of_two_points_is_dropped_and_counted(tmp_path: Path) -> None:
+    report = read_labels(_broken_geopackage(tmp_path / "a.gpkg", TWO_POINTS), field="class").report
+    assert (report.read, report.dropped_invalid, report.empty, report.polygons) == (3, 1, 0, 2)
+
+
+def test_bytes_that_are_no_geometry_are_left_out(tmp_path: Path) -> None:
+    report = read_labels(_broken_geopackage(tmp_path / "a.gpkg", b"junk, and more of it"), field="class").report
+    assert (report.read, report.dropped_invalid + report.empty, report.polygons) == (3, 1, 2)
+
+
+def test_broken_geometries_of_a_geoparquet_are_dropped(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.parquet", [TREE, WATER, LAKE], ["tree", "water", "water"])
+    table = parquet.read_table(path)
+    stored = [table["geometry"][0].as_py(), TWO_POINTS, b"junk"]
+    parquet.write_table(table.set_column(1, table.schema.field("geometry"), [stored]), path)
+    report = read_labels(
+        path, field="class", scheme=ClassScheme((LandClass(1, "tree", "#006400"), LandClass(2, "water", "#0064c8")))
+    ).report
+    assert (report.dropped_invalid, report.polygons) == (2, 1)
+
+
+def test_coordinates_that_are_no_numbers_are_dropped(tmp_path: Path) -> None:
+    rings = [[[0, 0], [1, 0], [1, 1], [0, 0]], [[0, 0], [float("nan"), 0], [1, 1], [0, 0]]]
+    features = [
+        {"type": "Feature", "properties": {"class": "a"}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        for ring in rings
+    ]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    report = read_labels(path, field="class").report
+    assert (report.dropped_invalid, report.polygons) == (1, 1)
+
+
+def test_a_tangle_of_20000_vertices_is_dropped_at_once(tmp_path: Path) -> None:
+    """Repaired it would take hours and more memory than there is."""
+    tangle = Polygon(np.random.default_rng(0).uniform(0, 1000, (20_000, 2)))
+    path = _write(tmp_path / "a.gpkg", [TREE, tangle, WATER], ["tree", "tree", "water"])
+    report = read_labels(path, field="class").report
+    assert (report.dropped_invalid, report.repaired, report.polygons) == (1, 0, 2)
+
+
+def test_what_people_draw_is_repaired_as_before(tmp_path: Path) -> None:
+    turns = np.linspace(0, 40 * np.pi, 4000)
+    wavy = Polygon(np.stack([turns * 10, 50 * np.sin(turns)], axis=1))
+    report = read_labels(_write(tmp_path / "a.gpkg", [wavy, WATER], ["tree", "water"]), field="class").report
+    assert (report.repaired, report.polygons) == (1, 2)

@@ -15,7 +15,8 @@ from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
-from pipeline.scenes.scene import BandSource, Scene
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.sources import BandSource
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from pipeline.errors import ConfigError
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.stream import Writing
 from pipeline.model.bundle import load_bundle
+from pipeline.scenes.settings import SceneRequest
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.predict import ManyScenes, map_all
-from pipeline.workflow.recipe import SceneRequest
 from pipeline.workflow.scene_maps import MapOrder
 
 if TYPE_CHECKING:

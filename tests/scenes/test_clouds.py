@@ -11,8 +11,8 @@ from pipeline.errors import ConfigError, SceneError
 from pipeline.scenes import clouds
 from pipeline.scenes.clouds import masks_clouds, product_mask, with_clouds
 from pipeline.scenes.geotiff import open_geotiff
-from pipeline.scenes.scene import QualitySource
 from pipeline.scenes.settings import SceneOptions
+from pipeline.scenes.sources import QualitySource
 from tests.inference.models import write_scene
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from rasterio.enums import ColorInterp
 from pipeline.errors import SceneError
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.scene import REFLECTANCE
 from pipeline.scenes.settings import SceneOptions
+from pipeline.scenes.sources import REFLECTANCE
 
 UTM = CRS.from_epsg(32633)
 PLACE = Affine(10, 0, 500_000, 0, -10, 5_500_000)

@@ -11,12 +11,11 @@ import rasterio
 
 from pipeline.errors import ProductError, SceneError, SceneWarning
 from pipeline.raster import Raster
-from pipeline.scenes.landsat import open_landsat
-from pipeline.scenes.landsat_mtl import parse_mtl
+from pipeline.scenes.landsat import open_landsat, parse_mtl
 from pipeline.scenes.ledger import measure, scene_ledger
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.scene import Scene
-from pipeline.workflow.check_scenes import look_at_scene
+from pipeline.scenes.survey import look_at_scene
 from tests.fakes.landsat import L1, RADIANCE, SR, ST, ULX, ULY, Landsat, ramp, tar_landsat, write_landsat
 
 FULL = ("assets", "assets2", "assets3", "assets4")

@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.scenes.names import MAX_BYTES, is_name, name_of
 from pipeline.scenes.opening import open_scene
+from pipeline.scenes.settings import MAX_BYTES, is_name, name_of
 from tests.fakes.small_world import write_scene
 
 ODD = (

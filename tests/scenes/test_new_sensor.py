@@ -18,7 +18,8 @@ from pipeline.scenes import opening, quality
 from pipeline.scenes.archive import list_product
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.opening import Product, open_scene, treatment
-from pipeline.scenes.scene import REFLECTANCE, BandSource, QualitySource, Scene, resampling_for
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
 from tests.fakes.rasters import TRANSFORM, write_raster
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
 from numpy.typing import NDArray
 
 from pipeline.errors import SceneError
@@ -84,7 +85,8 @@ def test_kinds_are_told_apart_by_what_lies_there(tmp_path: Path) -> None:
 def test_a_plain_raster_comes_on_a_grid_of_the_resolution_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.ones((1, 4, 6), np.uint16))
     assert open_scene(path, resolution_m=20).grid.shape == (2, 3)
-    degrees = write(tmp_path / "b.tif", np.ones((1, 4, 6), np.uint16), crs="EPSG:4326")
+    place = Affine(1e-4, 0, 12, 0, -1e-4, 50)
+    degrees = write(tmp_path / "b.tif", np.ones((1, 4, 6), np.uint16), crs="EPSG:4326", transform=place)
     with pytest.raises(SceneError, match="resolution in metres asked of a scene in degrees"):
         open_scene(degrees, resolution_m=20)
 
@@ -146,3 +148,28 @@ def test_a_raster_in_gdals_own_spelling_is_opened_as_it_is(tmp_path: Path) -> No
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(path, "inner/a.tif")
     assert open_scene(f"/vsizip/{tmp_path}/a.zip/inner/a.tif").grid == open_scene(path).grid
+
+
+@pytest.mark.parametrize("name", ["HLS.S30.T33UUU.2024153T101031.v2.0.Fmask", "LC08_L2SP_190024_QA_PIXEL", "SCL"])
+def test_a_quality_layer_alone_is_no_scene(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint8))
+    with pytest.raises(SceneError, match="file is a quality layer and no scene, by its name"):
+        open_scene(path)
+    assert open_scene(path, options=SceneOptions(bands=("wetness",))).band_names == ("wetness",)
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "said"),
+    [
+        ("EPSG:4326", 10.0, "EPSG:4326 is in degrees, but the coordinates are 500,000"),
+        ("EPSG:4978", 10.0, "EPSG:4978 is geocentric"),
+        ('LOCAL_CS["site",UNIT["metre",1]]', 10.0, "site is local"),
+        ("EPSG:32633", 1e-5, "pixels of 1e-05 x 1e-05 m"),
+        ("EPSG:32633", 1e7, "EPSG:32633 has no place on the ground|pixels of 1e[+]07"),
+    ],
+)
+def test_a_place_where_no_scene_lies_is_refused_in_a_line(tmp_path: Path, crs: str, pixel: float, said: str) -> None:
+    place = Affine(pixel, 0, 5e5, 0, -pixel, 5.8e6)
+    path = write(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint8), crs=crs, transform=place)
+    with pytest.raises(SceneError, match=f"scene lies where none can; got ({said})"):
+        open_scene(path)

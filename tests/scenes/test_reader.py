@@ -19,7 +19,8 @@ from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.scene import BandSource, QualitySource, Scene
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.sources import BandSource, QualitySource
 
 UTM = CRS.from_epsg(32633)
 LEFT, TOP = 500_000.0, 5_500_000.0

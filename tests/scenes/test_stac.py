@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
+from contextlib import suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +14,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from pipeline.errors import ConfigError, PipelineError, ProductError, ProductWarning, SceneError
+from pipeline.errors import PipelineError, ProductError, ProductWarning, SceneError
 from pipeline.grid import Window
 from pipeline.scenes import remote
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.settings import SceneOptions, read_options
+from pipeline.scenes.settings import SceneOptions
 from pipeline.scenes.stac import open_item, open_items
 from tests.fakes.safe import Safe, write_safe
 from tests.fakes.stac_items import CLOUD, earth_search_item, landsat_item, planetary_computer_item, truth
@@ -138,8 +142,6 @@ def test_an_offset_that_cannot_be_decided_is_refused_unless_told(planetary_compu
     del unknown["properties"]["s2:processing_baseline"]
     with pytest.raises(ProductError, match="processing baseline is not given"):
         open_item(unknown)
-    with pytest.raises(ConfigError, match="option --mirror; got google; expected 'earth-search'"):
-        read_options({"mirror": "google"})
 
 
 def test_raster_offset_counts_where_no_mirror_took_the_offset_out(earth_search: dict[str, Any]) -> None:
@@ -274,9 +276,58 @@ def test_a_server_that_does_not_answer_is_given_up(
         read(open_item(item, bands=["red"]))
 
 
+@pytest.mark.parametrize(
+    "href", ["file:///etc/passwd", "s3://bucket/a.tif", "vrt:///etc/passwd", "WMS:http://127.0.0.1:9/"]
+)
+def test_what_came_over_http_names_http_alone(server: FakeStac, earth_search: dict[str, Any], href: str) -> None:
+    said = "address that a document from the network may not name; got"
+    item = deepcopy(earth_search)
+    item["assets"]["red"]["href"] = href
+    (server.folder / "item.json").write_text(json.dumps(item))
+    with pytest.raises(ProductError, match=said):
+        open_item(server.file_url("item.json"), bands=["red"])
+    item["assets"]["red"], item["assets"]["scl"]["href"] = earth_search["assets"]["red"], href
+    (server.folder / "item.json").write_text(json.dumps(item))
+    with pytest.raises(ProductError, match=said):
+        open_item(server.file_url("item.json"), bands=["red"])
+    links = [{"rel": "item", "href": href}]
+    (server.folder / "c.json").write_text(json.dumps({"type": "Collection", "id": "c", "links": links}))
+    with pytest.raises(ProductError, match=said):
+        open_item(server.file_url("c.json"))
+
+
+def test_a_path_in_what_came_over_http_is_one_of_its_server(server: FakeStac, earth_search: dict[str, Any]) -> None:
+    item = deepcopy(earth_search)
+    for href in ("/etc/passwd", "../../etc/passwd"):
+        item["assets"]["red"]["href"] = href
+        (server.folder / "item.json").write_text(json.dumps(item))
+        path = open_item(server.file_url("item.json"), bands=["red"]).bands[0].path
+        assert path.startswith("/vsicurl?")
+        assert f"url={server.url}/" in path
+
+
+def test_a_slow_drip_of_metadata_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WHOLE_S", 0.2)
+
+    def drip() -> None:
+        with listener.accept()[0] as caller, suppress(OSError):
+            caller.recv(4096)
+            caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            for _ in range(60):
+                caller.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        with pytest.raises(ProductError, match="metadata comes too slowly"):
+            open_item(f"http://127.0.0.1:{listener.getsockname()[1]}/item.json")
+        thread.join()
+
+
 def test_what_is_not_an_item_is_refused(server: FakeStac, tmp_path: Path, earth_search: dict[str, Any]) -> None:
     (tmp_path / "text.json").write_text("no json")
-    with pytest.raises(ProductError, match="not JSON"):
+    with pytest.raises(ProductError, match="cannot be read as JSON"):
         open_item(tmp_path / "text.json")
     (tmp_path / "other.json").write_text('{"type": "Topology"}')
     with pytest.raises(ProductError, match="not a STAC item or collection; got type 'Topology'"):

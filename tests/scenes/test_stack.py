@@ -16,8 +16,8 @@ from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.scene import QualitySource
 from pipeline.scenes.settings import SceneOptions, StackSettings
+from pipeline.scenes.sources import QualitySource
 from pipeline.scenes.stack import fill_in_time, scenes_from_bands, stack_scenes
 from tests.fakes.rasters import TRANSFORM, write_raster
 

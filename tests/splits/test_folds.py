@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from pipeline.errors import SplitError, SplitWarning
+from pipeline.errors import SplitError
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.folds import block_folds, polygon_folds, scene_folds
@@ -38,18 +38,6 @@ def test_folds_have_about_equal_shares_of_every_class() -> None:
 def test_more_folds_than_blocks_is_an_error_with_the_largest_number() -> None:
     with pytest.raises(SplitError, match=r"expected 2\.\.16 folds, not 50"):
         block_folds([scattered()], folds=50, block_m=1000, buffer_m=0, seed=0)
-
-
-def test_class_with_one_polygon_is_named_and_left_out_when_asked() -> None:
-    pixels = squares([(0, 0), (100, 100), (200, 200), (300, 300), (0, 300)], [1, 1, 2, 2, 3])
-    with pytest.raises(SplitError, match=r"one polygon cannot be cross-validated: code 3 \(polygon 5\)"):
-        block_folds([pixels], folds=2, block_m=800, buffer_m=0, seed=0)
-    with pytest.warns(SplitWarning, match="class code 3"):
-        splits = block_folds([pixels], folds=2, block_m=800, buffer_m=0, seed=0, leave_out_single=True)
-    assert all(split.part[5] == Part.BUFFER for split in splits)
-    with pytest.warns(SplitWarning, match="class code 3"):
-        splits = polygon_folds([pixels], folds=2, seed=0, leave_out_single=True)
-    assert all(split.part[5] == Part.BUFFER for split in splits)
 
 
 def test_fold_whose_buffer_leaves_nothing_is_named() -> None:

@@ -7,7 +7,7 @@ import json
 import warnings
 
 from pipeline.model.bundle import load_bundle
-from pipeline.workflow.estimates import estimate_stages
+from pipeline.workflow.costs import estimate_stages
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.stages import run_stages

@@ -13,7 +13,7 @@ import shapely
 from pipeline.errors import LabelWarning, SceneWarning
 from pipeline.scenes.reader import SceneReader
 from pipeline.workflow.check import check_job
-from pipeline.workflow.estimates import estimate_stages
+from pipeline.workflow.costs import estimate_stages
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.rasters import TRANSFORM
@@ -40,7 +40,7 @@ def good(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring takes seconds, and is not what every test is about."""
-    monkeypatch.setattr("pipeline.workflow.estimates.estimate_stages", lambda _job: ())
+    monkeypatch.setattr("pipeline.workflow.costs.estimate_stages", lambda _job: ())
     monkeypatch.setattr("pipeline.workflow.check.show_estimates", lambda *_: None)
 
 

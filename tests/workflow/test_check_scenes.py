@@ -11,8 +11,8 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
-from pipeline.workflow.check import check_job
-from pipeline.workflow.check_scenes import ledger_table, look_at_scene, scene_table
+from pipeline.scenes.survey import look_at_scene
+from pipeline.workflow.check import check_job, ledger_table, scene_table
 from pipeline.workflow.inputs import open_sources, unlike
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.landsat import Landsat, write_landsat
@@ -33,10 +33,10 @@ DAYS = ("2020-04-01", "2020-06-01", "2020-08-01")
 
 @pytest.fixture
 def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.workflow import estimates
-    from pipeline.workflow.estimates import StageEstimate
+    from pipeline.workflow import costs
+    from pipeline.workflow.costs import StageEstimate
 
-    monkeypatch.setattr(estimates, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
 
 
 def season(folder: Path, *, left_in: int) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ import shapely
 
 from pipeline.cli.entry import main
 from pipeline.errors import ConfigError, OutputError, SplitError, SplitWarning
-from pipeline.workflow.crossval import CrossvalRequest, cross_validate_job
-from pipeline.workflow.learning_curve import draw_learning_curve
+from pipeline.splits.settings import CrossvalSettings
+from pipeline.workflow.crossval import cross_validate_job, draw_learning_curve
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.small_world import (
     CLASSES,
@@ -30,11 +30,13 @@ FIGURES = {"overall_accuracy", "macro_f1", "kappa"}
 TINY = {"experts": {"trees": 2, "soft_pixels": 200}, "pixels": {"steps": 4}}
 
 
-def validate(config, **asked):
+def validate(config, *, overwrite=False, force=False, **asked):
     asked = {"folds": 3, "methods": ("forest",), "random_folds": 0} | asked
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return cross_validate_job(config, request=CrossvalRequest(**asked), output=None, progress=no_progress)
+        return cross_validate_job(
+            config, CrossvalSettings(**asked), overwrite=overwrite, force=force, progress=no_progress
+        )
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_the_run_folder_keeps_folds_mean_deviation_and_pooled_figures(tmp_path, 
 
 
 def test_a_fold_per_block_tests_every_polygon_once(world):
-    data = validate(world, leave_out="block").data
+    data = validate(world, by="block").data
     folds = data["baseline"]["folds"]
     assert len(folds) == data["split"]["folds_in_all"] > 3
     assert sum(fold["polygons"] for fold in folds) == len(squares())
@@ -73,7 +75,7 @@ def test_a_fold_per_scene(tmp_path):
     )
     write_labels(tmp_path / "labels.gpkg", gpd.GeoDataFrame(pd.concat([frame, moved]), crs=frame.crs))
     config = write_settings(tmp_path, scenes=[{"path": "scene.tif"}, {"path": "east.tif"}])
-    data = validate(config, leave_out="scene").data
+    data = validate(config, by="scene").data
     assert [fold["polygons"] for fold in data["baseline"]["folds"]] == [len(frame), len(frame)]
 
 
@@ -87,7 +89,7 @@ def test_scenes_that_overlap_test_every_pixel_of_the_scene_left_out_and_no_other
     new = moved[moved.geometry.bounds["minx"] > frame.total_bounds[2]]
     write_labels(tmp_path / "labels.gpkg", gpd.GeoDataFrame(pd.concat([frame, new]), crs=frame.crs))
     config = write_settings(tmp_path, scenes=[{"path": "scene.tif"}, {"path": "east.tif"}])
-    folds = validate(config, leave_out="scene").data["baseline"]["folds"]
+    folds = validate(config, by="scene").data["baseline"]["folds"]
     assert [fold["polygons"] for fold in folds] == [len(frame), len(frame)]
     assert [fold["pixels"] for fold in folds] == [16 * len(frame), 16 * len(frame)]
     assert [fold["learned"] for fold in folds] == [len(new), len(new)]
@@ -109,7 +111,7 @@ def shifted(metres=5000.0):
 
 def test_one_scene_cannot_be_left_out(world):
     with pytest.raises(SplitError, match="several; got 1 scene"):
-        validate(world, leave_out="scene")
+        validate(world, by="scene")
 
 
 def test_folds_of_blocks_and_of_polygons_in_one_go(world):
@@ -150,14 +152,14 @@ def test_figures_of_other_folds_are_not_replaced_unasked(world):
 @pytest.mark.parametrize("changed", [{"block_m": 480.0}, {"buffer_m": 0.0}])
 def test_figures_of_other_blocks_are_not_replaced_unasked(tmp_path, changed):
     first = write_world(tmp_path, split={"block_m": 320.0, "buffer_m": 80.0})
-    asked = CrossvalRequest(folds=3, methods=("forest",), random_folds=0)
+    asked = CrossvalSettings(folds=3, methods=("forest",), random_folds=0, shares=(100,))
     validate(first)
-    draw_learning_curve(first, request=asked, shares=(100,), output=None, progress=no_progress)
+    draw_learning_curve(first, asked, progress=no_progress)
     other = write_settings(tmp_path, split={"block_m": 320.0, "buffer_m": 80.0} | changed)
     with pytest.raises(OutputError, match="--overwrite"):
         validate(other)
     with pytest.raises(OutputError, match="--overwrite"):
-        draw_learning_curve(other, request=asked, shares=(100,), output=None, progress=no_progress)
+        draw_learning_curve(other, asked, progress=no_progress)
     validate(other, by="polygons", overwrite=True)
     assert validate(first, by="polygons").data["complete"]  # blocks have no part in these
 
@@ -196,8 +198,7 @@ def test_all_polygons_in_one_corner_are_said(tmp_path):
     with pytest.warns(SplitWarning, match="the figures hold for that corner"):
         cross_validate_job(
             write_settings(tmp_path),
-            request=CrossvalRequest(folds=2, methods=("forest",), random_folds=0),
-            output=None,
+            CrossvalSettings(folds=2, methods=("forest",), random_folds=0),
             progress=no_progress,
         )
 
@@ -217,9 +218,9 @@ def test_a_class_with_one_polygon_is_named(tmp_path):
 
 
 def test_a_class_with_one_polygon_is_left_out_where_asked(tmp_path):
-    request = CrossvalRequest(folds=2, methods=("forest",), leave_out_single=True)
+    request = CrossvalSettings(folds=2, methods=("forest",), leave_out_single=True)
     with pytest.warns(SplitWarning, match=f"one polygon only: {CLASSES[2]}"):
-        data = cross_validate_job(lonely(tmp_path), request=request, output=None, progress=no_progress).data
+        data = cross_validate_job(lonely(tmp_path), request, progress=no_progress).data
     assert data["baseline"]["per_class"][CLASSES[2]] is None
     assert data["random_split"]["baseline"]["per_class"][CLASSES[2]] is None
 
@@ -230,9 +231,9 @@ def test_a_class_with_one_polygon_is_left_out_where_asked(tmp_path):
         (["--leave-one-block-out", "--leave-one-scene-out"], "give one of them"),
         (["--leave-one-block-out", "--by", "both"], "give one of them"),
         (["--methods", "svm"], "expected forest, forest_neighbourhood, network"),
-        (["--methods", ","], "option --methods; got none"),
-        (["--by", "rows"], "expected blocks, polygons or both"),
-        (["--seeds", "a"], "option --seeds; got a"),
+        (["--methods", ","], "expected forest, forest_neighbourhood, network"),
+        (["--by", "rows"], "expected 'blocks', 'polygons', 'both'"),
+        (["--seeds", "a"], "'crossval.seeds.0'; got 'a'; expected a whole number"),
         (["--only-folds", "7", "--methods", "forest"], "expected numbers 1..5"),
         (["--random-folds", "6"], "expected 0..5"),
         (["--folds", "1", "--methods", "forest"], "2.."),
@@ -249,12 +250,12 @@ def test_options_that_make_no_folds_are_one_line(world, capsys, options, message
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ConfigError, match="svm"):
-        CrossvalRequest(methods=("svm",))
+        CrossvalSettings(methods=("svm",)).check()
 
 
 def test_the_learning_curve_has_a_point_per_share_and_ends_in_the_cross_validation(world):
-    request = CrossvalRequest(folds=3, methods=("forest",), random_folds=0)
-    outcome = draw_learning_curve(world, request=request, shares=(100, 20), output=None, progress=no_progress)
+    request = CrossvalSettings(folds=3, methods=("forest",), random_folds=0, shares=(100, 20))
+    outcome = draw_learning_curve(world, request, progress=no_progress)
     points = json.loads(outcome.written[0].read_text())["points"]
     assert outcome.written[0].name == "learning_curve.json"
     assert [point["share"] for point in points] == [0.2, 1.0]

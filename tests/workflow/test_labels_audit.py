@@ -72,7 +72,7 @@ def test_an_audit_is_not_replaced_unasked(config, tmp_path, capsys):
 
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(config, monkeypatch, capsys):
-    monkeypatch.setattr(labels_audit, "tested_scenes", lambda *_, **__: pytest.fail("computed first"))
+    monkeypatch.setattr(labels_audit, "scenes_for_folds", lambda *_, **__: pytest.fail("computed first"))
     assert main(["labels", "audit", str(config), "-o", str(config / "mine.gpkg")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 

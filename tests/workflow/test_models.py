@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pipeline.inference.sources import STORED, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
 from pipeline.workflow.models import export_model
-from pipeline.workflow.recipe import STORED, stored_values
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:

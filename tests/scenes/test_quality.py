@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.scenes.roles import ASIDE, masks_of, role_of
+from pipeline.scenes.quality import ASIDE, masks_of, role_of
 from pipeline.scenes.settings import REASONS
 
 

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.model.checks import check_source
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.geotiff import is_virtual
-from pipeline.scenes.settings import InputSettings, Names, SceneOptions
-from pipeline.workflow.inputs import CLOUDS, join_scenes, open_as
+from pipeline.scenes.joining import CLOUDS, join_scenes, open_as
+from pipeline.scenes.settings import InputSettings, SceneRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,30 +43,6 @@ def stored_values(source: Source) -> dict[str, list[float]]:
 def recipe_of(inputs: InputSettings, sources: Sequence[Source]) -> dict[str, Any]:
     """The section of the configuration with the bands that were read written out, JSON-ready."""
     return inputs.model_dump(mode="json") | {"bands": list(plain_scenes(sources[0])[0].band_names)}
-
-
-class SceneRequest(SceneOptions):
-    """What a user says of scenes to be mapped beside their files, with ``--set scene.KEY=VALUE``."""
-
-    date: Names = Field(
-        (), description="Days of the scenes that do not say them (2024-06-01): one each, in order; for a single file "
-        "whose bands are dates one per band.",
-    )  # fmt: skip
-    layers: Names = Field((), description="Where further rasters of the model (DEM, Sentinel-1) are now; in its order.")
-    resolution_m: float | None = Field(None, gt=0, description="Pixel size in metres to read each --scene at.")
-
-    def of_one(self, position: int) -> SceneRequest:
-        """What is said of the scene at a position alone."""
-        return self.model_copy(update={"date": self.date[position : position + 1]})
-
-    def check_number(self, paths: Sequence[str]) -> None:
-        """Refuse another number of dates than scenes.
-
-        Raises:
-            ConfigError: dates that cannot be given to scenes one by one.
-        """
-        if self.date and len(paths) > 1 and len(self.date) != len(paths):
-            raise ConfigError("option --date", got=len(self.date), expected=f"{len(paths)}, one for each --scene")
 
 
 def sources_for(

@@ -13,7 +13,7 @@ from pipeline.grid import Window
 from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
-from pipeline.workflow.check_scenes import FILL_FIX, fills_of
+from pipeline.scenes.survey import FILL_FIX, fills_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.scale.listing import list_scenes
+from pipeline.scenes.listing import list_scenes
 from tests.inference.models import write_scene
 
 if TYPE_CHECKING:

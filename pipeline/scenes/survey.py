@@ -15,7 +15,6 @@ from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.ledger import source_ledger
 from pipeline.scenes.reader import open_reader
-from pipeline.workflow.outcome import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
     from pipeline.scenes.fill import Fill
     from pipeline.scenes.scene import Scene, Source
 
+# A provenance of more characters is told by its file alone, and a file's name of more by its last word.
+LONG_PROVENANCE, LONG_STEM = 80, 20
+# Verdicts of the dark-pixel test, the worst first.
+VERDICTS = ("left in", "applied twice", "plausible", "not tested")
 # Pixels of a window that are kept for percentiles: nine windows give some ten thousand, whatever the number of bands.
 PER_WINDOW = 4_000
 LOW, HIGH = 2.0, 98.0
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
-# A provenance of more characters is told by its file alone, and a file's name of more by its last word.
-LONG_PROVENANCE, LONG_STEM = 80, 20
-# Verdicts of the dark-pixel test, the worst first.
-VERDICTS = ("left in", "applied twice", "plausible", "not tested")
 
 
 @dataclass(frozen=True)
@@ -154,25 +153,11 @@ def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) ->
     return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
 
 
-def scene_table(facts: Sequence[SceneFacts]) -> Table:
-    """Grid and usable share of every scene."""
-    rows = tuple(
-        (
-            item.source.id,
-            f"{item.source.grid.height} x {item.source.grid.width}",
-            item.source.grid.pixel_text,
-            item.source.grid.crs.to_string()[:24],
-            f"{len(item.source.band_names)}",
-            f"{100 * item.invalid_share:.1f} %",
-            _offset_state(item),
-        )
-        for item in facts
-    )
-    heads = ("scene", "rows x columns", "pixel", "CRS", "bands", "unusable", "offset")
-    return Table("scenes", heads, rows)
+def _warn(text: str) -> None:
+    warnings.warn(text, SceneWarning, stacklevel=3)
 
 
-def _offset_state(item: SceneFacts) -> str:
+def offset_state(item: SceneFacts) -> str:
     """The verdict of the dark-pixel test; of several dates the worst, and on how many of them."""
     verdicts = [item.ledger.get("offset_check")]
     dates = item.ledger.get("dates_measured")
@@ -183,27 +168,8 @@ def _offset_state(item: SceneFacts) -> str:
     return worst if len(states) < 2 else f"{worst} ({states.count(worst)} of {len(states)})"  # noqa: PLR2004 - several
 
 
-def band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
-    """Values of the bands that are used, and the names of those that are not."""
-    rows = [
-        (
-            band.band, "used", band.unit or "-", f"{100 * band.invalid_share:.1f} %",
-            *(f"{value:.4g}" for value in (band.smallest, band.low, band.high, band.largest)),
-        )
-        for band in item.bands
-    ]  # fmt: skip
-    rows += [(name, "left", "", "", "", "", "", "") for name in left]
-    heads = ("band", "", "unit", "no data", "min", f"{LOW:g} %", f"{HIGH:g} %", "max")
-    return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
-
-
-def ledger_table(facts: Sequence[SceneFacts]) -> Table:
-    """What was decided of each scene, in a line: product, scaling, masks."""
-    rows = tuple((item.source.id, *_decisions(item)) for item in facts)
-    return Table("decisions (all of them with --json)", ("scene", "product", "scaling", "masks"), rows)
-
-
-def _decisions(item: SceneFacts) -> tuple[str, str, str]:
+def decisions(item: SceneFacts) -> tuple[str, str, str]:
+    """What was decided of a scene, in words: product, scaling, masks."""
     dates: Any = item.ledger.get("scenes")
     parts: list[dict[str, Any]] = dates if isinstance(dates, list) and dates else [item.ledger]
     product = dict.fromkeys(
@@ -248,7 +214,3 @@ def _file_of(provenance: str) -> str:
     name = provenance.partition(":")[0]
     stem = name if " " in name else PurePosixPath(name).stem
     return stem.rpartition("_")[2] if len(stem) > LONG_STEM and " " not in stem else stem
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, SceneWarning, stacklevel=3)

@@ -16,6 +16,8 @@ from pipeline.accuracy.assess_rasters import change_map
 from pipeline.accuracy.assess_sequential import compare_sequentially
 from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
+from pipeline.accuracy.sample_design import check_design_target, write_design
+from pipeline.accuracy.sample_draw import draw_sample
 from pipeline.errors import LegendError
 from pipeline.files import check_target, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
@@ -23,8 +25,12 @@ from pipeline.maps.legends import read_scheme
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.accuracy.assess_estimators import Estimate
-    from pipeline.accuracy.assess_map import Assessment, ReferenceSettings
+    from pipeline.accuracy.assess_map import Assessment
+    from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
+    from pipeline.workflow.outcome import Progress
 
 # Dynamic World's own rasters start at 0 = water, which is nodata in a map: they serve as reference, with a crosswalk.
 _PUBLIC = tuple(name for name in KNOWN_LEGENDS if name != "Dynamic World")
@@ -242,3 +248,54 @@ def _target(names: tuple[str, ...], scheme: ClassScheme) -> str:
     """The first of some names that is a class of the map, as the map spells it."""
     codes, _ = to_codes(list(names), scheme=scheme)
     return next((scheme.by_code(int(code)).name for code in codes if code > 0), "")
+
+
+_ASSESS = (
+    "interpret the reference field in QGIS, then: landcover assess MAP --reference FILE --field reference "
+    "--design DESIGN.json"
+)
+_SEQUENTIAL = (
+    "interpret units in the order of their ids, as many as you like, then: landcover compare A B --sequential "
+    "--reference FILE --field reference --design DESIGN.json; it says whether to go on"
+)
+
+
+def draw_design(
+    maps: Sequence[Path],
+    settings: DesignSettings,
+    *,
+    output: Path,
+    scheme: ClassScheme | None,
+    blind: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Outcome:
+    """Draw a sample from each map and write what is needed to interpret it.
+
+    Several maps get a sample each, in files called after them.
+    """
+    tables, written, data = [], [], []
+    several = len(maps) > 1
+    targets = [output.with_name(f"{output.stem}_{path.stem}{output.suffix}") if several else output for path in maps]
+    for target in targets:  # before any of them is drawn
+        check_design_target(target, overwrite=overwrite)
+    for number, (path, target) in enumerate(zip(maps, targets, strict=True)):
+        progress("drawing", number, len(maps))
+        drawn = draw_sample(path, settings, scheme=scheme)
+        files = write_design(target, drawn, blind=blind, overwrite=overwrite)
+        written += [files.geopackage, files.design, files.acatama, files.collect_earth]
+        rows = tuple((item.name, f"{item.area_ha:,.1f}", f"{item.drawn}") for item in drawn.strata)
+        tables.append(
+            Table(f"{path.name}: {drawn.kind}, allocation: {drawn.allocation}", ("stratum", "ha", "units"), rows)
+        )
+        data.append({
+            "map": str(path), "kind": drawn.kind, "allocation": drawn.allocation, "seed": drawn.seed,
+            "units": len(drawn), "strata": [vars(item) for item in drawn.strata], "notes": list(drawn.notes),
+        })  # fmt: skip
+    return Outcome(
+        summary=f"{sum(int(str(item['units'])) for item in data)} units drawn",
+        written=tuple(written),
+        tables=tuple(tables),
+        hint=_SEQUENTIAL if settings.compare_with is not None else _ASSESS,
+        data={"designs": data},
+    )

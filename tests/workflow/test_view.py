@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ConfigError, InputError, LegendError, SceneWarning
-from pipeline.workflow.viewing import ViewRequest, check_basemap, gather_maps, open_viewer
+from pipeline.workflow.view import ViewRequest, check_basemap, gather_maps, open_viewer
 from tests.fakes.small_world import settings
 from tests.fakes.viewed_maps import LIBRARY_NOTES, write_world
 

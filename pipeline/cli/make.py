@@ -1,4 +1,4 @@
-"""The main job: init, check, chips, train, predict, run, demo; and search, which finds scenes for it."""
+"""Make a map: init, check, chips, train, run, demo; and search, which finds scenes for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.console import Work, add_commands
-from pipeline.cli.options import ConfigFile, Force, Memory, Overwrite, Set
+from pipeline.cli.console import Work, add_command, add_commands
+from pipeline.cli.options import ConfigFile, Force, Overwrite, Set
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    add_commands(app, init, check, chips, train, predict, run, demo, search)
+    add_command(app, init, settings={"scene": "pipeline.scenes.settings:SceneOptions"})
+    add_commands(app, check, chips, train, run, demo, search)
 
 
 def init(
@@ -29,45 +30,43 @@ def init(
         Path | None, typer.Option("--labels", help="Polygons: GeoPackage, Shapefile, GeoJSON, ...")
     ] = None,
     field: Annotated[str | None, typer.Option("--field", help="Attribute that holds the class.")] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer of a file that has several.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
     chips: Annotated[
         Path | None, typer.Option("--chips", help="Instead: a folder of chips, one folder per class.")
     ] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="Layer of a file that has several.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
         "config.yaml"
     ),
-    bands: Annotated[str | None, typer.Option(help="Comma-separated names of the bands of each --scene.")] = None,
-    scale: Annotated[float | None, typer.Option(help="value = DN x scale + offset of each --scene.")] = None,
-    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
-    nodata: Annotated[str | None, typer.Option(help="DN without observation, or none: every DN is one.")] = None,
-    sensor: Annotated[str | None, typer.Option(help="sentinel-2, landsat-oli ...: says what B5 is.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the labels' text, where it is not UTF-8.")] = None,
+    settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
-    """Look at scenes and labels and write a commented configuration that runs as it is."""
+    """Look at scenes and labels and write a commented configuration that runs as it is.
+
+    --set says what the files of each --scene do not: --bands blue,green,red, --scale 0.0001, --nodata 0 and so on are
+    short for it.
+    """
+    from pipeline.config import section_of
+    from pipeline.scenes.settings import SceneOptions
+
+    options = section_of("scene", SceneOptions, settings)
     if chips is not None:
         from pipeline.workflow.chip_job import write_chip_config
 
         given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding}
-        _refuse_with("--chips", given)
-        names = bands.split(",") if bands else None
-        return lambda _: write_chip_config(
-            chips, output=output, overwrite=overwrite,
-            options={"bands": names, "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata},
-        )  # fmt: skip
+        refuse_with("--chips", given)
+        return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
     if not scene or labels is None or field is None:
         raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
-    from pipeline.scenes.settings import read_options
     from pipeline.workflow.init import write_config
 
-    options = {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset, "nodata": nodata}
     return lambda _: write_config(
         scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
-        options=read_options(options | {"sensor": sensor}),
+        options=options,
     )  # fmt: skip
 
 
-def _refuse_with(what: str, given: Mapping[str, object]) -> None:
+def refuse_with(what: str, given: Mapping[str, object]) -> None:
     """Refuse options that what is asked for does not take.
 
     Raises:
@@ -122,63 +121,6 @@ def train(
     )
 
 
-def predict(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[config.yaml]", help="Configuration; or give --model.")
-    ] = None,
-    *,
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Model file: maps scenes without a configuration.")
-    ] = None,
-    scene: Annotated[list[str] | None, typer.Option("--scene", help="Scene to map with --model; repeatable.")] = None,
-    scenes: Annotated[
-        str | None, typer.Option("--scenes", help="Many: a text file of paths, a folder of scenes, or STAC items.")
-    ] = None,
-    chips: Annotated[
-        Path | None,
-        typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence."),
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
-    memory: Memory = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(help="Map over Dask: local, local:4, or tcp://HOST:PORT of a scheduler (see docs/scale.md)."),
-    ] = None,
-    settings: Set = None,
-    force: Force = False,
-    overwrite: Overwrite = False,
-) -> Work:
-    """Map whole scenes: those of a configuration, or any others with a trained model.
-
-    --set takes every key of the configuration's map section (map.engine=openvino, map.aoi=area.gpkg, map.mosaic=latest,
-    ...) and, with --model, what the scenes do not say: scene.bands=blue,green,red, scene.date=2024-06-01, scene.scale,
-    scene.offset, scene.mirror, scene.layers, scene.resolution_m; --engine openvino, --bands blue,green,red and so on
-    are short for it. Of several scenes, those that cannot be mapped are listed at the end, and the exit status is 3.
-    """
-    if chips is not None:
-        from pipeline.workflow.chip_job import predict_chips
-
-        if model is None:
-            raise ConfigError("--chips without a model", fix="add --model")
-        given = {"a configuration": config, "--scene": scene, "--scenes": scenes, "--memory": memory, "--dask": dask}
-        _refuse_with("--chips", given | {"--set": settings, "--force": force})
-        return lambda progress: predict_chips(model, chips, output=output, overwrite=overwrite, progress=progress)
-    from pipeline.workflow.predict import ManyScenes, predict_maps
-
-    changes = [*(settings or ()), *([f"map.memory={memory}"] if memory else ())]
-    return lambda progress: predict_maps(
-        config,
-        model=model,
-        scenes=scene or (),
-        output=output,
-        changes=changes,
-        force=force,
-        overwrite=overwrite,
-        progress=progress,
-        many=ManyScenes(scenes, dask),
-    )
-
-
 def run(
     config: ConfigFile,
     *,
@@ -193,7 +135,7 @@ def run(
     from pipeline.workflow.chip_job import is_chip_job, run_chips
 
     if is_chip_job(config):
-        _refuse_with("a configuration of chips", {"--verify": verify})
+        refuse_with("a configuration of chips", {"--verify": verify})
         return lambda progress: run_chips(
             config, overwrite=overwrite or force, progress=progress, changes=settings or ()
         )
@@ -236,7 +178,7 @@ def search(
     mirror: Annotated[str | None, typer.Option(help="Who serves the items, where they do not tell.")] = None,
 ) -> Work:
     """Find scenes by area, dates and cloud cover; download only the bands and the window needed."""
-    from pipeline.workflow.searching import search_scenes
+    from pipeline.workflow.search import search_scenes
 
     return lambda progress: search_scenes(
         api,

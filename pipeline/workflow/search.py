@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.config import checked
 from pipeline.errors import ConfigError, counted
 from pipeline.scenes.search import download as fetch
 from pipeline.scenes.search import find_scenes
-from pipeline.scenes.settings import read_options
+from pipeline.scenes.settings import SceneOptions
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def search_scenes(
     """
     where = parse_area(area)
     start, end = parse_dates(dates)
-    options = read_options({"mirror": mirror})
+    options = checked(SceneOptions, {"mirror": mirror})
     found: list[FoundScene] = []
     full = False
     for collection in collections:

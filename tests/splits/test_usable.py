@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import LabelWarning, SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
+from pipeline.splits.usable import CLASS_SAMPLE, LABELLED_SAMPLE, check_labelled, usable_shares
 from pipeline.workflow.check import check_job
-from pipeline.workflow.check_labelled import CLASS_SAMPLE, LABELLED_SAMPLE, check_labelled, usable_shares
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.small_world import CLASSES, reflectance, truth, write_scene, write_world

@@ -11,6 +11,7 @@ import rasterio
 import torch
 
 from pipeline.cli import main
+from pipeline.inference.sources import RECIPE
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.model.bundle import ModelBundle, TrainedOn, save_bundle
 from pipeline.model.checks import histograms_of
@@ -18,7 +19,6 @@ from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.scenes.settings import InputSettings
-from pipeline.workflow.recipe import RECIPE
 from tests.fakes.landscape import by_key
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.fakes.safe import Safe, write_safe

@@ -1,0 +1,158 @@
+"""What a user can set about a sample of a map, and about the reference data that a map is assessed against."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from pipeline.errors import ConfigError, ReferenceDataError
+from pipeline.settings import Settings
+
+SQUARES = frozenset({"cluster", "two_stage"})
+KINDS = ("simple_random", "systematic", "stratified", "cluster", "two_stage")
+ALLOCATIONS = ("equal", "proportional", "neyman", "olofsson")
+# Key of the expected accuracy of classes that are not named.
+OTHERS = ""
+# Ten starts leave 9 degrees of freedom: Student's t is 2.26 instead of 1.96, and each grid is still a grid.
+STARTS = 10
+# What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
+EXPECTED_USERS = 0.8
+
+
+def _ascending(edges: tuple[float, ...]) -> tuple[float, ...]:
+    if list(edges) != sorted(set(edges)):
+        msg = "ascending numbers, as in 50,80"
+        raise ValueError(msg)
+    return edges
+
+
+Edges = Annotated[tuple[float, ...], AfterValidator(_ascending)]
+
+
+class DesignSettings(Settings):
+    """A sample to draw; ``landcover design --help`` has the same words."""
+
+    kind: str = Field("stratified", description="simple_random, systematic, stratified, cluster or two_stage.")
+    allocation: str | None = Field(
+        None, description="equal, proportional (the default of squares), neyman or olofsson (of pixels)."
+    )
+    size: int | None = Field(None, description="Pixels, or squares. Default: from target_se (not of squares).")
+    target_se: float = Field(0.01, description="Standard error of overall accuracy aimed at, 0..1.")
+    expected: dict[str, float] = Field(
+        default_factory=dict, description="Expected user's accuracy by class, 0..1; of all others under ''."
+    )
+    strata: str | None = Field(None, description="'map' (the default of pixels), or a raster or polygon file.")
+    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
+    strata_edges: Edges = Field((), description="Limits that cut a strata raster into strata, ascending.")
+    change_from: Path | None = Field(None, description="Earlier map: the strata are the changes from it to the map.")
+    compare_with: Path | None = Field(None, description="Second map: units are drawn where it differs from the map.")
+    starts: int = Field(STARTS, description="Random starts of a systematic sample; one has no variance.")
+    cluster_px: int = Field(9, description="Side of a square in pixels.")
+    per_cluster: int = Field(10, description="Pixels drawn in each square of a two-stage sample.")
+    minimum_distance_m: float = Field(0.0, description="Least distance between units in metres.")
+    seed: int = Field(0, description="The same seed gives the same sample.")
+
+    @field_validator("expected", mode="before")
+    @classmethod
+    def _pairs(cls, told: object) -> object:
+        """``name=0.9`` for a class, ``0.8`` for all others."""
+        if isinstance(told, dict):
+            return told
+        pairs: dict[str, float] = {}
+        for text in told if isinstance(told, (list, tuple)) else [told]:
+            name, _, value = str(text).rpartition("=")
+            try:
+                pairs[name] = float(value)
+            except ValueError as err:
+                raise ConfigError("option --expected", got=text, expected="name=0.9, or 0.9 for all") from err
+        return pairs
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse kinds and allocations that do not exist, and options that the kind has no use for."""
+        if self.kind not in KINDS:
+            raise ConfigError("option --kind", got=self.kind, expected=", ".join(KINDS))
+        if self.allocation not in {None, *ALLOCATIONS}:
+            raise ConfigError("option --allocation", got=self.allocation, expected=", ".join(ALLOCATIONS))
+        if self.kind in SQUARES and self.size is None:
+            raise ConfigError(f"sample of kind {self.kind}", expected="the number of its squares, with --size")
+        strata = self.strata is not None or self.change_from is not None
+        if self.kind in {"simple_random", "systematic"} and strata:
+            raise ConfigError(
+                f"strata for a sample of kind {self.kind}, which is drawn from the whole map",
+                fix="use --kind stratified, cluster or two_stage",
+            )
+        if self.allocation is not None and not (strata or self.kind == "stratified"):
+            raise ConfigError(f"an allocation for a sample of kind {self.kind} without strata", fix="add --strata")
+        if self.strata is not None and self.change_from is not None:
+            raise ConfigError("both --strata and --change-from", fix="give one of them")
+        if self.compare_with is not None and (self.kind != "stratified" or strata or self.allocation is not None):
+            raise ConfigError(
+                "a sample to compare two maps with a kind, strata or an allocation of its own",
+                fix="leave --kind, --strata, --change-from and --allocation out: it lies where the maps differ",
+            )
+        if self.minimum_distance_m > 0 and self.kind not in {"stratified", "simple_random"}:
+            raise ConfigError(
+                f"a minimum distance for a sample of kind {self.kind}", fix="use --kind stratified or simple_random"
+            )
+        if self.kind in {"simple_random", "systematic"} and self.size is None and set(self.expected) - {OTHERS}:
+            raise ConfigError(
+                f"expected accuracies per class for a sample of kind {self.kind}", fix="give one: --expected 0.85"
+            )
+        return self
+
+    @property
+    def expected_users(self) -> dict[str, float] | float:
+        """Expected user's accuracy of all strata, or by name."""
+        return self.expected.get(OTHERS, EXPECTED_USERS) if set(self.expected) <= {OTHERS} else self.expected
+
+
+class ReferenceSettings(Settings):
+    """Reference data and how they were drawn; ``landcover assess --help`` has the same words.
+
+    Without design and strata, units are taken for what they most often are: no probability sample.
+    """
+
+    reference: Path = Field(description="Reference points, polygons or raster; vectors in any format, or CSV.")
+    field: str | None = Field(None, description="Attribute that holds the reference class.")
+    strata: str | None = Field(
+        None, description="Strata that the sample was drawn from: 'map', or a raster or polygon file."
+    )
+    strata_field: str | None = Field(None, description="Attribute of the strata polygons.")
+    strata_edges: Edges = Field(
+        (), description="Limits that cut a strata raster such as confidence into strata, ascending."
+    )
+    design: str | None = Field(
+        None, description="Design file of landcover design; or 'simple random', 'systematic' if drawn so."
+    )
+    crosswalk: str | dict[str, str] | None = Field(
+        None, description="CSV, or the name of a table that comes along: class in the reference -> in the map."
+    )
+    assist: str | None = Field(
+        None, description="'confidence' (beside the map), or a raster of it: narrower intervals."
+    )
+    kappa: bool = Field(default=False, description="Also kappa, with quantity and allocation disagreement.")
+
+    def table(self) -> dict[str, str] | None:
+        """The crosswalk, read where it is a file.
+
+        Raises:
+            LegendError: no such file, or other columns.
+        """
+        from pipeline.accuracy.crosswalk import read_crosswalk
+
+        return read_crosswalk(self.crosswalk) if isinstance(self.crosswalk, str) else self.crosswalk
+
+    def plain_raster(self) -> Path:
+        """The reference raster; designs belong to samples, and a raster is none.
+
+        Raises:
+            ReferenceDataError: a design or strata are given.
+        """
+        if self.design is not None or self.strata is not None:
+            raise ReferenceDataError(
+                "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
+            )
+        return self.reference

@@ -1,0 +1,126 @@
+"""Several scenes as the network sees them: the same bands, dates joined, further rasters and indices added."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pipeline.errors import ConfigError, SceneError, SceneWarning
+from pipeline.scenes.clouds import product_mask
+from pipeline.scenes.composite import composite_scenes
+from pipeline.scenes.indices import with_indices
+from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
+from pipeline.scenes.opening import check_treatment, open_all
+from pipeline.scenes.settings import name_of
+from pipeline.scenes.stack import stack_scenes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.scenes.composite import Method
+    from pipeline.scenes.scene import Scene, Source
+    from pipeline.scenes.settings import InputSettings, LayerItem, SceneOptions
+
+# Folder of masks of clouds in the run folder, or beside the maps of a model.
+CLOUDS = "clouds"
+
+
+def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
+    """Names of scenes; those that several have, as files in different folders do, with the folders that differ before.
+
+    Args:
+        ids: Of the scenes.
+        paths: Of the scenes; "" for those whose name must stay.
+
+    >>> unlike(["scene", "scene", "other"], paths=["2020/scene.tif", "2021/scene.tif", "other.tif"])
+    ['2020_scene', '2021_scene', 'other']
+    """
+    folders = [Path(path).parent.resolve().parts[1:] if path else () for path in paths]
+    names = list(ids)
+    for depth in range(1, max(map(len, folders), default=0) + 1):
+        places: dict[str, set[tuple[str, ...]]] = {}
+        for name, folder in zip(names, folders, strict=True):
+            places.setdefault(name, set()).add(folder)
+        # Scenes of one folder would be called alike however far one goes up.
+        names = [
+            name_of("_".join((*folder[-depth:], own)), path=path) if folder and len(places[name]) > 1 else name
+            for own, name, folder, path in zip(ids, names, folders, paths, strict=True)
+        ]
+    return names
+
+
+def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> tuple[Source, ...]:
+    """Scenes, each with its group, as the network sees them.
+
+    Raises:
+        ConfigError: two scenes of one name.
+        SceneError: scenes whose pixels do not mean the same, or bands that differ between scenes.
+    """
+    if not inputs.allow_mixed:
+        check_treatment([scene for _, scene in opened])
+    ids = [scene.id for _, scene in opened]
+    if len(set(ids)) < len(ids):
+        raise ConfigError("scenes", got=", ".join(ids), expected="different names", fix="give each scene an id")
+    scenes = _same_bands([scene for _, scene in opened], inputs.bands)
+    groups: dict[str, list[Source]] = {}
+    for (group, _), scene in zip(opened, scenes, strict=True):
+        groups.setdefault(group, []).append(scene)
+    joined = scenes if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
+    layers = [open_layer(item) for item in inputs.layers]
+    if layers:
+        joined = [with_layers(scene, layers) for scene in joined]
+    # The bands of a stack have a date in their names: its indices are those of every date.
+    if inputs.indices and inputs.time != "stack":
+        joined = [with_indices(scene, inputs.indices) for scene in joined]
+    return tuple(joined)
+
+
+def _join(scenes: Sequence[Source], group: str, inputs: InputSettings) -> Source:
+    """One stack or composite of the scenes of a group, called after it."""
+    how = inputs.stack
+    if inputs.time != "stack":
+        method = cast("Method", inputs.time)
+        return composite_scenes(scenes, method=method, min_dates=how.min_dates, name=group or None)
+    if inputs.indices:
+        scenes = [with_indices(scene, inputs.indices) for scene in scenes]
+    return stack_scenes(scenes, how, name=group or None)
+
+
+def open_as(path: str, inputs: InputSettings, *, options: SceneOptions) -> tuple[Scene, ...]:
+    """The scenes at a path, on the resolution and with the masks of the product that the inputs ask for."""
+    mask = product_mask(inputs.mask, inputs.clouds)
+    return open_all(path, options=options, resolution_m=inputs.resolution_m, mask=mask)
+
+
+def open_layer(item: LayerItem) -> Layer:
+    """One further raster as the configuration says."""
+    if item.kind == "dem":
+        return dem_layer(item.path, derive=item.bands or ("elevation", "slope", "northness"))
+    if item.kind == "sentinel1":
+        return sentinel1_layer(item.path, bands=item.bands or ("vv", "vh"))
+    if item.kind != "raster":
+        return embedding_layer(item.path, item.kind, bands=item.bands)
+    return raster_layer(item.path, bands=item.bands)
+
+
+def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[Source]:
+    """The scenes with the same bands in the same order: those wanted, else all that every scene has."""
+    if wanted is not None:
+        return [scene.select(wanted) for scene in scenes]
+    shared = [name for name in scenes[0].band_names if all(name in scene.band_names for scene in scenes)]
+    if not shared:
+        raise SceneError(
+            "scenes have no band in common",
+            got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
+            fix="name the bands (--bands, or scenes.bands)",
+        )
+    for scene in scenes:
+        left = [name for name in scene.band_names if name not in shared]
+        if left:
+            warnings.warn(
+                f"{scene.path}: bands {', '.join(left)} are not used, as other scenes do not have them",
+                SceneWarning,
+                stacklevel=2,
+            )
+    return [scene.select(shared) for scene in scenes]
