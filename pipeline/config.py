@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError, create_model, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, create_model, field_validator, model_validator
 
 from pipeline.config_versions import upgraded
 from pipeline.documents import parse_json, read_yaml
@@ -62,7 +62,7 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
-class Assessment(Settings):
+class AssessmentSettings(Settings):
     """Figures on the test blocks."""
 
     forest_trees: int = Field(
@@ -82,17 +82,67 @@ class Config(Settings):
     )
     name: str = Field("landcover", pattern=NAME, max_length=100, description="Name of the job.")
     output: str = Field("landcover-run", description="Folder that everything is written into.")
-    scenes: tuple[SceneItem, ...] = Field(min_length=1, description="Scenes to learn from and to map.")
+    scenes: tuple[SceneItem, ...] = Field(description="Scenes to learn from and to map.")
     inputs: InputSettings = Field(default_factory=InputSettings)
     labels: LabelSettings
-    classes: tuple[ClassItem, ...] = Field(min_length=1, max_length=254, description="The legend, in order.")
+    classes: tuple[ClassItem, ...] = Field(
+        max_length=254,
+        description="The legend, in order; not of a continuous target, whose classes are made of its values.",
+    )
     split: SplitSettings = Field(default_factory=SplitSettings)
     chips: ChipSettings = Field(default_factory=ChipSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     map: MapSettings = Field(default_factory=MapSettings)
-    assessment: Assessment = Field(default_factory=lambda: Assessment.model_validate({}))
+    assessment: AssessmentSettings = Field(default_factory=lambda: AssessmentSettings.model_validate({}))
 
     _output = field_validator("output")(absolute)
+
+    @property
+    def mapping(self) -> MapSettings:
+        """How scenes are mapped, with the classes that are marked objects: true among those of map.objects."""
+        marked = [item.name for item in self.classes if item.objects]
+        names = tuple(dict.fromkeys((*self.map.objects.classes, *marked)))
+        objects = self.map.objects.model_copy(update={"classes": names})
+        return self.map.model_copy(update={"objects": objects})
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Config:
+        known = {item.name for item in self.classes} | set(self.labels.groups.values())
+        strange = [name for name in self.mapping.objects.classes if name not in known]
+        if strange:
+            some = ", ".join(sorted(known))
+            msg = f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}"
+            raise ValueError(msg)
+        if self.labels.complete and self.labels.background not in known:
+            msg = f"labels.complete: no class called {self.labels.background!r} for the ground around the footprints; "
+            msg += f"add it to classes, or name one in labels.background: {', '.join(sorted(known))}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_needed(cls, data: Any) -> Any:
+        """A continuous target has no legend, and stations with covariates can be cross-validated without a scene."""
+        labels = data.get("labels") if isinstance(data, dict) else None
+        if isinstance(labels, dict) and labels.get("kind") == "value":
+            return {"scenes": (), "classes": ()} | data
+        return data
+
+    @field_validator("classes")
+    @classmethod
+    def _some_class(cls, value: tuple[ClassItem, ...], info: ValidationInfo) -> tuple[ClassItem, ...]:
+        labels = info.data.get("labels")
+        if not value and labels is not None and labels.kind == "class":
+            msg = "at least 1 item, not 0"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _some_scene(self) -> Config:
+        if not self.scenes and not self.labels.value.covariates:
+            msg = "no scene: name one under scenes; only samples with labels.value.covariates do without"
+            raise ValueError(msg)
+        return self
 
 
 def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
@@ -203,6 +253,8 @@ def _explain(err: ValidationError, kind: type[Settings], path: Path | None) -> C
         return ConfigError(f"unknown key {key!r}", path=path, expected="one of " + ", ".join(known), fix=fix)
     if first["type"] == "missing":
         return ConfigError(f"key {key!r} is missing", path=path)
+    if first["type"] == "value_error" and not key:
+        return ConfigError(_words(first), path=path)
     if first["type"] == "value_error" and isinstance(first["input"], dict):
         return ConfigError(f"key {key!r}: {_words(first)}", path=path)
     # A key with several types has an error for each.

@@ -8,6 +8,7 @@ input makes the parser slow or deep.
 from __future__ import annotations
 
 import json
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,21 @@ def parse_xml(
     except (ET.ParseError, DefusedXmlException, LookupError, ValueError) as err:
         raise error(f"{what} is not well-formed XML", path=path, got=err, fix=fix) from err
     return root
+
+
+def finite(value: object) -> float | None:
+    """A number that a document states, as text or as one; None for what is none, NaN and infinity among it.
+
+    >>> finite("1e-4"), finite(3), finite("NaN"), finite(True), finite(None)
+    (0.0001, 3.0, None, None, None)
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:

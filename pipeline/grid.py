@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from pipeline.errors import PipelineError
 
-SAMPLES_PER_SIDE = 3
-SAMPLE_PX = 256
-
 
 @dataclass(frozen=True, order=True)
 class Window:
@@ -157,7 +154,7 @@ class Grid:
         inverse = ~self.transform
         (col_a, row_a), (col_b, row_b) = inverse @ (left, top), inverse @ (right, bottom)
         eps = 1e-6
-        row, col = math.floor(min(row_a, row_b) + eps), math.floor(min(col_a, col_b) + eps)
+        row, col = (math.floor(min(pair) + eps) for pair in ((row_a, row_b), (col_a, col_b)))
         row_stop, col_stop = math.ceil(max(row_a, row_b) - eps), math.ceil(max(col_a, col_b) - eps)
         touched = Window(row, col, max(row_stop - row, 1), max(col_stop - col, 1))
         return touched.intersect(self.window)
@@ -298,24 +295,5 @@ class Grid:
             return False
         if (self.transform.a > 0) != (other.transform.a > 0) or (self.transform.e > 0) != (other.transform.e > 0):
             return False
-        size_x, size_y = self.pixel_size
-        return all(
-            abs(a - b) <= tolerance_px * size
-            for a, b, size in zip(self.bounds, other.bounds, (size_x, size_y, size_x, size_y), strict=True)
-        )
-
-
-def sample_windows(grid: Grid) -> tuple[Window, ...]:
-    """Windows spread evenly over a grid; the whole grid where it is small."""
-    side = SAMPLES_PER_SIDE * SAMPLE_PX
-    if grid.height <= side and grid.width <= side:
-        return (grid.window,)
-    rows, cols = (_starts(length) for length in grid.shape)
-    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
-    return tuple(Window(row, col, height, width) for row in rows for col in cols)
-
-
-def _starts(length: int) -> list[int]:
-    if length <= SAMPLE_PX:
-        return [0]
-    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})
+        corners = zip(self.bounds, other.bounds, self.pixel_size * 2, strict=True)
+        return all(abs(a - b) <= tolerance_px * size for a, b, size in corners)

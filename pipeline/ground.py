@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyproj
 from pyproj import Geod, Transformer
-from pyproj.exceptions import ProjError
+from pyproj.exceptions import CRSError, ProjError
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -49,7 +49,10 @@ def misplaced(crs: CRS, bounds: tuple[float, float, float, float], pixel: tuple[
         bounds: (left, bottom, right, top) in units of the CRS.
         pixel: (x, y) size of a pixel in units of the CRS.
     """
-    known = pyproj.CRS.from_wkt(crs.to_wkt())
+    try:
+        known = pyproj.CRS.from_wkt(crs.to_wkt())
+    except CRSError:
+        return "a CRS that PROJ cannot read"
     name = crs.to_string() if len(crs.to_string()) <= _NAME_SHOWN else known.name
     if known.is_geocentric or known.is_engineering:
         return f"{name} is {'geocentric' if known.is_geocentric else 'local'}: it says nowhere on a map"

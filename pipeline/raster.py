@@ -21,6 +21,7 @@ from rasterio.vrt import WarpedVRT
 
 from pipeline.documents import parse_xml, read_file
 from pipeline.errors import SceneError
+from pipeline.grid import Grid, Window
 from pipeline.quiet import silenced
 from pipeline.settings import INSIDE_FILE
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.errors import PipelineError
-    from pipeline.grid import Grid
 
 
 # What a file behind an address may be: a format whose header names no other file.
@@ -43,6 +43,9 @@ _NETWORK = re.compile(r"/vsi(?!(zip|tar|gzip|mem)/)")
 _LOCAL = ("/vsizip/", "/vsitar/", "/vsigzip/")
 _VRT, _LINKS, _HEAD_BYTES, _DEPTH = "VRTDataset", {"SourceFilename", "SourceDataset"}, 512, 8
 _SHOWN = 80
+# Windows that a scene is looked at by: so many a side.
+SAMPLES_PER_SIDE = 3
+SAMPLE_PX = 256
 
 
 def open_raster(
@@ -265,3 +268,19 @@ def burn_shapes(
             dtype=kind,
         )
     return burnt
+
+
+def sample_windows(grid: Grid) -> tuple[Window, ...]:
+    """Windows spread evenly over a grid; the whole grid where it is small."""
+    side = SAMPLES_PER_SIDE * SAMPLE_PX
+    if grid.height <= side and grid.width <= side:
+        return (grid.window,)
+    rows, cols = (_starts(length) for length in grid.shape)
+    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
+    return tuple(Window(row, col, height, width) for row in rows for col in cols)
+
+
+def _starts(length: int) -> list[int]:
+    if length <= SAMPLE_PX:
+        return [0]
+    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})

@@ -1,4 +1,4 @@
-"""The run folder: resolved settings, versions, git state, input hashes, timings; and which stages are still current.
+"""The run folder: resolved settings, versions, input hashes, timings; and which stages are still current.
 
 A stage is current when the hash of all that it depends on equals the one written when it finished, and its products
 have the size and content that were recorded then. Seconds and times of the day are in ``run.json`` and in no other
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import time
 import warnings
 import zipfile
@@ -38,14 +37,13 @@ PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvis
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and git state, for the record."""
+    """Versions and machine, for the record."""
     return {
         "landcover": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "git": _git_state(),
     }
 
 
@@ -54,16 +52,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _git_state() -> str | None:
-    """Commit of the working folder, with "+changes" when it is not clean; None outside a repository."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)  # noqa: S607 - the user's git
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=5)  # noqa: S607
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
 @contextmanager

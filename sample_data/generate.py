@@ -29,7 +29,8 @@ from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.warp import reproject, transform_bounds
 from scipy import ndimage
-from shapely.geometry import Polygon
+from shapely.affinity import affine_transform
+from shapely.geometry import Polygon, box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,12 @@ SEED = 20261122
 ORIGIN = (715_400.0, 5_441_200.0)
 UTM32, UTM33 = CRS.from_epsg(32632), CRS.from_epsg(32633)
 SCALE, OFFSET = 1e-4, -0.1
+
+# Part of a town from the air.
+AERIAL_M, AERIAL_FINE_M, AERIAL_PX = 0.5, 0.25, 480
+AERIAL_ORIGIN = (718_600.0, 5_438_100.0)
+AERIAL_BANDS = ("red", "green", "blue", "nir")
+STREET_M, BLOCK_M = 40.0, (66.0, 34.0)
 
 # Numbers in which the landscape is drawn, not those of the files.
 CLASSES = {
@@ -434,6 +441,165 @@ def _blob(rng: np.random.Generator, row: float, col: float, *, radius: float) ->
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Suburb:
+    """Part of a town from the air, at AERIAL_FINE_M.
+
+    Attributes:
+        footprints: Every building: class, building_id, kind (house, annex, terrace, hall).
+        share: float32 [material, row, col], sums to 1.
+        light: float32 [row, col], illumination: roofs of two sides, shadows, crowns.
+    """
+
+    footprints: gpd.GeoDataFrame
+    share: NDArray[np.float32]
+    light: NDArray[np.float32]
+
+
+def suburb(seed: int = SEED, px: int = AERIAL_PX) -> Suburb:
+    """Streets turned against the pixels, plots with houses, rows of terraces that touch, halls, trees and cars."""
+    rng, n = np.random.default_rng(seed + 4), int(px * AERIAL_M / AERIAL_FINE_M)
+    fine = Affine(AERIAL_FINE_M, 0, AERIAL_ORIGIN[0], 0, -AERIAL_FINE_M, AERIAL_ORIGIN[1])
+    side, turn = px * AERIAL_M, 0.31
+    buildings = _buildings(rng, side)
+    place = [turn_cos := np.cos(turn), -np.sin(turn), np.sin(turn), turn_cos,
+             AERIAL_ORIGIN[0] + side / 2, AERIAL_ORIGIN[1] - side / 2]  # fmt: skip
+    shapes = [(kind, affine_transform(shape, place), ridge) for kind, shape, ridge in buildings]
+    extent = box(AERIAL_ORIGIN[0], AERIAL_ORIGIN[1] - side, AERIAL_ORIGIN[0] + side, AERIAL_ORIGIN[1])
+    shapes = [item for item in shapes if item[1].intersection(extent).area > 0.3 * item[1].area]
+    y, x = (np.mgrid[:n, :n] + 0.5) * AERIAL_FINE_M - side / 2
+    u, v = x * np.cos(turn) - y * np.sin(turn), -(x * np.sin(turn) + y * np.cos(turn))
+
+    def smooth(px: float) -> NDArray[np.float32]:
+        field = ndimage.gaussian_filter(rng.standard_normal((n, n), dtype=np.float32), px)
+        return (field / field.std()).astype(np.float32)
+
+    share, light = np.zeros((len(MATERIALS), n, n), dtype=np.float32), np.ones((n, n), dtype=np.float32)
+    dry = np.clip(0.35 + 0.2 * smooth(30) + 0.1 * smooth(4), 0, 1)
+    _mix(share, np.ones((n, n), dtype=np.bool_), {"grass": 1 - dry, "dry grass": dry})
+    street = (np.abs(np.mod(u + STREET_M / 2, BLOCK_M[0]) - STREET_M / 2) < 3.5) | (
+        np.abs(np.mod(v + STREET_M / 2, BLOCK_M[1]) - STREET_M / 2) < 3.0
+    )
+    drive = (np.mod(u, 18.0) < 2.8) & (np.mod(v, BLOCK_M[1]) < 14.0) & (smooth(60) > -0.6)
+    _mix(share, street | drive, {"asphalt": 1.0})
+    _mix(share, drive & (smooth(60) > 0.3), {"pale soil": 0.8, "asphalt": 0.2})
+    light *= 1 + 0.04 * smooth(2)
+    numbers = rasterize([(s, k + 1) for k, (_, s, _) in enumerate(shapes)], out_shape=(n, n), transform=fine)
+    shadow = np.zeros((n, n), dtype=np.bool_)
+    for height in range(1, 17):  # the sun stands in the south-west: shadows fall to the north-east
+        shadow |= ndimage.shift(numbers > 0, (-height, height), order=0)
+    light[shadow & (numbers == 0)] *= 0.45
+    for number, (_, shape, ridge) in enumerate(shapes, 1):
+        own = numbers == number
+        tile, worn = rng.uniform() < 0.6, rng.uniform(0.75, 1.25)
+        _mix(share, own, {"tile roof": 0.9} if tile else {"metal roof": rng.uniform(0.3, 0.9), "asphalt": 0.4})
+        centre = shape.centroid
+        across = (x + AERIAL_ORIGIN[0] + side / 2 - centre.x) * np.cos(ridge + turn) + (
+            AERIAL_ORIGIN[1] - side / 2 - y - centre.y) * np.sin(ridge + turn)  # fmt: skip
+        light[own] = worn * np.where(across[own] > 0, 0.82, 1.12) * (1 + 0.05 * rng.standard_normal(int(own.sum())))
+    _cars(rng, share, light, street & (numbers == 0))
+    _trees(rng, share, light, (numbers == 0) & ~street)
+    frame = gpd.GeoDataFrame(
+        {"building_id": range(1, len(shapes) + 1), "class": "building", "kind": [kind for kind, _, _ in shapes]},
+        geometry=[shape.intersection(extent) for _, shape, _ in shapes],
+        crs=str(UTM32),
+    )
+    return Suburb(frame, share / share.sum(axis=0), light)
+
+
+def _mix(share: NDArray[np.float32], where: NDArray[np.bool_], mix: dict[str, object]) -> None:
+    """Give pixels a mixture of materials (numbers or arrays over the whole canvas)."""
+    _paint(np.zeros(where.shape, np.uint8), share, where, 1, mix)
+
+
+def _buildings(rng: np.random.Generator, side: float) -> list[tuple[str, Polygon, float]]:
+    """Kind, footprint around (0, 0) along the streets, and direction across the ridge, of every building."""
+    found: list[tuple[str, Polygon, float]] = []
+    reach = side
+    for left in np.arange(-reach, reach, BLOCK_M[0]):
+        for low in np.arange(-reach, reach, BLOCK_M[1]):
+            use = rng.uniform()
+            if use < 0.12:
+                wide, deep = rng.uniform(26, 40), rng.uniform(16, 24)
+                found.append(("hall", box(left + 12, low + 10, left + 12 + wide, low + 10 + deep), np.pi / 2))
+            elif use < 0.4:  # terraces: each touches the next
+                at = left + 9.0
+                while at < left + BLOCK_M[0] - 14:
+                    wide, deep = rng.uniform(5.5, 7.5), rng.uniform(9, 11)
+                    found.append(("terrace", box(at, low + 12, at + wide, low + 12 + deep), np.pi / 2))
+                    at += wide + (6.0 if rng.uniform() < 0.15 else 0.0)
+            else:
+                plots = np.arange(left + 7.0, left + BLOCK_M[0] - 16, 18.0)
+                found += [_house(rng, at + 4, low + 9 + rng.uniform(0, 5)) for at in plots if rng.uniform() < 0.85]
+    return found
+
+
+def _house(rng: np.random.Generator, x: float, y: float) -> tuple[str, Polygon, float]:
+    wide, deep = rng.uniform(8, 11.5), rng.uniform(8, 13)
+    body = box(x, y, x + wide, y + deep)
+    if rng.uniform() < 0.4:
+        arm, length = rng.uniform(3.5, 5), rng.uniform(3, 5.5)
+        return "annex", body.union(box(x, y + deep, x + arm, y + deep + length)), 0.0
+    return "house", body, float(rng.choice([0.0, np.pi / 2]))
+
+
+def _cars(
+    rng: np.random.Generator, share: NDArray[np.float32], light: NDArray[np.float32], where: NDArray[np.bool_]
+) -> None:
+    for row, col in np.argwhere(where)[rng.choice(int(where.sum()), where.size // 15_000)]:
+        part = slice(row, row + 8), slice(col, col + 17)
+        for number in range(len(share)):
+            share[number][part] = 1.0 if number == MATERIAL["metal roof"] else 0.0
+        light[part] = rng.uniform(0.3, 1.5)
+
+
+def _trees(
+    rng: np.random.Generator, share: NDArray[np.float32], light: NDArray[np.float32], where: NDArray[np.bool_]
+) -> None:
+    """Crowns, some of them over roofs' edges, lit from one side, with a shadow."""
+    row, col = np.mgrid[: light.shape[0], : light.shape[1]]
+    for top, left in np.argwhere(where)[rng.choice(int(where.sum()), where.size // 7_000)]:
+        radius = rng.uniform(5, 16)
+        box_ = np.s_[max(top - 40, 0) : top + 40, max(left - 40, 0) : left + 40]
+        distance = np.hypot(row[box_] - top, col[box_] - left) + rng.normal(0, 1.2, row[box_].shape)
+        shade = np.hypot(row[box_] - top + radius, col[box_] - left - radius) < radius
+        light[box_][shade & (distance >= radius)] *= 0.6
+        inside = distance < radius
+        for number in range(len(share)):
+            share[number][box_][inside] = {MATERIAL["leaves"]: 0.9, MATERIAL["grass"]: 0.1}.get(number, 0.0)
+        slope = (row[box_] - top - (col[box_] - left)) / radius
+        light[box_][inside] = (1.0 + 0.25 * slope)[inside] * rng.uniform(0.75, 1.2)
+
+
+def aerial(town: Suburb, seed: int = SEED) -> NDArray[np.uint8]:
+    """DN uint8 [band, row, col] of a camera with AERIAL_BANDS, as it comes from the shop: no reflectance."""
+    rng, factor = np.random.default_rng(seed + 5), round(AERIAL_M / AERIAL_FINE_M)
+    layers = []
+    for band in AERIAL_BANDS:
+        weights = np.array([values[BANDS.index(band)] for values in MATERIALS.values()], dtype=np.float32)
+        fine = ndimage.gaussian_filter(np.einsum("m,mrc->rc", weights, town.share) * town.light, 0.5 * factor)
+        value = fine.reshape(len(fine) // factor, factor, -1, factor).mean(axis=(1, 3))
+        value = 255 * (value / (0.5 if band == "nir" else 0.28)) ** 0.8
+        layers.append(np.clip(np.rint(value + rng.normal(0, 2.0, value.shape)), 1, 255).astype(np.uint8))
+    return np.stack(layers)
+
+
+def _write_aerial(out: Path, seed: int, px: int) -> NDArray[np.uint8]:
+    """``aerial.tif`` and ``buildings.gpkg``; gives the image."""
+    town = suburb(seed, px)
+    image = aerial(town, seed)
+    transform = Affine(AERIAL_M, 0, AERIAL_ORIGIN[0], 0, -AERIAL_M, AERIAL_ORIGIN[1])
+    with rasterio.open(out / "aerial.tif", "w", driver="GTiff", dtype="uint8", count=len(image), height=px,
+                       width=px, crs=UTM32, transform=transform, tiled=True, compress="deflate", predictor=2,
+                       zlevel=9, interleave="pixel", photometric="RGB") as file:  # fmt: skip
+        file.write(image)
+        file.descriptions = AERIAL_BANDS
+        file.update_tags(SOFTWARE="sample_data/generate.py", TIFFTAG_IMAGEDESCRIPTION="simulated, not measured")
+    (out / "buildings.gpkg").unlink(missing_ok=True)
+    town.footprints.to_file(out / "buildings.gpkg", layer="buildings", driver="GPKG", engine="pyogrio")
+    return image
+
+
 def _write(
     path: Path,
     image: NDArray[np.uint16],
@@ -503,7 +669,13 @@ def generate(out: Path, size_px: int = SIZE_PX, seed: int = SEED) -> dict[str, s
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2026-11-22T00:00:00.000Z"})
     (out / "polygons.gpkg").unlink(missing_ok=True)
     polygons.to_file(out / "polygons.gpkg", layer="polygons", driver="GPKG", engine="pyogrio")
-    digests = {"sentinel2.tif": digest(image), "landsat.tif": digest(second), "reference.tif": digest(codes)}
+    photo = _write_aerial(out, seed, round(AERIAL_PX * min(size_px / SIZE_PX, 1.0) / 8) * 8)
+    digests = {
+        "aerial.tif": digest(photo),
+        "sentinel2.tif": digest(image),
+        "landsat.tif": digest(second),
+        "reference.tif": digest(codes),
+    }
     (out / "checksums.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
     log.info(
         "%d polygons, %.1f %% of the pixels of %s", len(polygons), 100 * polygons.area.sum() / truth.size / 100, out

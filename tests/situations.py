@@ -379,6 +379,16 @@ def _(folder: Path) -> str:
     return same(pixels(scene).valid, ROWS >= 8, "the mask")
 
 
+@situation("4", "a Fmask given as a scene")
+def _(folder: Path) -> str:
+    path = write(folder / "HLS.S30.T33UUU.2024153T101031.v2.0.Fmask.tif", np.where(ROWS < 8, 2, 0).astype(np.uint8))
+    try:
+        names = opened(path).band_names
+    except PipelineError as err:
+        return f"said: {err.what}"
+    return f"wrong: learned from as band {', '.join(names)}"
+
+
 @situation("4", "a STAC item of no known sensor with scl, aot and visual")
 def _(folder: Path) -> str:
     write(folder / "red.tif", np.full((SIDE, SIDE), 0.1, np.float32))
@@ -518,7 +528,9 @@ def _(folder: Path) -> str:
 def _(folder: Path) -> str:
     from pipeline.labels.source import read_labels
 
-    text = json.dumps(json.loads(squares("EPSG:4326", names=("Wälder", "Äcker")).to_json()), ensure_ascii=False)
+    text = json.dumps(
+        json.loads(squares(UTM, names=("Wälder", "Äcker")).to_crs("EPSG:4326").to_json()), ensure_ascii=False
+    )
     (folder / "labels.geojson").write_bytes(text.encode("cp1252"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -628,6 +640,104 @@ def _(folder: Path) -> str:
     (folder / "a.kml").write_text(kml)
     names = read_labels(folder / "a.kml", field="Folder").scheme.names
     return "right" if sorted(names) == ["field", "forest"] else f"wrong: classes are {names}"
+
+
+@situation("9", "the XML of a SAFE in the place of its folder")
+def _(folder: Path) -> str:
+    inside = safe(folder)
+    xml = next(inside.parents[3].glob("MTD_MSIL2A.xml"))
+    return same(pixels(opened(xml, mask=())).values, pixels(opened(inside.parents[3], mask=())).values, "reflectance")
+
+
+@situation("9", "Erdas Imagine whose bands are all called Band 1")
+def _(folder: Path) -> str:
+    path = write(folder / "a.img", np.stack([PLACES, PLACES + 1]), driver="HFA", names=("Band 1", "Band 1"))
+    return same(pixels(opened(path)).values[1], PLACES + 1)
+
+
+@situation("9", "a VRT of bands of different types")
+def _(folder: Path) -> str:
+    from rasterio.shutil import copy
+
+    write(folder / "a.tif", PLACES)
+    write(folder / "b.tif", (PLACES / 10).astype(np.float32))
+    parts = []
+    for name in ("a", "b"):
+        copy(str(folder / f"{name}.tif"), str(folder / f"{name}.vrt"), driver="VRT")
+        text = (folder / f"{name}.vrt").read_text()
+        parts.append((text, text[text.index("<VRTRasterBand") : text.index("</VRTDataset>")]))
+    second = parts[1][1].replace('band="1"', 'band="2"')
+    (folder / "ab.vrt").write_text(parts[0][0].replace("</VRTDataset>", f"{second}</VRTDataset>"))
+    return same(pixels(opened(folder / "ab.vrt")).values[1], (PLACES / 10).astype(np.float32))
+
+
+# --- 10. clouds where the product has no mask
+
+
+@situation("10", "clouds asked of a network for a scene of counts")
+def _(folder: Path) -> str:
+    path = write(folder / "s.tif", np.stack([PLACES] * 4), names=("blue", "green", "red", "nir"))
+    try:
+        from pipeline.scenes.clouds import with_clouds
+    except ImportError:
+        return "wrong: clouds are not masked"
+    try:
+        with_clouds(opened(path), "network", folder=folder)
+    except PipelineError as err:
+        return f"said: {err.what}"
+    return "wrong: looked for in counts"
+
+
+# --- 11. embeddings
+
+
+def embeddings(folder: Path) -> tuple[Path, NDArray[np.int8]]:
+    """64 bands of int8 as Google writes them: each pixel its own, -128 in the first row."""
+    stored = ((PLACES[None] * 7 + np.arange(64)[:, None, None] * 13) % 255 - 127).astype(np.int8)
+    stored[:, 0] = -128
+    return write(folder / "aef.tif", stored, names=tuple(f"A{number:02d}" for number in range(64))), stored
+
+
+@situation("11", "AlphaEarth: int8, -128 no data, the signed square")
+def _(folder: Path) -> str:
+    path, stored = embeddings(folder)
+    raster = pixels(opened(path))
+    truth = np.sign(stored) * (stored / np.float64(127.5)) ** 2
+    if raster.valid[0].any():
+        return "wrong: -128 is a value"
+    return same(np.round(raster.values[:, 1:], 5), np.round(truth[:, 1:], 5).astype(np.float32), "values")
+
+
+@situation("11", "TESSERA: two versions in one run")
+def _(folder: Path) -> str:
+    from pipeline.scenes.opening import check_treatment
+
+    paths = [folder / "one.tif", folder / "other.tif"]
+    for path, version in zip(paths, ("1.0", "1.1"), strict=True):
+        names = tuple(f"Tessera_Band_{number}" for number in range(3))
+        write(path, np.ones((3, SIDE, SIDE), np.float32), names=names)
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(TESSERA_DATASET_VERSION=version)
+    try:
+        check_treatment([opened(path) for path in paths])
+    except PipelineError as err:
+        return f"said: {err.what}"
+    return "wrong: mixed"
+
+
+# --- 12. EOPF Zarr
+
+
+@situation("12", "Sentinel-2 L2A in the Zarr of EOPF: scale and offset from attributes, SCL masks")
+def _(folder: Path) -> str:
+    from tests.fakes.eopf import LEFT, TOP, Eopf, write_eopf
+    from tests.fakes.safe import ramp
+
+    raster = pixels(opened(write_eopf(folder, Eopf(cloud_px=3))))
+    x, y = np.meshgrid(LEFT + (np.arange(120) + 0.5) * 10, TOP - (np.arange(120) + 0.5) * 10)
+    if np.abs(raster.band("red") - ramp("B04", x, y))[6:, 6:].max() > 1e-4:
+        return "wrong: reflectance"
+    return same(raster.valid[:6, :6], np.zeros((6, 6), dtype=bool), "the mask")
 
 
 # --- results

@@ -16,14 +16,14 @@ def test_names_keys_and_aliases_of_a_sensor_are_unique(sensor: str) -> None:
             assert find_band(f" {text} ", sensor=sensor) is spec
 
 
-def test_a_common_name_means_the_same_part_of_the_spectrum_for_every_sensor() -> None:
+def test_a_common_name_is_the_same_spectrum_for_every_sensor() -> None:
     for name in COMMON_NAMES:
         centres = [spec.centre_um for table in TABLES.values() for spec in table if spec.name == name]
         if name != "pan":
             assert max(centres) / min(centres) < 1.06, name
 
 
-def test_the_near_infrared_of_all_landsats_is_the_narrow_one_of_sentinel2() -> None:
+def test_near_infrared_of_landsat_is_sentinel2s_narrow_one() -> None:
     keys = {"landsat-tm": "SR_B4", "landsat-etm": "SR_B4", "landsat-oli": "SR_B5", "sentinel-2": "B8A"}
     names = {common_name(key, sensor=sensor) for sensor, key in keys.items()}
     assert names == {"nir08"}
@@ -43,7 +43,7 @@ def test_the_near_infrared_of_all_landsats_is_the_narrow_one_of_sentinel2() -> N
         ((), None),
     ],
 )
-def test_a_sensor_is_inferred_only_where_band_names_are_unambiguous(texts: tuple[str, ...], sensor: str | None) -> None:
+def test_a_sensor_is_inferred_from_unambiguous_names_only(texts: tuple[str, ...], sensor: str | None) -> None:
     assert infer_sensor(texts) == sensor
 
 

@@ -24,7 +24,7 @@ def write(folder: Path, data: object) -> Path:
     return path
 
 
-def test_paths_are_relative_to_the_file_wherever_the_command_runs(tmp_path):
+def test_paths_are_relative_to_the_file_wherever_run(tmp_path):
     config = load_config(write(tmp_path, GOOD))
     assert config.scenes[0].path == str(tmp_path / "scene.tif")
     assert config.labels.path == str(tmp_path / "labels.gpkg")
@@ -73,7 +73,7 @@ def test_a_wrong_value_says_what_was_found_and_expected(tmp_path):
         ({"split": {"train": 0.9}}, "key 'split': train + validation"),
     ],
 )
-def test_what_is_expected_is_said_without_the_words_of_the_library(tmp_path, change, said):
+def test_what_is_expected_is_said_without_library_words(tmp_path, change, said):
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         load_config(write(tmp_path, GOOD | change))
     assert not re.search("Value error|should|pattern|Input", str(caught.value))

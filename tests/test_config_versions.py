@@ -70,7 +70,7 @@ def test_labels_alone_are_still_labels_alone():
     assert any("training.experts.enabled is set to false" in line for line in said)
 
 
-def test_with_patience_validation_polygons_are_still_not_learned_from():
+def test_with_patience_validation_polygons_are_not_learned():
     assert upgrade({"patience": 3})[0]["training"]["refit"] is False
 
 

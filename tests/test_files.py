@@ -37,7 +37,7 @@ def test_a_changed_file_changes_its_fingerprint(tmp_path):
         ("a.gpkg", "a.gpkg-wal"),
     ],
 )
-def test_a_file_beside_it_that_holds_its_data_changes_its_fingerprint(tmp_path, name, beside):
+def test_a_file_beside_with_its_data_changes_the_fingerprint(tmp_path, name, beside):
     (tmp_path / name).write_text("shapes")
     alone = fingerprint([tmp_path / name])
     (tmp_path / beside).write_text("1")
@@ -153,7 +153,7 @@ def test_a_vrt_is_known_by_the_files_that_it_reads(tmp_path):
     assert fingerprint([outer]) != before
 
 
-def test_a_vrt_that_reads_itself_or_is_damaged_has_a_fingerprint(tmp_path):
+def test_a_damaged_or_circular_vrt_has_a_fingerprint(tmp_path):
     itself, damaged = tmp_path / "a.vrt", tmp_path / "b.vrt"
     itself.write_text('<VRTDataset><SourceFilename relativeToVRT="1">a.vrt</SourceFilename></VRTDataset>')
     damaged.write_text("<VRTDataset>")

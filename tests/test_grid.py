@@ -64,7 +64,7 @@ def test_a_pixel_holds_its_own_centre() -> None:
 
 
 @pytest.mark.parametrize("latitude", [0.0, 35.0, 60.0, 89.9, -45.0])
-def test_geographic_pixel_areas_equal_those_of_geodesic_polygons(latitude: float) -> None:
+def test_geographic_pixel_areas_equal_geodesic_polygons(latitude: float) -> None:
     size = 0.01
     grid = Grid(WGS84, Affine(size, 0, 12, 0, -size, latitude + size), 2, 3)
     left, _, _, top = grid.bounds
@@ -198,7 +198,7 @@ def test_intersections_are_what_sets_of_pixels_say(a: Window, b: Window) -> None
 
 @given(sizes, sizes, st.floats(1, 77))
 @settings(max_examples=50)
-def test_another_pixel_size_covers_the_same_ground_and_less_than_one_pixel_more(h: int, w: int, size: float) -> None:
+def test_another_pixel_size_covers_the_ground_within_a_pixel(h: int, w: int, size: float) -> None:
     grid = utm_grid(h, w)
     other = grid.with_pixel_size(size)
     assert other.bounds[0] == grid.bounds[0]
@@ -207,7 +207,7 @@ def test_another_pixel_size_covers_the_same_ground_and_less_than_one_pixel_more(
     assert -1e-4 <= grid.bounds[1] - other.bounds[1] < size
 
 
-def test_grids_that_differ_by_rounding_are_the_same_and_by_a_pixel_are_not() -> None:
+def test_grids_equal_by_rounding_are_one_by_a_pixel_are_not() -> None:
     grid = utm_grid()
     assert grid.same_pixels_as(Grid(UTM, Affine(10, 0, 400_000.0001, 0, -10, 5_800_000), 30, 40))
     assert not grid.same_pixels_as(grid.crop(Window(0, 1, 30, 40)))

@@ -39,7 +39,7 @@ def test_classes_without_name_or_colour_are_refused(name: str, color: str) -> No
         LandClass(1, name, color)
 
 
-def test_schemes_that_say_one_thing_twice_or_nothing_are_refused() -> None:
+def test_schemes_that_say_one_thing_twice_are_refused() -> None:
     with pytest.raises(LegendError, match="code used twice: 3"):
         ClassScheme((LandClass(3, "a", "#000000"), LandClass(3, "b", "#000001")))
     with pytest.raises(LegendError, match="name used twice: a"):

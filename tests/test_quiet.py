@@ -15,7 +15,7 @@ from pipeline.raster import burn_shapes
 SIDES = [1 + number % 9 for number in range(400)]
 
 
-def test_a_thread_that_leaves_does_not_take_the_silence_of_another() -> None:
+def test_a_thread_that_leaves_keeps_the_silence_of_another() -> None:
     warnings.simplefilter("error")
     inside, asked = threading.Event(), threading.Event()
 

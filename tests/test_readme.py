@@ -124,7 +124,7 @@ def test_every_room_is_in_the_design():
     assert [name for name in names if f"| `{name}` |" not in design] == []
 
 
-def test_the_layers_drawn_in_the_design_are_those_that_are_enforced():
+def test_the_layers_drawn_in_the_design_are_enforced():
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     drawn = re.search(r"```text\n(cli\n.*?)```", design, flags=re.DOTALL)
     assert drawn is not None
@@ -207,7 +207,7 @@ def test_own_data_block_gives_the_files_that_are_listed(own_data):
 
 
 @pytest.mark.slow
-def test_accuracy_block_of_the_readme_runs_once_the_sample_is_interpreted(own_data, monkeypatch):
+def test_the_readmes_accuracy_block_runs_on_a_filled_sample(own_data, monkeypatch):
     monkeypatch.chdir(own_data)
     design, assess = (
         line for line in command_lines(README) if re.match(r"landcover (design|assess) landcover-run", line)

@@ -50,7 +50,7 @@ def _array(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_committed_arrays_have_the_digest_that_the_generator_wrote(generator: Any, name: str) -> None:
+def test_committed_arrays_have_the_generators_digest(generator: Any, name: str) -> None:
     written = json.loads((FOLDER / "checksums.json").read_text(encoding="utf-8"))
     assert generator.digest(_array(FOLDER / name)) == written[name]
 
@@ -64,7 +64,7 @@ def test_same_seed_makes_the_same_files_and_another_seed_others(generator: Any, 
     assert first.geometry.geom_equals(second.geometry).all()
 
 
-def test_committed_reference_and_polygons_are_what_the_generator_draws_from_its_default_seed(generator: Any) -> None:
+def test_committed_vectors_are_what_the_generator_draws(generator: Any) -> None:
     truth = np.argsort(generator.codes_in_files(np.arange(9)))[_array(FOLDER / "reference.tif")]
     with rasterio.open(FOLDER / "sentinel2.tif") as file:
         seen, transform = file.read(1) > 0, file.transform
@@ -78,7 +78,7 @@ def test_folder_stays_below_twelve_megabytes() -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file()) < 12_000_000
 
 
-def test_scenes_carry_band_names_scaling_nodata_and_grids_of_their_own() -> None:
+def test_scenes_carry_names_scaling_nodata_and_grids() -> None:
     with rasterio.open(FOLDER / "sentinel2.tif") as first, rasterio.open(FOLDER / "landsat.tif") as second:
         assert (first.count, second.count) == (10, 7)
         assert first.descriptions[0] == "blue"

@@ -17,6 +17,7 @@ def test_a_situation_is_right_or_told(case: Situation) -> None:
 
 
 def test_the_table_in_the_documents_has_every_situation() -> None:
-    rows = [row.split(" | ") for row in TABLE.read_text(encoding="utf-8").splitlines() if row.startswith("| ")][2:]
+    tried = TABLE.read_text(encoding="utf-8").partition("## Tried")[2]
+    rows = [row.split(" | ") for row in tried.splitlines() if row.startswith("| ")][2:]
     assert [row[1].replace("&#124;", "|") for row in rows] == [case.name for case in SITUATIONS]
     assert all(row[3].startswith(("right", "said")) for row in rows)

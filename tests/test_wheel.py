@@ -85,8 +85,12 @@ def test_the_demo_runs_where_only_the_wheel_is_installed(wheel, tmp_path):
     # A plain path after its own: .pth files in there, such as that of an editable install, are not read.
     (target / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n", encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    small = (
+        "training.experts.trees=4", "training.experts.soft_pixels=2000", "training.pixels.steps=60",
+        "chips.labelled=60", "chips.unlabelled=10", "assessment.forest_trees=10", "assessment.features=false",
+    )  # fmt: skip
     done = subprocess.run(
-        [tmp_path / "venv" / "bin" / "landcover", "demo"],
+        [tmp_path / "venv" / "bin" / "landcover", "demo", *(part for key in small for part in ("--set", key))],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -176,7 +176,8 @@ def ratios(
             flat = bool(variance[column] <= _TINY * max(value * value, 1.0))
             if flat and not _complete(frame):
                 open_strata = frame.sizes > 0 if certain is None else (frame.sizes > 0) & ~certain[:, column]
-                one = int(open_strata.sum()) == 1 and frame.clusters is None
+                # The exact interval is one of shares, not of differences and trends.
+                one = int(open_strata.sum()) == 1 and frame.clusters is None and bounds == (0.0, 1.0)
                 results.append(_without_spread(float(value), bottom[:, column], frame, one_stratum=one))
             else:
                 results.append(finish(float(value), float(variance[column]), frame, bounds))

@@ -153,7 +153,8 @@ def _check_frame(frame: Frame) -> None:
         )
     if frame.clusters is not None:
         raise ReferenceDataError(
-            "a zone from a sample in clusters", got=frame.kind, expected="units drawn one by one",
+            "a zone from a sample in clusters, whose units are alike and would promise too much", got=frame.kind,
+            expected="units drawn one by one",
             fix="draw a simple random or stratified sample",
         )  # fmt: skip
     if frame.unsampled_share:

@@ -131,12 +131,7 @@ def share_out(
 ) -> tuple[list[int], str]:
     """Units to draw in each stratum, and how they were given, in words.
 
-    Args:
-        size: Units in all; None to compute it from ``target_se`` and ``expected``.
-        method: One of ALLOCATIONS.
-        units: Map units (or squares) of each stratum.
-        expected: Expected user's accuracy of each stratum.
-        target_se: Target standard error of overall accuracy.
+    ``size`` None computes it from ``target_se`` and ``expected``.
 
     Raises:
         ReferenceDataError: no size and no target, or an allocation that the strata cannot give.

@@ -16,6 +16,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
+from pipeline.documents import read_json
 from pipeline.errors import OutputError, ReferenceDataError
 from pipeline.files import flush
 from pipeline.grid import Grid
@@ -160,13 +161,11 @@ def read_design(path: Path | str) -> SampleDesign:
         ReferenceDataError: not such a file, or one that contradicts itself.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path, what="the sampling design", error=ReferenceDataError)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ReferenceDataError("not a sampling design", path=path, expected=f'JSON with format "{FORMAT}"')
         return _design(content)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise ReferenceDataError("sampling design cannot be read", path=path, got=err) from err
-    except (KeyError, TypeError, ValueError) as err:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise ReferenceDataError("sampling design is incomplete", path=path, got=repr(err)) from err
 
 

@@ -13,7 +13,7 @@ from pipeline.cli.options import Force, Overwrite, Seed, Set
 if TYPE_CHECKING:
     from pipeline.accuracy.settings import ReferenceSettings
 
-MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
+MapPath = Annotated[Path, typer.Argument(metavar="MAP", help="Class map written by landcover, or any class raster.")]
 Reference = Annotated[Path, typer.Option("--reference", help="Reference points, polygons or raster.")]
 Crosswalk = Annotated[str | None, typer.Option()]
 Field = Annotated[str | None, typer.Option()]
@@ -28,9 +28,9 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
-    for command in (assess, compare, zone):
+    for command in (assess, compare, zone, series):
         add_command(app, command, settings=_REFERENCE)
-    add_commands(app, change, crosswalk)
+    add_commands(app, zonal, change, crosswalk)
 
 
 def _against(reference: Path, settings: list[str] | None, **given: object) -> ReferenceSettings:
@@ -76,7 +76,9 @@ def design(
 
 
 def assess(
-    target: Annotated[Path, typer.Argument(metavar="config.yaml | MAP", help="Configuration, or a class map.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="config.yaml | MAP | OBJECTS", help="Configuration, class map, or objects.")
+    ],
     *,
     reference: Annotated[Path | None, typer.Option(help="Reference points, polygons or raster (with MAP).")] = None,
     field: Field = None,
@@ -84,12 +86,22 @@ def assess(
     crosswalk: Crosswalk = None,
     legend: Legend = None,
     assist: Annotated[str | None, typer.Option()] = None,
+    area: Annotated[
+        Path | None, typer.Option(help="Of objects: polygons within which the footprints are complete.")
+    ] = None,
+    iou: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Of objects: share of area from which on two are the same.")
+    ] = 0.5,
+    block: Annotated[float | None, typer.Option(min=1.0, help="Of objects: side of resampled blocks in m.")] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Of objects: footprints are some of many, so only recall is given.")
+    ] = False,
     settings: Set = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
-    """Accuracy and area figures: of a job's test blocks, or of a map against reference data."""
+    """Accuracy: of a job's test blocks, of a map against reference data, or of objects against footprints."""
     if target.suffix.lower() in {".yaml", ".yml"}:
         from pipeline.workflow.stages import run_stages
 
@@ -98,6 +110,15 @@ def assess(
         )
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
+    from pipeline.labels.footprints import is_vector
+
+    if is_vector(target):
+        from pipeline.workflow.objects import assess_objects
+
+        return lambda _: assess_objects(
+            target, reference, area=area, iou=iou, block_m=block, complete=not incomplete, output=output,
+            overwrite=overwrite,
+        )  # fmt: skip
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 
     found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)
@@ -115,8 +136,7 @@ def compare(
     design_file: DesignFile = None,
     crosswalk: Crosswalk = None,
     second_crosswalk: Annotated[
-        str | None,
-        typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A."),
+        str | None, typer.Option(help="CSV, or esa_worldcover, dynamic_world, corine, nlcd: class in B -> class in A.")
     ] = None,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Units of design --for compare so far: better, no difference, go on.")
@@ -135,7 +155,7 @@ def compare(
 
 
 def zone(
-    map_file: MapFile,
+    map_file: MapPath,
     *,
     reference: Reference,
     field: Annotated[str, typer.Option()],
@@ -161,6 +181,20 @@ def zone(
     )  # fmt: skip
 
 
+def zonal(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="Map of values or classes.")],
+    polygons: Annotated[Path, typer.Argument(metavar="POLYGONS", help="Polygons: GeoPackage, Shapefile, GeoJSON ...")],
+    *,
+    layer: Annotated[str | None, typer.Option(help="Layer of a file that has several.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage or CSV to write.")] = Path("zonal.gpkg"),
+    overwrite: Overwrite = False,
+) -> Work:
+    """Statistics of a map per polygon: of values mean, median and bounds, of classes their shares."""
+    from pipeline.workflow.accuracy import zonal_of
+
+    return lambda _: zonal_of(map_file, polygons, layer=layer, output=output, overwrite=overwrite)
+
+
 def change(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The earlier map.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The later map, with the same legend.")],
@@ -173,6 +207,41 @@ def change(
     from pipeline.workflow.accuracy import change_between, told_legend
 
     return lambda _: change_between(before, after, output=output, scheme=told_legend(legend), overwrite=overwrite)
+
+
+def series(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class maps of one legend and grid, by year.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the consistent maps.")] = Path("series"),
+    years: Annotated[str | None, typer.Option(help="Years of the maps: 2018,2019; default: from their names.")] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="CSV from,to,cost: classes or *, a number or 'never' for what is illogical.")
+    ] = None,
+    change_cost: Annotated[float, typer.Option(help="Cost of all other changes: c needs evidence of e^c : 1.")] = 3.0,
+    accuracy: Annotated[float, typer.Option(help="Accuracy of maps without confidence beside them.")] = 0.8,
+    reference: Annotated[Path | None, typer.Option(help="Panel: points interpreted for every year.")] = None,
+    field: Annotated[str | None, typer.Option(help="Attribute of the class of a year: class_{year}.")] = None,
+    design_file: DesignFile = None,
+    settings: Set = None,
+    overwrite: Overwrite = False,
+) -> Work:
+    """Consistent annual maps, illogical changes, and areas per year with their trend from one panel."""
+    from pipeline.workflow.series import map_series
+
+    if years is not None and not all(part.strip().isdigit() for part in years.split(",")):
+        raise typer.BadParameter(f"--years {years}: expected years, as in 2018,2019")
+    panel = _against(reference, settings, field=field, design=design_file) if reference is not None else None
+    return lambda progress: map_series(
+        maps,
+        folder=output,
+        years=[int(part) for part in years.split(",")] if years else (),
+        costs_file=costs,
+        change_cost=change_cost,
+        accuracy=accuracy,
+        panel=panel,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def crosswalk(

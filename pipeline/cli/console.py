@@ -32,17 +32,11 @@ Work = Callable[[Progress], Outcome]
 
 @dataclass
 class Console:
-    """What the user asked to hear.
+    """What the user asked to hear."""
 
-    Attributes:
-        quiet: Only errors, and JSON where asked for.
-        as_json: One JSON document on stdout instead of text.
-        warned: Warnings shown so far; they are part of the JSON.
-    """
-
-    quiet: bool = False
-    as_json: bool = False
-    warned: list[str] = field(default_factory=list)
+    quiet: bool = False  # Only errors, and JSON where asked for
+    as_json: bool = False  # One JSON document on stdout instead of text
+    warned: list[str] = field(default_factory=list)  # Warnings shown so far; they are part of the JSON
 
     def perform(self, work: Work) -> int:
         """Do ``work(progress)`` and print what came of it; gives the exit status."""

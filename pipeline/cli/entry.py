@@ -16,10 +16,10 @@ import sys
 import typer
 
 from pipeline import __version__
-from pipeline.cli import accuracy, judge, make, reuse
+from pipeline.cli import accuracy, judge, make, objects, reuse
 from pipeline.cli.console import error_line, json_error
 from pipeline.cli.help import GroupedCommands, add_examples
-from pipeline.errors import ConfigError, OutputError, PipelineError
+from pipeline.errors import ConfigError, InputError, OutputError, PipelineError
 from pipeline.heap import share_one_heap
 from pipeline.quiet import silence_libtiff
 
@@ -38,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (make, judge, accuracy, reuse):
+for part in (make, judge, accuracy, reuse, objects):
     part.register(app)
 add_examples(app)
 
@@ -81,12 +81,15 @@ def _say_error(err: PipelineError | typer.TyperException, *, as_json: bool) -> N
     print(error_line(err), file=sys.stderr)
 
 
-def _full_disk(err: BaseException) -> OutputError | None:
-    """The error of a user whose disk is full, where that is what stands behind an error of a library."""
+def _of_the_system(err: BaseException) -> PipelineError | None:
+    """The error of a user whose disk is full, or who has no access, where that stands behind an error of a library."""
     cause: BaseException | None = err
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _DISK:
             return OutputError("cannot write", path=cause.filename, got=cause.strerror)
+        if isinstance(cause, PermissionError):
+            fix = "check the permissions of it and of the folders above it"
+            return InputError("no access", path=cause.filename, got=cause.strerror, fix=fix)
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -107,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     except Exception as err:
-        known = err if isinstance(err, PipelineError | typer.TyperException) else _full_disk(err)
+        known = err if isinstance(err, PipelineError | typer.TyperException) else _of_the_system(err)
         if known is None:
             raise
         _say_error(known, as_json="--json" in (sys.argv if arguments is None else arguments))

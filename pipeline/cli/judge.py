@@ -45,13 +45,12 @@ def view(
     as_json: Json = False,
 ) -> int:
     """Look at scene, map and confidence in a browser: swipe, values at a click, lengths and areas. Ctrl-C ends it."""
-    from pipeline.workflow.view import ViewRequest, open_viewer
+    from pipeline.workflow.view import open_viewer
 
-    request = ViewRequest(tuple(scene or ()), port, basemap, credit)
     opened: list[ViewServer] = []
 
     def start(_: object) -> Outcome:
-        server, outcome = open_viewer(paths, request)
+        server, outcome = open_viewer(paths, scenes=scene or (), port=port, basemap=basemap, credit=credit)
         opened.append(server)
         return outcome
 

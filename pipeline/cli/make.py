@@ -38,6 +38,13 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
         "config.yaml"
     ),
+    complete: Annotated[
+        str | None,
+        typer.Option(metavar="scene | AREA", help="Every object is drawn, in the scenes or these polygons."),
+    ] = None,
+    objects: Annotated[
+        list[str] | None, typer.Option(help="Class that is also mapped as objects, one polygon each; repeatable.")
+    ] = None,
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
@@ -53,16 +60,17 @@ def init(
     if chips is not None:
         from pipeline.workflow.chip_job import write_chip_config
 
-        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding}
+        given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding,
+                 "--complete": complete, "--objects": objects}  # fmt: skip
         refuse_with("--chips", given)
         return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
-    if not scene or labels is None or field is None:
+    if not scene or labels is None or (field is None and not objects):
         raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
     from pipeline.workflow.init import write_config
 
     return lambda _: write_config(
-        scene, labels=labels, field=field, layer=layer, encoding=encoding, output=output, overwrite=overwrite,
-        options=options,
+        scene, labels=labels, field=field or "", layer=layer, encoding=encoding, output=output, overwrite=overwrite,
+        options=options, complete=complete, objects=objects or (),
     )  # fmt: skip
 
 
@@ -84,13 +92,7 @@ def check(config: ConfigFile, *, settings: Set = None) -> Work:
     return lambda progress: check_job(config, progress=progress, changes=settings or ())
 
 
-def chips(
-    config: ConfigFile,
-    *,
-    settings: Set = None,
-    force: Force = False,
-    overwrite: Overwrite = False,
-) -> Work:
+def chips(config: ConfigFile, *, settings: Set = None, force: Force = False, overwrite: Overwrite = False) -> Work:
     """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
     from pipeline.workflow.stages import run_stages
 
@@ -111,13 +113,7 @@ def train(
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(
-        config,
-        last="train",
-        force=force,
-        overwrite=overwrite,
-        resume=resume,
-        progress=progress,
-        changes=settings or (),
+        config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress, changes=settings or ()
     )
 
 
@@ -155,12 +151,13 @@ def run(
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Run the main job on the simulated sample data."""
     from pipeline.workflow.demo import run_demo
 
-    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress)
+    return lambda progress: run_demo(output, overwrite=overwrite, progress=progress, changes=settings or ())
 
 
 def search(

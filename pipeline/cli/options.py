@@ -29,8 +29,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 Force = Annotated[bool, typer.Option("--force", help="Do it again even if its inputs have not changed.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="config.yaml", help="Configuration; landcover init writes one.")]
 Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as map.tile_px=512; repeatable."),
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as map.tile_px=512; repeatable.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed: the same seed gives the same result.")]
 # Sections of settings -> where their type is defined.

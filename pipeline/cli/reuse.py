@@ -12,9 +12,9 @@ from pipeline.cli.make import refuse_with
 from pipeline.cli.options import ConfigFile, Force, Overwrite, Seed, Set
 from pipeline.errors import ConfigError
 
-Config = Annotated[Path | None, typer.Option("--config", help="Configuration whose bands are matched.")]
-Scene = Annotated[str | None, typer.Option("--scene", help="Scene whose bands are matched.")]
-Encoder = Annotated[str, typer.Option(help="Encoder that imagenet is meant for.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration whose bands are matched.")]
+SceneOption = Annotated[str | None, typer.Option("--scene", help="Scene whose bands are matched.")]
+EncoderOption = Annotated[str, typer.Option(help="Encoder that imagenet is meant for.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def predict(
         typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory that mapping may take, for example 2GB.")] = None,
+    memory: Annotated[str | None, typer.Option()] = None,
     dask: Annotated[
         str | None,
         typer.Option(help="Map over Dask: local, local:4, or tcp://HOST:PORT of a scheduler (see docs/scale.md)."),
@@ -75,7 +75,7 @@ def predict(
         given = {"a configuration": config, "--scene": scene, "--scenes": scenes, "--memory": memory, "--dask": dask}
         refuse_with("--chips", given | {"--set": settings, "--force": force})
         return lambda progress: predict_chips(model, chips, output=output, overwrite=overwrite, progress=progress)
-    from pipeline.workflow.predict import ManyScenes, predict_maps
+    from pipeline.workflow.predict import predict_maps
 
     changes = [*(settings or ()), *([f"map.memory={memory}"] if memory else ())]
     return lambda progress: predict_maps(
@@ -87,13 +87,12 @@ def predict(
         force=force,
         overwrite=overwrite,
         progress=progress,
-        many=ManyScenes(scenes, dask),
+        listed=scenes,
+        dask=dask,
     )
 
 
-def show_model(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
-) -> Work:
+def show_model(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")]) -> Work:
     """Print what a model knows of itself: bands, classes, scaling, training, figures."""
     from pipeline.workflow import models
 
@@ -173,8 +172,8 @@ def list_weights(
     *,
     encoder: Annotated[str | None, typer.Option(help="Only those of resnet18, resnet50 ...")] = None,
     sensor: Annotated[str | None, typer.Option(help="Only those of sentinel-2, landsat-oli ...")] = None,
-    config: Config = None,
-    scene: Scene = None,
+    config: ConfigOption = None,
+    scene: SceneOption = None,
 ) -> Work:
     """List weights with bands, licence and whether they are here, and the order of the search; needs no network."""
     from pipeline.workflow import weights
@@ -185,9 +184,9 @@ def list_weights(
 def show_weights(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name as in the list, imagenet, or a weights file.")],
     *,
-    encoder: Encoder = "resnet18",
-    config: Config = None,
-    scene: Scene = None,
+    encoder: EncoderOption = "resnet18",
+    config: ConfigOption = None,
+    scene: SceneOption = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Download them now, as weights get does.")] = False,
 ) -> Work:
     """Show what one set of weights expects, and from which of its bands each band of a scene would start."""
@@ -201,7 +200,7 @@ def show_weights(
 def get_weights(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name as in the list, or imagenet.")],
     *,
-    encoder: Encoder = "resnet18",
+    encoder: EncoderOption = "resnet18",
 ) -> Work:
     """Download one set of weights, check it by its hash, and show its licence; nothing else ever downloads any."""
     from pipeline.workflow import weights

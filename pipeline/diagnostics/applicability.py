@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from pipeline.diagnostics.confidence import blocks_of_pixels
 from pipeline.diagnostics.features import spread
 from pipeline.errors import ModelError, ReferenceDataError
 from pipeline.legend import NODATA
@@ -248,8 +249,7 @@ def learn_distance(
         found, position = pixel_features(bundle, scene.source, own)
         values.append(found)
         polygon = own.polygon[position]
-        # Without blocks (block -1), polygons take their place.
-        folds.append(np.where(split.block_of[polygon] >= 0, split.block_of[polygon], -polygon - 1))
+        folds.append(blocks_of_pixels(polygon, split.block_of))
     features, fold = np.concatenate(values), np.concatenate(folds)
     if len(np.unique(fold)) < 2:  # noqa: PLR2004 - nothing to compare with
         return None

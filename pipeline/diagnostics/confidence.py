@@ -17,7 +17,8 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from pipeline.errors import ReferenceDataError
+from pipeline.diagnostics.class_sets import SetLimits, coverage_by_block
+from pipeline.errors import ModelError, ReferenceDataError
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.split import Part
 
@@ -71,10 +72,7 @@ def reliability(
 ) -> Reliability:
     """How often pixels of each confidence are right.
 
-    Args:
-        confidence: float [pixel], 0..1: probability of the mapped class.
-        correct: bool [pixel].
-        bins: Number of bins of equal width.
+    ``confidence`` float [pixel] 0..1 is the probability of the mapped class, ``correct`` bool [pixel].
 
     Raises:
         ReferenceDataError: no pixels, different lengths, or values that are no probabilities.
@@ -100,11 +98,8 @@ def fit_temperature(
 ) -> float:
     """Temperature scaling: the one T that gives held-out labels the highest likelihood; the map stays the same.
 
-    Args:
-        logits: float [pixel, class]; scores on validation blocks, never on training pixels.
-        labels: int [pixel]; class index.
-        polygon: int [pixel]; pixels of one polygon are right or wrong together, so polygons count, each once, and T
-            goes from 1 only as far as they can show (:func:`shown`). None: every pixel speaks for itself.
+    ``logits`` float [pixel, class] are scores on validation blocks, never on training pixels. Pixels of one ``polygon``
+    are right or wrong together, so polygons count once each, and T goes from 1 as far as they show (:func:`shown`).
 
     Raises:
         ReferenceDataError: arrays that do not fit, or no pixels.
@@ -123,11 +118,6 @@ def fit_confidence(
 
     For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
     of all classes would be ruled by them. What counts is "right with this confidence, or not" (a binary likelihood).
-
-    Args:
-        logits: float [pixel, class]; scores on pixels held out.
-        labels: int [pixel]; class index.
-        polygon: As for :func:`fit_temperature`.
 
     Raises:
         ReferenceDataError: arrays that do not fit, or no pixels.
@@ -163,9 +153,7 @@ def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
 
     log T has a normal prior with mean 0 and deviation PRIOR_LOG_T, a polygon counting as one observation: where nearly
     all pixels held out are right the least cost lies at T = 0 otherwise.
-
-    Args:
-        cost: Cost float64 [polygon] at a log T, a negative log-likelihood.
+    ``cost`` gives that of each polygon, a negative log-likelihood float64 [polygon], at a log T.
 
     Source: our own, after the rule of one standard error of Breiman et al. (1984), Classification and Regression Trees,
     sect. 3.4.3: of what the data cannot tell apart, the simplest.
@@ -222,10 +210,9 @@ def calibrate(
         return _noted(bundle, "none: the model learned from the validation polygons too (training.refit)")
     if bundle.members[0].spec.encoder != "none":
         return _noted(bundle, "none: the teachers' scores stand in for a network of pixels, and the model has none")
-    shares = held_out.probabilities.astype(np.float64)
-    logits = np.log((1 - _FLOOR) * shares / shares.sum(axis=1, keepdims=True) + _FLOOR / shares.shape[1])
+    scores, index = _scores_of(held_out), held_out.index.astype(np.intp)
     method = "temperature scaling on polygons held out in turn, by spatial block (training.refit: the teachers' scores)"
-    found = _calibrated(bundle, logits, held_out.index.astype(np.intp), held_out.polygon, method, fit=fit_confidence)
+    found = _calibrated(bundle, scores, index, held_out.polygon, method, fit=fit_confidence)
     if found.temperature == 1.0 or len(bundle.members) == 1:
         return found
     temperature = _as_sure(bundle, scenes, found.temperature, seed=seed)
@@ -233,22 +220,56 @@ def calibrate(
     return replace(_noted(bundle, note), temperature=temperature)
 
 
-def held_out_reliability(bundle: ModelBundle, tested: Sequence[tuple[Source, LabelledPixels]]) -> dict[str, Any] | None:
+def held_out_probabilities(
+    bundle: ModelBundle,
+    scenes: Sequence[TrainingScene],
+    split: Split,
+    *,
+    learned_validation: bool,
+    held_out: OutOfFold | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.int32]] | None:
+    """Calibrated probabilities float64 [pixel, class], class index and polygon [pixel] of pixels not learned from.
+
+    Of a calibrated model; None where it has learned from all of its pixels and nothing stands in for it.
+    """
+    note = bundle.provenance.get(KEY)
+    if not learned_validation:
+        logits, index, polygon = _validation(bundle, scenes, split)
+        return softmax(logits.astype(np.float64), axis=1), index, polygon
+    if held_out is None or bundle.members[0].spec.encoder != "none":
+        return None
+    own = note.get("pixel_network_temperature", bundle.temperature) if isinstance(note, dict) else 1.0
+    return softmax(_scores_of(held_out) / own, axis=1), held_out.index.astype(np.intp), held_out.polygon
+
+
+def _scores_of(held_out: OutOfFold) -> NDArray[np.float64]:
+    """Scores float64 [pixel, class] of the teachers; classes without a vote are not ruled out."""
+    shares = held_out.probabilities.astype(np.float64)
+    return np.asarray(np.log((1 - _FLOOR) * shares / shares.sum(axis=1, keepdims=True) + _FLOOR / shares.shape[1]))
+
+
+def held_out_reliability(
+    bundle: ModelBundle, tested: Sequence[tuple[Source, LabelledPixels]], *, block_of: NDArray[np.int32]
+) -> dict[str, Any] | None:
     """How sure the model is of test pixels and how often right, without and with its temperature; JSON-ready.
+
+    With it how often their label is in the class set of 90 %, by block; ``block_of`` is that of each polygon.
 
     Returns:
         None where no test pixel is valid.
     """
     from pipeline.inference.probe import pixel_logits
 
-    logits, right = [], []
+    logits, truth, blocks = [], [], []
     for source, pixels in tested:
         found, position = pixel_logits(bundle, source, pixels)
         logits.append(found)
-        right.append(bundle.scheme.index_to_code[found.argmax(axis=1)] == pixels.code[position])
-    if not sum(map(len, right)):
+        truth.append(bundle.scheme.code_to_index[pixels.code[position]].astype(np.intp))
+        blocks.append(blocks_of_pixels(pixels.polygon[position], block_of))
+    if not sum(map(len, truth)):
         return None
-    scores, correct = np.concatenate(logits).astype(np.float64), np.concatenate(right)
+    scores, index = np.concatenate(logits).astype(np.float64), np.concatenate(truth)
+    correct = scores.argmax(axis=1) == index
     before, after = (
         reliability(np.minimum(softmax(scores * factor, axis=1).max(axis=1), 1.0), correct)
         for factor in (bundle.temperature, 1.0)
@@ -261,7 +282,23 @@ def held_out_reliability(bundle: ModelBundle, tested: Sequence[tuple[Source, Lab
         "before": before.to_json(),
         "after": after.to_json(),
         "fitted_on": bundle.provenance.get(KEY, "none: the model was trained elsewhere"),
+        "class_sets": _sets_at(bundle, softmax(scores, axis=1), index, np.concatenate(blocks)),
     }
+
+
+def blocks_of_pixels(polygon: NDArray[np.int32], block_of: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Block int32 [pixel] of pixels of polygons; without blocks (-1), polygons take their place."""
+    return np.where(block_of[polygon] >= 0, block_of[polygon], -polygon - 1)
+
+
+def _sets_at(
+    bundle: ModelBundle, shares: NDArray[np.float64], index: NDArray[np.intp], block: NDArray[np.int32]
+) -> dict[str, Any] | str:
+    """How often labels are in their class sets, or why there are none."""
+    try:
+        return coverage_by_block(SetLimits.of(bundle.extra), shares, index, block=block)
+    except ModelError as err:
+        return f"none: {err}"
 
 
 def _calibrated(

@@ -38,12 +38,12 @@ CELL_PX = 8
 LAYER = "where_next"
 # Of a square's pixels that must have a class.
 _USABLE = 0.5
-# Signals and their weights in the score.
-WEIGHTS = {"doubt": 1.0, "entropy": 1.0, "disagreement": 1.0, "dissimilarity": 0.5, "edges": 0.5}
+# Signals and their weights in the score: chosen on five sets of tests/benchmarks/bench_where_next.py.
+WEIGHTS = {"doubt": 1.0, "entropy": 1.0, "disagreement": 0.5, "dissimilarity": 0.1, "edges": 0.25}
 # Pixels whose confidence is within so many per cent of a square's are about as sure.
 _ALIKE = 10
 # Squares of the largest area count so much more than those of the smallest.
-_AREA_SHARE = 0.2
+_AREA_SHARE = 0.05
 _REASONS = {
     "doubt": ("low confidence", "#e69f00"), "entropy": ("several classes alike", "#d55e00"),
     "disagreement": ("maps disagree", "#cc79a7"), "dissimilarity": ("unlike the training data", "#0072b2"),
@@ -172,7 +172,7 @@ def _hanging_ha(
     sure = np.rint(SURE * (1 - doubt)).astype(np.intp)
     low, high = np.maximum(sure - _ALIKE, 0), np.minimum(sure + _ALIKE, SURE) + 1
     own = code.astype(np.intp)
-    return (total[own, high] - total[own, low]).astype(np.float32)
+    return np.asarray(total[own, high] - total[own, low], dtype=np.float32)
 
 
 def likely_wrong(squares: Squares) -> NDArray[np.float64]:

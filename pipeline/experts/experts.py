@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -35,8 +34,6 @@ Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", 
 
 # More iterations change the last digits only.
 _ITERATIONS = 200
-# Principal components of the features of encoder and surroundings that a regression sees.
-_COMPONENTS = 64
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ EXPERTS = (
     Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.0),
     Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
     # With fewer polygons held-out figures cannot tell whether it helps, and with 28 it learned the place (learning.md).
-    Expert("pretrained encoder and surroundings", "logistic", 5, needs=ENOUGH_POLYGONS, encoder=True),
+    Expert("pretrained encoder and surroundings", "discriminant", 5, needs=ENOUGH_POLYGONS, encoder=True),
 )
 
 
@@ -134,8 +131,7 @@ def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> M
     if expert.kind == "rotated":
         return fit_rotated_trees(features, table.index, table.polygon, weight=weight, trees=trees, seed=seed)
     if expert.kind == "logistic" and len(np.unique(table.index)) > 1:
-        reduce = [PCA(min(_COMPONENTS, *features.shape), random_state=seed)] if expert.encoder else []
-        model = make_pipeline(StandardScaler(), *reduce, LogisticRegression(max_iter=_ITERATIONS))
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, table.index, logisticregression__sample_weight=weight)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.fast import StripEnsemble, by_pixel, layout_of, speed_up
+from pipeline.inference.fast import BlockEnsemble, by_pixel, layout_of, speed_up
 from pipeline.inference.pixels import PLANES, Layout
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Choice:
         return self.engine == "openvino"
 
     @property
-    def in_strips(self) -> bool:
+    def in_blocks(self) -> bool:
         """Whether the engine runs :func:`pipeline.inference.fast.speed_up`'s network."""
         return self.engine == "torch" and self.device == "cpu"
 
@@ -103,7 +103,7 @@ class Engine(Protocol):
 
 @dataclass
 class TorchEngine:
-    """Eager torch; channels-last unless in strips, inference mode."""
+    """Eager torch; channels-last unless in blocks, inference mode."""
 
     network: nn.Module
     choice: Choice
@@ -111,20 +111,20 @@ class TorchEngine:
     def __post_init__(self) -> None:
         """Move the network to its device and type."""
         self._dtype = self.choice.torch_dtype
-        network = speed_up(self.network) if self.choice.in_strips else self.network
+        network = speed_up(self.network) if self.choice.in_blocks else self.network
         self._on_gpu = self.choice.device != "cpu"
         # On a GPU autocast chooses the type, layer by layer.
         moved = network.to(device=self.choice.device, dtype=None if self._on_gpu else self._dtype).eval()
         self._run = moved.to(memory_format=torch.channels_last)
-        self._in_strips = isinstance(moved, StripEnsemble)
+        self._in_blocks = isinstance(moved, BlockEnsemble)
         self.layout = PLANES if self._on_gpu else layout_of(moved, self._dtype)
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See Engine."""
-        if self._in_strips:
-            in_strips: torch.Tensor = self._run(x)
-            return in_strips
+        if self._in_blocks:
+            in_blocks: torch.Tensor = self._run(x)
+            return in_blocks
         if self._on_gpu:
             # Sums over neighbours stay in float32: the deviation is a small difference of large numbers.
             moved = x.to(self.choice.device, non_blocking=True).contiguous(memory_format=torch.channels_last)

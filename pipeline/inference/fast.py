@@ -1,10 +1,10 @@
-"""The same network with less to do on a CPU: strip by strip where pixels stand alone, and quicker layers.
+"""The same network with less to do on a CPU: block by block where pixels stand alone, and quicker layers.
 
 Most of a network's memory, and on a CPU much of its time, goes into what it does at full resolution: many channels,
 little arithmetic. There pixels depend on their near neighbours only. So the coarse part is run on the whole tile, and
-what is at full resolution on strips of rows, and in them on blocks of pixels whose channels stay in a core's own cache;
-a tile of a given memory is several times larger, and its halo costs less. Outputs are those of the network that is
-replaced, to rounding. Written for one thread per call: calls may run side by side.
+what is at full resolution on blocks of pixels whose channels stay in a core's own cache; a tile of a given memory is
+several times larger, and its halo costs less. Outputs are those of the network that is replaced, to rounding. Written
+for one thread per call: calls may run side by side.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from pipeline.inference.fused import FusedConv, SurroundingSums, fuse_layers, scales
+from pipeline.grid import Window
+from pipeline.inference.fused import SurroundingSums, fuse_layers, scales
 from pipeline.inference.pixels import PLANES, Layout
+from pipeline.inference.tiles import cut
 from pipeline.model.network import TINY, Ensemble, Network
 from pipeline.model.surroundings import REACH_PX, Surroundings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.model.decoder import Decoder
 
-# Pixels of a strip, and its rows at least: its own halo of REACH_PX rows is read twice.
-_STRIP_PX = 32_768
-_STRIP_ROWS = 32
 # Pixels of a block. Measured on tiles of 1056 px, a core with 2 MB of its own: 0.73, 0.65, 0.56, 0.49 s per Mpx in
 # float32 and 0.40, 0.31, 0.27, 0.24 in bfloat16 at 2048, 4096, 8192, 16384: a call costs something beside its pixels.
 _BLOCK_PX = 16_384
@@ -39,14 +41,14 @@ def speed_up(network: nn.Module) -> nn.Module:
         _take_temperature(network)
     fuse_layers(network)
     members = list(network.members) if isinstance(network, Ensemble) else []
-    if members and all(_has_strips(cast("Network", member)) for member in members):
-        return StripEnsemble(cast("Ensemble", network))
+    if members and all(_has_blocks(cast("Network", member)) for member in members):
+        return BlockEnsemble(cast("Ensemble", network))
     return network
 
 
 def layout_of(network: nn.Module, dtype: torch.dtype) -> Layout:
     """Of chips that :func:`speed_up`'s network takes without a copy: sums over neighbours are of float32 planes."""
-    if isinstance(network, StripEnsemble) and network.sees_pixels:
+    if isinstance(network, BlockEnsemble) and network.sees_pixels:
         return PLANES
     return Layout(dtype, by_pixel=True)
 
@@ -67,8 +69,8 @@ def _take_temperature(ensemble: Ensemble) -> None:
     ensemble.temperature = 1.0
 
 
-def _has_strips(network: Network) -> bool:
-    """Whether what is at full resolution can be computed strip by strip."""
+def _has_blocks(network: Network) -> bool:
+    """Whether what is at full resolution can be computed block by block."""
     spec = network.spec
     if spec.head != "unet" or network.dropout.training:
         return False
@@ -78,8 +80,8 @@ def _has_strips(network: Network) -> bool:
     return stride == 1 and not taken and spec.fuse_kernel == 1
 
 
-class StripEnsemble(nn.Module):
-    """An ensemble whose full resolution is computed strip by strip."""
+class BlockEnsemble(nn.Module):
+    """An ensemble whose full resolution is computed block by block."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
@@ -109,30 +111,25 @@ class StripEnsemble(nn.Module):
             return whole
         coarse = [_coarse(network, x, dtype) for network in self._networks]
         out = torch.empty((chips, self._networks[0].spec.classes, rows, cols), dtype=dtype, device=x.device)
-        step = _whole_steps(max(_STRIP_PX // cols, _STRIP_ROWS), self._scale)
+        blocks = list(self._blocks(rows, cols))
         for chip in range(chips):
             own = slice(chip, chip + 1)
             features = [part[own] if part is not None else None for part in coarse]
-            for top in range(0, rows, step):
-                self._strip(x[own], features, rows=(top, min(top + step, rows)), out=out[own])
+            for block in blocks:
+                sums: dict[Window, torch.Tensor] = {}
+                found = [
+                    _logits(network, x[own], part, block=block, dtype=dtype, sums=sums)
+                    for network, part in zip(self._networks, features, strict=True)
+                ]
+                out[(own, slice(None), *block.slices)] = self._joined(found)
         return out
 
-    def _strip(
-        self, x: torch.Tensor, coarse: list[torch.Tensor | None], *, rows: tuple[int, int], out: torch.Tensor
-    ) -> None:
-        """Logits of rows ``rows`` of one chip into ``out``."""
-        top, stop = rows
-        inputs = [_channels(network, x, rows=rows, dtype=out.dtype) for network in self._networks]
-        step = _whole_steps(_BLOCK_PX // x.shape[-1], self._scale)
-        for start in range(top, stop, step):
-            end = min(start + step, stop)
-            found = [
-                _logits(
-                    network, seen[:, :, start - top : end - top] if seen is not None else None, features, (start, end)
-                )
-                for network, seen, features in zip(self._networks, inputs, coarse, strict=True)
-            ]
-            out[:, :, start:end] = self._joined(found)
+    def _blocks(self, rows: int, cols: int) -> Iterator[Window]:
+        """Blocks of a tile, of whole coarse features: squares have the shortest edge to sum over neighbours beyond."""
+        side = int(_BLOCK_PX**0.5) if self.sees_pixels else cols
+        for col, width in cut(cols, side, self._scale):
+            for row, height in cut(rows, _BLOCK_PX // width, self._scale):
+                yield Window(row, col, height, width)
 
     def _joined(self, found: list[torch.Tensor]) -> torch.Tensor:
         """As :class:`pipeline.model.network.Ensemble` joins its members."""
@@ -142,11 +139,6 @@ class StripEnsemble(nn.Module):
         for logits, share in zip(found, self.ensemble.shares, strict=True):
             mean = mean + share * logits.float().softmax(1)
         return mean.clamp_min(TINY).log() / self.ensemble.temperature
-
-
-def _whole_steps(rows: int, scale: int) -> int:
-    """At least one row of the coarse features, and whole ones."""
-    return max(rows // scale, 1) * scale
 
 
 def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
@@ -162,16 +154,54 @@ def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tens
     return found[0]
 
 
-def _channels(network: Network, x: torch.Tensor, *, rows: tuple[int, int], dtype: torch.dtype) -> torch.Tensor | None:
-    """What the spectral path makes of rows ``rows`` of ``x`` before pixels stand alone; None without such a path."""
-    if network.spectral is None:
-        return None
-    reach = _spectral_reach(network)
-    above, below = max(rows[0] - reach, 0), min(rows[1] + reach, x.shape[2])
-    found = x[:, :, above:below]
-    for layer in _parts(network.spectral)[0]:
-        found = layer(found, dtype) if isinstance(layer, SurroundingSums) else layer(by_pixel(found, dtype))
-    return by_pixel(found, dtype)[:, :, rows[0] - above : rows[1] - above]
+def _logits(
+    network: Network,
+    x: torch.Tensor,
+    coarse: torch.Tensor | None,
+    *,
+    block: Window,
+    dtype: torch.dtype,
+    sums: dict[Window, torch.Tensor],
+) -> torch.Tensor:
+    """Logits of a block of a tile ``x`` float [1, band, row, col]; members share their ``sums`` over neighbours."""
+    seen = _spectral(network, x, block=block, dtype=dtype, sums=sums) if network.spectral is not None else None
+    if coarse is None or network.decoder is None:
+        return cast("torch.Tensor", network.head(seen))
+    scale = network.decoder.plan[-1][1]
+    rows, cols = (slice(part.start // scale, -(-part.stop // scale)) for part in block.slices)
+    features = network.decoder.steps[-1](coarse[:, :, rows, cols], [seen] if seen is not None else [], scale)
+    return cast("torch.Tensor", network.head(features))
+
+
+def _spectral(
+    network: Network, x: torch.Tensor, *, block: Window, dtype: torch.dtype, sums: dict[Window, torch.Tensor]
+) -> torch.Tensor:
+    """What the spectral path makes of a block of a tile."""
+    first, *layers = cast("nn.Sequential", network.spectral)
+    reach = sum(kernel // 2 for kernel in network.spec.spectral_kernels)
+    wide = block.expand(reach).intersect(Window(0, 0, *x.shape[-2:])) or block
+    if isinstance(first, SurroundingSums):
+        if wide not in sums:
+            sums[wide] = first.within(_padded(x, wide.expand(REACH_PX)), dtype)
+        found = sums[wide]
+    else:
+        found = first(by_pixel(x[(..., *wide.slices)], dtype))
+    for layer in layers:
+        found = layer(found)
+    return by_pixel(found[(..., *block.relative_to(wide).slices)], dtype) if reach else found
+
+
+def _padded(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """A window of a tile; 0 beyond it."""
+    inside = window.intersect(Window(0, 0, *x.shape[-2:])) or window
+    part = x[(..., *inside.slices)]
+    beyond = (
+        inside.col - window.col,
+        window.col_stop - inside.col_stop,
+        inside.row - window.row,
+        window.row_stop - inside.row_stop,
+    )
+    return functional.pad(part, beyond) if any(beyond) else part
 
 
 def by_pixel(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -180,39 +210,3 @@ def by_pixel(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return x  # ``to`` would copy a chip whose batch has another stride, though it is the only one
     # In one step: two take eight times as long for ten bands in bfloat16.
     return x.to(dtype, memory_format=torch.channels_last)
-
-
-def _logits(
-    network: Network, seen: torch.Tensor | None, coarse: torch.Tensor | None, rows: tuple[int, int]
-) -> torch.Tensor:
-    """Logits of rows ``rows`` of a tile from what :func:`_channels` gives for them."""
-    if network.spectral is not None:
-        for layer in _parts(network.spectral)[1]:
-            seen = layer(seen)
-    if coarse is None or network.decoder is None:
-        return cast("torch.Tensor", network.head(seen))
-    scale = network.decoder.plan[-1][1]
-    part = coarse[:, :, rows[0] // scale : -(-rows[1] // scale)]
-    features = network.decoder.steps[-1](part, [seen] if seen is not None else [], scale)
-    return cast("torch.Tensor", network.head(features))
-
-
-def _parts(path: nn.Sequential) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The layers up to the last that looks at neighbours, and those after it."""
-    layers = list(path)
-    wide = [i for i, layer in enumerate(layers) if not _stands_alone(layer)]
-    cut = wide[-1] + 1 if wide else 0
-    return layers[:cut], layers[cut:]
-
-
-def _stands_alone(layer: nn.Module) -> bool:
-    looks_about = (SurroundingSums, Surroundings, nn.Conv2d)
-    return not any(
-        isinstance(part, looks_about) or (isinstance(part, FusedConv) and part.kernel > 1) for part in layer.modules()
-    )
-
-
-def _spectral_reach(network: Network) -> int:
-    if network.spectral is None:
-        return 0
-    return sum(kernel // 2 for kernel in network.spec.spectral_kernels) + (REACH_PX if network.spec.surroundings else 0)

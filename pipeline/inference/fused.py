@@ -206,12 +206,16 @@ class SurroundingSums(nn.Module):
 
     def forward(self, x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Channels in channels-last memory, float [chip, 5 * band, row, col] of ``dtype``, by default that of ``x``."""
-        chips, bands, rows, cols = x.shape
-        dtype = dtype or x.dtype
+        return self.within(functional.pad(x, (REACH_PX,) * 4), dtype or x.dtype)
+
+    def within(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The same of all pixels of ``x`` but the outer REACH_PX on each side, which are only summed."""
+        chips, bands = x.shape[:2]
+        rows, cols = (side - 2 * REACH_PX for side in x.shape[-2:])
         out = torch.empty(
             (chips, LEVELS * bands, rows, cols), dtype=dtype, device=x.device, memory_format=torch.channels_last
         )
-        group = max(_GROUP_VALUES // ((rows + 2 * REACH_PX) * (cols + 2 * REACH_PX)), 1)
+        group = max(_GROUP_VALUES // (x.shape[-2] * x.shape[-1]), 1)
         planes = torch.empty((LEVELS, bands, rows, cols), dtype=dtype, device=x.device)
         for chip, made in zip(x, out, strict=True):
             for first in range(0, bands, group):
@@ -223,20 +227,19 @@ class SurroundingSums(nn.Module):
 
 
 def _levels(x: torch.Tensor, out: torch.Tensor) -> None:
-    """Levels [level, band, row, col] of a few bands float32 [band, row, col]."""
-    rows, cols = x.shape[-2:]
-    padded = functional.pad(x, (REACH_PX,) * 4)
-    three = _sum(padded, range(3), size=rows + 6, axis=-2)  # centred on the rows from the fourth before to ...
+    """Levels [level, band, row, col] of a few bands float32 [band, row, col], which reach REACH_PX farther."""
+    rows, cols = out.shape[-2:]
+    three = _sum(x, range(3), size=rows + 6, axis=-2)  # centred on the rows from the fourth before to ...
     middle = three[:, 3 : 3 + rows]
-    five = middle + padded[:, 2 : 2 + rows]
-    five.add_(padded[:, 6 : 6 + rows])
+    five = middle + x[:, 2 : 2 + rows]
+    five.add_(x[:, 6 : 6 + rows])
     nine = _sum(three, (0, 3, 6), size=rows, axis=-2)
-    out[0].copy_(x)
+    out[0].copy_(x[:, REACH_PX : REACH_PX + rows, REACH_PX : REACH_PX + cols])
     sums = _sum(middle, range(3, 6), size=cols)
     out[1].copy_(sums)
     out[2].copy_(_sum(five, range(2, 7), size=cols))
     out[3].copy_(_sum(_sum(nine, range(3), size=cols + 6), (0, 3, 6), size=cols))
-    squares = _sum(padded[:, 3 : 5 + rows].square(), range(3), size=rows, axis=-2)
+    squares = _sum(x[:, 3 : 5 + rows].square(), range(3), size=rows, axis=-2)
     # The deviation is the root of the mean square less the squared mean: here times 9, under the root times 81.
     spread = _sum(squares, range(3, 6), size=cols).mul_(9.0).addcmul_(sums, sums, value=-1.0)
     out[4].copy_(spread.clamp_min_(0.0).add_(81.0 * FLOOR).sqrt_())

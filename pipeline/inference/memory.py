@@ -108,13 +108,13 @@ class Needs:
     def of(cls, bundle: ModelBundle, choice: Choice, *, stride_px: int, batch: int = 1) -> Needs:
         """Of a model."""
         fused = bundle.network(fused=True)
-        network = speed_up(fused) if choice.in_strips else fused
+        network = speed_up(fused) if choice.in_blocks else fused
         return cls(network, choice, len(bundle.bands), bundle.preprocess.channels, stride_px, batch)
 
     @cached_property
     def layout(self) -> Layout:
         """Of the tiles that the engine takes."""
-        return layout_of(self.network, self.choice.torch_dtype) if self.choice.in_strips else PLANES
+        return layout_of(self.network, self.choice.torch_dtype) if self.choice.in_blocks else PLANES
 
     @cached_property
     def held(self) -> Held:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from pipeline.grid import Window
 from pipeline.legend import NODATA
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.inference.settings import Products
+    from pipeline.maps.look import Glimpse
     from pipeline.model.preprocess import Preprocess
+    from pipeline.quantity import Quantity
     from pipeline.scenes.reader import Reader
 
 # Pixels of a strip: ten bands of them in float32 are 5 MB.
@@ -86,7 +89,12 @@ class Buffers:
 
 
 def read_tile(
-    reader: Reader, window: Window, preprocess: Preprocess, *, out: torch.Tensor | None = None
+    reader: Reader,
+    window: Window,
+    preprocess: Preprocess,
+    *,
+    out: torch.Tensor | None = None,
+    glimpse: Glimpse | None = None,
 ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
     """The network's input of a window, which may reach beyond the grid.
 
@@ -95,6 +103,7 @@ def read_tile(
         window: What is read.
         preprocess: Standardises it.
         out: Where to put the tile [channel, row, col], of any type; None for new float32 planes.
+        glimpse: Gets what was read, for a picture of the scene.
 
     Returns:
         The tile, 0 where not valid; and what is valid, bool [row, col].
@@ -107,7 +116,10 @@ def read_tile(
     step = max(READ_PX // window.width, 1)
     for top in range(0, window.height, step):
         height = min(step, window.height - top)
-        raster = reader.read(Window(window.row + top, window.col, height, window.width))
+        strip = Window(window.row + top, window.col, height, window.width)
+        raster = reader.read(strip)
+        if glimpse is not None:
+            glimpse.add(raster, strip)
         tile[:, top : top + height] = preprocess(raster.values, raster.valid)
         valid[top : top + height] = raster.valid
     return tile, valid
@@ -140,7 +152,7 @@ def classify(
     step = _CHUNK_ROWS if scores.device.type == "cpu" else shape[0]
     for start in range(0, shape[0], step):
         rows = slice(start, start + step)
-        part = scores[:, rows].float().contiguous()
+        part = scores[:, rows].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         for name, layer in _decide(part, table, products).items():
             out[name][..., rows, :] = layer
     arrays = {name: layer.cpu().numpy() for name, layer in out.items()}
@@ -151,11 +163,62 @@ def classify(
     return arrays
 
 
+def measure(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Quantity) -> dict[str, NDArray[Any]]:
+    """Layers of one window of a continuous target.
+
+    Args:
+        scores: Raw outputs of any floating type [CHANNELS, row, col] (``pipeline.model.quantiles``), on any device.
+        valid: bool [row, col]; elsewhere codes are nodata and values NaN.
+        quantity: Unit, range and transform.
+
+    Returns:
+        "codes" uint8 [row, col], value classes; "values" float32 [value, lower, upper; row; col] in the unit.
+    """
+    shape = tuple(scores.shape[1:])
+    values = torch.empty((3, *shape), dtype=torch.float32, device=scores.device)
+    codes = torch.empty(shape, dtype=torch.uint8, device=scores.device)
+    edges = torch.tensor(quantity.edges, device=scores.device, dtype=torch.float32)
+    step = _CHUNK_ROWS if scores.device.type == "cpu" else shape[0]
+    for start in range(0, shape[0], step):
+        rows = slice(start, start + step)
+        part = scores[:, rows].float()
+        found = values[:, rows]
+        found[0] = part[0]
+        torch.sub(part[1], functional.softplus(part[2]), out=found[1])
+        torch.add(part[1], functional.softplus(part[3]), out=found[2])
+        _in_unit(found, quantity)
+        codes[rows] = 1
+        for edge in edges:
+            codes[rows] += found[0] >= edge
+    out = {"codes": codes.cpu().numpy(), "values": values.cpu().numpy()}
+    if not valid.all():
+        out["codes"][~valid] = NODATA
+        out["values"][:, ~valid] = np.nan
+    return out
+
+
+def _in_unit(standard: torch.Tensor, quantity: Quantity) -> None:
+    """:meth:`pipeline.quantity.Quantity.inverse`, in place."""
+    standard.mul_(quantity.deviation).add_(quantity.mean)
+    if quantity.transform == "log":
+        standard.clamp_(max=88.0).exp_().sub_(quantity.offset)  # exp of more is no float32
+    elif quantity.transform == "sqrt":
+        standard.clamp_(min=0.0).square_()
+    if quantity.low is not None or quantity.high is not None:
+        standard.clamp_(quantity.low, quantity.high)
+
+
 def _decide(scores: torch.Tensor, table: torch.Tensor, products: Products) -> dict[str, torch.Tensor]:
-    """Layers uint8 of scores float32 [class, row, col]."""
-    probabilities = scores.softmax(0)
-    best, index = probabilities.max(0)
-    made = {"codes": table[index], "confidence": _percent(best)}
+    """Layers uint8 of scores float32 [class, row, col], which are written over."""
+    exponentials = scores.sub_(scores.amax(0)).exp_()
+    total = exponentials.sum(0)
+    # The best class is the first whose exponential is 1. Found so in a twentieth of the time of torch's argmax.
+    ranks = torch.arange(len(scores), 0, -1, dtype=scores.dtype, device=scores.device)[:, None, None]
+    index = len(scores) - (exponentials.floor() * ranks).amax(0).long()
+    made = {"codes": torch.take(table, index), "confidence": _percent(1.0 / total)}
+    if not (products.probabilities or products.entropy or products.margin):
+        return made
+    probabilities = exponentials / total
     if products.probabilities:
         made["probabilities"] = _percent(probabilities)
     if products.entropy:

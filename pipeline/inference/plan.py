@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import platform
@@ -24,6 +25,8 @@ from pipeline.model.reach import reach_px
 from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.grid import Grid
     from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
@@ -126,6 +129,17 @@ def engine_of(bundle: ModelBundle, choice: Choice, *, threads: int, source: Sour
     return make_engine(bundle.network(fused=True), choice, channels=channels, threads=threads, samples=samples)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: on pieces of a scene a team of threads waits, spinning, for longer than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, trust: bool = False) -> Plan:
     """Decide what the settings leave open, by measuring on a piece of the scene.
 
@@ -138,8 +152,19 @@ def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, tru
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
     """
-    threads, stride = settings.threads or torch.get_num_threads(), total_stride_px(bundle)
     choice = choose(settings)
+    if bundle.quantity is not None and settings.dtype == "auto":
+        choice = replace(choice, dtype="float32")  # three digits of a number are not enough of a value
+    threads = settings.threads or torch.get_num_threads()
+    with one_thread():
+        return _measured(bundle, source, settings, choice=choice, threads=threads, trust=trust)
+
+
+def _measured(
+    bundle: ModelBundle, source: Source, settings: MapSettings, *, choice: Choice, threads: int, trust: bool
+) -> Plan:
+    """The plan, measured on a piece of the scene."""
+    stride = total_stride_px(bundle)
     sample, engine, share, remark = None, None, None, ""
     if choice.dtype != "float32" and not trust:
         sample = sample_of(bundle, source, stride)
@@ -231,7 +256,7 @@ def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Esti
     middle = tiles[len(tiles) // 2]
     engine = engine_of(bundle, choice, threads=plan.threads, source=source)
     side_by_side = WORKERS if choice.side_by_side and plan.threads >= WORKERS else 1
-    layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.probabilities else 0)
+    layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.products.probabilities else 0)
     side = min(plan.tile_px, max(source.grid.shape))
     return Estimate(
         memory_bytes=needs.peak_bytes(side, halo_px=plan.halo_px, cache_bytes=plan.cache_bytes),
@@ -245,7 +270,7 @@ def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> K
     """What the rows depend on, by part."""
     areas = [fingerprint([split_source(path)[0]]) for path in (settings.aoi, settings.mask) if path is not None]
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    mapping = settings.model_dump(mode="json", include=MAPPING)
+    mapping = settings.model_dump(mode="json", include=MAPPING) | vars(settings.products)
     return Key.of(
         {
             "model": bundle.hash,

@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
+from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
+    from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 
     Planner = Callable[[ModelBundle, Source, MapSettings], Plan]
@@ -54,12 +56,14 @@ class Prediction:
     Attributes:
         grid: Where the pixels lie.
         scheme: What the codes mean.
-        layers: Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for.
+        layers: Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for. Of a
+            continuous target "codes" (value classes) and "values" (float32: value, lower, upper).
         plan: What was decided.
         figures: "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
             earlier run), JSON-ready.
         why_fresh: Why an earlier run in the same folder was not continued; "" where there was none or it was.
         lock: Keeps other runs out of the folder until the stores are closed.
+        look: Pixels of the scene for its quicklook; None where not all of it was read by this run.
     """
 
     grid: Grid
@@ -69,6 +73,7 @@ class Prediction:
     figures: dict[str, float]
     why_fresh: str = ""
     lock: BaseFileLock | None = None
+    look: Raster | None = None
 
     @property
     def codes(self) -> RowStore:
@@ -148,14 +153,14 @@ def predict_scene(
     planner: Planner = make_plan if plan is None else lambda *_: plan
     run = open_run(bundle, source, out=out, settings=settings, fresh=fresh, planner=planner, key=key)
     try:
-        left = run.left
+        left, glimpse = run.left, Glimpse(source, bundle.bands, max_px=PANEL_PX)
         if left:
             found = run.steps.plan
             engine = engine_of(bundle, found.choice, threads=found.threads, source=run.steps.source)
             give_back()  # what engine and halo were tried on
             with run.writing(progress) as writing:
-                run.steps.map(engine, left, writing)
-        return run.finish()
+                run.steps.map(engine, left, writing, glimpse=glimpse)
+        return replace(run.finish(), look=glimpse.raster)
     except KeyboardInterrupt:
         run.close()
         log.warning("%s: stopped; the same command continues", source.id)
@@ -202,7 +207,7 @@ def open_run(
     lock = lock_folder(out)
     try:
         journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
-        stores = _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme))
+        stores = _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle)
     except BaseException:
         release(lock)
         raise
@@ -315,7 +320,7 @@ def _open(
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
     journal = open_journal(out / JOURNAL, key)
-    whole = all((out / f"{name}.u8").exists() for name in settings.products.layers)
+    whole = all((out / f"{name}.u8").exists() for name in _layers(settings, bundle))
     if journal.resolved and whole and not fresh:
         return journal, Plan.from_json(journal.resolved)
     why = journal.why_fresh or ("stores of mapped rows are missing" if journal.resolved else "")
@@ -331,21 +336,32 @@ def _open(
     for store in out.glob("*.u8"):
         store.unlink(missing_ok=True)
     journal = Journal(out / JOURNAL, {}, why_fresh=why)
-    _stores(journal, settings, out, shape=source.grid.shape, classes=len(bundle.scheme), close=True)
+    _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle, close=True)
     journal.begin(key, resolved=plan.to_json())
     return journal, plan
 
 
+def _layers(settings: MapSettings, bundle: ModelBundle) -> dict[str, tuple[int, str, float]]:
+    """Number of bands, type and fill of each layer that is kept, by name."""
+    if bundle.quantity is not None:
+        return {"codes": (1, "uint8", NODATA), "values": (3, "float32", float("nan"))}
+    return {
+        name: (len(bundle.scheme) if name == "probabilities" else 1, "uint8",
+               NODATA if name == "codes" else PERCENT_NODATA)
+        for name in settings.products.layers
+    }  # fmt: skip
+
+
 def _stores(
-    journal: Journal, settings: MapSettings, out: Path, *, shape: tuple[int, int], classes: int, close: bool = False
-) -> dict[str, RowStore]:
+    journal: Journal, settings: MapSettings, out: Path, *, shape: tuple[int, int], bundle: ModelBundle,
+    close: bool = False,
+) -> dict[str, RowStore]:  # fmt: skip
     """Stores of all layers, made where there is no journal of them yet."""
     stores = {}
-    for name in settings.products.layers:
-        path, layers = out / f"{name}.u8", classes if name == "probabilities" else 1
+    for name, (layers, dtype, fill) in _layers(settings, bundle).items():
+        path = out / f"{name}.u8"
         if not journal.resolved:
-            fill = NODATA if name == "codes" else PERCENT_NODATA
-            RowStore.create(path, shape=shape, layers=layers, fill=fill).close()
+            RowStore.create(path, shape=shape, layers=layers, fill=fill, dtype=dtype).close()
         if not close:
-            stores[name] = RowStore(path, shape=shape, layers=layers)
+            stores[name] = RowStore(path, shape=shape, layers=layers, dtype=dtype)
     return stores

@@ -1,4 +1,4 @@
-"""RowStore: layers of uint8 as large as a scene, kept in a plain file and read and written by window.
+"""RowStore: layers of uint8 (or float32) as large as a scene, kept in a plain file and read and written by window.
 
 Uncompressed bytes in row order, layer after layer. Plain reads and writes instead of a memory map: what was written is
 the kernel's to keep or drop, and never counts as memory of this process. Any number of threads may use one store.
@@ -10,7 +10,7 @@ import errno
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -28,17 +28,19 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class RowStore:
-    """Layers of uint8 on a grid, in one file.
+    """Layers of uint8, or float32, on a grid, in one file.
 
     Args:
         path: The file; it must exist and have ``layers x height x width`` bytes (see :meth:`create`).
         shape: (height, width) in pixels.
         layers: Number of layers.
+        dtype: Type of the values.
     """
 
-    def __init__(self, path: Path | str, *, shape: tuple[int, int], layers: int = 1) -> None:
+    def __init__(self, path: Path | str, *, shape: tuple[int, int], layers: int = 1, dtype: str = "uint8") -> None:
         self.path = Path(path)
         self.layers = layers
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.height, self.width = shape
         self._lock = threading.Lock()
         try:
@@ -47,13 +49,16 @@ class RowStore:
             what = "cannot open the store of mapped rows"
             raise OutputError(what, path=self.path, got=err.strerror) from err
         size = os.fstat(self._file.fileno()).st_size
-        if size != layers * self.height * self.width:
+        expected = layers * self.height * self.width * self.dtype.itemsize
+        if size != expected:
             self.close()
             what = "store of mapped rows has another size than the scene"
-            raise OutputError(what, path=self.path, got=f"{size} bytes", expected=layers * self.height * self.width)
+            raise OutputError(what, path=self.path, got=f"{size} bytes", expected=expected)
 
     @classmethod
-    def create(cls, path: Path | str, *, shape: tuple[int, int], layers: int = 1, fill: int = 0) -> Self:
+    def create(
+        cls, path: Path | str, *, shape: tuple[int, int], layers: int = 1, fill: float = 0, dtype: str = "uint8"
+    ) -> Self:
         """A new store with ``fill`` in every pixel; an existing file is replaced.
 
         The space is reserved at once: a disk that is too small says so before the first tile, not at the last.
@@ -62,28 +67,24 @@ class RowStore:
             OutputError: the folder cannot be written or the disk is too small.
         """
         path = Path(path)
-        size = layers * shape[0] * shape[1]
+        value = np.full(1, fill, dtype=dtype).tobytes()
+        size = layers * shape[0] * shape[1] * len(value)
         try:
             with path.open("wb") as file:
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 for start in range(0, size, _FILL_CHUNK):
-                    file.write(bytes([fill]) * min(_FILL_CHUNK, size - start))
+                    file.write(value * (min(_FILL_CHUNK, size - start) // len(value)))
         except OSError as err:
             path.unlink(missing_ok=True)
             raise _failed(err, path, need=size) from err
-        return cls(path, shape=shape, layers=layers)
+        return cls(path, shape=shape, layers=layers, dtype=dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(row, col), or (layer, row, col) where there are several layers."""
         plain = (self.height, self.width)
         return plain if self.layers == 1 else (self.layers, *plain)
-
-    @property
-    def dtype(self) -> np.dtype[np.uint8]:
-        """Type of the values: always uint8."""
-        return np.dtype(np.uint8)
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -110,17 +111,17 @@ class RowStore:
         except OSError as err:
             raise _failed(err, self.path) from err
 
-    def write(self, window: Window, pixels: NDArray[np.uint8], *, layer: int = 0) -> None:
-        """Write pixels uint8 [row, col] of one layer.
+    def write(self, window: Window, pixels: NDArray[Any], *, layer: int = 0) -> None:
+        """Write pixels [row, col] of one layer, of the store's type.
 
         Raises:
             OutputError: the window does not fit, or the disk is full.
         """
         self._check(window)
-        if pixels.shape != window.shape or pixels.dtype != np.uint8:
+        if pixels.shape != window.shape or pixels.dtype != self.dtype:
             what = "pixels do not fit their window"
             raise OutputError(
-                what, path=self.path, got=f"{pixels.dtype} {pixels.shape}", expected=f"uint8 {window.shape}"
+                what, path=self.path, got=f"{pixels.dtype} {pixels.shape}", expected=f"{self.dtype} {window.shape}"
             )
         data = np.ascontiguousarray(pixels)
         try:
@@ -128,20 +129,20 @@ class RowStore:
                 self._put(data.data.cast("B"), self._offset(window.row, 0, layer))
                 return
             for row in range(window.height):
-                self._put(data[row].data, self._offset(window.row + row, window.col, layer))
+                self._put(data[row].data.cast("B"), self._offset(window.row + row, window.col, layer))
         except OSError as err:
             raise _failed(err, self.path) from err
 
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """Pixels of a window inside the grid: uint8 [row, col], or [layer, row, col] where there are several layers."""
+    def read(self, window: Window) -> NDArray[Any]:
+        """Pixels of a window inside the grid: [row, col], or [layer, row, col] where there are several layers."""
         self._check(window)
-        out = np.empty((self.layers, *window.shape), dtype=np.uint8)
+        out = np.empty((self.layers, *window.shape), dtype=self.dtype)
         for layer in range(self.layers):
             if window.width == self.width:
                 self._get(memoryview(out[layer]).cast("B"), self._offset(window.row, 0, layer))
                 continue
             for row in range(window.height):
-                self._get(memoryview(out[layer, row]), self._offset(window.row + row, window.col, layer))
+                self._get(memoryview(out[layer, row]).cast("B"), self._offset(window.row + row, window.col, layer))
         return out[0] if self.layers == 1 else out
 
     def _check(self, window: Window) -> None:
@@ -150,7 +151,7 @@ class RowStore:
             raise OutputError(what, path=self.path, expected=f"within {self.height} x {self.width} pixels")
 
     def _offset(self, row: int, col: int, layer: int) -> int:
-        return (layer * self.height + row) * self.width + col
+        return ((layer * self.height + row) * self.width + col) * self.dtype.itemsize
 
     def _put(self, data: memoryview, offset: int) -> None:
         with self._lock:

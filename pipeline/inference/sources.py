@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene, Source
 
 NOON = time(12)
+OBJECTS = "objects"
+"""Key of the model's provenance: which classes are mapped as objects, and how."""
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
+OBJECTS = "objects"
+"""Key of the model's provenance: which classes are mapped as objects, and how."""
 STORED = "stored_values"
 """Key of the model's provenance: band -> (scale, offset) from the numbers in the first training scene's files."""
 

@@ -11,14 +11,14 @@ import queue
 import threading
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import rasterio
 import torch
 
 from pipeline.heap import share_one_heap
 from pipeline.inference.engine import WORKERS
-from pipeline.inference.pixels import Buffers, classify, read_tile
+from pipeline.inference.pixels import Buffers, classify, measure, read_tile
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import in_stripes
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.inference.plan import Plan
     from pipeline.inference.settings import MapSettings
     from pipeline.inference.tiles import Tile
+    from pipeline.maps.look import Glimpse
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
@@ -57,6 +58,7 @@ class _Turns:
 
     readers: queue.SimpleQueue[Reader]
     network: contextlib.AbstractContextManager[object]
+    glimpse: Glimpse | None = None
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -104,8 +106,11 @@ class SceneSteps:
         """Step -> pixels that it writes, in order."""
         return {work.step: work.pixels for work in self.works}
 
-    def map(self, engine: Engine, steps: Collection[int], sink: Sink) -> None:
-        """Map the steps, some tiles side by side; the order of what the sink gets is that of the steps."""
+    def map(self, engine: Engine, steps: Collection[int], sink: Sink, *, glimpse: Glimpse | None = None) -> None:
+        """Map the steps, some tiles side by side; the order of what the sink gets is that of the steps.
+
+        ``glimpse`` gets all that is read.
+        """
         share_one_heap()
         before, choice = torch.get_num_threads(), self.plan.choice
         wanted = set(steps)
@@ -115,7 +120,7 @@ class SceneSteps:
         threads = self.plan.threads // WORKERS if side_by_side else self.plan.threads
         with contextlib.ExitStack() as opened:
             opened.callback(torch.set_num_threads, before)
-            turns = _Turns(queue.SimpleQueue(), contextlib.nullcontext() if side_by_side else threading.Lock())
+            turns = _Turns(queue.SimpleQueue(), contextlib.nullcontext() if side_by_side else threading.Lock(), glimpse)
             for _ in range(choice.readers):
                 turns.readers.put(opened.enter_context(self.source.open()))
             largest = max((tile.read.height * tile.read.width for work in works for tile in work.tiles), default=0)
@@ -135,14 +140,15 @@ class SceneSteps:
                 scores = engine(pixels)
             for tile, keep, score in zip(tiles, keeps, scores, strict=True):
                 with torch.inference_mode():
-                    layers = classify(
-                        score[(slice(None), *tile.inner)],
-                        keep[tile.inner],
-                        index_to_code=self.bundle.scheme.index_to_code,
-                        products=self.settings.products,
-                    )
+                    layers = self._decide(score[(slice(None), *tile.inner)], keep[tile.inner])
                 parts.append((tile, layers))
         return work, parts
+
+    def _decide(self, scores: torch.Tensor, keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Layers [..., row, col] of scores [channel, row, col]."""
+        if self.bundle.quantity is not None:
+            return measure(scores, keep, quantity=self.bundle.quantity)
+        return classify(scores, keep, index_to_code=self.bundle.scheme.index_to_code, products=self.settings.products)
 
     def _groups(
         self, turns: _Turns, buffers: Buffers, work: Work
@@ -157,7 +163,7 @@ class SceneSteps:
             taken.append(buffers.take())
             out = buffers.layout.shape(taken[-1], self.bundle.preprocess.channels, *tile.read.shape)
             with turns.reader() as reader, rasterio.Env(GDAL_CACHEMAX=self.plan.cache_bytes):
-                pixels, keep = read_tile(reader, tile.read, self.bundle.preprocess, out=out)
+                pixels, keep = read_tile(reader, tile.read, self.bundle.preprocess, out=out, glimpse=turns.glimpse)
             if self.area is not None:
                 keep &= self.area.mask(tile.read)
             if keep[tile.inner].any():

@@ -119,12 +119,13 @@ def _cut(length: int, *, tile_px: int, stride_px: int, shift_px: int = 0) -> lis
     largest = max(tile_px // stride_px, 1) * stride_px
     first = round_up(shift_px, stride_px) % largest
     if not 0 < first < length:
-        return list(_cuts(length, largest, stride_px))
-    return [(0, first), *((first + start, size) for start, size in _cuts(length - first, largest, stride_px))]
+        return list(cut(length, largest, stride_px))
+    return [(0, first), *((first + start, size) for start, size in cut(length - first, largest, stride_px))]
 
 
-def _cuts(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:
-    number = -(-length // largest)
+def cut(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:
+    """(start, size) of equal cuts of at most about ``largest``, in whole strides; the last takes what remains."""
+    number = -(-length // max(largest, stride))
     size = round_up(-(-length // number), stride)
     for start in range(0, length, size):
         yield start, min(size, length - start)

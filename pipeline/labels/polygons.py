@@ -12,7 +12,8 @@ from rasterio.features import shapes
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Window
-from pipeline.labels.source import LISTED, is_point
+from pipeline.labels.geometries import is_point
+from pipeline.labels.source import LISTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

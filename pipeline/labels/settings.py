@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import datetime as dt  # noqa: TC003 - pydantic needs it at run time
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
 from pipeline.settings import Settings, absolute
 
 COLOR = r"^#[0-9a-fA-F]{6}$"
@@ -23,14 +25,52 @@ def split_source(text: str) -> tuple[str, str | None]:
     return path, named.get("layername")
 
 
+class ValueSettings(Settings):
+    """A continuous target (kind: value): what it measures, and which attributes go with it."""
+
+    unit: str = Field("", description="Unit, as it is shown: t/ha, ug/m3; of shares none.")
+    range: tuple[float | None, float | None] | None = Field(
+        None, description="Smallest and largest value it can have, null for no limit; others are refused in samples, "
+        "and maps keep within it."
+    )  # fmt: skip
+    transform: Transform = Field("none", description="What is learned: the value, or its log or sqrt.")
+    group: str | None = Field(
+        None, description="Attribute whose values stay together in split and folds: station, tile, plot."
+    )
+    date: str | None = Field(None, description="Attribute with the date of a sample; picks from layers with dates.")
+    mapped: tuple[dt.date, ...] = Field(
+        (), description="Days that are mapped, where layers have dates. Default: the last."
+    )
+    covariates: tuple[str, ...] = Field(
+        (), description="Numeric attributes that teachers learn from beside the rasters, in crossval alone: no raster "
+        "has them, so no map can."
+    )  # fmt: skip
+    raster_samples: int = Field(2000, ge=10, description="Of a raster of values: pixels that are drawn from it.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> ValueSettings:
+        low, high = self.range or (None, None)
+        if low is not None and high is not None and low >= high:
+            msg = "range is smallest, then largest value"
+            raise ValueError(msg)
+        return self
+
+
 class LabelSettings(Settings):
     """Training labels."""
 
+    kind: Literal["class", "value"] = Field(
+        "class", description="class: field holds a class; value: a number, see value (docs/continuous.md)."
+    )
     path: str = Field(
         description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons or points, in any CRS; or a "
         "class raster (an existing map) whose values are codes of the classes."
     )
-    field: str = Field("", description="Attribute that holds the class, as text or integer; not of a class raster.")
+    field: str = Field(
+        "",
+        description="Attribute that holds the class, as text or integer; not of a class raster, nor where one class "
+        "alone has objects: true and every polygon is one of its objects.",
+    )
     layer: str | None = Field(
         None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
     )
@@ -66,9 +106,17 @@ class LabelSettings(Settings):
         16, ge=1, description="Of a class raster: regions are cut into polygons of at most so many pixels a side."
     )
     pieces: int = Field(100, ge=1, description="Of a class raster: most polygons of a class, drawn at random.")
+    complete: bool | str = Field(
+        default=False,
+        description="Footprints are complete: every object is drawn, in all of the scenes (true) or within the "
+        "polygons of this file. What lies there outside all polygons is of the class labels.background; elsewhere "
+        "ground without a polygon stays unlabelled.",
+    )
+    background: str = Field("background", description="Class of the ground around complete footprints.")
     groups: dict[str, str] = Field(
         default_factory=dict, description="Class -> class of the level above; what is not named is its own."
     )
+    value: ValueSettings = Field(default_factory=lambda: ValueSettings.model_validate({}))
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
     _path = field_validator("path")(absolute)
@@ -77,6 +125,13 @@ class LabelSettings(Settings):
     @classmethod
     def _paths(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return tuple(absolute(item, info) for item in value)
+
+    @field_validator("complete", mode="before")
+    @classmethod
+    def _true_or_path(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            return value.casefold() == "true" if value.casefold() in {"true", "false"} else absolute(value, info)
+        return value
 
     @field_validator("encoding")
     @classmethod
@@ -127,3 +182,6 @@ class ClassItem(Settings):
     code: int = Field(ge=1, le=254, description="Value in the map.")
     name: str = Field(description="Name, as in the labels (after aliases).")
     color: str = Field(pattern=COLOR, description="Colour in the map, #rrggbb.")
+    objects: bool = Field(
+        default=False, description="Also map it as objects, one polygon each: buildings, ponds, trees (map.objects)."
+    )

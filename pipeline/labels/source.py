@@ -10,27 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from shapely import GeometryType
 
 from pipeline.errors import LabelError, LabelWarning, counted
+from pipeline.labels.geometries import clean_polygons, is_point, points_to_polygons
 from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_features
 from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from geopandas import GeoDataFrame, GeoSeries
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
 _SHOWN = 5
-_POLYGONAL = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
-# Repair takes time and memory by the square of these: 2,000 vertices drawn at random cross 700,000 times and take 37 s
-# and 1 GB. What people draw crosses itself a few times.
-MAX_CROSSINGS = 5_000
-_LOOKED_AT, _AT_ONCE = 2_000, 10
-# A segment meets itself and the two beside it.
-_NEIGHBOURS = 3
-_POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 LISTED = "listed"
 """Column of ``Labels.frame`` with the code a polygon had before classes were grouped."""
 
@@ -105,6 +97,7 @@ def read_labels(
     path: Path | str,
     *,
     field: str,
+    only: str = "",
     scheme: ClassScheme | None = None,
     layer: str | None = None,
     encoding: str | None = None,
@@ -122,6 +115,7 @@ def read_labels(
     Args:
         path: GeoPackage, Shapefile, GeoJSON, GeoParquet, FlatGeobuf or another file that GDAL reads.
         field: Attribute with the class, text or integer.
+        only: The class of every feature; the field is not read then.
         scheme: The legend; None makes one of the values found (integers 1..254 stay codes).
         layer: Layer name, needed where a file has several that fit.
         encoding: Of the text, where it is not UTF-8 and the file does not say.
@@ -135,9 +129,9 @@ def read_labels(
         LegendError: class names that make no legend.
     """
     path = Path(path)
-    frame = read_features(path, field=field, layer=layer, encoding=encoding)
+    frame = read_features(path, field=field, layer=layer, encoding=encoding, only=only)
     for file in also:
-        more = read_features(file, field=field, encoding=encoding).to_crs(frame.crs)
+        more = read_features(file, field=field, encoding=encoding, only=only).to_crs(frame.crs)
         frame = _joined(frame, more)
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
@@ -271,69 +265,3 @@ def _frame(
         geometry=list(shapes[kept]),
         crs=frame.crs,
     )
-
-
-def clean_polygons(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Polygonal part of each geometry, made valid and two-dimensional; and which had to be repaired.
-
-    Lines and points, what collapses when repaired (a bow tie without area), coordinates that are no numbers and tangles
-    become None. Where a geometry is already a valid polygon it is returned as it is.
-    """
-    flat = shapely.force_2d(geometry)
-    flat[[not np.isfinite(shapely.get_coordinates(shape)).all() for shape in flat]] = None
-    invalid = ~shapely.is_valid(flat) & ~shapely.is_missing(flat)
-    flat[[bool(bad) and crossings(shape) > MAX_CROSSINGS for shape, bad in zip(flat, invalid, strict=True)]] = None
-    invalid &= ~shapely.is_missing(flat)
-    flat[invalid] = shapely.make_valid(flat[invalid], method="structure", keep_collapsed=False)
-    kinds = shapely.get_type_id(flat)
-    mixed = np.flatnonzero(kinds == GeometryType.GEOMETRYCOLLECTION)
-    for position in mixed:
-        flat[position] = _polygonal_parts(flat[position])
-    keep = np.isin(shapely.get_type_id(flat), _POLYGONAL) & ~shapely.is_empty(flat) & (shapely.area(flat) > 0)
-    flat[~keep] = None
-    return flat, invalid & keep
-
-
-def crossings(shape: Any) -> float:
-    """How often a geometry's segments meet others than their neighbours, estimated from some of them.
-
-    >>> round(crossings(shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])))
-    1
-    """
-    lines = [shapely.get_coordinates(ring) for ring in shapely.get_rings(shape)]
-    if not lines:
-        return 0.0
-    segments = np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in lines])
-    parts = np.asarray(shapely.linestrings(segments), dtype=object)
-    tree, met, seen = shapely.STRtree(parts), 0, 0
-    # In an order that is none along the ring, as tangles may be local.
-    for some in np.array_split(np.random.default_rng(0).permutation(len(parts))[:_LOOKED_AT], _LOOKED_AT // _AT_ONCE):
-        if not len(some):
-            break
-        met += len(tree.query(parts[some], predicate="intersects")[0]) - _NEIGHBOURS * len(some)
-        seen += len(some)
-        if met > MAX_CROSSINGS:
-            break
-    return float(max(met, 0) / seen * len(parts) / 2)
-
-
-def _polygonal_parts(collection: Any) -> Any:
-    parts = shapely.get_parts(collection)
-    parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
-    return shapely.union_all(parts) if len(parts) else None
-
-
-def is_point(geometry: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which geometries are points."""
-    return np.isin(shapely.get_type_id(geometry), _POINTS)
-
-
-def points_to_polygons(points: GeoSeries, *, radius_m: float, path: Path) -> NDArray[Any]:
-    """Circles of ``radius_m`` metres around points, in the points' CRS; the points themselves for radius 0."""
-    if radius_m < 0:
-        raise LabelError("radius around points", path=path, got=f"{radius_m} m", expected="0 m or more")
-    flat = points.force_2d()
-    if radius_m == 0:
-        return np.asarray(flat.array, dtype=object)
-    metric = flat.to_crs(flat.estimate_utm_crs())
-    return np.asarray(metric.buffer(radius_m).to_crs(points.crs).array, dtype=object)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import glob
-import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 
-from pipeline.documents import parse_json
 from pipeline.errors import LabelError, LabelWarning
+from pipeline.labels.geometries import BROKEN, readable_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,11 +21,10 @@ if TYPE_CHECKING:
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet", ".pq"})
 KML_SUFFIXES = frozenset({".kml", ".kmz"})
 FOLDER = "Folder"
+_ONLY = "_class_of_all"
 # What text that is not UTF-8 most often is: Windows in western Europe, whose every byte but five is a letter.
 GUESS = "cp1252"
 FORMATS = "a GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf"
-# Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
-BROKEN = shapely.LineString([(0, 0), (0, 0)])
 # Longitudes of polygons across 180 degrees go on beyond it.
 MOST_DEGREES = 720.0
 # A field with more values than this is an identifier, not a class.
@@ -35,13 +32,13 @@ MOST_CLASS_VALUES = 254
 
 
 def read_features(
-    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None
+    path: Path | str, *, field: str, layer: str | None = None, encoding: str | None = None, only: str = ""
 ) -> GeoDataFrame:
     """All features of a layer: columns ``value`` (text or None) and ``geometry``; CRS set.
 
     Values are text: integers without decimals ("1" for 1 and for 1.0, as a column with gaps is stored as float),
     surrounding spaces removed, None where the field is null or blank. Of a KML the layers are folders: all of them are
-    read where none is named, and the field ``Folder`` is the name of the folder.
+    read where none is named, and the field ``Folder`` is the name of the folder. With ``only`` every value is that.
 
     Raises:
         LabelError: no such file, not a vector file, layer or field missing, no features, no geometry, no CRS.
@@ -51,14 +48,20 @@ def read_features(
 
     path = Path(path)
     folders = _folders(path) if layer is None else []
-    if folders:
-        parts = [_read(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders]
+    if only:
+        layer = resolve_layer(path, field=None, layer=layer)
+        frame = read_layer(path, field=None, layer=layer, encoding=encoding).assign(**{_ONLY: only})
+        field = _ONLY
+    elif folders:
+        parts = [
+            read_layer(path, field=None, layer=name, encoding=encoding).assign(**{FOLDER: name}) for name in folders
+        ]
         frame = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
         _require_field(path, field=field, names=[name for name in frame.columns if name != frame.geometry.name])
     else:
         layer = resolve_layer(path, field=field, layer=layer)
         _require_field(path, field=field, names=fields_of(path, layer=layer))
-        frame = _read(path, field=field, layer=layer, encoding=encoding)
+        frame = read_layer(path, field=field, layer=layer, encoding=encoding)
     if frame.crs is None:
         raise LabelError(
             "labels have no CRS",
@@ -73,6 +76,24 @@ def read_features(
     if frame.empty:
         raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
     return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
+
+
+def features_with(
+    path: Path | str, *, fields: Sequence[str], layer: str | None = None, encoding: str | None = None
+) -> GeoDataFrame:
+    """All features of a layer with several attributes as they are in the file; CRS set.
+
+    Raises:
+        LabelError: as :func:`read_features`.
+    """
+    path = Path(path)
+    layer = resolve_layer(path, field=fields[0] if fields else None, layer=layer)
+    for field in fields:
+        _require_field(path, field=field, names=fields_of(path, layer=layer))
+    frame = read_layer(path, field=None, layer=layer, encoding=encoding)
+    if frame.crs is None:
+        raise LabelError("labels have no CRS", path=path, fix="set it in QGIS with 'Assign projection'")
+    return frame
 
 
 def _folders(path: Path) -> list[str]:
@@ -164,12 +185,17 @@ def _require_field(path: Path, *, field: str, names: Sequence[str]) -> None:
         )
 
 
-def _read(path: Path, *, field: str | None, layer: str | None, encoding: str | None) -> GeoDataFrame:
+def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: str | None = None) -> GeoDataFrame:
+    """A layer as it is in the file, with one of its fields, or with all where none is named.
+
+    Raises:
+        LabelError: no vector file that GDAL reads, or a layer without geometry.
+    """
     import geopandas as gpd
 
     if path.suffix.lower() in PARQUET_SUFFIXES:
         try:
-            return gpd.read_parquet(_readable_parquet(path))
+            return gpd.read_parquet(readable_parquet(path))
         except (ValueError, OSError) as err:
             raise LabelError(
                 "not a GeoParquet file", path=path, got=err, expected="Parquet with 'geo' metadata"
@@ -228,28 +254,6 @@ def _with_broken(frame: GeoDataFrame, path: Path, *, layer: str | None) -> GeoDa
         lost &= np.array([blob is not None for blob in stored], dtype=np.bool_)
         frame.loc[lost, frame.geometry.name] = BROKEN
     return frame
-
-
-def _readable_parquet(path: Path) -> Path | io.BytesIO:
-    """A GeoParquet file, with BROKEN in the place of geometries that are none."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    about = parquet.read_schema(path).metadata or {}
-    column = str(parse_json(about.get(b"geo", b"{}")).get("primary_column", "geometry"))
-    table = parquet.read_table(path)
-    if column not in table.column_names or not pa.types.is_binary(table.schema.field(column).type):
-        return path
-    stored = table[column].to_pylist()
-    lost = shapely.is_missing(shapely.from_wkb(stored, on_invalid="ignore"))
-    if not any(gone and blob is not None for gone, blob in zip(lost, stored, strict=True)):
-        return path
-    mended = [BROKEN.wkb if gone and blob is not None else blob for gone, blob in zip(lost, stored, strict=True)]
-    place, field = table.schema.get_field_index(column), table.schema.field(column)
-    copy = io.BytesIO()
-    parquet.write_table(table.set_column(place, field, pa.array(mended, field.type)), copy)
-    copy.seek(0)
-    return copy
 
 
 def _codepage(path: Path) -> bool:

@@ -7,14 +7,13 @@ and GDALRATFieldUsage.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
-from defusedxml import ElementTree
 from rasterio.errors import RasterioError
 
+from pipeline.documents import parse_json, parse_xml, read_file
 from pipeline.errors import InputError, LegendError
 from pipeline.legend import NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
 from pipeline.maps.pixels import ClassCounts
@@ -128,19 +127,13 @@ def _has_palette(dataset: rasterio.DatasetReader) -> bool:
 
 
 def _from_tag(path: Path, text: str) -> ClassScheme:
-    try:
-        items = json.loads(text)
-    except ValueError as err:
-        raise LegendError(f"tag {LEGEND_TAG} is no JSON", path=path, got=err) from err
-    return ClassScheme.from_json(items)
+    return ClassScheme.from_json(parse_json(text, what=f"tag {LEGEND_TAG}", path=path, error=LegendError))
 
 
 def _band_element(path: Path) -> Element | None:
-    try:
-        root: Element | None = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as err:
-        raise LegendError("cannot read the class names", path=path, got=err) from err
-    bands = [] if root is None else [*root.findall("PAMRasterBand"), *root.findall("VRTRasterBand")]
+    data = read_file(path, what="the class names", error=LegendError)
+    root = parse_xml(data, what="the file of class names", path=path, error=LegendError)
+    bands = [*root.findall("PAMRasterBand"), *root.findall("VRTRasterBand")]
     return bands[0] if bands else None
 
 

@@ -31,6 +31,8 @@ TRUE_COLOUR = (("red",), ("green",), ("blue",))
 FALSE_COLOUR = (("nir", "nir08"), ("red",), ("green",))
 
 
+# Longest side of a panel of a quicklook.
+PANEL_PX = 900
 _BAR_SHARE = 0.3  # longest scale bar as a share of the panel's width
 # Sources: Copernicus, Legal notice on the use of Copernicus Sentinel Data and Service Information, 1 (c); USGS, Landsat
 # data: credit line.
@@ -101,20 +103,71 @@ def _fill(raster: Raster) -> NDArray[np.bool_]:
     return alike & np.isin(raster.values[0], values[counts >= _FILL_SHARE * raster.valid.size])
 
 
-def true_colour(source: Source, *, max_px: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
+class Glimpse:
+    """A scene's picture, gathered from what is read of it for another purpose: the scene is not read again for it.
+
+    Args:
+        source: The scene.
+        bands: Names of the bands that will be read.
+        max_px: Longest side of the picture.
+    """
+
+    def __init__(self, source: Source, bands: Sequence[str], *, max_px: int) -> None:
+        names = _shown(source)
+        self._grid = coarse_grid(source.grid, max_px)
+        self._step = max(1, math.ceil(max(source.grid.shape) / max_px))
+        self._at = [bands.index(name) for name in names if name in bands]
+        self._complete = len(self._at) == len(names)
+        self._raster = Raster(
+            np.zeros((len(names), *self._grid.shape), dtype=np.float32), np.zeros(self._grid.shape, dtype=np.bool_),
+            tuple(names), self._grid,
+        )  # fmt: skip
+        self._seen = np.zeros(self._grid.shape, dtype=np.bool_)
+
+    def add(self, raster: Raster, window: Window) -> None:
+        """Keep the pixels in the middle of the picture's; for any number of threads."""
+        if not self._complete:
+            return
+        rows = self._places(window.row, window.row_stop, size=self._grid.height)
+        cols = self._places(window.col, window.col_stop, size=self._grid.width)
+        own, read = zip(rows, cols, strict=True)
+        self._raster.values[(slice(None), *own)] = raster.values[self._at][(slice(None), *read)]
+        self._raster.valid[own] = raster.valid[read]
+        self._seen[own] = True
+
+    def _places(self, start: int, stop: int, *, size: int) -> tuple[slice, slice]:
+        """Along an axis: pixels of the picture whose middles lie in a part of the scene, and where in the part."""
+        first, last = (-(-(edge - self._step // 2) // self._step) for edge in (start, stop))
+        first, last = max(first, 0), max(min(last, size), first, 0)
+        begin = first * self._step + self._step // 2 - start
+        return slice(first, last), slice(begin, begin + (last - first) * self._step, self._step)
+
+    @property
+    def raster(self) -> Raster | None:
+        """What :func:`look_at` would give; None where not all of it was read."""
+        return self._raster if self._complete and self._seen.all() else None
+
+
+def _shown(source: Source) -> tuple[str, ...]:
+    return choose_bands(source.band_names, TRUE_COLOUR) or source.band_names[:1]
+
+
+def true_colour(
+    source: Source, *, max_px: int, raster: Raster | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
     """The scene as a person sees it: float32 [row, col, 3] in 0..1, valid bool [row, col], and what is shown.
 
-    Where the scene has no red, green and blue its first band is shown in gray.
+    Where the scene has no red, green and blue its first band is shown in gray. ``raster`` is what a :class:`Glimpse`
+    kept of the scene; without it the scene is read.
     """
-    chosen = choose_bands(source.band_names, TRUE_COLOUR)
-    first = source.band_names[0]
-    raster = look_at(source, chosen or (first,), max_px=max_px)
+    names = _shown(source)
+    raster = raster or look_at(source, names, max_px=max_px)
     layers = [
         np.clip((layer - low) / (high - low), 0, 1)
         for layer, (low, high) in zip(raster.values, stretch_limits(raster), strict=True)
     ]
-    image = np.stack(layers if chosen else layers * 3, axis=-1).astype(np.float32)
-    return image, raster.valid, "true colour" if chosen else first
+    image = np.stack(layers if len(names) > 1 else layers * 3, axis=-1).astype(np.float32)
+    return image, raster.valid, "true colour" if len(names) > 1 else names[0]
 
 
 def to_rgb(source: Source, *, max_px: int) -> NDArray[np.uint8]:

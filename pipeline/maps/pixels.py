@@ -163,7 +163,7 @@ class ClassCounter:
 
 
 @dataclass(frozen=True, eq=False)
-class _FilteredPixels:
+class FilteredPixels:
     """Codes uint8 [row, col] that are filtered when they are read; nodata stays nodata and has no vote."""
 
     pixels: PixelRows
@@ -181,7 +181,7 @@ class _FilteredPixels:
 
 
 @dataclass(frozen=True, eq=False)
-class MajorityPixels(_FilteredPixels):
+class MajorityPixels(FilteredPixels):
     """Codes whose pixels take the class that most pixels of the window around them have; PixelRows.
 
     A pixel keeps its class where no other has more pixels.
@@ -217,7 +217,7 @@ def _votes(is_code: NDArray[np.bool_], side: int) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True, eq=False)
-class SievedPixels(_FilteredPixels):
+class SievedPixels(FilteredPixels):
     """Codes without patches of fewer than ``least_px`` pixels; PixelRows.
 
     Pixels of one class that touch along a side belong together. The pixels of a patch that is too small take the class

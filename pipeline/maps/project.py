@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyogrio
 import pyproj
+import rasterio
 from markupsafe import Markup
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
+from pipeline.maps.legends import read_scheme, sidecar_paths
 from pipeline.maps.look import scale_bar_m
 from pipeline.maps.style import (
     LAYERS,
@@ -35,7 +37,7 @@ from pipeline.maps.style import (
     rgb_pipe,
     scheme_categories,
 )
-from pipeline.maps.vectors import LAYER, layer_style
+from pipeline.maps.vectors import LAYER, OBJECTS_LAYER, layer_style
 from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
@@ -189,11 +191,16 @@ class _Draft:
 
     def scene(self, scene: SceneLayers, *, shown: bool) -> Iterable[Node]:
         grid, files = scene.grid, scene.files
+        if files.objects:
+            yield self.styled(StyledLayer("Objects", files.objects, OBJECTS_LAYER))
         if files.polygons:
             source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
             yield self.vector("Polygons", source, shown=False, filled=True)
-        pipe = paletted_pipe(self.scheme)
-        yield self.raster("Land cover", files.class_map, grid, pipe, shown=shown, classes=True)
+        pipe, name = paletted_pipe(self.scheme), "Land cover"
+        if files.values:
+            yield self.values(files.values, grid, shown=shown)
+            shown, name = False, "Value classes"
+        yield self.raster(name, files.class_map, grid, pipe, shown=shown, classes=True)
         if scene.groups:
             merged, groups = scene.groups
             yield self.raster("Land cover, groups of classes", merged, grid, paletted_pipe(groups), shown=False)
@@ -201,6 +208,9 @@ class _Draft:
             if path := files.layers.get(layer.key):
                 pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)
                 yield self.raster(layer.title, path, grid, pipe, shown=False)
+        if path := files.sets:
+            pipe = paletted_pipe(read_scheme(path))
+            yield self.raster("Classes that a pixel may have", path, grid, pipe, shown=False)
         if path := files.probabilities:
             bands = enumerate(self.scheme.names, 1)
             shares = [self.raster(name, path, grid, ramp_pipe(band, VIRIDIS)) for band, name in bands]
@@ -220,6 +230,14 @@ class _Draft:
             name, relative(path, self.folder), shown=shown, classes=classes,
             type="raster", provider="gdal", geometry="", wkt=grid.crs.to_wkt(), style=style,
         )  # fmt: skip
+
+    def values(self, path: Path, grid: Grid, *, shown: bool) -> Node:
+        """A continuous map by its own style, called as its first band."""
+        with rasterio.open(path) as source:
+            name = source.descriptions[0] or path.stem
+        text = sidecar_paths(path)[1].read_text(encoding="utf-8")
+        pipe = Markup(text[text.index("<pipe>") : text.index("</qgis>")])  # noqa: S704 - written by this package
+        return self.raster(name, path, grid, pipe, shown=shown, classes=shown)
 
     def vector(self, name: str, source: VectorLayer, *, shown: bool = True, filled: bool = False) -> Node:
         point, wkt = _kind_of(source.path, source.layer)

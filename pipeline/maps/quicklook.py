@@ -24,7 +24,7 @@ from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
 from pipeline.maps.legends import read_scheme
-from pipeline.maps.look import coarse_grid, length_text, scale_bar_m, true_colour
+from pipeline.maps.look import PANEL_PX, coarse_grid, length_text, scale_bar_m, true_colour
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import ClassCounts
+    from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 
-_PANEL_PX = 900
 _PANEL_INCHES = 5.0
 _LEGEND_ROW_INCHES = 0.26
 _DPI = 150
@@ -49,6 +49,7 @@ def write_quicklook(
     class_map: Path,
     *,
     scene: Source | None = None,
+    look: Raster | None = None,
     confidence: Path | None = None,
     counts: ClassCounts | None = None,
     title: str = "",
@@ -67,7 +68,7 @@ def write_quicklook(
     scheme = read_scheme(class_map)
     panels: list[tuple[str, NDArray[Any]]] = [("Land cover", _coloured(codes, scheme))]
     if scene is not None:
-        panels.insert(0, _scene_panel(scene))
+        panels.insert(0, _scene_panel(scene, look))
     if confidence is not None:
         panels.append(("Confidence", _ramped(_decimated(confidence, Resampling.average)[0])))
     figure, axes = _figure(len(panels), grid, rows=math.ceil((len(scheme) + 1) / 4))
@@ -88,7 +89,7 @@ def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], G
     try:
         with rasterio.open(path) as dataset:
             grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-            shape = coarse_grid(grid, _PANEL_PX).shape
+            shape = coarse_grid(grid, PANEL_PX).shape
             pixels: NDArray[np.uint8] = dataset.read(1, out_shape=shape, resampling=resampling)
     except (RasterioError, OSError) as err:
         raise InputError("cannot read the map", path=path, got=err) from err
@@ -113,8 +114,8 @@ def _ramp() -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("confidence", VIRIDIS)
 
 
-def _scene_panel(scene: Source) -> tuple[str, NDArray[np.float32]]:
-    image, valid, shown = true_colour(scene, max_px=_PANEL_PX)
+def _scene_panel(scene: Source, look: Raster | None) -> tuple[str, NDArray[np.float32]]:
+    image, valid, shown = true_colour(scene, max_px=PANEL_PX, raster=look)
     image[~valid] = _BACKGROUND
     return f"Scene, {shown}", image
 

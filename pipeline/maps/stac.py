@@ -230,6 +230,7 @@ def _assets(given: MapItem, folder: Path) -> Iterator[tuple[str, Path, pystac.As
         *((layer.key, files.layers.get(layer.key), layer.title, cog, ["data", layer.key],
            {"bands": [{"name": layer.key, "description": layer.description, **percent}]}) for layer in LAYERS),
         ("probabilities", files.probabilities, "Class probabilities", cog, ["data"], {"bands": probable}),
+        ("class_sets", files.sets, "Classes that a pixel may have", cog, ["data", "classification"], {}),
         ("polygons", files.polygons, "Polygons", pystac.MediaType.GEOPACKAGE, ["data"], {}),
         ("polygons_parquet", files.polygons_parquet, "Polygons (GeoParquet)", pystac.MediaType.PARQUET, ["data"], {}),
         ("polygons_fgb", files.polygons_fgb, "Polygons (FlatGeobuf)", pystac.MediaType.FLATGEOBUF, ["data"], {}),

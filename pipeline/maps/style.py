@@ -104,10 +104,13 @@ def paletted_pipe(scheme: ClassScheme) -> Markup:
     return _renderer("paletted", scheme.classes)
 
 
-def ramp_pipe(band: int, colors: Sequence[str], *, maximum: float = 100.0, unit: str = "%") -> Markup:
-    """Values 0..``maximum`` of one band along a colour ramp."""
-    values = [f"{maximum * number / (len(colors) - 1):g}" for number in range(len(colors))]
-    return _renderer("ramp", band, list(zip(values, colors, strict=True)), f"{maximum:g}", unit)
+def ramp_pipe(
+    band: int, colors: Sequence[str], *, minimum: float = 0.0, maximum: float = 100.0, unit: str = "%"
+) -> Markup:
+    """Values ``minimum``..``maximum`` of one band along a colour ramp."""
+    step = (maximum - minimum) / (len(colors) - 1)
+    values = [f"{minimum + step * number:.6g}" for number in range(len(colors))]
+    return _renderer("ramp", band, list(zip(values, colors, strict=True)), values[0], values[-1], unit)
 
 
 def rgb_pipe(bands: tuple[int, int, int], limits: Sequence[tuple[float, float]]) -> Markup:

@@ -13,10 +13,10 @@ from xml.etree.ElementTree import tostring
 import numpy as np
 import pyogrio
 import shapely
-from defusedxml import ElementTree
 from markupsafe import Markup
 from pyogrio.errors import DataLayerError, DataSourceError
 
+from pipeline.documents import parse_xml
 from pipeline.errors import InputError, OutputError
 from pipeline.files import check_target, flush, whole_file
 from pipeline.maps.style import categorised, qml, scheme_categories
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.maps.pixels import PixelRows
 
 LAYER = "landcover"
+OBJECTS_LAYER = "objects"
 # When a layer was changed last, which GeoPackages must say. Source: GDAL, GPKG driver, OGR_CURRENT_DATE.
 UNDATED, _DATE_OPTION = "1980-01-01T00:00:00.000Z", "OGR_CURRENT_DATE"
 # What writing a GeoPackage fails with, OSError aside.
@@ -128,8 +129,8 @@ def layer_style(path: Path, layer: str) -> Markup | None:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute(query, (layer,)).fetchone()
-        renderer = ElementTree.fromstring(row[0]).find("renderer-v2") if row else None
-    except (sqlite3.Error, ElementTree.ParseError) as err:
+        renderer = parse_xml(row[0]).find("renderer-v2") if row else None
+    except (sqlite3.Error, InputError) as err:
         raise InputError("cannot read the style of a layer", path=path, got=err) from err
     return None if renderer is None else Markup(tostring(renderer, encoding="unicode"))  # noqa: S704 - parsed XML
 

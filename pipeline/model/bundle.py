@@ -20,6 +20,7 @@ from pipeline.legend import ClassScheme
 from pipeline.model.describe import FORMAT, KEY, read_header
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
+from pipeline.quantity import CHANNELS, Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,8 @@ class ModelBundle:
             applicability).
         histograms: How the values of the training scenes are spread, per band, as ``pipeline.model.checks`` keeps
             them; empty where that is not known.
+        quantity: What a model of values gives; its networks have the channels of ``pipeline.model.quantiles`` and its
+            scheme the value classes. None for a model of classes.
     """
 
     members: tuple[Network, ...]
@@ -81,6 +84,7 @@ class ModelBundle:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     histograms: tuple[tuple[float, ...], ...] = ()
+    quantity: Quantity | None = None
 
     def __post_init__(self) -> None:
         """Refuse members that do not fit the classes or bands."""
@@ -96,11 +100,12 @@ class ModelBundle:
         if not self.temperature > 0 or not self.gsd_m > 0:
             raise ModelError("temperature and pixel size", got=(self.temperature, self.gsd_m), expected="positive")
         for spec in self.specs:
-            if (spec.bands_in, spec.classes) != (self.preprocess.channels, len(self.scheme)):
+            outputs = len(self.scheme) if self.quantity is None else CHANNELS
+            if (spec.bands_in, spec.classes) != (self.preprocess.channels, outputs):
                 raise ModelError(
                     "network does not fit bands and classes",
                     got=f"{spec.bands_in} channels, {spec.classes} classes",
-                    expected=f"{self.preprocess.channels} and {len(self.scheme)}",
+                    expected=f"{self.preprocess.channels} and {outputs}",
                 )
 
     @property
@@ -158,7 +163,7 @@ class ModelBundle:
             "footprint": self.footprint,
             "provenance": dict(self.provenance),
             "histograms": [list(edges) for edges in self.histograms],
-        }
+        } | ({} if self.quantity is None else {"quantity": self.quantity.to_json()})
 
 
 def to_bytes(bundle: ModelBundle) -> bytes:
@@ -261,6 +266,7 @@ def _from_parts(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         provenance=about["provenance"],
         extra=_under(tensors, "extra."),
         histograms=tuple(tuple(map(float, edges)) for edges in about.get("histograms", ())),
+        quantity=Quantity.from_json(about["quantity"]) if "quantity" in about else None,
     )
 
 

@@ -6,12 +6,12 @@ header's metadata under one key. Source: safetensors format, github.com/huggingf
 
 from __future__ import annotations
 
-import json
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError
+from pipeline.documents import parse_json
+from pipeline.errors import InputError, ModelError
 
 # Format 2 has a digest of header and tensors in the header.
 FORMAT = 2
@@ -37,9 +37,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         )
     _refuse_cut(path, header, size)
     try:
-        about: dict[str, Any] = json.loads(metadata[KEY])
+        about: dict[str, Any] = parse_json(metadata[KEY])
         version = int(about["format"])
-    except (ValueError, TypeError, KeyError) as err:
+    except (InputError, ValueError, TypeError, KeyError) as err:
         raise ModelError("the header of the model cannot be read", path=path, got=repr(err)) from err
     if not 1 <= version <= FORMAT:
         raise ModelError(
@@ -67,8 +67,8 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     if len(text) < length:
         raise ModelError("model file is cut off", path=path, got=f"{size} bytes", fix="copy or train it again")
     try:
-        header = json.loads(text)
-    except ValueError as err:
+        header = parse_json(text)
+    except InputError as err:
         raise ModelError(not_ours, path=path, expected="a model.safetensors written by landcover train") from err
     if not isinstance(header, dict):
         raise ModelError(not_ours, path=path, expected="a model.safetensors written by landcover train")

@@ -7,6 +7,7 @@ torchvision's weights, and all that are named like them (torchgeo's), load into 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
@@ -16,7 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.model import efficientnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pipeline.model.spec import NetworkSpec
 
@@ -74,6 +75,20 @@ class Block(nn.Module):
         return out
 
 
+class Branches(nn.Module):
+    """A stage of several encoders side by side, each on its own channels; those of the first all see the bands."""
+
+    def __init__(self, parts: Iterable[nn.Module], *, first: bool) -> None:
+        super().__init__()
+        self.parts, self._first = nn.ModuleList(parts), first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float [chip, channel, row, col], channels of one encoder after those of the other."""
+        count = len(self.parts)
+        given = [x] * count if self._first else x.chunk(count, dim=1)
+        return torch.cat([part(own) for part, own in zip(self.parts, given, strict=True)], dim=1)
+
+
 class Encoder(nn.Module):
     """Stages in a row; forward gives the features after each.
 
@@ -114,7 +129,13 @@ class Encoder(nn.Module):
 
 
 def build_encoder(spec: NetworkSpec) -> Encoder:
-    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does)."""
+    """An encoder with random weights (He et al. 2015 fan-out, as torchvision does); branches side by side."""
+    if spec.branches > 1:
+        parts = [build_encoder(replace(spec, branches=1)) for _ in range(spec.branches)]
+        rows = enumerate(zip(*(part.stages for part in parts), strict=True))
+        stages: list[nn.Module] = [Branches(row, first=not number) for number, row in rows]
+        channels = [width * spec.branches for width in parts[0].channels]
+        return Encoder(stages, channels=channels, strides=list(parts[0].strides))
     if spec.encoder.startswith("resnet"):
         return _resnet(spec)
     if spec.encoder == efficientnet.NAME:

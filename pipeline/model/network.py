@@ -19,18 +19,22 @@ from pipeline.model import efficientnet
 from pipeline.model.decoder import Decoder, SpectralPath, Step
 from pipeline.model.encoder import Encoder, build_encoder
 from pipeline.model.spec import NetworkSpec
+from pipeline.model.surroundings import ChipStatistics
 from pipeline.model.transfer import put_weights
+from pipeline.model.weights import EncoderWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.model.preprocess import Preprocess
-    from pipeline.model.weights import EncoderWeights
 
 __all__ = ["Ensemble", "Network", "NetworkSpec", "build_network", "compute_dtype", "fuse_for_inference", "stride_px"]
 CHIP_BATCH = 64
 TINY = 1e-8
 LEAST_DEVIATION = 1e-4
+LEAST_DIFFERENCE = 1e-3
+# Numbers that :func:`moments` makes of a feature.
+MOMENTS = 3
 
 
 class Network(nn.Module):
@@ -48,9 +52,12 @@ class Network(nn.Module):
         self.encoder = build_encoder(spec) if spec.encoder != "none" else None
         self.spectral = SpectralPath(spec) if spec.has_spectral else None
         self.decoder = Decoder(spec, self.encoder) if self.encoder is not None and spec.head == "unet" else None
+        self.beside: ChipStatistics | None = None
         if spec.moments and self.encoder is not None:
-            self.moment_mean = nn.Buffer(torch.zeros(2 * sum(self.encoder.channels), 1, 1))
-            self.moment_gain = nn.Buffer(torch.ones(2 * sum(self.encoder.channels), 1, 1))
+            count = MOMENTS * sum(self.encoder.channels)
+            self.moment_mean, self.moment_gain = nn.Buffer(torch.zeros(count, 1, 1)), nn.Buffer(torch.ones(count, 1, 1))
+            if spec.statistics:
+                self.beside = ChipStatistics(spec.bands_in, chip_px=spec.chip_px, stride_px=spec.chip_px)
         self.dropout = nn.Dropout2d(spec.dropout)
         self.head = nn.Conv2d(self.features_out, spec.classes, 1)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -63,7 +70,7 @@ class Network(nn.Module):
             return self.decoder.channels
         coarse = self.encoder.channels[-1] if self.encoder is not None else 0
         if self.encoder is not None and self.spec.moments:
-            coarse = 2 * sum(self.encoder.channels)
+            coarse = len(self.moment_mean) + (self.beside.channels if self.beside is not None else 0)
         return coarse + (self.spec.spectral_channels if self.spectral is not None else 0)
 
     @property
@@ -81,7 +88,7 @@ class Network(nn.Module):
         if self.spec.head == "unet":
             logits: torch.Tensor = self.head(self.dropout(self.features(x)))
             return logits
-        pooled: torch.Tensor = self.head(self.dropout(self._pooled(x)))
+        pooled: torch.Tensor = self.head(self.dropout(self.pooled(x)))
         return pooled.flatten(1)
 
     def per_pixel(self, x: torch.Tensor) -> torch.Tensor:
@@ -109,23 +116,23 @@ class Network(nn.Module):
         return out[..., :rows, :cols]
 
     def moments(self, x: torch.Tensor) -> torch.Tensor:
-        """:func:`moments` of the encoder's features of whole chips, scaled: float [chip, 2 * feature, 1, 1]."""
+        """:func:`moments` of the encoder's features of whole chips, scaled: float [chip, moment, 1, 1]."""
         found = moments(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
-        return (found - self.moment_mean) * self.moment_gain if self.spec.moments else found
+        return (found - self.moment_mean) * self.moment_gain
 
     def scale_moments(self, raw: torch.Tensor) -> None:
-        """Take means and deviations from unscaled moments float [chip, 2 * feature, 1, 1] of chips to learn from."""
+        """Take means and deviations from unscaled moments float [chip, moment, 1, 1] of chips to learn from."""
         self.moment_mean.copy_(raw.mean(0))
         self.moment_gain.copy_(1.0 / (raw.std(0, unbiased=False) + LEAST_DEVIATION))
 
-    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
         """Features of whole chips, means of maps or statistics: float [chip, feature, 1, 1]."""
-        if self.spec.statistics:
+        if self.encoder is None and self.spec.statistics:
             return cast("torch.Tensor", cast("SpectralPath", self.spectral)(x))
         parts = []
         if self.encoder is not None:
             if self.spec.moments:
-                parts.append(self.moments(x))
+                parts += [self.moments(x), *([] if self.beside is None else [self.beside(x)])]
             else:
                 parts.append(self.encoder(_pad_to(x, self.stride))[-1].mean((2, 3), keepdim=True))
         if self.spectral is not None:
@@ -139,11 +146,11 @@ class Network(nn.Module):
         rows, cols = (-(-size // stride) for size in x.shape[-2:])
         below, right = rows * stride - x.shape[-2], cols * stride - x.shape[-1]
         padded = functional.pad(x, (halo, halo + right, halo, halo + below))
-        if self.spec.statistics:
-            return self._pooled(padded)
+        if self.encoder is None and self.spec.statistics:
+            return self.pooled(padded)
         windows = padded.unfold(2, chip, stride).unfold(3, chip, stride).permute(0, 2, 3, 1, 4, 5)
         flat = windows.reshape(-1, x.shape[1], chip, chip)
-        pooled = torch.cat([self._pooled(part) for part in torch.split(flat, CHIP_BATCH)])
+        pooled = torch.cat([self.pooled(part) for part in torch.split(flat, CHIP_BATCH)])
         return pooled.reshape(x.shape[0], rows, cols, -1).permute(0, 3, 1, 2)
 
 
@@ -173,7 +180,7 @@ class Ensemble(nn.Module):
 def build_network(
     spec: NetworkSpec,
     *,
-    weights: EncoderWeights | None = None,
+    weights: EncoderWeights | Sequence[EncoderWeights] | None = None,
     preprocess: Preprocess | None = None,
     units: Sequence[str] = (),
 ) -> Network:
@@ -181,7 +188,7 @@ def build_network(
 
     Args:
         spec: The architecture.
-        weights: Pretrained encoder weights.
+        weights: Pretrained encoder weights; of an encoder with branches those of each.
         preprocess: How its input will be standardised: names the bands that the stem is matched to, and undoes the
             difference to the scaling the weights were trained with. Needed with ``weights``.
         units: Unit of each band of its input; () where it is not known.
@@ -190,18 +197,27 @@ def build_network(
         ModelError: the weights are of another architecture, or no band names are given for them.
     """
     network = Network(spec)
-    if weights is not None:
+    of_branches = [] if weights is None else [weights] if isinstance(weights, EncoderWeights) else weights
+    for branch, own in enumerate(of_branches):
         if preprocess is None:
             raise ModelError("pretrained weights without the bands they meet", fix="pass preprocess")
         if network.encoder is None:
-            raise ModelError(f"weights {weights.name} for a network without encoder", fix="set weights: none")
-        put_weights(network.encoder, weights, preprocess=preprocess, units=units)
+            raise ModelError(f"weights {own.name} for a network without encoder", fix="set weights: none")
+        put_weights(network.encoder, own, preprocess=preprocess, units=units, branch=branch)
     return network.to(memory_format=torch.channels_last)
 
 
 def moments(features: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Mean and deviation over rows and columns of each feature at each stride: float [chip, 2 * feature, 1, 1]."""
-    return torch.cat([part for f in features for part in (f.mean((2, 3)), f.std((2, 3)))], dim=1)[:, :, None, None]
+    """Mean, deviation and roughness over rows and columns of each feature at each stride: float [chip, moment, 1, 1].
+
+    Roughness is the logarithm of the mean difference of neighbours. None changes when a chip is turned or mirrored.
+    """
+    parts: list[torch.Tensor] = []
+    for f in features:
+        down, along = (f[..., 1:, :] - f[..., :-1, :]).abs(), (f[..., 1:] - f[..., :-1]).abs()
+        rough = (down.sum((2, 3)) + along.sum((2, 3))) / f[0, 0].numel()
+        parts += [f.mean((2, 3)), f.var((2, 3), correction=0).add(TINY).sqrt(), rough.add(LEAST_DIFFERENCE).log()]
+    return torch.cat(parts, dim=1)[:, :, None, None]
 
 
 def freeze_encoder(network: Network, *, frozen: bool = True) -> None:

@@ -43,7 +43,7 @@ _LEVELS = {"top-of-atmosphere": "TOA", "surface": "SR"}
 SEARCH_ORDER = (
     "a file or a name in training.context.weights",
     "torch's hub folder: published weights that are there already, of the scene's sensor and level, all bands in it",
-    "ukis-csmask, where it is installed (pip install 'landcover-pipeline[weights]'): 6 bands, then 4",
+    "ukis-csmask, where it is installed (pip install 'landcover-pipeline[weights]'): 6 bands and 4, side by side",
     f"{OWN_NAME}, which comes with landcover: the optical bands of the scene that it knows, 3 at least",
 )
 
@@ -91,11 +91,11 @@ class PretrainedEncoder:
         """What makes this encoder in a NetworkSpec."""
         return {"encoder": self.record.architecture, "depth": _DEPTH, "stem_stride": 4}
 
-    def describe(self) -> str:
-        """One line: what it is, what it was trained on, its bands and licence."""
+    def describe(self, *, beside: str = "") -> str:
+        """One line: what it is, what it was trained on, its bands (and what to say ``beside`` them) and licence."""
         about = self.record.about or "an unknown data set"
         licence = f", licence {self.record.licence}" if self.record.licence else ""
-        return f"{self.record.architecture} pretrained on {about} (bands {', '.join(self.bands)}{licence})"
+        return f"{self.record.architecture} pretrained on {about} (bands {', '.join(self.bands)}{beside}{licence})"
 
     def weights(self) -> EncoderWeights:
         """Weights for a network of the given bands that computes the same; filters of bands it does not take are 0.
@@ -158,7 +158,7 @@ class PretrainedEncoder:
         return [mean[i] for i in at], [std[i] for i in at]
 
 
-def find_encoder(
+def find_encoders(
     bands: Sequence[str],
     *,
     sensor: str = "",
@@ -166,31 +166,38 @@ def find_encoder(
     units: Sequence[str] = (),
     weights: str = "auto",
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> PretrainedEncoder | None:
-    """The pretrained encoder for a scene, or None where none fits.
+) -> tuple[PretrainedEncoder, ...]:
+    """The pretrained encoders for a scene; none where none fits.
 
     Args:
         bands: The scene's bands by common name, in order.
         sensor: A key of ``pipeline.bands.TABLES``, or "".
-        level: The product's level ("L1C", "L2A", "L2SP"), or "".
+        level: The product's level ("L1C", "L2A", "L2SP"), or ""; a scene with a band for cirrus is of level 1.
         units: Unit of each band; () where it is not known.
-        weights: "auto": the first that fits in :data:`SEARCH_ORDER`; "none"; a record's name; or a weights file.
+        weights: "auto": the first that fits in :data:`SEARCH_ORDER`, and the others of its package that fit;
+            "none"; a record's name; or a weights file.
         statistics: (mean, deviation) of the scene's values per band; values far from the weights' unit are refused.
 
     Raises:
         ModelError: weights named that do not exist, are not here, or do not fit the scene.
     """
     if weights == "none":
-        return None
+        return ()
     if weights != "auto":
-        return _named(weights, tuple(bands), sensor=sensor, statistics=statistics)
+        return (_named(weights, tuple(bands), sensor=sensor, statistics=statistics),)
+    if not level and "cirrus" in bands:  # surface reflectance has none: it shows no surface
+        level = "L1C"
+    fitting: list[WeightRecord] = []
     for record in _candidates(sensor):
+        if fitting and (record.file is None or record.source != fitting[0].source):
+            break
         why = _misfit(record, bands, sensor=sensor, level=level, units=units)
         why = why or _far(record, bands, sensor=sensor, statistics=statistics)
-        if not why:
-            return _opened(record, tuple(bands), sensor=sensor)
-        log.info("weights %s are not used: %s", record.name, why)
-    return None
+        if why:
+            log.info("weights %s are not used: %s", record.name, why)
+        else:
+            fitting.append(record)
+    return tuple(_opened(record, tuple(bands), sensor=sensor) for record in fitting)
 
 
 def _candidates(sensor: str) -> Iterator[WeightRecord]:
@@ -263,7 +270,7 @@ def _named(
     """The encoder of a file or a record that was asked for; its level is the user's choice.
 
     Raises:
-        ModelError: see :func:`find_encoder`.
+        ModelError: see :func:`find_encoders`.
     """
     path, loaded = Path(weights), None
     if path.is_file() or path.suffix.lower() in FILE_SUFFIXES:

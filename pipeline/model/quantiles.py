@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from pipeline.quantity import CHANNELS, LEVELS, OUTPUTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Probability levels of the quantiles; the outer two bound an interval that holds nine values of ten.
-LEVELS = (0.05, 0.5, 0.95)
-COVERAGE = LEVELS[-1] - LEVELS[0]
-# Raw channels of a quantity, and what becomes of them.
-CHANNELS = 4
-OUTPUTS = ("value", "lower", "median", "upper")
+__all__ = ["CHANNELS", "LEVELS", "OUTPUTS", "pinball", "quantile_loss", "values_and_quantiles"]
 # Of the standardised target: beyond it an error counts by its size, not its square, so that one wrong label does not
 # rule (Huber 1964).
 _KNEE = 2.0
@@ -39,7 +36,7 @@ def values_and_quantiles(raw: torch.Tensor) -> torch.Tensor:
     >>> [round(float(part), 2) for part in found[0, 0]]
     [1.0, 2.0, 2.0, 2.69]
     """
-    parts = raw.unflatten(1, (-1, CHANNELS))
+    parts = raw.reshape(len(raw), -1, CHANNELS, *raw.shape[2:])
     value, median, below, above = parts.unbind(2)
     return torch.stack([value, median - functional.softplus(below), median, median + functional.softplus(above)], 2)
 

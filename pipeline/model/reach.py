@@ -37,8 +37,9 @@ def reach_px(spec: NetworkSpec) -> int:
         encoder = build_encoder(spec)
     reach, stride = 0, 1
     for name, module in encoder.named_modules():
-        # The shortcuts beside the convolutions reach less far.
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and "downsample" not in name:
+        # The shortcuts beside the convolutions reach less far, other branches as far.
+        beside = "downsample" in name or ".parts." in name.replace(".parts.0.", ".")
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and not beside:
             reach += _first(module.kernel_size) // 2 * stride
             stride *= _first(module.stride)
     reach += stride - 1

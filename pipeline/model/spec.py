@@ -56,10 +56,11 @@ class NetworkSpec:
         spectral_channels: Channels of the full-resolution path on the input itself; 0 for none.
         spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
         surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
-        statistics: Head "chip", without encoder: instead of means of the path over the chip, convolutions of the chip's
-            statistics (``pipeline.model.surroundings``), one place per chip.
-        moments: Head "chip" with an encoder: mean and deviation over the chip of the features at every stride, instead
-            of the mean of the last.
+        branches: Encoders of this architecture side by side, each with its own weights.
+        statistics: Head "chip": statistics of the chip (``pipeline.model.surroundings``); without encoder convolutions
+            of these instead of means of the path over the chip, one place per chip; with ``moments`` beside them.
+        moments: Head "chip" with an encoder: mean, deviation and roughness over the chip of the features at every
+            stride, instead of the mean of the last.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.
@@ -79,6 +80,7 @@ class NetworkSpec:
     surroundings: bool = False
     statistics: bool = False
     moments: bool = False
+    branches: int = 1
     dropout: float = 0.1
     chip_px: int = 64
     chip_stride_px: int = 16
@@ -95,7 +97,7 @@ class NetworkSpec:
         _expect("depth", self.depth, one_of=tuple(range(2, STAGES + 1)))
         _expect("fuse_kernel", self.fuse_kernel, one_of=(1, 3, 5))
         _expect("decoder_kernel", self.decoder_kernel, one_of=(1, 3, 5))
-        for name in ("bands_in", "classes", "chip_px", "chip_stride_px"):
+        for name in ("bands_in", "classes", "branches", "chip_px", "chip_stride_px"):
             if getattr(self, name) < 1:
                 raise ModelError(f"network setting {name}", got=getattr(self, name), expected="at least 1")
         if self.chip_stride_px > self.chip_px or (self.chip_px - self.chip_stride_px) % 2:
@@ -125,10 +127,11 @@ class NetworkSpec:
             raise ModelError("moments are for head chip with an encoder", got=f"{self.head}, {self.encoder}")
 
     def _check_statistics(self) -> None:
-        whole = self.head == "chip" and self.encoder == "none" and not self.surroundings
-        if not whole or set(self.spectral_kernels) != {1}:
+        alone = self.encoder == "none" and not self.surroundings and set(self.spectral_kernels) == {1}
+        if self.head != "chip" or not (alone or (self.moments and not self.has_spectral)):
             raise ModelError(
-                "statistics of chips are for head chip, encoder none, kernels of 1 and no surroundings",
+                "statistics of chips are for head chip, with encoder none, kernels of 1 and no surroundings, or beside "
+                "moments without a spectral path",
                 got=f"head {self.head}, encoder {self.encoder}, kernels {self.spectral_kernels}",
             )
         if self.chip_px < LEAST_CHIP_PX:

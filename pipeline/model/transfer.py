@@ -42,7 +42,7 @@ _NORMS = {
 
 
 def put_weights(
-    encoder: Encoder, weights: EncoderWeights, *, preprocess: Preprocess, units: Sequence[str] = ()
+    encoder: Encoder, weights: EncoderWeights, *, preprocess: Preprocess, units: Sequence[str] = (), branch: int = 0
 ) -> None:
     """Put pretrained weights into an encoder, the stem matched by band and by scaling.
 
@@ -54,6 +54,7 @@ def put_weights(
         weights: The weights.
         preprocess: How its input is standardised.
         units: Unit of each of its bands; () or "" where it is not known, and then taken for that of the weights.
+        branch: Of an encoder with branches, the one that they are for.
 
     Raises:
         ModelError: a tensor is missing or of another shape.
@@ -72,10 +73,10 @@ def put_weights(
         matched, constant = rescale_stem(matched, preprocess=preprocess, mean=mean, std=std)
         tensors[norm] = tensors[norm].float() - constant
     tensors[weights.stem_name] = matched
-    load_into(encoder, tensors, name=weights.name)
+    load_into(encoder, tensors, name=weights.name, branch=branch)
 
 
-def load_into(encoder: Encoder, tensors: Mapping[str, torch.Tensor], *, name: str) -> None:
+def load_into(encoder: Encoder, tensors: Mapping[str, torch.Tensor], *, name: str, branch: int = 0) -> None:
     """Load tensors under their published names into an encoder of the same bands; those of deeper stages are left out.
 
     Raises:
@@ -84,7 +85,10 @@ def load_into(encoder: Encoder, tensors: Mapping[str, torch.Tensor], *, name: st
     prefix = "features." if "features.0.weight" in tensors else ""
     state = {}
     for own, old in encoder.state_dict().items():
-        theirs = re.sub(r"^stages\.\d+\.", prefix, own)
+        theirs = re.sub(rf"^stages\.\d+\.(parts\.{branch}\.)?", prefix, own)
+        if theirs.startswith("parts."):  # of another branch
+            state[own] = old
+            continue
         if theirs not in tensors and theirs.endswith("num_batches_tracked"):  # older than that counter
             state[own] = old
             continue

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pipeline.documents import parse_json
 from pipeline.errors import ModelError
 from pipeline.files import write_bytes
 from pipeline.model import efficientnet
@@ -181,7 +182,7 @@ def read_weights(path: Path, *, bands: tuple[str, ...] = ()) -> EncoderWeights:
     weights = EncoderWeights(str(path), guess_architecture(tensors), tensors, bands)
     metadata = {} if bands else _metadata(path)
     if ENCODER_KEY in metadata:
-        about = json.loads(metadata[ENCODER_KEY])
+        about = parse_json(metadata[ENCODER_KEY], what="the header of the weights", path=path, error=ModelError)
         scaling = (tuple(about["mean"]), tuple(about["std"]))
         return replace(
             weights,

@@ -177,7 +177,7 @@ _RELIABILITY_CM = 10.922
 _MANY_BLOCKS = 60
 
 
-def reliability(before: Reliability, *, after: Reliability | None = None, label: str = "as predicted") -> Figure:
+def reliability_figure(before: Reliability, *, after: Reliability | None = None, label: str = "as predicted") -> Figure:
     """The reliability diagram: share of right pixels by confidence, and the share of pixels there."""
     figure = blank(HALF_CM, _RELIABILITY_CM)
     top, low = figure.subplots(2, 1, gridspec_kw={"height_ratios": (3, 1)})
@@ -198,7 +198,7 @@ def reliability(before: Reliability, *, after: Reliability | None = None, label:
     return figure
 
 
-def where_it_fails(found: Failures) -> Figure:
+def failures_figure(found: Failures) -> Figure:
     """Shares of right test pixels as bars, by distance to an edge and by patch size, and as a map of blocks."""
     figure = blank(WIDE_CM, 8.6)
     grid = figure.add_gridspec(1, len(found.by) + 1, width_ratios=[1.0] * len(found.by) + [1.15])

@@ -13,25 +13,21 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.failures import AccuracyBy
     from pipeline.diagnostics.features import Features
     from pipeline.diagnostics.scoring import Score
+    from pipeline.diagnostics.value_scores import ValueScore
     from pipeline.legend import ClassScheme
+    from pipeline.quantity import Quantity
+    from pipeline.report.object_figures import ObjectsView
 
 
 @dataclass(frozen=True, eq=False)
 class MapView:
-    """One mapped scene, decimated for the page.
+    """One mapped scene, decimated for the page."""
 
-    Attributes:
-        name: The scene's id.
-        scene: uint8 [row, col, 3], true colour stretched for the eye.
-        codes: uint8 [row, col] class codes, 0 nodata; the same pixels as ``scene``.
-        pixel_m: (width, height) of one shown pixel in metres.
-        facts: In words, what was mapped: (what, value), such as the size, the grid and the date.
-    """
-
-    name: str
-    scene: NDArray[np.uint8]
-    codes: NDArray[np.uint8]
-    pixel_m: tuple[float, float]
+    name: str  # The scene's id
+    scene: NDArray[np.uint8]  # uint8 [row, col, 3], true colour stretched for the eye
+    codes: NDArray[np.uint8]  # uint8 [row, col] class codes, 0 nodata; the same pixels as ``scene``
+    pixel_m: tuple[float, float]  # (width, height) of one shown pixel in metres
+    # In words, what was mapped: (what, value), such as the size, the grid and the date
     facts: tuple[tuple[str, str], ...] = ()
 
 
@@ -46,17 +42,12 @@ class ClassArea:
 
 @dataclass(frozen=True, eq=False)
 class PolygonPart:
-    """A part of a label polygon on the split map.
+    """A part of a label polygon on the split map."""
 
-    Attributes:
-        polygon: Its id.
-        outline_m: float64 [vertex, (x, y)] in metres east and south of the upper left corner of the first scene.
-        part: "train", "validation", "test", or "buffer" for what nobody uses.
-    """
-
-    polygon: int
+    polygon: int  # Its id
+    # float64 [vertex, (x, y)] in metres east and south of the upper left corner of the first scene
     outline_m: NDArray[np.float64]
-    part: str
+    part: str  # "train", "validation", "test", or "buffer" for what nobody uses
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,29 +75,17 @@ class LearningPoint:
 
 @dataclass(frozen=True, eq=False)
 class ErrorExample:
-    """A test polygon that the map gets wrong with conviction.
+    """A test polygon that the map gets wrong with conviction."""
 
-    Attributes:
-        polygon: Its id.
-        reference: Its class.
-        mapped: The class most of its pixels were given.
-        share_wrong: Share of its pixels that are wrong.
-        confidence: Mean confidence of the wrong pixels, 0..1.
-        image: uint8 [row, col, 3], the scene around it.
-        codes: uint8 [row, col], the map around it.
-        inside: bool [row, col], the polygon's pixels.
-        tall: Height of a pixel on the ground over its width.
-    """
-
-    polygon: int
-    reference: str
-    mapped: str
-    share_wrong: float
-    confidence: float
-    image: NDArray[np.uint8]
-    codes: NDArray[np.uint8]
-    inside: NDArray[np.bool_]
-    tall: float = 1.0
+    polygon: int  # Its id
+    reference: str  # Its class
+    mapped: str  # The class most of its pixels were given
+    share_wrong: float  # Share of its pixels that are wrong
+    confidence: float  # Mean confidence of the wrong pixels, 0..1
+    image: NDArray[np.uint8]  # uint8 [row, col, 3], the scene around it
+    codes: NDArray[np.uint8]  # uint8 [row, col], the map around it
+    inside: NDArray[np.bool_]  # bool [row, col], the polygon's pixels
+    tall: float = 1.0  # Height of a pixel on the ground over its width
 
 
 @dataclass(frozen=True)
@@ -120,63 +99,52 @@ class BlockAccuracy:
 
 @dataclass(frozen=True, eq=False)
 class Failures:
-    """Where the map is wrong on test pixels.
+    """Where the map is wrong on test pixels."""
+
+    by: tuple[AccuracyBy, ...]  # By distance to an edge and by size of the patch, of all scenes
+    blocks: tuple[BlockAccuracy, ...]  # Of the scene that has most
+    scene: str  # Its name
+
+
+@dataclass(frozen=True, eq=False)
+class ValueFigures:
+    """Held-out samples of a continuous target.
 
     Attributes:
-        by: By distance to an edge and by size of the patch, of all scenes.
-        blocks: Of the scene that has most.
-        scene: Its name.
+        quantity: Name and unit.
+        scores: The network first, then the baselines.
+        samples: float64 [sample] by name: measured, every method, lower, upper.
     """
 
-    by: tuple[AccuracyBy, ...]
-    blocks: tuple[BlockAccuracy, ...]
-    scene: str
+    quantity: Quantity
+    scores: tuple[ValueScore, ...]
+    samples: dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything on the page; what a run does not have is empty and left out.
+    """Everything on the page; what a run does not have is empty and left out."""
 
-    Attributes:
-        title: Name of the job.
-        scheme: The legend.
-        views: One per scene.
-        areas: Mapped areas.
-        scores: The network first, then the forests.
-        full_reference: Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known.
-        mapped_share: Share of the scenes' pixels that have a class; None where that is not known.
-        sampling: In words: which design the figures assume and what they are not.
-        history: Rows of the training log: step, training loss, validation figure.
-        learning: Figures by number of training polygons.
-        split: Polygons by part.
-        features: PCA and t-SNE.
-        reliability: On test pixels, of the confidence as it is mapped.
-        uncalibrated: The same without the model's temperature, where it has one.
-        failures: Where the map is wrong.
-        examples: The worst errors.
-        ledger: One per scene.
-        warnings: Said during the run.
-        settings: The resolved configuration as text.
-        environment: Versions.
-    """
-
-    title: str
-    scheme: ClassScheme
-    views: tuple[MapView, ...] = ()
-    areas: tuple[ClassArea, ...] = ()
-    scores: tuple[Score, ...] = ()
+    title: str  # Name of the job
+    scheme: ClassScheme  # The legend
+    views: tuple[MapView, ...] = ()  # One per scene
+    areas: tuple[ClassArea, ...] = ()  # Mapped areas
+    scores: tuple[Score, ...] = ()  # The network first, then the forests
+    values: ValueFigures | None = None  # Of a continuous target
+    # Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known
     full_reference: tuple[tuple[str, tuple[float, float]], ...] = ()
-    mapped_share: float | None = None
-    sampling: str = ""
-    history: tuple[dict[str, float], ...] = ()
-    learning: tuple[LearningPoint, ...] = ()
-    split: SplitMap | None = None
-    features: Features | None = None
-    reliability: Reliability | None = None
-    uncalibrated: Reliability | None = None
-    failures: Failures | None = None
-    examples: tuple[ErrorExample, ...] = ()
-    ledger: tuple[dict[str, Any], ...] = ()
-    warnings: tuple[str, ...] = ()
-    settings: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)
+    mapped_share: float | None = None  # Share of the scenes' pixels that have a class; None where that is not known
+    sampling: str = ""  # In words: which design the figures assume and what they are not
+    history: tuple[dict[str, float], ...] = ()  # Rows of the training log: step, training loss, validation figure
+    learning: tuple[LearningPoint, ...] = ()  # Figures by number of training polygons
+    split: SplitMap | None = None  # Polygons by part
+    features: Features | None = None  # PCA and t-SNE
+    reliability: Reliability | None = None  # On test pixels, of the confidence as it is mapped
+    uncalibrated: Reliability | None = None  # The same without the model's temperature, where it has one
+    failures: Failures | None = None  # Where the map is wrong
+    examples: tuple[ErrorExample, ...] = ()  # The worst errors
+    objects: tuple[ObjectsView, ...] = ()  # One per scene with objects
+    ledger: tuple[dict[str, Any], ...] = ()  # One per scene
+    warnings: tuple[str, ...] = ()  # Said during the run
+    settings: str = ""  # The resolved configuration as text
+    environment: dict[str, Any] = field(default_factory=dict)  # Versions

@@ -19,7 +19,7 @@ from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
-from pipeline.report import accuracy_figures, figures
+from pipeline.report import accuracy_figures, figures, object_figures, value_figures
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.diagnostics.scoring import Score
-    from pipeline.report.data import MapView, ReportData
+    from pipeline.report.data import MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
 
@@ -118,6 +118,8 @@ def _drawings(data: ReportData) -> Iterator[Drawing]:
     """The figures that the run has data for, halves in pairs of a height."""
     yield from _map_drawings(data)
     yield from _accuracy_drawings(data)
+    if data.values is not None and data.values.samples:
+        yield from _value_drawings(data.values)
     yield from _learning_drawings(data)
 
 
@@ -127,6 +129,19 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         if data.mapped_share is not None:
             caption += f" The map covers {data.mapped_share:.1%} of the scenes; the rest has no data."
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
+    for number, shown in enumerate(data.objects, 1):
+        caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."
+        draw = partial(object_figures.objects, shown)
+        yield Drawing(f"objects{number}", f"Objects of {shown.view.name}", caption, draw, wide=True)
+
+
+def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
+    caption = "Held-out samples with the interval that should hold nine of ten; on the line both are the same."
+    yield Drawing("scatter", "Predicted and measured", caption, lambda: value_figures.scatter(values))
+    caption = "What is left, by tenths of the predicted values (orange): a slope says that extremes are missed."
+    yield Drawing("residuals", "Residuals", caption, lambda: value_figures.residuals(values))
+    caption = "The mean of the samples, a line on the best single band, and a random forest learned from the same ones."
+    yield Drawing("methods", "Network and baselines", caption, lambda: value_figures.methods(values))
 
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
@@ -144,7 +159,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         )
         first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
         label = "before calibration" if after else "network"
-        draw = partial(accuracy_figures.reliability, first, after=after, label=label)
+        draw = partial(accuracy_figures.reliability_figure, first, after=after, label=label)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
     if failures is not None:
@@ -153,7 +168,7 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
             "(block_accuracy.gpkg). Held-out polygons are not a probability sample: this shows where to look."
         )
         yield Drawing(
-            "failures", "Where the map fails", caption, lambda: accuracy_figures.where_it_fails(failures), wide=True
+            "failures", "Where the map fails", caption, lambda: accuracy_figures.failures_figure(failures), wide=True
         )
     if data.examples:
         caption = (
@@ -224,21 +239,13 @@ _FIRST = ("band", "file", "index", "gsd_m", "scale", "offset", "unit", "nodata",
 
 @dataclass(frozen=True)
 class LedgerTable:
-    """What a page shows of one ledger.
+    """What a page shows of one ledger."""
 
-    Attributes:
-        title: The scene.
-        facts: (what, value) of the scene.
-        columns: Heads of the bands' table.
-        rows: Its cells.
-        rest: (name, JSON text) of what is neither.
-    """
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    rest: tuple[tuple[str, str], ...]
+    title: str  # The scene
+    facts: tuple[tuple[str, str], ...]  # (what, value) of the scene
+    columns: tuple[str, ...]  # Heads of the bands' table
+    rows: tuple[tuple[str, ...], ...]  # Its cells
+    rest: tuple[tuple[str, str], ...]  # (name, JSON text) of what is neither
 
 
 def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:

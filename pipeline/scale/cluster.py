@@ -37,22 +37,22 @@ PAUSE_S = 3.0
 _ONE = threading.Lock()
 
 
-def open_client(dask: str, *, workers: int | None = None) -> Any:
+def open_client(dask: str) -> Any:
     """A client; use it with ``with``, which also ends the workers it started.
 
     Args:
-        dask: "local", or the address of a scheduler ("tcp://host:port").
-        workers: Worker processes for "local"; by default one per two cores. Threads are shared out so that all workers
-            together use each core once.
+        dask: "local" or "local:4" for (so many) worker processes, by default one per two cores, whose threads together
+            use each core once; or the address of a scheduler ("tcp://host:port").
 
     Raises:
-        ConfigError: Dask is not installed, the number of workers has no meaning, or the scheduler does not answer.
+        ConfigError: Dask is not installed, not a number of workers, or the scheduler does not answer.
     """
+    where, _, number = dask.partition(":")
+    if where == LOCAL and number and (not number.isdigit() or not int(number)):
+        raise ConfigError("option --dask", got=dask, expected="local, local:4 or tcp://HOST:PORT")
     if find_spec("distributed") is None:
         raise ConfigError("dask is not installed", fix="pip install 'landcover-pipeline[scale]' or leave out --dask")
-    if workers is not None and (workers < 1 or dask != LOCAL):
-        raise ConfigError("--workers", got=workers, expected="1 or more, with --dask local")
-    return _local(workers) if dask == LOCAL else _existing(dask)
+    return _local(int(number) if number else None) if where == LOCAL else _existing(dask)
 
 
 def _existing(address: str) -> Any:
@@ -116,32 +116,21 @@ def _look(path: str) -> tuple[str, bool]:
 
 @dataclass(frozen=True)
 class SceneTask:
-    """A scene to map, as every worker must know it.
+    """A scene to map, as every worker must know it."""
 
-    Attributes:
-        model: The model file, readable by the worker.
-        source: The scene's manifest; its files are readable by the worker.
-        settings: How.
-        version: Of the package of whoever asks; a worker that has another one refuses.
-    """
-
-    model: Path
-    source: Source
-    settings: MapSettings
-    version: str = __version__
+    model: Path  # The model file, readable by the worker
+    source: Source  # The scene's manifest; its files are readable by the worker
+    settings: MapSettings  # How
+    version: str = __version__  # Of the package of whoever asks; a worker that has another one refuses
 
 
 @dataclass
 class MappedBlock:
-    """Layers of windows, and the steps that are complete with them; a Sink.
+    """Layers of windows, and the steps that are complete with them; a Sink."""
 
-    Attributes:
-        windows: Windows of the grid with their layers uint8 [..., row, col].
-        steps: (step, pixels), in order.
-    """
-
+    # Windows of the grid with their layers uint8 [..., row, col]
     windows: list[tuple[Window, Mapping[str, NDArray[np.uint8]]]] = field(default_factory=list)
-    steps: list[tuple[int, int]] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)  # (step, pixels), in order
 
     def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         """See Sink."""

@@ -44,22 +44,15 @@ _SHARES = 4
 
 @dataclass(frozen=True)
 class SceneWork(Generic[Result]):
-    """One scene.
+    """One scene."""
 
-    Attributes:
-        name: For messages.
-        task: What the workers are to map.
-        out: Folder of its stores and journal.
-        finish: Writes its maps once all is mapped, given the journal's key; done by a worker that sees ``out``, else by
-            the caller.
-        progress: Called with pixels done and pixels in all.
-    """
-
-    name: str
-    task: SceneTask
-    out: Path
+    name: str  # For messages
+    task: SceneTask  # What the workers are to map
+    out: Path  # Folder of its stores and journal
+    # Writes its maps once all is mapped, given the journal's key; done by a worker that sees ``out``, else by the
+    # caller
     finish: Callable[[Key], Result]
-    progress: Callable[[int, int], None] | None = None
+    progress: Callable[[int, int], None] | None = None  # Called with pixels done and pixels in all
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,14 @@ def masks_clouds(scene: Scene) -> bool:
     return any("cloud" in reason.lower() for layer in scene.quality for reason in layer.reasons)
 
 
-def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path) -> Scene:
+def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path, make: bool = True) -> Scene:
     """The scene with a mask of clouds, where it is to have one of the network's.
 
     Args:
         scene: As it was opened.
         clouds: "network" always asks the network, "auto" where the product has no mask.
         folder: Of the mask's raster; one that is there for the same files is taken as it is.
+        make: Ask the network where there is none; else the scene stays without, and a note says so.
 
     Raises:
         ConfigError: ukis-csmask is not installed.
@@ -98,6 +99,8 @@ def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path) -> Scene:
     key = hash_of([fingerprint(chosen.files), read, repr(scene.grid), level, bands, version("ukis-csmask")])
     path = folder / f"{scene.id}_clouds.tif"
     share = _share(path, key)
+    if share is None and not make:
+        return replace(scene, notes=(*scene.notes, "clouds and shadows are not masked yet: the run asks the network"))
     if share is None:
         share = _write_mask(path, chosen, bands, level=level, key=key)
     layer = QualitySource(

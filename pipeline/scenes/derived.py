@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.errors import SceneError
-from pipeline.scenes.reader import ClosingReader
+from pipeline.scenes.reader import Reader
 from pipeline.scenes.scene import Scene
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from pipeline.grid import Grid, Window
     from pipeline.raster import Raster
-    from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source
 
 
@@ -27,7 +26,7 @@ class Compute(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class DerivedReader(ClosingReader):
+class DerivedReader(Reader):
     """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself.
 
     Attributes:
@@ -43,7 +42,7 @@ class DerivedReader(ClosingReader):
     compute: Compute
 
     def read(self, window: Window) -> Raster:
-        """Pixels of ``window``, as every Reader gives them."""
+        """What is made of ``window``."""
         return self.compute(self.inputs, window)
 
     def close(self) -> None:

@@ -15,8 +15,8 @@ from rasterio.errors import RasterioError
 
 from pipeline.documents import parse_xml, read_json
 from pipeline.errors import GridError, InputError, SceneError
-from pipeline.grid import Grid, sample_windows
-from pipeline.raster import open_raster
+from pipeline.grid import Grid
+from pipeline.raster import open_raster, sample_windows
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:

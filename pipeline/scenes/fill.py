@@ -72,8 +72,8 @@ def has_fill(scene: Scene, fill: Fill, windows: list[Window]) -> bool:
 
 def _raw(scene: Scene, windows: list[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """DN as stored, float32 [band,row,col], and which are numbers, of windows."""
-    bands = tuple(replace(band, scale=1.0, offset=0.0) for band in scene.bands)
-    with SceneReader(replace(scene, bands=bands, quality=())) as reader:
+    bands = tuple(replace(band, scale=1.0, offset=0.0, squared=False, scales="") for band in scene.bands)
+    with SceneReader(scene.grid, bands) as reader:
         for window in windows:
             raster = reader.read(window)
             yield raster.values, raster.valid

@@ -12,11 +12,14 @@ from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.indices import with_indices
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
+from pipeline.scenes.place import with_place
+from pipeline.scenes.series import series_layer
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import stack_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from pipeline.scenes.composite import Method
     from pipeline.scenes.scene import Scene, Source
@@ -67,9 +70,20 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
     for (group, _), scene in zip(opened, scenes, strict=True):
         groups.setdefault(group, []).append(scene)
     joined = scenes if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
-    layers = [open_layer(item) for item in inputs.layers]
-    if layers:
-        joined = [with_layers(scene, layers) for scene in joined]
+    if inputs.layers:
+        fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
+        joined = [
+            with_layers(
+                scene,
+                [
+                    fixed[number] if number in fixed else open_layer(item, day=day_of(scene))
+                    for number, item in enumerate(inputs.layers)
+                ],
+            )
+            for scene in joined
+        ]
+    if inputs.place:
+        joined = [with_place(scene) for scene in joined]
     # The bands of a stack have a date in their names: its indices are those of every date.
     if inputs.indices and inputs.time != "stack":
         joined = [with_indices(scene, inputs.indices) for scene in joined]
@@ -93,8 +107,15 @@ def open_as(path: str, inputs: InputSettings, *, options: SceneOptions) -> tuple
     return open_all(path, options=options, resolution_m=inputs.resolution_m, mask=mask)
 
 
-def open_layer(item: LayerItem) -> Layer:
-    """One further raster as the configuration says."""
+def day_of(scene: Source) -> date | None:
+    """The day of a scene."""
+    return scene.acquired_utc.date() if scene.acquired_utc is not None else None
+
+
+def open_layer(item: LayerItem, *, day: date | None = None) -> Layer:
+    """One further raster as the configuration says; of a series what a scene of ``day`` gets."""
+    if item.kind == "series":
+        return series_layer(item.path, name=(item.bands or (Path(item.path).stem,))[0], days=item.days, day=day)
     if item.kind == "dem":
         return dem_layer(item.path, derive=item.bands or ("elevation", "slope", "northness"))
     if item.kind == "sentinel1":

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pipeline.bands import TABLES, BandSpec, is_optical
-from pipeline.documents import parse_json, parse_xml
+from pipeline.documents import finite, parse_json, parse_xml
 from pipeline.errors import InputError, ProductError
 from pipeline.grid import Grid
 from pipeline.raster import open_raster
@@ -283,10 +283,10 @@ def text_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path:
 def number_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path: str) -> float:
     """One entry as a number; ProductError where it is missing or is none."""
     text = text_of(mtl, group, key, path=path)
-    try:
-        return float(text)
-    except ValueError as err:
-        raise ProductError(f"{key} in {group} of the MTL is not a number", path=path, got=repr(text)) from err
+    number = finite(text)
+    if number is None:
+        raise ProductError(f"{key} in {group} of the MTL is not a number", path=path, got=repr(text))
+    return number
 
 
 def _from_txt(text: str) -> tuple[str, Mtl]:

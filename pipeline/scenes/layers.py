@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene, Source
     from pipeline.scenes.sources import Resampling
 
-Kind = Literal["raster", "dem", "linear_power"]
+Kind = Literal["raster", "mean", "dem", "linear_power"]
 HALO_PX = 1
 # Places looked at on each side of a scene: the share is known to some per mille, at no cost that shows.
 PLACES = 64
@@ -49,7 +49,8 @@ class Layer:
     """One other input.
 
     Attributes:
-        kind: "raster" (as it is), "dem" (elevation to terrain bands), "linear_power" (backscatter to decibels).
+        kind: "raster" (as it is), "mean" (of its bands),
+            "dem" (elevation to terrain bands), "linear_power" (backscatter to decibels).
         scene: Its files, on their own grid.
         names: Bands it gives, in order.
     """
@@ -62,7 +63,7 @@ class Layer:
 def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] | None = None) -> Layer:
     """Annual embeddings (``pipeline.scenes.embeddings``), all of their bands or some by their names."""
     scene = open_geotiff(path, options=SceneOptions(embedding=rule))
-    chosen = scene if bands is None else scene.select(bands)
+    chosen = scene if bands is None else scene.select([name.lower() for name in bands])
     return Layer("raster", chosen, chosen.band_names)
 
 
@@ -226,6 +227,8 @@ def _layer(layer: Layer, raster: Raster) -> tuple[Mapping[str, NDArray[np.float3
     if layer.kind == "dem":
         return terrain(raster, derive=layer.names), usable
     values = raster.values[:, *inner]
+    if layer.kind == "mean":
+        values = values.mean(axis=0, keepdims=True)
     if layer.kind == "linear_power":
         usable = usable & (values > 0).all(axis=0)
         values = to_decibels(np.where(usable, values, np.float32(1)))

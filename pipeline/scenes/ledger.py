@@ -11,20 +11,21 @@ import numpy as np
 from pipeline.bands import centre_um
 from pipeline.documents import read_json
 from pipeline.errors import InputError, SceneError, SceneWarning
-from pipeline.grid import sample_windows
+from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
 from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.grid import Window
     from pipeline.scenes.scene import Scene, Source
+    from pipeline.scenes.sources import BandSource, QualitySource
 
 LEDGER_FILE = "ledger.json"
 MEASURED = (
@@ -94,8 +95,8 @@ def measure(scene: Scene) -> Measured:
         SceneError: a file cannot be read.
     """
     anything = replace(scene.bands[0], nodata=None, valid_max=None)
-    parts = [replace(scene, bands=(anything,), quality=(layer,)) for layer in scene.quality]
-    parts += [replace(scene, bands=(source,), quality=()) for source in scene.bands]
+    parts: list[tuple[BandSource, tuple[QualitySource, ...]]] = [(anything, (layer,)) for layer in scene.quality]
+    parts += [(source, ()) for source in scene.bands]
     looked_at = _pixels(scene, parts)
     usable = np.logical_and.reduce([seen for _, seen in looked_at])
     masked = {
@@ -114,13 +115,15 @@ def measure(scene: Scene) -> Measured:
     return Measured(usable.size, _share(~usable), masked, no_data, floors)
 
 
-def _pixels(scene: Scene, parts: list[Scene]) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Per part, a scene of one band or layer: values float32 [pixel] of the sampled windows, and which are valid.
+def _pixels(
+    scene: Scene, parts: Sequence[tuple[BandSource, tuple[QualitySource, ...]]]
+) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Per part, a band with its masks: values float32 [pixel] of the sampled windows, and which are valid.
 
     Window by window and through the same files: blocks that hold several bands are decoded once.
     """
-    with SceneReader(scene) as reader:
-        readers = [reader.sharing(part) for part in parts]
+    with SceneReader(scene.grid, scene.bands) as reader:
+        readers = [reader.sharing([band], quality=masks) for band, masks in parts]
         rasters = [[one.read(window) for one in readers] for window in sample_windows(scene.grid)]
     return [
         (

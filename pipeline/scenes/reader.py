@@ -34,7 +34,7 @@ from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -49,65 +49,16 @@ FileKey = tuple[str, str, float | None]
 OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile | FlippedFile"
 
 
-class Reader(Protocol):
-    """Anything that gives Rasters of windows: a scene, a stack of dates, a composite; a context manager."""
+class Reader:
+    """Gives Rasters of windows: of a scene, a stack of dates, a composite; a context manager.
 
-    def __enter__(self) -> Self:
-        """Itself."""
+    Attributes:
+        grid: The grid that windows are counted on.
+        bands: Names of the bands of every Raster read.
+    """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the files."""
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that windows are counted on."""
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands of every Raster read."""
-
-    def read(self, window: Window) -> Raster:
-        """Pixels of a window, which may reach beyond the grid: pixels outside are not valid."""
-
-    def close(self) -> None:
-        """Close the files."""
-
-
-class Manifest(Protocol):
-    """What a SceneReader must know of a scene; :class:`pipeline.scenes.scene.Scene` is one."""
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that every band is read on."""
-
-    @property
-    def bands(self) -> tuple[BandSource, ...]:
-        """One source per band."""
-
-    @property
-    def quality(self) -> tuple[QualitySource, ...]:
-        """Layers that mask pixels."""
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        """Names of the bands."""
-
-    @property
-    def for_display(self) -> bool:
-        """Whether single pixels of finer files may stand for the grid's."""
-
-
-class Opens(Protocol):
-    """Anything that opens: every Source."""
-
-    def open(self) -> Reader:
-        """A reader of its windows."""
-
-
-class ClosingReader:
-    """A reader that closes its files at the end of a ``with`` block."""
+    grid: Grid
+    bands: tuple[str, ...]
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -119,34 +70,49 @@ class ClosingReader:
         """Close the files."""
         self.close()
 
+    def read(self, window: Window) -> Raster:
+        """Pixels of a window, which may reach beyond the grid: pixels outside are not valid."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close the files."""
 
 
-class SceneReader(ClosingReader):
-    """Reads windows of one Scene; a context manager that keeps its files open meanwhile."""
+class Opens(Protocol):
+    """Anything that opens: every Source."""
 
-    def __init__(self, scene: Manifest) -> None:
-        """Open nothing yet: files open at the first read."""
-        self._scene = scene
+    def open(self) -> Reader:
+        """A reader of its windows."""
+
+
+class SceneReader(Reader):
+    """Reads windows of the bands of one scene; its files open at the first read and stay open meanwhile.
+
+    Args:
+        grid: That every band is read on.
+        sources: The bands.
+        quality: Layers that mask pixels.
+        for_display: Single pixels of finer files may stand for the grid's.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        sources: Sequence[BandSource],
+        *,
+        quality: Sequence[QualitySource] = (),
+        for_display: bool = False,
+    ) -> None:
+        self.grid, self.bands = grid, tuple(source.band for source in sources)
+        self._sources, self._quality, self._for_display = sources, quality, for_display
         self._files: dict[FileKey, OpenFile] = {}
         self._masked: set[FileKey] = set()
         self._shapes: dict[str, list[dict[str, object]]] = {}
         self._stack = ExitStack()
 
-    @property
-    def grid(self) -> Grid:
-        """The scene's grid."""
-        return self._scene.grid
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """The scene's band names."""
-        return self._scene.band_names
-
-    def sharing(self, scene: Manifest) -> SceneReader:
+    def sharing(self, sources: Sequence[BandSource], *, quality: Sequence[QualitySource] = ()) -> SceneReader:
         """A reader of other bands or layers of the same scene by this one's files, which this one closes."""
-        other = SceneReader(scene)
+        other = SceneReader(self.grid, sources, quality=quality, for_display=self._for_display)
         other._files, other._masked, other._stack = self._files, self._masked, self._stack
         other._shapes = self._shapes
         return other
@@ -166,7 +132,7 @@ class SceneReader(ClosingReader):
         if inside == window:
             values, valid = self._read_inside(window)
             return Raster(values, valid, self.bands, self.grid.crop(window))
-        values = np.zeros((len(self._scene.bands), *window.shape), dtype=np.float32)
+        values = np.zeros((len(self._sources), *window.shape), dtype=np.float32)
         valid = np.zeros(window.shape, dtype=np.bool_)
         if inside is not None:
             rows, cols = inside.relative_to(window).slices
@@ -174,10 +140,10 @@ class SceneReader(ClosingReader):
         return Raster(values, valid, self.bands, self.grid.crop(window))
 
     def _read_inside(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        values = np.empty((len(self._scene.bands), *window.shape), dtype=np.float32)
+        values = np.empty((len(self._sources), *window.shape), dtype=np.float32)
         valid = np.ones(window.shape, dtype=np.bool_)
-        for key, group in _by_file(self._scene.bands):
-            sources = [self._scene.bands[i] for i in group]
+        for key, group in _by_file(self._sources):
+            sources = [self._sources[i] for i in group]
             file, dn = self._pixels(key, [source.index for source in sources], window)
             for layer, source, position in zip(dn, sources, group, strict=True):
                 if isinstance(file, CoarseFile):
@@ -189,7 +155,7 @@ class SceneReader(ClosingReader):
                     self._multiply(source.scales, window, values[position], valid)
             if key in self._masked or any(source.use_dataset_mask for source in sources):
                 valid &= self._mask(key, [source.index for source in sources], window)
-        for quality in self._scene.quality:
+        for quality in self._quality:
             valid &= ~self._bad(quality, window)
         if not valid.all():
             np.copyto(values, np.float32(0), where=~valid)
@@ -240,20 +206,20 @@ class SceneReader(ClosingReader):
                 self._files[key] = dataset
             else:
                 coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
-                fine = fine_file(dataset, self.grid) if self._scene.for_display else None
+                fine = fine_file(dataset, self.grid) if self._for_display else None
                 flipped = flipped_file(dataset, self.grid)
                 self._files[key] = flipped or coarse or fine or self._warped(dataset, key)
         return self._files[key]
 
     def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
         path, resampling, nodata = key
-        masks = any(band.use_dataset_mask for band in self._scene.bands if band.path == path)
+        masks = any(band.use_dataset_mask for band in self._sources if band.path == path)
         if not masks and dataset.count > 1 and ColorInterp.alpha in dataset.colorinterp:
             dataset = self._stack.enter_context(without_alpha(dataset))
         # Nodata goes to the warper too: bilinear must not mix the 0 outside an orbit into the pixels at its edge.
         # Without nodata a pixel beyond the file would be 0 and count as seen; an added alpha band becomes its mask.
         add_alpha = nodata is None and ColorInterp.alpha not in dataset.colorinterp and not _covers(dataset, self.grid)
-        every = any(band.nodata_stated for band in self._scene.bands if band.path == path)
+        every = any(band.nodata_stated for band in self._sources if band.path == path)
         vrt = on_grid(
             dataset, self.grid, resampling=resampling, nodata=nodata, ignore_tag=every and nodata is None,
             add_alpha=add_alpha,
@@ -280,7 +246,7 @@ def _damage_named(what: str, key: FileKey, window: Window) -> Iterator[None]:
         raise SceneError(f"cannot read {what} in {rows}, {cols}", path=plain_url(key[0]), got=got, fix=fix) from err
 
 
-def _by_file(bands: tuple[BandSource, ...]) -> list[tuple[FileKey, list[int]]]:
+def _by_file(bands: Sequence[BandSource]) -> list[tuple[FileKey, list[int]]]:
     """Positions of the bands that one read call can serve: same file, same resampling, same nodata."""
     groups: dict[FileKey, list[int]] = {}
     for position, source in enumerate(bands):

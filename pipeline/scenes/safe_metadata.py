@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pipeline.documents import parse_xml
+from pipeline.documents import finite, parse_xml
 from pipeline.errors import ProductError, ProductWarning
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ def _number(root: Element, tags: tuple[str, ...], path: str) -> float:
 
 
 def _float(text: str | None, tag: str, path: str) -> float:
-    try:
-        return float(text or "")
-    except ValueError as err:
-        raise ProductError(f"{tag} in the metadata is not a number", path=path, got=repr(text)) from err
+    number = finite(text)
+    if number is None:
+        raise ProductError(f"{tag} in the metadata is not a number", path=path, got=repr(text))
+    return number
 
 
 def _integer(text: str | None, path: str) -> int:

@@ -163,7 +163,7 @@ class Scene:
 
     def open(self) -> Reader:
         """A reader of this scene; a context manager."""
-        return SceneReader(self)
+        return SceneReader(self.grid, self.bands, quality=self.quality, for_display=self.for_display)
 
     def ledger(self) -> dict[str, object]:
         """What was decided about this scene and where it was read, JSON-ready."""

@@ -211,10 +211,13 @@ class LayerItem(Settings):
     """Another raster stacked on each scene's grid."""
 
     path: str = Field(description="Any raster GDAL opens, on any grid.")
-    kind: Literal["raster", "dem", "sentinel1", "alphaearth", "tessera"] = Field(
+    kind: Literal["raster", "dem", "sentinel1", "alphaearth", "tessera", "series"] = Field(
         "raster",
         description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB; alphaearth "
-        "and tessera are annual embeddings.",
+        "and tessera are annual embeddings; series is a raster whose bands are dates, of which a sample gets a mean.",
+    )
+    days: int = Field(
+        1, ge=0, description="Of a series: mean over so many days before the date of a sample; 0: the day itself."
     )
     bands: tuple[str, ...] | None = Field(
         None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
@@ -258,6 +261,10 @@ class InputSettings(Settings):
     )
     layers: tuple[LayerItem, ...] = Field(
         (), description="Other rasters stacked on the grid: a DEM, Sentinel-1, anything."
+    )
+    place: bool = Field(
+        default=False,
+        description="Easting and northing as bands: a continuous target then learns what is interpolated from samples.",
     )
     mask: tuple[str, ...] | None = Field(
         None,

@@ -6,7 +6,6 @@ projection extension v1.1.0 (proj:epsg) and v2.0.0 (proj:code).
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from pipeline.bands import TABLES, BandSpec, common_name, find_band
+from pipeline.documents import finite
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
 from pipeline.scenes.geotiff import RASTER_SUFFIXES
@@ -141,8 +141,8 @@ def _bands_of(key: str, asset: pystac.Asset, item: pystac.Item, sensor: str) -> 
                 index=position + 1,
                 name=_name(key if count == 1 else "", own, sensor),
                 bands_in_asset=count,
-                scale=_finite(merged.get("raster:scale")),
-                offset=_finite(merged.get("raster:offset")),
+                scale=finite(merged.get("raster:scale")),
+                offset=finite(merged.get("raster:offset")),
                 nodata=_number(merged.get("nodata")),
                 data_type=merged.get("data_type"),
                 gsd_m=_number(merged.get("raster:spatial_resolution", merged.get("gsd"))),
@@ -177,11 +177,6 @@ def _number(value: object) -> float | None:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-
-
-def _finite(value: object) -> float | None:
-    number = _number(value)
-    return number if number is not None and math.isfinite(number) else None
 
 
 def _name(key: str, band: Mapping[str, Any], sensor: str) -> str | None:

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 from urllib.parse import urljoin, urlsplit
 
 import pystac
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.documents import parse_json
 from pipeline.errors import ProductError
 from pipeline.scenes.remote import ITEM_FILE, is_url, plain_url, read_metadata
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 # A static collection of more scenes than this is a catalogue to search, not a job.
 MOST_ITEMS = 1000
 
 Document = dict[str, Any]
-# What the fields that are used later must be, as a type and as words; a field that is absent or null passes.
-_TEXT, _OBJECT = (str, "text"), (dict, "an object")
-_LIST = (list, "a list")
-_ITEM_FIELDS: dict[str, tuple[type, str]] = {
-    "id": _TEXT,
-    "stac_version": _TEXT,
-    "properties": _OBJECT,
-    "links": _LIST,
-    "stac_extensions": _LIST,
-}
-_COMMON_FIELDS = dict.fromkeys(("bands", "eo:bands", "raster:bands", "roles", "instruments"), (list, "a list"))
-_ASSET_FIELDS: dict[str, tuple[type, str]] = {"href": _TEXT, "type": _TEXT}
-_PLACE_NUMBERS = {"proj:shape": (2, 2), "proj:transform": (6, 9)}
+
+
+def _address(value: str) -> str:
+    urlsplit(value)  # ValueError: brackets that do not close
+    return value
+
+
+def _six_or_nine(value: list[float]) -> list[float]:
+    if not 6 <= len(value) <= 9:  # noqa: PLR2004 - rows of an affine matrix
+        msg = "6 to 9 numbers"
+        raise ValueError(msg)
+    return value
+
+
+_Absent = BeforeValidator(lambda value: value or None)
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Fields(BaseModel):
+    """Fields of an item or asset that are used, of the kind that STAC says; others may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+    bands: list[Any] | None = None
+    eo_bands: list[Any] | None = Field(None, alias="eo:bands")
+    raster_bands: list[Any] | None = Field(None, alias="raster:bands")
+    roles: list[str] | None = None
+    instruments: list[str] | None = None
+    shape: Annotated[Annotated[list[_Number], Field(min_length=2, max_length=2)] | None, _Absent] = Field(
+        None, alias="proj:shape"
+    )
+    transform: Annotated[Annotated[list[_Number], AfterValidator(_six_or_nine)] | None, _Absent] = Field(
+        None, alias="proj:transform"
+    )
+
+
+class _Asset(_Fields):
+    href: Annotated[str, Field(min_length=1), AfterValidator(_address)]
+    type: str | None = None
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    id: str = Field(min_length=1)
+    stac_version: str | None = None
+    properties: _Fields
+    assets: dict[str, _Asset]
+    links: list[Any] | None = None
+    stac_extensions: list[Any] | None = None
 
 
 def read_item(document: Document, *, href: str | None = None) -> pystac.Item:
@@ -55,54 +89,15 @@ def read_item(document: Document, *, href: str | None = None) -> pystac.Item:
 
 def _check(document: Document, name: str) -> None:
     """Refuse an item whose fields are of another kind than STAC says."""
-    _check_fields(document, _ITEM_FIELDS, name)
-    for key in ("id", "properties"):
-        if not document.get(key):
-            raise ProductError(f"not a STAC item: no {key}", path=name)
-    assets = document.get("assets")
-    if not isinstance(assets, dict):
-        raise ProductError("not a STAC item: assets", path=name, got=_short(assets), expected="an object")
-    for key, fields in [("properties", document["properties"]), *assets.items()]:
-        if not isinstance(fields, dict):
-            raise ProductError(f"asset {key} of a STAC item", path=name, got=_short(fields), expected="an object")
-        kinds = _COMMON_FIELDS | (_ASSET_FIELDS if fields is not document["properties"] else {})
-        _check_fields(fields, kinds, f"{name}, {key}")
-        _check_place(fields, f"{name}, {key}")
-    for key, asset in assets.items():
-        _check_href(asset.get("href"), f"{name}, {key}")
-
-
-def _check_fields(fields: Mapping[str, Any], kinds: Mapping[str, tuple[type, str]], where: str) -> None:
-    for key, (kind, words) in kinds.items():
-        value = fields.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise ProductError(f"STAC item with a wrong {key}", path=where, got=_short(value), expected=words)
-        if isinstance(value, list) and key in {"roles", "instruments"} and not all(isinstance(v, str) for v in value):
-            raise ProductError(f"STAC item with a wrong {key}", path=where, got=_short(value), expected="texts")
-
-
-def _check_place(fields: Mapping[str, Any], where: str) -> None:
-    for key, counts in _PLACE_NUMBERS.items():
-        value = fields.get(key)
-        if not value:
-            continue
-        numbers = isinstance(value, list) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value
-        )
-        if not numbers or len(value) not in counts:
-            expected = " or ".join(str(count) for count in dict.fromkeys(counts))
-            raise ProductError(
-                f"STAC item with a wrong {key}", path=where, got=_short(value), expected=f"{expected} numbers"
-            )
-
-
-def _check_href(href: object, where: str) -> None:
     try:
-        urlsplit(str(href))
-    except ValueError as err:
-        raise ProductError("asset with an address that is none", path=where, got=_short(href)) from err
-    if not href:
-        raise ProductError("asset without an address", path=where)
+        _Item.model_validate(document)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ", ".join(str(part) for part in first["loc"])
+        got, expected = _short(first["input"]), first["msg"].removeprefix("Input should be ")
+        raise ProductError(f"not a STAC item: {where}", path=name, got=got, expected=expected) from err
+    if not document["properties"]:
+        raise ProductError("not a STAC item: no properties", path=name)
 
 
 def _short(value: object) -> str:

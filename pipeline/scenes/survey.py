@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.grid import sample_windows
+from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.ledger import source_ledger

@@ -25,7 +25,7 @@ from pipeline.splits.search import (
     refuse_few_blocks,
     split_of,
 )
-from pipeline.splits.settings import KINDS
+from pipeline.splits.settings import FOLD_KINDS
 from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, check_leakage
 
 if TYPE_CHECKING:
@@ -106,6 +106,75 @@ def polygon_folds(
     return splits
 
 
+def group_folds(pixels: Sequence[LabelledPixels], groups: NDArray[np.int64], *, folds: int, seed: int) -> list[Split]:
+    """One Split per fold of whole groups (stations, tiles), dealt at random so that folds have alike many samples.
+
+    Each group is a block of its own for whatever holds out within the training samples; no buffer, no validation.
+
+    Args:
+        pixels: Labelled pixels of the scenes.
+        groups: Group of each sample, int64 [poly_id]; -1 for none.
+        folds: How many.
+        seed: Of the deal.
+
+    Raises:
+        SplitError: fewer groups than folds.
+    """
+    ids = np.unique(np.concatenate([part.polygon for part in pixels]))
+    fold_of = dealt_groups(groups, ids, folds=folds, seed=seed)
+    splits = []
+    for fold in range(folds):
+        part = np.full(len(groups), ABSENT, dtype=np.int8)
+        part[ids] = np.where(fold_of[groups[ids]] == fold, Part.TEST, Part.TRAIN)
+        splits.append(Split(part, groups.astype(np.int32), 0.0, 0.0))
+    return splits
+
+
+def group_split(
+    pixels: Sequence[LabelledPixels], groups: NDArray[np.int64], *, fractions: tuple[float, float, float], seed: int
+) -> Split:
+    """Whole groups to train, validation and test, by samples as near to ``fractions`` as groups allow.
+
+    Raises:
+        SplitError: fewer groups than parts.
+    """
+    ids = np.unique(np.concatenate([part.polygon for part in pixels]))
+    hands = 20
+    dealt = dealt_groups(groups, ids, folds=min(hands, len(np.unique(groups[ids]))), seed=seed)
+    most = int(dealt.max()) + 1
+    limits = np.round(np.cumsum(fractions) * most).astype(int)
+    limits[0] = max(limits[0], 1)
+    limits[1] = max(limits[1], limits[0] + (fractions[1] > 0))
+    part = np.full(len(groups), ABSENT, dtype=np.int8)
+    part[ids] = np.searchsorted(limits[:2], dealt[groups[ids]], side="right")
+    for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
+        if fraction > 0 and not (part == wanted).any():
+            got = counted(most, "group")
+            raise SplitError(f"too few groups for {wanted.name.lower()}", got=got, expected="one for each part")
+    return Split(part, groups.astype(np.int32), 0.0, 0.0)
+
+
+def dealt_groups(groups: NDArray[np.int64], ids: NDArray[np.int32], *, folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold of each group, int64 [group]: largest groups first, each to the fold with the fewest samples.
+
+    Raises:
+        SplitError: fewer groups than folds.
+    """
+    size = np.bincount(groups[ids])
+    present = np.flatnonzero(size)
+    if not 2 <= folds <= len(present):  # noqa: PLR2004 - one fold has nothing to train on
+        raise SplitError(f"{folds} folds", got=counted(len(present), "group"), expected=f"2..{len(present)} folds")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(present)
+    order = order[np.argsort(-size[order], kind="stable")]
+    fold_of, load = np.full(len(size), -1, dtype=np.int64), np.zeros(folds)
+    for group in order:
+        least = rng.permutation(np.flatnonzero(load == load.min()))[0]
+        fold_of[group] = least
+        load[least] += size[group]
+    return fold_of
+
+
 def scene_folds(
     pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int, validation_fraction: float = 0.2
 ) -> list[Split]:
@@ -164,7 +233,7 @@ class FoldPlan:
 
     def name(self, *, seed: int) -> str:
         """Name of the folder that keeps the folds' results."""
-        return f"{self.kind}{self.folds if self.kind in KINDS else ''}_seed{seed}"
+        return f"{self.kind}{self.folds if self.kind in FOLD_KINDS else ''}_seed{seed}"
 
     def draw(self, pixels: Sequence[LabelledPixels], *, reach_px: int, seed: int) -> list[Split]:
         """One split per fold; of blocks and scenes with the proof that no chip sees what is tested.

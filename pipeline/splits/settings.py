@@ -12,7 +12,8 @@ from pipeline.settings import Fraction, Settings
 
 Method = Literal["forest", "forest_neighbourhood", "network"]
 METHODS: tuple[Method, ...] = ("forest", "forest_neighbourhood", "network")
-KINDS = ("blocks", "polygons")
+FOLD_KINDS = ("blocks", "polygons")
+FOLDS = (*FOLD_KINDS, "both", "block", "scene")
 SHARES = (25, 50, 75, 100)
 ALL = 100  # per cent
 
@@ -49,8 +50,10 @@ class CrossvalSettings(Settings):
     """How a job is cross-validated."""
 
     folds: int = Field(5, description="Number of folds of blocks or polygons.")
-    by: Literal["blocks", "polygons", "both", "block", "scene"] = Field(
-        "blocks", description="blocks (with a buffer), polygons or both; block or scene leaves one out at a time."
+    by: str = Field(
+        "blocks",
+        description="blocks (with a buffer), polygons or both; block or scene leaves one out at a time. Of a "
+        "continuous target: blocks, or the attribute of labels.value.group, such as station.",
     )
     methods: Names = Field(METHODS, min_length=1, description="Comma-separated: forest, forest_neighbourhood, network.")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds of the folds; each draws them anew.")
@@ -66,7 +69,7 @@ class CrossvalSettings(Settings):
     @property
     def kinds(self) -> tuple[str, ...]:
         """What the folds are made of."""
-        return KINDS if self.by == "both" else (self.by,)
+        return FOLD_KINDS if self.by == "both" else (self.by,)
 
     @property
     def random_of(self) -> int:
@@ -79,6 +82,8 @@ class CrossvalSettings(Settings):
         Raises:
             ConfigError: an unknown method, more random folds than there are, or a share that is not 1..100.
         """
+        if self.by not in FOLDS:
+            raise ConfigError("option --by", got=self.by, expected=", ".join(FOLDS))
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
             raise ConfigError("option --methods", got=", ".join(unknown), expected=", ".join(METHODS))

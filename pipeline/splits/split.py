@@ -98,8 +98,9 @@ _PARTS = ((Part.TRAIN, Part.TEST), (Part.VALIDATION, Part.TEST), (Part.TRAIN, Pa
 
 
 def check_leakage(
-    pixels: Sequence[LabelledPixels], split: Split, *, reach_px: int = 0, buffer_m: float | None = None
-) -> None:
+    pixels: Sequence[LabelledPixels], split: Split, *, reach_px: int = 0, buffer_m: float | None = None,
+    shared: bool = False,
+) -> None:  # fmt: skip
     """Prove that no pixel and no polygon is shared, and that no chip of one part reaches a labelled pixel of another.
 
     Every labelled pixel of train, validation and test must be further than ``buffer_m`` (default: the split's) and
@@ -110,13 +111,15 @@ def check_leakage(
         split: What to check.
         reach_px: Half a chip: how far a window centred on a labelled pixel reaches.
         buffer_m: Distance to keep, in metres.
+        shared: Samples of one part may share a pixel, as stations in a cell of a coarse raster do.
 
     Raises:
         SplitError: names the two polygons that are too near, and how near.
     """
     keep_m = split.buffer_m if buffer_m is None else buffer_m
     for number, scene in enumerate(pixels):
-        _check_pixels_once(scene, number)
+        if not shared:
+            _check_pixels_once(scene, number)
         within_m = max(keep_m, reach_px * max(scene.grid.pixel_size_m) if reach_px else 0.0)
         rims = {part: (own := split.pixels(scene, part)).select(rim_mask(own)) for part in Part}
         for one, other in _PARTS:

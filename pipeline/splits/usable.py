@@ -13,7 +13,7 @@ from pipeline.grid import Window
 from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.survey import FILL_FIX, fills_of
+from pipeline.scenes.survey import FILL_FIX, MOSTLY_UNUSABLE, fills_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # Labelled pixels that are read one by one, spread over all of a scene, and over all of a class.
 LABELLED_SAMPLE = 64
 CLASS_SAMPLE = 16
-MOSTLY_UNUSABLE = 0.5
 # Side of the windows that are read where a class needs a closer look.
 _TILE_PX = 256
 

@@ -81,9 +81,10 @@ def fit_chips(
         frozen=frozen, progress=progress,
     )  # fmt: skip
     clock.lap("statistics")
-    if networks.context is not None:
+    tuned = networks.still_learning(settings)
+    if tuned is not None:
         history += train_context(
-            networks.context, learned.context_set(experts), judged.context_set(experts) if stops else None,
+            tuned, learned.context_set(experts), judged.context_set(experts) if stops else None,
             settings=settings, folder=folder, deadline=deadline, resume=resume, progress=progress,
         )  # fmt: skip
         clock.lap("context")

@@ -184,7 +184,7 @@ def train_on_statistics(
 
 
 def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> None:
-    """The head becomes the linear discriminant of mean and deviation of the encoder's features: the linear probe.
+    """The head becomes the linear discriminant of what it sees, moments and statistics of the chip: the linear probe.
 
     Args:
         network: Of chips, with ``moments``.
@@ -193,9 +193,10 @@ def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> N
     """
     network.eval()
     with torch.no_grad():
-        raw = torch.cat([network.moments(part) for part in torch.split(x, _BATCH)])
-        network.scale_moments(raw)
-        features = ((raw - network.moment_mean) * network.moment_gain).flatten(1).double().numpy()
+        network.scale_moments(torch.cat([network.moments(part) for part in torch.split(x, _BATCH)]))
+        if network.beside is not None:
+            network.beside.standardise_by(_raw_statistics(x))
+        features = torch.cat([network.pooled(part) for part in torch.split(x, _BATCH)]).flatten(1).double().numpy()
     probe = shrunk_discriminant().fit(features, index)
     if len(probe.classes_) < 3:  # noqa: PLR2004 - of two classes scikit-learn gives one row
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import shapely
 from affine import Affine
 
+from pipeline.documents import parse_json
 from pipeline.errors import InputError, OutputError
 from pipeline.files import whole_file
 from pipeline.grid import Grid, Window
@@ -111,8 +112,8 @@ def read_index(path: Path | str) -> ChipIndex:
     path = Path(path)
     try:
         table = parquet.read_table(path)
-        about = json.loads(table.schema.metadata[_ABOUT])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as err:
+        about = parse_json(table.schema.metadata[_ABOUT])
+    except (InputError, pa.ArrowException, OSError, KeyError, TypeError, ValueError) as err:
         raise InputError("not a chip index", path=path, got=err, fix="make it again with landcover chips") from err
     grids = {
         scene: Grid(CRS.from_wkt(item["crs"]), Affine(*item["transform"]), *item["shape"])

@@ -7,13 +7,14 @@ Source: Hariharan et al. (2015), Hypercolumns for object segmentation and fine-g
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from pipeline.errors import ModelError
 from pipeline.model.network import moments
-from pipeline.model.pretrained import PretrainedEncoder, find_encoder
+from pipeline.model.pretrained import PretrainedEncoder, find_encoders
 from pipeline.scenes.sources import REFLECTANCE
 
 if TYPE_CHECKING:
@@ -35,44 +36,61 @@ class FrozenFeatures:
     """A frozen encoder that sees standardised chips.
 
     Attributes:
-        encoder: The pretrained encoder.
+        encoders: The pretrained encoders: side by side where there are several.
         preprocess: How the chips are standardised.
         factor: What the scene's values are multiplied with to be in the unit of the weights.
     """
 
-    encoder: PretrainedEncoder
+    encoders: tuple[PretrainedEncoder, ...]
     preprocess: Preprocess
     factor: float = 1.0
 
     @property
     def count(self) -> int:
         """Features of a pixel."""
-        return sum(self.encoder.channels)
+        return sum(sum(encoder.channels) for encoder in self.encoders)
+
+    @property
+    def spec_encoder(self) -> dict[str, Any]:
+        """What makes these encoders in a NetworkSpec."""
+        return {**self.encoders[0].spec_encoder, "branches": len(self.encoders)}
+
+    def describe(self) -> str:
+        """One line: what they are, what they were trained on, their bands and licence."""
+        first, *others = self.encoders
+        beside = "".join(f" and {', '.join(other.bands)}" for other in others)
+        return first.describe(beside=beside)
 
     def calibrated(self, x: torch.Tensor, valid: torch.Tensor) -> FrozenFeatures:
         """The same with gates fixed by some of the chips; see ``PretrainedEncoder.calibrated``."""
         step = max(len(x) // _CALIBRATE, 1)
-        return replace(self, encoder=self.encoder.calibrated(self._values(x[::step]), valid[::step]))
+        values, usable = self._values(x[::step]), valid[::step]
+        return replace(self, encoders=tuple(encoder.calibrated(values, usable) for encoder in self.encoders))
 
     def of_pixels(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Columns float32 [chip, feature, row, col] of standardised chips [chip, channel, row, col]."""
         rows, cols = x.shape[-2:]
         parts = []
-        for feature, stride in zip(self.encoder.features(self._values(x), valid), self.encoder.strides, strict=True):
+        for feature, stride in zip(self._features(self._values(x), valid), self.encoders[0].strides, strict=True):
             large = functional.interpolate(feature, scale_factor=stride, mode="bilinear", align_corners=False)
             parts.append(large[..., :rows, :cols])
         return torch.cat(parts, dim=1)
 
     def of_chips(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Mean and deviation of each feature over the chip, float32 [chip, feature]."""
-        found = []
-        for part, usable in zip(torch.split(x, _BATCH), torch.split(valid, _BATCH), strict=True):
-            found.append(moments(self.encoder.features(self._values(part), usable)).flatten(1))
-        return torch.cat(found)
+        """Moments of each feature over the chip (``pipeline.model.network.moments``), float32 [chip, moment]."""
+        pairs = zip(torch.split(x, _BATCH), torch.split(valid, _BATCH), strict=True)
+        return torch.cat([moments(self._features(self._values(part), usable)).flatten(1) for part, usable in pairs])
 
-    def weights(self) -> EncoderWeights:
-        """Weights for a network of the scene's bands, their scaling in the unit of the scene."""
-        found = self.encoder.weights()
+    def _features(self, values: torch.Tensor, valid: torch.Tensor) -> list[torch.Tensor]:
+        """Features at each stride, those of one encoder after those of the other."""
+        found = [encoder.features(values, valid) for encoder in self.encoders]
+        return [torch.cat(level, dim=1) for level in zip(*found, strict=True)]
+
+    def weights(self) -> list[EncoderWeights]:
+        """Weights of each for a network of the scene's bands, their scaling in the unit of the scene."""
+        return [self._in_unit(encoder.weights()) for encoder in self.encoders]
+
+    def _in_unit(self, found: EncoderWeights) -> EncoderWeights:
         if found.scaling is None or self.factor == 1:
             return found
         mean, std = (tuple(value / self.factor for value in part) for part in found.scaling)
@@ -88,7 +106,7 @@ class FrozenFeatures:
 def frozen_features(
     settings: TrainingSettings, preprocess: Preprocess, *, sensor: str, level: str, units: Sequence[str]
 ) -> FrozenFeatures | None:
-    """The encoder that the settings ask for and that fits the scene; None where there is none, or none is asked for.
+    """The encoders that the settings ask for and that fit the scene; None where there is none, or none is asked for.
 
     Args:
         settings: ``context.weights`` names it, or leaves the choice to the search.
@@ -103,18 +121,26 @@ def frozen_features(
     context = settings.context
     if not context.frozen_first:
         return None
-    bands = len(preprocess.bands)
     counts = sensor == "sentinel-2" and set(units) == {"DN"}
-    factor = COUNTS if counts else 1.0
-    found = find_encoder(
-        preprocess.bands,
-        sensor=sensor,
-        level=level,
-        units=(REFLECTANCE,) * bands if counts else units,
-        weights=context.weights,
-        statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
-    )
-    return None if found is None else FrozenFeatures(found, preprocess, factor)
+
+    def scaled(factor: float) -> FrozenFeatures | None:
+        bands = len(preprocess.bands)
+        found = find_encoders(
+            preprocess.bands,
+            sensor=sensor,
+            level=level,
+            units=units if factor == 1 else (REFLECTANCE,) * bands,
+            weights=context.weights,
+            statistics=(_scaled(preprocess.mean[:bands], factor), _scaled(preprocess.std[:bands], factor)),
+        )
+        return FrozenFeatures(found, preprocess, factor) if found else None
+
+    if not counts:
+        return scaled(1.0)
+    try:  # an encoder that was pretrained on such scenes has seen counts
+        return scaled(1.0) or scaled(COUNTS)
+    except ModelError:
+        return scaled(COUNTS)
 
 
 def _scaled(values: Sequence[float], factor: float) -> list[float]:

@@ -107,10 +107,11 @@ def fit(
         chips, networks, split=split, ids=ids, settings=settings, deadline=deadline, frozen=frozen, clock=clock,
         progress=progress,
     )  # fmt: skip
-    if networks.context is not None:
+    tuned = networks.still_learning(settings)
+    if tuned is not None:
         learned, judged = sets()
         history += train_context(
-            networks.context, learned, judged, settings=settings, folder=folder, deadline=deadline, resume=resume,
+            tuned, learned, judged, settings=settings, folder=folder, deadline=deadline, resume=resume,
             progress=progress,
         )  # fmt: skip
         clock.lap("context")

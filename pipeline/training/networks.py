@@ -53,6 +53,11 @@ class Networks:
         """Of the members in the average."""
         return (1.0 - self.share, self.share) if len(self.members) > 1 else (1.0,)
 
+    def still_learning(self, settings: TrainingSettings) -> Network | None:
+        """The network with context where it learns step by step: a frozen encoder under a discriminant is done."""
+        done = self.context is not None and self.context.spec.moments and settings.keeps_encoder
+        return None if done else self.context
+
     def judged(self, mixture: Mixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None) -> Networks:
         """With the share that the settings ask for or that held-out polygons found; without context where it is 0.
 
@@ -105,8 +110,11 @@ def network_specs(
         named: dict[str, Any] = {"encoder": settings.context.architecture, "depth": DEPTH, "stem_stride": STEM_STRIDE}
         spectral = NetworkSpec.spectral_channels
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
-    own = replace(common, **frozen.encoder.spec_encoder, dropout=dropout)
-    return pixels, replace(own, spectral_channels=0, moments=True) if chip else replace(own, surroundings=around)
+    own = replace(common, **frozen.spec_encoder, dropout=dropout)
+    beside: dict[str, Any] = (
+        {"spectral_channels": 0, "moments": True, "statistics": True} if chip else {"surroundings": around}
+    )
+    return pixels, replace(own, **beside)
 
 
 def build_networks(
@@ -163,6 +171,6 @@ def _context_network(
             else load_weights(context.weights, architecture=spec.encoder, bands=context.weights_bands)
         )
         network = build_network(spec, weights=loaded, preprocess=preprocess, units=units)
-    if frozen is not None or context.frozen:
+    if frozen is not None or settings.keeps_encoder:
         freeze_encoder(network)
     return network

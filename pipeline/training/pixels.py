@@ -55,7 +55,9 @@ class PixelLearner(lightning.LightningModule):
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Cross-entropy with the probabilities."""
-        layers = list(self.network.spectral or [])[1:]  # the first layer computes what the batch already holds
+        fixed = self.network.spec.surroundings or self.network.spec.statistics
+        # A fixed first layer computes what the batch already holds.
+        layers = list(self.network.spectral or [])[int(fixed) :]
         out = batch[0]
         for layer in layers:
             out = layer(out)

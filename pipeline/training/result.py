@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.experts.mixture import Mixture, OutOfFold
     from pipeline.legend import ClassScheme
     from pipeline.model.preprocess import Preprocess
+    from pipeline.quantity import Quantity
     from pipeline.splits.split import TrainingScene
     from pipeline.training.encoder_features import FrozenFeatures
     from pipeline.training.networks import Networks
@@ -69,8 +70,9 @@ def assemble(
     *,
     scenes: Sequence[TrainingScene],
     provenance: dict[str, Any],
+    quantity: Quantity | None = None,
 ) -> ModelBundle:
-    """The model of trained networks, with where and on what they learned."""
+    """The model of trained networks, with where and on what they learned; ``quantity`` of a continuous target."""
     grid = scenes[0].source.grid
     return ModelBundle(
         members=tuple(member.cpu().eval() for member in networks.members),
@@ -83,6 +85,7 @@ def assemble(
         sources=tuple(TrainedOn(s.source.sensor, s.source.level, s.source.baseline, s.source.id) for s in scenes),
         footprint=_footprint(scenes),
         provenance=provenance,
+        quantity=quantity,
     )
 
 
@@ -122,7 +125,7 @@ def context_note(
         return {"share": 0.0, "line": "no network with context: training.context is off"}
     if settings.context.frozen_first and frozen is None:
         return {"share": 0.0, "line": "no network with context: no pretrained weights at hand fit the scene"}
-    name = frozen.encoder.describe() if frozen is not None else f"{settings.context.architecture}"
+    name = frozen.describe() if frozen is not None else f"{settings.context.architecture}"
     admission = mixture.admission if mixture is not None else None
     note: dict[str, Any] = {"share": networks.share, "encoder": name}
     if admission is not None:
@@ -137,6 +140,6 @@ def context_note(
         else:
             why = f"no held-out {what} judged it: too few groups, or training.time_limit_s ended first"
         return note | {"line": f"{name}: not used, {why}"}
-    how = "frozen" if settings.context.frozen else "fine-tuned"
+    how = "frozen" if settings.keeps_encoder else "fine-tuned"
     gained = f", gained {admission.gain:+.3f} on held-out {what}" if admission is not None else ""
     return note | {"line": f"{name}, {how} on {polygons} {what}, share {networks.share:.2f}{gained}"}

@@ -67,9 +67,10 @@ class ContextSettings(Settings):
         "polygons speak for them; none: random weights; a record's name; imagenet; or a file.",
     )
     weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
-    frozen: bool = Field(
-        default=False,
-        description="Keep the encoder as it is. Default: it is fine-tuned after the rest, at small rates.",
+    frozen: bool | None = Field(
+        None,
+        description="Keep the encoder as it is. Default: false for pixels, where it is fine-tuned after the rest, at "
+        "small rates; true for whole chips, whose head is then the linear discriminant of the labelled chips.",
     )
     steps: int = Field(300, ge=1, description="Batches.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")
@@ -169,6 +170,12 @@ class TrainingSettings(Settings):
         return (Part.TRAIN, Part.VALIDATION) if self.refit else (Part.TRAIN,)
 
     @property
+    def keeps_encoder(self) -> bool:
+        """Whether a pretrained encoder stays as it is."""
+        frozen = self.context.frozen
+        return self.head == "chip" and self.context.frozen_first if frozen is None else frozen
+
+    @property
     def unjudged(self) -> bool:
         """Whether pretrained weights are named, and used although without experts nothing judges them."""
         return not self.experts.enabled and self.context.weights not in {NO_WEIGHTS, AUTO}
@@ -199,7 +206,9 @@ class TrainingSettings(Settings):
         context = self.context
         start = {NO_WEIGHTS: "random weights", AUTO: "pretrained weights at hand"}.get(context.weights)
         name = "an encoder" if context.frozen_first else context.architecture
-        kept = ", frozen" if context.frozen else ""
+        kept = ", frozen" if self.keeps_encoder else ""
+        probe = self.keeps_encoder and self.head == "chip" and context.frozen_first
+        steps = "linear discriminant" if probe else f"{context.steps} steps"
         if not self.pixels.enabled:
             share = "alone"
         elif context.share is not None:
@@ -212,7 +221,7 @@ class TrainingSettings(Settings):
             return f"no network with context (fewer than {ENOUGH_POLYGONS} polygons cannot judge it)"
         else:
             share = "share as held-out polygons say"
-        return f"{name} from {start or Path(context.weights).name}{kept} ({context.steps} steps, {share})"
+        return f"{name} from {start or Path(context.weights).name}{kept} ({steps}, {share})"
 
 
 class PretrainSettings(Settings):

@@ -192,7 +192,7 @@ class Answers:
         }
 
 
-def measure(points: Sequence[tuple[float, float]], *, closed: bool) -> dict[str, float]:
+def measure_ground(points: Sequence[tuple[float, float]], *, closed: bool) -> dict[str, float]:
     """Length in metres of a line through points (lon, lat in degrees), or perimeter and area in ha of a polygon.
 
     Geodesic on the WGS84 ellipsoid. Source: Karney (2013), Algorithms for geodesics, J. Geodesy 87, as in PROJ.

@@ -27,51 +27,32 @@ CLASSES = "lc"
 
 @dataclass(frozen=True)
 class FileLayer:
-    """One band of a file of uint8 values.
+    """One band of a file of uint8 values."""
 
-    Attributes:
-        id: Short and unique in its map: "lc", "conf", "probability-3" (the class with code 3).
-        label: What it is called.
-        path: The file.
-        band: From 1.
-        nodata: Value that means "not seen".
-        colors: Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``; empty for classes.
-        maximum: Value of the last stop.
-        unit: Of the values.
-    """
-
-    id: str
-    label: str
-    path: Path
-    band: int = 1
-    nodata: int = PERCENT_NODATA
+    id: str  # Short and unique in its map: "lc", "conf", "probability-3" (the class with code 3)
+    label: str  # What it is called
+    path: Path  # The file
+    band: int = 1  # From 1
+    nodata: int = PERCENT_NODATA  # Value that means "not seen"
+    # Stops of the colour ramp ``#rrggbb``, evenly spread from 0 to ``maximum``; empty for classes
     colors: tuple[str, ...] = ()
-    maximum: int = 100
-    unit: str = "%"
+    maximum: int = 100  # Value of the last stop
+    unit: str = "%"  # Of the values
 
 
 @dataclass(frozen=True)
 class ViewedMap:
-    """A class map with what belongs to it.
+    """A class map with what belongs to it."""
 
-    Attributes:
-        name: What the user calls it.
-        grid: Where its pixels lie.
-        scheme: Its legend.
-        layers: The classes first.
-        area_ha: Area of each class code, as far as the file says.
-        scene: What it was made from, None where that is not known.
-    """
-
-    name: str
-    grid: Grid
-    scheme: ClassScheme
-    layers: tuple[FileLayer, ...]
-    area_ha: Mapping[int, float]
-    scene: Source | None = None
+    name: str  # What the user calls it
+    grid: Grid  # Where its pixels lie
+    scheme: ClassScheme  # Its legend
+    layers: tuple[FileLayer, ...]  # The classes first
+    area_ha: Mapping[int, float]  # Area of each class code, as far as the file says
+    scene: Source | None = None  # What it was made from, None where that is not known
 
 
-def open_map(path: Path, *, name: str, scene: Source | None = None) -> ViewedMap:
+def open_viewed(path: Path, *, name: str, scene: Source | None = None) -> ViewedMap:
     """A class map with the rasters beside it that bear its name: ``<scene>_conf.tif`` of ``<scene>_lc.tif`` ...
 
     Raises:

@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import GridError, OutputError, PipelineError
-from pipeline.view.answers import measure
+from pipeline.view.answers import measure_ground
 from pipeline.view.tiles import tile_grid
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def answer(answers: Answers, name: str, query: dict[str, list[str]]) -> tuple[st
             found = answers.point(int(number), _number(query, "lon"), _number(query, "lat"))
             return (_JSON, _json(found)) if found else None
         case ["measure"]:
-            return _JSON, _json(measure(_points(query), closed=query.get("closed") == ["1"]))
+            return _JSON, _json(measure_ground(_points(query), closed=query.get("closed") == ["1"]))
     return None
 
 

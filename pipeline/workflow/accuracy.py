@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.accuracy.assess_assisted import confidence_beside
@@ -18,14 +16,19 @@ from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
-from pipeline.errors import LegendError
+from pipeline.accuracy.totals import holds_values, totals_of_map
+from pipeline.diagnostics.value_scores import score_values
+from pipeline.documents import read_json
+from pipeline.errors import InputError, LegendError, ReferenceDataError
 from pipeline.files import check_target, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
+from pipeline.maps.zonal import write_zonal, zonal_statistics
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pipeline.accuracy.assess_estimators import Estimate
     from pipeline.accuracy.assess_map import Assessment
@@ -46,6 +49,8 @@ def assess_against_reference(
     """
     if output is not None:
         check_target(output, overwrite=overwrite)
+    if holds_values(path):
+        return _assess_values(path, settings, output=output)
     found = assess_map(path, settings, scheme=scheme)
     data = found.to_json()
     written = (write_json(output, data),) if output else ()
@@ -58,6 +63,49 @@ def assess_against_reference(
         written=written,
         data=data,
     )
+
+
+def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | None) -> Outcome:
+    """Mean and total of a continuous map from a probability sample, and figures at its units."""
+    if settings.field is None:
+        raise ReferenceDataError("reference without a field", fix="name the measured attribute with --field")
+    found = totals_of_map(path, reference=settings.reference, field=settings.field, design=settings.design)
+    score = score_values("map", found.measured, found.mapped[:, 0], found.mapped[:, 1:])
+    unit, means = found.quantity.unit, {"sample alone": found.totals.direct, "sample and map": found.totals.regression}
+    area = found.area_ha
+    rows = tuple(
+        (
+            name, f"{item.estimate:.4g}", f"{item.low:.4g} to {item.high:.4g}", f"{item.se:.3g}",
+            f"{item.estimate * area:,.5g}", f"{item.low * area:,.5g} to {item.high * area:,.5g}",
+        )
+        for name, item in means.items()
+    )  # fmt: skip
+    data = {
+        "target": found.quantity.to_json(), "design": found.design, "area_ha": found.area_ha,
+        "mean": found.totals.to_json(), "total": found.totals.regression.times(found.area_ha).to_json(),
+        "total_unit": f"{unit} x ha".strip(), "at_units": score.to_json(),
+    }  # fmt: skip
+    heads = (f"mean {found.quantity.title}", "estimate", "95 % interval", "standard error", "x ha", "95 % interval")
+    gain = f"the map is worth {found.totals.gain:.1f} times as large a sample"
+    figures = f"R2 {score.r2:.3f}, RMSE {score.rmse:.4g}, bias {score.bias:+.3g} at {score.samples} units"
+    return Outcome(
+        summary=f"{path.name}: {figures}; {gain}",
+        tables=(Table(f"{found.area_ha:,.1f} ha, {found.design} sample, regression estimator", heads, rows),),
+        written=(write_json(output, data),) if output else (), data=data,
+    )  # fmt: skip
+
+
+def zonal_of(path: Path, polygons: Path, *, layer: str | None, output: Path, overwrite: bool) -> Outcome:
+    """Statistics of a map in each polygon."""
+    check_target(output, overwrite=overwrite)
+    frame = zonal_statistics(path, polygons, layer=layer)
+    rows = tuple((name, f"{float(frame[name].mean()):.4g}") for name in frame.columns
+                 if name.startswith(("value_", "lower_", "upper_", "share ", "covered")))  # fmt: skip
+    return Outcome(
+        summary=f"{path.name}: statistics of {len(frame)} polygons",
+        tables=(Table("mean over the polygons", ("", ""), rows),),
+        written=(write_zonal(output, frame, overwrite=overwrite),), data={"polygons": len(frame)},
+    )  # fmt: skip
 
 
 def _label(found: Assessment) -> str:
@@ -79,10 +127,11 @@ def percent(item: Estimate) -> str:
 
     An interval that ends at 0 or 1 has no half-width: "100.0 % (88.4 to 100.0)".
     """
-    return _with_interval(item.scaled(100), ".1f", " %")
+    return with_interval(item.scaled(100), ".1f", " %")
 
 
-def _with_interval(item: Estimate, form: str, unit: str = "") -> str:
+def with_interval(item: Estimate, form: str, unit: str = "") -> str:
+    """An estimate with the half-width of its interval, or both its ends; "-" for what cannot be known."""
     if item.estimate is None:
         return "-"
     text = f"{item.estimate:{form}}{unit}"
@@ -101,7 +150,7 @@ def _class_table(found: Assessment) -> Table:
             percent(item.users_accuracy),
             percent(item.producers_accuracy),
             percent(item.f1),
-            _with_interval(found.area(name), ",.1f"),
+            with_interval(found.area(name), ",.1f"),
             f"{found.mapped_ha[name]:,.1f}",
         )
         for name, item in found.figures.per_class.items()
@@ -124,12 +173,7 @@ def _matrix_table(found: Assessment, *, shares: bool) -> Table:
 
 
 def compare_two(
-    first: Path,
-    second: Path,
-    settings: ReferenceSettings,
-    *,
-    scheme: ClassScheme | None,
-    second_crosswalk: str | None,
+    first: Path, second: Path, settings: ReferenceSettings, *, scheme: ClassScheme | None, second_crosswalk: str | None
 ) -> Outcome:
     """Two maps on one reference: McNemar's test and the paired interval of the difference."""
     found = compare_maps(first, second, settings, second_crosswalk=second_crosswalk, scheme=scheme)
@@ -203,8 +247,8 @@ def told_legend(told: str | None) -> ClassScheme | None:
     if told in _PUBLIC:
         return ClassScheme(tuple(LandClass(*row) for row in KNOWN_LEGENDS[told]))
     try:
-        items = json.loads(Path(told).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
+        items = read_json(told, what="the legend")
+    except InputError as err:
         public = ", ".join(f'"{name}"' for name in _PUBLIC)
         raise LegendError(
             "legend cannot be read", path=told, got=err, expected=f"JSON of code, name, color, or one of {public}"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
+from pipeline.labels.footprints import check_pixel_size
 from pipeline.model.describe import read_header
 from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
-from pipeline.splits.split import Part, check_leakage
+from pipeline.splits.split import Part
 from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.scenes.survey import SceneFacts
-    from pipeline.workflow.costs import StageEstimate
+    from pipeline.workflow.costs import StageCost
     from pipeline.workflow.outcome import Progress
 
-Found = TypeVar("Found")
-STEPS = ("scenes", "labels", "split", "estimates")
+_Found = TypeVar("_Found")
+_STEPS = ("scenes", "labels", "split", "estimates")
 IDS_SHOWN = 10
 
 
@@ -45,7 +46,7 @@ class _Findings:
     tables: list[Table] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
 
-    def attempt(self, work: Callable[[], Found]) -> Found | None:
+    def attempt(self, work: Callable[[], _Found]) -> _Found | None:
         """The result of ``work``, or None and a line among the errors."""
         try:
             return work()
@@ -62,13 +63,13 @@ def check_job(config: Path, *, progress: Progress, changes: Sequence[str] = ()) 
     Raises:
         ConfigError: the configuration cannot be read: nothing can be looked at.
     """
-    job = Job.load(config, changes=changes)
+    job = Job.load(config, changes=changes, dry=True)
     found = _Findings()
     found.attempt(lambda: check_output(job.folder))
     for number, step in enumerate((_check_scenes, _check_labels, _check_split, _check_cost)):
-        progress(f"checking {STEPS[number]}", 0, 1)
+        progress(f"checking {_STEPS[number]}", 0, 1)
         step(job, found)
-        progress(f"checking {STEPS[number]}", 1, 1)
+        progress(f"checking {_STEPS[number]}", 1, 1)
     errors = len(found.failed)
     return Outcome(
         summary=f"{config}: " + (counted(errors, "error") if errors else f"no error found; {found.data['training']}"),
@@ -121,7 +122,7 @@ def _check_scenes(job: Job, found: _Findings) -> None:
                 "ledger": item.ledger,
             }
         )
-    found.tables.append(ledger_table(facts))
+    found.tables.append(decisions_table(facts))
 
 
 def scene_table(facts: Sequence[SceneFacts]) -> Table:
@@ -156,7 +157,7 @@ def _band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
     return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
 
 
-def ledger_table(facts: Sequence[SceneFacts]) -> Table:
+def decisions_table(facts: Sequence[SceneFacts]) -> Table:
     """What was decided of each scene, in a line: product, scaling, masks."""
     rows = tuple((item.source.id, *decisions(item)) for item in facts)
     return Table("decisions (all of them with --json)", ("scene", "product", "scaling", "masks"), rows)
@@ -172,6 +173,7 @@ def _check_labels(job: Job, found: _Findings) -> None:
     if "scenes" not in found.data or found.attempt(lambda: job.sources) is None:
         return
     overlap = found.attempt(lambda: check_overlap(labels, [source.grid for source in job.sources]))
+    found.attempt(lambda: check_pixel_size(labels, [source.grid for source in job.sources], job.object_codes))
     if overlap is None or found.attempt(lambda: job.pixels) is None:
         return
     for pixels in job.pixels:
@@ -228,7 +230,7 @@ def _check_split(job: Job, found: _Findings) -> None:
         return
     training = job.config.training
     found.data["training"] = training.describe(len(learned_polygons(split, training)))
-    found.attempt(lambda: check_leakage(job.labelled, split, reach_px=job.reach_px, buffer_m=job.buffer_m))
+    found.attempt(job.check_leakage)
     _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
@@ -266,7 +268,7 @@ def _check_cost(job: Job, found: _Findings) -> None:
     show_estimates(job, stages, found)
 
 
-def show_estimates(job: Job, stages: tuple[StageEstimate, ...], found: _Findings) -> None:
+def show_estimates(job: Job, stages: tuple[StageCost, ...], found: _Findings) -> None:
     """What the stages will take, and whether the disk has room for it."""
     disk = sum(item.disk_bytes for item in stages)
     found.attempt(lambda: _check_disk(job, disk))

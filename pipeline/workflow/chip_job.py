@@ -1,6 +1,6 @@
 """Whole chips as a job: ``landcover init --chips``, ``run`` and ``predict --chips``; a folder of rasters per class.
 
-Chips that know their place are split by spatial blocks; folders called train and test are taken as they are.
+Chips that know their place are split by spatial blocks; folders called train and test (or val) are taken as they are.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ if TYPE_CHECKING:
 
     from pipeline.workflow.outcome import Progress
 
-TRAIN, TEST = "train", "test"
+# Folders that tell chips to learn from and chips to test, the first that is there.
+LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 OPTIONS = "chip_options"
 """Key of the model's provenance: what was known better than the files said."""
 WHAT = "test chips; not a probability sample of any area"
 
 
 class ChipFolder(SceneOptions):
-    """The chips: a folder per class, or folders train and test that have them; a raster file per chip."""
+    """The chips: a folder per class, or folders train and test (or val) that have them; a raster file per chip."""
 
     path: str = Field(description="The folder.")
     level: Literal["", "L1C", "L2A", "L2SP"] = Field(
@@ -91,20 +92,8 @@ def is_chip_job(path: Path) -> bool:
     return isinstance(data, dict) and "folder" in data
 
 
-def write_chip_config(
-    folder: Path,
-    *,
-    output: Path,
-    overwrite: bool,
-    options: SceneOptions = AS_FOUND,
-) -> Outcome:
+def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: SceneOptions = AS_FOUND) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
-
-    Args:
-        folder: Of class folders, or of folders train and test that have them.
-        output: The configuration.
-        overwrite: Replace it.
-        options: What the files do not say.
 
     Raises:
         OutputError: ``output`` exists.
@@ -112,7 +101,7 @@ def write_chip_config(
         ConfigError: a sensor that is not known.
     """
     check_target(output, overwrite=overwrite)
-    found = class_folders(folder / TRAIN if (folder / TRAIN).is_dir() else folder)
+    found = class_folders(_folder_of(folder, LEARNED) or folder)
     stem = output.stem if output.stem != "config" else "chips"
     given = {
         "path": str(folder.resolve()),
@@ -138,17 +127,11 @@ def write_chip_config(
 
 @dataclass(frozen=True)
 class Parts:
-    """Chips that are learned from and tested, and how they were told apart.
+    """Chips that are learned from and tested, and how they were told apart."""
 
-    Attributes:
-        learned: Chips to learn from.
-        tested: Chips to test; None where there are none.
-        how: For the record.
-    """
-
-    learned: FolderChips
-    tested: FolderChips | None
-    how: str
+    learned: FolderChips  # Chips to learn from
+    tested: FolderChips | None  # Chips to test; None where there are none
+    how: str  # For the record
 
 
 def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
@@ -204,19 +187,25 @@ def parts_of(job: ChipJob) -> Parts:
         LabelError: no folders of chips, chips that differ, or test folders of other classes.
     """
     path, given = Path(job.folder.path), {"options": job.options, "level": job.folder.level}
-    if (path / TRAIN).is_dir() and (path / TEST).is_dir():
-        learned, tested = (chips_from_folders(path / name, **given) for name in (TRAIN, TEST))  # type: ignore[arg-type]
-        if learned.scheme != tested.scheme:
-            raise LabelError(
-                "folders train and test have other classes", path=path, got=", ".join(tested.scheme.names),
-                expected=", ".join(learned.scheme.names),
-            )  # fmt: skip
-        return Parts(learned, tested, "folders train and test")
-    chips = chips_from_folders(path, **given)  # type: ignore[arg-type]
+    own, aside = _folder_of(path, LEARNED), _folder_of(path, TESTED)
+    chips = chips_from_folders(own or path, **given)  # type: ignore[arg-type]
+    if own is not None and aside is not None:
+        tested = chips_from_folders(aside, **given)  # type: ignore[arg-type]
+        both = f"folders {own.name} and {aside.name}"
+        if chips.scheme != tested.scheme:
+            got, expected = ", ".join(tested.scheme.names), ", ".join(chips.scheme.names)
+            raise LabelError(f"{both} have other classes", path=path, got=got, expected=expected)
+        return Parts(chips, tested, both)
     if not job.folder.test:
         return Parts(chips, None, "none is tested")
     test = set_aside_blocks(chips, share=job.folder.test, block_m=job.folder.block_m, seed=job.folder.seed)
     return Parts(chips.only(~test), chips.only(test), _how(chips, test, block_m=job.folder.block_m))
+
+
+def _folder_of(path: Path, names: Sequence[str]) -> Path | None:
+    """The first folder of these names, in any case; None where there is none."""
+    known = {item.name.lower(): item for item in path.iterdir() if item.is_dir()} if path.is_dir() else {}
+    return next((known[name] for name in names if name in known), None)
 
 
 def _how(chips: FolderChips, test: NDArray[np.bool_], *, block_m: float) -> str:

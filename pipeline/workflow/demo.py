@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import cross_tabulate
 from pipeline.diagnostics.scoring import FORESTS, score_of
+from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import prepare_folder, write_json
@@ -23,6 +23,8 @@ from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.stages import run_stages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pipeline.diagnostics.scoring import Score
@@ -33,8 +35,10 @@ SCENE, LABELS, REFERENCE, LEGEND = "sentinel2.tif", "polygons.gpkg", "reference.
 _TREES = 100
 
 
-def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
+def run_demo(output: Path, *, overwrite: bool, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
     """Write a configuration for the sample data, run it, and compare map and forest with the full reference.
+
+    ``changes`` are settings other than the defaults, as ``training.pixels.steps=100``.
 
     Raises:
         InputError: the sample data is not where the project keeps it.
@@ -46,15 +50,16 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress) -> Outcome:
         write_config(
             [str(data / SCENE)], labels=data / LABELS, field="class", layer=None, output=config, overwrite=overwrite
         )
-    run_stages(config, last="assess", force=False, overwrite=overwrite, progress=progress)
-    job = Job.load(config)
+    stages: dict[str, Any] = {"force": False, "overwrite": overwrite, "progress": progress, "changes": changes}
+    run_stages(config, last="assess", **stages)
+    job = Job.load(config, changes=changes)
     progress("full reference", 0, 1)
     scores = against_reference(job, data / REFERENCE, legend=read_legend(data / LEGEND))
     progress("full reference", 1, 1)
     figures = {item.method: {"overall_accuracy": item.overall_accuracy, "macro_f1": item.macro_f1} for item in scores}
     reference = {"what": "all pixels of the simulated truth", "methods": figures}
     write_json(job.folder / FULL_REFERENCE, reference)  # the report shows it beside the test polygons' figures
-    outcome = run_stages(config, last="report", force=False, overwrite=overwrite, progress=progress)
+    outcome = run_stages(config, last="report", **stages)
     path = write_json(folder / FULL_REFERENCE, reference)
     rows = tuple((i.method, f"{100 * i.overall_accuracy:.1f} %", f"{i.macro_f1:.3f}") for i in scores)
     table = Table(
@@ -84,7 +89,7 @@ def find_sample_data() -> Path:
 
 def read_legend(path: Path) -> ClassScheme:
     """What the codes of the full reference mean."""
-    return ClassScheme.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return ClassScheme.from_json(read_json(path, what="the legend"))
 
 
 def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list[Score]:
@@ -98,17 +103,14 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
     source = job.sources[0]
     polygons = np.flatnonzero(job.split.part >= 0).astype(np.int32)
     learned = polygons[job.split.part[polygons] <= 1]
+    trees = min(_TREES, job.config.assessment.forest_trees)
     forests = {
-        method: fit_forest(job.training_scenes, job.scheme, polygons=learned, sizes=sizes, trees=_TREES)
+        method: fit_forest(job.training_scenes, job.scheme, polygons=learned, sizes=sizes, trees=trees)
         for method, sizes in zip(FORESTS, ((), NEIGHBOURHOODS), strict=True)
     }
     classes = len(job.scheme)
     tables = {method: np.zeros((classes, classes), dtype=np.int64) for method in ("network", *FORESTS)}
-    with (
-        FilePixels(job.map_of(source.id)) as mapped,
-        FilePixels(reference) as truth,
-        open_reader(source) as reader,
-    ):
+    with FilePixels(job.map_of(source.id)) as mapped, FilePixels(reference) as truth, open_reader(source) as reader:
         for window in row_bands(source.grid):
             want = truth.read(window)
             given = {"network": mapped.read(window)}

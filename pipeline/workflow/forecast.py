@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 FACTS, FIGURE = "forecast.json", "forecast"
 QUANTILES = ("lower", "median", "upper")
 _TEST_FRAC = 0.1
+_FEWEST_LEARNED = 16
 # Of the horizons in the terminal; all are in the file.
 _SHOWN = 12
 
@@ -73,11 +74,11 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     steps = len(series.times)
     start = steps - (settings.test_steps or max(1, round(_TEST_FRAC * steps)))
     seasons = settings.seasons or find_seasons(series.times, until=start)
-    if start < max(seasons, default=1) + settings.ahead:
+    least = max(max(seasons, default=1) + settings.ahead, _FEWEST_LEARNED)
+    if start < least:
         raise SceneError(
             "series has too few steps before those of the test", path=settings.series[0], got=start,
-            expected=f"more than {max(seasons, default=1) + settings.ahead}: a cycle and the steps ahead",
-            fix="set test_steps, seasons or ahead lower",
+            expected=f"{least} or more: a cycle and the steps ahead", fix="set test_steps, seasons or ahead lower",
         )  # fmt: skip
     times = times_after(series.times, settings.ahead, seasons=seasons)
     targets = [output / f"{series.name}_{_stamp(time, series.times)}.tif" for time in times]

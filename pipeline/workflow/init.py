@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SCHEMA_VERSION, Config, load_config
-from pipeline.errors import LabelError, LabelWarning, OutputError, SceneWarning, counted
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import relative_path, write_text
 from pipeline.labels.checks import check_overlap
+from pipeline.labels.footprints import check_pixel_size, with_ground
+from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
-from pipeline.labels.settings import split_source
-from pipeline.labels.source import is_point, read_labels
-from pipeline.labels.vectors import class_values
+from pipeline.labels.settings import LabelSettings, split_source
+from pipeline.labels.source import read_labels
+from pipeline.labels.values import burn_values, is_raster, read_values
+from pipeline.labels.vectors import class_values, features_with, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
+from pipeline.quantity import propose
+from pipeline.raster import open_raster
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import unlike
 from pipeline.scenes.opening import open_scene
@@ -39,17 +44,33 @@ if TYPE_CHECKING:
 # that blocks and buffers leave something to learn from.
 CHIP_PX = 64
 SMALLEST_CHIP_PX = 16
+# How --complete calls all of the scenes, and the class of the ground around complete footprints.
+WHOLE_SCENE = "scene"
+BACKGROUND = str(LabelSettings.model_fields["background"].default)
 # What a point labels, as in configs/points.yaml.
 POINT_WINDOW_PX = 3
+# Chips of a continuous target carry soft targets alone, which smaller ones spread better.
+VALUE_CHIP_PX = 32
+# Classes may be numbered 1.1, 1.2 ... (CORINE has 44); a measurement has more values than that.
+MOST_DECIMAL_CLASSES = 50
+# Attributes that are taken for what groups samples, and for their date, where they are there.
+GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
+DATES = ("date", "day", "datetime", "measured")
+UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
+         "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
 # What a file's own tags usually say; shown for the first scene, as comments.
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
 
 def write_config(
     scenes: Sequence[str], *, labels: Path, field: str, layer: str | None, output: Path, overwrite: bool,
-    options: SceneOptions = AS_FOUND, encoding: str | None = None,
+    options: SceneOptions = AS_FOUND, encoding: str | None = None, complete: str | None = None,
+    objects: Sequence[str] = (),
 ) -> Outcome:  # fmt: skip
     """Write a configuration for scenes and labels, and say what was found.
+
+    With ``complete`` ("scene", or polygons within which every object is drawn) the ground outside all polygons is a
+    class too; ``objects`` names the classes that are mapped as objects, of complete footprints of one class that one.
 
     Raises:
         OutputError: ``output`` exists and is not to be overwritten.
@@ -61,10 +82,23 @@ def write_config(
     labels, layer = Path(named), layer or of_path
     opened = _open(scenes, options)
     said = _stated(opened, options)
-    scheme, source = scheme_for(find_classes(labels, field=field, layer=layer, encoding=encoding))
+    if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
+        return _write_value_config(
+            opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, output=output
+        )
+    only = _only_class(field, objects)
+    names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
+    objects = tuple(objects) or (tuple(names) if complete and len(names) == 1 else ())
+    scheme, source = scheme_for([*names, BACKGROUND] if complete and BACKGROUND not in names else names)
+    marked = {scheme.by_name(name).code for name in objects}
     _warn_of_codes(labels, scheme)
-    found = read_labels(labels, field=field, scheme=scheme, layer=layer, encoding=encoding, points=True)
-    check_overlap(found, [scene.grid for scene in opened])
+    found = read_labels(labels, field=field, only=only, scheme=scheme, layer=layer, encoding=encoding, points=True)
+    grids = [scene.grid for scene in opened]
+    check_overlap(found, grids)
+    check_pixel_size(found, grids, marked)
+    if complete:
+        area = None if complete == WHOLE_SCENE else complete
+        found = with_ground(found, grids, background=BACKGROUND, area=area)
     window_px = _point_window_px(found)
     burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
     _warn_of_small(found, burned)
@@ -73,7 +107,8 @@ def write_config(
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
     data = _settings(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels,
-        field=field, layer=layer, classes=scheme.to_json(), output=output,
+        field=field, layer=layer, complete=complete, output=output,
+        classes=[item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()],
         chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1), point_window_px=window_px,
     )  # fmt: skip
     head = (
@@ -95,7 +130,96 @@ def write_config(
     )
 
 
-def find_classes(labels: Path, *, field: str, layer: str | None, encoding: str | None = None) -> list[str]:
+def _only_class(field: str, objects: Sequence[str]) -> str:
+    """The class of every polygon where no field is given: the one of objects; "" where a field is.
+
+    Raises:
+        ConfigError: neither a field nor one class of objects.
+    """
+    if not field and len(objects) != 1:
+        raise ConfigError("landcover init", expected="--field, or --objects with the class of all polygons")
+    return "" if field else objects[0]
+
+
+def _write_value_config(
+    opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
+    labels: Path, field: str, layer: str | None, output: Path,
+) -> Outcome:  # fmt: skip
+    """The configuration of a continuous target: unit, range and transform as its distribution proposes them."""
+    beside = () if is_raster(labels) else fields_of(labels, layer=layer)
+    named = {
+        key: next((name for name in beside if name.casefold() in words and name != field), None)
+        for key, words in {"group": GROUPS, "date": DATES}.items()
+    }
+    value: dict[str, Any] = {key: name for key, name in named.items() if name}
+    plain = LabelSettings.model_validate({
+        "kind": "value", "path": str(labels), "field": field, "layer": layer, "encoding": encoding, "value": value
+    })  # fmt: skip
+    samples = read_values(plain)[0]
+    quantity = propose(samples.frame["value"].to_numpy(), name=field)
+    value = {
+        "unit": unit_of(field), "range": [quantity.low, quantity.high], "transform": quantity.transform,
+    } | value  # fmt: skip
+    check_overlap(samples, [scene.grid for scene in opened])
+    burned = [burn_values(samples, scene.grid) for scene in opened]
+    chip_px = min(choose_chip_px([scene.grid for scene in opened]), VALUE_CHIP_PX)
+    block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
+    data = _settings(
+        opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
+        classes=[],
+        output=output, chip_px=chip_px, block_m=block_m,
+        buffer_m=round(chip_px / 2 * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
+    )  # fmt: skip
+    data.pop("classes")
+    data["labels"] = {"kind": "value"} | data["labels"] | {"value": value}
+    data["map"].pop("probabilities")
+    head = (
+        f"Configuration of a map of {field}, written by landcover init. It runs as it is:",
+        f"  landcover check {output.name}",
+        f"  landcover run {output.name}",
+        "Unit, range and transform were proposed from the distribution of the samples: look at them.",
+    )
+    write_text(output, commented_yaml(data, head=head, model=Config))
+    load_config(output)
+    values = samples.frame["value"]
+    rows = tuple((name, f"{values.quantile(level):.4g}") for name, level in
+                 (("least", 0.0), ("5 %", 0.05), ("median", 0.5), ("95 %", 0.95), ("most", 1.0)))  # fmt: skip
+    return Outcome(
+        summary=f"{output}: {counted(len(opened), 'scene')}, {len(samples)} samples of {quantity.name}"
+        f" (transform {quantity.transform})",
+        written=(output,), hint=f"next: landcover check {output}, then landcover run {output}",
+        tables=(_scene_table(opened), Table(f"values of {field}", ("", "value"), rows)),
+        data={"kind": "value", "value": value, "samples": len(samples), "block_m": block_m},
+    )  # fmt: skip
+
+
+def is_continuous(labels: Path, *, field: str, layer: str | None, encoding: str | None) -> bool:
+    """Whether a field holds measurements: numbers of which some have decimals, and more than classes would have.
+
+    A raster of floating point numbers holds measurements too.
+    """
+    if is_raster(labels):
+        with open_raster(labels, what="the labels") as source:
+            return str(source.dtypes[0]).startswith("float")
+    column = features_with(labels, fields=[field], layer=layer, encoding=encoding)[field].dropna()
+    if column.dtype.kind not in "fiu" or not len(column):
+        return False
+    return bool((column % 1 != 0).any()) and column.nunique() > MOST_DECIMAL_CLASSES
+
+
+def unit_of(field: str) -> str:
+    """The unit that an attribute's name says, as in height_m or cover_percent; "" for none.
+
+    >>> unit_of("biomass_t_ha"), unit_of("height_m"), unit_of("lai")
+    ('t/ha', 'm', '')
+    """
+    name = field.casefold()
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
+
+
+def find_classes(
+    labels: Path, *, field: str, layer: str | None, encoding: str | None = None, alone: bool = False
+) -> list[str]:
     """Names of the classes in a field, the most frequent first, or numbers by size.
 
     Names that differ only in case and blanks are one class, called as most of its features are; a warning says so.
@@ -111,12 +235,13 @@ def find_classes(labels: Path, *, field: str, layer: str | None, encoding: str |
         text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
         warnings.warn(text, LabelWarning, stacklevel=3)
     names = [name for name, *_ in spellings.values()]
-    if len(names) < MIN_CLASSES:
+    if len(names) < (1 if alone else MIN_CLASSES):
         raise LabelError(
             f"field {field!r} holds fewer than two classes",
             path=labels,
             got=", ".join(names) or "none",
-            fix="draw polygons of what is not this class too, or name the field with the class",
+            fix="draw polygons of what is not this class too, say --complete scene (or AREA) where every one is drawn, "
+            "or name the field with the class",
         )
     if len(names) > MAX_CLASSES:
         raise LabelError(
@@ -193,7 +318,7 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
 
 def _settings(
     opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
-    labels: Path, field: str, layer: str | None,
+    labels: Path, field: str, layer: str | None, complete: str | None,
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
     point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -213,7 +338,9 @@ def _settings(
         "scenes": items,
         "inputs": {"bands": shared, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
         | ({"time": "separate"} if len(opened) > 1 else {}),
-        "labels": {"path": _relative(str(labels), output.parent), "field": field}
+        "labels": {"path": _relative(str(labels), output.parent)}
+        | ({"field": field} if field else {})
+        | ({} if not complete else {"complete": complete == WHOLE_SCENE or _relative(complete, output.parent)})
         | {key: value for key, value in optional.items() if value is not None},
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.labels.footprints import with_ground
 from pipeline.labels.polygons import buffer_polygons, group_classes
 from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
@@ -14,9 +15,11 @@ from pipeline.labels.source import LISTED, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
+from pipeline.scenes.series import dated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import date
 
     from pipeline.config import Config
     from pipeline.labels.rasterise import LabelledPixels
@@ -104,8 +107,11 @@ class ClassRules:
         )
 
 
-def open_sources(config: Config) -> tuple[Source, ...]:
+def open_sources(config: Config, *, days: Sequence[date] = (), make: bool = True) -> tuple[Source, ...]:
     """The scenes of a configuration as the network sees them: bands chosen, dates joined, indices and layers added.
+
+    With ``days`` every scene once for each of them, with the layers of that day. Masks of clouds that a network makes
+    are written into the run folder; without ``make`` only those there are used.
 
     Raises:
         SceneError: a scene that cannot be opened, or bands that differ between scenes.
@@ -114,9 +120,11 @@ def open_sources(config: Config) -> tuple[Source, ...]:
     names = unlike([scene.id for _, scene in opened], paths=["" if item.id else item.path for item, _ in opened])
     folder, clouds = Path(config.output) / CLOUDS, config.inputs.clouds
     scenes = [
-        with_clouds(replace(scene, id=name), clouds, folder=folder)
+        with_clouds(replace(scene, id=name), clouds, folder=folder, make=make)
         for (_, scene), name in zip(opened, names, strict=True)
     ]
+    if days:
+        return join_scenes([("", scene) for scene in dated(scenes, days)], config.inputs)
     return join_scenes(
         [(item.group or "", scene) for (item, _), scene in zip(opened, scenes, strict=True)], config.inputs
     )
@@ -167,11 +175,10 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             aliases=section.aliases,
         )
     else:
-        if not section.field:
-            raise ConfigError("key 'labels.field' is missing", fix="name the attribute that holds the class")
         labels = read_labels(
             Path(section.path),
             field=section.field,
+            only=_only_class(config),
             scheme=listed,
             layer=section.layer,
             encoding=section.encoding,
@@ -181,7 +188,25 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             also=section.also,
         )
     labels = buffer_polygons(labels, rules.buffer_m)
+    if section.complete:
+        area = section.complete if isinstance(section.complete, str) else None
+        grids = [source.grid for source in sources()]
+        labels = with_ground(labels, grids, background=section.background, area=area)
     return labels if section.level == LISTED_LEVEL else group_classes(labels, legend_of(config), group_codes(config))
+
+
+def _only_class(config: Config) -> str:
+    """The class of every polygon where no field holds it: the only one with objects; "" where a field does.
+
+    Raises:
+        ConfigError: no field, and no class or several that are objects.
+    """
+    marked = [item.name for item in config.classes if item.objects]
+    if config.labels.field:
+        return ""
+    if len(marked) != 1:
+        raise ConfigError("key 'labels.field' is missing", fix="name the attribute that holds the class")
+    return marked[0]
 
 
 def burn_labels(labels: Labels, sources: Sequence[Source], config: Config) -> tuple[LabelledPixels, ...]:

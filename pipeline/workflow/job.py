@@ -8,21 +8,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
+from pipeline.scenes.joining import day_of
+from pipeline.splits.folds import group_split
 from pipeline.splits.search import default_block_m, split_blocks
-from pipeline.splits.split import Part, Split, TrainingScene
+from pipeline.splits.split import Part, Split, TrainingScene, check_leakage
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
+
+    from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
+    from pipeline.quantity import Quantity
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
 
@@ -36,20 +44,16 @@ FULL_REFERENCE = "full_reference.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration file and what it stands for.
+    """One configuration file and what it stands for."""
 
-    Attributes:
-        path: The configuration file.
-        config: Its content.
-    """
-
-    path: Path
-    config: Config
+    path: Path  # The configuration file
+    config: Config  # Its content
+    dry: bool = False  # Nothing is written: masks of clouds that are not there yet are not made
 
     @classmethod
-    def load(cls, path: Path, *, changes: Sequence[str] = ()) -> Job:
+    def load(cls, path: Path, *, changes: Sequence[str] = (), dry: bool = False) -> Job:
         """From a configuration file, with settings other than the file's as ``map.memory=1GB``."""
-        return cls(path, load_config(path, changes=changes))
+        return cls(path, load_config(path, changes=changes), dry)
 
     @property
     def folder(self) -> Path:
@@ -88,34 +92,106 @@ class Job:
         """The class map of a scene."""
         return self.maps_folder / f"{scene_id}_lc.tif"
 
+    def objects_of(self, scene_id: str) -> Path:
+        """The objects of a scene's map, where classes are marked."""
+        return self.maps_folder / f"{scene_id}_objects.gpkg"
+
     def confidence_of(self, scene_id: str) -> Path:
         """The confidence of a scene's map."""
         return self.maps_folder / f"{scene_id}_conf.tif"
 
     @cached_property
     def scheme(self) -> ClassScheme:
-        """The legend."""
-        return legend_of(self.config)
+        """The legend; of a continuous target its value classes."""
+        return self.labels.scheme if self.is_value else legend_of(self.config)
+
+    @property
+    def is_value(self) -> bool:
+        """Whether the target is continuous."""
+        return self.config.labels.kind == "value"
+
+    @cached_property
+    def _values(self) -> tuple[Labels, Quantity]:
+        from pipeline.labels.values import read_values
+
+        return read_values(self.config.labels)
+
+    @property
+    def quantity(self) -> Quantity | None:
+        """What a continuous target measures; None for classes."""
+        return self._values[1] if self.is_value else None
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Group of each sample, int64 [poly_id], where the configuration names an attribute for it."""
+        if not (self.is_value and self.config.labels.value.group):
+            return None
+        frame = self.labels.frame
+        groups = np.full(int(frame["poly_id"].max()) + 1, -1, dtype=np.int64)
+        groups[frame["poly_id"]] = np.unique(frame["group"].to_numpy(dtype=str), return_inverse=True)[1]
+        return groups
+
+    @property
+    def object_codes(self) -> tuple[int, ...]:
+        """Codes of the classes that are mapped as objects."""
+        return tuple(self.scheme.by_name(name).code for name in self.config.mapping.objects.classes)
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """The scenes as the network sees them."""
-        return open_sources(self.config)
+        """The scenes as the network sees them; where layers have dates, once for each date of a sample."""
+        return open_sources(self.config, days=self.days, make=not self.dry) if self.config.scenes else ()
+
+    @cached_property
+    def days(self) -> tuple[date, ...]:
+        """Dates of the samples, where layers have dates."""
+        series = any(item.kind == "series" for item in self.config.inputs.layers)
+        if not (self.is_value and series and self.config.labels.value.date):
+            return ()
+        return tuple(sorted({found.date() for found in self.labels.frame["date"].dropna()}))
+
+    @property
+    def mapped(self) -> tuple[Source, ...]:
+        """The scenes that are mapped: all, where layers have dates those of the days asked for, or the last."""
+        if not self.days:
+            return self.sources
+        wanted = self.config.labels.value.mapped or (self.days[-1],)
+        return tuple(source for source in self.sources if day_of(source) in wanted)
 
     @cached_property
     def labels(self) -> Labels:
-        """The label polygons."""
+        """The label polygons, or samples of values."""
+        if self.is_value:
+            return self._values[0]
         return open_labels(self.config, lambda: self.sources)
 
     @cached_property
     def pixels(self) -> tuple[LabelledPixels, ...]:
         """The labelled pixels, one set per scene."""
+        if self.is_value:
+            from pipeline.labels.values import burn_values
+
+            return tuple(
+                burn_values(self.labels, source.grid, day=day_of(source) if self.days else None)
+                for source in self.sources
+            )
         return burn_labels(self.labels, self.sources, self.config)
 
     @property
     def reach_px(self) -> int:
         """How far a chip centred on a labelled pixel reaches."""
         return self.config.chips.size_px // 2
+
+    def check_leakage(self) -> None:
+        """Prove that nothing that is tested is learned from.
+
+        Chips reach over the labels of classes; a sample's value stays at its own pixels.
+
+        Raises:
+            SplitError: a sample or a pixel on two sides.
+        """
+        if self.groups is None:
+            reach_px = 0 if self.is_value else self.reach_px
+            check_leakage(self.labelled, self.split, reach_px=reach_px, buffer_m=self.buffer_m, shared=self.is_value)
 
     @property
     def buffer_m(self) -> float:
@@ -143,6 +219,9 @@ class Job:
     @cached_property
     def split(self) -> Split:
         """Which polygon is for what."""
+        if self.groups is not None:
+            settings = self.config.split
+            return group_split(self.labelled, self.groups, fractions=settings.fractions, seed=settings.seed)
         return split_blocks(
             self.labelled,
             block_m=self.block_m,
@@ -169,7 +248,9 @@ class Job:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
         weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
-        found = fingerprint([*files, self.config.labels.path, *self.config.labels.also, *weights])
+        complete = self.config.labels.complete
+        area = [split_source(complete)[0]] if isinstance(complete, str) else []
+        found = fingerprint([*files, self.config.labels.path, *self.config.labels.also, *area, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property
@@ -220,18 +301,11 @@ class Job:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a stage is given.
+    """What a stage is given."""
 
-    Attributes:
-        job: The job, with the command line's wishes in its configuration.
-        folder: The run folder.
-        resume: Training goes on from its last checkpoint.
-        progress: For the terminal.
-        facts: Figures of the stage for ``run.json``; the stage fills it in.
-    """
-
-    job: Job
-    folder: Path
-    resume: bool
-    progress: Progress
+    job: Job  # The job, with the command line's wishes in its configuration
+    folder: Path  # The run folder
+    resume: bool  # Training goes on from its last checkpoint
+    progress: Progress  # For the terminal
+    # Figures of the stage for ``run.json``; the stage fills it in
     facts: dict[str, float] = field(default_factory=dict)

@@ -54,14 +54,6 @@ def audit_labels(
 
     Classes of one polygon cannot be asked about and are left out with a SplitWarning.
 
-    Args:
-        config: The configuration file.
-        count: Places to label next.
-        seed: Of folds, forests and windows.
-        output: GeoPackage; default ``labels_audit.gpkg`` in the run folder.
-        overwrite: Replace it.
-        progress: For the terminal.
-
     Raises:
         OutputError: ``output`` exists, or cannot be written.
     """

@@ -111,14 +111,6 @@ def pretrain_job(
 ) -> Outcome:
     """Pretrain the encoder of a job on all of its scenes, and write it as a weights file.
 
-    Args:
-        config: The configuration file.
-        settings: How.
-        encoder: Another encoder than ``training.context`` builds.
-        output: The file; default ``model/pretrained_<encoder>.safetensors`` in the run folder.
-        overwrite: Replace it.
-        progress: For the terminal.
-
     Raises:
         OutputError: the file exists.
         ModelError: no such encoder.
@@ -148,10 +140,7 @@ def pretrain_job(
     }
     save_encoder(target, found.tensors, about=about)
     last = found.history[-1] if found.history else {"step": 0, "loss": float("nan")}
-    rows = (
-        ("mean of the band", f"{found.baseline:.3f}"),
-        (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"),
-    )
+    rows = (("mean of the band", f"{found.baseline:.3f}"), (f"after {last['step']:.0f} steps", f"{last['loss']:.3f}"))
     return Outcome(
         summary=f"{name} pretrained on {counted(len(job.sources), 'scene')} in {last['step']:.0f} batches",
         written=(target,),

@@ -30,22 +30,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done.
+    """What was done."""
 
-    Attributes:
-        summary: One sentence.
-        written: Files and folders that the user may open, the most useful one first.
-        hint: How to open or go on.
-        tables: Figures worth a look in the terminal.
-        data: The same for machines (``--json``), JSON-ready.
-        failed: Errors that the command found and lists together (``check``, ``predict``).
-        status: Exit status where something failed: 3 where some scenes of several could not be mapped.
-    """
-
-    summary: str
-    written: tuple[Path, ...] = ()
-    hint: str = ""
-    tables: tuple[Table, ...] = ()
-    data: dict[str, Any] = field(default_factory=dict)
-    failed: tuple[str, ...] = ()
-    status: int = 2
+    summary: str  # One sentence
+    written: tuple[Path, ...] = ()  # Files and folders that the user may open, the most useful one first
+    hint: str = ""  # How to open or go on
+    tables: tuple[Table, ...] = ()  # Figures worth a look in the terminal
+    data: dict[str, Any] = field(default_factory=dict)  # The same for machines (``--json``), JSON-ready
+    failed: tuple[str, ...] = ()  # Errors that the command found and lists together (``check``, ``predict``)
+    status: int = 2  # Exit status where something failed: 3 where some scenes of several could not be mapped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,8 @@ from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
-from pipeline.inference.sources import RECIPE, sources_for
+from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
+from pipeline.maps.settings import ObjectSettings
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
@@ -22,7 +23,7 @@ from pipeline.scenes.listing import list_scenes
 from pipeline.scenes.settings import SceneRequest
 from pipeline.settings import Settings
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
-from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic
+from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,34 +44,6 @@ class PredictSettings(Settings):
     scene: SceneRequest = Field(default_factory=SceneRequest)
 
 
-@dataclass(frozen=True)
-class ManyScenes:
-    """Scenes beyond those that are named one by one, and who maps them.
-
-    Attributes:
-        listed: A text file of paths, a folder of scenes, or STAC items.
-        dask: None for this process alone, "local" or "local:4" for (so many) worker processes, or the address of a
-            scheduler.
-    """
-
-    listed: str | None = None
-    dask: str | None = None
-
-    @property
-    def cluster(self) -> tuple[str, int | None]:
-        """Where the workers are, and how many of them are started.
-
-        Raises:
-            ConfigError: not a number of workers.
-        """
-        where, _, number = (self.dask or "").partition(":")
-        if where != "local" or not number:
-            return self.dask or "", None
-        if not number.isdigit() or not int(number):
-            raise ConfigError("option --dask", got=self.dask, expected="local, local:4 or tcp://HOST:PORT")
-        return where, int(number)
-
-
 def predict_maps(
     config: Path | None,
     *,
@@ -81,7 +54,8 @@ def predict_maps(
     force: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
-    many: ManyScenes | None = None,
+    listed: str | None = None,
+    dask: str | None = None,
 ) -> Outcome:
     """Map the scenes of a configuration, or any scenes with a model.
 
@@ -94,15 +68,15 @@ def predict_maps(
         force: Map again what is mapped.
         overwrite: Replace maps of other commands.
         progress: For the terminal.
-        many: Many scenes, and who maps them.
+        listed: Further scenes: a text file of paths, a folder of scenes, or STAC items.
+        dask: Who maps several; None for this process alone, else see :func:`pipeline.scale.cluster.open_client`.
 
     Raises:
         ConfigError: neither or both are given; an unknown setting, or a value that does not fit.
         PipelineError: the only scene cannot be mapped; of several, those that cannot be are listed in the outcome.
     """
-    many = many or ManyScenes()
-    named = bool(scenes) or many.listed is not None
-    alone = model is not None or named or output is not None or many.dask is not None
+    named = bool(scenes) or listed is not None
+    alone = model is not None or named or output is not None or dask is not None
     if (config is None) != alone or (alone and (model is None or not named or output is None)):
         raise ConfigError("what to map", expected="either a configuration, or --model, --scene or --scenes, and -o")
     if config is not None:
@@ -114,12 +88,13 @@ def predict_maps(
     settings = from_changes(PredictSettings, changes)
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
-    order = MapOrder(prepare_folder(output), settings.map, overwrite, force)
+    mapping, values = with_objects(settings.map, bundle), bundle.quantity is not None
+    order = MapOrder(prepare_folder(output), mapping, overwrite, force, values=values)
     paths = list(scenes)
-    if many.listed is not None:
-        paths += list_scenes(many.listed, items=order.folder / WORK / "items")
+    if listed is not None:
+        paths += list_scenes(listed, items=order.folder / WORK / "items")
     words.check_number(paths)
-    if many.listed is None and many.dask is None and len(paths) == 1:
+    if listed is None and dask is None and len(paths) == 1:
         try:
             sources = sources_for(bundle, paths, folder=order.folder, words=words)
             if len(sources) == 1:
@@ -128,14 +103,11 @@ def predict_maps(
             if not existed:
                 _remove_empty(output)
             raise
-    done = map_all(model.resolve(), bundle, paths, order, many=many, words=words, progress=progress)
-    failed = [
-        item.error if item.error.startswith(f"{item.name}: ") else f"{item.name}: {item.error}"
-        for item in done
-        if item.error
-    ]
+    done = map_all(model.resolve(), bundle, paths, order, dask=dask, words=words, progress=progress)
+    errors = [(f"{item.name}: ", item.error) for item in done if item.error]
+    failed = [error if error.startswith(name) else name + error for name, error in errors]
     good = [item.result for item in done if item.result is not None]
-    mosaic = write_mosaic([files for files, _ in good], [source for _, source in good], order)
+    mosaic = write_mosaic_map([files for files, _ in good], [source for _, source in good], order)
     return mapping_outcome([files for files, _ in good], mosaic=mosaic, failed=failed)
 
 
@@ -146,7 +118,7 @@ def _remove_empty(folder: Path) -> None:
             path.rmdir()
 
 
-Result = tuple[MapFiles, "Source"]
+Mapped = tuple[MapFiles, "Source"]
 
 
 def map_all(
@@ -155,30 +127,29 @@ def map_all(
     paths: Sequence[str],
     order: MapOrder,
     *,
-    many: ManyScenes,
+    dask: str | None,
     words: SceneRequest,
     progress: Progress,
-) -> list[Done[Result]]:
+) -> list[Done[Mapped]]:
     """Map scenes one after another, or over Dask; one that fails does not stop the others.
 
     Returns:
         What became of each, in the order they were given.
     """
-    found: list[Done[Result]] = []
+    found: list[Done[Mapped]] = []
     places: dict[str, int] = {}
     works = _works(model, bundle, paths, order, words=words, places=places, progress=progress)
-    if many.dask is None:
+    if dask is None:
         for work in works:
             found.append(work if isinstance(work, Done) else _here(bundle, work, order, progress))
             progress("scenes", len(found), len(paths))
     else:
 
-        def report(done: Done[Result]) -> None:
+        def report(done: Done[Mapped]) -> None:
             found.append(done)
             progress("scenes", len(found), len(paths))
 
-        where, workers = many.cluster
-        with open_client(where, workers=workers) as client:
+        with open_client(dask) as client:
             map_over_dask(works, bundle=bundle, client=client, report=report)
     return sorted(found, key=lambda item: places[item.name])
 
@@ -192,7 +163,7 @@ def _works(
     words: SceneRequest,
     places: dict[str, int],
     progress: Progress,
-) -> Iterator[SceneWork[Result] | Done[Result]]:
+) -> Iterator[SceneWork[Mapped] | Done[Mapped]]:
     """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
     for source in _open_all(bundle, paths, words, folder=order.folder):
         name = source.name if isinstance(source, Done) else source.id
@@ -219,9 +190,18 @@ def _works(
         )  # fmt: skip
 
 
+def with_objects(settings: MapSettings, bundle: ModelBundle) -> MapSettings:
+    """Settings with the model's own of objects, where nothing else is said; its classes where none are named."""
+    kept = bundle.provenance.get(OBJECTS)
+    if not isinstance(kept, dict) or settings.objects.classes:
+        return settings
+    said = settings.objects.model_dump(exclude_defaults=True)
+    return settings.model_copy(update={"objects": ObjectSettings.model_validate(kept | said)})
+
+
 def _open_all(
     bundle: ModelBundle, paths: Sequence[str], words: SceneRequest, *, folder: Path
-) -> Iterator[Source | Done[Result]]:
+) -> Iterator[Source | Done[Mapped]]:
     """One source per path, or one of all where the model wants its dates joined."""
     kept = bundle.provenance.get(RECIPE)
     if isinstance(kept, dict) and kept.get("time", "separate") != "separate":
@@ -234,11 +214,11 @@ def _open_all(
                 alike = source.id == Path(path).stem and stems[source.id] > 1
                 # Files of one name in two folders are two scenes.
                 yield replace(cast("Any", source), id=f"{Path(path).parent.name}_{source.id}") if alike else source
-        except PipelineError as err:
+        except (PipelineError, PermissionError) as err:
             yield Done(path, error=str(err))
 
 
-def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progress: Progress) -> Done[Result]:
+def _here(bundle: ModelBundle, work: SceneWork[Mapped], order: MapOrder, progress: Progress) -> Done[Mapped]:
     source = work.task.source
     try:
         return Done(work.name, (map_scene(bundle, source, order, progress=progress), source))
@@ -246,9 +226,12 @@ def _here(bundle: ModelBundle, work: SceneWork[Result], order: MapOrder, progres
         return Done(work.name, error=str(err))
 
 
-def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Result:
+def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Mapped:
     """Write the maps of a scene whose rows are all mapped, on whatever machine this is."""
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
+
+
+_QGIS = ("open the _lc.tif in QGIS: names and colours come with it",)
 
 
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
@@ -258,8 +241,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     rates = tuple(
         (
             item.name,
-            f"{item.figures['mpx']:.2f}",
-            f"{item.figures['mpx_per_s']:.2f}",
+            *(f"{item.figures[key]:.2f}" for key in ("mpx", "mpx_per_s")),
             item.plan["engine"],
             item.plan["dtype"],
         )
@@ -278,7 +260,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     return Outcome(
         summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
-        hint="open the _lc.tif in QGIS: names and colours come with it" if maps else "",
+        hint="\n".join([*_QGIS[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
         tables=tuple(tables),
         failed=tuple(failed),
         status=SOME_FAILED,
@@ -287,8 +269,8 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
                 {
                     "scene": item.name,
                     "files": [str(path) for path in item.files],
-                    "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
                     "figures": item.figures,
+                    "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
                     "plan": item.plan,
                     "seam": item.seam,
                 }

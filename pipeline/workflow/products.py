@@ -51,7 +51,7 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
             view=scene_view(job.maps_folder, source, overwrite=overwrite),
             groups=_groups(job, source, overwrite=overwrite),
         )
-        for source in job.sources
+        for source in job.mapped
     ]
     mosaic = _mosaic(job, [layer.files.class_map for layer in layers], overwrite=overwrite)
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
@@ -111,15 +111,15 @@ def findings(folder: Path) -> list[StyledLayer]:
 def _sources(job: Job) -> str:
     """Scenes with their dates, the notices of their data's licences, and what made the map."""
     scenes = [
-        f"{source.id}, {source.acquired_utc:%Y-%m-%d}" if source.acquired_utc else source.id for source in job.sources
+        f"{source.id}, {source.acquired_utc:%Y-%m-%d}" if source.acquired_utc else source.id for source in job.mapped
     ]
-    notices = dict.fromkeys(text for source in job.sources if (text := credit(source)))
+    notices = dict.fromkeys(text for source in job.mapped if (text := credit(source)))
     return ". ".join([f"Scenes: {'; '.join(scenes[:4])}", *notices, f"Map: landcover {__version__}"]) + "."
 
 
 def _mosaic(job: Job, maps: list[Path], *, overwrite: bool) -> tuple[Path, Grid] | None:
     """``<name>_mosaic.vrt`` over the maps of several scenes on one lattice of pixels; None where there is no such."""
-    if len(maps) == 1 or len({str(source.grid.crs) for source in job.sources}) > 1:
+    if len(maps) == 1 or len({str(source.grid.crs) for source in job.mapped}) > 1:
         return None
     target = job.maps_folder / f"{job.config.name}_mosaic.vrt"
     try:
@@ -139,14 +139,11 @@ def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | 
 
 def write_stac(job: Job, folder: Path) -> Path:
     """``collection.json`` with an item per map and one for the model."""
-    until = _newest([file for source in job.sources for file in source.files])
+    until = _newest([file for source in job.mapped for file in source.files])
     model = model_item(_model_item(job, until), folder=folder)
-    items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.sources]
+    items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.mapped]
     return write_collection(
-        folder,
-        [*items, model],
-        identity=job.config.name,
-        description=f"Land-cover maps of the job {job.config.name}",
+        folder, [*items, model], identity=job.config.name, description=f"Land-cover maps of the job {job.config.name}"
     )
 
 

@@ -5,17 +5,18 @@ The record says whether a scene's maps are being written, or were by the same co
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.documents import read_json
+from pipeline.errors import InputError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.heap import give_back
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import write_class_map, write_percent
+from pipeline.maps.geotiff import write_class_map, write_percent, write_values
 from pipeline.maps.pixels import ClassCounts, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.scenes.ledger import kept_ledger, source_ledger
@@ -34,20 +35,15 @@ if TYPE_CHECKING:
 
 # Folder in the folder of the maps for what is needed while they are made.
 WORK = ".work"
-KINDS = ("lc", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa")
+LAYER_KINDS = ("lc", "value", "unfiltered", "conf", "probabilities", "entropy", "margin", "aoa", "sets")
 
 
 @dataclass(frozen=True)
 class MapRecord:
-    """A small file in the work folder.
+    """A small file in the work folder."""
 
-    Attributes:
-        path: The file.
-        key: Hash of all that the maps depend on; a record of another key says nothing.
-    """
-
-    path: Path
-    key: str
+    path: Path  # The file
+    key: str  # Hash of all that the maps depend on; a record of another key says nothing
 
     def is_under_way(self) -> bool:
         """Whether the same command began to write maps and did not end: what is there is its own, to be replaced."""
@@ -79,8 +75,8 @@ class MapRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(self.path)
+        except InputError:
             return {}
         return found if isinstance(found, dict) and found.get("key") == self.key else {}
 
@@ -96,27 +92,17 @@ def stamp_of(path: Path) -> list[int]:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """What was written of one scene.
+    """What was written of one scene."""
 
-    Attributes:
-        name: The scene.
-        files: The map first, then its quicklook, layers and polygons.
-        confidence: The layer of confidence, one of the files.
-        counts: Pixels and area of each class.
-        figures: What mapping took.
-        plan: What was decided before it.
-        seam: Disagreement along tile borders against the interior, where it was asked for.
-        unchanged: The same command had written it before.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    confidence: Path
-    counts: ClassCounts
-    figures: dict[str, float]
-    plan: dict[str, Any]
-    seam: dict[str, float] | None = None
-    unchanged: bool = False
+    name: str  # The scene
+    files: tuple[Path, ...]  # The map first, then its quicklook, layers and polygons
+    confidence: Path | None  # The layer of confidence, one of the files; None of a continuous target
+    counts: ClassCounts  # Pixels and area of each class
+    figures: dict[str, float]  # What mapping took
+    plan: dict[str, Any]  # What was decided before it
+    seam: dict[str, float] | None = None  # Disagreement along tile borders against the interior, where it was asked for
+    sets: str = ""  # How class sets were checked, in words
+    unchanged: bool = False  # The same command had written it before
 
     @property
     def class_map(self) -> Path:
@@ -126,27 +112,21 @@ class MapFiles:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without files and legend, which the command that wrote them knows."""
         counts = {"pixels": self.counts.pixels, "area_ha": self.counts.area_ha, "nodata": self.counts.nodata_pixels}
-        return {"counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam}
+        return {"counts": counts, "figures": self.figures, "plan": self.plan, "seam": self.seam, "sets": self.sets}
 
 
 @dataclass(frozen=True)
 class MapOrder:
-    """What is to be made of a scene, and where.
+    """What is to be made of a scene, and where."""
 
-    Attributes:
-        folder: Folder of the maps.
-        settings: How.
-        overwrite: Replace maps of other commands.
-        force: Map again what the same command has mapped.
-        ledger: The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by
-            the scene's name could be another file's.
-    """
-
-    folder: Path
-    settings: MapSettings
-    overwrite: bool = False
-    force: bool = False
+    folder: Path  # Folder of the maps
+    settings: MapSettings  # How
+    overwrite: bool = False  # Replace maps of other commands
+    force: bool = False  # Map again what the same command has mapped
+    # The run folder whose ``ledger.json`` is of these scenes; None where there is no run: a ledger found by the scene's
+    # name could be another file's
     ledger: Path | None = None
+    values: bool = False  # The model gives values, not classes
 
     def target(self, source: Source, kind: str) -> Path:
         """Where a product goes."""
@@ -156,16 +136,24 @@ class MapOrder:
         """Every file that a scene's maps will be, sidecars aside."""
         settings, stem = self.settings, self.target(source, "lc")
         wanted = {
-            "unfiltered": settings.filtered, "probabilities": settings.probabilities, "entropy": settings.entropy,
-            "margin": settings.margin, "aoa": settings.applicability,
+            "value": self.values, "unfiltered": settings.filtered, "aoa": settings.applicability,
+            "conf": not self.values, "probabilities": settings.probabilities and not self.values,
+            "entropy": settings.entropy and not self.values, "margin": settings.margin and not self.values,
+            "sets": settings.sets is not None and not self.values,
         }  # fmt: skip
-        layers = [self.target(source, kind) for kind in KINDS if wanted.get(kind, True)]
+        layers = [self.target(source, kind) for kind in LAYER_KINDS if wanted.get(kind, True)]
         shapes = [stem.with_suffix(f".{kind}") for kind in ("gpkg", *settings.polygon_formats) if settings.polygons]
+        shapes += [self.objects(source)] if settings.objects.classes else []
         return (layers[0], self.quicklook(source), *layers[1:], *shapes)
 
     def files(self, source: Source, counts: ClassCounts, **known: Any) -> MapFiles:
         """The products of a scene that are there, with what is known of them."""
-        return MapFiles(source.id, self.products(source), self.target(source, "conf"), counts, **known)
+        confidence = None if self.values else self.target(source, "conf")
+        return MapFiles(source.id, self.products(source), confidence, counts, **known)
+
+    def objects(self, source: Source) -> Path:
+        """Where the objects go."""
+        return self.folder / f"{source.id}_objects.gpkg"
 
     def quicklook(self, source: Source) -> Path:
         """Where the picture goes."""
@@ -212,6 +200,14 @@ def finished_map(bundle: ModelBundle, source: Source, order: MapOrder) -> MapFil
         from pipeline.diagnostics.applicability import FeatureDistance
 
         FeatureDistance.of(bundle.extra)  # a model that cannot tell says so before the scene is mapped
+    if order.settings.segments_px:
+        from pipeline.maps.segments import need_segments
+
+        need_segments()
+    if order.settings.sets is not None:
+        from pipeline.diagnostics.class_sets import SetLimits
+
+        SetLimits.of(bundle.extra).row(order.settings.sets)
     return None
 
 
@@ -244,7 +240,7 @@ def map_scene(
         # Asked again: a file that came meanwhile would be taken for this command's own once the record says "writing".
         overwrite = order.may_replace(source, record)
         record.begin()
-        codes = _filtered(prediction, settings)
+        codes = _filtered(prediction, settings, source.select(bundle.bands))
         counts = _write_layers(prediction, bundle, source, order, codes=codes, tags=tags, overwrite=overwrite)
         if settings.applicability:
             from pipeline.diagnostics.applicability import write_applicability
@@ -256,18 +252,22 @@ def map_scene(
         if settings.polygons:
             shapes = order.target(source, "lc").with_suffix(".gpkg")
             _write_polygons(prediction, codes, shapes, settings=settings, overwrite=overwrite)
+        if settings.objects.classes:
+            _write_objects(prediction, codes, order.objects(source), settings=settings, work=order.work(source))
         seam = None
         if settings.seam_figure:
             from pipeline.inference.seams import seam_figure as measure
 
             again = order.work(source).with_name(f"{source.id}-shifted")
             seam = asdict(measure(bundle, source, prediction, out=again, settings=settings))
-        files = order.files(source, counts, figures=prediction.figures, plan=prediction.plan.to_json(), seam=seam)
+        known = {"figures": prediction.figures, "plan": prediction.plan.to_json(), "seam": seam}
+        sets = _write_sets(prediction, bundle, source, order, tags=tags, overwrite=overwrite)
+        files = order.files(source, counts, **known, sets=sets)
         from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
-            order.quicklook(source), files.class_map, scene=source, confidence=files.confidence, counts=counts,
-            title=source.id, overwrite=overwrite,
+            order.quicklook(source), files.class_map, scene=source, look=prediction.look,
+            confidence=files.confidence, counts=counts, title=source.id, overwrite=overwrite,
         )  # fmt: skip
         record.end(files.files, files.to_json())
         prediction.remove()
@@ -283,8 +283,11 @@ def _write_layers(
     counts = write_class_map(order.target(source, "lc"), codes, scheme=bundle.scheme, **same)
     if codes is not prediction.codes:
         write_class_map(order.target(source, "unfiltered"), prediction.codes, scheme=bundle.scheme, **same)
+    if bundle.quantity is not None:
+        write_values(order.target(source, "value"), prediction.layers["values"], quantity=bundle.quantity, **same)
+        return counts
     write_percent(order.target(source, "conf"), prediction.confidence, layer=CONFIDENCE, **same)
-    if prediction.probabilities is not None:
+    if prediction.probabilities is not None and order.settings.probabilities:  # class sets need them too
         target = order.target(source, "probabilities")
         write_percent(target, prediction.probabilities, layer=bundle.scheme, **same)
     for layer in (ENTROPY, MARGIN):
@@ -293,7 +296,25 @@ def _write_layers(
     return counts
 
 
-def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
+def _write_sets(
+    prediction: Prediction, bundle: ModelBundle, source: Source, order: MapOrder,
+    *, tags: dict[str, Any], overwrite: bool,
+) -> str:  # fmt: skip
+    """Write the class sets, if they were asked for; how they were checked, in words."""
+    level = order.settings.sets
+    if level is None or prediction.probabilities is None:
+        return ""
+    from pipeline.diagnostics.class_sets import SetLimits, write_sets
+
+    limits = SetLimits.of(bundle.extra)
+    write_sets(
+        order.target(source, "sets"), prediction.probabilities, prediction.codes, limits=limits, level=level,
+        grid=prediction.grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite,
+    )  # fmt: skip
+    return f"{source.id}: {limits.words(level)}"
+
+
+def _filtered(prediction: Prediction, settings: MapSettings, source: Source) -> PixelRows:
     """The codes after the filters that were asked for, in a store beside theirs; the codes themselves without any."""
     if not settings.filtered:
         return prediction.codes
@@ -301,6 +322,10 @@ def _filtered(prediction: Prediction, settings: MapSettings) -> PixelRows:
 
     grid = prediction.grid
     pixels: PixelRows = prediction.codes
+    if settings.segments_px:
+        from pipeline.maps.segments import SegmentPixels, scene_limits
+
+        pixels = SegmentPixels(pixels, grid, source, settings.segments_px, scene_limits(source))
     if settings.majority_px > 1:
         pixels = MajorityPixels(pixels, grid, settings.majority_px)
     if settings.sieve_ha:
@@ -340,16 +365,26 @@ def _write_polygons(
         grid=prediction.grid,
         scheme=prediction.scheme,
         rules=PolygonRules(settings.mmu_ha, settings.class_mmu_ha or None, settings.smoothing),
-        confidence=prediction.confidence,
+        confidence=prediction.layers.get("confidence"),
         also=settings.polygon_formats,
         overwrite=overwrite,
     )
 
 
+def _write_objects(prediction: Prediction, codes: PixelRows, path: Path, *, settings: MapSettings, work: Path) -> None:
+    from pipeline.maps.objects import find_objects, object_frame, write_objects
+
+    grid, scheme = prediction.grid, prediction.scheme
+    found = find_objects(
+        codes, grid=grid, scheme=scheme, settings=settings.objects, confidence=prediction.confidence, scratch=work
+    )
+    write_objects(path, object_frame(found, crs=grid.crs, scheme=scheme), scheme=scheme)
+
+
 MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
 
 
-def write_mosaic(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
+def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order: MapOrder) -> Path | None:
     """``mosaic_lc.tif`` of several maps where the settings ask for one; None otherwise.
 
     Raises:

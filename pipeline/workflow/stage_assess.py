@@ -25,6 +25,7 @@ from pipeline.model.bundle import load_bundle
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.settings import learned_polygons
+from pipeline.workflow.objects import object_accuracy
 from pipeline.workflow.stage_chips import split_summary
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from pipeline.workflow.job import Job, StageRun
 
-ACCURACY, CONFUSION = "accuracy.json", "confusion.csv"
+ACCURACY, CONFUSION, SAMPLES = "accuracy.json", "confusion.csv", "samples.csv"
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -46,6 +47,10 @@ def perform(given: StageRun) -> list[Path]:
     from bands and neighbourhoods; ``baseline`` is the better of the two.
     """
     job, folder = given.job, given.folder
+    if job.is_value:
+        from pipeline.workflow.value_stages import assess
+
+        return assess(given)
     maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
     reference = _joined([item.pixels.code for item in maps])
     network = _joined([at_pixels(item.map_path, item.pixels) for item in maps])
@@ -68,7 +73,7 @@ def perform(given: StageRun) -> list[Path]:
     )  # fmt: skip
     given.progress("calibration", 0, 1)
     tested = [(job.sources[number], pixels) for number, pixels in job.test_pixels]
-    calibration = held_out_reliability(load_bundle(job.model_path), tested)
+    calibration = held_out_reliability(load_bundle(job.model_path), tested, block_of=job.split.block_of)
     given.progress("calibration", 1, 1)
     accuracy = {
         "method": scores[0].method,
@@ -83,16 +88,15 @@ def perform(given: StageRun) -> list[Path]:
         "where_it_fails": failures,
         "calibration": calibration,
     }
-    return [
-        write_json(folder / ACCURACY, accuracy),
-        write_text(folder / CONFUSION, confusion_csv(scores[0])),
-        *files,
-    ]
+    if job.object_codes:
+        accuracy["objects"] = object_accuracy(job)
+    return [write_json(folder / ACCURACY, accuracy), write_text(folder / CONFUSION, confusion_csv(scores[0])), *files]
 
 
 def products(job: Job) -> list[Path]:
     """The files that the stage makes."""
-    return [job.folder / name for name in (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)]
+    names = (ACCURACY, SAMPLES) if job.is_value else (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)
+    return [job.folder / name for name in names]
 
 
 def mapped_scene(job: Job, number: int) -> MappedScene:

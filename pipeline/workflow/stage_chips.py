@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
+from pipeline.labels.footprints import check_pixel_size
 from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
-from pipeline.splits.split import Part, check_leakage
+from pipeline.splits.split import Part
 from pipeline.splits.usable import check_labelled
 from pipeline.training.chip_index import write_index
 from pipeline.training.chips import choose_chips
@@ -29,11 +30,12 @@ def perform(given: StageRun) -> list[Path]:
     """
     job, folder = given.job, given.folder
     check_overlap(job.labels, [source.grid for source in job.sources])
+    check_pixel_size(job.labels, [source.grid for source in job.sources], job.object_codes)
     for part in job.pixels:
         check_pixels(job.labels, part)
     check_classes(job.pixels, job.scheme)
     check_labelled(job.sources, job.pixels, job.scheme)
-    check_leakage(job.labelled, job.split, reach_px=job.reach_px, buffer_m=job.buffer_m)
+    job.check_leakage()
     ledger = [source_ledger(source) for source in job.sources]
     prepare_folder(job.chips_folder)
     index = chosen_chips(job)

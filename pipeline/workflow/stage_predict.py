@@ -10,7 +10,7 @@ from pipeline.files import write_json
 from pipeline.heap import give_back, reset_peak
 from pipeline.model.bundle import load_bundle
 from pipeline.model.checks import check_source
-from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic
+from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,21 +30,21 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
-    order = MapOrder(job.maps_folder, job.config.map, overwrite=True, ledger=given.folder)
+    order = MapOrder(job.maps_folder, job.config.mapping, overwrite=True, ledger=given.folder, values=job.is_value)
     maps, errors = [], list[PipelineError]()
-    for source in job.sources:
+    for source in job.mapped:
         try:
             maps.append(map_scene(bundle, check_source(bundle, source), order, progress=given.progress))
         except PipelineError as err:
             errors.append(err)
     if errors:
         raise errors[0]
-    mosaic = write_mosaic(maps, job.sources, order)
+    mosaic = write_mosaic_map(maps, job.mapped, order)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
     areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])
     # The stage's own record says from now on that the maps are finished.
-    for source in job.sources:
+    for source in job.mapped:
         order.record(bundle, source).path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             order.work(source).rmdir()
@@ -56,9 +56,9 @@ def perform(given: StageRun) -> list[Path]:
 
 def products(job: Job) -> list[Path]:
     """The files that the stage makes, sidecars aside."""
-    order = MapOrder(job.maps_folder, job.config.map)
-    mosaic = [job.maps_folder / MOSAIC] if order.settings.mosaic and len(job.sources) > 1 else []
-    return [path for source in job.sources for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
+    order = MapOrder(job.maps_folder, job.config.mapping, values=job.is_value)
+    mosaic = [job.maps_folder / MOSAIC] if order.settings.mosaic and len(job.mapped) > 1 else []
+    return [path for source in job.mapped for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
 
 
 def write_areas(path: Path, counts: list[tuple[str, ClassCounts]]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +16,7 @@ from pipeline.diagnostics.failures import AccuracyBy
 from pipeline.diagnostics.features import Features, write_features
 from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.documents import read_json
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.grid import Grid, Window
 from pipeline.labels.polygons import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
@@ -37,6 +36,7 @@ from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
 from pipeline.workflow.job import FULL_REFERENCE, LEARNING_CURVE
+from pipeline.workflow.objects import objects_views
 from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
@@ -57,6 +57,10 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
+    if job.is_value:
+        from pipeline.workflow.value_stages import report
+
+        return report(given)
     points = folder / FEATURES
     features = _features(job, points) if job.config.assessment.features else None
     # The project shows the features, so it comes after them.
@@ -68,7 +72,8 @@ def perform(given: StageRun) -> list[Path]:
 def products(job: Job) -> list[Path]:
     """The files that the stage makes, figures and items aside."""
     names = [f"{job.config.name}.qgz", "report.html", "collection.json"]
-    return [job.folder / name for name in (*names, *([FEATURES] if job.config.assessment.features else []))]
+    features = job.config.assessment.features and not job.is_value
+    return [job.folder / name for name in (*names, *([FEATURES] if features else []))]
 
 
 def _features(job: Job, path: Path) -> Features | None:
@@ -88,10 +93,12 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     accuracy = read_json(folder / "accuracy.json")
     areas = read_json(folder / "areas.json")
     judged = _judged(job)
+    views = tuple(scene_view_of(job, source) for source in job.sources)
     return ReportData(
         title=job.config.name,
         scheme=job.scheme,
-        views=tuple(_view(job, source) for source in job.sources),
+        views=views,
+        objects=objects_views(job, views, accuracy) if job.object_codes else (),
         areas=tuple(
             ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
         ),
@@ -99,9 +106,9 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         full_reference=_full_reference(folder / FULL_REFERENCE),
         mapped_share=areas.get("mapped_share"),
         sampling=SAMPLING,
-        history=_history(folder / "training.csv"),
+        history=read_history(folder / "training.csv"),
         learning=_learning(folder / LEARNING_CURVE),
-        split=_split(job),
+        split=split_map(job),
         features=features,
         reliability=_reliability(accuracy.get("calibration"), "after"),
         uncalibrated=_reliability(accuracy.get("calibration"), "before"),
@@ -127,7 +134,8 @@ def _full_reference(path: Path) -> tuple[tuple[str, tuple[float, float]], ...]:
     return tuple((name, (item["overall_accuracy"], item["macro_f1"])) for name, item in methods.items())
 
 
-def _view(job: Job, source: Source) -> MapView:
+def scene_view_of(job: Job, source: Source) -> MapView:
+    """A mapped scene, decimated for the page."""
     grid = coarse_grid(source.grid, VIEW_PX)
     with rasterio.open(job.map_of(source.id)) as dataset:
         codes: NDArray[np.uint8] = dataset.read(1, out_shape=grid.shape, resampling=Resampling.mode)
@@ -148,7 +156,8 @@ def _facts(source: Source, codes: NDArray[np.uint8]) -> tuple[tuple[str, str], .
     )
 
 
-def _history(path: Path) -> tuple[dict[str, float], ...]:
+def read_history(path: Path) -> tuple[dict[str, float], ...]:
+    """Rows of the training log."""
     with path.open(newline="", encoding="utf-8") as file:
         return tuple({key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file))
 
@@ -162,14 +171,14 @@ def _learning(path: Path) -> tuple[LearningPoint, ...]:
     if not path.exists():
         return ()
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+        points = read_json(path)["points"]
         names = [item.name for item in fields(LearningPoint)]
         return tuple(LearningPoint(**{name: point.get(name) for name in names}) for point in points)
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except (InputError, KeyError, TypeError, AttributeError) as err:
         raise OutputError("the learning curve is damaged", path=path, got=err, fix="delete it") from err
 
 
-def _split(job: Job) -> SplitMap:
+def split_map(job: Job) -> SplitMap:
     """The labels' outlines in metres from the first scene's upper left corner, as the blocks are laid."""
     first = job.sources[0].grid
     frame = with_areas(job.labels.frame, job.labelled).to_crs(first.crs.to_wkt())

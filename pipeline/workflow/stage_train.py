@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.diagnostics.applicability import learn_distance
-from pipeline.diagnostics.confidence import calibrate
+from pipeline.diagnostics.class_sets import KEY as SETS
+from pipeline.diagnostics.class_sets import fit_limits
+from pipeline.diagnostics.confidence import blocks_of_pixels, calibrate, held_out_probabilities
+from pipeline.errors import ModelError
 from pipeline.files import write_text
-from pipeline.inference.sources import RECIPE, STORED, recipe_of, stored_values
+from pipeline.inference.sources import OBJECTS, RECIPE, STORED, recipe_of, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.model.checks import histograms_of, sample_values
 from pipeline.splits.split import Part
@@ -31,6 +34,10 @@ HISTORY = "training.csv"
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
+    if job.is_value:
+        from pipeline.workflow.value_stages import train
+
+        return train(given)
     result = fit(
         job.training_scenes,
         job.split,
@@ -43,7 +50,13 @@ def perform(given: StageRun) -> list[Path]:
     )
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
-    bundle = replace(
+    bundle = with_inputs(bundle, job)
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
+    """The model with what it learned from: units, how values are spread, how scenes are made into its inputs."""
+    return replace(
         bundle,
         units=job.sources[0].select(bundle.bands).units,
         histograms=histograms_of([sample_values(scene.source.select(bundle.bands)) for scene in job.training_scenes]),
@@ -52,11 +65,11 @@ def perform(given: StageRun) -> list[Path]:
             "inputs": job.input_hash,
             "indices": list(job.config.inputs.indices),
             RECIPE: recipe_of(job.config.inputs, job.sources),
+            OBJECTS: job.config.mapping.objects.model_dump(mode="json"),
             STORED: stored_values(job.sources[0]),
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
 
 
 def products(job: Job) -> list[Path]:
@@ -72,6 +85,13 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
     scenes, settings = job.training_scenes, job.config.training
     refitted = Part.VALIDATION in settings.learned_parts
     bundle = calibrate(bundle, scenes, job.split, learned_validation=refitted, held_out=out_of_fold, seed=settings.seed)
+    bundle = _with_sets(bundle, job, refitted=refitted, out_of_fold=out_of_fold)
+    return with_distance(bundle, job)
+
+
+def with_distance(bundle: ModelBundle, job: Job) -> ModelBundle:
+    """The model with features of training pixels, from which it tells its area of applicability."""
+    scenes, settings = job.training_scenes, job.config.training
     polygons = learned_polygons(job.split, settings)
     distance = learn_distance(bundle, scenes, job.split, polygons=polygons, seed=settings.seed)
     if distance is None:
@@ -83,10 +103,24 @@ def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | No
         "threshold": distance.index.threshold,
     }
     return replace(
-        bundle,
-        provenance={**bundle.provenance, "applicability": note},
-        extra={**bundle.extra, **distance.tensors()},
+        bundle, provenance={**bundle.provenance, "applicability": note}, extra={**bundle.extra, **distance.tensors()}
     )
+
+
+def _with_sets(bundle: ModelBundle, job: Job, *, refitted: bool, out_of_fold: OutOfFold | None) -> ModelBundle:
+    """The model with the limits of its class sets, from pixels held out, or the reason why it has none."""
+    found = held_out_probabilities(
+        bundle, job.training_scenes, job.split, learned_validation=refitted, held_out=out_of_fold
+    )
+    if found is None or not len(found[1]):
+        return replace(bundle, provenance={**bundle.provenance, SETS: "none: no pixel was held out"})
+    probabilities, index, polygon = found
+    limits = fit_limits(probabilities, index, block=blocks_of_pixels(polygon, job.split.block_of))
+    try:
+        note = limits.words(0.9)
+    except ModelError as err:
+        note = f"none at 90 %: {err}"
+    return replace(bundle, provenance={**bundle.provenance, SETS: note}, extra={**bundle.extra, **limits.tensors()})
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> Path:

@@ -12,6 +12,7 @@ from pipeline.files import check_target
 from pipeline.model.describe import read_header
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job, StageRun
+from pipeline.workflow.objects import HEADS, accuracy_rows
 from pipeline.workflow.outcome import STAGE, Outcome, Table
 
 if TYPE_CHECKING:
@@ -165,7 +166,11 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     accuracy = run.path / "accuracy.json"
     if last in {"assess", "report"} and accuracy.exists():
         data["accuracy"] = read_json(accuracy)
-        tables.append(_accuracy_table(data["accuracy"]))
+        tables.append((_value_table if job.is_value else _accuracy_table)(data["accuracy"]))
+        if data["accuracy"].get("objects"):
+            tables.append(
+                Table("objects on the test blocks, at IoU 0.5", HEADS, accuracy_rows(data["accuracy"]["objects"]))
+            )
     areas = run.path / "areas.json"
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = read_json(areas)
@@ -177,7 +182,7 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     if last == "report":  # the map is what the run was for
-        written = (*(job.map_of(source.id) for source in job.sources), *written)
+        written = (*(job.map_of(source.id) for source in job.mapped), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
@@ -211,6 +216,17 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
     return Table(title, ("method", "overall accuracy", "mean F1", "test polygons"), rows)
 
 
+def _value_table(accuracy: dict[str, Any]) -> Table:
+    """Network and baselines on the held-out samples of a continuous target."""
+    rows = tuple(
+        (item["method"], *(f"{item[name]:.3g}" if item[name] is not None else "-" for name in
+                           ("r2", "rmse", "mae", "bias", "coverage", "width")))
+        for item in (accuracy, *accuracy["baselines"])
+    )  # fmt: skip
+    heads = ("method", "R2", "RMSE", "MAE", "bias", "coverage of 90 %", "width")
+    return Table(f"on {accuracy['samples']} held-out samples (not a probability sample)", heads, rows)
+
+
 def _area_table(areas: dict[str, Any]) -> Table:
     rows = tuple((item["name"], f"{item['area_ha']:,.1f}", f"{100 * item['share']:.1f} %") for item in areas["classes"])
     share = areas.get("mapped_share")
@@ -229,7 +245,7 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
 def _check_weights(job: Job) -> None:
     """The encoder's weights: read as training does, which downloads nothing."""
     from pipeline.model.preprocess import Preprocess
-    from pipeline.model.pretrained import find_encoder
+    from pipeline.model.pretrained import find_encoders
     from pipeline.training.networks import build_networks
     from pipeline.training.settings import AUTO, NO_WEIGHTS
 
@@ -238,7 +254,7 @@ def _check_weights(job: Job) -> None:
         return
     source = job.sources[0]
     if context.frozen_first:
-        find_encoder(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
+        find_encoders(source.band_names, sensor=source.sensor, units=source.units, weights=context.weights)
         return
     size = len(source.band_names)
     build_networks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap
-from pipeline.view.layers import open_map
+from pipeline.view.layers import open_viewed
 from pipeline.view.server import ViewServer
 from pipeline.view.tiles import check_library
 from pipeline.workflow.inputs import open_sources
@@ -29,29 +28,18 @@ _SUFFIX = "_lc"
 _PLACES = ("{z}", "{x}", "{y}")
 
 
-@dataclass(frozen=True)
-class ViewRequest:
-    """What the command line asks for.
-
-    Attributes:
-        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
-        port: Of the server; 0 for any that is free.
-        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
-        credit: Who is to be named for it; None for its host.
-    """
-
-    scenes: tuple[str, ...] = ()
-    port: int = 0
-    basemap: str | None = None
-    credit: str | None = None
-
-
-def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer, Outcome]:
+def open_viewer(
+    paths: Sequence[Path], *, scenes: Sequence[str] = (), port: int = 0, basemap: str | None = None,
+    credit: str | None = None,
+) -> tuple[ViewServer, Outcome]:  # fmt: skip
     """A server that listens and has still to be run, and the outcome.
 
     Args:
         paths: Run folders, folders of maps, configurations of runs, or class maps.
-        request: The options.
+        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
+        port: Of the server; 0 for any that is free.
+        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
+        credit: Who is to be named for it; None for its host.
 
     Raises:
         ConfigError: options that do not fit, or rio-tiler is not installed.
@@ -59,10 +47,10 @@ def open_viewer(paths: Sequence[Path], request: ViewRequest) -> tuple[ViewServer
         OutputError: the port is taken.
     """
     check_library()
-    basemap = check_basemap(request.basemap, request.credit)
-    maps = gather_maps(paths, scenes=request.scenes)
+    background = check_basemap(basemap, credit)
+    maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
-    server = ViewServer(Answers(maps, title=title, basemap=basemap), port=request.port)
+    server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
         hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",
@@ -92,7 +80,7 @@ def gather_maps(paths: Sequence[Path], *, scenes: Sequence[str] = ()) -> tuple[V
         if run not in known:
             known[run] = {} if given else run_scenes(run)
         scene = given[number % len(given)] if given else known[run].get(_stem(file))
-        found.append(open_map(file, name=name, scene=scene))
+        found.append(open_viewed(file, name=name, scene=scene))
     return tuple(found)
 
 
@@ -102,7 +90,7 @@ def run_scenes(run: Path) -> dict[str, Source]:
     if config is None:
         return {}
     try:
-        return {source.id: source for source in open_sources(load_config(config))}
+        return {source.id: source for source in open_sources(load_config(config), make=False)}
     except PipelineError as err:
         warnings.warn(f"the scenes of {run} are not shown: {err}", SceneWarning, stacklevel=2)
         return {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.files import hash_file
-from pipeline.model.pretrained import SEARCH_ORDER, find_encoder
+from pipeline.model.pretrained import SEARCH_ORDER, find_encoders
 from pipeline.model.records import WeightRecord, fetch_weights, find_record, weight_records
 from pipeline.model.spec import ENCODERS
 from pipeline.model.transfer import nearest_band
@@ -27,12 +27,6 @@ def list_weights(
     """All weights of encoders that can be built, and the order in which ``weights: auto`` looks for them.
 
     Records are the libraries' own; nothing is downloaded.
-
-    Args:
-        encoder: Only those of one architecture.
-        sensor: Only those whose record names this sensor.
-        config: A configuration, whose bands are matched.
-        scene: A scene, whose bands are matched.
 
     Raises:
         ConfigError: no such encoder or sensor, or both a configuration and a scene.
@@ -68,10 +62,10 @@ def list_weights(
 def _found_for(source: Source) -> str | None:
     """What the search gives for a scene, in one line."""
     plain = plain_scenes(source)[0]
-    found = find_encoder(
+    found = find_encoders(
         tuple(source.band_names), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
     )
-    return found.describe() if found is not None else None
+    return "; ".join(encoder.describe() for encoder in found) or None
 
 
 def show_weights(
@@ -84,14 +78,6 @@ def show_weights(
     progress: Progress = no_progress,
 ) -> Outcome:
     """All that is known of one set of weights: by its name, or of a file.
-
-    Args:
-        name: A record's name, "imagenet", or a weights file.
-        encoder: Architecture that "imagenet" is meant for.
-        config: A configuration, whose bands are matched.
-        scene: A scene, whose bands are matched.
-        fetch: Download them if they are not there, and check them.
-        progress: Told of bytes while it downloads.
 
     Raises:
         ModelError: no such weights, or they cannot be downloaded, or a file that is none.
@@ -121,11 +107,6 @@ def show_weights(
 
 def get_weights(name: str, *, encoder: str = "resnet18", progress: Progress = no_progress) -> Outcome:
     """Download one set of weights into torch's hub folder and check it by its hash.
-
-    Args:
-        name: A record's name, or "imagenet".
-        encoder: Architecture that "imagenet" is meant for.
-        progress: Told of the bytes; its text holds the licence.
 
     Raises:
         ModelError: no such weights, or they cannot be downloaded, or are not what their name says.
@@ -211,7 +192,7 @@ def _source(config: Path | None, scene: str | None) -> Source | None:
     if config is not None:
         from pipeline.workflow.job import Job
 
-        return Job.load(config).sources[0]
+        return Job.load(config, dry=True).sources[0]
     if scene is not None:
         from pipeline.scenes.opening import open_scene
 

@@ -315,5 +315,5 @@ def test_files_that_are_no_designs_are_refused(tmp_path):
     (tmp_path / "b.json").write_text('{"format": "landcover sampling design 1", "kind": "stratified"}')
     with pytest.raises(ReferenceDataError, match="incomplete"):
         read_design(tmp_path / "b.json")
-    with pytest.raises(ReferenceDataError, match="cannot be read"):
+    with pytest.raises(ReferenceDataError, match="cannot read the sampling design"):
         read_design(tmp_path / "c.json")

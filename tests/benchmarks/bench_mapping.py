@@ -108,8 +108,10 @@ def torchgeo(scene: str, out: str) -> None:
             codes = network(batch["image"].float() * 1e-4).argmax(1).byte().numpy() + 1
             for one, bounds in zip(codes, batch["bounds"], strict=True):
                 col, row = (round(value) for value in inverse @ (bounds[0].start, bounds[1].stop))
-                inner = one[margin:-margin, margin:-margin][: profile["height"] - row, : profile["width"] - col]
-                window = rasterio.windows.Window(col, row, inner.shape[1], inner.shape[0])
+                inner = one[margin:-margin, margin:-margin]  # the sampler's last row and column reach beyond the scene
+                above, left = max(-row, 0), max(-col, 0)
+                inner = inner[above : profile["height"] - row, left : profile["width"] - col]
+                window = rasterio.windows.Window(col + left, row + above, inner.shape[1], inner.shape[0])
                 target.write(inner[None], window=window)
 
 

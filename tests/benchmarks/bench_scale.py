@@ -21,7 +21,7 @@ from pipeline.inference.settings import MapSettings
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import SceneRequest
 from pipeline.workflow.outcome import no_progress
-from pipeline.workflow.predict import ManyScenes, map_all
+from pipeline.workflow.predict import map_all
 from pipeline.workflow.scene_maps import MapOrder
 from tests.inference.models import noise_scene, small_bundle
 
@@ -51,19 +51,19 @@ def real(folder: Path) -> dict[str, float]:
         noise_scene(path, height=SIDE_PX, width=SIDE_PX, seed=number)
     bundle = load_bundle(model)
 
-    def once(out: str, many: ManyScenes) -> tuple[float, list[Done]]:
+    def once(out: str, dask: str | None) -> tuple[float, list[Done]]:
         (folder / out).mkdir()
         section = MapSettings.model_validate({"engine": "torch", "dtype": "float32", "tile_px": 128})
         start = time.perf_counter()
         done = map_all(
             model, bundle, [str(path) for path in paths], MapOrder(folder / out, section),
-            many=many, words=SceneRequest(), progress=no_progress,
+            dask=dask, words=SceneRequest(), progress=no_progress,
         )  # fmt: skip
         return time.perf_counter() - start, done
 
-    alone, first = once("alone", ManyScenes())
-    one, _ = once("one", ManyScenes(dask="local:1"))
-    two, last = once("two", ManyScenes(dask="local:2"))
+    alone, first = once("alone", None)
+    one, _ = once("one", "local:1")
+    two, last = once("two", "local:2")
     same = all(
         (folder / "alone" / f"s{i}_lc.tif").read_bytes() == (folder / "two" / f"s{i}_lc.tif").read_bytes()
         for i in range(SCENES)

@@ -18,7 +18,7 @@ from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers
-from pipeline.view.layers import open_map
+from pipeline.view.layers import open_viewed
 from pipeline.view.tiles import file_tile, tile_grid
 from tests.fakes.pixels import ArrayPixels
 from tests.fakes.viewed_maps import write_scene
@@ -60,7 +60,7 @@ def run() -> dict[str, float]:
         bright = codes.astype(np.uint16) * 400
         dn = np.stack([bright + rng.integers(0, 200, codes.shape) for _ in range(4)]).astype(np.uint16)
         scene = open_scene(write_scene(folder / "a.tif", dn, grid))
-        answers = Answers([open_map(folder / "a_lc.tif", name="a", scene=scene)], title="")
+        answers = Answers([open_viewed(folder / "a_lc.tif", name="a", scene=scene)], title="")
         started = time.process_time()
         answers.tile(0, "true", tile_at(grid, ZOOMS[0]))
         figures["scene, first tile (ms)"] = (time.process_time() - started) * 1e3

@@ -8,6 +8,7 @@ raised is a crash, and what takes longer than a few seconds is slow.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import shutil
@@ -173,8 +174,6 @@ def _read_safe(path: Path) -> object:
 
 
 def _stac(folder: Path) -> Path:
-    import json
-
     from tests.fakes.stac_items import earth_search_item
 
     item = earth_search_item(folder, lambda name: str(folder / name))
@@ -216,6 +215,46 @@ def _vrt(folder: Path) -> Path:
     return folder / "a.vrt"
 
 
+def _design(folder: Path) -> Path:
+    from pipeline.accuracy.sample_draw import draw_sample
+    from pipeline.legend import ClassScheme, LandClass
+    from tests.fakes.rasters import write_raster
+
+    codes = np.random.default_rng(0).integers(1, 3, (40, 40)).astype(np.uint8)
+    classes = ClassScheme((LandClass(1, "a", "#112233"), LandClass(2, "b", "#445566")))
+    design = draw_sample(write_raster(folder / "map.tif", codes, nodata=0), scheme=classes)
+    path = folder / "design.json"
+    path.write_text(json.dumps(design.to_json(), indent=1))
+    return path
+
+
+def _read_design(path: Path) -> object:
+    from pipeline.accuracy.sample_design import read_design
+
+    return read_design(path)
+
+
+def _record(folder: Path) -> Path:
+    from pipeline.runs import RunFolder
+
+    run = RunFolder(folder)
+    run.note(command="run", stages={"chips": {"key": "a", "outputs": ["chips/index.parquet"], "seconds": 1.5}})
+    return run.record_path
+
+
+def _read_record(path: Path) -> object:
+    from pipeline.runs import RunFolder
+
+    run = RunFolder(path.parent)
+    return run.record(), run.is_current("chips", key="a")
+
+
+def _eopf(folder: Path) -> Path:
+    from tests.fakes.eopf import Eopf, write_eopf
+
+    return write_eopf(folder, Eopf(size_m=360)) / ".zmetadata"
+
+
 def _bytes_of_head(data: bytes, rng: random.Random) -> bytes:
     return damage_bytes(data, rng, head=600)
 
@@ -234,6 +273,9 @@ FORMATS = {
     "MTL JSON": Format(lambda folder: _landsat(folder, "json"), _open),
     "MTL XML": Format(lambda folder: _landsat(folder, "xml"), _open),
     "STAC": Format(_stac, _open),
+    "EOPF": Format(_eopf, lambda path: _open(path.parent)),
+    "design": Format(_design, _read_design),
+    "run.json": Format(_record, _read_record),
     "safetensors": Format(_model, _read_model, lambda data, rng: damage_bytes(data, rng, head=3000)),
 }
 

@@ -24,7 +24,7 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.runs import RunFolder
 from pipeline.workflow import costs
-from pipeline.workflow.costs import StageEstimate
+from pipeline.workflow.costs import StageCost
 from tests.fakes.rasters import TRANSFORM
 from tests.fakes.small_world import (
     BANDS,
@@ -52,7 +52,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a job takes is measured in some seconds and has tests of its own."""
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
 
 
 class Spoken:
@@ -299,8 +299,30 @@ def test_an_output_folder_without_permission(tmp_path, capsys, monkeypatch):
     Spoken(capsys, "check", config).error(tmp_path / "run", "cannot be written", "no permission")
 
 
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users as on Unix")
+@pytest.mark.parametrize("command", ["check", "run", "init"])
+def test_a_folder_that_may_not_be_entered(tmp_path, capsys, command):
+    config = write_world(tmp_path)
+    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own may be entered by their owner alone
+        folder.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    arguments = {
+        "check": [config, "--set", f"output={closed / 'run'}"],
+        "run": [config, "--set", f"output={closed / 'run'}"],
+        "init": ["--scene", closed / "s.tif", "--labels", tmp_path / "labels.gpkg", "--field", "class"],
+    }[command]
+    Spoken(capsys, command, *arguments) if os.geteuid() == 0 else None  # so that all is imported
+    own = os.geteuid()
+    os.seteuid(65534 if own == 0 else own)
+    try:
+        Spoken(capsys, command, *arguments).error("closed")
+    finally:
+        os.seteuid(own)
+
+
 def test_a_disk_too_small(config, capsys, monkeypatch):
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 10**18),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 10**18),))
     Spoken(capsys, "check", config).error(config.parent / "run", "GB on the disk", "free")
 
 

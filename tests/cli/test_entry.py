@@ -105,7 +105,7 @@ def outcome_with_warning(_progress: object) -> Outcome:
     return Outcome("done", tables=(table,), data={"areas": {"water": 1.0}}, hint="open it in QGIS")
 
 
-def test_warnings_appear_once_on_stderr_and_the_summary_on_stdout(capsys):
+def test_warnings_come_once_on_stderr_the_summary_on_stdout(capsys):
     assert Console().perform(outcome_with_warning) == 0
     out, err = capsys.readouterr()
     assert err == "landcover: warning: two polygons overlap\n"
@@ -130,7 +130,7 @@ def test_errors_found_together_exit_with_2(capsys):
     assert "landcover: error: labels outside the scene" in capsys.readouterr().err
 
 
-def test_without_a_terminal_there_is_a_line_per_stage_and_minute(capsys):
+def test_without_a_terminal_a_line_per_stage_and_minute(capsys):
     times = iter([0, 1, 30, 59, 62, 100, 125, 126])
     say = _Lines(clock=lambda: next(times))
     say("stage train", 0, 1)
@@ -155,7 +155,7 @@ def test_every_command_has_a_group_and_an_example_that_names_it():
     assert all(example.startswith(f"landcover {name}") for name, example in known.items())
 
 
-def test_the_help_shows_commands_in_groups_and_examples_at_the_end(capsys):
+def test_the_help_groups_commands_and_ends_with_examples(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     places = [out.index(f"{title}:") for title in GROUPS]

@@ -87,7 +87,7 @@ def area_of(item: dict[str, Any]) -> str:
     return ",".join(str(side) for side in item["bbox"])
 
 
-def test_a_download_killed_midway_is_taken_up_by_the_same_command(tmp_path, capsys):
+def test_a_killed_download_is_taken_up_by_the_same_command(tmp_path, capsys):
     with serve(tmp_path / "served") as fake:
         item = earth_search_item(fake.folder, fake.file_url)
         fake.items.append(item | {"properties": item["properties"] | {"datetime": "2025-06-01T09:50:29Z"}})
@@ -118,7 +118,7 @@ def test_a_download_killed_midway_is_taken_up_by_the_same_command(tmp_path, caps
             np.testing.assert_array_equal(copy.read(1), whole.read(1))
 
 
-def test_progress_counts_blocks_of_every_scene_and_scenes_to_the_end(server, tmp_path):
+def test_progress_counts_blocks_and_scenes_to_the_end(server, tmp_path):
     seen: list[tuple[str, int, int]] = []
     search_scenes(
         server.url, collections=["sentinel-2-l2a"], area=area_of(server.items[0]), dates="2025-05-01/2025-07-31",

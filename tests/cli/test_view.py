@@ -24,7 +24,7 @@ def start(*arguments):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_it_prints_its_address_as_json_answers_and_ends_on_a_signal(tmp_path):
+def test_it_prints_its_address_and_ends_on_a_signal(tmp_path):
     own = write_world(tmp_path, "here")
     with start(own.class_map, "--json", "--no-browser") as program:
         lines = []

@@ -67,7 +67,7 @@ def trained(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_bundle(tmp_path_factory.mktemp("model") / "model.safetensors", bundle)
 
 
-def test_coordinates_never_claim_more_distance_than_all_features_have():
+def test_coordinates_never_exceed_the_distance_of_all_features():
     training, other = RNG.normal(size=(200, 40)).astype(np.float32), 3 * RNG.normal(size=(50, 40)).astype(np.float32)
     space = FeatureSpace.fit(training, weights=np.ones(40))
     full = cdist(other / training.std(axis=0), training / training.std(axis=0))
@@ -76,7 +76,7 @@ def test_coordinates_never_claim_more_distance_than_all_features_have():
     assert (short <= full * (1 + 1e-4)).all()
 
 
-def test_coordinates_keep_every_distance_where_features_have_few_dimensions():
+def test_coordinates_keep_distances_of_few_dimensions():
     mixing = RNG.normal(size=(5, 30))
     training = (RNG.normal(size=(200, 5)) @ mixing).astype(np.float32)
     space = FeatureSpace.fit(training, weights=np.ones(30))
@@ -84,7 +84,7 @@ def test_coordinates_keep_every_distance_where_features_have_few_dimensions():
     assert np.allclose(cdist(space.project(training), space.project(training)), full, atol=2e-2)
 
 
-def test_features_in_a_direction_that_training_never_took_are_far_all_the_same():
+def test_features_in_a_direction_never_trained_are_far():
     mixing = RNG.normal(size=(5, 30))
     training = (RNG.normal(size=(300, 5)) @ mixing).astype(np.float32)
     space = FeatureSpace.fit(training, weights=np.ones(30))
@@ -145,7 +145,7 @@ def read(path: Path) -> np.ndarray:
         return dataset.read(1)
 
 
-def test_predict_with_a_model_alone_writes_the_layer_and_its_style(scene, trained, tmp_path):
+def test_predict_with_a_model_writes_the_layer_and_its_style(scene, trained, tmp_path):
     folder = maps_of(trained, scene, tmp_path / "maps", applicability=True)
     found = read(folder / "here_aoa.tif")
     with rasterio.open(folder / "here_lc.tif") as mapped:

@@ -88,7 +88,7 @@ def test_a_refitted_model_is_calibrated_by_its_teachers(tmp_path):
     assert said["ece_after"] < 0.02
 
 
-def test_networks_together_become_as_sure_as_the_first_is_when_calibrated(tmp_path):
+def test_networks_together_are_as_sure_as_the_first_calibrated(tmp_path):
     alone, scenes, split = case(tmp_path, wrong=0.2)
     held = teachers(right=0.7, says=0.95)
     # The second network is the first with scores half as large: together they are less sure than the first.
@@ -132,7 +132,7 @@ def test_a_model_that_is_calibrated_already_stays_as_it_is(tmp_path):
     assert calibrate(warm, scenes, split, learned_validation=False) is warm
 
 
-def test_a_run_writes_its_reliability_without_and_with_the_temperature(finished):
+def test_a_run_writes_reliability_with_and_without_temperature(finished):
     found = json.loads((finished.folder / "accuracy.json").read_text(encoding="utf-8"))
     said = found["calibration"]
     assert said["pixels"] == found["test_pixels"]

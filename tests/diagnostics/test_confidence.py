@@ -43,7 +43,7 @@ def test_temperature_finds_the_factor_that_was_put_in(overconfident):
     assert _ece(calibrated, labels) < 0.02 < _ece(softmax(scores, axis=1), labels)
 
 
-def test_confidence_alone_ignores_the_scores_of_unlikely_classes():
+def test_confidence_ignores_the_scores_of_unlikely_classes():
     """Votes that give unlikely classes nothing, and a likeliest class that is as often right as it says."""
     rng = np.random.default_rng(3)
     sure = rng.uniform(0.5, 0.95, 20_000)
@@ -77,7 +77,7 @@ def test_a_temperature_goes_as_far_as_the_polygons_can_show(overconfident, fit):
     assert 2.0 < once < 3.0
 
 
-def test_scores_that_are_right_as_often_as_they_say_mostly_keep_their_temperature():
+def test_calibrated_scores_mostly_keep_their_temperature():
     rng = np.random.default_rng(6)
     found, bold = [], []
     for _ in range(40):

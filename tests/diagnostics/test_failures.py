@@ -86,7 +86,7 @@ def spoiled(finished, job: Job, tmp_path: Path) -> tuple[Path, int, int]:
     return folder, first, second
 
 
-def test_a_run_says_where_it_fails_and_that_it_is_no_probability_sample(finished, job):
+def test_a_run_says_where_it_fails_and_that_it_is_no_sample(finished, job):
     accuracy = json.loads((finished.folder / "accuracy.json").read_text(encoding="utf-8"))
     found = accuracy["where_it_fails"]
     assert found["label"] == "not a probability sample"
@@ -137,7 +137,7 @@ def test_scenes_in_other_crs_join_those_before_them():
     assert (whole["sampling"] == LABEL).all()
 
 
-def test_both_layers_are_drawn_by_what_they_say_and_a_map_without_errors_gives_an_empty_layer(job, spoiled):
+def test_both_layers_are_styled_and_no_errors_give_an_empty_one(job, spoiled):
     folder, first, second = spoiled
     failures_at(job, folder)
     for name, words in ((BLOCKS, "95 % and more"), (SURELY_WRONG, job.scheme.names[0])):

@@ -26,7 +26,7 @@ def job(tmp_path_factory):
     return make_job(tmp_path_factory.mktemp("scene"))
 
 
-def test_suggestions_follow_the_thresholds_of_confident_learning():
+def test_suggestions_follow_confident_learning():
     # Mean self-confidence: class 0 (0.9 + 0.7 + 0.2) / 3 = 0.6, class 1 (0.8 + 0.6) / 2 = 0.7.
     probability = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.2, 0.8], [0.4, 0.6]])
     given = np.array([0, 0, 0, 1, 1], dtype=np.uint8)

@@ -14,7 +14,7 @@ def job(tmp_path_factory):
     return make_job(tmp_path_factory.mktemp("scene"))
 
 
-def test_trees_of_many_pixels_are_bounded_and_the_forest_still_sees_them_all(job, monkeypatch):
+def test_trees_are_bounded_and_the_forest_sees_all_pixels(job, monkeypatch):
     scene, split, scheme = job
     learn = {"polygons": split.polygons(Part.TRAIN), "trees": 60}
     whole = fit_forest([scene], scheme, **learn)

@@ -24,7 +24,7 @@ def counted_world(counts=(8, 2), pixels=6, *, overlap=1.0, seed=0):
     return PixelTable(features, index, polygon, 2)
 
 
-def test_half_of_the_mixture_of_few_polygons_cuts_along_turned_axes():
+def test_half_of_a_mixture_of_few_polygons_cuts_turned_axes():
     few = experts_for(EXPERTS, polygons=ENOUGH_POLYGONS - 1)
     shares = given_shares(few)
     assert abs(shares.sum() - 1) < 1e-12
@@ -94,7 +94,7 @@ def test_inner_folds_keep_groups_whole_and_classes_apart():
         assert set(np.unique(table.index[fold == held])) == {0, 1}
 
 
-def test_only_the_polygons_of_a_class_in_one_block_are_dealt_one_by_one():
+def test_polygons_of_a_class_in_one_block_are_dealt_one_by_one():
     table = counted_world((9, 9, 4, 1))
     # The third class lies in the first block as a whole, the fourth is a polygon.
     group_of = np.concatenate([np.arange(9) % 6, np.arange(9) % 6, np.zeros(4), [5]]).astype(np.int32)
@@ -106,7 +106,7 @@ def test_only_the_polygons_of_a_class_in_one_block_are_dealt_one_by_one():
         assert len(np.unique(of_polygon[others][group_of[others] == group])) == 1
 
 
-def test_nobody_is_asked_about_a_class_that_the_other_folds_do_not_have():
+def test_nobody_is_asked_about_a_class_of_no_other_fold():
     table = counted_world((9, 9, 1), overlap=0.1)
     free = np.full(19, -1, dtype=np.int32)
     experts = experts_for(EXPERTS, polygons=19)

@@ -29,7 +29,7 @@ def few_fields(polygons: int = 12, pixels: int = 40, *, seed: int = 0):
     return features.astype(np.float32), index, polygon
 
 
-def test_trees_asked_one_after_the_other_say_what_they_say_together():
+def test_trees_asked_in_turn_say_what_they_say_together():
     features, index, polygon = few_fields()
     trees = fit_polygon_trees(features, index, polygon, trees=7, seed=0).trees
     together = np.sum([tree.predict_proba(features) for tree in trees], axis=0)
@@ -55,7 +55,7 @@ def test_points_are_whitened_by_their_classes():
     assert not np.allclose(whitening(features, index, points), whitening(features, index, polygon))
 
 
-def test_pixels_that_are_all_alike_are_left_as_they_are_but_for_scale():
+def test_pixels_all_alike_are_left_but_for_scale():
     features = np.ones((6, 3), np.float32)
     whiten = whitening(features, np.zeros(6, np.uint8), np.arange(6, dtype=np.int32))
     assert np.allclose(whiten.T @ whiten, np.eye(3) / RIDGE)
@@ -68,7 +68,7 @@ def test_a_rotation_keeps_distances(size, seed):
     assert np.allclose(turn.T @ turn, np.eye(size))
 
 
-def test_a_difference_of_bands_is_learned_that_cuts_along_bands_miss():
+def test_a_difference_of_bands_is_learned_by_turned_axes():
     features, index, polygon = few_fields()
     unseen, truth, _ = few_fields(seed=1)
     rotated = fit_rotated_trees(features, index, polygon, weight=np.ones(len(index)), trees=30, seed=0)
@@ -79,7 +79,7 @@ def test_a_difference_of_bands_is_learned_that_cuts_along_bands_miss():
 
 
 @pytest.mark.parametrize("trees", [1, TREES_PER_TURN, TREES_PER_TURN + 3])
-def test_there_are_as_many_trees_as_asked_for_and_shares_sum_to_one(trees):
+def test_there_are_as_many_trees_as_asked_and_shares_sum_to_1(trees):
     features, index, polygon = few_fields(4, 5)
     fitted = fit_rotated_trees(features, index, polygon, weight=np.ones(len(index)), trees=trees, seed=0)
     assert sum(map(len, fitted.trees)) == trees

@@ -27,9 +27,7 @@ def save(path: Path, window: Window, *, crs: str = "EPSG:4326") -> Path:
     return path
 
 
-def test_only_the_area_is_mapped_and_only_what_it_touches_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_area_is_mapped_and_what_it_touches_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classes = np.random.default_rng(0).integers(0, 3, GRID.shape)
     scene = write_scene(tmp_path / "scene.tif", one_hot(classes, count=3))
     inside, outside = Window(10, 10, 40, 25), Window(20, 20, 10, 10)

@@ -54,7 +54,7 @@ def test_what_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert choose(MapSettings(dtype="float32", device="cpu")) == Choice()
 
 
-def test_an_engine_in_integers_gives_nearly_all_the_same_classes_and_the_same_scores_again() -> None:
+def test_integers_give_nearly_the_same_classes_and_repeat() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         choose(MapSettings(device="cuda"))
 
 
-def test_openvino_keeps_what_it_compiled_for_the_last_sizes_only() -> None:
+def test_openvino_keeps_compiled_models_of_the_last_sizes_only() -> None:
     pytest.importorskip("openvino")
     engine = make_engine(BUNDLE.network(fused=True), Choice("openvino"), channels=3, threads=2)
     chips = [torch.randn(1, 3, side, 64, generator=torch.Generator().manual_seed(side)) for side in (32, 64, 96)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.inference.engine import Choice, TorchEngine
-from pipeline.inference.fast import StripEnsemble, layout_of, speed_up
+from pipeline.inference.fast import BlockEnsemble, layout_of, speed_up
 from pipeline.inference.fused import FusedConv, SurroundingSums, scales
 from pipeline.inference.pixels import PLANES, Layout
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
@@ -56,7 +56,7 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (200, 128), (80, 48)])
-def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> None:
+def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
     specs = default_specs()
     specs.append(NetworkSpec(4, 5, depth=3, stem_stride=2, spectral_kernels=(3, 3), dropout=0.0))
@@ -65,7 +65,7 @@ def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> No
         torch.nn.init.normal_(member.head.weight, std=0.5)
     plain = Ensemble(members, shares=(0.5, 0.3, 0.2), temperature=1.3).eval()
     quick = speed_up(copy.deepcopy(plain))
-    assert isinstance(quick, StripEnsemble)
+    assert isinstance(quick, BlockEnsemble)
     x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         expected, found = plain(x), quick(x)
@@ -73,7 +73,7 @@ def test_strips_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> No
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9999
 
 
-def test_only_networks_that_see_single_pixels_want_float32_planes() -> None:
+def test_only_networks_of_single_pixels_want_float32_planes() -> None:
     def layout(**changes: Any) -> Layout:
         member = fuse_for_inference(build_network(NetworkSpec(3, 4, dropout=0.0, **changes)).eval())
         return layout_of(speed_up(Ensemble([member], shares=(1.0,), temperature=1.0).eval()), torch.bfloat16)
@@ -82,7 +82,7 @@ def test_only_networks_that_see_single_pixels_want_float32_planes() -> None:
     assert layout(spectral_channels=0) == Layout(torch.bfloat16, by_pixel=True)
 
 
-def test_a_chip_in_the_engines_layout_gives_the_scores_of_float32_planes() -> None:
+def test_the_engines_layout_gives_the_scores_of_float32_planes() -> None:
     torch.manual_seed(2)
     member = fuse_for_inference(build_network(NetworkSpec(4, 5, spectral_channels=0, dropout=0.0)).eval())
     torch.nn.init.normal_(member.head.weight, std=0.5)
@@ -93,7 +93,7 @@ def test_a_chip_in_the_engines_layout_gives_the_scores_of_float32_planes() -> No
     assert torch.equal(engine(laid_out), engine(x))
 
 
-def test_networks_that_have_no_strips_stay_whole() -> None:
+def test_networks_that_have_no_blocks_stay_whole() -> None:
     spec = NetworkSpec(4, 5, head="chip", chip_px=16, chip_stride_px=8, dropout=0.0)
     ensemble = Ensemble([build_network(spec).eval()], shares=(1.0,), temperature=1.0)
     assert speed_up(ensemble) is ensemble

@@ -31,7 +31,7 @@ def test_what_was_noted_is_read_back(tmp_path: Path) -> None:
 
 
 @given(share=st.floats(0, 1))
-def test_a_journal_cut_anywhere_keeps_its_whole_lines_and_can_grow_again(
+def test_a_cut_journal_keeps_its_whole_lines_and_grows_again(
     tmp_path_factory: pytest.TempPathFactory, share: float
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "j"

@@ -33,7 +33,7 @@ def holding(folder: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_folder_in_use_names_its_process_and_a_killed_one_is_taken_over(tmp_path: Path) -> None:
+def test_a_folder_in_use_names_its_process_a_killed_one_goes(tmp_path: Path) -> None:
     with holding(tmp_path) as process:
         with pytest.raises(OutputError, match=f"another run works in this folder.*process {process.pid} on"):
             lock_folder(tmp_path)

@@ -34,7 +34,7 @@ def sample(side: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("reach_px", "halo"), [(0, 8), (8, 8), (12, 16), (20, 24), (33, 48)])
-def test_the_halo_is_the_least_that_holds_what_classes_depend_on(reach_px: int, halo: int) -> None:
+def test_the_halo_is_the_least_that_classes_depend_on(reach_px: int, halo: int) -> None:
     assert effective_halo_px(Looking(reach_px), sample(256), stride_px=8, tile_px=64) == halo
 
 

@@ -69,7 +69,7 @@ def test_each_rule_decides_every_overlap(tmp_path: Path) -> None:
         assert not list((tmp_path / rule).iterdir())
 
 
-def test_maps_of_two_zones_need_a_chosen_grid_and_land_where_gdal_puts_them(tmp_path: Path) -> None:
+def test_maps_of_two_zones_need_a_grid_and_land_as_with_gdal(tmp_path: Path) -> None:
     maps = [map_file(tmp_path, f"z{crs}", Window(0, 0, 60, 50), day=1, crs=crs) for crs in (32633, 32634)]
     with pytest.raises(GridError, match=r"several CRSs.*choose"):
         target_grid(maps)

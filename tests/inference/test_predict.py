@@ -79,7 +79,7 @@ def test_a_scene_of_coordinates_comes_back_in_place(tmp_path: Path) -> None:
         assert np.array_equal(got, 3 * axis + 1)
 
 
-def test_all_layers_agree_with_the_plain_network_on_the_whole_scene(tmp_path: Path) -> None:
+def test_all_layers_agree_with_the_plain_network(tmp_path: Path) -> None:
     bundle = small_bundle(members=2)
     scene = noise_scene(tmp_path / "scene.tif", height=96, width=64)
     with scene.open() as reader:
@@ -104,7 +104,7 @@ def test_all_layers_agree_with_the_plain_network_on_the_whole_scene(tmp_path: Pa
     assert (~valid).any()
 
 
-def test_codes_do_not_depend_on_tile_size_or_batch_when_the_halo_holds_the_whole_reach(tmp_path: Path) -> None:
+def test_codes_do_not_depend_on_tile_size_or_batch(tmp_path: Path) -> None:
     bundle = small_bundle()
     scene = noise_scene(tmp_path / "scene.tif", height=230, width=170)
     whole = codes(bundle, scene, tmp_path / "out", tile_px=400, halo_px=40)
@@ -114,7 +114,7 @@ def test_codes_do_not_depend_on_tile_size_or_batch_when_the_halo_holds_the_whole
     assert len(np.unique(whole)) > 2
 
 
-def test_the_default_network_reads_its_surroundings_across_the_borders_of_tiles(tmp_path: Path) -> None:
+def test_the_default_network_reads_across_the_borders_of_tiles(tmp_path: Path) -> None:
     spec, _ = network_specs(TrainingSettings(), bands_in=3, classes=4, chip_px=64)
     assert spec is not None
     bundle = bundle_of(spec)
@@ -142,7 +142,7 @@ def test_any_number_of_readers_and_workers_gives_the_same_map(tmp_path: Path, mo
     assert len(set(map(id, taken))) == 4
 
 
-def test_the_chip_classifier_gives_whole_cells_whatever_the_tiles(tmp_path: Path) -> None:
+def test_the_chip_classifier_gives_whole_cells_in_any_tiles(tmp_path: Path) -> None:
     from pipeline.model.spec import NetworkSpec
 
     spec = NetworkSpec(3, 4, head="chip", depth=2, chip_px=16, chip_stride_px=8, spectral_channels=0, dropout=0.0)
@@ -161,9 +161,7 @@ def test_an_all_nodata_scene_is_all_nodata_and_runs_no_network(tmp_path: Path) -
         assert (mapped.confidence.read(scene.grid.window) == 255).all()
 
 
-def test_the_same_command_again_does_nothing_and_changes_start_afresh_and_say_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_same_command_does_nothing_and_changes_say_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle, out = small_bundle(), tmp_path / "out"
     scene = noise_scene(tmp_path / "scene.tif", height=80, width=80)
 
@@ -188,7 +186,7 @@ def test_the_same_command_again_does_nothing_and_changes_start_afresh_and_say_wh
     assert not list(out.iterdir())
 
 
-def test_a_fresh_start_leaves_no_layer_of_an_earlier_run_with_more(tmp_path: Path) -> None:
+def test_a_fresh_start_leaves_no_layer_of_an_earlier_run(tmp_path: Path) -> None:
     scene, out = noise_scene(tmp_path / "scene.tif", height=40, width=40), tmp_path / "out"
     predict_scene(small_bundle(), scene, out=out, settings=plain(tile_px=32, probabilities=True)).close()
     assert (out / "probabilities.u8").exists()
@@ -198,9 +196,7 @@ def test_a_fresh_start_leaves_no_layer_of_an_earlier_run_with_more(tmp_path: Pat
     assert not list(out.iterdir())
 
 
-def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_anywhere_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = small_bundle()
     scene = noise_scene(tmp_path / "scene.tif", height=160, width=100)
     asked = plain(tile_px=32, halo_px=8, batch=2)
@@ -229,9 +225,7 @@ def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
 
 
 @pytest.mark.filterwarnings("ignore:.*int8 gives:pipeline.errors.ModelWarning")  # random weights
-def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_float32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_in_integers_never_continues_one_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
     bundle, scene = small_bundle(), noise_scene(tmp_path / "scene.tif", height=96, width=64)
@@ -259,7 +253,7 @@ def test_a_run_in_integers_resumes_to_the_same_bytes_and_never_continues_one_in_
 
 
 @pytest.mark.parametrize("sync_s", [0.0, 3600.0])
-def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
+def test_a_full_disk_keeps_what_was_mapped_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync_s: float
 ) -> None:
     from pipeline.inference.rows import RowStore
@@ -283,7 +277,7 @@ def test_a_full_disk_keeps_what_was_mapped_and_the_same_command_continues(
         assert mapped.figures["tiles_before"] == 2
 
 
-def test_a_progress_that_raises_keeps_the_steps_before_it_and_its_own(tmp_path: Path) -> None:
+def test_a_progress_that_raises_keeps_the_steps_before_it(tmp_path: Path) -> None:
     scene, asked = noise_scene(tmp_path / "scene.tif", height=128, width=64), plain(tile_px=32, halo_px=4)
 
     def progress(done: int, total: int) -> None:
@@ -316,9 +310,7 @@ def test_steps_whose_sync_failed_are_done_again(tmp_path: Path, monkeypatch: pyt
         assert mapped.figures["tiles_before"] == 0
 
 
-def test_a_vanished_input_is_one_scene_error_and_keeps_what_was_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vanished_input_is_one_error_and_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.scenes.reader import SceneReader
 
     scene = noise_scene(tmp_path / "scene.tif", height=128, width=64)

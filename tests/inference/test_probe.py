@@ -33,7 +33,7 @@ def valid_of(scene: Scene) -> np.ndarray:
         return reader.read(scene.grid.window).valid
 
 
-def test_tiles_hold_the_features_of_single_pixels_and_leave_no_valid_pixel_out(scene):
+def test_tiles_hold_features_of_all_valid_single_pixels(scene):
     bundle = small_bundle(members=2)
     pixels = pixels_of(scene, 400)
     values, position = pixel_features(bundle, scene, pixels)
@@ -71,7 +71,7 @@ def test_scores_are_divided_by_the_temperature(scene):
     assert np.allclose(plain, 2.5 * cooler, atol=1e-4)
 
 
-def test_scenes_without_labelled_pixels_give_empty_tables_of_the_right_width(scene):
+def test_scenes_without_labels_give_empty_tables_of_full_width(scene):
     bundle = small_bundle(members=2)
     none = pixels_of(scene, 5).select(np.zeros(5, dtype=np.bool_))
     assert pixel_features(bundle, scene, none)[0].shape == (0, 2 * bundle.members[0].features_out)

@@ -49,7 +49,7 @@ def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
         RowStore(tmp_path / "a.u8", shape=(2, 2))
 
 
-def test_windows_beyond_the_map_and_pixels_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_windows_beyond_the_map_and_odd_pixels_are_refused(tmp_path: Path) -> None:
     with RowStore.create(tmp_path / "a.u8", shape=(4, 4)) as store:
         with pytest.raises(OutputError, match="beyond"):
             store.read(Window(0, 0, 5, 1))

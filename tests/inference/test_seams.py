@@ -45,7 +45,7 @@ def test_a_map_whose_tiles_differ_in_class_has_a_seam(tmp_path: Path) -> None:
     assert got.agreement < 0.6
 
 
-def test_the_figure_of_a_scene_is_one_with_a_halo_and_more_without(tmp_path: Path) -> None:
+def test_the_figure_of_a_scene_is_one_with_a_halo_only(tmp_path: Path) -> None:
     scene, bundle = noise_scene(tmp_path / "scene.tif", height=256, width=256), small_bundle()
     figures = []
     for halo in (32, 0):

@@ -83,7 +83,7 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     return line.removeprefix("landcover: error: ")
 
 
-def test_dates_of_undated_files_are_said_and_the_order_of_files_does_not_matter(
+def test_dates_of_undated_files_are_told_in_any_order(
     tmp_path: Path, undated: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write_model(
@@ -121,7 +121,7 @@ def test_what_is_said_wrongly_is_one_line(
     assert error(capsys).startswith(message)
 
 
-def test_a_model_of_stacks_called_by_their_dates_says_that_it_fits_those_days_only(
+def test_a_model_of_stacks_by_date_says_it_fits_those_days_only(
     tmp_path: Path, undated: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write_model(tmp_path, stacked(*DAYS), time="stack", bands=["red", "nir"])
@@ -157,7 +157,7 @@ def test_regular_days_hold_the_values_between_the_dates(tmp_path: Path) -> None:
     np.testing.assert_allclose(raster.band("red_doy136"), (0.1 + late) / 2, atol=1e-6)
 
 
-def test_a_model_of_regular_days_maps_other_days_of_another_year(tmp_path: Path, undated: list[Path]) -> None:
+def test_a_model_of_regular_days_maps_another_year(tmp_path: Path, undated: list[Path]) -> None:
     model = write_model(
         tmp_path, stacked("doy100", "doy150"), time="stack", stack={"regular": [100, 150]}, bands=["red", "nir"]
     )
@@ -201,9 +201,7 @@ def test_layers_of_a_model_from_another_machine_are_given_anew(
     assert [layer["scene"] for layer in ledger_of(tmp_path / "maps")["layers"]] == ["our_dem", "our_s1"]
 
 
-def test_a_layer_that_does_not_cover_a_new_scene_is_no_silent_map_of_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_layer_that_misses_a_new_scene_is_no_silent_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = write_scene(tmp_path / "scene.tif")
     heights = np.full((96, 96), 0.3, np.float32)
     dem = write_raster(tmp_path / "dem.tif", heights, transform=TRANSFORM @ TRANSFORM.translation(1000, 0))
@@ -217,9 +215,7 @@ def test_a_layer_that_does_not_cover_a_new_scene_is_no_silent_map_of_nothing(
     assert ledger_of(tmp_path / "maps")["layers_without_data"] == {"dem": 0.5}
 
 
-def test_counts_without_names_are_mapped_once_bands_and_scale_are_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counts_are_mapped_once_bands_and_scale_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counts = write_scene(tmp_path / "counts.tif", (reflectance() * 10_000).astype(np.uint16), names=())
     model = write_model(tmp_path, BANDS, bands=list(BANDS), units=("reflectance",) * 4)
     assert predict(model, counts) == 2
@@ -261,9 +257,7 @@ def test_a_collection_of_items_is_as_many_dates(tmp_path: Path) -> None:
     assert {scene["mirror"] for scene in ledger["scenes"]} == {"planetary-computer"}
 
 
-def test_what_does_not_fit_the_model_is_an_error_that_says_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_fit_the_model_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = (TrainedOn("sentinel-2", "L2A", "05.10", "some"),)
     model = write_model(tmp_path, ("red", "nir"), bands=["red", "nir"], sources=trained, units=("reflectance",) * 2)
     top = write_safe(tmp_path, Safe(level="L1C", size_m=SIZE_M, truth=by_key))
@@ -280,7 +274,7 @@ def test_what_does_not_fit_the_model_is_an_error_that_says_what_to_do(
     assert predict(model, surface) == 0
 
 
-def test_a_shift_against_the_stored_histograms_is_a_warning_with_figures(
+def test_a_shift_of_the_histograms_is_a_warning_with_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pixels = field_of(by_key)

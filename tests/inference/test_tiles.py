@@ -32,7 +32,7 @@ def test_reads_hold_the_halo_and_start_and_end_on_whole_strides(
 
 
 @given(height=SIZES, tile_px=SIZES)
-def test_tiles_are_of_about_one_size_so_that_no_sliver_pays_for_a_halo(height: int, tile_px: int) -> None:
+def test_tiles_are_of_about_one_size_without_slivers(height: int, tile_px: int) -> None:
     sizes = [tile.write.height for tile in plan_tiles(grid_of(height, 1), tile_px=tile_px, halo_px=0)]
     assert len(sizes) == -(-height // sizes[0])
     assert len(set(sizes[:-1])) <= 1

@@ -17,7 +17,7 @@ from tests.labels.test_rasterise import GRID, SCHEME, make_labels, pixel_box
 FAR = Grid(CRS.from_epsg(32633), Affine(10, 0, 500_000, 0, -10, 1_000_000), 50, 50)
 
 
-def test_labels_outside_the_scene_are_an_error_that_says_where_both_are() -> None:
+def test_labels_outside_the_scene_say_where_both_are() -> None:
     labels = make_labels([pixel_box(0, 0, 2, 2)], [1])
     with pytest.raises(LabelError, match=r"outside the scene; got labels in lon 9\.0.*expected scene in lon 15\.0"):
         check_overlap(labels, FAR)

@@ -33,7 +33,7 @@ def test_points_become_the_squares_they_label_and_polygons_stay() -> None:
     assert labels.frame.geometry.iloc[0].equals(at(4, 5))
 
 
-def test_a_point_has_the_pixels_of_the_first_scene_that_it_lies_in() -> None:
+def test_a_point_has_pixels_of_the_first_scene_it_lies_in() -> None:
     labels = make_labels([at(4, 5)], [1])
     labels = make_labels(list(labels.frame.to_crs(4326).geometry), [1], crs="EPSG:4326")
     beside = Grid(GRID.crs, GRID.transform @ GRID.transform.translation(500, 0), 10, 10)

@@ -48,7 +48,7 @@ def dense_edge(pixels: LabelledPixels) -> np.ndarray:
     return edge
 
 
-def test_polygon_becomes_its_pixels_sorted_with_distance_to_its_edge() -> None:
+def test_a_polygon_becomes_sorted_pixels_with_edge_distance() -> None:
     pixels = burn(make_labels([pixel_box(4, 5, 3, 5)], [2]), GRID)
     assert pixels.row.tolist() == [4] * 5 + [5] * 5 + [6] * 5
     assert pixels.col.tolist() == [5, 6, 7, 8, 9] * 3
@@ -75,7 +75,7 @@ def test_burning_equals_rasterio_where_nothing_overlaps(seed: int, all_touched: 
     assert np.array_equal(polygons, oracle)
 
 
-def test_pixels_claimed_by_two_classes_are_left_out_and_listed_and_one_class_goes_to_the_lowest_id() -> None:
+def test_pixels_of_two_classes_go_and_of_one_the_lowest_id() -> None:
     shapes = [pixel_box(0, 0, 4, 4), pixel_box(2, 2, 4, 4), pixel_box(0, 0, 2, 2), pixel_box(3, 3, 1, 1)]
     pixels = burn(make_labels(shapes, [1, 2, 1, 3]), GRID)
     codes, polygons = pixels.dense(Window(0, 0, 8, 8))
@@ -87,14 +87,14 @@ def test_pixels_claimed_by_two_classes_are_left_out_and_listed_and_one_class_goe
     assert len(pixels) == 12 + 12
 
 
-def test_polygons_beyond_the_grid_and_too_small_ones_are_told_apart() -> None:
+def test_polygons_beyond_the_grid_and_too_small_are_told_apart() -> None:
     shapes = [pixel_box(0, 0, 2, 2), pixel_box(500, 500, 3, 3), pixel_box(10.1, 10.1, 0.2, 0.2)]
     pixels = burn(make_labels(shapes, [1, 1, 2]), GRID)
     assert pixels.outside == (2, 3)
     assert pixels.too_small == (3,)
 
 
-def test_scene_edge_is_no_edge_of_a_polygon_that_goes_on_beyond_it() -> None:
+def test_a_scenes_edge_is_no_edge_of_a_polygon_beyond_it() -> None:
     pixels = burn(make_labels([pixel_box(-30, -30, 60, 60)], [1]), GRID)
     assert dense_edge(pixels)[0, 0] == EDGE_CAP_PX
 
@@ -163,7 +163,7 @@ def test_a_large_grid_costs_nothing_but_its_labelled_pixels() -> None:
     assert int(pixels.row[0]) == 36_000_000
 
 
-def test_openstreetmap_labels_of_two_classes_contradict_each_other_in_nine_pairs_or_more(shared_data: Path) -> None:
+def test_openstreetmap_labels_contradict_each_other_in_pairs(shared_data: Path) -> None:
     from pipeline.labels.source import read_labels
     from pipeline.scenes.opening import open_scene
 

@@ -30,7 +30,7 @@ def _blobs(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("strip_px", [1_000_000, 80, 560])
-def test_connected_pixels_of_a_code_are_one_polygon_across_strips(
+def test_connected_pixels_are_one_polygon_across_strips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strip_px: int
 ) -> None:
     monkeypatch.setattr(rasters, "_STRIP_PX", strip_px)
@@ -63,7 +63,7 @@ def test_pieces_cut_a_map_into_polygons_no_larger_than_a_cell(tmp_path: Path, mo
     assert np.array_equal(whole.polygon, strips.polygon)
 
 
-def test_raster_on_another_grid_is_brought_over_by_nearest_neighbour(tmp_path: Path) -> None:
+def test_a_raster_on_another_grid_comes_by_nearest_neighbour(tmp_path: Path) -> None:
     codes = _blobs(3)
     finer = Grid(GRID.crs, GRID.transform @ rasterio.Affine.scale(0.5), 120, 160)
     pixels = labels_from_raster(_write(tmp_path / "a.tif", codes), scheme=SCHEME, grid=finer)

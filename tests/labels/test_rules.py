@@ -104,7 +104,7 @@ def test_windows_are_of_points_only():
     assert len(pixels) == 4
 
 
-def test_groups_replace_codes_and_names_and_keep_what_was_listed():
+def test_groups_replace_codes_and_names_and_keep_the_listed():
     coarse = ClassScheme((LandClass(9, "Land", "#112233"),))
     grouped = group_classes(labels([(1, square(2, 2, 2)), (2, square(8, 8, 2))]), coarse, {1: 9, 2: 9})
     assert grouped.frame["code"].tolist() == [9, 9]

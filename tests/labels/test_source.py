@@ -57,19 +57,19 @@ def test_integer_classes_keep_their_number_as_code(tmp_path: Path, values: list[
     assert labels.polygons_per_class() == {"3": 1, "7": 2}
 
 
-def test_names_are_found_in_a_given_legend_whatever_their_case_and_codes_too(tmp_path: Path) -> None:
+def test_names_are_found_in_a_legend_in_any_case_codes_too(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], ["TREE_COVER", "water", "80"])
     assert read_labels(path, field="class", scheme=SCHEME).frame["code"].tolist() == [10, 80, 80]
 
 
-def test_aliases_merge_classes_and_an_empty_alias_leaves_them_out(tmp_path: Path) -> None:
+def test_aliases_merge_classes_an_empty_one_leaves_them_out(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], ["oak", "lake", "unknown"])
     labels = read_labels(path, field="class", aliases={"oak": "Tree cover", "lake": "Water", "unknown": ""})
     assert labels.scheme.names == ("Tree cover", "Water")
     assert labels.report.unlabelled == 1
 
 
-def test_values_that_the_legend_does_not_have_are_left_out_with_a_warning(tmp_path: Path) -> None:
+def test_values_beyond_the_legend_are_left_out_with_a_warning(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.gpkg", [TREE, WATER, LAKE], ["water", "mars", "mars"])
     with pytest.warns(LabelWarning, match="2 features left out, their class is not in the legend: mars"):
         labels = read_labels(path, field="class", scheme=SCHEME)
@@ -101,7 +101,7 @@ def test_repaired_bow_tie_keeps_its_two_triangles(tmp_path: Path) -> None:
     assert shape.area == pytest.approx(8)
 
 
-def test_heights_are_dropped_and_collections_give_their_polygons(tmp_path: Path) -> None:
+def test_heights_are_dropped_collections_give_their_polygons(tmp_path: Path) -> None:
     tall = shapely.force_3d(TREE, 7.0)
     mixed = shapely.GeometryCollection([WATER, Point(0, 0), LineString([(0, 0), (1, 1)])])
     labels = read_labels(_write(tmp_path / "a.gpkg", [tall, mixed], ["a", "b"]), field="class")
@@ -122,7 +122,7 @@ def test_curved_polygons_become_polygons_of_segments(tmp_path: Path) -> None:
     assert labels.frame.area[0] == pytest.approx(np.pi * 100, rel=0.01)
 
 
-def test_the_layer_with_the_field_is_taken_and_doubt_is_an_error(tmp_path: Path) -> None:
+def test_the_layer_with_the_field_is_taken_doubt_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.gpkg"
     _write(path, [TREE, WATER], ["a", "b"])
     gpd.GeoDataFrame({"other": [1]}, geometry=[Point(0, 0)], crs="EPSG:32632").to_file(path, layer="points")
@@ -232,7 +232,7 @@ def test_a_shapefile_of_utf8_without_its_cpg_is_read_as_such(tmp_path: Path) -> 
         assert read_labels(path, field="class").scheme.names == ("Wälder", "Öde")
 
 
-def test_an_encoding_that_is_told_is_used_and_one_that_does_not_fit_refused(tmp_path: Path) -> None:
+def test_an_encoding_is_used_and_one_that_does_not_fit_refused(tmp_path: Path) -> None:
     path = _shapefile(tmp_path / "a.shp", encoding="cp1251", names=["Лес", "Вода"])
     assert set(read_labels(path, field="class", encoding="cp1251").scheme.names) == {"Лес", "Вода"}
     with pytest.warns(LabelWarning, match="read as ISO-8859-1, such as 'Ëåñ'"):

@@ -11,7 +11,7 @@ from pipeline.errors import ModelError
 from pipeline.model import pretrained
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
-from pipeline.model.pretrained import find_encoder
+from pipeline.model.pretrained import find_encoders
 from pipeline.model.records import OWN_FOLDER, OWN_NAME, find_record
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.weights import read_weights
@@ -34,8 +34,21 @@ def _without_packages(monkeypatch):
     monkeypatch.setattr(pretrained, "find_spec", lambda _: None)
 
 
+def all_found(bands=S2, **scene):
+    return find_encoders(bands, **{"sensor": "sentinel-2", "level": "L1C", "units": units(bands)} | scene)
+
+
 def found(bands=S2, **scene):
-    return find_encoder(bands, **{"sensor": "sentinel-2", "level": "L1C", "units": units(bands)} | scene)
+    return next(iter(all_found(bands, **scene)), None)
+
+
+def test_models_of_one_package_stand_side_by_side():
+    pytest.importorskip("ukis_csmask", reason="pip install 'landcover-pipeline[weights]'")
+    assert [item.name for item in all_found()] == ["ukis_csmask_6b_l1c", "ukis_csmask_4b_l1c"]
+    assert len(all_found(weights="ukis_csmask_4b_l1c")) == 1
+    assert len(all_found(level="")) == 1
+    cirrus = all_found((*S2, "cirrus"), level="")
+    assert [item.name for item in cirrus] == ["ukis_csmask_6b_l1c", "ukis_csmask_4b_l1c"]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def test_a_mean_says_which_classes_it_is_without(page, tmp_path):
     assert "Mean F1 is without" not in page.read_text(encoding="utf-8")
     data = report_data()
     fewer = replace(data.scores[0], f1=data.scores[0].f1 | {"water": None})
-    path = write_report(tmp_path / "report.html", replace(data, scores=(fewer, data.scores[1])))[0]
+    few = ReportData("few figures", SCHEME, scores=(fewer, data.scores[1]))
+    path = write_report(tmp_path / "report.html", few)[0]
     assert "Mean F1 is without water: no test pixel that can be used." in path.read_text(encoding="utf-8")
 
 
@@ -139,7 +140,8 @@ def test_figures_of_few_polygons_are_grey(page):
 def test_perfect_figures_of_few_polygons_name_crossval(tmp_path):
     data = report_data()
     score = replace(data.scores[0], users=dict.fromkeys(SCHEME.names, 1.0))
-    path = write_report(tmp_path / "report.html", replace(data, scores=(score, *data.scores[1:])))[0]
+    few = ReportData("few figures", SCHEME, scores=(score, *data.scores[1:]))
+    path = write_report(tmp_path / "report.html", few)[0]
     _, cells = row_of(path, "field &lt;b&gt;")
     assert "100 % of 4 polygons: landcover crossval tells more" in cells[0]
     assert "crossval" not in row_of(path, "water")[1][0]
@@ -215,7 +217,7 @@ def browser():
 
 
 def test_on_a_narrow_screen_a_long_path_stays_in_its_card(tmp_path, browser):
-    data = replace(report_data(), warnings=("/data/" + "a_long_folder_name" * 9 + "/scene.tif: no nodata",))
+    data = ReportData("bare", SCHEME, warnings=("/data/" + "a_long_folder_name" * 9 + "/scene.tif: no nodata",))
     tab = browser.new_page(viewport={"width": 420, "height": 900})
     tab.goto(write_report(tmp_path / "report.html", data)[0].as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")

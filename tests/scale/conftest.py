@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.model.bundle import save_bundle
 from pipeline.workflow.outcome import Outcome
-from pipeline.workflow.predict import ManyScenes, predict_maps
+from pipeline.workflow.predict import predict_maps
 from tests.inference.models import changes, noise_scene, small_bundle
 
 
@@ -41,7 +41,8 @@ class World:
             output=self.folder / out,
             changes=changes(**({"dtype": "float32"} | asked)),
             overwrite=overwrite,
-            many=ManyScenes(str(listed or self.scenes), dask),
+            listed=str(listed or self.scenes),
+            dask=dask,
         )
 
     def products(self, out: str) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from pipeline.inference.stream import Writing
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.settings import SceneRequest
 from pipeline.workflow.outcome import no_progress
-from pipeline.workflow.predict import ManyScenes, map_all
+from pipeline.workflow.predict import map_all
 from pipeline.workflow.scene_maps import MapOrder
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def map_world(
     paths = [str(path) for path in sorted(world.scenes.iterdir())]
     return map_all(
         world.model, load_bundle(world.model), paths, MapOrder(world.folder / out, section),
-        many=ManyScenes(None, dask), words=SceneRequest(), progress=progress,
+        dask=dask, words=SceneRequest(), progress=progress,
     )  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def test_a_broken_delivery_is_one_line_of_check(
     assert [line for line in lines if CASES[broken].format(tmp_path / "in") in line] != [], lines
 
 
-def test_an_unknown_baseline_is_a_warning_that_names_it_and_the_product_is_read(tmp_path: Path) -> None:
+def test_an_unknown_baseline_is_named_and_the_product_is_read(tmp_path: Path) -> None:
     path = write_safe(tmp_path, Safe(baseline="07.77"))
     with pytest.warns(ProductWarning) as caught:
         assert open_scene(path).baseline == "07.77"
@@ -186,10 +186,10 @@ def test_an_unknown_baseline_is_a_warning_that_names_it_and_the_product_is_read(
 
 
 @pytest.mark.parametrize("fault", ["gone", "stalled"])
-def test_an_asset_that_is_gone_is_asked_for_again_and_named_and_no_map_is_begun(
+def test_an_asset_that_is_gone_is_named_and_no_map_is_begun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    from tests.workflow.test_recipe import write_model
+    from tests.inference.test_sources import write_model
 
     monkeypatch.setattr(remote, "RETRY_S", 0.01)
     monkeypatch.setattr(remote, "READ_S", 0.3)

@@ -29,7 +29,7 @@ def write(path: Path, *, side: int, pixel_m: float, block: int, bands: int = 1, 
         file.write(np.ones((bands, side, side), dtype=np.uint16))
 
 
-def test_blocks_of_coarser_files_cover_more_of_the_grid_and_weigh_less(tmp_path: Path) -> None:
+def test_blocks_of_coarser_files_cover_more_and_weigh_less(tmp_path: Path) -> None:
     write(tmp_path / "T33UUP_20240601T101031_B02_10m.jp2", side=512, pixel_m=10.0, block=256, driver="JP2OpenJPEG")
     write(tmp_path / "T33UUP_20240601T101031_B11_20m.tif", side=256, pixel_m=20.0, block=64)
     ten, twenty = blocks_of(open_geotiff(tmp_path))

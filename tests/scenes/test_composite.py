@@ -60,7 +60,7 @@ def test_the_median_equals_numpy_nanmedian(scenes: list[Scene], arrays: np.ndarr
     assert (raster.values[:, 4, 4] == 0).all()
 
 
-def test_the_medoid_is_the_date_with_the_smallest_sum_of_distances(scenes: list[Scene], arrays: np.ndarray) -> None:
+def test_the_medoid_is_the_date_of_the_least_sum_of_distances(scenes: list[Scene], arrays: np.ndarray) -> None:
     with open_reader(composite_scenes(scenes, method="medoid")) as reader:
         raster = reader.read(WHOLE)
     for row, col in zip(*np.nonzero(raster.valid), strict=True):

@@ -94,7 +94,7 @@ def test_an_index_of_every_date_equals_the_index_of_the_date(dates: list[Scene],
     np.testing.assert_array_equal(a.band("ndvi_t1")[b.valid], b.band("ndvi")[b.valid])
 
 
-def test_scenes_without_a_common_band_or_a_known_band_are_refused(dates: list[Scene]) -> None:
+def test_scenes_without_a_common_or_known_band_are_refused(dates: list[Scene]) -> None:
     with pytest.raises(SceneError, match="no band in common"):
         composite_scenes([dates[0].select(["red"]), dates[1].select(["nir"])])
     with pytest.raises(SceneError, match="lacks band blue"):

@@ -67,7 +67,7 @@ def test_alpha_is_judged_by_its_values(tmp_path: Path, *, soft: bool, count: int
         )
 
 
-def test_a_band_that_is_tagged_alpha_clears_no_other_when_warped(tmp_path: Path) -> None:
+def test_a_band_tagged_alpha_clears_no_other_when_warped(tmp_path: Path) -> None:
     values = np.full((2, *SHAPE), 9, np.uint8)
     values[1] = np.random.default_rng(0).integers(0, 200, SHAPE)
     values[1, :, :20] = 0
@@ -114,7 +114,7 @@ def test_files_stored_the_other_way_round_are_turned(
     assert not part.valid[:, 10:].any()
 
 
-def test_rasters_inside_a_file_are_listed_and_open_by_their_names(tmp_path: Path) -> None:
+def test_rasters_inside_a_file_are_listed_and_open_by_name(tmp_path: Path) -> None:
     file = netcdf(tmp_path / "a.nc")
     with pytest.raises(
         SceneError, match=r"file with several rasters inside; got netcdf:.*a\.nc:ndvi.*give one of these"

@@ -95,7 +95,7 @@ def test_vectors_are_never_interpolated(tmp_path: Path) -> None:
     assert np.allclose(values, truth.repeat(2, 0).repeat(2, 1), atol=1e-6)
 
 
-def test_tessera_as_exported_keeps_its_values_and_says_its_version(tmp_path: Path) -> None:
+def test_tessera_as_exported_keeps_values_and_says_its_version(tmp_path: Path) -> None:
     values = write_tessera(tmp_path / "t.tif")
     raster = read(scene := open_scene(tmp_path / "t.tif"))
     assert set(scene.units) == {"tessera 1.0 vultr"}
@@ -103,7 +103,7 @@ def test_tessera_as_exported_keeps_its_values_and_says_its_version(tmp_path: Pat
     assert np.array_equal(raster.values[:, 1:], values[:, 1:])
 
 
-def test_tessera_in_int8_is_multiplied_by_the_scale_of_each_pixel(tmp_path: Path) -> None:
+def test_tessera_in_int8_is_scaled_pixel_by_pixel(tmp_path: Path) -> None:
     stored = quantised(128)
     scales = np.random.default_rng(2).uniform(0.01, 0.1, (SIDE, SIDE)).astype(np.float32)
     scales[4, 5] = np.nan
@@ -149,7 +149,7 @@ def test_a_layer_of_embeddings_lies_beside_a_scene(tmp_path: Path) -> None:
     write_alphaearth(tmp_path / "a.tif")
     ground = np.random.default_rng(3).uniform(0, 1, (2, SIDE, SIDE)).astype(np.float32)
     scene = open_geotiff(write_raster(tmp_path / "s.tif", ground, names=("red", "nir")))
-    joined = with_layers(scene, [embedding_layer(tmp_path / "a.tif", "alphaearth", bands=("a03", "a01"))])
+    joined = with_layers(scene, [embedding_layer(tmp_path / "a.tif", "alphaearth", bands=("A03", "a01"))])
     assert joined.band_names == ("red", "nir", "a03", "a01")
     assert joined.units == ("reflectance", "reflectance", "alphaearth", "alphaearth")
     alone = read(open_scene(tmp_path / "a.tif").select(("a03", "a01")))

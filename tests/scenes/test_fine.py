@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from pipeline.grid import Grid, Window
-from pipeline.maps.look import coarse_grid, look_at
+from pipeline.maps.look import Glimpse, coarse_grid, look_at
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.multiples import FineFile, fine_file
 from pipeline.scenes.reader import SceneReader
@@ -52,6 +52,20 @@ def test_a_picture_has_the_pixels_in_the_middle_of_its_own(tmp_path: Path, max_p
     assert np.array_equal(seen.valid, inside)
     assert np.array_equal(seen.values[1], np.where(inside, rows + 1, 0))
     assert np.array_equal(seen.values[0], np.where(inside, rows + cols + 2, 0))
+
+
+@pytest.mark.parametrize("max_px", [70, 42, 16, 900])
+def test_a_glimpse_of_tiles_is_what_a_look_gives(tmp_path: Path, max_px: int) -> None:
+    scene = opened(coordinates(tmp_path / "scene.tif"))
+    glimpse = Glimpse(scene, ("c", "b", "a"), max_px=max_px)
+    with scene.select(("c", "b", "a")).open() as reader:
+        for window in scene.grid.tiles(64):
+            glimpse.add(reader.read(window.expand(7)), window.expand(7))
+    expected = look_at(scene, ("a",), max_px=max_px)  # the first band of a scene without colours
+    assert np.array_equal(glimpse.raster.valid, expected.valid)
+    assert np.array_equal(glimpse.raster.values, expected.values)
+    assert glimpse.raster.grid == expected.grid
+    assert Glimpse(scene, ("b",), max_px=max_px).raster is None
 
 
 def test_a_part_of_a_scene_is_looked_at_in_place(tmp_path: Path) -> None:

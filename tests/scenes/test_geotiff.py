@@ -37,7 +37,7 @@ def ones(count: int = 1, dtype: type = np.uint16) -> NDArray[np.generic]:
     return np.ones((count, 4, 6), dtype)
 
 
-def test_descriptions_that_give_the_sensor_away_become_common_names(tmp_path: Path) -> None:
+def test_descriptions_that_tell_the_sensor_become_common_names(tmp_path: Path) -> None:
     names = ("B1", "B2", "b8a", "B10", "B11", "slope")
     scene = open_geotiff(write(tmp_path / "a.tif", ones(6), names=names))
     assert scene.sensor == "sentinel-2"
@@ -50,7 +50,7 @@ def test_ambiguous_descriptions_stay_until_the_sensor_is_told(tmp_path: Path) ->
     assert open_geotiff(path, options=SceneOptions(sensor="landsat-oli")).band_names == ("red", "nir08")
 
 
-def test_bands_without_a_description_are_numbered_and_can_be_named(tmp_path: Path) -> None:
+def test_bands_without_a_description_are_numbered_or_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ones(13))
     assert open_geotiff(path).band_names == tuple(f"band{i}" for i in range(1, 14))
     assert open_geotiff(path).sensor == ""
@@ -62,7 +62,7 @@ def test_bands_without_a_description_are_numbered_and_can_be_named(tmp_path: Pat
         open_geotiff(path, options=SceneOptions(bands=("red", "nir")))
 
 
-def test_integers_without_a_scale_are_counts_and_scaled_or_floating_bands_reflectance(tmp_path: Path) -> None:
+def test_integers_without_scale_are_counts_others_reflectance(tmp_path: Path) -> None:
     counts = write(tmp_path / "a.tif", ones(), names=("red",))
     floats = write(tmp_path / "b.tif", ones(1, np.float32), names=("red",))
     assert open_geotiff(counts).bands[0].unit == "DN"
@@ -127,7 +127,7 @@ def test_an_alpha_band_masks_and_is_no_band_of_the_scene(tmp_path: Path) -> None
     assert valid.sum() == valid.size - 1
 
 
-def test_a_folder_of_one_file_per_band_is_a_scene_on_the_finest_grid(tmp_path: Path) -> None:
+def test_a_folder_of_a_file_per_band_is_on_the_finest_grid(tmp_path: Path) -> None:
     folder = tmp_path / "IMG_DATA"
     folder.mkdir()
     stem = "T33UUU_20170216T102101"
@@ -160,7 +160,7 @@ def test_only_bands_of_the_sensor_get_the_scaling_of_landsat(tmp_path: Path) -> 
     assert {(band.scale, band.offset, band.nodata, band.unit) for band in others} == {(1, 0, None, "DN")}
 
 
-def test_a_file_with_a_band_per_reason_masks_once_and_is_no_band(tmp_path: Path) -> None:
+def test_a_file_with_a_band_per_reason_masks_and_is_no_band(tmp_path: Path) -> None:
     masks = np.zeros((8, 4, 6), np.uint8)
     masks[5, 0, 0] = masks[2, 1, 1] = 1
     write(tmp_path / "20240601_101010_red.tif", ones())

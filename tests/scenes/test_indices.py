@@ -74,7 +74,7 @@ def test_common_indices_equal_their_textbook_formulas(scene: Scene) -> None:
         np.testing.assert_allclose(raster.band(name)[ok], np.clip(truth, -limit, limit), rtol=2e-5, atol=2e-6)
 
 
-def test_a_pixel_where_an_index_is_undefined_or_a_band_missing_is_not_valid(scene: Scene) -> None:
+def test_an_undefined_index_or_missing_band_is_not_valid(scene: Scene) -> None:
     with open_reader(with_indices(scene, ["NDVI"])) as reader:
         raster = reader.read(scene.grid.window)
     assert not raster.valid[0, 0]
@@ -83,14 +83,14 @@ def test_a_pixel_where_an_index_is_undefined_or_a_band_missing_is_not_valid(scen
     assert (raster.values[:, ~raster.valid] == 0).all()
 
 
-def test_negative_reflectance_does_not_push_a_normalised_difference_beyond_one(tmp_path: Path) -> None:
+def test_negative_reflectance_keeps_an_index_within_one(tmp_path: Path) -> None:
     values = np.full((2, 1, 2), 0.01, dtype=np.float32)
     values[0] = -0.009
     with open_reader(with_indices(make_scene(tmp_path, values, ("red", "nir")), ["NDVI"])) as reader:
         assert reader.read(Window(0, 0, 1, 2)).band("ndvi").tolist() == [[1.0, 1.0]]
 
 
-def test_windows_give_the_same_as_the_whole_and_outside_is_not_valid(scene: Scene) -> None:
+def test_windows_equal_the_whole_and_outside_is_not_valid(scene: Scene) -> None:
     with open_reader(with_indices(scene, ["NDVI", "BSI"])) as reader:
         whole = reader.read(scene.grid.window)
         part = reader.read(Window(-2, 25, 10, 10))
@@ -99,7 +99,7 @@ def test_windows_give_the_same_as_the_whole_and_outside_is_not_valid(scene: Scen
     assert not part.valid[:, 5:].any()
 
 
-def test_selecting_an_index_reads_what_it_needs_and_gives_only_it(scene: Scene) -> None:
+def test_selecting_an_index_reads_only_what_it_needs(scene: Scene) -> None:
     source = with_indices(scene, ["NDVI", "NBR"])
     chosen = source.select(["nbr", "blue"])
     with open_reader(chosen) as reader, open_reader(source) as whole:
@@ -110,7 +110,7 @@ def test_selecting_an_index_reads_what_it_needs_and_gives_only_it(scene: Scene) 
         source.select(["evi"])
 
 
-def test_landsat_near_infrared_serves_where_there_is_no_broad_one(tmp_path: Path) -> None:
+def test_landsat_near_infrared_serves_where_no_broad_one_is(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, np.full((2, 2, 2), 0.2, dtype=np.float32), ("red", "nir08"))
     assert dict(with_indices(scene, ["NDVI"]).indices[0].inputs)["N"] == "nir08"
 

@@ -29,9 +29,7 @@ def read(scene: Scene) -> Raster:
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "tar"])
 @pytest.mark.parametrize("mission", ["LT04", "LT05", "LE07", "LC08", "LC09"])
 @pytest.mark.parametrize("level", ["L2SP", "L2SR", "L1TP", "L1GT"])
-def test_every_sensor_and_level_gives_the_truth_under_common_names(
-    tmp_path: Path, mission: str, level: str, *, packed: bool
-) -> None:
+def test_every_sensor_and_level_gives_the_truth(tmp_path: Path, mission: str, level: str, *, packed: bool) -> None:
     what = Landsat(mission=mission, level=level)  # type: ignore[arg-type]
     root = write_landsat(tmp_path, what)
     scene = open_scene(tar_landsat(root) if packed else root)
@@ -83,7 +81,7 @@ def test_quality_bits_and_confidence_mask_as_asked(tmp_path: Path) -> None:
         assert valid[2:].all()
 
 
-def test_saturation_in_a_band_of_the_scene_and_dropped_pixels_are_not_valid(tmp_path: Path) -> None:
+def test_saturated_and_dropped_pixels_are_not_valid(tmp_path: Path) -> None:
     radsat = {(0, 0): 1 << 0, (0, 1): 1 << 6, (0, 2): 1 << 8, (0, 3): 1 << 11, (0, 4): 1 << 9}
     oli = read(open_scene(write_landsat(tmp_path / "a", Landsat(radsat=radsat)))).valid
     assert oli[0, :6].tolist() == [False, False, True, False, True, True]
@@ -149,7 +147,7 @@ def test_the_real_quality_band_masks_what_its_bits_say(shared_data: Path) -> Non
 
 
 @pytest.mark.parametrize("folder", FULL)
-def test_the_share_masked_as_cloud_is_the_cloud_cover_that_the_agency_states(shared_data: Path, folder: str) -> None:
+def test_the_share_masked_is_the_cloud_cover_that_is_stated(shared_data: Path, folder: str) -> None:
     """Also of the polar scene, all of which is cloud: the agency says 100 % too, so that nothing of it is usable."""
     path = shared_data / "landsat_c2_products" / folder
     (fill,) = measure(open_scene(path, mask=("nodata",))).masked.values()
@@ -169,7 +167,7 @@ def test_the_share_masked_as_cloud_is_the_cloud_cover_that_the_agency_states(sha
             look_at_scene(open_scene(path))
 
 
-def test_metadata_without_images_names_the_first_missing_band_for_every_real_sensor(shared_data: Path) -> None:
+def test_metadata_without_images_name_the_first_missing_band(shared_data: Path) -> None:
     for folder, sensor in (("tm", "TM"), ("etm", "ETM"), ("oli-tirs", "OLI_TIRS"), ("assets5", "OLI_TIRS")):
         for path in (shared_data / "landsat_c2_products" / folder).glob("*_MTL.xml"):
             assert parse_mtl(path.read_bytes(), path=str(path))["IMAGE_ATTRIBUTES"]["SENSOR_ID"] == sensor

@@ -77,7 +77,7 @@ def test_a_layer_that_covers_a_part_is_told_with_the_share(scene: Scene, tmp_pat
         assert measure_layers(joined) == {"dem": 0}
 
 
-def test_a_layer_with_gaps_is_told_and_one_without_any_value_refused(scene: Scene, tmp_path: Path) -> None:
+def test_a_layer_with_gaps_is_told_an_empty_one_refused(scene: Scene, tmp_path: Path) -> None:
     heights = np.ones((SIDE, SIDE), np.float32)
     heights[:, 40:] = -1
     gaps = write_raster(tmp_path / "gaps.tif", heights, nodata=-1)

@@ -96,7 +96,7 @@ def test_windows_have_no_seams(scene: Scene, tmp_path: Path) -> None:
     assert not beyond.valid[:, 5:].any()
 
 
-def test_slope_on_a_geographic_grid_is_in_metres_at_every_latitude(tmp_path: Path) -> None:
+def test_slope_on_a_geographic_grid_is_in_metres_everywhere(tmp_path: Path) -> None:
     transform = Affine(0.001, 0, 10, 0, -0.001, 60)
     grid_values = np.full((1, 30, 20), 0.3, dtype=np.float32)
     scene = open_geotiff(
@@ -124,7 +124,7 @@ def test_pixel_sizes_equal_geodesic_distances() -> None:
         assert size_y[row] == pytest.approx(geod.inv(10, lat - 0.001, 10, lat + 0.001)[2], rel=1e-6)
 
 
-def test_a_dem_that_ends_inside_the_scene_leaves_the_rest_not_valid(scene: Scene, tmp_path: Path) -> None:
+def test_a_dem_that_ends_inside_leaves_the_rest_not_valid(scene: Scene, tmp_path: Path) -> None:
     dem = plane(TRANSFORM, (20, 50), east=0.1, north=0)
     dem[5, 5] = -9999
     path = write_raster(tmp_path / "dem.tif", dem, nodata=-9999)
@@ -139,7 +139,7 @@ def test_a_dem_that_ends_inside_the_scene_leaves_the_rest_not_valid(scene: Scene
     np.testing.assert_allclose(raster.band("slope")[expected], np.degrees(np.arctan(0.1)), atol=0.01)
 
 
-def test_backscatter_becomes_decibels_and_zero_power_is_not_valid(scene: Scene, tmp_path: Path) -> None:
+def test_backscatter_becomes_decibels_zero_is_not_valid(scene: Scene, tmp_path: Path) -> None:
     power = np.stack([np.full(SHAPE, 0.1), np.full(SHAPE, 0.01)]).astype(np.float32)
     power[1, 3, 3] = 0
     path = write_raster(tmp_path / "s1.tif", power)
@@ -161,7 +161,7 @@ def test_any_raster_is_resampled_as_told(scene: Scene, tmp_path: Path) -> None:
     np.testing.assert_array_equal(raster.band("soil"), np.kron(codes, np.ones((2, 2))))
 
 
-def test_the_scenes_own_mask_holds_for_layers_and_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
+def test_the_scenes_mask_holds_for_layers_read_as_asked(tmp_path: Path) -> None:
     values = np.full((1, *SHAPE), 0.3, dtype=np.float32)
     values[0, 2, 2] = np.nan
     scene = open_geotiff(write_raster(tmp_path / "scene.tif", values, names=("red",)))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SceneWarning
-from pipeline.grid import Grid, sample_windows
+from pipeline.grid import Grid
+from pipeline.raster import sample_windows
 from pipeline.scenes.ledger import check_offset, judge_floors, measure, scene_ledger
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import SceneOptions
@@ -22,7 +23,7 @@ from tests.fakes.safe import ULX, Safe, ramp, write_safe
 from tests.scenes.test_reader import UTM, scene_of
 
 
-def test_the_ledger_says_for_every_band_what_was_applied_and_where_it_was_read(tmp_path: Path) -> None:
+def test_the_ledger_says_what_was_applied_to_every_band(tmp_path: Path) -> None:
     scl = np.full((60, 60), 4, np.uint8)
     scl[:30] = 9
     scene = open_scene(write_safe(tmp_path, Safe(scl=scl, nodata_columns_m=300)))
@@ -47,9 +48,7 @@ def test_the_ledger_says_for_every_band_what_was_applied_and_where_it_was_read(t
 
 @pytest.mark.parametrize("level", ["L1C", "L2A"])
 @pytest.mark.parametrize("baseline", ["02.14", "05.10"])
-def test_rightly_treated_products_are_plausible_and_wrongly_treated_ones_are_not(
-    tmp_path: Path, level: str, baseline: str
-) -> None:
+def test_rightly_treated_products_are_plausible_others_not(tmp_path: Path, level: str, baseline: str) -> None:
     truth = lambda key, x, y: ramp(key, x, y) * 0.3 * (x > ULX + 60) + 0.001  # noqa: E731
     path = write_safe(tmp_path, Safe(level=level, baseline=baseline, truth=truth))  # type: ignore[arg-type]
     assert check_offset(open_scene(path)).state == "plausible"
@@ -80,7 +79,7 @@ def test_floors_of_correct_reflectance_never_warn(values: list[float]) -> None:
     assert judge_floors(dict(zip(names, values, strict=False))).state == "plausible"
 
 
-def test_scenes_in_counts_and_scenes_of_few_bands_are_not_tested(tmp_path: Path) -> None:
+def test_scenes_in_counts_and_of_few_bands_are_not_tested(tmp_path: Path) -> None:
     scene = open_scene(write_safe(tmp_path))
     counts = replace(scene, bands=tuple(replace(s, scale=1.0, offset=0.0, unit="DN") for s in scene.bands))
     assert check_offset(counts).state == "not tested"

@@ -73,7 +73,7 @@ def test_every_window_holds_what_the_whole_holds(
     assert np.allclose(part.values[:, *ours], whole.values[:, *theirs], rtol=1e-6)
 
 
-def test_what_is_no_observation_takes_no_part_and_does_not_spread(noise: dict[int, Path]) -> None:
+def test_what_is_no_observation_does_not_spread(noise: dict[int, Path]) -> None:
     scene = scene_of(noise[20], shape=(120, 180), nodata=0)
     with rasterio.open(noise[20]) as file:
         native = file.read(1)
@@ -83,7 +83,7 @@ def test_what_is_no_observation_takes_no_part_and_does_not_spread(noise: dict[in
     assert raster.values[0][raster.valid].min() >= native[native > 0].min()
 
 
-def test_a_grid_that_begins_inside_a_coarse_pixel_is_placed_exactly(noise: dict[int, Path]) -> None:
+def test_a_grid_inside_a_coarse_pixel_is_placed_exactly(noise: dict[int, Path]) -> None:
     scene = scene_of(noise[60], shape=(120, 180))
     shifted = replace(scene, grid=Grid(UTM, Affine(10, 0, LEFT + 70, 0, -10, TOP - 130), 50, 60))
     with open_reader(scene) as reader, open_reader(shifted) as other:

@@ -79,7 +79,7 @@ def test_a_scene_cannot_be_called_what_its_files_cannot(tmp_path):
 @pytest.mark.parametrize(
     "scaling", [{"scale": 0.0}, {"scale": -1e-4}, {"scale": np.nan}, {"scale": np.inf}, {"offset": np.nan}]
 )
-def test_a_scaling_that_makes_no_values_is_refused_where_it_is_read(tmp_path, scaling):
+def test_a_scaling_that_makes_no_values_is_refused_at_reading(tmp_path, scaling):
     path = write_scene(tmp_path / "scene.tif")
     with rasterio.open(path, "r+") as dataset:
         dataset.scales = (scaling.get("scale", 1.0),) * dataset.count

@@ -42,7 +42,7 @@ def by_name(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArra
     return np.full(x.shape, 290.0) if name == "lwir11" else landscape(name, x, y)
 
 
-def test_one_landscape_delivered_in_every_form_gives_the_same_true_reflectance(tmp_path: Path) -> None:
+def test_every_form_of_a_landscape_gives_the_same_reflectance(tmp_path: Path) -> None:
     assert (safe.ULX, safe.ULY) == (landsat.ULX, landsat.ULY)
     old, new = Safe(baseline="02.14", truth=by_key), Safe(baseline="05.10", truth=by_key)
     per_band = {"B02": -1000, "B03": -1100, "B04": -900, "B8A": -1000, "B11": 0, "B12": -1000}
@@ -82,7 +82,7 @@ def test_kinds_are_told_apart_by_what_lies_there(tmp_path: Path) -> None:
         open_scene(tmp_path / "nowhere")
 
 
-def test_a_plain_raster_comes_on_a_grid_of_the_resolution_asked_for(tmp_path: Path) -> None:
+def test_a_plain_raster_comes_on_the_resolution_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.ones((1, 4, 6), np.uint16))
     assert open_scene(path, resolution_m=20).grid.shape == (2, 3)
     place = Affine(1e-4, 0, 12, 0, -1e-4, 50)

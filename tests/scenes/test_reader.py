@@ -73,7 +73,7 @@ def test_any_window_equals_rasterios_own_boundless_read(
     assert pixels.dtype == np.uint16
 
 
-def test_pixels_that_hold_coordinates_come_back_in_place_from_halos_and_tiles(
+def test_coordinates_come_back_in_place_from_halos_and_tiles(
     numbered: tuple[Path, NDArray[np.uint16]],
 ) -> None:
     path, pixels = numbered
@@ -87,7 +87,7 @@ def test_pixels_that_hold_coordinates_come_back_in_place_from_halos_and_tiles(
     assert np.array_equal(back, pixels)
 
 
-def test_scale_and_offset_are_applied_once_and_nodata_is_zero_and_not_valid(tmp_path: Path) -> None:
+def test_scale_is_applied_once_and_nodata_is_zero_not_valid(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.array([[[0, 1000, 2000]]], np.uint16))
     with open_reader(scene_of(path, shape=(1, 3), scale=1e-4, offset=-0.1, nodata=0)) as reader:
         raster = reader.read(reader.grid.window)
@@ -147,7 +147,7 @@ def test_bilinear_from_coarser_pixels_reproduces_a_plane(tmp_path: Path) -> None
     assert got == pytest.approx((fine_rows * 10 + 5) * 3.0 + (fine_cols * 10 + 5) * 7.0, abs=0.01)
 
 
-def test_interpolation_does_not_mix_nodata_into_the_edge_of_an_orbit(tmp_path: Path) -> None:
+def test_interpolation_mixes_no_nodata_into_an_orbits_edge(tmp_path: Path) -> None:
     pixels = np.full((1, 10, 10), 4000, np.uint16)
     pixels[0, :, :5] = 0
     path = write(tmp_path / "a.tif", pixels, size=20)
@@ -204,7 +204,7 @@ def test_a_truncated_file_names_file_band_and_window(tmp_path: Path) -> None:
         reader.read(Window(128, 0, 128, 256))
 
 
-def test_an_alpha_band_that_is_cut_off_names_file_bands_and_window(tmp_path: Path) -> None:
+def test_a_cut_alpha_band_names_file_bands_and_window(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(1, 255, (4, 128, 128)).astype(np.uint8)
     options = {"interleave": "band", "tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
     path = write(tmp_path / "cut.tif", pixels, photometric="RGB", alpha="yes", **options)

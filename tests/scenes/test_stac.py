@@ -65,9 +65,7 @@ def test_nodata_none_overrides_the_fill_of_the_sensor(planetary_computer: dict[s
     assert {band.nodata for band in open_item(planetary_computer, options=SceneOptions(nodata="none")).bands} == {None}
 
 
-def test_earth_search_and_planetary_computer_give_the_truth_within_quantisation(
-    earth_search: dict[str, Any], planetary_computer: dict[str, Any]
-) -> None:
+def test_two_stac_catalogues_give_the_truth(earth_search: dict[str, Any], planetary_computer: dict[str, Any]) -> None:
     rasters = [read(open_item(item)) for item in (earth_search, planetary_computer)]
     for raster in rasters:
         assert raster.bands == tuple(S2_BANDS)
@@ -131,7 +129,7 @@ def test_a_baseline_before_04_has_no_offset(server: FakeStac) -> None:
     assert np.abs(raster.band("red") - truth("red", 10))[raster.valid].max() <= HALF_DN
 
 
-def test_an_offset_that_cannot_be_decided_is_refused_unless_told(planetary_computer: dict[str, Any]) -> None:
+def test_an_undecidable_offset_is_refused_unless_told(planetary_computer: dict[str, Any]) -> None:
     item = deepcopy(planetary_computer) | {"links": []}
     with pytest.raises(ProductError, match="nothing says whether the offset was applied; give scale and offset"):
         open_item(item)
@@ -144,7 +142,7 @@ def test_an_offset_that_cannot_be_decided_is_refused_unless_told(planetary_compu
         open_item(unknown)
 
 
-def test_raster_offset_counts_where_no_mirror_took_the_offset_out(earth_search: dict[str, Any]) -> None:
+def test_raster_offset_counts_where_no_mirror_took_it_out(earth_search: dict[str, Any]) -> None:
     item = deepcopy(earth_search)
     item["properties"]["earthsearch:boa_offset_applied"] = False
     scene = open_item(item, bands=["red"])
@@ -214,7 +212,7 @@ def test_relative_assets_lie_beside_their_item(tmp_path: Path) -> None:
     assert np.abs(raster.band("red") - truth("red", 10))[raster.valid].max() <= HALF_DN
 
 
-def test_items_that_do_not_say_where_pixels_lie_are_asked_from_the_file(
+def test_items_without_a_grid_are_asked_from_the_file(
     earth_search: dict[str, Any],
 ) -> None:
     item = deepcopy(earth_search)
@@ -358,7 +356,7 @@ def test_a_signature_is_read_with_and_shown_nowhere(earth_search: dict[str, Any]
     assert "topsecret" not in json.dumps(scene.ledger())
 
 
-def test_private_files_of_planetary_computer_are_signed_when_they_are_read(
+def test_private_files_are_signed_when_they_are_read(
     server: FakeStac, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(remote, "SIGNED_HOSTS", ("127.0.0.1",))
@@ -395,7 +393,7 @@ def places_in(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.filterwarnings("ignore::pipeline.errors.ProductWarning")
-def test_an_item_with_any_field_damaged_opens_or_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_damaged_item_opens_or_is_refused_in_words(tmp_path: Path) -> None:
     makers = (earth_search_item, planetary_computer_item, landsat_item)
     items = [make(tmp_path, lambda name: str(tmp_path / name)) | {"links": []} for make in makers]
     items[1]["properties"]["landcover:mirror"] = "planetary-computer"

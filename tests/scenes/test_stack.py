@@ -59,7 +59,7 @@ def test_dates_are_sorted_and_named(season: list[Scene]) -> None:
     assert stack_scenes(season, StackSettings(naming="order")).band_names[-1] == "nir_t3"
 
 
-def test_a_clouded_date_is_interpolated_between_its_neighbours_and_never_zero(season: list[Scene]) -> None:
+def test_a_clouded_date_is_interpolated_and_never_zero(season: list[Scene]) -> None:
     with open_reader(stack_scenes(season, StackSettings(validity=True))) as reader:
         raster = reader.read(Window(0, 0, *SHAPE))
     assert raster.valid.all()
@@ -167,7 +167,7 @@ def test_the_ledger_holds_the_rule_and_every_date(season: list[Scene]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), count=st.integers(1, 6))
-def test_filling_equals_numpy_interp_on_the_valid_dates_of_each_pixel(data: st.DataObject, count: int) -> None:
+def test_filling_equals_numpy_interp_on_valid_dates(data: st.DataObject, count: int) -> None:
     days = data.draw(st.lists(st.integers(0, 300), min_size=count, max_size=count, unique=True))
     times = np.sort(np.array(days, dtype=float))
     targets = np.array(data.draw(st.lists(st.integers(-20, 320), min_size=1, max_size=5)), dtype=float)
@@ -195,7 +195,7 @@ def test_valid_dates_come_back_bit_for_bit() -> None:
     np.testing.assert_array_equal(result[seen], values[seen])
 
 
-def test_a_file_whose_bands_are_dates_is_plain_bands_and_can_be_a_stack(shared_data: Path) -> None:
+def test_a_file_of_dates_is_plain_bands_and_can_be_a_stack(shared_data: Path) -> None:
     scene = open_geotiff(shared_data / "fieldrs_ndvi" / "ndvi.tif", options=SceneOptions(scale=1e-4))
     with open_reader(scene) as reader:
         plain = reader.read(Window(0, 0, 112, 227))
@@ -227,7 +227,7 @@ def holden(shared_data: Path) -> list[Scene]:
     return scenes
 
 
-def test_two_real_dates_stack_and_the_clouds_of_the_second_are_filled_from_the_first(shared_data: Path) -> None:
+def test_clouds_of_one_real_date_are_filled_from_the_other(shared_data: Path) -> None:
     first, second = holden(shared_data)
     with open_reader(first) as one, open_reader(second) as two, open_reader(stack_scenes([second, first])) as both:
         a, b, stack = (reader.read(Window(0, 0, 250, 250)) for reader in (one, two, both))

@@ -17,7 +17,7 @@ from tests.splits.test_split import SCHEME, UTM33, scattered, squares
 
 
 @pytest.mark.parametrize("folds", [3, 5, None])
-def test_every_polygon_is_tested_once_and_nothing_near_it_is_trained_on(folds: int | None) -> None:
+def test_every_polygon_is_tested_once_none_near_is_trained_on(folds: int | None) -> None:
     pixels = scattered()
     splits = block_folds([pixels], folds=folds, block_m=1200, buffer_m=160, seed=0)
     blocks = len(np.unique(splits[0].block_of[1:]))
@@ -35,7 +35,7 @@ def test_folds_have_about_equal_shares_of_every_class() -> None:
         assert all(4 <= counts[name]["test"]["polygons"] <= 17 for name in SCHEME.names)
 
 
-def test_more_folds_than_blocks_is_an_error_with_the_largest_number() -> None:
+def test_more_folds_than_blocks_names_the_largest_number() -> None:
     with pytest.raises(SplitError, match=r"expected 2\.\.16 folds, not 50"):
         block_folds([scattered()], folds=50, block_m=1000, buffer_m=0, seed=0)
 
@@ -57,7 +57,7 @@ def test_polygon_folds_deal_every_class_evenly() -> None:
         polygon_folds([pixels], folds=91, seed=0)
 
 
-def test_leaving_a_scene_out_tests_all_its_polygons_and_only_these() -> None:
+def test_leaving_a_scene_out_tests_its_polygons_only() -> None:
     other = Grid(UTM33, Affine(30, 0, 100_000, 0, -30, 5_400_000), 400, 400)
     scenes = [scattered(0), scattered(1, grid=other, first_id=91)]
     splits = scene_folds(scenes, block_m=2000, buffer_m=160, seed=0)
@@ -83,7 +83,7 @@ def overlapping() -> list[LabelledPixels]:
     return scenes
 
 
-def test_scenes_that_overlap_are_tested_once_each_and_what_lies_near_is_left_out() -> None:
+def test_scenes_that_overlap_are_tested_once_each() -> None:
     scenes = overlapping()
     shared = np.intersect1d(scenes[0].polygon_ids(), scenes[1].polygon_ids())
     assert len(shared)

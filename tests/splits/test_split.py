@@ -57,7 +57,7 @@ def chessboard_m(pixels: LabelledPixels, one: np.ndarray, other: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("buffer_m", [0.0, 160.0, 320.0])
-def test_parts_are_further_apart_than_the_buffer_and_hold_every_class(buffer_m: float) -> None:
+def test_parts_are_beyond_the_buffer_and_hold_every_class(buffer_m: float) -> None:
     pixels = scattered()
     split = split_blocks([pixels], block_m=1000, buffer_m=buffer_m, seed=1)
     for one, other in ((Part.TRAIN, Part.TEST), (Part.TRAIN, Part.VALIDATION), (Part.VALIDATION, Part.TEST)):
@@ -81,7 +81,7 @@ def test_no_layout_of_polygons_gives_a_split_that_leaks(seed: int, buffer_m: flo
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 40
 
 
-def test_without_buffer_every_block_is_for_one_part_and_fractions_are_near_the_wish() -> None:
+def test_without_buffer_every_block_is_for_one_part() -> None:
     pixels = scattered()
     split = split_blocks([pixels], block_m=800, buffer_m=0, seed=0)
     assert len(split.polygons(Part.BUFFER)) == 0
@@ -91,7 +91,7 @@ def test_without_buffer_every_block_is_for_one_part_and_fractions_are_near_the_w
     assert np.allclose(shares, (0.6, 0.2, 0.2), atol=0.07)
 
 
-def test_same_seed_gives_the_same_split_and_absent_ids_are_marked() -> None:
+def test_one_seed_gives_one_split_and_absent_ids_are_marked() -> None:
     pixels = scattered()
     one, two = (split_blocks([pixels], block_m=800, buffer_m=100, seed=5) for _ in range(2))
     assert np.array_equal(one.part, two.part)
@@ -137,7 +137,7 @@ def test_buffer_that_leaves_nothing_is_an_error_that_says_so() -> None:
         split_blocks([scattered()], block_m=800, buffer_m=9000, seed=0)
 
 
-def test_polygons_without_a_pixel_are_named_where_blocks_are_few() -> None:
+def test_polygons_without_a_pixel_are_named_with_few_blocks() -> None:
     pixels = replace(squares([(0, 0), (8, 8), (16, 0), (0, 16)], [1, 2, 1, 2]), too_small=(5, 6))
     with pytest.raises(SplitError, match=r"labels\.all_touched: true uses the 2 polygons"):
         split_blocks([pixels], block_m=1000, buffer_m=0, seed=0)
@@ -166,7 +166,7 @@ def test_scenes_of_two_zones_share_one_plane() -> None:
     assert np.abs(layout.position_m[0] - layout.position_m[1]).max() < 15
 
 
-def test_default_block_leaves_enough_blocks_and_is_larger_than_the_buffer() -> None:
+def test_the_default_block_leaves_enough_and_exceeds_the_buffer() -> None:
     pixels = scattered()
     side = default_block_m(pixels, buffer_m=320)
     assert side >= 320
@@ -211,7 +211,7 @@ def test_leakage_is_found_to_the_pixel(gap: int, fine: bool) -> None:  # noqa: F
         check_leakage([pixels], split, buffer_m=160)
 
 
-def test_a_chip_centred_on_any_training_pixel_sees_no_tested_pixel() -> None:
+def test_a_chip_on_a_training_pixel_sees_no_tested_pixel() -> None:
     pixels, reach = scattered(), 16
     split = split_blocks([pixels], block_m=1000, buffer_m=reach * 10.0, seed=1)
     train, test = split.pixels(pixels, Part.TRAIN), split.pixels(pixels, Part.TEST)

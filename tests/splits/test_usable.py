@@ -30,7 +30,7 @@ def masked(folder: Path, without: NDArray[np.bool_]) -> Path:
     return config
 
 
-def test_one_class_with_data_is_an_error_of_the_dry_run_that_shows_the_counts(tmp_path: Path) -> None:
+def test_one_class_with_data_is_an_error_that_shows_the_counts(tmp_path: Path) -> None:
     with pytest.warns(SceneWarning, match="pixels looked at have no data"):
         outcome = check_job(masked(tmp_path, truth() > 0), progress=no_progress)
     (failed,) = outcome.failed

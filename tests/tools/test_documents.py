@@ -39,7 +39,7 @@ def test_the_reference_has_a_row_for_every_key():
         assert f"`training.{name}`" in text
 
 
-def test_the_schema_accepts_a_good_configuration_and_no_unknown_key():
+def test_the_schema_takes_a_good_file_and_no_unknown_key():
     schema = json.loads((ROOT / SCHEMA).read_text(encoding="utf-8"))
     jsonschema.validate(settings(), schema)
     with pytest.raises(jsonschema.ValidationError):

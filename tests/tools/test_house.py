@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,4 +51,17 @@ def test_the_report_has_the_sums(small):
 
 def test_nothing_of_the_project_is_imported_in_a_circle():
     house = read_house(ROOT)
-    assert find_cycles({name: module.at_import for name, module in house.items()}) == []
+    assert find_cycles({name: module.at_import | module.later for name, module in house.items()}) == []
+
+
+def test_no_command_has_more_than_twelve_parameters():
+    commands = [item for module in read_house(ROOT).values() for item in module.functions if item.is_command]
+    assert len(commands) > 20
+    assert [(item.name, item.parameters) for item in commands if item.parameters > 12] == []
+
+
+def test_names_of_tests_are_shorter_than_sixty_characters():
+    names = [
+        name for file in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    ]
+    assert [name for name in names if len(name) >= 60] == []

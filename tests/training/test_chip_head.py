@@ -138,7 +138,7 @@ def test_chips_too_small_for_statistics_are_refused(tmp_path, chip_px):
         fit_chips(chips, settings=CHIP, folder=tmp_path)
 
 
-def test_eurosat_is_told_apart_better_than_a_forest_of_statistics_does(shared_data, tmp_path):
+def test_eurosat_is_told_apart_better_than_by_a_forest(shared_data, tmp_path):
     folder = shared_data / "eurosat_ms_1pct" / "data" / "Euro_MS_Test_red"
     options = SceneOptions(bands=EUROSAT, sensor="sentinel-2", scale=1e-4, offset=0.0)
     train, test = (chips_from_folders(folder / part, options=options) for part in ("train", "test"))

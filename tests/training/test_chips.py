@@ -36,7 +36,7 @@ def planned() -> tuple[object, object, object]:
     )
 
 
-def test_every_chip_is_centred_on_a_pixel_of_its_part_and_counts_only_its_part(planned) -> None:
+def test_a_chip_is_centred_on_a_pixel_and_counts_of_its_part(planned) -> None:
     pixels, split, index = planned
     assert set(index.frame["part"]) == {"train", "validation", UNLABELLED}
     for (_, window), row in zip(index.windows(), index.frame.to_dict("records"), strict=True):
@@ -65,7 +65,7 @@ def test_large_polygon_has_a_chip_every_stride() -> None:
     assert len(centres(pixels.select([]), stride_px=8)) == 0
 
 
-def test_chip_larger_than_the_scene_is_an_error_with_the_largest_possible() -> None:
+def test_a_chip_beyond_the_scene_names_the_largest_possible() -> None:
     small = Grid(GRID.crs, GRID.transform, 250, 237)
     with pytest.raises(GridError, match=r"chip of 256 x 256 pixels does not fit into scene 's'.*at most 224 pixels"):
         check_chip_fits(small, chip_px=256, scene="s")

@@ -109,7 +109,7 @@ def test_a_vgg_encoder_trains(job, tmp_path):
     assert [row["step"] for row in result.history if "loss" in row] == [2]
 
 
-def test_a_run_that_is_resumed_ends_with_the_model_of_one_that_was_not_interrupted(job, tmp_path):
+def test_a_resumed_run_ends_with_the_uninterrupted_model(job, tmp_path):
     scene, split, scheme = job
     whole = fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "whole")
     again = fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "again")
@@ -205,7 +205,7 @@ def test_log_and_progress_tell_of_every_stage(job, tmp_path):
     assert [row["step"] for row in result.history if "loss" in row] == [6]
 
 
-def test_published_weights_learn_from_counts_without_their_own_scaling(tmp_path, monkeypatch):
+def test_published_weights_learn_from_counts_unscaled(tmp_path, monkeypatch):
     (scene, split, scheme), tensors = make_job(tmp_path), torchvision.models.resnet18(weights=None).state_dict()
     weights = EncoderWeights("published", "resnet18", tensors, RGB, ((0.1,) * 3, (0.05,) * 3), ("reflectance",) * 3)
     monkeypatch.setattr("pipeline.training.networks.load_weights", lambda *_, **__: weights)
@@ -233,7 +233,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path, changes):
 
 
 @pytest.mark.parametrize("how", ["split", "labels", "scene"])
-def test_a_checkpoint_that_learned_from_other_labels_or_chips_is_not_resumed(job, tmp_path, how):
+def test_a_checkpoint_of_other_labels_or_chips_is_not_resumed(job, tmp_path, how):
     """After another draw, what were training polygons may be tested: their labels must not be in the model."""
     scene, split, scheme = job
     fit([scene], split, scheme, settings=CUT, folder=tmp_path / "run")
@@ -282,7 +282,7 @@ def test_more_time_goes_on_with_the_same_job(tmp_path):
     assert all(torch.equal(value, rest[name]) for name, value in learn("whole", Deadline()).state_dict().items())
 
 
-def test_the_best_state_of_another_job_is_not_taken_where_there_is_nothing_to_go_on_from(job, tmp_path):
+def test_the_best_state_of_another_job_is_not_taken(job, tmp_path):
     scene, split, scheme = job
     (tmp_path / BEST).write_bytes(b"of an older run")
     settings = changed(CUT, {"context.patience": 5, "refit": False})

@@ -38,7 +38,7 @@ def test_figures_are_scikit_learns(reference, random):
         assert found["kappa"] == pytest.approx(cohen_kappa_score(reference, predicted))
 
 
-def test_kappa_of_one_class_is_unknown_and_not_counted_in_the_mean():
+def test_kappa_of_one_class_is_unknown_and_not_in_the_mean():
     one = np.ones(4, dtype=np.uint8)
     two = np.array([1, 1, 2, 2], dtype=np.uint8)
     assert figures(one, one)["kappa"] is None
@@ -51,7 +51,7 @@ def test_kappa_of_one_class_is_unknown_and_not_counted_in_the_mean():
     assert data["seconds"] == [1.0, 2.0]
 
 
-def test_pooled_figures_are_of_all_pixels_of_a_seed_and_averaged_over_seeds():
+def test_pooled_figures_are_per_seed_and_averaged():
     def result(seed, fold, reference, predicted):
         ids = np.arange(len(reference), dtype=np.int32)
         return FoldResult("network", fold, np.uint8(reference), np.uint8(predicted), ids, 0.0, seed)
@@ -70,7 +70,7 @@ def test_pooled_figures_are_of_all_pixels_of_a_seed_and_averaged_over_seeds():
     assert [(item["seed"], item["fold"]) for item in data["folds"]] == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
-def test_pixels_that_no_method_could_see_are_taken_out_and_counted():
+def test_pixels_that_no_method_saw_are_taken_out_and_counted():
     def result(method, predicted, fold=0):
         reference, ids = np.uint8([1, 1, 2, 2, 2]), np.int32([1, 1, 2, 2, 3])
         return FoldResult(method, fold, reference, np.uint8(predicted), ids, 0.0)
@@ -144,7 +144,7 @@ def test_what_is_kept_of_another_job_is_not_taken(job, tmp_path, how):
     assert after.seconds != before.seconds
 
 
-def test_only_the_folds_asked_for_are_done_and_earlier_ones_are_given_too(job, tmp_path):
+def test_only_folds_asked_for_are_done_earlier_ones_given(job, tmp_path):
     _, split, _ = job
     assert [item.fold for item in forest(job, [split] * 3, tmp_path, only=[1])] == [1]
     assert [item.fold for item in forest(job, [split] * 3, tmp_path, only=[2])] == [1, 2]
@@ -164,7 +164,7 @@ def test_progress_counts_the_folds_asked_for(job, tmp_path):
     assert said == [("forest", 1, 2), ("forest", 2, 2)]
 
 
-def test_random_folds_test_every_pixel_once_and_split_every_polygon(job):
+def test_random_folds_test_every_pixel_once(job):
     scene, _, _ = job
     highest = int(scene.pixels.polygon.max())
     seen = np.zeros(len(scene.pixels), dtype=int)
@@ -179,7 +179,7 @@ def test_random_folds_test_every_pixel_once_and_split_every_polygon(job):
     assert (seen == 1).all()
 
 
-def test_both_methods_learn_from_and_are_tested_on_random_pixels(job, tmp_path):
+def test_both_methods_learn_and_are_tested_on_random_pixels(job, tmp_path):
     scene, _, scheme = job
     told, split = random_pixel_fold([scene], folds=5, fold=1, seed=0)
     results = cross_validate(
@@ -192,7 +192,7 @@ def test_both_methods_learn_from_and_are_tested_on_random_pixels(job, tmp_path):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_smaller_shares_of_the_polygons_are_parts_of_larger_ones(job):
+def test_smaller_shares_of_polygons_are_parts_of_larger_ones(job):
     scene, split, _ = job
     shares = [fewer_polygons(split, [scene.pixels], share=share, seed=1) for share in (0.3, 0.6, 1.0)]
     learned = [set(np.flatnonzero(np.isin(item.part, (0, 1))).tolist()) for item in shares]

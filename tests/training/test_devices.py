@@ -60,7 +60,7 @@ def learn(
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
 @pytest.mark.filterwarnings("ignore")
-def test_two_processes_learn_what_one_learns_and_keep_one_log_and_checkpoint(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns_with_one_log(tmp_path: Path) -> None:
     alone, _ = learn(tmp_path / "one", held=copies(), patience=2)
     both, rows = learn(tmp_path / "two", held=copies(), patience=2, devices=2)
     # Weights without influence here move by the sign of their gradient's rounding (Adam): a share of all movement.
@@ -83,7 +83,7 @@ def test_more_devices_than_chips_in_a_batch_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
 @pytest.mark.filterwarnings("ignore")
-def test_two_machines_learn_what_two_processes_of_one_learn_to_the_bit(tmp_path: Path) -> None:
+def test_two_machines_learn_what_two_processes_do_to_the_bit(tmp_path: Path) -> None:
     """Machines are two commands on this one that find each other by address and port, as they would elsewhere."""
     both, _ = learn(tmp_path / "one", held=copies(), patience=2, devices=2)
     with socket.socket() as probe:

@@ -10,11 +10,14 @@ from pipeline.experts.deadline import Deadline
 from pipeline.experts.experts import EXPERTS, PixelTable, experts_for
 from pipeline.experts.mixture import fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
+from pipeline.model.spec import NetworkSpec
+from pipeline.model.weights import save_encoder
 from pipeline.training.batches import ContextSet
 from pipeline.training.chip_head import start_head
 from pipeline.training.context import train_context
-from pipeline.training.encoder_features import FrozenFeatures, frozen_features
+from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks
 from pipeline.training.result import context_note
 from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
@@ -43,25 +46,26 @@ def test_every_pixel_has_a_column_of_all_strides(frozen):
     x, valid = chips(2, 22)
     columns = frozen.of_pixels(x, valid)
     assert columns.shape == (2, frozen.count, 22, 22)
-    assert frozen.count == sum(frozen.encoder.channels)
+    assert frozen.count == sum(frozen.encoders[0].channels)
     assert torch.isfinite(columns).all()
 
 
 def test_a_column_at_the_first_stride_is_the_feature_there(frozen):
     x, valid = chips(1, 16)
-    feature = frozen.encoder.features(x * torch.tensor(PREPROCESS.std)[:, None, None]
+    feature = frozen.encoders[0].features(x * torch.tensor(PREPROCESS.std)[:, None, None]
                                       + torch.tensor(PREPROCESS.mean)[:, None, None], valid)[0]  # fmt: skip
-    stride, count = frozen.encoder.strides[0], frozen.encoder.channels[0]
+    stride, count = frozen.encoders[0].strides[0], frozen.encoders[0].channels[0]
     columns = frozen.of_pixels(x, valid)[:, :count]
     means = torch.nn.functional.avg_pool2d(columns, stride)[..., 1:-1, 1:-1]
     assert torch.corrcoef(torch.stack([means.flatten(), feature[..., 1:-1, 1:-1].flatten()]))[0, 1] > 0.9
 
 
-def test_moments_of_a_chip_are_those_of_the_network(frozen):
-    at = [frozen.encoder.loaded.bands.index(name) for name in BANDS]
-    mean, std = (tuple(part[i] for i in at) for part in frozen.encoder.loaded.scaling)
+@pytest.mark.parametrize("branches", [1, 2])
+def test_moments_of_a_chip_are_those_of_the_network(frozen, branches):
+    at = [frozen.encoders[0].loaded.bands.index(name) for name in BANDS]
+    mean, std = (tuple(part[i] for i in at) for part in frozen.encoders[0].loaded.scaling)
     plain = Preprocess(BANDS, mean, std)  # another scaling is the same but along the edges, where zeros are padded
-    own = FrozenFeatures(frozen.encoder, plain)
+    own = FrozenFeatures(frozen.encoders * branches, plain)
     x, valid = chips(4, 24)
     head = changed(SETTINGS, {"head": "chip"})
     network = build_networks(head, classes=3, chip_px=24, preprocess=plain, frozen=own, units=UNITS).context
@@ -146,7 +150,7 @@ def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen):
         ({}, 300, "training.time_limit_s"),
     ],
 )
-def test_an_encoder_that_nothing_judged_is_left_out_with_the_reason(frozen, changes, polygons, why):
+def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, polygons, why):
     settings = changed(SETTINGS, {"context.weights": "auto", **changes})
     networks = build_networks(settings, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
     left = networks.judged(None, settings, frozen=frozen)
@@ -160,3 +164,28 @@ def test_named_weights_are_used_where_experts_are_off(frozen):
     assert networks.judged(None, settings, frozen=frozen).share == UNJUDGED_SHARE
     assert "share 0.15" in settings.describe(300)
     assert "without experts" in changed(settings, {"context.weights": "auto"}).describe(300)
+
+
+def test_an_encoder_pretrained_on_counts_takes_scenes_of_counts(tmp_path):
+    torch.manual_seed(0)
+    spec = NetworkSpec(len(BANDS), len(BANDS), depth=5, spectral_channels=0, dropout=0.0)
+    tensors = {
+        name.split(".", 2)[2]: value.contiguous() for name, value in build_network(spec).encoder.state_dict().items()
+    }  # as landcover pretrain names them
+    counts = Preprocess(BANDS, *(tuple(1e4 * value for value in part) for part in (PREPROCESS.mean, PREPROCESS.std)))
+    about = {
+        "bands": BANDS,
+        "mean": counts.mean,
+        "std": counts.std,
+        "units": ["DN"] * len(BANDS),
+        "encoder": "resnet18",
+    }
+    path = save_encoder(tmp_path / "own.safetensors", tensors, about=about)
+    own = changed(SETTINGS, {"context.weights": str(path)})
+    x, valid = chips(2)
+    found = frozen_features(own, counts, sensor="sentinel-2", level="", units=["DN"] * len(BANDS))
+    assert found.factor == 1.0
+    same = frozen_features(own, counts, sensor="", level="", units=["DN"] * len(BANDS))
+    assert torch.equal(found.of_pixels(x, valid), same.of_pixels(x, valid))
+    shipped = frozen_features(SETTINGS, counts, sensor="sentinel-2", level="", units=["DN"] * len(BANDS))
+    assert shipped.factor == COUNTS

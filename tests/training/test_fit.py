@@ -70,7 +70,7 @@ def test_forest_window_agrees_with_forest_pixels(job):
     assert np.array_equal(window[scene.pixels.row, scene.pixels.col], codes)
 
 
-def test_a_draw_of_polygons_keeps_the_classes_and_takes_few_pixels_of_each():
+def test_a_draw_of_polygons_keeps_classes_and_takes_few_pixels():
     index = np.repeat(np.array([0, 0, 1, 1, 1], dtype=np.uint8), [500, 3, 40, 60, 2])
     polygon = np.repeat(np.array([4, 7, 2, 9, 5], dtype=np.int32), [500, 3, 40, 60, 2])
     sizes = {4: DRAWN_PIXELS, 7: 3, 2: 40, 9: DRAWN_PIXELS, 5: 2}

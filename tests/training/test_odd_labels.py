@@ -23,7 +23,7 @@ def job(tmp_path_factory):
     return make_job(tmp_path_factory.mktemp("scene"))
 
 
-def test_a_class_that_has_no_training_polygon_keeps_its_place_in_the_legend(job, tmp_path):
+def test_a_class_without_training_polygons_stays_in_the_legend(job, tmp_path):
     scene, split, scheme = job
     only_low = parts(split, {2: 3, 4: 3, 6: 3, 8: 3})
     bundle = fit([scene], only_low, scheme, settings=PIXELS, folder=tmp_path).bundle
@@ -45,7 +45,7 @@ def masked(job, folder, hidden):
     return replace(scene, source=open_scene(path))
 
 
-def test_a_class_whose_training_pixels_are_all_masked_is_refused_or_warned_about(job, tmp_path):
+def test_a_class_all_masked_is_refused_or_warned_about(job, tmp_path):
     scene, split, scheme = job
     hidden = masked(job, tmp_path, [1, 3, 5, 7])
     with pytest.raises(LabelError, match=r"fewer than two classes have usable pixels; got .* under all of low"):
@@ -88,7 +88,7 @@ def test_no_training_polygon_at_all_is_an_error(job, tmp_path):
         fit([scene], parts(split, dict.fromkeys(range(1, 7), 2)), scheme, settings=PIXELS, folder=tmp_path)
 
 
-def test_polygons_in_one_corner_teach_but_cannot_be_folded_by_block(job, tmp_path):
+def test_polygons_in_one_corner_teach_but_give_no_block_folds(job, tmp_path):
     scene, split, scheme = job
     corner = scene.pixels.select([1, 2, 3, 4])
     cornered = replace(scene, pixels=corner)
@@ -98,7 +98,7 @@ def test_polygons_in_one_corner_teach_but_cannot_be_folded_by_block(job, tmp_pat
         block_folds([corner], folds=5, block_m=2000, buffer_m=0, seed=0)
 
 
-def test_fewer_blocks_than_folds_is_an_error_before_anything_is_trained(job, tmp_path):
+def test_fewer_blocks_than_folds_is_an_error_before_training(job, tmp_path):
     scene, _, scheme = job
     with pytest.raises(PipelineError, match="fold"):
         cross_validate(

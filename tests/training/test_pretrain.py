@@ -34,7 +34,7 @@ def found(scene):
     return pretrain([scene], settings=FEW)
 
 
-def test_something_is_taken_away_of_every_chip_and_something_is_left():
+def test_something_of_every_chip_is_taken_and_something_left():
     x = torch.randn(6, 4, 32, 32)
     valid = torch.ones(6, 32, 32, dtype=torch.bool)
     valid[:, :4] = False
@@ -117,7 +117,7 @@ def test_scenes_of_other_bands_and_empty_scenes_are_refused(scene, tmp_path):
         pretrain([empty], settings=FEW)
 
 
-def test_the_command_writes_weights_that_the_configuration_can_name(tmp_path, capsys):
+def test_the_command_writes_weights_that_can_be_named(tmp_path, capsys):
     config = write_world(tmp_path)
     options = ["--steps", "1", "--batch", "2", "--chip-px", "32", "--json", "--quiet"]
     assert main(["pretrain", str(config), *options]) == 0

@@ -63,7 +63,7 @@ def test_two_scenes_are_pooled_and_read_in_tiles() -> None:
     assert band_statistics([reader, reader], [scattered(), scattered()]).n == 2 * _expected().shape[1]
 
 
-def test_merging_chunks_loses_nothing_where_values_lie_far_from_zero() -> None:
+def test_merging_chunks_loses_nothing_far_from_zero() -> None:
     values = (1e4 + np.random.default_rng(1).random((2, 5000))).astype(np.float32)
     total = Accumulator(("a", "b"))
     for start in range(0, 5000, 7):

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers
-from pipeline.view.layers import open_map
+from pipeline.view.layers import open_viewed
 from pipeline.view.server import ViewServer
 from tests.fakes.viewed_maps import GRIDS, World, write_world
 
@@ -23,7 +23,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def answers(world: World) -> Iterator[Answers]:
     """What can be said of it."""
-    opened = Answers([open_map(world.class_map, name="here", scene=open_scene(world.scene))], title="a <b>title</b>")
+    opened = Answers([open_viewed(world.class_map, name="here", scene=open_scene(world.scene))], title="a <b>title</b>")
     yield opened
     opened.close()
 

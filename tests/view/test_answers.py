@@ -11,8 +11,8 @@ from pipeline.errors import InputError
 from pipeline.grid import Grid
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.stack import stack_scenes
-from pipeline.view.answers import BYTES, PNG, Answers, measure
-from pipeline.view.layers import open_map
+from pipeline.view.answers import BYTES, PNG, Answers, measure_ground
+from pipeline.view.layers import open_viewed
 from pipeline.view.tiles import tile_grid
 from tests.fakes.rasters import write_raster
 from tests.fakes.viewed_maps import LIBRARY_NOTES, METRES, SCHEME, write_world
@@ -80,13 +80,13 @@ def test_only_layers_that_exist_have_tiles(answers):
 
 
 def test_lengths_and_areas_are_geodesic():
-    degree = measure([(0.0, 0.0), (1.0, 0.0)], closed=False)
+    degree = measure_ground([(0.0, 0.0), (1.0, 0.0)], closed=False)
     assert degree["length_m"] == pytest.approx(111_319.4908, abs=1e-3)  # a degree of WGS 84's equator
     corners = [(10.0, 50.0), (10.02, 50.0), (10.02, 50.01), (10.0, 50.01)]
     lons, lats = zip(*corners, strict=True)
     area, perimeter = Geod(ellps="WGS84").polygon_area_perimeter(lons, lats)
     for ring in (corners, corners[::-1]):
-        found = measure(ring, closed=True)
+        found = measure_ground(ring, closed=True)
         assert found["area_ha"] == pytest.approx(abs(area) / 1e4)
         assert found["length_m"] == pytest.approx(perimeter)
 
@@ -95,7 +95,7 @@ def test_a_map_across_the_date_line_has_one_frame(tmp_path):
     crs = rasterio.crs.CRS.from_epsg(32660)
     grid = Grid(crs, rasterio.Affine(1000.0, 0.0, 700_000.0, 0.0, -1000.0, 1_000_000.0), 180, 240)
     own = write_world(tmp_path, "fiji", grid=grid)
-    west, _, east, _ = Answers([open_map(own.class_map, name="a")], title="").describe()["maps"][0]["bounds"]
+    west, _, east, _ = Answers([open_viewed(own.class_map, name="a")], title="").describe()["maps"][0]["bounds"]
     assert west < 180 < east < west + 5
 
 
@@ -104,29 +104,29 @@ def test_layers_of_another_grid_are_not_shown(tmp_path):
     other = Grid(METRES.crs, METRES.transform @ rasterio.Affine.translation(1, 0), *METRES.shape)
     write_world(tmp_path, "b", grid=other)
     (tmp_path / "maps" / "b_conf.tif").rename(tmp_path / "maps" / "a_conf.tif")
-    assert "conf" not in [layer.id for layer in open_map(own.class_map, name="a").layers]
+    assert "conf" not in [layer.id for layer in open_viewed(own.class_map, name="a").layers]
 
 
 def test_areas_are_those_of_the_attribute_table_or_none(tmp_path):
     own = write_world(tmp_path, "a")
-    assert set(dict(open_map(own.class_map, name="a").area_ha)) == set(SCHEME.codes)
+    assert set(dict(open_viewed(own.class_map, name="a").area_ha)) == set(SCHEME.codes)
     own.class_map.with_name("a_lc.tif.aux.xml").write_text("<PAMDataset/>", encoding="utf-8")
-    assert dict(open_map(own.class_map, name="a").area_ha) == {}
+    assert dict(open_viewed(own.class_map, name="a").area_ha) == {}
     own.class_map.with_name("a_lc.tif.aux.xml").write_text("<PAM", encoding="utf-8")
-    assert dict(open_map(own.class_map, name="a").area_ha) == {}
+    assert dict(open_viewed(own.class_map, name="a").area_ha) == {}
 
 
 def test_files_that_are_no_maps_are_refused(tmp_path):
     scene = write_raster(tmp_path / "scene.tif", np.ones((2, 4, 4), np.uint16))
     with pytest.raises(InputError, match="not a class map"):
-        open_map(scene, name="a")
+        open_viewed(scene, name="a")
     with pytest.raises(InputError, match="cannot open"):
-        open_map(tmp_path / "none.tif", name="a")
+        open_viewed(tmp_path / "none.tif", name="a")
 
 
 def test_a_file_that_is_cut_off_is_named(tmp_path):
     own = write_world(tmp_path, "a")
-    opened = open_map(own.class_map, name="a")
+    opened = open_viewed(own.class_map, name="a")
     own.class_map.write_bytes(own.class_map.read_bytes()[:8])
     with pytest.raises(InputError, match=r"a_lc\.tif: cannot read the map"):
         Answers([opened], title="").point(0, *lonlat(own.grid, 100, 100))

@@ -19,7 +19,7 @@ from pyproj import Geod, Transformer
 
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap
-from pipeline.view.layers import open_map
+from pipeline.view.layers import open_viewed
 from pipeline.view.server import ViewServer
 from tests.fakes.viewed_maps import DEGREES, LIBRARY_NOTES, METRES, SCHEME, World, write_world
 
@@ -114,7 +114,7 @@ def open_page(browser: Any) -> Iterator[Any]:
     opened: list[Tab] = []
 
     def open_one(*shown: World, basemap: Basemap | None = None, width: int = 960, scheme: str = "light") -> Tab:
-        maps = [open_map(one.class_map, name=one.scene.stem, scene=open_scene(one.scene)) for one in shown]
+        maps = [open_viewed(one.class_map, name=one.scene.stem, scene=open_scene(one.scene)) for one in shown]
         server = ViewServer(Answers(maps, title="A <b>title</b> & more", basemap=basemap))
         threading.Thread(target=server.serve, daemon=True).start()
         look = {"color_scheme": scheme, "reduced_motion": "reduce"}

@@ -226,11 +226,11 @@ def test_a_port_that_is_taken_is_said(served):
 
 
 def test_a_damaged_file_is_an_answer_and_not_the_end(tmp_path):
-    from pipeline.view.layers import open_map
+    from pipeline.view.layers import open_viewed
     from tests.fakes.viewed_maps import write_world
 
     own = write_world(tmp_path, "a")
-    server = ViewServer(Answers([open_map(own.class_map, name="a")], title=""))
+    server = ViewServer(Answers([open_viewed(own.class_map, name="a")], title=""))
     threading.Thread(target=server.serve, daemon=True).start()
     own.class_map.write_bytes(b"II*\0")
     z, x, y = place_over(own.grid, 14)

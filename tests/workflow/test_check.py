@@ -111,6 +111,17 @@ def test_it_predicts_a_pretrained_encoder_that_learns_alone(tmp_path):
     assert "what it will take, about, in one process" in tables(outcome)
 
 
+def test_it_asks_no_network_for_clouds_and_writes_nothing(tmp_path, no_estimates, monkeypatch):
+    config = write_world(tmp_path, inputs={"clouds": "network"})
+    monkeypatch.setattr("pipeline.scenes.clouds.find_spec", lambda _name: True)
+    monkeypatch.setattr("pipeline.scenes.clouds.version", lambda _name: "1.0.0")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    outcome = check_job(config, progress=no_progress)
+    assert not outcome.failed
+    assert "not masked yet" in json.dumps(outcome.data["scenes"])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 def test_check_says_in_one_line_what_will_be_trained(tmp_path, no_estimates):
     outcome = check_job(write_world(tmp_path), progress=no_progress)
     assert "experts (10 trees each" in outcome.summary
@@ -173,7 +184,7 @@ def test_of_a_large_scene_only_windows_are_read(tmp_path, monkeypatch, no_estima
     assert max(read) <= 256 * 256
 
 
-def test_a_class_without_test_polygons_is_a_warning_and_no_error(tmp_path, no_estimates):
+def test_a_class_without_test_polygons_is_a_warning(tmp_path, no_estimates):
     config: Path = write_world(tmp_path)
     frame = squares()
     water = frame.index[frame["class"] == CLASSES[2]]

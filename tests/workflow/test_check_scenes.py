@@ -12,7 +12,7 @@ from pipeline.config import load_config
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.survey import look_at_scene
-from pipeline.workflow.check import check_job, ledger_table, scene_table
+from pipeline.workflow.check import check_job, decisions_table, scene_table
 from pipeline.workflow.inputs import open_sources, unlike
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.landsat import Landsat, write_landsat
@@ -34,9 +34,9 @@ DAYS = ("2020-04-01", "2020-06-01", "2020-08-01")
 @pytest.fixture
 def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.workflow import costs
-    from pipeline.workflow.costs import StageEstimate
+    from pipeline.workflow.costs import StageCost
 
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
 
 
 def season(folder: Path, *, left_in: int) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def test_decisions_of_all_dates_are_in_one_line(tmp_path: Path) -> None:
     (stack,) = sources(
         tmp_path, scenes=[{"path": early.name}, {"path": late.name}], inputs={"time": "stack", "bands": ["red", "nir"]}
     )
-    (row,) = ledger_table([look_at_scene(stack)]).rows
+    (row,) = decisions_table([look_at_scene(stack)]).rows
     assert row[1] == "sentinel-2 L2A 02.14, sentinel-2 L2A 05.10"
     assert "x 0.0001 + 0 (MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000, no BOA_ADD_OFFSET)" in row[2]
     assert "x 0.0001 + -0.1 (MTD_MSIL2A.xml: BOA_QUANTIFICATION_VALUE 10000, BOA_ADD_OFFSET -1000)" in row[2]
@@ -88,7 +88,7 @@ def test_bands_of_one_scale_are_told_together(tmp_path: Path) -> None:
     product = write_landsat(tmp_path, Landsat())
     bands = ["blue", "green", "red", "nir08", "lwir11"]
     (scene,) = sources(tmp_path, scenes=[{"path": product.name}], inputs={"bands": bands})
-    (row,) = ledger_table([look_at_scene(scene)]).rows
+    (row,) = decisions_table([look_at_scene(scene)]).rows
     assert row[2] == "4 bands x 2.75e-05 + -0.2 (MTL); lwir11 x 0.00341802 + 149 (MTL)"
 
 
@@ -116,7 +116,7 @@ def test_what_masks_a_scene_is_named_with_its_share(tmp_path: Path) -> None:
         look_at_scene(open_scene(write_safe(tmp_path / "b", Safe(scl=cloudy))).select(["red", "nir"]))
 
 
-def test_a_layer_with_gaps_is_in_the_ledger_and_one_elsewhere_an_error(tmp_path: Path, no_estimates: None) -> None:
+def test_a_layer_with_gaps_is_in_the_ledger_elsewhere_an_error(tmp_path: Path, no_estimates: None) -> None:
     write_scene(tmp_path / "scene.tif")
     write_labels(tmp_path / "labels.gpkg")
     heights = np.full((96, 96), 300, np.float32)
@@ -131,7 +131,7 @@ def test_a_layer_with_gaps_is_in_the_ledger_and_one_elsewhere_an_error(tmp_path:
     assert "dem.tif: layer does not cover scene scene; got EPSG:32633" in failed
 
 
-def test_stac_scenes_are_measured_and_their_dark_pixels_tell_a_wrong_offset(tmp_path: Path) -> None:
+def test_stac_scenes_are_measured_and_tell_a_wrong_offset(tmp_path: Path) -> None:
     """Some Earth Search items say that the offset is out of the DN though it is not, and the reverse."""
     dark = field_of(lambda name, x, y: 0.3 * landscape(name, x, y))
     with serve(tmp_path / "served") as fake:
@@ -157,7 +157,7 @@ def test_stac_scenes_are_measured_and_their_dark_pixels_tell_a_wrong_offset(tmp_
                 look_at_scene(scene)
 
 
-def test_scenes_of_mixed_treatment_are_refused_through_mirrors_too(tmp_path: Path) -> None:
+def test_scenes_of_mixed_treatment_are_refused_by_mirrors_too(tmp_path: Path) -> None:
     top = write_safe(tmp_path, Safe(level="L1C"))
     with serve(tmp_path / "served") as fake:
         item = earth_search_item(fake.folder, fake.file_url)

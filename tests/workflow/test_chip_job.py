@@ -139,3 +139,22 @@ def test_a_block_in_both_parts_is_told(tmp_path):
     with pytest.warns(LabelWarning, match="chips of one block in both parts"):
         parts = parts_of(job)
     assert "1 block of" in parts.how
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("train", "val"), "train and val"), (("Train", "Test"), "Train and Test")]
+)
+def test_folders_tell_apart_what_is_learned_and_tested(tmp_path, names, said):
+    for name, count in zip(names, (6, 3), strict=True):
+        write_folders(tmp_path / "chips" / name, count=count)
+    config = tmp_path / "chips.yaml"
+    assert main(["init", "--chips", str(tmp_path / "chips"), "-o", str(config), "--quiet"]) == 0
+    parts = parts_of(checked(ChipJob, yaml.safe_load(config.read_text(encoding="utf-8")), path=config))
+    assert (len(parts.learned), len(parts.tested or ()), parts.how) == (12, 6, f"folders {said}")
+
+
+def test_chips_to_learn_from_alone_are_set_aside_by_blocks(tmp_path):
+    write_folders(tmp_path / "chips" / "train", count=6)
+    settings = {"folder": {"path": str(tmp_path / "chips"), "test": 0.0}}
+    parts = parts_of(checked(ChipJob, settings))
+    assert (len(parts.learned), parts.tested) == (12, None)

@@ -44,7 +44,7 @@ def world(tmp_path):
     return write_world(tmp_path)
 
 
-def test_the_run_folder_keeps_folds_mean_deviation_and_pooled_figures(tmp_path, capsys):
+def test_the_run_folder_keeps_folds_mean_deviation_and_pool(tmp_path, capsys):
     config = write_world(tmp_path, training=TINY)
     assert main(["crossval", str(config), "--folds", "2", "--json", "--quiet"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -79,7 +79,7 @@ def test_a_fold_per_scene(tmp_path):
     assert [fold["polygons"] for fold in data["baseline"]["folds"]] == [len(frame), len(frame)]
 
 
-def test_scenes_that_overlap_test_every_pixel_of_the_scene_left_out_and_no_other(tmp_path):
+def test_overlapping_scenes_test_pixels_of_the_one_left_out(tmp_path):
     write_scene(tmp_path / "scene.tif")
     write_scene(tmp_path / "east.tif", transform=shifted(480.0))  # half a scene; the pattern of classes repeats
     frame = squares()
@@ -95,7 +95,7 @@ def test_scenes_that_overlap_test_every_pixel_of_the_scene_left_out_and_no_other
     assert [fold["learned"] for fold in folds] == [len(new), len(new)]
 
 
-def test_a_buffer_narrower_than_chips_reach_is_refused_before_anything_is_learned(tmp_path):
+def test_a_buffer_narrower_than_chips_is_refused_at_once(tmp_path):
     config = write_world(tmp_path, chips={"size_px": 32}, split={"buffer_m": 0})
     with pytest.raises(SplitError, match=r"are too near; got 1\d\d m; expected more than 160 m"):
         validate(config)
@@ -253,7 +253,7 @@ def test_an_unknown_method_is_refused():
         CrossvalSettings(methods=("svm",)).check()
 
 
-def test_the_learning_curve_has_a_point_per_share_and_ends_in_the_cross_validation(world):
+def test_the_learning_curve_ends_in_the_cross_validation(world):
     request = CrossvalSettings(folds=3, methods=("forest",), random_folds=0, shares=(100, 20))
     outcome = draw_learning_curve(world, request, progress=no_progress)
     points = json.loads(outcome.written[0].read_text())["points"]

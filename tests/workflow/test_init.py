@@ -76,7 +76,7 @@ def test_integer_classes_are_classes_too(world):
         ((0, 255, 1), {"1": 1, "0": 2, "255": 3}),  # not codes of a map: the free ones
     ],
 )
-def test_integer_classes_keep_their_codes_so_that_map_and_labels_say_the_same(world, given, codes):
+def test_integer_classes_keep_their_codes(world, given, codes):
     frame = squares()
     frame = frame.assign(number=[given[number - 1] for number in frame["number"]])
     frame = frame.iloc[2:]  # classes of unlike size: the legend must not go by it
@@ -140,7 +140,7 @@ def test_names_that_differ_only_in_case_are_one_class(world):
     assert set(Job.load(world / "config.yaml").scheme.names) == set(CLASSES)
 
 
-def test_polygons_between_the_centres_are_counted_with_the_key_that_helps(world):
+def test_polygons_between_centres_are_counted_with_the_key(world):
     frame = squares()
     frame.loc[:24, "geometry"] = frame.geometry.buffer(-16)[:25]  # 8 m wide: less than a pixel
     relabel(world, frame)
@@ -212,7 +212,7 @@ def test_labels_elsewhere_are_an_error_that_names_both_places(world):
         init(world)
 
 
-def test_burning_finds_the_same_pixels_whatever_the_crs_of_the_labels(world):
+def test_burning_is_the_same_whatever_the_labels_crs(world):
     job = Job.load(init(world).written[0])
     relabel(world, squares().to_crs(4326))
     other = Job.load(world / "config.yaml")

@@ -60,9 +60,7 @@ def read(source: Source) -> Raster:
         return reader.read(source.grid.window)
 
 
-def test_three_dates_become_one_stack_with_the_dates_in_the_bands_names(
-    tmp_path: Path, dates: list[dict[str, Any]]
-) -> None:
+def test_three_dates_become_one_stack_named_by_dates(tmp_path: Path, dates: list[dict[str, Any]]) -> None:
     (stack,) = sources(tmp_path, scenes=dates, inputs={"time": "stack", "bands": ["red", "nir"]})
     assert stack.band_names == tuple(f"{band}_{day}" for day in DAYS for band in ("red", "nir"))
     raster = read(stack)
@@ -241,7 +239,7 @@ def predict(model: Path, scenes: list[Path], output: Path) -> None:
         predict_maps(None, model=model, scenes=paths, output=output, changes=changes(dtype="float32"))
 
 
-def test_one_model_of_stacks_of_different_days_maps_a_year_it_has_not_seen(seasons: Path, tmp_path: Path) -> None:
+def test_one_model_of_stacks_maps_a_year_it_has_not_seen(seasons: Path, tmp_path: Path) -> None:
     model = seasons / "model" / "model.safetensors"
     names = ("red", "nir08", "ndvi")
     assert load_bundle(model).bands == tuple(f"{name}_t{date}" for date in (1, 2, 3) for name in names)
@@ -256,7 +254,7 @@ def test_one_model_of_stacks_of_different_days_maps_a_year_it_has_not_seen(seaso
     assert len(ledger["dates_measured"]) == 3
 
 
-def test_scenes_that_do_not_fit_a_model_of_stacks_are_refused_in_one_line(seasons: Path, tmp_path: Path) -> None:
+def test_scenes_unfit_for_a_model_of_stacks_are_one_line(seasons: Path, tmp_path: Path) -> None:
     model = seasons / "model" / "model.safetensors"
     two = write_season(tmp_path, "20230511", "20230612")
     with pytest.raises(ModelError, match="number of scenes for a model of stacked dates; got 2; expected 3"):
@@ -291,7 +289,7 @@ def finished_with_layer(tmp_path: Path) -> Path:
     return folder / "run"
 
 
-def test_the_run_folder_and_the_maps_tags_say_how_a_scene_was_read(seasons: Path) -> None:
+def test_run_folder_and_maps_say_how_a_scene_was_read(seasons: Path) -> None:
     kept = json.loads((seasons / "ledger.json").read_text())["scenes"]
     assert [scene["scene"] for scene in kept] == ["2020", "2021"]
     with rasterio.open(seasons / "maps" / "2020_lc.tif") as dataset:

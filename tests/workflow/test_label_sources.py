@@ -102,7 +102,7 @@ def test_a_vector_file_needs_a_field(tmp_path):
         ({"level": 3}, "level"),
     ],
 )
-def test_settings_of_points_and_levels_that_make_no_sense_are_refused(tmp_path, labels, said):
+def test_settings_of_points_and_levels_are_checked(tmp_path, labels, said):
     with pytest.raises(ConfigError, match=said):
         job_of(tmp_path, **labels)
 

@@ -37,7 +37,7 @@ def config(tmp_path):
     return write_settings(tmp_path)
 
 
-def test_the_wrong_polygon_and_places_to_label_are_layers_with_styles(config, tmp_path, capsys):
+def test_the_wrong_polygon_and_places_are_styled_layers(config, tmp_path, capsys):
     assert main(["labels", "audit", str(config), "--count", "5", "--json", "--quiet"]) == 0
     data = json.loads(capsys.readouterr().out)
     path = tmp_path / "run" / "labels_audit.gpkg"
@@ -71,7 +71,7 @@ def test_an_audit_is_not_replaced_unasked(config, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(config, monkeypatch, capsys):
+def test_a_place_that_cannot_be_written_is_said_first(config, monkeypatch, capsys):
     monkeypatch.setattr(labels_audit, "scenes_for_folds", lambda *_, **__: pytest.fail("computed first"))
     assert main(["labels", "audit", str(config), "-o", str(config / "mine.gpkg")]) == 2
     assert "cannot be written" in capsys.readouterr().err
@@ -88,7 +88,7 @@ def test_labels_without_doubt_give_an_empty_layer(tmp_path):
     assert [item["agree"] for item in outcome.data["classes"]] == [1.0, 1.0, 1.0]
 
 
-def test_a_class_of_one_polygon_cannot_be_asked_about_and_is_said(tmp_path):
+def test_a_class_of_one_polygon_is_left_out_and_said(tmp_path):
     frame = squares()
     write_scene(tmp_path / "scene.tif")
     write_labels(tmp_path / "labels.gpkg", frame.drop(frame.index[frame["class"] == CLASSES[1]][1:]))

@@ -36,7 +36,7 @@ def test_places_are_open_squares_with_the_legend_to_choose_from(config, tmp_path
     data = json.loads(capsys.readouterr().out)
     path = tmp_path / "label_next.gpkg"
     assert data["written"] == [str(path)]
-    places = gpd.read_file(path)
+    places = gpd.read_file(path, layer="label_next")
     job = Job.load(config)
     assert 0 < len(places) <= 5
     assert places["class"].isna().all()

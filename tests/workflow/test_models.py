@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> Path:
     return save_bundle(tmp_path / "model.safetensors", replace(BUNDLE, provenance={STORED: stored}))
 
 
-def test_an_export_takes_raw_numbers_as_the_training_scenes_had_them(model: Path) -> None:
+def test_an_export_takes_raw_numbers_as_trained_on(model: Path) -> None:
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     outcome = export_model(model, form="onnx", output=None, tile_px=32, overwrite=False)
     last = outcome.hint.splitlines()[-1]

@@ -11,7 +11,7 @@ import shapely
 
 from pipeline.cli import main
 from pipeline.workflow import costs
-from pipeline.workflow.costs import StageEstimate
+from pipeline.workflow.costs import StageCost
 from tests.fakes.small_world import squares, write_labels, write_scene, write_settings, write_world
 
 LONG = "a" * 300
@@ -67,7 +67,7 @@ class Ran:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the cases name."""
-    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageEstimate("all", 1.0, 1, 1),))
+    monkeypatch.setattr(costs, "estimate_stages", lambda _job: (StageCost("all", 1.0, 1, 1),))
     monkeypatch.chdir(tmp_path)
     for name in ("folder", "folder.pth"):
         (tmp_path / name).mkdir()

@@ -94,7 +94,7 @@ def test_every_polygon_has_one_part_and_none_is_lost(finished):
     assert all(item["train"]["pixels"] > 0 and item["test"]["pixels"] > 0 for item in classes.values())
 
 
-def test_the_model_carries_bands_classes_and_where_they_came_from(finished):
+def test_the_model_carries_bands_classes_and_origin(finished):
     bundle = load_bundle(finished.folder / "model" / "model.safetensors")
     assert bundle.bands == BANDS
     assert bundle.scheme.names == CLASSES
@@ -118,7 +118,7 @@ def test_the_record_says_what_ran_and_how_long(finished):
         assert all(not Path(name).is_absolute() for name in stage["outputs"])
 
 
-def test_the_report_is_one_page_with_figures_and_the_warning_about_its_sample(finished):
+def test_the_report_is_one_page_with_figures_and_its_warning(finished):
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert "not a probability sample" in page
     assert all(name in page for name in CLASSES)
@@ -131,7 +131,7 @@ def test_a_second_run_does_nothing(finished):
     assert {path: path.stat().st_mtime_ns for path in finished.folder.glob("*.tif")} == before
 
 
-def test_scenes_are_sampled_for_the_chips_and_not_again_for_their_maps(finished, monkeypatch):
+def test_scenes_are_sampled_for_chips_and_not_again_for_maps(finished, monkeypatch):
     for module in ("scenes.ledger", "workflow.scene_maps"):
         monkeypatch.setattr(f"pipeline.{module}.source_ledger", lambda _: pytest.fail("sampled again"))
     run_job(finished.config, last="predict", force=True, overwrite=True)

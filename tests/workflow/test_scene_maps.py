@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import rasterio
 
-from pipeline.errors import OutputError
+from pipeline.diagnostics.class_sets import LEVELS, SetLimits
+from pipeline.errors import ModelError, OutputError
 from pipeline.files import write_json
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.settings import MapSettings
+from pipeline.maps.legends import read_scheme
 from pipeline.maps.pixels import MajorityPixels, SievedPixels
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.ledger import source_ledger
@@ -55,7 +59,7 @@ def never(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_a_users_file_of_a_products_name_is_told_before_anything_is_mapped_and_stays(
+def test_a_users_file_of_a_products_name_is_told_and_stays(
     world: Path, monkeypatch: pytest.MonkeyPatch, product: str
 ) -> None:
     theirs = world / "out" / f"a{product}"
@@ -70,9 +74,7 @@ def test_a_users_file_of_a_products_name_is_told_before_anything_is_mapped_and_s
         assert theirs.read_bytes() == b"theirs"
 
 
-def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_command_is_given(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_came_meanwhile_stays(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = world / "out" / "a_conf.tif"
 
     def slow(*given: object, **named: object) -> object:
@@ -88,7 +90,7 @@ def test_a_file_that_came_while_the_scene_was_mapped_stays_however_often_the_com
     assert not (world / "out" / "a_lc.tif").exists()
 
 
-def test_maps_of_a_scene_that_others_mapped_block_by_block_replace_no_file_either(world: Path) -> None:
+def test_maps_finished_elsewhere_replace_no_file_either(world: Path) -> None:
     bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
     order = MapOrder(world / "out", section())
     key = journal_key(bundle, scene.select(bundle.bands), order.settings)
@@ -101,9 +103,7 @@ def test_maps_of_a_scene_that_others_mapped_block_by_block_replace_no_file_eithe
         assert theirs.read_bytes() == b"theirs"
 
 
-def test_force_maps_again_what_the_same_command_made_and_nothing_else(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_force_maps_again_what_the_same_command_made(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"mosaic": "first", "polygons": True}
     predict(world, "ab", **asked)
     made = {path: path.read_bytes() for path in (world / "out").glob("*.tif")}
@@ -132,7 +132,7 @@ def test_a_map_of_other_settings_is_replaced_only_when_asked(world: Path) -> Non
     predict(world, overwrite=True, probabilities=True)
 
 
-def test_a_mosaic_follows_its_maps_and_is_left_alone_where_they_are_the_same(world: Path) -> None:
+def test_a_mosaic_follows_its_maps_and_is_else_left_alone(world: Path) -> None:
     predict(world, "ab", mosaic="first")
     mosaic = world / "out" / "mosaic_lc.tif"
     first = mosaic.stat().st_mtime_ns
@@ -150,14 +150,14 @@ def tag_of(path: Path) -> dict[str, object]:
     return found
 
 
-def test_a_ledger_that_happens_to_lie_in_the_folder_of_the_maps_is_not_that_of_the_scene(world: Path) -> None:
+def test_a_ledger_beside_the_maps_is_not_the_scenes(world: Path) -> None:
     write_json(world / "out" / "ledger.json", {"scenes": [{"scene": "a", "sensor": "another file"}]})
     predict(world)
     scene = noise_scene(world / "a.tif", height=60, width=50)
     assert tag_of(world / "out" / "a_lc.tif") == json.loads(json.dumps(source_ledger(scene), default=str))
 
 
-def test_a_run_samples_every_scene_once_and_its_maps_carry_what_was_found(world: Path) -> None:
+def test_a_run_samples_once_and_its_maps_carry_it(world: Path) -> None:
     write_json(world / "run" / "ledger.json", {"scenes": [{"scene": "a", "sensor": "as it was read"}]})
     bundle, scene = load_bundle(world / "model.safetensors"), noise_scene(world / "a.tif", height=60, width=50)
     order = MapOrder(world / "run" / "maps", section(), ledger=world / "run")
@@ -179,3 +179,31 @@ def test_a_sieved_map_keeps_the_map_as_it_was_beside_it(world: Path) -> None:
     expected = SievedPixels(MajorityPixels(raw, grid, 3), grid, 50).read(grid.window)
     assert (expected == codes["lc"]).all()
     assert not list((world / "out" / ".work").rglob("*.u8"))
+
+
+def test_class_sets_are_written_with_what_was_checked(world: Path) -> None:
+    with pytest.raises(ModelError, match="no limits of class sets"):
+        predict(world, sets=0.9)
+    assert not (world / "out" / "a_lc.tif").exists()
+    full = np.full(len(LEVELS), 0.2)
+    extra = SetLimits(full, full, full, full, 25).tensors()
+    save_bundle(world / "model.safetensors", replace(small_bundle(), extra=extra))
+    found = predict(world, sets=0.9)
+    assert "a: class sets of 90%" in found.hint
+    assert "in 25 blocks held out in turn" in found.hint
+    assert not (world / "out" / "a_probabilities.tif").exists()
+    with rasterio.open(world / "out" / "a_sets.tif") as sets, rasterio.open(world / "out" / "a_lc.tif") as mapped:
+        assert ((sets.read(1) == 0) == (mapped.read(1) == 0)).all()
+    assert any(" or " in name for name in read_scheme(world / "out" / "a_sets.tif").names)
+    assert "class sets" in predict(world, sets=0.9).hint  # nothing to do, and the same words
+
+
+def test_segments_clean_the_map_and_keep_it_as_it_was(world: Path) -> None:
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    predict(world, segments_px=20)
+    codes = {}
+    for kind in ("lc", "unfiltered"):
+        with rasterio.open(world / "out" / f"a_{kind}.tif") as dataset:
+            codes[kind] = dataset.read(1)
+    assert (codes["lc"] != codes["unfiltered"]).any()
+    assert ((codes["lc"] == 0) == (codes["unfiltered"] == 0)).all()

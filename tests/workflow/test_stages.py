@@ -148,7 +148,7 @@ def test_resume_replaces_nothing_but_a_model_of_the_same_job(tmp_path):
     assert model.read_bytes() != before
 
 
-def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_path):
+def test_what_may_be_overwritten_is_not_resumed_otherwise(tmp_path):
     config = write_world(tmp_path, training=CUT)
     run_job(config, last="train")
     write_settings(tmp_path, training=CUT, split={"seed": 5})
@@ -157,7 +157,7 @@ def test_what_may_be_overwritten_is_still_not_resumed_with_another_split(tmp_pat
 
 
 @pytest.mark.parametrize("changes", [{}, {"refit": False}], ids=str)
-def test_the_forest_is_given_the_polygons_that_the_network_learned_from(tmp_path, monkeypatch, changes):
+def test_the_forest_gets_the_polygons_of_the_network(tmp_path, monkeypatch, changes):
     job = Job.load(write_world(tmp_path, training=quick_training(**changes)))
     told = []
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ConfigError, InputError, LegendError, SceneWarning
-from pipeline.workflow.view import ViewRequest, check_basemap, gather_maps, open_viewer
+from pipeline.workflow.view import check_basemap, gather_maps, open_viewer
 from tests.fakes.small_world import settings
 from tests.fakes.viewed_maps import LIBRARY_NOTES, write_world
 
@@ -48,7 +48,7 @@ def test_a_configuration_stands_for_its_run(run, tmp_path):
     assert len(gather_maps([tmp_path / "own.yaml"])) == 2
 
 
-def test_a_run_that_was_interrupted_finds_the_configuration_beside_it(run, tmp_path):
+def test_an_interrupted_run_finds_the_configuration_beside_it(run, tmp_path):
     (run / "config.yaml").rename(tmp_path / "own.yaml")
     (run / "run.json").write_text('{"stages": {}, "config": "own.yaml"}', encoding="utf-8")
     assert all(item.scene is not None for item in gather_maps([run]))
@@ -77,7 +77,7 @@ def test_bare_maps_have_no_scene_unless_one_is_named(run, tmp_path):
         gather_maps(files[:1], scenes=["a", "b"])
 
 
-def test_a_scene_that_is_gone_is_a_warning_and_the_maps_are_shown(run):
+def test_a_scene_that_is_gone_is_a_warning_maps_are_shown(run):
     (run / "spring.tif").unlink()
     with pytest.warns(SceneWarning, match=r"spring\.tif"):
         maps = gather_maps([run])
@@ -126,7 +126,7 @@ def test_a_basemap_names_its_host_where_nobody_else_is_named():
 
 
 def test_the_outcome_has_the_address(run):
-    server, outcome = open_viewer([run], ViewRequest())
+    server, outcome = open_viewer([run])
     assert outcome.data["url"] == server.url
     assert server.url in outcome.summary
     assert server.url.startswith(f"http://127.0.0.1:{outcome.data['port']}/")

@@ -1,0 +1,226 @@
+"""Mean and total of a continuous map's quantity from a probability sample: the map's own mean, corrected.
+
+The regression estimator takes the map's mean over all pixels and corrects it by what the sample says of its errors; a
+map that is any good makes the interval narrow, a bad one only leaves it wide.
+
+Source: Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, sections 6.4 to 6.6 (general regression
+estimator, g-weighted residuals for the variance).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from pipeline.accuracy.sample_design import read_design
+from pipeline.documents import parse_json
+from pipeline.errors import InputError, ReferenceDataError, SceneError
+from pipeline.grid import Grid
+from pipeline.labels.values import numbers_of
+from pipeline.labels.vectors import features_with
+from pipeline.maps.geotiff import QUANTITY_TAG
+from pipeline.quantity import Quantity
+from pipeline.raster import open_raster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+M2_PER_HA = 10_000.0
+# Units of a stratum that a variance needs, and of the whole sample that a line with two coefficients needs.
+_LEAST, _LEAST_IN_ALL = 2, 5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its standard error and interval of 95 %."""
+
+    estimate: float
+    se: float
+    low: float
+    high: float
+
+    def times(self, factor: float) -> Estimate:
+        """The same of a quantity that is so many times as large."""
+        return Estimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
+
+    def to_json(self) -> dict[str, float]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a sample says of the mapped area.
+
+    Attributes:
+        direct: Mean from the sample alone.
+        regression: Mean from sample and map.
+        map_mean: The map's own mean.
+        gain: Variance of the direct mean over that of the regression: how many times as large a sample without the map
+            would have to be.
+        units: Sample units.
+    """
+
+    direct: Estimate
+    regression: Estimate
+    map_mean: float
+    gain: float
+    units: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def estimate_mean(
+    measured: NDArray[np.float64], mapped: NDArray[np.float64], *, stratum: NDArray[np.intp],
+    sizes: NDArray[np.float64], map_mean: float,
+) -> Totals:  # fmt: skip
+    """Mean of a quantity over a map.
+
+    Args:
+        measured: Value at each unit, float64 [n].
+        mapped: The map's value there, float64 [n].
+        stratum: Stratum of each unit, from 0; all 0 for a simple random sample.
+        sizes: Map units in each stratum, float64 [stratum].
+        map_mean: Mean of the map over all its units.
+
+    Raises:
+        ReferenceDataError: too few units.
+    """
+    counts = np.bincount(stratum, minlength=len(sizes))
+    if len(measured) < _LEAST_IN_ALL or (counts[sizes > 0] < _LEAST).any():
+        raise ReferenceDataError(
+            "too few units with a measured value", got=f"{counts.tolist()} in the strata",
+            expected=f"{_LEAST} in each stratum, {_LEAST_IN_ALL} in all",
+        )  # fmt: skip
+    every = sizes.sum()
+    design = (sizes / counts)[stratum]
+    freedom = max(len(measured) - int((sizes > 0).sum()), 1)
+    plain = float((design * measured).sum() / every)
+    direct = _interval(plain, _variance(design * measured, stratum, sizes, counts) / every**2, freedom)
+    x = np.stack([np.ones_like(mapped), mapped], axis=1)
+    cross = (x * design[:, None]).T @ x
+    slope = np.linalg.lstsq(cross, (x * design[:, None]).T @ measured, rcond=None)[0]
+    goal = every * np.array([1.0, map_mean])
+    g = 1.0 + x @ np.linalg.lstsq(cross, goal - design @ x, rcond=None)[0]
+    corrected = float((design * g * measured).sum() / every)
+    rest = design * g * (measured - x @ slope)
+    variance = _variance(rest, stratum, sizes, counts) / every**2
+    gain = (direct.se**2 / variance) if variance > 0 else float("inf")
+    return Totals(direct, _interval(corrected, variance, max(freedom - 1, 1)), map_mean, float(gain), len(measured))
+
+
+def _variance(
+    weighted: NDArray[np.float64], stratum: NDArray[np.intp], sizes: NDArray[np.float64], counts: NDArray[np.intp]
+) -> float:
+    """Variance of a total of weighted values drawn at random without replacement within strata."""
+    total = 0.0
+    for number in np.flatnonzero(counts):
+        own = weighted[stratum == number]
+        left = 1.0 - counts[number] / sizes[number]
+        total += left * len(own) / (len(own) - 1) * float(((own - own.mean()) ** 2).sum())
+    return total
+
+
+def _interval(estimate: float, variance: float, freedom: int) -> Estimate:
+    se = float(np.sqrt(variance))
+    half = float(student.ppf(0.5 + CONFIDENCE / 2, freedom)) * se
+    return Estimate(estimate, se, estimate - half, estimate + half)
+
+
+@dataclass(frozen=True)
+class MapTotals:
+    """A continuous map against a probability sample.
+
+    Attributes:
+        quantity: What the map holds.
+        totals: Means.
+        area_ha: Area that the figures speak of.
+        design: How the sample was drawn.
+        measured: Value at each unit, float64 [n].
+        mapped: The map's value, lower and upper bound there, float64 [n, 3].
+    """
+
+    quantity: Quantity
+    totals: Totals
+    area_ha: float
+    design: str
+    measured: NDArray[np.float64]
+    mapped: NDArray[np.float64]
+
+
+def holds_values(path: Path) -> bool:
+    """Whether a raster is a continuous map of this package."""
+    try:
+        with open_raster(path) as source:
+            return QUANTITY_TAG in source.tags() and source.dtypes[0] == "float32"
+    except SceneError:
+        return False
+
+
+def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None) -> MapTotals:
+    """Mean and total of a continuous map from measured points of a probability sample.
+
+    Args:
+        path: ``<scene>_value.tif``.
+        reference: Points with the measured value.
+        field: Attribute that holds it.
+        design: The sampling design file, or "simple random" or "systematic".
+
+    Raises:
+        ReferenceDataError: no probability sample, one of squares, or too few units.
+        InputError: the map cannot be read.
+    """
+    with open_raster(path, error=InputError, what="not a map that GDAL can open") as source:
+        quantity = Quantity.from_json(parse_json(source.tags()[QUANTITY_TAG], what=f"the quantity of {path}"))
+        grid = Grid(source.crs, source.transform, source.height, source.width)
+        total, count = 0.0, 0
+        for _, window in source.block_windows(1):
+            block = source.read(1, window=window, masked=True)
+            total, count = total + float(block.sum(dtype=np.float64) or 0.0), count + int(block.count())
+        frame = features_with(reference, fields=[field]).to_crs(str(grid.crs))
+        at = frame.geometry.centroid
+        found = np.ma.filled(np.ma.stack(list(source.sample(zip(at.x, at.y, strict=True), masked=True))), np.nan)
+    if not count:
+        raise InputError("the map has no pixel with data", path=path)
+    measured = numbers_of(frame[field], path=reference)
+    rows = np.array([grid.rowcol(x, y) for x, y in zip(at.x, at.y, strict=True)])
+    stratum, sizes, words = _drawn(design, rows, count=count, reference=reference)
+    keep = np.isfinite(measured) & np.isfinite(found).all(1) & (stratum >= 0)
+    if not keep.any():
+        raise ReferenceDataError("no unit has a measured value on the map", path=reference)
+    totals = estimate_mean(
+        measured[keep], found[keep, 0].astype(np.float64), stratum=stratum[keep], sizes=sizes, map_mean=total / count
+    )
+    area_ha = count * float(np.prod(grid.pixel_size_m)) / M2_PER_HA
+    return MapTotals(quantity, totals, area_ha, words, measured[keep], found[keep].astype(np.float64))
+
+
+def _drawn(
+    design: str | None, rows: NDArray[np.int64], *, count: int, reference: Path
+) -> tuple[NDArray[np.intp], NDArray[np.float64], str]:
+    """Stratum of each unit (-1 for those that were not drawn), size of each stratum, and the design in words.
+
+    Raises:
+        ReferenceDataError: no probability sample, or one of squares.
+    """
+    if design in {"simple random", "systematic"}:
+        return np.zeros(len(rows), dtype=np.intp), np.array([float(count)]), str(design)
+    if design is None:
+        raise ReferenceDataError(
+            "mean and total of a map need a probability sample", path=reference,
+            fix="draw one with landcover design and give its file with --design, or say --design 'simple random'",
+        )  # fmt: skip
+    drawn = read_design(design)
+    if drawn.clusters is not None:
+        raise ReferenceDataError(f"a {drawn.kind} sample of a continuous map", path=design, expected="single pixels")
+    known = {(int(r), int(c)): int(h) for r, c, h in zip(drawn.row, drawn.col, drawn.stratum, strict=True)}
+    stratum = np.array([known.get((int(row), int(col)), -1) for row, col in rows], dtype=np.intp)
+    return stratum, np.array([float(item.units) for item in drawn.strata]), drawn.kind

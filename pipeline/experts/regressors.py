@@ -1,0 +1,438 @@
+"""Teachers of values: forests with quantiles, boosting, ridge and partial least squares, mixed by held-out groups.
+
+As with classes, they learn first and the network learns their mixture: a value and a distribution around it for pixels
+all over the scene. Shares are those that held-out groups (blocks, stations) speak for, and so is the width of the
+distribution, so that its interval holds the share of values that it claims.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.errors import LabelError
+from pipeline.experts.interpolation import COLUMNS, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+Kind: TypeAlias = Literal[
+    "forest",
+    "boosting",
+    "ridge",
+    "pls",
+    "linear",
+    "shape",
+    "shape_pls",
+    "process",
+    "distance",
+    "kriging",
+    "drift",
+    "local",
+    "mean",
+    "band",
+    "plain",
+]
+TEACHERS: tuple[Kind, ...] = ("forest", "boosting", "ridge", "pls", "linear")
+# Of spectra: from so many bands on, what a spectrum is like tells apart what its brightness hides.
+SPECTRAL: tuple[Kind, ...] = ("shape", "shape_pls", "process")
+MANY_BANDS = 20
+# Those that interpolate samples; of use where samples are stations, and where the place may be learned.
+SPATIAL: tuple[Kind, ...] = ("distance", "kriging", "drift", "local")
+BASELINES: tuple[Kind, ...] = ("mean", "band", "plain")
+NAMES: dict[str, str] = {
+    "forest": "quantile forest",
+    "boosting": "gradient boosting",
+    "ridge": "ridge regression of surroundings",
+    "pls": "partial least squares",
+    "linear": "ridge regression of bands",
+    "shape": "ridge regression of shapes",
+    "shape_pls": "partial least squares of shapes",
+    "process": "Gaussian process of bands",
+    "distance": "inverse distance",
+    "kriging": "kriging",
+    "drift": "regression kriging",
+    "local": "forest with interpolated values",
+    "mean": "mean",
+    "band": "linear on the best band",
+    "plain": "random forest",
+}
+# Levels of the draws that stand for a distribution: the middles of as many equal parts.
+DRAWS = 20
+DRAW_LEVELS = tuple((i + 0.5) / DRAWS for i in range(DRAWS))
+_OUTER = (0.05, 0.95)
+INNER_FOLDS = 5
+# What learned shares are drawn towards equal ones by, in samples. As many as the classes' shares are, in polygons.
+_PRIOR = 40
+# Components of partial least squares, at most a fifth of the samples.
+_COMPONENTS = 10
+_LEAF = 3
+# Of the Gaussian process: samples, whose cube it takes, and principal components of the bands.
+_PROCESS_SAMPLES, _AXES = 500, 15
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where values are asked for.
+
+    Attributes:
+        features: float32 [n, feature], standardised.
+        xy: In metres, float64 [n, 2].
+        day: Number of the day, int64 [n]; of undated samples always 0.
+    """
+
+    features: NDArray[np.float32]
+    xy: NDArray[np.float64]
+    day: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of places."""
+        return len(self.features)
+
+    def at(self, which: NDArray[Any]) -> Places:
+        """Some of them."""
+        return Places(self.features[which], self.xy[which], self.day[which])
+
+
+@dataclass(frozen=True, eq=False)
+class ValueTable:
+    """Samples that teachers learn from.
+
+    Attributes:
+        places: Where they lie, with their features.
+        target: Standardised transformed value, float64 [n].
+        group: What is held out together, int64 [n].
+        weight: Of each sample; the pixels of a polygon share one, float64 [n].
+        plain: How many of the first features are bands, which partial least squares and the baselines see.
+        scale: Mean and deviation that undo the standardising of the bands, float64 [plain] each.
+    """
+
+    places: Places
+    target: NDArray[np.float64]
+    group: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    plain: int
+    scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.target)
+
+    def rows(self, which: NDArray[Any]) -> ValueTable:
+        """Some of the samples."""
+        return ValueTable(
+            self.places.at(which), self.target[which], self.group[which], self.weight[which], self.plain, self.scale
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Fitted teachers, their shares, and how far their distribution is widened.
+
+    Attributes:
+        kinds: Of the teachers.
+        models: Fitted.
+        shares: float64 [teacher], sum 1.
+        widen: Factor of the forest's distribution around its median.
+        held_out: Predictions of the mixture for its own samples by models that had not seen the sample's group, float64
+            [n, 1 + 2]: value, lower, upper; NaN where there were too few groups.
+    """
+
+    kinds: tuple[Kind, ...]
+    models: tuple[Any, ...]
+    shares: NDArray[np.float64]
+    widen: float
+    held_out: NDArray[np.float64]
+
+    def values(self, places: Places) -> NDArray[np.float64]:
+        """Standardised values float64 [m]."""
+        out = np.zeros(len(places))
+        for kind, model, share in zip(self.kinds, self.models, self.shares, strict=True):
+            if share:
+                out += share * predict_teacher(kind, model, places)
+        return out
+
+    def draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
+        """Quantiles at ``levels`` of the distribution around :meth:`values`, float64 [m, level]."""
+        forest = self.models[self.kinds.index("forest")]
+        return np.asarray(self.values(places)[:, None] + self.widen * _spread(forest, places.features, levels))
+
+
+def fit_mixture(
+    table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Mixture:  # fmt: skip
+    """Teachers fitted to all samples; shares and width from groups held out.
+
+    Raises:
+        LabelError: too few groups to hold any out.
+    """
+    kinds = tuple(kinds)
+    folds = min(INNER_FOLDS, len(np.unique(table.group)))
+    if folds < 2:  # noqa: PLR2004 - none is left to learn from
+        raise LabelError("samples lie in one block or group", expected="two or more", fix="use smaller blocks")
+    found = np.full((len(table), len(kinds)), np.nan)
+    spread = np.zeros((len(table), 2))
+    steps = folds + 1
+    for number, (rest, held) in enumerate(GroupKFold(folds).split(table.target, groups=table.group)):
+        part, places = table.rows(rest), table.places.at(held)
+        for column, kind in enumerate(kinds):
+            model = fit_teacher(kind, part, trees=trees, seed=seed)
+            found[held, column] = predict_teacher(kind, model, places)
+            if kind == "forest":
+                spread[held] = _spread(model, places.features, _OUTER)
+        if progress is not None:
+            progress("teachers", number + 1, steps)
+    shares = learned_shares(found, table.target, table.weight)
+    centre = found @ shares
+    widen = interval_factor(table.target - centre, spread)
+    models = tuple(fit_teacher(kind, table, trees=trees, seed=seed) for kind in kinds)
+    if progress is not None:
+        progress("teachers", steps, steps)
+    return Mixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
+
+
+def fit_teacher(kind: Kind, table: ValueTable, *, trees: int, seed: int) -> Any:
+    """One teacher or baseline."""
+    return _FITS[kind](table, trees, seed)
+
+
+def predict_teacher(kind: Kind, model: Any, places: Places) -> NDArray[np.float64]:
+    """Standardised values float64 [m] of a teacher or baseline from :func:`fit_teacher`."""
+    return np.asarray(_VALUES.get(kind, _of_features)(model, places), dtype=np.float64).ravel()
+
+
+def _fit_forest(table: ValueTable, trees: int, seed: int) -> Any:
+    from quantile_forest import RandomForestQuantileRegressor
+
+    forest = RandomForestQuantileRegressor(
+        trees, min_samples_leaf=_LEAF, max_features=1 / 3, random_state=seed, n_jobs=1
+    )
+    return forest.fit(table.places.features, table.target, sample_weight=table.weight)
+
+
+def _fit_boosting(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001 - as all of them are called
+    x, y = table.places.features, table.target
+    boosting = HistGradientBoostingRegressor(
+        max_iter=150,
+        learning_rate=0.06,
+        max_leaf_nodes=15,
+        min_samples_leaf=min(10, max(len(y) // 10, 2)),
+        max_features=min(1.0, 64 / x.shape[1]),
+        l2_regularization=1.0,
+        random_state=seed,
+    )
+    return boosting.fit(x, y, sample_weight=table.weight)
+
+
+def _fit_ridge(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    return ridge.fit(table.places.features.astype(np.float64), table.target, ridgecv__sample_weight=table.weight)
+
+
+def _fit_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    parts = max(1, min(_COMPONENTS, len(table) // 5, table.plain))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of components that explain nothing
+        model = make_pipeline(StandardScaler(), PLSRegression(parts))
+        return table.plain, model.fit(table.places.features[:, : table.plain], table.target)
+
+
+def _fit_linear(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    x = table.places.features[:, : table.plain].astype(np.float64)
+    return table.plain, ridge.fit(x, table.target, ridgecv__sample_weight=table.weight)
+
+
+def _fit_shape(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    about = table.plain, table.scale
+    return *about, ridge.fit(shapes(table.places, *about), table.target, ridgecv__sample_weight=table.weight)
+
+
+def _fit_shape_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    parts = max(1, min(_COMPONENTS - 2, len(table) // 5, table.plain))
+    model = make_pipeline(StandardScaler(), PLSRegression(parts))
+    about = table.plain, table.scale
+    return *about, model.fit(shapes(table.places, *about), table.target)
+
+
+def _fit_process(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    rows = np.random.default_rng(seed).permutation(len(table))[:_PROCESS_SAMPLES]
+    smooth = ConstantKernel(1.0) * RBF(20.0, (1.0, 1e3))
+    line = ConstantKernel(1e-3, (1e-7, 10.0)) * DotProduct(1.0)
+    process = GaussianProcessRegressor(smooth + line + WhiteKernel(0.1), normalize_y=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), PCA(min(_AXES, table.plain, len(rows) - 1), random_state=seed), process)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return table.plain, model.fit(table.places.features[rows, : table.plain], table.target[rows])
+
+
+def shapes(
+    places: Places, plain: int, scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+) -> NDArray[np.float64]:
+    """Bands in their own units, and each spectrum less its mean over its deviation, float64 [n, 2 * plain].
+
+    Source: Barnes, Dhanoa & Lister (1989), Standard normal variate transformation and de-trending of near-infrared
+    diffuse reflectance spectra, Applied Spectroscopy 43, 772-777.
+    """
+    bands = places.features[:, :plain].astype(np.float64)
+    if scale is not None:
+        bands = bands * scale[1] + scale[0]
+    spread = bands.std(1, keepdims=True)
+    return np.concatenate([bands, (bands - bands.mean(1, keepdims=True)) / np.maximum(spread, 1e-6)], axis=1)
+
+
+def _fit_plain(table: ValueTable, trees: int, seed: int) -> Any:
+    forest = RandomForestRegressor(trees, max_features=1 / 3, random_state=seed, n_jobs=1)
+    x = table.places.features[:, : table.plain]
+    return table.plain, forest.fit(x, table.target, sample_weight=table.weight)
+
+
+def _fit_local(table: ValueTable, trees: int, seed: int) -> Any:
+    field = _field(table, table.target, seed=seed)
+    forest = RandomForestRegressor(trees, min_samples_leaf=_LEAF, max_features=1 / 3, random_state=seed, n_jobs=1)
+    x = np.c_[table.places.features, field.held_out()]
+    return field, forest.fit(x, table.target, sample_weight=table.weight)
+
+
+def _fit_field(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    return _field(table, table.target, seed=seed)
+
+
+def _fit_drift(table: ValueTable, trees: int, seed: int) -> Any:
+    ridge = _fit_ridge(table, trees, seed)
+    return ridge, _field(table, table.target - _of_features(ridge, table.places), seed=seed)
+
+
+def _fit_band(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    return _best_band(table.places.features[:, : table.plain], table.target)
+
+
+def _fit_mean(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+    return float(np.average(table.target, weights=table.weight))
+
+
+def _of_features(model: Any, places: Places) -> NDArray[np.float64]:
+    return np.asarray(model.predict(places.features), dtype=np.float64).ravel()
+
+
+def _of_field(model: Field, places: Places, name: str) -> NDArray[np.float64]:
+    return np.asarray(model.columns(places.xy, places.day)[:, COLUMNS.index(name)])
+
+
+def _of_plain(model: tuple[int, Any], places: Places) -> NDArray[np.float64]:
+    return np.asarray(model[1].predict(places.features[:, : model[0]])).ravel()
+
+
+def _of_shape(model: Any, places: Places) -> NDArray[np.float64]:
+    plain, scale, fitted = model
+    return np.asarray(fitted.predict(shapes(places, plain, scale))).ravel()
+
+
+def _of_local(model: tuple[Field, Any], places: Places) -> NDArray[np.float64]:
+    field, forest = model
+    return np.asarray(forest.predict(np.c_[places.features, field.columns(places.xy, places.day)]))
+
+
+def _field(table: ValueTable, value: NDArray[np.float64], *, seed: int) -> Field:
+    return Field.fit(table.places.xy, table.places.day, value, table.group, seed=seed)
+
+
+def _best_band(x: NDArray[np.float32], y: NDArray[np.float64]) -> tuple[int, float, float]:
+    """Number, slope and intercept of the band with the highest correlation."""
+    spread = x.std(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.nan_to_num(((x - x.mean(0)) * (y - y.mean())[:, None]).mean(0) / (spread * y.std()))
+    best = int(np.abs(r).argmax())
+    slope, intercept = np.polyfit(x[:, best], y, 1) if spread[best] > 0 else (0.0, y.mean())
+    return best, float(slope), float(intercept)
+
+
+def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:
+    """The forest's quantiles less its median, float64 [m, level].
+
+    Source: Meinshausen (2006), Quantile Regression Forests, JMLR 7, 983-999.
+    """
+    found = np.asarray(forest.predict(features, quantiles=[*levels, 0.5])).reshape(len(features), -1)
+    return np.asarray(found[:, :-1] - found[:, -1:])
+
+
+def learned_shares(
+    found: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Shares that make the least squared error of held-out predictions, not negative, drawn towards equal ones.
+
+    Source: Breiman (1996), Stacked regressions, Machine Learning 24, 49-64.
+    """
+    count = found.shape[1]
+    root = np.sqrt(weight / weight.mean())
+    prior = np.sqrt(_PRIOR / count) * np.sqrt(np.average((target - found.mean(1)) ** 2, weights=weight))
+    # A heavy row makes the shares add up to 1.
+    heavy = 1e3 * np.sqrt(len(target)) * max(float(np.abs(target).max()), 1.0)
+    rows = np.concatenate([found * root[:, None], prior * np.eye(count), np.full((1, count), heavy)])
+    goal = np.concatenate([target * root, np.full(count, prior / count), [heavy]])
+    shares = nnls(rows, goal)[0]
+    return np.asarray(shares / shares.sum())
+
+
+def interval_factor(rest: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
+    """Factor of the distances below and above (``spread``, lower negative) so that nine of ten rests lie within.
+
+    Source: Romano, Patterson & Candes (2019), Conformalized quantile regression, NeurIPS, with a factor for the sum.
+    """
+    least = 1e-6 + 0.05 * float(np.abs(spread).mean())
+    ratio = np.where(rest >= 0, rest / np.maximum(spread[:, 1], least), rest / np.minimum(spread[:, 0], -least))
+    level = min(0.9 * (1 + 1 / len(rest)), 1.0)
+    return float(np.quantile(ratio, level))
+
+
+_FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {
+    "forest": _fit_forest,
+    "boosting": _fit_boosting,
+    "ridge": _fit_ridge,
+    "pls": _fit_pls,
+    "linear": _fit_linear,
+    "shape": _fit_shape,
+    "shape_pls": _fit_shape_pls,
+    "process": _fit_process,
+    "distance": _fit_field,
+    "kriging": _fit_field,
+    "drift": _fit_drift,
+    "local": _fit_local,
+    "mean": _fit_mean,
+    "band": _fit_band,
+    "plain": _fit_plain,
+}
+# Of the others: what they make of the features.
+_VALUES: dict[Kind, Callable[[Any, Places], NDArray[np.float64]]] = {
+    "forest": lambda model, places: np.asarray(model.predict(places.features, quantiles="mean")),
+    "pls": _of_plain,
+    "linear": _of_plain,
+    "process": _of_plain,
+    "shape": _of_shape,
+    "shape_pls": _of_shape,
+    "plain": _of_plain,
+    "distance": lambda model, places: _of_field(model, places, NAMES["distance"]),
+    "kriging": lambda model, places: _of_field(model, places, NAMES["kriging"]),
+    "drift": lambda model, places: _of_features(model[0], places) + _of_field(model[1], places, NAMES["kriging"]),
+    "local": _of_local,
+    "mean": lambda model, places: np.full(len(places), model),
+    "band": lambda model, places: model[1] * places.features[:, model[0]] + model[2],
+}

@@ -1,0 +1,222 @@
+"""Points or polygons with a number, or a raster of values -> Labels whose frame also has value, group and date.
+
+The code of a sample is its value class, so that splits, chips and tables treat samples like polygons of classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from pipeline.errors import LabelError, LabelWarning, counted
+from pipeline.labels.geometries import clean_polygons, is_point
+from pipeline.labels.rasterise import LabelledPixels, burn, to_grid_crs
+from pipeline.labels.source import LabelReport, Labels
+from pipeline.labels.vectors import features_with
+from pipeline.quantity import Quantity, check_values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+    import pandas as pd
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+    from pipeline.grid import Grid
+    from pipeline.labels.settings import LabelSettings
+
+_SHOWN = 3
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".nc"})
+
+
+def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) -> tuple[Labels, Quantity]:
+    """The samples of a continuous target, and the quantity with what its distribution says.
+
+    Features without geometry or value are left out and counted; a multipoint is one sample.
+
+    Args:
+        settings: Where and which attributes; ``settings.value`` states unit, range and transform.
+        quantity: Taken instead of what the settings state.
+
+    Returns:
+        Labels with columns poly_id, code (value class), name, feature, value float64, group str, date (datetime64, NaT
+        without), one per covariate, geometry; and the quantity.
+
+    Raises:
+        LabelError: text where numbers are needed, too few samples, a constant, values outside the range, no such file
+            or attribute.
+    """
+    path = Path(settings.path)
+    frame = raster_samples(path, count=settings.value.raster_samples) if is_raster(path) else _features(settings)
+    field = settings.field or "value"
+    stated = settings.value
+    geometry = np.array(frame.geometry.array, dtype=object)
+    empty = shapely.is_missing(geometry) | shapely.is_empty(geometry)
+    values = frame["value"].to_numpy(dtype=np.float64)
+    blank = ~np.isfinite(values)
+    point = is_point(geometry)
+    shapes, repaired = clean_polygons(geometry)
+    shapes[point] = shapely.force_2d(geometry[point])
+    shapes[[not np.isfinite(shapely.get_coordinates(shape)).all() for shape in shapes]] = None
+    lost = shapely.is_missing(shapes) & ~empty
+    keep = ~empty & ~blank & ~lost
+    low, high = stated.range or (None, None)
+    quantity = quantity or Quantity(field, stated.unit, low, high, stated.transform)
+    check_values(values[keep], quantity, what=repr(field), path=path)
+    quantity = quantity.fitted(values[keep])
+    report = LabelReport(len(frame), int((repaired & keep).sum()), int((lost & ~blank).sum()), 0, int(empty.sum()),
+                         int((blank & ~empty).sum()), 0, int(keep.sum()))  # fmt: skip
+    kept = frame[keep].reset_index(drop=True).set_geometry(list(shapes[keep]))
+    codes, scheme = quantity.codes(values[keep]), quantity.scheme
+    columns = {"poly_id": np.arange(1, keep.sum() + 1, dtype=np.int32), "code": codes,
+               "name": [scheme.by_code(int(code)).name for code in codes],
+               "feature": np.flatnonzero(keep).astype(np.int64)}  # fmt: skip
+    return Labels(path, kept.assign(**columns), scheme, report), quantity
+
+
+def is_raster(path: Path) -> bool:
+    """Whether labels are a raster of values, by the ending of its name."""
+    return path.suffix.lower() in RASTER_SUFFIXES
+
+
+def _features(settings: LabelSettings) -> GeoDataFrame:
+    """Features with columns value, group, date, the covariates, and geometry.
+
+    Raises:
+        LabelError: no field named, text in a numeric one, or a date that is none.
+    """
+    import geopandas as gpd
+    import pandas as pd
+
+    path, stated = Path(settings.path), settings.value
+    if not settings.field:
+        raise LabelError("labels.field is missing", path=path, fix="name the attribute that holds the value")
+    wanted = [settings.field, stated.group, stated.date, *stated.covariates]
+    found = features_with(path, fields=[name for name in wanted if name], layer=settings.layer,
+                          encoding=settings.encoding)  # fmt: skip
+    columns: dict[str, Any] = {"value": numbers_of(found[settings.field], path=path)}
+    columns |= {name: numbers_of(found[name], path=path) for name in stated.covariates}
+    columns["group"] = found[stated.group].astype(str) if stated.group else ""
+    columns["date"] = pd.NaT
+    if stated.date:
+        dates = pd.to_datetime(found[stated.date], errors="coerce", utc=True).dt.tz_localize(None)
+        bad = dates.isna() & found[stated.date].notna()
+        if bad.any():
+            raise LabelError(
+                f"{int(bad.sum())} dates in {stated.date!r} are none", path=path,
+                got=repr(found[stated.date][bad].iloc[0]), expected="a date such as 2024-06-01",
+            )  # fmt: skip
+        columns["date"] = dates.dt.normalize()
+    return gpd.GeoDataFrame(columns, geometry=list(found.geometry), crs=found.crs)
+
+
+def numbers_of(column: pd.Series[Any], *, path: Path) -> NDArray[np.float64]:
+    """A column as float64, NaN where null.
+
+    Raises:
+        LabelError: text that is no number.
+    """
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = numbers.isna() & column.notna() & (column.astype(str).str.strip() != "")
+    if bad.any():
+        shown = ", ".join(map(repr, column[bad].unique()[:_SHOWN]))
+        raise LabelError(
+            f"field {column.name!r} has text where numbers are needed", path=path,
+            got=f"{shown} in {counted(int(bad.sum()), 'feature')}",
+            fix="correct it, or leave it blank where there is no measurement",
+        )  # fmt: skip
+    return numbers.to_numpy(dtype=np.float64)
+
+
+def raster_samples(path: Path, *, count: int, seed: int = 0) -> GeoDataFrame:
+    """``count`` pixels of a raster of values, drawn without replacement from those with data, as points.
+
+    Raises:
+        LabelError: no raster, or no pixel with data.
+    """
+    import geopandas as gpd
+    import pandas as pd
+    import rasterio
+
+    try:
+        with rasterio.open(path) as source:
+            if source.crs is None:
+                raise LabelError("the raster of values has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
+            rng = np.random.default_rng(seed)
+            rows, values = [], []
+            # Block by block: a raster of any size is sampled in bounded memory.
+            for _, window in source.block_windows(1):
+                block = source.read(1, window=window, masked=True)
+                row, col = np.nonzero(~np.ma.getmaskarray(block) & np.isfinite(block.filled(0)))
+                chosen = rng.permutation(len(row))[:count]
+                rows.append(np.stack([row[chosen] + window.row_off, col[chosen] + window.col_off,
+                                      np.full(len(chosen), len(row) / max(len(chosen), 1))], axis=1))  # fmt: skip
+                values.append(block.data[row[chosen], col[chosen]].astype(np.float64))
+            at, value = np.concatenate(rows), np.concatenate(values)
+            if not len(value):
+                raise LabelError("the raster of values has no pixel with data", path=path)
+            # Each pixel of a block stands for as many as were left out there.
+            keep = rng.choice(len(value), min(count, len(value)), replace=False, p=at[:, 2] / at[:, 2].sum())
+            x, y = rasterio.transform.xy(source.transform, at[keep, 0], at[keep, 1])
+            scale, offset = source.scales[0], source.offsets[0]
+    except rasterio.errors.RasterioIOError as err:
+        raise LabelError("not a raster that GDAL can read", path=path, got=err) from err
+    columns = {"value": value[keep] * scale + offset, "group": "", "date": pd.NaT}
+    return gpd.GeoDataFrame(columns, geometry=gpd.points_from_xy(x, y), crs=source.crs)
+
+
+def burn_values(labels: Labels, grid: Grid, *, day: date | None = None) -> LabelledPixels:
+    """The pixels of every sample: that of a point, those whose centre lies in a polygon; sorted by row and column.
+
+    Samples may share a pixel (stations in one cell of a coarse raster, dates of one place); each keeps it. With ``day``
+    those of that date alone.
+    """
+    frame = labels.frame if day is None else labels.frame[labels.frame["date"].dt.date == day]
+    labels = replace(labels, frame=frame)
+    frame = to_grid_crs(frame, grid)
+    shapes = np.asarray(frame.geometry.array, dtype=object)
+    point = is_point(shapes)
+    centre = shapely.centroid(shapes[point])
+    ids, codes = (frame[name].to_numpy() for name in ("poly_id", "code"))
+    inverse, x, y = ~grid.transform, shapely.get_x(centre), shapely.get_y(centre)
+    col, row = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
+    at = np.floor(np.stack([row, col], axis=1)).astype(np.int64)
+    inside = (at >= 0).all(1) & (at < np.array(grid.shape)).all(1)
+    rows, cols, owner = [at[inside, 0]], [at[inside, 1]], [np.flatnonzero(point)[inside]]
+    small: tuple[int, ...] = ()
+    if not point.all():
+        # One class: overlapping samples share pixels, the lowest id has them.
+        burned = burn(replace(labels, frame=labels.frame[~point].assign(code=np.uint8(1))), grid)
+        rows.append(burned.row)
+        cols.append(burned.col)
+        owner.append(np.searchsorted(ids, burned.polygon))
+        small = burned.too_small
+    row, col, own = (np.concatenate(parts).astype(np.int64) for parts in (rows, cols, owner))
+    order = np.lexsort((own, col, row))
+    row, col, own = row[order], col[order], own[order]
+    polygon = ids[own].astype(np.int32)
+    return LabelledPixels(
+        row.astype(np.int32), col.astype(np.int32), codes[own].astype(np.uint8), polygon,
+        np.ones(len(own), dtype=np.uint8), grid,
+        outside=tuple(int(i) for i in np.setdiff1d(ids, polygon)), too_small=small,
+    )  # fmt: skip
+
+
+def warn_shared(labels: Labels, pixels: Sequence[LabelledPixels]) -> None:
+    """LabelWarning where samples share pixels: the raster cannot tell them apart."""
+    shared = 0
+    for part in pixels:
+        key = part.row.astype(np.int64) * part.grid.width + part.col
+        _, counts = np.unique(key, return_counts=True)
+        shared += int(counts[counts > 1].sum())
+    if shared and labels.frame["date"].isna().all():
+        text = f"{labels.path}: {shared} samples share a pixel with another: the scene cannot tell them apart"
+        warnings.warn(text, LabelWarning, stacklevel=2)

@@ -1,0 +1,319 @@
+"""Class map -> objects: one polygon per object of a class, touching ones separated, outlines made regular.
+
+Pixels of a class that touch along an edge are a patch. A patch is one object or several that touch: where a neck is
+narrow against what it joins, or the model less sure, it is cut (watershed from the peaks of distance x confidence).
+Only patches are held in memory beside the codes, so a map may have many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from rasterio.features import shapes
+
+from pipeline.errors import LegendError
+from pipeline.ground import SQUARE_METRES_PER_HECTARE
+from pipeline.legend import NODATA
+from pipeline.maps.outlines import regular_outlines
+from pipeline.maps.rings import areas_ha
+from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
+from pipeline.maps.vectorise import PolygonRules, polygons
+from pipeline.maps.vectors import OBJECTS_LAYER, Layer, write_geopackage
+from pipeline.raster import burn_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+    from pipeline.grid import Grid, Window
+    from pipeline.legend import ClassScheme
+    from pipeline.maps.pixels import PixelRows
+    from pipeline.maps.settings import ObjectSettings
+
+COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
+DEFAULT_TOLERANCE_PX = 1.5
+DEFAULT_MIN_PX = 9
+# Two peaks are two objects where the neck between them is below this share of the lower one: two discs of radius r
+# whose centres are 1.6 r apart have a neck of 0.6 r, and the arms of an L have none.
+_NECK = 0.6
+_LEVELS = 24
+# Larger patches are no buildings that touch, and their distances would not fit into the memory.
+_LARGEST_PX = 4_000_000
+_SMOOTH_PX = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of a map.
+
+    Attributes:
+        geometry: Polygons in the CRS of the map, object [object].
+        code: uint8 [object].
+        confidence: float64 [object]; mean in percent over its pixels, NaN where there is none.
+    """
+
+    geometry: NDArray[Any]
+    code: NDArray[np.uint8]
+    confidence: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Only:
+    """Codes of which only some are kept; the others are nodata."""
+
+    codes: PixelRows
+    kept: NDArray[np.bool_]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.codes.dtype
+
+    def read(self, window: Window) -> NDArray[Any]:
+        values = self.codes.read(window)
+        return np.where(self.kept[values], values, NODATA).astype(np.uint8)
+
+
+def find_objects(
+    codes: PixelRows,
+    *,
+    grid: Grid,
+    scheme: ClassScheme,
+    settings: ObjectSettings,
+    confidence: PixelRows | None = None,
+    scratch: Path,
+) -> Objects:
+    """The objects of some classes of a map, none of which overlap.
+
+    Args:
+        codes: uint8 [row, col], 0 nodata.
+        grid: The map's grid.
+        scheme: Its classes.
+        settings: Which classes, and how.
+        confidence: uint8 [row, col] in percent, 255 nodata.
+        scratch: A folder.
+
+    Raises:
+        LegendError: no class is asked for, or one that there is not.
+    """
+    kept = np.zeros(256, dtype=np.bool_)
+    kept[[scheme.by_name(name).code for name in check_classes(settings.classes, scheme)]] = True
+    minimum_m2 = settings.min_area_m2
+    if minimum_m2 is None:
+        minimum_m2 = DEFAULT_MIN_PX * float(np.prod(grid.pixel_size_m))
+    found: list[tuple[Any, int, float]] = []
+    batches = polygons(_Only(codes, kept), grid=grid, scheme=scheme, rules=PolygonRules(), scratch=scratch)
+    for batch in batches:
+        large = batch.area_ha * SQUARE_METRES_PER_HECTARE >= minimum_m2 * (1 - 1e-6)
+        for patch, code in zip(_filled(batch.geometry[large], grid, minimum_m2), batch.code[large], strict=True):
+            parts = _parts(patch, grid, confidence, separate=settings.separate, minimum_m2=minimum_m2)
+            found += [(shape, int(code), mean) for shape, mean in parts]
+    shape_of = np.empty(len(found), dtype=object)
+    shape_of[:] = [item[0] for item in found]
+    mean = np.array([item[2] for item in found], dtype=np.float64)
+    regular = regular_on_ground(shape_of, grid, settings=settings)
+    clear = without_overlaps(regular, mean)
+    left = areas_ha(clear, grid.crs) * SQUARE_METRES_PER_HECTARE >= minimum_m2 / 2 if len(clear) else np.zeros(0, bool)
+    code = np.array([item[1] for item in found], dtype=np.uint8)
+    return Objects(clear[left], code[left], mean[left])
+
+
+def check_classes(names: Sequence[str], scheme: ClassScheme) -> tuple[str, ...]:
+    """The classes that are mapped as objects.
+
+    Raises:
+        LegendError: none, or one that the legend does not have.
+    """
+    if not names:
+        raise LegendError(
+            "no class is marked as one of objects", expected="objects: true for a class",
+            got=", ".join(scheme.names), fix="mark it in the configuration, or name it with --class",
+        )  # fmt: skip
+    return tuple(scheme.by_name(name).name for name in names)
+
+
+def _filled(patches: NDArray[Any], grid: Grid, minimum_m2: float) -> list[Any]:
+    """Patches without the holes that are smaller than an object may be."""
+    least = minimum_m2 * float(np.prod(grid.pixel_size)) / float(np.prod(grid.pixel_size_m))
+    return [
+        shapely.Polygon(patch.exterior, [ring for ring in patch.interiors if shapely.Polygon(ring).area >= least])
+        for patch in patches
+    ]
+
+
+def regular_on_ground(polygons_: NDArray[Any], grid: Grid, *, settings: ObjectSettings) -> NDArray[Any]:
+    """Regular outlines of polygons in the CRS of a grid, of which angles and lengths are taken on the ground."""
+    size_m, size = grid.pixel_size_m, grid.pixel_size
+    tolerance_m = settings.tolerance_m or DEFAULT_TOLERANCE_PX * max(size_m)
+    to_ground = Affine.scale(size_m[0] / size[0], size_m[1] / size[1]) @ Affine.translation(
+        -grid.transform.c, -grid.transform.f
+    )
+    there = shapely.transform(polygons_, lambda xy: _moved(xy, to_ground))
+    made = regular_outlines(there, tolerance=tolerance_m, right_angles=settings.right_angles)
+    return np.asarray(shapely.transform(made, lambda xy: _moved(xy, ~to_ground)), dtype=object)
+
+
+def _moved(xy: NDArray[np.float64], by: Affine) -> NDArray[np.float64]:
+    return xy * (by.a, by.e) + (by.c, by.f)
+
+
+def without_overlaps(polygons_: NDArray[Any], confidence: NDArray[np.float64]) -> NDArray[Any]:
+    """Polygons of which the less certain of two that overlap gives way, and keeps its largest part."""
+    clear = np.array(polygons_, dtype=object)
+    one, other = shapely.STRtree(clear).query(clear, predicate="intersects") if len(clear) else ((), ())
+    for a, b in zip(one, other, strict=True):
+        if a < b and shapely.relate_pattern(clear[a], clear[b], "T********"):
+            loser, winner = (a, b) if np.nan_to_num(confidence[a]) < np.nan_to_num(confidence[b]) else (b, a)
+            parts = shapely.get_parts(shapely.difference(clear[loser], clear[winner]))
+            parts = parts[shapely.get_dimensions(parts) == 2] if len(parts) else parts  # noqa: PLR2004 - polygons
+            clear[loser] = parts[shapely.area(parts).argmax()] if len(parts) else shapely.Polygon()
+    return clear
+
+
+def _parts(
+    patch: Any, grid: Grid, confidence: PixelRows | None, *, separate: bool, minimum_m2: float
+) -> Iterator[tuple[Any, float]]:
+    """The objects of a patch, along pixel edges, each with its mean confidence in percent."""
+    window = grid.window_of_bounds(tuple(shapely.bounds(patch)))
+    if window is None or window.height * window.width > _LARGEST_PX:
+        yield patch, np.nan
+        return
+    here = grid.crop(window)
+    mask = burn_shapes([patch], here).astype(np.bool_)
+    sure = np.ones(mask.shape)
+    if confidence is not None:
+        percent = confidence.read(window)
+        sure = np.where(percent == PERCENT_NODATA, np.nan, percent / 100.0)
+    number = np.where(mask, 1, 0).astype(np.int32)
+    if separate:
+        number = split_patch(mask, np.nan_to_num(sure), minimum_px=minimum_m2 / float(np.prod(grid.pixel_size_m)))
+    outlines: dict[int, list[Any]] = {}
+    if number.max() == 1:
+        outlines[1] = [patch]
+    else:
+        for item, value in shapes(number, mask=mask, transform=here.transform):
+            outlines.setdefault(int(value), []).append(shapely.geometry.shape(item))
+    for value, rings in outlines.items():
+        of_part = sure[number == value]
+        known = confidence is not None and np.isfinite(of_part).any()
+        yield max(rings, key=shapely.area), float(100 * np.nanmean(of_part)) if known else np.nan
+
+
+def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_px: float) -> NDArray[np.int32]:
+    """Number the objects of one patch.
+
+    Args:
+        mask: bool [row, col]; its pixels.
+        sure: float64 [row, col]; the model's confidence, 0..1.
+        minimum_px: Smaller objects are none.
+
+    Returns:
+        int32 [row, col]; 0 outside, 1 and on inside.
+    """
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    inside = np.pad(mask, 1)
+    smooth = gaussian_filter(np.where(inside, np.pad(sure, 1), 0.0), _SMOOTH_PX)
+    share = gaussian_filter(inside.astype(np.float64), _SMOOTH_PX)
+    height = distance_transform_edt(inside) * np.where(inside, smooth / np.maximum(share, 1e-9), 0.0)
+    seeds = _seeds(height)
+    while seeds.max() > 1:
+        number = np.where(inside, _flooded(seeds, height), 0).astype(np.int32)
+        size = np.bincount(number.ravel(), minlength=seeds.max() + 1)[1:]
+        if size.min() >= minimum_px:
+            return np.asarray(number[1:-1, 1:-1])
+        gone = int(size.argmin()) + 1
+        seeds = np.where(seeds == gone, 0, seeds - (seeds > gone)).astype(np.int32)
+    return mask.astype(np.int32)
+
+
+def _flooded(seeds: NDArray[np.int32], height: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Watershed int32 [row, col]: from the highest level down, pixels join the nearest that has a number."""
+    from scipy.ndimage import distance_transform_edt
+
+    number = seeds
+    for level in np.linspace(float(height.max()), 0, _LEVELS):
+        near = distance_transform_edt(number == 0, return_distances=False, return_indices=True)
+        number = np.where((number == 0) & (height >= level), number[tuple(near)], number)
+    return number
+
+
+def _seeds(height: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Number the peaks that a neck of less than _NECK of the lower one parts, int32 [row, col].
+
+    The surface is flooded from above, level by level: where two islands meet, the lower one is a peak of its own only
+    if the water stands below _NECK of it; else it is a part of the other.
+    """
+    from scipy.ndimage import label
+
+    seeds = np.zeros(height.shape, dtype=np.int32)
+    peaks: list[float] = []
+    top = float(height.max())
+    for level in np.linspace(top, 0, _LEVELS, endpoint=False):
+        islands, count = label(height >= level)
+        if count == 0:
+            continue
+        highest = np.zeros(count + 1)
+        np.maximum.at(highest, islands.ravel(), height.ravel())
+        taken = [np.unique(seeds[(islands == k) & (seeds > 0)]) for k in range(1, count + 1)]
+        for k, own in enumerate(taken, 1):
+            if not len(own):
+                seeds[(islands == k) & (height == highest[k])] = len(peaks) + 1
+                peaks.append(float(highest[k]))
+            for one in own[np.argsort([peaks[i - 1] for i in own])][:-1]:
+                if level >= _NECK * peaks[one - 1]:
+                    seeds[seeds == one] = 0
+    used = np.unique(seeds[seeds > 0])
+    renumbered = np.zeros(len(peaks) + 1, dtype=np.int32)
+    renumbered[used] = np.arange(1, len(used) + 1)
+    return renumbered[seeds]
+
+
+def object_frame(found: Objects, *, crs: CRS, scheme: ClassScheme) -> GeoDataFrame:
+    """One row per object: id, class, code, area_m2 (on the ground), confidence (mean, %), vertices, geometry."""
+    import geopandas as gpd
+
+    names = {item.code: item.name for item in scheme.classes}
+    count = len(found.code)
+    area = areas_ha(found.geometry, crs) * SQUARE_METRES_PER_HECTARE if count else np.empty(0)
+    return gpd.GeoDataFrame(
+        {
+            "id": np.arange(1, count + 1, dtype=np.int32),
+            "class": np.array([names[int(code)] for code in found.code], dtype=object),
+            "code": found.code.astype(np.int32),
+            "area_m2": np.round(area, 2),
+            "confidence": np.round(found.confidence, 1),
+            "vertices": vertices(found.geometry),
+        },
+        geometry=list(found.geometry),
+        crs=str(crs),
+    )
+
+
+def vertices(polygons_: NDArray[Any]) -> NDArray[np.int32]:
+    """Corners of each polygon, its holes' too, int32 [polygon]; the closing points do not count."""
+    if not len(polygons_):
+        return np.empty(0, dtype=np.int32)
+    rings = shapely.get_num_interior_rings(polygons_) + 1
+    return np.asarray(shapely.get_num_coordinates(polygons_) - rings, dtype=np.int32)
+
+
+def write_objects(path: Path, frame: GeoDataFrame, *, scheme: ClassScheme, overwrite: bool = True) -> Path:
+    """Write objects with their style, as outlines in the colours of their classes.
+
+    Raises:
+        OutputError: see :func:`pipeline.files.whole_file`.
+    """
+    style = qml(categorised("code", scheme_categories(scheme), shape="outline"))
+    return write_geopackage(path, [Layer(OBJECTS_LAYER, frame, style)], what="the objects", overwrite=overwrite)

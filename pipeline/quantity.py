@@ -1,0 +1,190 @@
+"""Quantity: what a continuous target measures - name, unit, valid range, transform - and its value classes.
+
+A network learns the transformed, standardised quantity; maps and figures are in its own unit. The value classes (equal
+counts of samples) are the strata of splits and the legend under which a map of values is also shown as classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from pipeline.errors import LabelError
+from pipeline.legend import ClassScheme, LandClass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Transform = Literal["none", "log", "sqrt"]
+TRANSFORMS: tuple[str, ...] = get_args(Transform)
+# Probability levels of the quantiles; the outer two bound an interval that holds nine values of ten.
+LEVELS = (0.05, 0.5, 0.95)
+# What a network of values gives of a quantity, and the raw channels it ends in (``pipeline.model.quantiles``).
+OUTPUTS = ("value", "lower", "median", "upper")
+CHANNELS = len(OUTPUTS)
+# Fewer samples than this say nothing about a relation, and leave no folds.
+LEAST_SAMPLES = 10
+VALUE_CLASSES = 5
+# Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
+RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+# Of the top of a range: how much of it samples must reach for it to be taken for theirs.
+_NEAR = 0.5
+# Of the largest value: what a logarithm adds to values that may be 0.
+_OFFSET = 1e-3
+# Skewness above which a distribution of positive values is proposed to be transformed: 1 is highly skewed, by a root,
+# 2 (an exponential distribution) by a logarithm. Source: Bulmer (1979), Principles of Statistics, on 0.5 and 1.
+_SKEWED, _VERY_SKEWED = 1.0, 2.0
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A continuous target.
+
+    Attributes:
+        name: The attribute that holds it.
+        unit: As written, such as "t/ha"; "" for a pure number.
+        low: Smallest value it can have; None for none.
+        high: Largest value it can have; None for none.
+        transform: What is learned: the value, its logarithm, or its square root.
+        offset: Added before the logarithm.
+        mean: Of the transformed training values.
+        deviation: Of the transformed training values.
+        edges: Inner limits of the value classes, rising.
+    """
+
+    name: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    transform: Transform = "none"
+    offset: float = 0.0
+    mean: float = 0.0
+    deviation: float = 1.0
+    edges: tuple[float, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Name with unit: "pm10 (ug/m3)"."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def forward(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Standardised transformed values of values in the quantity's unit."""
+        return (self._transformed(np.asarray(values, dtype=np.float64)) - self.mean) / self.deviation
+
+    def inverse(self, standard: NDArray[Any]) -> NDArray[np.float64]:
+        """Values in the quantity's unit, within its range, of standardised transformed ones."""
+        found = np.asarray(standard, dtype=np.float64) * self.deviation + self.mean
+        if self.transform == "log":
+            found = np.exp(np.minimum(found, 700.0)) - self.offset
+        elif self.transform == "sqrt":
+            found = np.square(np.maximum(found, 0.0))
+        return np.clip(found, self.low, self.high) if (self.low, self.high) != (None, None) else found
+
+    def _transformed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.transform == "log":
+            return np.log(np.maximum(values + self.offset, np.finfo(np.float64).tiny))
+        return np.sqrt(np.maximum(values, 0.0)) if self.transform == "sqrt" else values
+
+    def fitted(self, values: NDArray[Any]) -> Quantity:
+        """With offset, mean, deviation and value classes of training values."""
+        values = np.asarray(values, dtype=np.float64)
+        offset = _OFFSET * float(values.max()) if self.transform == "log" and values.min() <= 0 else 0.0
+        plain = Quantity(self.name, self.unit, self.low, self.high, self.transform, offset)
+        found = plain._transformed(values)
+        inner = np.unique(np.quantile(values, np.arange(1, VALUE_CLASSES) / VALUE_CLASSES))
+        edges = tuple(float(edge) for edge in inner if values.min() < edge <= values.max())
+        deviation = max(float(found.std()), 1e-12)
+        return Quantity(self.name, self.unit, self.low, self.high, self.transform, offset, float(found.mean()),
+                        deviation, edges)  # fmt: skip
+
+    def codes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Code of the value class of each value, uint8 from 1."""
+        return np.asarray(np.digitize(values, self.edges) + 1, dtype=np.uint8)
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The value classes, coloured from dark (small) to bright (large).
+
+        >>> Quantity("lai", edges=(1.0, 2.5)).scheme.names
+        ('below 1', '1 to 2.5', '2.5 and above')
+        """
+        limits = [_text(edge, self.edges) for edge in self.edges]
+        names = [f"below {limits[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(limits)),
+                 f"{limits[-1]} and above"] if limits else ["all values"]  # fmt: skip
+        colors = [RAMP[round(i * (len(RAMP) - 1) / max(len(names) - 1, 1))] for i in range(len(names))]
+        unit = f" {self.unit}" if self.unit else ""
+        return ClassScheme(tuple(LandClass(i, f"{name}{unit}", color) for i, (name, color) in
+                                 enumerate(zip(names, colors, strict=True), 1)))  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self) | {"edges": list(self.edges)}
+
+    @classmethod
+    def from_json(cls, items: Mapping[str, Any]) -> Quantity:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**items, "edges": tuple(items["edges"])})
+
+
+def _text(edge: float, edges: tuple[float, ...]) -> str:
+    """An edge with as many digits as tell it from its neighbours."""
+    near = min((abs(edge - other) for other in edges if other != edge), default=abs(edge) or 1.0)
+    digits = max(0, 1 - int(np.floor(np.log10(near)))) if near > 0 else 3
+    return f"{edge:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if digits else f"{edge:.0f}"
+
+
+def propose(values: NDArray[Any], *, name: str) -> Quantity:
+    """Range and transform from the distribution: what ``landcover init`` writes.
+
+    Values within 0..1 get that range, those within 0..100 only where the name says that they are per cent, others
+    without negative values get 0 as their least; what is not bounded above and is skewed gets a root, what is very
+    skewed a logarithm.
+    """
+    low = 0.0 if values.min() >= 0 else None
+    per_cent = any(word in name.casefold() for word in ("percent", "pct", "cover", "share", "fraction"))
+    tops = (1.0, 100.0) if per_cent else (1.0,)
+    high = next((top for top in tops if low == 0.0 and _NEAR * top <= values.max() <= top), None)
+    spread = float(values.std())
+    skew = float((((values - values.mean()) / spread) ** 3).mean()) if spread else 0.0
+    transform: Transform = "none"
+    if low is not None and high is None:
+        transform = "log" if skew > _VERY_SKEWED and values.min() > 0 else "sqrt" if skew > _SKEWED else "none"
+    return Quantity(name, "", low, high, transform).fitted(values)
+
+
+def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, path: Path) -> None:
+    """Refuse targets that nothing can be learned from, and values that the quantity cannot have.
+
+    Raises:
+        LabelError: too few, constant, or outside the stated range.
+    """
+    if len(values) < LEAST_SAMPLES:
+        expected = f"at least {LEAST_SAMPLES}"
+        raise LabelError(f"too few samples with a value of {what}", path=path, got=len(values), expected=expected)
+    if values.min() == values.max():
+        raise LabelError(
+            f"{what} is the same in every sample", path=path, got=f"{values[0]:g} in {len(values)} samples",
+            expected="values that differ", fix="name the attribute with the quantity",
+        )  # fmt: skip
+    low, high = quantity.low, quantity.high
+    outside = np.zeros(len(values), dtype=np.bool_)
+    outside |= values < low if low is not None else False
+    outside |= values > high if high is not None else False
+    if outside.any():
+        limits = f"{'-inf' if low is None else f'{low:g}'}..{'inf' if high is None else f'{high:g}'}"
+        raise LabelError(
+            f"{int(outside.sum())} values of {what} lie outside the range that labels.value.range states", path=path,
+            got=f"such as {values[outside][0]:g}", expected=limits,
+            fix="correct them, leave them blank, or state another range",
+        )  # fmt: skip
+    if quantity.transform != "none" and values.min() < 0:
+        raise LabelError(
+            f"{what} has negative values, which have no {quantity.transform}", path=path, got=f"{values.min():g}",
+            fix="set labels.value.transform to none",
+        )  # fmt: skip

@@ -1,0 +1,273 @@
+"""``landcover objects`` and the assessment of objects: outlines of a class map, a mask or polygons, and their worth."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from pipeline.accuracy.assess_estimators import Estimate
+from pipeline.accuracy.assess_objects import match_objects, object_figures
+from pipeline.errors import LegendError, counted
+from pipeline.files import check_target, write_json
+from pipeline.labels.footprints import is_vector, read_footprints
+from pipeline.labels.rasterise import to_grid_crs
+from pipeline.legend import ClassScheme, scheme_for
+from pipeline.maps.legends import read_scheme
+from pipeline.maps.objects import (
+    DEFAULT_TOLERANCE_PX,
+    Objects,
+    find_objects,
+    object_frame,
+    without_overlaps,
+    write_objects,
+)
+from pipeline.maps.outlines import regular_outlines
+from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.report.object_figures import ObjectsView
+from pipeline.splits.split import Part
+from pipeline.workflow.accuracy import percent, with_interval
+from pipeline.workflow.outcome import Outcome, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+    from pipeline.accuracy.assess_objects import ObjectFigures
+    from pipeline.grid import Grid
+    from pipeline.maps.settings import ObjectSettings
+    from pipeline.report.data import MapView
+    from pipeline.workflow.job import Job
+
+HEADS = ("scene", "class", "F1", "precision", "recall", "PoLiS (m)", "objects right", "footprints")
+# Percentile of the edges' lengths that stands for the pixel of polygons that came from a mask.
+_SHORT_EDGES = 10
+
+
+def objects_of(
+    path: Path, settings: ObjectSettings, *, output: Path, confidence: Path | None, scheme: ClassScheme | None,
+    overwrite: bool,
+) -> Outcome:  # fmt: skip
+    """Objects of a class map or mask, or the polygons of a vector file with regular outlines.
+
+    Args:
+        path: The map, or polygons.
+        settings: Which classes, and how.
+        output: The GeoPackage.
+        confidence: Raster of the confidence in percent, on the grid of the map.
+        scheme: Legend of a map that carries none; None for codes as names.
+        overwrite: Replace ``output``.
+
+    Raises:
+        PipelineError: a file that cannot be read, no class that is asked for, or a file in the way.
+    """
+    check_target(output, overwrite=overwrite)
+    frame, legend = _of_vectors(path, settings) if is_vector(path) else _of_map(path, settings, confidence, scheme)
+    write_objects(output, frame, scheme=legend, overwrite=overwrite)
+    return Outcome(
+        summary=f"{output}: {counted(len(frame), 'object')}",
+        written=(output,),
+        tables=(object_table(frame),) if len(frame) else (),
+        hint="" if len(frame) else f"{path.name} has no object of class {', '.join(settings.classes)} of this size",
+        data={"objects": len(frame), "area_m2": float(frame["area_m2"].sum()) if len(frame) else 0.0},
+    )
+
+
+def object_table(frame: GeoDataFrame) -> Table:
+    """Objects per class: how many, area, corners."""
+    rows = tuple(
+        (
+            str(name),
+            f"{len(part)}",
+            f"{part['area_m2'].sum():,.0f}",
+            f"{part['area_m2'].median():,.1f}",
+            f"{part['vertices'].mean():.1f}",
+        )
+        for name, part in frame.groupby("class")
+    )
+    return Table("objects", ("class", "number", "m2", "median m2", "mean vertices"), rows)
+
+
+def _of_map(
+    path: Path, settings: ObjectSettings, confidence: Path | None, scheme: ClassScheme | None
+) -> tuple[GeoDataFrame, ClassScheme]:
+    with ExitStack() as stack:
+        codes = stack.enter_context(FilePixels(path))
+        sure = stack.enter_context(FilePixels(confidence)) if confidence is not None else None
+        if sure is not None and not sure.grid.same_pixels_as(codes.grid):
+            raise LegendError("confidence has another grid than the map", path=confidence, fix="name that of the map")
+        legend = scheme or _legend_of(path, codes)
+        names = _names(settings.classes, legend)
+        chosen = settings.model_copy(update={"classes": names})
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="landcover-objects-")))
+        found = find_objects(codes, grid=codes.grid, scheme=legend, settings=chosen, confidence=sure, scratch=scratch)
+        return object_frame(found, crs=codes.grid.crs, scheme=legend), legend
+
+
+def _legend_of(path: Path, codes: FilePixels) -> ClassScheme:
+    """The legend that a map carries; of a plain mask its values."""
+    try:
+        return read_scheme(path)
+    except LegendError:
+        if codes.dtype != np.uint8:
+            raise
+        values = np.unique(np.concatenate([np.unique(codes.read(window)) for window in row_bands(codes.grid)]))
+        names = [str(value) for value in values.tolist() if 0 < value < 255]  # noqa: PLR2004 - nodata and unlabelled
+        if not names:
+            raise LegendError("mask has no value that is a class", path=path, got=values.tolist()) from None
+        return scheme_for(names)[0]
+
+
+def _names(wanted: tuple[str, ...], scheme: ClassScheme) -> tuple[str, ...]:
+    """Names of the classes that are asked for by name or code; the only class where none is."""
+    if not wanted and len(scheme) == 1:
+        return scheme.names
+    by_code = {str(item.code): item.name for item in scheme.classes}
+    return tuple(by_code.get(name, name) for name in wanted)
+
+
+def _of_vectors(path: Path, settings: ObjectSettings) -> tuple[GeoDataFrame, ClassScheme]:
+    """Regular outlines of polygons, in their own CRS."""
+    name = settings.classes[0] if settings.classes else "object"
+    frame = read_footprints(path).explode(ignore_index=True)
+    metric = frame.to_crs(frame.estimate_utm_crs())
+    shapes = np.asarray(metric.geometry.array, dtype=object)
+    shapes = shapes[shapely.area(shapes) >= (settings.min_area_m2 or 0.0)]
+    tolerance = settings.tolerance_m or DEFAULT_TOLERANCE_PX * _step(shapes)
+    made = regular_outlines(shapes, tolerance=tolerance, right_angles=settings.right_angles)
+    scheme = scheme_for([name])[0]
+    none = np.full(len(made), np.nan)
+    found = Objects(without_overlaps(made, none), np.full(len(made), scheme.codes[0], dtype=np.uint8), none)
+    crs = CRS.from_user_input(metric.crs.to_wkt())
+    return object_frame(found, crs=crs, scheme=scheme).to_crs(frame.crs), scheme
+
+
+def _step(shapes: NDArray[Any]) -> float:
+    """The pixel that outlines were made of, as far as their edges tell: few are shorter than it."""
+    lengths = [np.hypot(*np.diff(shapely.get_coordinates(ring), axis=0).T) for ring in shapely.get_rings(shapes)]
+    return float(np.percentile(np.concatenate(lengths), _SHORT_EDGES)) if lengths else 1.0
+
+
+def assess_objects(
+    path: Path, reference: Path, *, area: Path | None, iou: float,
+    block_m: float | None, complete: bool, output: Path | None, overwrite: bool,
+) -> Outcome:  # fmt: skip
+    """Objects of a vector file against footprints.
+
+    Raises:
+        PipelineError: a file that cannot be read, or footprints and objects that do not meet.
+    """
+    if output is not None:
+        check_target(output, overwrite=overwrite)
+    predicted = read_footprints(path, may_be_empty=True)
+    footprints = read_footprints(reference)
+    inside = read_footprints(area) if area is not None else None
+    found = object_figures(
+        match_objects(predicted, footprints, iou=iou, area=inside), iou=iou, block_m=block_m, complete=complete
+    )
+    data = found.to_json()
+    return Outcome(
+        summary=f"{path.name}: {object_line(found)}",
+        tables=(figures_table(found),),
+        hint=found.intervals,
+        written=(write_json(output, data),) if output else (),
+        data=data,
+    )
+
+
+def object_line(found: ObjectFigures) -> str:
+    """The main figure in a line."""
+    if not found.complete:
+        return f"recall {percent(found.figures['recall'])} of {counted(found.reference, 'footprint')}"
+    return (
+        f"F1 {with_interval(found.figures['f1'], '.3f')} at IoU {found.iou_threshold:g}, "
+        f"{found.matched} of {counted(found.predicted, 'object')}, {counted(found.reference, 'footprint')}"
+    )
+
+
+def figures_table(found: ObjectFigures) -> Table:
+    """All figures with their intervals."""
+    forms = {"precision": ".3f", "recall": ".3f", "f1": ".3f", "polis_m": ".2f", "count_ratio": ".2f"}
+    words = {"f1": "F1", "polis_m": "PoLiS (m)", "count_ratio": "objects / footprints"}
+    rows = [(words.get(name, name), with_interval(found.figures[name], form)) for name, form in forms.items()]
+    rows += [] if found.iou_of_areas is None else [("IoU of the areas", f"{found.iou_of_areas:.3f}")]
+    return Table(f"objects at IoU {found.iou_threshold:g}", ("", ""), tuple(rows))
+
+
+def object_accuracy(job: Job) -> list[dict[str, Any]]:
+    """Figures of each class of objects in each scene, JSON-ready, on the ground of the test polygons.
+
+    Where the footprints are not complete an unmatched object may be right: only recall is given. Scenes without a
+    footprint of the test part are left out.
+    """
+    frame = job.labels.frame
+    tested = frame[np.isin(frame["poly_id"], job.split.polygons(Part.TEST))]
+    found = []
+    for source in job.sources:
+        predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
+        extent = shapely.box(*source.grid.bounds)
+        here = tested[shapely.intersects(np.asarray(to_grid_crs(tested, source.grid).geometry.array), extent)]
+        for code in job.object_codes:
+            name = job.scheme.by_code(code).name
+            footprints = frame[(frame["code"] == code) & frame.geometry.geom_type.str.contains("Polygon")]
+            if not (here["code"] == code).any():
+                continue
+            ours = predicted[predicted["class"] == name] if len(predicted) else predicted
+            complete = bool(job.config.labels.complete)
+            figures = object_figures(match_objects(ours, footprints, area=here), complete=complete)
+            found.append({"scene": source.id, "class": name, **figures.to_json()})
+    return found
+
+
+def accuracy_rows(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """What :func:`object_accuracy` gives, as rows of text: scene, class, then as HEADS."""
+    rows = []
+    for item in found:
+        known = {name: _estimate(item[name]) for name in ("f1", "precision", "recall", "polis_m")}
+        texts = (with_interval(known[name], ".2f") for name in known)
+        counts = f"{item['matched']} of {item['predicted']}", str(item["reference"])
+        rows.append((item["scene"], item["class"], *texts, *counts))
+    return tuple(rows)
+
+
+def _estimate(item: Mapping[str, Any]) -> Estimate:
+    interval = item["ci95"]
+    return Estimate(item["estimate"], ci95=None if interval is None else (interval[0], interval[1]))
+
+
+def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any]) -> tuple[ObjectsView, ...]:
+    """What the report shows of the objects of each scene, with the footprints of the test part."""
+    frame, known = job.labels.frame, accuracy.get("objects", ())
+    tested = frame[np.isin(frame["poly_id"], job.split.polygons(Part.TEST)) & frame["code"].isin(job.object_codes)]
+    found = []
+    for source, view in zip(job.sources, views, strict=True):
+        predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
+        here = to_grid_crs(tested, source.grid)
+        here = here[here.intersects(shapely.box(*source.grid.bounds))]
+        matched = match_objects(predicted, here).pairs[:, 1] if len(here) and len(predicted) else ()
+        hit = np.isin(np.arange(len(here)), matched)
+        own = [item for item in known if item["scene"] == source.id]
+        to_pixels = partial(_in_pixels, grid=source.grid, shape=view.codes.shape)
+        outlines = np.asarray(here.geometry.array, dtype=object)
+        mapped = to_pixels(np.asarray(predicted.geometry))
+        intervals, rows = own[0]["intervals"] if own else "", accuracy_rows(own)
+        found.append(
+            ObjectsView(view, mapped, to_pixels(outlines[hit]), to_pixels(outlines[~hit]), HEADS, rows, intervals)
+        )
+    return tuple(found)
+
+
+def _in_pixels(shapes: NDArray[Any], *, grid: Grid, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
+    """Rings as float64 [corner, (col, row)] in pixels of a decimated view of a grid."""
+    to_view = Affine.scale(shape[1] / grid.width, shape[0] / grid.height) @ ~grid.transform
+    scale, start = (to_view.a, to_view.e), (to_view.c, to_view.f)
+    return tuple(shapely.get_coordinates(ring) * scale + start for ring in shapely.get_rings(shapes))

@@ -1,0 +1,226 @@
+"""``landcover crossval`` of a continuous target: network, teachers, interpolation and baselines on the same folds.
+
+Folds are blocks with a buffer, or whole groups (``--by station``: all dates of a station together). Samples of stations
+are never dealt by rows: rows of one day share its weather, and rows of one station its place.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+from pipeline.diagnostics.value_scores import HOLD_OUT, by_sample, score_values
+from pipeline.errors import ConfigError, LabelWarning, SplitError
+from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit_mixture, fit_teacher, predict_teacher
+from pipeline.files import check_target, hash_of, write_json
+from pipeline.grid import Grid
+from pipeline.labels.rasterise import LabelledPixels
+from pipeline.splits.folds import block_folds, group_folds
+from pipeline.splits.split import Part, Split, TrainingScene
+from pipeline.training.chips import choose_chips
+from pipeline.training.fit import training_statistics
+from pipeline.training.settings import learned_polygons
+from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
+from pipeline.training.value_table import Plane, samples_of
+from pipeline.workflow.crossval import FILE, refuse_other_figures
+from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.value_stages import quantity_of, targets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.model.preprocess import Preprocess
+    from pipeline.splits.settings import CrossvalSettings
+    from pipeline.workflow.job import Job
+    from pipeline.workflow.outcome import Progress
+
+MIXTURE, NETWORK = "mixture of teachers", "network"
+
+
+def cross_validate_values(
+    job: Job, settings: CrossvalSettings, *, output: Path | None, force: bool, overwrite: bool, progress: Progress
+) -> Outcome:
+    """Cross-validate a continuous target; every sample is predicted once per seed.
+
+    Raises:
+        ConfigError: folds of random rows, or of an attribute that ``labels.value.group`` does not name.
+        SplitError: fewer blocks or groups than folds.
+        OutputError: ``output`` exists, or the run folder has figures of another job.
+    """
+    if output is not None:
+        check_target(output, overwrite=overwrite)
+    grouped = _grouped(job, settings)
+    run = job.open_folder()
+    about = [settings.by, settings.folds, settings.seeds, settings.methods]
+    key = hash_of([job.input_hash, about, job.config.training.model_dump(mode="json")])
+    if not (overwrite or force):
+        refuse_other_figures(run.path / FILE, key)
+    found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
+    per_seed: dict[str, dict[str, float]] = {}
+    for seed in settings.seeds:
+        rows = _one_seed(job, grouped=grouped, settings=settings, seed=seed, progress=progress)
+        for name, parts in rows.items():
+            joined = tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+            found.setdefault(name, []).append(joined)
+            per_seed.setdefault(name, {})[str(seed)] = _figures(name, [joined])["r2"]
+    methods = {name: _figures(name, parts) | {"r2_by_seed": per_seed[name]} for name, parts in found.items()}
+    kind = f"by {job.config.labels.value.group}" if grouped else "by block"
+    data: dict[str, Any] = {
+        "what": HOLD_OUT, "key": key, "target": quantity_of(job).to_json(), "methods": methods,
+        "split": {"kind": kind, "folds": settings.folds, "seeds": list(settings.seeds),
+                  **({} if grouped else {"block_m": job.block_m, "buffer_m": job.buffer_m})},
+    }  # fmt: skip
+    written = [write_json(run.path / FILE, data), *([write_json(output, data)] if output else [])]
+    return Outcome(
+        summary=f"{job.config.name}: cross-validation {kind}, {settings.folds} folds",
+        tables=(_table(kind, methods),), written=tuple(written), data=data,
+    )  # fmt: skip
+
+
+def _grouped(job: Job, settings: CrossvalSettings) -> bool:
+    """Whether folds are of groups.
+
+    Raises:
+        ConfigError: folds that would leak.
+    """
+    group = job.config.labels.value.group
+    if settings.by in {"polygons", "both"}:
+        raise ConfigError(
+            "folds of single samples of a continuous target leak: neighbours and dates of a place lie on both sides",
+            got=f"--by {settings.by}", fix="use --by blocks, or --by with the attribute of labels.value.group",
+        )  # fmt: skip
+    if settings.by in {"block", "scene"} and settings.by != group:
+        raise ConfigError(f"--by {settings.by} is for classes", fix="use --folds with --by blocks")
+    if settings.by not in {"blocks", "group", group}:
+        what = f"labels.value.group is {group}" if group else "set labels.value.group to the attribute"
+        raise ConfigError(
+            "option --by", got=settings.by, expected=f"blocks, or the attribute that groups samples; {what}"
+        )
+    by_group = settings.by != "blocks"
+    frame = job.labels.frame
+    dated = not frame["date"].isna().all()
+    if not by_group and dated and group is None:
+        places = frame.geometry.to_wkb().nunique()
+        text = f"{len(frame)} samples at {places} places on several dates: name the station in labels.value.group, so "
+        warnings.warn(f"{text}that all dates of a place stay together", LabelWarning, stacklevel=3)
+    return by_group
+
+
+def _one_seed(
+    job: Job,
+    *,
+    grouped: bool,
+    settings: CrossvalSettings,
+    seed: int,
+    progress: Progress,
+) -> dict[str, list[tuple[NDArray[np.float64], ...]]]:
+    """For each method the measured value, the prediction and the bounds of the samples of each fold."""
+    pixels = job.labelled if job.config.scenes else [_as_pixels(job)]
+    splits = _splits(job, pixels, grouped=grouped, folds=settings.folds, seed=seed)
+    found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
+    for number, split in enumerate(splits, 1):
+        progress(f"seed {seed}: folds", number - 1, len(splits))
+        for name, part in _one_fold(job, split, settings=settings).items():
+            found.setdefault(name, []).append(part)
+        progress(f"seed {seed}: folds", number, len(splits))
+    return found
+
+
+def _splits(job: Job, pixels: Sequence[LabelledPixels], *, grouped: bool, folds: int, seed: int) -> list[Split]:
+    if not grouped:
+        return block_folds(
+            pixels, folds=folds, block_m=job.block_m, buffer_m=job.buffer_m, seed=seed, validation_fraction=0.0
+        )
+    if job.groups is None:
+        raise SplitError("no groups", fix="set labels.value.group")
+    return group_folds(pixels, job.groups, folds=folds, seed=seed)
+
+
+def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str, tuple[NDArray[np.float64], ...]]:
+    frame, section, training = job.labels.frame, job.config.labels.value, job.config.training
+    scenes = [TrainingScene(source, part) for source, part in zip(job.sources, job.pixels, strict=True) if len(part)]
+    preprocess = _preprocess(scenes, split)
+    plane = Plane.around(frame)
+    samples = samples_of(scenes, frame, preprocess=preprocess, plane=plane, covariates=section.covariates)
+    part = split.part[samples.polygon]
+    learned = np.isin(samples.polygon, learned_polygons(split, training))
+    train, test = samples.rows(learned), samples.rows(part == Part.TEST)
+    size = int(frame["poly_id"].max()) + 1
+    groups = np.full(size, -1, dtype=np.int64)
+    groups[: len(split.block_of)] = split.block_of
+    own = frame.loc[frame["poly_id"].isin(train.polygon), "value"].to_numpy()
+    quantity = quantity_of(job).fitted(own)
+    table = train.table(frame, quantity, groups)
+    value = np.full(size, np.nan)
+    value[frame["poly_id"]] = frame["value"]
+    measured = value[np.unique(test.polygon)]
+    blank = np.full((len(measured), 2), np.nan)
+    kinds = (*TEACHERS, *SPATIAL) if section.covariates else kinds_for(job.sources[0].band_names)
+    found: dict[str, tuple[NDArray[np.float64], ...]] = {}
+    alone = (*BASELINES, *kinds) if "forest" in settings.methods else ()
+    for kind in alone:
+        trees = job.config.assessment.forest_trees if kind == "plain" else training.experts.trees
+        model = fit_teacher(kind, table, trees=trees, seed=training.seed)
+        standard = predict_teacher(kind, model, test.places)
+        found[NAMES[kind]] = (measured, by_sample(test.polygon, quantity.inverse(standard)), blank)
+    mixture = fit_mixture(table, trees=training.experts.trees, seed=training.seed, kinds=kinds)
+    bounds = quantity.inverse(mixture.draws(test.places, (0.05, 0.95)))
+    values = quantity.inverse(mixture.values(test.places))
+    found[MIXTURE] = (measured, by_sample(test.polygon, values), by_sample(test.polygon, bounds))
+    if scenes and "network" in settings.methods:
+        index = choose_chips({s.source.id: s.pixels for s in scenes}, settings=job.config.chips, split=split,
+                             scheme=job.scheme, head=training.head)  # fmt: skip
+        targets = targets_of(job, scenes)
+        result, _ = fit_values(scenes, split, targets, index=index, settings=training,
+                               mixture=None if section.covariates else mixture)  # fmt: skip
+        own_samples = samples_of(scenes, frame, preprocess=result.bundle.preprocess, plane=plane)
+        own_test = own_samples.rows(split.part[own_samples.polygon] == Part.TEST)
+        four = by_sample(own_test.polygon, predict_samples(result.bundle, own_test))
+        found[NETWORK] = (measured, four[:, 0], four[:, [1, 3]])
+    return found
+
+
+def _preprocess(scenes: Sequence[TrainingScene], split: Split) -> Preprocess | None:
+    from pipeline.model.preprocess import Preprocess
+
+    if not scenes:
+        return None
+    found = training_statistics(scenes, split)
+    return Preprocess.from_statistics(bands=found.bands, mean=found.mean, std=found.std)
+
+
+def _as_pixels(job: Job) -> LabelledPixels:
+    """Samples without a scene as pixels of a grid of metres, so that folds are made of them as of any others."""
+    frame = job.labels.frame
+    xy = Plane.around(frame).of_frame(frame)
+    left, top = xy[:, 0].min() - 0.5, xy[:, 1].max() + 0.5
+    col, row = np.floor(xy[:, 0] - left).astype(np.int64), np.floor(top - xy[:, 1]).astype(np.int64)
+    grid = Grid(CRS.from_epsg(3857), Affine(1.0, 0.0, left, 0.0, -1.0, top), int(row.max()) + 1, int(col.max()) + 1)
+    order = np.lexsort((col, row))
+    ids = frame["poly_id"].to_numpy(dtype=np.int32)[order]
+    codes = frame["code"].to_numpy(dtype=np.uint8)[order]
+    return LabelledPixels(row[order].astype(np.int32), col[order].astype(np.int32), codes, ids,
+                          np.ones(len(ids), dtype=np.uint8), grid)  # fmt: skip
+
+
+def _figures(name: str, parts: list[tuple[NDArray[np.float64], ...]]) -> dict[str, Any]:
+    measured, predicted, bounds = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return score_values(name, measured, predicted, None if np.isnan(bounds).any() else bounds).to_json()
+
+
+def _table(kind: str, methods: dict[str, dict[str, Any]]) -> Table:
+    rows = tuple(
+        (name, *(f"{item[key]:.3g}" if item[key] is not None else "-" for key in
+                 ("r2", "rmse", "mae", "bias", "coverage", "width")),
+         " ".join(f"{value:.3f}" for value in item["r2_by_seed"].values()))
+        for name, item in methods.items()
+    )  # fmt: skip
+    heads = ("method", "R2", "RMSE", "MAE", "bias", "coverage of 90 %", "width", "R2 per seed")
+    return Table(f"folds {kind}, held-out samples pooled (not a probability sample)", heads, rows)

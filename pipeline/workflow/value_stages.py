@@ -1,0 +1,180 @@
+"""The stages of a continuous target that differ from those of classes: train, assess, and what the report shows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from pipeline.diagnostics.value_scores import HOLD_OUT, SAMPLING, ValueScore, by_sample, score_values
+from pipeline.documents import read_json
+from pipeline.errors import ModelError
+from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
+from pipeline.files import write_json, write_text
+from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.report.data import ClassArea, ReportData, ValueFigures
+from pipeline.report.page import write_report
+from pipeline.runs import RunFolder, environment
+from pipeline.scenes.ledger import kept_ledger
+from pipeline.splits.split import Part, TrainingScene
+from pipeline.training.chip_index import read_index
+from pipeline.training.settings import learned_polygons
+from pipeline.training.value_fit import Targets, fit_values, predict_samples, scene_days
+from pipeline.training.value_table import Plane, samples_of
+from pipeline.workflow.products import write_qgis_project, write_stac
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+    from pipeline.experts.regressors import Kind
+    from pipeline.quantity import Quantity
+    from pipeline.training.value_table import Samples
+    from pipeline.workflow.job import Job, StageRun
+
+HISTORY, ACCURACY, SAMPLES = "training.csv", "accuracy.json", "samples.csv"
+
+
+def quantity_of(job: Job) -> Quantity:
+    """What the job's samples measure.
+
+    Raises:
+        ModelError: the job is of classes.
+    """
+    if job.quantity is None:
+        raise ModelError("a job of classes has no quantity", fix="set labels.kind to value")
+    return job.quantity
+
+
+def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
+    """The samples' values; held out together within training: groups where there are some, else blocks."""
+    frame = job.labels.frame
+    group_of = job.groups if job.groups is not None else np.asarray(job.split.block_of, dtype=np.int64)
+    size = int(frame["poly_id"].max()) + 1
+    padded = np.full(size, -1, dtype=np.int64)
+    padded[: len(group_of)] = group_of[:size]
+    return Targets(frame, quantity_of(job), padded, job.scheme, scene_days(frame, scenes))
+
+
+def train(given: StageRun) -> list[Path]:
+    """Learn the samples; write ``model/model.safetensors`` and ``training.csv``."""
+    from pipeline.workflow.stage_train import with_distance, with_inputs, write_history
+
+    job = given.job
+    scenes = job.training_scenes
+    result, _ = fit_values(
+        scenes, job.split, targets_of(job, scenes), index=read_index(job.index_path), settings=job.config.training,
+        progress=given.progress,
+    )  # fmt: skip
+    given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
+    bundle = with_inputs(with_distance(result.bundle, job), job)
+    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+
+
+def assess(given: StageRun) -> list[Path]:
+    """Write ``accuracy.json`` and ``samples.csv``: network and baselines on the same held-out samples."""
+    job = given.job
+    bundle = load_bundle(job.model_path)
+    frame, quantity = job.labels.frame, bundle.quantity or quantity_of(job)
+    plane = Plane.around(frame)
+    parts = {
+        "learned": learned_polygons(job.split, job.config.training),
+        "test": job.split.polygons(Part.TEST),
+    }
+    found = {
+        name: samples_of(_scenes(job, ids), frame, preprocess=bundle.preprocess, plane=plane)
+        for name, ids in parts.items()
+    }
+    network = by_sample(found["test"].polygon, predict_samples(bundle, found["test"]))
+    measured = measured_of(frame, found["test"])
+    scores = [score_values("network", measured, network[:, 0], network[:, [1, 3]])]
+    table = found["learned"].table(frame, quantity, np.zeros(int(frame["poly_id"].max()) + 1, dtype=np.int64))
+    given.progress("baselines", 0, len(BASELINES))
+    predicted = {"network": network[:, 0]}
+    for number, kind in enumerate(BASELINES, 1):
+        predicted[NAMES[kind]] = baseline(
+            kind, table, found["test"], quantity, trees=job.config.assessment.forest_trees
+        )
+        scores.append(score_values(NAMES[kind], measured, predicted[NAMES[kind]]))
+        given.progress("baselines", number, len(BASELINES))
+    accuracy = {
+        "target": quantity.to_json(),
+        **scores[0].to_json(),
+        "baselines": [item.to_json() for item in scores[1:]],
+        "sampling": HOLD_OUT,
+        "sampling_words": SAMPLING,
+        "teachers": bundle.provenance["teachers"],
+        "interval": "0.05 to 0.95",
+    }
+    rows = [("sample", "measured", *predicted, "lower", "upper")]
+    ids = np.unique(found["test"].polygon)
+    for i, sample in enumerate(ids):
+        values = (measured[i], *(part[i] for part in predicted.values()), network[i, 1], network[i, 3])
+        rows.append((str(sample), *(f"{value:.6g}" for value in values)))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return [write_json(given.folder / ACCURACY, accuracy), write_text(given.folder / SAMPLES, text.getvalue())]
+
+
+def measured_of(frame: GeoDataFrame, samples: Samples) -> NDArray[np.float64]:
+    """Measured value of each sample, float64 [sample], in the order of their ids."""
+    value = np.full(int(frame["poly_id"].max()) + 1, np.nan)
+    value[frame["poly_id"]] = frame["value"]
+    return np.asarray(value[np.unique(samples.polygon)])
+
+
+def baseline(kind: Kind, table: Any, samples: Samples, quantity: Quantity, *, trees: int) -> NDArray[np.float64]:
+    """A baseline's values in the quantity's unit, float64 [sample]."""
+    model = fit_teacher(kind, table, trees=trees, seed=0)
+    return by_sample(samples.polygon, quantity.inverse(predict_teacher(kind, model, samples.places)))
+
+
+def report(given: StageRun) -> list[Path]:
+    """Write the project, ``report.html`` with its figures, and the STAC collection."""
+    job, folder = given.job, given.folder
+    project = write_qgis_project(job, folder, overwrite=True)
+    page = write_report(folder / "report.html", _gather(job, folder))
+    return [project, *page, write_stac(job, folder)]
+
+
+def _gather(job: Job, folder: Path) -> ReportData:
+    from pipeline.workflow.stage_report import read_history, scene_view_of, split_map
+
+    stages = RunFolder(folder).record()["stages"]
+    accuracy, areas = read_json(folder / ACCURACY), read_json(folder / "areas.json")
+    scores = tuple(_score(item) for item in (accuracy, *accuracy["baselines"]))
+    with (folder / SAMPLES).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+    return ReportData(
+        title=job.config.name,
+        scheme=job.scheme,
+        views=tuple(scene_view_of(job, source) for source in job.mapped),
+        areas=tuple(
+            ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
+        ),
+        values=ValueFigures(quantity_of(job), scores, columns),
+        mapped_share=areas.get("mapped_share"),
+        sampling=SAMPLING,
+        history=read_history(folder / HISTORY),
+        split=split_map(job),
+        ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),
+        warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
+        settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
+        environment=environment(),
+    )
+
+
+def _score(item: dict[str, Any]) -> ValueScore:
+    return ValueScore(**{name: item[name] for name in ValueScore.__dataclass_fields__})
+
+
+def _scenes(job: Job, ids: NDArray[np.int32]) -> list[TrainingScene]:
+    pairs = ((source, pixels.select(ids.tolist())) for source, pixels in zip(job.sources, job.pixels, strict=True))
+    return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]

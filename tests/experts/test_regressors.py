@@ -1,0 +1,72 @@
+"""Teachers of values: shares, intervals and interpolation against what is known of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from pipeline.errors import LabelError
+from pipeline.experts.interpolation import Field
+from pipeline.experts.regressors import Places, ValueTable, fit_mixture, interval_factor, learned_shares
+
+
+def _field(n: int = 60, days: int = 1) -> Field:
+    rng = np.random.default_rng(2)
+    xy = np.repeat(rng.uniform(0, 100_000, (n, 2)), days, axis=0)
+    day = np.tile(np.arange(days), n)
+    value = np.sin(xy[:, 0] / 20_000) + np.cos(xy[:, 1] / 25_000) + day + 0.05 * rng.standard_normal(n * days)
+    return Field.fit(xy, day, value, np.repeat(np.arange(n), days))
+
+
+def test_held_out_column_is_kriging_without_the_sample():
+    field = _field()
+    held = field.held_out()[:, 2]
+    variance, reach, nugget = field.kernel
+    apart = np.sqrt(3) * cdist(field.xy, field.xy) / reach
+    cov = variance * (1 + apart) * np.exp(-apart)
+    for left_out in (0, 17, 41):
+        rest = np.arange(len(held)) != left_out
+        mean = field.value[rest].mean()
+        among = cov[np.ix_(rest, rest)] + (nugget + 1e-9) * np.eye(rest.sum())
+        expected = mean + cov[left_out, rest] @ np.linalg.solve(among, field.value[rest] - mean)
+        assert held[left_out] == pytest.approx(expected)
+
+
+def test_held_out_columns_do_not_change_with_the_samples_own_value():
+    field = _field(20, days=3)
+    value = field.value.copy()
+    value[7] += 100.0
+    changed = Field(field.xy, field.day, value, field.group, field.kernel)
+    assert np.allclose(field.held_out()[7], changed.held_out()[7])
+
+
+def test_other_days_are_never_used():
+    field = _field(20, days=2)
+    found = field.columns(field.xy[:2], np.array([0, 1]))
+    assert abs((found[1] - found[0]) - 1.0).max() < 0.6
+
+
+def test_shares_go_to_the_teacher_that_is_right():
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal(500)
+    found = np.stack([target + 0.1 * rng.standard_normal(500), rng.standard_normal(500)], axis=1)
+    shares = learned_shares(found, target, np.ones(500))
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares[0] > 0.85
+
+
+def test_interval_factor_makes_nine_of_ten_lie_within():
+    rng = np.random.default_rng(1)
+    spread = np.stack([-rng.uniform(0.5, 1.0, 2000), rng.uniform(0.5, 1.0, 2000)], axis=1)
+    rest = 2.0 * rng.standard_normal(2000)
+    factor = interval_factor(rest, spread)
+    inside = (rest >= factor * spread[:, 0]) & (rest <= factor * spread[:, 1])
+    assert inside.mean() == pytest.approx(0.9, abs=0.005)
+
+
+def test_samples_of_one_group_are_refused():
+    places = Places(np.zeros((12, 2), dtype=np.float32), np.zeros((12, 2)), np.zeros(12, dtype=np.int64))
+    table = ValueTable(places, np.arange(12.0), np.zeros(12, dtype=np.int64), np.ones(12), 2)
+    with pytest.raises(LabelError, match="one block or group"):
+        fit_mixture(table, trees=2, seed=0)

@@ -1,0 +1,239 @@
+"""A continuous target from the configuration to the map: check, run, products, figures, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import yaml
+from affine import Affine
+
+from pipeline.accuracy.settings import ReferenceSettings
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, LabelError, SceneError
+from pipeline.labels.values import read_values
+from pipeline.model.bundle import load_bundle
+from pipeline.scenes.series import series_layer
+from pipeline.splits.settings import CrossvalSettings
+from pipeline.workflow.accuracy import assess_against_reference, zonal_of
+from pipeline.workflow.check import check_job
+from pipeline.workflow.crossval import cross_validate_job
+from pipeline.workflow.init import write_config
+from pipeline.workflow.stages import run_stages
+
+SIDE, PIXEL_M = 120, 30.0
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No terminal."""
+
+
+def truth(bands: np.ndarray) -> np.ndarray:
+    """The planted relation: biomass of two reflectances, float32 [row, col]."""
+    return np.maximum(200.0 * (bands[1] - 0.6 * bands[0]) + 20.0, 0.0)
+
+
+def write_case(folder: Path, *, samples: int = 150, seed: int = 1) -> Path:
+    """A scene of four bands, points with a biomass, and a configuration; gives the configuration."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((4, SIDE // 8, SIDE // 8)).repeat(8, 1).repeat(8, 2)
+    bands = (0.1 + 0.3 * coarse + 0.02 * rng.standard_normal(coarse.shape)).astype(np.float32)
+    transform = Affine(PIXEL_M, 0, 500_000, 0, -PIXEL_M, 5_200_000)
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": 4, "height": SIDE, "width": SIDE,
+                               "crs": "EPSG:32633", "transform": transform, "nodata": -1.0}  # fmt: skip
+    hole = bands.copy()
+    hole[:, :10, :10] = -1.0
+    with rasterio.open(folder / "scene.tif", "w", **profile) as target:
+        target.write(hole)
+        for number, name in enumerate(("red", "nir", "green", "blue"), 1):
+            target.set_band_description(number, name)
+    row, col = rng.integers(0, SIDE, (2, samples))
+    value = truth(bands)[row, col] + rng.normal(0, 2.0, samples)
+    points = gpd.points_from_xy(500_000 + PIXEL_M * (col + 0.5), 5_200_000 - PIXEL_M * (row + 0.5))
+    frame = gpd.GeoDataFrame({"biomass": np.maximum(value, 0), "plot": row // 30 * 4 + col // 30}, geometry=points,
+                             crs="EPSG:32633")  # fmt: skip
+    frame.to_file(folder / "plots.gpkg")
+    config = {
+        "version": 2, "name": "biomass", "output": str(folder / "run"),
+        "scenes": [{"path": str(folder / "scene.tif"), "id": "scene"}],
+        "labels": {"kind": "value", "path": str(folder / "plots.gpkg"), "field": "biomass",
+                   "value": {"unit": "t/ha", "range": [0, None], "group": "plot"}},
+        "split": {"block_m": 900, "buffer_m": 0}, "chips": {"size_px": 16, "labelled": 60, "unlabelled": 30},
+        "training": {"experts": {"trees": 30, "soft_pixels": 3000}, "pixels": {"steps": 250, "batch": 256}},
+        "map": {"applicability": True}, "assessment": {"forest_trees": 50},
+    }  # fmt: skip
+    path = folder / "biomass.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job that has been run; gives its configuration."""
+    config = write_case(tmp_path_factory.mktemp("values"))
+    run_stages(config, last="report", force=False, overwrite=False, progress=silent)
+    return config
+
+
+def test_run_finds_the_planted_relation(job: Path) -> None:
+    accuracy = json.loads((job.parent / "run" / "accuracy.json").read_text())
+    methods = {item["method"]: item for item in accuracy["baselines"]}
+    assert accuracy["r2"] > 0.8
+    assert accuracy["r2"] > methods["mean"]["r2"] + 0.5
+    assert accuracy["rmse"] < methods["linear on the best band"]["rmse"]
+    assert accuracy["coverage"] > 0.7
+
+
+def test_map_is_float32_with_unit_bounds_and_nodata(job: Path) -> None:
+    with rasterio.open(job.parent / "run" / "maps" / "scene_value.tif") as dataset:
+        assert dataset.dtypes == ("float32",) * 3
+        assert dataset.units == ("t/ha",) * 3
+        assert dataset.descriptions[0] == "biomass (t/ha)"
+        value, lower, upper = dataset.read(masked=True)
+    assert value.mask[:10, :10].all()
+    assert not value.mask[10:].any()
+    assert (lower <= upper).all()
+    assert value.min() >= 0
+    with rasterio.open(job.parent / "scene.tif") as scene:
+        expected = truth(scene.read())
+    error = np.ma.array(value - expected, mask=value.mask)
+    assert np.sqrt((error**2).mean()) < 0.35 * expected[10:].std()
+
+
+def test_same_network_gives_samples_and_map_the_same_values(job: Path) -> None:
+    frame = gpd.read_file(job.parent / "plots.gpkg")
+    with (job.parent / "run" / "samples.csv").open() as file:
+        rows = {int(row["sample"]): float(row["network"]) for row in csv.DictReader(file)}
+    with rasterio.open(job.parent / "run" / "maps" / "scene_value.tif") as dataset:
+        at = frame.geometry.iloc[[sample - 1 for sample in rows]]
+        mapped = [value[0] for value in dataset.sample(zip(at.x, at.y, strict=True), indexes=1)]
+    assert np.allclose(mapped, list(rows.values()), rtol=1e-3, atol=1e-3)
+
+
+def test_model_file_keeps_what_is_measured(job: Path) -> None:
+    quantity = load_bundle(job.parent / "run" / "model" / "model.safetensors").quantity
+    assert quantity is not None
+    assert (quantity.name, quantity.unit, quantity.low) == ("biomass", "t/ha", 0.0)
+
+
+def test_run_writes_project_report_and_applicability(job: Path) -> None:
+    run = job.parent / "run"
+    for name in ("biomass.qgz", "report.html", "collection.json", "maps/scene_aoa.tif", "maps/scene_value.qml",
+                 "figures/scatter.png", "figures/residuals.png"):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+    assert "singlebandpseudocolor" in (run / "maps" / "scene_value.qml").read_text()
+
+
+def test_run_again_changes_nothing(job: Path) -> None:
+    outcome = run_stages(job, last="report", force=False, overwrite=False, progress=silent)
+    assert {row[1] for row in outcome.tables[0].rows} == {"unchanged"}
+
+
+def test_check_tells_samples_and_cost(job: Path) -> None:
+    outcome = check_job(job, progress=silent)
+    assert not outcome.failed
+    assert outcome.data["labels"]["polygons"] == 150
+
+
+def test_crossval_by_group_keeps_groups_together(job: Path) -> None:
+    settings = CrossvalSettings.model_validate({"folds": 3, "by": "plot", "methods": ["forest"]})
+    methods = cross_validate_job(job, settings, progress=silent).data["methods"]
+    assert methods["mean"]["samples"] >= 148  # one or two lie on nodata
+    assert methods["mixture of teachers"]["r2"] > methods["mean"]["r2"] + 0.5
+    assert 0.75 < methods["mixture of teachers"]["coverage"] <= 1.0
+
+
+def test_crossval_refuses_folds_of_rows(job: Path) -> None:
+    with pytest.raises(ConfigError, match="leak"):
+        cross_validate_job(job, CrossvalSettings.model_validate({"by": "polygons"}), progress=silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"biomass": "much"}, "field 'biomass' has text where numbers are needed"),
+        ({"biomass": 3.0}, "'biomass' is the same in every sample"),
+        ({"biomass": -5.0}, "lie outside the range"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    config = write_case(tmp_path)
+    frame = gpd.read_file(tmp_path / "plots.gpkg")
+    rows = slice(0, 4) if told != "'biomass' is the same in every sample" else slice(None)
+    column = frame["biomass"].astype(object)
+    column.iloc[rows] = change["biomass"]
+    frame["biomass"] = column if isinstance(change["biomass"], str) else column.astype(float)
+    if isinstance(change["biomass"], str):
+        frame["biomass"] = frame["biomass"].astype(str)
+    frame.to_file(tmp_path / "plots.gpkg")
+    with pytest.raises(LabelError, match=told) as caught:
+        read_values(load_config(config).labels)
+    assert "\n" not in str(caught.value)
+
+
+def test_three_samples_are_too_few(tmp_path: Path) -> None:
+    config = write_case(tmp_path)
+    gpd.read_file(tmp_path / "plots.gpkg").iloc[:3].to_file(tmp_path / "plots.gpkg")
+    with pytest.raises(LabelError, match="too few samples"):
+        read_values(load_config(config).labels)
+
+
+def test_init_proposes_kind_range_and_group(job: Path, tmp_path: Path) -> None:
+    output = tmp_path / "config.yaml"
+    outcome = write_config([str(job.parent / "scene.tif")], labels=job.parent / "plots.gpkg", field="biomass",
+                           layer=None, output=output, overwrite=False)  # fmt: skip
+    config = load_config(output)
+    assert outcome.data["kind"] == config.labels.kind == "value"
+    assert config.labels.value.range == (0.0, None)
+    assert config.labels.value.group == "plot"
+
+
+def test_zonal_means_are_those_of_the_pixels(job: Path, tmp_path: Path) -> None:
+    pytest.importorskip("exactextract")
+    left, top = 500_000 + 20 * PIXEL_M, 5_200_000 - 20 * PIXEL_M
+    box = shapely.box(left, top - 10 * PIXEL_M, left + 15 * PIXEL_M, top)
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "zones.gpkg")
+    path = job.parent / "run" / "maps" / "scene_value.tif"
+    zonal_of(path, tmp_path / "zones.gpkg", layer=None, output=tmp_path / "out.csv", overwrite=False)
+    row = next(csv.DictReader((tmp_path / "out.csv").open()))
+    with rasterio.open(path) as dataset:
+        expected = dataset.read()[:, 20:30, 20:35].mean((1, 2))
+    found = [float(row[name]) for name in ("value_mean", "lower_mean", "upper_mean")]
+    assert np.allclose(found, expected, rtol=1e-4)
+    assert float(row["covered"]) == pytest.approx(1.0)
+
+
+def test_assess_of_a_sample_gives_the_mean_with_its_interval(job: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    row, col = rng.integers(12, SIDE, (2, 80))
+    with rasterio.open(job.parent / "scene.tif") as scene:
+        real = truth(scene.read())
+    at = gpd.points_from_xy(500_000 + PIXEL_M * (col + 0.5), 5_200_000 - PIXEL_M * (row + 0.5))
+    gpd.GeoDataFrame({"measured": real[row, col]}, geometry=at, crs="EPSG:32633").to_file(tmp_path / "sample.gpkg")
+    settings = ReferenceSettings(reference=tmp_path / "sample.gpkg", field="measured", design="simple random")
+    path = job.parent / "run" / "maps" / "scene_value.tif"
+    found = assess_against_reference(path, settings, scheme=None, output=None, overwrite=False).data["mean"]
+    assert found["regression"]["low"] < real[10:].mean() < found["regression"]["high"]
+    assert found["gain"] > 2
+
+
+def test_series_layer_is_the_mean_of_the_days_before(tmp_path: Path) -> None:
+    path = tmp_path / "rain.tif"
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": 4, "height": 2, "width": 2,
+                               "crs": "EPSG:32633", "transform": Affine(60, 0, 0, 0, -60, 0)}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        for number in range(1, 5):
+            target.write(np.full((2, 2), number, dtype=np.float32), number)
+            target.set_band_description(number, f"2024-06-0{number}")
+    layer = series_layer(str(path), name="rain", days=2, day=date(2024, 6, 4))
+    assert [source.index for source in layer.scene.bands] == [2, 3]
+    with pytest.raises(SceneError, match="no band of the days before 2024-07-01"):
+        series_layer(str(path), name="rain", days=2, day=date(2024, 7, 1))
