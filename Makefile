@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 USERS := $(VENV)/.installed
 DEVELOPERS := $(VENV)/.installed-dev
 JOBS ?= 2
-EXTRAS := --extra stac --extra onnx --extra openvino --extra umap --extra segments --extra scale --extra view --extra weights --extra dev
+EXTRAS := --extra stac --extra onnx --extra openvino --extra umap --extra segments --extra zonal --extra scale --extra view --extra weights --extra dev
 # What was tested is what is locked: torch and torchvision are a matching pair.
 LOCKED := --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-strip-extras --no-annotate --quiet
 

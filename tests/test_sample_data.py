@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
-IMAGES = ("sentinel2.tif", "landsat.tif", "reference.tif")
+IMAGES = ("aerial.tif", "sentinel2.tif", "landsat.tif", "reference.tif")
 
 
 @pytest.fixture(scope="module")
@@ -122,4 +122,5 @@ def test_the_reference_has_codes_names_and_colours_of_the_demo(tmp_path: Path) -
 
 
 def test_small_variant_has_all_files(small: Path) -> None:
-    assert {file.name for file in small.iterdir()} == {*IMAGES, "polygons.gpkg", "legend.json", "checksums.json"}
+    others = {"polygons.gpkg", "legend.json", "checksums.json", "aerial.tif", "buildings.gpkg"}
+    assert {file.name for file in small.iterdir()} == {*IMAGES} | others

@@ -156,3 +156,12 @@ class ReferenceSettings(Settings):
                 "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
             )
         return self.reference
+
+
+class MatchSettings(Settings):
+    """How mapped objects are matched with footprints."""
+
+    area: Path | None = Field(None, description="Polygons within which the footprints are complete.")
+    iou: float = Field(0.5, ge=0.01, le=1.0, description="Share of area from which on two outlines are one object.")
+    block_m: float | None = Field(None, ge=1.0, description="Side of the blocks that are resampled for intervals, m.")
+    incomplete: bool = Field(default=False, description="Footprints are some of many, so only recall is given.")

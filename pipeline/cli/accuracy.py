@@ -28,7 +28,8 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
-    for command in (assess, compare, zone, series):
+    add_command(app, assess, settings={**_REFERENCE, "match": "pipeline.accuracy.settings:MatchSettings"})
+    for command in (compare, zone, series):
         add_command(app, command, settings=_REFERENCE)
     add_commands(app, zonal, change, crosswalk)
 
@@ -86,16 +87,6 @@ def assess(
     crosswalk: Crosswalk = None,
     legend: Legend = None,
     assist: Annotated[str | None, typer.Option()] = None,
-    area: Annotated[
-        Path | None, typer.Option(help="Of objects: polygons within which the footprints are complete.")
-    ] = None,
-    iou: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Of objects: share of area from which on two are the same.")
-    ] = 0.5,
-    block: Annotated[float | None, typer.Option(min=1.0, help="Of objects: side of resampled blocks in m.")] = None,
-    incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Of objects: footprints are some of many, so only recall is given.")
-    ] = False,
     settings: Set = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
     force: Force = False,
@@ -113,12 +104,12 @@ def assess(
     from pipeline.labels.footprints import is_vector
 
     if is_vector(target):
+        from pipeline.accuracy.settings import MatchSettings
+        from pipeline.config import section_of
         from pipeline.workflow.objects import assess_objects
 
-        return lambda _: assess_objects(
-            target, reference, area=area, iou=iou, block_m=block, complete=not incomplete, output=output,
-            overwrite=overwrite,
-        )  # fmt: skip
+        match = section_of("match", MatchSettings, settings)
+        return lambda _: assess_objects(target, reference, match, output=output, overwrite=overwrite)
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
 
     found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk, assist=assist)

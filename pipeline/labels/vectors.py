@@ -62,17 +62,7 @@ def read_features(
         layer = resolve_layer(path, field=field, layer=layer)
         _require_field(path, field=field, names=fields_of(path, layer=layer))
         frame = read_layer(path, field=field, layer=layer, encoding=encoding)
-    if frame.crs is None:
-        raise LabelError(
-            "labels have no CRS",
-            path=path,
-            expected="a CRS, so that polygons can be laid over the scene",
-            fix="add the .prj file, or set it in QGIS with 'Assign projection'",
-        )
-    if frame.crs.is_geographic and np.nanmax(np.abs(frame.total_bounds), initial=0.0) > MOST_DEGREES:
-        fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
-        got = f"coordinates up to {np.nanmax(np.abs(frame.total_bounds)):,.0f}"
-        raise LabelError("labels in degrees that are none", path=path, got=f"{frame.crs.name}, {got}", fix=fix)
+    _require_crs(frame, path=path)
     if frame.empty:
         raise LabelError("layer has no features", path=path, got=f"layer {layer!r}" if layer else "0 features")
     return gpd.GeoDataFrame({"value": as_text(frame[field])}, geometry=list(frame.geometry), crs=frame.crs)
@@ -91,9 +81,22 @@ def features_with(
     for field in fields:
         _require_field(path, field=field, names=fields_of(path, layer=layer))
     frame = read_layer(path, field=None, layer=layer, encoding=encoding)
-    if frame.crs is None:
-        raise LabelError("labels have no CRS", path=path, fix="set it in QGIS with 'Assign projection'")
+    _require_crs(frame, path=path)
     return frame
+
+
+def _require_crs(frame: GeoDataFrame, *, path: Path) -> None:
+    if frame.crs is None:
+        raise LabelError(
+            "labels have no CRS",
+            path=path,
+            expected="a CRS, so that polygons can be laid over the scene",
+            fix="add the .prj file, or set it in QGIS with 'Assign projection'",
+        )
+    if frame.crs.is_geographic and np.nanmax(np.abs(frame.total_bounds), initial=0.0) > MOST_DEGREES:
+        fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
+        got = f"coordinates up to {np.nanmax(np.abs(frame.total_bounds)):,.0f}"
+        raise LabelError("labels in degrees that are none", path=path, got=f"{frame.crs.name}, {got}", fix=fix)
 
 
 def _folders(path: Path) -> list[str]:

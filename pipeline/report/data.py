@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.value_scores import ValueScore
     from pipeline.legend import ClassScheme
     from pipeline.quantity import Quantity
-    from pipeline.report.object_figures import ObjectsView
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +118,29 @@ class ValueFigures:
     quantity: Quantity
     scores: tuple[ValueScore, ...]
     samples: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectsView:
+    """Objects of one scene.
+
+    Attributes:
+        view: The scene, decimated.
+        mapped: Outlines float64 [corner, (col, row)] in pixels of the view.
+        found: Those of footprints that a mapped object matches.
+        missed: Those of footprints that none does.
+        heads: Heads of the table of figures.
+        rows: Its rows.
+        intervals: How the intervals came about.
+    """
+
+    view: MapView
+    mapped: tuple[NDArray[np.float64], ...]
+    found: tuple[NDArray[np.float64], ...]
+    missed: tuple[NDArray[np.float64], ...]
+    heads: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    intervals: str = ""
 
 
 @dataclass(frozen=True, eq=False)

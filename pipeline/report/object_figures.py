@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matplotlib.collections import LineCollection
@@ -10,37 +9,12 @@ from matplotlib.collections import LineCollection
 from pipeline.report.style import WIDE_CM, blank
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from pipeline.report.data import MapView
+    from pipeline.report.data import ObjectsView
 
 _TALLEST_CM = 24.0
 MAPPED, FOUND, MISSED = "#ff9d00", "#00a6ff", "#ff2bd6"
-
-
-@dataclass(frozen=True, eq=False)
-class ObjectsView:
-    """Objects of one scene.
-
-    Attributes:
-        view: The scene, decimated.
-        mapped: Outlines float64 [corner, (col, row)] in pixels of the view.
-        found: Those of footprints that a mapped object matches.
-        missed: Those of footprints that none does.
-        heads: Heads of the table of figures.
-        rows: Its rows.
-        intervals: How the intervals came about.
-    """
-
-    view: MapView
-    mapped: tuple[NDArray[np.float64], ...]
-    found: tuple[NDArray[np.float64], ...]
-    missed: tuple[NDArray[np.float64], ...]
-    heads: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    intervals: str = ""
 
 
 def objects(shown: ObjectsView) -> Figure:

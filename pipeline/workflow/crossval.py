@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.diagnostics.scoring import SAMPLING
-from pipeline.documents import read_json
-from pipeline.errors import ConfigError, InputError, OutputError
+from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
 from pipeline.splits.settings import ALL, METHODS
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
-from pipeline.workflow.job import LEARNING_CURVE, Job
+from pipeline.workflow.job import CROSSVAL as FILE
+from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.workflow.outcome import Progress
 
-FILE, FOLDER = "crossval.json", "crossval"
+FOLDER = "crossval"
 LEAKY = "labelled pixels at random, neighbours on both sides: shows how much such a split flatters"
 
 
@@ -115,22 +115,6 @@ def figures_key(job: Job, settings: CrossvalSettings) -> str:
     """Changes with all that tells figures apart: the methods' settings, how folds are drawn, which classes count."""
     spatial = [] if settings.kinds == ("polygons",) else [job.block_m, job.buffer_m]
     return hash_of([method_keys(job), settings.kinds, settings.folds, spatial, settings.leave_out_single])
-
-
-def refuse_other_figures(path: Path, key: str) -> None:
-    """Stop before anything is computed where a file of figures is of another job.
-
-    Raises:
-        OutputError: it is.
-    """
-    if not path.exists():
-        return
-    try:
-        known = read_json(path).get("key")
-    except (InputError, AttributeError):
-        known = None
-    if known != key:
-        raise OutputError("figures of other folds or settings are there", path=path, fix="add --overwrite")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import numpy as np
 
 from pipeline import __version__
 from pipeline.config import Config, load_config
+from pipeline.documents import read_json
+from pipeline.errors import InputError, OutputError
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 AUDIT = "labels_audit.gpkg"
 # What cross-validation writes there.
 LEARNING_CURVE = "learning_curve.json"
+CROSSVAL = "crossval.json"
 # What a map is measured against on every pixel, where there is such a thing: the demo writes it.
 FULL_REFERENCE = "full_reference.json"
 
@@ -309,3 +312,19 @@ class StageRun:
     progress: Progress  # For the terminal
     # Figures of the stage for ``run.json``; the stage fills it in
     facts: dict[str, float] = field(default_factory=dict)
+
+
+def refuse_other_figures(path: Path, key: str) -> None:
+    """Stop before anything is computed where a file of figures is of another job.
+
+    Raises:
+        OutputError: it is.
+    """
+    if not path.exists():
+        return
+    try:
+        known = read_json(path).get("key")
+    except (InputError, AttributeError):
+        known = None
+    if known != key:
+        raise OutputError("figures of other folds or settings are there", path=path, fix="add --overwrite")

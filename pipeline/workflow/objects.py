@@ -31,7 +31,7 @@ from pipeline.maps.objects import (
 )
 from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
-from pipeline.report.object_figures import ObjectsView
+from pipeline.report.data import ObjectsView
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.accuracy.assess_objects import ObjectFigures
+    from pipeline.accuracy.settings import MatchSettings
     from pipeline.grid import Grid
     from pipeline.maps.settings import ObjectSettings
     from pipeline.report.data import MapView
@@ -158,9 +159,8 @@ def _step(shapes: NDArray[Any]) -> float:
 
 
 def assess_objects(
-    path: Path, reference: Path, *, area: Path | None, iou: float,
-    block_m: float | None, complete: bool, output: Path | None, overwrite: bool,
-) -> Outcome:  # fmt: skip
+    path: Path, reference: Path, settings: MatchSettings, *, output: Path | None, overwrite: bool
+) -> Outcome:
     """Objects of a vector file against footprints.
 
     Raises:
@@ -170,10 +170,9 @@ def assess_objects(
         check_target(output, overwrite=overwrite)
     predicted = read_footprints(path, may_be_empty=True)
     footprints = read_footprints(reference)
-    inside = read_footprints(area) if area is not None else None
-    found = object_figures(
-        match_objects(predicted, footprints, iou=iou, area=inside), iou=iou, block_m=block_m, complete=complete
-    )
+    inside = read_footprints(settings.area) if settings.area is not None else None
+    matches = match_objects(predicted, footprints, iou=settings.iou, area=inside)
+    found = object_figures(matches, iou=settings.iou, block_m=settings.block_m, complete=not settings.incomplete)
     data = found.to_json()
     return Outcome(
         summary=f"{path.name}: {object_line(found)}",

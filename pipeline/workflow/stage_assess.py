@@ -47,10 +47,6 @@ def perform(given: StageRun) -> list[Path]:
     from bands and neighbourhoods; ``baseline`` is the better of the two.
     """
     job, folder = given.job, given.folder
-    if job.is_value:
-        from pipeline.workflow.value_stages import assess
-
-        return assess(given)
     maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
     reference = _joined([item.pixels.code for item in maps])
     network = _joined([at_pixels(item.map_path, item.pixels) for item in maps])

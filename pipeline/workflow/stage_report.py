@@ -57,10 +57,6 @@ _EXAMPLE_PX = 48
 def perform(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
     job, folder = given.job, given.folder
-    if job.is_value:
-        from pipeline.workflow.value_stages import report
-
-        return report(given)
     points = folder / FEATURES
     features = _features(job, points) if job.config.assessment.features else None
     # The project shows the features, so it comes after them.

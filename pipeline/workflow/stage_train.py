@@ -34,10 +34,6 @@ HISTORY = "training.csv"
 def perform(given: StageRun) -> list[Path]:
     """Learn from the chips of ``chips/index.parquet``; write ``model/model.safetensors`` and ``training.csv``."""
     job = given.job
-    if job.is_value:
-        from pipeline.workflow.value_stages import train
-
-        return train(given)
     result = fit(
         job.training_scenes,
         job.split,

@@ -73,7 +73,7 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: b
     if not force and run.is_current(name, key=key, verify=verify):
         return False
     resume_key = given.job.resume_key if name == "train" else None
-    perform, products = _stage(name)
+    perform, products = _stage(name, is_value=given.job.is_value)
     if name == "train":  # what a later stage would refuse is refused before hours are spent on training
         for check in settings_checks(given.job):
             check()
@@ -134,7 +134,9 @@ def _check_strange(run: RunFolder, name: str, products: list[Path]) -> None:
             check_target(path, overwrite=False)
 
 
-def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:
+def _stage(
+    name: str, *, is_value: bool = False
+) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:
     """What a stage does, and the files it makes; imported when needed, as training and mapping bring torch."""
     if name == "chips":
         from pipeline.workflow.stage_chips import perform, products
@@ -146,6 +148,10 @@ def _stage(name: str) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job],
         from pipeline.workflow.stage_assess import perform, products
     else:
         from pipeline.workflow.stage_report import perform, products
+    if is_value and name in {"train", "assess", "report"}:
+        from pipeline.workflow import value_stages
+
+        perform = getattr(value_stages, name)
     return perform, products
 
 

@@ -26,7 +26,8 @@ from pipeline.training.fit import training_statistics
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
 from pipeline.training.value_table import Plane, samples_of
-from pipeline.workflow.crossval import FILE, refuse_other_figures
+from pipeline.workflow.job import CROSSVAL as FILE
+from pipeline.workflow.job import refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
 from pipeline.workflow.value_stages import quantity_of, targets_of
 

@@ -49,7 +49,7 @@ def test_mean_and_error_are_those_of_r_survey(tmp_path):
     assert ours == pytest.approx(expected, rel=1e-8)
 
 
-def test_intervals_hold_95_of_100_samples_and_are_narrower_than_without_map():
+def test_intervals_hold_95_of_100_and_the_map_narrows_them():
     stratum, truth, mapped = _population()
     rng, sizes = np.random.default_rng(1), np.bincount(stratum).astype(float)
     hits, gains = [], []

@@ -116,7 +116,7 @@ def _mapping(path: Path, folder: Path) -> dict[str, float]:
     scene, bundle = open_scene(path).select(BANDS), trained_bundle(names=BANDS)
 
     def by_rows(bundle: ModelBundle, source: Source, settings: MapSettings) -> Plan:
-        plan = make_plan(bundle, source, replace(settings, tile_px=LARGEST_PX))
+        plan = make_plan(bundle, source, settings.model_copy(update={"tile_px": LARGEST_PX}))
         return replace(plan, columns=0, cache_bytes=GDAL_CACHE_BYTES)
 
     seconds = {}

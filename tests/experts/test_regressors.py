@@ -33,7 +33,7 @@ def test_held_out_column_is_kriging_without_the_sample():
         assert held[left_out] == pytest.approx(expected)
 
 
-def test_held_out_columns_do_not_change_with_the_samples_own_value():
+def test_held_out_columns_ignore_the_samples_own_value():
     field = _field(20, days=3)
     value = field.value.copy()
     value[7] += 100.0

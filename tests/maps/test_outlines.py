@@ -104,7 +104,7 @@ def test_whatever_the_mask_outlines_are_valid_polygons(seed: int, tolerance: flo
 
 
 @pytest.mark.parametrize(("pixel", "noise"), [(0.5, 0.1), (0.5, 0.25), (1.0, 0.1), (1.0, 0.25)])
-def test_real_footprints_come_back_better_than_by_douglas_peucker(
+def test_real_footprints_come_back_better_than_simplified(
     shared_data: Path, pixel: float, noise: float
 ) -> None:
     """At the IoU with the truth that Douglas-Peucker keeps: fewer corners and a smaller PoLiS distance."""

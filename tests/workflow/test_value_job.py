@@ -203,7 +203,8 @@ def test_zonal_means_are_those_of_the_pixels(job: Path, tmp_path: Path) -> None:
     gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "zones.gpkg")
     path = job.parent / "run" / "maps" / "scene_value.tif"
     zonal_of(path, tmp_path / "zones.gpkg", layer=None, output=tmp_path / "out.csv", overwrite=False)
-    row = next(csv.DictReader((tmp_path / "out.csv").open()))
+    with (tmp_path / "out.csv").open() as file:
+        row = next(csv.DictReader(file))
     with rasterio.open(path) as dataset:
         expected = dataset.read()[:, 20:30, 20:35].mean((1, 2))
     found = [float(row[name]) for name in ("value_mean", "lower_mean", "upper_mean")]
