@@ -77,8 +77,8 @@ def assess_panel(maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSet
         settings: The panel; ``{year}`` in its field stands for the year.
 
     Raises:
-        ReferenceDataError: a field without ``{year}``, strata that every year has others of, a year without a field, no unit that has all years, or a design
-            of another sample.
+        ReferenceDataError: a field without ``{year}``, a year without a field, no unit that has all years, a design of
+            another sample, or strata that are each year's own classes.
     """
     field = settings.field or ""
     if YEAR not in field:
