@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -18,7 +19,7 @@ from affine import Affine
 
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
-from pipeline.errors import ConfigError, LabelError, OutputError, SceneError
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError
 from pipeline.labels.values import read_values
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.series import series_layer
@@ -289,3 +290,11 @@ def test_a_day_without_samples_is_mapped(tmp_path: Path) -> None:
     job = Job.load(_changed(tmp_path, labels=labels, inputs=inputs))
     assert [source.id for source in job.mapped] == ["scene_2024-06-06"]
     assert [len(pixels) for pixels in job.pixels] == [75, 75, 0]
+
+
+def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
+    path = _changed(tmp_path)
+    frame = gpd.read_file(tmp_path / "plots.gpkg").drop(columns="day")
+    pd.concat([frame, frame.iloc[:5]]).to_file(tmp_path / "plots.gpkg")
+    with pytest.warns(LabelWarning, match="samples share a pixel with another"):
+        check_job(path, progress=silent)
