@@ -164,9 +164,11 @@ def read_labels(
 def _joined(frame: GeoDataFrame, more: GeoDataFrame) -> GeoDataFrame:
     """The features of two frames, one after the other."""
     import geopandas as gpd
+    import pandas as pd
 
+    values = np.concatenate([part["value"].to_numpy(object) for part in (frame, more)])
     return gpd.GeoDataFrame(
-        {"value": np.concatenate([frame["value"].to_numpy(object), more["value"].to_numpy(object)])},
+        {"value": pd.Series(values, dtype=object)},  # an inferred type of text would make None a number
         geometry=[*frame.geometry, *more.geometry], crs=frame.crs,
     )  # fmt: skip
 

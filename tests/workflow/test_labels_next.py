@@ -62,6 +62,7 @@ def test_labels_are_read_once_they_have_a_class(config, tmp_path):
     added = ["labels.also=[" + str(tmp_path / "label_next.gpkg") + "]"]
     blank = Job.load(config, changes=added)
     assert len(blank.labels) == len(before.labels)
+    assert blank.input_hash != before.input_hash
     places = gpd.read_file(tmp_path / "label_next.gpkg", layer="label_next")
     places.loc[0, "class"] = CLASSES[1]
     places.to_crs("EPSG:4326").to_file(tmp_path / "label_next.gpkg", layer="label_next")
