@@ -139,3 +139,9 @@ def test_layers_are_read_at_the_cells(tmp_path):
     height = np.arange(12, dtype=np.float32).reshape(3, 4)
     layer = read_layers([str(write_raster(tmp_path / "height.tif", height))], series)
     assert np.allclose(layer[0], (height.ravel() - 5.5) / height.std())
+
+
+def test_times_with_a_zone_are_utc(tmp_path):
+    (tmp_path / "known.csv").write_text("time,rain\n2020-01-01T00:00Z,1\n2020-01-01T12:00Z,3\n2020-01-02T00:00Z,1\n")
+    times = np.array(["2020-01-01T00", "2020-01-01T12"], dtype="datetime64[s]")
+    assert np.allclose(read_known(str(tmp_path / "known.csv"), times)[:, 0], [-1, 1])
