@@ -16,6 +16,7 @@ from pipeline.cli.entry import app
 from pipeline.cli.help import GROUPS
 from pipeline.config import Config, schema_json
 from pipeline.files import write_text
+from pipeline.forecast.settings import ForecastSettings
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,9 +49,16 @@ def config_reference() -> str:
         "# The configuration file\n\n"
         "Written by `landcover init`, read by every other command. Generated from the code; unknown keys are errors.\n"
         "Paths are relative to the folder of the file. Editors that know JSON Schema complete and check it with\n"
-        "`configs/landcover.schema.json`.\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+        "`configs/landcover.schema.json`.\n\n"
     )
-    return head + "\n".join(_rows(Config, prefix="")) + "\n"
+    table = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+    forecasts = (
+        "\n## forecast.yaml\n\nRead by `landcover forecast`; `configs/forecast/ndvi.yaml` is an example.\n\n" + table
+    )
+    return (
+        head + table + "\n".join(_rows(Config, prefix="")) + "\n"
+        + forecasts + "\n".join(_rows(ForecastSettings, prefix="")) + "\n"
+    )  # fmt: skip
 
 
 def _rows(model: type[Settings], *, prefix: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "view": "landcover view landcover-run",
         "crossval": "landcover crossval config.yaml --folds 5",
         "labels audit": "landcover labels audit config.yaml",
+        "labels next": "landcover labels next config.yaml --count 30",
         "design": "landcover design landcover-run/maps/S2_lc.tif -o sample.gpkg --size 400",
         "assess": "landcover assess landcover-run/maps/S2_lc.tif --reference sample.gpkg --field reference --design "
         "sample_design.json",
@@ -38,6 +39,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Use it again": {
         "predict": "landcover predict --model landcover-run/model/model.safetensors --scene next_year.tif -o next_year",
+        "forecast": "landcover forecast ndvi.tif --ahead 6 -o forecast",
         "model show": "landcover model show landcover-run/model/model.safetensors",
         "objects": "landcover objects landcover-run/maps/aerial_lc.tif --class building -o buildings.gpkg",
         "export": "landcover export landcover-run/model/model.safetensors --format onnx",

@@ -1,4 +1,4 @@
-"""Look at a map and at its labels: view, crossval, labels audit."""
+"""Look at a map and at its labels: view, crossval, labels audit, labels next."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     labels = typer.Typer(help="What the training labels are worth.", no_args_is_help=True, rich_markup_mode=None)
     labels.callback()(_labels)
     add_commands(labels, audit)
+    add_command(labels, next_places, name="next")
     app.add_typer(labels, name="labels")
 
 
@@ -133,3 +134,18 @@ def audit(
     return lambda progress: audit_labels(
         config, count=count, seed=seed, output=output, overwrite=overwrite, progress=progress
     )
+
+
+def next_places(
+    config: ConfigFile,
+    *,
+    count: Annotated[int, typer.Option(min=1, help="How many places.")] = 30,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="GeoPackage; default beside the configuration.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> Work:
+    """Find the places of the finished map whose labels teach most, as a layer to digitise in QGIS."""
+    from pipeline.workflow.labels_next import next_labels
+
+    return lambda progress: next_labels(config, count=count, output=output, overwrite=overwrite, progress=progress)

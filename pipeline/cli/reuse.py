@@ -1,4 +1,4 @@
-"""Use a model again: predict, model show, export, pretrain; and the weights that encoders start from."""
+"""Use a model again: predict, model show, export, pretrain; weights that encoders start from; forecasts."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(model, name="model")
     add_commands(app, export)
     add_command(app, pretrain, settings={"pretrain": "pipeline.training.settings:PretrainSettings"})
+    add_command(app, forecast, settings={"forecast": "pipeline.forecast.settings:ForecastSettings"})
     weights = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True, rich_markup_mode=None)
     add_command(weights, list_weights, name="list")
     add_command(weights, show_weights, name="show")
@@ -145,6 +146,26 @@ def pretrain(
     return lambda progress: pretrain_job(
         config, settings=found, encoder=encoder, output=output, overwrite=overwrite, progress=progress
     )
+
+
+def forecast(
+    series: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SERIES...",
+            help="GeoTIFFs with a date in each band, or folders of dated GeoTIFFs, one a channel; or a YAML.",
+        ),
+    ],
+    *,
+    settings: Set = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("forecast"),
+    overwrite: Overwrite = False,
+) -> Work:
+    """Forecast the next steps of a series of rasters, tested on its last steps beside simple rules."""
+    from pipeline.workflow.forecast import forecast_series, forecast_settings
+
+    found = forecast_settings(series, changes=settings or ())
+    return lambda progress: forecast_series(found, output=output, overwrite=overwrite, progress=progress)
 
 
 def list_weights(

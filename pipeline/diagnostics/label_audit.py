@@ -10,7 +10,7 @@ Artificial Intelligence Research 70, 1373-1411, sect. 3.1 (thresholds and the co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -240,7 +240,23 @@ def novelty(table: AuditTable, votes: PolygonVotes, cells: CellTable, *, seed: i
     return np.clip(np.nan_to_num(found.astype(np.float64), nan=0.0), 0.0, 1.0)
 
 
-def spread_places(cells: CellTable, score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]) -> list[int]:
+class Located(Protocol):
+    """What lies at a scene, row and column, int [item] each."""
+
+    @property
+    def scene(self) -> NDArray[np.integer]:
+        """Number of the scene."""
+
+    @property
+    def row(self) -> NDArray[np.integer]:
+        """Of the upper left pixel."""
+
+    @property
+    def col(self) -> NDArray[np.integer]:
+        """Likewise."""
+
+
+def spread_places(cells: Located, score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]) -> list[int]:
     """The cells of the highest score, none nearer than ``apart_px`` (of each scene) to a better one."""
     taken: list[int] = []
     for cell in np.argsort(-score, kind="stable").tolist():

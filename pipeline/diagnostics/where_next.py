@@ -183,6 +183,13 @@ def likely_wrong(squares: Squares) -> NDArray[np.float64]:
     return np.asarray(score * (1 - _AREA_SHARE + _AREA_SHARE * _ranks(squares.area_ha)), dtype=np.float64)
 
 
+def main_reasons(squares: Squares) -> list[str]:
+    """The signal that each square stands out by most, in words."""
+    ranks = {name: _ranks(values) for name, values in squares.signals.items()}
+    names = list(ranks)
+    return [_REASONS[names[first]][0] for first in np.argmax(list(ranks.values()), axis=0)] if len(squares) else []
+
+
 def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Share of squares with a smaller value, those with an equal one by half, float64 [square]."""
     _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
@@ -200,13 +207,10 @@ def write_places(path: Path, squares: Squares, *, scheme: ClassScheme, count: in
 
     score = likely_wrong(squares)
     order = np.argsort(-score, kind="stable")[:count]
-    ranks = {name: _ranks(values) for name, values in squares.signals.items()}
-    names = np.array(list(ranks))
-    main = names[np.argmax([ranks[name][order] for name in ranks], axis=0)] if len(order) else names[:0]
     table = {
         "rank": np.arange(1, len(order) + 1),
         "class": [scheme.by_code(int(code)).name for code in squares.code[order]],
-        "reason": [_REASONS[name][0] for name in main],
+        "reason": np.array(main_reasons(squares), dtype=object)[order],
         "score": score[order].round(4),
         **{name: values[order].astype(float).round(3) for name, values in squares.signals.items()},
         "hangs_ha": squares.area_ha[order].astype(float).round(2),

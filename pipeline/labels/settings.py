@@ -74,6 +74,9 @@ class LabelSettings(Settings):
     layer: str | None = Field(
         None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
     )
+    also: tuple[str, ...] = Field(
+        (), description="Further files of polygons with the same field, such as those of landcover labels next."
+    )
     encoding: str | None = Field(
         None,
         description="Encoding of text that is not UTF-8, where the file does not say it: cp1252, cp1251, gbk ...",
@@ -117,6 +120,11 @@ class LabelSettings(Settings):
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
     _path = field_validator("path")(absolute)
+
+    @field_validator("also")
+    @classmethod
+    def _paths(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(absolute(item, info) for item in value)
 
     @field_validator("complete", mode="before")
     @classmethod

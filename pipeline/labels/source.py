@@ -104,6 +104,7 @@ def read_labels(
     aliases: Mapping[str, str] | None = None,
     points: bool = False,
     point_radius_m: float = 0.0,
+    also: Sequence[str] = (),
 ) -> Labels:
     """Polygons of a layer with the class in ``field``.
 
@@ -121,6 +122,7 @@ def read_labels(
         aliases: Value in the file -> class name, to merge or rename classes; "" leaves a value out.
         points: Accept points: the pixel that holds each, or all within ``point_radius_m``.
         point_radius_m: Radius of the circle drawn around each point, in metres.
+        also: Further files with the same field, read after ``path``: their features are numbered on.
 
     Raises:
         LabelError: see :func:`pipeline.labels.vectors.read_features`; points that were not asked for; nothing left.
@@ -128,6 +130,9 @@ def read_labels(
     """
     path = Path(path)
     frame = read_features(path, field=field, layer=layer, encoding=encoding, only=only)
+    for file in also:
+        more = read_features(file, field=field, encoding=encoding, only=only).to_crs(frame.crs)
+        frame = _joined(frame, more)
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
@@ -154,6 +159,18 @@ def read_labels(
     if not kept.any():
         raise LabelError("no polygon with a class", path=path, got=", ".join(report.lines()), expected="at least one")
     return Labels(path, _frame(frame, shapes, codes, kept, scheme), scheme, report)
+
+
+def _joined(frame: GeoDataFrame, more: GeoDataFrame) -> GeoDataFrame:
+    """The features of two frames, one after the other."""
+    import geopandas as gpd
+    import pandas as pd
+
+    values = np.concatenate([part["value"].to_numpy(object) for part in (frame, more)])
+    return gpd.GeoDataFrame(
+        {"value": pd.Series(values, dtype=object)},  # an inferred type of text would make None a number
+        geometry=[*frame.geometry, *more.geometry], crs=frame.crs,
+    )  # fmt: skip
 
 
 def _rename(values: NDArray[Any], aliases: Mapping[str, str]) -> NDArray[Any]:

@@ -163,6 +163,8 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
     section, listed = config.labels, listed_classes(config)
     rules = ClassRules.of(config)
     if is_class_raster(section.path):
+        if section.also:
+            raise ConfigError("labels.also beside a class raster", path=section.path, fix="name a vector file as path")
         extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources()]
         labels = read_map_labels(
             section.path,
@@ -183,6 +185,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             aliases=section.aliases,
             points=section.point_radius_m is not None or section.point_window_px is not None,
             point_radius_m=section.point_radius_m or 0.0,
+            also=section.also,
         )
     labels = buffer_polygons(labels, rules.buffer_m)
     if section.complete:

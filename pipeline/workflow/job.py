@@ -253,7 +253,7 @@ class Job:
         weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
         complete = self.config.labels.complete
         area = [split_source(complete)[0]] if isinstance(complete, str) else []
-        found = fingerprint([*files, self.config.labels.path, *area, *weights])
+        found = fingerprint([*files, self.config.labels.path, *self.config.labels.also, *area, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property

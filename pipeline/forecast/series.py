@@ -1,0 +1,251 @@
+"""Series of rasters as the forecast reads them: one GeoTIFF with a date in each band, or a folder of dated GeoTIFFs."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import rasterio
+from rasterio.errors import RasterioError
+
+from pipeline.errors import ConfigError, InputError, SceneError, SceneWarning, counted
+from pipeline.forecast.times import regular_steps, time_in
+from pipeline.grid import Grid
+from pipeline.raster import on_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from pipeline.forecast.times import Times
+
+    Floats = NDArray[np.float32]
+
+FEWEST_STEPS = 24
+# What is computed from a series takes about ten times its memory.
+MOST_VALUES = 250_000_000
+_TIME_TAGS = ("TIME", "TIMESTAMP", "ACQUISITION_DATETIME", "DATE", "TIFFTAG_DATETIME")
+# Cells with fewer of their steps cannot be learned from.
+_FEWEST_KNOWN = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Values of the cells that a forecast is made for.
+
+    Attributes:
+        name: Of the files that are written.
+        channels: Names.
+        times: Of every step, datetime64[s] [step].
+        values: float32 [step, channel, cell], NaN where unknown.
+        row: Of each cell, int64 [cell].
+        col: Likewise.
+        grid: Where the cells lie.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    times: Times
+    values: Floats
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    grid: Grid
+
+    def neighbours(self) -> NDArray[np.int64]:
+        """The eight cells around each, int64 [cell, 8]; -1 where there is none."""
+        number = np.full((self.grid.height + 2, self.grid.width + 2), -1, dtype=np.int64)
+        number[self.row + 1, self.col + 1] = np.arange(len(self.row))
+        around = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+        return np.stack([number[self.row + 1 + i, self.col + 1 + j] for i, j in around], axis=1)
+
+    def on_cells(self, values: Floats) -> Floats:
+        """Values [..., cell] on the grid, NaN elsewhere, [..., row, col]."""
+        laid = np.full((*values.shape[:-1], *self.grid.shape), np.nan, dtype=np.float32)
+        laid[..., self.row, self.col] = values
+        return laid
+
+
+def read_series(paths: Sequence[str]) -> Series:
+    """Read a series, channels from several files or folders side by side.
+
+    Gaps become unknown steps. Steps with one value everywhere, and cells that hold nothing or never change, are left
+    out with a SceneWarning.
+
+    Raises:
+        InputError: a file cannot be read.
+        SceneError: no dates, unequal grids or times, too few steps, or nothing that changes.
+    """
+    layers: dict[tuple[str, datetime], Floats] = {}
+    grid: Grid | None = None
+    for path in paths:
+        for time, channel, values, own in _layers(Path(path)):
+            if grid is not None and not grid.same_pixels_as(own):
+                raise SceneError(
+                    "series has unequal grids", path=path, got=f"{own.height} x {own.width} at {_text(time)}",
+                    expected=f"{grid.height} x {grid.width}, one origin and CRS", fix="warp them with gdalwarp -te -ts",
+                )  # fmt: skip
+            grid = own
+            if (channel, time) in layers:
+                raise SceneError(f"series has two rasters of {channel} at {_text(time)}", path=path)
+            layers[channel, time] = values
+    if grid is None:
+        raise SceneError("no raster of a series", path=paths[0], expected="GeoTIFFs with dates in names, bands or tags")
+    channels = tuple(dict.fromkeys(channel for channel, _ in layers))
+    found = sorted({time for _, time in layers})
+    if len(found) < FEWEST_STEPS:
+        raise SceneError("series has too few steps", path=paths[0], got=len(found), expected=f"{FEWEST_STEPS} or more")
+    if len(found) * len(channels) * grid.height * grid.width > MOST_VALUES:
+        size = f"{len(found)} steps x {len(channels)} x {grid.height} x {grid.width}"
+        raise SceneError("series is too large", path=paths[0], got=size, fix="cut it, or aggregate its cells")
+    number, times = regular_steps(np.array(found, dtype="datetime64[s]"), path=paths[0])
+    cube = np.full((len(times), len(channels), *grid.shape), np.nan, dtype=np.float32)
+    at = dict(zip(found, number.tolist(), strict=True))
+    for (channel, time), values in layers.items():
+        cube[at[time], channels.index(channel)] = values
+    if len(times) > len(found):
+        _warn(paths[0], f"{counted(len(times) - len(found), 'step')} of {len(times)} are missing and taken as unknown")
+    _drop_flat_steps(cube, times, path=paths[0])
+    row, col = _living_cells(cube, path=paths[0])
+    return Series(Path(paths[0]).stem, channels, times, cube[:, :, row, col], row, col, grid)
+
+
+def _layers(path: Path) -> Iterator[tuple[datetime, str, Floats, Grid]]:
+    """Time, channel and values [row, col] of every band of a file or of the GeoTIFFs of a folder."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in {".tif", ".tiff"}) if path.is_dir() else []
+    for file in files or [path]:
+        try:
+            with rasterio.open(file) as dataset:
+                yield from _bands(dataset, file, channel=path.stem, alone=not files)
+        except RasterioError as err:
+            raise InputError("cannot be read as a raster", path=file, got=str(err).split("\n")[0]) from err
+
+
+def _bands(
+    dataset: DatasetReader, file: Path, *, channel: str, alone: bool
+) -> Iterator[tuple[datetime, str, Floats, Grid]]:
+    if dataset.crs is None:
+        raise SceneError("raster has no CRS", path=file, fix="set it with gdal_edit.py -a_srs")
+    grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    whole = next((time for text in [*_tags(dataset, 0), file.stem] if (time := time_in(text))), None)
+    for band in dataset.indexes:
+        description = dataset.descriptions[band - 1] or ""
+        own = next((time for text in [description, *_tags(dataset, band)] if (time := time_in(text))), None)
+        time = own or whole
+        if time is None or (alone and own is None and dataset.count > 1):
+            raise SceneError(
+                f"band {band} has no date", path=file, got=repr(description),
+                expected="a date in the band's description or its TIME tag, or in the name of a file of a folder",
+            )  # fmt: skip
+        name = (time_in(description) or (None, description))[1]
+        values = dataset.read(band, masked=True).astype(np.float32) * dataset.scales[band - 1]
+        values = (values + dataset.offsets[band - 1]).filled(np.nan)
+        fallback = channel if dataset.count == 1 or own is not None else f"band {band}"
+        yield time[0], name or fallback, np.where(np.isfinite(values), values, np.nan).astype(np.float32), grid
+
+
+def _tags(dataset: DatasetReader, band: int) -> list[str]:
+    """Texts of the tags that hold times, of a band, or of the file for 0; TIFF's own writes 2019:01:31 00:00:00."""
+    tags = {key.upper(): text for key, text in dataset.tags(band).items()}
+    return [
+        tags[key].replace(":", "-", 2) if key.startswith("TIFF") else tags[key] for key in _TIME_TAGS if key in tags
+    ]
+
+
+def _drop_flat_steps(cube: Floats, times: Times, *, path: str) -> None:
+    """Set steps to unknown that have one value in all cells and channels, where most have not."""
+    flat = np.zeros(len(cube), dtype=np.bool_)
+    for step, values in enumerate(cube):
+        known = values[np.isfinite(values)]
+        flat[step] = known.size > 1 and known.min() == known.max()
+    if flat.any() and flat.mean() < _FEWEST_KNOWN:
+        cube[flat] = np.nan
+        first = _text(times[flat][0].astype("datetime64[s]").item())
+        _warn(path, f"{counted(int(flat.sum()), 'step')} with one value everywhere taken as unknown, such as {first}")
+
+
+def _living_cells(cube: Floats, *, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of the cells that change and are known often enough."""
+    known = np.isfinite(cube)
+    enough = known.mean(axis=0).min(axis=0) >= _FEWEST_KNOWN
+    low, high = np.where(known, cube, np.inf).min(axis=0), np.where(known, cube, -np.inf).max(axis=0)
+    alive = enough & (low < high).any(axis=0)
+    if not alive.any():
+        what = "series is constant or unknown in every cell"
+        raise SceneError(what, path=path, expected=f"cells that change, known in {_FEWEST_KNOWN:.0%} of the steps")
+    if not alive.all():
+        _warn(path, f"{int((~alive).sum())} of {alive.size} cells are constant or hardly known and left out")
+    row, col = np.nonzero(alive)
+    return row.astype(np.int64), col.astype(np.int64)
+
+
+def read_known(path: str, times: Times) -> Floats:
+    """Columns of a CSV at the times of all steps, those to come included, standardised, float32 [step, column].
+
+    A row holds until the next one.
+
+    Raises:
+        InputError: it cannot be read.
+        ConfigError: no column ``time``, text among the numbers, or times that do not reach over all steps.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as err:
+        raise InputError("cannot be read as CSV", path=path, got=str(err).split("\n")[0]) from err
+    if "time" not in table or len(table.columns) < 2 or len(table) < 2:  # noqa: PLR2004 - time and a number
+        got = ", ".join(map(str, table.columns))
+        raise ConfigError("layers known ahead", path=path, got=got, expected="columns time and a number, two rows")
+    stamp = pd.to_datetime(table.pop("time"), errors="coerce")
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    bad = [*(["time"] if stamp.isna().any() else []), *numbers.columns[numbers.isna().any()]]
+    if bad:
+        raise ConfigError(f"column {bad[0]!r} has what is no number or time", path=path, fix="mend or fill it")
+    order = np.argsort(stamp.to_numpy(), kind="stable")
+    stamps = stamp.to_numpy()[order]
+    if times[0] < stamps[0] or times[-1] > stamps[-1] + np.max(np.diff(stamps)):
+        raise ConfigError(
+            "layers known ahead do not reach over the series and its forecast", path=path,
+            got=f"{stamps[0]} to {stamps[-1]}", expected=f"{times[0]} to {times[-1]}",
+        )  # fmt: skip
+    values = numbers.to_numpy(np.float32)[order][np.searchsorted(stamps, times, side="right") - 1]
+    return _standardised(values)
+
+
+def read_layers(paths: Sequence[str], series: Series) -> Floats:
+    """Rasters of one date at the cells of a series, standardised, float32 [layer, cell]; unknown is 0.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    rows = []
+    for path in paths:
+        try:
+            with rasterio.open(path) as dataset, on_grid(dataset, series.grid, resampling="average") as warped:
+                values = warped.read(masked=True).astype(np.float32).filled(np.nan)
+        except RasterioError as err:
+            raise InputError("cannot be read as a raster", path=path, got=str(err).split("\n")[0]) from err
+        rows.append(values[:, series.row, series.col])
+    return _standardised(np.concatenate(rows).T).T
+
+
+def _standardised(values: Floats) -> Floats:
+    """Columns with mean 0 and deviation 1; unknown is 0."""
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    away = np.where(known, values - np.where(known, values, 0).sum(axis=0) / count, 0)
+    spread = np.sqrt((away**2).sum(axis=0) / count)
+    return (away / np.where(spread > 0, spread, 1)).astype(np.float32)
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="minutes").removesuffix("T00:00")
+
+
+def _warn(path: str, what: str) -> None:
+    warnings.warn(f"{path}: {what}", SceneWarning, stacklevel=3)

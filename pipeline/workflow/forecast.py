@@ -1,0 +1,205 @@
+"""``landcover forecast``: the next steps of a series of rasters, tested on its last steps, a GeoTIFF each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from pipeline import __version__
+from pipeline.config import checked, section_of
+from pipeline.documents import read_yaml
+from pipeline.errors import ConfigError, SceneError
+from pipeline.files import check_target, prepare_folder, whole_file, write_json
+from pipeline.forecast.frames import Past, all_rows, look_back
+from pipeline.forecast.network import train
+from pipeline.forecast.rolling import NETWORK, evaluate
+from pipeline.forecast.series import read_known, read_layers, read_series
+from pipeline.forecast.settings import ForecastSettings
+from pipeline.forecast.times import find_seasons, times_after
+from pipeline.report.forecast_figure import forecast_figure
+from pipeline.report.style import save
+from pipeline.workflow.outcome import Outcome, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.forecast.rolling import Horizon
+    from pipeline.forecast.series import Series
+    from pipeline.forecast.times import Times
+    from pipeline.workflow.outcome import Progress
+
+FACTS, FIGURE = "forecast.json", "forecast"
+QUANTILES = ("lower", "median", "upper")
+_TEST_FRAC = 0.1
+_FEWEST_LEARNED = 16
+# Of the horizons in the terminal; all are in the file.
+_SHOWN = 12
+
+
+def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> ForecastSettings:
+    """Settings from a YAML file, or of series with all else at its default; ``changes`` as ``forecast.ahead=12``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that does not fit.
+    """
+    data: Any = {"series": [str(path) for path in given]}
+    path = given[0] if len(given) == 1 and given[0].suffix.lower() in {".yaml", ".yml"} else None
+    if path is not None:
+        data = read_yaml(path, what="the configuration", error=ConfigError)
+    if not isinstance(data, dict):
+        raise ConfigError("configuration is not a mapping of keys", path=path, got=type(data).__name__)
+    known = checked(ForecastSettings, data, path=path)  # paths of the file are relative to it, those of options are not
+    own = section_of("forecast", ForecastSettings, changes, {"series": known.series})
+    return known.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool, progress: Progress) -> Outcome:
+    """Test forecasts on the last steps of a series, then learn from all of it and write those of the next steps.
+
+    Raises:
+        SceneError: a series that cannot be forecast.
+        OutputError: a file exists, or cannot be written.
+    """
+    series = read_series(settings.series)
+    steps = len(series.times)
+    start = steps - (settings.test_steps or max(1, round(_TEST_FRAC * steps)))
+    seasons = settings.seasons or find_seasons(series.times, until=start)
+    least = max(max(seasons, default=1) + settings.ahead, _FEWEST_LEARNED)
+    if start < least:
+        raise SceneError(
+            "series has too few steps before those of the test", path=settings.series[0], got=start,
+            expected=f"{least} or more: a cycle and the steps ahead", fix="set test_steps, seasons or ahead lower",
+        )  # fmt: skip
+    times = times_after(series.times, settings.ahead, seasons=seasons)
+    targets = [output / f"{series.name}_{_stamp(time, series.times)}.tif" for time in times]
+    prepare_folder(output)
+    for path in [*targets, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
+        check_target(path, overwrite=overwrite)
+    horizons = _tested(series, settings, times=times, start=start, seasons=seasons, progress=progress)
+    quantiles = _ahead(series, settings, times=times, seasons=seasons, progress=progress)
+    facts = _facts(series, settings, start=start, seasons=seasons, horizons=horizons)
+    for path, time, layers in zip(targets, times, quantiles, strict=True):
+        _write_step(path, series, layers, tags={"TIME": _iso(time), "FORECAST": facts["made"]}, overwrite=overwrite)
+    figures, _ = save(
+        lambda: forecast_figure(series, horizons=horizons, times=times, quantiles=quantiles), output / FIGURE
+    )
+    write_json(output / FACTS, facts, what="the facts of the forecast")
+    return Outcome(
+        summary=_summary(series, horizons, start=start),
+        written=(*targets, figures[0], output / FACTS),
+        hint="each file has bands of median, lower and upper bound (90 %) and its TIME in its tags",
+        tables=(_table(horizons),),
+        data=facts,
+    )
+
+
+def _past(series: Series, settings: ForecastSettings, *, times: Times, until: int, seasons: Sequence[int]) -> Past:
+    every = np.concatenate([series.times, times])
+    return look_back(
+        series.values, seasons=seasons, neighbours=series.neighbours(), until=until,
+        known=read_known(settings.known, every) if settings.known else None,
+        fixed=read_layers(settings.layers, series) if settings.layers else None,
+    )  # fmt: skip
+
+
+def _tested(
+    series: Series, settings: ForecastSettings, *, times: Times, start: int, seasons: Sequence[int], progress: Progress
+) -> tuple[Horizon, ...]:
+    past = _past(series, settings, times=times, until=start, seasons=seasons)
+    trained = train(past, until=start, settings=settings, progress=progress)
+    return evaluate(past, trained, start=start, progress=progress)
+
+
+def _ahead(
+    series: Series, settings: ForecastSettings, *, times: Times, seasons: Sequence[int], progress: Progress
+) -> NDArray[np.float32]:
+    """Quantiles of the steps to come, float32 [step, quantile, channel, cell], by a network of the whole series."""
+    steps, channels, cells = series.values.shape
+    past = _past(series, settings, times=times, until=steps, seasons=seasons)
+    trained = train(past, until=steps, settings=settings, progress=progress)
+    found = [
+        trained.predict(past, all_rows([steps - 1], ahead, channels=channels, cells=cells))
+        for ahead in range(1, settings.ahead + 1)
+    ]
+    return np.stack([values.T.reshape(len(QUANTILES), channels, cells) for values in found])
+
+
+def _write_step(
+    path: Path, series: Series, quantiles: NDArray[np.float32], *, tags: dict[str, Any], overwrite: bool
+) -> None:
+    """Write a COG of float32 with three bands per channel, nodata NaN; ``quantiles`` is [quantile, channel, cell]."""
+    laid = series.on_cells(quantiles)
+    names = [(1, ""), (0, " lower"), (2, " upper")]
+    bands = [(f"{channel}{ending}", laid[q, c]) for c, channel in enumerate(series.channels) for q, ending in names]
+    profile = {
+        "driver": "GTiff", "dtype": "float32", "nodata": np.nan, "crs": series.grid.crs, "count": len(bands),
+        "transform": series.grid.transform, "height": series.grid.height, "width": series.grid.width,
+    }  # fmt: skip
+    failures = (RasterioError, CPLE_BaseError)
+    with whole_file(path, what="the forecast", failures=failures, overwrite=overwrite) as part, MemoryFile() as memory:
+        with memory.open(**profile) as target:
+            for number, (name, values) in enumerate(bands, 1):
+                target.write(values, number)
+                target.set_band_description(number, name)
+                target.update_tags(number, TIME=tags["TIME"])
+            target.update_tags(TIFFTAG_SOFTWARE=f"landcover {__version__}", **tags)
+        rasterio.shutil.copy(memory.name, part, driver="COG", compress="DEFLATE", predictor="YES")
+
+
+def _facts(
+    series: Series, settings: ForecastSettings, *, start: int, seasons: Sequence[int], horizons: Sequence[Horizon]
+) -> dict[str, Any]:
+    return {
+        "made": f"landcover {__version__}, from {len(series.times)} steps up to {_iso(series.times[-1])}",
+        "settings": settings.model_dump(mode="json"),
+        "channels": series.channels, "cells": len(series.row), "steps": len(series.times), "seasons": seasons,
+        "tested": {"first": _iso(series.times[start]), "last": _iso(series.times[-1])},
+        "horizons": [asdict(horizon) | {"best": horizon.best, "skill": horizon.skill} for horizon in horizons],
+    }  # fmt: skip
+
+
+def _summary(series: Series, horizons: Sequence[Horizon], *, start: int) -> str:
+    least, most = (f"{100 * pick(h.skill for h in horizons):.0f} %" for pick in (min, max))
+    behind = [h for h in horizons if h.skill <= 0]
+    what = (
+        f"{least} to {most} below that of the best baseline" if not behind
+        else f"not below that of the best baseline at {len(behind)} of {len(horizons)} horizons: prefer the baseline"
+    )  # fmt: skip
+    tested = len(series.times) - start
+    return f"{series.name}: {len(horizons)} steps ahead; mean absolute error over the last {tested} steps {what}"
+
+
+def _table(horizons: Sequence[Horizon]) -> Table:
+    names = list(horizons[0].mae)
+    picked = horizons if len(horizons) <= _SHOWN else horizons[:: -(-len(horizons) // _SHOWN)]
+    rows = tuple(
+        (
+            str(h.ahead),
+            *(f"{h.mae[name]:.4g}" for name in names),
+            f"{100 * h.skill:+.0f} %",
+            f"{100 * h.coverage:.0f} %",
+        )
+        for h in picked
+    )
+    heads = ("ahead", NETWORK, *names[1:], "skill", "in interval")
+    return Table("mean absolute error; skill against the best baseline; share inside the 90 % interval", heads, rows)
+
+
+def _iso(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[m]")).removesuffix("T00:00")
+
+
+def _stamp(time: np.datetime64, times: Times) -> str:
+    """A time in a file name: a date, with hours and minutes where the steps of the series have them."""
+    daily = (times.astype("datetime64[D]") == times).all()
+    return str(time.astype("datetime64[D]")) if daily else str(time.astype("datetime64[m]")).replace(":", "")

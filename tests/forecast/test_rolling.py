@@ -1,0 +1,91 @@
+"""On a planted series the baselines reach what is known of it, the network too, and intervals hold what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import SceneError
+from pipeline.forecast.baselines import AVERAGE, DAMPED, LAST, SEASONAL
+from pipeline.forecast.frames import all_rows, look_back
+from pipeline.forecast.network import train
+from pipeline.forecast.rolling import NETWORK, evaluate
+from pipeline.forecast.settings import ForecastSettings
+from pipeline.workflow.outcome import no_progress
+from tests.forecast.conftest import SEASON
+
+SETTINGS = ForecastSettings(series=("x",), ahead=3, steps=400, width=32)
+
+
+@pytest.fixture(scope="module")
+def trained(planted):
+    return train(planted.past, until=planted.start, settings=SETTINGS, progress=no_progress)
+
+
+@pytest.fixture(scope="module")
+def horizons(planted, trained):
+    return evaluate(planted.past, trained, start=planted.start, progress=no_progress)
+
+
+def test_the_damped_anomaly_reaches_the_least_error(planted, horizons):
+    for horizon in horizons:
+        assert horizon.mae[DAMPED] == pytest.approx(planted.least_error(horizon.ahead), rel=0.08)
+
+
+def test_the_network_learns_season_and_damping(planted, horizons):
+    for horizon in horizons:
+        assert horizon.mae[NETWORK] < 1.12 * planted.least_error(horizon.ahead)
+        assert horizon.mae[NETWORK] < 0.75 * min(horizon.mae[LAST], horizon.mae[SEASONAL]) or horizon.ahead == 1
+
+
+def test_rules_forecast_what_their_names_say(planted, horizons):
+    start, values = planted.start, planted.values[:, 0].astype(np.float64)
+    for horizon in horizons:
+        last = np.abs(values[start:] - values[start - horizon.ahead : -horizon.ahead]).mean()
+        before = np.abs(values[start:] - values[start - SEASON : -SEASON]).mean()
+        phase = np.stack([values[:start][step::SEASON].mean(0) for step in range(SEASON)])
+        average = np.abs(values[start:] - phase[np.arange(start, len(values)) % SEASON]).mean()
+        assert horizon.mae[LAST] == pytest.approx(last, rel=1e-5)
+        assert horizon.mae[SEASONAL] == pytest.approx(before, rel=1e-5)
+        assert horizon.mae[AVERAGE] == pytest.approx(average, rel=1e-5)
+
+
+def test_intervals_hold_nine_of_ten(horizons):
+    assert all(0.83 < horizon.coverage < 0.96 for horizon in horizons)
+
+
+def test_skill_is_against_the_best_baseline(horizons):
+    for horizon in horizons:
+        best = min(value for name, value in horizon.mae.items() if name != NETWORK)
+        assert horizon.skill == pytest.approx(1 - horizon.mae[NETWORK] / best)
+
+
+def test_quantiles_never_cross_and_seeds_repeat(planted, trained):
+    rows = all_rows([planted.start], 2, channels=1, cells=12)
+    quantiles = trained.predict(planted.past, rows)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    few = SETTINGS.model_copy(update={"steps": 50})
+    again = [train(planted.past, until=planted.start, settings=few, progress=no_progress) for _ in range(2)]
+    assert np.array_equal(*(one.predict(planted.past, rows) for one in again))
+
+
+def test_a_layer_known_ahead_is_learned(planted):
+    rng = np.random.default_rng(1)
+    event = (rng.random(600) < 0.2).astype(np.float32)
+    values = planted.values + 8 * event[:, None, None]
+    past = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=480, known=event[:, None])
+    settings = SETTINGS.model_copy(update={"ahead": 1, "steps": 200})
+    blind = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=480)
+    errors = [
+        evaluate(seen, train(seen, until=480, settings=settings, progress=no_progress), start=480, progress=no_progress)
+        for seen in (past, blind)
+    ]
+    assert errors[0][0].mae[NETWORK] < 0.6 * errors[1][0].mae[NETWORK]
+
+
+def test_a_series_unknown_before_the_test_is_refused(planted):
+    values = planted.values.copy()
+    values[:480] = np.nan
+    past = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=480)
+    with pytest.raises(SceneError, match="no steps to learn from"):
+        train(past, until=480, settings=SETTINGS, progress=no_progress)

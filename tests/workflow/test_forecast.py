@@ -1,0 +1,89 @@
+"""The command writes a GeoTIFF per step, figures of its test, and refuses what it cannot forecast in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+from pipeline.cli import main
+from pipeline.forecast.settings import ForecastSettings
+from pipeline.workflow.forecast import forecast_settings
+from tests.fakes.rasters import write_raster
+from tests.forecast.conftest import planted_values
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "configs/forecast/ndvi.yaml"
+MONTHS = np.arange("2000-01", "2012-07", dtype="datetime64[M]")
+FAST = ("--steps", "50", "--width", "8")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    values = planted_values(steps=len(MONTHS)).reshape(-1, 3, 4)
+    values[:, 2, 3] = -9
+    path = tmp_path_factory.mktemp("series") / "ndvi.tif"
+    return write_raster(path, values, nodata=-9, names=tuple(f"{month}-01" for month in MONTHS))
+
+
+@pytest.fixture(scope="module")
+def made(series):
+    assert main(["forecast", str(series), "--ahead", "3", "-o", str(series.parent / "out"), *FAST]) == 0
+    return series.parent / "out"
+
+
+def test_a_geotiff_per_step_has_its_time_and_bounds(made, series):
+    files = sorted(made.glob("*.tif"))
+    assert [file.name for file in files] == ["ndvi_2012-07-01.tif", "ndvi_2012-08-01.tif", "ndvi_2012-09-01.tif"]
+    for file in files:
+        with rasterio.open(file) as step, rasterio.open(series) as read:
+            assert (step.crs, step.transform, step.shape) == (read.crs, read.transform, read.shape)
+            assert step.descriptions == ("ndvi", "ndvi lower", "ndvi upper")
+            assert step.tags()["TIME"] == step.tags(1)["TIME"] == file.stem.removeprefix("ndvi_")
+            median, lower, upper = step.read()
+            assert np.isnan(median[2, 3])
+            assert np.isfinite(median).sum() == 11
+            assert ((lower <= median) & (median <= upper))[np.isfinite(median)].all()
+
+
+def test_facts_and_figure_are_written(made):
+    facts = json.loads((made / "forecast.json").read_text())
+    assert facts["seasons"] == [12]
+    assert facts["tested"] == {"first": "2011-04-01", "last": "2012-06-01"}
+    assert [horizon["ahead"] for horizon in facts["horizons"]] == [1, 2, 3]
+    for horizon in facts["horizons"]:
+        assert horizon["count"] == 15 * 11
+        assert horizon["best"] in horizon["mae"]
+    assert (made / "forecast.png").stat().st_size > 10_000
+
+
+def test_a_forecast_is_not_replaced_unasked(made, series, capsys):
+    assert main(["forecast", str(series), "--ahead", "3", "-o", str(made), *FAST, "-q"]) == 2
+    assert capsys.readouterr().err.strip().endswith("the file exists; add --overwrite, or choose another name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--test-steps", "140"], "series has too few steps before those of the test; got 10"),
+        (["--set", "forecast.season=12"], "unknown key 'forecast.season'"),
+        (["--ahead", "none"], "key 'forecast.ahead'"),
+        (["--layers", "none.tif"], "cannot be read as a raster"),
+        (["--known", "none.csv"], "cannot be read as CSV"),
+    ],
+)
+def test_bad_input_is_one_line(series, tmp_path, capsys, arguments, said):
+    assert main(["forecast", str(series), "-o", str(tmp_path / "out"), "-q", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+
+
+def test_the_example_names_every_key_and_its_paths():
+    settings = forecast_settings([EXAMPLE], changes=["forecast.ahead=2"])
+    assert settings.ahead == 2
+    assert settings.series == tuple(str(EXAMPLE.parent / name) for name in ("ndvi.tif", "evi.tif"))
+    assert set(yaml.safe_load(EXAMPLE.read_text())) == set(ForecastSettings.model_fields)
