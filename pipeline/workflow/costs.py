@@ -43,6 +43,8 @@ from pipeline.workflow.stage_report import VIEW_PX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from pipeline.experts.experts import Expert
     from pipeline.model.network import Network
     from pipeline.scenes.scene import Source
@@ -113,7 +115,8 @@ def untrained_bundle(job: Job) -> ModelBundle:
     """
     first, settings = job.sources[0], job.config.training
     bands = first.band_names
-    preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands))
+    # Statistics are not known yet: values stay as they are, and none is clipped.
+    preprocess = Preprocess(bands, (0.0,) * len(bands), (1.0,) * len(bands), clip=0.0)
     frozen = None
     if not settings.pixels.enabled and settings.context.frozen_first:
         weights = settings.context.weights
@@ -302,16 +305,30 @@ def _assess(job: Job, sample: _Sample) -> StageCost:
     ids = learned_polygons(job.split, job.config.training)
     pixels = sum(int(np.isin(part.polygon, ids).sum()) for part in job.pixels)
     bands, table = len(job.sources[0].band_names), sample.table
-    more = job.config.assessment.forest_trees / PROBE_TREES * min(pixels, TREE_PIXELS) / max(len(table.index), 1)
+    trees, rows = job.config.assessment.forest_trees, min(pixels, TREE_PIXELS)
+    some = np.isin(table.polygon, np.unique(table.polygon)[::2])
     seconds, held = IDLE_S, 0
-    for features in (bands, bands * (1 + 2 * len(NEIGHBOURHOODS))) if len(table.index) else ():
+    for features in (bands, bands * (1 + 2 * len(NEIGHBOURHOODS))) if some.any() and not some.all() else ():
         x = table.features[:, : min(features, table.features.shape[1])]
-        start = time.perf_counter()
-        forest = RandomForestClassifier(PROBE_TREES, n_jobs=cores(), random_state=0).fit(x, table.index)
-        seconds += (time.perf_counter() - start) * more
-        # The values of all pixels are held twice while they are put together.
-        held = max(held, int(len(pickle.dumps(forest)) * more) + 2 * 4 * pixels * features)
+        (half, _), (nodes, took) = (_grown(x[which], table.index[which]) for which in (some, np.ones_like(some)))
+        # More polygons make trees larger than their pixels alone: as from half of the polygons to all that were read.
+        power = np.clip(np.log(nodes / half) / np.log(len(some) / some.sum()), 1.0, 1.5)
+        per_tree = min(nodes * (rows / len(some)) ** power, 2.0 * rows)
+        seconds += took * trees * per_tree / nodes
+        # A node is a record and a share of every class. The values of all pixels are held twice while they are joined,
+        # and so are the features of a tile (512 pixels) beside its bands in double precision.
+        tile_px = min(512**2, max(_size_px(source) for source in job.sources))
+        forest = int(trees * per_tree * (64 + 8 * len(job.scheme)))
+        held = max(held, forest + 2 * 4 * pixels * features + tile_px * (2 * 4 * features + 3 * 8 * bands))
     return StageCost("assess", seconds, RUN_BASE_BYTES + _cache_bytes(job) + held, 50_000)
+
+
+def _grown(x: NDArray[np.float32], index: NDArray[np.uint8]) -> tuple[float, float]:
+    """Nodes and seconds of a tree of a random forest on some pixels."""
+    start = time.perf_counter()
+    forest = RandomForestClassifier(PROBE_TREES, n_jobs=cores(), random_state=0).fit(x, index)
+    nodes = float(np.mean([tree.tree_.node_count for tree in forest.estimators_]))
+    return nodes, (time.perf_counter() - start) / PROBE_TREES
 
 
 def _report(job: Job) -> StageCost:

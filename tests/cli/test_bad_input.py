@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -301,10 +302,15 @@ def test_an_output_folder_without_permission(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users as on Unix")
 @pytest.mark.parametrize("command", ["check", "run", "init"])
-def test_a_folder_that_may_not_be_entered(tmp_path, capsys, command):
-    config = write_world(tmp_path)
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own may be entered by their owner alone
+def test_a_folder_that_may_not_be_entered(capsys, command):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders may be entered by their owner alone
+        folder = Path(name)
         folder.chmod(0o755)
+        refuse_closed(folder, capsys, command)
+
+
+def refuse_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    config = write_world(tmp_path)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o000)
     arguments = {
