@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import typer
@@ -98,9 +99,13 @@ def _kind(annotation: Any) -> str:
         return "mapping of text to text"
     if arguments and all(isinstance(arg, str | int) for arg in arguments):
         return ", ".join(f"`{arg}`" for arg in arguments)
+    if arguments and isinstance(annotation, UnionType):
+        return ", or ".join(dict.fromkeys(_kind(arg) for arg in arguments))
     if arguments:
         return _kind(arguments[0])
-    words = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "datetime": "time"}
+    words = {
+        "str": "text", "int": "integer", "float": "number", "bool": "true or false", "datetime": "time", "date": "day"
+    }  # fmt: skip
     return words.get(getattr(annotation, "__name__", ""), str(annotation))
 
 
