@@ -18,6 +18,7 @@ from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, rea
 from pipeline.accuracy.sample_design import SampleDesign, read_design
 from pipeline.accuracy.sample_strata import open_strata
 from pipeline.errors import ReferenceDataError
+from pipeline.ground import SQUARE_METRES_PER_HECTARE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
-HECTARE_M2 = 10_000.0
 # Areas of the same pixels, added up in another order, differ by less.
 _SAME = 1e-3
 # Units that the words name for each reason; the JSON has all of them.
@@ -283,4 +283,4 @@ def _unit(grid: Grid) -> tuple[str, float | None]:
     if grid.crs.is_geographic:
         return "degree", None
     name, metres = grid.crs.linear_units_factor
-    return name, metres**2 / HECTARE_M2
+    return name, metres**2 / SQUARE_METRES_PER_HECTARE

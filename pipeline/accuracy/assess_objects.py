@@ -118,8 +118,9 @@ def _rings(polygon: Any) -> NDArray[Any]:
 
 
 def match_objects(
-    predicted: GeoDataFrame, reference: GeoDataFrame, *, iou: float = DEFAULT_IOU, area: GeoDataFrame | None = None
-) -> Matches:
+    predicted: GeoDataFrame, reference: GeoDataFrame, *, iou: float = DEFAULT_IOU, area: GeoDataFrame | None = None,
+    one_place: bool = False,
+) -> Matches:  # fmt: skip
     """Which predicted object is which footprint.
 
     Args:
@@ -127,6 +128,7 @@ def match_objects(
         reference: Footprints, with a CRS.
         iou: Threshold, above 0.
         area: Polygons: only objects and footprints with their inner point in there count; None for all.
+        one_place: Both are known to lie in one place, so that objects far from all footprints are wrong, not misplaced.
 
     Raises:
         ReferenceDataError: no footprints, or none in the area; objects and footprints do not lie in one place.
@@ -139,9 +141,10 @@ def match_objects(
         raise ReferenceDataError(
             "no footprint lies in the area that is assessed", got=f"{len(theirs)} elsewhere", fix="check both files"
         )
-    if len(ours) and not shapely.box(*shapely.total_bounds(ours)).intersects(
+    apart = len(ours) and not shapely.box(*shapely.total_bounds(ours)).intersects(
         shapely.box(*shapely.total_bounds(theirs))
-    ):
+    )
+    if apart and not one_place:
         raise ReferenceDataError(
             "objects and footprints do not lie in one place",
             got=f"objects in {_bounds(ours)}, footprints in {_bounds(theirs)} (m)",

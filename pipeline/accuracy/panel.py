@@ -78,8 +78,8 @@ def assess_panel(maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSet
         settings: The panel; ``{year}`` in its field stands for the year.
 
     Raises:
-        ReferenceDataError: a field without ``{year}``, a year without a field, no unit that has all years, or a design
-            of another sample.
+        ReferenceDataError: a field without ``{year}``, a year without a field, no unit that has all years, a design of
+            another sample, or strata that are each year's own classes.
     """
     by_year, common, gaps = panel_units(maps, paths, settings)
     found = tuple(assess_map(path, item, only=common) for path, item in zip(paths, by_year, strict=True))
@@ -105,6 +105,9 @@ def panel_units(
             got=field or None,
             expected="a field such as class_{year}",
         )
+    if settings.strata is not None and str(settings.strata) == "map":
+        fix = "name with --strata the map that the sample was drawn from, or its design with --design"
+        raise ReferenceDataError("strata of a panel change with the map of each year", path=settings.reference, fix=fix)
     by_year = [settings.model_copy(update={"field": field.replace(YEAR, str(year))}) for year in maps.years]
     units = [
         read_reference(item.reference, map_path=path, scheme=maps.scheme, field=str(item.field), crosswalk=item.table())

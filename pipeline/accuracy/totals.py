@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from scipy.stats import t as student
 
 from pipeline.accuracy.sample_design import read_design
 from pipeline.documents import parse_json
 from pipeline.errors import InputError, ReferenceDataError, SceneError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.labels.values import numbers_of
 from pipeline.labels.vectors import features_with
 from pipeline.maps.geotiff import QUANTITY_TAG
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-M2_PER_HA = 10_000.0
 # Units of a stratum that a variance needs, and of the whole sample that a line with two coefficients needs.
 _LEAST, _LEAST_IN_ALL = 2, 5
 
@@ -80,7 +80,7 @@ class Totals:
 
 def estimate_mean(
     measured: NDArray[np.float64], mapped: NDArray[np.float64], *, stratum: NDArray[np.intp],
-    sizes: NDArray[np.float64], map_mean: float,
+    sizes: NDArray[np.float64], map_mean: float, area: NDArray[np.float64] | None = None,
 ) -> Totals:  # fmt: skip
     """Mean of a quantity over a map.
 
@@ -89,7 +89,8 @@ def estimate_mean(
         mapped: The map's value there, float64 [n].
         stratum: Stratum of each unit, from 0; all 0 for a simple random sample.
         sizes: Map units in each stratum, float64 [stratum].
-        map_mean: Mean of the map over all its units.
+        map_mean: Mean of the map over its area.
+        area: Area of each unit in mean map units, float64 [n]; None where all are alike.
 
     Raises:
         ReferenceDataError: too few units.
@@ -103,15 +104,17 @@ def estimate_mean(
     every = sizes.sum()
     design = (sizes / counts)[stratum]
     freedom = max(len(measured) - int((sizes > 0).sum()), 1)
-    plain = float((design * measured).sum() / every)
-    direct = _interval(plain, _variance(design * measured, stratum, sizes, counts) / every**2, freedom)
-    x = np.stack([np.ones_like(mapped), mapped], axis=1)
+    area = np.ones_like(mapped) if area is None else area
+    seen = float((design * area).sum())
+    plain = float((design * area * measured).sum() / seen)
+    direct = _interval(plain, _variance(design * area * (measured - plain), stratum, sizes, counts) / seen**2, freedom)
+    x, y = np.stack([area, area * mapped], axis=1), area * measured
     cross = (x * design[:, None]).T @ x
-    slope = np.linalg.lstsq(cross, (x * design[:, None]).T @ measured, rcond=None)[0]
+    slope = np.linalg.lstsq(cross, (x * design[:, None]).T @ y, rcond=None)[0]
     goal = every * np.array([1.0, map_mean])
     g = 1.0 + x @ np.linalg.lstsq(cross, goal - design @ x, rcond=None)[0]
-    corrected = float((design * g * measured).sum() / every)
-    rest = design * g * (measured - x @ slope)
+    corrected = float((design * g * y).sum() / every)
+    rest = design * g * (y - x @ slope)
     variance = _variance(rest, stratum, sizes, counts) / every**2
     gain = (direct.se**2 / variance) if variance > 0 else float("inf")
     return Totals(direct, _interval(corrected, variance, max(freedom - 1, 1)), map_mean, float(gain), len(measured))
@@ -181,35 +184,38 @@ def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None
     with open_raster(path, error=InputError, what="not a map that GDAL can open") as source:
         quantity = Quantity.from_json(parse_json(source.tags()[QUANTITY_TAG], what=f"the quantity of {path}"))
         grid = Grid(source.crs, source.transform, source.height, source.width)
-        total, count = 0.0, 0
+        total, area_ha, count = 0.0, 0.0, 0
         for _, window in source.block_windows(1):
             block = source.read(1, window=window, masked=True)
-            total, count = total + float(block.sum(dtype=np.float64) or 0.0), count + int(block.count())
+            known, value = ~np.ma.getmaskarray(block), block.filled(0).astype(np.float64)
+            here = grid.pixel_areas_ha(Window(window.row_off, window.col_off, window.height, window.width))
+            total, area_ha = total + float((value * known * here).sum()), area_ha + float((known * here).sum())
+            count += int(known.sum())
         frame = features_with(reference, fields=[field]).to_crs(str(grid.crs))
-        at = frame.geometry.centroid
-        found = np.ma.filled(np.ma.stack(list(source.sample(zip(at.x, at.y, strict=True), masked=True))), np.nan)
+        at = shapely.get_coordinates(shapely.centroid(np.asarray(frame.geometry.array, dtype=object)))
+        found = np.ma.filled(np.ma.stack(list(source.sample(at.tolist(), masked=True))), np.nan)
     if not count:
         raise InputError("the map has no pixel with data", path=path)
     measured = numbers_of(frame[field], path=reference)
-    rows = np.array([grid.rowcol(x, y) for x, y in zip(at.x, at.y, strict=True)])
-    stratum, sizes, words = _drawn(design, rows, count=count, reference=reference)
+    rows = np.array([grid.rowcol(x, y) for x, y in at.tolist()])
+    stratum, sizes, words = _drawn(design, rows, grid=grid, count=count, reference=reference)
     keep = np.isfinite(measured) & np.isfinite(found).all(1) & (stratum >= 0)
     if not keep.any():
         raise ReferenceDataError("no unit has a measured value on the map", path=reference)
     totals = estimate_mean(
-        measured[keep], found[keep, 0].astype(np.float64), stratum=stratum[keep], sizes=sizes, map_mean=total / count
-    )
-    area_ha = count * float(np.prod(grid.pixel_size_m)) / M2_PER_HA
+        measured[keep], found[keep, 0].astype(np.float64), stratum=stratum[keep], sizes=sizes,
+        map_mean=total / area_ha, area=grid.areas_at_ha(*rows[keep].T) * count / area_ha,
+    )  # fmt: skip
     return MapTotals(quantity, totals, area_ha, words, measured[keep], found[keep].astype(np.float64))
 
 
 def _drawn(
-    design: str | None, rows: NDArray[np.int64], *, count: int, reference: Path
+    design: str | None, rows: NDArray[np.int64], *, grid: Grid, count: int, reference: Path
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], str]:
     """Stratum of each unit (-1 for those that were not drawn), size of each stratum, and the design in words.
 
     Raises:
-        ReferenceDataError: no probability sample, or one of squares.
+        ReferenceDataError: no probability sample, one of squares, or one of other pixels.
     """
     if design in {"simple random", "systematic"}:
         return np.zeros(len(rows), dtype=np.intp), np.array([float(count)]), str(design)
@@ -221,6 +227,11 @@ def _drawn(
     drawn = read_design(design)
     if drawn.clusters is not None:
         raise ReferenceDataError(f"a {drawn.kind} sample of a continuous map", path=design, expected="single pixels")
+    if not drawn.grid.same_pixels_as(grid):
+        raise ReferenceDataError(
+            "sample was drawn from other pixels than those of the map", path=design, got=drawn.map_name,
+            fix="draw it from a map of the same scene",
+        )  # fmt: skip
     known = {(int(r), int(c)): int(h) for r, c, h in zip(drawn.row, drawn.col, drawn.stratum, strict=True)}
     stratum = np.array([known.get((int(row), int(col)), -1) for row, col in rows], dtype=np.intp)
     return stratum, np.array([float(item.units) for item in drawn.strata]), drawn.kind

@@ -145,8 +145,8 @@ class _SetCodes:
 
     def __init__(self, percent: PixelRows, mapped: PixelRows, *, limit: float, scheme: ClassScheme) -> None:
         self._percent, self._mapped, self._scheme = percent, mapped, scheme
-        # Per cent are rounded: what could be the limit is taken in.
-        self._least = np.floor(100 * limit - 0.5 + 1e-9)
+        # Per cent are rounded: what could be the limit is taken in, and nothing that is surely below it.
+        self._least = np.ceil(100 * limit - 0.5 - 1e-6)
         self.shape, self.dtype = mapped.shape, np.dtype(np.uint8)
         self._keys: NDArray[np.void] | None = None
 

@@ -133,7 +133,8 @@ def _strip(
     """The squares of a strip: where they are, their class and signals, float32 [square] each."""
     inner = codes[1:-1, 1:-1]
     valid = inner != NODATA
-    count = np.maximum(square_sums(valid, cell_px), 1)
+    seen = square_sums(valid, cell_px)
+    count = np.maximum(seen, 1)
     edge = np.zeros(inner.shape, dtype=np.bool_)
     for beside in (codes[:-2, 1:-1], codes[2:, 1:-1], codes[1:-1, :-2], codes[1:-1, 2:]):
         edge |= (beside != inner) & (beside != NODATA)
@@ -151,7 +152,7 @@ def _strip(
         share = square_sums(inner == code, cell_px)
         best, most = np.where(share > most, code, best), np.maximum(share, most)
     whole = square_sums(np.ones(inner.shape, dtype=np.bool_), cell_px)
-    keep = count * valid.any() >= _USABLE * whole
+    keep = (seen > 0) & (seen >= _USABLE * whole)
     row, col = np.nonzero(keep)
     found = {name: (square_sums(value * valid, cell_px) / count)[keep] for name, value in values.items()}
     found |= {"row": window.row + row * cell_px, "col": col * cell_px, "code": best[keep]}

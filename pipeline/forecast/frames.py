@@ -203,7 +203,8 @@ def cycles(rows: Rows, length: int) -> NDArray[np.int64]:
 
 def frames(past: Past, rows: Rows, settings: ForecastSettings) -> Floats:
     """Features float32 [row, feature] in units of the cell's scale, less what its season says; 0 where unknown."""
-    columns = [*_closeness(past, rows, settings), *_seasons(past, rows), *_calendar(past, rows), *_external(past, rows)]
+    columns = [*_closeness(past, rows, settings), *_seasons(past, rows), *_calendar(past, rows),
+               *_external(past, rows, settings)]  # fmt: skip
     table = np.stack(np.broadcast_arrays(*columns), axis=1).astype(np.float32)
     return np.clip(np.nan_to_num(table), -50.0, 50.0)
 
@@ -264,12 +265,15 @@ def _calendar(past: Past, rows: Rows) -> Iterator[Floats]:
             yield np.cos(turn).astype(np.float32)
 
 
-def _external(past: Past, rows: Rows) -> Iterator[Floats]:
-    """Layers known ahead, at the target, one short cycle before and after it and at the origin; layers of cells."""
-    short = past.seasons[0]
+def _external(past: Past, rows: Rows, settings: ForecastSettings) -> Iterator[Floats]:
+    """Layers known ahead, at the target, one short cycle before and after it and at the origin; layers of cells.
+
+    They are known no further than forecasts reach, also where those of the past are tested.
+    """
+    short, last = past.seasons[0], rows.origin + settings.ahead
     for column in past.known.T:
         for at in (rows.target, rows.target - short, rows.target + short, rows.origin):
-            yield column[np.clip(at, 0, len(column) - 1)]
+            yield column[np.clip(np.minimum(at, last), 0, len(column) - 1)]
     for layer in past.fixed:
         yield layer[rows.cell]
 

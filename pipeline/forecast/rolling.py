@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.errors import SceneError
 from pipeline.forecast.baselines import baselines
 from pipeline.forecast.frames import all_rows
 
@@ -62,6 +63,9 @@ def evaluate(
 
     Network and baselines have learned from the steps before ``start``; an origin sees the values up to itself. Each
     step of the test is forecast once by each horizon, so all horizons are judged on the same values.
+
+    Raises:
+        SceneError: all values of the test are unknown.
     """
     steps, channels, cells = past.values.shape
     settings = trained.settings
@@ -70,6 +74,8 @@ def evaluate(
         progress("test", ahead - 1, settings.ahead)
         rows = all_rows(range(start - ahead, steps - ahead), ahead, channels=channels, cells=cells)
         rows = rows.take(np.isfinite(past.truth(rows)))
+        if not len(rows):
+            raise SceneError("no value is known in the steps of the test", fix="set test_steps higher")
         truth, quantiles = past.truth(rows), trained.predict(past, rows)
         forecasts = {NETWORK: quantiles[:, 1], **baselines(past, rows, until=start, settings=settings)}
         error = {name: (values - truth).astype(np.float64) for name, values in forecasts.items()}

@@ -214,6 +214,7 @@ def read_known(path: str, times: Times) -> Floats:
     if "time" not in table or len(table.columns) < 2 or len(table) < 2:  # noqa: PLR2004 - time and a number
         got = ", ".join(map(str, table.columns))
         raise ConfigError("layers known ahead", path=path, got=got, expected="columns time and a number, two rows")
+    # Those with a zone are taken as UTC; series have their own clock and no zone.
     stamp = pd.to_datetime(table.pop("time"), errors="coerce", utc=True).dt.tz_localize(None)
     numbers = table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
     bad = [*(["time"] if stamp.isna().any() else []), *numbers.columns[numbers.isna().any()]]

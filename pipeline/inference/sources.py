@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene, Source
 
 NOON = time(12)
-OBJECTS = "objects"
-"""Key of the model's provenance: which classes are mapped as objects, and how."""
 RECIPE = "inputs_section"
 """Key of the model's provenance."""
 OBJECTS = "objects"

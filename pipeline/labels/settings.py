@@ -141,8 +141,8 @@ class LabelSettings(Settings):
         if self.kind == "value" and self.field in self.value.covariates:
             msg = f"covariates hold {self.field!r}, the target itself"
             raise ValueError(msg)
-        if self.kind == "value" and (self.also or self.complete):
-            msg = "also and complete are for classes"
+        if self.kind == "value" and self.complete:
+            msg = "complete is for classes"
             raise ValueError(msg)
         return self
 

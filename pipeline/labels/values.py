@@ -53,6 +53,8 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
             or attribute.
     """
     path = Path(settings.path)
+    if settings.also and is_raster(path):
+        raise LabelError("labels.also beside a raster of values", path=path, fix="name a vector file as path")
     frame = raster_samples(path, count=settings.value.raster_samples) if is_raster(path) else _features(settings)
     field = settings.field or "value"
     stated = settings.value
@@ -98,8 +100,10 @@ def _features(settings: LabelSettings) -> GeoDataFrame:
     if not settings.field:
         raise LabelError("labels.field is missing", path=path, fix="name the attribute that holds the value")
     wanted = [settings.field, stated.group, stated.date, *stated.covariates]
-    found = features_with(path, fields=[name for name in wanted if name], layer=settings.layer,
-                          encoding=settings.encoding)  # fmt: skip
+    fields = [name for name in wanted if name]
+    found = features_with(path, fields=fields, layer=settings.layer, encoding=settings.encoding)
+    more = [features_with(Path(file), fields=fields, encoding=settings.encoding) for file in settings.also]
+    found = gpd.GeoDataFrame(pd.concat([found, *(part.to_crs(found.crs) for part in more)], ignore_index=True))
     columns: dict[str, Any] = {"value": numbers_of(found[settings.field], path=path)}
     columns |= {name: numbers_of(found[name], path=path) for name in stated.covariates}
     columns["group"] = found[stated.group].astype(str) if stated.group else ""

@@ -10,12 +10,9 @@ import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from pipeline.grid import Window
 from pipeline.quiet import silenced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rasterio.io import DatasetReader
 
     from pipeline.grid import Grid
@@ -57,21 +54,6 @@ def blocks_of(source: Source) -> tuple[Blocks, ...]:
         with suppress(RasterioError), silenced(NotGeoreferencedWarning), rasterio.open(name) as file:
             found.append(_blocks(file, source.grid, share=len(source.files) / len(files)))
     return tuple(found)
-
-
-def whole_blocks(files: Sequence[Blocks], grid: Grid, *, least_px: int) -> Window:
-    """A window near the middle of ``grid`` of whole blocks, at least so many pixels high and wide where the grid is."""
-    rows, cols = (max([1, *sizes]) for sizes in ([file.rows for file in files], [file.cols for file in files]))
-    row, height = _whole(grid.height, rows, least_px)
-    col, width = _whole(grid.width, cols, least_px)
-    return Window(row, col, height, width)
-
-
-def _whole(length: int, block: int, least: int) -> tuple[int, int]:
-    """(start, size) of whole blocks near the middle of an axis; the last block may be cut off by its end."""
-    size = min(-(-min(least, length) // block) * block, length)
-    start = min(max(length - size, 0) // 2 // block * block, length - size)
-    return start, size
 
 
 def _blocks(file: DatasetReader, grid: Grid, *, share: float) -> Blocks:

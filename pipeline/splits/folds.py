@@ -143,7 +143,9 @@ def group_split(
     dealt = dealt_groups(groups, ids, folds=min(hands, len(np.unique(groups[ids]))), seed=seed)
     most = int(dealt.max()) + 1
     limits = np.round(np.cumsum(fractions) * most).astype(int)
-    limits[0] = max(limits[0], 1)
+    # A group at least for each part that has a share.
+    limits[1] = min(limits[1], most - (fractions[2] > 0))
+    limits[0] = max(min(limits[0], limits[1] - (fractions[1] > 0)), 1)
     limits[1] = max(limits[1], limits[0] + (fractions[1] > 0))
     part = np.full(len(groups), ABSENT, dtype=np.int8)
     part[ids] = np.searchsorted(limits[:2], dealt[groups[ids]], side="right")

@@ -70,6 +70,10 @@ def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | No
     """Mean and total of a continuous map from a probability sample, and figures at its units."""
     if settings.field is None:
         raise ReferenceDataError("reference without a field", fix="name the measured attribute with --field")
+    if settings.strata is not None or settings.assist is not None:
+        what = "strata" if settings.strata is not None else "assist"
+        fix = "give the file of the design" if what == "strata" else "leave it out: the map is what assists"
+        raise ReferenceDataError(f"{what} for a continuous map", path=path, fix=fix)
     found = totals_of_map(path, reference=settings.reference, field=settings.field, design=settings.design)
     score = score_values("map", found.measured, found.mapped[:, 0], found.mapped[:, 1:])
     unit, means = found.quantity.unit, {"sample alone": found.totals.direct, "sample and map": found.totals.regression}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
 from pipeline.labels.footprints import check_pixel_size
+from pipeline.labels.values import warn_shared
 from pipeline.model.describe import read_header
 from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
 from pipeline.splits.split import Part
@@ -178,6 +179,8 @@ def _check_labels(job: Job, found: _Findings) -> None:
         return
     for pixels in job.pixels:
         check_pixels(labels, pixels)
+    if job.is_value:
+        warn_shared(labels, job.pixels)
     lost = lost_polygons(labels, job.pixels, overlap)
     found.data["lost"] = lost
     found.tables.append(_lost_table(lost))

@@ -146,11 +146,12 @@ class Job:
 
     @cached_property
     def days(self) -> tuple[date, ...]:
-        """Dates of the samples, where layers have dates."""
+        """Dates of the samples and those that are to be mapped, where layers have dates."""
         series = any(item.kind == "series" for item in self.config.inputs.layers)
         if not (self.is_value and series and self.config.labels.value.date):
             return ()
-        return tuple(sorted({found.date() for found in self.labels.frame["date"].dropna()}))
+        sampled = {found.date() for found in self.labels.frame["date"].dropna()}
+        return tuple(sorted(sampled | set(self.config.labels.value.mapped)))
 
     @property
     def mapped(self) -> tuple[Source, ...]:

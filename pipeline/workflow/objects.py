@@ -237,7 +237,7 @@ def object_accuracy(job: Job) -> list[dict[str, Any]]:
                 continue
             ours = predicted[predicted["class"] == name] if len(predicted) else predicted
             complete = bool(job.config.labels.complete)
-            figures = object_figures(match_objects(ours, footprints, area=here), complete=complete)
+            figures = object_figures(match_objects(ours, footprints, area=here, one_place=True), complete=complete)
             found.append({"scene": source.id, "class": name, **figures.to_json()})
     return found
 
@@ -267,7 +267,7 @@ def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any
         predicted = read_footprints(job.objects_of(source.id), may_be_empty=True)
         here = to_grid_crs(tested, source.grid)
         here = here[here.intersects(shapely.box(*source.grid.bounds))]
-        matched = match_objects(predicted, here).pairs[:, 1] if len(here) and len(predicted) else ()
+        matched = match_objects(predicted, here, one_place=True).pairs[:, 1] if len(here) and len(predicted) else ()
         hit = np.isin(np.arange(len(here)), matched)
         own = [item for item in known if item["scene"] == source.id]
         to_pixels = partial(_in_pixels, grid=source.grid, shape=view.codes.shape)

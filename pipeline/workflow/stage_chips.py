@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.labels.footprints import check_pixel_size
+from pipeline.labels.values import warn_shared
 from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.splits.split import Part
@@ -33,6 +34,8 @@ def perform(given: StageRun) -> list[Path]:
     check_pixel_size(job.labels, [source.grid for source in job.sources], job.object_codes)
     for part in job.pixels:
         check_pixels(job.labels, part)
+    if job.is_value:
+        warn_shared(job.labels, job.pixels)
     check_classes(job.pixels, job.scheme)
     check_labelled(job.sources, job.pixels, job.scheme)
     job.check_leakage()

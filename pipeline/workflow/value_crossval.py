@@ -20,6 +20,7 @@ from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.folds import block_folds, group_folds
+from pipeline.splits.search import default_block_m
 from pipeline.splits.split import Part, Split, TrainingScene
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import training_statistics
@@ -59,14 +60,18 @@ def cross_validate_values(
         check_target(output, overwrite=overwrite)
     grouped = _grouped(job, settings)
     run = job.open_folder()
-    about = [settings.by, settings.folds, settings.seeds, settings.methods]
-    key = hash_of([job.input_hash, about, job.config.training.model_dump(mode="json")])
+    pixels = job.labelled if job.config.scenes else [_as_pixels(job)]
+    apart = None if grouped else _apart(job, pixels)
+    about = [settings.by, settings.folds, settings.seeds, settings.methods, apart, job.config.assessment.forest_trees]
+    learned = [part.model_dump(mode="json") for part in (job.config.chips, job.config.training)]
+    key = hash_of([job.input_hash, about, learned])
     if not (overwrite or force):
         refuse_other_figures(run.path / FILE, key)
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     per_seed: dict[str, dict[str, float]] = {}
     for seed in settings.seeds:
-        rows = _one_seed(job, grouped=grouped, settings=settings, seed=seed, progress=progress)
+        splits = _splits(job, pixels, apart=apart, folds=settings.folds, seed=seed)
+        rows = _one_seed(job, splits, settings=settings, seed=seed, progress=progress)
         for name, parts in rows.items():
             joined = tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
             found.setdefault(name, []).append(joined)
@@ -76,7 +81,7 @@ def cross_validate_values(
     data: dict[str, Any] = {
         "what": HOLD_OUT, "key": key, "target": quantity_of(job).to_json(), "methods": methods,
         "split": {"kind": kind, "folds": settings.folds, "seeds": list(settings.seeds),
-                  **({} if grouped else {"block_m": job.block_m, "buffer_m": job.buffer_m})},
+                  **({} if apart is None else {"block_m": apart[0], "buffer_m": apart[1]})},
     }  # fmt: skip
     written = [write_json(run.path / FILE, data), *([write_json(output, data)] if output else [])]
     return Outcome(
@@ -115,16 +120,9 @@ def _grouped(job: Job, settings: CrossvalSettings) -> bool:
 
 
 def _one_seed(
-    job: Job,
-    *,
-    grouped: bool,
-    settings: CrossvalSettings,
-    seed: int,
-    progress: Progress,
+    job: Job, splits: Sequence[Split], *, settings: CrossvalSettings, seed: int, progress: Progress
 ) -> dict[str, list[tuple[NDArray[np.float64], ...]]]:
     """For each method the measured value, the prediction and the bounds of the samples of each fold."""
-    pixels = job.labelled if job.config.scenes else [_as_pixels(job)]
-    splits = _splits(job, pixels, grouped=grouped, folds=settings.folds, seed=seed)
     found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
     for number, split in enumerate(splits, 1):
         progress(f"seed {seed}: folds", number - 1, len(splits))
@@ -134,11 +132,20 @@ def _one_seed(
     return found
 
 
-def _splits(job: Job, pixels: Sequence[LabelledPixels], *, grouped: bool, folds: int, seed: int) -> list[Split]:
-    if not grouped:
-        return block_folds(
-            pixels, folds=folds, block_m=job.block_m, buffer_m=job.buffer_m, seed=seed, validation_fraction=0.0
-        )
+def _apart(job: Job, pixels: Sequence[LabelledPixels]) -> tuple[float, float]:
+    """Side of the blocks and buffer in metres; samples without a scene have no chip that reaches beyond them."""
+    if job.config.scenes:
+        return job.block_m, job.buffer_m
+    buffer_m = job.config.split.buffer_m or 0.0
+    return job.config.split.block_m or default_block_m(pixels, buffer_m=buffer_m), buffer_m
+
+
+def _splits(
+    job: Job, pixels: Sequence[LabelledPixels], *, apart: tuple[float, float] | None, folds: int, seed: int
+) -> list[Split]:
+    if apart is not None:
+        block_m, buffer_m = apart
+        return block_folds(pixels, folds=folds, block_m=block_m, buffer_m=buffer_m, seed=seed, validation_fraction=0.0)
     if job.groups is None:
         raise SplitError("no groups", fix="set labels.value.group")
     return group_folds(pixels, job.groups, folds=folds, seed=seed)

@@ -123,6 +123,8 @@ def test_footprints_elsewhere_are_an_error() -> None:
     far = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 10, 10)], crs="EPSG:32632")
     with pytest.raises(ReferenceDataError, match="do not lie in one place"):
         match_objects(frame(boxes(2)), far)
+    wrong = object_figures(match_objects(frame(boxes(2)), far, one_place=True))
+    assert (wrong.matched, wrong.figures["precision"].estimate, wrong.figures["recall"].estimate) == (0, 0.0, 0.0)
     with pytest.raises(ReferenceDataError, match="no footprint lies in the area"):
         match_objects(frame(boxes(2)), frame(boxes(2)), area=far)
 

@@ -190,6 +190,16 @@ def test_a_sample_of_another_design_is_refused_in_a_line(flicker, tmp_path):
         assess_panel(annual_maps(paths), paths, wrong)
 
 
+def test_strata_of_a_panel_are_those_of_one_map(flicker, tmp_path):
+    paths, truth = flicker
+    panel_of(tmp_path / "panel.gpkg", truth)
+    plain = settings(tmp_path / "panel.gpkg").model_copy(update={"design": None})
+    with pytest.raises(ReferenceDataError, match="strata of a panel change with the map of each year"):
+        assess_panel(annual_maps(paths), paths, plain.model_copy(update={"strata": "map"}))
+    found = assess_panel(annual_maps(paths), paths, plain.model_copy(update={"strata": str(paths[0])}))
+    assert len({tuple(item.design.frame.sizes) for item in found.assessments}) == 1
+
+
 def test_maps_that_are_no_series_are_refused_in_a_line(flicker, tmp_path):
     paths, truth = flicker
     other = tmp_path / "other"
@@ -229,7 +239,7 @@ def test_costs_that_cannot_be_used_are_said(text, message, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["from,to,cost\nforest,water,1,5\n", 'from,to,cost\n"' + "x" * 200_000 + '",*,1\n'])
-def test_costs_of_more_columns_or_endless_fields_are_refused(tmp_path, text):
+def test_costs_of_more_columns_or_endless_text_are_refused(tmp_path, text):
     (tmp_path / "costs.csv").write_text(text)
     with pytest.raises(ConfigError):
         read_costs(tmp_path / "costs.csv", SCHEME)

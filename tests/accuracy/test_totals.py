@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
 
-from pipeline.accuracy.totals import estimate_mean
+from pipeline.accuracy.sample_design import write_design
+from pipeline.accuracy.totals import estimate_mean, totals_of_map
 from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
+from pipeline.maps.geotiff import QUANTITY_TAG
+from pipeline.quantity import Quantity
+from tests.accuracy.maps import draw, write_map
 from tests.accuracy.test_against_r_survey import _survey_is_here
 
 _R = """
@@ -74,3 +85,40 @@ def test_stratum_with_one_unit_is_refused():
     with pytest.raises(ReferenceDataError, match="too few units"):
         estimate_mean(np.arange(6.0), np.arange(6.0), stratum=np.array([0, 0, 0, 0, 0, 1]),
                       sizes=np.array([10.0, 10.0]), map_mean=2.0)  # fmt: skip
+
+
+WORLD = Grid(CRS.from_epsg(4326), Affine(1, 0, 10, 0, -1, 70), 60, 12)
+
+
+def _world(folder: Path) -> tuple[Path, Path, np.ndarray]:
+    """A map in degrees whose values fall to the north, every pixel measured: map, points, measured values."""
+    values = np.repeat(np.arange(60.0), 12).reshape(60, 12).astype(np.float32)
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 3, "height": 60, "width": 12, "crs": WORLD.crs,
+               "transform": WORLD.transform, "nodata": np.nan}  # fmt: skip
+    with rasterio.open(folder / "s_value.tif", "w", **profile) as target:
+        target.write(np.stack([values, values - 1, values + 1]))
+        target.update_tags(**{QUANTITY_TAG: json.dumps(Quantity("x").to_json())})
+    row, col = np.divmod(np.arange(values.size), 12)
+    truth = 2.0 * values.ravel() + np.random.default_rng(0).normal(0, 1, values.size)
+    points = geopandas.points_from_xy(*WORLD.transform @ (col + 0.5, row + 0.5))
+    geopandas.GeoDataFrame({"x": truth}, geometry=points, crs=WORLD.crs.to_wkt()).to_file(folder / "points.gpkg")
+    return folder / "s_value.tif", folder / "points.gpkg", truth.reshape(60, 12)
+
+
+def test_pixels_of_a_map_in_degrees_weigh_with_their_area(tmp_path):
+    path, points, truth = _world(tmp_path)
+    found = totals_of_map(path, reference=points, field="x", design="simple random")
+    areas = np.broadcast_to(WORLD.pixel_areas_ha(), truth.shape)
+    assert found.area_ha == pytest.approx(areas.sum())
+    expected = (truth * areas).sum() / areas.sum()
+    assert abs(expected - truth.mean()) > 5
+    assert found.totals.direct.estimate == pytest.approx(expected)
+    assert found.totals.regression.estimate == pytest.approx(expected)
+
+
+def test_a_sample_of_other_pixels_is_refused(tmp_path):
+    path, points, _ = _world(tmp_path)
+    other = write_map(tmp_path / "other_lc.tif", np.tile([10, 20, 30, 10], (40, 10)))
+    write_design(tmp_path / "d.gpkg", draw(other, size=50, kind="simple_random", seed=0))
+    with pytest.raises(ReferenceDataError, match="drawn from other pixels than those of the map"):
+        totals_of_map(path, reference=points, field="x", design=str(tmp_path / "d_design.json"))

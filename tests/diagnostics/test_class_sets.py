@@ -103,3 +103,14 @@ def test_more_sets_than_codes_share_one(tmp_path):
     found = read_scheme(tmp_path / "s_sets.tif")
     assert len(found) == 254
     assert found.names[-1] == "other sets"
+
+
+def test_a_class_of_no_probability_is_in_no_set_of_a_sharp_model(tmp_path):
+    percent = np.array([[[97, 99]], [[2, 1]], [[1, 0]]], dtype=np.uint8)
+    codes = np.full((1, 2), SCHEME.codes[0], dtype=np.uint8)
+    grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 0, 0, -10, 0), 1, 2)
+    write_sets(
+        tmp_path / "s_sets.tif", ArrayPixels(percent), ArrayPixels(codes), limits=limits_at(0.012), level=0.9,
+        grid=grid, scheme=SCHEME,
+    )  # fmt: skip
+    assert read_scheme(tmp_path / "s_sets.tif").names == ("forest or water", "forest or water or field")

@@ -78,3 +78,13 @@ def test_a_map_without_confidence_is_refused_in_a_line(tmp_path):
     write_class_map(tmp_path / "s_lc.tif", ArrayPixels(codes), grid=GRID, scheme=SCHEME)
     with pytest.raises(ReferenceDataError, match=r"s_lc\.tif: no confidence beside the map"):
         look_at_map(tmp_path / "s_lc.tif")
+
+
+@pytest.mark.parametrize(("cell_px", "shape"), [(1, (4, 6)), (8, (17, 17)), (8, (9, 10))])
+def test_squares_without_a_class_are_left_out_however_small(cell_px, shape, tmp_path):
+    codes = np.full(shape, SCHEME.codes[0], dtype=np.uint8)
+    codes[-1, -2:] = 0
+    grid = Grid(GRID.crs, GRID.transform, *shape)
+    write_class_map(tmp_path / "s_lc.tif", ArrayPixels(codes), grid=grid, scheme=SCHEME)
+    write_percent(tmp_path / "s_conf.tif", ArrayPixels(np.full(shape, 90, np.uint8)), grid=grid, layer=CONFIDENCE)
+    assert look_at_map(tmp_path / "s_lc.tif", cell_px=cell_px).code.all()

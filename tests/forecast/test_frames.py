@@ -52,3 +52,16 @@ def test_neighbours_and_region_are_means_of_known_cells():
     assert past.around[20, 0, 1] == own[0]
     assert np.isnan(past.around[20, 0, 2])
     assert np.isclose(past.region[20, 0], np.nanmean(own))
+
+
+def test_layers_are_known_no_further_than_forecasts_reach(planted):
+    settings = ForecastSettings(series=("a.tif",), ahead=3)
+    neighbours = np.full((12, 8), -1, dtype=np.int64)
+    known = np.random.default_rng(0).random((600, 1), dtype=np.float32)
+    rows = all_rows([400], 2, channels=1, cells=12)
+    found = []
+    for later in (1.0, 9.0):
+        known[404:] = later
+        past = look_back(planted.values, seasons=(SEASON,), neighbours=neighbours, until=480, known=known.copy())
+        found.append(frames(past, rows, settings))
+    assert np.array_equal(*found)

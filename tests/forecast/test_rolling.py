@@ -89,3 +89,11 @@ def test_a_series_unknown_before_the_test_is_refused(planted):
     past = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=480)
     with pytest.raises(SceneError, match="no steps to learn from"):
         train(past, until=480, settings=SETTINGS, progress=no_progress)
+
+
+def test_a_test_of_unknown_steps_is_refused(planted, trained):
+    values = planted.values.copy()
+    values[-1] = np.nan
+    past = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=599)
+    with pytest.raises(SceneError, match="no value is known in the steps of the test"):
+        evaluate(past, trained, start=599, progress=no_progress)

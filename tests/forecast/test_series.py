@@ -143,7 +143,7 @@ def test_layers_are_read_at_the_cells(tmp_path):
     assert np.allclose(layer[0], (height.ravel() - 5.5) / height.std())
 
 
-def test_values_that_stand_for_nodata_without_saying_so_are_refused(tmp_path):
+def test_values_that_stand_for_nodata_untold_are_refused(tmp_path):
     values = VALUES.copy()
     values[3, 1, 1] = np.finfo(np.float32).min
     with pytest.raises(SceneError, match="none can be"):
@@ -165,10 +165,14 @@ def test_layers_that_do_not_meet_the_series_are_refused(tmp_path):
         read_layers([str(layer)], series)
 
 
-def test_times_with_a_zone_are_read_and_columns_too_many_are_not(tmp_path):
+def test_columns_too_many_are_refused(tmp_path):
     days = [str(date) for date in np.arange("2020-01-01", "2020-02-20", dtype="datetime64[D]")]
-    (tmp_path / "zone.csv").write_text("time,x\n" + "".join(f"{day}T00:00Z,{i}\n" for i, day in enumerate(days)))
-    assert read_known(str(tmp_path / "zone.csv"), DATES.astype("datetime64[s]")).shape == (len(DATES), 1)
     (tmp_path / "comma.csv").write_text("time,x\n" + "".join(f"{day},{i},5\n" for i, day in enumerate(days)))
     with pytest.raises(ConfigError, match="more columns"):
         read_known(str(tmp_path / "comma.csv"), DATES.astype("datetime64[s]"))
+
+
+def test_times_with_a_zone_are_utc(tmp_path):
+    (tmp_path / "known.csv").write_text("time,rain\n2020-01-01T00:00Z,1\n2020-01-01T12:00Z,3\n2020-01-02T00:00Z,1\n")
+    times = np.array(["2020-01-01T00", "2020-01-01T12"], dtype="datetime64[s]")
+    assert np.allclose(read_known(str(tmp_path / "known.csv"), times)[:, 0], [-1, 1])

@@ -10,8 +10,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.grid import Grid, Window
-from pipeline.scenes.blocks import Blocks, blocks_of, whole_blocks
+from pipeline.scenes.blocks import blocks_of
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.sentinel2 import open_safe
 from tests.fakes.safe import ULX, ULY, Safe, write_safe
@@ -59,11 +58,3 @@ def test_a_file_that_vanished_has_none(tmp_path: Path) -> None:
     scene = open_geotiff(tmp_path / "scene.tif")
     (tmp_path / "scene.tif").unlink()
     assert blocks_of(scene) == ()
-
-
-def test_whole_blocks_lie_near_the_middle_and_inside_the_grid() -> None:
-    grid = Grid(CRS.from_epsg(32633), Affine(10.0, 0, 0, 0, -10.0, 0), 1000, 700)
-    tiled, strips = Blocks(256, 256, 2.0, 0.0), Blocks(1, 700, 2.0, 0.0)
-    assert whole_blocks([tiled], grid, least_px=100) == Window(256, 0, 256, 256)
-    assert whole_blocks([tiled, strips], grid, least_px=300) == Window(0, 0, 512, 700)
-    assert whole_blocks([], grid, least_px=2000) == grid.window

@@ -11,7 +11,7 @@ from affine import Affine
 from pipeline.errors import SplitError
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.folds import block_folds, polygon_folds, scene_folds
+from pipeline.splits.folds import block_folds, group_split, polygon_folds, scene_folds
 from pipeline.splits.split import Part, check_leakage
 from tests.splits.test_split import SCHEME, UTM33, scattered, squares
 
@@ -100,3 +100,14 @@ def test_scenes_that_overlap_are_tested_once_each() -> None:
 def test_scene_whose_buffer_leaves_nothing_is_named() -> None:
     with pytest.raises(SplitError, match="scene 1 of 2 left out: the buffer leaves no polygon to train on"):
         scene_folds(overlapping(), block_m=800, buffer_m=9000, seed=0)
+
+
+@pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.8, 0.1, 0.1), (0.8, 0.0, 0.2)])
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_few_groups_are_enough_for_every_part(count: int, fractions: tuple[float, float, float]) -> None:
+    pixels = scattered()
+    groups = np.arange(pixels.polygon.max() + 1, dtype=np.int64) % count
+    split = group_split([pixels], groups, fractions=fractions, seed=0)
+    own = [set(groups[split.polygons(part)].tolist()) for part in (Part.TRAIN, Part.VALIDATION, Part.TEST)]
+    assert [bool(part) for part in own] == [share > 0 for share in fractions]
+    assert sum(map(len, own)) == count

@@ -45,7 +45,7 @@ def refused(*arguments: object, said: str, capsys: pytest.CaptureFixture[str]) -
     assert said in capsys.readouterr().err
 
 
-def test_masks_without_a_place_or_of_several_bands_are_refused(
+def test_masks_without_a_place_or_of_three_bands_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "o.gpkg"

@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
-from pipeline.errors import ConfigError, LabelError, SceneError
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError
 from pipeline.labels.settings import LabelSettings
 from pipeline.labels.values import read_values
 from pipeline.model.bundle import load_bundle
@@ -29,6 +30,7 @@ from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
 from pipeline.workflow.init import is_continuous, write_config
+from pipeline.workflow.job import Job
 from pipeline.workflow.stages import run_stages
 
 SIDE, PIXEL_M = 120, 30.0
@@ -284,3 +286,61 @@ def test_init_refuses_measurements_as_text(odd: str, tmp_path: Path) -> None:
     path = write_samples(tmp_path / "a.gpkg", agb=values)
     with pytest.raises(LabelError, match="numbers as text"):
         is_continuous(path, field="agb", layer=None, encoding=None)
+
+
+def _changed(folder: Path, **more: Any) -> Path:
+    """A job whose samples have a date and an elevation, with other keys."""
+    path = write_case(folder)
+    frame = gpd.read_file(folder / "plots.gpkg")
+    frame["day"] = np.where(np.arange(len(frame)) % 2, "2024-06-03", "2024-06-04")
+    frame["elevation"] = np.sqrt(frame["biomass"])
+    frame.to_file(folder / "plots.gpkg")
+    config = yaml.safe_load(path.read_text())
+    for section, keys in more.items():
+        config[section] = config.get(section, {}) | keys if isinstance(keys, dict) else keys
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_samples_without_a_scene_have_blocks_too(tmp_path: Path) -> None:
+    labels = {"kind": "value", "path": str(tmp_path / "plots.gpkg"), "field": "biomass",
+              "value": {"covariates": ["elevation"]}}  # fmt: skip
+    path = _changed(tmp_path, scenes=[], labels=labels, training={"experts": {"trees": 5}})
+    settings = CrossvalSettings.model_validate({"folds": 2, "methods": ["forest"]})
+    data = cross_validate_job(path, settings, progress=silent).data
+    assert data["split"]["block_m"] == 900
+    assert data["methods"]["mean"]["samples"] == 150
+    _changed(tmp_path, scenes=[], labels=labels, split={"block_m": 1200}, training={"experts": {"trees": 5}})
+    with pytest.raises(OutputError, match="figures of other folds or settings are there"):
+        cross_validate_job(path, settings, progress=silent)
+
+
+def test_samples_of_several_files_are_joined(tmp_path: Path) -> None:
+    path = _changed(tmp_path)
+    gpd.read_file(tmp_path / "plots.gpkg").iloc[:20].to_crs(4326).to_file(tmp_path / "more.gpkg")
+    job = Job.load(path, changes=[f"labels.also=[{tmp_path / 'more.gpkg'}]"])
+    assert len(job.labels) == 170
+    assert job.input_hash != Job.load(path).input_hash
+
+
+def test_a_day_without_samples_is_mapped(tmp_path: Path) -> None:
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": 5, "height": 2, "width": 2,
+                               "transform": Affine(1800, 0, 500_000, 0, -1800, 5_200_000),
+                               "crs": "EPSG:32633"}  # fmt: skip
+    with rasterio.open(tmp_path / "rain.tif", "w", **profile) as target:
+        for number in range(1, 6):
+            target.write(np.full((2, 2), number, dtype=np.float32), number)
+            target.set_band_description(number, f"2024-06-0{number}")
+    labels = {"value": {"date": "day", "mapped": ["2024-06-06"]}}
+    inputs = {"layers": [{"path": str(tmp_path / "rain.tif"), "kind": "series", "days": 1}]}
+    job = Job.load(_changed(tmp_path, labels=labels, inputs=inputs))
+    assert [source.id for source in job.mapped] == ["scene_2024-06-06"]
+    assert [len(pixels) for pixels in job.pixels] == [75, 75, 0]
+
+
+def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
+    path = _changed(tmp_path)
+    frame = gpd.read_file(tmp_path / "plots.gpkg").drop(columns="day")
+    pd.concat([frame, frame.iloc[:5]]).to_file(tmp_path / "plots.gpkg")
+    with pytest.warns(LabelWarning, match="samples share a pixel with another"):
+        check_job(path, progress=silent)
