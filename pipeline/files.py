@@ -18,7 +18,7 @@ from pipeline.documents import parse_xml, read_file
 from pipeline.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # What SQLite (GeoPackage) keeps beside a file while it writes it. Source: SQLite, Temporary files used by SQLite.
 _BESIDE = ("-journal", "-wal", "-shm")
@@ -76,8 +76,13 @@ def whole_file(
                 part.with_name(part.name + beside).unlink(missing_ok=True)
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, inputs: Iterable[Path | str] = ()) -> None:
     """Refuse a name that may not be written to.
+
+    Args:
+        path: The name.
+        overwrite: Replace a file of that name.
+        inputs: What is read: never replaced.
 
     Raises:
         OutputError: a folder, device or pipe has that name, or a file that is not to be replaced.
@@ -86,6 +91,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         return
     if path.exists() and not path.is_file():
         raise OutputError("not a regular file", path=path, fix="choose another name")
+    if any(Path(file).exists() and path.samefile(file) for file in inputs):
+        raise OutputError("would replace what it is made from", path=path, fix="choose another name")
     if not overwrite:
         raise OutputError("the file exists", path=path, fix="add --overwrite, or choose another name")
 

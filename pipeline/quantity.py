@@ -30,6 +30,8 @@ OUTPUTS = ("value", "lower", "median", "upper")
 CHANNELS = len(OUTPUTS)
 # Fewer samples than this say nothing about a relation, and leave no folds.
 LEAST_SAMPLES = 10
+# Squares of larger values are none of float32.
+MOST_VALUE = 1e15
 VALUE_CLASSES = 5
 # Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
 RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
@@ -171,6 +173,11 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
         raise LabelError(
             f"{what} is the same in every sample", path=path, got=f"{values[0]:g} in {len(values)} samples",
             expected="values that differ", fix="name the attribute with the quantity",
+        )  # fmt: skip
+    if np.abs(values).max() > MOST_VALUE:
+        raise LabelError(
+            f"values of {what} that none can be", path=path, got=f"{values[np.abs(values).argmax()]:.3g}",
+            expected=f"at most {MOST_VALUE:g}", fix="leave blank what was not measured",
         )  # fmt: skip
     low, high = quantity.low, quantity.high
     outside = np.zeros(len(values), dtype=np.bool_)

@@ -74,8 +74,7 @@ def open_raster(
     text = str(path)
     remote = is_network(text)
     if not remote and os.path.lexists(text):
-        if not Path(text).is_file() and not Path(text).is_dir():
-            raise error("not a regular file", path=path, got="a pipe, device or broken link")
+        require_regular(text, error=error)
         if not trust:
             check_links(Path(text), error=error)
     shown = unquote(text.rpartition("&url=")[2]).partition("?")[0] if remote else text
@@ -86,6 +85,16 @@ def open_raster(
             # A signed address is shown without its query, and so without GDAL's own words.
             got = "GDAL cannot open it" if remote else err
             raise error(what, path=shown, got=got, expected="a raster that GDAL reads", fix=fix) from err
+
+
+def require_regular(path: str | Path, *, error: type[PipelineError]) -> None:
+    """Refuse a pipe or device before GDAL waits for what comes out of it.
+
+    Raises:
+        PipelineError: of the class given.
+    """
+    if os.path.lexists(path) and not Path(path).is_file() and not Path(path).is_dir():
+        raise error("not a regular file", path=path, got="a pipe, device or broken link")
 
 
 def is_network(text: str) -> bool:

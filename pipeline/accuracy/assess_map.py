@@ -173,7 +173,7 @@ def assess_map(
     if only is not None:
         common = np.array([name in only for name in units.id], dtype=np.bool_)
         units = units.keep(common, dict.fromkeys(range(len(units)), "without a class in the other map"))
-    drawn = _drawn(settings.design)
+    drawn = read_drawn(settings.design)
     if isinstance(drawn, SampleDesign):
         units, design = assume_drawn(units, drawn, scheme=scheme, map_path=map_path)
     elif settings.strata is not None:
@@ -241,7 +241,12 @@ def covers_map(design: AssumedDesign, map_path: Path | str, *, scheme: ClassSche
     return abs(design.area_ha - whole) <= _SAME * whole
 
 
-def _drawn(design: str | None) -> SampleDesign | str | None:
+def read_drawn(design: str | None) -> SampleDesign | str | None:
+    """How a sample was drawn: the design of a file, or the name of a simple one.
+
+    Raises:
+        ReferenceDataError: neither.
+    """
     if design is None:
         return None
     if design.replace("_", " ") in {"simple random", "systematic"}:

@@ -21,6 +21,7 @@ import shapely
 
 from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.errors import ReferenceDataError
+from pipeline.labels.footprints import metric_crs
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -165,7 +166,10 @@ def _in_metres(
     predicted: GeoDataFrame, reference: GeoDataFrame, area: GeoDataFrame | None
 ) -> tuple[NDArray[Any], NDArray[Any], Any]:
     """Polygons of all in one plane of metres: the UTM zone of the footprints."""
-    crs = reference.estimate_utm_crs()
+    crs = metric_crs(reference)
+    for frame in (predicted, *(() if area is None else (area,))):
+        if len(frame):
+            metric_crs(frame)
     ours, theirs = (np.asarray(frame.geometry.to_crs(crs).array, dtype=object) for frame in (predicted, reference))
     inside = None if area is None else shapely.union_all(np.asarray(area.geometry.to_crs(crs).array, dtype=object))
     return ours, theirs, inside

@@ -20,7 +20,7 @@ from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
 from pipeline.quiet import silenced
-from pipeline.raster import on_grid
+from pipeline.raster import on_grid, require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +63,7 @@ def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
     Raises:
         SceneError: not a raster, without CRS, or not one of class codes.
     """
+    require_regular(path, error=SceneError)
     with silenced(NotGeoreferencedWarning):
         try:
             dataset = rasterio.open(path)
@@ -80,6 +81,7 @@ def is_raster(path: Path | str) -> bool:
     """Whether a file is a raster: by its usual name, also where it is broken, else by what GDAL makes of it."""
     if Path(path).suffix.lower() in RASTER_SUFFIXES:
         return True
+    require_regular(path, error=ReferenceDataError)
     try:
         with silenced(NotGeoreferencedWarning), rasterio.open(path) as dataset:
             return dataset.driver not in _NO_RASTER

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import ratios
-from pipeline.accuracy.assess_map import assess_map, unit_area
+from pipeline.accuracy.assess_map import assess_map, read_drawn, unit_area
 from pipeline.accuracy.assess_reference import read_reference
+from pipeline.accuracy.class_maps import is_raster
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
@@ -80,6 +81,22 @@ def assess_panel(maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSet
         ReferenceDataError: a field without ``{year}``, a year without a field, no unit that has all years, a design of
             another sample, or strata that are each year's own classes.
     """
+    by_year, common, gaps = panel_units(maps, paths, settings)
+    found = tuple(assess_map(path, item, only=common) for path, item in zip(paths, by_year, strict=True))
+    return Panel(maps.years, found, _trend(maps, found), gaps)
+
+
+def panel_units(
+    maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSettings
+) -> tuple[list[ReferenceSettings], frozenset[str], int]:
+    """The settings for each year, the units that have all years, and how many lack one.
+
+    Raises:
+        ReferenceDataError: see :func:`assess_panel`.
+    """
+    if is_raster(settings.reference):
+        raise ReferenceDataError("panel is a raster", path=settings.reference, expected="a sample of points")
+    read_drawn(settings.design)
     field = settings.field or ""
     if YEAR not in field:
         raise ReferenceDataError(
@@ -103,8 +120,7 @@ def assess_panel(maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSet
             "no unit of the panel has a class in every year", path=settings.reference,
             got=", ".join(f"{year}: {len(part)}" for year, part in zip(maps.years, units, strict=True)),
         )  # fmt: skip
-    found = tuple(assess_map(path, item, only=common) for path, item in zip(paths, by_year, strict=True))
-    return Panel(maps.years, found, _trend(maps, found), len(every) - len(common))
+    return by_year, common, len(every) - len(common)
 
 
 def _trend(maps: AnnualMaps, found: Sequence[Assessment]) -> dict[str, Estimate]:

@@ -24,6 +24,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from pipeline.accuracy.class_maps import CODES, grid_of, open_class_map, read_codes, strips
+from pipeline.documents import read_file
 from pipeline.errors import ConfigError, GridError, ReferenceDataError, SceneError
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
@@ -121,18 +122,22 @@ def read_costs(path: Path | None, scheme: ClassScheme, *, change: float = CHANGE
     Raises:
         ConfigError: other columns, unknown classes, negative costs.
     """
-    if change <= 0:
+    if not change > 0:
         raise ConfigError("cost of a change", got=change, expected="more than 0")
     costs = np.full((len(scheme), len(scheme)), float(change))
     rows: list[dict[str, str]] = []
     if path is not None:
         try:
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-        except (OSError, UnicodeDecodeError) as err:
+            text = read_file(path, what="costs of changes", error=ConfigError).decode("utf-8-sig")
+            rows = list(csv.DictReader(text.splitlines()))
+        except (UnicodeDecodeError, csv.Error) as err:
             raise ConfigError("costs of changes cannot be read", path=path, got=err) from err
         if not rows or not {"from", "to", "cost"} <= set(rows[0]):
             raise ConfigError("costs of changes have other columns", path=path, expected="from,to,cost")
-    for row in rows:
+    for number, row in enumerate(rows, 2):
+        if None in row:
+            what = f"line {number} of the costs has more than three columns"
+            raise ConfigError(what, path=path, expected="from,to,cost", fix="write decimals with a point")
         ends = [_indices(row[key] or "", scheme, path) for key in ("from", "to")]
         costs[np.ix_(*ends)] = _cost(row["cost"] or "", path)
     np.fill_diagonal(costs, 0.0)
@@ -213,13 +218,13 @@ def _cost_of_classes(
     classes, flat = len(scheme), codes.ravel()
     if layer is not None and layer.count == classes > 1:
         percent = layer.read(window=window.to_rasterio()).reshape(classes, -1)
-        p = np.where(percent > _PERCENT, np.float32(1.0), percent.astype(np.float32))
+        p = np.where(percent <= _PERCENT, percent.astype(np.float32), np.float32(1.0))
         p /= np.maximum(p.sum(axis=0), np.float32(1e-6))
     else:
         sure = np.full(flat.shape, accuracy, dtype=np.float32)
         if layer is not None:
             percent = layer.read(1, window=window.to_rasterio()).ravel()
-            sure = np.where(percent > _PERCENT, sure, percent.astype(np.float32) / _PERCENT)
+            sure = np.where(percent <= _PERCENT, percent.astype(np.float32) / _PERCENT, sure)
         sure = np.maximum(sure, np.float32(1.0 / classes))
         is_class = flat == np.array(scheme.codes, dtype=np.uint8)[:, None]
         p = np.where(is_class, sure, (1 - sure) / max(classes - 1, 1)).astype(np.float32)

@@ -108,6 +108,8 @@ def assess(
         from pipeline.config import section_of
         from pipeline.workflow.objects import assess_objects
 
+        if field or design_file or crosswalk or assist or legend:
+            raise typer.BadParameter("objects have no --field, --design, --crosswalk, --legend or --assist")
         match = section_of("match", MatchSettings, settings)
         return lambda _: assess_objects(target, reference, match, output=output, overwrite=overwrite)
     from pipeline.workflow.accuracy import assess_against_reference, told_legend
@@ -219,8 +221,10 @@ def series(
     """Consistent annual maps, illogical changes, and areas per year with their trend from one panel."""
     from pipeline.workflow.series import map_series
 
-    if years is not None and not all(part.strip().isdigit() for part in years.split(",")):
+    if years is not None and not all(part.strip().isdecimal() for part in years.split(",")):
         raise typer.BadParameter(f"--years {years}: expected years, as in 2018,2019")
+    if reference is None and (field or design_file or settings):
+        raise typer.BadParameter("--field, --design and --set reference.KEY say how to read a panel: add --reference")
     panel = _against(reference, settings, field=field, design=design_file) if reference is not None else None
     return lambda progress: map_series(
         maps,

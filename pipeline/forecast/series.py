@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from pipeline.errors import ConfigError, InputError, SceneError, SceneWarning, counted
 from pipeline.forecast.times import regular_steps, time_in
 from pipeline.grid import Grid
-from pipeline.raster import on_grid
+from pipeline.raster import on_grid, require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 24
 # What is computed from a series takes about ten times its memory.
 MOST_VALUES = 250_000_000
+# Squares of larger values are none of float32.
+MOST_VALUE = 1e15
 _TIME_TAGS = ("TIME", "TIMESTAMP", "ACQUISITION_DATETIME", "DATE", "TIFFTAG_DATETIME")
 # Cells with fewer of their steps cannot be learned from.
 _FEWEST_KNOWN = 0.3
@@ -120,6 +122,7 @@ def _layers(path: Path) -> Iterator[tuple[datetime, str, Floats, Grid]]:
     """Time, channel and values [row, col] of every band of a file or of the GeoTIFFs of a folder."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in {".tif", ".tiff"}) if path.is_dir() else []
     for file in files or [path]:
+        require_regular(file, error=InputError)
         try:
             with rasterio.open(file) as dataset:
                 yield from _bands(dataset, file, channel=path.stem, alone=not files)
@@ -132,6 +135,8 @@ def _bands(
 ) -> Iterator[tuple[datetime, str, Floats, Grid]]:
     if dataset.crs is None:
         raise SceneError("raster has no CRS", path=file, fix="set it with gdal_edit.py -a_srs")
+    if any("complex" in kind for kind in dataset.dtypes):
+        raise SceneError("series of complex numbers", path=file, expected="real numbers")
     grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
     whole = next((time for text in [*_tags(dataset, 0), file.stem] if (time := time_in(text))), None)
     for band in dataset.indexes:
@@ -146,6 +151,11 @@ def _bands(
         name = (time_in(description) or (None, description))[1]
         values = dataset.read(band, masked=True).astype(np.float32) * dataset.scales[band - 1]
         values = (values + dataset.offsets[band - 1]).filled(np.nan)
+        if np.nanmax(np.abs(values), initial=0.0) > MOST_VALUE and np.isfinite(values).any():
+            raise SceneError(
+                f"band {band} has values that none can be", path=file, got=f"{np.nanmax(np.abs(values)):.3g}",
+                expected=f"at most {MOST_VALUE:g}", fix="if they stand for nodata, say so with gdal_edit.py -a_nodata",
+            )  # fmt: skip
         fallback = channel if dataset.count == 1 or own is not None else f"band {band}"
         yield time[0], name or fallback, np.where(np.isfinite(values), values, np.nan).astype(np.float32), grid
 
@@ -194,16 +204,19 @@ def read_known(path: str, times: Times) -> Floats:
         InputError: it cannot be read.
         ConfigError: no column ``time``, text among the numbers, or times that do not reach over all steps.
     """
+    require_regular(path, error=InputError)
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as err:
         raise InputError("cannot be read as CSV", path=path, got=str(err).split("\n")[0]) from err
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ConfigError("lines have more columns than the first", path=path, fix="write decimals with a point")
     if "time" not in table or len(table.columns) < 2 or len(table) < 2:  # noqa: PLR2004 - time and a number
         got = ", ".join(map(str, table.columns))
         raise ConfigError("layers known ahead", path=path, got=got, expected="columns time and a number, two rows")
     # Those with a zone are taken as UTC; series have their own clock and no zone.
     stamp = pd.to_datetime(table.pop("time"), errors="coerce", utc=True).dt.tz_localize(None)
-    numbers = table.apply(pd.to_numeric, errors="coerce")
+    numbers = table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
     bad = [*(["time"] if stamp.isna().any() else []), *numbers.columns[numbers.isna().any()]]
     if bad:
         raise ConfigError(f"column {bad[0]!r} has what is no number or time", path=path, fix="mend or fill it")
@@ -222,16 +235,25 @@ def read_layers(paths: Sequence[str], series: Series) -> Floats:
     """Rasters of one date at the cells of a series, standardised, float32 [layer, cell]; unknown is 0.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or does not meet the series.
     """
     rows = []
     for path in paths:
+        require_regular(path, error=InputError)
         try:
-            with rasterio.open(path) as dataset, on_grid(dataset, series.grid, resampling="average") as warped:
-                values = warped.read(masked=True).astype(np.float32).filled(np.nan)
+            with rasterio.open(path) as dataset:
+                if dataset.crs is None:
+                    raise SceneError("layer has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
+                bare = dataset.nodata is None  # then what lies beyond its edges is told by a mask alone
+                with on_grid(dataset, series.grid, resampling="average", add_alpha=bare) as warped:
+                    values = warped.read(masked=True).astype(np.float32).filled(np.nan)
+                if bare:
+                    values = np.where(values[-1] > 0, values[:-1], np.nan)
         except RasterioError as err:
             raise InputError("cannot be read as a raster", path=path, got=str(err).split("\n")[0]) from err
         rows.append(values[:, series.row, series.col])
+        if not np.isfinite(rows[-1]).any():
+            raise SceneError("layer has no data where the series lies", path=path, fix="check its CRS and extent")
     return _standardised(np.concatenate(rows).T).T
 
 

@@ -30,7 +30,7 @@ class ForecastSettings(Settings):
     width: int = Field(default=64, ge=4, le=1024, description="Units of each layer of the network.")
     steps: int = Field(default=1500, ge=50, description="Training steps of the network.")
     dropout: Annotated[float, Field(ge=0, lt=1, description="Share of units left out in training.")] = 0.2
-    seed: int = Field(default=0, ge=0, description="Seed: the same seed gives the same forecast.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed: the same seed gives the same forecast.")
 
     @field_validator("series", "layers")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import datetime as dt  # noqa: TC003 - pydantic needs it at run time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -25,11 +25,14 @@ def split_source(text: str) -> tuple[str, str | None]:
     return path, named.get("layername")
 
 
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class ValueSettings(Settings):
     """A continuous target (kind: value): what it measures, and which attributes go with it."""
 
     unit: str = Field("", description="Unit, as it is shown: t/ha, ug/m3; of shares none.")
-    range: tuple[float | None, float | None] | None = Field(
+    range: tuple[_Finite | None, _Finite | None] | None = Field(
         None, description="Smallest and largest value it can have, null for no limit; others are refused in samples, "
         "and maps keep within it."
     )  # fmt: skip
@@ -132,6 +135,16 @@ class LabelSettings(Settings):
         if isinstance(value, str):
             return value.casefold() == "true" if value.casefold() in {"true", "false"} else absolute(value, info)
         return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> LabelSettings:
+        if self.kind == "value" and self.field in self.value.covariates:
+            msg = f"covariates hold {self.field!r}, the target itself"
+            raise ValueError(msg)
+        if self.kind == "value" and self.complete:
+            msg = "complete is for classes"
+            raise ValueError(msg)
+        return self
 
     @field_validator("encoding")
     @classmethod

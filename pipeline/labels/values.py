@@ -109,7 +109,12 @@ def _features(settings: LabelSettings) -> GeoDataFrame:
     columns["group"] = found[stated.group].astype(str) if stated.group else ""
     columns["date"] = pd.NaT
     if stated.date:
-        dates = pd.to_datetime(found[stated.date], errors="coerce", utc=True).dt.tz_localize(None)
+        days = found[stated.date]
+        if pd.api.types.is_numeric_dtype(days):  # 20240601; pandas would count nanoseconds since 1970
+            days = days.map("{:.10g}".format, na_action="ignore").astype(object)
+            days = days.mask(days.notna() & ~days.astype(str).str.fullmatch(r"(?:19|20)\d{6}"), "no date")
+        how = None if pd.api.types.is_datetime64_any_dtype(days) else "ISO8601"
+        dates = pd.to_datetime(days, errors="coerce", utc=True, format=how).dt.tz_localize(None)
         bad = dates.isna() & found[stated.date].notna()
         if bad.any():
             raise LabelError(

@@ -290,6 +290,8 @@ def _parquet_columns(path: Path) -> list[str]:
 def _require_file(path: Path) -> None:
     if not path.exists() and not str(path).startswith("/vsi"):
         raise LabelError("no such file", path=path, expected=FORMATS)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise LabelError("not a regular file", path=path, got="a pipe or device", expected=FORMATS)
 
 
 class _readable:  # noqa: N801 - a context manager, read as a word in a with statement

@@ -20,6 +20,7 @@ from pipeline.errors import GridError, InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
+from pipeline.raster import require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,7 @@ class FilePixels:
     """One band of a raster file as PixelRows; a context manager that keeps the file open meanwhile."""
 
     def __init__(self, path: Path | str, *, band: int = 1) -> None:
+        require_regular(path, error=InputError)
         try:
             self._dataset = rasterio.open(path)
         except (RasterioError, OSError) as err:
@@ -70,6 +72,11 @@ class FilePixels:
     ) -> None:
         """Close the file."""
         self._dataset.close()
+
+    @property
+    def bands(self) -> int:
+        """How many bands the file has."""
+        return int(self._dataset.count)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -185,12 +185,24 @@ class Layer:
     style: str = ""  # QML; "" for none
 
 
+def check_geopackage_name(path: Path, *, also: Sequence[str] = ()) -> None:
+    """Refuse a name that says another format: programs would not open the file.
+
+    Raises:
+        OutputError: it ends neither in .gpkg nor in one of ``also``.
+    """
+    endings = (".gpkg", *also)
+    if path.suffix.lower() not in endings:
+        raise OutputError("written as another format", path=path, expected=f"a name in {' or '.join(endings)}")
+
+
 def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrite: bool = True) -> Path:
     """Write layers into one GeoPackage, whole or not at all.
 
     Raises:
-        OutputError: see :func:`pipeline.files.whole_file`.
+        OutputError: see :func:`pipeline.files.whole_file`; or a name that does not end in .gpkg.
     """
+    check_geopackage_name(path)
     with whole_file(path, what=what, failures=FAILURES, overwrite=overwrite) as part, undated():
         for layer in layers:
             kind = "Polygon" if layer.frame.empty else None

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError, InputError, LabelError, LegendError
-from pipeline.files import check_target
+from pipeline.errors import ConfigError, InputError, LabelError, LegendError, counted
+from pipeline.files import check_target, write_text
+from pipeline.grid import Grid
 from pipeline.labels.geometries import clean_polygons
+from pipeline.labels.rasterise import to_grid_crs
 from pipeline.labels.vectors import features_with
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import Layer, write_geopackage
@@ -22,48 +24,81 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from geopandas import GeoDataFrame
+    from rasterio.io import DatasetReader
 
 STATISTICS = ("mean", "median", "stdev", "min", "max")
 # Names of the bands of a continuous map, as columns.
 _BANDS = ("value", "lower", "upper")
 
 
-def zonal_statistics(map_path: Path, polygons: Path, *, layer: str | None = None) -> GeoDataFrame:
-    """A row per polygon, with its attributes and what the map says of it.
+def zonal_statistics(
+    map_path: Path, polygons: Path, *, layer: str | None = None
+) -> tuple[GeoDataFrame, tuple[str, ...]]:
+    """A row per polygon, with its attributes and what the map says of it; and the names of the columns that say it.
 
     Of a map of values mean, median, deviation, least and most, of a class map the share of each class; and
     ``covered``, the share of the polygon that the map has data for.
 
     Raises:
         ConfigError: exactextract is not installed.
-        InputError: the map or the polygons cannot be read, or do not meet.
+        InputError: the map or the polygons cannot be read or do not meet, or attributes have the names of statistics.
     """
     if find_spec("exactextract") is None:
         raise ConfigError("zonal statistics need exactextract", fix="pip install 'landcover-pipeline[zonal]'")
     import exactextract
 
     with open_raster(map_path, error=InputError, what="not a map that GDAL can open") as source:
-        crs, classes, count = source.crs, source.dtypes[0] == "uint8", source.count
-        pixel = abs(source.transform.a * source.transform.e)
+        grid, count = _grid_of(source, map_path), source.count
+        classes, floating = source.dtypes == ("uint8",), source.dtypes[0].startswith("float")
+    pixel = grid.pixel_size[0] * grid.pixel_size[1]
     frame = features_with(polygons, fields=(), layer=layer)
     shapes, _ = clean_polygons(np.array(frame.geometry.array, dtype=object))
     if all(shape is None for shape in shapes):
         raise LabelError("no polygon to give statistics of", path=polygons, got=f"{len(frame)} features")
     frame = frame.set_geometry(list(shapes), crs=frame.crs)
-    frame = frame[frame.geometry.notna()].reset_index(drop=True).to_crs(crs)
+    frame = to_grid_crs(frame[frame.geometry.notna()].reset_index(drop=True), grid)
+    lost = ~np.isfinite(frame.geometry.bounds.to_numpy()).all(axis=1)
+    if lost.any():
+        raise LabelError(
+            "polygons reach beyond where the CRS of the map is defined", path=polygons,
+            got=f"{counted(int(lost.sum()), 'polygon')} of {len(frame)}", fix="cut them to the region of the map",
+        )  # fmt: skip
     wanted = ["frac", "unique", "count"] if classes else [*STATISTICS, "count"]
     found = exactextract.exact_extract(str(map_path), frame, wanted, output="pandas")
     if not classes:
-        names = _BANDS if count == len(_BANDS) else tuple(f"band_{i + 1}" for i in range(count))
+        names = _BANDS if count == len(_BANDS) and floating else tuple(f"band_{i + 1}" for i in range(count))
+        told: dict[str, Any] = {}
         for number, name in enumerate(names, 1):
             prefix = f"band_{number}_" if count > 1 else ""
             for kind in STATISTICS if number == 1 else ("mean",):
-                frame[f"{name}_{kind}"] = found[f"{prefix}{kind}"].astype(float)
-    counted = found["band_1_count"] if "band_1_count" in found else found["count"]
-    frame["covered"] = (counted * pixel / frame.geometry.area).clip(0, 1)
-    if not (frame["covered"] > 0).any():
+                told[f"{name}_{kind}"] = found[f"{prefix}{kind}"].astype(float)
+    else:
+        told = _shares(map_path, found)
+    pixels = found["band_1_count"] if "band_1_count" in found else found["count"]
+    told["covered"] = (pixels * pixel / frame.geometry.area).clip(0, 1)
+    if not (told["covered"] > 0).any():
         raise InputError("no polygon lies on the map", path=polygons, expected=f"polygons within {map_path}")
-    return frame.assign(**_shares(map_path, found)) if classes else frame
+    own = {name.lower() for name in told}
+    if taken := [name for name in frame.columns if str(name).lower() in own]:
+        what = "attributes have the names of statistics"
+        raise LabelError(what, path=polygons, got=", ".join(taken), fix="rename or remove them")
+    return frame.assign(**told), tuple(told)
+
+
+def _grid_of(source: DatasetReader, path: Path) -> Grid:
+    """The grid of a map, where exactextract reads it right.
+
+    Raises:
+        InputError: no CRS, rows that do not run from north to south, or complex values.
+    """
+    if source.crs is None:
+        raise InputError("map has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
+    if any("complex" in kind or kind.startswith("cint") for kind in source.dtypes):
+        raise InputError("map of complex numbers", path=path, expected="real numbers")
+    a, b, _, d, e = source.transform[:5]
+    if b or d or a < 0 or e > 0:
+        raise InputError("map does not lie north up", path=path, fix="warp it with gdalwarp")
+    return Grid(source.crs, source.transform, source.height, source.width)
 
 
 def _shares(map_path: Path, found: Any) -> dict[str, Any]:
@@ -87,8 +122,6 @@ def write_zonal(path: Path, frame: GeoDataFrame, *, overwrite: bool) -> Path:
     Raises:
         OutputError: the file exists, or cannot be written.
     """
-    from pipeline.files import write_text
-
     check_target(path, overwrite=overwrite)
     if path.suffix.lower() == ".csv":
         return write_text(path, frame.drop(columns=frame.geometry.name).to_csv(index=False))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import SceneError
+from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,4 +105,10 @@ def _scales_of(path: str) -> str:
     beside = file.with_name(f"{file.stem}_scales{file.suffix}")
     if not beside.is_file():
         raise SceneError("int8 without scales", path=path, expected=f"{beside.name} beside it, one band of float32")
+    with open_raster(path) as whole, open_raster(beside) as scales:
+        if scales.count != 1 or not scales.dtypes[0].startswith("float"):
+            got = f"{scales.count} of {scales.dtypes[0]}"
+            raise SceneError("scales of an embedding", path=beside, got=got, expected="one band of float32")
+        if scales.shape != whole.shape or not scales.transform.almost_equals(whole.transform):
+            raise SceneError("scales lie on other pixels", path=beside, expected=f"those of {file.name}")
     return str(beside)

@@ -142,6 +142,8 @@ def _band(
     about = _attributes(arrays, array)
     scale, offset = _number(about, "scale_factor", array, path), _number(about, "add_offset", array, path)
     stored: Any = arrays[f"{array}/.zarray"]
+    if not isinstance(stored, dict):
+        raise ProductError(f"array {array} is not described", path=path, got=repr(stored), fix="download it again")
     fill = about.get("_FillValue", about.get("fill_value", stored.get("fill_value")))
     return BandSource(
         band=spec.name,

@@ -23,6 +23,7 @@ from pipeline.errors import InputError, LegendError, ReferenceDataError
 from pipeline.files import check_target, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
+from pipeline.maps.vectors import check_geopackage_name
 from pipeline.maps.zonal import write_zonal, zonal_statistics
 from pipeline.workflow.outcome import Outcome, Table
 
@@ -48,7 +49,7 @@ def assess_against_reference(
         OutputError: ``output`` exists and is not to be overwritten.
     """
     if output is not None:
-        check_target(output, overwrite=overwrite)
+        check_target(output, overwrite=overwrite, inputs=(path, settings.reference))
     if holds_values(path):
         return _assess_values(path, settings, output=output)
     found = assess_map(path, settings, scheme=scheme)
@@ -101,10 +102,10 @@ def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | No
 
 def zonal_of(path: Path, polygons: Path, *, layer: str | None, output: Path, overwrite: bool) -> Outcome:
     """Statistics of a map in each polygon."""
-    check_target(output, overwrite=overwrite)
-    frame = zonal_statistics(path, polygons, layer=layer)
-    rows = tuple((name, f"{float(frame[name].mean()):.4g}") for name in frame.columns
-                 if name.startswith(("value_", "lower_", "upper_", "share ", "covered")))  # fmt: skip
+    check_target(output, overwrite=overwrite, inputs=(path, polygons))
+    check_geopackage_name(output, also=(".csv",))
+    frame, names = zonal_statistics(path, polygons, layer=layer)
+    rows = tuple((name, f"{float(frame[name].mean()):.4g}") for name in names)
     return Outcome(
         summary=f"{path.name}: statistics of {len(frame)} polygons",
         tables=(Table("mean over the polygons", ("", ""), rows),),
@@ -213,7 +214,7 @@ def zone_of(
     overwrite: bool,
 ) -> Outcome:
     """The part of a map that holds, as a mask and in a sentence."""
-    check_target(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite, inputs=(path, settings.reference))
     layer = confidence or confidence_beside(path, "confidence")
     found = zone_of_map(path, settings, confidence=layer, applicability=applicability, max_error=max_error)
     write_zone(output, found, map_path=path, confidence=layer, applicability=applicability)
@@ -224,6 +225,7 @@ def change_between(
     before: Path, after: Path, *, output: Path, scheme: ClassScheme | None = None, overwrite: bool
 ) -> Outcome:
     """From-to map and transition table of two maps with one legend."""
+    check_target(output, overwrite=overwrite, inputs=(before, after))
     found = change_map(before, after, output=output, scheme=scheme, overwrite=overwrite)
     names = found.scheme.names
     rows = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rasterio.io import MemoryFile
 from pipeline import __version__
 from pipeline.config import checked, section_of
 from pipeline.documents import read_yaml
-from pipeline.errors import ConfigError, SceneError
+from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.files import check_target, prepare_folder, whole_file, write_json
 from pipeline.forecast.frames import Past, all_rows, look_back
 from pipeline.forecast.network import train
@@ -29,7 +30,6 @@ from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -82,6 +82,8 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
         )  # fmt: skip
     times = times_after(series.times, settings.ahead, seasons=seasons)
     targets = [output / f"{series.name}_{_stamp(time, series.times)}.tif" for time in times]
+    if any(output.exists() and Path(source).is_dir() and output.samefile(source) for source in settings.series):
+        raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
     prepare_folder(output)
     for path in [*targets, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
         check_target(path, overwrite=overwrite)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning, counted
-from pipeline.files import relative_path, write_text
+from pipeline.files import check_target, relative_path, write_text
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.footprints import check_pixel_size, with_ground
 from pipeline.labels.geometries import is_point
@@ -34,6 +34,8 @@ from pipeline.workflow.outcome import Outcome, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from pipeline.grid import Grid
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
@@ -53,6 +55,8 @@ POINT_WINDOW_PX = 3
 VALUE_CHIP_PX = 32
 # Classes may be numbered 1.1, 1.2 ... (CORINE has 44); a measurement has more values than that.
 MOST_DECIMAL_CLASSES = 50
+# Text is a measurement where more than this share of it is numbers with decimals.
+_MEASURED = 0.8
 # Attributes that are taken for what groups samples, and for their date, where they are there.
 GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
 DATES = ("date", "day", "datetime", "measured")
@@ -80,6 +84,10 @@ def write_config(
         raise OutputError("configuration exists", path=output, fix="add --overwrite, or choose another with -o")
     named, of_path = split_source(str(labels))
     labels, layer = Path(named), layer or of_path
+    check_target(output, overwrite=True, inputs=(labels, *scenes, *(() if complete is None else (complete,))))
+    if complete and BACKGROUND in objects:
+        fix = "call the objects something else"
+        raise ConfigError(f"{BACKGROUND!r} is the ground around complete objects", got="it among --objects", fix=fix)
     opened = _open(scenes, options)
     said = _stated(opened, options)
     if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
@@ -202,9 +210,28 @@ def is_continuous(labels: Path, *, field: str, layer: str | None, encoding: str 
         with open_raster(labels, what="the labels") as source:
             return str(source.dtypes[0]).startswith("float")
     column = features_with(labels, fields=[field], layer=layer, encoding=encoding)[field].dropna()
-    if column.dtype.kind not in "fiu" or not len(column):
+    if not len(column):
+        return False
+    if column.dtype.kind not in "fiu":
+        _refuse_mixed(column, labels)
         return False
     return bool((column % 1 != 0).any()) and column.nunique() > MOST_DECIMAL_CLASSES
+
+
+def _refuse_mixed(column: pd.Series[Any], labels: Path) -> None:
+    """Refuse text of which nearly all are measurements: classes they are not.
+
+    Raises:
+        LabelError: most of many values are numbers with decimals, after a point or a comma.
+    """
+    text = column.astype(str).str.strip()
+    if text.nunique() > MOST_DECIMAL_CLASSES and text.str.fullmatch(r"[+-]?\d+[.,]\d+").mean() > _MEASURED:
+        odd = text[~text.str.fullmatch(r"[+-]?\d+(\.\d+)?")]
+        shown = (odd if len(odd) else text).iloc[0]
+        raise LabelError(
+            f"field {column.name!r} has numbers as text", path=labels, got=f"such as {shown!r}",
+            expected="a numeric field, or classes", fix="write decimals with a point, and leave blank what is unknown",
+        )  # fmt: skip
 
 
 def unit_of(field: str) -> str:

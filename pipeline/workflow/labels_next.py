@@ -11,8 +11,9 @@ import shapely
 from pipeline.diagnostics.label_audit import spread_places
 from pipeline.diagnostics.where_next import likely_wrong, look_at_map, main_reasons
 from pipeline.errors import ConfigError, LabelError
+from pipeline.files import check_target
 from pipeline.maps.style import Category, categorised, from_template, scheme_categories
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import Layer, check_geopackage_name, write_geopackage
 from pipeline.workflow.inputs import listed_classes
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -61,9 +62,13 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
     """
     job = Job.load(config)
     field = job.config.labels.field
+    if job.config.labels.kind == "value":
+        raise ConfigError("labels next is of classes", path=config, got="labels.kind value")
     if not field:
         raise ConfigError("labels next needs polygons to add to", path=job.config.labels.path, fix="set labels.field")
     target = output or _free(config.resolve().parent)
+    check_target(target, overwrite=overwrite, inputs=(config, job.config.labels.path, *job.config.labels.also))
+    check_geopackage_name(target)
     parts = []
     for number, (source, pixels) in enumerate(zip(job.sources, job.pixels, strict=True)):
         progress("places", number, len(job.sources))

@@ -15,9 +15,9 @@ from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.accuracy.assess_objects import match_objects, object_figures
-from pipeline.errors import LegendError, counted
+from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_json
-from pipeline.labels.footprints import is_vector, read_footprints
+from pipeline.labels.footprints import is_vector, metric_crs, read_footprints
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.legend import ClassScheme, scheme_for
 from pipeline.maps.legends import read_scheme
@@ -31,6 +31,7 @@ from pipeline.maps.objects import (
 )
 from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.maps.vectors import check_geopackage_name
 from pipeline.report.data import ObjectsView
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import percent, with_interval
@@ -71,14 +72,19 @@ def objects_of(
     Raises:
         PipelineError: a file that cannot be read, no class that is asked for, or a file in the way.
     """
-    check_target(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite, inputs=(path, *(() if confidence is None else (confidence,))))
+    check_geopackage_name(output)
+    if is_vector(path) and confidence is not None:
+        raise LabelError("polygons have no confidence", path=path, got=confidence, fix="leave it out, or give the map")
     frame, legend = _of_vectors(path, settings) if is_vector(path) else _of_map(path, settings, confidence, scheme)
     write_objects(output, frame, scheme=legend, overwrite=overwrite)
     return Outcome(
         summary=f"{output}: {counted(len(frame), 'object')}",
         written=(output,),
         tables=(object_table(frame),) if len(frame) else (),
-        hint="" if len(frame) else f"{path.name} has no object of class {', '.join(settings.classes)} of this size",
+        hint=""
+        if len(frame)
+        else f"{path.name} has no object of {', '.join(settings.classes) or 'its class'} of this size",
         data={"objects": len(frame), "area_m2": float(frame["area_m2"].sum()) if len(frame) else 0.0},
     )
 
@@ -103,6 +109,11 @@ def _of_map(
 ) -> tuple[GeoDataFrame, ClassScheme]:
     with ExitStack() as stack:
         codes = stack.enter_context(FilePixels(path))
+        if codes.bands != 1:
+            raise LegendError("map has several bands", path=path, got=codes.bands, expected="one band of classes")
+        if codes.grid.crs is None or codes.grid.transform.is_identity:
+            raise InputError("map has no CRS or no geotransform", path=path, fix="set it with gdal_edit.py -a_srs")
+        codes.grid.check_place(what="map", path=path, error=InputError)
         sure = stack.enter_context(FilePixels(confidence)) if confidence is not None else None
         if sure is not None and not sure.grid.same_pixels_as(codes.grid):
             raise LegendError("confidence has another grid than the map", path=confidence, fix="name that of the map")
@@ -138,9 +149,13 @@ def _names(wanted: tuple[str, ...], scheme: ClassScheme) -> tuple[str, ...]:
 
 def _of_vectors(path: Path, settings: ObjectSettings) -> tuple[GeoDataFrame, ClassScheme]:
     """Regular outlines of polygons, in their own CRS."""
+    if len(settings.classes) > 1:
+        raise LabelError(
+            "polygons of several classes", path=path, got=", ".join(settings.classes), expected="one class"
+        )
     name = settings.classes[0] if settings.classes else "object"
     frame = read_footprints(path).explode(ignore_index=True)
-    metric = frame.to_crs(frame.estimate_utm_crs())
+    metric = frame.to_crs(metric_crs(frame, path=path))
     shapes = np.asarray(metric.geometry.array, dtype=object)
     shapes = shapes[shapely.area(shapes) >= (settings.min_area_m2 or 0.0)]
     tolerance = settings.tolerance_m or DEFAULT_TOLERANCE_PX * _step(shapes)
@@ -167,7 +182,7 @@ def assess_objects(
         PipelineError: a file that cannot be read, or footprints and objects that do not meet.
     """
     if output is not None:
-        check_target(output, overwrite=overwrite)
+        check_target(output, overwrite=overwrite, inputs=(path, reference))
     predicted = read_footprints(path, may_be_empty=True)
     footprints = read_footprints(reference)
     inside = read_footprints(settings.area) if settings.area is not None else None

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.accuracy.panel import assess_panel
+from pipeline.accuracy.panel import assess_panel, panel_units
 from pipeline.accuracy.series import (
     ACCURACY,
     CHANGE_COST,
@@ -61,6 +61,8 @@ def map_series(
         OutputError: a file exists and is not to be overwritten, or cannot be written.
     """
     maps = annual_maps(paths, years=years)
+    if len(maps.scheme) == 1:
+        raise ReferenceDataError("series of maps of one class", path=paths[0], expected="two classes or more")
     if not 1 / len(maps.scheme) < accuracy < 1:
         raise ReferenceDataError("accuracy of the maps", got=accuracy, expected="a share that is better than chance")
     costs = read_costs(costs_file, maps.scheme, change=change_cost)
@@ -71,6 +73,8 @@ def map_series(
         raise ReferenceDataError("names of the maps", path=folder, expected="a name each, in another folder")
     for target in [*targets, folder / TRANSITIONS, folder / FIGURES]:
         check_target(target, overwrite=overwrite)
+    if panel is not None:  # what is wrong with it is said before anything is written
+        panel_units(maps, maps.paths, panel)
     counter = _write_maps(maps, costs, targets, accuracy=accuracy, overwrite=overwrite, progress=progress)
     rows = counter.rows(costs)
     data: dict[str, object] = {

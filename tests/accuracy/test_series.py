@@ -236,3 +236,45 @@ def test_costs_that_cannot_be_used_are_said(text, message, tmp_path):
     (tmp_path / "costs.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         read_costs(tmp_path / "costs.csv", SCHEME)
+
+
+@pytest.mark.parametrize("text", ["from,to,cost\nforest,water,1,5\n", 'from,to,cost\n"' + "x" * 200_000 + '",*,1\n'])
+def test_costs_of_more_columns_or_endless_text_are_refused(tmp_path, text):
+    (tmp_path / "costs.csv").write_text(text)
+    with pytest.raises(ConfigError):
+        read_costs(tmp_path / "costs.csv", SCHEME)
+
+
+def test_a_cost_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError):
+        read_costs(None, SCHEME, change=float("nan"))
+
+
+def test_a_panel_that_cannot_be_used_leaves_no_maps(flicker, tmp_path, capsys):
+    paths, _ = flicker
+    points = geopandas.points_from_xy([500_005], [5_799_995])
+    geopandas.GeoDataFrame({"c": ["forest"]}, geometry=points, crs=UTM).to_file(tmp_path / "panel.gpkg")
+    out = tmp_path / "out"
+    for more in (["--field", "nope_{year}"], ["--field", "c"], ["--field", "c_{year}", "--design", "missing.json"]):
+        assert run(*paths, "-o", out, "--reference", tmp_path / "panel.gpkg", *more) == 2
+        assert not out.exists()
+    assert run(*paths, "-o", out, "--field", "class_{year}") == 2
+    assert "add --reference" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_confidence_without_a_number_counts_as_none(flicker, tmp_path):
+    paths, _ = flicker
+    beside = paths[0].with_name("s2_2019_conf.tif")
+    with rasterio.open(beside) as dataset:
+        profile = dataset.profile | {"dtype": "float32", "nodata": np.nan, "driver": "GTiff"}
+    beside.unlink()
+    with rasterio.open(beside, "w", **profile) as dataset:
+        dataset.write(np.full((1, *GRID.shape), np.nan, dtype=np.float32))
+    assert run(*paths, "-o", tmp_path / "out") == 0
+    sure = (
+        read(tmp_path / "out" / "s2_2019_lc_conf.tif")
+        if (tmp_path / "out" / "s2_2019_lc_conf.tif").exists()
+        else (read(tmp_path / "out" / "s2_2019_conf.tif"))
+    )
+    assert 50 < sure.min() <= sure.max() <= 100

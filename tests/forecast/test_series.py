@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -139,6 +141,35 @@ def test_layers_are_read_at_the_cells(tmp_path):
     height = np.arange(12, dtype=np.float32).reshape(3, 4)
     layer = read_layers([str(write_raster(tmp_path / "height.tif", height))], series)
     assert np.allclose(layer[0], (height.ravel() - 5.5) / height.std())
+
+
+def test_values_that_stand_for_nodata_untold_are_refused(tmp_path):
+    values = VALUES.copy()
+    values[3, 1, 1] = np.finfo(np.float32).min
+    with pytest.raises(SceneError, match="none can be"):
+        read_series([one_file(tmp_path / "flow.tif", values)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes with names")
+def test_a_pipe_is_no_series(tmp_path):
+    os.mkfifo(tmp_path / "flow.tif")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_series([str(tmp_path / "flow.tif")])
+
+
+def test_layers_that_do_not_meet_the_series_are_refused(tmp_path):
+    series = read_series([one_file(tmp_path / "flow.tif")])
+    away = TRANSFORM @ TRANSFORM.translation(1000, 1000)
+    layer = write_raster(tmp_path / "dem.tif", VALUES[:1], transform=away)
+    with pytest.raises(SceneError, match="no data where the series lies"):
+        read_layers([str(layer)], series)
+
+
+def test_columns_too_many_are_refused(tmp_path):
+    days = [str(date) for date in np.arange("2020-01-01", "2020-02-20", dtype="datetime64[D]")]
+    (tmp_path / "comma.csv").write_text("time,x\n" + "".join(f"{day},{i},5\n" for i, day in enumerate(days)))
+    with pytest.raises(ConfigError, match="more columns"):
+        read_known(str(tmp_path / "comma.csv"), DATES.astype("datetime64[s]"))
 
 
 def test_times_with_a_zone_are_utc(tmp_path):

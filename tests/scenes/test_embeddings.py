@@ -113,6 +113,12 @@ def test_tessera_in_int8_is_scaled_pixel_by_pixel(tmp_path: Path) -> None:
     options = SceneOptions(embedding="tessera")
     with pytest.raises(SceneError, match=r"int8 without scales; expected t_scales\.tif beside it"):
         open_scene(tmp_path / "t.tif", options=options)
+    write_raster(tmp_path / "t_scales.tif", scales[1:])
+    with pytest.raises(SceneError, match="scales lie on other pixels"):
+        open_scene(tmp_path / "t.tif", options=options)
+    write_raster(tmp_path / "t_scales.tif", stored[0])
+    with pytest.raises(SceneError, match="expected one band of float32"):
+        open_scene(tmp_path / "t.tif", options=options)
     write_raster(tmp_path / "t_scales.tif", scales)
     scene = open_scene(tmp_path / "t.tif", options=options)
     raster = read(scene)

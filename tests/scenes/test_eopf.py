@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,16 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         open_scene(path)
     (path / ".zmetadata").rename(path / "zarr.json")
     with pytest.raises(ProductError, match=r"without consolidated metadata of Zarr 2; got zarr\.json"):
+        open_scene(path)
+
+
+def test_an_array_without_a_description_is_refused(tmp_path: Path) -> None:
+    path = write_eopf(tmp_path)
+    metadata = json.loads((path / ".zmetadata").read_text())
+    key = next(key for key in metadata["metadata"] if key.endswith("b02/.zarray"))
+    metadata["metadata"][key] = 3
+    (path / ".zmetadata").write_text(json.dumps(metadata))
+    with pytest.raises(ProductError, match="is not described; got 3"):
         open_scene(path)
 
 

@@ -87,3 +87,14 @@ def test_the_example_names_every_key_and_its_paths():
     assert settings.ahead == 2
     assert settings.series == tuple(str(EXAMPLE.parent / name) for name in ("ndvi.tif", "evi.tif"))
     assert set(yaml.safe_load(EXAMPLE.read_text())) == set(ForecastSettings.model_fields)
+
+
+def test_forecasts_do_not_become_steps_of_the_series(tmp_path, capsys):
+    folder = tmp_path / "ndvi"
+    values = planted_values(steps=len(MONTHS)).reshape(-1, 3, 4)
+    for month, step in zip(MONTHS, values, strict=True):
+        write_raster(folder / f"{month}-01.tif", step)
+    before = sorted(folder.iterdir())
+    assert main(["forecast", str(folder), "-o", str(folder), *FAST]) == 2
+    assert "steps of the series" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before

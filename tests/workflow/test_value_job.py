@@ -16,10 +16,12 @@ import rasterio
 import shapely
 import yaml
 from affine import Affine
+from pydantic import ValidationError
 
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError
+from pipeline.labels.settings import LabelSettings
 from pipeline.labels.values import read_values
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.series import series_layer
@@ -27,7 +29,7 @@ from pipeline.splits.settings import CrossvalSettings
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
-from pipeline.workflow.init import write_config
+from pipeline.workflow.init import is_continuous, write_config
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import run_stages
 
@@ -240,6 +242,50 @@ def test_series_layer_is_the_mean_of_the_days_before(tmp_path: Path) -> None:
     assert [source.index for source in layer.scene.bands] == [2, 3]
     with pytest.raises(SceneError, match="no band of the days before 2024-07-01"):
         series_layer(str(path), name="rain", days=2, day=date(2024, 7, 1))
+
+
+def write_samples(path: Path, **columns: Any) -> Path:
+    """Points with attributes."""
+    count = len(next(iter(columns.values())))
+    at = gpd.points_from_xy(500_000 + PIXEL_M * (np.arange(count) + 0.5), np.full(count, 5_200_000 - PIXEL_M * 1.5))
+    gpd.GeoDataFrame(columns, geometry=at, crs="EPSG:32633").to_file(path)
+    return path
+
+
+def settings_of(path: Path, **value: Any) -> LabelSettings:
+    """Of values in the field agb."""
+    return LabelSettings.model_validate({"kind": "value", "path": str(path), "field": "agb", "value": value})
+
+
+def test_dates_written_as_numbers_are_days(tmp_path: Path) -> None:
+    values = np.arange(12.0)
+    path = write_samples(tmp_path / "a.gpkg", agb=values, day=[20240601] * 12)
+    days = read_values(settings_of(path, date="day"))[0].frame["date"]
+    assert (days == np.datetime64("2024-06-01")).all()
+    for day in (3.5, 7, 20241399):
+        path = write_samples(tmp_path / f"{day}.gpkg", agb=values, day=[day] * 12)
+        with pytest.raises(LabelError, match="dates in 'day' are none"):
+            read_values(settings_of(path, date="day"))
+
+
+def test_values_that_none_can_be_are_refused(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "a.gpkg", agb=[*range(11), 1e300])
+    with pytest.raises(LabelError, match="none can be"):
+        read_values(settings_of(path))
+
+
+@pytest.mark.parametrize("value", [{"covariates": ["agb"]}, {"range": [float("nan"), None]}])
+def test_the_target_is_no_covariate_and_limits_are_numbers(value: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        settings_of(tmp_path / "a.gpkg", **value)
+
+
+@pytest.mark.parametrize("odd", ["n/a", "3,5"])
+def test_init_refuses_measurements_as_text(odd: str, tmp_path: Path) -> None:
+    values = [odd, *(f"{value:.2f}" for value in np.arange(60) + 0.25)]
+    path = write_samples(tmp_path / "a.gpkg", agb=values)
+    with pytest.raises(LabelError, match="numbers as text"):
+        is_continuous(path, field="agb", layer=None, encoding=None)
 
 
 def _changed(folder: Path, **more: Any) -> Path:

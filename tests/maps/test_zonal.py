@@ -1,0 +1,98 @@
+"""Zonal statistics of maps and polygons that are not as they should be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+
+from pipeline.errors import InputError, OutputError, PipelineError
+from pipeline.maps.zonal import zonal_statistics
+from pipeline.workflow.accuracy import zonal_of
+
+pytest.importorskip("exactextract")
+UTM, NORTH_UP = "EPSG:32632", Affine(10, 0, 500_000, 0, -10, 5_200_000)
+SQUARE = shapely.box(500_000, 5_199_900, 500_100, 5_200_000)
+
+
+def write_map(path: Path, values: np.ndarray, *, crs: str | None = UTM, transform: Affine = NORTH_UP) -> Path:
+    """A raster of [band, row, col]."""
+    count, height, width = values.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=values.dtype, count=count, height=height, width=width, crs=crs,
+        transform=transform,
+    ) as target:  # fmt: skip
+        target.write(values)
+    return path
+
+
+@pytest.fixture
+def polygons(tmp_path: Path) -> Path:
+    path = tmp_path / "zones.gpkg"
+    gpd.GeoDataFrame({"value_note": ["text"]}, geometry=[SQUARE], crs=UTM).to_file(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "crs", "transform", "said"),
+    [
+        (np.zeros((1, 20, 20), np.float32), None, NORTH_UP, "no CRS"),
+        (np.zeros((1, 20, 20), np.float32), UTM, NORTH_UP @ Affine.rotation(30), "north up"),
+        (np.zeros((1, 20, 20), np.float32), UTM, Affine(10, 0, 500_000, 0, 10, 5_199_800), "north up"),
+        (np.zeros((1, 20, 20), np.complex64), UTM, NORTH_UP, "complex"),
+    ],
+)
+def test_a_map_that_would_be_read_wrong_is_refused(
+    values: np.ndarray, crs: str | None, transform: Affine, said: str, tmp_path: Path, polygons: Path
+) -> None:
+    path = write_map(tmp_path / "map.tif", values, crs=crs, transform=transform)
+    with pytest.raises(InputError, match=said):
+        zonal_statistics(path, polygons)
+
+
+def test_bytes_in_several_bands_are_no_classes(tmp_path: Path, polygons: Path) -> None:
+    path = write_map(tmp_path / "rgb.tif", np.full((3, 20, 20), 7, np.uint8))
+    frame, names = zonal_statistics(path, polygons)
+    assert "value_note" not in names
+    assert frame["band_3_mean"].tolist() == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "shape", "crs"),
+    [
+        ("Covered", SQUARE, UTM),
+        ("name", shapely.box(-180, -90, 180, 90), "EPSG:4326"),
+        ("name", shapely.box(0, 0, 10, 10), UTM),
+    ],
+)
+def test_polygons_that_give_no_right_row_are_refused(
+    column: str, shape: shapely.Polygon, crs: str, tmp_path: Path
+) -> None:
+    path = write_map(tmp_path / "map.tif", np.ones((1, 20, 20), np.float32))
+    gpd.GeoDataFrame({column: [1]}, geometry=[shape], crs=crs).to_file(tmp_path / "p.gpkg")
+    with pytest.raises(InputError):
+        zonal_statistics(path, tmp_path / "p.gpkg")
+
+
+@pytest.mark.parametrize("name", ["zones.gpkg", "map.tif", "out.shp", "out"])
+def test_inputs_and_other_formats_are_not_written(name: str, tmp_path: Path, polygons: Path) -> None:
+    path = write_map(tmp_path / "map.tif", np.ones((1, 20, 20), np.float32))
+    before = {file: file.read_bytes() for file in (path, polygons)}
+    with pytest.raises(OutputError):
+        zonal_of(path, polygons, layer=None, output=tmp_path / name, overwrite=True)
+    assert all(file.read_bytes() == data for file, data in before.items())
+    assert not (tmp_path / "out.shp").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes with names")
+def test_a_pipe_of_polygons_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gpkg")
+    path = write_map(tmp_path / "map.tif", np.ones((1, 20, 20), np.float32))
+    with pytest.raises(PipelineError, match="not a regular file"):
+        zonal_statistics(path, tmp_path / "pipe.gpkg")
