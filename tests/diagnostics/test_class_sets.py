@@ -105,7 +105,7 @@ def test_more_sets_than_codes_share_one(tmp_path):
     assert found.names[-1] == "other sets"
 
 
-def test_a_class_of_no_probability_is_in_no_set_of_a_sharp_model(tmp_path):
+def test_a_class_of_no_probability_is_in_no_set(tmp_path):
     percent = np.array([[[97, 99]], [[2, 1]], [[1, 0]]], dtype=np.uint8)
     codes = np.full((1, 2), SCHEME.codes[0], dtype=np.uint8)
     grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 0, 0, -10, 0), 1, 2)
