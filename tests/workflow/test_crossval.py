@@ -232,7 +232,7 @@ def test_a_class_with_one_polygon_is_left_out_where_asked(tmp_path):
         (["--leave-one-block-out", "--by", "both"], "give one of them"),
         (["--methods", "svm"], "expected forest, forest_neighbourhood, network"),
         (["--methods", ","], "expected forest, forest_neighbourhood, network"),
-        (["--by", "rows"], "expected 'blocks', 'polygons', 'both'"),
+        (["--by", "rows"], "expected blocks, polygons, both, block, scene"),
         (["--seeds", "a"], "'crossval.seeds.0'; got 'a'; expected a whole number"),
         (["--only-folds", "7", "--methods", "forest"], "expected numbers 1..5"),
         (["--random-folds", "6"], "expected 0..5"),
