@@ -138,6 +138,14 @@ class Config(Settings):
         return value
 
     @model_validator(mode="after")
+    def _layers_of_classes(self) -> Config:
+        asked = [name for name in ("probabilities", "entropy", "margin") if getattr(self.map, name)]
+        if self.labels.kind == "value" and asked:
+            msg = f"map.{asked[0]}: a continuous target has no probabilities of classes; its map has bounds"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _some_scene(self) -> Config:
         if not self.scenes and not self.labels.value.covariates:
             msg = "no scene: name one under scenes; only samples with labels.value.covariates do without"
@@ -198,7 +206,7 @@ def section_of(
     Raises:
         ConfigError: see :func:`from_changes`.
     """
-    around = create_model("_Section", __base__=Settings, **{section: (kind, ...)})  # type: ignore[call-overload]
+    around = create_model("_Section", __base__=Settings, **{section: (kind, ...)})  # type: ignore[call-overload]  # the name is the section's
     known = {section: {key: value for key, value in (given or {}).items() if value is not None}}
     found: Checked = getattr(checked(around, changed(known, changes or ())), section)
     return found

@@ -129,7 +129,7 @@ def finite(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]  # what float does not take is caught
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

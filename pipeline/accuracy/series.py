@@ -51,6 +51,7 @@ _SUREST = 0.99
 # Bytes of one array [year, class, pixel] of a strip.
 _STRIP_BYTES = 64_000_000
 _PERCENT = 100
+MIN_MAPS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def annual_maps(paths: Sequence[Path], *, years: Sequence[int] = ()) -> AnnualMa
         LegendError: maps of different legends.
         GridError: maps on different pixels.
     """
-    if len(paths) < 2 or (years and len(years) != len(paths)):  # noqa: PLR2004 - a series
+    if len(paths) < MIN_MAPS or (years and len(years) != len(paths)):
         raise ReferenceDataError(
             "series of annual maps",
             got=f"{len(paths)} maps, {len(years)} years",

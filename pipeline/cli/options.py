@@ -95,7 +95,7 @@ class SettingsCommand(TyperCommand):
         for param in self.get_params(ctx):
             option = next((name for name in param.opts if name in known), None)
             if option is not None and not getattr(param, "help", ""):
-                param.help = _text(known[option][1])  # type: ignore[attr-defined]
+                param.help = _text(known[option][1])  # type: ignore[attr-defined]  # options have one
             known.pop(option or "", None)
         super().format_options(ctx, formatter)
         if known:

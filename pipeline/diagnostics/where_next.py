@@ -22,8 +22,6 @@ from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
-from pipeline.maps.style import Category, categorised, qml
-from pipeline.maps.vectors import Layer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
 
 CELL_PX = 8
 LAYER = "where_next"
@@ -195,30 +192,3 @@ def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Share of squares with a smaller value, those with an equal one by half, float64 [square]."""
     _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray(((np.cumsum(count) - count / 2) / max(len(values), 1))[inverse], dtype=np.float64)
-
-
-def write_places(path: Path, squares: Squares, *, scheme: ClassScheme, count: int, overwrite: bool = False) -> Path:
-    """Write the first ``count`` squares as a layer for QGIS, in the order of their rank, coloured by the main reason.
-
-    Raises:
-        OutputError: the file exists or cannot be written.
-    """
-    import geopandas
-    from shapely.geometry import box
-
-    score = likely_wrong(squares)
-    order = np.argsort(-score, kind="stable")[:count]
-    table = {
-        "rank": np.arange(1, len(order) + 1),
-        "class": [scheme.by_code(int(code)).name for code in squares.code[order]],
-        "reason": np.array(main_reasons(squares), dtype=object)[order],
-        "score": score[order].round(4),
-        **{name: values[order].astype(float).round(3) for name, values in squares.signals.items()},
-        "hangs_ha": squares.area_ha[order].astype(float).round(2),
-    }
-    shapes = [box(*squares.grid.crop(squares.window(int(i))).bounds) for i in order]
-    frame = geopandas.GeoDataFrame(table, geometry=shapes, crs=squares.grid.crs.to_wkt())
-    style = qml(
-        categorised("reason", [Category(name, name, color) for name, color in _REASONS.values()], shape="outline")
-    )
-    return write_geopackage(path, [Layer(LAYER, frame, style)], what="where to look next", overwrite=overwrite)

@@ -25,6 +25,8 @@ COLUMNS = ("mean of the day", "inverse distance", "kriging")
 _NEIGHBOURS, _POWER = 8, 2.0
 # Most samples that the covariance is fitted to: its cost grows with their cube.
 _FITTED = 300
+# Samples of one day from which on they say how far values are alike.
+_LEAST_A_DAY = 3
 _CHUNK = 20_000
 
 
@@ -115,7 +117,7 @@ def fitted_kernel(
         keep.extend(rng.permutation(rows)[: max(_FITTED - len(keep), 0)])
     span = max(float(np.ptp(xy, axis=0).max()), 1.0)
     variance = float(rest[keep].var())
-    if variance <= 0 or counts.max() < 3:  # noqa: PLR2004
+    if variance <= 0 or counts.max() < _LEAST_A_DAY:
         return 0.0, span, max(variance, 1e-6)
     apart = np.c_[xy[keep] / span, which[keep] * 100.0]
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(0.2, (0.01, 3.0), nu=1.5) + WhiteKernel(0.3, (1e-3, 1e2))

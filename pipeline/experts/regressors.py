@@ -1,8 +1,6 @@
-"""Teachers of values: forests with quantiles, boosting, ridge and partial least squares, mixed by held-out groups.
+"""Teachers of values: forests with quantiles, boosting, ridge and partial least squares, interpolation; baselines.
 
-As with classes, they learn first and the network learns their mixture: a value and a distribution around it for pixels
-all over the scene. Shares are those that held-out groups (blocks, stations) speak for, and so is the width of the
-distribution, so that its interval holds the share of values that it claims.
+Each is fitted to a :class:`ValueTable`; ``regressor_mixture`` mixes them.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from scipy.optimize import nnls
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
@@ -20,15 +17,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.errors import LabelError
 from pipeline.experts.interpolation import COLUMNS, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -73,13 +68,6 @@ NAMES: dict[str, str] = {
     "band": "linear on the best band",
     "plain": "random forest",
 }
-# Levels of the draws that stand for a distribution: the middles of as many equal parts.
-DRAWS = 20
-DRAW_LEVELS = tuple((i + 0.5) / DRAWS for i in range(DRAWS))
-_OUTER = (0.05, 0.95)
-INNER_FOLDS = 5
-# What learned shares are drawn towards equal ones by, in samples. As many as the classes' shares are, in polygons.
-_PRIOR = 40
 # Components of partial least squares, at most a fifth of the samples.
 _COMPONENTS = 10
 _LEAF = 3
@@ -141,73 +129,6 @@ class ValueTable:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture:
-    """Fitted teachers, their shares, and how far their distribution is widened.
-
-    Attributes:
-        kinds: Of the teachers.
-        models: Fitted.
-        shares: float64 [teacher], sum 1.
-        widen: Factor of the forest's distribution around its median.
-        held_out: Predictions of the mixture for its own samples by models that had not seen the sample's group, float64
-            [n, 1 + 2]: value, lower, upper; NaN where there were too few groups.
-    """
-
-    kinds: tuple[Kind, ...]
-    models: tuple[Any, ...]
-    shares: NDArray[np.float64]
-    widen: float
-    held_out: NDArray[np.float64]
-
-    def values(self, places: Places) -> NDArray[np.float64]:
-        """Standardised values float64 [m]."""
-        out = np.zeros(len(places))
-        for kind, model, share in zip(self.kinds, self.models, self.shares, strict=True):
-            if share:
-                out += share * predict_teacher(kind, model, places)
-        return out
-
-    def draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
-        """Quantiles at ``levels`` of the distribution around :meth:`values`, float64 [m, level]."""
-        forest = self.models[self.kinds.index("forest")]
-        return np.asarray(self.values(places)[:, None] + self.widen * _spread(forest, places.features, levels))
-
-
-def fit_mixture(
-    table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Mixture:  # fmt: skip
-    """Teachers fitted to all samples; shares and width from groups held out.
-
-    Raises:
-        LabelError: too few groups to hold any out.
-    """
-    kinds = tuple(kinds)
-    folds = min(INNER_FOLDS, len(np.unique(table.group)))
-    if folds < 2:  # noqa: PLR2004 - none is left to learn from
-        raise LabelError("samples lie in one block or group", expected="two or more", fix="use smaller blocks")
-    found = np.full((len(table), len(kinds)), np.nan)
-    spread = np.zeros((len(table), 2))
-    steps = folds + 1
-    for number, (rest, held) in enumerate(GroupKFold(folds).split(table.target, groups=table.group)):
-        part, places = table.rows(rest), table.places.at(held)
-        for column, kind in enumerate(kinds):
-            model = fit_teacher(kind, part, trees=trees, seed=seed)
-            found[held, column] = predict_teacher(kind, model, places)
-            if kind == "forest":
-                spread[held] = _spread(model, places.features, _OUTER)
-        if progress is not None:
-            progress("teachers", number + 1, steps)
-    shares = learned_shares(found, table.target, table.weight)
-    centre = found @ shares
-    widen = interval_factor(table.target - centre, spread)
-    models = tuple(fit_teacher(kind, table, trees=trees, seed=seed) for kind in kinds)
-    if progress is not None:
-        progress("teachers", steps, steps)
-    return Mixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
-
-
 def fit_teacher(kind: Kind, table: ValueTable, *, trees: int, seed: int) -> Any:
     """One teacher or baseline."""
     return _FITS[kind](table, trees, seed)
@@ -227,7 +148,7 @@ def _fit_forest(table: ValueTable, trees: int, seed: int) -> Any:
     return forest.fit(table.places.features, table.target, sample_weight=table.weight)
 
 
-def _fit_boosting(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001 - as all of them are called
+def _fit_boosting(table: ValueTable, _: int, seed: int) -> Any:
     x, y = table.places.features, table.target
     boosting = HistGradientBoostingRegressor(
         max_iter=150,
@@ -241,12 +162,16 @@ def _fit_boosting(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG
     return boosting.fit(x, y, sample_weight=table.weight)
 
 
-def _fit_ridge(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _ridge(x: NDArray[np.floating], table: ValueTable) -> Any:
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
-    return ridge.fit(table.places.features.astype(np.float64), table.target, ridgecv__sample_weight=table.weight)
+    return ridge.fit(x.astype(np.float64), table.target, ridgecv__sample_weight=table.weight)
 
 
-def _fit_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _fit_ridge(table: ValueTable, *_: int) -> Any:
+    return _ridge(table.places.features, table)
+
+
+def _fit_pls(table: ValueTable, *_: int) -> Any:
     parts = max(1, min(_COMPONENTS, len(table) // 5, table.plain))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of components that explain nothing
@@ -254,26 +179,23 @@ def _fit_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
         return table.plain, model.fit(table.places.features[:, : table.plain], table.target)
 
 
-def _fit_linear(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
-    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
-    x = table.places.features[:, : table.plain].astype(np.float64)
-    return table.plain, ridge.fit(x, table.target, ridgecv__sample_weight=table.weight)
+def _fit_linear(table: ValueTable, *_: int) -> Any:
+    return table.plain, _ridge(table.places.features[:, : table.plain], table)
 
 
-def _fit_shape(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
-    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+def _fit_shape(table: ValueTable, *_: int) -> Any:
     about = table.plain, table.scale
-    return *about, ridge.fit(shapes(table.places, *about), table.target, ridgecv__sample_weight=table.weight)
+    return *about, _ridge(shapes(table.places, *about), table)
 
 
-def _fit_shape_pls(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _fit_shape_pls(table: ValueTable, *_: int) -> Any:
     parts = max(1, min(_COMPONENTS - 2, len(table) // 5, table.plain))
     model = make_pipeline(StandardScaler(), PLSRegression(parts))
     about = table.plain, table.scale
     return *about, model.fit(shapes(table.places, *about), table.target)
 
 
-def _fit_process(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _fit_process(table: ValueTable, _: int, seed: int) -> Any:
     rows = np.random.default_rng(seed).permutation(len(table))[:_PROCESS_SAMPLES]
     smooth = ConstantKernel(1.0) * RBF(20.0, (1.0, 1e3))
     line = ConstantKernel(1e-3, (1e-7, 10.0)) * DotProduct(1.0)
@@ -312,20 +234,20 @@ def _fit_local(table: ValueTable, trees: int, seed: int) -> Any:
     return field, forest.fit(x, table.target, sample_weight=table.weight)
 
 
-def _fit_field(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _fit_field(table: ValueTable, _: int, seed: int) -> Any:
     return _field(table, table.target, seed=seed)
 
 
-def _fit_drift(table: ValueTable, trees: int, seed: int) -> Any:
-    ridge = _fit_ridge(table, trees, seed)
+def _fit_drift(table: ValueTable, _: int, seed: int) -> Any:
+    ridge = _fit_ridge(table)
     return ridge, _field(table, table.target - _of_features(ridge, table.places), seed=seed)
 
 
-def _fit_band(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _fit_band(table: ValueTable, *_: int) -> Any:
     return _best_band(table.places.features[:, : table.plain], table.target)
 
 
-def _fit_mean(table: ValueTable, trees: int, seed: int) -> Any:  # noqa: ARG001
+def _fit_mean(table: ValueTable, *_: int) -> Any:
     return float(np.average(table.target, weights=table.weight))
 
 
@@ -363,44 +285,6 @@ def _best_band(x: NDArray[np.float32], y: NDArray[np.float64]) -> tuple[int, flo
     best = int(np.abs(r).argmax())
     slope, intercept = np.polyfit(x[:, best], y, 1) if spread[best] > 0 else (0.0, y.mean())
     return best, float(slope), float(intercept)
-
-
-def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:
-    """The forest's quantiles less its median, float64 [m, level].
-
-    Source: Meinshausen (2006), Quantile Regression Forests, JMLR 7, 983-999.
-    """
-    found = np.asarray(forest.predict(features, quantiles=[*levels, 0.5])).reshape(len(features), -1)
-    return np.asarray(found[:, :-1] - found[:, -1:])
-
-
-def learned_shares(
-    found: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Shares that make the least squared error of held-out predictions, not negative, drawn towards equal ones.
-
-    Source: Breiman (1996), Stacked regressions, Machine Learning 24, 49-64.
-    """
-    count = found.shape[1]
-    root = np.sqrt(weight / weight.mean())
-    prior = np.sqrt(_PRIOR / count) * np.sqrt(np.average((target - found.mean(1)) ** 2, weights=weight))
-    # A heavy row makes the shares add up to 1.
-    heavy = 1e3 * np.sqrt(len(target)) * max(float(np.abs(target).max()), 1.0)
-    rows = np.concatenate([found * root[:, None], prior * np.eye(count), np.full((1, count), heavy)])
-    goal = np.concatenate([target * root, np.full(count, prior / count), [heavy]])
-    shares = nnls(rows, goal)[0]
-    return np.asarray(shares / shares.sum())
-
-
-def interval_factor(rest: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
-    """Factor of the distances below and above (``spread``, lower negative) so that nine of ten rests lie within.
-
-    Source: Romano, Patterson & Candes (2019), Conformalized quantile regression, NeurIPS, with a factor for the sum.
-    """
-    least = 1e-6 + 0.05 * float(np.abs(spread).mean())
-    ratio = np.where(rest >= 0, rest / np.maximum(spread[:, 1], least), rest / np.minimum(spread[:, 0], -least))
-    level = min(0.9 * (1 + 1 / len(rest)), 1.0)
-    return float(np.quantile(ratio, level))
 
 
 _FITS: dict[Kind, Callable[[ValueTable, int, int], Any]] = {

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.experts.deadline import Deadline
-from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places, fit_mixture
+from pipeline.experts.regressor_mixture import fit_mixture
+from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.experts.regressors import Kind, Mixture, ValueTable
+    from pipeline.experts.regressor_mixture import Mixture
+    from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.quantity import Quantity

@@ -15,7 +15,8 @@ from rasterio.crs import CRS
 
 from pipeline.diagnostics.value_scores import HOLD_OUT, by_sample, score_values
 from pipeline.errors import ConfigError, LabelWarning, SplitError
-from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit_mixture, fit_teacher, predict_teacher
+from pipeline.experts.regressor_mixture import fit_mixture
+from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit_teacher, predict_teacher
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels

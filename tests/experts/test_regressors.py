@@ -8,7 +8,8 @@ from scipy.spatial.distance import cdist
 
 from pipeline.errors import LabelError
 from pipeline.experts.interpolation import Field
-from pipeline.experts.regressors import Places, ValueTable, fit_mixture, interval_factor, learned_shares
+from pipeline.experts.regressor_mixture import fit_mixture, interval_factor, learned_shares
+from pipeline.experts.regressors import Places, ValueTable
 
 
 def _field(n: int = 60, days: int = 1) -> Field:

@@ -344,3 +344,9 @@ def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
     pd.concat([frame, frame.iloc[:5]]).to_file(tmp_path / "plots.gpkg")
     with pytest.warns(LabelWarning, match="samples share a pixel with another"):
         check_job(path, progress=silent)
+
+
+@pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin"])
+def test_layers_of_classes_are_refused_for_values(job: Path, layer: str) -> None:
+    with pytest.raises(ConfigError, match=f"map.{layer}: a continuous target has no probabilities"):
+        load_config(job, changes=[f"map.{layer}=true"])

@@ -1,0 +1,137 @@
+"""Teachers of values mixed by held-out groups: a value, and a distribution around it.
+
+As with classes, teachers learn first and the network learns their mixture for pixels all over the scene. Shares are
+those that held-out groups (blocks, stations) speak for, and so is the width of the distribution, so that its interval
+holds the share of values that it claims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.model_selection import GroupKFold
+
+from pipeline.errors import LabelError
+from pipeline.experts.regressors import TEACHERS, Kind, Places, ValueTable, fit_teacher, predict_teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+# Levels of the draws that stand for a distribution: the middles of as many equal parts.
+DRAWS = 20
+DRAW_LEVELS = tuple((i + 0.5) / DRAWS for i in range(DRAWS))
+_OUTER = (0.05, 0.95)
+INNER_FOLDS = 5
+MIN_FOLDS = 2
+# What learned shares are drawn towards equal ones by, in samples. As many as the classes' shares are, in polygons.
+_PRIOR = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Fitted teachers, their shares, and how far their distribution is widened.
+
+    Attributes:
+        kinds: Of the teachers.
+        models: Fitted.
+        shares: float64 [teacher], sum 1.
+        widen: Factor of the forest's distribution around its median.
+        held_out: Predictions of the mixture for its own samples by models that had not seen the sample's group, float64
+            [n, 1 + 2]: value, lower, upper; NaN where there were too few groups.
+    """
+
+    kinds: tuple[Kind, ...]
+    models: tuple[Any, ...]
+    shares: NDArray[np.float64]
+    widen: float
+    held_out: NDArray[np.float64]
+
+    def values(self, places: Places) -> NDArray[np.float64]:
+        """Standardised values float64 [m]."""
+        out = np.zeros(len(places))
+        for kind, model, share in zip(self.kinds, self.models, self.shares, strict=True):
+            if share:
+                out += share * predict_teacher(kind, model, places)
+        return out
+
+    def draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
+        """Quantiles at ``levels`` of the distribution around :meth:`values`, float64 [m, level]."""
+        forest = self.models[self.kinds.index("forest")]
+        return np.asarray(self.values(places)[:, None] + self.widen * _spread(forest, places.features, levels))
+
+
+def fit_mixture(
+    table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Mixture:  # fmt: skip
+    """Teachers fitted to all samples; shares and width from groups held out.
+
+    Raises:
+        LabelError: too few groups to hold any out.
+    """
+    kinds = tuple(kinds)
+    folds = min(INNER_FOLDS, len(np.unique(table.group)))
+    if folds < MIN_FOLDS:
+        raise LabelError("samples lie in one block or group", expected="two or more", fix="use smaller blocks")
+    found = np.full((len(table), len(kinds)), np.nan)
+    spread = np.zeros((len(table), 2))
+    steps = folds + 1
+    for number, (rest, held) in enumerate(GroupKFold(folds).split(table.target, groups=table.group)):
+        part, places = table.rows(rest), table.places.at(held)
+        for column, kind in enumerate(kinds):
+            model = fit_teacher(kind, part, trees=trees, seed=seed)
+            found[held, column] = predict_teacher(kind, model, places)
+            if kind == "forest":
+                spread[held] = _spread(model, places.features, _OUTER)
+        if progress is not None:
+            progress("teachers", number + 1, steps)
+    shares = learned_shares(found, table.target, table.weight)
+    centre = found @ shares
+    widen = interval_factor(table.target - centre, spread)
+    models = tuple(fit_teacher(kind, table, trees=trees, seed=seed) for kind in kinds)
+    if progress is not None:
+        progress("teachers", steps, steps)
+    return Mixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
+
+
+def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:
+    """The forest's quantiles less its median, float64 [m, level].
+
+    Source: Meinshausen (2006), Quantile Regression Forests, JMLR 7, 983-999.
+    """
+    found = np.asarray(forest.predict(features, quantiles=[*levels, 0.5])).reshape(len(features), -1)
+    return np.asarray(found[:, :-1] - found[:, -1:])
+
+
+def learned_shares(
+    found: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Shares that make the least squared error of held-out predictions, not negative, drawn towards equal ones.
+
+    Source: Breiman (1996), Stacked regressions, Machine Learning 24, 49-64.
+    """
+    count = found.shape[1]
+    root = np.sqrt(weight / weight.mean())
+    prior = np.sqrt(_PRIOR / count) * np.sqrt(np.average((target - found.mean(1)) ** 2, weights=weight))
+    # A heavy row makes the shares add up to 1.
+    heavy = 1e3 * np.sqrt(len(target)) * max(float(np.abs(target).max()), 1.0)
+    rows = np.concatenate([found * root[:, None], prior * np.eye(count), np.full((1, count), heavy)])
+    goal = np.concatenate([target * root, np.full(count, prior / count), [heavy]])
+    shares = nnls(rows, goal)[0]
+    return np.asarray(shares / shares.sum())
+
+
+def interval_factor(rest: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
+    """Factor of the distances below and above (``spread``, lower negative) so that nine of ten rests lie within.
+
+    Source: Romano, Patterson & Candes (2019), Conformalized quantile regression, NeurIPS, with a factor for the sum.
+    """
+    least = 1e-6 + 0.05 * float(np.abs(spread).mean())
+    ratio = np.where(rest >= 0, rest / np.maximum(spread[:, 1], least), rest / np.minimum(spread[:, 0], -least))
+    level = min(0.9 * (1 + 1 / len(rest)), 1.0)
+    return float(np.quantile(ratio, level))
