@@ -19,7 +19,7 @@ from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 from pipeline.raster import on_grid, require_regular
 
 if TYPE_CHECKING:

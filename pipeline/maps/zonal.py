@@ -17,7 +17,7 @@ from pipeline.labels.geometries import clean_polygons
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.labels.vectors import features_with
 from pipeline.maps.legends import read_scheme
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
@@ -125,4 +125,4 @@ def write_zonal(path: Path, frame: GeoDataFrame, *, overwrite: bool) -> Path:
     check_target(path, overwrite=overwrite)
     if path.suffix.lower() == ".csv":
         return write_text(path, frame.drop(columns=frame.geometry.name).to_csv(index=False))
-    return write_geopackage(path, [Layer("zonal", frame)], what="the statistics")
+    return write_geopackage(path, [PackageLayer("zonal", frame)], what="the statistics")

@@ -69,7 +69,7 @@ class Described:
     notes: tuple[str, ...]
 
 
-def describe(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
+def describe_file(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
     """What a file says about itself; a file of one band in a folder is called by the end of its own name.
 
     Raises:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
-from pipeline.splits.geometry import blocks_of
 from pipeline.splits.search import (
     Problem,
     best_assignment,
@@ -26,7 +25,7 @@ from pipeline.splits.search import (
     split_of,
 )
 from pipeline.splits.settings import FOLD_KINDS
-from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, check_leakage
+from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, blocks_of, check_leakage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

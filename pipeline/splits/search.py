@@ -15,8 +15,7 @@ import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.geometry import Layout, block_keys, blocks_of
-from pipeline.splits.split import ABSENT, Part, Split
+from pipeline.splits.split import ABSENT, Layout, Part, Split, block_keys, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -25,7 +25,7 @@ from pipeline.files import check_target, prepare_folder, write_json, write_text
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import Fraction, Settings, absolute, commented_yaml
-from pipeline.splits.geometry import block_keys
+from pipeline.splits.split import block_keys
 from pipeline.training.chip_files import FolderChips, chips_from_files, chips_from_folders, class_folders, raster_files
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
