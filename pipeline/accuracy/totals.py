@@ -183,7 +183,7 @@ def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None
     """
     with open_raster(path, error=InputError, what="not a map that GDAL can open") as source:
         quantity = Quantity.from_json(parse_json(source.tags()[QUANTITY_TAG], what=f"the quantity of {path}"))
-        grid = Grid(source.crs, source.transform, source.height, source.width)
+        grid = Grid.of(source)
         total, area_ha, count = 0.0, 0.0, 0
         for _, window in source.block_windows(1):
             block = source.read(1, window=window, masked=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.accuracy.assess_assisted import SURE, open_percent
-from pipeline.accuracy.class_maps import CODES, aligned, grid_of, open_class_map, read_codes, strips
+from pipeline.accuracy.class_maps import CODES, aligned, open_class_map, read_codes, strips
 from pipeline.accuracy.sample_squares import square_sums
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid, Window
@@ -90,7 +90,7 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
     by_confidence = np.zeros(CODES * CODES)
     with ExitStack() as stack:
         dataset = stack.enter_context(open_class_map(map_path))
-        grid = grid_of(dataset)
+        grid = Grid.of(dataset)
         layers = {key: open_percent(path, grid, stack) for key, path in files.layers.items() if key != "margin"}
         rivals = [aligned(stack.enter_context(open_class_map(path)), grid, stack) for path in others]
         rows = -(-dataset.block_shapes[0][0] // cell_px) * cell_px

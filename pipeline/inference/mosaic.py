@@ -261,7 +261,7 @@ def grid_of(path: Path) -> Grid:
         InputError: it cannot be opened.
     """
     with open_map(path) as dataset:
-        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+        return Grid.of(dataset)
 
 
 def open_map(path: Path) -> Any:

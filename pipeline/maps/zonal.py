@@ -98,7 +98,7 @@ def _grid_of(source: DatasetReader, path: Path) -> Grid:
     a, b, _, d, e = source.transform[:5]
     if b or d or a < 0 or e > 0:
         raise InputError("map does not lie north up", path=path, fix="warp it with gdalwarp")
-    return Grid(source.crs, source.transform, source.height, source.width)
+    return Grid.of(source)
 
 
 def _shares(map_path: Path, found: Any) -> dict[str, Any]:

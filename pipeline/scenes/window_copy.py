@@ -56,7 +56,7 @@ class CopyJob:
         """
         what = f"asset {', '.join(keys)} cannot be downloaded"
         with open_raster(path, error=ProductError, what=what, fix=AGAIN) as dataset:
-            grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+            grid = Grid.of(dataset)
         if bounds is None:
             return CopyJob(path, file, keys, grid.window, grid)
         inside = grid.window_of_bounds(transform_bounds("EPSG:4326", grid.crs, *bounds, densify_pts=21))
