@@ -27,11 +27,7 @@ _BESIDE = ("-journal", "-wal", "-shm")
 _HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))
 SMALL_FILE_BYTES = 16 * 1024 * 1024
 # What else a vector file consists of; spatial indices and what a program keeps of its own are not read.
-COMPANIONS = {
-    ".shp": (".shx", ".dbf", ".prj", ".cpg"),
-    ".tab": (".dat", ".map", ".id"),
-    ".mif": (".mid",),
-}
+COMPANIONS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id"), ".mif": (".mid",)}
 # Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
 WRITE_AHEAD = "-wal"
 _INSIDE = re.compile(r':"([^"]+)"')

@@ -23,14 +23,7 @@ from scipy.stats import beta
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
 from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
-from pipeline.accuracy.class_maps import (
-    BLOCK_PX,
-    byte_profile,
-    open_class_map,
-    read_codes,
-    read_grid,
-    strips,
-)
+from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_class_map, read_codes, read_grid, strips
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.grid import Grid

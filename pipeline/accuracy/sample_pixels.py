@@ -183,13 +183,7 @@ class Grids:
 
 
 def draw_grids(
-    dataset: DatasetReader,
-    windows: Sequence[Window],
-    *,
-    total: int,
-    size: int,
-    starts: int,
-    rng: np.random.Generator,
+    dataset: DatasetReader, windows: Sequence[Window], *, total: int, size: int, starts: int, rng: np.random.Generator
 ) -> Grids:
     """Square grids of pixels with random starts, about ``size`` pixels in all.
 

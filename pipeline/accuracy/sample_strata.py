@@ -69,14 +69,7 @@ class ChangeStrata(_Layer):
 
     source = "change"
 
-    def __init__(
-        self,
-        earlier: Path | str,
-        later: Path | str,
-        *,
-        scheme: ClassScheme,
-        on_later: bool = False,
-    ) -> None:
+    def __init__(self, earlier: Path | str, later: Path | str, *, scheme: ClassScheme, on_later: bool = False) -> None:
         super().__init__()
         one = self.enter_context(open_class_map(earlier))
         two = self.enter_context(open_class_map(later))

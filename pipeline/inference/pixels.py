@@ -126,11 +126,7 @@ def read_tile(
 
 
 def classify(
-    scores: torch.Tensor,
-    valid: NDArray[np.bool_],
-    *,
-    index_to_code: NDArray[np.uint8],
-    products: Products,
+    scores: torch.Tensor, valid: NDArray[np.bool_], *, index_to_code: NDArray[np.uint8], products: Products
 ) -> dict[str, NDArray[np.uint8]]:
     """Layers of one window.
 

@@ -299,14 +299,7 @@ def release(lock: BaseFileLock) -> None:
 
 
 def _open(
-    bundle: ModelBundle,
-    source: Source,
-    settings: MapSettings,
-    out: Path,
-    *,
-    fresh: bool,
-    planner: Planner,
-    key: Key,
+    bundle: ModelBundle, source: Source, settings: MapSettings, out: Path, *, fresh: bool, planner: Planner, key: Key
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
     journal = open_journal(out / JOURNAL, key)

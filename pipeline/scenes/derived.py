@@ -233,10 +233,7 @@ def _placed(inputs: Sequence[Reader], window: Window, *, names: Sequence[str]) -
     base = inputs[0].read(window)
     t = base.grid.transform
     rows, cols = np.mgrid[0 : window.height, 0 : window.width] + 0.5
-    place = {
-        PLACE[0]: (t.a * cols + t.b * rows + t.c) / 1000.0,
-        PLACE[1]: (t.d * cols + t.e * rows + t.f) / 1000.0,
-    }
+    place = {PLACE[0]: (t.a * cols + t.b * rows + t.c) / 1000.0, PLACE[1]: (t.d * cols + t.e * rows + t.f) / 1000.0}
     found = dict(zip(base.bands, base.values, strict=True)) | place
     values = np.stack([np.asarray(found[name], dtype=np.float32) for name in names])
     np.multiply(values, base.valid, out=values)

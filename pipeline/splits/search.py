@@ -295,12 +295,7 @@ def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int 
 
 
 def split_of(
-    layout: Layout,
-    part: NDArray[np.int8],
-    block: NDArray[np.int32],
-    *,
-    block_m: float,
-    buffer_m: float,
+    layout: Layout, part: NDArray[np.int8], block: NDArray[np.int32], *, block_m: float, buffer_m: float
 ) -> Split:
     """The Split of polygons' parts, int8 [polygon of the layout]."""
     size = int(layout.ids.max()) + 1

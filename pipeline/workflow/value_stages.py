@@ -83,10 +83,7 @@ def assess(given: StageRun) -> list[Path]:
     bundle = load_bundle(job.model_path)
     frame, quantity = job.labels.frame, bundle.quantity or quantity_of(job)
     plane = Plane.around(frame)
-    parts = {
-        "learned": learned_polygons(job.split, job.config.training),
-        "test": job.split.polygons(Part.TEST),
-    }
+    parts = {"learned": learned_polygons(job.split, job.config.training), "test": job.split.polygons(Part.TEST)}
     found = {
         name: samples_of(_scenes(job, ids), frame, preprocess=bundle.preprocess, plane=plane)
         for name, ids in parts.items()
