@@ -11,6 +11,7 @@ from pipeline.bands import besides_ground
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.composite import composite_scenes
+from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.indices import find_index, with_indices
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # Folder of masks of clouds in the run folder, or beside the maps of a model.
 CLOUDS = "clouds"
+_WAY_BACK = " and are left out; name them in inputs.bands to use them"
 
 
 def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
@@ -133,8 +135,7 @@ def _same_bands(scenes: Sequence[Scene], inputs: InputSettings) -> list[Scene]:
     if inputs.bands is not None:
         return [scene.select(inputs.bands) for scene in scenes]
     chosen, left = default_bands(scenes, indices=inputs.indices)
-    if left:
-        warnings.warn(f"{scenes[0].path}: {said_of(left)}", SceneWarning, stacklevel=2)
+    note = (said_of(left),) if left else ()
     for scene in scenes:
         other = [name for name in scene.band_names if name not in {*chosen, *left}]
         if other:
@@ -143,7 +144,14 @@ def _same_bands(scenes: Sequence[Scene], inputs: InputSettings) -> list[Scene]:
                 SceneWarning,
                 stacklevel=2,
             )
-    return [scene.select(chosen) for scene in scenes]
+    return [replace(scene.select(chosen), notes=(*scene.notes, *note)) for scene in scenes]
+
+
+def warn_of_left(source: Source) -> None:
+    """SceneWarning of bands that were left out, though nobody chose the others."""
+    for note in plain_scenes(source)[0].notes:
+        if note.endswith(_WAY_BACK):
+            warnings.warn(f"{source.path}: {note}", SceneWarning, stacklevel=2)
 
 
 def _level_of(scene: Scene) -> str:
@@ -153,9 +161,7 @@ def _level_of(scene: Scene) -> str:
     return "L1TP" if scene.sensor.startswith("landsat") else "L1C"
 
 
-def default_bands(
-    scenes: Sequence[Scene], *, indices: Sequence[str] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def default_bands(scenes: Sequence[Scene], *, indices: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Bands that are used where none are asked for, and those left out as they measure the air or temperature.
 
     Used are all that every scene has but those of :func:`pipeline.bands.besides_ground` that enter no index.
@@ -183,6 +189,4 @@ def said_of(left: Sequence[str]) -> str:
     >>> said_of(["coastal", "cirrus"])
     'bands coastal, cirrus measure the air or temperature and are left out; name them in inputs.bands to use them'
     """
-    return (
-        f"bands {', '.join(left)} measure the air or temperature and are left out; name them in inputs.bands to use them"
-    )
+    return f"bands {', '.join(left)} measure the air or temperature{_WAY_BACK}"

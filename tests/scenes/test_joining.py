@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SceneWarning
-from pipeline.scenes.joining import default_bands, join_scenes
+from pipeline.scenes.joining import default_bands, join_scenes, warn_of_left
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import InputSettings
 from tests.fakes.rasters import write_raster
@@ -29,8 +29,9 @@ def stack(folder: Path, bands: tuple[str, ...]) -> Scene:
 
 def test_bands_of_air_are_left_out_and_said(tmp_path: Path) -> None:
     scene = stack(tmp_path, MSI)
+    (source,) = join_scenes([("", scene)], InputSettings())
     with pytest.warns(SceneWarning, match=r"bands coastal, nir09, cirrus measure the air .* inputs\.bands"):
-        (source,) = join_scenes([("", scene)], InputSettings())
+        warn_of_left(source)
     assert source.band_names == GROUND
     assert source.level == "L1C"
 
