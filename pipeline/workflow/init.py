@@ -292,7 +292,7 @@ def _open(paths: Sequence[str], options: SceneOptions) -> list[Scene]:
 
 def _stated(opened: Sequence[Scene], options: SceneOptions) -> list[dict[str, Any]]:
     """Keys of each scene: what the user stated, and the nodata that looks like fill, with a warning."""
-    given = options.model_dump(mode="json", exclude_none=True)
+    given = options.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     found = []
     for scene in opened:
         fill = find_fill(scene)
