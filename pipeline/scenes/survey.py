@@ -35,7 +35,7 @@ LOW, HIGH = 2.0, 98.0
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
 # Masks that take less of a scene than this are in its ledger alone.
-SAID_SHARE = 0.01
+SAID_SHARE = 0.05
 
 
 @dataclass(frozen=True)
