@@ -73,7 +73,9 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
     groups: dict[str, list[Source]] = {}
     for (group, _), scene in zip(opened, scenes, strict=True):
         groups.setdefault(group, []).append(scene)
-    joined = scenes if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
+    joined: list[Source] = (
+        [*scenes] if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
+    )
     if inputs.layers:
         fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
         joined = [
