@@ -14,7 +14,8 @@ from pipeline.labels.rasters import is_class_raster, read_map_labels
 from pipeline.labels.source import LISTED, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
-from pipeline.scenes.joining import CLOUDS, dated, join_scenes, open_as, unlike
+from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
+from pipeline.scenes.series import dated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
