@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.cli.options import Json, Quiet, Sections, command_of
+from pipeline.errors import ConfigError
 from pipeline.workflow.outcome import STAGE, Outcome, Progress, no_progress
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def performed(command: Callable[..., Work]) -> Callable[..., int]:
     @functools.wraps(command)
     def perform(*arguments: Any, quiet: bool, as_json: bool, **options: Any) -> int:
         def work(progress: Progress) -> Outcome:
+            _require_finite(options)
             return command(*arguments, **options)(progress)  # in here, so that warnings about options are shown too
 
         return Console(quiet, as_json).perform(work)
@@ -117,6 +120,17 @@ def performed(command: Callable[..., Work]) -> Callable[..., int]:
     perform.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     perform.__annotations__ = {item.name: item.annotation for item in parameters}
     return perform
+
+
+def _require_finite(options: dict[str, Any]) -> None:
+    """Refuse NaN and infinity, which Python reads as numbers.
+
+    Raises:
+        ConfigError: an option that is one of them.
+    """
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"option --{name.replace('_', '-')}", got=value, expected="a finite number")
 
 
 def add_commands(app: typer.Typer, *commands: Callable[..., Work]) -> None:

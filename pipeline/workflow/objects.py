@@ -17,7 +17,8 @@ from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.accuracy.assess_objects import match_objects, object_figures
 from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_json
-from pipeline.labels.footprints import is_vector, metric_crs, read_footprints
+from pipeline.labels.footprints import is_vector, read_footprints
+from pipeline.labels.geometries import metric_crs
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.legend import ClassScheme, scheme_for
 from pipeline.maps.legends import read_scheme
