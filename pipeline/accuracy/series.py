@@ -150,11 +150,13 @@ def _indices(name: str, scheme: ClassScheme, path: Path | None) -> list[int]:
 
 
 def _cost(text: str, path: Path | None) -> float:
+    if text.strip() == NEVER:
+        return math.inf
     try:
-        cost = math.inf if text.strip() == NEVER else float(text)
+        cost = float(text)
     except ValueError:
         cost = -1.0
-    if not cost >= 0:
+    if not 0 <= cost < math.inf:
         raise ConfigError("cost of a change", path=path, got=text, expected=f"0 or more, or {NEVER!r}")
     return cost
 

@@ -155,11 +155,11 @@ class ReferenceSettings(Settings):
         """The reference raster; designs belong to samples, and a raster is none.
 
         Raises:
-            ReferenceDataError: a design or strata are given.
+            ReferenceDataError: a design, strata or an auxiliary are given.
         """
-        if self.design is not None or self.strata is not None:
+        if self.design is not None or self.strata is not None or self.assist is not None:
             raise ReferenceDataError(
-                "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
+                "a reference raster is no sample", path=self.reference, fix="leave design, strata and assist out"
             )
         return self.reference
 

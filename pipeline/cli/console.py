@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.workflow.outcome import Table
 
 LINE_EVERY_S = 60.0
+# Of rasterio, about a file that the error in the next line speaks of; by name, as importing it takes a second.
+_NOT_SAID = frozenset({"NotGeoreferencedWarning"})
 # What a command does once its options are parsed.
 Work = Callable[[Progress], Outcome]
 
@@ -70,6 +72,8 @@ class Console:
             message: Warning | str, category: type[Warning], filename: str, lineno: int,
             file: TextIO | None = None, line: str | None = None,
         ) -> None:  # fmt: skip
+            if category.__name__ in _NOT_SAID:
+                return
             if not issubclass(category, PipelineWarning):
                 original(message, category, filename, lineno, file, line)
             elif str(message) not in self.warned:

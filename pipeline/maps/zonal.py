@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from pipeline.errors import ConfigError, InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_text
@@ -79,7 +80,7 @@ def zonal_statistics(
     else:
         told = _shares(map_path, found)
     pixels = found["band_1_count"] if "band_1_count" in found else found["count"]
-    told["covered"] = (pixels * pixel / frame.geometry.area).clip(0, 1)
+    told["covered"] = (pixels * pixel / shapely.area(frame.geometry.array)).clip(0, 1)
     if not (told["covered"] > 0).any():
         raise InputError("no polygon lies on the map", path=polygons, expected=f"polygons within {map_path}")
     own = {name.lower() for name in told}

@@ -231,6 +231,7 @@ def test_maps_that_are_no_series_are_refused_in_a_line(flicker, tmp_path):
         ("a,b\n1,2\n", "from,to,cost"),
         ("from,to,cost\nx,water,1\n", "unknown class"),
         ("from,to,cost\n*,water,-1\n", "0 or more"),
+        ("from,to,cost\n*,water,1e999\n", "0 or more"),
     ],
 )
 def test_costs_that_cannot_be_used_are_said(text, message, tmp_path):

@@ -12,6 +12,7 @@ import rasterio
 import shapely
 from affine import Affine
 
+from pipeline.cli import main
 from pipeline.errors import ConfigError, InputError, OutputError, PipelineError
 from pipeline.maps.style import CONFIDENCE
 from pipeline.maps.zonal import zonal_statistics
@@ -82,6 +83,17 @@ def test_integers_with_names_or_a_palette_are_classes(tmp_path: Path, polygons: 
     with rasterio.open(painted, "r+") as target:
         target.write_colormap(1, {112: (255, 0, 0, 255)})
     assert zonal_statistics(painted, polygons)[0]["share class 112"].tolist() == [0.5]
+
+
+def test_a_damaged_map_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_map(tmp_path / "map.tif", np.random.default_rng(0).normal(size=(1, 400, 400)))
+    path.write_bytes(path.read_bytes()[:-1_200_000])
+    wide = gpd.GeoDataFrame({"n": [1]}, geometry=[SQUARE.buffer(4000)], crs=UTM)
+    wide.to_file(tmp_path / "wide.gpkg")
+    assert main(["zonal", str(path), str(tmp_path / "wide.gpkg"), "-o", str(tmp_path / "o.gpkg")]) == 2
+    said = capsys.readouterr().err
+    assert "raster cannot be read; got map.tif, band 1" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_per_cent_are_values(tmp_path: Path, polygons: Path) -> None:

@@ -32,7 +32,7 @@ def test_points_label_pixels_around_them(tmp_path, how, pixels):
 def test_a_radius_in_a_local_crs_is_refused(tmp_path):
     local = 'LOCAL_CS["grid of the site",UNIT["metre",1]]'
     for how, frame in (({"point_radius_m": 25}, points()), ({"buffer_m": 5}, squares())):
-        with pytest.raises(LabelError, match="labels lie where none can"):
+        with pytest.raises(LabelError, match="points lie where none can"):
             _ = job_of(tmp_path, frame.set_crs(local, allow_override=True), **how).labels
 
 
