@@ -118,7 +118,7 @@ def _of_map(
         sure = stack.enter_context(FilePixels(confidence)) if confidence is not None else None
         if sure is not None and not sure.grid.same_pixels_as(codes.grid):
             raise LegendError("confidence has another grid than the map", path=confidence, fix="name that of the map")
-        if sure is not None and (sure.bands, sure.dtype) != (1, np.uint8):
+        if sure is not None and (sure.bands > 1 or sure.dtype != np.uint8):
             got = f"{sure.bands} x {sure.dtype}"
             raise LegendError(
                 "confidence is not one of per cent", path=confidence, got=got, expected="one band of uint8"
