@@ -122,6 +122,11 @@ class ClassCounts:
         """Area of all classes in ha."""
         return sum(self.area_ha)
 
+    @property
+    def mapped_share(self) -> float:
+        """Share of all pixels that have a class."""
+        return sum(self.pixels) / max(sum(self.pixels) + self.nodata_pixels, 1)
+
     def to_json(self) -> list[dict[str, int | float | str]]:
         """JSON-ready list of {code, name, color, pixels, area_ha, share}; share of the mapped area, 0..1."""
         total = self.total_ha or 1.0

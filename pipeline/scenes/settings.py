@@ -253,7 +253,9 @@ class InputSettings(Settings):
     """What the network sees of a scene."""
 
     bands: tuple[str, ...] | None = Field(
-        None, description="Bands used, by name. Default: all bands that all scenes share."
+        None,
+        description="Bands used, by name. Default: all that all scenes share but those that measure the air or "
+        "temperature (Sentinel-2's B1, B9 and B10, Landsat's cirrus and thermal bands).",
     )
     indices: tuple[str, ...] = Field(
         (), description="Spectral indices added as bands, by their spyndex name: NDVI, NDWI, NBR ..."

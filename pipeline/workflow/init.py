@@ -24,7 +24,7 @@ from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.quantity import propose
 from pipeline.raster import open_raster
 from pipeline.scenes.fill import find_fill
-from pipeline.scenes.joining import unlike
+from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
@@ -124,6 +124,7 @@ def write_config(
         f"  landcover check {output.name}",
         f"  landcover run {output.name}",
         "Paths are relative to this file. Every key is described in docs/config.md.",
+        *_left_out(opened),
     )
     write_text(output, commented_yaml(data, head=head, model=Config))
     load_config(output)
@@ -186,6 +187,7 @@ def _write_value_config(
         f"  landcover check {output.name}",
         f"  landcover run {output.name}",
         "Unit, range and transform were proposed from the distribution of the samples: look at them.",
+        *_left_out(opened),
     )
     write_text(output, commented_yaml(data, head=head, model=Config))
     load_config(output)
@@ -290,7 +292,7 @@ def _open(paths: Sequence[str], options: SceneOptions) -> list[Scene]:
 
 def _stated(opened: Sequence[Scene], options: SceneOptions) -> list[dict[str, Any]]:
     """Keys of each scene: what the user stated, and the nodata that looks like fill, with a warning."""
-    given = options.model_dump(mode="json", exclude_none=True)
+    given = options.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     found = []
     for scene in opened:
         fill = find_fill(scene)
@@ -299,6 +301,15 @@ def _stated(opened: Sequence[Scene], options: SceneOptions) -> list[dict[str, An
             warnings.warn(f"{text}: set nodata: none if these are observations", SceneWarning, stacklevel=3)
         found.append(given | ({} if fill is None else {"nodata": fill.value}))
     return found
+
+
+def _left_out(opened: Sequence[Scene]) -> tuple[str, ...]:
+    """A line of the configuration on bands that are left out, with a warning; () where all are used."""
+    left = default_bands(opened)[1]
+    if not left:
+        return ()
+    warnings.warn(f"{opened[0].path}: {said_of(left)}", SceneWarning, stacklevel=3)
+    return (f"Not used: {said_of(left)}.",)
 
 
 def _warn_of_codes(labels: Path, scheme: ClassScheme) -> None:
@@ -350,7 +361,7 @@ def _settings(
     point_window_px: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
-    shared = [name for name in opened[0].band_names if all(name in scene.band_names for scene in opened)]
+    bands = list(default_bands(opened)[0])
     name = "landcover" if output.stem == "config" else output.stem
     items = [
         {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options
@@ -363,7 +374,7 @@ def _settings(
         "name": name,
         "output": f"{name}-run",
         "scenes": items,
-        "inputs": {"bands": shared, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
+        "inputs": {"bands": bands, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
         | ({"time": "separate"} if len(opened) > 1 else {}),
         "labels": {"path": _relative(str(labels), output.parent)}
         | ({"field": field} if field else {})

@@ -9,7 +9,9 @@ from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.labels.footprints import check_pixel_size
 from pipeline.labels.values import warn_shared
 from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.scenes.joining import warn_of_left
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
+from pipeline.scenes.survey import warn_of_masks
 from pipeline.splits.split import Part
 from pipeline.splits.usable import check_labelled
 from pipeline.training.chip_index import write_index
@@ -40,6 +42,9 @@ def perform(given: StageRun) -> list[Path]:
     check_labelled(job.sources, job.pixels, job.scheme)
     job.check_leakage()
     ledger = [source_ledger(source) for source in job.sources]
+    for source, entry in zip(job.sources, ledger, strict=True):
+        warn_of_left(source)
+        warn_of_masks(source, entry)
     prepare_folder(job.chips_folder)
     index = chosen_chips(job)
     return [
