@@ -104,7 +104,7 @@ def export(
     *,
     form: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
-    tile_px: Annotated[int, typer.Option(help="Side of the fixed input tile in pixels.")] = 512,
+    tile_px: Annotated[int, typer.Option(min=1, help="Side of the fixed input tile in pixels.")] = 512,
     scale: Annotated[
         float | None,
         typer.Option(
@@ -215,9 +215,9 @@ def objects(
     class_name: Annotated[
         list[str] | None, typer.Option("--class", help="Class of objects, by name or code; repeatable.")
     ] = None,
-    min_area: Annotated[float | None, typer.Option(help="Smallest object in m2; default nine pixels.")] = None,
+    min_area: Annotated[float | None, typer.Option(min=0, help="Smallest object in m2; default nine pixels.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="How far outlines may be moved, in m; default 1.5 pixels.")
+        float | None, typer.Option(min=0, help="How far outlines may be moved, in m; default 1.5 pixels.")
     ] = None,
     right_angles: Annotated[bool, typer.Option(help="Give outlines right angles where these fit.")] = True,
     separate: Annotated[bool, typer.Option(help="Separate objects that touch.")] = True,
