@@ -19,10 +19,18 @@ from pipeline.inference.engine import WORKERS, Choice, Engine, choose, make_engi
 from pipeline.inference.journal import Key
 from pipeline.inference.measure import agreement, effective_halo_px, range_samples, sample_of, tile_seconds
 from pipeline.inference.memory import Needs
-from pipeline.inference.tiles import GDAL_CACHE_BYTES, Order, Tile, order_of, plan_tiles, quickest, round_up
+from pipeline.inference.tiles import (
+    GDAL_CACHE_BYTES,
+    Order,
+    Tile,
+    file_blocks,
+    order_of,
+    plan_tiles,
+    quickest,
+    round_up,
+)
 from pipeline.labels.settings import split_source
 from pipeline.model.reach import reach_px
-from pipeline.scenes.blocks import file_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
