@@ -48,15 +48,10 @@ _WORTH_IT = 0.98
 
 @dataclass(frozen=True)
 class Tile:
-    """One step of mapping.
+    """One step of mapping."""
 
-    Attributes:
-        read: Pixels that the network sees; may reach beyond the grid.
-        write: Pixels that are written; inside the grid and inside ``read``.
-    """
-
-    read: Window
-    write: Window
+    read: Window  # Pixels that the network sees; may reach beyond the grid
+    write: Window  # Pixels that are written; inside the grid and inside ``read``
 
     @property
     def inner(self) -> tuple[slice, slice]:
@@ -136,19 +131,12 @@ def cut(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Order:
-    """How a scene is gone through.
+    """How a scene is gone through."""
 
-    Attributes:
-        columns: Columns of tiles that are mapped before the next ones; 0 for all.
-        cache_bytes: GDAL's cache.
-        decode_s_per_px: Seconds of a core to decode what is read, per pixel that is written.
-        decode_again: How many times a block is decoded on average, at least 1.
-    """
-
-    columns: int
-    cache_bytes: int
-    decode_s_per_px: float
-    decode_again: float = 1.0
+    columns: int  # Columns of tiles that are mapped before the next ones; 0 for all
+    cache_bytes: int  # GDAL's cache
+    decode_s_per_px: float  # Seconds of a core to decode what is read, per pixel that is written
+    decode_again: float = 1.0  # How many times a block is decoded on average, at least 1
 
 
 def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: int, cache_bytes: int) -> Order:
@@ -231,19 +219,12 @@ _DECODE_JPEG2000_S = 65e-9
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of some bands.
+    """The blocks of some bands."""
 
-    Attributes:
-        rows: Height of a block in pixels of the source's grid.
-        cols: Width of a block, likewise.
-        bytes_per_px: What these bands take, decoded, per pixel of the grid.
-        decode_s_per_px: Seconds of a core to decode them, per pixel of the grid.
-    """
-
-    rows: int
-    cols: int
-    bytes_per_px: float
-    decode_s_per_px: float
+    rows: int  # Height of a block in pixels of the source's grid
+    cols: int  # Width of a block, likewise
+    bytes_per_px: float  # What these bands take, decoded, per pixel of the grid
+    decode_s_per_px: float  # Seconds of a core to decode them, per pixel of the grid
 
 
 def file_blocks(source: Source) -> tuple[Blocks, ...]:
