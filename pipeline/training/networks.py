@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.model.network import NetworkSpec, build_network, freeze_encoder
+from pipeline.model.network import VIEWS, NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
 from pipeline.scenes.embeddings import is_embedding
 from pipeline.training.chips import chip_stride_px
@@ -112,7 +112,7 @@ def network_specs(
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
     own = replace(common, **frozen.spec_encoder, dropout=dropout)
     beside: dict[str, Any] = (
-        {"spectral_channels": 0, "moments": True, "statistics": True} if chip else {"surroundings": around}
+        {"spectral_channels": 0, "moments": VIEWS, "statistics": True} if chip else {"surroundings": around}
     )
     return pixels, replace(own, **beside)
 

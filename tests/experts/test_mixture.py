@@ -8,9 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.experts.deadline import Deadline
-from pipeline.experts.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
+from pipeline.experts.experts import (
+    ENOUGH_POLYGONS,
+    EXPERTS,
+    Expert,
+    PixelTable,
+    experts_for,
+    fit_expert,
+    probabilities_of,
+    soften_discriminant,
+)
 from pipeline.experts.mixture import RARER, fit_mixture
-from pipeline.experts.shares import best_shares, given_shares, inner_folds, out_of_fold_probabilities
+from pipeline.experts.shares import (
+    best_shares,
+    best_temperature,
+    given_shares,
+    inner_folds,
+    out_of_fold_probabilities,
+    softened,
+)
 from pipeline.experts.weights import class_lift, lifted, turns
 
 
@@ -161,3 +177,23 @@ def test_a_share_of_a_deadline_ends_before_it():
     assert 49 < part.left_s < 51
     assert Deadline().share(0.5).left_s == float("inf")
     assert part.cut is whole.cut
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_the_temperature_of_sharpened_truth_is_found(sharpness):
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet([1.0, 1.0, 1.0], 6000).astype(np.float32)
+    index = (truth.cumsum(axis=1) < rng.random((len(truth), 1))).sum(axis=1).astype(np.uint8)
+    rows = PixelTable(truth, index, np.arange(len(truth), dtype=np.int32), 3)
+    found = best_temperature(rows, softened(truth, 1 / sharpness))
+    assert abs(found - sharpness) < 0.1 * sharpness + 0.05
+
+
+def test_a_softened_discriminant_gives_softened_probabilities():
+    table = counted_world((6, 6, 6), overlap=0.7)
+    model = fit_expert(Expert("discriminant", "discriminant", 5), table, trees=1, seed=0)
+    before = probabilities_of(model, table.features, classes=3)
+    soften_discriminant(model, 3.0)
+    after = probabilities_of(model, table.features, classes=3)
+    assert np.allclose(after, softened(before, 3.0), atol=1e-5)
+    assert np.array_equal(after.argmax(axis=1), before.argmax(axis=1))
