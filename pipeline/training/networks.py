@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -70,6 +71,13 @@ class Networks:
             share = mixture.admission.share if mixture is not None and mixture.admission is not None else 0.0
         share = UNJUDGED_SHARE if share is None else share
         return replace(self, share=share) if share else replace(self, context=None, share=0.0)
+
+
+def lift_class(networks: Networks, index: int, lift: float) -> None:
+    """Multiply the odds of a class by ``lift`` in all networks, in place."""
+    with torch.no_grad():
+        for network in networks.members:
+            cast("torch.Tensor", network.head.bias)[index] += math.log(lift)
 
 
 def network_specs(

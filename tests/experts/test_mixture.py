@@ -27,7 +27,7 @@ from pipeline.experts.shares import (
     out_of_fold_probabilities,
     softened,
 )
-from pipeline.experts.weights import class_lift, lifted, turns
+from pipeline.experts.weights import MOST_LIFT, best_lift, class_lift, lifted, turns
 
 
 def counted_world(counts=(8, 2), pixels=6, *, overlap=1.0, seed=0):
@@ -197,3 +197,33 @@ def test_a_softened_discriminant_gives_softened_probabilities():
     after = probabilities_of(model, table.features, classes=3)
     assert np.allclose(after, softened(before, 3.0), atol=1e-5)
     assert np.array_equal(after.argmax(axis=1), before.argmax(axis=1))
+
+
+def test_a_rare_class_is_lifted_to_half_of_the_best_f1():
+    """The threshold of the largest F1 of calibrated probabilities is half of that F1 (Lipton et al. 2014)."""
+    rng = np.random.default_rng(1)
+    rare = rng.beta(0.3, 4.0, 200_000).astype(np.float32)
+    index = (rng.random(len(rare)) > rare).astype(np.uint8)  # class 0 is the rare one
+    both, weight = np.stack([rare, 1 - rare], axis=1), np.ones(len(rare))
+    lift = best_lift(both, index, weight, found=0)
+    taken = lifted(both, np.array([lift, 1.0])).argmax(axis=1) == 0
+    f1 = 2 * (taken & (index == 0)).sum() / (taken.sum() + (index == 0).sum())
+    assert lift > 1.5
+    assert abs(1 / (1 + lift) - f1 / 2) < 0.02
+    assert f1 > 2 * ((rare > 0.5) & (index == 0)).sum() / ((rare > 0.5).sum() + (index == 0).sum())
+
+
+@given(st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_no_lift_within_bounds_finds_a_class_better(seed):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet([0.5, 2.0, 2.0], 40).astype(np.float32)
+    index, weight = rng.integers(0, 3, 40).astype(np.uint8), rng.integers(1, 5, 40).astype(np.float64)
+
+    def f1(lift):
+        taken = lifted(p, np.array([lift, 1.0, 1.0])).argmax(axis=1) == 0
+        return 2 * weight[taken & (index == 0)].sum() / (weight[taken].sum() + weight[index == 0].sum())
+
+    found = best_lift(p, index, weight, found=0)
+    assert 1 <= found <= MOST_LIFT
+    assert f1(found) >= max(f1(lift) for lift in np.geomspace(1, MOST_LIFT, 60)) - 1e-9
