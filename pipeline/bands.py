@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -207,3 +207,27 @@ def is_optical(name: str) -> bool:
     """Whether a common name is a reflective band (0.4 to 3 um), whose values are reflectance."""
     centre = centre_um(name)
     return centre is not None and centre < 3.0  # noqa: PLR2004 - thermal bands start beyond 3 um
+
+
+# Names that files give bands of temperature ("band 6 temperature", "TIRS1", "ST_B10"), and of the air (HLS: "cirrus").
+_NOT_GROUND = re.compile(
+    r"(nir09|cirrus|lwir\d*|(wvp?|water[ _]?vapou?r)|(sr[ _])?aerosol|st_b\d+)"
+    r"|.*(thermal|tirs?\d?\b|brightness[ _]temp|\bb(and)?[ _]?(6|10|11)[ _]temp).*"
+)
+
+
+def besides_ground(names: Sequence[str], *, sensor: str = "") -> tuple[str, ...]:
+    """Those of a scene's bands that measure the air or temperature, and are left out unless they are asked for.
+
+    Sentinel-2's B1 (aerosols), B9 (water vapour) and B10 (cirrus), at 60 m; Landsat's cirrus and thermal bands.
+    Landsat's coastal band, at 30 m, stays. Nothing is left out where nothing would be left.
+    Source: Sentinel-2 MSI User Guide, resolutions (B1, B9 and B10 are for atmospheric correction and cirrus).
+
+    >>> besides_ground(["coastal", "blue", "nir", "nir09"], sensor="sentinel-2")
+    ('coastal', 'nir09')
+    >>> besides_ground(["coastal", "nir08", "lwir11"]), besides_ground(["lwir11"])
+    (('lwir11',), ())
+    """
+    msi = sensor in {"sentinel-2", "hls-s30"} or (not sensor and bool({"nir09", "rededge071"} & set(names)))
+    found = tuple(n for n in names if (msi and n == "coastal") or _NOT_GROUND.fullmatch(n.lower()))
+    return found if len(found) < len(names) else ()

@@ -33,6 +33,9 @@ LEAST_SAMPLES = 10
 # Squares of larger values are none of float32.
 MOST_VALUE = 1e15
 VALUE_CLASSES = 5
+# What the name of an attribute may end in.
+UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
+         "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
 # Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
 RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 # Of the top of a range: how much of it samples must reach for it to be taken for theirs.
@@ -139,6 +142,16 @@ def _text(edge: float, edges: tuple[float, ...]) -> str:
     near = min((abs(edge - other) for other in edges if other != edge), default=abs(edge) or 1.0)
     digits = max(0, 1 - int(np.floor(np.log10(near)))) if near > 0 else 3
     return f"{edge:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if digits else f"{edge:.0f}"
+
+
+def unit_of(field: str) -> str:
+    """The unit that an attribute's name says, as in height_m or cover_percent; "" for none.
+
+    >>> unit_of("biomass_t_ha"), unit_of("height_m"), unit_of("lai")
+    ('t/ha', 'm', '')
+    """
+    name = field.casefold()
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
 
 
 def propose(values: NDArray[Any], *, name: str) -> Quantity:

@@ -22,7 +22,7 @@ from rasterio.vrt import WarpedVRT
 from pipeline.documents import parse_xml, read_file
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:

@@ -78,6 +78,8 @@ LEGEND = {
 }
 # Polygons drawn per class: more where there is more to see.
 POLYGONS = {1: 14, 2: 26, 3: 26, 4: 36, 5: 40, 6: 26, 7: 16, 8: 20}
+# Of those of water, as many lie along the river. Room for a polygon's middle, in pixels from the rim of its object.
+RIVER, WIDE_PX, NARROW_PX = 6, 3.2, 2.2
 WATER, CONIFER, BROADLEAF, GRASS, CROP, BARE, ORCHARD, BUILT = CLASSES
 
 # Reflectance of materials: plausible shapes (chlorophyll, red edge, water absorption, soil slope), not measurements.
@@ -405,29 +407,44 @@ def reference(land: Landscape) -> NDArray[np.uint8]:
 
 
 def draw_polygons(truth: NDArray[np.uint8], seed: int, transform: Affine) -> gpd.GeoDataFrame:
-    """Training polygons as a person draws them: inside objects, apart from each other, a few over the edge."""
-    rng = np.random.default_rng(seed + 3)
-    rows, taken = [], np.zeros(truth.shape, dtype=np.bool_)
-    for code, name in CLASSES.items():
-        room = ndimage.distance_transform_edt(ndimage.binary_opening(np.pad(truth == code, 1), iterations=2))[
-            1:-1, 1:-1
-        ]
-        # A smaller variant has fewer polygons, in proportion to its area.
-        wanted, drawn = max(round(POLYGONS[code] * min(truth.size / SIZE_PX**2, 1.0)), 3), 0
-        for _ in range(wanted * 40):
-            free = np.flatnonzero(((room > 3.2) & ~taken).ravel())
-            if drawn == wanted or not len(free):
-                break
-            row, col = np.unravel_index(int(rng.choice(free)), truth.shape)
-            shape = _blob(rng, row + 0.5, col + 0.5, radius=float(min(room[row, col] * 1.12, rng.uniform(5, 12))))
-            mask = rasterize([shape], out_shape=truth.shape).astype(np.bool_)
-            if mask.sum() < 12 or taken[mask].any() or (truth[mask] == code).mean() < 0.75:
-                continue
-            taken |= ndimage.binary_dilation(mask, iterations=3)
-            points = [(transform.c + transform.a * x, transform.f + transform.e * y) for x, y in shape.exterior.coords]
-            rows.append({"class": name, "geometry": Polygon(points)})
-            drawn += 1
+    """Training polygons as a person draws them: inside objects and the scene, apart from each other."""
+    rng, taken = np.random.default_rng(seed + 3), np.zeros(truth.shape, dtype=np.bool_)
+    # A smaller variant has fewer polygons, in proportion to its area.
+    share = min(truth.size / SIZE_PX**2, 1.0)
+    drawn = {
+        code: _draw(rng, truth == code, taken, number=max(round(POLYGONS[code] * share), 3), room_px=WIDE_PX)
+        for code in CLASSES
+    }
+    # Polygons in the lake alone would lie in one block, of which one part of the split learns or is tested.
+    rivers = (truth == WATER) & ~ndimage.binary_opening(truth == WATER, iterations=6)
+    along = _draw(np.random.default_rng(seed + 4), rivers, taken, number=round(RIVER * share), room_px=NARROW_PX)
+    drawn[WATER] = [*drawn[WATER][: len(drawn[WATER]) - len(along)], *along]
+    rows = [
+        {"class": CLASSES[code], "geometry": affine_transform(shape, transform.to_shapely())}
+        for code, shapes in drawn.items()
+        for shape in shapes
+    ]
     return gpd.GeoDataFrame(rows, crs=str(UTM32))
+
+
+def _draw(
+    rng: np.random.Generator, own: NDArray[np.bool_], taken: NDArray[np.bool_], *, number: int, room_px: float
+) -> list[Polygon]:
+    """At most so many polygons of a class, in pixels, at places that have room; marks what they take."""
+    room = ndimage.distance_transform_edt(ndimage.binary_opening(np.pad(own, 1), iterations=2))[1:-1, 1:-1]
+    frame, shapes = box(0, 0, own.shape[1], own.shape[0]), []
+    for _ in range(number * 40):
+        free = np.flatnonzero(((room > room_px) & ~taken).ravel())
+        if len(shapes) == number or not len(free):
+            break
+        row, col = np.unravel_index(int(rng.choice(free)), own.shape)
+        shape = _blob(rng, row + 0.5, col + 0.5, radius=float(min(room[row, col] * 1.12, rng.uniform(5, 12))))
+        mask = rasterize([shape], out_shape=own.shape).astype(np.bool_)
+        if mask.sum() < 12 or taken[mask].any() or own[mask].mean() < 0.75:
+            continue
+        taken |= ndimage.binary_dilation(mask, iterations=3)
+        shapes.append(shape if frame.contains(shape) else shape.intersection(frame))
+    return shapes
 
 
 def _blob(rng: np.random.Generator, row: float, col: float, *, radius: float) -> Polygon:

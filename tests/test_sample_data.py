@@ -105,7 +105,6 @@ def test_polygons_are_sparse_of_every_class_and_nearly_right() -> None:
     assert 0.97 < (drawn == truth)[labelled].mean() < 1.0
 
 
-@pytest.mark.filterwarnings("ignore:.*reach over the scene's edge:pipeline.errors.LabelWarning")
 def test_the_reference_has_codes_names_and_colours_of_the_demo(tmp_path: Path) -> None:
     config = tmp_path / "demo.yaml"
     write_config(

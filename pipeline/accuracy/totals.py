@@ -37,7 +37,7 @@ _LEAST, _LEAST_IN_ALL = 2, 5
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A figure with its standard error and interval of 95 %."""
 
     estimate: float
@@ -45,9 +45,9 @@ class Estimate:
     low: float
     high: float
 
-    def times(self, factor: float) -> Estimate:
+    def times(self, factor: float) -> MeanEstimate:
         """The same of a quantity that is so many times as large."""
-        return Estimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
+        return MeanEstimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
 
     def to_json(self) -> dict[str, float]:
         """JSON-ready."""
@@ -67,8 +67,8 @@ class Totals:
         units: Sample units.
     """
 
-    direct: Estimate
-    regression: Estimate
+    direct: MeanEstimate
+    regression: MeanEstimate
     map_mean: float
     gain: float
     units: int
@@ -132,10 +132,10 @@ def _variance(
     return total
 
 
-def _interval(estimate: float, variance: float, freedom: int) -> Estimate:
+def _interval(estimate: float, variance: float, freedom: int) -> MeanEstimate:
     se = float(np.sqrt(variance))
     half = float(student.ppf(0.5 + CONFIDENCE / 2, freedom)) * se
-    return Estimate(estimate, se, estimate - half, estimate + half)
+    return MeanEstimate(estimate, se, estimate - half, estimate + half)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None
     """
     with open_raster(path, error=InputError, what="not a map that GDAL can open") as source:
         quantity = Quantity.from_json(parse_json(source.tags()[QUANTITY_TAG], what=f"the quantity of {path}"))
-        grid = Grid(source.crs, source.transform, source.height, source.width)
+        grid = Grid.of(source)
         total, area_ha, count = 0.0, 0.0, 0
         for _, window in source.block_windows(1):
             block = source.read(1, window=window, masked=True)

@@ -35,7 +35,7 @@ _CHUNK_ROWS = 32
 
 
 @dataclass(frozen=True)
-class Layout:
+class TileLayout:
     """How an engine takes tiles without copying them.
 
     Attributes:
@@ -58,7 +58,7 @@ class Layout:
         return self.shape(torch.empty(channels * height * width, dtype=self.dtype), channels, height, width)
 
 
-PLANES = Layout()
+PLANES = TileLayout()
 
 
 class Buffers:
@@ -72,7 +72,7 @@ class Buffers:
         largest: Values of the largest tile.
     """
 
-    def __init__(self, layout: Layout, *, largest: int) -> None:
+    def __init__(self, layout: TileLayout, *, largest: int) -> None:
         self.layout, self._largest = layout, largest
         self._free: deque[torch.Tensor] = deque()
 
@@ -126,11 +126,7 @@ def read_tile(
 
 
 def classify(
-    scores: torch.Tensor,
-    valid: NDArray[np.bool_],
-    *,
-    index_to_code: NDArray[np.uint8],
-    products: Products,
+    scores: torch.Tensor, valid: NDArray[np.bool_], *, index_to_code: NDArray[np.uint8], products: Products
 ) -> dict[str, NDArray[np.uint8]]:
     """Layers of one window.
 

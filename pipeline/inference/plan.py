@@ -22,7 +22,7 @@ from pipeline.inference.memory import Needs
 from pipeline.inference.tiles import GDAL_CACHE_BYTES, Order, Tile, order_of, plan_tiles, quickest, round_up
 from pipeline.labels.settings import split_source
 from pipeline.model.reach import reach_px
-from pipeline.scenes.blocks import blocks_of
+from pipeline.scenes.blocks import file_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,7 +203,7 @@ def _tile_px(needs: Needs, settings: MapSettings, source: Source, *, halo_px: in
 def _ordered(plan: Plan, needs: Needs, settings: MapSettings, source: Source) -> Plan:
     """The plan with its order; smaller tiles where they leave GDAL's cache the memory that saves more time."""
     # Readers with files of their own share no decoded blocks.
-    files = blocks_of(source) if plan.choice.readers == 1 else ()
+    files = file_blocks(source) if plan.choice.readers == 1 else ()
 
     def order(side_px: int) -> Order:
         left = 0  # a tile that was asked for is not counted
@@ -221,7 +221,7 @@ def _ordered(plan: Plan, needs: Needs, settings: MapSettings, source: Source) ->
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MappingCost:
     """What mapping a scene will take.
 
     Attributes:
@@ -237,7 +237,7 @@ class Estimate:
     plan: Plan
 
 
-def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Estimate:
+def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> MappingCost:
     """What mapping will take with these settings, from one tile that is read and run.
 
     An untrained bundle of the same networks serves as well: its halo is taken as usual, its number type by the device.
@@ -258,7 +258,7 @@ def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Esti
     side_by_side = WORKERS if choice.side_by_side and plan.threads >= WORKERS else 1
     layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.products.probabilities else 0)
     side = min(plan.tile_px, max(source.grid.shape))
-    return Estimate(
+    return MappingCost(
         memory_bytes=needs.peak_bytes(side, halo_px=plan.halo_px, cache_bytes=plan.cache_bytes),
         seconds=tile_seconds(bundle, source, engine, window=middle.read) * len(tiles) / side_by_side,
         disk_bytes=layers * source.grid.height * source.grid.width,

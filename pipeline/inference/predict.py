@@ -13,12 +13,12 @@ import platform
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ModelWarning, OutputError
-from pipeline.heap import give_back
+from pipeline.files import Closing
 from pipeline.inference.areas import read_area
 from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.plan import Plan, engine_of, journal_key, make_plan
@@ -29,10 +29,10 @@ from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
 from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
+from pipeline.process import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from filelock import BaseFileLock
 
@@ -50,7 +50,7 @@ LOCK = "lock"
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Closing):
     """A mapped scene, as rows on disk; a context manager that closes them.
 
     Attributes:
@@ -94,16 +94,6 @@ class Prediction:
         """How it was mapped, for the map's tags: nothing that depends on time or place of the run."""
         plan = {key: value for key, value in self.plan.to_json().items() if key != "threads"}
         return {"LANDCOVER_PREDICTION": plan}
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the stores."""
-        self.close()
 
     def close(self) -> None:
         """Close the stores; the files stay, so that the same command finds its work done."""
@@ -309,14 +299,7 @@ def release(lock: BaseFileLock) -> None:
 
 
 def _open(
-    bundle: ModelBundle,
-    source: Source,
-    settings: MapSettings,
-    out: Path,
-    *,
-    fresh: bool,
-    planner: Planner,
-    key: Key,
+    bundle: ModelBundle, source: Source, settings: MapSettings, out: Path, *, fresh: bool, planner: Planner, key: Key
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
     journal = open_journal(out / JOURNAL, key)

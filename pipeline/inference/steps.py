@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import rasterio
 import torch
 
-from pipeline.heap import share_one_heap
 from pipeline.inference.engine import WORKERS
 from pipeline.inference.pixels import Buffers, classify, measure, read_tile
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import in_stripes
+from pipeline.process import share_one_heap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -191,7 +191,7 @@ def runs_of(steps: Collection[int]) -> Iterator[list[int]]:
         yield run
 
 
-def blocks_of(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
+def step_blocks(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
     """The steps that are left in portions of steps that follow each other.
 
     A portion has at most ``block_px`` pixels, or a single step that has more.

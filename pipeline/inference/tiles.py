@@ -56,13 +56,7 @@ class Tile:
 
 
 def plan_tiles(
-    grid: Grid,
-    *,
-    tile_px: int,
-    halo_px: int,
-    stride_px: int = 1,
-    shift_px: int = 0,
-    one_size: bool = False,
+    grid: Grid, *, tile_px: int, halo_px: int, stride_px: int = 1, shift_px: int = 0, one_size: bool = False
 ) -> tuple[Tile, ...]:
     """Tiles whose write windows partition the grid, row by row.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.labels.geometries import BROKEN, readable_parquet
+from pipeline.labels.settings import split_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +48,7 @@ def read_features(
     import geopandas as gpd
     import pandas as pd
 
-    path = Path(path)
+    path, layer = _file_and_layer(path, layer)
     folders = _folders(path) if layer is None else []
     if only:
         layer = resolve_layer(path, field=None, layer=layer)
@@ -76,13 +78,19 @@ def features_with(
     Raises:
         LabelError: as :func:`read_features`.
     """
-    path = Path(path)
+    path, layer = _file_and_layer(path, layer)
     layer = resolve_layer(path, field=fields[0] if fields else None, layer=layer)
     for field in fields:
         _require_field(path, field=field, names=fields_of(path, layer=layer))
     frame = read_layer(path, field=None, layer=layer, encoding=encoding)
     _require_crs(frame, path=path)
     return frame
+
+
+def _file_and_layer(path: Path | str, layer: str | None) -> tuple[Path, str | None]:
+    """A source as QGIS writes it, file.gpkg|layername=fields, as its file and layer."""
+    file, named = split_source(str(path))
+    return Path(file), layer or named
 
 
 def _require_crs(frame: GeoDataFrame, *, path: Path) -> None:
@@ -294,26 +302,18 @@ def _require_file(path: Path) -> None:
         raise LabelError("not a regular file", path=path, got="a pipe or device", expected=FORMATS)
 
 
-class _readable:  # noqa: N801 - a context manager, read as a word in a with statement
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     """Turn pyogrio's errors on ``path`` into LabelError and keep its warnings (winding order, M values) quiet."""
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
-    def __init__(self, path: Path) -> None:
-        _require_file(path)
-        self._path = path
-        self._caught = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        self._caught.__enter__()
+    _require_file(path)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> None:
-        from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
-
-        self._caught.__exit__(kind, value, None)
-        if isinstance(value, (DataSourceError, DataLayerError, FeatureError, GeometryError)):
-            raise LabelError(
-                "not a vector file that GDAL can read", path=self._path, got=value, expected=FORMATS
-            ) from value
+        try:
+            yield
+        except (DataSourceError, DataLayerError, FeatureError, GeometryError) as err:
+            raise LabelError("not a vector file that GDAL can read", path=path, got=err, expected=FORMATS) from err
 
 
 def iter_values(frame: GeoDataFrame) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.rings import areas_ha
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
-from pipeline.maps.vectors import OBJECTS_LAYER, Layer, write_geopackage
+from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
@@ -316,4 +316,4 @@ def write_objects(path: Path, frame: GeoDataFrame, *, scheme: ClassScheme, overw
         OutputError: see :func:`pipeline.files.whole_file`.
     """
     style = qml(categorised("code", scheme_categories(scheme), shape="outline"))
-    return write_geopackage(path, [Layer(OBJECTS_LAYER, frame, style)], what="the objects", overwrite=overwrite)
+    return write_geopackage(path, [PackageLayer(OBJECTS_LAYER, frame, style)], what="the objects", overwrite=overwrite)

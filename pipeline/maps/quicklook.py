@@ -89,7 +89,7 @@ def write_quicklook(
 def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], Grid]:
     try:
         with rasterio.open(path) as dataset:
-            grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+            grid = Grid.of(dataset)
             shape = coarse_grid(grid, PANEL_PX).shape
             pixels: NDArray[np.uint8] = dataset.read(1, out_shape=shape, resampling=resampling)
     except (RasterioError, OSError) as err:

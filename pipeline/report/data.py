@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.confidence import Reliability
     from pipeline.diagnostics.failures import AccuracyBy
     from pipeline.diagnostics.features import Features
-    from pipeline.diagnostics.scoring import Score
-    from pipeline.diagnostics.value_scores import ValueScore
+    from pipeline.diagnostics.scoring import Score, ValueScore
     from pipeline.legend import ClassScheme
     from pipeline.quantity import Quantity
 

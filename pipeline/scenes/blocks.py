@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -43,7 +43,7 @@ class Blocks:
     decode_s_per_px: float
 
 
-def blocks_of(source: Source) -> tuple[Blocks, ...]:
+def file_blocks(source: Source) -> tuple[Blocks, ...]:
     """The blocks of the rasters among the files of ``source``.
 
     A mask of polygons has none, nor has a file that cannot be opened (whoever reads it says why).

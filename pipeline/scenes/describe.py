@@ -69,7 +69,7 @@ class Described:
     notes: tuple[str, ...]
 
 
-def describe(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
+def describe_file(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
     """What a file says about itself; a file of one band in a folder is called by the end of its own name.
 
     Raises:
@@ -129,7 +129,7 @@ def _grid(dataset: DatasetReader, file: str) -> Grid:
         fix = "georeference it, for example with gdal_translate -a_ullr"
         raise SceneError("scene has no geotransform", path=file, fix=fix)
     try:
-        grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width).north_up()
+        grid = Grid.of(dataset).north_up()
     except GridError as err:
         raise SceneError("scene lies on a grid that cannot be used", path=file, got=err) from err
     grid.check_place(what="scene", path=file, error=SceneError)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from pipeline.bands import besides_ground
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.composite import composite_scenes
-from pipeline.scenes.indices import with_indices
+from pipeline.scenes.derived import plain_scenes, with_place
+from pipeline.scenes.indices import find_index, with_indices
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
-from pipeline.scenes.place import with_place
 from pipeline.scenes.series import series_layer
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import stack_scenes
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # Folder of masks of clouds in the run folder, or beside the maps of a model.
 CLOUDS = "clouds"
+_WAY_BACK = " and are left out; name them in inputs.bands to use them"
 
 
 def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
@@ -65,11 +68,13 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
     ids = [scene.id for _, scene in opened]
     if len(set(ids)) < len(ids):
         raise ConfigError("scenes", got=", ".join(ids), expected="different names", fix="give each scene an id")
-    scenes = _same_bands([scene for _, scene in opened], inputs.bands)
+    scenes = _same_bands([scene for _, scene in opened], inputs)
     groups: dict[str, list[Source]] = {}
     for (group, _), scene in zip(opened, scenes, strict=True):
         groups.setdefault(group, []).append(scene)
-    joined = scenes if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
+    joined: list[Source] = (
+        [*scenes] if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
+    )
     if inputs.layers:
         fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
         joined = [
@@ -125,23 +130,64 @@ def open_layer(item: LayerItem, *, day: date | None = None) -> Layer:
     return raster_layer(item.path, bands=item.bands)
 
 
-def _same_bands(scenes: Sequence[Source], wanted: Sequence[str] | None) -> list[Source]:
-    """The scenes with the same bands in the same order: those wanted, else all that every scene has."""
-    if wanted is not None:
-        return [scene.select(wanted) for scene in scenes]
-    shared = [name for name in scenes[0].band_names if all(name in scene.band_names for scene in scenes)]
+def _same_bands(scenes: Sequence[Scene], inputs: InputSettings) -> list[Scene]:
+    """The scenes with the same bands in the same order: those wanted, else those that map ground."""
+    scenes = [replace(scene, level=scene.level or _level_of(scene)) for scene in scenes]
+    if inputs.bands is not None:
+        return [scene.select(inputs.bands) for scene in scenes]
+    chosen, left = default_bands(scenes, indices=inputs.indices)
+    note = (said_of(left),) if left else ()
+    for scene in scenes:
+        other = [name for name in scene.band_names if name not in {*chosen, *left}]
+        if other:
+            warnings.warn(
+                f"{scene.path}: bands {', '.join(other)} are not used, as other scenes do not have them",
+                SceneWarning,
+                stacklevel=2,
+            )
+    return [replace(scene.select(chosen), notes=(*scene.notes, *note)) for scene in scenes]
+
+
+def warn_of_left(source: Source) -> None:
+    """SceneWarning of bands that were left out, though nobody chose the others."""
+    for note in plain_scenes(source)[0].notes:
+        if note.endswith(_WAY_BACK):
+            warnings.warn(f"{source.path}: {note}", SceneWarning, stacklevel=2)
+
+
+def _level_of(scene: Scene) -> str:
+    """Level 1 of a scene with a band for cirrus, which surface reflectance has not; "" of others."""
+    if "cirrus" not in scene.band_names:
+        return ""
+    return "L1TP" if scene.sensor.startswith("landsat") else "L1C"
+
+
+def default_bands(scenes: Sequence[Scene], *, indices: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Bands that are used where none are asked for, and those left out as they measure the air or temperature.
+
+    Used are all that every scene has but those of :func:`pipeline.bands.besides_ground` that enter no index.
+
+    Raises:
+        SceneError: scenes without a band in common, or an index of a band that they lack.
+    """
+    first = scenes[0]
+    shared = [name for name in first.band_names if all(name in scene.band_names for scene in scenes)]
     if not shared:
         raise SceneError(
             "scenes have no band in common",
             got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
             fix="name the bands (--bands, or scenes.bands)",
         )
-    for scene in scenes:
-        left = [name for name in scene.band_names if name not in shared]
-        if left:
-            warnings.warn(
-                f"{scene.path}: bands {', '.join(left)} are not used, as other scenes do not have them",
-                SceneWarning,
-                stacklevel=2,
-            )
-    return [scene.select(shared) for scene in scenes]
+    found = (find_index(name, bands=shared, path=first.path) for name in indices)
+    needed = {band for index in found for _, band in index.inputs}
+    left = tuple(name for name in besides_ground(shared, sensor=first.sensor) if name not in needed)
+    return tuple(name for name in shared if name not in left), left
+
+
+def said_of(left: Sequence[str]) -> str:
+    """What is said of bands that are left out.
+
+    >>> said_of(["coastal", "cirrus"])
+    'bands coastal, cirrus measure the air or temperature and are left out; name them in inputs.bands to use them'
+    """
+    return f"bands {', '.join(left)} measure the air or temperature{_WAY_BACK}"

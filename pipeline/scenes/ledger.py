@@ -28,14 +28,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.sources import BandSource, QualitySource
 
 LEDGER_FILE = "ledger.json"
-MEASURED = (
-    "pixels_sampled",
-    "invalid_share",
-    "masked_share",
-    "no_data_share",
-    "darkest_reflectance",
-    "offset_check",
-)
+MEASURED = ("pixels_sampled", "invalid_share", "masked_share", "no_data_share", "darkest_reflectance", "offset_check")
 # Dark-pixel test. The offset of Sentinel-2 since baseline 04.00 is 1000 DN, 0.1 of reflectance (Source: ESA, processing
 # baseline 04.00). Left in, no pixel of any band is darker than 0.1, and where the scene has water, shadow or dense
 # vegetation the darkest pixels of most bands crowd just above it. Bright ground alone does not do that: deserts and

@@ -86,18 +86,16 @@ class SceneOptions(Settings):
     scale: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
         description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
     )
-    offset: float | None = Field(None, allow_inf_nan=False, description="See scale.")
-    nodata: float | Literal["none"] | None = Field(
+    offset: float | None = Field(None, description="See scale.")
+    nodata: Annotated[float, Field(allow_inf_nan=True)] | Literal["none"] | None = Field(
         None,
         description="DN that means 'no observation', where the file has no nodata tag; none: every value is one, "
         "however much of the scene has it.",
     )
     sensor: str | None = Field(
-        None,
-        description="sentinel-2, landsat-oli, landsat-etm, landsat-tm, hls-s30 or hls-l30: says what B5 is.",
+        None, description="sentinel-2, landsat-oli, landsat-etm, landsat-tm, hls-s30 or hls-l30: says what B5 is."
     )
     acquired_utc: datetime | None = Field(
         None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."
@@ -254,7 +252,9 @@ class InputSettings(Settings):
     """What the network sees of a scene."""
 
     bands: tuple[str, ...] | None = Field(
-        None, description="Bands used, by name. Default: all bands that all scenes share."
+        None,
+        description="Bands used, by name. Default: all that all scenes share but those that measure the air or "
+        "temperature (Sentinel-2's B1, B9 and B10, Landsat's cirrus and thermal bands).",
     )
     indices: tuple[str, ...] = Field(
         (), description="Spectral indices added as bands, by their spyndex name: NDVI, NDWI, NBR ..."

@@ -128,10 +128,7 @@ def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> 
         raise SceneError("number of dates", path=scene.path, got=len(dates), expected=f"{len(scene.bands)} bands")
     return tuple(
         replace(
-            scene,
-            id=f"{scene.id}_{when.date().isoformat()}",
-            bands=(replace(source, band=band),),
-            acquired_utc=when,
+            scene, id=f"{scene.id}_{when.date().isoformat()}", bands=(replace(source, band=band),), acquired_utc=when
         )
         for source, when in zip(scene.bands, dates, strict=True)
     )

@@ -34,6 +34,8 @@ PER_WINDOW = 4_000
 LOW, HIGH = 2.0, 98.0
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
+# Masks that take less of a scene than this are in its ledger alone.
+SAID_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def look_at_scene(source: Source) -> SceneFacts:
         _refuse_empty(source, ledger, whole=windows == (source.grid.window,))
     elif invalid > MOSTLY_UNUSABLE:
         _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked{_causes(ledger)}")
+    else:
+        warn_of_masks(source, ledger)
     no_data: Any = ledger.get("no_data_share", {})
     units = source.units
     ranges = tuple(
@@ -108,6 +112,14 @@ def look_at_scene(source: Source) -> SceneFacts:
         if values.shape[1]
     )
     return SceneFacts(source, round(invalid, 4), ranges, ledger)
+
+
+def warn_of_masks(source: Source, ledger: Mapping[str, Any]) -> None:
+    """SceneWarning of what quality layers take out of a scene, or of one of its dates, where it is SAID_SHARE of it."""
+    single = [ledger] if "masked_share" in ledger else list(dict(ledger.get("dates_measured", {})).values())
+    if any(share >= SAID_SHARE for measured in single for share in measured["masked_share"].values()):
+        text = "neither learned from nor mapped; inputs.mask says what is masked"
+        _warn(f"{source.path}: masked, of the pixels looked at{_causes(ledger)}: {text}")
 
 
 def _causes(ledger: Mapping[str, Any]) -> str:

@@ -16,17 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
-from pipeline.splits.geometry import blocks_of
-from pipeline.splits.search import (
-    Problem,
-    best_assignment,
-    fold_assignment,
-    layout_of,
-    refuse_few_blocks,
-    split_of,
-)
+from pipeline.splits.search import Problem, best_assignment, fold_assignment, layout_of, refuse_few_blocks, split_of
 from pipeline.splits.settings import FOLD_KINDS
-from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, check_leakage
+from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, blocks_of, check_leakage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,11 +65,7 @@ def block_folds(
 
 
 def polygon_folds(
-    pixels: Sequence[LabelledPixels],
-    *,
-    folds: int,
-    seed: int,
-    validation_fraction: float = 0.2,
+    pixels: Sequence[LabelledPixels], *, folds: int, seed: int, validation_fraction: float = 0.2
 ) -> list[Split]:
     """One Split per fold of whole polygons, drawn at random within each class; no blocks, no buffer.
 
@@ -139,8 +127,10 @@ def group_split(
         SplitError: fewer groups than parts.
     """
     ids = np.unique(np.concatenate([part.polygon for part in pixels]))
-    hands = 20
-    dealt = dealt_groups(groups, ids, folds=min(hands, len(np.unique(groups[ids]))), seed=seed)
+    hands, have = 20, len(np.unique(groups[ids]))
+    if have < 2:  # noqa: PLR2004 - one has nothing to be tested on
+        raise SplitError("too few groups to hold some out", got=counted(have, "group"), expected="one for each part")
+    dealt = dealt_groups(groups, ids, folds=min(hands, have), seed=seed)
     most = int(dealt.max()) + 1
     limits = np.round(np.cumsum(fractions) * most).astype(int)
     # A group at least for each part that has a share.

@@ -15,8 +15,7 @@ import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.geometry import Layout, block_keys, blocks_of
-from pipeline.splits.split import ABSENT, Part, Split
+from pipeline.splits.split import ABSENT, Layout, Part, Split, block_keys, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -296,12 +295,7 @@ def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int 
 
 
 def split_of(
-    layout: Layout,
-    part: NDArray[np.int8],
-    block: NDArray[np.int32],
-    *,
-    block_m: float,
-    buffer_m: float,
+    layout: Layout, part: NDArray[np.int8], block: NDArray[np.int32], *, block_m: float, buffer_m: float
 ) -> Split:
     """The Split of polygons' parts, int8 [polygon of the layout]."""
     size = int(layout.ids.max()) + 1

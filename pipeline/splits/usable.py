@@ -14,6 +14,7 @@ from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.survey import FILL_FIX, MOSTLY_UNUSABLE, fills_of
+from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
+    from pipeline.splits.split import Split
 
 # Labelled pixels that are read one by one, spread over all of a scene, and over all of a class.
 LABELLED_SAMPLE = 64
 CLASS_SAMPLE = 16
+# Parts whose pixels are used.
+LEARNED = (Part.TRAIN, Part.VALIDATION, Part.TEST)
 # Side of the windows that are read where a class needs a closer look.
 _TILE_PX = 256
 
@@ -38,10 +42,12 @@ class Usable:
     Attributes:
         scenes: By scene id; scenes without labels are left out.
         classes: By name; classes without labels are left out. 0 is said only where every pixel was looked at.
+        parts: By name and part (train, validation, test), where a split is known.
     """
 
     scenes: dict[str, float]
     classes: dict[str, float]
+    parts: dict[str, dict[str, float]]
 
 
 def check_labelled(sources: Sequence[Source], pixels: Sequence[LabelledPixels], scheme: ClassScheme) -> None:
@@ -94,26 +100,34 @@ def judge_usable(found: Usable, sources: Sequence[Source]) -> None:
     check_usable(found.classes)
 
 
-def usable_shares(sources: Sequence[Source], pixels: Sequence[LabelledPixels], scheme: ClassScheme) -> Usable:
-    """Shares from pixels spread over every scene and every class; of a class that seems to have none, all are read."""
+def usable_shares(
+    sources: Sequence[Source], pixels: Sequence[LabelledPixels], scheme: ClassScheme, *, split: Split | None = None
+) -> Usable:
+    """Shares from pixels spread over every scene, class and part; where one seems to have none, all of it is read."""
     code = np.concatenate([part.code for part in pixels])
     stops = np.cumsum([len(part) for part in pixels])
     of_scene = [
         stop - len(part) + _spread(len(part), LABELLED_SAMPLE) for part, stop in zip(pixels, stops, strict=True)
     ]
     of_class = {item.name: np.flatnonzero(code == item.code) for item in scheme.classes}
+    groups = {(name, ""): own for name, own in of_class.items()}
+    if split is not None:
+        used = split.part[np.concatenate([part.polygon for part in pixels])]
+        groups |= {(name, p.name.lower()): own[used[own] == p] for name, own in of_class.items() for p in LEARNED}
     looked = np.zeros(len(code), dtype=np.bool_)
-    looked[np.concatenate([*of_scene, *(own[_spread(len(own), CLASS_SAMPLE)] for own in of_class.values())])] = True
+    looked[np.concatenate([*of_scene, *(own[_spread(len(own), CLASS_SAMPLE)] for own in groups.values())])] = True
     usable = _usable(sources, pixels, looked, one_by_one=True)
-    unseen = [own for own in of_class.values() if len(own) and not usable[own].any()]
+    unseen = [own for own in groups.values() if len(own) and not usable[own].any()]
     if unseen:
         again = np.zeros_like(looked)
         again[np.concatenate(unseen)] = True
         usable |= _usable(sources, pixels, again & ~looked, one_by_one=False)
         looked |= again
+    shares = {key: float(usable[own[looked[own]]].mean()) for key, own in groups.items() if len(own)}
     return Usable(
         {source.id: float(usable[own].mean()) for source, own in zip(sources, of_scene, strict=True) if len(own)},
-        {name: float(usable[own[looked[own]]].mean()) for name, own in of_class.items() if len(own)},
+        {name: share for (name, part), share in shares.items() if not part},
+        {name: {p: share for (n, p), share in shares.items() if p and n == name} for name in of_class},
     )
 
 

@@ -11,6 +11,7 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.bands import besides_ground
 from pipeline.errors import ModelWarning, OutputError, PipelineError, counted
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels, lost_polygons
 from pipeline.labels.footprints import check_pixel_size
@@ -153,7 +154,8 @@ def _band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
         )
         for band in item.bands
     ]  # fmt: skip
-    rows += [(name, "left", "", "", "", "", "", "") for name in left]
+    other = besides_ground((*item.source.band_names, *left), sensor=item.source.sensor)
+    rows += [(name, "left: air, heat" if name in other else "left", "", "", "", "", "", "") for name in left]
     heads = ("band", "", "unit", "no data", "min", f"{LOW:g} %", f"{HIGH:g} %", "max")
     return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
 
@@ -192,10 +194,11 @@ def _check_labels(job: Job, found: _Findings) -> None:
 
 
 def _check_usable(job: Job, found: _Findings) -> None:
-    usable = found.attempt(lambda: usable_shares(job.sources, job.pixels, job.scheme))
+    split = found.attempt(lambda: job.split) if "classes" in found.data else None
+    usable = found.attempt(lambda: usable_shares(job.sources, job.pixels, job.scheme, split=split))
     if usable is None:
         return
-    found.data["usable_share"] = usable.classes
+    found.data["usable_share"], found.data["usable_parts"] = usable.classes, usable.parts
     found.attempt(lambda: judge_usable(usable, job.sources))
     found.attempt(lambda: refuse_fill(job.sources, job.pixels))
 
@@ -238,17 +241,27 @@ def _check_split(job: Job, found: _Findings) -> None:
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
     parts = [part.name.lower() for part in Part]
-    shares = found.data.get("usable_share", {})
+    shares, of_part = found.data.get("usable_share", {}), found.data.get("usable_parts", {})
     rows = tuple(
         (
             name,
-            *(f"{item[part]['polygons']} ({item[part]['pixels']} px)" for part in parts),
+            *(_polygons(item[part], of_part.get(name, {}).get(part, 1.0)) for part in parts),
             f"{shares[name] * sum(item[part]['pixels'] for part in parts):.0f} px" if name in shares else "-",
         )
         for name, item in counts.items()
     )
     title = f"polygons per part: blocks of {split.block_m:,.0f} m, {split.buffer_m:,.0f} m between parts"
     found.tables.append(Table(title, ("class", *parts, "usable, about"), rows))
+
+
+def _polygons(count: dict[str, int], share: float) -> str:
+    """Polygons, and their pixels; where some of those looked at have no data, how many have, about.
+
+    >>> _polygons({"polygons": 3, "pixels": 80}, 1.0), _polygons({"polygons": 3, "pixels": 80}, 0.25)
+    ('3 (80 px)', '3 (20 of 80 px)')
+    """
+    usable = f"{share * count['pixels']:.0f} of " if share < 1 else ""
+    return f"{count['polygons']} ({usable}{count['pixels']} px)"
 
 
 def _check_chips(job: Job, found: _Findings) -> None:

@@ -20,7 +20,7 @@ from pipeline.diagnostics.label_audit import (
 from pipeline.errors import SplitWarning
 from pipeline.files import check_target, prepare_folder
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 from pipeline.splits.folds import polygon_folds, scenes_for_folds
 from pipeline.workflow.job import AUDIT, Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -59,7 +59,7 @@ def audit_labels(
     """
     job = Job.load(config)
     target = output or job.open_folder().path / AUDIT
-    check_target(target, overwrite=overwrite, inputs=(config, job.config.labels.path, *job.config.labels.also))
+    check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     prepare_folder(target.parent)
     scenes = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=True)
     pixels = [scene.pixels for scene in scenes]
@@ -192,7 +192,7 @@ def _outline(square: Grid, first: Grid) -> shapely.Polygon:
     return square_there
 
 
-def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, crs: str) -> list[Layer]:
+def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, crs: str) -> list[PackageLayer]:
     """``suspicious`` in the labels' CRS and ``label_next`` in that of the first scene, each with its style."""
     import geopandas as gpd
     import pandas as pd
@@ -209,8 +209,8 @@ def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, 
     squares = gpd.GeoDataFrame(table, geometry=[place.shape for place in places], crs=crs)
     reasons = tuple(Category(text, text, color) for text, color in _COLORS.items())
     return [
-        Layer(SUSPICIOUS, doubtful, qml(classes)),
-        Layer(NEXT, squares, qml(categorised("reason", reasons, shape="outline"))),
+        PackageLayer(SUSPICIOUS, doubtful, qml(classes)),
+        PackageLayer(NEXT, squares, qml(categorised("reason", reasons, shape="outline"))),
     ]
 
 

@@ -237,7 +237,8 @@ _QGIS = ("open the _lc.tif in QGIS: names and colours come with it",)
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
     """The summary of ``predict``: areas, rate, what was decided, what was written; scenes that failed at the end."""
     names = maps[0].counts.scheme.names if maps else ()
-    areas = tuple((name, *(f"{item.counts.area_ha[i]:,.1f}" for item in maps)) for i, name in enumerate(names))
+    areas = [(name, *(f"{item.counts.area_ha[i]:,.1f}" for item in maps)) for i, name in enumerate(names)]
+    areas.append(("of the scene", *(f"{item.counts.mapped_share:.1%}" for item in maps)))
     rates = tuple(
         (
             item.name,
@@ -252,7 +253,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)] if rates else []
     # A column per scene is for some; of many scenes the areas are in the JSON and in the maps.
     if 0 < len(maps) <= SCENES_SHOWN:
-        tables.insert(0, Table("mapped area (ha)", ("class", *(item.name for item in maps)), areas))
+        tables.insert(0, Table("mapped area (ha)", ("class", *(item.name for item in maps)), tuple(areas)))
     if seams:
         heads = ("scene", *next(iter(seams.values())))
         rows = tuple((name, *(f"{value:.4g}" for value in figures.values())) for name, figures in seams.items())
@@ -271,6 +272,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
                     "files": [str(path) for path in item.files],
                     "figures": item.figures,
                     "area_ha": dict(zip(names, item.counts.area_ha, strict=True)),
+                    "mapped_share": item.counts.mapped_share,
                     "plan": item.plan,
                     "seam": item.seam,
                 }

@@ -8,8 +8,10 @@ from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.labels.footprints import check_pixel_size
 from pipeline.labels.values import warn_shared
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
+from pipeline.scenes.joining import warn_of_left
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
+from pipeline.scenes.survey import warn_of_masks
 from pipeline.splits.split import Part
 from pipeline.splits.usable import check_labelled
 from pipeline.training.chip_index import write_index
@@ -40,6 +42,9 @@ def perform(given: StageRun) -> list[Path]:
     check_labelled(job.sources, job.pixels, job.scheme)
     job.check_leakage()
     ledger = [source_ledger(source) for source in job.sources]
+    for source, entry in zip(job.sources, ledger, strict=True):
+        warn_of_left(source)
+        warn_of_masks(source, entry)
     prepare_folder(job.chips_folder)
     index = chosen_chips(job)
     return [
@@ -73,7 +78,7 @@ def write_labels(path: Path, job: Job) -> Path:
     """The polygons as they are used: id, class, code, part; to look at in QGIS."""
     frame = job.labels.frame[["poly_id", "name", "code", "geometry"]].rename(columns={"name": "class"})
     known = frame["poly_id"].map(lambda number: part_of(job, int(number)))
-    return write_geopackage(path, [Layer("labels", frame.assign(part=known))], what="the labels")
+    return write_geopackage(path, [PackageLayer("labels", frame.assign(part=known))], what="the labels")
 
 
 def part_of(job: Job, polygon: int) -> str:

@@ -194,9 +194,11 @@ def _source(config: Path | None, scene: str | None) -> Source | None:
 
         return Job.load(config, dry=True).sources[0]
     if scene is not None:
+        from pipeline.scenes.joining import join_scenes
         from pipeline.scenes.opening import open_scene
+        from pipeline.scenes.settings import InputSettings
 
-        return open_scene(scene)
+        return join_scenes([("", open_scene(scene))], InputSettings())[0]
     return None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import LabelWarning, SceneError, SceneWarning
 from pipeline.scenes.opening import open_scene
+from pipeline.splits.split import Part
 from pipeline.splits.usable import CLASS_SAMPLE, LABELLED_SAMPLE, check_labelled, usable_shares
 from pipeline.workflow.check import check_job
 from pipeline.workflow.job import Job
@@ -69,3 +70,18 @@ def test_one_pixel_with_data_among_many_is_found(tmp_path: Path) -> None:
     found = usable_shares([scene], [pixels], job.scheme)
     assert found.classes == {CLASSES[0]: 1.0, CLASSES[1]: 2 / len(own), CLASSES[2]: 1.0}
     assert 0.5 < found.scenes["scene"] < 0.8
+
+
+def test_check_counts_usable_pixels_per_class_and_part(tmp_path: Path) -> None:
+    job = Job.load(write_world(tmp_path))
+    (pixels,) = job.pixels
+    gone = (pixels.code == 2) & (job.split.part[pixels.polygon] == Part.TEST)
+    without = np.zeros((96, 96), dtype=np.bool_)
+    without[pixels.row[gone], pixels.col[gone]] = True
+    outcome = check_job(masked(tmp_path, without), progress=no_progress)
+    assert not outcome.failed
+    assert outcome.data["usable_parts"][CLASSES[1]] == {"train": 1.0, "validation": 1.0, "test": 0.0}
+    (split,) = [table for table in outcome.tables if table.title.startswith("polygons per part")]
+    row = dict(zip(split.heads, split.rows[1], strict=True))
+    assert row["test"].endswith(f"(0 of {gone.sum()} px)")
+    assert " of " not in row["train"] + row["validation"]

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import SceneError, SceneWarning
+from pipeline.scenes.ledger import source_ledger
 from pipeline.scenes.opening import open_scene
-from pipeline.scenes.survey import look_at_scene
+from pipeline.scenes.survey import look_at_scene, warn_of_masks
 from pipeline.workflow.check import check_job, decisions_table, scene_table
 from pipeline.workflow.inputs import open_sources, unlike
 from pipeline.workflow.outcome import no_progress
@@ -114,6 +115,16 @@ def test_what_masks_a_scene_is_named_with_its_share(tmp_path: Path) -> None:
     cloudy[:] = 9
     with pytest.raises(SceneError, match=r"no pixel of the scene can be used; got .* masked everywhere \(SCL 100%\);"):
         look_at_scene(open_scene(write_safe(tmp_path / "b", Safe(scl=cloudy))).select(["red", "nir"]))
+
+
+def test_run_says_what_masks_take_of_a_scene(tmp_path: Path) -> None:
+    cloudy = np.full((60, 60), 4, np.uint8)
+    source = open_scene(write_safe(tmp_path / "a", Safe(scl=cloudy))).select(["red", "nir"])
+    warn_of_masks(source, source_ledger(source))
+    cloudy[:15] = 9
+    source = open_scene(write_safe(tmp_path / "b", Safe(scl=cloudy))).select(["red", "nir"])
+    with pytest.warns(SceneWarning, match=r"masked, of the pixels looked at \(SCL 25%\): neither learned from"):
+        warn_of_masks(source, source_ledger(source))
 
 
 def test_a_layer_with_gaps_is_in_the_ledger_elsewhere_an_error(tmp_path: Path, no_estimates: None) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.accuracy.crosswalk import to_codes
 from pipeline.config import Config, load_config
-from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning
 from pipeline.labels.rasterise import burn
 from pipeline.workflow.init import choose_chip_px, write_config
 from pipeline.workflow.job import Job
@@ -50,6 +50,15 @@ def test_it_names_bands_and_classes_and_says_what_to_do_next(world):
     assert {item.name for item in config.classes} == set(CLASSES)
     assert "landcover run" in outcome.hint
     assert outcome.data["classes"] == squares()["class"].value_counts().to_dict()
+
+
+def test_bands_left_out_are_named_with_the_way_back(world):
+    write_scene(world / "scene.tif", names=(*BANDS[:-1], "lwir11"))
+    with pytest.warns(SceneWarning, match="lwir11 measure the air or temperature"):
+        init(world)
+    text = (world / "config.yaml").read_text()
+    assert load_config(world / "config.yaml").inputs.bands == BANDS[:-1]
+    assert "# Not used: bands lwir11 measure" in text
 
 
 def test_a_known_legend_gives_its_colours(world):

@@ -22,14 +22,14 @@ from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError
 from pipeline.labels.settings import LabelSettings
-from pipeline.labels.values import read_values
+from pipeline.labels.values import is_continuous, read_values
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.series import series_layer
 from pipeline.splits.settings import CrossvalSettings
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
-from pipeline.workflow.init import is_continuous, write_config
+from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import run_stages
 
@@ -346,7 +346,7 @@ def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
         check_job(path, progress=silent)
 
 
-@pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin"])
+@pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin", "sets"])
 def test_layers_of_classes_are_refused_for_values(job: Path, layer: str) -> None:
     with pytest.raises(ConfigError, match=f"map.{layer}: a continuous target has no probabilities"):
-        load_config(job, changes=[f"map.{layer}=true"])
+        load_config(job, changes=[f"map.{layer}={0.9 if layer == 'sets' else 'true'}"])
