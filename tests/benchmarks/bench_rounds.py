@@ -124,7 +124,9 @@ def rounds(place: Path, chosen: str, truth: Truth, *, rng: np.random.Generator) 
             next_labels(config, count=COUNT, output=added, overwrite=False, progress=no_progress)
             frame = gpd.read_file(added)
             places = list(frame.geometry) if chosen == "labels next" else truth.squares(rng, len(frame))
-            frame["class"], frame.geometry = zip(*(truth.label(shape) for shape in places), strict=True)
+            found = [truth.label(shape) for shape in places]
+            frame["class"] = [name for name, _ in found]
+            frame.geometry = [part for _, part in found]
             frame.to_file(added, layer="label_next")
             keys["labels"]["also"] = [*keys["labels"].get("also", []), str(added)]
 
