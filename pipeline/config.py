@@ -139,7 +139,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _layers_of_classes(self) -> Config:
-        asked = [name for name in ("probabilities", "entropy", "margin") if getattr(self.map, name)]
+        asked = [name for name in ("probabilities", "entropy", "margin", "sets") if getattr(self.map, name)]
         if self.labels.kind == "value" and asked:
             msg = f"map.{asked[0]}: a continuous target has no probabilities of classes; its map has bounds"
             raise ValueError(msg)

@@ -28,9 +28,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Settings(BaseModel):
-    """No unknown keys, no change after loading."""
+    """No unknown keys, no change after loading, and numbers that are numbers: not NaN, nor infinite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def absolute(value: str, info: ValidationInfo) -> str:

@@ -72,9 +72,12 @@ def centred_confidence(map_path: Path | str, confidence: Path | str, units: Refe
     Pixels without confidence count as the mean of their class.
 
     Raises:
-        ReferenceDataError: not a raster of per cent.
+        ReferenceDataError: not a raster of per cent, or one that has nothing at any unit.
     """
     area, values = confidence_areas(map_path, confidence, units)
+    if not (values <= SURE).any():
+        fix = "name that of the map"
+        raise ReferenceDataError("confidence has no value at any unit of the sample", path=confidence, fix=fix)
     known = area[:, : SURE + 1]
     means = known @ np.arange(SURE + 1) / np.maximum(known.sum(axis=1), 1e-12)
     centred = np.where(values <= SURE, values - means[units.map_code], 0.0) / SURE
@@ -113,14 +116,15 @@ def open_percent(path: Path | str, grid: Grid, stack: ExitStack) -> DatasetReade
     """A layer of per cent (confidence, area of applicability) on the pixels of ``grid``, 255 where it has nothing.
 
     Raises:
-        ReferenceDataError: not a raster of uint8.
+        ReferenceDataError: not a raster of one band of uint8.
     """
     try:
         opened = stack.enter_context(rasterio.open(path))
     except RasterioError as err:
         raise ReferenceDataError("layer cannot be read", path=path, got=err) from err
-    if opened.dtypes[0] != "uint8":
-        raise ReferenceDataError("layer is not one of per cent", path=path, got=opened.dtypes[0], expected="uint8")
+    if opened.dtypes != ("uint8",):
+        got = ", ".join(opened.dtypes)
+        raise ReferenceDataError("layer is not one of per cent", path=path, got=got, expected="one band of uint8")
     return aligned(opened, grid, stack, empty=255)
 
 

@@ -21,7 +21,7 @@ import shapely
 
 from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.errors import ReferenceDataError
-from pipeline.labels.footprints import metric_crs
+from pipeline.labels.geometries import metric_crs
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame

@@ -25,6 +25,7 @@ from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import map_scheme, read_grid
 from pipeline.accuracy.sample_design import read_design
 from pipeline.accuracy.sample_strata import DIFFERENCES
+from pipeline.accuracy.settings import MARGIN
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
 
 ALPHA = 0.05
-# A difference below it is none to care about.
-MARGIN = 0.01
 # Bets risk at most this share of the capital: half or three quarters are what the paper uses (sect. 4.2).
 _MOST = 0.5
 _MEANS = 801

@@ -32,6 +32,7 @@ from pipeline.accuracy.class_maps import (
     read_grid,
     strips,
 )
+from pipeline.accuracy.settings import MAX_ERROR
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.legend import NODATA
@@ -100,7 +101,7 @@ def find_zone(
     frame: Frame,
     area_by_confidence: NDArray[np.float64],
     unit_area: NDArray[np.float64] | None = None,
-    max_error: float = 0.05,
+    max_error: float = MAX_ERROR,
     inside_only: bool = False,
 ) -> Zone:
     """The zone of a sample.
@@ -228,7 +229,7 @@ def zone_of_map(
     *,
     confidence: Path | str | None = None,
     applicability: Path | str | None = None,
-    max_error: float = 0.05,
+    max_error: float = MAX_ERROR,
 ) -> Zone:
     """The zone of a map from its reference sample.
 

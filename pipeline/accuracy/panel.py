@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.assess_estimators import ratios
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, ratios
 from pipeline.accuracy.assess_map import assess_map, read_drawn, unit_area
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import is_raster
-from pipeline.errors import ReferenceDataError
+from pipeline.errors import ReferenceDataError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_estimators import Estimate
     from pipeline.accuracy.assess_map import Assessment
     from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings
@@ -53,9 +52,8 @@ class Panel:
     def words(self) -> str:
         """The design, and what was left out."""
         gaps = f" {self.gaps} units lack a year and are left out of all of them." if self.gaps else ""
-        return f"{len(self.assessments[0].units or ())} units with all {len(self.years)} years.{gaps} " + (
-            self.assessments[0].words()
-        )
+        units = counted(len(self.assessments[0].units or ()), "unit")
+        return f"{units} with all {len(self.years)} years.{gaps} " + (self.assessments[0].words())
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready."""
@@ -127,6 +125,8 @@ def _trend(maps: AnnualMaps, found: Sequence[Assessment]) -> dict[str, Estimate]
     first = found[0]
     if first.units is None:
         raise ReferenceDataError("trend from a raster", fix="give a sample of points")
+    if not first.design.frame.is_probability:
+        return dict.fromkeys(maps.scheme.names, Estimate(None, note=NOT_PROBABILITY))
     place = [{name: i for i, name in enumerate(item.units.id)} for item in found if item.units is not None]
     codes = np.stack(
         [item.units.reference_code[[own[name] for name in first.units.id]]

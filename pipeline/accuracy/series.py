@@ -24,6 +24,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from pipeline.accuracy.class_maps import CODES, grid_of, open_class_map, read_codes, strips
+from pipeline.accuracy.settings import CHANGE_COST, MAP_ACCURACY
 from pipeline.documents import read_file
 from pipeline.errors import ConfigError, GridError, ReferenceDataError, SceneError
 from pipeline.ground import areas_by_code
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid, Window
     from pipeline.legend import ClassScheme
 
-# Evidence of e^3 = 20 : 1 makes a change; tests/benchmarks/bench_series.py.
-CHANGE_COST = 3.0
-ACCURACY = 0.8
 NEVER, ANY = "never", "*"
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d{2})(?:[01]\d[0-3]\d)?(?!\d)")
 # Probabilities nearer to 0 or 1 are not believed: one year alone must not outweigh all others.
@@ -123,8 +121,6 @@ def read_costs(path: Path | None, scheme: ClassScheme, *, change: float = CHANGE
     Raises:
         ConfigError: other columns, unknown classes, negative costs.
     """
-    if not change > 0:
-        raise ConfigError("cost of a change", got=change, expected="more than 0")
     costs = np.full((len(scheme), len(scheme)), float(change))
     rows: list[dict[str, str]] = []
     if path is not None:
@@ -154,17 +150,19 @@ def _indices(name: str, scheme: ClassScheme, path: Path | None) -> list[int]:
 
 
 def _cost(text: str, path: Path | None) -> float:
+    if text.strip() == NEVER:
+        return math.inf
     try:
-        cost = math.inf if text.strip() == NEVER else float(text)
+        cost = float(text)
     except ValueError:
         cost = -1.0
-    if not cost >= 0:
+    if not 0 <= cost < math.inf:
         raise ConfigError("cost of a change", path=path, got=text, expected=f"0 or more, or {NEVER!r}")
     return cost
 
 
 def consistent_strips(
-    maps: AnnualMaps, costs: NDArray[np.float64], *, accuracy: float = ACCURACY
+    maps: AnnualMaps, costs: NDArray[np.float64], *, accuracy: float = MAP_ACCURACY
 ) -> Iterator[ConsistentStrip]:
     """The consistent maps, strip by strip: memory does not grow with the maps.
 

@@ -20,6 +20,12 @@ STARTS = 10
 # What analysts expect of a map before they have looked at it; Olofsson et al. (2014), sect. 5.1, use 0.6 to 0.95.
 EXPECTED_USERS = 0.8
 
+# Evidence of e^3 = 20 : 1 makes a change from year to year; tests/benchmarks/bench_series.py.
+CHANGE_COST = 3.0
+MAP_ACCURACY = 0.8
+# A difference of two maps below it is none to care about; the error that a zone may have.
+MARGIN, MAX_ERROR = 0.01, 0.05
+
 
 def _ascending(edges: tuple[float, ...]) -> tuple[float, ...]:
     if list(edges) != sorted(set(edges)):
@@ -38,8 +44,8 @@ class DesignSettings(Settings):
     allocation: str | None = Field(
         None, description="equal, proportional (the default of squares), neyman or olofsson (of pixels)."
     )
-    size: int | None = Field(None, description="Pixels, or squares. Default: from target_se (not of squares).")
-    target_se: float = Field(0.01, description="Standard error of overall accuracy aimed at, 0..1.")
+    size: int | None = Field(None, ge=1, description="Pixels, or squares. Default: from target_se (not of squares).")
+    target_se: float = Field(0.01, gt=0, lt=1, description="Standard error of overall accuracy aimed at, 0..1.")
     expected: dict[str, float] = Field(
         default_factory=dict, description="Expected user's accuracy by class, 0..1; of all others under ''."
     )
@@ -48,11 +54,11 @@ class DesignSettings(Settings):
     strata_edges: Edges = Field((), description="Limits that cut a strata raster into strata, ascending.")
     change_from: Path | None = Field(None, description="Earlier map: the strata are the changes from it to the map.")
     compare_with: Path | None = Field(None, description="Second map: units are drawn where it differs from the map.")
-    starts: int = Field(STARTS, description="Random starts of a systematic sample; one has no variance.")
-    cluster_px: int = Field(9, description="Side of a square in pixels.")
-    per_cluster: int = Field(10, description="Pixels drawn in each square of a two-stage sample.")
-    minimum_distance_m: float = Field(0.0, description="Least distance between units in metres.")
-    seed: int = Field(0, description="The same seed gives the same sample.")
+    starts: int = Field(STARTS, ge=1, description="Random starts of a systematic sample; one has no variance.")
+    cluster_px: int = Field(9, ge=1, description="Side of a square in pixels.")
+    per_cluster: int = Field(10, ge=1, description="Pixels drawn in each square of a two-stage sample.")
+    minimum_distance_m: float = Field(0.0, ge=0, description="Least distance between units in metres.")
+    seed: int = Field(0, ge=0, description="The same seed gives the same sample.")
 
     @field_validator("expected", mode="before")
     @classmethod
@@ -149,13 +155,38 @@ class ReferenceSettings(Settings):
         """The reference raster; designs belong to samples, and a raster is none.
 
         Raises:
-            ReferenceDataError: a design or strata are given.
+            ReferenceDataError: a design, strata or an auxiliary are given.
         """
-        if self.design is not None or self.strata is not None:
+        if self.design is not None or self.strata is not None or self.assist is not None:
             raise ReferenceDataError(
-                "a reference raster has no sampling design", path=self.reference, fix="leave design and strata out"
+                "a reference raster is no sample", path=self.reference, fix="leave design, strata and assist out"
             )
         return self.reference
+
+
+class SeriesSettings(Settings):
+    """How annual maps are made consistent."""
+
+    years: tuple[Annotated[int, Field(ge=1, le=9999)], ...] = Field(
+        (), description="Years of the maps: 2018,2019; default: from their names."
+    )
+    costs: Path | None = Field(
+        None, description="CSV from,to,cost: classes or *, a number or 'never' for what is illogical."
+    )
+    change_cost: float = Field(CHANGE_COST, gt=0, description="Cost of all other changes: c needs evidence of e^c : 1.")
+    accuracy: float = Field(MAP_ACCURACY, gt=0, lt=1, description="Accuracy of maps without confidence beside them.")
+
+
+class SequentialSettings(Settings):
+    """When ``compare --sequential`` stops."""
+
+    margin: float = Field(MARGIN, gt=0, lt=1, description="With --sequential: difference that is none to care about.")
+
+
+class ZoneSettings(Settings):
+    """What a zone promises."""
+
+    max_error: float = Field(MAX_ERROR, gt=0, lt=1, description="Largest share of the zone that may be wrong.")
 
 
 class MatchSettings(Settings):

@@ -29,8 +29,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     add_command(app, design, settings={"design": "pipeline.accuracy.settings:DesignSettings"})
     add_command(app, assess, settings={**_REFERENCE, "match": "pipeline.accuracy.settings:MatchSettings"})
-    for command in (compare, zone, series):
-        add_command(app, command, settings=_REFERENCE)
+    for command, kind in ((compare, "Sequential"), (zone, "Zone"), (series, "Series")):
+        own = {command.__name__: f"pipeline.accuracy.settings:{kind}Settings"}
+        add_command(app, command, settings={**_REFERENCE, **own})
     add_commands(app, zonal, change, crosswalk)
 
 
@@ -40,6 +41,12 @@ def _against(reference: Path, settings: list[str] | None, **given: object) -> Re
     from pipeline.config import section_of
 
     return section_of("reference", ReferenceSettings, settings, {"reference": reference} | given)
+
+
+def _of(section: str, settings: list[str] | None) -> tuple[list[str], list[str]]:
+    """What ``--set`` says of one section, and the rest."""
+    mine = [text for text in settings or () if text.startswith(f"{section}.")]
+    return mine, [text for text in settings or () if text not in mine]
 
 
 def design(
@@ -134,16 +141,21 @@ def compare(
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Units of design --for compare so far: better, no difference, go on.")
     ] = False,
-    margin: Annotated[float, typer.Option(help="With --sequential: difference that is none to care about.")] = 0.01,
     legend: Legend = None,
     settings: Set = None,
 ) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
+    from pipeline.accuracy.settings import SequentialSettings
+    from pipeline.config import section_of
     from pipeline.workflow.accuracy import compare_so_far, compare_two, told_legend
 
-    found = _against(reference, settings, field=field, design=design_file, crosswalk=crosswalk)
+    own, rest = _of("compare", settings)
+    found = _against(reference, rest, field=field, design=design_file, crosswalk=crosswalk)
+    stop = section_of("compare", SequentialSettings, own)
     if sequential:
-        return lambda _: compare_so_far(first, second, found, margin=margin, scheme=told_legend(legend))
+        return lambda _: compare_so_far(first, second, found, margin=stop.margin, scheme=told_legend(legend))
+    if own:
+        raise typer.BadParameter("--margin is for --sequential: add it, or leave --margin out")
     return lambda _: compare_two(first, second, found, scheme=told_legend(legend), second_crosswalk=second_crosswalk)
 
 
@@ -160,16 +172,18 @@ def zone(
     applicability: Annotated[
         Path | None, typer.Option(help="Area of applicability; only its inside may be in.")
     ] = None,
-    max_error: Annotated[float, typer.Option(help="Largest share of the zone that may be wrong.")] = 0.05,
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """The largest part of a map whose error is at most 5 %, with 95 % confidence, as a mask and a sentence."""
+    from pipeline.accuracy.settings import ZoneSettings
+    from pipeline.config import section_of
     from pipeline.workflow.accuracy import zone_of
 
-    found = _against(reference, settings, field=field, design=design_file)
+    own, rest = _of("zone", settings)
+    found, promise = _against(reference, rest, field=field, design=design_file), section_of("zone", ZoneSettings, own)
     return lambda _: zone_of(
-        map_file, found, output=output, confidence=confidence, applicability=applicability, max_error=max_error,
+        map_file, found, output=output, confidence=confidence, applicability=applicability, max_error=promise.max_error,
         overwrite=overwrite,
     )  # fmt: skip
 
@@ -179,13 +193,17 @@ def zonal(
     polygons: Annotated[Path, typer.Argument(metavar="POLYGONS", help="Polygons: GeoPackage, Shapefile, GeoJSON ...")],
     *,
     layer: Annotated[str | None, typer.Option(help="Layer of a file that has several.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--as", help="classes or values; default: classes for bytes, or with a palette or class names."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage or CSV to write.")] = Path("zonal.gpkg"),
     overwrite: Overwrite = False,
 ) -> Work:
     """Statistics of a map per polygon: of values mean, median and bounds, of classes their shares."""
     from pipeline.workflow.accuracy import zonal_of
 
-    return lambda _: zonal_of(map_file, polygons, layer=layer, output=output, overwrite=overwrite)
+    return lambda _: zonal_of(map_file, polygons, layer=layer, output=output, overwrite=overwrite, kind=kind)
 
 
 def change(
@@ -206,12 +224,6 @@ def series(
     maps: Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class maps of one legend and grid, by year.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the consistent maps.")] = Path("series"),
-    years: Annotated[str | None, typer.Option(help="Years of the maps: 2018,2019; default: from their names.")] = None,
-    costs: Annotated[
-        Path | None, typer.Option(help="CSV from,to,cost: classes or *, a number or 'never' for what is illogical.")
-    ] = None,
-    change_cost: Annotated[float, typer.Option(help="Cost of all other changes: c needs evidence of e^c : 1.")] = 3.0,
-    accuracy: Annotated[float, typer.Option(help="Accuracy of maps without confidence beside them.")] = 0.8,
     reference: Annotated[Path | None, typer.Option(help="Panel: points interpreted for every year.")] = None,
     field: Annotated[str | None, typer.Option(help="Attribute of the class of a year: class_{year}.")] = None,
     design_file: DesignFile = None,
@@ -219,24 +231,16 @@ def series(
     overwrite: Overwrite = False,
 ) -> Work:
     """Consistent annual maps, illogical changes, and areas per year with their trend from one panel."""
+    from pipeline.accuracy.settings import SeriesSettings
+    from pipeline.config import section_of
     from pipeline.workflow.series import map_series
 
-    if years is not None and not all(part.strip().isdecimal() for part in years.split(",")):
-        raise typer.BadParameter(f"--years {years}: expected years, as in 2018,2019")
-    if reference is None and (field or design_file or settings):
+    own, rest = _of("series", settings)
+    if reference is None and (field or design_file or rest):
         raise typer.BadParameter("--field, --design and --set reference.KEY say how to read a panel: add --reference")
-    panel = _against(reference, settings, field=field, design=design_file) if reference is not None else None
-    return lambda progress: map_series(
-        maps,
-        folder=output,
-        years=[int(part) for part in years.split(",")] if years else (),
-        costs_file=costs,
-        change_cost=change_cost,
-        accuracy=accuracy,
-        panel=panel,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    panel = _against(reference, rest, field=field, design=design_file) if reference is not None else None
+    found = section_of("series", SeriesSettings, own)
+    return lambda progress: map_series(maps, found, folder=output, panel=panel, overwrite=overwrite, progress=progress)
 
 
 def crosswalk(

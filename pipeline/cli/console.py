@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.cli.options import Json, Quiet, Sections, command_of
+from pipeline.errors import ConfigError
 from pipeline.workflow.outcome import STAGE, Outcome, Progress, no_progress
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.workflow.outcome import Table
 
 LINE_EVERY_S = 60.0
+# Of rasterio, about a file that the error in the next line speaks of; by name, as importing it takes a second.
+_NOT_SAID = frozenset({"NotGeoreferencedWarning"})
 # What a command does once its options are parsed.
 Work = Callable[[Progress], Outcome]
 
@@ -68,6 +72,8 @@ class Console:
             message: Warning | str, category: type[Warning], filename: str, lineno: int,
             file: TextIO | None = None, line: str | None = None,
         ) -> None:  # fmt: skip
+            if category.__name__ in _NOT_SAID:
+                return
             if not issubclass(category, PipelineWarning):
                 original(message, category, filename, lineno, file, line)
             elif str(message) not in self.warned:
@@ -104,6 +110,7 @@ def performed(command: Callable[..., Work]) -> Callable[..., int]:
     @functools.wraps(command)
     def perform(*arguments: Any, quiet: bool, as_json: bool, **options: Any) -> int:
         def work(progress: Progress) -> Outcome:
+            _require_finite(options)
             return command(*arguments, **options)(progress)  # in here, so that warnings about options are shown too
 
         return Console(quiet, as_json).perform(work)
@@ -117,6 +124,17 @@ def performed(command: Callable[..., Work]) -> Callable[..., int]:
     perform.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     perform.__annotations__ = {item.name: item.annotation for item in parameters}
     return perform
+
+
+def _require_finite(options: dict[str, Any]) -> None:
+    """Refuse NaN and infinity, which Python reads as numbers.
+
+    Raises:
+        ConfigError: an option that is one of them.
+    """
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"option --{name.replace('_', '-')}", got=value, expected="a finite number")
 
 
 def add_commands(app: typer.Typer, *commands: Callable[..., Work]) -> None:

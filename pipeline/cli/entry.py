@@ -82,16 +82,22 @@ def _say_error(err: PipelineError | typer.TyperException, *, as_json: bool) -> N
 
 
 def _of_the_system(err: BaseException) -> PipelineError | None:
-    """The error of a user whose disk is full, or who has no access, where that stands behind an error of a library."""
+    """What a user can mend behind the error of a library: a full disk, no access, a damaged raster."""
     cause: BaseException | None = err
+    damaged: BaseException | None = None
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _DISK:
             return OutputError("cannot write", path=cause.filename, got=cause.strerror)
         if isinstance(cause, PermissionError):
             fix = "check the permissions of it and of the folders above it"
             return InputError("no access", path=cause.filename, got=cause.strerror, fix=fix)
-        cause = cause.__cause__ or cause.__context__
-    return None
+        below = cause.__cause__ or cause.__context__
+        if type(cause).__name__ == "RasterioIOError":  # by name: rasterio takes a second to import
+            damaged = below or cause  # GDAL's own words, which name the file
+        cause = below
+    if damaged is None:
+        return None
+    return InputError("raster cannot be read", got=damaged, fix="it may be damaged or cut short: write it again")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -166,8 +166,8 @@ def search(
     collection: Annotated[list[str], typer.Option("--collection", "-c", help="Collection; repeatable.")],
     area: Annotated[str, typer.Option("--area", help="west,south,east,north in degrees, or a polygon file.")],
     dates: Annotated[str, typer.Option("--dates", help="2024-05-01/2024-09-30.")],
-    max_cloud: Annotated[float, typer.Option(help="Largest cloud cover in per cent.")] = 20.0,
-    limit: Annotated[int, typer.Option(help="Most scenes to list.")] = 10,
+    max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Largest cloud cover in per cent.")] = 20.0,
+    limit: Annotated[int, typer.Option(min=1, help="Most scenes to list.")] = 10,
     bands: Annotated[str | None, typer.Option(help="Comma-separated bands to download; default: all optical.")] = None,
     download: Annotated[
         Path | None, typer.Option("--download", help="Folder to download into; default: list only.")

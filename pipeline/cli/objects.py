@@ -23,9 +23,9 @@ def objects(
     class_name: Annotated[
         list[str] | None, typer.Option("--class", help="Class of objects, by name or code; repeatable.")
     ] = None,
-    min_area: Annotated[float | None, typer.Option(help="Smallest object in m2; default nine pixels.")] = None,
+    min_area: Annotated[float | None, typer.Option(min=0, help="Smallest object in m2; default nine pixels.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="How far outlines may be moved, in m; default 1.5 pixels.")
+        float | None, typer.Option(min=0, help="How far outlines may be moved, in m; default 1.5 pixels.")
     ] = None,
     right_angles: Annotated[bool, typer.Option(help="Give outlines right angles where these fit.")] = True,
     separate: Annotated[bool, typer.Option(help="Separate objects that touch.")] = True,

@@ -31,7 +31,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="config.yaml", help="Configu
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as map.tile_px=512; repeatable.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed: the same seed gives the same result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed: the same seed gives the same result.")]
 # Sections of settings -> where their type is defined.
 Sections = Mapping[str, str]
 # Options that are not called after their key.

@@ -104,7 +104,7 @@ def export(
     *,
     form: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
-    tile_px: Annotated[int, typer.Option(help="Side of the fixed input tile in pixels.")] = 512,
+    tile_px: Annotated[int, typer.Option(min=1, help="Side of the fixed input tile in pixels.")] = 512,
     scale: Annotated[
         float | None,
         typer.Option(

@@ -80,10 +80,7 @@ class SetLimits:
         """
         row = int(np.searchsorted(LEVELS, level - 1e-9))
         if row >= len(LEVELS) or np.isnan(self.limit[row]):
-            raise ModelError(
-                f"class sets of {level:.0%}", got=f"{self.blocks} blocks held out",
-                expected=f"{least_blocks(level)} or more", fix="use more labels, smaller blocks, or a lower level",
-            )  # fmt: skip
+            raise too_few_blocks(level, self.blocks)
         return row
 
     def words(self, level: float) -> str:
@@ -103,6 +100,14 @@ def least_blocks(level: float) -> int:
     (9, 19)
     """
     return int(np.ceil(level / (1 - level) - 1e-9))
+
+
+def too_few_blocks(level: float, blocks: int) -> ModelError:
+    """Sets of so few blocks would hold every class everywhere."""
+    return ModelError(
+        f"class sets of {level:.0%}", got=f"{blocks} blocks held out", expected=f"{least_blocks(level)} or more",
+        fix="use more labels, smaller blocks, or a lower level",
+    )  # fmt: skip
 
 
 def fit_limits(

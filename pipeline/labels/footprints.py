@@ -79,23 +79,6 @@ def read_footprints(path: Path | str, *, layer: str | None = None, may_be_empty:
     return frame.set_geometry(shapes, crs=frame.crs)[usable].reset_index(drop=True)
 
 
-def metric_crs(frame: GeoDataFrame, *, path: Path | str | None = None) -> Any:
-    """The UTM zone in which polygons are measured.
-
-    Raises:
-        LabelError: their CRS and coordinates say nowhere on the ground, or more of it than a zone can hold.
-    """
-    try:
-        crs = frame.estimate_utm_crs()
-        areas = frame.geometry.to_crs(crs).area.to_numpy()
-    except Exception as err:  # pyproj raises several unrelated types
-        raise LabelError("polygons lie where none can", path=path, got=err, fix="assign the CRS they are in") from err
-    if not (np.isfinite(areas) & (areas > 0)).all():
-        what, fix = "polygons cannot be brought into metres", "assign the CRS they are in, or cut them to one region"
-        raise LabelError(what, path=path, got=f"coordinates {frame.total_bounds.tolist()} in {frame.crs.name}", fix=fix)
-    return crs
-
-
 def widths_m(shapes: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
     """Shorter side of the minimum rotated rectangle of polygons in the grid's CRS, in metres on the ground."""
     scale = np.array(grid.pixel_size_m) / np.array(grid.pixel_size)

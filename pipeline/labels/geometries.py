@@ -15,7 +15,7 @@ from pipeline.errors import LabelError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geopandas import GeoSeries
+    from geopandas import GeoDataFrame, GeoSeries
     from numpy.typing import NDArray
 
 # Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
@@ -92,8 +92,33 @@ def points_to_polygons(points: GeoSeries, *, radius_m: float, path: Path) -> NDA
     flat = points.force_2d()
     if radius_m == 0:
         return np.asarray(flat.array, dtype=object)
-    metric = flat.to_crs(flat.estimate_utm_crs())
+    metric = flat.to_crs(metric_crs(flat, path=path))
     return np.asarray(metric.buffer(radius_m).to_crs(points.crs).array, dtype=object)
+
+
+def metric_crs(shapes: GeoSeries | GeoDataFrame, *, path: Path | str | None = None) -> Any:
+    """The UTM zone in which labels are measured.
+
+    Raises:
+        LabelError: their CRS and coordinates say nowhere on the ground, or more of it than a zone can hold.
+    """
+    try:
+        crs = shapes.estimate_utm_crs()
+        here, there = (np.asarray(item.array, dtype=object) for item in (shapes.geometry, shapes.geometry.to_crs(crs)))
+    except Exception as err:  # pyproj raises several unrelated types
+        raise LabelError(
+            "polygons or points lie where none can", path=path, got=err, fix="assign the CRS they are in"
+        ) from err
+    areas = shapely.area(there[shapely.get_dimensions(there) == 2])  # noqa: PLR2004 - polygons
+    lost = np.isfinite(shapely.get_coordinates(here)) & ~np.isfinite(shapely.get_coordinates(there))
+    if lost.any() or not (areas > 0).all():
+        what, fix = (
+            "polygons or points cannot be brought into metres",
+            "assign the CRS they are in, or cut them to one region",
+        )
+        got = f"coordinates {shapes.total_bounds.tolist()} in {shapes.crs.name}"
+        raise LabelError(what, path=path, got=got, fix=fix)
+    return crs
 
 
 def readable_parquet(path: Path) -> Path | io.BytesIO:

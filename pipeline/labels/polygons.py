@@ -12,7 +12,7 @@ from rasterio.features import shapes
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Window
-from pipeline.labels.geometries import is_point
+from pipeline.labels.geometries import is_point, metric_crs
 from pipeline.labels.source import LISTED
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ def buffer_polygons(labels: Labels, buffer_m: Mapping[int, float]) -> Labels:
     Distances are measured in the UTM zone of the labels. Polygons that vanish are left out with a LabelWarning.
 
     Raises:
-        LabelError: no polygon is left.
+        LabelError: no polygon is left, or their CRS says nowhere on the ground.
     """
     distance = labels.frame["code"].map(lambda code: float(buffer_m.get(int(code), 0.0))).to_numpy(dtype=float)
     moved = distance != 0
     if not moved.any():
         return labels
     frame = labels.frame.copy()
-    metric = frame.geometry[moved].to_crs(frame.estimate_utm_crs())
+    metric = frame.geometry[moved].to_crs(metric_crs(frame, path=labels.path))
     frame.loc[moved, frame.geometry.name] = metric.buffer(distance[moved]).to_crs(frame.crs).to_numpy()
     gone = frame.geometry.is_empty.to_numpy()
     if gone.all():

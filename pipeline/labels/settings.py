@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import datetime as dt  # noqa: TC003 - pydantic needs it at run time
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -25,14 +25,11 @@ def split_source(text: str) -> tuple[str, str | None]:
     return path, named.get("layername")
 
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
 class ValueSettings(Settings):
     """A continuous target (kind: value): what it measures, and which attributes go with it."""
 
     unit: str = Field("", description="Unit, as it is shown: t/ha, ug/m3; of shares none.")
-    range: tuple[_Finite | None, _Finite | None] | None = Field(
+    range: tuple[float | None, float | None] | None = Field(
         None, description="Smallest and largest value it can have, null for no limit; others are refused in samples, "
         "and maps keep within it."
     )  # fmt: skip
@@ -128,6 +125,12 @@ class LabelSettings(Settings):
     @classmethod
     def _paths(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return tuple(absolute(item, info) for item in value)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file of labels, without the names of layers."""
+        area = (self.complete,) if isinstance(self.complete, str) else ()
+        return tuple(split_source(name)[0] for name in (self.path, *self.also, *area))
 
     @field_validator("complete", mode="before")
     @classmethod

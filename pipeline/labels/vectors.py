@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.labels.geometries import BROKEN, readable_parquet
+from pipeline.labels.settings import split_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ def read_features(
     import geopandas as gpd
     import pandas as pd
 
-    path = Path(path)
+    path, layer = _file_and_layer(path, layer)
     folders = _folders(path) if layer is None else []
     if only:
         layer = resolve_layer(path, field=None, layer=layer)
@@ -76,13 +77,19 @@ def features_with(
     Raises:
         LabelError: as :func:`read_features`.
     """
-    path = Path(path)
+    path, layer = _file_and_layer(path, layer)
     layer = resolve_layer(path, field=fields[0] if fields else None, layer=layer)
     for field in fields:
         _require_field(path, field=field, names=fields_of(path, layer=layer))
     frame = read_layer(path, field=None, layer=layer, encoding=encoding)
     _require_crs(frame, path=path)
     return frame
+
+
+def _file_and_layer(path: Path | str, layer: str | None) -> tuple[Path, str | None]:
+    """A source as QGIS writes it, file.gpkg|layername=fields, as its file and layer."""
+    file, named = split_source(str(path))
+    return Path(file), layer or named
 
 
 def _require_crs(frame: GeoDataFrame, *, path: Path) -> None:

@@ -68,6 +68,18 @@ def read_scheme(path: Path | str) -> ClassScheme:
     return ClassScheme(classes)
 
 
+def names_classes(dataset: rasterio.DatasetReader) -> bool:
+    """Whether a raster of any integer type is one of classes by what lies in or beside it: a palette, or names."""
+    if _has_palette(dataset) or LEGEND_TAG in dataset.tags():
+        return True
+    aux = sidecar_paths(Path(dataset.name))[0]
+    band = _band_element(aux) if aux.exists() else None
+    if band is None:
+        return False
+    usages = {field.findtext("Usage") for field in band.findall("GDALRasterAttributeTable/FieldDefn")}
+    return str(_NAME) in usages or band.find("CategoryNames") is not None
+
+
 def read_counts(path: Path | str) -> ClassCounts | None:
     """Pixels and ha per class from the attribute table beside a map; None where there is none.
 

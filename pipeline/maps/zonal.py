@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from pipeline.errors import ConfigError, InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_text
@@ -16,7 +17,8 @@ from pipeline.grid import Grid
 from pipeline.labels.geometries import clean_polygons
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.labels.vectors import features_with
-from pipeline.maps.legends import read_scheme
+from pipeline.maps.legends import names_classes, read_scheme
+from pipeline.maps.style import LAYERS
 from pipeline.maps.vectors import Layer, write_geopackage
 from pipeline.raster import open_raster
 
@@ -32,12 +34,12 @@ _BANDS = ("value", "lower", "upper")
 
 
 def zonal_statistics(
-    map_path: Path, polygons: Path, *, layer: str | None = None
+    map_path: Path, polygons: Path, *, layer: str | None = None, classes: bool | None = None
 ) -> tuple[GeoDataFrame, tuple[str, ...]]:
     """A row per polygon, with its attributes and what the map says of it; and the names of the columns that say it.
 
-    Of a map of values mean, median, deviation, least and most, of a class map the share of each class; and
-    ``covered``, the share of the polygon that the map has data for.
+    Of a map of values mean, median, deviation, least and most, of one of ``classes`` (None: by what the file says) the
+    share of each class; and ``covered``, the share of the polygon that the map has data for.
 
     Raises:
         ConfigError: exactextract is not installed.
@@ -49,7 +51,10 @@ def zonal_statistics(
 
     with open_raster(map_path, error=InputError, what="not a map that GDAL can open") as source:
         grid, count = _grid_of(source, map_path), source.count
-        classes, floating = source.dtypes == ("uint8",), source.dtypes[0].startswith("float")
+        floating = source.dtypes[0].startswith("float")
+        if classes and (floating or count > 1):
+            raise InputError("no map of classes", path=map_path, got=f"{count} x {source.dtypes[0]}", expected="codes")
+        classes = _holds_classes(source) if classes is None else classes
     pixel = grid.pixel_size[0] * grid.pixel_size[1]
     frame = features_with(polygons, fields=(), layer=layer)
     shapes, _ = clean_polygons(np.array(frame.geometry.array, dtype=object))
@@ -75,7 +80,7 @@ def zonal_statistics(
     else:
         told = _shares(map_path, found)
     pixels = found["band_1_count"] if "band_1_count" in found else found["count"]
-    told["covered"] = (pixels * pixel / frame.geometry.area).clip(0, 1)
+    told["covered"] = (pixels * pixel / shapely.area(frame.geometry.array)).clip(0, 1)
     if not (told["covered"] > 0).any():
         raise InputError("no polygon lies on the map", path=polygons, expected=f"polygons within {map_path}")
     own = {name.lower() for name in told}
@@ -83,6 +88,13 @@ def zonal_statistics(
         what = "attributes have the names of statistics"
         raise LabelError(what, path=polygons, got=", ".join(taken), fix="rename or remove them")
     return frame.assign(**told), tuple(told)
+
+
+def _holds_classes(source: DatasetReader) -> bool:
+    """One band of bytes that is none of per cent, or of other integers with a palette or names of classes."""
+    if source.count > 1 or "int" not in source.dtypes[0] or source.descriptions[0] in {item.band for item in LAYERS}:
+        return False
+    return source.dtypes[0] == "uint8" or names_classes(source)
 
 
 def _grid_of(source: DatasetReader, path: Path) -> Grid:

@@ -17,6 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from rasterio.errors import RasterioError
+
 from pipeline.errors import SceneError
 from pipeline.raster import open_raster
 
@@ -30,6 +33,8 @@ Embedding = Literal["alphaearth", "tessera"]
 ALPHAEARTH, TESSERA = "alphaearth", "tessera"
 BANDS = {ALPHAEARTH: 64, TESSERA: 128}
 ALPHAEARTH_NODATA = -128.0
+# Rows and columns of the scales that are looked at when a file is opened.
+_LOOKED_AT = 256
 # What geotessera calls the tags of its GeoTIFFs.
 _VERSION, _VARIANT = "TESSERA_DATASET_VERSION", "TESSERA_DATASET_VARIANT"
 _NAME = {ALPHAEARTH: re.compile(r"A\d\d"), TESSERA: re.compile(r"tessera_band_\d+", re.IGNORECASE)}
@@ -58,12 +63,14 @@ def as_embedding(
     """The bands of a file read by the rule of its producer.
 
     Raises:
-        SceneError: another number of bands without names, another type, no version, or no scales.
+        SceneError: another number of bands (fewer if their names say which), another type, no version, or no scales.
     """
     path = bands[0].path
-    named = all(band.text for file in described for band in file.bands)
-    if not named and len(bands) != BANDS[rule]:
-        raise SceneError(f"bands of {rule} without names", path=path, got=len(bands), expected=BANDS[rule])
+    texts = [band.text for file in described for band in file.bands]
+    named = all(_NAME[rule].fullmatch(text) for text in texts)
+    if len(bands) > BANDS[rule] or (not named and len(bands) != BANDS[rule]):
+        expected = f"{BANDS[rule]}, or some of them called {_called(rule, 0)}, {_called(rule, 1)} and so on"
+        raise SceneError(f"bands of {rule}", path=path, got=len(bands), expected=expected)
     names = [band.band for band in bands] if named else [_called(rule, number) for number in range(len(bands))]
     kinds = {band.dtype for file in described for band in file.bands}
     quantised = kinds == {"int8"}
@@ -111,4 +118,13 @@ def _scales_of(path: str) -> str:
             raise SceneError("scales of an embedding", path=beside, got=got, expected="one band of float32")
         if scales.shape != whole.shape or not scales.transform.almost_equals(whole.transform):
             raise SceneError("scales lie on other pixels", path=beside, expected=f"those of {file.name}")
+        shape = (min(scales.height, _LOOKED_AT), min(scales.width, _LOOKED_AT))
+        try:
+            seen = scales.read(1, out_shape=shape)
+        except RasterioError as err:
+            raise SceneError("scales of an embedding cannot be read", path=beside, got=err) from err
+    usable = np.isfinite(seen) & (seen > 0)
+    if not usable.any() or (seen[np.isfinite(seen)] < 0).any():
+        got = "none of them a number above 0" if not usable.any() else "negative numbers"
+        raise SceneError("scales of an embedding", path=beside, got=got, expected="positive numbers, NaN for no data")
     return str(beside)

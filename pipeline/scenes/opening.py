@@ -14,7 +14,7 @@ from pipeline.scenes.eopf import looks_like_eopf, open_eopf
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
-from pipeline.scenes.quality import check_mask, role_of
+from pipeline.scenes.quality import PICTURES, check_mask, role_of
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
@@ -99,10 +99,13 @@ def open_scene(
 
 def _refuse_layer(path: Path | str, options: SceneOptions) -> None:
     """Refuse a file that is by its name a quality layer of a product, unless its bands are named."""
-    role = None if options.bands or Path(path).is_dir() else role_of(PurePosixPath(plain_url(str(path))).stem)
-    if role:
+    stem = PurePosixPath(plain_url(str(path))).stem
+    role = None if options.bands or Path(path).is_dir() or PICTURES.fullmatch(stem) else role_of(stem)
+    if role is not None:
         fix = "give the product's folder, whose bands it then masks, or name its bands (--bands, or scenes.bands)"
-        raise SceneError("file is a quality layer and no scene, by its name", path=path, got=role.upper(), fix=fix)
+        raise SceneError(
+            "file is a quality layer and no scene, by its name", path=path, got=role.upper() or stem, fix=fix
+        )
 
 
 def open_all(

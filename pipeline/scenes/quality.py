@@ -232,8 +232,10 @@ _ROLES: tuple[tuple[str, str], ...] = (
     ("datamask", r"DATA_?MASK"),
     (ASIDE, r"MSK_?\w+|CLD(PRB)?|SNW(PRB)?|CLP|DDV|AOT|WVP|TCI|PVI|BQA|SR_QA(_AEROSOL)?|QA_AEROSOL|RADSAT_QA|UDM"),
     (ASIDE, r"SR_(AEROSOL|CLOUD_QA|ATMOS_OPACITY)|ST_(QA|CDIST|ATRAN|DRAD|EMIS|EMSD|TRAD|URAD)|QA(10|20)"),
-    (ASIDE, r"[SV][AZ]A|(SUN|SOLAR|SENSOR|VIEW(ING)?|MEAN_\w+)_?(AZIMUTH|ZENITH)(_ANGLES?)?(_B\w+)?|\w+_?ANGLES?"),
+    (ASIDE, r"[SV][AZ]A|(SUN|SOLAR|SENSOR|VIEW(ING)?|MEAN_\w+)_?(AZIMUTH|ZENITH)(_ANGLES?)?(_B\w+)?|(\w+_)?ANGLES?"),
 )
+# Pictures of a product that somebody may want to map all the same: red, green, blue, in eight bits.
+PICTURES = re.compile(r"(.*[._ ])?(TCI|PVI)([_-](10|20|60)m)?", re.IGNORECASE)
 # Roles of files with a band per reason -> number of the last band that masks: a single band of one says nothing.
 BAND_PER_REASON = {"udm2": max(UDM2_BANDS.values()), "classi": max(CLASSI_BANDS.values())}
 _RESOLUTION = re.compile(r"[_-](10|20|60)m$", re.IGNORECASE)

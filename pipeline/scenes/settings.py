@@ -86,11 +86,10 @@ class SceneOptions(Settings):
     scale: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
         description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
     )
-    offset: float | None = Field(None, allow_inf_nan=False, description="See scale.")
-    nodata: float | Literal["none"] | None = Field(
+    offset: float | None = Field(None, description="See scale.")
+    nodata: Annotated[float, Field(allow_inf_nan=True)] | Literal["none"] | None = Field(
         None,
         description="DN that means 'no observation', where the file has no nodata tag; none: every value is one, "
         "however much of the scene has it.",

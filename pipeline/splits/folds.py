@@ -139,8 +139,10 @@ def group_split(
         SplitError: fewer groups than parts.
     """
     ids = np.unique(np.concatenate([part.polygon for part in pixels]))
-    hands = 20
-    dealt = dealt_groups(groups, ids, folds=min(hands, len(np.unique(groups[ids]))), seed=seed)
+    hands, have = 20, len(np.unique(groups[ids]))
+    if have < 2:  # noqa: PLR2004 - one has nothing to be tested on
+        raise SplitError("too few groups to hold some out", got=counted(have, "group"), expected="one for each part")
+    dealt = dealt_groups(groups, ids, folds=min(hands, have), seed=seed)
     most = int(dealt.max()) + 1
     limits = np.round(np.cumsum(fractions) * most).astype(int)
     # A group at least for each part that has a share.

@@ -142,14 +142,8 @@ def chips_from_files(
     """
     if not files:
         raise LabelError("no raster file of a chip", path=source, expected="files with " + ", ".join(sorted(SUFFIXES)))
-    scenes = [open_scene(file, options=options) for file in files]
-    first = scenes[0]
-    for file, scene in zip(files, scenes, strict=True):
-        if _kind(scene) != _kind(first) or scene.grid.height != scene.grid.width:
-            raise LabelError(
-                "chip of another size or with other bands", path=file, got=_named(scene), expected=_named(first)
-            )
-    rasters = []
+    scenes = open_chips(files, options=options)
+    first, rasters = scenes[0], []
     for scene in scenes:
         with open_reader(scene) as reader:
             rasters.append(reader.read(scene.grid.window))
@@ -168,6 +162,23 @@ def chips_from_files(
         tuple(files),
         np.array([_middle(scene) for scene in scenes]),
     )
+
+
+def open_chips(files: Sequence[Path], *, options: SceneOptions = AS_FOUND) -> list[Scene]:
+    """The chips of files, metadata only.
+
+    Raises:
+        LabelError: chips that differ in size or bands.
+        SceneError: a file that is no georeferenced raster.
+    """
+    scenes = [open_scene(file, options=options) for file in files]
+    first = scenes[0]
+    for file, scene in zip(files, scenes, strict=True):
+        if _kind(scene) != _kind(first) or scene.grid.height != scene.grid.width:
+            raise LabelError(
+                "chip of another size or with other bands", path=file, got=_named(scene), expected=_named(first)
+            )
+    return scenes
 
 
 def _kind(scene: Scene) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from pipeline.accuracy.sample_draw import draw_sample
 from pipeline.accuracy.totals import holds_values, totals_of_map
 from pipeline.diagnostics.value_scores import score_values
 from pipeline.documents import read_json
-from pipeline.errors import InputError, LegendError, ReferenceDataError
+from pipeline.errors import ConfigError, InputError, LegendError, ReferenceDataError, counted
 from pipeline.files import check_target, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Dynamic World's own rasters start at 0 = water, which is nodata in a map: they serve as reference, with a crosswalk.
 _PUBLIC = tuple(name for name in KNOWN_LEGENDS if name != "Dynamic World")
+
+_ZONAL = ("classes", "values")
 
 
 def assess_against_reference(
@@ -100,14 +102,23 @@ def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | No
     )  # fmt: skip
 
 
-def zonal_of(path: Path, polygons: Path, *, layer: str | None, output: Path, overwrite: bool) -> Outcome:
-    """Statistics of a map in each polygon."""
+def zonal_of(
+    path: Path, polygons: Path, *, layer: str | None, output: Path, overwrite: bool, kind: str | None = None
+) -> Outcome:
+    """Statistics of a map in each polygon; ``kind`` is classes or values, None where the map says.
+
+    Raises:
+        ConfigError: another kind.
+    """
+    if kind not in {None, *_ZONAL}:
+        raise ConfigError("option --as", got=kind, expected=" or ".join(_ZONAL))
     check_target(output, overwrite=overwrite, inputs=(path, polygons))
     check_geopackage_name(output, also=(".csv",))
-    frame, names = zonal_statistics(path, polygons, layer=layer)
+    frame, names = zonal_statistics(path, polygons, layer=layer, classes=None if kind is None else kind == _ZONAL[0])
+    shares = any(name.startswith("share ") for name in names)
     rows = tuple((name, f"{float(frame[name].mean()):.4g}") for name in names)
     return Outcome(
-        summary=f"{path.name}: statistics of {len(frame)} polygons",
+        summary=f"{path.name}: statistics of {counted(len(frame), 'polygon')}, as a map of {_ZONAL[not shares]}",
         tables=(Table("mean over the polygons", ("", ""), rows),),
         written=(write_zonal(output, frame, overwrite=overwrite),), data={"polygons": len(frame)},
     )  # fmt: skip

@@ -9,6 +9,7 @@ import csv
 import io
 import warnings
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,11 +23,19 @@ from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, 
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, prepare_folder, write_json, write_text
+from pipeline.legend import scheme_for
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import Fraction, Settings, absolute, commented_yaml
 from pipeline.splits.geometry import block_keys
-from pipeline.training.chip_files import FolderChips, chips_from_files, chips_from_folders, class_folders, raster_files
+from pipeline.training.chip_files import (
+    FolderChips,
+    chips_from_files,
+    chips_from_folders,
+    class_folders,
+    open_chips,
+    raster_files,
+)
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
 from pipeline.workflow.outcome import Outcome, Table
@@ -97,11 +106,13 @@ def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: S
 
     Raises:
         OutputError: ``output`` exists.
-        LabelError: no folders of chips.
+        LabelError: no folders of chips, or the first and last chips of the classes differ in size or bands.
         ConfigError: a sensor that is not known.
     """
-    check_target(output, overwrite=overwrite)
     found = class_folders(_folder_of(folder, LEARNED) or folder)
+    check_target(output, overwrite=overwrite, inputs=chain.from_iterable(found.values()))
+    scheme_for(list(found))  # names that make no legend are said now
+    open_chips([file for files in found.values() for file in {files[0]: 0, files[-1]: 0}], options=options)
     stem = output.stem if output.stem != "config" else "chips"
     given = {
         "path": str(folder.resolve()),
@@ -199,7 +210,11 @@ def parts_of(job: ChipJob) -> Parts:
     if not job.folder.test:
         return Parts(chips, None, "none is tested")
     test = set_aside_blocks(chips, share=job.folder.test, block_m=job.folder.block_m, seed=job.folder.seed)
-    return Parts(chips.only(~test), chips.only(test), _how(chips, test, block_m=job.folder.block_m))
+    learned = chips.only(~test)
+    if missing := [name for number, name in enumerate(chips.scheme.names) if number not in learned.index]:
+        fix = "add chips, or set folder.test to 0"
+        raise LabelError("classes without a chip to learn from", path=path, got=", ".join(missing), fix=fix)
+    return Parts(learned, chips.only(test), _how(chips, test, block_m=job.folder.block_m))
 
 
 def _folder_of(path: Path, names: Sequence[str]) -> Path | None:
@@ -246,10 +261,10 @@ def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: 
         OutputError: the table exists and ``overwrite`` is not given.
     """
     target = output or Path(f"{folder.name}_classes.csv")
-    check_target(target, overwrite=overwrite)
-    bundle = load_bundle(model)
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     files = [file for own in folders for file in raster_files(own)]
+    check_target(target, overwrite=overwrite, inputs=(model, *files))
+    bundle = load_bundle(model)
     progress("reading chips", 0, 1)
     options = SceneOptions.model_validate(bundle.provenance.get(OPTIONS, {}))
     chips = chips_from_files(files, source=folder, options=options)

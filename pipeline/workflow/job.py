@@ -252,9 +252,7 @@ class Job:
         """A short hash of every file that is read, by its path as seen from the configuration."""
         files = [path for source in self.sources for path in source.files]
         weights = [path] if Path(path := self.config.training.context.weights).is_absolute() else []
-        complete = self.config.labels.complete
-        area = [split_source(complete)[0]] if isinstance(complete, str) else []
-        found = fingerprint([*files, self.config.labels.path, *self.config.labels.also, *area, *weights])
+        found = fingerprint([*files, *self.config.labels.files, *weights])
         return {self._portable(path): value for path, value in found.items()}
 
     @property

@@ -59,7 +59,7 @@ def audit_labels(
     """
     job = Job.load(config)
     target = output or job.open_folder().path / AUDIT
-    check_target(target, overwrite=overwrite, inputs=(config, job.config.labels.path, *job.config.labels.also))
+    check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     prepare_folder(target.parent)
     scenes = scenes_for_folds(job.training_scenes, job.scheme, leave_out_single=True)
     pixels = [scene.pixels for scene in scenes]

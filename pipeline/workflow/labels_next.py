@@ -67,7 +67,7 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
     if not field:
         raise ConfigError("labels next needs polygons to add to", path=job.config.labels.path, fix="set labels.field")
     target = output or _free(config.resolve().parent)
-    check_target(target, overwrite=overwrite, inputs=(config, job.config.labels.path, *job.config.labels.also))
+    check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     check_geopackage_name(target)
     parts = []
     for number, (source, pixels) in enumerate(zip(job.sources, job.pixels, strict=True)):

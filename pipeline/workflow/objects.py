@@ -17,7 +17,8 @@ from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.accuracy.assess_objects import match_objects, object_figures
 from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_json
-from pipeline.labels.footprints import is_vector, metric_crs, read_footprints
+from pipeline.labels.footprints import is_vector, read_footprints
+from pipeline.labels.geometries import metric_crs
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.legend import ClassScheme, scheme_for
 from pipeline.maps.legends import read_scheme
@@ -117,6 +118,11 @@ def _of_map(
         sure = stack.enter_context(FilePixels(confidence)) if confidence is not None else None
         if sure is not None and not sure.grid.same_pixels_as(codes.grid):
             raise LegendError("confidence has another grid than the map", path=confidence, fix="name that of the map")
+        if sure is not None and (sure.bands > 1 or sure.dtype != np.uint8):
+            got = f"{sure.bands} x {sure.dtype}"
+            raise LegendError(
+                "confidence is not one of per cent", path=confidence, got=got, expected="one band of uint8"
+            )
         legend = scheme or _legend_of(path, codes)
         names = _names(settings.classes, legend)
         chosen = settings.model_copy(update={"classes": names})

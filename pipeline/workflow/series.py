@@ -9,15 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.accuracy.panel import assess_panel, panel_units
-from pipeline.accuracy.series import (
-    ACCURACY,
-    CHANGE_COST,
-    TransitionCounter,
-    annual_maps,
-    consistent_strips,
-    read_costs,
-)
+from pipeline.accuracy.panel import assess_panel
+from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
 from pipeline.errors import ReferenceDataError
 from pipeline.files import check_target, prepare_folder, write_json, write_text
 from pipeline.inference.rows import RowStore
@@ -35,7 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.accuracy.panel import Panel
     from pipeline.accuracy.series import AnnualMaps
-    from pipeline.accuracy.settings import ReferenceSettings
+    from pipeline.accuracy.settings import ReferenceSettings, SeriesSettings
     from pipeline.workflow.outcome import Progress
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"
@@ -44,12 +37,9 @@ _SHOWN = 12
 
 def map_series(
     paths: Sequence[Path],
+    settings: SeriesSettings,
     *,
     folder: Path,
-    years: Sequence[int] = (),
-    costs_file: Path | None = None,
-    change_cost: float = CHANGE_COST,
-    accuracy: float = ACCURACY,
     panel: ReferenceSettings | None = None,
     overwrite: bool = False,
     progress: Progress,
@@ -60,12 +50,12 @@ def map_series(
         ReferenceDataError: maps that are no series, or a panel that does not fit.
         OutputError: a file exists and is not to be overwritten, or cannot be written.
     """
-    maps = annual_maps(paths, years=years)
+    maps = annual_maps(paths, years=settings.years)
     if len(maps.scheme) == 1:
         raise ReferenceDataError("series of maps of one class", path=paths[0], expected="two classes or more")
-    if not 1 / len(maps.scheme) < accuracy < 1:
+    if not 1 / len(maps.scheme) < (accuracy := settings.accuracy):
         raise ReferenceDataError("accuracy of the maps", got=accuracy, expected="a share that is better than chance")
-    costs = read_costs(costs_file, maps.scheme, change=change_cost)
+    costs = read_costs(settings.costs, maps.scheme, change=settings.change_cost)
     targets = [folder / path.name for path in maps.paths]
     if len(set(targets)) < len(targets) or {path.resolve() for path in maps.paths} & {
         path.resolve() for path in targets
@@ -74,7 +64,7 @@ def map_series(
     for target in [*targets, folder / TRANSITIONS, folder / FIGURES]:
         check_target(target, overwrite=overwrite)
     if panel is not None:  # what is wrong with it is said before anything is written
-        panel_units(maps, maps.paths, panel)
+        assess_panel(maps, maps.paths, panel)
     counter = _write_maps(maps, costs, targets, accuracy=accuracy, overwrite=overwrite, progress=progress)
     rows = counter.rows(costs)
     data: dict[str, object] = {

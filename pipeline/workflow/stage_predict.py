@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ModelWarning, PipelineError
 from pipeline.files import write_json
 from pipeline.heap import give_back, reset_peak
+from pipeline.inference.sources import OBJECTS
 from pipeline.model.bundle import load_bundle
 from pipeline.model.checks import check_source
 from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic_map
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.maps.pixels import ClassCounts
+    from pipeline.model.bundle import ModelBundle
     from pipeline.workflow.job import Job, StageRun
 
 
@@ -30,6 +33,7 @@ def perform(given: StageRun) -> list[Path]:
     give_back()
     reset_peak()
     bundle = load_bundle(job.model_path)
+    _warn_of_objects(job, bundle)
     order = MapOrder(job.maps_folder, job.config.mapping, overwrite=True, ledger=given.folder, values=job.is_value)
     maps, errors = [], list[PipelineError]()
     for source in job.mapped:
@@ -52,6 +56,15 @@ def perform(given: StageRun) -> list[Path]:
     with contextlib.suppress(OSError):
         (job.maps_folder / WORK).rmdir()
     return [*(path for item in maps for path in item.files), *([mosaic] if mosaic else []), areas]
+
+
+def _warn_of_objects(job: Job, bundle: ModelBundle) -> None:
+    """The maps of a configuration follow it; those of the model file alone follow what it was trained with."""
+    kept, now = bundle.provenance.get(OBJECTS), job.config.mapping.objects.model_dump(mode="json")
+    if isinstance(kept, dict) and kept != now:
+        text = "map.objects is not what the model was trained with: these maps follow the configuration, those of "
+        text += "landcover predict --model the model file; landcover train --force brings it up to date"
+        warnings.warn(text, ModelWarning, stacklevel=2)
 
 
 def products(job: Job) -> list[Path]:

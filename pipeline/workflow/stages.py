@@ -244,7 +244,7 @@ def settings_checks(job: Job) -> tuple[Callable[[], None], ...]:
     """Checks of a job whose scenes can be opened; each raises a PipelineError where a later stage would."""
     return tuple(
         lambda check=check: check(job)
-        for check in (_check_weights, _check_areas, _check_class_units, _check_mosaic, _check_packages)
+        for check in (_check_weights, _check_areas, _check_class_units, _check_mosaic, _check_packages, _check_sets)
     )
 
 
@@ -305,6 +305,28 @@ def _check_mosaic(job: Job) -> None:
         raise ConfigError("map of a scene without date", got=undated[0], fix="use the rule confidence or first")
 
 
+def _check_sets(job: Job) -> None:
+    """Class sets need blocks that can be held out."""
+    level = job.config.map.sets
+    if level is None:
+        return
+    import numpy as np
+
+    from pipeline.diagnostics.class_sets import least_blocks, too_few_blocks
+    from pipeline.diagnostics.confidence import blocks_of_pixels
+    from pipeline.splits.split import Part
+
+    split, learned = job.split, job.config.training.learned_parts
+    held = np.flatnonzero(np.isin(split.part, learned if Part.VALIDATION in learned else [Part.VALIDATION]))
+    blocks = len(np.unique(blocks_of_pixels(held.astype(np.int32), split.block_of)))
+    if blocks < least_blocks(level):
+        raise too_few_blocks(level, blocks)
+
+
 def _check_packages(job: Job) -> None:
+    if job.config.map.segments_px:
+        from pipeline.maps.segments import need_segments
+
+        need_segments()
     if job.config.assessment.umap and job.config.assessment.features and find_spec("umap") is None:
         raise ConfigError("UMAP needs the package umap-learn", fix="pip install landcover-pipeline[umap]")

@@ -6,6 +6,7 @@ import pytest
 import rasterio
 
 from pipeline.accuracy.sample_design import write_design
+from pipeline.cli import main
 from pipeline.errors import ReferenceDataError
 from tests.accuracy.maps import SCHEME, assess_map, draw, patchy, points, spoil, write_map
 
@@ -138,3 +139,29 @@ class TestBadInput:
         plain = assess_map(world[0], reference=filled, field="cover", design="simple random")
         assert figures(found) == figures(plain)
         assert "would not make any interval narrower" in found.words()
+
+
+@pytest.mark.parametrize("damage", ["elsewhere", "bands", "cut"])
+def test_a_confidence_that_says_nothing_is_refused(damage, tmp_path, world, truth, capsys):
+    told = reference(tmp_path, world[0], truth, size=120)
+    beside = world[0].with_name("m_conf.tif")
+    with rasterio.open(beside) as source:
+        profile, sure = source.profile, np.random.default_rng(0).integers(0, 100, (1, *truth.shape), dtype=np.uint8)
+    moved = profile["transform"].translation(90_000, 0) @ profile["transform"]
+    sure = np.repeat(sure, 2 if damage == "bands" else 1, axis=0)
+    changes = {"transform": moved} if damage == "elsewhere" else {}
+    with rasterio.open(beside, "w", **profile | {"count": len(sure), "tiled": False} | changes) as target:
+        target.write(sure)
+    if damage == "cut":
+        beside.write_bytes(beside.read_bytes()[: -sure.nbytes // 3])
+    words = ["--reference", told["reference"], "--field", "reference", "--design", told["design"]]
+    assert main(["assess", *map(str, [world[0], *words]), "--assist", "confidence"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    expected = {"elsewhere": "no value at any unit", "bands": "one band of uint8", "cut": "raster cannot be read"}
+    assert expected[damage] in said[0]
+
+
+def test_a_raster_is_no_sample_to_assist(world):
+    with pytest.raises(ReferenceDataError, match="leave design, strata and assist out"):
+        assess_map(world[0], reference=world[0], assist="confidence")

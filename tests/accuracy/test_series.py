@@ -8,6 +8,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -230,6 +231,7 @@ def test_maps_that_are_no_series_are_refused_in_a_line(flicker, tmp_path):
         ("a,b\n1,2\n", "from,to,cost"),
         ("from,to,cost\nx,water,1\n", "unknown class"),
         ("from,to,cost\n*,water,-1\n", "0 or more"),
+        ("from,to,cost\n*,water,1e999\n", "0 or more"),
     ],
 )
 def test_costs_that_cannot_be_used_are_said(text, message, tmp_path):
@@ -245,9 +247,10 @@ def test_costs_of_more_columns_or_endless_text_are_refused(tmp_path, text):
         read_costs(tmp_path / "costs.csv", SCHEME)
 
 
-def test_a_cost_that_is_no_number_is_refused():
-    with pytest.raises(ConfigError):
-        read_costs(None, SCHEME, change=float("nan"))
+@pytest.mark.parametrize("option", ["--change-cost=nan", "--change-cost=0", "--accuracy=inf", "--years=2018,-1"])
+def test_settings_that_are_no_numbers_are_refused(option, flicker, tmp_path):
+    assert run(*flicker[0], "-o", tmp_path / "out", option) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_panel_that_cannot_be_used_leaves_no_maps(flicker, tmp_path, capsys):
@@ -261,6 +264,21 @@ def test_a_panel_that_cannot_be_used_leaves_no_maps(flicker, tmp_path, capsys):
     assert run(*paths, "-o", out, "--field", "class_{year}") == 2
     assert "add --reference" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_panel_of_polygons_leaves_no_maps_or_no_trend(flicker, tmp_path, capsys):
+    paths, _ = flicker
+    squares = [shapely.box(500_000, 5_799_970, 500_030, 5_800_000)]
+    frame = geopandas.GeoDataFrame({f"c_{year}": ["forest"] for year in YEARS}, geometry=squares, crs=UTM)
+    frame.to_file(tmp_path / "panel.gpkg")
+    given = ["--reference", tmp_path / "panel.gpkg", "--field", "c_{year}"]
+    assert run(*paths, "-o", tmp_path / "out", *given, "--design", "simple random") == 2
+    assert "polygons" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run(*paths, "-o", tmp_path / "out", *given) == 0
+    trend = json.loads((tmp_path / "out" / "series.json").read_text())["panel"]["trend_ha_per_year"]
+    assert trend["forest"]["estimate"] is None
+    assert "not a probability sample" in trend["forest"]["note"]
 
 
 def test_confidence_without_a_number_counts_as_none(flicker, tmp_path):

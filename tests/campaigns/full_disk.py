@@ -36,6 +36,11 @@ class Report:
     tries: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
+    def add(self, wrong: str) -> None:
+        """Note what was wrong, and say it at once: a campaign takes an hour."""
+        self.wrong.append(wrong)
+        sys.stderr.write(f"WRONG {wrong}\n")
+
     def lines(self) -> list[str]:
         """In words."""
         counts = ", ".join(f"{name} {count}" for name, count in self.tries.items())
@@ -82,7 +87,7 @@ def starve(name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, 
     """One command on disks of several sizes."""
     with disk.small(1 << 30):
         if finish(command, log):
-            report.wrong.append(f"{name}: {log.read_text(encoding='utf-8')[-500:]}")
+            report.add(f"{name}: {log.read_text(encoding='utf-8')[-500:]}")
             return
         expected = digests(disk.folder)
         used = [path.stat().st_size for path in disk.folder.rglob("*") if path.is_file()]
@@ -99,16 +104,16 @@ def starve(name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, 
             if status == 0 and not unlike(expected, left):
                 continue  # what was measured is more than is needed
             if status != 2 or len(said) != 1 or not said[0].startswith("landcover: error: "):
-                report.wrong.append(f"{where}: status {status}, {len(said)} lines: {' | '.join(said)[-600:]}")
+                report.add(f"{where}: status {status}, {len(said)} lines: {' | '.join(said)[-600:]}")
             parts = [
                 file for file in unlike(expected, left) if file in left and (name not in UNLIKE or ".part" in file)
             ]
             if parts:
-                report.wrong.append(f"{where}: left {', '.join(parts)}")
+                report.add(f"{where}: left {', '.join(parts)}")
             disk.enlarge()
             if finish(command, log) or (unlike(expected, digests(disk.folder)) and name not in UNLIKE):
                 text = log.read_text(encoding="utf-8")[-500:]
-                report.wrong.append(f"{where}, then enlarged: {unlike(expected, digests(disk.folder))} {text}")
+                report.add(f"{where}, then enlarged: {unlike(expected, digests(disk.folder))} {text}")
 
 
 def commands(config: Path, out: Path) -> Iterator[tuple[str, list[str]]]:

@@ -47,6 +47,27 @@ def test_options_of_nobody_are_left_to_be_refused(capsys):
     assert "No such option: --nonsense" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["objects", "m.tif", "--min-area", "inf"], ["objects", "m.tif", "--tolerance=nan"],
+        ["objects", "m.tif", "--min-area=-1"],
+        ["design", "m.tif", "--target-se", "nan"], ["design", "m.tif", "--minimum-distance-m=-5"],
+        ["design", "m.tif", "--seed=-1"],
+        ["compare", "a.tif", "b.tif", "--reference", "p.gpkg", "--sequential", "--margin", "inf"],
+        ["zone", "m.tif", "--reference", "p.gpkg", "--field", "c", "--design", "d.json", "--max-error=nan"],
+        ["export", "m", "--scale", "inf"], ["predict", "--model", "m", "--scene", "s", "--sieve-ha", "inf"],
+        ["search", "earth-search", "-c", "a", "--area", "0,0,1,1", "--dates", "2024", "--max-cloud=-3"],
+        ["forecast", "s.tif", "--dropout", "nan"], ["pretrain", "c.yaml", "--time-limit-s", "inf"],
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused(words, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "no such file" not in said.lower()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_means_one_setting(name):
     options = [option for option, _, _ in COMMANDS[name]._settings()]

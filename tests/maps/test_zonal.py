@@ -12,7 +12,9 @@ import rasterio
 import shapely
 from affine import Affine
 
-from pipeline.errors import InputError, OutputError, PipelineError
+from pipeline.cli import main
+from pipeline.errors import ConfigError, InputError, OutputError, PipelineError
+from pipeline.maps.style import CONFIDENCE
 from pipeline.maps.zonal import zonal_statistics
 from pipeline.workflow.accuracy import zonal_of
 
@@ -61,6 +63,52 @@ def test_bytes_in_several_bands_are_no_classes(tmp_path: Path, polygons: Path) -
     frame, names = zonal_statistics(path, polygons)
     assert "value_note" not in names
     assert frame["band_3_mean"].tolist() == [7.0]
+
+
+def test_integers_with_names_or_a_palette_are_classes(tmp_path: Path, polygons: Path) -> None:
+    codes = np.full((1, 20, 20), 311, np.int16)
+    codes[0, :5] = 112
+    heights = write_map(tmp_path / "dem.tif", codes)
+    assert zonal_statistics(heights, polygons)[0]["band_1_max"].tolist() == [311.0]
+    assert zonal_statistics(heights, polygons, classes=True)[0]["share class 112"].tolist() == [0.5]
+    named = write_map(tmp_path / "clc.tif", codes)
+    rows = "".join(f"<Row><F>{code}</F><F>x{code}</F></Row>" for code in (112, 311))
+    fields = "".join(
+        f"<FieldDefn><Name>{name}</Name><Usage>{use}</Usage></FieldDefn>" for name, use in (("v", 5), ("n", 2))
+    )
+    table = f"<GDALRasterAttributeTable>{fields}{rows}</GDALRasterAttributeTable>"
+    named.with_name("clc.tif.aux.xml").write_text(f"<PAMDataset><PAMRasterBand>{table}</PAMRasterBand></PAMDataset>")
+    assert zonal_statistics(named, polygons)[0]["share class 311"].tolist() == [0.5]
+    painted = write_map(tmp_path / "paint.tif", codes.astype(np.uint16))
+    with rasterio.open(painted, "r+") as target:
+        target.write_colormap(1, {112: (255, 0, 0, 255)})
+    assert zonal_statistics(painted, polygons)[0]["share class 112"].tolist() == [0.5]
+
+
+def test_a_damaged_map_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_map(tmp_path / "map.tif", np.random.default_rng(0).normal(size=(1, 400, 400)))
+    path.write_bytes(path.read_bytes()[:-1_200_000])
+    wide = gpd.GeoDataFrame({"n": [1]}, geometry=[SQUARE.buffer(4000)], crs=UTM)
+    wide.to_file(tmp_path / "wide.gpkg")
+    assert main(["zonal", str(path), str(tmp_path / "wide.gpkg"), "-o", str(tmp_path / "o.gpkg")]) == 2
+    said = capsys.readouterr().err
+    assert "raster cannot be read; got map.tif, band 1" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_per_cent_are_values(tmp_path: Path, polygons: Path) -> None:
+    path = write_map(tmp_path / "s_conf.tif", np.full((1, 20, 20), 80, np.uint8))
+    with rasterio.open(path, "r+") as target:
+        target.set_band_description(1, CONFIDENCE.band)
+    assert zonal_statistics(path, polygons)[0]["band_1_mean"].tolist() == [80.0]
+
+
+def test_values_are_not_taken_for_classes(tmp_path: Path, polygons: Path) -> None:
+    path = write_map(tmp_path / "map.tif", np.ones((1, 20, 20), np.float32))
+    with pytest.raises(InputError, match="no map of classes"):
+        zonal_statistics(path, polygons, classes=True)
+    with pytest.raises(ConfigError, match="expected classes or values"):
+        zonal_of(path, polygons, layer=None, output=tmp_path / "o.gpkg", overwrite=False, kind="codes")
 
 
 @pytest.mark.parametrize(

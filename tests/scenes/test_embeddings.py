@@ -81,8 +81,12 @@ def test_alphaearth_without_names_is_read_when_it_is_named(tmp_path: Path) -> No
     scene = open_scene(tmp_path / "a.tif", options=SceneOptions(embedding="alphaearth"))
     assert scene.band_names[-1] == "a63"
     write_raster(tmp_path / "b.tif", quantised(63))
-    with pytest.raises(SceneError, match="bands of alphaearth without names; got 63; expected 64"):
-        open_scene(tmp_path / "b.tif", options=SceneOptions(embedding="alphaearth"))
+    write_raster(tmp_path / "c.tif", quantised(63), names=tuple(f"band {number}" for number in range(63)))
+    for name in ("b.tif", "c.tif"):
+        with pytest.raises(SceneError, match="bands of alphaearth; got 63; expected 64, or some of them called a00"):
+            open_scene(tmp_path / name, options=SceneOptions(embedding="alphaearth"))
+    write_raster(tmp_path / "d.tif", quantised(2), names=("A03", "A07"))
+    assert open_scene(tmp_path / "d.tif").band_names == ("a03", "a07")
 
 
 def test_vectors_are_never_interpolated(tmp_path: Path) -> None:
@@ -119,6 +123,10 @@ def test_tessera_in_int8_is_scaled_pixel_by_pixel(tmp_path: Path) -> None:
     write_raster(tmp_path / "t_scales.tif", stored[0])
     with pytest.raises(SceneError, match="expected one band of float32"):
         open_scene(tmp_path / "t.tif", options=options)
+    for useless in (np.full_like(scales, np.nan), np.zeros_like(scales), -scales):
+        write_raster(tmp_path / "t_scales.tif", useless)
+        with pytest.raises(SceneError, match="expected positive numbers"):
+            open_scene(tmp_path / "t.tif", options=options)
     write_raster(tmp_path / "t_scales.tif", scales)
     scene = open_scene(tmp_path / "t.tif", options=options)
     raster = read(scene)

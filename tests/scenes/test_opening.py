@@ -150,12 +150,21 @@ def test_a_raster_in_gdals_own_spelling_is_opened_as_it_is(tmp_path: Path) -> No
     assert open_scene(f"/vsizip/{tmp_path}/a.zip/inner/a.tif").grid == open_scene(path).grid
 
 
-@pytest.mark.parametrize("name", ["HLS.S30.T33UUU.2024153T101031.v2.0.Fmask", "LC08_L2SP_190024_QA_PIXEL", "SCL"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HLS.S30.T33UUU.2024153T101031.v2.0.Fmask", "LC08_L2SP_190024_QA_PIXEL", "SCL",
+        "T33UUU_20240601T102021_AOT_10m",
+        "LC08_L2SP_193024_20240601_20240610_02_T1_SR_QA_AEROSOL",
+    ],
+)  # fmt: skip
 def test_a_quality_layer_alone_is_no_scene(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint8))
     with pytest.raises(SceneError, match="file is a quality layer and no scene, by its name"):
         open_scene(path)
     assert open_scene(path, options=SceneOptions(bands=("wetness",))).band_names == ("wetness",)
+    for other in ("T33UUU_20240601T102021_TCI_10m", "rectangles"):
+        assert len(open_scene(write(tmp_path / f"{other}.tif", np.ones((3, 4, 4), np.uint8))).bands) == 3
 
 
 @pytest.mark.parametrize(

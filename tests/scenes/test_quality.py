@@ -32,7 +32,7 @@ def test_quality_layers_and_angles_are_known(name: str, role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["B04", "SR_B5", "ST_B10", "nir", "VV", "slope", "ndvi", "T33UUU_B8A_20m", "band1", "A00"]
+    "name", ["B04", "SR_B5", "ST_B10", "nir", "VV", "slope", "ndvi", "T33UUU_B8A_20m", "band1", "A00", "triangle"]
 )
 def test_bands_are_no_quality_layers(name: str) -> None:
     assert role_of(name) is None

@@ -111,3 +111,5 @@ def test_few_groups_are_enough_for_every_part(count: int, fractions: tuple[float
     own = [set(groups[split.polygons(part)].tolist()) for part in (Part.TRAIN, Part.VALIDATION, Part.TEST)]
     assert [bool(part) for part in own] == [share > 0 for share in fractions]
     assert sum(map(len, own)) == count
+    with pytest.raises(SplitError, match="too few groups to hold some out; got 1 group"):
+        group_split([pixels], np.zeros_like(groups), fractions=fractions, seed=0)

@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.cli.entry import main
 from pipeline.config import checked
-from pipeline.errors import ConfigError, LabelWarning
+from pipeline.errors import ConfigError, LabelError, LabelWarning
 from pipeline.training.chip_files import chips_from_folders
 from pipeline.workflow.chip_job import ChipJob, is_chip_job, parts_of, set_aside_blocks
 from tests.training.test_chip_head import write_folders
@@ -158,3 +158,23 @@ def test_chips_to_learn_from_alone_are_set_aside_by_blocks(tmp_path):
     settings = {"folder": {"path": str(tmp_path / "chips"), "test": 0.0}}
     parts = parts_of(checked(ChipJob, settings))
     assert (len(parts.learned), parts.tested) == (12, None)
+
+
+def test_init_says_what_run_would_and_keeps_the_chips(tmp_path, capsys):
+    folder = write_folders(tmp_path / "chips", count=3)
+    chips = sorted(folder.rglob("*.tif"))
+    before = {path: path.read_bytes() for path in chips}
+    init = ["init", "--chips", str(folder), "--overwrite"]
+    for words in (["-o", str(chips[0])], ["--bands", "a,b,c", "-o", str(tmp_path / "c.yaml")]):
+        assert main([*init, *words]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "c.yaml").exists()
+    assert all(path.read_bytes() == data for path, data in before.items())
+    chips[0].write_bytes(b"junk")
+    assert main([*init, "-o", str(tmp_path / "c.yaml")]) == 2
+
+
+def test_a_class_of_one_chip_is_said(tmp_path):
+    plain = {"folder": {"path": str(write_folders(tmp_path / "chips", count=1))}, "training": {"head": "chip"}}
+    with pytest.raises(LabelError, match="without a chip to learn from"):
+        parts_of(checked(ChipJob, plain, path=tmp_path / "c.yaml"))

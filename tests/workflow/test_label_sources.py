@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import load_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LabelError
 from pipeline.workflow.job import Job
 from tests.fakes.rasters import write_raster
 from tests.fakes.small_world import CLASSES, POLYGON, SIDE, squares, truth, write_labels, write_scene, write_settings
@@ -27,6 +27,26 @@ def points():
 def test_points_label_pixels_around_them(tmp_path, how, pixels):
     job = job_of(tmp_path, points(), **how)
     assert len(job.pixels[0]) == pixels * len(squares())
+
+
+def test_a_radius_in_a_local_crs_is_refused(tmp_path):
+    local = 'LOCAL_CS["grid of the site",UNIT["metre",1]]'
+    for how, frame in (({"point_radius_m": 25}, points()), ({"buffer_m": 5}, squares())):
+        with pytest.raises(LabelError, match="points lie where none can"):
+            _ = job_of(tmp_path, frame.set_crs(local, allow_override=True), **how).labels
+
+
+def test_further_labels_may_name_their_layer(tmp_path):
+    alone = len(job_of(tmp_path).labels)
+    squares().to_crs(4326).iloc[:2].translate(0.0001).to_file(tmp_path / "more.gpkg", layer="other")
+    more = squares().iloc[:3]
+    more = more.set_geometry(more.geometry.translate(50, 0))
+    more.to_file(tmp_path / "more.gpkg", layer="next")
+    job = job_of(tmp_path, also=["more.gpkg|layername=next"])
+    assert len(job.labels) == alone + 3
+    before = job.input_hash
+    more.iloc[:2].to_file(tmp_path / "more.gpkg", layer="next")
+    assert job_of(tmp_path, also=["more.gpkg|layername=next"]).input_hash != before
 
 
 def test_points_become_circles(tmp_path):

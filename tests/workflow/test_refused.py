@@ -46,6 +46,8 @@ CASES: dict[str, dict[str, object]] = {
     "weights are a folder": context(weights="folder.pth"),
     "weights unknown": context(weights="ResNet18_Weights.NOBODY"),
     "weights not downloaded": context(encoder="resnet50", weights="imagenet"),
+    "sets of more blocks than there are": mapped(sets=0.99),
+    "a number that is none": {"split": {"block_m": float("nan")}},
     "unit of no class": mapped(polygons=True, class_mmu_ha={"Nothing": 1.0}),
     "mosaic of dates that are not known": {"scenes": [*scenes(), {"path": "other.tif"}], **mapped(mosaic="latest")},
     "mosaic of two zones": {"scenes": [*scenes(), {"path": "zone.tif"}], **mapped(mosaic="first")},

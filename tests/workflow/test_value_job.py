@@ -346,7 +346,7 @@ def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
         check_job(path, progress=silent)
 
 
-@pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin"])
+@pytest.mark.parametrize("layer", ["probabilities", "entropy", "margin", "sets"])
 def test_layers_of_classes_are_refused_for_values(job: Path, layer: str) -> None:
     with pytest.raises(ConfigError, match=f"map.{layer}: a continuous target has no probabilities"):
-        load_config(job, changes=[f"map.{layer}=true"])
+        load_config(job, changes=[f"map.{layer}={0.9 if layer == 'sets' else 'true'}"])
