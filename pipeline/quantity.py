@@ -49,29 +49,17 @@ _SKEWED, _VERY_SKEWED = 1.0, 2.0
 
 @dataclass(frozen=True)
 class Quantity:
-    """A continuous target.
+    """A continuous target."""
 
-    Attributes:
-        name: The attribute that holds it.
-        unit: As written, such as "t/ha"; "" for a pure number.
-        low: Smallest value it can have; None for none.
-        high: Largest value it can have; None for none.
-        transform: What is learned: the value, its logarithm, or its square root.
-        offset: Added before the logarithm.
-        mean: Of the transformed training values.
-        deviation: Of the transformed training values.
-        edges: Inner limits of the value classes, rising.
-    """
-
-    name: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    transform: Transform = "none"
-    offset: float = 0.0
-    mean: float = 0.0
-    deviation: float = 1.0
-    edges: tuple[float, ...] = ()
+    name: str  # The attribute that holds it
+    unit: str = ""  # As written, such as "t/ha"; "" for a pure number
+    low: float | None = None  # Smallest value it can have; None for none
+    high: float | None = None  # Largest value it can have; None for none
+    transform: Transform = "none"  # What is learned: the value, its logarithm, or its square root
+    offset: float = 0.0  # Added before the logarithm
+    mean: float = 0.0  # Of the transformed training values
+    deviation: float = 1.0  # Of the transformed training values
+    edges: tuple[float, ...] = ()  # Inner limits of the value classes, rising
 
     @property
     def title(self) -> str:

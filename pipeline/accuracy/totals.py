@@ -56,22 +56,15 @@ class MeanEstimate:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a sample says of the mapped area.
+    """What a sample says of the mapped area."""
 
-    Attributes:
-        direct: Mean from the sample alone.
-        regression: Mean from sample and map.
-        map_mean: The map's own mean.
-        gain: Variance of the direct mean over that of the regression: how many times as large a sample without the map
-            would have to be.
-        units: Sample units.
-    """
-
-    direct: MeanEstimate
-    regression: MeanEstimate
-    map_mean: float
+    direct: MeanEstimate  # Mean from the sample alone
+    regression: MeanEstimate  # Mean from sample and map
+    map_mean: float  # The map's own mean
+    # Variance of the direct mean over that of the regression: how many times as large a sample without the map
+    # would have to be
     gain: float
-    units: int
+    units: int  # Sample units
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -140,23 +133,14 @@ def _interval(estimate: float, variance: float, freedom: int) -> MeanEstimate:
 
 @dataclass(frozen=True)
 class MapTotals:
-    """A continuous map against a probability sample.
+    """A continuous map against a probability sample."""
 
-    Attributes:
-        quantity: What the map holds.
-        totals: Means.
-        area_ha: Area that the figures speak of.
-        design: How the sample was drawn.
-        measured: Value at each unit, float64 [n].
-        mapped: The map's value, lower and upper bound there, float64 [n, 3].
-    """
-
-    quantity: Quantity
-    totals: Totals
-    area_ha: float
-    design: str
-    measured: NDArray[np.float64]
-    mapped: NDArray[np.float64]
+    quantity: Quantity  # What the map holds
+    totals: Totals  # Means
+    area_ha: float  # Area that the figures speak of
+    design: str  # How the sample was drawn
+    measured: NDArray[np.float64]  # Value at each unit, float64 [n]
+    mapped: NDArray[np.float64]  # The map's value, lower and upper bound there, float64 [n, 3]
 
 
 def holds_values(path: Path) -> bool:

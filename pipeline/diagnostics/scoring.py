@@ -181,27 +181,16 @@ VALUE_SAMPLING = (
 
 @dataclass(frozen=True)
 class ValueScore:
-    """Figures of one method on held-out samples, in the quantity's unit.
+    """Figures of one method on held-out samples, in the quantity's unit."""
 
-    Attributes:
-        method: Its name.
-        samples: How many judged.
-        r2: Share of the variance explained, 1 less the squared error over that of the samples' own mean.
-        rmse: Root mean squared error.
-        mae: Mean absolute error.
-        bias: Mean of predicted less measured.
-        coverage: Share of the samples within their interval of 90 %; None without intervals.
-        width: Mean width of the interval; None without.
-    """
-
-    method: str
-    samples: int
-    r2: float
-    rmse: float
-    mae: float
-    bias: float
-    coverage: float | None = None
-    width: float | None = None
+    method: str  # Its name
+    samples: int  # How many judged
+    r2: float  # Share of the variance explained, 1 less the squared error over that of the samples' own mean
+    rmse: float  # Root mean squared error
+    mae: float  # Mean absolute error
+    bias: float  # Mean of predicted less measured
+    coverage: float | None = None  # Share of the samples within their interval of 90 %; None without intervals
+    width: float | None = None  # Mean width of the interval; None without
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -47,19 +47,12 @@ SAMPLE_PX = 512
 
 @dataclass(frozen=True)
 class Held:
-    """What an engine holds beside what is alive in torch, by measurement.
+    """What an engine holds beside what is alive in torch, by measurement."""
 
-    Attributes:
-        times: Multiple of the bytes that a pass has alive in torch.
-        fixed: Bytes, whatever the network.
-        weights: Copies of the weights in float32.
-        making: Bytes that are needed while it is made, and given back before the first tile.
-    """
-
-    times: float = 1.0
-    fixed: int = 0
-    weights: float = 2.0
-    making: int = 0
+    times: float = 1.0  # Multiple of the bytes that a pass has alive in torch
+    fixed: int = 0  # Bytes, whatever the network
+    weights: float = 2.0  # Copies of the weights in float32
+    making: int = 0  # Bytes that are needed while it is made, and given back before the first tile
 
 
 # What oneDNN's convolutions and the C library hold beside the tensors that are alive, for a network with an encoder: a
@@ -86,23 +79,14 @@ def weight_bytes(network: nn.Module, *, dtype: torch.dtype = torch.float32) -> i
 
 @dataclass(frozen=True)
 class Needs:
-    """What mapping with one network and engine needs.
+    """What mapping with one network and engine needs."""
 
-    Attributes:
-        network: The network that the engine runs.
-        choice: The engine.
-        bands_read: Bands read per window.
-        channels: Channels of the network's input.
-        stride_px: Total stride of the network.
-        batch: Tiles that go through the network together.
-    """
-
-    network: nn.Module
-    choice: Choice
-    bands_read: int
-    channels: int
-    stride_px: int
-    batch: int = 1
+    network: nn.Module  # The network that the engine runs
+    choice: Choice  # The engine
+    bands_read: int  # Bands read per window
+    channels: int  # Channels of the network's input
+    stride_px: int  # Total stride of the network
+    batch: int = 1  # Tiles that go through the network together
 
     @classmethod
     def of(cls, bundle: ModelBundle, choice: Choice, *, stride_px: int, batch: int = 1) -> Needs:

@@ -44,17 +44,11 @@ _CACHE_BYTES = 128_000_000
 
 @dataclass(frozen=True)
 class MapFile:
-    """One map to join.
+    """One map to join."""
 
-    Attributes:
-        codes: Class map.
-        confidence: Its confidence in percent, or None.
-        acquired_utc: Time of its scene, for the rule "latest".
-    """
-
-    codes: Path
-    confidence: Path | None = None
-    acquired_utc: datetime | None = None
+    codes: Path  # Class map
+    confidence: Path | None = None  # Its confidence in percent, or None
+    acquired_utc: datetime | None = None  # Time of its scene, for the rule "latest"
 
 
 @dataclass

@@ -36,14 +36,10 @@ _CHUNK_ROWS = 32
 
 @dataclass(frozen=True)
 class TileLayout:
-    """How an engine takes tiles without copying them.
+    """How an engine takes tiles without copying them."""
 
-    Attributes:
-        dtype: Type of the values.
-        by_pixel: Whether the channels of a pixel lie side by side in memory (channels-last), not plane by plane.
-    """
-
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32  # Type of the values
+    # Whether the channels of a pixel lie side by side in memory (channels-last), not plane by plane
     by_pixel: bool = False
 
     def shape(self, memory: torch.Tensor, channels: int, height: int, width: int) -> torch.Tensor:

@@ -51,29 +51,20 @@ LOCK = "lock"
 
 @dataclass(frozen=True)
 class Prediction(Closing):
-    """A mapped scene, as rows on disk; a context manager that closes them.
+    """A mapped scene, as rows on disk; a context manager that closes them."""
 
-    Attributes:
-        grid: Where the pixels lie.
-        scheme: What the codes mean.
-        layers: Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for. Of a
-            continuous target "codes" (value classes) and "values" (float32: value, lower, upper).
-        plan: What was decided.
-        figures: "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
-            earlier run), JSON-ready.
-        why_fresh: Why an earlier run in the same folder was not continued; "" where there was none or it was.
-        lock: Keeps other runs out of the folder until the stores are closed.
-        look: Pixels of the scene for its quicklook; None where not all of it was read by this run.
-    """
-
-    grid: Grid
-    scheme: ClassScheme
+    grid: Grid  # Where the pixels lie
+    scheme: ClassScheme  # What the codes mean
+    # Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for. Of a
+    # continuous target "codes" (value classes) and "values" (float32: value, lower, upper)
     layers: dict[str, RowStore]
-    plan: Plan
+    plan: Plan  # What was decided
+    # "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
+    # earlier run), JSON-ready
     figures: dict[str, float]
-    why_fresh: str = ""
-    lock: BaseFileLock | None = None
-    look: Raster | None = None
+    why_fresh: str = ""  # Why an earlier run in the same folder was not continued; "" where there was none or it was
+    lock: BaseFileLock | None = None  # Keeps other runs out of the folder until the stores are closed
+    look: Raster | None = None  # Pixels of the scene for its quicklook; None where not all of it was read by this run
 
     @property
     def codes(self) -> RowStore:
@@ -206,23 +197,14 @@ def open_run(
 
 @dataclass(frozen=True)
 class Run:
-    """A scene that is being mapped.
+    """A scene that is being mapped."""
 
-    Attributes:
-        steps: What there is to map.
-        key: What the journal is of.
-        journal: What is done.
-        stores: Where it is kept, by name of the layer.
-        lock: Keeps other runs out.
-        before: Tiles that were done when it was opened.
-    """
-
-    steps: SceneSteps
-    key: Key
-    journal: Journal
-    stores: dict[str, RowStore]
-    lock: BaseFileLock
-    before: int = field(init=False)
+    steps: SceneSteps  # What there is to map
+    key: Key  # What the journal is of
+    journal: Journal  # What is done
+    stores: dict[str, RowStore]  # Where it is kept, by name of the layer
+    lock: BaseFileLock  # Keeps other runs out
+    before: int = field(init=False)  # Tiles that were done when it was opened
 
     def __post_init__(self) -> None:
         """Count what an earlier run has done."""

@@ -72,21 +72,13 @@ class _Turns:
 
 @dataclass(frozen=True, eq=False)
 class SceneSteps:
-    """One scene's steps by one plan.
+    """One scene's steps by one plan."""
 
-    Attributes:
-        bundle: The model.
-        source: The scene, with the model's bands.
-        settings: What was asked for.
-        plan: What was decided.
-        area: What is mapped; None for everything.
-    """
-
-    bundle: ModelBundle
-    source: Source
-    settings: MapSettings
-    plan: Plan
-    area: Area | None = None
+    bundle: ModelBundle  # The model
+    source: Source  # The scene, with the model's bands
+    settings: MapSettings  # What was asked for
+    plan: Plan  # What was decided
+    area: Area | None = None  # What is mapped; None for everything
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:

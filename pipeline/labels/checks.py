@@ -30,17 +30,11 @@ CONFLICTS_SHOWN = 10
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many polygons lie inside the scenes, across the edge, and outside.
+    """How many polygons lie inside the scenes, across the edge, and outside."""
 
-    Attributes:
-        inside: Wholly in one of the scenes.
-        partly: Across a scene's edge, in no scene wholly.
-        outside: Ids of polygons that touch no scene.
-    """
-
-    inside: int
-    partly: int
-    outside: tuple[int, ...]
+    inside: int  # Wholly in one of the scenes
+    partly: int  # Across a scene's edge, in no scene wholly
+    outside: tuple[int, ...]  # Ids of polygons that touch no scene
 
 
 def check_overlap(labels: Labels, grids: Grid | Sequence[Grid]) -> Overlap:

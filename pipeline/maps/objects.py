@@ -52,17 +52,11 @@ _SMOOTH_PX = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of a map.
+    """The objects of a map."""
 
-    Attributes:
-        geometry: Polygons in the CRS of the map, object [object].
-        code: uint8 [object].
-        confidence: float64 [object]; mean in percent over its pixels, NaN where there is none.
-    """
-
-    geometry: NDArray[Any]
-    code: NDArray[np.uint8]
-    confidence: NDArray[np.float64]
+    geometry: NDArray[Any]  # Polygons in the CRS of the map, object [object]
+    code: NDArray[np.uint8]  # uint8 [object]
+    confidence: NDArray[np.float64]  # float64 [object]; mean in percent over its pixels, NaN where there is none
 
 
 @dataclass(frozen=True, eq=False)

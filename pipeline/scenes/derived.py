@@ -30,19 +30,12 @@ class Compute(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DerivedReader(Reader):
-    """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself.
+    """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself."""
 
-    Attributes:
-        grid: The grid that windows are counted on.
-        bands: Names of the bands of every Raster read.
-        inputs: Readers that this one owns.
-        compute: Called with the inputs and the window for every read.
-    """
-
-    grid: Grid
-    bands: tuple[str, ...]
-    inputs: tuple[Reader, ...]
-    compute: Compute
+    grid: Grid  # The grid that windows are counted on
+    bands: tuple[str, ...]  # Names of the bands of every Raster read
+    inputs: tuple[Reader, ...]  # Readers that this one owns
+    compute: Compute  # Called with the inputs and the window for every read
 
     def read(self, window: Window) -> Raster:
         """What is made of ``window``."""
@@ -56,17 +49,12 @@ class DerivedReader(Reader):
 
 @dataclass(frozen=True)
 class Derived:
-    """What a source made of others takes from them: one scene with bands appended, or the dates of one place.
+    """What a source made of others takes from them: one scene with bands appended, or the dates of one place."""
 
-    Attributes:
-        id: Name, unique in a run.
-        inputs: On one grid; several have the same bands and are in time order where their dates are known.
-        names: Bands to give, in order.
-    """
-
-    id: str
+    id: str  # Name, unique in a run
+    # On one grid; several have the same bands and are in time order where their dates are known
     inputs: tuple[Source, ...]
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # Bands to give, in order
 
     @property
     def path(self) -> str:

@@ -33,29 +33,17 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class FileBand:
-    """What a file says about one of its bands.
+    """What a file says about one of its bands."""
 
-    Attributes:
-        path: What GDAL opens.
-        number: Of the band, from 1.
-        text: Its name, "" where nothing names it.
-        scale: Of its tags; 1 where there is none.
-        offset: Likewise; 0.
-        nodata: DN that means no data, None where the file has none.
-        dtype: Of its DN.
-        use_dataset_mask: The file has a mask band or an alpha channel.
-        gsd_m: Pixel size in a projected CRS.
-    """
-
-    path: str
-    number: int
-    text: str
-    scale: float
-    offset: float
-    nodata: float | None
-    dtype: str
-    use_dataset_mask: bool
-    gsd_m: float | None
+    path: str  # What GDAL opens
+    number: int  # Of the band, from 1
+    text: str  # Its name, "" where nothing names it
+    scale: float  # Of its tags; 1 where there is none
+    offset: float  # Likewise; 0
+    nodata: float | None  # DN that means no data, None where the file has none
+    dtype: str  # Of its DN
+    use_dataset_mask: bool  # The file has a mask band or an alpha channel
+    gsd_m: float | None  # Pixel size in a projected CRS
 
 
 @dataclass(frozen=True)

@@ -43,23 +43,14 @@ _FULL = 100.0
 
 @dataclass(frozen=True, eq=False)
 class FoundScene:
-    """One answer of a search.
+    """One answer of a search."""
 
-    Attributes:
-        id: The item's id.
-        collection: The item's collection, or "".
-        acquired_utc: Time of acquisition, None where the item has none.
-        cloud_percent: Clouds of the whole scene as its producer estimates them, None where unknown.
-        covered_frac: Share of the area inside the scene's footprint, 0..1 (of the footprint, which may have gaps).
-        document: The item as JSON.
-    """
-
-    id: str
-    collection: str
-    acquired_utc: datetime | None
-    cloud_percent: float | None
-    covered_frac: float
-    document: Mapping[str, Any]
+    id: str  # The item's id
+    collection: str  # The item's collection, or ""
+    acquired_utc: datetime | None  # Time of acquisition, None where the item has none
+    cloud_percent: float | None  # Clouds of the whole scene as its producer estimates them, None where unknown
+    covered_frac: float  # Share of the area inside the scene's footprint, 0..1 (of the footprint, which may have gaps)
+    document: Mapping[str, Any]  # The item as JSON
 
 
 def find_scenes(

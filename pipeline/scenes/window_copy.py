@@ -29,21 +29,13 @@ AGAIN = "run it again: files that are complete are kept"
 
 @dataclass(frozen=True)
 class CopyJob:
-    """One file to fetch.
+    """One file to fetch."""
 
-    Attributes:
-        path: What GDAL opens.
-        file: Name of the copy.
-        keys: The item's assets that it serves.
-        window: Pixels of the source to copy.
-        grid: Of the copy.
-    """
-
-    path: str
-    file: str
-    keys: tuple[str, ...]
-    window: Window
-    grid: Grid
+    path: str  # What GDAL opens
+    file: str  # Name of the copy
+    keys: tuple[str, ...]  # The item's assets that it serves
+    window: Window  # Pixels of the source to copy
+    grid: Grid  # Of the copy
 
     @staticmethod
     def plan(

@@ -209,19 +209,12 @@ _CORNER = 0.1
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """How folds are drawn.
+    """How folds are drawn."""
 
-    Attributes:
-        kind: "blocks", "polygons", "block" (one out at a time) or "scene" (one out at a time).
-        folds: Number of folds of the first two.
-        block_m: Side of the blocks in metres.
-        buffer_m: Distance kept free between what is tested and what is learned from, in metres.
-    """
-
-    kind: str
-    folds: int
-    block_m: float
-    buffer_m: float
+    kind: str  # "blocks", "polygons", "block" (one out at a time) or "scene" (one out at a time)
+    folds: int  # Number of folds of the first two
+    block_m: float  # Side of the blocks in metres
+    buffer_m: float  # Distance kept free between what is tested and what is learned from, in metres
 
     def name(self, *, seed: int) -> str:
         """Name of the folder that keeps the folds' results."""

@@ -10,7 +10,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.scenes.blocks import file_blocks
+from pipeline.inference.tiles import file_blocks
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.sentinel2 import open_safe
 from tests.fakes.safe import ULX, ULY, Safe, write_safe
