@@ -92,12 +92,11 @@ def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: Cla
         )
     absent = [name for name in found if name not in present]
     if absent:
-        warnings.warn(
-            f"no labelled pixel of class {', '.join(absent)}: it cannot be mapped", LabelWarning, stacklevel=2
-        )
+        text = f"no labelled pixel of class {', '.join(absent)}: it cannot be mapped; draw polygons of it in the scene"
+        warnings.warn(text, LabelWarning, stacklevel=2)
     single = [name for name, (count, _) in found.items() if count == 1]
     if single:
-        text = f"one polygon only of class {', '.join(single)}: it can be learned or tested, not both"
+        text = f"one polygon only of class {', '.join(single)}: it can be learned or tested, not both; draw more of it"
         warnings.warn(text, LabelWarning, stacklevel=2)
     return found
 
@@ -119,6 +118,7 @@ def check_usable(shares: Mapping[str, float]) -> None:
         )
     if lost:
         text = f"every labelled pixel of class {lost} has no data or is masked: it cannot be mapped"
+        text += "; draw some where the scene has data, or change inputs.mask"
         warnings.warn(text, LabelWarning, stacklevel=3)
 
 
@@ -131,7 +131,11 @@ def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
             f"{c.polygons[0]} {names[c.codes[0]]} / {c.polygons[1]} {names[c.codes[1]]} ({c.pixels} px)" for c in worst
         )
         more = f" and {len(pixels.conflicts) - _SHOWN} more pairs" if len(pixels.conflicts) > _SHOWN else ""
-        _warn(labels, f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}")
+        _warn(
+            labels,
+            f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}; "
+            "redraw one of each pair",
+        )
     if pixels.too_small:
         ids = ", ".join(map(str, pixels.too_small[:_SHOWN])) + (", ..." if len(pixels.too_small) > _SHOWN else "")
         _warn(

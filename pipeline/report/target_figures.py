@@ -118,6 +118,7 @@ def forecast_figure(
     for number, name in enumerate(horizons[0].mae):
         style = {"color": ink() if not number else f"C{number - 1}", "linewidth": 1.2 if number else 2.4}
         rows[0].plot(ahead, [horizon.mae[name] for horizon in horizons], label=name, marker="o", markersize=3, **style)
+    rows[0].set_title("errors on the test steps", fontsize=9, loc="left")
     rows[0].set_xlabel("steps ahead")
     rows[0].set_ylabel("mean absolute error")
     rows[0].set_ylim(bottom=0)
@@ -133,6 +134,9 @@ def forecast_figure(
         rows[1].plot(times, quantiles[:, 1, 0, cell], color=colour, linewidth=2, linestyle="--",
                      label=f"row {series.row[cell]}, column {series.col[cell]}")  # fmt: skip
         rows[1].fill_between(times, quantiles[:, 0, 0, cell], quantiles[:, 2, 0, cell], color=colour, alpha=0.2)
+    rows[1].set_title(
+        "three cells: last steps, then the forecast (dashed) and its interval of 90 %", fontsize=9, loc="left"
+    )
     rows[1].axvline(series.times[-1], color=SOFT, linewidth=0.8)
     rows[1].set_ylabel(series.channels[0])
     rows[1].legend(fontsize=8, ncols=_CELLS)
