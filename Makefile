@@ -64,7 +64,7 @@ lock:
 	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/uv pip compile pyproject.toml $(EXTRAS) $(LOCKED) \
 		-c tools/torch_pair.txt -o requirements-dev.lock
-	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/uv pip compile pyproject.toml --extra stac --extra view $(LOCKED) \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/uv pip compile pyproject.toml --extra stac --extra view --extra weights $(LOCKED) \
 		-c requirements-dev.lock -o requirements.lock
 
 clean:

@@ -21,21 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BandSpec:
-    """One band of a sensor.
+    """One band of a sensor."""
 
-    Attributes:
-        name: Common name, unique within a table.
-        key: The agency's name (B02, SR_B2).
-        centre_um: Centre wavelength in micrometres.
-        gsd_m: Native ground sample distance in metres.
-        aliases: Other keys the same band goes by.
-    """
-
-    name: str
-    key: str
-    centre_um: float
-    gsd_m: float
-    aliases: tuple[str, ...] = ()
+    name: str  # Common name, unique within a table
+    key: str  # The agency's name (B02, SR_B2)
+    centre_um: float  # Centre wavelength in micrometres
+    gsd_m: float  # Native ground sample distance in metres
+    aliases: tuple[str, ...] = ()  # Other keys the same band goes by
 
 
 SENTINEL2 = (

@@ -12,13 +12,14 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pipeline.documents import parse_xml, read_file
 from pipeline.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
 
 # What SQLite (GeoPackage) keeps beside a file while it writes it. Source: SQLite, Temporary files used by SQLite.
 _BESIDE = ("-journal", "-wal", "-shm")
@@ -26,16 +27,30 @@ _BESIDE = ("-journal", "-wal", "-shm")
 _HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))
 SMALL_FILE_BYTES = 16 * 1024 * 1024
 # What else a vector file consists of; spatial indices and what a program keeps of its own are not read.
-COMPANIONS = {
-    ".shp": (".shx", ".dbf", ".prj", ".cpg"),
-    ".tab": (".dat", ".map", ".id"),
-    ".mif": (".mid",),
-}
+COMPANIONS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id"), ".mif": (".mid",)}
 # Source: SQLite, Write-Ahead Logging: what was written last is in this file until it is copied into the database.
 WRITE_AHEAD = "-wal"
 _INSIDE = re.compile(r':"([^"]+)"')
 # How many VRTs may read one another.
 VRT_DEPTH = 8
+
+
+class Closing:
+    """What is closed at the end of a ``with``."""
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        raise NotImplementedError
 
 
 @contextlib.contextmanager

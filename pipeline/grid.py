@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from affine import Affine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
 
     from pipeline.errors import PipelineError
 
@@ -118,6 +119,11 @@ class Grid:
             )
         if self.transform.a == 0 or self.transform.e == 0:
             raise GridError("grid has pixels of size 0", got=f"affine {tuple(self.transform)[:6]}")
+
+    @classmethod
+    def of(cls, dataset: DatasetReader) -> Self:
+        """The grid of an open raster."""
+        return cls(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,6 +33,9 @@ LEAST_SAMPLES = 10
 # Squares of larger values are none of float32.
 MOST_VALUE = 1e15
 VALUE_CLASSES = 5
+# What the name of an attribute may end in.
+UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
+         "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
 # Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
 RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 # Of the top of a range: how much of it samples must reach for it to be taken for theirs.
@@ -46,29 +49,17 @@ _SKEWED, _VERY_SKEWED = 1.0, 2.0
 
 @dataclass(frozen=True)
 class Quantity:
-    """A continuous target.
+    """A continuous target."""
 
-    Attributes:
-        name: The attribute that holds it.
-        unit: As written, such as "t/ha"; "" for a pure number.
-        low: Smallest value it can have; None for none.
-        high: Largest value it can have; None for none.
-        transform: What is learned: the value, its logarithm, or its square root.
-        offset: Added before the logarithm.
-        mean: Of the transformed training values.
-        deviation: Of the transformed training values.
-        edges: Inner limits of the value classes, rising.
-    """
-
-    name: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    transform: Transform = "none"
-    offset: float = 0.0
-    mean: float = 0.0
-    deviation: float = 1.0
-    edges: tuple[float, ...] = ()
+    name: str  # The attribute that holds it
+    unit: str = ""  # As written, such as "t/ha"; "" for a pure number
+    low: float | None = None  # Smallest value it can have; None for none
+    high: float | None = None  # Largest value it can have; None for none
+    transform: Transform = "none"  # What is learned: the value, its logarithm, or its square root
+    offset: float = 0.0  # Added before the logarithm
+    mean: float = 0.0  # Of the transformed training values
+    deviation: float = 1.0  # Of the transformed training values
+    edges: tuple[float, ...] = ()  # Inner limits of the value classes, rising
 
     @property
     def title(self) -> str:
@@ -139,6 +130,16 @@ def _text(edge: float, edges: tuple[float, ...]) -> str:
     near = min((abs(edge - other) for other in edges if other != edge), default=abs(edge) or 1.0)
     digits = max(0, 1 - int(np.floor(np.log10(near)))) if near > 0 else 3
     return f"{edge:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if digits else f"{edge:.0f}"
+
+
+def unit_of(field: str) -> str:
+    """The unit that an attribute's name says, as in height_m or cover_percent; "" for none.
+
+    >>> unit_of("biomass_t_ha"), unit_of("height_m"), unit_of("lai")
+    ('t/ha', 'm', '')
+    """
+    name = field.casefold()
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
 
 
 def propose(values: NDArray[Any], *, name: str) -> Quantity:

@@ -22,7 +22,7 @@ from rasterio.vrt import WarpedVRT
 from pipeline.documents import parse_xml, read_file
 from pipeline.errors import SceneError
 from pipeline.grid import Grid, Window
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
@@ -167,20 +167,14 @@ def check_links(path: Path, *, error: type[PipelineError], depth: int = _DEPTH) 
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """Pixels of some bands on a grid.
+    """Pixels of some bands on a grid."""
 
-    Attributes:
-        values: float32 [band, row, col]; reflectance 0..1 for optical bands, the band's own unit otherwise.
-            Finite everywhere; 0 where not valid.
-        valid: bool [row, col]; True where every band can be used.
-        bands: Names, one per band.
-        grid: Where the pixels lie.
-    """
-
+    # float32 [band, row, col]; reflectance 0..1 for optical bands, the band's own unit otherwise. Finite
+    # everywhere; 0 where not valid
     values: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-    bands: tuple[str, ...]
-    grid: Grid
+    valid: NDArray[np.bool_]  # bool [row, col]; True where every band can be used
+    bands: tuple[str, ...]  # Names, one per band
+    grid: Grid  # Where the pixels lie
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit together."""

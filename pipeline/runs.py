@@ -25,7 +25,7 @@ from pipeline import __version__
 from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError, PipelineWarning
 from pipeline.files import hash_content, relative_path, write_json, write_text
-from pipeline.heap import peak_rss_mb, reset_peak
+from pipeline.process import peak_rss_mb, reset_peak
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

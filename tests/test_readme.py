@@ -16,8 +16,7 @@ import yaml
 
 import pipeline
 from pipeline.cli import main
-from pipeline.cli.entry import app
-from pipeline.cli.help import GROUPS
+from pipeline.cli.entry import GROUPS, app
 from pipeline.config import schema_json
 from tests.fakes.small_world import write_labels, write_scene
 from tools.documents import CONFIG_REFERENCE, SCHEMA, config_reference

@@ -87,7 +87,8 @@ def test_the_demo_runs_where_only_the_wheel_is_installed(wheel, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     small = (
         "training.experts.trees=4", "training.experts.soft_pixels=2000", "training.pixels.steps=60",
-        "chips.labelled=60", "chips.unlabelled=10", "assessment.forest_trees=10", "assessment.features=false",
+        "training.context.enabled=false", "chips.labelled=60", "chips.unlabelled=10", "assessment.forest_trees=10",
+        "assessment.features=false",
     )  # fmt: skip
     done = subprocess.run(
         [tmp_path / "venv" / "bin" / "landcover", "demo", *(part for key in small for part in ("--set", key))],

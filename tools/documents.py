@@ -13,8 +13,7 @@ import typer
 from pydantic_core import PydanticUndefined
 
 import pipeline
-from pipeline.cli.entry import app
-from pipeline.cli.help import GROUPS
+from pipeline.cli.entry import GROUPS, app
 from pipeline.config import Config, schema_json
 from pipeline.files import write_text
 from pipeline.forecast.settings import ForecastSettings

@@ -30,12 +30,12 @@ from pipeline.accuracy.class_maps import (
     CODES,
     aligned,
     count_strips,
-    grid_of,
     open_class_map,
     read_codes,
     values_at,
 )
 from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.accuracy.assess_estimators import Figures
     from pipeline.accuracy.assess_frame import Frame
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
 
 # Degrees of freedom that a slope takes; fewer units than this leave nothing to learn it from.
 MIN_UNITS = 40
@@ -96,7 +96,7 @@ def confidence_areas(
     """
     with ExitStack() as stack:
         dataset = stack.enter_context(open_class_map(map_path))
-        grid = grid_of(dataset)
+        grid = Grid.of(dataset)
         layers = [open_percent(path, grid, stack) for path in (confidence, applicability) if path is not None]
 
         def merged(values: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

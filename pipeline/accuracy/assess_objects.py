@@ -38,20 +38,13 @@ _SHARES = ("precision", "recall", "f1", "polis_m", "count_ratio")
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Which object is which footprint.
+    """Which object is which footprint."""
 
-    Attributes:
-        predicted: Polygons in a plane of metres, object [predicted].
-        reference: The footprints in the same plane, object [reference].
-        pairs: int64 [pair, (predicted, reference)].
-        iou: float64 [pair].
-        counted: bool [predicted] and bool [reference]; those in the area that is assessed.
-    """
-
-    predicted: NDArray[Any]
-    reference: NDArray[Any]
-    pairs: NDArray[np.int64]
-    iou: NDArray[np.float64]
+    predicted: NDArray[Any]  # Polygons in a plane of metres, object [predicted]
+    reference: NDArray[Any]  # The footprints in the same plane, object [reference]
+    pairs: NDArray[np.int64]  # int64 [pair, (predicted, reference)]
+    iou: NDArray[np.float64]  # float64 [pair]
+    # bool [predicted] and bool [reference]; those in the area that is assessed
     counted: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
     @cached_property
@@ -63,27 +56,18 @@ class Matches:
 
 @dataclass(frozen=True)
 class ObjectFigures:
-    """What objects are worth.
+    """What objects are worth."""
 
-    Attributes:
-        predicted: Objects counted.
-        reference: Footprints counted.
-        matched: Predicted objects that match a footprint.
-        iou_threshold: From which on they match.
-        figures: precision, recall, f1, polis_m (mean over the matches), count_ratio (predicted over reference).
-        iou_of_areas: IoU of all objects together with all footprints together.
-        intervals: How the intervals came about.
-        complete: Whether every object of the area is among the footprints; else an unmatched prediction may be right,
-            and only recall, its PoLiS distance and counts of footprints mean something.
-    """
-
-    predicted: int
-    reference: int
-    matched: int
-    iou_threshold: float
+    predicted: int  # Objects counted
+    reference: int  # Footprints counted
+    matched: int  # Predicted objects that match a footprint
+    iou_threshold: float  # From which on they match
+    # precision, recall, f1, polis_m (mean over the matches), count_ratio (predicted over reference)
     figures: dict[str, Estimate]
-    iou_of_areas: float | None
-    intervals: str
+    iou_of_areas: float | None  # IoU of all objects together with all footprints together
+    intervals: str  # How the intervals came about
+    # Whether every object of the area is among the footprints; else an unmatched prediction may be right, and
+    # only recall, its PoLiS distance and counts of footprints mean something
     complete: bool = True
 
     def to_json(self) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from pipeline.accuracy.class_maps import (
     aligned,
     class_areas,
     count_strips,
-    grid_of,
     map_scheme,
     open_class_map,
     open_slots,
@@ -32,6 +31,7 @@ from pipeline.accuracy.class_maps import (
 from pipeline.accuracy.crosswalk import codes_of_values
 from pipeline.accuracy.sample_strata import ChangeStrata
 from pipeline.errors import LegendError, ReferenceDataError
+from pipeline.grid import Grid
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, scheme_for
 from pipeline.maps.geotiff import write_class_map
@@ -86,7 +86,7 @@ def compare_with_raster(
     target = np.zeros(1, dtype=np.int32)
     with ExitStack() as stack:
         first = stack.enter_context(open_class_map(maps[0]))
-        grid = grid_of(first)
+        grid = Grid.of(first)
         rasters = [first, *(aligned(stack.enter_context(open_class_map(path)), grid, stack) for path in maps[1:])]
         slots = stack.enter_context(open_slots(reference, grid))
         for window in strips(grid, first.block_shapes[0][0]):
@@ -188,7 +188,7 @@ def cross_maps(first: Path | str, second: Path | str) -> tuple[NDArray[np.int64]
     """
     with ExitStack() as stack:
         one = stack.enter_context(open_class_map(first))
-        two = aligned(stack.enter_context(open_class_map(second)), grid_of(one), stack)
+        two = aligned(stack.enter_context(open_class_map(second)), Grid.of(one), stack)
 
         def pair(window: Window) -> NDArray[np.uint16]:
             return read_codes(one, window).astype(np.uint16) * np.uint16(CODES) + read_codes(two, window)

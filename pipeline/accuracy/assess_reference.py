@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import codes_at, grid_of, open_class_map, read_codes
+from pipeline.accuracy.class_maps import codes_at, open_class_map, read_codes
 from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_codes
 from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
 from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
 from pipeline.raster import burn_shapes
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
 ID_FIELDS = ("id", "PLOTID", "plotid", "poly_id", "fid")
@@ -193,7 +193,7 @@ def _ids(frame: Any) -> tuple[list[str], bool]:
 
 
 def _points(dataset: DatasetReader, geometry: Any, empty: NDArray[np.bool_]) -> _Located:
-    grid = grid_of(dataset)
+    grid = Grid.of(dataset)
     x, y = (np.where(empty, np.nan, np.asarray(part)) for part in (geometry.x, geometry.y))
     inverse = ~grid.transform
     place = np.floor([inverse.e * y + inverse.f, inverse.a * x + inverse.c])
@@ -206,7 +206,7 @@ def _points(dataset: DatasetReader, geometry: Any, empty: NDArray[np.bool_]) -> 
 
 def _polygons(dataset: DatasetReader, geometry: Any, empty: NDArray[np.bool_]) -> _Located:
     """Each polygon is one unit: what counts is the class of most of its pixels, not their number."""
-    grid, n = grid_of(dataset), len(empty)
+    grid, n = Grid.of(dataset), len(empty)
     x, y, row, col = np.full(n, np.nan), np.full(n, np.nan), np.full(n, -1), np.full(n, -1)
     mapped = np.zeros(n, dtype=np.uint8)
     reasons = np.where(empty, "without geometry", "outside the map").astype(object)

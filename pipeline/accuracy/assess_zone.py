@@ -23,18 +23,11 @@ from scipy.stats import beta
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
 from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
-from pipeline.accuracy.class_maps import (
-    BLOCK_PX,
-    byte_profile,
-    grid_of,
-    open_class_map,
-    read_codes,
-    read_grid,
-    strips,
-)
+from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_class_map, read_codes, read_grid, strips
 from pipeline.accuracy.settings import MAX_ERROR
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
+from pipeline.grid import Grid
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -273,7 +266,7 @@ def write_zone(
     """
     with ExitStack() as stack:
         dataset = stack.enter_context(open_class_map(map_path))
-        grid = grid_of(dataset)
+        grid = Grid.of(dataset)
         layers = [open_percent(layer, grid, stack) for layer in (confidence, applicability) if layer is not None]
         part = stack.enter_context(whole_file(path, what="the zone", failures=(RasterioError,)))
         with rasterio.open(part, "w", **byte_profile(grid, nodata=255)) as target:

@@ -19,7 +19,7 @@ from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 from pipeline.raster import on_grid, require_regular
 
 if TYPE_CHECKING:
@@ -89,15 +89,10 @@ def is_raster(path: Path | str) -> bool:
         return False
 
 
-def grid_of(dataset: DatasetReader) -> Grid:
-    """The grid of an open raster."""
-    return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
-
-
 def read_grid(path: Path | str) -> Grid:
     """The grid of a class map."""
     with open_class_map(path) as dataset:
-        return grid_of(dataset)
+        return Grid.of(dataset)
 
 
 def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
@@ -185,7 +180,7 @@ def count_strips(
     dataset: DatasetReader, read: Callable[[Window], NDArray[Any]], *, size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pixels int64 [size] and area in ha float64 [size] of the numbers 0..size-1 that ``read`` gives for windows."""
-    grid, pixels, area = grid_of(dataset), np.zeros(size, dtype=np.int64), np.zeros(size)
+    grid, pixels, area = Grid.of(dataset), np.zeros(size, dtype=np.int64), np.zeros(size)
     for window in strips(grid, dataset.block_shapes[0][0]):
         found = areas_by_code(read(window), grid.pixel_areas_ha(window), size=size)
         pixels += found[0]
@@ -208,7 +203,7 @@ def aligned(
     """A raster on the pixels of ``grid``: itself, or a nearest-neighbour view of it; ``empty`` beyond its edges."""
     if dataset.crs is None:
         raise SceneError("raster has no CRS", path=dataset.name, fix="set it with gdal_edit.py -a_srs")
-    if grid_of(dataset).same_pixels_as(grid):
+    if Grid.of(dataset).same_pixels_as(grid):
         return dataset
     return stack.enter_context(on_grid(dataset, grid, nodata=empty))
 

@@ -14,7 +14,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
-from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, grid_of, open_slots, strips
+from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_slots, strips
 from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA, UNLABELLED
@@ -216,7 +216,7 @@ def _under(path: Path | str, around: Grid) -> tuple[Grid, Window]:
     with rasterio.open(path) as dataset:
         if dataset.crs is None:
             raise SceneError("raster has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
-        grid = grid_of(dataset)
+        grid = Grid.of(dataset)
     window = grid.window_of_bounds(transform_bounds(around.crs, grid.crs, *around.bounds))
     window = None if window is None else window.expand(1).intersect(grid.window)
     if window is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import class_areas, codes_at, grid_of, map_scheme, open_class_map
+from pipeline.accuracy.class_maps import class_areas, codes_at, map_scheme, open_class_map
 from pipeline.accuracy.sample_allocation import (
     by_stratum,
     round_at_random,
@@ -28,6 +28,7 @@ from pipeline.accuracy.sample_squares import draw_squares
 from pipeline.accuracy.sample_strata import ChangeStrata, DifferenceStrata, MapStrata, open_strata
 from pipeline.accuracy.settings import EXPECTED_USERS, OTHERS, SQUARES, DesignSettings
 from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
 from pipeline.legend import NODATA
 from pipeline.maps.legends import check_same_legend
 
@@ -214,7 +215,7 @@ def _assemble(
         seed=settings.seed,
         map_name=Path(dataset.name).name,
         strata_source=drawn.source,
-        grid=grid_of(dataset),
+        grid=Grid.of(dataset),
         scheme=scheme,
         class_pixels={code: int(pixels[code]) for code in present},
         class_area_ha={code: float(area[code]) for code in present},

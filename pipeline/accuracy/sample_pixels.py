@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import OUTSIDE, grid_of, read_codes, strips
+from pipeline.accuracy.class_maps import OUTSIDE, read_codes, strips
 from pipeline.accuracy.sample_strata import MAX_STRATUM, MapStrata
 from pipeline.errors import ReferenceDataError
+from pipeline.grid import Grid
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.class_maps import StrataLayer
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.
@@ -64,7 +65,7 @@ class ValidPixels:
 
 def count_frame(dataset: DatasetReader, layer: StrataLayer) -> FrameCount:
     """Pixels of every stratum in every strip; only pixels where the map has a class are in the frame."""
-    grid = grid_of(dataset)
+    grid = Grid.of(dataset)
     windows = tuple(strips(grid, dataset.block_shapes[0][0]))
     counts: list[NDArray[np.int64]] = []
     area = np.zeros(MAX_STRATUM + 1)
@@ -105,7 +106,7 @@ def pick(
     ]
     found = _locate(dataset, layer, count, values, ranks)
     if min_distance_m > 0:
-        found = _spaced(found, shares, grid_of(dataset), min_distance_m)
+        found = _spaced(found, shares, Grid.of(dataset), min_distance_m)
     row = np.concatenate([part[0] for part in found]).astype(np.int32)
     col = np.concatenate([part[1] for part in found]).astype(np.int32)
     return row, col, np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
@@ -182,13 +183,7 @@ class Grids:
 
 
 def draw_grids(
-    dataset: DatasetReader,
-    windows: Sequence[Window],
-    *,
-    total: int,
-    size: int,
-    starts: int,
-    rng: np.random.Generator,
+    dataset: DatasetReader, windows: Sequence[Window], *, total: int, size: int, starts: int, rng: np.random.Generator
 ) -> Grids:
     """Square grids of pixels with random starts, about ``size`` pixels in all.
 

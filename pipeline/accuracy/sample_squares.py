@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import OUTSIDE, grid_of, read_codes, strips
+from pipeline.accuracy.class_maps import OUTSIDE, read_codes, strips
 from pipeline.accuracy.sample_allocation import MIN_PER_STRATUM, by_stratum, share_out
 from pipeline.accuracy.sample_design import PrimaryUnits, Stratum
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Window
+from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | No
     """
     if side < 1:
         raise ReferenceDataError("side of a cluster in pixels", got=side, expected="at least 1")
-    grid = grid_of(dataset)
+    grid = Grid.of(dataset)
     rows = -(-dataset.block_shapes[0][0] // side) * side  # strips of whole squares
     pixels: list[NDArray[np.int64]] = []
     area: list[NDArray[np.float64]] = []

@@ -14,8 +14,9 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from pipeline.accuracy.assess_reference import first_layer
-from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, grid_of, is_raster, open_class_map, read_codes
+from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
+from pipeline.grid import Grid
 from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
 from pipeline.raster import burn_shapes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
     from pipeline.legend import ClassScheme
 
 # How the source of strata begins that lie where two maps differ.
@@ -68,18 +69,11 @@ class ChangeStrata(_Layer):
 
     source = "change"
 
-    def __init__(
-        self,
-        earlier: Path | str,
-        later: Path | str,
-        *,
-        scheme: ClassScheme,
-        on_later: bool = False,
-    ) -> None:
+    def __init__(self, earlier: Path | str, later: Path | str, *, scheme: ClassScheme, on_later: bool = False) -> None:
         super().__init__()
         one = self.enter_context(open_class_map(earlier))
         two = self.enter_context(open_class_map(later))
-        grid = grid_of(two if on_later else one)
+        grid = Grid.of(two if on_later else one)
         self._first, self._second = aligned(one, grid, self), aligned(two, grid, self)
         self._scheme = scheme
 
@@ -196,7 +190,7 @@ def open_strata(
     if str(source) == "map":
         return MapStrata(map_path, scheme)
     with open_class_map(map_path) as dataset:
-        grid = grid_of(dataset)
+        grid = Grid.of(dataset)
     if is_raster(source):
         return RasterStrata(source, grid, edges=edges)
     if field is None:

@@ -23,10 +23,11 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
-from pipeline.accuracy.class_maps import CODES, grid_of, open_class_map, read_codes, strips
+from pipeline.accuracy.class_maps import CODES, open_class_map, read_codes, strips
 from pipeline.accuracy.settings import CHANGE_COST, MAP_ACCURACY
 from pipeline.documents import read_file
 from pipeline.errors import ConfigError, GridError, ReferenceDataError, SceneError
+from pipeline.grid import Grid
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.grid import Grid, Window
+    from pipeline.grid import Window
     from pipeline.legend import ClassScheme
 
 NEVER, ANY = "never", "*"
@@ -96,7 +97,7 @@ def annual_maps(paths: Sequence[Path], *, years: Sequence[int] = ()) -> AnnualMa
     grids = []
     for path in paths:
         with open_class_map(path) as dataset:
-            grids.append(grid_of(dataset))
+            grids.append(Grid.of(dataset))
         if not grids[-1].same_pixels_as(grids[0]):
             raise GridError(
                 f"map lies on other pixels than {paths[0].name}", path=path, fix="warp it there: gdalwarp -tap"

@@ -37,7 +37,7 @@ _LEAST, _LEAST_IN_ALL = 2, 5
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A figure with its standard error and interval of 95 %."""
 
     estimate: float
@@ -45,9 +45,9 @@ class Estimate:
     low: float
     high: float
 
-    def times(self, factor: float) -> Estimate:
+    def times(self, factor: float) -> MeanEstimate:
         """The same of a quantity that is so many times as large."""
-        return Estimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
+        return MeanEstimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
 
     def to_json(self) -> dict[str, float]:
         """JSON-ready."""
@@ -56,22 +56,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a sample says of the mapped area.
+    """What a sample says of the mapped area."""
 
-    Attributes:
-        direct: Mean from the sample alone.
-        regression: Mean from sample and map.
-        map_mean: The map's own mean.
-        gain: Variance of the direct mean over that of the regression: how many times as large a sample without the map
-            would have to be.
-        units: Sample units.
-    """
-
-    direct: Estimate
-    regression: Estimate
-    map_mean: float
+    direct: MeanEstimate  # Mean from the sample alone
+    regression: MeanEstimate  # Mean from sample and map
+    map_mean: float  # The map's own mean
+    # Variance of the direct mean over that of the regression: how many times as large a sample without the map
+    # would have to be
     gain: float
-    units: int
+    units: int  # Sample units
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -132,31 +125,22 @@ def _variance(
     return total
 
 
-def _interval(estimate: float, variance: float, freedom: int) -> Estimate:
+def _interval(estimate: float, variance: float, freedom: int) -> MeanEstimate:
     se = float(np.sqrt(variance))
     half = float(student.ppf(0.5 + CONFIDENCE / 2, freedom)) * se
-    return Estimate(estimate, se, estimate - half, estimate + half)
+    return MeanEstimate(estimate, se, estimate - half, estimate + half)
 
 
 @dataclass(frozen=True)
 class MapTotals:
-    """A continuous map against a probability sample.
+    """A continuous map against a probability sample."""
 
-    Attributes:
-        quantity: What the map holds.
-        totals: Means.
-        area_ha: Area that the figures speak of.
-        design: How the sample was drawn.
-        measured: Value at each unit, float64 [n].
-        mapped: The map's value, lower and upper bound there, float64 [n, 3].
-    """
-
-    quantity: Quantity
-    totals: Totals
-    area_ha: float
-    design: str
-    measured: NDArray[np.float64]
-    mapped: NDArray[np.float64]
+    quantity: Quantity  # What the map holds
+    totals: Totals  # Means
+    area_ha: float  # Area that the figures speak of
+    design: str  # How the sample was drawn
+    measured: NDArray[np.float64]  # Value at each unit, float64 [n]
+    mapped: NDArray[np.float64]  # The map's value, lower and upper bound there, float64 [n, 3]
 
 
 def holds_values(path: Path) -> bool:
@@ -183,7 +167,7 @@ def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None
     """
     with open_raster(path, error=InputError, what="not a map that GDAL can open") as source:
         quantity = Quantity.from_json(parse_json(source.tags()[QUANTITY_TAG], what=f"the quantity of {path}"))
-        grid = Grid(source.crs, source.transform, source.height, source.width)
+        grid = Grid.of(source)
         total, area_ha, count = 0.0, 0.0, 0
         for _, window in source.block_windows(1):
             block = source.read(1, window=window, masked=True)

@@ -206,7 +206,7 @@ def format_table(table: Table) -> str:
       water  12.5
       wood    3.0
     """
-    cells = [table.heads, *table.rows]
+    cells = [*([table.heads] if any(table.heads) else []), *table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.heads))]
 
     def line(row: tuple[str, ...]) -> str:

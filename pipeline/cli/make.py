@@ -39,8 +39,7 @@ def init(
         "config.yaml"
     ),
     complete: Annotated[
-        str | None,
-        typer.Option(metavar="scene | AREA", help="Every object is drawn, in the scenes or these polygons."),
+        str | None, typer.Option(metavar="scene | AREA", help="Every object is drawn, in the scenes or these polygons.")
     ] = None,
     objects: Annotated[
         list[str] | None, typer.Option(help="Class that is also mapped as objects, one polygon each; repeatable.")

@@ -1,4 +1,4 @@
-"""Use a model again: predict, model show, export, pretrain; weights that encoders start from; forecasts."""
+"""Use it again: predict, model show, export, pretrain, objects; weights that encoders start from; forecasts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     model = typer.Typer(help="What a model file knows of itself.", no_args_is_help=True, rich_markup_mode=None)
     add_command(model, show_model, name="show")
     app.add_typer(model, name="model")
-    add_commands(app, export)
+    add_commands(app, export, objects)
     add_command(app, pretrain, settings={"pretrain": "pipeline.training.settings:PretrainSettings"})
     add_command(app, forecast, settings={"forecast": "pipeline.forecast.settings:ForecastSettings"})
     weights = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True, rich_markup_mode=None)
@@ -206,3 +206,43 @@ def get_weights(
     from pipeline.workflow import weights
 
     return lambda progress: weights.get_weights(name, encoder=encoder, progress=progress)
+
+
+def objects(
+    source: Annotated[Path, typer.Argument(metavar="MAP | POLYGONS", help="Class map, mask, or raw polygons.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage to write.")] = Path("objects.gpkg"),
+    class_name: Annotated[
+        list[str] | None, typer.Option("--class", help="Class of objects, by name or code; repeatable.")
+    ] = None,
+    min_area: Annotated[float | None, typer.Option(min=0, help="Smallest object in m2; default nine pixels.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="How far outlines may be moved, in m; default 1.5 pixels.")
+    ] = None,
+    right_angles: Annotated[bool, typer.Option(help="Give outlines right angles where these fit.")] = True,
+    separate: Annotated[bool, typer.Option(help="Separate objects that touch.")] = True,
+    confidence: Annotated[Path | None, typer.Option(help="Confidence of the map in per cent.")] = None,
+    legend: Annotated[
+        str | None, typer.Option(help="Legend of a map that carries none: JSON, or a public one.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> Work:
+    """One polygon per object of a class map or mask: separated, with few corners and right angles."""
+    from pipeline.config import checked
+    from pipeline.maps.settings import ObjectSettings
+    from pipeline.workflow.accuracy import told_legend
+    from pipeline.workflow.objects import objects_of
+
+    settings = checked(
+        ObjectSettings,
+        {
+            "classes": tuple(class_name or ()),
+            "min_area_m2": min_area,
+            "tolerance_m": tolerance,
+            "right_angles": right_angles,
+            "separate": separate,
+        },
+    )
+    return lambda _: objects_of(
+        source, settings, output=output, confidence=confidence, scheme=told_legend(legend), overwrite=overwrite
+    )

@@ -21,7 +21,7 @@ from pipeline.grid import Window
 from pipeline.labels.polygons import with_areas
 from pipeline.legend import NODATA
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,8 +150,8 @@ def find_failures(
         qml(categorised("mapped_as", scheme_categories(scheme, by_name=True), shape="outline")),
     )
     layers = (
-        Layer("block_accuracy", joined(blocks), styles[0]),
-        Layer("surely_wrong", joined(wrong, by="sureness"), styles[1]),
+        PackageLayer("block_accuracy", joined(blocks), styles[0]),
+        PackageLayer("surely_wrong", joined(wrong, by="sureness"), styles[1]),
     )
     files = [
         write_geopackage(folder / name, [layer], what="where the map fails")

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError, ReferenceDataError
 from pipeline.maps.style import categorised, qml, scheme_categories
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,7 +153,7 @@ def embedding_layers(
     crs: str,
     scheme: ClassScheme,
     fields: Mapping[str, NDArray[Any]] | None = None,
-) -> list[Layer]:
+) -> list[PackageLayer]:
     """The layers of :func:`write_features`: ``places`` at ``xy`` on the map, and coordinates [point, 2] per method."""
     import geopandas
 
@@ -171,7 +171,10 @@ def embedding_layers(
         method: geopandas.GeoDataFrame(columns, geometry=geopandas.points_from_xy(*plane.T), crs=_PLANE)
         for method, plane in planes.items()
     }
-    return [Layer("places", places, style), *(Layer(method, frame, style) for method, frame in flat.items())]
+    return [
+        PackageLayer("places", places, style),
+        *(PackageLayer(method, frame, style) for method, frame in flat.items()),
+    ]
 
 
 def explained(table: NDArray[np.floating], plane: NDArray[np.floating]) -> tuple[float, float]:

@@ -1,11 +1,11 @@
-"""Figures of class codes against reference codes, such as those of the held-out polygons."""
+"""Figures of class codes or values against the reference, such as that of the held-out polygons."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -170,3 +170,66 @@ def confusion_csv(item: Score) -> str:
     writer.writerow(["map \\ reference", *item.f1])
     writer.writerows([name, *row] for name, row in zip(item.f1, item.matrix, strict=True))
     return buffer.getvalue()
+
+
+VALUE_HOLD_OUT = "held-out samples, not a probability sample"
+VALUE_SAMPLING = (
+    "Figures on held-out samples: not a probability sample of the map. They compare methods and warn of failures; they "
+    "are not the map's accuracy. Means and totals of the area need landcover design, then landcover assess."
+)
+
+
+@dataclass(frozen=True)
+class ValueScore:
+    """Figures of one method on held-out samples, in the quantity's unit."""
+
+    method: str  # Its name
+    samples: int  # How many judged
+    r2: float  # Share of the variance explained, 1 less the squared error over that of the samples' own mean
+    rmse: float  # Root mean squared error
+    mae: float  # Mean absolute error
+    bias: float  # Mean of predicted less measured
+    coverage: float | None = None  # Share of the samples within their interval of 90 %; None without intervals
+    width: float | None = None  # Mean width of the interval; None without
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def score_values(
+    method: str, measured: NDArray[np.float64], predicted: NDArray[np.float64],
+    bounds: NDArray[np.float64] | None = None,
+) -> ValueScore:  # fmt: skip
+    """Figures of one method.
+
+    Args:
+        method: Its name.
+        measured: float64 [n].
+        predicted: float64 [n].
+        bounds: Lower and upper, float64 [n, 2].
+
+    >>> score_values("x", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])).r2
+    0.5
+    """
+    error = predicted - measured
+    spread = float(((measured - measured.mean()) ** 2).sum())
+    inside = None if bounds is None else (measured >= bounds[:, 0]) & (measured <= bounds[:, 1])
+    return ValueScore(
+        method,
+        len(measured),
+        1.0 - float((error**2).sum()) / spread if spread > 0 else 0.0,
+        float(np.sqrt((error**2).mean())),
+        float(np.abs(error).mean()),
+        float(error.mean()),
+        None if inside is None else float(inside.mean()),
+        None if bounds is None else float((bounds[:, 1] - bounds[:, 0]).mean()),
+    )
+
+
+def by_sample(polygon: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the pixels of each sample, float64 [sample, ...], samples in the order of their ids."""
+    _, which, count = np.unique(polygon, return_inverse=True, return_counts=True)
+    flat = values.reshape(len(values), -1)
+    sums = np.stack([np.bincount(which.ravel(), flat[:, i]) for i in range(flat.shape[1])], axis=1)
+    return np.asarray((sums / count[:, None]).reshape(len(count), *values.shape[1:]))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.accuracy.assess_assisted import SURE, open_percent
-from pipeline.accuracy.class_maps import CODES, aligned, grid_of, open_class_map, read_codes, strips
+from pipeline.accuracy.class_maps import CODES, aligned, open_class_map, read_codes, strips
 from pipeline.accuracy.sample_squares import square_sums
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid, Window
@@ -39,7 +39,7 @@ _USABLE = 0.5
 WEIGHTS = {"doubt": 1.0, "entropy": 1.0, "disagreement": 0.5, "dissimilarity": 0.1, "edges": 0.25}
 # Pixels whose confidence is within so many per cent of a square's are about as sure.
 _ALIKE = 10
-# Squares of the largest area count so much more than those of the smallest.
+# MapSquares of the largest area count so much more than those of the smallest.
 _AREA_SHARE = 0.05
 _REASONS = {
     "doubt": ("low confidence", "#e69f00"), "entropy": ("several classes alike", "#d55e00"),
@@ -49,8 +49,8 @@ _REASONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Squares:
-    """Squares of a map that have classes in half of their pixels or more, from the top left on."""
+class MapSquares:
+    """MapSquares of a map that have classes in half of their pixels or more, from the top left on."""
 
     grid: Grid
     cell_px: int
@@ -61,7 +61,7 @@ class Squares:
     area_ha: NDArray[np.float32]  # [square] area that hangs on it
 
     def __len__(self) -> int:
-        """Squares."""
+        """MapSquares."""
         return len(self.row)
 
     def window(self, square: int) -> Window:
@@ -70,7 +70,7 @@ class Squares:
         return Window(row, col, min(self.cell_px, self.grid.height - row), min(self.cell_px, self.grid.width - col))
 
 
-def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = CELL_PX) -> Squares:
+def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = CELL_PX) -> MapSquares:
     """Signals of every square of a map, from the layers beside it and ``others``, maps of the same place.
 
     The map is read in strips of rows; what stays in memory is some 40 bytes per square.
@@ -90,7 +90,7 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
     by_confidence = np.zeros(CODES * CODES)
     with ExitStack() as stack:
         dataset = stack.enter_context(open_class_map(map_path))
-        grid = grid_of(dataset)
+        grid = Grid.of(dataset)
         layers = {key: open_percent(path, grid, stack) for key, path in files.layers.items() if key != "margin"}
         rivals = [aligned(stack.enter_context(open_class_map(path)), grid, stack) for path in others]
         rows = -(-dataset.block_shapes[0][0] // cell_px) * cell_px
@@ -106,7 +106,7 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
     area = _hanging_ha(by_confidence.reshape(CODES, CODES), table["code"], table["doubt"])
     signals = {name: table[name] for name in WEIGHTS if name in table}
     row, col = table["row"].astype(np.int32), table["col"].astype(np.int32)
-    return Squares(grid, cell_px, row, col, table["code"].astype(np.uint8), signals, area)
+    return MapSquares(grid, cell_px, row, col, table["code"].astype(np.uint8), signals, area)
 
 
 def _with_border(dataset: DatasetReader, window: Window, grid: Grid) -> NDArray[np.uint8]:
@@ -173,7 +173,7 @@ def _hanging_ha(
     return np.asarray(total[own, high] - total[own, low], dtype=np.float32)
 
 
-def likely_wrong(squares: Squares) -> NDArray[np.float64]:
+def likely_wrong(squares: MapSquares) -> NDArray[np.float64]:
     """The score by which squares are ordered, float64 [square], the highest first."""
     ranks = {name: _ranks(values) for name, values in squares.signals.items()}
     weight = sum(WEIGHTS[name] for name in ranks)
@@ -181,7 +181,7 @@ def likely_wrong(squares: Squares) -> NDArray[np.float64]:
     return np.asarray(score * (1 - _AREA_SHARE + _AREA_SHARE * _ranks(squares.area_ha)), dtype=np.float64)
 
 
-def main_reasons(squares: Squares) -> list[str]:
+def main_reasons(squares: MapSquares) -> list[str]:
     """The signal that each square stands out by most, in words."""
     ranks = {name: _ranks(values) for name, values in squares.signals.items()}
     names = list(ranks)

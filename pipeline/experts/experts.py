@@ -157,6 +157,13 @@ def shrunk_discriminant() -> LinearDiscriminantAnalysis:
     return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 
+def soften_discriminant(model: Model | LinearDiscriminantAnalysis, temperature: float) -> None:
+    """Divide a discriminant's scores by ``temperature``, in place; of one class alone it is a forest, and stays."""
+    last = model[-1] if isinstance(model, Pipeline) else model
+    if isinstance(last, LinearDiscriminantAnalysis):
+        last.coef_, last.intercept_ = last.coef_ / temperature, last.intercept_ / temperature
+
+
 def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:
     """The levels that an expert sees, and the encoder's features where it does, float32 [pixel, feature]."""
     return np.ascontiguousarray(features if expert.encoder else features[:, : expert.levels * channels])

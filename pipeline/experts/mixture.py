@@ -27,15 +27,18 @@ from pipeline.experts.experts import (
     fit_expert,
     probabilities_of,
     seen,
+    soften_discriminant,
 )
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.experts.shares import (
     FLOOR,
     INNER_FOLDS,
     PRIOR_POLYGONS,
+    best_temperature,
     given_shares,
     learned_shares,
     out_of_fold_probabilities,
+    softened,
 )
 from pipeline.experts.weights import class_lift, lifted
 
@@ -99,6 +102,7 @@ class Mixture:
         lift: What probabilities of each class are multiplied with in the end, float64 [class].
         out_of_fold: Of the labelled pixels that have such probabilities.
         admission: Of the expert with a pretrained encoder; None where there is none.
+        temperatures: What each expert's scores were divided by, float64 [expert]; 1 but for discriminants.
     """
 
     experts: tuple[Expert, ...]
@@ -109,6 +113,7 @@ class Mixture:
     lift: NDArray[np.float64]
     out_of_fold: OutOfFold
     admission: Admission | None = None
+    temperatures: tuple[float, ...] = ()
 
     def parts(self) -> tuple[Mixture, Mixture | None]:
         """The mixture of the experts without an encoder, and of those with; None where these have no share.
@@ -184,14 +189,29 @@ def fit_mixture(
     many = polygons >= ENOUGH_POLYGONS
     learned = many and bool(held.any())
     shares, admission = given_shares(experts), None
+    temperatures = (1.0,) * len(experts)
     if learned:
+        temperatures = _softened(experts, models, table, held)
         shares, admission = _learned(experts, table, held, strength=PRIOR_POLYGONS / polygons)
     lift = class_lift(table.index, table.polygon, classes=classes, power=0.0 if many else rarer)
     mixed = lifted(np.tensordot(shares.astype(np.float32), held, axes=1), lift)
     known_rows = mixed.sum(axis=1) > 0
     kept = table.rows(known_rows)
     out_of_fold = OutOfFold(mixed[known_rows], kept.index, kept.polygon)
-    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold, admission)
+    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold, admission, temperatures)
+
+
+def _softened(
+    experts: Sequence[Expert], models: Sequence[Model], table: PixelTable, held: NDArray[np.float32]
+) -> tuple[float, ...]:
+    """Soften discriminants and what they gave to held-out pixels, in place: of many features they are too sure."""
+    found = [1.0] * len(experts)
+    for number, expert in enumerate(experts):
+        if expert.kind == "discriminant":
+            found[number] = best_temperature(table, held[number])
+            held[number] = softened(held[number], found[number])
+            soften_discriminant(models[number], found[number])
+    return tuple(found)
 
 
 def _learned(
@@ -219,7 +239,8 @@ def _learned(
 
 
 def _loss_by_polygon(table: PixelTable, probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean log-loss of each polygon, float64 [polygon]."""
+    """Mean log-loss of each polygon at the best temperature, float64 [polygon]: to be less sure alone is no gain."""
+    probabilities = softened(probabilities, best_temperature(table, probabilities))
     _, of, count = np.unique(table.polygon, return_inverse=True, return_counts=True)
     true_class = probabilities[np.arange(len(table.index)), table.index].astype(np.float64)
     return np.asarray(np.bincount(of, -np.log(FLOOR + (1 - FLOOR) * true_class)) / count)

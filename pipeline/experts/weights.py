@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# Largest number that probabilities of a rare class are multiplied with.
+MOST_LIFT = 20.0
+
+
 def pixel_weights(
     index: NDArray[np.uint8],
     polygon: NDArray[np.int32],
@@ -59,6 +63,36 @@ def class_lift(
     _, first = np.unique(polygon, return_index=True)
     count = np.bincount(index[first], minlength=classes).astype(np.float64)
     return np.asarray(np.where(count > 0, np.maximum(count, 1.0) ** -power, 1.0))
+
+
+def best_lift(
+    probabilities: NDArray[np.float32], index: NDArray[np.uint8], weight: NDArray[np.float64], *, found: int
+) -> float:
+    """What probabilities of one class are multiplied with so that it is found best: the largest F1 of its pixels.
+
+    A rare class is seldom the most probable one. Times between 1 and MOST_LIFT are looked at; ties take the smallest.
+
+    Args:
+        probabilities: Out-of-fold, float32 [pixel, class].
+        index: Network index of the class of each pixel [pixel].
+        weight: Pixels that each stands for [pixel].
+        found: Network index of the class.
+
+    Source: Lipton, Elkan & Naryanaswamy (2014), Optimal thresholding of classifiers to maximize F1 measure, ECML PKDD.
+    """
+    others = np.delete(probabilities, found, axis=1).max(axis=1).astype(np.float64)
+    needed = np.maximum(others / np.maximum(probabilities[:, found], 1e-9), 1.0)
+    order = np.argsort(needed, kind="stable")
+    true = np.where(index[order] == found, weight[order], 0.0)
+    hit, taken = np.cumsum(true), np.cumsum(weight[order])
+    f1 = 2 * hit / (taken + hit[-1])
+    last = np.r_[needed[order][1:] != needed[order][:-1], True] & (needed[order] <= MOST_LIFT)
+    if not last.any():
+        return 1.0
+    best = np.flatnonzero(last)[f1[last].argmax()]
+    # Between the last pixel that is taken and the first that is not.
+    after = needed[order][min(best + 1, len(order) - 1)]
+    return float(min(np.sqrt(needed[order][best] * max(after, needed[order][best])), MOST_LIFT))
 
 
 def lifted(probabilities: NDArray[np.float32], lift: NDArray[np.float64]) -> NDArray[np.float32]:

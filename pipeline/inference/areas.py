@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Which pixels of a grid are mapped: those whose centre lies in ``inside`` and not in ``outside``.
+    """Which pixels of a grid are mapped: those whose centre lies in ``inside`` and not in ``outside``."""
 
-    Attributes:
-        grid: The grid that windows are counted on.
-        inside: Geometry in the grid's CRS; None for everywhere.
-        outside: Geometry in the grid's CRS; None for nowhere.
-    """
-
-    grid: Grid
-    inside: BaseGeometry | None = None
-    outside: BaseGeometry | None = None
+    grid: Grid  # The grid that windows are counted on
+    inside: BaseGeometry | None = None  # Geometry in the grid's CRS; None for everywhere
+    outside: BaseGeometry | None = None  # Geometry in the grid's CRS; None for nowhere
 
     def touches(self, window: Window) -> bool:
         """Whether a pixel of ``window`` may be mapped."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.fast import BlockEnsemble, by_pixel, layout_of, speed_up
-from pipeline.inference.pixels import PLANES, Layout
+from pipeline.inference.fast import BlockEnsemble, by_pixel, speed_up, tile_layout
+from pipeline.inference.pixels import PLANES, TileLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +91,7 @@ class Engine(Protocol):
         """What it is."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> TileLayout:
         """Of tiles that it takes without copying them."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ class TorchEngine:
         moved = network.to(device=self.choice.device, dtype=None if self._on_gpu else self._dtype).eval()
         self._run = moved.to(memory_format=torch.channels_last)
         self._in_blocks = isinstance(moved, BlockEnsemble)
-        self.layout = PLANES if self._on_gpu else layout_of(moved, self._dtype)
+        self.layout = PLANES if self._on_gpu else tile_layout(moved, self._dtype)
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -147,7 +147,7 @@ class OpenVinoEngine:
     channels: int
     threads: int
     samples: Sequence[torch.Tensor] = ()
-    layout: Layout = PLANES
+    layout: TileLayout = PLANES
     _by_shape: dict[tuple[int, ...], queue.SimpleQueue[Any]] = field(default_factory=dict)
     _one: threading.Lock = field(default_factory=threading.Lock)
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from pipeline.grid import Window
 from pipeline.inference.fused import SurroundingSums, fuse_layers, scales
-from pipeline.inference.pixels import PLANES, Layout
+from pipeline.inference.pixels import PLANES, TileLayout
 from pipeline.inference.tiles import cut
 from pipeline.model.network import TINY, Ensemble, Network
 from pipeline.model.surroundings import REACH_PX, Surroundings
@@ -46,11 +46,11 @@ def speed_up(network: nn.Module) -> nn.Module:
     return network
 
 
-def layout_of(network: nn.Module, dtype: torch.dtype) -> Layout:
+def tile_layout(network: nn.Module, dtype: torch.dtype) -> TileLayout:
     """Of chips that :func:`speed_up`'s network takes without a copy: sums over neighbours are of float32 planes."""
     if isinstance(network, BlockEnsemble) and network.sees_pixels:
         return PLANES
-    return Layout(dtype, by_pixel=True)
+    return TileLayout(dtype, by_pixel=True)
 
 
 def _take_sums(path: nn.Sequential) -> None:

@@ -47,23 +47,15 @@ class Key:
 
 @dataclass
 class Journal:
-    """The open journal of one scene.
+    """The open journal of one scene."""
 
-    Attributes:
-        path: The file.
-        resolved: Settings that were decided when the run began (tile, engine): a resumed run takes them as they are.
-        done: Indices of finished steps.
-        why_fresh: Why nothing was continued, "" where there was nothing or everything fits.
-        finished: Whether all steps are done.
-        seconds: What the steps took, in all runs together.
-    """
-
-    path: Path
+    path: Path  # The file
+    # Settings that were decided when the run began (tile, engine): a resumed run takes them as they are
     resolved: dict[str, Any]
-    done: set[int] = field(default_factory=set)
-    why_fresh: str = ""
-    finished: bool = False
-    seconds: float = 0.0
+    done: set[int] = field(default_factory=set)  # Indices of finished steps
+    why_fresh: str = ""  # Why nothing was continued, "" where there was nothing or everything fits
+    finished: bool = False  # Whether all steps are done
+    seconds: float = 0.0  # What the steps took, in all runs together
 
     def begin(self, key: Key, *, resolved: dict[str, Any]) -> None:
         """Start afresh: the file is replaced by one with only the first line."""

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
 from pipeline.inference.engine import WORKERS, free_gpu_bytes
-from pipeline.inference.fast import layout_of, speed_up
-from pipeline.inference.pixels import PLANES, READ_PX, Layout
+from pipeline.inference.fast import speed_up, tile_layout
+from pipeline.inference.pixels import PLANES, READ_PX, TileLayout
 from pipeline.inference.tiles import GDAL_CACHE_BYTES, round_up
 from pipeline.model.encoder import Encoder
 
@@ -47,25 +47,18 @@ SAMPLE_PX = 512
 
 @dataclass(frozen=True)
 class Held:
-    """What an engine holds beside what is alive in torch, by measurement.
+    """What an engine holds beside what is alive in torch, by measurement."""
 
-    Attributes:
-        times: Multiple of the bytes that a pass has alive in torch.
-        fixed: Bytes, whatever the network.
-        weights: Copies of the weights in float32.
-        making: Bytes that are needed while it is made, and given back before the first tile.
-    """
-
-    times: float = 1.0
-    fixed: int = 0
-    weights: float = 2.0
-    making: int = 0
+    times: float = 1.0  # Multiple of the bytes that a pass has alive in torch
+    fixed: int = 0  # Bytes, whatever the network
+    weights: float = 2.0  # Copies of the weights in float32
+    making: int = 0  # Bytes that are needed while it is made, and given back before the first tile
 
 
 # What oneDNN's convolutions and the C library hold beside the tensors that are alive, for a network with an encoder: a
 # multiple of these, and a sum that the hundreds of tiles of a large scene reach. Measured on ``landcover predict`` of
-# 10980 x 10980 pixels with a ResNet-18 U-Net, one heap (pipeline.heap): 213 MB beside 92 MB alive in bfloat16, 129 MB
-# beside 96 MB in float32.
+# 10980 x 10980 pixels with a ResNet-18 U-Net, one heap (pipeline.process): 213 MB beside 92 MB alive in bfloat16, 129
+# MB beside 96 MB in float32.
 _ENCODER = Held(times=2.0, fixed=125_000_000)
 # OpenVINO plans its memory itself. Measured with two callers on tiles of 256 and 896 pixels, a ResNet-18 U-Net (57 MB
 # of weights, 286 bytes per pixel alive in float32, 143 in bfloat16) and the default network (1024 and 512): 262 and
@@ -86,23 +79,14 @@ def weight_bytes(network: nn.Module, *, dtype: torch.dtype = torch.float32) -> i
 
 @dataclass(frozen=True)
 class Needs:
-    """What mapping with one network and engine needs.
+    """What mapping with one network and engine needs."""
 
-    Attributes:
-        network: The network that the engine runs.
-        choice: The engine.
-        bands_read: Bands read per window.
-        channels: Channels of the network's input.
-        stride_px: Total stride of the network.
-        batch: Tiles that go through the network together.
-    """
-
-    network: nn.Module
-    choice: Choice
-    bands_read: int
-    channels: int
-    stride_px: int
-    batch: int = 1
+    network: nn.Module  # The network that the engine runs
+    choice: Choice  # The engine
+    bands_read: int  # Bands read per window
+    channels: int  # Channels of the network's input
+    stride_px: int  # Total stride of the network
+    batch: int = 1  # Tiles that go through the network together
 
     @classmethod
     def of(cls, bundle: ModelBundle, choice: Choice, *, stride_px: int, batch: int = 1) -> Needs:
@@ -112,9 +96,9 @@ class Needs:
         return cls(network, choice, len(bundle.bands), bundle.preprocess.channels, stride_px, batch)
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> TileLayout:
         """Of the tiles that the engine takes."""
-        return layout_of(self.network, self.choice.torch_dtype) if self.choice.in_blocks else PLANES
+        return tile_layout(self.network, self.choice.torch_dtype) if self.choice.in_blocks else PLANES
 
     @cached_property
     def held(self) -> Held:
@@ -212,11 +196,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         return False
 
     def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         for item in tree_flatten(out)[0]:
@@ -245,7 +225,7 @@ def activation_bytes(network: nn.Module, *, bands: int, side_px: int, dtype: tor
     """
     short = copy.deepcopy(network).to(dtype).eval()
     with torch.inference_mode():
-        x = layout_of(short, dtype).empty(bands, side_px, side_px).zero_()[None]
+        x = tile_layout(short, dtype).empty(bands, side_px, side_px).zero_()[None]
         live = _LiveBytes()
         live.ignore(x)
         with live:

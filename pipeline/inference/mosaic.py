@@ -10,7 +10,7 @@ from collections import OrderedDict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import ConfigError, GridError, InputError, LegendError
+from pipeline.files import Closing
 from pipeline.grid import Grid, Window
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
@@ -29,7 +30,6 @@ from pipeline.raster import on_grid
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from rasterio.crs import CRS
@@ -44,17 +44,11 @@ _CACHE_BYTES = 128_000_000
 
 @dataclass(frozen=True)
 class MapFile:
-    """One map to join.
+    """One map to join."""
 
-    Attributes:
-        codes: Class map.
-        confidence: Its confidence in percent, or None.
-        acquired_utc: Time of its scene, for the rule "latest".
-    """
-
-    codes: Path
-    confidence: Path | None = None
-    acquired_utc: datetime | None = None
+    codes: Path  # Class map
+    confidence: Path | None = None  # Its confidence in percent, or None
+    acquired_utc: datetime | None = None  # Time of its scene, for the rule "latest"
 
 
 @dataclass
@@ -198,7 +192,7 @@ def _check_legends(maps: Sequence[MapFile]) -> None:
         )
 
 
-class WarpedMaps:
+class WarpedMaps(Closing):
     """Bands of uint8 read on one grid, nearest pixel; a context manager.
 
     The files that were read last stay open, MOST_OPEN of them; others are opened again when they are wanted.
@@ -211,13 +205,7 @@ class WarpedMaps:
         self._grid = grid
         self._open: OrderedDict[Path, tuple[Any, ExitStack]] = OrderedDict()
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close all files."""
         while self._open:
             self._close_oldest()
@@ -267,7 +255,7 @@ def grid_of(path: Path) -> Grid:
         InputError: it cannot be opened.
     """
     with open_map(path) as dataset:
-        return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+        return Grid.of(dataset)
 
 
 def open_map(path: Path) -> Any:

@@ -35,15 +35,11 @@ _CHUNK_ROWS = 32
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How an engine takes tiles without copying them.
+class TileLayout:
+    """How an engine takes tiles without copying them."""
 
-    Attributes:
-        dtype: Type of the values.
-        by_pixel: Whether the channels of a pixel lie side by side in memory (channels-last), not plane by plane.
-    """
-
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32  # Type of the values
+    # Whether the channels of a pixel lie side by side in memory (channels-last), not plane by plane
     by_pixel: bool = False
 
     def shape(self, memory: torch.Tensor, channels: int, height: int, width: int) -> torch.Tensor:
@@ -58,7 +54,7 @@ class Layout:
         return self.shape(torch.empty(channels * height * width, dtype=self.dtype), channels, height, width)
 
 
-PLANES = Layout()
+PLANES = TileLayout()
 
 
 class Buffers:
@@ -72,7 +68,7 @@ class Buffers:
         largest: Values of the largest tile.
     """
 
-    def __init__(self, layout: Layout, *, largest: int) -> None:
+    def __init__(self, layout: TileLayout, *, largest: int) -> None:
         self.layout, self._largest = layout, largest
         self._free: deque[torch.Tensor] = deque()
 
@@ -126,11 +122,7 @@ def read_tile(
 
 
 def classify(
-    scores: torch.Tensor,
-    valid: NDArray[np.bool_],
-    *,
-    index_to_code: NDArray[np.uint8],
-    products: Products,
+    scores: torch.Tensor, valid: NDArray[np.bool_], *, index_to_code: NDArray[np.uint8], products: Products
 ) -> dict[str, NDArray[np.uint8]]:
     """Layers of one window.
 

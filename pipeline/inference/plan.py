@@ -19,10 +19,18 @@ from pipeline.inference.engine import WORKERS, Choice, Engine, choose, make_engi
 from pipeline.inference.journal import Key
 from pipeline.inference.measure import agreement, effective_halo_px, range_samples, sample_of, tile_seconds
 from pipeline.inference.memory import Needs
-from pipeline.inference.tiles import GDAL_CACHE_BYTES, Order, Tile, order_of, plan_tiles, quickest, round_up
+from pipeline.inference.tiles import (
+    GDAL_CACHE_BYTES,
+    Order,
+    Tile,
+    file_blocks,
+    order_of,
+    plan_tiles,
+    quickest,
+    round_up,
+)
 from pipeline.labels.settings import split_source
 from pipeline.model.reach import reach_px
-from pipeline.scenes.blocks import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,33 +53,20 @@ _SIZES = ("tile_px", "halo_px", "stride_px", "batch", "threads", "shift_px", "co
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided for one model and scene.
+    """What was decided for one model and scene."""
 
-    Attributes:
-        tile_px: Largest side of a write window.
-        halo_px: Halo, in whole strides.
-        stride_px: Total stride of the network.
-        batch: Tiles per pass.
-        threads: Threads that compute, in all.
-        choice: Engine, type, device.
-        shift_px: The first cut comes after so many pixels: another tiling for the seam figure.
-        columns: Columns of tiles that are mapped before the next ones; 0 for all.
-        cache_bytes: GDAL's cache.
-        agreement: Share of a piece of the scene whose class is that of torch in float32; None where not measured.
-        remark: What the user should know of the choice, "" for nothing.
-    """
-
-    tile_px: int
-    halo_px: int
-    stride_px: int
-    batch: int
-    threads: int
-    choice: Choice
-    shift_px: int = 0
-    columns: int = 0
-    cache_bytes: int = GDAL_CACHE_BYTES
+    tile_px: int  # Largest side of a write window
+    halo_px: int  # Halo, in whole strides
+    stride_px: int  # Total stride of the network
+    batch: int  # Tiles per pass
+    threads: int  # Threads that compute, in all
+    choice: Choice  # Engine, type, device
+    shift_px: int = 0  # The first cut comes after so many pixels: another tiling for the seam figure
+    columns: int = 0  # Columns of tiles that are mapped before the next ones; 0 for all
+    cache_bytes: int = GDAL_CACHE_BYTES  # GDAL's cache
+    # Share of a piece of the scene whose class is that of torch in float32; None where not measured
     agreement: float | None = None
-    remark: str = ""
+    remark: str = ""  # What the user should know of the choice, "" for nothing
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, for the journal and the map's tags."""
@@ -203,7 +198,7 @@ def _tile_px(needs: Needs, settings: MapSettings, source: Source, *, halo_px: in
 def _ordered(plan: Plan, needs: Needs, settings: MapSettings, source: Source) -> Plan:
     """The plan with its order; smaller tiles where they leave GDAL's cache the memory that saves more time."""
     # Readers with files of their own share no decoded blocks.
-    files = blocks_of(source) if plan.choice.readers == 1 else ()
+    files = file_blocks(source) if plan.choice.readers == 1 else ()
 
     def order(side_px: int) -> Order:
         left = 0  # a tile that was asked for is not counted
@@ -221,23 +216,16 @@ def _ordered(plan: Plan, needs: Needs, settings: MapSettings, source: Source) ->
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What mapping a scene will take.
+class MappingCost:
+    """What mapping a scene will take."""
 
-    Attributes:
-        memory_bytes: Peak memory of the process.
-        seconds: Time of the run.
-        disk_bytes: Rows that are kept until the maps are written.
-        plan: Tiles and engine that this holds for.
-    """
-
-    memory_bytes: int
-    seconds: float
-    disk_bytes: int
-    plan: Plan
+    memory_bytes: int  # Peak memory of the process
+    seconds: float  # Time of the run
+    disk_bytes: int  # Rows that are kept until the maps are written
+    plan: Plan  # Tiles and engine that this holds for
 
 
-def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Estimate:
+def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> MappingCost:
     """What mapping will take with these settings, from one tile that is read and run.
 
     An untrained bundle of the same networks serves as well: its halo is taken as usual, its number type by the device.
@@ -258,7 +246,7 @@ def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Esti
     side_by_side = WORKERS if choice.side_by_side and plan.threads >= WORKERS else 1
     layers = len(settings.products.layers) + (len(bundle.scheme) - 1 if settings.products.probabilities else 0)
     side = min(plan.tile_px, max(source.grid.shape))
-    return Estimate(
+    return MappingCost(
         memory_bytes=needs.peak_bytes(side, halo_px=plan.halo_px, cache_bytes=plan.cache_bytes),
         seconds=tile_seconds(bundle, source, engine, window=middle.read) * len(tiles) / side_by_side,
         disk_bytes=layers * source.grid.height * source.grid.width,

@@ -13,12 +13,12 @@ import platform
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ModelWarning, OutputError
-from pipeline.heap import give_back
+from pipeline.files import Closing
 from pipeline.inference.areas import read_area
 from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.plan import Plan, engine_of, journal_key, make_plan
@@ -29,10 +29,10 @@ from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
 from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
+from pipeline.process import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from filelock import BaseFileLock
 
@@ -50,30 +50,21 @@ LOCK = "lock"
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A mapped scene, as rows on disk; a context manager that closes them.
+class Prediction(Closing):
+    """A mapped scene, as rows on disk; a context manager that closes them."""
 
-    Attributes:
-        grid: Where the pixels lie.
-        scheme: What the codes mean.
-        layers: Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for. Of a
-            continuous target "codes" (value classes) and "values" (float32: value, lower, upper).
-        plan: What was decided.
-        figures: "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
-            earlier run), JSON-ready.
-        why_fresh: Why an earlier run in the same folder was not continued; "" where there was none or it was.
-        lock: Keeps other runs out of the folder until the stores are closed.
-        look: Pixels of the scene for its quicklook; None where not all of it was read by this run.
-    """
-
-    grid: Grid
-    scheme: ClassScheme
+    grid: Grid  # Where the pixels lie
+    scheme: ClassScheme  # What the codes mean
+    # Stores by name: "codes" and "confidence" always; "probabilities", "entropy", "margin" if asked for. Of a
+    # continuous target "codes" (value classes) and "values" (float32: value, lower, upper)
     layers: dict[str, RowStore]
-    plan: Plan
+    plan: Plan  # What was decided
+    # "mpx" mapped, "seconds" and "mpx_per_s" (of all runs together), "tiles", "tiles_before" (done by an
+    # earlier run), JSON-ready
     figures: dict[str, float]
-    why_fresh: str = ""
-    lock: BaseFileLock | None = None
-    look: Raster | None = None
+    why_fresh: str = ""  # Why an earlier run in the same folder was not continued; "" where there was none or it was
+    lock: BaseFileLock | None = None  # Keeps other runs out of the folder until the stores are closed
+    look: Raster | None = None  # Pixels of the scene for its quicklook; None where not all of it was read by this run
 
     @property
     def codes(self) -> RowStore:
@@ -94,16 +85,6 @@ class Prediction:
         """How it was mapped, for the map's tags: nothing that depends on time or place of the run."""
         plan = {key: value for key, value in self.plan.to_json().items() if key != "threads"}
         return {"LANDCOVER_PREDICTION": plan}
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the stores."""
-        self.close()
 
     def close(self) -> None:
         """Close the stores; the files stay, so that the same command finds its work done."""
@@ -216,23 +197,14 @@ def open_run(
 
 @dataclass(frozen=True)
 class Run:
-    """A scene that is being mapped.
+    """A scene that is being mapped."""
 
-    Attributes:
-        steps: What there is to map.
-        key: What the journal is of.
-        journal: What is done.
-        stores: Where it is kept, by name of the layer.
-        lock: Keeps other runs out.
-        before: Tiles that were done when it was opened.
-    """
-
-    steps: SceneSteps
-    key: Key
-    journal: Journal
-    stores: dict[str, RowStore]
-    lock: BaseFileLock
-    before: int = field(init=False)
+    steps: SceneSteps  # What there is to map
+    key: Key  # What the journal is of
+    journal: Journal  # What is done
+    stores: dict[str, RowStore]  # Where it is kept, by name of the layer
+    lock: BaseFileLock  # Keeps other runs out
+    before: int = field(init=False)  # Tiles that were done when it was opened
 
     def __post_init__(self) -> None:
         """Count what an earlier run has done."""
@@ -309,14 +281,7 @@ def release(lock: BaseFileLock) -> None:
 
 
 def _open(
-    bundle: ModelBundle,
-    source: Source,
-    settings: MapSettings,
-    out: Path,
-    *,
-    fresh: bool,
-    planner: Planner,
-    key: Key,
+    bundle: ModelBundle, source: Source, settings: MapSettings, out: Path, *, fresh: bool, planner: Planner, key: Key
 ) -> tuple[Journal, Plan]:
     """The journal to continue and its plan, or a new one."""
     journal = open_journal(out / JOURNAL, key)

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from pipeline.errors import OutputError
+from pipeline.files import Closing
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from pipeline.grid import Window
@@ -27,7 +26,7 @@ _FILL_CHUNK = 1 << 22
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class RowStore:
+class RowStore(Closing):
     """Layers of uint8, or float32, on a grid, in one file.
 
     Args:
@@ -85,16 +84,6 @@ class RowStore:
         """(row, col), or (layer, row, col) where there are several layers."""
         plain = (self.height, self.width)
         return plain if self.layers == 1 else (self.layers, *plain)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self.close()
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

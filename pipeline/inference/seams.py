@@ -36,21 +36,14 @@ _NEAR_PX = 8
 
 @dataclass(frozen=True)
 class Seams:
-    """What a tiling does to a map.
+    """What a tiling does to a map."""
 
-    Attributes:
-        seam: Class changes across the cuts, as a share of those at the same places where nothing was cut: 1 for none.
-        noise: Half the 95 % interval of ``seam`` were there none, from the number of changes (Poisson).
-        agreement: Share of valid pixels with the same class in both tilings.
-        near: Share of valid pixels within 8 pixels of a cut of either tiling whose class differs.
-        far: The same for all other pixels.
-    """
-
+    # Class changes across the cuts, as a share of those at the same places where nothing was cut: 1 for none
     seam: float
-    noise: float
-    agreement: float
-    near: float
-    far: float
+    noise: float  # Half the 95 % interval of ``seam`` were there none, from the number of changes (Poisson)
+    agreement: float  # Share of valid pixels with the same class in both tilings
+    near: float  # Share of valid pixels within 8 pixels of a cut of either tiling whose class differs
+    far: float  # The same for all other pixels
 
 
 def seam_figure(

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import rasterio
 import torch
 
-from pipeline.heap import share_one_heap
 from pipeline.inference.engine import WORKERS
 from pipeline.inference.pixels import Buffers, classify, measure, read_tile
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import in_stripes
+from pipeline.process import share_one_heap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -72,21 +72,13 @@ class _Turns:
 
 @dataclass(frozen=True, eq=False)
 class SceneSteps:
-    """One scene's steps by one plan.
+    """One scene's steps by one plan."""
 
-    Attributes:
-        bundle: The model.
-        source: The scene, with the model's bands.
-        settings: What was asked for.
-        plan: What was decided.
-        area: What is mapped; None for everything.
-    """
-
-    bundle: ModelBundle
-    source: Source
-    settings: MapSettings
-    plan: Plan
-    area: Area | None = None
+    bundle: ModelBundle  # The model
+    source: Source  # The scene, with the model's bands
+    settings: MapSettings  # What was asked for
+    plan: Plan  # What was decided
+    area: Area | None = None  # What is mapped; None for everything
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -191,7 +183,7 @@ def runs_of(steps: Collection[int]) -> Iterator[list[int]]:
         yield run
 
 
-def blocks_of(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
+def step_blocks(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
     """The steps that are left in portions of steps that follow each other.
 
     A portion has at most ``block_px`` pixels, or a single step that has more.

@@ -37,15 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Work:
-    """Tiles that are read and run together.
+    """Tiles that are read and run together."""
 
-    Attributes:
-        step: Their entry in the journal.
-        tiles: The tiles.
-    """
-
-    step: int
-    tiles: tuple[Tile, ...]
+    step: int  # Their entry in the journal
+    tiles: tuple[Tile, ...]  # The tiles
 
     @property
     def pixels(self) -> int:

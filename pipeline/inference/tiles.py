@@ -14,16 +14,25 @@ to run, is mapped faster with them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
 from pipeline.errors import GridError
 from pipeline.grid import Grid, Window
+from pipeline.process import silenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pipeline.scenes.blocks import Blocks
+    from rasterio.io import DatasetReader
+
+    from pipeline.grid import Grid
+    from pipeline.scenes.scene import Source
 
 # Blocks that GDAL keeps decoded; more where tiles leave room for it and decoding is saved.
 GDAL_CACHE_BYTES = 128_000_000
@@ -39,15 +48,10 @@ _WORTH_IT = 0.98
 
 @dataclass(frozen=True)
 class Tile:
-    """One step of mapping.
+    """One step of mapping."""
 
-    Attributes:
-        read: Pixels that the network sees; may reach beyond the grid.
-        write: Pixels that are written; inside the grid and inside ``read``.
-    """
-
-    read: Window
-    write: Window
+    read: Window  # Pixels that the network sees; may reach beyond the grid
+    write: Window  # Pixels that are written; inside the grid and inside ``read``
 
     @property
     def inner(self) -> tuple[slice, slice]:
@@ -56,13 +60,7 @@ class Tile:
 
 
 def plan_tiles(
-    grid: Grid,
-    *,
-    tile_px: int,
-    halo_px: int,
-    stride_px: int = 1,
-    shift_px: int = 0,
-    one_size: bool = False,
+    grid: Grid, *, tile_px: int, halo_px: int, stride_px: int = 1, shift_px: int = 0, one_size: bool = False
 ) -> tuple[Tile, ...]:
     """Tiles whose write windows partition the grid, row by row.
 
@@ -133,19 +131,12 @@ def cut(length: int, largest: int, stride: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Order:
-    """How a scene is gone through.
+    """How a scene is gone through."""
 
-    Attributes:
-        columns: Columns of tiles that are mapped before the next ones; 0 for all.
-        cache_bytes: GDAL's cache.
-        decode_s_per_px: Seconds of a core to decode what is read, per pixel that is written.
-        decode_again: How many times a block is decoded on average, at least 1.
-    """
-
-    columns: int
-    cache_bytes: int
-    decode_s_per_px: float
-    decode_again: float = 1.0
+    columns: int  # Columns of tiles that are mapped before the next ones; 0 for all
+    cache_bytes: int  # GDAL's cache
+    decode_s_per_px: float  # Seconds of a core to decode what is read, per pixel that is written
+    decode_again: float = 1.0  # How many times a block is decoded on average, at least 1
 
 
 def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: int, cache_bytes: int) -> Order:
@@ -158,7 +149,7 @@ def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: i
         width_px: Width of the scene.
         cache_bytes: What GDAL's cache may take.
 
-    >>> from pipeline.scenes.blocks import Blocks
+    >>> from pipeline.inference.tiles import Blocks
     >>> tiled, strips = Blocks(512, 512, 20, 60e-9), Blocks(1, 10980, 20, 60e-9)
     >>> order_of([tiled], tile_px=832, halo_px=32, width_px=10980, cache_bytes=128_000_000).columns
     4
@@ -216,3 +207,42 @@ def in_stripes(tiles: Sequence[Tile], columns: int) -> list[Tile]:
         return list(tiles)
     number = {col: i // columns for i, col in enumerate(sorted({tile.write.col for tile in tiles}))}
     return sorted(tiles, key=lambda tile: number[tile.write.col])
+
+
+# Files that are looked at; of a stack of many dates they stand for the others, which are cut the same way.
+_LOOKED_AT = 16
+# Seconds of a core to decode a byte. Measured on an AVX-512 core: ten bands of deflated uint16 60 ns per pixel, one of
+# lossless JPEG 2000 120 to 145 ns.
+_DECODE_S = 3e-9
+_DECODE_JPEG2000_S = 65e-9
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of some bands."""
+
+    rows: int  # Height of a block in pixels of the source's grid
+    cols: int  # Width of a block, likewise
+    bytes_per_px: float  # What these bands take, decoded, per pixel of the grid
+    decode_s_per_px: float  # Seconds of a core to decode them, per pixel of the grid
+
+
+def file_blocks(source: Source) -> tuple[Blocks, ...]:
+    """The blocks of the rasters among the files of ``source``.
+
+    A mask of polygons has none, nor has a file that cannot be opened (whoever reads it says why).
+    """
+    files = source.files[:_LOOKED_AT]
+    found = []
+    for name in files:
+        with suppress(RasterioError), silenced(NotGeoreferencedWarning), rasterio.open(name) as file:
+            found.append(_blocks(file, source.grid, share=len(source.files) / len(files)))
+    return tuple(found)
+
+
+def _blocks(file: DatasetReader, grid: Grid, *, share: float) -> Blocks:
+    rows, cols = file.block_shapes[0]
+    side = abs(file.transform.a / grid.transform.a) if file.crs == grid.crs else 1.0
+    size = share * file.count * max(np.dtype(name).itemsize for name in file.dtypes) / side**2
+    speed = _DECODE_JPEG2000_S if file.driver.startswith("JP2") else _DECODE_S
+    return Blocks(max(round(rows * side), 1), max(round(cols * side), 1), size, size * speed)

@@ -30,17 +30,11 @@ CONFLICTS_SHOWN = 10
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many polygons lie inside the scenes, across the edge, and outside.
+    """How many polygons lie inside the scenes, across the edge, and outside."""
 
-    Attributes:
-        inside: Wholly in one of the scenes.
-        partly: Across a scene's edge, in no scene wholly.
-        outside: Ids of polygons that touch no scene.
-    """
-
-    inside: int
-    partly: int
-    outside: tuple[int, ...]
+    inside: int  # Wholly in one of the scenes
+    partly: int  # Across a scene's edge, in no scene wholly
+    outside: tuple[int, ...]  # Ids of polygons that touch no scene
 
 
 def check_overlap(labels: Labels, grids: Grid | Sequence[Grid]) -> Overlap:
@@ -98,12 +92,11 @@ def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: Cla
         )
     absent = [name for name in found if name not in present]
     if absent:
-        warnings.warn(
-            f"no labelled pixel of class {', '.join(absent)}: it cannot be mapped", LabelWarning, stacklevel=2
-        )
+        text = f"no labelled pixel of class {', '.join(absent)}: it cannot be mapped; draw polygons of it in the scene"
+        warnings.warn(text, LabelWarning, stacklevel=2)
     single = [name for name, (count, _) in found.items() if count == 1]
     if single:
-        text = f"one polygon only of class {', '.join(single)}: it can be learned or tested, not both"
+        text = f"one polygon only of class {', '.join(single)}: it can be learned or tested, not both; draw more of it"
         warnings.warn(text, LabelWarning, stacklevel=2)
     return found
 
@@ -125,6 +118,7 @@ def check_usable(shares: Mapping[str, float]) -> None:
         )
     if lost:
         text = f"every labelled pixel of class {lost} has no data or is masked: it cannot be mapped"
+        text += "; draw some where the scene has data, or change inputs.mask"
         warnings.warn(text, LabelWarning, stacklevel=3)
 
 
@@ -137,7 +131,11 @@ def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
             f"{c.polygons[0]} {names[c.codes[0]]} / {c.polygons[1]} {names[c.codes[1]]} ({c.pixels} px)" for c in worst
         )
         more = f" and {len(pixels.conflicts) - _SHOWN} more pairs" if len(pixels.conflicts) > _SHOWN else ""
-        _warn(labels, f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}")
+        _warn(
+            labels,
+            f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}; "
+            "redraw one of each pair",
+        )
     if pixels.too_small:
         ids = ", ".join(map(str, pixels.too_small[:_SHOWN])) + (", ..." if len(pixels.too_small) > _SHOWN else "")
         _warn(

@@ -30,47 +30,30 @@ HALF_TURN, FULL_TURN = 180.0, 360.0
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two polygons of different class that claim the same pixels; these pixels are left out.
+    """Two polygons of different class that claim the same pixels; these pixels are left out."""
 
-    Attributes:
-        polygons: Ids of the two, the lower first.
-        codes: Their class codes.
-        pixels: How many pixels both claim.
-    """
-
-    polygons: tuple[int, int]
-    codes: tuple[int, int]
-    pixels: int
+    polygons: tuple[int, int]  # Ids of the two, the lower first
+    codes: tuple[int, int]  # Their class codes
+    pixels: int  # How many pixels both claim
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledPixels:
-    """The labelled pixels of one scene, sorted by row, then column; every pixel at most once.
+    """The labelled pixels of one scene, sorted by row, then column; every pixel at most once."""
 
-    Attributes:
-        row: int32 [n], inside the grid.
-        col: int32 [n].
-        code: uint8 [n], class codes.
-        polygon: int32 [n], ids from 1 as in ``Labels.frame.poly_id``.
-        edge_px: uint8 [n], chessboard distance to the nearest pixel outside the polygon, 1 on its rim, at most
-            EDGE_CAP_PX; the scene's edge is no edge of the polygon.
-        grid: The scene's grid.
-        conflicts: Pairs of polygons that contradict each other.
-        outside: Ids of polygons without any pixel here: beyond the grid, too small, or wholly contested.
-        too_small: Those of ``outside`` that lie over the grid but hold no pixel centre.
-        contested_px: Pixels left out because polygons of two classes claim them.
-    """
-
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    code: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
+    row: NDArray[np.int32]  # int32 [n], inside the grid
+    col: NDArray[np.int32]  # int32 [n]
+    code: NDArray[np.uint8]  # uint8 [n], class codes
+    polygon: NDArray[np.int32]  # int32 [n], ids from 1 as in ``Labels.frame.poly_id``
+    # uint8 [n], chessboard distance to the nearest pixel outside the polygon, 1 on its rim, at most
+    # EDGE_CAP_PX; the scene's edge is no edge of the polygon
     edge_px: NDArray[np.uint8]
-    grid: Grid
-    conflicts: tuple[Conflict, ...] = ()
+    grid: Grid  # The scene's grid
+    conflicts: tuple[Conflict, ...] = ()  # Pairs of polygons that contradict each other
+    # Ids of polygons without any pixel here: beyond the grid, too small, or wholly contested
     outside: tuple[int, ...] = ()
-    too_small: tuple[int, ...] = ()
-    contested_px: int = 0
+    too_small: tuple[int, ...] = ()  # Those of ``outside`` that lie over the grid but hold no pixel centre
+    contested_px: int = 0  # Pixels left out because polygons of two classes claim them
 
     def __len__(self) -> int:
         """Number of labelled pixels."""

@@ -98,7 +98,7 @@ def read_map_labels(
 def _part_over(path: Path, extents: Sequence[tuple[tuple[float, float, float, float], str]]) -> tuple[Grid, list[Any]]:
     """The raster's grid, cropped to the bounds of all scenes; and the scenes' footprints in its CRS."""
     with _open(path) as file:
-        grid = Grid(file.crs, file.transform, file.height, file.width).north_up()
+        grid = Grid.of(file).north_up()
     grid.check_place(what="class raster", path=path, error=LabelError)
     footprints = [_footprint(bounds, of, grid) for bounds, of in extents]
     windows = [grid.window_of_bounds(footprint.bounds) for footprint in footprints]

@@ -78,8 +78,7 @@ class LabelSettings(Settings):
         (), description="Further files of polygons with the same field, such as those of landcover labels next."
     )
     encoding: str | None = Field(
-        None,
-        description="Encoding of text that is not UTF-8, where the file does not say it: cp1252, cp1251, gbk ...",
+        None, description="Encoding of text that is not UTF-8, where the file does not say it: cp1252, cp1251, gbk ..."
     )
     aliases: dict[str, str] = Field(
         default_factory=dict, description="Value in the file -> class name, to merge or rename classes."

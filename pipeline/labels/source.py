@@ -29,27 +29,16 @@ LISTED = "listed"
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What became of the features of a file; ``read`` is the sum of all that follow except ``repaired``.
+    """What became of the features of a file; ``read`` is the sum of all that follow except ``repaired``."""
 
-    Attributes:
-        read: Features in the layer.
-        repaired: Kept polygons whose geometry was invalid.
-        dropped_invalid: Features without area after repair, lines, tangles, and geometries that are none.
-        duplicates_merged: Copies of a polygon with the same class.
-        empty: Features without geometry.
-        unlabelled: Features whose class is null or blank, or set aside by an alias to "".
-        unknown_class: Features of a class that the legend does not have.
-        polygons: Kept.
-    """
-
-    read: int
-    repaired: int
-    dropped_invalid: int
-    duplicates_merged: int
-    empty: int
-    unlabelled: int
-    unknown_class: int
-    polygons: int
+    read: int  # Features in the layer
+    repaired: int  # Kept polygons whose geometry was invalid
+    dropped_invalid: int  # Features without area after repair, lines, tangles, and geometries that are none
+    duplicates_merged: int  # Copies of a polygon with the same class
+    empty: int  # Features without geometry
+    unlabelled: int  # Features whose class is null or blank, or set aside by an alias to ""
+    unknown_class: int  # Features of a class that the legend does not have
+    polygons: int  # Kept
 
     def lines(self) -> tuple[str, ...]:
         """One line per fact that is not zero."""
@@ -68,20 +57,14 @@ class LabelReport:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Training polygons, each with one class.
+    """Training polygons, each with one class."""
 
-    Attributes:
-        path: The file they were read from.
-        frame: poly_id int32 1..n, code uint8, name str, feature int64 (position in the file, from 0), geometry (valid
-            polygons, or points where these were asked for); CRS set; one row per polygon in file order.
-        scheme: Every code of the frame is one of its codes.
-        report: What became of the file's features.
-    """
-
-    path: Path
+    path: Path  # The file they were read from
+    # poly_id int32 1..n, code uint8, name str, feature int64 (position in the file, from 0), geometry (valid
+    # polygons, or points where these were asked for); CRS set; one row per polygon in file order
     frame: GeoDataFrame
-    scheme: ClassScheme
-    report: LabelReport
+    scheme: ClassScheme  # Every code of the frame is one of its codes
+    report: LabelReport  # What became of the file's features
 
     def __len__(self) -> int:
         """Number of polygons."""

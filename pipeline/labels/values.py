@@ -19,6 +19,7 @@ from pipeline.labels.rasterise import LabelledPixels, burn, to_grid_crs
 from pipeline.labels.source import LabelReport, Labels
 from pipeline.labels.vectors import features_with
 from pipeline.quantity import Quantity, check_values
+from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from pipeline.labels.settings import LabelSettings
 
 _SHOWN = 3
+# Classes may be numbered 1.1, 1.2 ... (CORINE has 44); a measurement has more values than that.
+MOST_DECIMAL_CLASSES = 50
+# Text is a measurement where more than this share of it is numbers with decimals.
+_MEASURED = 0.8
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".nc"})
 
 
@@ -85,6 +90,39 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
 def is_raster(path: Path) -> bool:
     """Whether labels are a raster of values, by the ending of its name."""
     return path.suffix.lower() in RASTER_SUFFIXES
+
+
+def is_continuous(labels: Path, *, field: str, layer: str | None, encoding: str | None) -> bool:
+    """Whether a field holds measurements: numbers of which some have decimals, and more than classes would have.
+
+    A raster of floating point numbers holds measurements too.
+    """
+    if is_raster(labels):
+        with open_raster(labels, what="the labels") as source:
+            return str(source.dtypes[0]).startswith("float")
+    column = features_with(labels, fields=[field], layer=layer, encoding=encoding)[field].dropna()
+    if not len(column):
+        return False
+    if column.dtype.kind not in "fiu":
+        _refuse_mixed(column, labels)
+        return False
+    return bool((column % 1 != 0).any()) and column.nunique() > MOST_DECIMAL_CLASSES
+
+
+def _refuse_mixed(column: pd.Series[Any], labels: Path) -> None:
+    """Refuse text of which nearly all are measurements: classes they are not.
+
+    Raises:
+        LabelError: most of many values are numbers with decimals, after a point or a comma.
+    """
+    text = column.astype(str).str.strip()
+    if text.nunique() > MOST_DECIMAL_CLASSES and text.str.fullmatch(r"[+-]?\d+[.,]\d+").mean() > _MEASURED:
+        odd = text[~text.str.fullmatch(r"[+-]?\d+(\.\d+)?")]
+        shown = (odd if len(odd) else text).iloc[0]
+        raise LabelError(
+            f"field {column.name!r} has numbers as text", path=labels, got=f"such as {shown!r}",
+            expected="a numeric field, or classes", fix="write decimals with a point, and leave blank what is unknown",
+        )  # fmt: skip
 
 
 def _features(settings: LabelSettings) -> GeoDataFrame:

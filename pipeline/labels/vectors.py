@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,26 +302,18 @@ def _require_file(path: Path) -> None:
         raise LabelError("not a regular file", path=path, got="a pipe or device", expected=FORMATS)
 
 
-class _readable:  # noqa: N801 - a context manager, read as a word in a with statement
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     """Turn pyogrio's errors on ``path`` into LabelError and keep its warnings (winding order, M values) quiet."""
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
-    def __init__(self, path: Path) -> None:
-        _require_file(path)
-        self._path = path
-        self._caught = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        self._caught.__enter__()
+    _require_file(path)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> None:
-        from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
-
-        self._caught.__exit__(kind, value, None)
-        if isinstance(value, (DataSourceError, DataLayerError, FeatureError, GeometryError)):
-            raise LabelError(
-                "not a vector file that GDAL can read", path=self._path, got=value, expected=FORMATS
-            ) from value
+        try:
+            yield
+        except (DataSourceError, DataLayerError, FeatureError, GeometryError) as err:
+            raise LabelError("not a vector file that GDAL can read", path=path, got=err, expected=FORMATS) from err
 
 
 def iter_values(frame: GeoDataFrame) -> Iterator[str]:

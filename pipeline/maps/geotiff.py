@@ -87,6 +87,11 @@ def scene_files(class_map: Path) -> SceneFiles:
     )
 
 
+def classes_title(class_map: Path) -> str:
+    """What a class map is called: land cover, or the classes of a continuous map beside it."""
+    return "Land cover" if scene_files(class_map).values is None else "Value classes"
+
+
 @dataclass(frozen=True)
 class _Layout:
     """What makes one kind of map: band names, tags, nodata, overview resampling, palette, level of DEFLATE."""

@@ -22,7 +22,7 @@ from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.rings import areas_ha
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
-from pipeline.maps.vectors import OBJECTS_LAYER, Layer, write_geopackage
+from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
@@ -52,17 +52,11 @@ _SMOOTH_PX = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of a map.
+    """The objects of a map."""
 
-    Attributes:
-        geometry: Polygons in the CRS of the map, object [object].
-        code: uint8 [object].
-        confidence: float64 [object]; mean in percent over its pixels, NaN where there is none.
-    """
-
-    geometry: NDArray[Any]
-    code: NDArray[np.uint8]
-    confidence: NDArray[np.float64]
+    geometry: NDArray[Any]  # Polygons in the CRS of the map, object [object]
+    code: NDArray[np.uint8]  # uint8 [object]
+    confidence: NDArray[np.float64]  # float64 [object]; mean in percent over its pixels, NaN where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,4 +310,4 @@ def write_objects(path: Path, frame: GeoDataFrame, *, scheme: ClassScheme, overw
         OutputError: see :func:`pipeline.files.whole_file`.
     """
     style = qml(categorised("code", scheme_categories(scheme), shape="outline"))
-    return write_geopackage(path, [Layer(OBJECTS_LAYER, frame, style)], what="the objects", overwrite=overwrite)
+    return write_geopackage(path, [PackageLayer(OBJECTS_LAYER, frame, style)], what="the objects", overwrite=overwrite)

@@ -39,17 +39,11 @@ class _Wall:
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """A closed outline, turned so that walls lie along the axes, with running sums over its steps.
+    """A closed outline, turned so that walls lie along the axes, with running sums over its steps."""
 
-    Attributes:
-        points: float64 [point, (x, y)], the first again at the end.
-        length: float64 [axis, point]; running sum of the absolute steps along an axis.
-        moment: float64 [axis, point]; of these times the other coordinate of the step's middle.
-    """
-
-    points: NDArray[np.float64]
-    length: NDArray[np.float64]
-    moment: NDArray[np.float64]
+    points: NDArray[np.float64]  # float64 [point, (x, y)], the first again at the end
+    length: NDArray[np.float64]  # float64 [axis, point]; running sum of the absolute steps along an axis
+    moment: NDArray[np.float64]  # float64 [axis, point]; of these times the other coordinate of the step's middle
 
     @classmethod
     def of(cls, points: NDArray[np.float64]) -> _Walk:

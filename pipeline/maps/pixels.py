@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
+from pipeline.files import Closing
 from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
@@ -24,7 +25,6 @@ from pipeline.raster import require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -50,7 +50,7 @@ class PixelRows(Protocol):
         """The pixels of a window inside the grid: [row, col] or [band, row, col]."""
 
 
-class FilePixels:
+class FilePixels(Closing):
     """One band of a raster file as PixelRows; a context manager that keeps the file open meanwhile."""
 
     def __init__(self, path: Path | str, *, band: int = 1) -> None:
@@ -63,13 +63,7 @@ class FilePixels:
         self.path = Path(path)
         self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.height, self._dataset.width)
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._dataset.close()
 

@@ -21,6 +21,7 @@ from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
+from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme, sidecar_paths
 from pipeline.maps.look import scale_bar_m
 from pipeline.maps.style import (
@@ -196,10 +197,10 @@ class _Draft:
         if files.polygons:
             source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
             yield self.vector("Polygons", source, shown=False, filled=True)
-        pipe, name = paletted_pipe(self.scheme), "Land cover"
+        pipe, name = paletted_pipe(self.scheme), classes_title(files.class_map)
         if files.values:
             yield self.values(files.values, grid, shown=shown)
-            shown, name = False, "Value classes"
+            shown = False
         yield self.raster(name, files.class_map, grid, pipe, shown=shown, classes=True)
         if scene.groups:
             merged, groups = scene.groups

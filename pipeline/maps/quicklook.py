@@ -23,6 +23,7 @@ from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
+from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.look import PANEL_PX, coarse_grid, length_text, scale_bar_m, true_colour
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
@@ -66,7 +67,7 @@ def write_quicklook(
     check_target(path, overwrite=overwrite)
     codes, grid = _decimated(class_map, Resampling.mode)
     scheme = read_scheme(class_map)
-    panels: list[tuple[str, NDArray[Any]]] = [("Land cover", _coloured(codes, scheme))]
+    panels: list[tuple[str, NDArray[Any]]] = [(classes_title(class_map), _coloured(codes, scheme))]
     if scene is not None:
         panels.insert(0, _scene_panel(scene, look))
     if confidence is not None:
@@ -88,7 +89,7 @@ def write_quicklook(
 def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], Grid]:
     try:
         with rasterio.open(path) as dataset:
-            grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+            grid = Grid.of(dataset)
             shape = coarse_grid(grid, PANEL_PX).shape
             pixels: NDArray[np.uint8] = dataset.read(1, out_shape=shape, resampling=resampling)
     except (RasterioError, OSError) as err:

@@ -177,7 +177,7 @@ def _crs_text(grid: Grid) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class PackageLayer:
     """A layer of a GeoPackage."""
 
     name: str  # Of the layer
@@ -196,7 +196,7 @@ def check_geopackage_name(path: Path, *, also: Sequence[str] = ()) -> None:
         raise OutputError("written as another format", path=path, expected=f"a name in {' or '.join(endings)}")
 
 
-def write_geopackage(path: Path, layers: Sequence[Layer], *, what: str, overwrite: bool = True) -> Path:
+def write_geopackage(path: Path, layers: Sequence[PackageLayer], *, what: str, overwrite: bool = True) -> Path:
     """Write layers into one GeoPackage, whole or not at all.
 
     Raises:

@@ -162,7 +162,7 @@ def _place(
 def _grid_of(path: Path) -> Grid:
     try:
         with rasterio.open(path) as dataset:
-            return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+            return Grid.of(dataset)
     except (RasterioError, OSError) as err:
         raise InputError("cannot open the map", path=path, got=err) from err
 

@@ -21,7 +21,7 @@ from pipeline.labels.rasterise import to_grid_crs
 from pipeline.labels.vectors import features_with
 from pipeline.maps.legends import names_classes, read_scheme
 from pipeline.maps.style import LAYERS
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _grid_of(source: DatasetReader, path: Path) -> Grid:
     a, b, _, d, e = source.transform[:5]
     if b or d or a < 0 or e > 0:
         raise InputError("map does not lie north up", path=path, fix="warp it with gdalwarp")
-    return Grid(source.crs, source.transform, source.height, source.width)
+    return Grid.of(source)
 
 
 def _shares(map_path: Path, found: Any) -> dict[str, Any]:
@@ -155,4 +155,4 @@ def write_zonal(path: Path, frame: GeoDataFrame, *, overwrite: bool) -> Path:
     check_target(path, overwrite=overwrite)
     if path.suffix.lower() == ".csv":
         return write_text(path, frame.drop(columns=frame.geometry.name).to_csv(index=False))
-    return write_geopackage(path, [Layer("zonal", frame)], what="the statistics")
+    return write_geopackage(path, [PackageLayer("zonal", frame)], what="the statistics")

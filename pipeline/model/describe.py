@@ -6,6 +6,7 @@ header's metadata under one key. Source: safetensors format, github.com/huggingf
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,13 @@ def describe_text(path: str | Path) -> str:
     lines = [f"model        {about['file']} ({about['bytes'] / 1e6:.1f} MB, {about['weights'] / 1e6:.2f} M weights)"]
     for number, spec in enumerate(about["specs"], 1):
         lines.append(f"member {number}     {_network_text(spec)}, share {about['shares'][number - 1]:.2f}")
-    trained = about["provenance"].get("trained_utc")
-    lines.append(f"trained      {f'{trained}, ' if trained else ''}on pixels of {about['gsd_m']:.4g} m")
-    levels = ", ".join(f"{item['sensor'] or 'any sensor'} {item['level']}".strip() for item in about["sources"])
-    lines.append(f"scenes       {levels or 'unknown'}")
+    when = about["provenance"].get("trained_utc") or _date_of(Path(path))
+    polygons = about["provenance"].get("polygons", {})
+    learned = sum(polygons.get(part, 0) for part in ("train", "validation"))
+    lines.append(
+        f"trained      {when}, on {f'{learned} polygons and ' if learned else ''}pixels of {about['gsd_m']:.4g} m"
+    )
+    lines += [f"scene        {_scene_text(item)}" for item in about["sources"]] or ["scenes       unknown"]
     lines.append("classes")
     lines += [f"  {item['code']:>3}  {item['color']}  {item['name']}" for item in about["classes"]]
     lines.append("bands             unit         mean        deviation   training range")
@@ -128,6 +132,17 @@ def describe_text(path: str | Path) -> str:
     lines += [f"  ({a} - {b}) / ({a} + {b})" for a, b in scaling["indices"]]
     lines.append(f"temperature  {about['temperature']:g}")
     return "\n".join(lines)
+
+
+def _date_of(path: Path) -> str:
+    """When a file was written: two runs of one job write the same bytes, so no time is in them."""
+    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC (date of the file)"
+
+
+def _scene_text(item: dict[str, Any]) -> str:
+    """A scene that was learned from, and its product."""
+    product = " ".join(filter(None, (item["sensor"], item["level"], item.get("baseline", ""))))
+    return f"{item.get('scene') or 'unknown'} ({product or 'sensor and level not known'})"
 
 
 def _network_text(spec: dict[str, Any]) -> str:

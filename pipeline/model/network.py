@@ -24,7 +24,7 @@ from pipeline.model.transfer import put_weights
 from pipeline.model.weights import EncoderWeights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pipeline.model.preprocess import Preprocess
 
@@ -35,6 +35,8 @@ LEAST_DEVIATION = 1e-4
 LEAST_DIFFERENCE = 1e-3
 # Numbers that :func:`moments` makes of a feature.
 MOMENTS = 3
+# Views of a chip whose moments new networks average; docs/learning.md has what was measured.
+VIEWS = 2
 
 
 class Network(nn.Module):
@@ -117,7 +119,9 @@ class Network(nn.Module):
 
     def moments(self, x: torch.Tensor) -> torch.Tensor:
         """:func:`moments` of the encoder's features of whole chips, scaled: float [chip, moment, 1, 1]."""
-        found = moments(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+        found = view_moments(
+            lambda view: cast("Encoder", self.encoder)(_pad_to(view, self.stride)), x, views=self.spec.moments
+        )
         return (found - self.moment_mean) * self.moment_gain
 
     def scale_moments(self, raw: torch.Tensor) -> None:
@@ -218,6 +222,21 @@ def moments(features: Sequence[torch.Tensor]) -> torch.Tensor:
         rough = (down.sum((2, 3)) + along.sum((2, 3))) / f[0, 0].numel()
         parts += [f.mean((2, 3)), f.var((2, 3), correction=0).add(TINY).sqrt(), rough.add(LEAST_DIFFERENCE).log()]
     return torch.cat(parts, dim=1)[:, :, None, None]
+
+
+def view_moments(
+    encoder: Callable[[torch.Tensor], Sequence[torch.Tensor]], x: torch.Tensor, *, views: int
+) -> torch.Tensor:
+    """:func:`moments` of what ``encoder`` makes of chips, averaged over views of them: float [chip, moment, 1, 1].
+
+    Args:
+        encoder: Features at each stride of chips float [chip, channel, row, col].
+        x: The chips.
+        views: 1: as they are; 2: and with rows and columns exchanged. A filter answers to both differently, a class is
+            the same in both.
+    """
+    found = moments(encoder(x))
+    return found if views == 1 else (found + moments(encoder(x.transpose(-1, -2)))) / 2
 
 
 def freeze_encoder(network: Network, *, frozen: bool = True) -> None:

@@ -60,7 +60,8 @@ class NetworkSpec:
         statistics: Head "chip": statistics of the chip (``pipeline.model.surroundings``); without encoder convolutions
             of these instead of means of the path over the chip, one place per chip; with ``moments`` beside them.
         moments: Head "chip" with an encoder: mean, deviation and roughness over the chip of the features at every
-            stride, instead of the mean of the last.
+            stride, instead of the mean of the last; averaged over so many views of it
+            (``pipeline.model.network.view_moments``), 0 for none. Older files have false or true, for 0 or 1.
         dropout: Probability of dropping a whole feature channel before the head (and after the encoder), in training.
         chip_px: Head "chip": side of the chips it is trained on, in pixels.
         chip_stride_px: Head "chip": side of the cells that get one class in a map.
@@ -79,7 +80,7 @@ class NetworkSpec:
     spectral_kernels: tuple[int, ...] = (1, 1)
     surroundings: bool = False
     statistics: bool = False
-    moments: bool = False
+    moments: int = 0
     branches: int = 1
     dropout: float = 0.1
     chip_px: int = 64
@@ -123,6 +124,8 @@ class NetworkSpec:
             raise ModelError("network setting decoder_channels", got=self.decoder_channels, expected="positive widths")
 
     def _check_moments(self) -> None:
+        object.__setattr__(self, "moments", int(self.moments))
+        _expect("moments", self.moments, one_of=(0, 1, 2))
         if self.moments and (self.head != "chip" or self.encoder == "none"):
             raise ModelError("moments are for head chip with an encoder", got=f"{self.head}, {self.encoder}")
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.confidence import Reliability
     from pipeline.diagnostics.failures import AccuracyBy
     from pipeline.diagnostics.features import Features
-    from pipeline.diagnostics.scoring import Score
-    from pipeline.diagnostics.value_scores import ValueScore
+    from pipeline.diagnostics.scoring import Score, ValueScore
     from pipeline.legend import ClassScheme
     from pipeline.quantity import Quantity
 
@@ -107,40 +106,24 @@ class Failures:
 
 @dataclass(frozen=True, eq=False)
 class ValueFigures:
-    """Held-out samples of a continuous target.
+    """Held-out samples of a continuous target."""
 
-    Attributes:
-        quantity: Name and unit.
-        scores: The network first, then the baselines.
-        samples: float64 [sample] by name: measured, every method, lower, upper.
-    """
-
-    quantity: Quantity
-    scores: tuple[ValueScore, ...]
-    samples: dict[str, NDArray[np.float64]]
+    quantity: Quantity  # Name and unit
+    scores: tuple[ValueScore, ...]  # The network first, then the baselines
+    samples: dict[str, NDArray[np.float64]]  # float64 [sample] by name: measured, every method, lower, upper
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectsView:
-    """Objects of one scene.
+    """Objects of one scene."""
 
-    Attributes:
-        view: The scene, decimated.
-        mapped: Outlines float64 [corner, (col, row)] in pixels of the view.
-        found: Those of footprints that a mapped object matches.
-        missed: Those of footprints that none does.
-        heads: Heads of the table of figures.
-        rows: Its rows.
-        intervals: How the intervals came about.
-    """
-
-    view: MapView
-    mapped: tuple[NDArray[np.float64], ...]
-    found: tuple[NDArray[np.float64], ...]
-    missed: tuple[NDArray[np.float64], ...]
-    heads: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    intervals: str = ""
+    view: MapView  # The scene, decimated
+    mapped: tuple[NDArray[np.float64], ...]  # Outlines float64 [corner, (col, row)] in pixels of the view
+    found: tuple[NDArray[np.float64], ...]  # Those of footprints that a mapped object matches
+    missed: tuple[NDArray[np.float64], ...]  # Those of footprints that none does
+    heads: tuple[str, ...] = ()  # Heads of the table of figures
+    rows: tuple[tuple[str, ...], ...] = ()  # Its rows
+    intervals: str = ""  # How the intervals came about
 
 
 @dataclass(frozen=True, eq=False)

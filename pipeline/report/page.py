@@ -19,7 +19,7 @@ from pipeline.diagnostics.scoring import better
 from pipeline.errors import OutputError
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
-from pipeline.report import accuracy_figures, figures, object_figures, value_figures
+from pipeline.report import accuracy_figures, figures, target_figures
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
@@ -131,17 +131,17 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
     for number, shown in enumerate(data.objects, 1):
         caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."
-        draw = partial(object_figures.objects, shown)
+        draw = partial(target_figures.objects, shown)
         yield Drawing(f"objects{number}", f"Objects of {shown.view.name}", caption, draw, wide=True)
 
 
 def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
     caption = "Held-out samples with the interval that should hold nine of ten; on the line both are the same."
-    yield Drawing("scatter", "Predicted and measured", caption, lambda: value_figures.scatter(values))
+    yield Drawing("scatter", "Predicted and measured", caption, lambda: target_figures.scatter(values))
     caption = "What is left, by tenths of the predicted values (orange): a slope says that extremes are missed."
-    yield Drawing("residuals", "Residuals", caption, lambda: value_figures.residuals(values))
+    yield Drawing("residuals", "Residuals", caption, lambda: target_figures.residuals(values))
     caption = "The mean of the samples, a line on the best single band, and a random forest learned from the same ones."
-    yield Drawing("methods", "Network and baselines", caption, lambda: value_figures.methods(values))
+    yield Drawing("methods", "Network and baselines", caption, lambda: target_figures.methods(values))
 
 
 def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.errors import OutputError, PipelineError, SceneError
 from pipeline.inference.predict import Run, open_run
-from pipeline.inference.steps import blocks_of
+from pipeline.inference.steps import step_blocks
 from pipeline.scale.cluster import SceneTask, map_block, pack, plan_task, refuse_other_versions, unpacked, who_sees
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class _Queue(Generic[Result]):
             return
         total = sum(run.steps.pixels[step] for step in run.left)
         size = min(BLOCK_PX, -(-total // (_SHARES * workers)))
-        scene = _Open(work, run, writing, stack, deque(blocks_of(run.steps, run.left, block_px=size)))
+        scene = _Open(work, run, writing, stack, deque(step_blocks(run.steps, run.left, block_px=size)))
         self._open.append(scene)
         if not scene.blocks:
             self._complete(scene)

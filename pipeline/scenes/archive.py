@@ -33,17 +33,11 @@ ARCHIVE_SUFFIXES = frozenset({".zip", ".tar"})
 
 @dataclass(frozen=True)
 class ProductFiles:
-    """The files of one product, wherever they lie.
+    """The files of one product, wherever they lie."""
 
-    Attributes:
-        path: The folder or archive that the user pointed at.
-        names: Paths of all files in it, relative, with slashes, sorted.
-        kind: "folder", "zip" or "tar".
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    kind: str = "folder"
+    path: Path  # The folder or archive that the user pointed at
+    names: tuple[str, ...]  # Paths of all files in it, relative, with slashes, sorted
+    kind: str = "folder"  # "folder", "zip" or "tar"
 
     def find(self, pattern: str) -> tuple[str, ...]:
         """Names that match a shell pattern, letter case aside; ``*`` also matches slashes."""

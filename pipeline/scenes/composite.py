@@ -38,15 +38,10 @@ Method = Literal["median", "medoid", "greenest"]
 
 @dataclass(frozen=True)
 class CompositeScene(Derived):
-    """One picture of several dates; give it to ``open_reader`` like a scene.
+    """One picture of several dates; give it to ``open_reader`` like a scene."""
 
-    Attributes:
-        method: See the module.
-        min_dates: Fewest valid dates of a valid pixel.
-    """
-
-    method: Method
-    min_dates: int
+    method: Method  # See the module
+    min_dates: int  # Fewest valid dates of a valid pixel
 
     def ledger(self) -> dict[str, object]:
         """The rule of the composite and the ledger of every date."""

@@ -1,11 +1,15 @@
-"""Sources made of sources (indices, layers, stacks, composites): what they share, and the reader of all of them."""
+"""Sources made of sources (indices, layers, stacks, composites): what they share, their reader; the place as bands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
+import numpy as np
+
 from pipeline.errors import SceneError
+from pipeline.raster import Raster
 from pipeline.scenes.reader import Reader
 from pipeline.scenes.scene import Scene
 
@@ -14,7 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pipeline.grid import Grid, Window
-    from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 
 
@@ -27,19 +30,12 @@ class Compute(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DerivedReader(Reader):
-    """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself.
+    """Gives what ``compute`` makes of the windows of ``inputs``; closes them with itself."""
 
-    Attributes:
-        grid: The grid that windows are counted on.
-        bands: Names of the bands of every Raster read.
-        inputs: Readers that this one owns.
-        compute: Called with the inputs and the window for every read.
-    """
-
-    grid: Grid
-    bands: tuple[str, ...]
-    inputs: tuple[Reader, ...]
-    compute: Compute
+    grid: Grid  # The grid that windows are counted on
+    bands: tuple[str, ...]  # Names of the bands of every Raster read
+    inputs: tuple[Reader, ...]  # Readers that this one owns
+    compute: Compute  # Called with the inputs and the window for every read
 
     def read(self, window: Window) -> Raster:
         """What is made of ``window``."""
@@ -53,17 +49,12 @@ class DerivedReader(Reader):
 
 @dataclass(frozen=True)
 class Derived:
-    """What a source made of others takes from them: one scene with bands appended, or the dates of one place.
+    """What a source made of others takes from them: one scene with bands appended, or the dates of one place."""
 
-    Attributes:
-        id: Name, unique in a run.
-        inputs: On one grid; several have the same bands and are in time order where their dates are known.
-        names: Bands to give, in order.
-    """
-
-    id: str
+    id: str  # Name, unique in a run
+    # On one grid; several have the same bands and are in time order where their dates are known
     inputs: tuple[Source, ...]
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # Bands to give, in order
 
     @property
     def path(self) -> str:
@@ -194,3 +185,44 @@ def common_input(scenes: Sequence[Source]) -> tuple[Source, ...]:
         got = " | ".join(", ".join(scene.band_names) for scene in scenes)
         raise SceneError("scenes have no band in common", got=got, fix="name the bands (--bands, or scenes.bands)")
     return tuple((scene if scene.grid == target else scene.on_grid(target)).select(names) for scene in scenes)
+
+
+PLACE = ("easting", "northing")
+
+
+@dataclass(frozen=True)
+class WithPlace(Derived):
+    """A source with easting and northing appended, in thousands of its CRS's units; opened like a scene."""
+
+    def ledger(self) -> dict[str, object]:
+        """The source's ledger, and that places were added."""
+        return self.inputs[0].ledger() | {"place": [name for name in PLACE if name in self.names]}
+
+    def open(self) -> Reader:
+        """A reader; the source is read even where only the place is asked for, as its mask holds."""
+        source = self.inputs[0]
+        own = [name for name in source.band_names if name in self.names]
+        base = source.select(own) if own else source
+        return DerivedReader(self.grid, self.names, (base.open(),), partial(_placed, names=self.names))
+
+
+def with_place(source: Source) -> WithPlace:
+    """``source`` with the bands easting and northing.
+
+    Raises:
+        SceneError: it has bands of these names.
+    """
+    names = (*source.band_names, *PLACE)
+    refuse_twice(names, path=source.path)
+    return WithPlace(source.id, (source,), names)
+
+
+def _placed(inputs: Sequence[Reader], window: Window, *, names: Sequence[str]) -> Raster:
+    base = inputs[0].read(window)
+    t = base.grid.transform
+    rows, cols = np.mgrid[0 : window.height, 0 : window.width] + 0.5
+    place = {PLACE[0]: (t.a * cols + t.b * rows + t.c) / 1000.0, PLACE[1]: (t.d * cols + t.e * rows + t.f) / 1000.0}
+    found = dict(zip(base.bands, base.values, strict=True)) | place
+    values = np.stack([np.asarray(found[name], dtype=np.float32) for name in names])
+    np.multiply(values, base.valid, out=values)
+    return Raster(values, base.valid, tuple(names), base.grid)

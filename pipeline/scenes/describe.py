@@ -33,29 +33,17 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class FileBand:
-    """What a file says about one of its bands.
+    """What a file says about one of its bands."""
 
-    Attributes:
-        path: What GDAL opens.
-        number: Of the band, from 1.
-        text: Its name, "" where nothing names it.
-        scale: Of its tags; 1 where there is none.
-        offset: Likewise; 0.
-        nodata: DN that means no data, None where the file has none.
-        dtype: Of its DN.
-        use_dataset_mask: The file has a mask band or an alpha channel.
-        gsd_m: Pixel size in a projected CRS.
-    """
-
-    path: str
-    number: int
-    text: str
-    scale: float
-    offset: float
-    nodata: float | None
-    dtype: str
-    use_dataset_mask: bool
-    gsd_m: float | None
+    path: str  # What GDAL opens
+    number: int  # Of the band, from 1
+    text: str  # Its name, "" where nothing names it
+    scale: float  # Of its tags; 1 where there is none
+    offset: float  # Likewise; 0
+    nodata: float | None  # DN that means no data, None where the file has none
+    dtype: str  # Of its DN
+    use_dataset_mask: bool  # The file has a mask band or an alpha channel
+    gsd_m: float | None  # Pixel size in a projected CRS
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Described:
     notes: tuple[str, ...]
 
 
-def describe(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
+def describe_file(file: Path | str, *, in_folder: bool, trust: bool = False) -> Described:
     """What a file says about itself; a file of one band in a folder is called by the end of its own name.
 
     Raises:
@@ -129,7 +117,7 @@ def _grid(dataset: DatasetReader, file: str) -> Grid:
         fix = "georeference it, for example with gdal_translate -a_ullr"
         raise SceneError("scene has no geotransform", path=file, fix=fix)
     try:
-        grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width).north_up()
+        grid = Grid.of(dataset).north_up()
     except GridError as err:
         raise SceneError("scene lies on a grid that cannot be used", path=file, got=err) from err
     grid.check_place(what="scene", path=file, error=SceneError)

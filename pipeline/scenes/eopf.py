@@ -56,10 +56,7 @@ def open_eopf(path: Path | str, *, resolution_m: float | None = None, mask: Sequ
     """
     path = Path(path)
     if not (path / METADATA).is_file():
-        what, fix = (
-            "EOPF product without consolidated metadata of Zarr 2",
-            "take it as Zarr 2, or as SAFE",
-        )
+        what, fix = ("EOPF product without consolidated metadata of Zarr 2", "take it as Zarr 2, or as SAFE")
         raise ProductError(what, path=path, got=ZARR3, expected=METADATA, fix=fix)
     found = read_json(path / METADATA, what="metadata", error=ProductError)
     arrays: Any = found.get("metadata") if isinstance(found, dict) else None

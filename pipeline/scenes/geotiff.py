@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
-from pipeline.scenes.describe import describe
+from pipeline.scenes.describe import describe_file
 from pipeline.scenes.embeddings import as_embedding, embedding_of
 from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
@@ -79,7 +79,7 @@ def is_virtual(path: Path | str) -> bool:
 def _scene(
     files: Sequence[Path | str], path: Path | str, options: SceneOptions, *, mask: Sequence[str], in_folder: bool
 ) -> Scene:
-    opened = [describe(file, in_folder=in_folder, trust=options.trust) for file in files]
+    opened = [describe_file(file, in_folder=in_folder, trust=options.trust) for file in files]
     bands = [band for described in opened for band in described.bands]
     file_names = [*(described.name for described in opened), Path(path).name]
     tags = [tag for described in opened for tag in described.tags]

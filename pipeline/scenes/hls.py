@@ -105,4 +105,4 @@ def _band(spec: BandSpec, files: ProductFiles, layers: Mapping[str, str], *, own
 
 def _grid(path: str) -> Grid:
     with open_raster(path, error=ProductError, what="image cannot be opened", fix="download it again") as image:
-        return Grid(image.crs, image.transform, image.height, image.width)
+        return Grid.of(image)

@@ -58,21 +58,13 @@ UNBOUNDED_LIMIT = 100.0
 
 @dataclass(frozen=True)
 class Index:
-    """One spectral index.
+    """One spectral index."""
 
-    Attributes:
-        name: Band name of the result, lower case ("ndvi").
-        key: Name in the catalogue ("NDVI").
-        inputs: (spyndex letter, band name) pairs it is computed from.
-        formula: As the catalogue has it.
-        limit: Results are clipped to -limit .. limit.
-    """
-
-    name: str
-    key: str
-    inputs: tuple[tuple[str, str], ...]
-    formula: str
-    limit: float
+    name: str  # Band name of the result, lower case ("ndvi")
+    key: str  # Name in the catalogue ("NDVI")
+    inputs: tuple[tuple[str, str], ...]  # (spyndex letter, band name) pairs it is computed from
+    formula: str  # As the catalogue has it
+    limit: float  # Results are clipped to -limit .. limit
 
 
 @dataclass(frozen=True)

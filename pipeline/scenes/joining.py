@@ -11,11 +11,10 @@ from pipeline.bands import besides_ground
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.composite import composite_scenes
-from pipeline.scenes.derived import plain_scenes
+from pipeline.scenes.derived import plain_scenes, with_place
 from pipeline.scenes.indices import find_index, with_indices
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
-from pipeline.scenes.place import with_place
 from pipeline.scenes.series import series_layer
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import stack_scenes

@@ -198,7 +198,7 @@ def _header(source: BandSource, product: _Product) -> Grid:
     with open_raster(source.path, error=ProductError, what=f"{what} cannot be opened", fix=fix) as image:
         if image.crs is None:
             raise ProductError(f"{what} has no CRS", path=source.path, fix=fix)
-        return Grid(image.crs, image.transform, image.height, image.width)
+        return Grid.of(image)
 
 
 def _check_place(band: str, grid: Grid, first: Grid, product: _Product) -> None:

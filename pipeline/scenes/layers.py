@@ -46,18 +46,13 @@ FIX = "give one that covers the scene (several tiles of one layer join with gdal
 
 @dataclass(frozen=True)
 class Layer:
-    """One other input.
+    """One other input."""
 
-    Attributes:
-        kind: "raster" (as it is), "mean" (of its bands),
-            "dem" (elevation to terrain bands), "linear_power" (backscatter to decibels).
-        scene: Its files, on their own grid.
-        names: Bands it gives, in order.
-    """
-
+    # "raster" (as it is), "mean" (of its bands), "dem" (elevation to terrain bands), "linear_power"
+    # (backscatter to decibels)
     kind: Kind
-    scene: Scene
-    names: tuple[str, ...]
+    scene: Scene  # Its files, on their own grid
+    names: tuple[str, ...]  # Bands it gives, in order
 
 
 def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] | None = None) -> Layer:

@@ -28,14 +28,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.sources import BandSource, QualitySource
 
 LEDGER_FILE = "ledger.json"
-MEASURED = (
-    "pixels_sampled",
-    "invalid_share",
-    "masked_share",
-    "no_data_share",
-    "darkest_reflectance",
-    "offset_check",
-)
+MEASURED = ("pixels_sampled", "invalid_share", "masked_share", "no_data_share", "darkest_reflectance", "offset_check")
 # Dark-pixel test. The offset of Sentinel-2 since baseline 04.00 is 1000 DN, 0.1 of reflectance (Source: ESA, processing
 # baseline 04.00). Left in, no pixel of any band is darker than 0.1, and where the scene has water, shadow or dense
 # vegetation the darkest pixels of most bands crowd just above it. Bright ground alone does not do that: deserts and
@@ -57,35 +50,24 @@ MIN_PIXELS = 100
 
 @dataclass(frozen=True)
 class Measured:
-    """What sampled windows of a scene hold.
+    """What sampled windows of a scene hold."""
 
-    Attributes:
-        pixels: Number of pixels looked at, per band.
-        invalid_share: Share of them that cannot be used, for any reason.
-        masked: Share that each quality layer takes out, by its name and reasons.
-        no_data: Share without an observation, by band.
-        floors: Value below which FLOOR_PERCENTILE per cent of the valid pixels of a reflectance band lie, by band.
-    """
-
-    pixels: int
-    invalid_share: float
-    masked: Mapping[str, float]
-    no_data: Mapping[str, float]
+    pixels: int  # Number of pixels looked at, per band
+    invalid_share: float  # Share of them that cannot be used, for any reason
+    masked: Mapping[str, float]  # Share that each quality layer takes out, by its name and reasons
+    no_data: Mapping[str, float]  # Share without an observation, by band
+    # Value below which FLOOR_PERCENTILE per cent of the valid pixels of a reflectance band lie, by band
     floors: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class OffsetVerdict:
-    """Outcome of the dark-pixel test.
+    """Outcome of the dark-pixel test."""
 
-    Attributes:
-        state: "plausible"; "left in" (an offset of 0.1 was not taken off); "applied twice"; "not tested" (no
-            reflectance, or too few bands or pixels).
-        reason: Why, with figures.
-    """
-
+    # "plausible"; "left in" (an offset of 0.1 was not taken off); "applied twice"; "not tested" (no
+    # reflectance, or too few bands or pixels)
     state: Literal["plausible", "left in", "applied twice", "not tested"]
-    reason: str
+    reason: str  # Why, with figures
 
 
 def measure(scene: Scene) -> Measured:

@@ -37,19 +37,12 @@ _BLOCKS_WIDE = 4
 
 @dataclass(frozen=True, eq=False)
 class CoarseFile:
-    """An open file whose pixels are ``factor`` x ``factor`` pixels of a grid that it covers wholly.
+    """An open file whose pixels are ``factor`` x ``factor`` pixels of a grid that it covers wholly."""
 
-    Attributes:
-        dataset: The file.
-        factor: Pixels of the grid along the side of one of the file's.
-        row: Row of the file's upper edge on the grid, not positive.
-        col: Column of its left edge.
-    """
-
-    dataset: DatasetReader
-    factor: int
-    row: int
-    col: int
+    dataset: DatasetReader  # The file
+    factor: int  # Pixels of the grid along the side of one of the file's
+    row: int  # Row of the file's upper edge on the grid, not positive
+    col: int  # Column of its left edge
 
     def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
         """Native pixels [band, row, col] under ``window`` and one more on each side, the file's rim repeated."""
@@ -193,19 +186,12 @@ def _blend(
 
 @dataclass(frozen=True, eq=False)
 class FineFile:
-    """An open file of which ``factor`` x ``factor`` pixels make one of a grid that lies inside it.
+    """An open file of which ``factor`` x ``factor`` pixels make one of a grid that lies inside it."""
 
-    Attributes:
-        dataset: The file.
-        factor: The file's pixels along the side of one of the grid's.
-        row: Row of the grid's upper edge in the file.
-        col: Column of its left edge.
-    """
-
-    dataset: DatasetReader
-    factor: int
-    row: int
-    col: int
+    dataset: DatasetReader  # The file
+    factor: int  # The file's pixels along the side of one of the grid's
+    row: int  # Row of the grid's upper edge in the file
+    col: int  # Column of its left edge
 
     def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
         """One pixel from the middle of each of ``window``'s, [band, row, col]."""

@@ -9,7 +9,7 @@ gives single pixels of finer files.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import rasterio
@@ -17,8 +17,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipeline.errors import SceneError
+from pipeline.files import Closing
 from pipeline.grid import Grid, Window
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 from pipeline.raster import (
     REMOTE_DRIVERS,
     Raster,
@@ -35,7 +36,6 @@ from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
@@ -49,7 +49,7 @@ FileKey = tuple[str, str, float | None]
 OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile | FlippedFile"
 
 
-class Reader:
+class Reader(Closing):
     """Gives Rasters of windows: of a scene, a stack of dates, a composite; a context manager.
 
     Attributes:
@@ -59,16 +59,6 @@ class Reader:
 
     grid: Grid
     bands: tuple[str, ...]
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the files."""
-        self.close()
 
     def read(self, window: Window) -> Raster:
         """Pixels of a window, which may reach beyond the grid: pixels outside are not valid."""

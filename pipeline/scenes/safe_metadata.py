@@ -33,33 +33,19 @@ OFFSET_SINCE = (4, 0)
 
 @dataclass(frozen=True)
 class SafeMetadata:
-    """The product's XML.
+    """The product's XML."""
 
-    Attributes:
-        product: Name of the product.
-        level: "L1C" or "L2A".
-        baseline: Processing baseline, "05.09".
-        tile: MGRS tile with its T, "T33UUU"; "" where no image is listed.
-        acquired_utc: Start of the acquisition.
-        quantification: DN per unit of reflectance.
-        offsets: DN added before dividing, by band key; empty where the XML states none.
-        nodata: DN that means no data.
-        saturated: DN that means saturated, None where the XML states none.
-        images: Image files without suffix, as listed.
-        source: Which elements the scale and offset were read from, for the ledger.
-    """
-
-    product: str
-    level: str
-    baseline: str
-    tile: str
-    acquired_utc: datetime
-    quantification: float
-    offsets: Mapping[str, float]
-    nodata: float
-    saturated: float | None
-    images: tuple[str, ...]
-    source: str
+    product: str  # Name of the product
+    level: str  # "L1C" or "L2A"
+    baseline: str  # Processing baseline, "05.09"
+    tile: str  # MGRS tile with its T, "T33UUU"; "" where no image is listed
+    acquired_utc: datetime  # Start of the acquisition
+    quantification: float  # DN per unit of reflectance
+    offsets: Mapping[str, float]  # DN added before dividing, by band key; empty where the XML states none
+    nodata: float  # DN that means no data
+    saturated: float | None  # DN that means saturated, None where the XML states none
+    images: tuple[str, ...]  # Image files without suffix, as listed
+    source: str  # Which elements the scale and offset were read from, for the ledger
 
 
 @dataclass(frozen=True)

@@ -85,35 +85,22 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """An immutable manifest of one acquisition on one grid.
+    """An immutable manifest of one acquisition on one grid."""
 
-    Attributes:
-        id: Name of the scene, unique in a run; outputs are called after it.
-        path: What the user pointed at.
-        grid: The grid that every band is read on.
-        bands: One source per band, in order; names are unique.
-        quality: Layers that mask pixels (clouds, saturation).
-        sensor: "sentinel-2", "landsat-oli", ..., or "" when unknown.
-        level: "L1C", "L2A", "L2SP", ..., or "".
-        baseline: Sentinel-2 processing baseline ("05.09") or Landsat collection ("02"), or "".
-        acquired_utc: Time of acquisition, timezone-aware; None when unknown.
-        notes: Decisions worth a line in the ledger ("offset already applied by the mirror: earth-search").
-        mirror: Who delivered it when not the agency itself ("earth-search", "planetary-computer"), or "".
-        for_display: Where the grid's pixels are whole multiples of a file's, single pixels of the file, or of its
-            overviews, stand for them: to be looked at, not to be measured.
-    """
-
-    id: str
-    path: str
-    grid: Grid
-    bands: tuple[BandSource, ...]
-    quality: tuple[QualitySource, ...] = ()
-    sensor: str = ""
-    level: str = ""
-    baseline: str = ""
-    acquired_utc: datetime | None = None
+    id: str  # Name of the scene, unique in a run; outputs are called after it
+    path: str  # What the user pointed at
+    grid: Grid  # The grid that every band is read on
+    bands: tuple[BandSource, ...]  # One source per band, in order; names are unique
+    quality: tuple[QualitySource, ...] = ()  # Layers that mask pixels (clouds, saturation)
+    sensor: str = ""  # "sentinel-2", "landsat-oli", ..., or "" when unknown
+    level: str = ""  # "L1C", "L2A", "L2SP", ..., or ""
+    baseline: str = ""  # Sentinel-2 processing baseline ("05.09") or Landsat collection ("02"), or ""
+    acquired_utc: datetime | None = None  # Time of acquisition, timezone-aware; None when unknown
+    # Decisions worth a line in the ledger ("offset already applied by the mirror: earth-search")
     notes: tuple[str, ...] = field(default=())
-    mirror: str = ""
+    mirror: str = ""  # Who delivered it when not the agency itself ("earth-search", "planetary-computer"), or ""
+    # Where the grid's pixels are whole multiples of a file's, single pixels of the file, or of its overviews,
+    # stand for them: to be looked at, not to be measured
     for_display: bool = False
 
     def __post_init__(self) -> None:

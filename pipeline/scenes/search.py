@@ -20,7 +20,7 @@ from pipeline.scenes.stac import open_item, signer
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
 from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
-from pipeline.scenes.window_copy import Job, copy_window, is_complete, read_journal
+from pipeline.scenes.window_copy import CopyJob, copy_window, is_complete, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pipeline.scenes.scene import Scene
 
-Area = tuple[float, float, float, float]
+Bounds = tuple[float, float, float, float]
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, blocks done and blocks in all."""
 
@@ -43,27 +43,18 @@ _FULL = 100.0
 
 @dataclass(frozen=True, eq=False)
 class FoundScene:
-    """One answer of a search.
+    """One answer of a search."""
 
-    Attributes:
-        id: The item's id.
-        collection: The item's collection, or "".
-        acquired_utc: Time of acquisition, None where the item has none.
-        cloud_percent: Clouds of the whole scene as its producer estimates them, None where unknown.
-        covered_frac: Share of the area inside the scene's footprint, 0..1 (of the footprint, which may have gaps).
-        document: The item as JSON.
-    """
-
-    id: str
-    collection: str
-    acquired_utc: datetime | None
-    cloud_percent: float | None
-    covered_frac: float
-    document: Mapping[str, Any]
+    id: str  # The item's id
+    collection: str  # The item's collection, or ""
+    acquired_utc: datetime | None  # Time of acquisition, None where the item has none
+    cloud_percent: float | None  # Clouds of the whole scene as its producer estimates them, None where unknown
+    covered_frac: float  # Share of the area inside the scene's footprint, 0..1 (of the footprint, which may have gaps)
+    document: Mapping[str, Any]  # The item as JSON
 
 
 def find_scenes(
-    area: Area | Path | str,
+    area: Bounds | Path | str,
     *,
     api: str,
     collection: str,
@@ -91,7 +82,7 @@ def find_scenes(
     """
     if end < start:
         raise ConfigError("dates of a search", got=f"{start} to {end}", expected="start before end")
-    wanted = read_area(area)
+    wanted = area_shape(area)
     found = [
         scene
         for document in _search(
@@ -108,7 +99,7 @@ def find_scenes(
     return sorted(found, key=lambda scene: (scene.acquired_utc or datetime.min.replace(tzinfo=UTC), scene.id))
 
 
-def read_area(area: Area | Path | str) -> BaseGeometry:
+def area_shape(area: Bounds | Path | str) -> BaseGeometry:
     """A polygon in degrees (EPSG:4326) from a box or a file.
 
     Raises:
@@ -198,7 +189,7 @@ def download(
     found: FoundScene | Mapping[str, Any],
     folder: Path | str,
     *,
-    area: Area | Path | str | None = None,
+    area: Bounds | Path | str | None = None,
     bands: Sequence[str] | None = None,
     options: SceneOptions = AS_FOUND,
     sign: Callable[[str], str] | None = None,
@@ -257,11 +248,11 @@ def _safe_name(text: str) -> str:
     return name
 
 
-def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | Path | str | None) -> list[Job]:
+def _jobs(document: dict[str, Any], scene: Scene, *, area: Bounds | Path | str | None) -> list[CopyJob]:
     item = read_item(document)
     sensor = read_facts(item, mirror=None).sensor
     chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
-    bounds = read_area(area).bounds if area is not None else None
+    bounds = area_shape(area).bounds if area is not None else None
     sources: dict[str, list[str]] = {}
     for band in scene.bands:
         sources.setdefault(band.path, []).append(chosen[band.band].key)
@@ -270,7 +261,7 @@ def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | Path | str | N
         keys = [key for key, asset in item.assets.items() if (asset.get_absolute_href() or asset.href) == href]
         sources.setdefault(layer.path, []).extend(keys)
     return [
-        Job.plan(path, file=f"{_safe_name(keys[0])}.tif", keys=tuple(dict.fromkeys(keys)), bounds=bounds)
+        CopyJob.plan(path, file=f"{_safe_name(keys[0])}.tif", keys=tuple(dict.fromkeys(keys)), bounds=bounds)
         for path, keys in sources.items()
     ]
 

@@ -95,8 +95,7 @@ class SceneOptions(Settings):
         "however much of the scene has it.",
     )
     sensor: str | None = Field(
-        None,
-        description="sentinel-2, landsat-oli, landsat-etm, landsat-tm, hls-s30 or hls-l30: says what B5 is.",
+        None, description="sentinel-2, landsat-oli, landsat-etm, landsat-tm, hls-s30 or hls-l30: says what B5 is."
     )
     acquired_utc: datetime | None = Field(
         None, description="Time of acquisition with time zone (2024-06-01T10:21:00Z)."

@@ -24,41 +24,24 @@ def resampling_for(native: float, target: float) -> Resampling:
 
 @dataclass(frozen=True)
 class BandSource:
-    """Where one band's pixels are and what they mean: value = DN x scale + offset.
+    """Where one band's pixels are and what they mean: value = DN x scale + offset."""
 
-    Attributes:
-        band: Name in the scene: a STAC common name, or the file's own description in lower case.
-        path: Anything GDAL opens: a file, /vsizip/..., /vsitar/..., /vsicurl/...
-        index: Band number in the file, from 1.
-        scale: Factor applied to DN.
-        offset: Added after scaling, in the unit of the value (reflectance).
-        nodata: DN that means "no observation", None where the file has none; NaN and infinite DN never are valid.
-        valid_max: Largest DN that is an observation.
-        use_dataset_mask: Also honour the file's own mask band or alpha.
-        nodata_stated: The user says which DN is no observation, or that none is.
-        resampling: How it comes onto the scene's grid when its own pixels differ.
-        gsd_m: Native ground sample distance in metres, None if unknown.
-        squared: value = sign(DN) (DN / 127.5)^2, scale and offset aside (``pipeline.scenes.embeddings``).
-        scales: A raster on the same pixels whose values DN are multiplied with, "" for none.
-        unit: "reflectance", "kelvin", "dB", "DN", "1", "m" ...
-        provenance: Where scale and offset were read, for the ledger.
-    """
-
-    band: str
-    path: str
-    index: int = 1
-    scale: float = 1.0
-    offset: float = 0.0
+    band: str  # Name in the scene: a STAC common name, or the file's own description in lower case
+    path: str  # Anything GDAL opens: a file, /vsizip/..., /vsitar/..., /vsicurl/...
+    index: int = 1  # Band number in the file, from 1
+    scale: float = 1.0  # Factor applied to DN
+    offset: float = 0.0  # Added after scaling, in the unit of the value (reflectance)
+    # DN that means "no observation", None where the file has none; NaN and infinite DN never are valid
     nodata: float | None = None
-    valid_max: float | None = None
-    use_dataset_mask: bool = False
-    nodata_stated: bool = False
-    resampling: Resampling = "bilinear"
-    gsd_m: float | None = None
-    squared: bool = False
-    scales: str = ""
-    unit: str = "DN"
-    provenance: str = "none: DN as stored"
+    valid_max: float | None = None  # Largest DN that is an observation
+    use_dataset_mask: bool = False  # Also honour the file's own mask band or alpha
+    nodata_stated: bool = False  # The user says which DN is no observation, or that none is
+    resampling: Resampling = "bilinear"  # How it comes onto the scene's grid when its own pixels differ
+    gsd_m: float | None = None  # Native ground sample distance in metres, None if unknown
+    squared: bool = False  # value = sign(DN) (DN / 127.5)^2, scale and offset aside (``pipeline.scenes.embeddings``)
+    scales: str = ""  # A raster on the same pixels whose values DN are multiplied with, "" for none
+    unit: str = "DN"  # "reflectance", "kelvin", "dB", "DN", "1", "m" ...
+    provenance: str = "none: DN as stored"  # Where scale and offset were read, for the ledger
 
     def __post_init__(self) -> None:
         """Refuse a scaling that makes no values of DN, wherever it was read."""
@@ -74,25 +57,16 @@ class BandSource:
 
 @dataclass(frozen=True)
 class QualitySource:
-    """A layer that says which pixels cannot be used. A pixel is bad when any of the rules holds.
+    """A layer that says which pixels cannot be used. A pixel is bad when any of the rules holds."""
 
-    Attributes:
-        name: What it is called in the ledger ("SCL", "QA_PIXEL", "MSK_CLASSI").
-        path: Anything GDAL opens.
-        index: Band number in the file, from 1.
-        bad_values: Values that are bad (Sentinel-2 SCL 0, 1, 3, 8, 9, 10).
-        bad_bits: Bits of which any set makes a pixel bad (Landsat QA_PIXEL).
-        bad_fields: (mask, value) pairs: bad when ``qa & mask == value`` (Landsat confidence levels).
-        reasons: For the ledger: what the values or bits mean, as text.
-        vector: The layer is a GML file of polygons (Sentinel-2 MSK_CLOUDS) instead of a raster: what lies in one whose
-            mask type is among ``reasons`` is bad.
-    """
-
-    name: str
-    path: str
-    index: int = 1
-    bad_values: tuple[int, ...] = ()
-    bad_bits: int = 0
+    name: str  # What it is called in the ledger ("SCL", "QA_PIXEL", "MSK_CLASSI")
+    path: str  # Anything GDAL opens
+    index: int = 1  # Band number in the file, from 1
+    bad_values: tuple[int, ...] = ()  # Values that are bad (Sentinel-2 SCL 0, 1, 3, 8, 9, 10)
+    bad_bits: int = 0  # Bits of which any set makes a pixel bad (Landsat QA_PIXEL)
+    # (mask, value) pairs: bad when ``qa & mask == value`` (Landsat confidence levels)
     bad_fields: tuple[tuple[int, int], ...] = ()
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # For the ledger: what the values or bits mean, as text
+    # The layer is a GML file of polygons (Sentinel-2 MSK_CLOUDS) instead of a raster: what lies in one whose
+    # mask type is among ``reasons`` is bad
     vector: bool = False

@@ -27,14 +27,7 @@ from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource
 from pipeline.scenes.stac_assets import AssetBand, asset_bands, choose, mask_assets
 from pipeline.scenes.stac_documents import Document, items_of, reachable, shown
-from pipeline.scenes.stac_scaling import (
-    PLANETARY_COMPUTER,
-    ItemFacts,
-    Scaling,
-    decide,
-    product_metadata,
-    read_facts,
-)
+from pipeline.scenes.stac_scaling import PLANETARY_COMPUTER, ItemFacts, Scaling, decide, product_metadata, read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -37,35 +37,20 @@ _AFFINE_NUMBERS = 6
 
 @dataclass(frozen=True)
 class AssetBand:
-    """One band of one asset, with what the item says about it; None where it says nothing.
+    """One band of one asset, with what the item says about it; None where it says nothing."""
 
-    Attributes:
-        key: The asset's key.
-        href: Absolute address.
-        index: Band number in the file, from 1.
-        name: Our name of the band, None where it is not a band of the sensor.
-        bands_in_asset: How many bands the asset has.
-        scale: raster:scale.
-        offset: raster:offset.
-        nodata: DN that means no data.
-        data_type: "uint16", "float32", ...
-        gsd_m: Ground sample distance in metres.
-        unit: Of the value, "kelvin" for temperatures.
-        grid: From proj:code, proj:shape, proj:transform.
-    """
-
-    key: str
-    href: str
-    index: int
-    name: str | None
-    bands_in_asset: int
-    scale: float | None
-    offset: float | None
-    nodata: float | None
-    data_type: str | None
-    gsd_m: float | None
-    unit: str | None
-    grid: Grid | None
+    key: str  # The asset's key
+    href: str  # Absolute address
+    index: int  # Band number in the file, from 1
+    name: str | None  # Our name of the band, None where it is not a band of the sensor
+    bands_in_asset: int  # How many bands the asset has
+    scale: float | None  # raster:scale
+    offset: float | None  # raster:offset
+    nodata: float | None  # DN that means no data
+    data_type: str | None  # "uint16", "float32", ...
+    gsd_m: float | None  # Ground sample distance in metres
+    unit: str | None  # Of the value, "kelvin" for temperatures
+    grid: Grid | None  # From proj:code, proj:shape, proj:transform
 
 
 def asset_bands(item: pystac.Item, *, sensor: str) -> list[AssetBand]:

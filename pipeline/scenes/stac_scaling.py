@@ -74,23 +74,14 @@ class Scaling:
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """What an item is, read once.
+    """What an item is, read once."""
 
-    Attributes:
-        item: The item.
-        sensor: A key of ``pipeline.bands.TABLES``, or "".
-        level: "L1C", "L2A", "L2SP", ..., or "".
-        baseline: "05.09", Landsat's collection "02", or "".
-        mirror: One of ``MIRRORS``, or "".
-        offset_applied: What the mirror says about the Sentinel-2 offset, None where it says nothing.
-    """
-
-    item: pystac.Item
-    sensor: str
-    level: str
-    baseline: str
-    mirror: str
-    offset_applied: bool | None
+    item: pystac.Item  # The item
+    sensor: str  # A key of ``pipeline.bands.TABLES``, or ""
+    level: str  # "L1C", "L2A", "L2SP", ..., or ""
+    baseline: str  # "05.09", Landsat's collection "02", or ""
+    mirror: str  # One of ``MIRRORS``, or ""
+    offset_applied: bool | None  # What the mirror says about the Sentinel-2 offset, None where it says nothing
 
 
 def read_facts(item: pystac.Item, *, mirror: str | None) -> ItemFacts:

@@ -41,21 +41,13 @@ SECONDS_PER_DAY = 86_400.0
 
 @dataclass(frozen=True)
 class StackScene(Derived):
-    """Dates x bands of one place; give it to ``open_reader`` like a scene.
+    """Dates x bands of one place; give it to ``open_reader`` like a scene."""
 
-    Attributes:
-        dates: Time of acquisition of each scene, ascending.
-        labels: What follows the band's name, one per target date ("2020-05-01", "t1", "doy121").
-        targets_utc: Times that values are given for: the dates, or the regular steps.
-        min_dates: Fewest valid dates of a valid pixel.
-        fill: How dates that are not valid are filled.
-    """
-
-    dates: tuple[datetime, ...]
-    labels: tuple[str, ...]
-    targets_utc: tuple[datetime, ...]
-    min_dates: int
-    fill: str
+    dates: tuple[datetime, ...]  # Time of acquisition of each scene, ascending
+    labels: tuple[str, ...]  # What follows the band's name, one per target date ("2020-05-01", "t1", "doy121")
+    targets_utc: tuple[datetime, ...]  # Times that values are given for: the dates, or the regular steps
+    min_dates: int  # Fewest valid dates of a valid pixel
+    fill: str  # How dates that are not valid are filled
 
     def ledger(self) -> dict[str, object]:
         """The rule of the stack and the ledger of every date."""
@@ -128,10 +120,7 @@ def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> 
         raise SceneError("number of dates", path=scene.path, got=len(dates), expected=f"{len(scene.bands)} bands")
     return tuple(
         replace(
-            scene,
-            id=f"{scene.id}_{when.date().isoformat()}",
-            bands=(replace(source, band=band),),
-            acquired_utc=when,
+            scene, id=f"{scene.id}_{when.date().isoformat()}", bands=(replace(source, band=band),), acquired_utc=when
         )
         for source, when in zip(scene.bands, dates, strict=True)
     )

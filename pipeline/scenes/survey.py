@@ -53,19 +53,12 @@ class BandRange:
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """What was found out about one scene.
+    """What was found out about one scene."""
 
-    Attributes:
-        source: The scene as the network sees it.
-        invalid_share: Share of the sampled pixels that cannot be used.
-        bands: Value ranges, in the order of the bands; empty where no pixel is valid.
-        ledger: What was decided, with what was measured.
-    """
-
-    source: Source
-    invalid_share: float
-    bands: tuple[BandRange, ...]
-    ledger: dict[str, object]
+    source: Source  # The scene as the network sees it
+    invalid_share: float  # Share of the sampled pixels that cannot be used
+    bands: tuple[BandRange, ...]  # Value ranges, in the order of the bands; empty where no pixel is valid
+    ledger: dict[str, object]  # What was decided, with what was measured
 
 
 FILL_FIX = "set scenes.nodata to that value, or to none where these are observations"

@@ -28,25 +28,19 @@ AGAIN = "run it again: files that are complete are kept"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One file to fetch.
+class CopyJob:
+    """One file to fetch."""
 
-    Attributes:
-        path: What GDAL opens.
-        file: Name of the copy.
-        keys: The item's assets that it serves.
-        window: Pixels of the source to copy.
-        grid: Of the copy.
-    """
-
-    path: str
-    file: str
-    keys: tuple[str, ...]
-    window: Window
-    grid: Grid
+    path: str  # What GDAL opens
+    file: str  # Name of the copy
+    keys: tuple[str, ...]  # The item's assets that it serves
+    window: Window  # Pixels of the source to copy
+    grid: Grid  # Of the copy
 
     @staticmethod
-    def plan(path: str, *, file: str, keys: tuple[str, ...], bounds: tuple[float, float, float, float] | None) -> Job:
+    def plan(
+        path: str, *, file: str, keys: tuple[str, ...], bounds: tuple[float, float, float, float] | None
+    ) -> CopyJob:
         """Read the header of ``path`` and find the pixels that ``bounds`` (degrees) touch, with a halo of one.
 
         Raises:
@@ -54,14 +48,14 @@ class Job:
         """
         what = f"asset {', '.join(keys)} cannot be downloaded"
         with open_raster(path, error=ProductError, what=what, fix=AGAIN) as dataset:
-            grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+            grid = Grid.of(dataset)
         if bounds is None:
-            return Job(path, file, keys, grid.window, grid)
+            return CopyJob(path, file, keys, grid.window, grid)
         inside = grid.window_of_bounds(transform_bounds("EPSG:4326", grid.crs, *bounds, densify_pts=21))
         window = inside.expand(HALO_PX).intersect(grid.window) if inside else None
         if window is None:
             raise ProductError("scene lies outside the area", path=plain_url(path), got=f"area {bounds}")
-        return Job(path, file, keys, window, grid.crop(window))
+        return CopyJob(path, file, keys, window, grid.crop(window))
 
     @property
     def blocks(self) -> int:
@@ -89,7 +83,7 @@ def read_journal(folder: Path) -> dict[str, Any]:
     return journal if isinstance(journal, dict) else {}
 
 
-def is_complete(job: Job, folder: Path, journal: dict[str, Any]) -> bool:
+def is_complete(job: CopyJob, folder: Path, journal: dict[str, Any]) -> bool:
     """Whether the copy is there, of the same source and window, and its content is what was written."""
     entry, file = journal.get(job.file), folder / job.file
     if not isinstance(entry, dict) or not file.is_file():
@@ -97,7 +91,7 @@ def is_complete(job: Job, folder: Path, journal: dict[str, Any]) -> bool:
     return all(entry.get(key) == value for key, value in job.request.items()) and entry.get("sha256") == hash_file(file)
 
 
-def copy_window(job: Job, folder: Path, journal: dict[str, Any], *, step: Callable[[int], None]) -> None:
+def copy_window(job: CopyJob, folder: Path, journal: dict[str, Any], *, step: Callable[[int], None]) -> None:
     """Fetch ``job`` into ``folder`` and note it in ``journal``; ``step`` is called with the blocks done.
 
     Raises:
@@ -111,7 +105,7 @@ def copy_window(job: Job, folder: Path, journal: dict[str, Any], *, step: Callab
     write_json(folder / JOURNAL_FILE, journal, what="the journal of a download")
 
 
-def _copy(job: Job, part: Path, step: Callable[[int], None]) -> None:
+def _copy(job: CopyJob, part: Path, step: Callable[[int], None]) -> None:
     what = f"asset {', '.join(job.keys)} cannot be downloaded"
     source = open_raster(job.path, error=ProductError, what=what, fix=AGAIN)
     profile = {

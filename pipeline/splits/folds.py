@@ -16,17 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
-from pipeline.splits.geometry import blocks_of
-from pipeline.splits.search import (
-    Problem,
-    best_assignment,
-    fold_assignment,
-    layout_of,
-    refuse_few_blocks,
-    split_of,
-)
+from pipeline.splits.search import Problem, best_assignment, fold_assignment, layout_of, refuse_few_blocks, split_of
 from pipeline.splits.settings import FOLD_KINDS
-from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, check_leakage
+from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, blocks_of, check_leakage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,11 +65,7 @@ def block_folds(
 
 
 def polygon_folds(
-    pixels: Sequence[LabelledPixels],
-    *,
-    folds: int,
-    seed: int,
-    validation_fraction: float = 0.2,
+    pixels: Sequence[LabelledPixels], *, folds: int, seed: int, validation_fraction: float = 0.2
 ) -> list[Split]:
     """One Split per fold of whole polygons, drawn at random within each class; no blocks, no buffer.
 
@@ -221,19 +209,12 @@ _CORNER = 0.1
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """How folds are drawn.
+    """How folds are drawn."""
 
-    Attributes:
-        kind: "blocks", "polygons", "block" (one out at a time) or "scene" (one out at a time).
-        folds: Number of folds of the first two.
-        block_m: Side of the blocks in metres.
-        buffer_m: Distance kept free between what is tested and what is learned from, in metres.
-    """
-
-    kind: str
-    folds: int
-    block_m: float
-    buffer_m: float
+    kind: str  # "blocks", "polygons", "block" (one out at a time) or "scene" (one out at a time)
+    folds: int  # Number of folds of the first two
+    block_m: float  # Side of the blocks in metres
+    buffer_m: float  # Distance kept free between what is tested and what is learned from, in metres
 
     def name(self, *, seed: int) -> str:
         """Name of the folder that keeps the folds' results."""

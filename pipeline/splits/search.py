@@ -15,8 +15,7 @@ import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.geometry import Layout, block_keys, blocks_of
-from pipeline.splits.split import ABSENT, Part, Split
+from pipeline.splits.split import ABSENT, Layout, Part, Split, block_keys, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,11 @@ WISHED_BLOCKS = 25
 NEEDED_BLOCKS = 9
 _MANY_LOST = 0.25
 _SHOWN = 10
+_WITHOUT = {
+    Part.TRAIN: "it is hardly learned",
+    Part.VALIDATION: "neither stopping nor confidence looks at it",
+    Part.TEST: "its accuracy is not judged",
+}
 # Price of a class that is absent from train, validation, test: dearer than any imbalance, train before test before
 # validation, as a class that is never learned is lost on the map and one that is never tested only on paper.
 _MISSING = np.array([100.0, 3.0, 10.0])
@@ -296,12 +300,7 @@ def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int 
 
 
 def split_of(
-    layout: Layout,
-    part: NDArray[np.int8],
-    block: NDArray[np.int32],
-    *,
-    block_m: float,
-    buffer_m: float,
+    layout: Layout, part: NDArray[np.int8], block: NDArray[np.int32], *, block_m: float, buffer_m: float
 ) -> Split:
     """The Split of polygons' parts, int8 [polygon of the layout]."""
     size = int(layout.ids.max()) + 1
@@ -318,7 +317,7 @@ def _warn_about(
     lost = float((part == Part.BUFFER).mean())
     if lost > _MANY_LOST:
         warnings.warn(
-            f"the buffer between blocks takes {lost:.0%} of the polygons; smaller chips lose fewer",
+            f"the buffer between blocks takes {lost:.0%} of the polygons; smaller chips (chips.size_px) lose fewer",
             SplitWarning,
             stacklevel=3,
         )
@@ -328,7 +327,8 @@ def _warn_about(
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             classes = ", ".join(names.get(code, f"code {code}") for code in missing[:_SHOWN]) + more
             warnings.warn(
-                f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks",
+                f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks, so "
+                f"{_WITHOUT[wanted]}; draw some of it elsewhere in the scene, or set a smaller split.block_m",
                 SplitWarning,
                 stacklevel=3,
             )

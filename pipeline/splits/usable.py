@@ -37,17 +37,12 @@ _TILE_PX = 256
 
 @dataclass(frozen=True)
 class Usable:
-    """Shares of the labelled pixels that have data, of those looked at.
+    """Shares of the labelled pixels that have data, of those looked at."""
 
-    Attributes:
-        scenes: By scene id; scenes without labels are left out.
-        classes: By name; classes without labels are left out. 0 is said only where every pixel was looked at.
-        parts: By name and part (train, validation, test), where a split is known.
-    """
-
-    scenes: dict[str, float]
+    scenes: dict[str, float]  # By scene id; scenes without labels are left out
+    # By name; classes without labels are left out. 0 is said only where every pixel was looked at
     classes: dict[str, float]
-    parts: dict[str, dict[str, float]]
+    parts: dict[str, dict[str, float]]  # By name and part (train, validation, test), where a split is known
 
 
 def check_labelled(sources: Sequence[Source], pixels: Sequence[LabelledPixels], scheme: ClassScheme) -> None:

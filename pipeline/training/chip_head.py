@@ -8,14 +8,14 @@ et al. 2015). The network is in the model file, the experts are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from pipeline.errors import LabelError
-from pipeline.experts.experts import Expert, PixelTable, shrunk_discriminant
+from pipeline.experts.experts import Expert, PixelTable, shrunk_discriminant, soften_discriminant
 from pipeline.experts.mixture import Mixture, fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.legend import IGNORE_INDEX
@@ -44,6 +44,9 @@ EXPERTS = (
     Expert("pretrained encoder and statistics", "discriminant", 1, needs=ENOUGH_POLYGONS, encoder=True),
 )
 MIXTURES = 20_000
+# From this share on the network with a pretrained encoder classifies alone: it sees all that the others see, and
+# a network of statistics is surer of itself than the experts that it learned from were on held-out chips.
+ALONE = 0.5
 # Of larger batches the network learns the same and takes longer.
 CHIPS_AT_ONCE = 256
 _BATCH = 64
@@ -62,6 +65,12 @@ class ChipExperts:
     mixture: Mixture
     layer: ChipStatistics
     frozen: FrozenFeatures | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What scores of the expert with a pretrained encoder are divided by; 1 where there is none."""
+        pairs = zip(self.mixture.experts, self.mixture.temperatures, strict=False)
+        return next((value for expert, value in pairs if expert.encoder), 1.0)
 
     def predict(self, x: torch.Tensor, valid: torch.Tensor) -> NDArray[np.float32]:
         """Probabilities float32 [chip, class] of standardised chips float32 [chip, channel, row, col].
@@ -161,8 +170,6 @@ def train_on_statistics(
     seen = features if frozen is None else np.hstack([features, frozen.of_chips(chips.x, chips.valid).numpy()])
     statistics, further = features.shape[1], seen.shape[1] - features.shape[1]
     table = PixelTable(seen[labelled], chips.index[labelled], chips.group[labelled], statistics, further)
-    if frozen is not None and networks.context is not None:
-        start_head(networks.context, chips.x[torch.from_numpy(labelled)], chips.index[labelled])
     experts, target = None, np.eye(classes, dtype=np.float32)[table.index]
     soft = _as_soft_labels(np.zeros((0, features.shape[1]), np.float32), np.zeros((0, classes), np.float32))
     if settings.experts.enabled:
@@ -173,7 +180,14 @@ def train_on_statistics(
         plain, _ = mixture.parts()
         experts, target = ChipExperts(mixture, layer, frozen), plain.predict(table.features)
         soft = _mixed_chips(plain, features, labelled, settings=settings)
+    if frozen is not None and networks.context is not None:
+        temperature = experts.temperature if experts is not None else 1.0
+        start_head(
+            networks.context, chips.x[torch.from_numpy(labelled)], chips.index[labelled], temperature=temperature
+        )
     networks = networks.judged(experts.mixture if experts is not None else None, settings, frozen=frozen)
+    if networks.context is not None and settings.context.share is None and networks.share >= ALONE:
+        networks = replace(networks, pixels=None, share=1.0)
     if networks.pixels is None:
         return networks, experts, []
     steps = settings.pixels.model_copy(update={"batch": min(settings.pixels.batch, CHIPS_AT_ONCE)})
@@ -183,13 +197,14 @@ def train_on_statistics(
     return networks, experts, history
 
 
-def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> None:
+def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8], *, temperature: float = 1.0) -> None:
     """The head becomes the linear discriminant of what it sees, moments and statistics of the chip: the linear probe.
 
     Args:
         network: Of chips, with ``moments``.
         x: Labelled chips, standardised float32 [chip, channel, row, col].
         index: Network index of the class of each, uint8 [chip].
+        temperature: What its scores are divided by.
     """
     network.eval()
     with torch.no_grad():
@@ -200,6 +215,7 @@ def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8]) -> N
     probe = shrunk_discriminant().fit(features, index)
     if len(probe.classes_) < 3:  # noqa: PLR2004 - of two classes scikit-learn gives one row
         return
+    soften_discriminant(probe, temperature)
     at = torch.from_numpy(probe.classes_.astype(np.int64))
     with torch.no_grad():
         network.head.weight[at] = torch.from_numpy(probe.coef_).float()[:, :, None, None]

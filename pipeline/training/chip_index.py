@@ -15,7 +15,7 @@ from pipeline.errors import InputError, OutputError
 from pipeline.files import whole_file
 from pipeline.grid import Grid, Window
 from pipeline.legend import ClassScheme
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +92,7 @@ def write_index(path: Path | str, index: ChipIndex) -> Path:
     if path.suffix not in {".parquet", ".gpkg"}:
         raise OutputError("chip index of another format", path=path, expected=".parquet or .gpkg")
     if path.suffix == ".gpkg":
-        layers = [Layer(scene, index.footprints(scene)) for scene in index.grids]
+        layers = [PackageLayer(scene, index.footprints(scene)) for scene in index.grids]
         return write_geopackage(path, layers, what="the chip index")
     with whole_file(path, what="the chip index") as part:
         _write_parquet(part, index)

@@ -57,6 +57,7 @@ def cross_validate(
     chips: ChipSettings,
     trees: int,
     folder: Path,
+    objects: Sequence[int] = (),
     resume: bool = False,
     keys: Mapping[Method, str] | None = None,
     only: Sequence[int] | None = None,
@@ -76,6 +77,7 @@ def cross_validate(
         chips: Of the network.
         trees: Of the forests.
         folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
+        objects: Network indices of classes that are mapped as objects (``fit``).
         resume: Take folds that are already in the folder from there, where they are of the same job; and also give
             those of methods and folds that are not asked for now.
         keys: Of each method, changes with all that its result depends on but the split and the labelled pixels. Without
@@ -106,8 +108,9 @@ def cross_validate(
                 start = time.perf_counter()
                 where = folder / f"fold{fold}"
                 predicted = _predict(
-                    method, scenes, scheme, split, test, settings=settings, chips=chips, trees=trees, folder=where
-                )
+                    method, scenes, scheme, split, test, settings=settings, chips=chips, trees=trees, folder=where,
+                    objects=objects,
+                )  # fmt: skip
                 found = predicted, time.perf_counter() - start
                 _store(kept, predicted, seconds=found[1], key=key)
                 _tidy(where)
@@ -188,11 +191,12 @@ def _predict(
     chips: ChipSettings,
     trees: int,
     folder: Path,
+    objects: Sequence[int],
 ) -> NDArray[np.uint8]:
     if method == "network":
         pixels = {scene.source.id: scene.pixels for scene in scenes}
         index = choose_chips(pixels, settings=chips, split=split, scheme=scheme, head=settings.head)
-        bundle = fit(scenes, split, scheme, index=index, settings=settings, folder=folder).bundle
+        bundle = fit(scenes, split, scheme, index=index, settings=settings, folder=folder, objects=objects).bundle
         return np.concatenate(
             [predict_pixels(bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import ModelError
-from pipeline.model.network import moments
+from pipeline.model.network import VIEWS, view_moments
 from pipeline.model.pretrained import PretrainedEncoder, find_encoders
 from pipeline.scenes.sources import REFLECTANCE
 
@@ -77,9 +77,12 @@ class FrozenFeatures:
         return torch.cat(parts, dim=1)
 
     def of_chips(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Moments of each feature over the chip (``pipeline.model.network.moments``), float32 [chip, moment]."""
-        pairs = zip(torch.split(x, _BATCH), torch.split(valid, _BATCH), strict=True)
-        return torch.cat([moments(self._features(self._values(part), usable)).flatten(1) for part, usable in pairs])
+        """Moments of each feature over the chip (``pipeline.model.network.view_moments``), float32 [chip, moment]."""
+        parts = []
+        for part, usable in zip(torch.split(x, _BATCH), torch.split(valid, _BATCH), strict=True):
+            seen = torch.cat([self._values(part), usable[:, None]], dim=1)
+            parts.append(view_moments(lambda view: self._features(view[:, :-1], view[:, -1] > 0), seen, views=VIEWS))
+        return torch.cat(parts).flatten(1)
 
     def _features(self, values: torch.Tensor, valid: torch.Tensor) -> list[torch.Tensor]:
         """Features at each stride, those of one encoder after those of the other."""

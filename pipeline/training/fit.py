@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import lightning
+import numpy as np
 
 from pipeline.experts.deadline import Deadline
 from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.weights import best_lift
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.embeddings import is_embedding
 from pipeline.scenes.reader import open_reader
@@ -22,7 +24,7 @@ from pipeline.training.chip_head import train_on_statistics, whole_chips
 from pipeline.training.chip_set import read_chips
 from pipeline.training.context import train_context
 from pipeline.training.encoder_features import frozen_features
-from pipeline.training.networks import build_networks
+from pipeline.training.networks import build_networks, lift_class
 from pipeline.training.pixels import train_pixels
 from pipeline.training.result import Clock, FitResult, assemble, context_note, provenance_of
 from pipeline.training.settings import learned_polygons
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.experts.mixture import Mixture
@@ -63,6 +64,7 @@ def fit(
     index: ChipIndex,
     settings: TrainingSettings,
     folder: Path,
+    objects: Sequence[int] = (),
     resume: bool = False,
     progress: Progress = None,
 ) -> FitResult:
@@ -75,6 +77,8 @@ def fit(
         index: The chips to learn from (``pipeline.training.chips.choose_chips``).
         settings: How.
         folder: For the log and the checkpoints: ``last.ckpt``, and with ``patience`` ``best.ckpt``.
+        objects: Network indices of classes that are mapped as objects: they are lifted to where held-out polygons find
+            their pixels best (``pipeline.experts.weights.best_lift``).
         resume: Go on from ``last.ckpt`` in the folder, where there is one.
         progress: Called with stage ("experts", "pixel network", "network"), step and number of steps.
 
@@ -115,7 +119,11 @@ def fit(
             progress=progress,
         )  # fmt: skip
         clock.lap("context")
+    lifts = object_lifts(mixture, scenes, objects) if mixture is not None and objects else {}
+    for number, lift in lifts.items():
+        lift_class(networks, number, lift)
     notes: dict[str, Any] = {
+        "lifted": {scheme.names[number]: round(lift, 2) for number, lift in lifts.items()},
         "polygons": {part.name.lower(): len(split.polygons(part)) for part in Part},
         "experts": mixture.names_and_shares() if mixture is not None else {},
         "cut_short": list(deadline.cut),
@@ -163,6 +171,17 @@ def _fit_pixels(
         return learned, context_set(chips, chips.only(held), found.context_soft, classes=classes)
 
     return networks, found.mixture, history, sets
+
+
+def object_lifts(mixture: Mixture, scenes: Sequence[TrainingScene], objects: Sequence[int]) -> dict[int, float]:
+    """What the odds of each class of objects are multiplied with; out-of-fold pixels stand for their polygons'."""
+    held = mixture.out_of_fold
+    if not len(held.index):
+        return {}
+    pixels = np.bincount(np.concatenate([scene.pixels.polygon for scene in scenes]), minlength=held.polygon.max() + 1)
+    looked = np.bincount(held.polygon, minlength=len(pixels))
+    weight = (pixels / np.maximum(looked, 1))[held.polygon]
+    return {number: best_lift(held.probabilities, held.index, weight, found=number) for number in objects}
 
 
 def _judged_by_experts(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.model.network import NetworkSpec, build_network, freeze_encoder
+from pipeline.model.network import VIEWS, NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
 from pipeline.scenes.embeddings import is_embedding
 from pipeline.training.chips import chip_stride_px
@@ -72,6 +73,13 @@ class Networks:
         return replace(self, share=share) if share else replace(self, context=None, share=0.0)
 
 
+def lift_class(networks: Networks, index: int, lift: float) -> None:
+    """Multiply the odds of a class by ``lift`` in all networks, in place."""
+    with torch.no_grad():
+        for network in networks.members:
+            cast("torch.Tensor", network.head.bias)[index] += math.log(lift)
+
+
 def network_specs(
     settings: TrainingSettings,
     *,
@@ -112,7 +120,7 @@ def network_specs(
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
     own = replace(common, **frozen.spec_encoder, dropout=dropout)
     beside: dict[str, Any] = (
-        {"spectral_channels": 0, "moments": True, "statistics": True} if chip else {"surroundings": around}
+        {"spectral_channels": 0, "moments": VIEWS, "statistics": True} if chip else {"surroundings": around}
     )
     return pixels, replace(own, **beside)
 

@@ -21,7 +21,7 @@ from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
 from pipeline.model.surroundings import surroundings
-from pipeline.scenes.place import PLACE
+from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.networks import CHANNELS as WIDTH

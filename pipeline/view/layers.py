@@ -11,7 +11,7 @@ from rasterio.errors import RasterioError
 from pipeline.errors import InputError, LegendError
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-from pipeline.maps.geotiff import scene_files
+from pipeline.maps.geotiff import classes_title, scene_files
 from pipeline.maps.legends import read_counts, read_scheme
 from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS
 
@@ -61,7 +61,7 @@ def open_viewed(path: Path, *, name: str, scene: Source | None = None) -> Viewed
     """
     grid, _ = _look(path)
     scheme = read_scheme(path)
-    layers = FileLayer(CLASSES, "Land cover", path, nodata=NODATA), *_beside(path, grid, scheme)
+    layers = FileLayer(CLASSES, classes_title(path), path, nodata=NODATA), *_beside(path, grid, scheme)
     return ViewedMap(name, grid, scheme, layers, _areas(path), scene)
 
 

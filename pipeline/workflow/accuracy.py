@@ -17,7 +17,7 @@ from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
 from pipeline.accuracy.totals import holds_values, totals_of_map
-from pipeline.diagnostics.value_scores import score_values
+from pipeline.diagnostics.scoring import score_values
 from pipeline.documents import read_json
 from pipeline.errors import ConfigError, InputError, LegendError, ReferenceDataError, counted
 from pipeline.files import check_target, write_json, write_text

@@ -27,7 +27,7 @@ from pipeline.legend import scheme_for
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.settings import Fraction, Settings, absolute, commented_yaml
-from pipeline.splits.geometry import block_keys
+from pipeline.splits.split import block_keys
 from pipeline.training.chip_files import (
     FolderChips,
     chips_from_files,

@@ -171,7 +171,8 @@ class _Folds:
                     (where / f"fold{fold}_{method}.npz").unlink(missing_ok=True)
         return cross_validate(
             self.scenes if scenes is None else scenes, job.scheme, splits, methods=methods,
-            settings=job.config.training, chips=job.config.chips, folder=where, resume=True, only=only,
+            settings=job.config.training, chips=job.config.chips, folder=where, objects=job.object_indices, resume=True,
+            only=only,
             trees=job.config.assessment.forest_trees, keys=method_keys(job), first_fold=first_fold, seed=seed,
             progress=lambda what, done, total: self.progress(f"{said}: {what.replace('_', ' ')}", done, total),
         )  # fmt: skip

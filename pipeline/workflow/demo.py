@@ -66,7 +66,7 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress, changes: Sequ
         "against the full reference (simulated, so every pixel is known)", ("method", "accuracy", "mean F1"), rows
     )
     return Outcome(
-        summary=f"demo on simulated sample data: done; {outcome.data['learned'].get('line', '')}",
+        summary="demo on simulated sample data: done",
         written=(*outcome.written, path),
         hint=outcome.hint,
         tables=(*outcome.tables, table),

@@ -24,8 +24,8 @@ from pipeline.forecast.rolling import NETWORK, evaluate
 from pipeline.forecast.series import read_known, read_layers, read_series
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
-from pipeline.report.forecast_figure import forecast_figure
 from pipeline.report.style import save
+from pipeline.report.target_figures import forecast_figure
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:

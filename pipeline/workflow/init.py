@@ -18,11 +18,10 @@ from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import LabelSettings, split_source
 from pipeline.labels.source import read_labels
-from pipeline.labels.values import burn_values, is_raster, read_values
-from pipeline.labels.vectors import class_values, features_with, fields_of
+from pipeline.labels.values import burn_values, is_continuous, is_raster, read_values
+from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
-from pipeline.quantity import propose
-from pipeline.raster import open_raster
+from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
@@ -33,8 +32,6 @@ from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pandas as pd
 
     from pipeline.grid import Grid
     from pipeline.labels.rasterise import LabelledPixels
@@ -53,15 +50,9 @@ BACKGROUND = str(LabelSettings.model_fields["background"].default)
 POINT_WINDOW_PX = 3
 # Chips of a continuous target carry soft targets alone, which smaller ones spread better.
 VALUE_CHIP_PX = 32
-# Classes may be numbered 1.1, 1.2 ... (CORINE has 44); a measurement has more values than that.
-MOST_DECIMAL_CLASSES = 50
-# Text is a measurement where more than this share of it is numbers with decimals.
-_MEASURED = 0.8
 # Attributes that are taken for what groups samples, and for their date, where they are there.
 GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
 DATES = ("date", "day", "datetime", "measured")
-UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
-         "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
 # What a file's own tags usually say; shown for the first scene, as comments.
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
@@ -201,49 +192,6 @@ def _write_value_config(
         tables=(_scene_table(opened), Table(f"values of {field}", ("", "value"), rows)),
         data={"kind": "value", "value": value, "samples": len(samples), "block_m": block_m},
     )  # fmt: skip
-
-
-def is_continuous(labels: Path, *, field: str, layer: str | None, encoding: str | None) -> bool:
-    """Whether a field holds measurements: numbers of which some have decimals, and more than classes would have.
-
-    A raster of floating point numbers holds measurements too.
-    """
-    if is_raster(labels):
-        with open_raster(labels, what="the labels") as source:
-            return str(source.dtypes[0]).startswith("float")
-    column = features_with(labels, fields=[field], layer=layer, encoding=encoding)[field].dropna()
-    if not len(column):
-        return False
-    if column.dtype.kind not in "fiu":
-        _refuse_mixed(column, labels)
-        return False
-    return bool((column % 1 != 0).any()) and column.nunique() > MOST_DECIMAL_CLASSES
-
-
-def _refuse_mixed(column: pd.Series[Any], labels: Path) -> None:
-    """Refuse text of which nearly all are measurements: classes they are not.
-
-    Raises:
-        LabelError: most of many values are numbers with decimals, after a point or a comma.
-    """
-    text = column.astype(str).str.strip()
-    if text.nunique() > MOST_DECIMAL_CLASSES and text.str.fullmatch(r"[+-]?\d+[.,]\d+").mean() > _MEASURED:
-        odd = text[~text.str.fullmatch(r"[+-]?\d+(\.\d+)?")]
-        shown = (odd if len(odd) else text).iloc[0]
-        raise LabelError(
-            f"field {column.name!r} has numbers as text", path=labels, got=f"such as {shown!r}",
-            expected="a numeric field, or classes", fix="write decimals with a point, and leave blank what is unknown",
-        )  # fmt: skip
-
-
-def unit_of(field: str) -> str:
-    """The unit that an attribute's name says, as in height_m or cover_percent; "" for none.
-
-    >>> unit_of("biomass_t_ha"), unit_of("height_m"), unit_of("lai")
-    ('t/ha', 'm', '')
-    """
-    name = field.casefold()
-    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
 
 
 def find_classes(

@@ -139,6 +139,11 @@ class Job:
         """Codes of the classes that are mapped as objects."""
         return tuple(self.scheme.by_name(name).code for name in self.config.mapping.objects.classes)
 
+    @property
+    def object_indices(self) -> tuple[int, ...]:
+        """Network indices of these classes."""
+        return tuple(int(self.scheme.code_to_index[code]) for code in self.object_codes)
+
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The scenes as the network sees them; where layers have dates, once for each date of a sample."""

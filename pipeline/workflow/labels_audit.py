@@ -20,7 +20,7 @@ from pipeline.diagnostics.label_audit import (
 from pipeline.errors import ConfigError, SplitWarning
 from pipeline.files import check_target, prepare_folder
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 from pipeline.splits.folds import polygon_folds, scenes_for_folds
 from pipeline.workflow.job import AUDIT, Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -195,7 +195,7 @@ def _outline(square: Grid, first: Grid) -> shapely.Polygon:
     return square_there
 
 
-def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, crs: str) -> list[Layer]:
+def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, crs: str) -> list[PackageLayer]:
     """``suspicious`` in the labels' CRS and ``label_next`` in that of the first scene, each with its style."""
     import geopandas as gpd
     import pandas as pd
@@ -212,8 +212,8 @@ def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, 
     squares = gpd.GeoDataFrame(table, geometry=[place.shape for place in places], crs=crs)
     reasons = tuple(Category(text, text, color) for text, color in _COLORS.items())
     return [
-        Layer(SUSPICIOUS, doubtful, qml(classes)),
-        Layer(NEXT, squares, qml(categorised("reason", reasons, shape="outline"))),
+        PackageLayer(SUSPICIOUS, doubtful, qml(classes)),
+        PackageLayer(NEXT, squares, qml(categorised("reason", reasons, shape="outline"))),
     ]
 
 

@@ -13,7 +13,7 @@ from pipeline.diagnostics.where_next import likely_wrong, look_at_map, main_reas
 from pipeline.errors import ConfigError, LabelError
 from pipeline.files import check_target
 from pipeline.maps.style import Category, categorised, from_template, scheme_categories
-from pipeline.maps.vectors import Layer, check_geopackage_name, write_geopackage
+from pipeline.maps.vectors import PackageLayer, check_geopackage_name, write_geopackage
 from pipeline.workflow.inputs import listed_classes
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Table
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.diagnostics.where_next import Squares
+    from pipeline.diagnostics.where_next import MapSquares
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.workflow.outcome import Progress
@@ -38,7 +38,7 @@ _OPEN = "#ff00ff"
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Squares of all maps: scene, row and col int [square], score float [square], class on the map, main reason."""
+    """MapSquares of all maps: scene, row and col int [square], score float [square], class on the map, main reason."""
 
     scene: NDArray[np.int64]
     row: NDArray[np.int32]
@@ -52,7 +52,7 @@ class _Places:
 def next_labels(config: Path, *, count: int, output: Path | None, overwrite: bool, progress: Progress) -> Outcome:
     """Write a GeoPackage of squares without a class, the most useful first, with the legend to choose from.
 
-    Squares are ordered as likely wrong (``diagnostics.where_next``), without those that hold a label, and spread so
+    MapSquares are ordered as likely wrong (``diagnostics.where_next``), without those that hold a label, and spread so
     that no two say the same. The file goes beside the configuration, under a name that is free.
 
     Raises:
@@ -82,7 +82,7 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
         raise LabelError("no place without a label on the map", path=job.maps_folder, fix="map a larger area")
     frame = _frame(job, places, chosen, field=field)
     write_geopackage(
-        target, [Layer(LAYER, frame, _style(listed_classes(job.config), field))], what="places to label",
+        target, [PackageLayer(LAYER, frame, _style(listed_classes(job.config), field))], what="places to label",
         overwrite=overwrite,
     )  # fmt: skip
     also = ", ".join([*job.config.labels.also, str(target)])
@@ -102,7 +102,7 @@ def _free(folder: Path) -> Path:
     return next(path for path in names if not path.exists())
 
 
-def _part(number: int, squares: Squares, pixels: LabelledPixels, *, scheme: ClassScheme) -> _Places:
+def _part(number: int, squares: MapSquares, pixels: LabelledPixels, *, scheme: ClassScheme) -> _Places:
     """The squares of one map without a label."""
     size = squares.cell_px
     taken = np.unique(pixels.row.astype(np.int64) // size * 1_000_000 + pixels.col // size)

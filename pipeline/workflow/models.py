@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.documents import read_json
 from pipeline.errors import ConfigError, ModelError, OutputError, counted
 from pipeline.files import check_target
 from pipeline.inference.sources import STORED
@@ -25,12 +26,29 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def show_model(path: Path) -> Outcome:
-    """What a model file says of itself; only its header is read.
+    """What a model file says of itself, and of a run folder's model how good its run found it; no weights are read.
 
     Raises:
         ModelError: not one of ours, cut in half, or of a newer version.
     """
-    return Outcome(summary=describe_text(path), data={"model": describe(path)})
+    about, judged = describe_text(path), _judged(path)
+    return Outcome(summary="\n".join([about, *judged]), data={"model": describe(path), "judged": judged})
+
+
+def _judged(path: Path) -> list[str]:
+    """Figures of the run that the model lies in, where they were made after it; else how to get them."""
+    figures = path.resolve().parents[1] / "accuracy.json"
+    if not figures.is_file() or figures.stat().st_mtime < path.stat().st_mtime:
+        return ["judged       not yet, or elsewhere: landcover run, crossval or assess with its configuration"]
+    found = read_json(figures, what="accuracy of the run")
+    items = [found, *found.get("baselines", [])]
+    if "macro_f1" not in found:
+        return [f"judged       {item['method']}: R2 {item['r2']:.3f}, RMSE {item['rmse']:.4g}" for item in items[:1]]
+    return [
+        f"judged       {item['method']}: overall accuracy {100 * item['overall_accuracy']:.1f} %, "
+        f"mean F1 {item['macro_f1']:.3f}, on {found['test_polygons']} test polygons (no probability sample)"
+        for item in items
+    ]
 
 
 def export_model(

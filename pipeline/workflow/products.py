@@ -63,7 +63,7 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
         chips=split_layer(job.chips_folder / "chips.gpkg", attribute="split", layer=chips) if chips else None,
         findings=findings(folder),
         mosaic=mosaic,
-        title=f"Land cover: {job.config.name}",
+        title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}",
         sources=_sources(job),
         overwrite=overwrite,
     )

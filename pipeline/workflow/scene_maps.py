@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.files import check_target, hash_of, write_json
-from pipeline.heap import give_back
 from pipeline.inference.plan import journal_key
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.rows import RowStore
@@ -19,6 +18,7 @@ from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent, write_values
 from pipeline.maps.pixels import ClassCounts, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
+from pipeline.process import give_back
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pipeline.files import prepare_folder, write_json
 from pipeline.labels.checks import check_classes, check_overlap, check_pixels
 from pipeline.labels.footprints import check_pixel_size
 from pipeline.labels.values import warn_shared
-from pipeline.maps.vectors import Layer, write_geopackage
+from pipeline.maps.vectors import PackageLayer, write_geopackage
 from pipeline.scenes.joining import warn_of_left
 from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.scenes.survey import warn_of_masks
@@ -78,7 +78,7 @@ def write_labels(path: Path, job: Job) -> Path:
     """The polygons as they are used: id, class, code, part; to look at in QGIS."""
     frame = job.labels.frame[["poly_id", "name", "code", "geometry"]].rename(columns={"name": "class"})
     known = frame["poly_id"].map(lambda number: part_of(job, int(number)))
-    return write_geopackage(path, [Layer("labels", frame.assign(part=known))], what="the labels")
+    return write_geopackage(path, [PackageLayer("labels", frame.assign(part=known))], what="the labels")
 
 
 def part_of(job: Job, polygon: int) -> str:

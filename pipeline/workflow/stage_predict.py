@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelWarning, PipelineError
 from pipeline.files import write_json
-from pipeline.heap import give_back, reset_peak
 from pipeline.inference.sources import OBJECTS
 from pipeline.model.bundle import load_bundle
 from pipeline.model.checks import check_source
+from pipeline.process import give_back, reset_peak
 from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:

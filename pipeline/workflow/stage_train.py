@@ -41,6 +41,7 @@ def perform(given: StageRun) -> list[Path]:
         index=read_index(job.index_path),
         settings=job.config.training,
         folder=job.model_path.parent,
+        objects=job.object_indices,
         resume=given.resume,
         progress=given.progress,
     )

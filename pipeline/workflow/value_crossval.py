@@ -13,7 +13,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.diagnostics.value_scores import HOLD_OUT, by_sample, score_values
+from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, by_sample, score_values
 from pipeline.errors import ConfigError, LabelWarning, SplitError
 from pipeline.experts.regressor_mixture import fit_mixture
 from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit_teacher, predict_teacher
@@ -80,7 +80,7 @@ def cross_validate_values(
     methods = {name: _figures(name, parts) | {"r2_by_seed": per_seed[name]} for name, parts in found.items()}
     kind = f"by {job.config.labels.value.group}" if grouped else "by block"
     data: dict[str, Any] = {
-        "what": HOLD_OUT, "key": key, "target": quantity_of(job).to_json(), "methods": methods,
+        "what": VALUE_HOLD_OUT, "key": key, "target": quantity_of(job).to_json(), "methods": methods,
         "split": {"kind": kind, "folds": settings.folds, "seeds": list(settings.seeds),
                   **({} if apart is None else {"block_m": apart[0], "buffer_m": apart[1]})},
     }  # fmt: skip

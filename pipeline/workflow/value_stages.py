@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from pipeline.diagnostics.value_scores import HOLD_OUT, SAMPLING, ValueScore, by_sample, score_values
+from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, VALUE_SAMPLING, ValueScore, by_sample, score_values
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
 from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
@@ -83,10 +83,7 @@ def assess(given: StageRun) -> list[Path]:
     bundle = load_bundle(job.model_path)
     frame, quantity = job.labels.frame, bundle.quantity or quantity_of(job)
     plane = Plane.around(frame)
-    parts = {
-        "learned": learned_polygons(job.split, job.config.training),
-        "test": job.split.polygons(Part.TEST),
-    }
+    parts = {"learned": learned_polygons(job.split, job.config.training), "test": job.split.polygons(Part.TEST)}
     found = {
         name: samples_of(_scenes(job, ids), frame, preprocess=bundle.preprocess, plane=plane)
         for name, ids in parts.items()
@@ -107,8 +104,8 @@ def assess(given: StageRun) -> list[Path]:
         "target": quantity.to_json(),
         **scores[0].to_json(),
         "baselines": [item.to_json() for item in scores[1:]],
-        "sampling": HOLD_OUT,
-        "sampling_words": SAMPLING,
+        "sampling": VALUE_HOLD_OUT,
+        "sampling_words": VALUE_SAMPLING,
         "teachers": bundle.provenance["teachers"],
         "interval": "0.05 to 0.95",
     }
@@ -161,7 +158,7 @@ def _gather(job: Job, folder: Path) -> ReportData:
         ),
         values=ValueFigures(quantity_of(job), scores, columns),
         mapped_share=areas.get("mapped_share"),
-        sampling=SAMPLING,
+        sampling=VALUE_SAMPLING,
         history=read_history(folder / HISTORY),
         split=split_map(job),
         ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),

@@ -159,7 +159,7 @@ class TestCompareOnARaster:
         first, second, reference = self.write(maps, crs="EPSG:4326", origin=(13.0, 60.0), pixel=0.05)
         found = compare_maps(first, second, reference=reference)
         with rasterio.open(first) as source:
-            area = Grid(source.crs, source.transform, source.height, source.width).pixel_areas_ha()
+            area = Grid.of(source).pixel_areas_ha()
         weight = np.where((a > 0) & (b > 0) & (truth > 0), area, 0.0)
         expected = (weight * (a == truth)).sum() / weight.sum() - (weight * (b == truth)).sum() / weight.sum()
         assert found.difference.estimate == pytest.approx(expected)

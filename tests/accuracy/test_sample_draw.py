@@ -141,7 +141,7 @@ class TestOtherStrata:
         path = tmp_path / "confidence.tif"
         with rasterio.open(map_path) as source:
             profile = source.profile | {"nodata": 255}
-            grid = Grid(source.crs, source.transform, source.height, source.width)
+            grid = Grid.of(source)
         with rasterio.open(path, "w", **profile) as target:
             target.write(confidence, 1)
         with RasterStrata(path, grid, edges=(50, 80)) as strata:
@@ -161,7 +161,7 @@ class TestOtherStrata:
         ).to_crs("EPSG:4326")
         halves.to_file(tmp_path / "sides.gpkg")
         with rasterio.open(map_path) as source:
-            grid = Grid(source.crs, source.transform, source.height, source.width)
+            grid = Grid.of(source)
         with PolygonStrata(tmp_path / "sides.gpkg", grid, field="side") as strata:
             design = draw(map_path, size=40, strata=strata, allocation="equal")
         assert [stratum.name for stratum in design.strata] == ["east", "west"]
@@ -267,7 +267,7 @@ class TestSimpleAndClusters:
         west[:, :100] = 7
         path = write_map(tmp_path / "west.tif", west, scheme=None)
         with rasterio.open(map_path) as source:
-            grid = Grid(source.crs, source.transform, source.height, source.width)
+            grid = Grid.of(source)
         with RasterStrata(path, grid) as strata:
             design = draw(map_path, kind="two_stage", size=20, cluster_px=8, per_cluster=3, strata=strata)
         assert [stratum.name for stratum in design.strata] == ["7"]
@@ -285,7 +285,7 @@ def test_a_geographic_map_gives_geodesic_areas(tmp_path):
     path = write_map(tmp_path / "g.tif", patchy(), crs="EPSG:4326", origin=(13.0, 52.0), pixel=0.0001)
     design = draw(path, kind="simple_random", size=10)
     with rasterio.open(path) as source:
-        grid = Grid(source.crs, source.transform, source.height, source.width)
+        grid = Grid.of(source)
     expected = ((patchy() > 0).sum(axis=1) * grid.pixel_areas_ha()[:, 0]).sum()
     assert design.strata[0].area_ha == pytest.approx(expected)
     assert sum(design.class_area_ha.values()) == pytest.approx(expected)

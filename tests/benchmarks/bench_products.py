@@ -22,7 +22,6 @@ from rasterio.crs import CRS
 from scipy import ndimage
 
 from pipeline.grid import Grid
-from pipeline.heap import peak_rss_mb
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.legends import read_scheme
@@ -30,6 +29,7 @@ from pipeline.maps.pixels import FilePixels
 from pipeline.maps.style import CONFIDENCE
 from pipeline.maps.vectorise import PolygonRules
 from pipeline.maps.vectors import write_polygons
+from pipeline.process import peak_rss_mb
 from tests.fakes.pixels import ArrayPixels
 
 SIDE_PX = int(os.environ.get("LANDCOVER_BENCH_PX", "4096"))

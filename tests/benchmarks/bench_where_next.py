@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from pipeline.accuracy.sample_squares import square_sums
-from pipeline.diagnostics.where_next import Squares, likely_wrong, look_at_map
+from pipeline.diagnostics.where_next import MapSquares, likely_wrong, look_at_map
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY
@@ -28,8 +28,8 @@ from tests.fakes.pixels import ArrayPixels
 SHARE = 0.05
 
 
-def squares_of(name: str, folder: Path, *, cell_px: int, seed: int = 0) -> tuple[Squares, np.ndarray, np.ndarray]:
-    """Squares of a set, and their pixels that are wrong and that are known, int [square]."""
+def squares_of(name: str, folder: Path, *, cell_px: int, seed: int = 0) -> tuple[MapSquares, np.ndarray, np.ndarray]:
+    """MapSquares of a set, and their pixels that are wrong and that are known, int [square]."""
     data = read_folds(name, seed=seed)
     grid, raster, scheme, bands = data.source.grid, data.raster, data.job.scheme, data.raster.values
     layers = {key: np.full(grid.shape, 255, dtype=np.uint8) for key in ("conf", "entropy", "aoa")}

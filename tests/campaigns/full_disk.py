@@ -152,19 +152,19 @@ def campaign(folder: Path, *, sizes: int, mounted: bool, only: str = "", small: 
         sys.exit(log.read_text(encoding="utf-8"))
     out = folder / "out"
     for name, command in commands(config, out):
-        if only in name and (not small or name == "export onnx"):
+        if only in name and (not small or name in ("design", "init")):
             starving(name, command, Disk(out, mounted=mounted))
     return report
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The campaign from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, default=20, help="Disks that each command is given.")
     parser.add_argument("--only", default="", help="Commands whose names hold this.")
     parser.add_argument("--limit-files", action="store_true", help="Mount nothing, limit the size of files.")
-    parser.add_argument("--small", action="store_true", help="One scene, and no command but run and export.")
-    asked = parser.parse_args()
+    parser.add_argument("--small", action="store_true", help="One scene, and no command but run, design and init.")
+    asked = parser.parse_args(arguments)
     mounted = os.geteuid() == 0 and not asked.limit_files
     with tempfile.TemporaryDirectory(prefix="disk-") as folder:
         report = campaign(Path(folder), sizes=asked.sizes, mounted=mounted, only=asked.only, small=asked.small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import traceback
@@ -21,12 +22,20 @@ OWN = ("run.json", ".run.lock", ".run.lock.json")
 
 
 def import_all() -> None:
-    """Import what commands use before the first is forked: starting would take most of their time."""
+    """Import what commands use before the first is forked: starting would take most of their time.
+
+    What was imported is left out of collections, which would copy it into every child.
+    """
     import pipeline.cli
+    import pipeline.workflow.accuracy
+    import pipeline.workflow.init
     import pipeline.workflow.labels_audit
     import pipeline.workflow.stage_predict
     import pipeline.workflow.stage_report
     import pipeline.workflow.stage_train  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def one_scene(folder: Path) -> Path:

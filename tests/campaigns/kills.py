@@ -112,13 +112,13 @@ def campaign(folder: Path, *, kills: int, seed: int, small: bool = False) -> Rep
     return report
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The campaign from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="One scene and fewer products.")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         report = campaign(Path(folder), kills=asked.kills, seed=asked.seed, small=asked.small)
     sys.stdout.write("\n".join(report.lines()) + "\n")

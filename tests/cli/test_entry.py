@@ -11,8 +11,7 @@ import pytest
 import rasterio
 
 from pipeline.cli.console import Console, _Lines
-from pipeline.cli.entry import INTERRUPTED, app, main
-from pipeline.cli.help import GROUPS
+from pipeline.cli.entry import GROUPS, INTERRUPTED, app, main
 from pipeline.errors import LabelWarning
 from pipeline.workflow.outcome import Outcome, Table
 

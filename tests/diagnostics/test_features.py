@@ -90,10 +90,11 @@ def test_tsne_keeps_groups_apart_and_is_reproducible(clouds):
 
 
 @pytest.mark.skipif(find_spec("umap") is None, reason="the package umap-learn is not installed")
-def test_umap_keeps_groups_apart_and_is_reproducible(clouds):
-    features, labels = clouds
+def test_umap_keeps_groups_apart_and_is_reproducible(clouds, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes longer than so few points
+    features, labels = (part[::2] for part in clouds)
     xy = embed(features, method="umap", seed=3)
-    assert xy.shape == (120, 2)
+    assert xy.shape == (60, 2)
     assert (xy == embed(features, method="umap", seed=3)).all()
     centres = np.array([xy[labels == k].mean(axis=0) for k in range(3)])
     nearest = np.linalg.norm(xy[:, None] - centres, axis=2).argmin(axis=1)

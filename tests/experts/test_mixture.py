@@ -8,10 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.experts.deadline import Deadline
-from pipeline.experts.experts import ENOUGH_POLYGONS, EXPERTS, PixelTable, experts_for
+from pipeline.experts.experts import (
+    ENOUGH_POLYGONS,
+    EXPERTS,
+    Expert,
+    PixelTable,
+    experts_for,
+    fit_expert,
+    probabilities_of,
+    soften_discriminant,
+)
 from pipeline.experts.mixture import RARER, fit_mixture
-from pipeline.experts.shares import best_shares, given_shares, inner_folds, out_of_fold_probabilities
-from pipeline.experts.weights import class_lift, lifted, turns
+from pipeline.experts.shares import (
+    best_shares,
+    best_temperature,
+    given_shares,
+    inner_folds,
+    out_of_fold_probabilities,
+    softened,
+)
+from pipeline.experts.weights import MOST_LIFT, best_lift, class_lift, lifted, turns
 
 
 def counted_world(counts=(8, 2), pixels=6, *, overlap=1.0, seed=0):
@@ -161,3 +177,53 @@ def test_a_share_of_a_deadline_ends_before_it():
     assert 49 < part.left_s < 51
     assert Deadline().share(0.5).left_s == float("inf")
     assert part.cut is whole.cut
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_the_temperature_of_sharpened_truth_is_found(sharpness):
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet([1.0, 1.0, 1.0], 6000).astype(np.float32)
+    index = (truth.cumsum(axis=1) < rng.random((len(truth), 1))).sum(axis=1).astype(np.uint8)
+    rows = PixelTable(truth, index, np.arange(len(truth), dtype=np.int32), 3)
+    found = best_temperature(rows, softened(truth, 1 / sharpness))
+    assert abs(found - sharpness) < 0.1 * sharpness + 0.05
+
+
+def test_a_softened_discriminant_gives_softened_probabilities():
+    table = counted_world((6, 6, 6), overlap=0.7)
+    model = fit_expert(Expert("discriminant", "discriminant", 5), table, trees=1, seed=0)
+    before = probabilities_of(model, table.features, classes=3)
+    soften_discriminant(model, 3.0)
+    after = probabilities_of(model, table.features, classes=3)
+    assert np.allclose(after, softened(before, 3.0), atol=1e-5)
+    assert np.array_equal(after.argmax(axis=1), before.argmax(axis=1))
+
+
+def test_a_rare_class_is_lifted_to_half_of_the_best_f1():
+    """The threshold of the largest F1 of calibrated probabilities is half of that F1 (Lipton et al. 2014)."""
+    rng = np.random.default_rng(1)
+    rare = rng.beta(0.3, 4.0, 200_000).astype(np.float32)
+    index = (rng.random(len(rare)) > rare).astype(np.uint8)  # class 0 is the rare one
+    both, weight = np.stack([rare, 1 - rare], axis=1), np.ones(len(rare))
+    lift = best_lift(both, index, weight, found=0)
+    taken = lifted(both, np.array([lift, 1.0])).argmax(axis=1) == 0
+    f1 = 2 * (taken & (index == 0)).sum() / (taken.sum() + (index == 0).sum())
+    assert lift > 1.5
+    assert abs(1 / (1 + lift) - f1 / 2) < 0.02
+    assert f1 > 2 * ((rare > 0.5) & (index == 0)).sum() / ((rare > 0.5).sum() + (index == 0).sum())
+
+
+@given(st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_no_lift_within_bounds_finds_a_class_better(seed):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet([0.5, 2.0, 2.0], 40).astype(np.float32)
+    index, weight = rng.integers(0, 3, 40).astype(np.uint8), rng.integers(1, 5, 40).astype(np.float64)
+
+    def f1(lift):
+        taken = lifted(p, np.array([lift, 1.0, 1.0])).argmax(axis=1) == 0
+        return 2 * weight[taken & (index == 0)].sum() / (weight[taken].sum() + weight[index == 0].sum())
+
+    found = best_lift(p, index, weight, found=0)
+    assert 1 <= found <= MOST_LIFT
+    assert f1(found) >= max(f1(lift) for lift in np.geomspace(1, MOST_LIFT, 60)) - 1e-9

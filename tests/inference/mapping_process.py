@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pipeline.scenes.geotiff import open_geotiff
 from tests.inference.models import small_bundle
 
 PAUSE_S = 0.03
+# Each process is a fork of one that has imported this: collections leave it alone.
+gc.freeze()
 
 
 def settings() -> MapSettings:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.inference.engine import Choice, TorchEngine
-from pipeline.inference.fast import BlockEnsemble, layout_of, speed_up
+from pipeline.inference.fast import BlockEnsemble, speed_up, tile_layout
 from pipeline.inference.fused import FusedConv, SurroundingSums, scales
-from pipeline.inference.pixels import PLANES, Layout
+from pipeline.inference.pixels import PLANES, TileLayout
 from pipeline.model.network import Ensemble, build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings
@@ -74,12 +74,12 @@ def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> No
 
 
 def test_only_networks_of_single_pixels_want_float32_planes() -> None:
-    def layout(**changes: Any) -> Layout:
+    def layout(**changes: Any) -> TileLayout:
         member = fuse_for_inference(build_network(NetworkSpec(3, 4, dropout=0.0, **changes)).eval())
-        return layout_of(speed_up(Ensemble([member], shares=(1.0,), temperature=1.0).eval()), torch.bfloat16)
+        return tile_layout(speed_up(Ensemble([member], shares=(1.0,), temperature=1.0).eval()), torch.bfloat16)
 
     assert layout() == layout(encoder="none") == PLANES
-    assert layout(spectral_channels=0) == Layout(torch.bfloat16, by_pixel=True)
+    assert layout(spectral_channels=0) == TileLayout(torch.bfloat16, by_pixel=True)
 
 
 def test_the_engines_layout_gives_the_scores_of_float32_planes() -> None:

@@ -12,8 +12,7 @@ import pytest
 from pipeline.inference.plan import engine_of, make_plan
 from pipeline.inference.predict import open_run
 from pipeline.inference.settings import MapSettings
-from pipeline.inference.tiles import SMALLEST_PX, Order, in_stripes, order_of, plan_tiles, quickest
-from pipeline.scenes.blocks import Blocks
+from pipeline.inference.tiles import SMALLEST_PX, Blocks, Order, in_stripes, order_of, plan_tiles, quickest
 from tests.inference.models import grid_of, noise_scene, small_bundle
 
 if TYPE_CHECKING:

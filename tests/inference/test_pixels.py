@@ -9,7 +9,7 @@ import torch
 from pipeline.grid import Window
 from pipeline.inference import pixels as tiles
 from pipeline.inference.fast import by_pixel
-from pipeline.inference.pixels import Buffers, Layout, classify
+from pipeline.inference.pixels import Buffers, TileLayout, classify
 from pipeline.inference.settings import Products
 from pipeline.model.preprocess import Preprocess
 from tests.inference.models import noise_scene, scheme
@@ -36,7 +36,7 @@ def test_a_tile_is_the_same_whatever_the_strips(
 def test_a_layout_changes_type_and_place_not_values(tmp_path: Path) -> None:
     scene = noise_scene(tmp_path / "scene.tif", height=64, width=50)
     preprocess = Preprocess(scene.band_names, (0.1,) * 3, (0.7,) * 3)
-    window, layout = Window(-7, -5, 80, 60), Layout(torch.bfloat16, by_pixel=True)
+    window, layout = Window(-7, -5, 80, 60), TileLayout(torch.bfloat16, by_pixel=True)
     with scene.open() as reader:
         expected, _ = tiles.read_tile(reader, window, preprocess)
         found, _ = tiles.read_tile(reader, window, preprocess, out=layout.empty(3, *window.shape))
@@ -48,7 +48,7 @@ def test_a_layout_changes_type_and_place_not_values(tmp_path: Path) -> None:
 
 
 def test_memory_of_tiles_is_used_again_and_fits_smaller_ones() -> None:
-    buffers = Buffers(Layout(torch.bfloat16, by_pixel=True), largest=3 * 8 * 10)
+    buffers = Buffers(TileLayout(torch.bfloat16, by_pixel=True), largest=3 * 8 * 10)
     first, second = buffers.take(), buffers.take()
     assert first.data_ptr() != second.data_ptr()
     buffers.give(first)

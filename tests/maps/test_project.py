@@ -22,7 +22,7 @@ from pipeline.maps.look import scale_bar_m
 from pipeline.maps.project import SceneLayers, StyledLayer, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.quicklook import write_quicklook
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised, qml
-from pipeline.maps.vectors import Layer, write_geopackage, write_polygons
+from pipeline.maps.vectors import PackageLayer, write_geopackage, write_polygons
 from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
 from tests.fakes.pixels import ArrayPixels
@@ -103,7 +103,7 @@ def test_layers_of_findings_keep_their_own_style(run, scheme, tmp_path):
     squares = gpd.GeoDataFrame({"band": ["low"]}, geometry=[shapely.box(*layers.grid.bounds)],
                                crs=layers.grid.crs.to_wkt())  # fmt: skip
     style = qml(categorised("band", [Category("low", "below 50 %", "#d55e00")]))
-    write_geopackage(folder / "blocks.gpkg", [Layer("blocks", squares, style)], what="the blocks")
+    write_geopackage(folder / "blocks.gpkg", [PackageLayer("blocks", squares, style)], what="the blocks")
     found = StyledLayer("Accuracy by block", folder / "blocks.gpkg", "blocks")
     write_project(folder / "maps" / "s.qgz", [layers], scheme=scheme, findings=[found])
     shown = {layer["name"]: layer for layer in what_qgis_shows(folder / "maps" / "s.qgz")}

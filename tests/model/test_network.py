@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -80,6 +82,22 @@ def test_a_chip_classifier_maps_each_cell_by_the_chip_around_it():
     torch.testing.assert_close(scores[:, :, 8, 16], chip, rtol=1e-4, atol=1e-5)
     assert torch.equal(scores[:, :, 8, 16], scores[:, :, 15, 23])
     assert features.shape == (1, network.features_out, 32, 40)
+
+
+def test_moments_of_two_views_are_those_of_the_turned_chip():
+    spec = NetworkSpec(3, 4, encoder="resnet18", depth=2, head="chip", moments=2, spectral_channels=0, chip_px=32)
+    network, x = build_network(spec).eval(), torch.randn(2, 3, 32, 32)
+    one = build_network(replace(spec, moments=1)).eval()
+    one.load_state_dict(network.state_dict())
+    turned = x.transpose(-1, -2)
+    assert torch.allclose(network.moments(x), network.moments(turned), atol=1e-5)
+    assert torch.allclose(network.moments(x), (one.moments(x) + one.moments(turned)) / 2, atol=1e-5)
+    assert not torch.allclose(one.moments(x), one.moments(turned), atol=1e-3)
+
+
+def test_files_from_before_the_views_have_one():
+    spec = NetworkSpec(3, 4, head="chip", moments=1, spectral_channels=0)
+    assert NetworkSpec.from_json({**spec.to_json(), "moments": True}) == spec
 
 
 @pytest.mark.parametrize(

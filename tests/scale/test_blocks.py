@@ -15,7 +15,7 @@ from pipeline.inference import plan as plans
 from pipeline.inference.engine import Choice
 from pipeline.inference.plan import Plan
 from pipeline.inference.settings import MapSettings
-from pipeline.inference.steps import SceneSteps, blocks_of
+from pipeline.inference.steps import SceneSteps, step_blocks
 from pipeline.scale import cluster
 from pipeline.scale.cluster import SceneTask, map_block, plan_task, who_sees
 from pipeline.scale.scenes import map_over_dask
@@ -42,7 +42,7 @@ class Sizes:
 )  # fmt: skip
 def test_blocks_partition_the_steps_and_keep_their_size(pixels: list[int], done: set[int], size: int) -> None:
     left = [step for step in range(len(pixels)) if step not in done]
-    cut = blocks_of(Sizes(pixels), left, block_px=size)
+    cut = step_blocks(Sizes(pixels), left, block_px=size)
     assert [step for block in cut for step in block] == left
     for block in cut:
         assert list(block) == list(range(block[0], block[-1] + 1))
@@ -52,8 +52,8 @@ def test_blocks_partition_the_steps_and_keep_their_size(pixels: list[int], done:
 def test_a_tile_larger_than_a_block_is_a_block_of_its_own(world: World) -> None:
     scene = open_geotiff(world.add_scene("a", height=160, width=128))
     steps = SceneSteps(None, scene, MapSettings(), PLAN)  # type: ignore[arg-type]
-    assert [len(block) for block in blocks_of(steps, list(steps.pixels), block_px=1000)] == [1] * 20
-    assert [len(block) for block in blocks_of(steps, list(steps.pixels), block_px=3 * 1024 + 5)] == [3] * 6 + [2]
+    assert [len(block) for block in step_blocks(steps, list(steps.pixels), block_px=1000)] == [1] * 20
+    assert [len(block) for block in step_blocks(steps, list(steps.pixels), block_px=3 * 1024 + 5)] == [3] * 6 + [2]
 
 
 def task_of(world: World, **changes: object) -> SceneTask:

@@ -18,7 +18,7 @@ from pipeline.grid import Window
 from pipeline.scenes import remote
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.search import download, find_scenes, read_area
+from pipeline.scenes.search import area_shape, download, find_scenes
 from pipeline.scenes.stac import open_item
 from tests.fakes.stac_items import EPSG, LEFT, TOP, earth_search_item, footprint, planetary_computer_item
 from tests.fakes.stac_server import serve
@@ -94,9 +94,9 @@ def test_searches_that_make_no_sense_are_refused(server: FakeStac, tmp_path: Pat
     with pytest.raises(ConfigError, match="dates of a search"):
         find(server, start=date(2026, 1, 1))
     with pytest.raises(ConfigError, match="west < east"):
-        read_area((500_000.0, 0.0, 600_000.0, 1.0))
+        area_shape((500_000.0, 0.0, 600_000.0, 1.0))
     with pytest.raises(ConfigError, match="area of a search cannot be read"):
-        read_area(tmp_path / "none.gpkg")
+        area_shape(tmp_path / "none.gpkg")
     with pytest.raises(ProductError, match="STAC API cannot be searched"):
         find(server, api=f"{server.url}/elsewhere")
 

@@ -16,9 +16,8 @@ from pipeline.errors import SplitError, SplitWarning
 from pipeline.grid import Grid, Window
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.legend import ClassScheme, LandClass
-from pipeline.splits.geometry import Layout, metres, rim_mask
 from pipeline.splits.search import default_block_m, split_blocks
-from pipeline.splits.split import ABSENT, Part, Split, check_leakage
+from pipeline.splits.split import ABSENT, Layout, Part, Split, check_leakage, metres, rim_mask
 
 UTM32, UTM33 = CRS.from_epsg(32632), CRS.from_epsg(32633)
 GRID = Grid(UTM32, Affine(10, 0, 500_000, 0, -10, 5_400_000), 400, 400)

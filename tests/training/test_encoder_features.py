@@ -74,11 +74,11 @@ def test_moments_of_a_chip_are_those_of_the_network(frozen, branches):
 
 
 def table(polygons, *, useful, seed=0):
-    """Surroundings that hardly tell the classes apart, and encoder features that do or do not."""
+    """Surroundings tell trees a little and a discriminant nothing; encoder features tell all or nothing."""
     rng = np.random.default_rng(seed)
     polygon = np.repeat(np.arange(polygons, dtype=np.int32), 6)
     index = (polygon % 2).astype(np.uint8)
-    noise = rng.normal(0, 1, (len(index), 10)) + 0.7 * index[:, None]
+    noise = rng.normal(0, 1, (len(index), 10)) * (1 + 0.7 * index[:, None])
     own = rng.normal(0, 1, (polygons, 4))[polygon] + rng.normal(0, 0.3, (len(index), 4))
     features = np.hstack([noise, own + (3.0 * index[:, None] if useful else 0.0)]).astype(np.float32)
     return PixelTable(features, index, polygon, 2, 4)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipeline.inference.sources import STORED, stored_values
 from pipeline.model.bundle import save_bundle
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
-from pipeline.workflow.models import export_model
+from pipeline.workflow.models import export_model, show_model
 from tests.inference.models import noise_scene, small_bundle
 
 if TYPE_CHECKING:
@@ -60,3 +61,17 @@ def test_stored_values_are_those_of_the_files(tmp_path: Path) -> None:
     noise_scene(tmp_path / "s.tif", height=20, width=20)
     scene = open_geotiff(tmp_path / "s.tif", options=SceneOptions(bands=("a", "b", "c"), scale=0.5, offset=2.0))
     assert stored_values(scene.select(("c", "a"))) == {"c": [0.5, 2.0], "a": [0.5, 2.0]}
+
+
+def test_a_model_says_when_from_what_and_how_good(tmp_path: Path) -> None:
+    bundle = replace(BUNDLE, provenance={"polygons": {"train": 5, "validation": 2, "test": 3}})
+    path = save_bundle(tmp_path / "model" / "model.safetensors", bundle)
+    about = show_model(path).summary
+    assert f"trained      {datetime.now(UTC):%Y-%m-%d}" in about
+    assert "on 7 polygons and pixels of" in about
+    assert "judged       not yet" in about
+    network = {"method": "network", "overall_accuracy": 0.75, "macro_f1": 0.5, "test_polygons": 3}
+    (tmp_path / "accuracy.json").write_text(json.dumps(network | {"baselines": []}))
+    assert (
+        "judged       network: overall accuracy 75.0 %, mean F1 0.500, on 3 test polygons" in show_model(path).summary
+    )

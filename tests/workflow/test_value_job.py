@@ -22,14 +22,14 @@ from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError
 from pipeline.labels.settings import LabelSettings
-from pipeline.labels.values import read_values
+from pipeline.labels.values import is_continuous, read_values
 from pipeline.model.bundle import load_bundle
 from pipeline.scenes.series import series_layer
 from pipeline.splits.settings import CrossvalSettings
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
-from pipeline.workflow.init import is_continuous, write_config
+from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
 from pipeline.workflow.labels_audit import audit_labels
 from pipeline.workflow.predict import predict_maps

@@ -1,5 +1,8 @@
-"""Silence holds for each thread however they overlap, and ends when the last has left."""
+"""Warnings are silenced for each thread however they overlap; the heap is asked where it can be."""
 
+from __future__ import annotations
+
+import ctypes
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +11,46 @@ import pytest
 from affine import Affine
 from shapely.geometry import box
 
+from pipeline import process
 from pipeline.grid import Grid
-from pipeline.quiet import silenced
+from pipeline.process import silenced
 from pipeline.raster import burn_shapes
 
 SIDES = [1 + number % 9 for number in range(400)]
+
+
+class Library:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[int, ...]]] = []
+
+    def mallopt(self, *values: int) -> None:
+        self.calls.append(("mallopt", values))
+
+    def malloc_trim(self, *values: int) -> None:
+        self.calls.append(("malloc_trim", values))
+
+
+def test_threads_share_a_heap_unless_the_user_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    process.share_one_heap()
+    assert library.calls == [("mallopt", (-8, 1))]
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    process.share_one_heap()
+    process.give_back()
+    assert library.calls[1:] == [("malloc_trim", (0,))]
+
+
+@pytest.mark.parametrize("missing", [OSError("no libc.so.6"), AttributeError("no such symbol")])
+def test_another_c_library_is_left_alone(missing: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise missing
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    process.share_one_heap()
+    process.give_back()
 
 
 def test_a_thread_that_leaves_keeps_the_silence_of_another() -> None:
