@@ -19,6 +19,7 @@ from pipeline.errors import LegendError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
 from pipeline.legend import NODATA
 from pipeline.maps.outlines import regular_outlines
+from pipeline.maps.pixels import FilteredPixels
 from pipeline.maps.rings import areas_ha
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
@@ -60,22 +61,13 @@ class Objects:
 
 
 @dataclass(frozen=True, eq=False)
-class _Only:
+class _Only(FilteredPixels):
     """Codes of which only some are kept; the others are nodata."""
 
-    codes: PixelRows
     kept: NDArray[np.bool_]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.codes.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.codes.dtype
-
     def read(self, window: Window) -> NDArray[Any]:
-        values = self.codes.read(window)
+        values = self.pixels.read(window)
         return np.where(self.kept[values], values, NODATA).astype(np.uint8)
 
 
@@ -107,7 +99,7 @@ def find_objects(
     if minimum_m2 is None:
         minimum_m2 = DEFAULT_MIN_PX * float(np.prod(grid.pixel_size_m))
     found: list[tuple[Any, int, float]] = []
-    batches = polygons(_Only(codes, kept), grid=grid, scheme=scheme, rules=PolygonRules(), scratch=scratch)
+    batches = polygons(_Only(codes, grid, kept), grid=grid, scheme=scheme, rules=PolygonRules(), scratch=scratch)
     for batch in batches:
         large = batch.area_ha * SQUARE_METRES_PER_HECTARE >= minimum_m2 * (1 - 1e-6)
         for patch, code in zip(_filled(batch.geometry[large], grid, minimum_m2), batch.code[large], strict=True):

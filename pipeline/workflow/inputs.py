@@ -18,7 +18,7 @@ from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
 from pipeline.scenes.series import dated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import date
 
     from pipeline.config import Config
@@ -32,18 +32,19 @@ LISTED_LEVEL = 2
 
 
 def legend_of(config: Config) -> ClassScheme:
-    """The legend that is learned and mapped: the classes listed, or at level 1 their groups.
-
-    A group has code and colour of its first class.
-    """
+    """The legend that is learned and mapped: the classes listed, or at level 1 their groups."""
     listed = listed_classes(config)
-    if config.labels.level == LISTED_LEVEL:
-        return listed
+    return listed if config.labels.level == LISTED_LEVEL else groups_of(listed, config.labels.groups)[0]
+
+
+def groups_of(listed: ClassScheme, names: Mapping[str, str]) -> tuple[ClassScheme, dict[int, int]]:
+    """The groups of classes, each with code and colour of its first class, and code of class -> code of group."""
     first: dict[str, LandClass] = {}
     for item in listed.classes:
-        group = config.labels.groups.get(item.name, item.name)
-        first.setdefault(group, LandClass(item.code, group, item.color))
-    return ClassScheme(tuple(first.values()))
+        name = names.get(item.name, item.name)
+        first.setdefault(name, LandClass(item.code, name, item.color))
+    codes = {item.code: first[names.get(item.name, item.name)].code for item in listed.classes}
+    return ClassScheme(tuple(first.values())), codes
 
 
 def listed_classes(config: Config) -> ClassScheme:
@@ -63,17 +64,6 @@ def listed_classes(config: Config) -> ClassScheme:
                 fix="classes that are numbers in the labels can be named with labels.aliases",
             )
     return scheme
-
-
-def group_codes(config: Config) -> dict[int, int]:
-    """Code of each class listed -> code of its group.
-
-    Raises:
-        ConfigError: a group of a class that is not listed.
-    """
-    listed, groups = listed_classes(config), legend_of(config)
-    _known(config.labels.groups, listed, key="labels.groups")
-    return {item.code: groups.by_name(config.labels.groups.get(item.name, item.name)).code for item in listed.classes}
 
 
 def _known(names: Iterable[str], scheme: ClassScheme, *, key: str) -> None:
@@ -192,7 +182,10 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
         area = section.complete if isinstance(section.complete, str) else None
         grids = [source.grid for source in sources()]
         labels = with_ground(labels, grids, background=section.background, area=area)
-    return labels if section.level == LISTED_LEVEL else group_classes(labels, legend_of(config), group_codes(config))
+    if section.level == LISTED_LEVEL:
+        return labels
+    _known(section.groups, listed, key="labels.groups")
+    return group_classes(labels, *groups_of(listed, section.groups))
 
 
 def _only_class(config: Config) -> str:

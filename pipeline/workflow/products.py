@@ -14,7 +14,6 @@ from pipeline import __version__
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.errors import GridError, SceneWarning
 from pipeline.files import check_target
-from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.look import credit
@@ -24,13 +23,14 @@ from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
 from pipeline.scenes.scene import Scene
-from pipeline.workflow.inputs import LISTED_LEVEL
+from pipeline.workflow.inputs import LISTED_LEVEL, groups_of
 from pipeline.workflow.job import AUDIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.grid import Grid
+    from pipeline.legend import ClassScheme
     from pipeline.maps.vrt import SceneView
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
@@ -71,19 +71,11 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
 
 
 def _groups(job: Job, source: Source, *, overwrite: bool) -> tuple[Path, ClassScheme] | None:
-    """``<scene>_groups.vrt``, the map by groups of classes; None where the job has none, or maps the groups.
-
-    A group has code and colour of its first class.
-    """
+    """``<scene>_groups.vrt``, the map by groups of classes; None where the job has none, or maps the groups."""
     labels = job.config.labels
     if not labels.groups or labels.level != LISTED_LEVEL:
         return None
-    first: dict[str, LandClass] = {}
-    for item in job.scheme.classes:
-        name = labels.groups.get(item.name, item.name)
-        first.setdefault(name, LandClass(item.code, name, item.color))
-    group_of = {item.code: first[labels.groups.get(item.name, item.name)].code for item in job.scheme.classes}
-    scheme = ClassScheme(tuple(first.values()))
+    scheme, group_of = groups_of(job.scheme, labels.groups)
     target = job.maps_folder / f"{source.id}_groups.vrt"
     write_groups(target, job.map_of(source.id), group_of=group_of, scheme=scheme, overwrite=overwrite)
     return target, scheme
