@@ -139,9 +139,10 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _layers_of_classes(self) -> Config:
-        asked = [name for name in ("probabilities", "entropy", "margin", "sets") if getattr(self.map, name)]
-        if self.labels.kind == "value" and asked:
-            msg = f"map.{asked[0]}: a continuous target has no probabilities of classes; its map has bounds"
+        if self.labels.kind == "value" and self.map.of_classes:
+            msg = (
+                f"map.{self.map.of_classes[0]}: a continuous target has no probabilities of classes; its map has bounds"
+            )
             raise ValueError(msg)
         return self
 
@@ -170,6 +171,9 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
             "configuration is not a mapping of keys", path=path, got=type(data).__name__,
             fix="write one with landcover init",
         )  # fmt: skip
+    if "folder" in data and "scenes" not in data:
+        fix = "landcover check or run it, and predict --model --chips"
+        raise ConfigError("configuration of whole chips, which has no scene", path=path, fix=fix)
     return checked(Config, changed(upgraded(data, path=path), changes), path=path)
 
 

@@ -159,7 +159,9 @@ class ReferenceSettings(Settings):
         """
         if self.design is not None or self.strata is not None or self.assist is not None:
             raise ReferenceDataError(
-                "a reference raster is no sample", path=self.reference, fix="leave design, strata and assist out"
+                "a reference raster has no sampling design",
+                path=self.reference,
+                fix="leave design, strata and assist out",
             )
         return self.reference
 

@@ -87,7 +87,10 @@ def refuse_with(what: str, given: Mapping[str, object]) -> None:
 def check(config: ConfigFile, *, settings: Set = None) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
     from pipeline.workflow.check import check_job
+    from pipeline.workflow.chip_job import check_chips, is_chip_job
 
+    if is_chip_job(config):
+        return lambda progress: check_chips(config, progress=progress, changes=settings or ())
     return lambda progress: check_job(config, progress=progress, changes=settings or ())
 
 

@@ -131,6 +131,12 @@ class MapSettings(Settings):
     )
 
     @property
+    def of_classes(self) -> tuple[str, ...]:
+        """Keys that were asked for and that a map of values has nothing for."""
+        asked = {name: getattr(self, name) for name in ("probabilities", "entropy", "margin", "sets")}
+        return tuple(name for name, value in {**asked, "objects": self.objects.classes}.items() if value)
+
+    @property
     def memory_bytes(self) -> int:
         """The memory in bytes."""
         return parse_bytes(self.memory)

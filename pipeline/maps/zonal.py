@@ -1,5 +1,7 @@
 """Statistics of a map per polygon, each pixel weighted by the share that the polygon covers of it.
 
+In a CRS that does not keep areas, means, deviations and shares also weigh pixels by their area on the ground.
+
 Source: exactextract (Baston 2023), which computes covered shares exactly.
 """
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 STATISTICS = ("mean", "median", "stdev", "min", "max")
+# Those that the area of pixels on the ground counts in, and the difference of areas from which it does.
+_WEIGHTED, _ALIKE, _AREA = frozenset({"mean", "stdev", "frac"}), 1e-3, "ha"
 # Names of the bands of a continuous map, as columns.
 _BANDS = ("value", "lower", "upper")
 
@@ -47,8 +51,6 @@ def zonal_statistics(
     """
     if find_spec("exactextract") is None:
         raise ConfigError("zonal statistics need exactextract", fix="pip install 'landcover-pipeline[zonal]'")
-    import exactextract
-
     with open_raster(map_path, error=InputError, what="not a map that GDAL can open") as source:
         grid, count = _grid_of(source, map_path), source.count
         floating = source.dtypes[0].startswith("float")
@@ -69,7 +71,7 @@ def zonal_statistics(
             got=f"{counted(int(lost.sum()), 'polygon')} of {len(frame)}", fix="cut them to the region of the map",
         )  # fmt: skip
     wanted = ["frac", "unique", "count"] if classes else [*STATISTICS, "count"]
-    found = exactextract.exact_extract(str(map_path), frame, wanted, output="pandas")
+    found = _extract(map_path, frame, wanted, grid=grid)
     if not classes:
         names = _BANDS if count == len(_BANDS) and floating else tuple(f"band_{i + 1}" for i in range(count))
         told: dict[str, Any] = {}
@@ -88,6 +90,22 @@ def zonal_statistics(
         what = "attributes have the names of statistics"
         raise LabelError(what, path=polygons, got=", ".join(taken), fix="rename or remove them")
     return frame.assign(**told), tuple(told)
+
+
+def _extract(map_path: Path, frame: GeoDataFrame, wanted: list[str], *, grid: Grid) -> Any:
+    """Statistics as exactextract gives them, where pixels differ in area weighted by theirs on the ground."""
+    import exactextract
+    from exactextract.raster import NumPyRasterSource
+
+    smallest, largest = grid.pixel_area_range_ha
+    if largest - smallest <= _ALIKE * largest:
+        return exactextract.exact_extract(str(map_path), frame, wanted, output="pandas")
+    left, bottom, right, top = grid.bounds
+    areas = np.broadcast_to(grid.pixel_areas_ha(grid.window), grid.shape)
+    weights = NumPyRasterSource(areas, xmin=left, ymin=bottom, xmax=right, ymax=top, name=_AREA)
+    wanted = [f"weighted_{kind}" if kind in _WEIGHTED else kind for kind in wanted]
+    found = exactextract.exact_extract(str(map_path), frame, wanted, weights=weights, output="pandas")
+    return found.rename(columns=lambda name: name.replace(f"{_AREA}_", "").replace("weighted_", ""))
 
 
 def _holds_classes(source: DatasetReader) -> bool:

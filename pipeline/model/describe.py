@@ -131,6 +131,7 @@ def describe_text(path: str | Path) -> str:
         lines.append(f"  {band:<15} {about['units'][i]:<12} {values}")
     lines += [f"  ({a} - {b}) / ({a} + {b})" for a, b in scaling["indices"]]
     lines.append(f"temperature  {about['temperature']:g}")
+    lines += [f"lifted       odds of {name} x {lift:g}" for name, lift in about["provenance"].get("lifted", {}).items()]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ Experts learn from the labelled pixels first; networks learn from the labels and
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import lightning
@@ -107,10 +107,8 @@ def fit(
     )
     clock.lap("chips")
     work = _fit_chips if settings.head == "chip" else _fit_pixels
-    networks, mixture, history, sets = work(
-        chips, networks, split=split, ids=ids, settings=settings, deadline=deadline, frozen=frozen, clock=clock,
-        progress=progress,
-    )  # fmt: skip
+    given = _Given(chips, networks, split, ids, settings, deadline, frozen, clock, progress)
+    networks, mixture, history, sets = work(given)
     tuned = networks.still_learning(settings)
     if tuned is not None:
         learned, judged = sets()
@@ -134,38 +132,44 @@ def fit(
     return FitResult(bundle, history, clock.seconds, mixture.out_of_fold if mixture is not None else None)
 
 
-def _fit_pixels(
-    chips: ChipSet,
-    networks: Networks,
-    *,
-    split: Split,
-    ids: NDArray[np.int32],
-    settings: TrainingSettings,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None,
-    clock: Clock,
-    progress: Progress,
-) -> tuple[Networks, Mixture | None, History, Sets]:
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """What pixels and whole chips are learned from, and how."""
+
+    chips: ChipSet
+    networks: Networks
+    split: Split
+    ids: NDArray[np.int32]  # Polygons that are learned
+    settings: TrainingSettings
+    deadline: Deadline
+    frozen: FrozenFeatures | None
+    clock: Clock
+    progress: Progress
+
+
+def _fit_pixels(given: _Given) -> tuple[Networks, Mixture | None, History, Sets]:
     """Experts and the network of pixels: networks with their shares, the mixture, the log, the sets for context."""
-    classes = networks.members[0].spec.classes
+    settings, deadline, chips = given.settings, given.deadline, given.chips
+    classes = given.networks.members[0].spec.classes
     found = training_set(
-        chips, ids=ids, split=split, classes=classes, settings=settings, deadline=deadline.share(EXPERTS_TIME),
-        frozen=_judged_by_experts(frozen, ids, settings), progress=progress,
+        chips, ids=given.ids, split=given.split, classes=classes, settings=settings,
+        deadline=deadline.share(EXPERTS_TIME), frozen=_judged_by_experts(given.frozen, given.ids, settings),
+        progress=given.progress,
     )  # fmt: skip
-    clock.lap("experts")
-    networks = networks.judged(found.mixture, settings, frozen=frozen)
+    given.clock.lap("experts")
+    networks = given.networks.judged(found.mixture, settings, frozen=given.frozen)
     history: History = []
     if networks.pixels is not None:
         until = deadline if networks.context is None else deadline.share(PIXELS_TIME)
         history = train_pixels(
             networks.pixels, found.table, found.target, found.soft, settings=settings.pixels, seed=settings.seed,
-            deadline=until, progress=progress,
+            deadline=until, progress=given.progress,
         )  # fmt: skip
-        clock.lap("pixels")
+        given.clock.lap("pixels")
 
     def sets() -> tuple[ContextSet, ContextSet | None]:
         learned = context_set(chips, found.index, found.context_soft, classes=classes)
-        held = split.polygons(Part.VALIDATION)
+        held = given.split.polygons(Part.VALIDATION)
         if not settings.context.patience or not len(held):
             return learned, None
         return learned, context_set(chips, chips.only(held), found.context_soft, classes=classes)
@@ -192,28 +196,18 @@ def _judged_by_experts(
     return frozen if judged else None
 
 
-def _fit_chips(
-    chips: ChipSet,
-    networks: Networks,
-    *,
-    split: Split,
-    ids: NDArray[np.int32],
-    settings: TrainingSettings,
-    deadline: Deadline,
-    frozen: FrozenFeatures | None,
-    clock: Clock,
-    progress: Progress,
-) -> tuple[Networks, Mixture | None, History, Sets]:
+def _fit_chips(given: _Given) -> tuple[Networks, Mixture | None, History, Sets]:
     """The same of whole chips."""
-    own = whole_chips(chips, ids)
+    chips, settings = given.chips, given.settings
+    own = whole_chips(chips, given.ids)
     networks, experts, history = train_on_statistics(
-        networks, own, classes=networks.members[0].spec.classes, group_of=split.block_of, settings=settings,
-        deadline=deadline, frozen=frozen, progress=progress,
+        given.networks, own, classes=given.networks.members[0].spec.classes, group_of=given.split.block_of,
+        settings=settings, deadline=given.deadline, frozen=given.frozen, progress=given.progress,
     )  # fmt: skip
-    clock.lap("statistics")
+    given.clock.lap("statistics")
 
     def sets() -> tuple[ContextSet, ContextSet | None]:
-        held = whole_chips(chips, split.polygons(Part.VALIDATION)) if settings.context.patience else None
+        held = whole_chips(chips, given.split.polygons(Part.VALIDATION)) if settings.context.patience else None
         return own.context_set(experts), None if held is None else held.context_set(experts)
 
     return networks, experts.mixture if experts is not None else None, history, sets

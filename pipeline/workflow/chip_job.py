@@ -136,6 +136,28 @@ def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: S
     )
 
 
+def _load(config: Path, changes: Sequence[str]) -> ChipJob:
+    data = read_yaml(config, what="the configuration", error=ConfigError)
+    return checked(ChipJob, changed(data, changes), path=config)
+
+
+def check_chips(config: Path, *, progress: Progress, changes: Sequence[str] = ()) -> Outcome:
+    """Read all chips and divide them, as ``run`` will; nothing is written.
+
+    Raises:
+        ConfigError: a configuration that does not fit.
+        LabelError: no folders of chips, chips that differ, or classes without a chip to learn from.
+    """
+    progress("reading chips", 0, 1)
+    parts = parts_of(_load(config, changes))
+    progress("reading chips", 1, 1)
+    learned, tested = len(parts.learned), 0 if parts.tested is None else len(parts.tested)
+    return Outcome(
+        summary=f"{config}: no error found; {counted(learned, 'chip')} to learn from, {tested} to test, {parts.how}",
+        hint=f"next: landcover run {config}", data={"learned": learned, "tested": tested, "split": parts.how},
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Parts:
     """Chips that are learned from and tested, and how they were told apart."""
@@ -153,8 +175,7 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Seq
         OutputError: the run folder has a model and ``overwrite`` is not given.
         LabelError: no folders of chips, or chips that differ.
     """
-    data = read_yaml(config, what="the configuration", error=ConfigError)
-    job = checked(ChipJob, changed(data, changes), path=config)
+    job = _load(config, changes)
     run = prepare_folder(Path(job.output))
     target = run / "model" / "model.safetensors"
     if target.exists() and not overwrite:

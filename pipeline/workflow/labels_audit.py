@@ -17,7 +17,7 @@ from pipeline.diagnostics.label_audit import (
     out_of_fold,
     spread_places,
 )
-from pipeline.errors import SplitWarning
+from pipeline.errors import ConfigError, SplitWarning
 from pipeline.files import check_target, prepare_folder
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage
@@ -55,9 +55,12 @@ def audit_labels(
     Classes of one polygon cannot be asked about and are left out with a SplitWarning.
 
     Raises:
+        ConfigError: a continuous target.
         OutputError: ``output`` exists, or cannot be written.
     """
     job = Job.load(config)
+    if job.is_value:
+        raise ConfigError("labels audit is of classes", path=config, got="labels.kind value")
     target = output or job.open_folder().path / AUDIT
     check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     prepare_folder(target.parent)

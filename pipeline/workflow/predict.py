@@ -89,6 +89,9 @@ def predict_maps(
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
     mapping, values = with_objects(settings.map, bundle), bundle.quantity is not None
+    if values and mapping.of_classes:
+        what = f"map.{mapping.of_classes[0]} of a continuous target"
+        raise ConfigError(what, path=model, expected="a model of classes", fix="leave it out: the map has bounds")
     order = MapOrder(prepare_folder(output), mapping, overwrite, force, values=values)
     paths = list(scenes)
     if listed is not None:

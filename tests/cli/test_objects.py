@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,17 @@ def test_the_model_knows_what_its_objects_are(finished: Path, tmp_path: Path) ->
     assert main(["predict", "--model", str(model), "--scene", str(scene), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     again = gpd.read_file(tmp_path / "out" / "aerial_objects.gpkg", layer="objects")
     assert len(again) == len(gpd.read_file(finished / "maps" / "aerial_objects.gpkg", layer="objects"))
+
+
+def test_other_objects_than_the_models_are_mapped_and_said(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    words = ["--set", f"output={tmp_path / 'run'}", "--set", "map.objects.min_area_m2=40", "--overwrite"]
+    assert main(["predict", str(finished.parent / "buildings.yaml"), *words]) == 0
+    assert "map.objects is not what the model was trained with" in capsys.readouterr().err
+    frame = gpd.read_file(tmp_path / "run" / "maps" / "aerial_objects.gpkg", layer="objects")
+    assert frame["area_m2"].min() >= 40
 
 
 def test_objects_of_a_mask_are_assessed_against_footprints(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -83,6 +85,27 @@ def test_integers_with_names_or_a_palette_are_classes(tmp_path: Path, polygons: 
     with rasterio.open(painted, "r+") as target:
         target.write_colormap(1, {112: (255, 0, 0, 255)})
     assert zonal_statistics(painted, polygons)[0]["share class 112"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_pixels_of_degrees_weigh_with_their_area(bands: int, tmp_path: Path) -> None:
+    rows = np.broadcast_to(np.arange(200.0)[:, None], (bands, 200, 5))
+    degrees = Affine(0.1, 0, 10, 0, -0.1, 60)
+    path = write_map(tmp_path / "map.tif", rows.astype(np.float32), crs="EPSG:4326", transform=degrees)
+    codes = write_map(tmp_path / "c.tif", (rows[:1] >= 100).astype(np.uint8), crs="EPSG:4326", transform=degrees)
+    zone = shapely.box(10, 40, 10.5, 60)
+    gpd.GeoDataFrame({"n": [1]}, geometry=[zone], crs="EPSG:4326").to_file(tmp_path / "z.gpkg")
+    geod = pyproj.Geod(ellps="WGS84")
+    edges = 60 - 0.1 * np.arange(201)
+    areas = np.array([
+        abs(geod.polygon_area_perimeter([10, 10.5, 10.5, 10], [top, top, low, low])[0])
+        for top, low in itertools.pairwise(edges)
+    ])  # fmt: skip
+    found = zonal_statistics(path, tmp_path / "z.gpkg")[0]
+    name = "value" if bands == 3 else "band_1"
+    assert found[f"{name}_mean"].iloc[0] == pytest.approx((areas * np.arange(200)).sum() / areas.sum(), rel=1e-4)
+    share = zonal_statistics(codes, tmp_path / "z.gpkg")[0]["share class 1"].iloc[0]
+    assert share == pytest.approx(areas[100:].sum() / areas.sum(), rel=1e-4)
 
 
 def test_a_damaged_map_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

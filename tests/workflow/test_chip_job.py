@@ -170,8 +170,15 @@ def test_init_says_what_run_would_and_keeps_the_chips(tmp_path, capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not (tmp_path / "c.yaml").exists()
     assert all(path.read_bytes() == data for path, data in before.items())
+    config = str(tmp_path / "c.yaml")
+    assert main([*init, "-o", config]) == main(["check", config, "--set", "folder.block_m=1"]) == 0
+    assert "no error found; " in capsys.readouterr().out
+    chips[1].write_bytes(b"junk")
+    for command in ("check", "run", "crossval"):
+        assert main([command, config, "--quiet"]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
     chips[0].write_bytes(b"junk")
-    assert main([*init, "-o", str(tmp_path / "c.yaml")]) == 2
+    assert main([*init, "-o", config]) == 2
 
 
 def test_a_class_of_one_chip_is_said(tmp_path):

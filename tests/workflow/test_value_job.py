@@ -31,6 +31,8 @@ from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
+from pipeline.workflow.labels_audit import audit_labels
+from pipeline.workflow.predict import predict_maps
 from pipeline.workflow.stages import run_stages
 
 SIDE, PIXEL_M = 120, 30.0
@@ -350,3 +352,19 @@ def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
 def test_layers_of_classes_are_refused_for_values(job: Path, layer: str) -> None:
     with pytest.raises(ConfigError, match=f"map.{layer}: a continuous target has no probabilities"):
         load_config(job, changes=[f"map.{layer}={0.9 if layer == 'sets' else 'true'}"])
+
+
+@pytest.mark.parametrize("change", ["map.entropy=true", "map.sets=0.9", "map.objects.classes=[a]"])
+def test_a_model_of_values_has_no_layers_of_classes(job: Path, tmp_path: Path, change: str) -> None:
+    model, scene = job.parent / "run" / "model" / "model.safetensors", job.parent / "scene.tif"
+    with pytest.raises(ConfigError, match="of a continuous target"):
+        predict_maps(
+            None, model=model, scenes=[str(scene)], output=tmp_path / "out", changes=[change], force=False,
+            overwrite=False, progress=silent,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_audits_are_of_classes(job: Path) -> None:
+    with pytest.raises(ConfigError, match="labels audit is of classes"):
+        audit_labels(job, count=3, seed=0, output=None, overwrite=True, progress=silent)
