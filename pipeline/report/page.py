@@ -127,7 +127,9 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
     if data.areas:
         caption = "Counted from the map's pixels. Area estimates need reference data from a probability sample."
         if data.mapped_share is not None:
-            caption += f" The map covers {data.mapped_share:.1%} of the scenes; the rest has no data."
+            whole = data.mapped_share == 1
+            share = "all of the scenes" if whole else f"{data.mapped_share:.1%} of the scenes; the rest has no data"
+            caption += f" The map covers {share}."
         yield Drawing("areas", "Mapped areas", caption, lambda: figures.areas(data.areas, data.scheme))
     for number, shown in enumerate(data.objects, 1):
         caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."

