@@ -108,7 +108,7 @@ def _write_maps(
     """Write the consistent maps with their confidence; gives the changes."""
     counter, shape, count = TransitionCounter(maps), maps.grid.shape, len(targets)
     prepare_folder(targets[0].parent)
-    with scratch_folder(targets[0]) as work, ExitStack() as stack:
+    with scratch_folder(targets[0].parent / "series") as work, ExitStack() as stack:
         stores = [
             [
                 stack.enter_context(RowStore.create(work / f"{kind}{number}", shape=shape, fill=fill))
