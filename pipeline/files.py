@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -188,6 +189,23 @@ def _flush(path: Path, flags: int) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder for drafts of a file, beside it and gone at the end; what killed processes left is removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    name = path.with_name(f"{path.name}.scratch")
+    _sweep(name)
+    folder = _part(name, os.getpid())
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _part(path: Path, process: int) -> Path:
     return path.with_name(f".{path.stem}.{process}.part{path.suffix}")
 
@@ -198,7 +216,10 @@ def _sweep(path: Path) -> None:
     for file in path.parent.glob(".*"):
         number = file.name.removeprefix(start).removesuffix(end)
         if file.name == f"{start}{number}{end}" and number.isdigit() and not _lives(int(number)):
-            file.unlink(missing_ok=True)
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:

@@ -13,6 +13,7 @@ from pipeline.files import (
     hash_file,
     hash_of,
     prepare_folder,
+    scratch_folder,
     whole_file,
     write_json,
     write_text,
@@ -158,3 +159,17 @@ def test_a_damaged_or_circular_vrt_has_a_fingerprint(tmp_path):
     itself.write_text('<VRTDataset><SourceFilename relativeToVRT="1">a.vrt</SourceFilename></VRTDataset>')
     damaged.write_text("<VRTDataset>")
     assert len(set(fingerprint([itself, damaged]).values())) == 2
+
+
+def test_scratch_of_killed_processes_goes_and_own_is_gone_at_the_end(tmp_path):
+    target = tmp_path / "map.gpkg"
+    code = "import os; print(os.getpid(), end='')"
+    gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    left, other = (tmp_path / f".{name}.{gone}.part.scratch" for name in ("map.gpkg", "else.gpkg"))
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "draft").write_text("half")
+    with scratch_folder(target) as own:
+        assert not left.exists()
+        (own / "draft").write_text("half")
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]

@@ -6,9 +6,7 @@ It is written for those who interpret it (QGIS, AcATaMa, Collect Earth Online), 
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +16,15 @@ from rasterio.crs import CRS
 from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
 from pipeline.documents import read_json
 from pipeline.errors import OutputError, ReferenceDataError
-from pipeline.files import flush
+from pipeline.files import flush, scratch_folder
 from pipeline.grid import Grid
 from pipeline.legend import ClassScheme
 from pipeline.maps.style import from_template
 from pipeline.maps.vectors import FAILURES, add_layer_style, undated
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 FORMAT = "landcover sampling design 1"
@@ -245,8 +245,8 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
     files = check_design_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sample-") as folder, undated():
-            drafts = design_paths(Path(folder) / path.name)
+        with scratch_folder(path) as folder, undated():
+            drafts = design_paths(folder / path.name)
             _write_points(drafts.geopackage, design, blind=blind)
             _write_acatama(drafts.acatama, design)
             _write_collect_earth(drafts.collect_earth, design)

@@ -8,9 +8,7 @@ is whole, and the sidecars come last. The same pixels and tags give the same byt
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +19,7 @@ from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import OutputError, counted
-from pipeline.files import check_target, whole_file, write_text
+from pipeline.files import check_target, scratch_folder, whole_file, write_text
 from pipeline.legend import NODATA
 from pipeline.maps.legends import LEGEND_HASH_TAG, LEGEND_TAG, aux_xml, sidecar_paths
 from pipeline.maps.pixels import ClassCounter, ClassCounts, PixelRows, check_shape, row_bands
@@ -30,6 +28,7 @@ from pipeline.quantity import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -258,9 +257,9 @@ def _write_cog(
     check_target(path, overwrite=overwrite)
     with (
         whole_file(path, what="the map", failures=_FAILURES, overwrite=overwrite) as part,
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder,
+        scratch_folder(path) as folder,
     ):
-        tiles = Path(folder) / "tiles.tif"
+        tiles = folder / "tiles.tif"
         _write_tiles(tiles, pixels, grid=grid, layout=layout, observe=observe)
         _copy_to_cog(tiles, part, layout=layout)
         for sidecar in sidecar_paths(path):  # those of a map that is replaced no longer hold

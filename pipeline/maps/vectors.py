@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import tostring
 
@@ -18,12 +16,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from pipeline.documents import parse_xml
 from pipeline.errors import InputError, OutputError
-from pipeline.files import check_target, flush, whole_file
+from pipeline.files import check_target, flush, scratch_folder, whole_file
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonBatch, PolygonRules, polygons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from geopandas import GeoDataFrame
 
@@ -75,8 +74,7 @@ def write_polygons(
     for target in targets:
         check_target(target, overwrite=overwrite)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".polygons-") as folder, undated():
-            scratch = Path(folder)
+        with scratch_folder(path) as scratch, undated():
             drafts = [scratch / target.name for target in targets]
             batches = polygons(
                 codes, grid=grid, scheme=scheme, rules=rules or PolygonRules(), confidence=confidence, scratch=scratch

@@ -34,6 +34,9 @@ PER_WINDOW = 4_000
 LOW, HIGH = 2.0, 98.0
 MOSTLY_UNUSABLE = 0.5
 CAUSES_SHOWN = 6
+# A band of so few different values in so many pixels, beside bands of more, holds codes.
+FEW_VALUES, MANY_PIXELS = 8, 1_000
+CODES_FIX = "leave it out of inputs.bands, or name it if it is a mask (scenes.bands: [..., Fmask])"
 # Masks that take less of a scene than this are in its ledger alone.
 SAID_SHARE = 0.05
 
@@ -97,6 +100,7 @@ def look_at_scene(source: Source) -> SceneFacts:
         _warn(f"{source.path}: {invalid:.0%} of the pixels looked at have no data or are masked{_causes(ledger)}")
     else:
         warn_of_masks(source, ledger)
+    warn_of_codes(source, values)
     no_data: Any = ledger.get("no_data_share", {})
     units = source.units
     ranges = tuple(
@@ -105,6 +109,22 @@ def look_at_scene(source: Source) -> SceneFacts:
         if values.shape[1]
     )
     return SceneFacts(source, round(invalid, 4), ranges, ledger)
+
+
+def warn_of_codes(source: Source, values: NDArray[np.float32]) -> None:
+    """SceneWarning of bands that look like a mask, classes or nothing, by values float32 [band, pixel] looked at."""
+    if values.shape[1] < MANY_PIXELS:
+        return
+    measured = {name for scene in plain_scenes(source) for name in scene.band_names}
+    found = {name: np.unique(values[number]) for number, name in enumerate(source.band_names)}
+    few = {name: own for name, own in found.items() if len(own) <= FEW_VALUES}
+    if len(few) == len(found):
+        return
+    for name, own in few.items():
+        if name in measured or name.rpartition("_")[0] in measured:  # bands of a stack bear a date
+            said = ", ".join(f"{value:g}" for value in own)
+            what = f"is {said} everywhere" if len(own) == 1 else f"has {len(own)} values ({said})"
+            _warn(f"{source.path}: band {name} {what} where it was looked at: no measurement? {CODES_FIX}")
 
 
 def warn_of_masks(source: Source, ledger: Mapping[str, Any]) -> None:

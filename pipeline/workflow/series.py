@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.accuracy.panel import assess_panel
 from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
 from pipeline.errors import ReferenceDataError
-from pipeline.files import check_target, prepare_folder, write_json, write_text
+from pipeline.files import check_target, prepare_folder, scratch_folder, write_json, write_text
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent
@@ -22,6 +20,7 @@ from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -109,10 +108,10 @@ def _write_maps(
     """Write the consistent maps with their confidence; gives the changes."""
     counter, shape, count = TransitionCounter(maps), maps.grid.shape, len(targets)
     prepare_folder(targets[0].parent)
-    with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".series-") as work, ExitStack() as stack:
+    with scratch_folder(targets[0].parent / "series") as work, ExitStack() as stack:
         stores = [
             [
-                stack.enter_context(RowStore.create(Path(work) / f"{kind}{number}", shape=shape, fill=fill))
+                stack.enter_context(RowStore.create(work / f"{kind}{number}", shape=shape, fill=fill))
                 for number in range(count)
             ]
             for kind, fill in (("codes", NODATA), ("sure", PERCENT_NODATA))

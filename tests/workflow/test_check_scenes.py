@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,3 +200,21 @@ def test_scenes_of_one_file_name_are_told_apart_by_folders(tmp_path: Path, monke
     assert unlike(["s", "s"], paths=["s.tif", "./s.tif"]) == ["s", "s"]
     with pytest.warns(SceneWarning, match="files are called after"):
         assert unlike(["s", "s"], paths=["../a,b/s.tif", "s.tif"]) == ["a_b_s", "may_s"]
+
+
+@pytest.mark.parametrize(("codes", "words"), [([0, 1, 3], "has 3 values"), ([7], "is 7 everywhere")])
+def test_a_band_of_a_few_codes_is_said(tmp_path, codes, words):
+    rng = np.random.default_rng(0)
+    values = rng.integers(100, 9000, (3, 64, 64)).astype(np.uint16)
+    values[2] = rng.choice(codes, (64, 64))
+    path = write_raster(tmp_path / "stack.tif", values, transform=TRANSFORM)
+    with pytest.warns(SceneWarning, match=words):
+        look_at_scene(open_scene(path))
+
+
+def test_bands_of_flat_fields_are_no_codes(tmp_path):
+    values = np.repeat(np.array([[[10, 500]], [[300, 20]]], np.uint16), 32, axis=2).repeat(64, axis=1)
+    path = write_raster(tmp_path / "fields.tif", values, transform=TRANSFORM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SceneWarning)
+        look_at_scene(open_scene(path))
