@@ -30,6 +30,7 @@ from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from numpy.typing import NDArray
 
     from pipeline.accuracy.settings import ReferenceSettings
