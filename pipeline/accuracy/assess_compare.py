@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from scipy.stats import binomtest, chi2
 from pipeline.accuracy.assess_estimators import CENSUS, Estimate, cross_tabulate, ratios
 from pipeline.accuracy.assess_map import Assessment, assess_map, census_assessment, unit_area
 from pipeline.accuracy.assess_rasters import compare_with_raster
-from pipeline.accuracy.class_maps import is_raster, map_scheme, read_grid
+from pipeline.accuracy.class_maps import is_raster, map_names, map_scheme, read_grid
 from pipeline.accuracy.crosswalk import read_crosswalk, translate_map
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
@@ -142,7 +142,7 @@ def compare_maps(
         ReferenceDataError: no unit that both maps cover.
         LegendError: two legends and no crosswalk.
     """
-    legend = map_scheme(first, scheme)
+    legend, names = map_scheme(first, scheme), map_names(first, second)
     with ExitStack() as stack:
         if second_crosswalk is not None:
             folder = stack.enter_context(TemporaryDirectory())
@@ -154,7 +154,7 @@ def compare_maps(
         elif scheme is None:
             check_same_legend([first, second])
         if is_raster(settings.reference):
-            return _on_raster(first, second, settings, scheme=legend)
+            return _named(_on_raster(first, second, settings, scheme=legend), names)
         strata = str(first) if settings.strata == "map" else settings.strata
         theirs = settings.model_copy(update={"strata": strata})
         one, two = assess_map(first, settings, scheme=legend), assess_map(second, theirs, scheme=legend)
@@ -164,7 +164,13 @@ def compare_maps(
         if common != _ids(one) | _ids(two):
             one = assess_map(first, settings, scheme=legend, only=common)
             two = assess_map(second, theirs, scheme=legend, only=common)
-    return _paired(one, two, grid=read_grid(first))
+    return _named(_paired(one, two, grid=read_grid(first)), names)
+
+
+def _named(found: Comparison, names: tuple[str, str]) -> Comparison:
+    """The comparison with names that tell its maps apart."""
+    one, two = (replace(item, map_name=name) for item, name in zip((found.first, found.second), names, strict=True))
+    return replace(found, first=one, second=two)
 
 
 def _ids(found: Assessment) -> frozenset[str]:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.accuracy.assess_rasters import cross_maps
 from pipeline.accuracy.assess_reference import read_reference
-from pipeline.accuracy.class_maps import map_scheme, read_grid
+from pipeline.accuracy.class_maps import map_names, map_scheme, read_grid
 from pipeline.accuracy.sample_design import read_design
 from pipeline.accuracy.sample_strata import DIFFERENCES
 from pipeline.accuracy.settings import MARGIN
@@ -30,6 +29,8 @@ from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from pipeline.accuracy.settings import ReferenceSettings
@@ -150,7 +151,7 @@ def compare_sequentially(
     largest = grid.pixel_area_range_ha[1]
     y = gain[order] * grid.areas_at_ha(one.row[order], one.col[order]) / largest
     return summarise(
-        np.asarray(y), names=(Path(first).name, Path(second).name), scale=apart * largest / float(area.sum()),
+        np.asarray(y), names=map_names(first, second), scale=apart * largest / float(area.sum()),
         differ_share=1 - float(np.trace(area) / area.sum()), margin=margin,
     )  # fmt: skip
 

@@ -58,15 +58,15 @@ class Zone:
     # Classes of the map that are wrong more often than ``max_error`` within the zone, with 95 % confidence each
     not_trusted: tuple[str, ...]
     few: tuple[str, ...]  # Classes with fewer than 10 units in the zone, which cannot be judged one by one
+    advice: str = ""  # Where no part passed: which was looked at, and about how many units would do
 
     def words(self) -> str:
         """The zone in sentences."""
         limit = f"{100 * self.max_error:g} %"
         if self.threshold is None:
             return (
-                f"No part of the map can be said to be wrong on at most {limit} of its area: the surest part that has "
-                f"units enough has {self.wrong} of {self.units} wrong "
-                f"(at most {100 * self.upper:.1f} %, with 95 % confidence)."
+                f"No part of the map along the order of confidence can be said to be wrong on at most {limit} of its "
+                f"area: {self.advice} The mask is 0 everywhere."
             )
         where = " inside the area of applicability" if self.inside_only else ""
         said = (
@@ -134,9 +134,38 @@ def find_zone(
     if best is None or first is None:
         known = confidence >= 0
         units, bad, upper = first[2:] if first is not None else (int(known.sum()), int((wrong & known).sum()), 1.0)
-        return Zone(None, 0.0, units, bad, upper, max_error, inside_only, (), ())
+        advice = _advice(first, units=units, needed=needed, max_error=max_error)
+        return Zone(None, 0.0, units, bad, upper, max_error, inside_only, (), (), advice)
     judged = _classes(wrong, confidence >= best[0], np.asarray(map_index), names=names, max_error=max_error)
     return Zone(*best, max_error, inside_only, *judged)
+
+
+def _advice(first: tuple[int, float, int, int, float] | None, *, units: int, needed: int, max_error: float) -> str:
+    """What would do, from the surest part that was tested (None: no part had units enough)."""
+    if first is None:
+        return f"the sample's {units} units are too few; a part needs about {needed}, of which one at most is wrong."
+    threshold, share, inside, bad, upper = first
+    said = (
+        f"the surest part that has units enough (confidence of at least {threshold} %, {100 * share:.1f} % of the "
+        f"area) has {bad} of {inside} wrong (at most {100 * upper:.1f} %, with 95 % confidence)."
+    )
+    passing = units_to_pass(bad / inside, max_error)
+    if passing is None:
+        return f"{said} More units do not help while so many of them are wrong."
+    return f"{said} About {max(passing - inside, 1):,} more units there would do if as small a share of them is wrong."
+
+
+def units_to_pass(share: float, max_error: float) -> int | None:
+    """Units with which a part passes of which this share is wrong; None where no number of them does.
+
+    >>> units_to_pass(0.02, 0.05), units_to_pass(0.05, 0.05)
+    (157, None)
+    """
+    if share >= max_error:
+        return None
+    sizes = np.unique(np.geomspace(2, 1e7, 4000).astype(int))
+    passed = sizes[beta.ppf(LEVEL, share * sizes + 1, sizes * (1 - share)) <= max_error]
+    return int(passed[0]) if len(passed) else None
 
 
 def _check_frame(frame: Frame) -> None:

@@ -95,6 +95,19 @@ def read_grid(path: Path | str) -> Grid:
         return Grid.of(dataset)
 
 
+def map_names(first: Path | str, second: Path | str) -> tuple[str, str]:
+    """File names of two maps; of equal ones the paths from the first folder on that differs.
+
+    >>> map_names("out/run_a/maps/lc.tif", "out/run_b/maps/lc.tif")
+    ('run_a/maps/lc.tif', 'run_b/maps/lc.tif')
+    """
+    one, two = Path(first).absolute().parts, Path(second).absolute().parts
+    if one[-1] != two[-1] or one == two:
+        return one[-1], two[-1]
+    same = next(number for number, pair in enumerate(zip(one, two, strict=False)) if len(set(pair)) > 1)
+    return Path(*one[same:]).as_posix(), Path(*two[same:]).as_posix()
+
+
 def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
     """The legend of a map: the one given, else the one written in the file."""
     if scheme is not None:

@@ -213,7 +213,7 @@ def format_table(table: Table) -> str:
         rest = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
         return "  " + "  ".join([row[0].ljust(widths[0]), *rest]).rstrip()
 
-    return "\n".join([table.title, *(line(row) for row in cells)])
+    return "\n".join([table.title, *(line(row) for row in cells), *(f"  {note}" for note in table.notes)])
 
 
 def error_line(err: Exception) -> str:

@@ -32,7 +32,8 @@ HOLD_OUT = "hold-out of training polygons, not a probability sample"
 SAMPLING = (
     "Figures on held-out training polygons, by spatial blocks: not a probability sample of the map. They compare "
     "methods and warn of failures; they are not the map's accuracy and give no intervals and no area estimates. For "
-    "figures to publish: landcover design, then landcover assess MAP --reference FILE."
+    "figures to publish: landcover design MAP -o sample.gpkg; fill in its field reference; then landcover assess MAP "
+    "--reference sample.gpkg --field reference --design sample_design.json."
 )
 
 
@@ -60,6 +61,11 @@ class Score:
     def too_few(self, name: str) -> bool:
         """Whether a class has too few test polygons or pixels to be judged."""
         return self.pixels[name] < FEW_PIXELS or self.polygons.get(name, FEW_POLYGONS) < FEW_POLYGONS
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether most classes have too few test polygons or pixels, so that no figure of all of them can be judged."""
+        return 2 * sum(map(self.too_few, self.f1)) > len(self.f1)
 
     def uncertain(self, name: str) -> bool:
         """Whether a class has a figure of 100 % from few polygons."""

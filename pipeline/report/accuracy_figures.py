@@ -182,7 +182,7 @@ def reliability_figure(before: Reliability, *, after: Reliability | None = None,
     figure = blank(HALF_CM, _RELIABILITY_CM)
     top, low = figure.subplots(2, 1, gridspec_kw={"height_ratios": (3, 1)})
     top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    for item, color, marker, name in ((before, "C0", "o", label), (after, "C1", "s", "calibrated")):
+    for item, color, marker, name in ((before, "C0", "o", label), (after, "C1", "s", "with temperature")):
         if item is not None:
             share = item.count / item.count.sum()
             used = share >= FEW

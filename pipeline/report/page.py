@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from pipeline.diagnostics.scoring import better
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, counted
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
 from pipeline.report import accuracy_figures, figures, target_figures
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pipeline.diagnostics.confidence import Reliability
     from pipeline.diagnostics.scoring import Score
     from pipeline.report.data import MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
+_JUDGED_POLYGONS = 20  # a reliability diagram of fewer test polygons shows them, not the confidence
+_LOWER = 0.9  # a calibration error above this share of the one without temperature is no improvement
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,9 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         draw = partial(accuracy_figures.confusion, data.scores[0], scheme)
         yield Drawing("confusion", "Error matrix", caption, draw, wide=len(scheme) > _HALF_CLASSES)
     if found is not None:
-        caption = (
-            "Of the test pixels mapped with a confidence of 0.8, about 80 % should be right. Below: where they lie."
-        )
         first, after = (data.uncalibrated, found) if data.uncalibrated else (found, None)
-        label = "before calibration" if after else "network"
+        label = "without temperature" if after else "network"
+        caption = _reliability_caption(data.scores[0].polygons if data.scores else {}, first=first, after=after)
         draw = partial(accuracy_figures.reliability_figure, first, after=after, label=label)
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
@@ -180,6 +181,20 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         yield Drawing(
             "examples", "Worst errors", caption, lambda: accuracy_figures.examples(data.examples, scheme), wide=True
         )
+
+
+def _reliability_caption(polygons: Mapping[str, int], *, first: Reliability, after: Reliability | None) -> str:
+    """What the diagram may say: nothing where few test polygons (by class) carry it."""
+    count = sum(polygons.values())
+    if polygons and count < _JUDGED_POLYGONS:
+        return (
+            f"{counted(count, 'test polygon')} can not judge the confidence: pixels of a polygon are right or wrong "
+            "together. Below: where they lie."
+        )
+    caption = "Of the test pixels mapped with a confidence of 0.8, about 80 % should be right. Below: where they lie."
+    if after is not None and after.ece > _LOWER * first.ece:
+        caption += " Here the temperature makes the confidence no truer."
+    return caption
 
 
 def _learning_drawings(data: ReportData) -> Iterator[Drawing]:

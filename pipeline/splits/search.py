@@ -32,7 +32,6 @@ _MANY_LOST = 0.25
 _SHOWN = 10
 _WITHOUT = {
     Part.TRAIN: "it is hardly learned",
-    Part.VALIDATION: "neither stopping nor confidence looks at it",
     Part.TEST: "its accuracy is not judged",
 }
 # Price of a class that is absent from train, validation, test: dearer than any imbalance, train before test before
@@ -223,12 +222,15 @@ def split_blocks(
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
     seed: int,
     scheme: ClassScheme | None = None,
+    without_validation: str = "no validation figure has it",
 ) -> Split:
     """Train, validation and test polygons by spatial blocks, with a buffer between them.
 
     Of many assignments of blocks the one is taken that keeps most classes in train, then in test, then in validation,
     and comes nearest to ``fractions`` (train, validation, test) of each class's polygons after the buffer took its own.
-    Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one.
+    Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one;
+    ``without_validation`` is what follows for a class without validation polygons, and where nothing does ("") they
+    leave it out.
 
     Raises:
         SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
@@ -251,7 +253,8 @@ def split_blocks(
             )
     split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
     names = {item.code: item.name for item in scheme.classes} if scheme else {}
-    _warn_about(layout, part, fractions, names=names)
+    follows = {**_WITHOUT, Part.VALIDATION: without_validation}
+    _warn_about(layout, part, fractions, names=names, follows=follows)
     return split
 
 
@@ -312,7 +315,12 @@ def split_of(
 
 
 def _warn_about(
-    layout: Layout, part: NDArray[np.int8], fractions: tuple[float, float, float], *, names: Mapping[int, str]
+    layout: Layout,
+    part: NDArray[np.int8],
+    fractions: tuple[float, float, float],
+    *,
+    names: Mapping[int, str],
+    follows: Mapping[Part, str],
 ) -> None:
     lost = float((part == Part.BUFFER).mean())
     if lost > _MANY_LOST:
@@ -323,12 +331,12 @@ def _warn_about(
         )
     for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
         missing = sorted(set(layout.code.tolist()) - set(layout.code[part == wanted].tolist()))
-        if missing and fraction > 0:
+        if missing and fraction > 0 and follows[wanted]:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             classes = ", ".join(names.get(code, f"code {code}") for code in missing[:_SHOWN]) + more
             warnings.warn(
                 f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks, so "
-                f"{_WITHOUT[wanted]}; draw some of it elsewhere in the scene, or set a smaller split.block_m",
+                f"{follows[wanted]}; draw some of it elsewhere in the scene, or set a smaller split.block_m",
                 SplitWarning,
                 stacklevel=3,
             )

@@ -170,6 +170,15 @@ class TrainingSettings(Settings):
         return (Part.TRAIN, Part.VALIDATION) if self.refit else (Part.TRAIN,)
 
     @property
+    def without_validation(self) -> str:
+        """What follows for a class without validation polygons; "" where nothing does, as all polygons are learned."""
+        if self.refit:
+            return ""
+        if self.context.enabled and self.context.patience:
+            return "neither early stopping nor the temperature of the confidence looks at it"
+        return "the temperature of the confidence is fitted without it"
+
+    @property
     def keeps_encoder(self) -> bool:
         """Whether a pretrained encoder stays as it is."""
         frozen = self.context.frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from pipeline.accuracy.assess_assisted import confidence_beside
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from pipeline.accuracy.assess_estimators import Estimate
     from pipeline.accuracy.assess_map import Assessment
+    from pipeline.accuracy.sample_design import DesignFiles
     from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
     from pipeline.workflow.outcome import Progress
 
@@ -172,7 +174,23 @@ def _class_table(found: Assessment) -> Table:
         for name, item in found.figures.per_class.items()
     )
     label = "" if found.design.frame.is_probability else f" - {_label(found)}"
-    return Table(f"accuracy and area{label}", ("class", "user's", "producer's", "F1", "ha", "mapped ha"), rows)
+    heads = ("class", "user's", "producer's", "F1", "ha", "mapped ha")
+    return Table(f"accuracy and area{label}", heads, rows, _without_interval(found))
+
+
+def _without_interval(found: Assessment) -> tuple[str, ...]:
+    """Why figures of a probability sample have no interval, a line for each reason."""
+    if not found.design.frame.is_probability:
+        return ()
+    why: dict[str, list[str]] = {}
+    figures = [("overall", found.figures.overall_accuracy)]
+    for name, item in found.figures.per_class.items():
+        kinds = {"user's": item.users_accuracy, "producer's": item.producers_accuracy, "F1": item.f1}
+        figures += [(f"{kind} of {name}", figure) for kind, figure in kinds.items()]
+    for name, figure in figures:
+        if figure.estimate is not None and figure.ci95 is None and figure.note:
+            why.setdefault(figure.note, []).append(name)
+    return tuple(f"no interval for {', '.join(names)}: {note}" for note, names in why.items())
 
 
 def _matrix_table(found: Assessment, *, shares: bool) -> Table:
@@ -193,10 +211,7 @@ def compare_two(
 ) -> Outcome:
     """Two maps on one reference: McNemar's test and the paired interval of the difference."""
     found = compare_maps(first, second, settings, second_crosswalk=second_crosswalk, scheme=scheme)
-    rows = tuple(
-        (path.name, percent(item.figures.overall_accuracy))
-        for path, item in ((first, found.first), (second, found.second))
-    )
+    rows = tuple((item.map_name, percent(item.figures.overall_accuracy)) for item in (found.first, found.second))
     label = "" if found.first.design.frame.is_probability else f" ({_label(found.first)})"
     return Outcome(
         summary=f"difference of overall accuracy (first minus second): {percent(found.difference)}{label}",
@@ -248,7 +263,7 @@ def change_between(
         summary=f"change from {before.name} to {after.name}",
         tables=(Table("ha, from (rows) to (columns)", ("", *names), rows),),
         written=(output,),
-        hint=f"{left_out if found.left_out_ha else ''}{data['note']}: landcover design {output}",
+        hint=f"{left_out if found.left_out_ha else ''}{data['note']}: {_command('design', output)}",
         data=data,
     )
 
@@ -300,7 +315,8 @@ def write_crosswalk(table: str, *, output: Path, map_path: Path | None, overwrit
         summary=f"{output}: {len(rows)} classes of {table}, {len(empty)} of them without a target yet",
         written=(write_text(output, text.getvalue()),),
         tables=(Table("crosswalk", tuple(rows[0]), tuple(tuple(map(str, row.values())) for row in rows)),),
-        hint="edit the last column; then: landcover assess MAP --reference RASTER --crosswalk FILE",
+        hint=f"edit the last column; then: {_command('assess', map_path or 'MAP', '--reference', 'RASTER')} "
+        f"--crosswalk {quote(str(output))}",
         data={"classes": rows, "without_target": empty},
     )
 
@@ -311,14 +327,19 @@ def _target(names: tuple[str, ...], scheme: ClassScheme) -> str:
     return next((scheme.by_code(int(code)).name for code in codes if code > 0), "")
 
 
-_ASSESS = (
-    "interpret the reference field in QGIS, then: landcover assess MAP --reference FILE --field reference "
-    "--design DESIGN.json"
-)
-_SEQUENTIAL = (
-    "interpret units in the order of their ids, as many as you like, then: landcover compare A B --sequential "
-    "--reference FILE --field reference --design DESIGN.json; it says whether to go on"
-)
+_ASSESS = "interpret the reference field in QGIS, then:"
+_SEQUENTIAL = "interpret units in the order of their ids, as many as you like; whether to go on says:"
+
+
+def _command(*words: str | Path) -> str:
+    """A command to paste."""
+    return f"landcover {' '.join(quote(str(word)) for word in words)}"
+
+
+def _interpreted(path: Path, files: DesignFiles, *, compare_with: Path | None) -> str:
+    """The command for a sample that has been interpreted."""
+    command = ("assess", path) if compare_with is None else ("compare", path, compare_with, "--sequential")
+    return _command(*command, "--reference", files.geopackage, "--field", "reference", "--design", files.design)
 
 
 def draw_design(
@@ -335,7 +356,7 @@ def draw_design(
 
     Several maps get a sample each, in files called after them.
     """
-    tables, written, data = [], [], []
+    tables, written, data, commands = [], [], [], []
     several = len(maps) > 1
     targets = [output.with_name(f"{output.stem}_{path.stem}{output.suffix}") if several else output for path in maps]
     for target in targets:  # before any of them is drawn
@@ -345,6 +366,7 @@ def draw_design(
         drawn = draw_sample(path, settings, scheme=scheme)
         files = write_design(target, drawn, blind=blind, overwrite=overwrite)
         written += [files.geopackage, files.design, files.acatama, files.collect_earth]
+        commands.append(_interpreted(path, files, compare_with=settings.compare_with))
         rows = tuple((item.name, f"{item.area_ha:,.1f}", f"{item.drawn}") for item in drawn.strata)
         tables.append(
             Table(f"{path.name}: {drawn.kind}, allocation: {drawn.allocation}", ("stratum", "ha", "units"), rows)
@@ -357,6 +379,6 @@ def draw_design(
         summary=f"{sum(int(str(item['units'])) for item in data)} units drawn",
         written=tuple(written),
         tables=tuple(tables),
-        hint=_SEQUENTIAL if settings.compare_with is not None else _ASSESS,
+        hint="\n".join((_SEQUENTIAL if settings.compare_with is not None else _ASSESS, *commands)),
         data={"designs": data},
     )

@@ -238,6 +238,7 @@ class Job:
             fractions=self.config.split.fractions,
             seed=self.config.split.seed,
             scheme=self.scheme,
+            without_validation=self.config.training.without_validation,
         )
 
     @property

@@ -21,11 +21,12 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table for the terminal: a title, column heads, rows of text."""
+    """A small table for the terminal: a title, column heads, rows of text, and notes below them."""
 
     title: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()  # Lines below it
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import io
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.accuracy.panel import assess_panel
 from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
 from pipeline.errors import ReferenceDataError
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.accuracy.panel import Panel
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"
 _SHOWN = 12
+_COUNTS = (
+    "These are counts of pixels and no area estimates: the maps' errors are in them. A panel gives areas with "
+    "intervals: landcover series MAP... --reference PANEL."
+)
 
 
 def map_series(
@@ -70,28 +75,34 @@ def map_series(
         "years": list(maps.years), "transitions": rows, "filled_ha": counter.filled_ha,
         "flickers_ha": {"before": counter.flickers_ha[0], "after": counter.flickers_ha[1]},
     }  # fmt: skip
-    tables = [_transition_table(rows)]
-    hint = "a change and back within two years: {:,.1f} ha in the maps, {:,.1f} ha in the consistent ones".format(
-        *counter.flickers_ha
-    )
+    declared, yearly = bool(np.isinf(costs).any()), maps.years[-1] - maps.years[0] == len(targets) - 1
+    tables = [_transition_table(rows, declared=declared)]
+    hints = []
+    if len(targets) > 2:  # noqa: PLR2004 - there, away and back
+        within = "within two years" if yearly else "within three maps"
+        flickers = "{:,.1f} ha in the maps, {:,.1f} ha in the consistent ones".format(*counter.flickers_ha)
+        hints.append(f"a change and back {within}: {flickers}")
     if panel is not None:
         found = assess_panel(maps, targets, panel)
         data["panel"] = found.to_json()
         tables.append(_area_table(found))
-        hint += f"\n{found.words()}"
+        hints.append(found.words())
+    else:
+        hints.append(_COUNTS)
     text = io.StringIO()
     writer = csv.DictWriter(text, ("from", "to", "from_year", "to_year", "before_ha", "after_ha", "illogical"))
     writer.writeheader()
     writer.writerows(rows)
     written = (*targets, write_text(folder / TRANSITIONS, text.getvalue()), write_json(folder / FIGURES, data))
     before, after = (sum(float(str(row[key])) for row in rows) for key in ("before_ha", "after_ha"))
-    illogical = sum(float(str(row["before_ha"])) for row in rows if row["illogical"])
+    illogical = f"{sum(float(str(row['before_ha'])) for row in rows if row['illogical']):,.1f} ha of it illogical"
+    step = "year by year" if yearly else "map by map"
     return Outcome(
-        summary=f"{len(targets)} maps, {maps.years[0]} to {maps.years[-1]}: {before:,.1f} ha of change year by year, "
-        f"{illogical:,.1f} ha of it illogical; {after:,.1f} ha in the consistent maps",
+        summary=f"{len(targets)} maps, {maps.years[0]} to {maps.years[-1]}: {before:,.1f} ha of change {step}, "
+        f"{illogical if declared else 'none declared illogical'}; {after:,.1f} ha in the consistent maps",
         written=written,
         tables=tuple(tables),
-        hint=hint,
+        hint="\n".join(hints),
         data=data,
     )
 
@@ -130,11 +141,11 @@ def _write_maps(
     return counter
 
 
-def _transition_table(rows: Sequence[dict[str, object]]) -> Table:
+def _transition_table(rows: Sequence[dict[str, object]], *, declared: bool) -> Table:
     shown = sorted(rows, key=lambda row: not row["illogical"])[:_SHOWN]
     heads = ("from", "to", "years", "ha in the maps", "ha in consistent maps", "")
     return Table(
-        "changes, the illogical ones first; all in " + TRANSITIONS,
+        f"changes, the {'illogical ones' if declared else 'largest'} first; all in {TRANSITIONS}",
         heads,
         tuple(
             (

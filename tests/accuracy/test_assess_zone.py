@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+from scipy.stats import binom
 
 from pipeline.accuracy.assess_frame import Clusters, Frame
 from pipeline.accuracy.assess_zone import find_zone, upper_limit, write_zone, zone_of_map
@@ -73,7 +74,23 @@ def test_few_units_have_no_zone_and_say_why():
     assert found.threshold is None
     assert found.share == 0
     assert "No part of the map" in found.words()
+    assert "a part needs about 93" in found.words()
     assert zone_of_sample(wrong, confidence, np.arange(3), plain(3)).threshold is None
+
+
+@pytest.mark.parametrize(("bad", "advice"), [(4, "About 369 more units there would do"), (40, "do not help")])
+def test_without_a_zone_it_says_what_would_do(bad, advice):
+    confidence = np.full(SIZE, 90)
+    found = zone_of_sample(np.arange(SIZE) < bad, confidence, np.arange(120), plain(120))
+    assert found.threshold is None
+    assert "along the order of confidence" in found.words()
+    assert "100.0 % of the area" in found.words()
+    assert advice in found.words()
+
+
+def test_the_units_that_would_do_pass_by_the_binomial():
+    assert binom.cdf(16, 120 + 369, 0.05) < 0.05 + 0.005  # 16.3 wrong ones of 489: the limit lies between two counts
+    assert binom.cdf(17, 120 + 369, 0.05) > 0.05
 
 
 def test_classes_that_fail_in_the_zone_are_named():

@@ -87,6 +87,18 @@ def test_illogical_changes_are_listed_and_do_not_remain(tmp_path, capsys):
     assert [(row["illogical"], float(row["after_ha"])) for row in rows] == [("True", 0.0)]
 
 
+def test_two_maps_years_apart_promise_neither_years_nor_areas(tmp_path, capsys):
+    maps = np.full((2, 20, 30), WATER, dtype=np.uint8)
+    maps[1] = FOREST
+    paths = [write_year(tmp_path, year, codes, sure=90) for year, codes in zip((2015, 2022), maps, strict=True)]
+    assert run(*paths, "-o", tmp_path / "out") == 0
+    text = capsys.readouterr().out
+    assert "6.0 ha of change map by map, none declared illogical" in text
+    assert "changes, the largest first" in text
+    assert "no area estimates" in text
+    assert "change and back" not in text
+
+
 def test_gaps_are_filled_and_what_has_no_year_stays_nodata(tmp_path):
     maps = np.full((4, 20, 30), FOREST, dtype=np.uint8)
     maps[1, :5] = 0

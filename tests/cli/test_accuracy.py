@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import geopandas
@@ -135,6 +137,19 @@ class TestAssess:
         overall = found["overall_accuracy"]
         assert abs(overall["estimate"] - true) < 4 * overall["se"]
 
+    def test_what_has_no_interval_says_why_below_its_table(self, tmp_path, capsys):
+        path = write_map(tmp_path / "map.tif", patchy())  # without an error, so omissions are nowhere seen
+        write_map(tmp_path / "truth.tif", patchy())
+        draw(tmp_path, "sample", "--size", "60")
+        capsys.readouterr()
+        given = ["--reference", tmp_path / "sample_filled.gpkg", "--field", "reference"]
+        assert main(list(map(str, ["assess", path, *given, *design_of(tmp_path, "sample")]))) == 0
+        text = capsys.readouterr().out.split("error matrix")[0]
+        notes = [line for line in text.splitlines() if line.startswith("  no interval for")]
+        assert all(any(f"producer's of {name}" in line for line in notes) for name in SCHEME.names)
+        assert all("the sample shows no variance" in line for line in notes)
+        assert "user's of" not in text
+
     def test_a_map_without_a_legend_is_assessed_with_one(self, folder, said, refused, tmp_path):
         bare = write_map(tmp_path / "bare.tif", spoil(patchy()), scheme=None)
         (tmp_path / "legend.json").write_text(json.dumps(SCHEME.to_json()))
@@ -158,12 +173,31 @@ class TestCompare:
         assert "(agreement on all pixels)" in text
         assert "McNemar's test, which asks" in text
 
+    def test_maps_of_one_name_are_told_apart_by_their_folders(self, folder, capsys):
+        for run, name in (("run_a", "map.tif"), ("run_b", "truth.tif")):
+            (folder / run / "maps").mkdir(parents=True)
+            (folder / run / "maps" / "lc.tif").write_bytes((folder / name).read_bytes())
+        paths = [str(folder / run / "maps" / "lc.tif") for run in ("run_a", "run_b")]
+        assert main(["compare", *paths, "--reference", str(folder / "truth.tif")]) == 0
+        text = capsys.readouterr().out
+        assert [text.count(f"{run}/maps/lc.tif") for run in ("run_a", "run_b")] == [2, 2]
+
     def test_points_need_their_field(self, folder, refused):
         reference = ["--reference", folder / "sample_filled.gpkg"]
         refused(["compare", folder / "map.tif", folder / "truth.tif", *reference], "name the field")
 
 
 class TestDesign:
+    def test_the_next_command_can_be_pasted(self, folder, capsys):
+        draw(folder, "next one", "--size", "40")
+        capsys.readouterr()
+        out = str(folder / "next one.gpkg")
+        assert main(["design", str(folder / "map.tif"), "-n", "40", "-o", out, "--overwrite"]) == 0
+        command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+        assert command[:3] == ["landcover", "assess", str(folder / "map.tif")]
+        shutil.copy(folder / "next one_filled.gpkg", out)
+        assert main(command[1:]) == 0
+
     def test_strata_by_change_between_two_maps(self, folder, said):
         found = said(
             "design", folder / "map.tif", "--change-from", folder / "truth.tif", "--size", 60, "--allocation", "equal",

@@ -137,6 +137,29 @@ def test_figures_of_few_polygons_are_grey(page):
     assert cells[1:3] == ["12", "52"]
 
 
+def test_tiles_are_grey_where_most_classes_are_too_few(page, tmp_path):
+    assert 'class="tile few"' not in page.read_text(encoding="utf-8")
+    data = report_data()
+    scores = tuple(replace(item, polygons=dict(zip(SCHEME.names, (3, 1, 2), strict=True))) for item in data.scores)
+    text = write_report(tmp_path / "report.html", ReportData("few", SCHEME, scores=scores))[0].read_text("utf-8")
+    tiles = re.findall(r'<div class="tile few">.*?</div>', text)
+    assert len(tiles) == len(scores) + 1 == text.count('<div class="tile ')
+    assert all("6 test polygons" in tile and "too few to judge" in tile for tile in tiles)
+
+
+def test_few_polygons_or_no_gain_do_not_call_it_calibrated(tmp_path):
+    full = report_data()
+    data = ReportData("few", SCHEME, scores=full.scores, reliability=full.reliability, uncalibrated=full.reliability)
+    text = write_report(tmp_path / "few.html", data)[0].read_text("utf-8")
+    assert "18 test polygons can not judge the confidence" in text
+    assert "80 % should be right" not in text
+    many = tuple(replace(item, polygons=dict.fromkeys(SCHEME.names, 30)) for item in data.scores)
+    text = write_report(tmp_path / "same.html", replace(data, scores=many))[0].read_text("utf-8")
+    assert "about 80 % should be right" in text
+    assert "Here the temperature makes the confidence no truer." in text
+    assert "calibrated" not in (tmp_path / "figures" / "reliability.svg").read_text("utf-8")
+
+
 def test_perfect_figures_of_few_polygons_name_crossval(tmp_path):
     data = report_data()
     score = replace(data.scores[0], users=dict.fromkeys(SCHEME.names, 1.0))

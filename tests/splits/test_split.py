@@ -107,6 +107,9 @@ def test_rare_class_is_in_train_before_test_before_validation() -> None:
     with pytest.warns(SplitWarning, match="no validation polygon of class code 3"):
         split = split_blocks(merged, block_m=800, buffer_m=0, seed=0)
     assert sorted(split.part[[61, 62]].tolist()) == [Part.TRAIN, Part.TEST]
+    with warnings.catch_warnings():  # where validation polygons decide nothing, nothing is said
+        warnings.simplefilter("error")
+        split_blocks(merged, block_m=800, buffer_m=0, seed=0, without_validation="")
     with pytest.warns(SplitWarning, match="no validation polygon of class peat;"):
         split_blocks(merged, block_m=800, buffer_m=0, seed=0, scheme=ClassScheme((LandClass(3, "peat", "#0072b2"),)))
 

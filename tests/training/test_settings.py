@@ -133,3 +133,14 @@ def test_a_run_may_be_resumed_with_more_time_or_other_devices():
     longer = changed(TINY, {"time_limit_s": 1.0, "context.devices": 2})
     assert json.dumps(longer.resumable) == json.dumps(TINY.resumable)
     assert changed(TINY, {"context.lr": 1.0}).resumable != TINY.resumable
+
+
+@pytest.mark.parametrize(
+    ("given", "follows"),
+    [({}, ""), ({"refit": False}, "fitted without it"),
+     ({"refit": False, "context": {"patience": 3}}, "neither early stopping nor")],
+)  # fmt: skip
+def test_a_class_without_validation_matters_as_settings_say(given, follows):
+    found = TrainingSettings.model_validate(given).without_validation
+    assert follows in found
+    assert bool(found) == bool(follows)
