@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
@@ -223,12 +225,14 @@ def split_blocks(
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
     seed: int,
     scheme: ClassScheme | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Split:
     """Train, validation and test polygons by spatial blocks, with a buffer between them.
 
     Of many assignments of blocks the one is taken that keeps most classes in train, then in test, then in validation,
     and comes nearest to ``fractions`` (train, validation, test) of each class's polygons after the buffer took its own.
     Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one.
+    Blocks that share one of ``groups``, int64 [poly_id], are one block: no group is on two sides.
 
     Raises:
         SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
@@ -236,6 +240,7 @@ def split_blocks(
     layout = layout_of(pixels)
     _check_fractions(fractions)
     block = blocks_of(layout, block_m)
+    block = block if groups is None else _joined(block, groups[layout.ids])
     parts = sum(fraction > 0 for fraction in fractions)
     if block.max() + 1 < parts:
         least = f"at least {parts}, one for each part"
@@ -253,6 +258,15 @@ def split_blocks(
     names = {item.code: item.name for item in scheme.classes} if scheme else {}
     _warn_about(layout, part, fractions, names=names)
     return split
+
+
+def _joined(block: NDArray[np.int32], group: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Number of each polygon's block, int32 [polygon], where blocks with polygons of one group are one block."""
+    blocks, place = int(block.max()) + 1, np.unique(group, return_inverse=True)[1]
+    nodes = blocks + int(place.max()) + 1
+    shared = coo_array((np.ones(len(block), dtype=np.int8), (block, blocks + place)), shape=(nodes, nodes))
+    joined = connected_components(shared, directed=False)[1][block]
+    return np.unique(joined, return_inverse=True)[1].astype(np.int32)
 
 
 def layout_of(pixels: Sequence[LabelledPixels]) -> Layout:
