@@ -201,6 +201,16 @@ def is_optical(name: str) -> bool:
     return centre is not None and centre < 3.0  # noqa: PLR2004 - thermal bands start beyond 3 um
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names of bands after the word, which names that begin with it do not need.
+
+    >>> listed(["red"]), listed(["red", "nir"]), listed(["band 6 temperature"])
+    ('band red', 'bands red, nir', 'band 6 temperature')
+    """
+    word = "" if all(name.lower().startswith("band") for name in names) else "band " if len(names) == 1 else "bands "
+    return word + ", ".join(names)
+
+
 # Names that files give bands of temperature ("band 6 temperature", "TIRS1", "ST_B10"), and of the air (HLS: "cirrus").
 _NOT_GROUND = re.compile(
     r"(nir09|cirrus|lwir\d*|(wvp?|water[ _]?vapou?r)|(sr[ _])?aerosol|st_b\d+)"

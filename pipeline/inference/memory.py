@@ -169,7 +169,7 @@ class Needs:
             raise ConfigError(
                 f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)",
                 expected=f"at least {need / 1e6:.0f} MB",
-                fix="raise --memory",
+                fix="raise map.memory (--memory of predict)",
             )
         return fitting[-1]
 

@@ -35,8 +35,9 @@ class ValueSettings(Settings):
     )  # fmt: skip
     transform: Transform = Field("none", description="What is learned: the value, or its log or sqrt.")
     group: str | None = Field(
-        None, description="Attribute whose values stay together in split and folds: station, tile, plot."
-    )
+        None, description="Attribute whose values stay together in split and folds: station, tile, plot. Groups stand "
+        "in for blocks where they hold 1.5 samples or more on average."
+    )  # fmt: skip
     date: str | None = Field(None, description="Attribute with the date of a sample; picks from layers with dates.")
     mapped: tuple[dt.date, ...] = Field(
         (), description="Days that are mapped, where layers have dates. Default: the last."

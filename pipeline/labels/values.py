@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _SHOWN = 3
 # Classes may be numbered 1.1, 1.2 ... (CORINE has 44); a measurement has more values than that.
 MOST_DECIMAL_CLASSES = 50
+# Fewer samples per group on average, and to keep groups together is to draw rows: neighbours lie on both sides.
+FEWEST_PER_GROUP = 1.5
 # Text is a measurement where more than this share of it is numbers with decimals.
 _MEASURED = 0.8
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".nc"})
@@ -85,6 +87,15 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
                "name": [scheme.by_code(int(code)).name for code in codes],
                "feature": np.flatnonzero(keep).astype(np.int64)}  # fmt: skip
     return Labels(path, kept.assign(**columns), scheme, report), quantity
+
+
+def holds_several(group: Sequence[str]) -> bool:
+    """Whether groups hold FEWEST_PER_GROUP samples each on average, so that to keep them together holds anything out.
+
+    >>> holds_several(["a", "a", "b", "b"]), holds_several(["a", "b", "c"])
+    (True, False)
+    """
+    return len(group) >= FEWEST_PER_GROUP * len(set(group))
 
 
 def is_raster(path: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pipeline.bands import besides_ground
+from pipeline.bands import besides_ground, listed
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.composite import composite_scenes
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 # Folder of masks of clouds in the run folder, or beside the maps of a model.
 CLOUDS = "clouds"
-_WAY_BACK = " and are left out; name them in inputs.bands to use them"
+_WAYS_BACK = (
+    " and is left out; name it in inputs.bands to use it",
+    " and are left out; name them in inputs.bands to use them",
+)
 
 
 def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
@@ -151,7 +154,7 @@ def _same_bands(scenes: Sequence[Scene], inputs: InputSettings) -> list[Scene]:
 def warn_of_left(source: Source) -> None:
     """SceneWarning of bands that were left out, though nobody chose the others."""
     for note in plain_scenes(source)[0].notes:
-        if note.endswith(_WAY_BACK):
+        if note.endswith(_WAYS_BACK):
             warnings.warn(f"{source.path}: {note}", SceneWarning, stacklevel=2)
 
 
@@ -189,5 +192,8 @@ def said_of(left: Sequence[str]) -> str:
 
     >>> said_of(["coastal", "cirrus"])
     'bands coastal, cirrus measure the air or temperature and are left out; name them in inputs.bands to use them'
+    >>> said_of(["band 6 temperature"])
+    'band 6 temperature measures the air or temperature and is left out; name it in inputs.bands to use it'
     """
-    return f"bands {', '.join(left)} measure the air or temperature{_WAY_BACK}"
+    measure, way_back = ("measures", _WAYS_BACK[0]) if len(left) == 1 else ("measure", _WAYS_BACK[1])
+    return f"{listed(left)} {measure} the air or temperature{way_back}"

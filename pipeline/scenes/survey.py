@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.bands import listed
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.ledger import source_ledger
-from pipeline.scenes.reader import open_reader
+from pipeline.scenes.reader import SceneReader, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ CAUSES_SHOWN = 6
 # A band of so few different values in so many pixels, beside bands of more, holds codes.
 FEW_VALUES, MANY_PIXELS = 8, 1_000
 CODES_FIX = "leave it out of inputs.bands, or name it if it is a mask (scenes.bands: [..., Fmask])"
+# Side of the windows in which a band that seems empty is read whole.
+EMPTY_TILE_PX = 1024
 # Masks that take less of a scene than this are in its ledger alone.
 SAID_SHARE = 0.05
 
@@ -162,7 +165,45 @@ def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float
     return np.concatenate(parts, axis=1), valid / total
 
 
+def empty_bands(scene: Scene) -> tuple[str, ...]:
+    """Bands without a value anywhere, so that no pixel has all bands; () where this is so of every band.
+
+    Raises:
+        SceneError: a file cannot be read.
+    """
+    left = list(scene.bands)
+    with SceneReader(scene.grid, scene.bands) as reader:
+        # Windows spread over the scene tell nearly always; the rest is read for bands that seem empty.
+        for window in (*sample_windows(scene.grid), *scene.grid.tiles(EMPTY_TILE_PX)):
+            left = [band for band in left if not reader.sharing([band]).read(window).valid.any()]
+            if not left:
+                break
+    return tuple(band.band for band in left) if len(left) < len(scene.bands) else ()
+
+
+def said_of_empty(names: Sequence[str]) -> str:
+    """What is said of bands without a value.
+
+    >>> said_of_empty(["b2", "b7"])
+    'bands b2, b7 are nodata everywhere'
+    """
+    return f"{listed(names)} {'is' if len(names) == 1 else 'are'} nodata everywhere"
+
+
+def refuse_empty_bands(source: Source, *, what: str) -> None:
+    """Refuse a source of one scene with bands that have no value anywhere.
+
+    Raises:
+        SceneError: names them.
+    """
+    scenes = plain_scenes(source)
+    names = empty_bands(scenes[0]) if len(scenes) == 1 else ()
+    if names:
+        raise SceneError(what, path=source.path, got=said_of_empty(names), fix="leave them out of inputs.bands")
+
+
 def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> None:
+    refuse_empty_bands(source, what="no pixel of the scene can be used")
     if whole:
         raise SceneError(
             "no pixel of the scene can be used",

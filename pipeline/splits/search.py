@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.labels.rasterise import LabelledPixels
@@ -223,6 +225,7 @@ def split_blocks(
     seed: int,
     scheme: ClassScheme | None = None,
     without_validation: str = "no validation figure has it",
+    groups: NDArray[np.int64] | None = None,
 ) -> Split:
     """Train, validation and test polygons by spatial blocks, with a buffer between them.
 
@@ -231,6 +234,7 @@ def split_blocks(
     Same input and seed: same split. Warnings call the classes as ``scheme`` does, by code without one;
     ``without_validation`` is what follows for a class without validation polygons, and where nothing does ("") they
     leave it out.
+    Blocks that share one of ``groups``, int64 [poly_id], are one block: no group is on two sides.
 
     Raises:
         SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
@@ -238,6 +242,7 @@ def split_blocks(
     layout = layout_of(pixels)
     _check_fractions(fractions)
     block = blocks_of(layout, block_m)
+    block = block if groups is None else _joined(block, groups[layout.ids])
     parts = sum(fraction > 0 for fraction in fractions)
     if block.max() + 1 < parts:
         least = f"at least {parts}, one for each part"
@@ -256,6 +261,15 @@ def split_blocks(
     follows = {**_WITHOUT, Part.VALIDATION: without_validation}
     _warn_about(layout, part, fractions, names=names, follows=follows)
     return split
+
+
+def _joined(block: NDArray[np.int32], group: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Number of each polygon's block, int32 [polygon], where blocks with polygons of one group are one block."""
+    blocks, place = int(block.max()) + 1, np.unique(group, return_inverse=True)[1]
+    nodes = blocks + int(place.max()) + 1
+    shared = coo_array((np.ones(len(block), dtype=np.int8), (block, blocks + place)), shape=(nodes, nodes))
+    joined = connected_components(shared, directed=False)[1][block]
+    return np.unique(joined, return_inverse=True)[1].astype(np.int32)
 
 
 def layout_of(pixels: Sequence[LabelledPixels]) -> Layout:

@@ -13,7 +13,7 @@ from pipeline.grid import Window
 from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.survey import FILL_FIX, MOSTLY_UNUSABLE, fills_of
+from pipeline.scenes.survey import FILL_FIX, MOSTLY_UNUSABLE, fills_of, refuse_empty_bands
 from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def judge_usable(found: Usable, sources: Sequence[Source]) -> None:
     """
     if found.scenes and not any(found.classes.values()):
         labelled = next(source for source in sources if source.id in found.scenes)
+        refuse_empty_bands(labelled, what="no labelled pixel has data")
         raise SceneError(
             "no labelled pixel has data",
             path=labelled.path,

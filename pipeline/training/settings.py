@@ -211,6 +211,12 @@ class TrainingSettings(Settings):
             parts.append("no network with context")
         return f"trained on {polygons} polygons: {'; '.join(parts)}; at most {self.time_limit_s:.0f} s"
 
+    def describe_values(self, samples: int) -> str:
+        """What will be trained on so many samples of a continuous target, in one line: no encoder is used there."""
+        experts = f"experts ({self.experts.trees} trees each)"
+        network = f"a network of pixels ({self.pixels.steps} steps)"
+        return f"trained on {samples} samples: {experts}; {network}; at most {self.time_limit_s:.0f} s"
+
     def _describe_context(self, polygons: int) -> str:
         context = self.context
         start = {NO_WEIGHTS: "random weights", AUTO: "pretrained weights at hand"}.get(context.weights)

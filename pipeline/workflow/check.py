@@ -23,7 +23,7 @@ from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Table, next_run
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stages import check_files, settings_checks
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.scenes.survey import SceneFacts
+    from pipeline.splits.split import Split
     from pipeline.workflow.costs import StageCost
     from pipeline.workflow.outcome import Progress
 
@@ -78,7 +79,7 @@ def check_job(config: Path, *, progress: Progress, changes: Sequence[str] = ()) 
         tables=tuple(found.tables),
         data=found.data,
         failed=tuple(found.failed),
-        hint="" if errors else f"next: landcover run {config}",
+        hint="" if errors else next_run(config, changes),
     )
 
 
@@ -235,7 +236,8 @@ def _check_split(job: Job, found: _Findings) -> None:
     if split is None:
         return
     training = job.config.training
-    found.data["training"] = training.describe(len(learned_polygons(split, training)))
+    describe = training.describe_values if job.is_value else training.describe
+    found.data["training"] = describe(len(learned_polygons(split, training)))
     found.attempt(job.check_leakage)
     _check_chips(job, found)
     counts = split.counts(job.labelled, job.scheme)
@@ -250,8 +252,16 @@ def _check_split(job: Job, found: _Findings) -> None:
         )
         for name, item in counts.items()
     )
-    title = f"polygons per part: blocks of {split.block_m:,.0f} m, {split.buffer_m:,.0f} m between parts"
-    found.tables.append(Table(title, ("class", *parts, "usable, about"), rows))
+    found.tables.append(Table(f"polygons per part: {_how(job, split)}", ("class", *parts, "usable, about"), rows))
+
+
+def _how(job: Job, split: Split) -> str:
+    """How polygons, or samples, were kept apart."""
+    group = job.config.labels.value.group if job.is_value else None
+    if job.split_by_groups:
+        return f"groups of {group} kept together, no blocks"
+    blocks = f"blocks of {split.block_m:,.0f} m, {split.buffer_m:,.0f} m between parts"
+    return f"{blocks}, groups of {group} kept together" if group else blocks
 
 
 def _polygons(count: dict[str, int], share: float) -> str:

@@ -38,7 +38,7 @@ from pipeline.training.chip_files import (
 )
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Table, next_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,7 +154,7 @@ def check_chips(config: Path, *, progress: Progress, changes: Sequence[str] = ()
     learned, tested = len(parts.learned), 0 if parts.tested is None else len(parts.tested)
     return Outcome(
         summary=f"{config}: no error found; {counted(learned, 'chip')} to learn from, {tested} to test, {parts.how}",
-        hint=f"next: landcover run {config}", data={"learned": learned, "tested": tested, "split": parts.how},
+        hint=next_run(config, changes), data={"learned": learned, "tested": tested, "split": parts.how},
     )  # fmt: skip
 
 

@@ -6,19 +6,21 @@ import os
 import re
 import warnings
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import check_target, relative_path, write_text
+from pipeline.inference.settings import memory_for
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.footprints import check_pixel_size, with_ground
 from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import LabelSettings, split_source
 from pipeline.labels.source import read_labels
-from pipeline.labels.values import burn_values, is_continuous, is_raster, read_values
+from pipeline.labels.values import burn_values, holds_several, is_continuous, is_raster, read_values
 from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.quantity import propose, unit_of
@@ -26,6 +28,7 @@ from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
+from pipeline.scenes.survey import empty_bands, said_of_empty
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
@@ -79,11 +82,19 @@ def write_config(
     if complete and BACKGROUND in objects:
         fix = "call the objects something else"
         raise ConfigError(f"{BACKGROUND!r} is the ground around complete objects", got="it among --objects", fix=fix)
-    opened = _open(scenes, options)
+    opened, without = _with_values(_open(scenes, options))
     said = _stated(opened, options)
     if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
         return _write_value_config(
-            opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, output=output
+            opened,
+            scenes=scenes,
+            said=said,
+            encoding=encoding,
+            labels=labels,
+            field=field,
+            layer=layer,
+            output=output,
+            without=without,
         )
     only = _only_class(field, objects)
     names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
@@ -115,6 +126,7 @@ def write_config(
         f"  landcover check {output.name}",
         f"  landcover run {output.name}",
         "Paths are relative to this file. Every key is described in docs/config.md.",
+        *without,
         *_left_out(opened),
     )
     write_text(output, commented_yaml(data, head=head, model=Config))
@@ -143,7 +155,7 @@ def _only_class(field: str, objects: Sequence[str]) -> str:
 
 def _write_value_config(
     opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
-    labels: Path, field: str, layer: str | None, output: Path,
+    labels: Path, field: str, layer: str | None, output: Path, without: tuple[str, ...],
 ) -> Outcome:  # fmt: skip
     """The configuration of a continuous target: unit, range and transform as its distribution proposes them."""
     beside = () if is_raster(labels) else fields_of(labels, layer=layer)
@@ -156,6 +168,8 @@ def _write_value_config(
         "kind": "value", "path": str(labels), "field": field, "layer": layer, "encoding": encoding, "value": value
     })  # fmt: skip
     samples = read_values(plain)[0]
+    if not holds_several(samples.frame["group"].tolist()):
+        value.pop("group", None)
     quantity = propose(samples.frame["value"].to_numpy(), name=field)
     value = {
         "unit": unit_of(field), "range": [quantity.low, quantity.high], "transform": quantity.transform,
@@ -178,6 +192,7 @@ def _write_value_config(
         f"  landcover check {output.name}",
         f"  landcover run {output.name}",
         "Unit, range and transform were proposed from the distribution of the samples: look at them.",
+        *without,
         *_left_out(opened),
     )
     write_text(output, commented_yaml(data, head=head, model=Config))
@@ -236,6 +251,16 @@ def _open(paths: Sequence[str], options: SceneOptions) -> list[Scene]:
     opened = [open_scene(path, options=options) for path in paths]
     names = unlike([scene.id for scene in opened], paths=paths)
     return [replace(scene, id=name) for scene, name in zip(opened, names, strict=True)]
+
+
+def _with_values(opened: Sequence[Scene]) -> tuple[list[Scene], tuple[str, ...]]:
+    """The scenes without bands that are nodata everywhere in one, and a line on these, with a warning; () for none."""
+    empty = {scene.path: names for scene in opened if (names := empty_bands(scene))}
+    gone = dict.fromkeys(chain.from_iterable(empty.values()))
+    for path, names in empty.items():
+        warnings.warn(f"{path}: {said_of_empty(names)}; left out of inputs.bands", SceneWarning, stacklevel=3)
+    kept = [scene.select([name for name in scene.band_names if name not in gone]) for scene in opened]
+    return kept, (f"Not used: {said_of_empty(list(gone))}.",) if gone else ()
 
 
 def _stated(opened: Sequence[Scene], options: SceneOptions) -> list[dict[str, Any]]:
@@ -331,7 +356,8 @@ def _settings(
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
-        "map": {key: getattr(mapping, key) for key in ("memory", "probabilities", "polygons")},
+        "map": {"memory": memory_for(len(bands))}
+        | {key: getattr(mapping, key) for key in ("probabilities", "polygons")},
     }
 
 

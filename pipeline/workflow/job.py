@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.documents import read_json
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, LabelWarning, OutputError, counted
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
 from pipeline.runs import RunFolder
@@ -134,6 +135,21 @@ class Job:
         groups[frame["poly_id"]] = np.unique(frame["group"].to_numpy(dtype=str), return_inverse=True)[1]
         return groups
 
+    @cached_property
+    def split_by_groups(self) -> bool:
+        """Whether groups of samples replace the blocks; LabelWarning where nearly every group is a single sample."""
+        if self.groups is None:
+            return False
+        from pipeline.labels.values import holds_several
+
+        group, name = self.labels.frame["group"], self.config.labels.value.group
+        if holds_several(group.tolist()):
+            return True
+        held = f"{counted(len(group), 'sample')} in {counted(group.nunique(), 'group')}"
+        text = f"labels.value.group: {name} has {held}, so parts are made of blocks, groups kept together"
+        warnings.warn(f"{self.labels.path}: {text}", LabelWarning, stacklevel=2)
+        return False
+
     @property
     def object_codes(self) -> tuple[int, ...]:
         """Codes of the classes that are mapped as objects."""
@@ -198,7 +214,7 @@ class Job:
         Raises:
             SplitError: a sample or a pixel on two sides.
         """
-        if self.groups is None:
+        if not self.split_by_groups:
             reach_px = 0 if self.is_value else self.reach_px
             check_leakage(self.labelled, self.split, reach_px=reach_px, buffer_m=self.buffer_m, shared=self.is_value)
 
@@ -228,7 +244,7 @@ class Job:
     @cached_property
     def split(self) -> Split:
         """Which polygon is for what."""
-        if self.groups is not None:
+        if self.groups is not None and self.split_by_groups:
             settings = self.config.split
             return group_split(self.labelled, self.groups, fractions=settings.fractions, seed=settings.seed)
         return split_blocks(
@@ -239,6 +255,7 @@ class Job:
             seed=self.config.split.seed,
             scheme=self.scheme,
             without_validation=self.config.training.without_validation,
+            groups=self.groups,
         )
 
     @property

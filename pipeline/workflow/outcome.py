@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 # (what is being done, units done, units in all)
@@ -40,3 +43,8 @@ class Outcome:
     data: dict[str, Any] = field(default_factory=dict)  # The same for machines (``--json``), JSON-ready
     failed: tuple[str, ...] = ()  # Errors that the command found and lists together (``check``, ``predict``)
     status: int = 2  # Exit status where something failed: 3 where some scenes of several could not be mapped
+
+
+def next_run(config: Path, changes: Sequence[str]) -> str:
+    """The command that comes after a check, with the keys that were set for it."""
+    return f"next: landcover run {shlex.join([str(config), *chain(*(('--set', text) for text in changes))])}"

@@ -20,6 +20,7 @@ from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
+from pipeline.labels.values import holds_several
 from pipeline.splits.folds import block_folds, group_folds
 from pipeline.splits.search import default_block_m
 from pipeline.splits.split import Part, Split, TrainingScene
@@ -113,6 +114,9 @@ def _grouped(job: Job, settings: CrossvalSettings) -> bool:
     by_group = settings.by != "blocks"
     frame = job.labels.frame
     dated = not frame["date"].isna().all()
+    if by_group and not holds_several(frame["group"].tolist()):
+        text = f"groups of {group} hold hardly more than a sample each: neighbours lie on both sides of these folds"
+        warnings.warn(f"{job.labels.path}: {text}; use --by blocks", LabelWarning, stacklevel=3)
     if not by_group and dated and group is None:
         places = frame.geometry.to_wkb().nunique()
         text = f"{len(frame)} samples at {places} places on several dates: name the station in labels.value.group, so "

@@ -55,7 +55,8 @@ def quantity_of(job: Job) -> Quantity:
 def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
     """The samples' values; held out together within training: groups where there are some, else blocks."""
     frame = job.labels.frame
-    group_of = job.groups if job.groups is not None else np.asarray(job.split.block_of, dtype=np.int64)
+    own = job.groups if job.split_by_groups else None
+    group_of = np.asarray(job.split.block_of, dtype=np.int64) if own is None else own
     size = int(frame["poly_id"].max()) + 1
     padded = np.full(size, -1, dtype=np.int64)
     padded[: len(group_of)] = group_of[:size]

@@ -8,6 +8,12 @@ from pipeline.errors import ConfigError
 from pipeline.inference import memory
 from pipeline.inference.engine import Choice
 from pipeline.inference.memory import Needs, activation_bytes
+from pipeline.inference.settings import memory_for, parse_bytes
+from pipeline.model.bundle import ModelBundle
+from pipeline.model.network import build_network
+from pipeline.model.preprocess import Preprocess
+from pipeline.training.networks import network_specs
+from pipeline.training.settings import TrainingSettings
 from tests.inference.models import small_bundle
 
 
@@ -62,5 +68,18 @@ def test_tiles_that_go_together_take_more_memory() -> None:
 
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"at least \d+ MB; raise --memory"):
+    with pytest.raises(ConfigError, match=r"at least \d+ MB; raise map\.memory \(--memory of predict\)"):
         largest(needs(), 100, longest_px=1000)
+
+
+@pytest.mark.parametrize("bands", [4, 100, 224, 400])
+def test_memory_that_init_writes_fits_the_smallest_tile(bands: int) -> None:
+    (spec, _) = network_specs(TrainingSettings(), bands_in=bands, classes=len(small_bundle().scheme), chip_px=64)
+    assert spec is not None
+    names = tuple(f"b{number}" for number in range(bands))
+    bundle = ModelBundle(
+        members=(build_network(spec).eval(),), scheme=small_bundle().scheme, units=("",) * bands, gsd_m=10.0,
+        preprocess=Preprocess(names, (0.0,) * bands, (1.0,) * bands), value_range=((0.0, 1.0),) * bands,
+    )  # fmt: skip
+    wanted = Needs.of(bundle, Choice(), stride_px=1)
+    assert wanted.largest_tile_px(halo_px=4, memory_bytes=parse_bytes(memory_for(bands)), longest_px=2000) >= 128

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -252,3 +253,17 @@ def test_neighbours_are_those_that_brute_force_finds(seed: int, distance_m: floa
         if chessboard_m(pixels, np.array([a + 1]), np.array([b + 1])) <= distance_m
     }
     assert found == expected
+
+
+def test_blocks_that_share_a_group_are_one_block() -> None:
+    pixels = scattered()
+    groups = np.arange(91, dtype=np.int64)
+    pairs = np.random.default_rng(3).permutation(np.arange(1, 91))[:12].reshape(-1, 2)
+    groups[pairs[:, 0]] = groups[pairs[:, 1]]
+    split = partial(split_blocks, [pixels], block_m=400.0, buffer_m=0.0, seed=1)
+    plain, joined = split(), split(groups=groups)
+    assert (plain.part[pairs[:, 0]] != plain.part[pairs[:, 1]]).any()
+    assert (joined.part[pairs[:, 0]] == joined.part[pairs[:, 1]]).all()
+    alone = split(groups=np.arange(91, dtype=np.int64))
+    assert (alone.part == plain.part).all()
+    assert (alone.block_of == plain.block_of).all()

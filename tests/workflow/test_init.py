@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import geopandas as gpd
 import pytest
@@ -12,12 +14,15 @@ import yaml
 
 from pipeline.accuracy.crosswalk import to_codes
 from pipeline.config import Config, load_config
-from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning
+from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneError, SceneWarning
 from pipeline.labels.rasterise import burn
+from pipeline.workflow.check import check_job
 from pipeline.workflow.init import choose_chip_px, write_config
 from pipeline.workflow.job import Job
+from pipeline.workflow.outcome import no_progress
+from pipeline.workflow.stages import run_stages
 from tests.fakes.finished import run_job
-from tests.fakes.small_world import BANDS, CLASSES, squares, write_labels, write_scene, write_settings
+from tests.fakes.small_world import BANDS, CLASSES, reflectance, squares, write_labels, write_scene, write_settings
 
 
 def init(folder: Path, *, field: str = "class", output: Path | None = None, overwrite: bool = False):
@@ -54,11 +59,11 @@ def test_it_names_bands_and_classes_and_says_what_to_do_next(world):
 
 def test_bands_left_out_are_named_with_the_way_back(world):
     write_scene(world / "scene.tif", names=(*BANDS[:-1], "lwir11"))
-    with pytest.warns(SceneWarning, match="lwir11 measure the air or temperature"):
+    with pytest.warns(SceneWarning, match="lwir11 measures the air or temperature"):
         init(world)
     text = (world / "config.yaml").read_text()
     assert load_config(world / "config.yaml").inputs.bands == BANDS[:-1]
-    assert "# Not used: bands lwir11 measure" in text
+    assert "# Not used: band lwir11 measures" in text
 
 
 def test_a_known_legend_gives_its_colours(world):
@@ -231,3 +236,28 @@ def test_burning_is_the_same_whatever_the_labels_crs(world):
         here, there = burn(job.labels, grid), burn(other.labels, grid)
     assert (here.row == there.row).all()
     assert (here.code == there.code).all()
+
+
+def test_bands_without_a_value_are_left_out_and_said(world):
+    values = reflectance()
+    values[1] = 0
+    write_scene(world / "scene.tif", values, nodata=0)
+    with pytest.warns(SceneWarning, match=f"band {BANDS[1]} is nodata everywhere; left out of inputs.bands"):
+        init(world)
+    assert load_config(world / "config.yaml").inputs.bands == (BANDS[0], *BANDS[2:])
+    assert f"Not used: band {BANDS[1]} is nodata everywhere" in (world / "config.yaml").read_text()
+    fix = rf"band {BANDS[1]} is nodata everywhere; leave them out of inputs\.bands"
+    changes = [f"inputs.bands=[{', '.join(BANDS)}]"]
+    (failed, *_) = check_job(world / "config.yaml", changes=changes, progress=no_progress).failed
+    assert re.search(fix, failed)
+    with pytest.raises(SceneError, match=fix):
+        run_stages(world / "config.yaml", last="chips", force=False, overwrite=False, progress=no_progress,
+                   changes=changes)  # fmt: skip
+
+
+def test_check_repeats_what_was_set_for_it(world):
+    init(world)
+    config = world / "config.yaml"
+    with patch("pipeline.workflow.check._check_cost"):
+        outcome = check_job(config, changes=("map.memory=2 GB", "split.seed=3"), progress=no_progress)
+    assert outcome.hint == f"next: landcover run {config} --set 'map.memory=2 GB' --set split.seed=3"

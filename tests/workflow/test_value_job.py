@@ -34,6 +34,7 @@ from pipeline.workflow.job import Job
 from pipeline.workflow.labels_audit import audit_labels
 from pipeline.workflow.predict import predict_maps
 from pipeline.workflow.stages import run_stages
+from pipeline.workflow.value_crossval import cross_validate_values
 
 SIDE, PIXEL_M = 120, 30.0
 
@@ -147,6 +148,8 @@ def test_check_tells_samples_and_cost(job: Path) -> None:
     outcome = check_job(job, progress=silent)
     assert not outcome.failed
     assert outcome.data["labels"]["polygons"] == 150
+    assert any("groups of plot kept together, no blocks" in table.title for table in outcome.tables)
+    assert "encoder" not in outcome.summary
 
 
 def test_crossval_by_group_keeps_groups_together(job: Path) -> None:
@@ -368,3 +371,30 @@ def test_a_model_of_values_has_no_layers_of_classes(job: Path, tmp_path: Path, c
 def test_audits_are_of_classes(job: Path) -> None:
     with pytest.raises(ConfigError, match="labels audit is of classes"):
         audit_labels(job, count=3, seed=0, output=None, overwrite=True, progress=silent)
+
+
+def test_groups_of_one_sample_do_not_replace_blocks(tmp_path: Path) -> None:
+    path = write_case(tmp_path)
+    several = Job.load(path)
+    assert several.split_by_groups
+    assert several.split.block_m == 0
+    frame = gpd.read_file(tmp_path / "plots.gpkg")
+    frame["plot"] = [f"p{max(number, 1)}" for number in range(len(frame))]  # the first two are one plot
+    frame.to_file(tmp_path / "plots.gpkg")
+    with pytest.warns(LabelWarning, match="plot has 150 samples in 149 groups, so parts are made of blocks"):
+        single = Job.load(path).split
+    assert single.block_m == 900
+    assert single.part[1] == single.part[2]
+    outcome = write_config([str(tmp_path / "scene.tif")], labels=tmp_path / "plots.gpkg", field="biomass", layer=None,
+                           output=tmp_path / "config.yaml", overwrite=False)  # fmt: skip
+    assert "group" not in outcome.data["value"]
+
+
+def test_folds_of_groups_of_one_sample_are_warned_of(tmp_path: Path) -> None:
+    path = write_case(tmp_path, samples=30)
+    frame = gpd.read_file(tmp_path / "plots.gpkg")
+    frame.assign(plot=np.arange(30)).to_file(tmp_path / "plots.gpkg")
+    job = Job.load(path, changes=["training.experts.trees=2"])
+    settings = CrossvalSettings.model_validate({"folds": 2, "by": "plot", "methods": ["forest"]})
+    with pytest.warns(LabelWarning, match="neighbours lie on both sides of these folds; use --by blocks"):
+        cross_validate_values(job, settings, output=None, force=False, overwrite=False, progress=silent)
