@@ -161,7 +161,7 @@ def test_a_damaged_or_circular_vrt_has_a_fingerprint(tmp_path):
     assert len(set(fingerprint([itself, damaged]).values())) == 2
 
 
-def test_scratch_of_killed_processes_goes_and_own_is_gone_at_the_end(tmp_path):
+def test_scratch_of_killed_processes_is_swept(tmp_path):
     target = tmp_path / "map.gpkg"
     code = "import os; print(os.getpid(), end='')"
     gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
