@@ -86,16 +86,9 @@ def write_config(
     said = _stated(opened, options)
     if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
         return _write_value_config(
-            opened,
-            scenes=scenes,
-            said=said,
-            encoding=encoding,
-            labels=labels,
-            field=field,
-            layer=layer,
-            output=output,
-            without=without,
-        )
+            opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer,
+            output=output, without=without,
+        )  # fmt: skip
     only = _only_class(field, objects)
     names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
     objects = tuple(objects) or (tuple(names) if complete and len(names) == 1 else ())
