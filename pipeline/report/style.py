@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context, rcParams
@@ -9,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+
+from pipeline.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,15 +83,18 @@ def save(draw: Callable[[], Figure], stem: Path) -> tuple[tuple[Path, Path], byt
 
     An SVG carries no date and its ids follow from its content, so that equal figures are equal files.
     """
-    import io
-
     stem.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with rc_context(LIGHT):
         figure = draw()
-        figure.savefig(png, dpi=DPI)
-        figure.savefig(svg, metadata={"Date": None})
-    dark = io.BytesIO()
+        png, svg = _drawn(figure, "png", dpi=DPI), _drawn(figure, "svg", metadata={"Date": None})
     with rc_context(DARK):
-        draw().savefig(dark, format="svg", metadata={"Date": None})
-    return (png, svg), dark.getvalue()
+        dark = _drawn(draw(), "svg", metadata={"Date": None})
+    files = write_bytes(stem.with_suffix(".png"), png), write_bytes(stem.with_suffix(".svg"), svg)
+    return files, dark
+
+
+def _drawn(figure: Figure, kind: str, **options: Any) -> bytes:
+    """A figure as the bytes of a file: on a full disk matplotlib would leave half of one."""
+    memory = io.BytesIO()
+    figure.savefig(memory, format=kind, **options)
+    return memory.getvalue()
