@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -36,7 +37,7 @@ _INSIDE = re.compile(r':"([^"]+)"')
 VRT_DEPTH = 8
 
 
-class Closing:
+class Closing(ABC):
     """What is closed at the end of a ``with``."""
 
     def __enter__(self) -> Self:
@@ -49,9 +50,9 @@ class Closing:
         """Close it."""
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
         """Close what is open."""
-        raise NotImplementedError
 
 
 @contextlib.contextmanager

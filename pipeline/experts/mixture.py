@@ -101,8 +101,8 @@ class Mixture:
         channels: Features per level.
         lift: What probabilities of each class are multiplied with in the end, float64 [class].
         out_of_fold: Of the labelled pixels that have such probabilities.
+        temperatures: What each expert's scores were divided by; 1 but for discriminants.
         admission: Of the expert with a pretrained encoder; None where there is none.
-        temperatures: What each expert's scores were divided by, float64 [expert]; 1 but for discriminants.
     """
 
     experts: tuple[Expert, ...]
@@ -112,8 +112,8 @@ class Mixture:
     channels: int
     lift: NDArray[np.float64]
     out_of_fold: OutOfFold
+    temperatures: tuple[float, ...]
     admission: Admission | None = None
-    temperatures: tuple[float, ...] = ()
 
     def parts(self) -> tuple[Mixture, Mixture | None]:
         """The mixture of the experts without an encoder, and of those with; None where these have no share.
@@ -198,7 +198,7 @@ def fit_mixture(
     known_rows = mixed.sum(axis=1) > 0
     kept = table.rows(known_rows)
     out_of_fold = OutOfFold(mixed[known_rows], kept.index, kept.polygon)
-    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold, admission, temperatures)
+    return Mixture(experts, tuple(models), shares, classes, table.channels, lift, out_of_fold, temperatures, admission)
 
 
 def _softened(

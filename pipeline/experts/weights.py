@@ -86,8 +86,10 @@ def best_lift(
     true = np.where(index[order] == found, weight[order], 0.0)
     hit, taken = np.cumsum(true), np.cumsum(weight[order])
     f1 = 2 * hit / (taken + hit[-1])
+    if not hit[-1]:
+        return 1.0  # no held-out pixel of the class says anything
     last = np.r_[needed[order][1:] != needed[order][:-1], True] & (needed[order] <= MOST_LIFT)
-    if not last.any():
+    if not last.any():  # beyond MOST_LIFT everywhere
         return 1.0
     best = np.flatnonzero(last)[f1[last].argmax()]
     # Between the last pixel that is taken and the first that is not.

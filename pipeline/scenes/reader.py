@@ -8,6 +8,7 @@ gives single pixels of finer files.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -60,9 +61,9 @@ class Reader(Closing):
     grid: Grid
     bands: tuple[str, ...]
 
+    @abstractmethod
     def read(self, window: Window) -> Raster:
         """Pixels of a window, which may reach beyond the grid: pixels outside are not valid."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the files."""

@@ -69,7 +69,7 @@ class ChipExperts:
     @property
     def temperature(self) -> float:
         """What scores of the expert with a pretrained encoder are divided by; 1 where there is none."""
-        pairs = zip(self.mixture.experts, self.mixture.temperatures, strict=False)
+        pairs = zip(self.mixture.experts, self.mixture.temperatures, strict=True)
         return next((value for expert, value in pairs if expert.encoder), 1.0)
 
     def predict(self, x: torch.Tensor, valid: torch.Tensor) -> NDArray[np.float32]:
@@ -180,12 +180,12 @@ def train_on_statistics(
         plain, _ = mixture.parts()
         experts, target = ChipExperts(mixture, layer, frozen), plain.predict(table.features)
         soft = _mixed_chips(plain, features, labelled, settings=settings)
+    networks = networks.judged(experts.mixture if experts is not None else None, settings, frozen=frozen)
     if frozen is not None and networks.context is not None:
         temperature = experts.temperature if experts is not None else 1.0
         start_head(
             networks.context, chips.x[torch.from_numpy(labelled)], chips.index[labelled], temperature=temperature
         )
-    networks = networks.judged(experts.mixture if experts is not None else None, settings, frozen=frozen)
     if networks.context is not None and settings.context.share is None and networks.share >= ALONE:
         networks = replace(networks, pixels=None, share=1.0)
     if networks.pixels is None:

@@ -106,7 +106,8 @@ def draw_learning_curve(
 def method_keys(job: Job) -> dict[Method, str]:
     """For each method a hash of all that its results depend on but folds and labelled pixels."""
     trees, seed = job.config.assessment.forest_trees, job.config.training.seed
-    network = [job.config.chips.model_dump(mode="json"), job.config.training.model_dump(mode="json")]
+    network: list[Any] = [job.config.chips.model_dump(mode="json"), job.config.training.model_dump(mode="json")]
+    network += [job.object_indices] if job.object_indices else []
     forest = hash_of([job.input_hash, trees, seed])
     return {"forest": forest, "forest_neighbourhood": forest, "network": hash_of([job.input_hash, network])}
 

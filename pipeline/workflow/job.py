@@ -308,6 +308,7 @@ class Job:
             parts.append(self.config.training.head)
         if stage == "train":  # an index that was edited is another training set
             parts.append(list(fingerprint([self.index_path]).values()))
+            parts += [self.object_indices] if self.object_indices else []  # classes that map.objects names are lifted
         if stage in {"predict", "assess", "report"}:
             areas = [split_source(path)[0] for path in (self.config.map.aoi, self.config.map.mask) if path]
             model = hash_content(self.model_path) if self.model_path.is_file() else None

@@ -213,6 +213,11 @@ def test_a_rare_class_is_lifted_to_half_of_the_best_f1():
     assert f1 > 2 * ((rare > 0.5) & (index == 0)).sum() / ((rare > 0.5).sum() + (index == 0).sum())
 
 
+def test_a_class_without_held_out_pixels_is_not_lifted():
+    p = np.array([[0.1, 0.9], [0.3, 0.7]], np.float32)
+    assert best_lift(p, np.array([1, 1], np.uint8), np.ones(2), found=0) == 1.0
+
+
 @given(st.integers(0, 50))
 @settings(max_examples=20, deadline=None)
 def test_no_lift_within_bounds_finds_a_class_better(seed):

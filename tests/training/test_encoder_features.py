@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from pipeline.training.batches import ContextSet
 from pipeline.training.chip_head import start_head
 from pipeline.training.context import train_context
 from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
-from pipeline.training.networks import build_networks
+from pipeline.training.networks import build_networks, lift_class
 from pipeline.training.result import context_note
 from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
 from tests.training.worlds import changed
@@ -189,3 +191,14 @@ def test_an_encoder_pretrained_on_counts_takes_scenes_of_counts(tmp_path):
     assert torch.equal(found.of_pixels(x, valid), same.of_pixels(x, valid))
     shipped = frozen_features(SETTINGS, counts, sensor="sentinel-2", level="", units=["DN"] * len(BANDS))
     assert shipped.factor == COUNTS
+
+
+def test_a_lifted_class_has_so_many_times_the_odds():
+    plain = Preprocess(BANDS, (0.0,) * len(BANDS), (1.0,) * len(BANDS))
+    own = changed(SETTINGS, {"context.weights": "none"})
+    networks = build_networks(own, classes=3, chip_px=16, preprocess=plain)
+    x = torch.randn(1, len(BANDS), 16, 16)
+    before = [member.eval()(x) for member in networks.members]
+    lift_class(networks, 1, 4.0)
+    for member, old in zip(networks.members, before, strict=True):
+        assert torch.allclose(member(x) - old, torch.tensor([0.0, math.log(4.0), 0.0])[:, None, None], atol=1e-5)

@@ -15,6 +15,7 @@ from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
 from tests.fakes.finished import run_job
 from tests.fakes.small_world import (
+    CLASSES,
     quick_training,
     reflectance,
     settings,
@@ -43,6 +44,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ({"training": {"pixels": {"steps": 4}}}, list(STAGES[1:])),
         ({"training": {"head": "chip"}}, list(STAGES)),
         ({"map": {"margin": True}}, list(STAGES[2:])),
+        ({"map": {"objects": {"classes": [CLASSES[0]]}}}, list(STAGES[1:])),  # training lifts them
         ({"assessment": {"forest_trees": 11, "features": False}}, list(STAGES[3:])),
         ({"name": "other"}, ["report"]),
         ({"inputs": {"bands": ["red", "nir"]}}, list(STAGES)),
