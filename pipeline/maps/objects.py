@@ -18,9 +18,8 @@ from rasterio.features import shapes
 from pipeline.errors import LegendError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
 from pipeline.legend import NODATA
-from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilteredPixels
-from pipeline.maps.rings import areas_ha
+from pipeline.maps.rings import areas_ha, regular_outlines
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
 from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage

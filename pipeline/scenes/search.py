@@ -14,13 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ProductError
 from pipeline.files import prepare_folder, write_bytes, write_json
-from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, is_url, plain_url, read_metadata
+from pipeline.scenes.remote import (
+    ATTEMPTS,
+    CONNECT_S,
+    ITEM_FILE,
+    READ_S,
+    CopyJob,
+    copy_window,
+    is_complete,
+    is_url,
+    plain_url,
+    read_journal,
+    read_metadata,
+)
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac import open_item, signer
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
 from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
-from pipeline.scenes.window_copy import CopyJob, copy_window, is_complete, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -30,8 +30,8 @@ from pipeline.maps.objects import (
     without_overlaps,
     write_objects,
 )
-from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.maps.rings import regular_outlines
 from pipeline.maps.vectors import check_geopackage_name
 from pipeline.report.data import ObjectsView
 from pipeline.splits.split import Part

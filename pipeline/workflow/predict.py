@@ -19,7 +19,7 @@ from pipeline.maps.settings import ObjectSettings
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
-from pipeline.scenes.listing import list_scenes
+from pipeline.scenes.opening import list_scenes
 from pipeline.scenes.settings import SceneRequest
 from pipeline.settings import Settings
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
