@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
-from pipeline.scenes.describe import describe_file
-from pipeline.scenes.embeddings import as_embedding, embedding_of
+from pipeline.scenes.describe import as_embedding, describe_file, embedding_of
 from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import Scene

@@ -28,9 +28,8 @@ from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_tim
 from pipeline.scenes.indices import compute_index, find_index, with_indices
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
-from pipeline.scenes.series import series_layer
 from pipeline.scenes.settings import name_of
-from pipeline.scenes.stack import stack_scenes
+from pipeline.scenes.stack import series_layer, stack_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

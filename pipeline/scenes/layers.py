@@ -21,7 +21,7 @@ from pipeline.errors import SceneError, SceneWarning
 from pipeline.ground import ground_area_scale
 from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
-from pipeline.scenes.embeddings import is_embedding
+from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.embeddings import Embedding
+    from pipeline.scenes.describe import Embedding
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
     from pipeline.scenes.sources import Resampling
@@ -59,7 +59,7 @@ class Layer:
 
 
 def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] | None = None) -> Layer:
-    """Annual embeddings (``pipeline.scenes.embeddings``), all of their bands or some by their names."""
+    """Annual embeddings (``pipeline.scenes.describe``), all of their bands or some by their names."""
     scene = open_geotiff(path, options=SceneOptions(embedding=rule))
     chosen = scene if bands is None else scene.select([name.lower() for name in bands])
     return Layer("raster", chosen, chosen.band_names)

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from pipeline.bands import is_optical
 from pipeline.errors import InputError, OutputError, ProductError, SceneError
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
-from pipeline.scenes.embeddings import is_embedding
+from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.eopf import looks_like_eopf, open_eopf
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls

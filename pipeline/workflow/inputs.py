@@ -14,7 +14,7 @@ from pipeline.labels.source import LISTED, buffer_polygons, group_classes, read_
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
-from pipeline.scenes.series import dated
+from pipeline.scenes.stack import dated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
