@@ -268,9 +268,7 @@ class Config(Settings):
 def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
     """A checked configuration.
 
-    Args:
-        path: The file.
-        changes: Keys that are set otherwise than in the file, as ``map.memory=1GB``.
+    ``changes`` are keys set otherwise than in the file, as ``map.memory=1GB``.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key (with the nearest known one), or a value that does not fit.

@@ -170,11 +170,7 @@ def holds_values(path: Path) -> bool:
 def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None) -> MapTotals:
     """Mean and total of a continuous map from measured points of a probability sample.
 
-    Args:
-        path: ``<scene>_value.tif``.
-        reference: Points with the measured value.
-        field: Attribute that holds it.
-        design: The sampling design file, or "simple random" or "systematic".
+    ``design`` is the sampling design file, or "simple random" or "systematic".
 
     Raises:
         ReferenceDataError: no probability sample, one of squares, or too few units.
@@ -275,10 +271,7 @@ class Panel:
 def assess_panel(maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSettings) -> Panel:
     """Areas of every year and their trend.
 
-    Args:
-        maps: The series.
-        paths: The maps to assess, one for each year: the series, or the consistent maps made of it.
-        settings: The panel; ``{year}`` in its field stands for the year.
+    ``paths`` are the maps to assess, one for each year: the series, or the consistent maps made of it.
 
     Raises:
         ReferenceDataError: a field without ``{year}``, a year without a field, no unit that has all years, a design of

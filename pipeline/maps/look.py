@@ -123,13 +123,7 @@ def _fill(raster: Raster) -> NDArray[np.bool_]:
 
 
 class Glimpse:
-    """A scene's picture, gathered from what is read of it for another purpose: the scene is not read again for it.
-
-    Args:
-        source: The scene.
-        bands: Names of the bands that will be read.
-        max_px: Longest side of the picture.
-    """
+    """A scene's picture, gathered from what is read of it for another purpose: the scene is not read again for it."""
 
     def __init__(self, source: Source, bands: Sequence[str], *, max_px: int) -> None:
         names = _shown(source)

@@ -81,13 +81,7 @@ def find_objects(
 ) -> Objects:
     """The objects of some classes of a map, none of which overlap.
 
-    Args:
-        codes: uint8 [row, col], 0 nodata.
-        grid: The map's grid.
-        scheme: Its classes.
-        settings: Which classes, and how.
-        confidence: uint8 [row, col] in percent, 255 nodata.
-        scratch: A folder.
+    ``codes`` are uint8 [row, col], 0 nodata; ``confidence`` uint8 [row, col] in percent, 255 nodata.
 
     Raises:
         LegendError: no class is asked for, or one that there is not.

@@ -54,9 +54,7 @@ _WAYS_BACK = (
 def unlike(ids: Sequence[str], *, paths: Sequence[str]) -> list[str]:
     """Names of scenes; those that several have, as files in different folders do, with the folders that differ before.
 
-    Args:
-        ids: Of the scenes.
-        paths: Of the scenes; "" for those whose name must stay.
+    ``paths`` are "" for scenes whose name must stay.
 
     >>> unlike(["scene", "scene", "other"], paths=["2020/scene.tif", "2021/scene.tif", "other.tif"])
     ['2020_scene', '2021_scene', 'other']
@@ -241,11 +239,7 @@ def composite_scenes(
 ) -> CompositeScene:
     """A composite of the bands that all scenes have, on the finest of their grids.
 
-    Args:
-        scenes: Masked for clouds by their own quality layers; ties between dates go to the earlier one.
-        method: "median", "medoid" or "greenest".
-        min_dates: Fewest valid dates of a valid pixel.
-        name: Default: the first scene's name, the method and the number of dates.
+    Ties between dates go to the earlier one.
 
     Raises:
         SceneError: no common band, no red and near infrared for "greenest", or an option that has no meaning.
@@ -312,9 +306,7 @@ def _distances(values: NDArray[np.float32], observed: NDArray[np.bool_]) -> NDAr
 def masked_median(values: NDArray[np.float32], observed: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Median over the valid dates, float32 [band,row,col]; 0 where there is none.
 
-    Args:
-        values: float32 [date,band,row,col].
-        observed: bool [date,row,col].
+    ``values`` are float32 [date,band,row,col], ``observed`` bool [date,row,col].
     """
     ranked = np.sort(np.where(observed[:, None], values, np.inf), axis=0)
     count = observed.sum(axis=0)

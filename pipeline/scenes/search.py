@@ -77,15 +77,8 @@ def find_scenes(
 ) -> list[FoundScene]:
     """Scenes of an area and time, earliest first.
 
-    Args:
-        area: (west, south, east, north) in degrees, or a file of polygons in any CRS.
-        api: A name of ``APIS`` or the address of a STAC API.
-        collection: For example "sentinel-2-l2a" or "landsat-c2-l2".
-        start: First day, UTC.
-        end: Last day, included.
-        max_cloud_percent: Scenes with more clouds are left out; those that do not say are not.
-        min_covered_frac: Scenes that cover less of the area are left out.
-        limit: Most scenes to look at.
+    ``area`` is (west, south, east, north) in degrees, or a file of polygons in any CRS; ``api`` a name of ``APIS`` or
+    an address. The last day is included. Scenes that do not say how clouded they are stay.
 
     Raises:
         ConfigError: pystac-client is not installed, or the area or dates make no sense.
@@ -211,17 +204,8 @@ def download(
     A file is complete when its content has the checksum that the folder's journal gives for the same source and window.
     Files are written aside and renamed when whole; the item is written last.
 
-    Args:
-        found: A scene found, or an item's JSON.
-        folder: Where the scene's own folder goes.
-        area: As for ``find_scenes``; None for the whole scene.
-        bands: Names wanted; None for all of the sensor.
-        options: As for ``open_item``; the mirror, where the item does not tell it.
-        sign: As for ``open_item``.
-        progress: Called after each block.
-
-    Returns:
-        The scene's folder, to be opened with ``open_scene``.
+    ``area`` is as for :func:`find_scenes`, ``options`` and ``sign`` as for :func:`pipeline.scenes.stac.open_item`;
+    ``progress`` is called after each block. The folder opens with ``open_scene``.
 
     Raises:
         ProductError: an asset is gone or cannot be read, or the scaling cannot be decided.

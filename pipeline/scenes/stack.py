@@ -85,11 +85,8 @@ def stack_scenes(
 ) -> StackScene:
     """Several dates of one place as one source, sorted by time, on the finest of their grids.
 
-    Args:
-        scenes: Any order, with their times of acquisition; the bands that all of them have are stacked.
-        settings: Names and rules, see the module. Of regular steps day 1 is 1 January of the first date's year; 0 and
-            below or 366 and above reach into the years around it.
-        name: Default: the first scene's name and the number of dates.
+    Of regular steps day 1 is 1 January of the first date's year; 0 and below or 366 and above reach into the years
+    around it.
 
     Raises:
         SceneError: no common band, a date unknown or twice, or an option that has no meaning.
@@ -116,10 +113,7 @@ def stack_scenes(
 def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> tuple[Scene, ...]:
     """A file whose bands are dates of one variable (an NDVI series) as one scene per date, to be stacked.
 
-    Args:
-        scene: As opened, one band per date.
-        dates: Timezone-aware, in band order.
-        band: What the bands are, for example "ndvi".
+    ``dates`` have time zones and are in band order; ``band`` is what the bands are, for example "ndvi".
 
     Raises:
         SceneError: another number of dates than bands.

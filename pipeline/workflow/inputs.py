@@ -140,10 +140,8 @@ def _day(scene: Scene) -> str:
 def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labels:
     """The labels of a configuration, in its legend: polygons, points, or pieces of an existing map.
 
-    Args:
-        config: The configuration.
-        sources: Opens the scenes; asked only where labels are pieces of a map, so that a scene that cannot be opened
-            does not hide what is wrong with polygons.
+    Scenes are opened only where labels are pieces of a map, so that one that cannot be does not hide what is wrong with
+    polygons.
 
     Raises:
         ConfigError: rules for classes that there are none of, or a vector file without a field.

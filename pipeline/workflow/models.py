@@ -68,15 +68,9 @@ def export_model(
 ) -> Outcome:
     """Write a model for other programs.
 
-    Args:
-        path: The model.
-        form: "onnx" or "torch".
-        output: The file; None for the model's name with another suffix.
-        tile_px: Side of the tiles, fixed in the graph.
-        scale: value = DN x scale + offset of the rasters that the graph will be fed; None for both: as the files of the
-            training scenes stored them, or, where the model does not know, the values themselves.
-        offset: See scale.
-        overwrite: Replace a file of that name.
+    Tiles have a side of ``tile_px``, fixed in the graph. ``scale`` and ``offset`` (value = DN x scale + offset) are
+    those of the rasters that the graph will be fed; None for both: as the files of the training scenes stored them, or,
+    where the model does not know, the values themselves.
 
     Raises:
         ConfigError: an unknown format.

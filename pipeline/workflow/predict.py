@@ -59,17 +59,9 @@ def predict_maps(
 ) -> Outcome:
     """Map the scenes of a configuration, or any scenes with a model.
 
-    Args:
-        config: The configuration; None where a model is given.
-        model: The model.
-        scenes: Scenes by path or address.
-        output: Folder for the maps of ``model``.
-        changes: Settings as ``map.memory=1GB``: of the configuration, or of :class:`PredictSettings`.
-        force: Map again what is mapped.
-        overwrite: Replace maps of other commands.
-        progress: For the terminal.
-        listed: Further scenes: a text file of paths, a folder of scenes, or STAC items.
-        dask: Who maps several; None for this process alone, else see :func:`pipeline.scale.cluster.open_client`.
+    ``config`` or ``model`` is given; ``changes`` are settings of the one, or of :class:`PredictSettings`. ``listed``
+    are further scenes: a text file of paths, a folder of scenes, or STAC items. ``dask`` says who maps several, see
+    :func:`pipeline.scale.cluster.open_client`; None for this process alone.
 
     Raises:
         ConfigError: neither or both are given; an unknown setting, or a value that does not fit.

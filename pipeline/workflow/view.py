@@ -33,12 +33,9 @@ def open_viewer(
 ) -> tuple[ViewServer, Outcome]:  # fmt: skip
     """A server that listens and has still to be run, and the outcome.
 
-    Args:
-        paths: Run folders, folders of maps, configurations of runs, or class maps.
-        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
-        port: Of the server; 0 for any that is free.
-        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
-        credit: Who is to be named for it; None for its host.
+    ``paths`` are run folders, folders of maps, configurations of runs, or class maps; ``scenes`` those of maps that do
+    not know theirs, one for all of them or one per map. ``basemap`` has {z}, {x} and {y}; without ``credit`` its host
+    is named.
 
     Raises:
         ConfigError: options that do not fit, or rio-tiler is not installed.
