@@ -96,10 +96,7 @@ def whole_file(
 def check_target(path: Path, *, overwrite: bool, inputs: Iterable[Path | str] = ()) -> None:
     """Refuse a name that may not be written to.
 
-    Args:
-        path: The name.
-        overwrite: Replace a file of that name.
-        inputs: What is read: never replaced.
+    ``inputs`` are what is read: never replaced.
 
     Raises:
         OutputError: a folder, device or pipe has that name, or a file that is not to be replaced.

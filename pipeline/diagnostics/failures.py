@@ -18,7 +18,7 @@ from pipeline.accuracy.class_maps import open_class_map, read_codes
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Window
-from pipeline.labels.polygons import with_areas
+from pipeline.labels.rasterise import with_areas
 from pipeline.legend import NODATA
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage

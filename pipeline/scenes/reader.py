@@ -77,14 +77,7 @@ class Opens(Protocol):
 
 
 class SceneReader(Reader):
-    """Reads windows of the bands of one scene; its files open at the first read and stay open meanwhile.
-
-    Args:
-        grid: That every band is read on.
-        sources: The bands.
-        quality: Layers that mask pixels.
-        for_display: Single pixels of finer files may stand for the grid's.
-    """
+    """Reads windows of the bands of one scene; its files open at the first read and stay open meanwhile."""
 
     def __init__(
         self,

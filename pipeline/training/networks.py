@@ -11,7 +11,7 @@ import torch
 from pipeline.errors import ModelError
 from pipeline.model.network import VIEWS, NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
-from pipeline.scenes.embeddings import is_embedding
+from pipeline.scenes.describe import is_embedding
 from pipeline.training.chips import chip_stride_px
 from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE
 

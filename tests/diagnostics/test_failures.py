@@ -30,8 +30,8 @@ from pipeline.diagnostics.failures import (
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.labels.rasterise import LabelledPixels, burn
 from pipeline.labels.source import LabelReport, Labels
+from pipeline.workflow.class_stages import mapped_scene
 from pipeline.workflow.job import Job
-from pipeline.workflow.stage_assess import mapped_scene
 from tests.accuracy.maps import SCHEME, UTM, patchy, spoil, write_map
 
 

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, 
 from pipeline.labels.settings import LabelSettings
 from pipeline.labels.values import is_continuous, read_values
 from pipeline.model.bundle import load_bundle
-from pipeline.scenes.series import series_layer
+from pipeline.scenes.stack import series_layer
 from pipeline.splits.settings import CrossvalSettings
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
