@@ -74,8 +74,9 @@ class PipelineError(Exception):
 
 def _reason(got: object) -> object:
     """What was found; rasterio's errors only say "see previous exception", and GDAL's reason is the one before them."""
-    says_nothing = isinstance(got, Exception) and "previous exception" in str(got)
-    return got.__cause__ or got if says_nothing else got
+    if isinstance(got, Exception) and "previous exception" in str(got):
+        return got.__cause__ or got
+    return got
 
 
 class ConfigError(PipelineError):
