@@ -58,7 +58,7 @@ def write_quicklook(
 ) -> None:
     """Write a PNG of scene | classes | confidence; panels without a source are left out.
 
-    The scene is in true colour (its first band where it has no red, green and blue); ``counts`` give the legend areas.
+    The scene is shown as :func:`pipeline.maps.look.shown_bands` chooses; ``counts`` give the legend areas.
 
     Raises:
         InputError: a map cannot be read.

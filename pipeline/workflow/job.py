@@ -17,6 +17,7 @@ from pipeline.documents import read_json
 from pipeline.errors import InputError, LabelWarning, OutputError, counted
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
+from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.runs import RunFolder
 from pipeline.scenes.joining import day_of
 from pipeline.splits.folds import group_split
@@ -203,8 +204,8 @@ class Job:
 
     @property
     def reach_px(self) -> int:
-        """How far a chip centred on a labelled pixel reaches."""
-        return self.config.chips.size_px // 2
+        """How far from a labelled pixel the network looks when it learns: half a chip; of values the surroundings."""
+        return SURROUNDINGS_REACH_PX if self.is_value else self.config.chips.size_px // 2
 
     def check_leakage(self) -> None:
         """Prove that nothing that is tested is learned from.
