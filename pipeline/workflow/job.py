@@ -97,6 +97,10 @@ class Job:
         """The class map of a scene."""
         return self.maps_folder / f"{scene_id}_lc.tif"
 
+    def value_of(self, scene_id: str) -> Path:
+        """The map of a continuous target."""
+        return self.maps_folder / f"{scene_id}_value.tif"
+
     def objects_of(self, scene_id: str) -> Path:
         """The objects of a scene's map, where classes are marked."""
         return self.maps_folder / f"{scene_id}_objects.gpkg"

@@ -146,6 +146,7 @@ def test_run_writes_project_report_and_applicability(job: Path) -> None:
 def test_run_again_changes_nothing(job: Path) -> None:
     outcome = run_stages(job, last="report", force=False, overwrite=False, progress=silent)
     assert {row[1] for row in outcome.tables[0].rows} == {"unchanged"}
+    assert outcome.written[0].name == "scene_value.tif"
 
 
 def test_check_tells_samples_and_cost(job: Path) -> None:
