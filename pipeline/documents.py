@@ -33,10 +33,7 @@ MAX_NODES = 200_000
 def read_json(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
     """What a JSON file holds.
 
-    Args:
-        path: File.
-        what: What it is, for the message: "the design".
-        error: Class of the error.
+    ``what`` names it in the message ("the design"); ``error`` is the class of the error.
 
     Raises:
         PipelineError: of the class given: it cannot be read, is no regular file, too large, not JSON, nested too
@@ -138,10 +135,7 @@ def finite(value: object) -> float | None:
 def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
     """What a YAML file holds: plain mappings, lists and scalars.
 
-    Args:
-        path: File.
-        what: What it is, for the message: "the configuration".
-        error: Class of the error.
+    ``what`` names it in the message ("the configuration"); ``error`` is the class of the error.
 
     Raises:
         PipelineError: of the class given: it cannot be read, is no regular file, too large, not YAML, nested too

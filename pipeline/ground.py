@@ -44,10 +44,7 @@ def _to_degrees(wkt: str) -> Transformer | None:
 def misplaced(crs: CRS, bounds: tuple[float, float, float, float], pixel: tuple[float, float]) -> str:
     """What cannot be right about a raster's place, "" where nothing is: its CRS, or the size of its pixels.
 
-    Args:
-        crs: Of the raster.
-        bounds: (left, bottom, right, top) in units of the CRS.
-        pixel: (x, y) size of a pixel in units of the CRS.
+    ``bounds`` (left, bottom, right, top) and ``pixel`` (x, y) are in units of the CRS.
     """
     try:
         known = pyproj.CRS.from_wkt(crs.to_wkt())
@@ -103,10 +100,7 @@ def areas_by_code(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pixels int64 [code] and area in ha float64 [code] of codes 0..size-1; negative codes are left out.
 
-    Args:
-        codes: int [row, col].
-        areas_ha: float64 that broadcasts to it: :meth:`pipeline.grid.Grid.pixel_areas_ha`.
-        size: Number of codes.
+    ``codes`` are int [row, col]; ``areas_ha`` broadcasts to them: :meth:`pipeline.grid.Grid.pixel_areas_ha`.
 
     >>> areas_by_code(np.array([[0, 2], [2, -1]]), np.array([[1.0], [0.5]]), size=3)[1].tolist()
     [1.0, 0.0, 1.5]

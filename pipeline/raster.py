@@ -61,13 +61,6 @@ def open_raster(
     Behind an address there is a GeoTIFF or a JPEG 2000. A description of a raster on the disk (a VRT) names files on
     the disk, and raw pixels in its own folder only, unless it is trusted.
 
-    Args:
-        path: Anything that GDAL opens.
-        trust: A local description may reach the network, other drivers and raw pixels anywhere.
-        error: Class of the error.
-        what: What failed, for the message.
-        fix: For the message.
-
     Raises:
         PipelineError: of the class given.
     """

@@ -98,10 +98,6 @@ class Stamp(BaseModel):
         """Whether a file is what was written: by size and time of change, or by content where that differs.
 
         A QGIS project is its user's, who saves it: any that can be opened fits.
-
-        Args:
-            path: The file.
-            verify: Compare the content in any case.
         """
         if not path.is_file():
             return False
@@ -220,11 +216,8 @@ class RunFolder:
         From the beginning on the record says that the stage is under way: products that are found when it is done
         again are its own.
 
-        Args:
-            name: Of the stage.
-            key: What it depends on, as a hash.
-            facts: Further figures, read when the stage has ended.
-            resume_key: What jobs must share to go on with what the stage has done, as a hash.
+        ``facts`` are read when the stage has ended; ``resume_key`` is a hash of what jobs must share to go on with what
+        the stage has done.
         """
         record = self.record()
         record["stages"].pop(name, None)

@@ -58,10 +58,7 @@ class Off:
 def commented_yaml(data: Mapping[str, Any], *, head: Sequence[str], model: type[Settings]) -> str:
     """YAML of (a part of) a configuration with comments.
 
-    Args:
-        data: Keys to write, with plain values or :class:`Off`; they come in the order of the schema.
-        head: Comment lines at the top.
-        model: What the file holds.
+    Keys come in the order of the schema, with plain values or :class:`Off`.
     """
     lines = [*(f"# {line}".rstrip() for line in head), ""]
     lines.extend(_section(model, data, indent=0))

@@ -185,7 +185,7 @@ def _(folder: Path) -> str:
 
 @situation("1", "one date of a stack or composite runs south to north")
 def _(folder: Path) -> str:
-    from pipeline.scenes.composite import composite_scenes
+    from pipeline.scenes.joining import composite_scenes
     from pipeline.scenes.stack import stack_scenes
 
     dates = []

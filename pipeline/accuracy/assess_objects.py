@@ -107,12 +107,8 @@ def match_objects(
 ) -> Matches:  # fmt: skip
     """Which predicted object is which footprint.
 
-    Args:
-        predicted: Objects, with a CRS.
-        reference: Footprints, with a CRS.
-        iou: Threshold, above 0.
-        area: Polygons: only objects and footprints with their inner point in there count; None for all.
-        one_place: Both are known to lie in one place, so that objects far from all footprints are wrong, not misplaced.
+    With ``area`` only objects and footprints with their inner point in it count. ``one_place``: both are known to lie
+    in one place, so that objects far from all footprints are wrong, not misplaced.
 
     Raises:
         ReferenceDataError: no footprints, or none in the area; objects and footprints do not lie in one place.
@@ -176,12 +172,8 @@ def object_figures(
 ) -> ObjectFigures:
     """Figures of matched objects.
 
-    Args:
-        found: Objects, footprints and pairs.
-        iou: The threshold that they were matched at, for the record.
-        block_m: Side of the blocks that are resampled; default: so that there are some 25.
-        complete: Whether the footprints are all there are.
-        seed: Of the resampling.
+    ``block_m`` is the side of the blocks that are resampled, by default so that there are some 25; ``complete``: the
+    footprints are all there are.
     """
     sums, block_m = _sums_by_block(found, block_m)
     totals = sums.sum(axis=0)

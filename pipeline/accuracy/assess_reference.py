@@ -95,12 +95,7 @@ def read_reference(
 ) -> ReferenceUnits:
     """Points or polygons of a vector file (or a CSV with coordinates) on a map.
 
-    Args:
-        path: GeoPackage, GeoJSON, shapefile, GeoParquet; or CSV with LON,LAT (WGS84) or x,y (the map's CRS).
-        map_path: The class map.
-        scheme: Its legend.
-        field: The attribute that holds the reference class, as name or code.
-        crosswalk: Reference class to map class, where they differ.
+    A CSV has LON,LAT (WGS84) or x,y (the map's CRS); ``crosswalk`` gives the map's class of a reference class.
 
     Raises:
         ReferenceDataError: no such file or field, no CRS, mixed geometries, nothing usable.

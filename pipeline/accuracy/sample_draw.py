@@ -23,8 +23,7 @@ from pipeline.accuracy.sample_allocation import (
     share_out,
 )  # fmt: skip
 from pipeline.accuracy.sample_design import PrimaryUnits, SampleDesign, Stratum
-from pipeline.accuracy.sample_pixels import ONE_START, ValidPixels, count_frame, draw_grids, pick
-from pipeline.accuracy.sample_squares import draw_squares
+from pipeline.accuracy.sample_pixels import ONE_START, ValidPixels, count_frame, draw_grids, draw_squares, pick
 from pipeline.accuracy.sample_strata import ChangeStrata, DifferenceStrata, MapStrata, open_strata
 from pipeline.accuracy.settings import EXPECTED_USERS, OTHERS, SQUARES, DesignSettings
 from pipeline.errors import ReferenceDataError

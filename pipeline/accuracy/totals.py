@@ -1,10 +1,16 @@
-"""Mean and total of a continuous map's quantity from a probability sample: the map's own mean, corrected.
+"""Totals from one probability sample: of a continuous map's quantity, and of the classes' areas per year of a panel.
 
 The regression estimator takes the map's mean over all pixels and corrects it by what the sample says of its errors; a
 map that is any good makes the interval narrow, a bad one only leaves it wide.
 
+A panel is units interpreted for every year. The trend of a class is the slope of the straight line through its yearly
+areas (least squares), which is a sum of these areas with fixed weights: of each unit it takes the same sum of its own
+years. So its variance is that of one total, and what a unit has in common from year to year (the covariance that makes
+a panel worth its trouble) is in it.
+
 Source: Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, sections 6.4 to 6.6 (general regression
-estimator, g-weighted residuals for the variance).
+estimator, g-weighted residuals for the variance); Cochran (1977), Sampling Techniques, sect. 12.10 to 12.13 (the same
+units on several occasions); the variance of the total: :mod:`pipeline.accuracy.assess_estimators`.
 """
 
 from __future__ import annotations
@@ -16,9 +22,13 @@ import numpy as np
 import shapely
 from scipy.stats import t as student
 
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, ratios
+from pipeline.accuracy.assess_map import assess_map, read_drawn, unit_area
+from pipeline.accuracy.assess_reference import read_reference
+from pipeline.accuracy.class_maps import is_raster
 from pipeline.accuracy.sample_design import read_design
 from pipeline.documents import parse_json
-from pipeline.errors import InputError, ReferenceDataError, SceneError
+from pipeline.errors import InputError, ReferenceDataError, SceneError, counted
 from pipeline.grid import Grid, Window
 from pipeline.labels.values import numbers_of
 from pipeline.labels.vectors import features_with
@@ -27,9 +37,14 @@ from pipeline.quantity import Quantity
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from pipeline.accuracy.assess_map import Assessment
+    from pipeline.accuracy.series import AnnualMaps
+    from pipeline.accuracy.settings import ReferenceSettings
 
 CONFIDENCE = 0.95
 # Units of a stratum that a variance needs, and of the whole sample that a line with two coefficients needs.
@@ -155,11 +170,7 @@ def holds_values(path: Path) -> bool:
 def totals_of_map(path: Path, *, reference: Path, field: str, design: str | None) -> MapTotals:
     """Mean and total of a continuous map from measured points of a probability sample.
 
-    Args:
-        path: ``<scene>_value.tif``.
-        reference: Points with the measured value.
-        field: Attribute that holds it.
-        design: The sampling design file, or "simple random" or "systematic".
+    ``design`` is the sampling design file, or "simple random" or "systematic".
 
     Raises:
         ReferenceDataError: no probability sample, one of squares, or too few units.
@@ -219,3 +230,120 @@ def _drawn(
     known = {(int(r), int(c)): int(h) for r, c, h in zip(drawn.row, drawn.col, drawn.stratum, strict=True)}
     stratum = np.array([known.get((int(row), int(col)), -1) for row, col in rows], dtype=np.intp)
     return stratum, np.array([float(item.units) for item in drawn.strata]), drawn.kind
+
+
+# In the name of the attribute of each year.
+YEAR = "{year}"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What one panel says of a series of maps."""
+
+    years: tuple[int, ...]
+    assessments: tuple[Assessment, ...]  # of each year's map, on the units that have all years
+    trend_ha: dict[str, Estimate]  # by class, in ha per year
+    gaps: int  # units that lack a year, and are left out
+
+    @property
+    def areas_ha(self) -> dict[str, tuple[Estimate, ...]]:
+        """Area of each class in each year."""
+        return {name: tuple(item.area(name) for item in self.assessments) for name in self.trend_ha}
+
+    def words(self) -> str:
+        """The design, and what was left out."""
+        gaps = f" {self.gaps} units lack a year and are left out of all of them." if self.gaps else ""
+        units = counted(len(self.assessments[0].units or ()), "unit")
+        return f"{units} with all {len(self.years)} years.{gaps} " + (self.assessments[0].words())
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {
+            "years": list(self.years),
+            "area_ha": {name: [item.to_json() for item in items] for name, items in self.areas_ha.items()},
+            "trend_ha_per_year": {name: item.to_json() for name, item in self.trend_ha.items()},
+            "overall_accuracy": [item.figures.overall_accuracy.to_json() for item in self.assessments],
+            "units_with_gaps": self.gaps,
+            "words": self.words(),
+        }
+
+
+def assess_panel(maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSettings) -> Panel:
+    """Areas of every year and their trend.
+
+    ``paths`` are the maps to assess, one for each year: the series, or the consistent maps made of it.
+
+    Raises:
+        ReferenceDataError: a field without ``{year}``, a year without a field, no unit that has all years, a design of
+            another sample, or strata that are each year's own classes.
+    """
+    by_year, common, gaps = panel_units(maps, paths, settings)
+    found = tuple(assess_map(path, item, only=common) for path, item in zip(paths, by_year, strict=True))
+    return Panel(maps.years, found, _trend(maps, found), gaps)
+
+
+def panel_units(
+    maps: AnnualMaps, paths: Sequence[Path], settings: ReferenceSettings
+) -> tuple[list[ReferenceSettings], frozenset[str], int]:
+    """The settings for each year, the units that have all years, and how many lack one.
+
+    Raises:
+        ReferenceDataError: see :func:`assess_panel`.
+    """
+    if is_raster(settings.reference):
+        raise ReferenceDataError("panel is a raster", path=settings.reference, expected="a sample of points")
+    read_drawn(settings.design)
+    field = settings.field or ""
+    if YEAR not in field:
+        raise ReferenceDataError(
+            "one field for all years",
+            path=settings.reference,
+            got=field or None,
+            expected="a field such as class_{year}",
+        )
+    if settings.strata is not None and str(settings.strata) == "map":
+        fix = "name with --strata the map that the sample was drawn from, or its design with --design"
+        raise ReferenceDataError("strata of a panel change with the map of each year", path=settings.reference, fix=fix)
+    by_year = [settings.model_copy(update={"field": field.replace(YEAR, str(year))}) for year in maps.years]
+    units = [
+        read_reference(item.reference, map_path=path, scheme=maps.scheme, field=str(item.field), crosswalk=item.table())
+        for item, path in zip(by_year, paths, strict=True)
+    ]
+    common = frozenset.intersection(*(frozenset(part.id) for part in units))
+    every = frozenset.union(*(frozenset(part.id) for part in units))
+    if not common:
+        raise ReferenceDataError(
+            "no unit of the panel has a class in every year", path=settings.reference,
+            got=", ".join(f"{year}: {len(part)}" for year, part in zip(maps.years, units, strict=True)),
+        )  # fmt: skip
+    return by_year, common, len(every) - len(common)
+
+
+def _trend(maps: AnnualMaps, found: Sequence[Assessment]) -> dict[str, Estimate]:
+    first = found[0]
+    if first.units is None:
+        raise ReferenceDataError("trend from a raster", fix="give a sample of points")
+    if not first.design.frame.is_probability:
+        return dict.fromkeys(maps.scheme.names, Estimate(None, note=NOT_PROBABILITY))
+    place = [{name: i for i, name in enumerate(item.units.id)} for item in found if item.units is not None]
+    codes = np.stack(
+        [item.units.reference_code[[own[name] for name in first.units.id]]
+         for item, own in zip(found, place, strict=True) if item.units is not None]
+    )  # fmt: skip
+    area = unit_area(maps.grid, first.units.row, first.units.col)
+    area = np.ones(len(first.units)) if area is None else area
+    slopes = slope_weights(maps.years)
+    top = np.stack([slopes @ (codes == code) * area for code in maps.scheme.codes], axis=1)
+    bottom = np.broadcast_to(area[:, None], top.shape)
+    shares = ratios(top, bottom, frame=first.design.frame, bounds=(-1.0, 1.0))
+    return {name: share.scaled(first.area_ha) for name, share in zip(maps.scheme.names, shares, strict=True)}
+
+
+def slope_weights(years: Sequence[int]) -> NDArray[np.float64]:
+    """Weights whose sum with the values of the years is the slope of their line, float64 [year].
+
+    >>> float(slope_weights([2000, 2001, 2002]) @ np.array([1.0, 3.0, 5.0]))
+    2.0
+    """
+    away = np.asarray(years, dtype=np.float64) - np.mean(years)
+    return np.asarray(away / (away**2).sum())

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.cli import accuracy, judge, make, reuse
+from pipeline.cli import judge, make, reuse
 from pipeline.cli.console import error_line, json_error
 from pipeline.errors import ConfigError, InputError, OutputError, PipelineError
 from pipeline.process import share_one_heap, silence_libtiff
@@ -114,7 +114,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (make, judge, accuracy, reuse):
+for part in (make, judge, reuse):
     part.register(app)
 add_examples(app)
 

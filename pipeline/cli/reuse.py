@@ -176,9 +176,9 @@ def list_weights(
     scene: SceneOption = None,
 ) -> Work:
     """List weights with bands, licence and whether they are here, and the order of the search; needs no network."""
-    from pipeline.workflow import weights
+    from pipeline.workflow import models
 
-    return lambda _: weights.list_weights(encoder=encoder, sensor=sensor, config=config, scene=scene)
+    return lambda _: models.list_weights(encoder=encoder, sensor=sensor, config=config, scene=scene)
 
 
 def show_weights(
@@ -190,9 +190,9 @@ def show_weights(
     fetch: Annotated[bool, typer.Option("--fetch", help="Download them now, as weights get does.")] = False,
 ) -> Work:
     """Show what one set of weights expects, and from which of its bands each band of a scene would start."""
-    from pipeline.workflow import weights
+    from pipeline.workflow import models
 
-    return lambda progress: weights.show_weights(
+    return lambda progress: models.show_weights(
         name, encoder=encoder, config=config, scene=scene, fetch=fetch, progress=progress
     )
 
@@ -203,9 +203,9 @@ def get_weights(
     encoder: EncoderOption = "resnet18",
 ) -> Work:
     """Download one set of weights, check it by its hash, and show its licence; nothing else ever downloads any."""
-    from pipeline.workflow import weights
+    from pipeline.workflow import models
 
-    return lambda progress: weights.get_weights(name, encoder=encoder, progress=progress)
+    return lambda progress: models.get_weights(name, encoder=encoder, progress=progress)
 
 
 def objects(

@@ -209,11 +209,7 @@ def score_values(
 ) -> ValueScore:  # fmt: skip
     """Figures of one method.
 
-    Args:
-        method: Its name.
-        measured: float64 [n].
-        predicted: float64 [n].
-        bounds: Lower and upper, float64 [n, 2].
+    Measured and predicted are float64 [n], ``bounds`` lower and upper, float64 [n, 2].
 
     >>> score_values("x", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])).r2
     0.5

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.accuracy.assess_assisted import SURE, open_percent
 from pipeline.accuracy.class_maps import CODES, aligned, open_class_map, read_codes, strips
-from pipeline.accuracy.sample_squares import square_sums
+from pipeline.accuracy.sample_pixels import square_sums
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code

@@ -51,10 +51,7 @@ def is_vector(path: Path | str) -> bool:
 def read_footprints(path: Path | str, *, layer: str | None = None, may_be_empty: bool = False) -> GeoDataFrame:
     """Polygons of a layer with all its fields, valid; a LabelWarning says how many were repaired or left out.
 
-    Args:
-        path: A vector file, or QGIS's file.gpkg|layername=fields.
-        layer: Its layer, where it has several.
-        may_be_empty: Whether a layer without features is one of no objects.
+    ``may_be_empty``: a layer without features is one of no objects.
 
     Raises:
         LabelError: not a vector file, no CRS, no features, or lines and points only.
@@ -113,12 +110,7 @@ def with_ground(
     SQUARE_PX pixels less the polygons. Where footprints touch, a strip between them is ground too, so that touching
     objects are told apart. Ground beyond the area, and squares that are not drawn, stay unlabelled.
 
-    Args:
-        labels: The footprints.
-        grids: Of the scenes, on whose pixels the squares lie.
-        background: Name of the class.
-        area: Polygons within which the footprints are complete; None for all of the scenes.
-        seed: Of the squares that are drawn where there are more than MOST_SQUARES.
+    ``area`` are polygons within which the footprints are complete; None for all of the scenes.
 
     Raises:
         LabelError: a scene in which no footprint lies, which would be ground altogether; an area that holds none.

@@ -14,8 +14,7 @@ import shapely
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
-from pipeline.labels.polygons import pixel_outlines
-from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels
+from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels, pixel_outlines
 from pipeline.labels.source import LabelReport, Labels
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.raster import burn_shapes, on_grid, open_raster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from pipeline.errors import LabelError, LabelWarning, counted
-from pipeline.labels.geometries import clean_polygons, is_point, points_to_polygons
+from pipeline.labels.geometries import clean_polygons, is_point, metric_crs, points_to_polygons
 from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_features
 from pipeline.legend import ClassScheme, scheme_for
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
+
+    from pipeline.legend import ClassScheme
 
 _SHOWN = 5
 LISTED = "listed"
@@ -250,3 +252,39 @@ def _frame(
         geometry=list(shapes[kept]),
         crs=frame.crs,
     )
+
+
+def buffer_polygons(labels: Labels, buffer_m: Mapping[int, float]) -> Labels:
+    """Polygons grown (or, below 0, shrunk) by metres, by class code; those of other classes stay as they are.
+
+    Distances are measured in the UTM zone of the labels. Polygons that vanish are left out with a LabelWarning.
+
+    Raises:
+        LabelError: no polygon is left, or their CRS says nowhere on the ground.
+    """
+    distance = labels.frame["code"].map(lambda code: float(buffer_m.get(int(code), 0.0))).to_numpy(dtype=float)
+    moved = distance != 0
+    if not moved.any():
+        return labels
+    frame = labels.frame.copy()
+    metric = frame.geometry[moved].to_crs(metric_crs(frame, path=labels.path))
+    frame.loc[moved, frame.geometry.name] = metric.buffer(distance[moved]).to_crs(frame.crs).to_numpy()
+    gone = frame.geometry.is_empty.to_numpy()
+    if gone.all():
+        raise LabelError("no polygon is left when shrunk", path=labels.path, fix="use a smaller labels.buffer_m")
+    if gone.any():
+        text = f"{labels.path}: {counted(int(gone.sum()), 'polygon')} that vanished when shrunk, not used"
+        warnings.warn(text, LabelWarning, stacklevel=2)
+    return replace(labels, frame=frame[~gone].reset_index(drop=True))
+
+
+def group_classes(labels: Labels, scheme: ClassScheme, group_of: Mapping[int, int]) -> Labels:
+    """Labels in a coarser legend: ``group_of`` gives each class code the code of its group in ``scheme``.
+
+    The frame keeps the former code in a column ``listed``.
+    """
+    frame = labels.frame.copy()
+    frame[LISTED] = frame["code"]
+    frame["code"] = frame["code"].map(lambda code: group_of[int(code)]).astype(np.uint8)
+    frame["name"] = frame["code"].map(lambda code: scheme.by_code(int(code)).name)
+    return replace(labels, frame=frame, scheme=scheme)

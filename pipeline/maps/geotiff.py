@@ -178,13 +178,7 @@ def write_values(
 
     The style is graduated: a perceptual ramp between the limits of the outer value classes.
 
-    Args:
-        path: The map, ending in ``.tif``.
-        pixels: float32 [value, lower, upper; row; col], NaN without observation.
-        grid: Where the pixels lie.
-        quantity: Name and unit; its limits give the ramp.
-        tags: As for :func:`write_class_map`.
-        overwrite: Replace files of the same name.
+    ``pixels`` are float32 [value, lower, upper; row; col], NaN without observation.
 
     Raises:
         OutputError: as :func:`write_class_map`.

@@ -18,9 +18,8 @@ from rasterio.features import shapes
 from pipeline.errors import LegendError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
 from pipeline.legend import NODATA
-from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilteredPixels
-from pipeline.maps.rings import areas_ha
+from pipeline.maps.rings import areas_ha, regular_outlines
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
 from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage
@@ -82,13 +81,7 @@ def find_objects(
 ) -> Objects:
     """The objects of some classes of a map, none of which overlap.
 
-    Args:
-        codes: uint8 [row, col], 0 nodata.
-        grid: The map's grid.
-        scheme: Its classes.
-        settings: Which classes, and how.
-        confidence: uint8 [row, col] in percent, 255 nodata.
-        scratch: A folder.
+    ``codes`` are uint8 [row, col], 0 nodata; ``confidence`` uint8 [row, col] in percent, 255 nodata.
 
     Raises:
         LegendError: no class is asked for, or one that there is not.

@@ -56,15 +56,8 @@ def write_polygons(
 ) -> int:
     """Write ``<scene>_lc.gpkg`` with class, code, area_ha and confidence (mean, %); returns the number of polygons.
 
-    Args:
-        path: The GeoPackage, ending in ``.gpkg``.
-        codes: uint8 [row, col], 0 nodata.
-        grid: The map's grid.
-        scheme: Its classes.
-        rules: Minimum mapping unit and smoothing; neither by default.
-        confidence: uint8 [row, col] in percent, 255 nodata.
-        also: Further formats, written beside it; they hold all polygons in memory.
-        overwrite: Replace files of the same name.
+    ``codes`` are uint8 [row, col], 0 nodata; ``confidence`` uint8 [row, col] in percent, 255 nodata. ``also`` are
+    further formats, written beside it; they hold all polygons in memory.
 
     Raises:
         OutputError: a file exists, the folder cannot be written, or the disk is full; no partial file is left.

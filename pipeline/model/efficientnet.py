@@ -49,9 +49,8 @@ class MobileBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, *, kernel: int, stride: int, widen: int, gated: bool) -> None:
         super().__init__()
         inside = channels_in * widen
-        if widen > 1:
-            self._expand_conv = nn.Conv2d(channels_in, inside, 1, bias=False)
-            self._bn0: nn.Module = nn.BatchNorm2d(inside, eps=EPSILON)
+        self._expand_conv = nn.Conv2d(channels_in, inside, 1, bias=False) if widen > 1 else None
+        self._bn0: nn.Module = nn.BatchNorm2d(inside, eps=EPSILON) if widen > 1 else nn.Identity()
         self._pad = _padding(kernel, stride)
         padding = kernel // 2 if stride == 1 else 0
         self._depthwise_conv = nn.Conv2d(
@@ -63,7 +62,7 @@ class MobileBlock(nn.Module):
             self._se_reduce, self._se_expand = nn.Conv2d(inside, squeezed, 1), nn.Conv2d(squeezed, inside, 1)
         self._project_conv = nn.Conv2d(inside, channels, 1, bias=False)
         self._bn2: nn.Module = nn.BatchNorm2d(channels, eps=EPSILON)
-        self.widens, self.adds, self.gated = widen > 1, stride == 1 and channels_in == channels, gated
+        self.adds, self.gated = stride == 1 and channels_in == channels, gated
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Float [chip, channel, row, col]."""
@@ -75,7 +74,7 @@ class MobileBlock(nn.Module):
 
     def inside(self, x: torch.Tensor) -> torch.Tensor:
         """What the gates weight: float [chip, channel, row, col]."""
-        wide = functional.silu(self._bn0(self._expand_conv(x))) if self.widens else x
+        wide = x if self._expand_conv is None else functional.silu(self._bn0(self._expand_conv(x)))
         return functional.silu(self._bn1(self._depthwise_conv(self._pad(wide))))
 
     def gates(self, inside: torch.Tensor) -> torch.Tensor:

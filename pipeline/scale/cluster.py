@@ -40,9 +40,8 @@ _ONE = threading.Lock()
 def open_client(dask: str) -> Any:
     """A client; use it with ``with``, which also ends the workers it started.
 
-    Args:
-        dask: "local" or "local:4" for (so many) worker processes, by default one per two cores, whose threads together
-            use each core once; or the address of a scheduler ("tcp://host:port").
+    ``dask`` is "local" or "local:4" for (so many) worker processes, by default one per two cores, whose threads
+    together use each core once; or the address of a scheduler ("tcp://host:port").
 
     Raises:
         ConfigError: Dask is not installed, not a number of workers, or the scheduler does not answer.

@@ -86,11 +86,7 @@ def map_over_dask(
 ) -> None:
     """Map scenes; one that fails does not stop the others.
 
-    Args:
-        works: Scenes as they are opened, one when it is needed; a scene that cannot be opened comes as its Done.
-        bundle: The model.
-        client: See ``pipeline.scale.cluster``.
-        report: Called with each scene's outcome as it comes.
+    A scene that cannot be opened comes as its Done; ``report`` is called with each outcome as it comes.
 
     Raises:
         ConfigError: workers of another version.

@@ -64,11 +64,8 @@ def masks_clouds(scene: Scene) -> bool:
 def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path, make: bool = True) -> Scene:
     """The scene with a mask of clouds, where it is to have one of the network's.
 
-    Args:
-        scene: As it was opened.
-        clouds: "network" always asks the network, "auto" where the product has no mask.
-        folder: Of the mask's raster; one that is there for the same files is taken as it is.
-        make: Ask the network where there is none; else the scene stays without, and a note says so.
+    "network" always asks it, "auto" where the product has no mask. The mask's raster lies in ``folder``; one that is
+    there for the same files is taken as it is. Without ``make`` the scene stays without one, and a note says so.
 
     Raises:
         ConfigError: ukis-csmask is not installed.

@@ -46,10 +46,7 @@ def looks_like_eopf(names: Sequence[str]) -> bool:
 def open_eopf(path: Path | str, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
     """The scene of an EOPF product of Sentinel-2; metadata and headers only.
 
-    Args:
-        path: The folder.
-        resolution_m: Pixel size of the scene's grid; None for 10 m.
-        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+    Arguments as of :func:`pipeline.scenes.opening.open_scene`.
 
     Raises:
         ProductError: not Sentinel-2, Zarr 3, or without CRS, bands, scale or offset.

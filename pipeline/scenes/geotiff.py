@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
-from pipeline.scenes.describe import describe_file
-from pipeline.scenes.embeddings import as_embedding, embedding_of
+from pipeline.scenes.describe import as_embedding, describe_file, embedding_of
 from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import Scene
@@ -53,10 +52,7 @@ class _Layer:
 def open_geotiff(path: Path | str, *, options: SceneOptions = AS_FOUND, mask: Sequence[str] | None = None) -> Scene:
     """A scene from a raster file (on disk, behind a URL, or in GDAL's spelling), or from a folder of one file per band.
 
-    Args:
-        path: The file or folder.
-        options: What the user knows better.
-        mask: Reasons for which quality layers make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+    Arguments as of :func:`pipeline.scenes.opening.open_scene`.
 
     Raises:
         SceneError: not a raster, no CRS, no geotransform, rotated, or band names that do not match.
@@ -174,11 +170,7 @@ def _layers(
 def _role(band: FileBand, text: str, *, last: int, in_folder: bool) -> str | None:
     """Role of a band: by the name of its file in a folder, where the first band has it for all; else by its own.
 
-    Args:
-        band: Of the file.
-        text: Its name, "" where it has none.
-        last: Number of the file's last band.
-        in_folder: Whether each file of a folder holds a layer, so that its name is that of the layer.
+    ``last`` is the number of the file's last band; ``in_folder``: the file's name is that of the layer.
     """
     of_file = role_of(Path(band.path).stem) if in_folder else None
     if of_file is None:

@@ -42,10 +42,7 @@ def looks_like_hls(names: Sequence[str]) -> bool:
 def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
     """The scene of a folder or archive of HLS files; angles are left out.
 
-    Args:
-        path: The folder, zip or tar.
-        resolution_m: Pixel size of the scene's grid; None for 30 m.
-        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+    Arguments as of :func:`pipeline.scenes.opening.open_scene`.
 
     Raises:
         ProductError: no band, no Fmask though a reason needs it, an image that cannot be opened, or several products.

@@ -58,10 +58,8 @@ def looks_like_landsat(names: Sequence[str]) -> bool:
 def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
     """The scene of a Landsat folder, tar or MTL file.
 
-    Args:
-        path: The folder, the tar, or the MTL file where one folder holds several products.
-        resolution_m: Pixel size of the scene's grid; None for that of the product's own reflective bands.
-        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+    The MTL file is needed where one folder holds several products; arguments as of
+    :func:`pipeline.scenes.opening.open_scene`.
 
     Raises:
         ProductError: MTL missing, damaged, of Collection 1, of MSS, or contradicting the files; a band missing.

@@ -129,9 +129,7 @@ def _share(chosen: NDArray[np.bool_]) -> float:
 def check_offset(scene: Scene, *, measured: Measured | None = None) -> OffsetVerdict:
     """Whether the darkest pixels say that an offset was left in or applied twice; warns if so.
 
-    Args:
-        scene: The scene; only its bands in reflectance are judged.
-        measured: What :func:`measure` gave, to read the scene only once.
+    ``measured`` is what :func:`measure` gave, to read the scene only once.
 
     Raises:
         SceneError: a file cannot be read.
@@ -170,9 +168,7 @@ def judge_floors(floors: Mapping[str, float]) -> OffsetVerdict:
 def scene_ledger(scene: Scene, *, measured: Measured | None = None) -> dict[str, object]:
     """The scene's ledger with what was measured and the verdict of the dark-pixel test, JSON-ready.
 
-    Args:
-        scene: The scene.
-        measured: What :func:`measure` gave; None measures now.
+    ``measured`` is what :func:`measure` gave; None measures now.
 
     Raises:
         SceneError: a file cannot be read.

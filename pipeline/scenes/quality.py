@@ -262,13 +262,8 @@ def masks_of(
 ) -> tuple[QualitySource, ...]:
     """What a layer masks, with the same reasons as in full products; nothing for one that is set aside.
 
-    Args:
-        role: As :func:`role_of` gives it.
-        path: What GDAL opens.
-        reasons: Of ``REASONS``.
-        index: The layer's band in the file; of those in ``BAND_PER_REASON`` the whole file counts.
-        sensor: A key of ``TABLES``, or "".
-        bands: Names of the scene's bands, of which saturation counts.
+    ``role`` is as :func:`role_of` gives it; saturation counts in ``bands``. Of layers in ``BAND_PER_REASON`` the whole
+    file counts, of others the band ``index``.
     """
     if role == "fmask" and sensor.startswith("hls"):
         return by_bits("Fmask", path, reasons, bits=HLS_FMASK_BITS, index=index, fill=(255,))

@@ -14,13 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ProductError
 from pipeline.files import prepare_folder, write_bytes, write_json
-from pipeline.scenes.remote import ATTEMPTS, CONNECT_S, ITEM_FILE, READ_S, is_url, plain_url, read_metadata
+from pipeline.scenes.remote import (
+    ATTEMPTS,
+    CONNECT_S,
+    ITEM_FILE,
+    READ_S,
+    CopyJob,
+    copy_window,
+    is_complete,
+    is_url,
+    plain_url,
+    read_journal,
+    read_metadata,
+)
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac import open_item, signer
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
 from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
-from pipeline.scenes.window_copy import CopyJob, copy_window, is_complete, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,15 +77,8 @@ def find_scenes(
 ) -> list[FoundScene]:
     """Scenes of an area and time, earliest first.
 
-    Args:
-        area: (west, south, east, north) in degrees, or a file of polygons in any CRS.
-        api: A name of ``APIS`` or the address of a STAC API.
-        collection: For example "sentinel-2-l2a" or "landsat-c2-l2".
-        start: First day, UTC.
-        end: Last day, included.
-        max_cloud_percent: Scenes with more clouds are left out; those that do not say are not.
-        min_covered_frac: Scenes that cover less of the area are left out.
-        limit: Most scenes to look at.
+    ``area`` is (west, south, east, north) in degrees, or a file of polygons in any CRS; ``api`` a name of ``APIS`` or
+    an address. The last day is included. Scenes that do not say how clouded they are stay.
 
     Raises:
         ConfigError: pystac-client is not installed, or the area or dates make no sense.
@@ -200,17 +204,8 @@ def download(
     A file is complete when its content has the checksum that the folder's journal gives for the same source and window.
     Files are written aside and renamed when whole; the item is written last.
 
-    Args:
-        found: A scene found, or an item's JSON.
-        folder: Where the scene's own folder goes.
-        area: As for ``find_scenes``; None for the whole scene.
-        bands: Names wanted; None for all of the sensor.
-        options: As for ``open_item``; the mirror, where the item does not tell it.
-        sign: As for ``open_item``.
-        progress: Called after each block.
-
-    Returns:
-        The scene's folder, to be opened with ``open_scene``.
+    ``area`` is as for :func:`find_scenes`, ``options`` and ``sign`` as for :func:`pipeline.scenes.stac.open_item`;
+    ``progress`` is called after each block. The folder opens with ``open_scene``.
 
     Raises:
         ProductError: an asset is gone or cannot be read, or the scaling cannot be decided.

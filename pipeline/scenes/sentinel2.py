@@ -63,10 +63,7 @@ def looks_like_safe(names: Sequence[str]) -> bool:
 def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequence[str] | None = None) -> Scene:
     """The scene of a SAFE folder, a SAFE zip (read in place), or one granule folder of an old SAFE of many tiles.
 
-    Args:
-        path: The folder or zip.
-        resolution_m: Pixel size of the scene's grid; None for 10 m.
-        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
+    Arguments as of :func:`pipeline.scenes.opening.open_scene`.
 
     Raises:
         ProductError: metadata missing, damaged or contradicting the files; a band or mask missing; several tiles.

@@ -38,7 +38,7 @@ class BandSource:
     nodata_stated: bool = False  # The user says which DN is no observation, or that none is
     resampling: Resampling = "bilinear"  # How it comes onto the scene's grid when its own pixels differ
     gsd_m: float | None = None  # Native ground sample distance in metres, None if unknown
-    squared: bool = False  # value = sign(DN) (DN / 127.5)^2, scale and offset aside (``pipeline.scenes.embeddings``)
+    squared: bool = False  # value = sign(DN) (DN / 127.5)^2, scale and offset aside (``pipeline.scenes.describe``)
     scales: str = ""  # A raster on the same pixels whose values DN are multiplied with, "" for none
     unit: str = "DN"  # "reflectance", "kelvin", "dB", "DN", "1", "m" ...
     provenance: str = "none: DN as stored"  # Where scale and offset were read, for the ledger

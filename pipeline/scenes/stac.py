@@ -51,14 +51,9 @@ def open_item(
 ) -> Scene:
     """The scene of one STAC item; metadata only, unless the item does not say where its pixels lie.
 
-    Args:
-        source: A file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
-        options: Scale, offset, nodata, sensor, time and mirror that the user knows better.
-        bands: Names wanted, in order; None for all bands of the sensor that the item has.
-        mask: Reasons that make pixels unusable; None for ``quality.DEFAULT_MASK``, () for none.
-        resolution_m: Pixel size of the scene's grid; None for that of the finest band.
-        sign: Turns an asset's address into one that can be read; None signs those of Planetary Computer, which needs
-            no account.
+    ``source`` is a file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
+    ``sign`` turns an asset's address into one that can be read; None signs those of Planetary Computer, which needs no
+    account. Other arguments as of :func:`pipeline.scenes.opening.open_scene`.
 
     Raises:
         ProductError: not a STAC item, not reachable, a band missing, or a scaling that cannot be decided.

@@ -101,10 +101,7 @@ def read_facts(item: pystac.Item, *, mirror: str | None) -> ItemFacts:
 def decide(facts: ItemFacts, band: AssetBand, *, metadata: Callable[[], SafeMetadata | None]) -> Scaling:
     """Scale and offset of one band.
 
-    Args:
-        facts: What the item is.
-        band: The band.
-        metadata: ``product_metadata`` of the item, called only where it is needed.
+    ``metadata`` is :func:`product_metadata` of the item, called only where it is needed.
 
     Raises:
         ProductError: the item does not say enough; the message tells what to add.

@@ -10,25 +10,33 @@ A Raster has one mask per pixel, so a stack needs a rule for pixels that are clo
 
 Bands are matched by name, so a model for several places or years needs names without dates: ``naming="order"`` counts
 the dates (nir_t1, nir_t2), ``regular=(91, 121, 152)`` interpolates all pixels to fixed days of the year (nir_doy091).
+
+A raster whose bands are dates gives a layer: the mean over the days before a date, such as of weather. A band says its
+day in its description (2024-06-01), or is a time step of a NetCDF file.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, refuse_twice
-from pipeline.scenes.settings import StackSettings
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.layers import Layer
+from pipeline.scenes.settings import SceneOptions, StackSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -77,11 +85,8 @@ def stack_scenes(
 ) -> StackScene:
     """Several dates of one place as one source, sorted by time, on the finest of their grids.
 
-    Args:
-        scenes: Any order, with their times of acquisition; the bands that all of them have are stacked.
-        settings: Names and rules, see the module. Of regular steps day 1 is 1 January of the first date's year; 0 and
-            below or 366 and above reach into the years around it.
-        name: Default: the first scene's name and the number of dates.
+    Of regular steps day 1 is 1 January of the first date's year; 0 and below or 366 and above reach into the years
+    around it.
 
     Raises:
         SceneError: no common band, a date unknown or twice, or an option that has no meaning.
@@ -108,10 +113,7 @@ def stack_scenes(
 def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> tuple[Scene, ...]:
     """A file whose bands are dates of one variable (an NDVI series) as one scene per date, to be stacked.
 
-    Args:
-        scene: As opened, one band per date.
-        dates: Timezone-aware, in band order.
-        band: What the bands are, for example "ndvi".
+    ``dates`` have time zones and are in band order; ``band`` is what the bands are, for example "ndvi".
 
     Raises:
         SceneError: another number of dates than bands.
@@ -257,3 +259,69 @@ def _between(start: NDArray[np.float32], stop: NDArray[np.float32], weight: NDAr
     if not weight.any():
         return start
     return np.asarray((1 - weight) * start + weight * stop, dtype=np.float32)
+
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_UNITS = re.compile(r"(days|hours|minutes|seconds) since (\d{4}-\d{2}-\d{2})(?:[ T](\d{2}):(\d{2}))?")
+_SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+
+
+def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
+    """The mean of the bands of the ``days`` days before ``day``, as a band ``name``; of the day itself for 0.
+
+    Raises:
+        SceneError: a scene without a date, bands without dates, or none of those days.
+    """
+    if day is None:
+        raise SceneError(
+            "a layer with dates needs the date of the scene", path=path,
+            fix="name the date of the samples in labels.value.date, or give the scene's acquired_utc (--date)",
+        )  # fmt: skip
+    dates = band_dates(path)
+    first = day - timedelta(days=days)
+    wanted = [i for i, found in enumerate(dates) if (found == day if days == 0 else first <= found < day)]
+    if not wanted:
+        span = f"{min(dates)} to {max(dates)}"
+        expected = f"{day}" if days == 0 else f"a band of {first} to {day - timedelta(days=1)}"
+        raise SceneError(f"layer has no band of the days before {day}", path=path, got=span, expected=expected)
+    options = SceneOptions(bands=tuple(f"t{i}" for i in range(len(dates))))
+    scene = open_geotiff(path, options=options)
+    bands = tuple(replace(scene.bands[i], resampling="bilinear") for i in wanted)
+    return Layer("mean", replace(scene, bands=bands), (name,))
+
+
+def band_dates(path: str) -> list[date]:
+    """The day of each band of a raster.
+
+    Raises:
+        SceneError: it cannot be opened, or a band does not say its day.
+    """
+    try:
+        with rasterio.open(path) as source:
+            texts = [text or "" for text in source.descriptions]
+            steps = [source.tags(i).get("NETCDF_DIM_time", "") for i in source.indexes]
+            unit = _UNITS.match(source.tags().get("time#units", ""))
+    except RasterioError as err:
+        raise SceneError("cannot open the layer", path=path, got=err) from err
+    days: list[date] = []
+    for number, (text, step) in enumerate(zip(texts, steps, strict=True), 1):
+        if found := _DAY.search(text):
+            days.append(date.fromisoformat(found[0]))
+        elif step and unit:
+            start = datetime.fromisoformat(f"{unit[2]}T{unit[3] or '00'}:{unit[4] or '00'}")
+            days.append((start + timedelta(seconds=float(step) * _SECONDS[unit[1]])).date())
+        else:
+            raise SceneError(
+                f"band {number} of a layer with dates does not say its day", path=path, got=text or "no description",
+                expected="a description such as 2024-06-01, or the time of a NetCDF file",
+            )  # fmt: skip
+    return days
+
+
+def dated(scenes: Sequence[Scene], days: Iterable[date]) -> list[Scene]:
+    """Every scene once for each day, called after both: what does not change, with the layers of that day."""
+    return [
+        replace(scene, id=f"{scene.id}_{day}", acquired_utc=datetime.combine(day, time(12), UTC))
+        for day in sorted(set(days))
+        for scene in scenes
+    ]

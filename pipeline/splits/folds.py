@@ -99,11 +99,7 @@ def group_folds(pixels: Sequence[LabelledPixels], groups: NDArray[np.int64], *, 
 
     Each group is a block of its own for whatever holds out within the training samples; no buffer, no validation.
 
-    Args:
-        pixels: Labelled pixels of the scenes.
-        groups: Group of each sample, int64 [poly_id]; -1 for none.
-        folds: How many.
-        seed: Of the deal.
+    ``groups`` is the group of each sample, int64 [poly_id]; -1 for none.
 
     Raises:
         SplitError: fewer groups than folds.

@@ -17,7 +17,7 @@ from pipeline.experts.deadline import Deadline
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.experts.weights import best_lift
 from pipeline.model.preprocess import Preprocess
-from pipeline.scenes.embeddings import is_embedding
+from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.reader import open_reader
 from pipeline.splits.split import Part
 from pipeline.training.chip_head import train_on_statistics, whole_chips

@@ -49,10 +49,7 @@ class ViewServer:
     def __init__(self, answers: Answers, *, port: int = 0, token: str | None = None) -> None:
         """Listen on loopback.
 
-        Args:
-            answers: What it may say.
-            port: 0 for any that is free.
-            token: The secret part of the address; default: a random one.
+        Port 0 stands for any that is free; the token, by default random, is the secret part of the address.
 
         Raises:
             OutputError: the port is taken.

@@ -8,11 +8,10 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from pipeline.accuracy.assess_assisted import confidence_beside
-from pipeline.accuracy.assess_compare import compare_maps
+from pipeline.accuracy.assess_compare import compare_maps, compare_sequentially
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY
 from pipeline.accuracy.assess_map import assess_map
 from pipeline.accuracy.assess_rasters import change_map
-from pipeline.accuracy.assess_sequential import compare_sequentially
 from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
 from pipeline.accuracy.sample_design import check_design_target, write_design

@@ -36,13 +36,7 @@ def cross_validate_job(
 ) -> Outcome:  # fmt: skip
     """Cross-validate a job; folds that an earlier run finished are taken from the run folder.
 
-    Args:
-        config: The configuration file.
-        settings: How.
-        output: A further file for the figures.
-        force: Do the folds asked for again.
-        overwrite: Replace figures of another job or other folds.
-        progress: For the terminal.
+    ``output`` is a further file for the figures; with ``force`` the folds asked for are done again.
 
     Raises:
         SplitError: fewer blocks than folds, or a class with one polygon.

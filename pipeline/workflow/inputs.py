@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.labels.footprints import with_ground
-from pipeline.labels.polygons import buffer_polygons, group_classes
 from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
-from pipeline.labels.source import LISTED, read_labels
+from pipeline.labels.source import LISTED, buffer_polygons, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
-from pipeline.scenes.series import dated
+from pipeline.scenes.stack import dated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -141,10 +140,8 @@ def _day(scene: Scene) -> str:
 def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labels:
     """The labels of a configuration, in its legend: polygons, points, or pieces of an existing map.
 
-    Args:
-        config: The configuration.
-        sources: Opens the scenes; asked only where labels are pieces of a map, so that a scene that cannot be opened
-            does not hide what is wrong with polygons.
+    Scenes are opened only where labels are pieces of a map, so that one that cannot be does not hide what is wrong with
+    polygons.
 
     Raises:
         ConfigError: rules for classes that there are none of, or a vector file without a field.

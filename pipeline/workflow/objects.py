@@ -30,8 +30,8 @@ from pipeline.maps.objects import (
     without_overlaps,
     write_objects,
 )
-from pipeline.maps.outlines import regular_outlines
 from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.maps.rings import regular_outlines
 from pipeline.maps.vectors import check_geopackage_name
 from pipeline.report.data import ObjectsView
 from pipeline.splits.split import Part
@@ -62,13 +62,7 @@ def objects_of(
 ) -> Outcome:  # fmt: skip
     """Objects of a class map or mask, or the polygons of a vector file with regular outlines.
 
-    Args:
-        path: The map, or polygons.
-        settings: Which classes, and how.
-        output: The GeoPackage.
-        confidence: Raster of the confidence in percent, on the grid of the map.
-        scheme: Legend of a map that carries none; None for codes as names.
-        overwrite: Replace ``output``.
+    ``confidence`` is a raster in percent on the grid of the map, ``scheme`` the legend of a map that carries none.
 
     Raises:
         PipelineError: a file that cannot be read, no class that is asked for, or a file in the way.

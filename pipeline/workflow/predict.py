@@ -19,7 +19,7 @@ from pipeline.maps.settings import ObjectSettings
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
-from pipeline.scenes.listing import list_scenes
+from pipeline.scenes.opening import list_scenes
 from pipeline.scenes.settings import SceneRequest
 from pipeline.settings import Settings
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
@@ -59,17 +59,9 @@ def predict_maps(
 ) -> Outcome:
     """Map the scenes of a configuration, or any scenes with a model.
 
-    Args:
-        config: The configuration; None where a model is given.
-        model: The model.
-        scenes: Scenes by path or address.
-        output: Folder for the maps of ``model``.
-        changes: Settings as ``map.memory=1GB``: of the configuration, or of :class:`PredictSettings`.
-        force: Map again what is mapped.
-        overwrite: Replace maps of other commands.
-        progress: For the terminal.
-        listed: Further scenes: a text file of paths, a folder of scenes, or STAC items.
-        dask: Who maps several; None for this process alone, else see :func:`pipeline.scale.cluster.open_client`.
+    ``config`` or ``model`` is given; ``changes`` are settings of the one, or of :class:`PredictSettings`. ``listed``
+    are further scenes: a text file of paths, a folder of scenes, or STAC items. ``dask`` says who maps several, see
+    :func:`pipeline.scale.cluster.open_client`; None for this process alone.
 
     Raises:
         ConfigError: neither or both are given; an unknown setting, or a value that does not fit.

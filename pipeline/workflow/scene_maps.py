@@ -263,7 +263,7 @@ def map_scene(
         known = {"figures": prediction.figures, "plan": prediction.plan.to_json(), "seam": seam}
         sets = _write_sets(prediction, bundle, source, order, tags=tags, overwrite=overwrite)
         files = order.files(source, counts, **known, sets=sets)
-        from pipeline.maps.quicklook import write_quicklook  # matplotlib's memory is not wanted while mapping
+        from pipeline.maps.look import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
             order.quicklook(source), files.class_map, scene=source, look=prediction.look,

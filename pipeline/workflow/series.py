@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.panel import assess_panel
 from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
+from pipeline.accuracy.totals import assess_panel
 from pipeline.errors import ReferenceDataError
 from pipeline.files import check_target, prepare_folder, scratch_folder, write_json, write_text
 from pipeline.inference.rows import RowStore
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.panel import Panel
     from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings, SeriesSettings
+    from pipeline.accuracy.totals import Panel
     from pipeline.workflow.outcome import Progress
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"

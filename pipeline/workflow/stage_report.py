@@ -18,7 +18,7 @@ from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError
 from pipeline.grid import Grid, Window
-from pipeline.labels.polygons import with_areas
+from pipeline.labels.rasterise import with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.model.bundle import load_bundle
 from pipeline.report.data import (

@@ -140,14 +140,12 @@ def _stage(
     """What a stage does, and the files it makes; imported when needed, as training and mapping bring torch."""
     if name == "chips":
         from pipeline.workflow.stage_chips import perform, products
-    elif name == "train":
-        from pipeline.workflow.stage_train import perform, products
-    elif name == "predict":
-        from pipeline.workflow.stage_predict import perform, products
-    elif name == "assess":
-        from pipeline.workflow.stage_assess import perform, products
-    else:
+    elif name == "report":
         from pipeline.workflow.stage_report import perform, products
+    else:
+        from pipeline.workflow.class_stages import LEARNED
+
+        perform, products = LEARNED[name]
     if is_value and name in {"train", "assess", "report"}:
         from pipeline.workflow import value_stages
 

@@ -24,6 +24,7 @@ from pipeline.training.chip_index import read_index
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import Targets, fit_values, predict_samples, scene_days
 from pipeline.training.value_table import Plane, samples_of
+from pipeline.workflow.class_stages import ACCURACY, HISTORY, SAMPLES, with_distance, with_inputs, write_history
 from pipeline.workflow.products import write_qgis_project, write_stac
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from pipeline.quantity import Quantity
     from pipeline.training.value_table import Samples
     from pipeline.workflow.job import Job, StageRun
-
-HISTORY, ACCURACY, SAMPLES = "training.csv", "accuracy.json", "samples.csv"
 
 
 def quantity_of(job: Job) -> Quantity:
@@ -65,8 +64,6 @@ def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
 
 def train(given: StageRun) -> list[Path]:
     """Learn the samples; write ``model/model.safetensors`` and ``training.csv``."""
-    from pipeline.workflow.stage_train import with_distance, with_inputs, write_history
-
     job = given.job
     scenes = job.training_scenes
     result, _ = fit_values(

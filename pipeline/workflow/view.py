@@ -11,8 +11,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
-from pipeline.view.answers import Answers, Basemap
-from pipeline.view.layers import open_viewed
+from pipeline.view.answers import Answers, Basemap, open_viewed
 from pipeline.view.server import ViewServer
 from pipeline.view.tiles import check_library
 from pipeline.workflow.inputs import open_sources
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.scenes.scene import Source
-    from pipeline.view.layers import ViewedMap
+    from pipeline.view.answers import ViewedMap
 
 _SUFFIX = "_lc"
 _PLACES = ("{z}", "{x}", "{y}")
@@ -34,12 +33,9 @@ def open_viewer(
 ) -> tuple[ViewServer, Outcome]:  # fmt: skip
     """A server that listens and has still to be run, and the outcome.
 
-    Args:
-        paths: Run folders, folders of maps, configurations of runs, or class maps.
-        scenes: Scenes of maps that do not know theirs: one for all of them, or one per map, in order.
-        port: Of the server; 0 for any that is free.
-        basemap: Address of a background from elsewhere with {z}, {x} and {y}; None for none.
-        credit: Who is to be named for it; None for its host.
+    ``paths`` are run folders, folders of maps, configurations of runs, or class maps; ``scenes`` those of maps that do
+    not know theirs, one for all of them or one per map. ``basemap`` has {z}, {x} and {y}; without ``credit`` its host
+    is named.
 
     Raises:
         ConfigError: options that do not fit, or rio-tiler is not installed.

@@ -12,9 +12,9 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from pipeline.accuracy.panel import assess_panel, slope_weights
 from pipeline.accuracy.series import annual_maps, most_likely, read_costs
 from pipeline.accuracy.settings import ReferenceSettings
+from pipeline.accuracy.totals import assess_panel, slope_weights
 from pipeline.cli import main
 from pipeline.errors import ConfigError, GridError, LegendError, ReferenceDataError
 from pipeline.grid import Grid

@@ -25,7 +25,7 @@ from rasterio.windows import transform as window_transform
 from pipeline.workflow.demo import LABELS, LEGEND, REFERENCE, SCENE, find_sample_data, read_legend
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
-from pipeline.workflow.labels_next import next_labels
+from pipeline.workflow.labels_audit import next_labels
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.stages import run_stages
 

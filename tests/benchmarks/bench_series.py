@@ -16,9 +16,9 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.accuracy.assess_estimators import ratios
 from pipeline.accuracy.assess_frame import Frame
-from pipeline.accuracy.panel import slope_weights
 from pipeline.accuracy.series import most_likely
 from pipeline.accuracy.settings import CHANGE_COST
+from pipeline.accuracy.totals import slope_weights
 
 SIDE, YEARS, CLASSES = 200, 8, 4
 COSTS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
-from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.joining import composite_scenes
 from pipeline.scenes.settings import SceneOptions
 from pipeline.scenes.stack import stack_scenes
 from tests.fakes.rasters import write_raster

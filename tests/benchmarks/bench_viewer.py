@@ -17,8 +17,7 @@ from pipeline.grid import Grid
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import write_class_map
 from pipeline.scenes.opening import open_scene
-from pipeline.view.answers import Answers
-from pipeline.view.layers import open_viewed
+from pipeline.view.answers import Answers, open_viewed
 from pipeline.view.tiles import file_tile, tile_grid
 from tests.fakes.pixels import ArrayPixels
 from tests.fakes.viewed_maps import write_scene

@@ -16,7 +16,7 @@ import rasterio
 from scipy.spatial import cKDTree
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-from pipeline.accuracy.sample_squares import square_sums
+from pipeline.accuracy.sample_pixels import square_sums
 from pipeline.diagnostics.where_next import MapSquares, likely_wrong, look_at_map
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent

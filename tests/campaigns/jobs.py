@@ -28,11 +28,10 @@ def import_all() -> None:
     """
     import pipeline.cli
     import pipeline.workflow.accuracy
+    import pipeline.workflow.class_stages
     import pipeline.workflow.init
     import pipeline.workflow.labels_audit
-    import pipeline.workflow.stage_predict
-    import pipeline.workflow.stage_report
-    import pipeline.workflow.stage_train  # noqa: F401
+    import pipeline.workflow.stage_report  # noqa: F401
 
     gc.collect()
     gc.freeze()

@@ -23,15 +23,15 @@ from pipeline.diagnostics.failures import (
     block_accuracy,
     find_failures,
     joined,
+    map_surroundings,
     surely_wrong,
-    surroundings,
     where_it_fails,
 )
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.labels.rasterise import LabelledPixels, burn
 from pipeline.labels.source import LabelReport, Labels
+from pipeline.workflow.class_stages import mapped_scene
 from pipeline.workflow.job import Job
-from pipeline.workflow.stage_assess import mapped_scene
 from tests.accuracy.maps import SCHEME, UTM, patchy, spoil, write_map
 
 
@@ -199,7 +199,7 @@ def halves(tmp_path):
 
 
 def test_distance_to_the_edge_and_patch_size(halves):
-    distance, patch = surroundings(halves, np.array([5, 5, 60, 100]), np.array([99, 90, 40, 180]))
+    distance, patch = map_surroundings(halves, np.array([5, 5, 60, 100]), np.array([99, 90, 40, 180]))
     assert distance.tolist() == [1.0, 10.0, 1.0, 32.0]
     assert patch[2] == 4
     assert patch[3] > 500

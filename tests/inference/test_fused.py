@@ -8,7 +8,17 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.inference import fused
-from pipeline.inference.fused import EvenPool, FusedConv, FusedResidual, FusedStep, fuse_layers, fused_works
+from pipeline.inference.fused import (
+    EvenPool,
+    FusedConv,
+    FusedMobile,
+    FusedResidual,
+    FusedStep,
+    fuse_layers,
+    fused_works,
+    padded,
+)
+from pipeline.model.efficientnet import MobileBlock
 from pipeline.model.network import build_network, fuse_for_inference
 from pipeline.model.spec import NetworkSpec
 
@@ -33,6 +43,7 @@ SPECS = [
     NetworkSpec(4, 5, encoder="vgg11_bn", depth=3, spectral_channels=0, dropout=0.0),
     NetworkSpec(4, 5, spectral_channels=0, depth=4, fuse_kernel=3, dropout=0.0),
     NetworkSpec(4, 5, head="chip", chip_px=32, chip_stride_px=8, dropout=0.0),
+    NetworkSpec(4, 5, encoder="efficientnet_b4", depth=3, branches=2, dropout=0.0),
 ]
 
 
@@ -61,6 +72,24 @@ def test_no_pass_for_a_relu_or_a_sum_is_left() -> None:
     assert nn.ReLU not in kinds
     assert kinds.count(FusedResidual) == 8
     assert kinds.count(FusedStep) == 5
+
+
+def test_no_pass_for_a_silu_or_a_padding_is_left() -> None:
+    network = noisy(SPECS[-1])
+    fuse_layers(network)
+    kinds = {type(module) for module in network.modules()}
+    assert FusedMobile in kinds
+    assert not kinds & {MobileBlock, nn.Conv2d, nn.SiLU, nn.ZeroPad2d}
+
+
+@pytest.mark.parametrize(("kernel", "zeros"), [(3, (0, 1, 0, 1)), (5, (2, 2, 2, 2)), (1, (0, 0, 0, 0))])
+@pytest.mark.parametrize("size", [(8, 12), (9, 7)])
+def test_padding_inside_a_convolution_changes_nothing(
+    kernel: int, zeros: tuple[int, int, int, int], size: tuple[int, int]
+) -> None:
+    conv, pad = nn.Conv2d(3, 6, kernel, stride=2), nn.ZeroPad2d(zeros)
+    x = torch.randn(1, 3, *size)
+    assert torch.allclose(padded(conv, pad)(x), conv(pad(x)), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (16, 10), (7, 12), (64, 33)])
@@ -92,7 +121,9 @@ def test_batch_norms_that_are_not_folded_are_left_alone() -> None:
 
 def test_an_operator_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     fused_works.cache_clear()
-    monkeypatch.setattr(fused, "_fused", lambda x, *rest, **more: fused._plain(x, *rest, **(more | {"relu": False})))
+    monkeypatch.setattr(
+        fused, "_fused", lambda x, *rest, **more: fused._plain(x, *rest, **(more | {"follows": "none"}))
+    )
     assert not fused_works(torch.float32)
     fused_works.cache_clear()
 
@@ -108,6 +139,6 @@ def test_an_operator_that_is_missing_is_not_used(monkeypatch: pytest.MonkeyPatch
 
 
 def test_shapes_are_known_without_data() -> None:
-    conv = FusedConv(nn.Conv2d(3, 7, 3, stride=2, padding=1), relu=True).to("meta")
+    conv = FusedConv(nn.Conv2d(3, 7, 3, stride=2, padding=1), follows="relu").to("meta")
     x = torch.empty(1, 3, 32, 32, device="meta")
     assert conv(x).shape == (1, 7, 16, 16)

@@ -6,8 +6,7 @@ import numpy as np
 from shapely.geometry import MultiPoint, Point
 
 from pipeline.grid import Grid
-from pipeline.labels.polygons import pixel_outlines, with_areas
-from pipeline.labels.rasterise import burn
+from pipeline.labels.rasterise import burn, pixel_outlines, with_areas
 from tests.labels.test_rasterise import GRID, make_labels, pixel_box
 
 

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.labels.polygons import buffer_polygons, group_classes
 from pipeline.labels.rasterise import burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
-from pipeline.labels.source import LabelReport, Labels
+from pipeline.labels.source import LabelReport, Labels, buffer_polygons, group_classes
 from pipeline.legend import ClassScheme, LandClass
 from tests.labels.test_rasterise import GRID, SCHEME
 

@@ -18,9 +18,8 @@ from PIL import Image
 from pipeline.errors import InputError, OutputError
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import scene_files, write_class_map, write_percent
-from pipeline.maps.look import scale_bar_m, shown_bands
+from pipeline.maps.look import scale_bar_m, shown_bands, write_quicklook
 from pipeline.maps.project import SceneLayers, StyledLayer, VectorLayer, label_layer, split_layer, write_project
-from pipeline.maps.quicklook import write_quicklook
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised, qml
 from pipeline.maps.vectors import PackageLayer, write_geopackage, write_polygons
 from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view

@@ -15,8 +15,8 @@ from affine import Affine
 from pipeline.grid import Grid, Window
 from pipeline.legend import scheme_for
 from pipeline.maps.geotiff import scene_files, write_class_map, write_percent
+from pipeline.maps.look import write_quicklook
 from pipeline.maps.project import SceneLayers, write_project
-from pipeline.maps.quicklook import write_quicklook
 from pipeline.maps.style import CONFIDENCE
 from pipeline.maps.vectorise import PolygonRules
 from pipeline.maps.vectors import LAYER, write_polygons

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.errors import SceneError
 from pipeline.grid import Window
-from pipeline.scenes.composite import composite_scenes
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.indices import with_indices
+from pipeline.scenes.joining import composite_scenes
 from pipeline.scenes.layers import dem_layer, with_layers
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.settings import SceneOptions, StackSettings

@@ -16,9 +16,8 @@ from rasterio.crs import CRS
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Grid, Window
 from pipeline.scenes.geotiff import open_geotiff
-from pipeline.scenes.layers import dem_layer, raster_layer, sentinel1_layer, with_layers
+from pipeline.scenes.layers import dem_layer, pixel_size_m, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.terrain import pixel_size_m
 from tests.fakes.rasters import TRANSFORM, write_raster
 
 if TYPE_CHECKING:

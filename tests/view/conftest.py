@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.scenes.opening import open_scene
-from pipeline.view.answers import Answers
-from pipeline.view.layers import open_viewed
+from pipeline.view.answers import Answers, open_viewed
 from pipeline.view.server import ViewServer
 from tests.fakes.viewed_maps import GRIDS, World, write_world
 

@@ -11,8 +11,7 @@ from pipeline.errors import InputError
 from pipeline.grid import Grid
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.stack import stack_scenes
-from pipeline.view.answers import BYTES, PNG, Answers, measure_ground
-from pipeline.view.layers import open_viewed
+from pipeline.view.answers import BYTES, PNG, Answers, measure_ground, open_viewed
 from pipeline.view.tiles import tile_grid
 from tests.fakes.rasters import write_raster
 from tests.fakes.viewed_maps import LIBRARY_NOTES, METRES, SCHEME, write_world

@@ -18,8 +18,7 @@ from PIL import Image
 from pyproj import Geod, Transformer
 
 from pipeline.scenes.opening import open_scene
-from pipeline.view.answers import Answers, Basemap
-from pipeline.view.layers import open_viewed
+from pipeline.view.answers import Answers, Basemap, open_viewed
 from pipeline.view.server import ViewServer
 from tests.fakes.viewed_maps import DEGREES, LIBRARY_NOTES, METRES, SCHEME, World, write_world
 

@@ -226,7 +226,7 @@ def test_a_port_that_is_taken_is_said(served):
 
 
 def test_a_damaged_file_is_an_answer_and_not_the_end(tmp_path):
-    from pipeline.view.layers import open_viewed
+    from pipeline.view.answers import open_viewed
     from tests.fakes.viewed_maps import write_world
 
     own = write_world(tmp_path, "a")

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.errors import ModelError, OutputError
 from pipeline.splits.split import Part
-from pipeline.workflow import stage_assess
+from pipeline.workflow import class_stages
 from pipeline.workflow.job import Job
 from pipeline.workflow.stages import STAGES
 from tests.fakes.finished import run_job
@@ -167,9 +167,9 @@ def test_the_forest_gets_the_polygons_of_the_network(tmp_path, monkeypatch, chan
         told.extend(polygons.tolist())
         raise Told
 
-    monkeypatch.setattr(stage_assess, "fit_forest", listening)
+    monkeypatch.setattr(class_stages, "fit_forest", listening)
     with pytest.raises(Told):
-        stage_assess._forest(job, ())
+        class_stages._forest(job, ())
     parts = set(job.split.part[told].tolist())
     assert parts == ({Part.TRAIN} if changes else {Part.TRAIN, Part.VALIDATION})
 

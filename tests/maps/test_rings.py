@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from pipeline.accuracy.assess_objects import polis
 from pipeline.maps.objects import vertices
-from pipeline.maps.outlines import iou, regular_outlines
+from pipeline.maps.rings import iou, regular_outlines
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import geopandas
 import numpy as np
 import pytest
 
-from pipeline.accuracy.assess_sequential import ALPHA, compare_sequentially, log_capital, summarise
+from pipeline.accuracy.assess_compare import ALPHA, compare_sequentially, log_capital, summarise
 from pipeline.accuracy.sample_design import write_design
 from pipeline.accuracy.settings import ReferenceSettings
 from pipeline.errors import ConfigError, LegendError, ReferenceDataError
