@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
+    from pipeline.model.network import Network
     from pipeline.quantity import Quantity
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_index import ChipIndex
@@ -125,10 +126,7 @@ def fit_values(
     soft = _soft_places(chips, scenes, targets, plane, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS),
                         seed=settings.seed)  # fmt: skip
     clock.lap("experts")
-    network = build_network(NetworkSpec(
-        preprocess.channels, CHANNELS, encoder="none", spectral_kernels=(1, 1), spectral_channels=WIDTH, dropout=0.0,
-        surroundings=True,
-    ))  # fmt: skip
+    network = value_network(preprocess.channels)
     history = train_values(network, table, soft, mixture, settings=settings, deadline=deadline, progress=progress)
     clock.lap("pixels")
     notes: dict[str, Any] = {
@@ -143,6 +141,14 @@ def fit_values(
         provenance=provenance_of(settings, notes=notes), quantity=targets.quantity,
     )  # fmt: skip
     return FitResult(bundle, history, clock.seconds), mixture
+
+
+def value_network(channels: int) -> Network:
+    """The network of a continuous target, as it starts."""
+    return build_network(NetworkSpec(
+        channels, CHANNELS, encoder="none", spectral_kernels=(1, 1), spectral_channels=WIDTH, dropout=0.0,
+        surroundings=True,
+    ))  # fmt: skip
 
 
 def _soft_places(

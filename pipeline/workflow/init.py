@@ -23,6 +23,7 @@ from pipeline.labels.source import read_labels
 from pipeline.labels.values import burn_values, holds_several, is_continuous, is_raster, read_values
 from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
+from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import default_bands, said_of, unlike
@@ -176,7 +177,7 @@ def _write_value_config(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
         classes=[],
         output=output, chip_px=chip_px, block_m=block_m,
-        buffer_m=round(chip_px / 2 * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
+        buffer_m=round(SURROUNDINGS_REACH_PX * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
     )  # fmt: skip
     data.pop("classes")
     data["labels"] = {"kind": "value"} | data["labels"] | {"value": value}
