@@ -331,6 +331,8 @@ def _settings(
     """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
     bands = list(default_bands(opened)[0])
     textures = TEXTURES_PX if len(bands) < FEW_BANDS and any(item.get("objects") for item in classes) else ()
+    # Textures reach beyond what a chip does.
+    buffer_m = round(buffer_m + max(textures, default=0) // 2 * max(opened[0].grid.pixel_size_m), 1)
     name = "landcover" if output.stem == "config" else output.stem
     items = [
         {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options
