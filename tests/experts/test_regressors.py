@@ -52,9 +52,17 @@ def test_shares_go_to_the_teacher_that_is_right():
     rng = np.random.default_rng(0)
     target = rng.standard_normal(500)
     found = np.stack([target + 0.1 * rng.standard_normal(500), rng.standard_normal(500)], axis=1)
-    shares = regressor_shares(found, target, np.ones(500))
+    shares = regressor_shares(found, target, np.ones(500), groups=20)
     assert shares.sum() == pytest.approx(1.0)
-    assert shares[0] > 0.85
+    assert shares[0] > 0.99
+
+
+def test_few_groups_tell_teachers_apart_less():
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal(500)
+    found = np.stack([target + 0.5 * rng.standard_normal(500), target + 0.6 * rng.standard_normal(500)], axis=1)
+    few, many = (regressor_shares(found, target, np.ones(500), groups=groups) for groups in (4, 40))
+    assert 0.5 < few[0] < many[0] < 1.0
 
 
 def test_interval_factor_makes_nine_of_ten_lie_within():
