@@ -209,7 +209,8 @@ class Job:
     @property
     def reach_px(self) -> int:
         """How far from a labelled pixel the network looks when it learns: half a chip; of values the surroundings."""
-        return SURROUNDINGS_REACH_PX if self.is_value else self.config.chips.size_px // 2
+        seen = SURROUNDINGS_REACH_PX if self.is_value else self.config.chips.size_px // 2
+        return seen + max(self.config.inputs.textures, default=0) // 2
 
     def check_leakage(self) -> None:
         """Prove that nothing that is tested is learned from.
