@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 # Chips that are read to time what is made of them, and trees that are grown of each kind.
 PROBE_CHIPS, PROBE_TREES = 24, 4
+# Rows that an expert is asked for: of fewer, the time of a call hides that of its rows.
+PROBE_ROWS = 20_000
+PROBE_STEPS = 8  # of a network of pixels
 # What a stage takes that has next to nothing to do; figures and page of a report, and the projections of features.
 IDLE_S, REPORT_S, FEATURES_S = 1.0, 8.0, 12.0
 REPORT_BYTES = 6_000_000
@@ -232,6 +235,7 @@ def _chip_pixel_bytes(bands: int) -> int:
 def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes: int, trees: int) -> tuple[float, int]:
     """Seconds of experts on all rows, on those of the inner folds, and asked for soft labels; bytes of all models."""
     table, seconds, held = sample.table, 0.0, 0.0
+    several = np.resize(table.features, (PROBE_ROWS, table.features.shape[1]))
     rows = sample.rows / max(len(table.index), 1)
     polygons = sample.polygons / max(len(np.unique(table.polygon)), 1)
     for expert in experts:
@@ -239,7 +243,7 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
         start = time.perf_counter()
         model = fit_expert(expert, table, trees=PROBE_TREES, seed=0)
         fitted = time.perf_counter()
-        probabilities_of(model, seen(table.features, expert, table.channels), classes=classes)
+        probabilities_of(model, seen(several, expert, table.channels), classes=classes)
         told = time.perf_counter()
         more = trees / PROBE_TREES if has_trees else 1.0
         # A tree of polygons learns some pixels of each, whatever their number.
@@ -247,7 +251,7 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
         # Inner folds learn from all rows but their own, with half as many trees.
         again = INNER_FOLDS * (1 - 1 / INNER_FOLDS) * (0.5 if has_trees else 1.0)
         seconds += (fitted - start) * grown * more * (1 + again)
-        seconds += (told - fitted) * more * (asked / max(len(table.index), 1) + 1.5 * rows)
+        seconds += (told - fitted) * more * (asked + 1.5 * sample.rows) / PROBE_ROWS
         held += len(pickle.dumps(model)) * grown * more if has_trees else 0
     return seconds, int(held)
 
@@ -258,11 +262,11 @@ def _cache_bytes(job: Job) -> int:
 
 
 def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
-    """Seconds of one step of the network of pixels, or of statistics: the second of two."""
+    """Seconds of one step of the network of pixels, or of statistics."""
     learner = PixelLearner(network.train(), steps=1, lr=1e-3, weight_decay=0.0)
     features = torch.zeros(batch, channels, 1, 1)
     target = torch.full((batch, network.spec.classes), 1.0 / network.spec.classes)
-    return _second_of_two(lambda: learner.training_step((features, target), 0))
+    return _step_s(lambda: learner.training_step((features, target), 0), repeats=PROBE_STEPS)
 
 
 def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tuple[float, int]:
@@ -284,22 +288,21 @@ def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tup
             loss: torch.Tensor = network(chips).square().mean()
         return loss
 
-    seconds = _second_of_two(step)
+    seconds = _step_s(step)
     network.to("cpu").eval()
     waiting = sum(kept.values()) if device == "cpu" else 0
     return seconds, waiting
 
 
-def _second_of_two(forward: Any) -> float:
+def _step_s(forward: Any, *, repeats: int = 1) -> float:
     """Seconds of a forward and a backward pass, once everything is warm."""
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
+    for number in range(1 + repeats):
+        if number == 1:
+            start = time.perf_counter()
         loss = forward()
         loss.backward()
         loss.item()  # waits for a GPU
-        seconds = time.perf_counter() - start
-    return seconds
+    return (time.perf_counter() - start) / repeats
 
 
 def _predict(job: Job, bundle: ModelBundle) -> StageCost:
@@ -357,5 +360,6 @@ def _grown(x: NDArray[np.float32], index: NDArray[np.uint8]) -> tuple[float, flo
 
 def _report(job: Job) -> StageCost:
     seconds = REPORT_S + (FEATURES_S if job.config.assessment.features and not job.is_value else 0.0)
-    memory = RUN_BASE_BYTES + MAPPED_BYTES + _cache_bytes(job) + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
+    memory = RUN_BASE_BYTES + MAPPED_BYTES + _cache_bytes(job) + len(job.sources) * VIEW_PX**2 * 8
+    memory += 0 if job.is_value else 300_000_000
     return StageCost("report", seconds, memory, REPORT_BYTES + len(job.sources) * 4 * VIEW_PX**2)

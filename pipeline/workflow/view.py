@@ -47,9 +47,12 @@ def open_viewer(
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
+    values = [file for item in maps if (file := _values_beside(item.layers[0].path)).exists()]
+    classes = f"of continuous maps the value classes are shown; for the values open {values[0]} in QGIS\n"
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
-        hint="only this machine can open this address, and only while this command runs; Ctrl-C ends it",
+        hint=f"{classes if values else ''}only this machine can open this address, and only while this command runs; "
+        "Ctrl-C ends it",
         data={"url": server.url, "port": server.port, "maps": [item.name for item in maps]},
     )
     return server, outcome
@@ -120,6 +123,11 @@ def _map_files(path: Path) -> list[Path]:
         if found := sorted(folder.glob(f"*{_SUFFIX}.tif")):
             return found
     raise InputError("no maps in the folder", path=path, expected="maps/*_lc.tif", fix="map first: landcover run")
+
+
+def _values_beside(file: Path) -> Path:
+    """The continuous map that a map of value classes belongs to."""
+    return file.with_name(f"{_stem(file)}_value.tif")
 
 
 def _stem(file: Path) -> str:

@@ -39,6 +39,7 @@ from pipeline.workflow.labels_audit import audit_labels
 from pipeline.workflow.predict import predict_maps
 from pipeline.workflow.stages import run_stages
 from pipeline.workflow.value_crossval import cross_validate_values
+from pipeline.workflow.view import open_viewer
 
 SIDE, PIXEL_M = 120, 30.0
 
@@ -179,6 +180,13 @@ def test_buffer_of_samples_is_what_their_features_reach(tmp_path: Path) -> None:
     x[..., 20, 20] = 1.0
     seen = (surroundings(x) != surroundings(torch.zeros_like(x)))[0].any(0).nonzero() - 20
     assert int(seen.abs().max()) == reach
+
+
+def test_the_viewer_says_that_it_shows_classes_of_values(job: Path) -> None:
+    server, outcome = open_viewer([job.parent / "run"])
+    server.close()
+    assert "the value classes are shown; for the values open" in outcome.hint
+    assert "scene_value.tif" in outcome.hint
 
 
 def test_crossval_by_group_keeps_groups_together(job: Path) -> None:

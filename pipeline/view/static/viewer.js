@@ -32,7 +32,8 @@ function labelOf(map, id) {
   if (id in PICTURES) {
     const bands = map.scene.pictures[id];
     const usual = id === "false" || ["red", "green", "blue"].every((word, i) => bands[i].startsWith(word));
-    return usual ? PICTURES[id] : "Scene, first bands";
+    if (usual) return PICTURES[id];
+    return new Set(bands).size === 1 ? `Scene, band ${bands[0]}` : `Scene: ${bands.join(", ")}`;
   }
   return map.layers.find((layer) => layer.id === id).label;
 }
