@@ -111,8 +111,8 @@ def regressor_shares(
     """Shares of teachers by the likelihood of their held-out predictions, float64 [teacher], sum 1.
 
     Samples of a group err together: so many ``groups`` count as so many observations. Stacking by least squares
-    (Breiman 1996) was 0.006 of R2 behind on cover fractions and 0.004 on stations, partitions 1 and 2 of each, on which
-    this was chosen; docs/continuous.md has what it gives on another.
+    (Breiman 1996) was 0.006 of R2 behind on cover fractions and 0.005 on a day of stations, partitions 1 and 2 of each,
+    and 0.004 ahead on many days of few stations; docs/continuous.md has figures on which nothing was chosen.
 
     Source: Buckland, Burnham & Augustin (1997), Model selection: an integral part of inference, Biometrics 53, 603-618
     (weights of Akaike's criterion for models of equally many parameters: mean square to the power of -n / 2).
