@@ -75,12 +75,7 @@ def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resamp
     return Layer("raster", scene, scene.band_names)
 
 
-def dem_layer(
-    path: Path | str,
-    *,
-    derive: Sequence[str] = ("elevation", "slope", "northness"),
-    resampling: Resampling = "bilinear",
-) -> Layer:
+def dem_layer(path: Path | str, *, derive: Sequence[str] = ("elevation", "slope", "northness")) -> Layer:
     """A digital elevation model: ``derive`` any of elevation (m), slope (degrees), northness, eastness (-1..1)."""
     unknown = [name for name in derive if name not in TERRAIN]
     if unknown or not derive:
@@ -89,7 +84,7 @@ def dem_layer(
         )
     scene = open_geotiff(path)
     first = replace(scene.bands[0], band="elevation", unit="m")
-    return Layer("dem", _resampled(replace(scene, bands=(first,)), resampling), tuple(derive))
+    return Layer("dem", _resampled(replace(scene, bands=(first,)), "bilinear"), tuple(derive))
 
 
 def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) -> Layer:
