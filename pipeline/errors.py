@@ -40,7 +40,7 @@ class PipelineError(Exception):
     Args:
         what: What failed and on which band, feature, key or window, without a full stop.
         path: The file or folder concerned.
-        got: What was found.
+        got: What was found, or the error that says so.
         expected: What would have been right.
         fix: What the user can do, as an imperative.
 
@@ -63,12 +63,19 @@ class PipelineError(Exception):
         self.path = path
         parts = [f"{path}: {what}" if path is not None else what]
         if got is not None:
-            parts.append(f"got {got}")
+            parts.append(f"got {_reason(got)}")
         if expected is not None:
             parts.append(f"expected {expected}")
         if fix is not None:
             parts.append(fix)
         super().__init__("; ".join(" ".join(part.split()) for part in parts))
+
+
+def _reason(got: object) -> object:
+    """What was found; rasterio's errors only say "see previous exception", and GDAL's reason is the one before them."""
+    if isinstance(got, Exception) and "previous exception" in str(got):
+        return got.__cause__ or got
+    return got
 
 
 class ConfigError(PipelineError):

@@ -7,6 +7,7 @@ An interruption, a full disk or a lost power supply leaves what was there before
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 # What SQLite (GeoPackage) keeps beside a file while it writes it. Source: SQLite, Temporary files used by SQLite.
-_BESIDE = ("-journal", "-wal", "-shm")
 # Of a SQLite database, and the fields in it that opening it changes.
 _HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))
 SMALL_FILE_BYTES = 16 * 1024 * 1024
@@ -88,9 +88,9 @@ def whole_file(
         got = (err.strerror if isinstance(err, OSError) else None) or err
         raise OutputError(f"cannot write {what}", path=path, got=got) from err
     finally:
-        for beside in ("", *_BESIDE):
+        for left in part.parent.glob(f"{glob.escape(part.name)}*"):
             with contextlib.suppress(OSError):
-                part.with_name(part.name + beside).unlink(missing_ok=True)
+                left.unlink(missing_ok=True)
 
 
 def check_target(path: Path, *, overwrite: bool, inputs: Iterable[Path | str] = ()) -> None:
@@ -209,11 +209,12 @@ def _part(path: Path, process: int) -> Path:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that are no more have left beside a file's name."""
-    start, end = f".{path.stem}.", f".part{path.suffix}"
+    """Remove what processes that are no more have left beside a file's name, and what drivers keep beside that."""
+    start, end = re.escape(f".{path.stem}."), re.escape(f".part{path.suffix}")
+    name = re.compile(rf"{start}(\d+){end}([-.].*)?", re.ASCII)
     for file in path.parent.glob(".*"):
-        number = file.name.removeprefix(start).removesuffix(end)
-        if file.name == f"{start}{number}{end}" and number.isdigit() and not _lives(int(number)):
+        found = name.fullmatch(file.name)
+        if found and not _lives(int(found[1])):
             if file.is_dir():
                 shutil.rmtree(file, ignore_errors=True)
             else:

@@ -109,15 +109,21 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    left = tmp_path / f".a.{int(ended.stdout)}.part.txt"
-    alive = tmp_path / f".a.{os.getppid()}.part.txt"
-    others = tmp_path / ".a.notes.part.txt"
-    for file in (left, alive, others):
+    left = [tmp_path / f".a.{int(ended.stdout)}.part.txt{beside}" for beside in ("", "-journal", ".aux.xml")]
+    alive = [tmp_path / f".a.{os.getppid()}.part.txt{beside}" for beside in ("", "-journal")]
+    others = [tmp_path / ".a.notes.part.txt", tmp_path / f".a.{int(ended.stdout)}.part.txt2"]
+    for file in (*left, *alive, *others):
         file.write_text("half")
     write_text(tmp_path / "a.txt", "whole")
-    assert not left.exists()
-    assert alive.exists()
-    assert others.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([*alive, *others, tmp_path / "a.txt"])
+
+
+def test_what_drivers_keep_beside_a_part_goes_with_it(tmp_path):
+    with whole_file(tmp_path / "a.gpkg") as part:
+        for beside in ("", "-journal", ".aux.xml"):
+            part.with_name(f"{part.name}{beside}").write_text("half")
+    (tmp_path / "a.gpkg").unlink()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])

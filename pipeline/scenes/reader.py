@@ -225,9 +225,8 @@ def _damage_named(what: str, key: FileKey, window: Window) -> Iterator[None]:
         yield
     except (RasterioError, OSError) as err:
         rows, cols = f"rows {window.row}..{window.row_stop}", f"columns {window.col}..{window.col_stop}"
-        # rasterio only says "see previous exception": the reason is GDAL's, one step down.
-        got, fix = err.__cause__ or err, "check the file; it may be cut off or damaged"
-        raise SceneError(f"cannot read {what} in {rows}, {cols}", path=plain_url(key[0]), got=got, fix=fix) from err
+        fix = "check the file; it may be cut off or damaged"
+        raise SceneError(f"cannot read {what} in {rows}, {cols}", path=plain_url(key[0]), got=err, fix=fix) from err
 
 
 def _by_file(bands: Sequence[BandSource]) -> list[tuple[FileKey, list[int]]]:

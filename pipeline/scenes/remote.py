@@ -286,4 +286,4 @@ def _copy(job: CopyJob, part: Path, step: Callable[[int], None]) -> None:
 
 def _gone(path: str, keys: tuple[str, ...], err: Exception) -> ProductError:
     what = f"asset {', '.join(keys)} cannot be downloaded"
-    return ProductError(what, path=plain_url(path), got=err.__cause__ or err, fix=AGAIN)
+    return ProductError(what, path=plain_url(path), got=err, fix=AGAIN)

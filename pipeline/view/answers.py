@@ -209,7 +209,7 @@ class Answers:
                 yield dataset
         except (RasterioError, OSError) as err:
             fix = "check the file; it may have been moved, cut off or damaged"
-            raise InputError("cannot read the map", path=path, got=err.__cause__ or err, fix=fix) from err
+            raise InputError("cannot read the map", path=path, got=err, fix=fix) from err
 
     def _layer(self, number: int, name: str) -> FileLayer | None:
         if not 0 <= number < len(self.maps):

@@ -6,6 +6,7 @@ near a decision and shares of agreement mean something.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,13 +60,15 @@ PLAIN = (NetworkSpec(BANDS, CLASSES, spectral_channels=0, dropout=0.0),)
 DEFAULT = tuple(
     spec for spec in network_specs(TrainingSettings(), bands_in=BANDS, classes=CLASSES, chip_px=64) if spec is not None
 )
-CONTEXT = tuple(
-    spec
-    for spec in network_specs(
-        TrainingSettings.model_validate({"context": {"enabled": True}}), bands_in=BANDS, classes=CLASSES, chip_px=64
-    )
-    if spec is not None
-)
+# What a job trains where pretrained weights fit its scene: the network of pixels and an encoder to stride 8, of the
+# ResNet that ships or of ukis-csmask's two (of six bands and of four); both members are run.
+TUNED = {
+    name: (DEFAULT[0], replace(DEFAULT[0], **encoder, depth=3, spectral_channels=NetworkSpec.spectral_channels))
+    for name, encoder in {
+        "resnet": {"encoder": "resnet18"},
+        "csmask": {"encoder": "efficientnet_b4", "branches": 2},
+    }.items()
+}
 
 
 def trained_bundle(
