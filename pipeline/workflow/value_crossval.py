@@ -32,7 +32,7 @@ from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.value_stages import by_polygon, measured_of, quantity_of, targets_of
+from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, quantity_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
