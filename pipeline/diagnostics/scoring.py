@@ -66,6 +66,11 @@ class Score:
         """Whether most classes have too few test polygons or pixels, so that no figure of all of them can be judged."""
         return 2 * sum(map(self.too_few, self.f1)) > len(self.f1)
 
+    def uncertain(self, name: str) -> bool:
+        """Whether a class has a figure of 100 % from few polygons."""
+        figures = (self.users[name], self.producers[name])
+        return 1.0 in figures and self.polygons.get(name, CERTAIN_POLYGONS) < CERTAIN_POLYGONS
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """Classes that the mean F1 is without: they have no test pixel that can be used."""

@@ -139,13 +139,10 @@ class WithLayers(Derived):
         return self.inputs[0].ledger() | {"layers": layers}
 
     def open(self) -> Reader:
-        """A reader; the source is read even where only layers are asked for, as its mask holds for all."""
-        source = self.inputs[0]
-        own = [name for name in source.band_names if name in self.names]
-        base = source.select(own) if own else source
+        """A reader."""
         # The layers' grid is one pixel larger all round, so that the halo at the scene's edge has values too.
         around = self.grid.crop(self.grid.window.expand(HALO_PX))
-        inputs = (base.open(), *(layer.scene.on_grid(around).open() for layer in self.used))
+        inputs = (self.base().open(), *(layer.scene.on_grid(around).open() for layer in self.used))
         return DerivedReader(self.grid, self.names, inputs, partial(_joined, layers=self.used, names=self.names))
 
 
