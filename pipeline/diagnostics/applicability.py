@@ -241,12 +241,12 @@ def learn_distance(
 
     The blocks of the split are the folds between which training pixels are compared.
     """
-    from pipeline.inference.probe import feature_weights, pixel_features
+    from pipeline.inference.probe import feature_weights, network_features
 
     values, folds = [], []
     for scene in scenes:
         own = spread(scene.pixels.select(polygons.tolist()), TRAINING_PIXELS // len(scenes), seed=seed)
-        found, position = pixel_features(bundle, scene.source, own)
+        found, position = network_features(bundle, scene.source, own)
         values.append(found)
         polygon = own.polygon[position]
         folds.append(blocks_of_pixels(polygon, split.block_of))

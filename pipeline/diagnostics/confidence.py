@@ -141,11 +141,11 @@ def _temperature(cost: Callable[[float], NDArray[np.float64]], polygon: NDArray[
         pixels = np.bincount(of)
         log_t = 0.0
         if len(ids) >= FEWEST_POLYGONS:
-            log_t = shown(lambda log_t: np.bincount(of, weights=cost(float(np.exp(-log_t)))) / pixels)
+            log_t = temperature_shown(lambda log_t: np.bincount(of, weights=cost(float(np.exp(-log_t)))) / pixels)
     return float(np.exp(log_t))
 
 
-def shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
+def temperature_shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
     """The log T with the least mean cost, drawn to 0 by one standard error of its own.
 
     With the mean cost nearly a parabola around its least, log T is one standard error away (over polygons, whose costs

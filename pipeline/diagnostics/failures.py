@@ -79,7 +79,7 @@ class MappedScene:
     confidence_path: Path  # Confidence in percent, uint8, nodata 255, on the same grid
 
 
-def surroundings(
+def map_surroundings(
     map_path: Path | str, row: NDArray[np.integer], col: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distance in pixels to the nearest pixel of another class, and pixels of the patch, of single pixels.
@@ -170,7 +170,7 @@ def where_it_fails(
     chosen = np.arange(len(pixels))
     if len(pixels) > SURROUNDED_PIXELS:
         chosen = np.sort(np.random.default_rng(seed).choice(len(pixels), SURROUNDED_PIXELS, replace=False))
-    distance, patch = surroundings(map_path, pixels.row[chosen], pixels.col[chosen])
+    distance, patch = map_surroundings(map_path, pixels.row[chosen], pixels.col[chosen])
     return (
         accuracy_by(distance, right[chosen], limits=EDGE_LIMITS_PX, what="pixels to the nearest other class"),
         accuracy_by(patch, right[chosen], limits=PATCH_LIMITS_PX, what="pixels of the map's patch"),

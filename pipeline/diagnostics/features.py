@@ -117,12 +117,12 @@ def write_features(
         OutputError: the file exists or cannot be written.
         ConfigError: UMAP is asked for and not installed.
     """
-    from pipeline.inference.probe import pixel_features
+    from pipeline.inference.probe import network_features
 
     chosen, values = [], []
     for source, pixels in scenes:
         own = spread(pixels, FEATURE_PIXELS // len(scenes), seed=seed)
-        found, position = pixel_features(bundle, source, own)
+        found, position = network_features(bundle, source, own)
         mask = np.zeros(len(own), dtype=np.bool_)
         mask[position] = True
         chosen.append(own.select(mask))

@@ -33,7 +33,7 @@ _PRIOR = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class RegressorMixture:
     """Fitted teachers, their shares, and how far their distribution is widened.
 
     Attributes:
@@ -65,10 +65,10 @@ class Mixture:
         return np.asarray(self.values(places)[:, None] + self.widen * _spread(forest, places.features, levels))
 
 
-def fit_mixture(
+def fit_regressor_mixture(
     table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Mixture:  # fmt: skip
+) -> RegressorMixture:  # fmt: skip
     """Teachers fitted to all samples; shares and width from groups held out.
 
     Raises:
@@ -90,13 +90,13 @@ def fit_mixture(
                 spread[held] = _spread(model, places.features, _OUTER)
         if progress is not None:
             progress("teachers", number + 1, steps)
-    shares = learned_shares(found, table.target, table.weight)
+    shares = regressor_shares(found, table.target, table.weight)
     centre = found @ shares
     widen = interval_factor(table.target - centre, spread)
     models = tuple(fit_teacher(kind, table, trees=trees, seed=seed) for kind in kinds)
     if progress is not None:
         progress("teachers", steps, steps)
-    return Mixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
+    return RegressorMixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
 
 
 def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:
@@ -108,7 +108,7 @@ def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float])
     return np.asarray(found[:, :-1] - found[:, -1:])
 
 
-def learned_shares(
+def regressor_shares(
     found: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Shares that make the least squared error of held-out predictions, not negative, drawn towards equal ones.

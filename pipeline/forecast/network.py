@@ -85,7 +85,9 @@ class Trained:
         return np.concatenate(found)
 
 
-def train(past: Past, *, until: int, settings: ForecastSettings, progress: Callable[[str, int, int], None]) -> Trained:
+def train_forecast(
+    past: Past, *, until: int, settings: ForecastSettings, progress: Callable[[str, int, int], None]
+) -> Trained:
     """Train a network on the steps before ``until``.
 
     The loss is in the units of the series: an error of a cell that changes much counts for more.

@@ -199,7 +199,7 @@ class OpenVinoEngine:
         return self._core.compile_model(model, "CPU", hints | {"NUM_STREAMS": WORKERS})
 
 
-def choose(settings: MapSettings) -> Choice:
+def choose_engine(settings: MapSettings) -> Choice:
     """The engine, type and device of the settings; "auto" is bfloat16 where the device computes in it.
 
     Raises:

@@ -79,7 +79,7 @@ def _windows(source: Source, side_px: int, stride: int) -> list[Window]:
     return [Window(row, col, side, side) for row, col in starts]
 
 
-def agreement(engine: Engine, other: Engine, sample: torch.Tensor) -> float:
+def class_agreement(engine: Engine, other: Engine, sample: torch.Tensor) -> float:
     """Share of the sample's pixels, 0..1, to which two engines give the same class."""
     return float((engine(sample).argmax(1).cpu() == other(sample).argmax(1).cpu()).float().mean())
 

@@ -155,7 +155,7 @@ def classify(
     return arrays
 
 
-def measure(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Quantity) -> dict[str, NDArray[Any]]:
+def value_layers(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Quantity) -> dict[str, NDArray[Any]]:
     """Layers of one window of a continuous target.
 
     Args:

@@ -15,9 +15,9 @@ import torch
 
 from pipeline import __version__
 from pipeline.files import fingerprint
-from pipeline.inference.engine import WORKERS, Choice, Engine, choose, make_engine
+from pipeline.inference.engine import WORKERS, Choice, Engine, choose_engine, make_engine
 from pipeline.inference.journal import Key
-from pipeline.inference.measure import agreement, effective_halo_px, range_samples, sample_of, tile_seconds
+from pipeline.inference.measure import class_agreement, effective_halo_px, range_samples, sample_of, tile_seconds
 from pipeline.inference.memory import Needs
 from pipeline.inference.tiles import (
     GDAL_CACHE_BYTES,
@@ -147,7 +147,7 @@ def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, tru
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
     """
-    choice = choose(settings)
+    choice = choose_engine(settings)
     if bundle.quantity is not None and settings.dtype == "auto":
         choice = replace(choice, dtype="float32")  # three digits of a number are not enough of a value
     threads = settings.threads or torch.get_num_threads()
@@ -165,7 +165,7 @@ def _measured(
         sample = sample_of(bundle, source, stride)
         engine = engine_of(bundle, choice, threads=threads, source=source)
         plain = engine_of(bundle, Choice(device=choice.device), threads=threads)
-        share = agreement(engine, plain, sample)
+        share = class_agreement(engine, plain, sample)
         found = f"{choice.dtype} gives {100 * share:.2f} % of a piece of the scene the class of float32"
         log.info("%s", found)
         if share < LEAST_AGREEMENT:

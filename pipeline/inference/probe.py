@@ -30,7 +30,7 @@ _TILE_PX = 256
 _HALO_PX = 32
 
 
-def pixel_features(
+def network_features(
     bundle: ModelBundle, source: Source, pixels: LabelledPixels
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Features of labelled pixels, as the members' heads see them, one member after the other.

@@ -17,7 +17,7 @@ import rasterio
 import torch
 
 from pipeline.inference.engine import WORKERS
-from pipeline.inference.pixels import Buffers, classify, measure, read_tile
+from pipeline.inference.pixels import Buffers, classify, read_tile, value_layers
 from pipeline.inference.stream import Work, Workers
 from pipeline.inference.tiles import in_stripes
 from pipeline.process import share_one_heap
@@ -139,7 +139,7 @@ class SceneSteps:
     def _decide(self, scores: torch.Tensor, keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         """Layers [..., row, col] of scores [channel, row, col]."""
         if self.bundle.quantity is not None:
-            return measure(scores, keep, quantity=self.bundle.quantity)
+            return value_layers(scores, keep, quantity=self.bundle.quantity)
         return classify(scores, keep, index_to_code=self.bundle.scheme.index_to_code, products=self.settings.products)
 
     def _groups(

@@ -69,7 +69,7 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     chosen = source.select(bundle.bands)
     _check_units(bundle, chosen)
     pixels = sample_values(chosen)
-    check_values(bundle, pixels, path=source.path)
+    check_value_range(bundle, pixels, path=source.path)
     known = source.id in {item.scene for item in bundle.sources}
     if not known and all(_POSITION.fullmatch(name) for name in bundle.bands):
         check_positions(bundle, pixels, path=source.path)
@@ -182,7 +182,7 @@ def _sample_windows(grid: Grid) -> list[Window]:
     return [Window(row, col, height, width) for row in rows for col in cols]
 
 
-def check_values(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
+def check_value_range(bundle: ModelBundle, pixels: NDArray[np.float32], *, path: str) -> None:
     """Refuse pixels, float32 [pixel, band], that are on another scale than the training data; warn near the edge.
 
     Raises:

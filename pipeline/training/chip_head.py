@@ -8,7 +8,7 @@ et al. 2015). The network is in the model file, the experts are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -44,9 +44,6 @@ EXPERTS = (
     Expert("pretrained encoder and statistics", "discriminant", 1, needs=ENOUGH_POLYGONS, encoder=True),
 )
 MIXTURES = 20_000
-# From this share on the network with a pretrained encoder classifies alone: it sees all that the others see, and
-# a network of statistics is surer of itself than the experts that it learned from were on held-out chips.
-ALONE = 0.5
 # Of larger batches the network learns the same and takes longer.
 CHIPS_AT_ONCE = 256
 _BATCH = 64
@@ -186,8 +183,7 @@ def train_on_statistics(
         start_head(
             networks.context, chips.x[torch.from_numpy(labelled)], chips.index[labelled], temperature=temperature
         )
-    if networks.context is not None and settings.context.share is None and networks.share >= ALONE:
-        networks = replace(networks, pixels=None, share=1.0)
+    networks = networks.alone_where_strong(settings)
     if networks.pixels is None:
         return networks, experts, []
     steps = settings.pixels.model_copy(update={"batch": min(settings.pixels.batch, CHIPS_AT_ONCE)})

@@ -19,7 +19,7 @@ from pipeline.errors import LabelError, ModelError
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.network import parameter_groups
 from pipeline.training.batches import Batches, hard_loss, soft_loss
-from pipeline.training.trainer import Watch, precision, tenth, train
+from pipeline.training.trainer import Watch, precision, run_trainer, tenth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +175,7 @@ def train_context(
         dirpath=str(folder), filename=best.stem, monitor="val_loss", save_top_k=1, enable_version_counter=False
     )
     stoppers = (EarlyStopping("val_loss", patience=context.patience), keeper) if judges else ()
-    train(
+    run_trainer(
         learner,
         DataLoader(batches, batch_size=None),
         DataLoader(cast("Any", judges), batch_size=None) if judges else None,

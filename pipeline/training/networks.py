@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Of a network with context that is built from its encoder's name.
 DEPTH, STEM_STRIDE = 4, 4
+# From this share on a network of whole chips with a pretrained encoder classifies alone: it sees all that the other one
+# sees, which is surer of itself than the experts that it learned from were on held-out chips.
+ALONE = 0.5
 # Channels of the networks of pixels and of chips' statistics.
 CHANNELS = 128
 
@@ -71,6 +74,11 @@ class Networks:
             share = mixture.admission.share if mixture is not None and mixture.admission is not None else 0.0
         share = UNJUDGED_SHARE if share is None else share
         return replace(self, share=share) if share else replace(self, context=None, share=0.0)
+
+    def alone_where_strong(self, settings: TrainingSettings) -> Networks:
+        """Of chips: the network with context alone, where held-out polygons gave it a share of ALONE or more."""
+        strong = self.context is not None and settings.context.share is None and self.share >= ALONE
+        return replace(self, pixels=None, share=1.0) if strong else self
 
 
 def lift_class(networks: Networks, index: int, lift: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline.experts.weights import pixel_weights
-from pipeline.training.trainer import Watch, train
+from pipeline.training.trainer import Watch, run_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,7 +111,7 @@ def train_pixels(
     )
     watch = Watch("pixel network", steps=settings.steps, column="pixel_loss", progress=progress)
     learner = PixelLearner(network, steps=settings.steps, lr=settings.lr, weight_decay=settings.weight_decay)
-    train(
+    run_trainer(
         learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
         logger=False, enable_checkpointing=False,
     )  # fmt: skip

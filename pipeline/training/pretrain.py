@@ -26,7 +26,7 @@ from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import STAGES
 from pipeline.scenes.reader import open_reader
 from pipeline.training.batches import symmetry
-from pipeline.training.trainer import Watch, precision, train
+from pipeline.training.trainer import Watch, precision, run_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +90,7 @@ def pretrain(
     batches = MaskedBatches(x, valid, settings)
     baseline = float(_missing_loss(torch.zeros_like(batches.batch(0)[1]), *batches.batch(0)[1:]))
     watch = Watch("pretraining", steps=settings.steps, progress=progress)
-    train(
+    run_trainer(
         _Filler(network, settings), DataLoader(batches, batch_size=None), watch=watch,
         deadline=Deadline.after(settings.time_limit_s), max_epochs=1, precision=precision(), devices=1, logger=False,
         enable_checkpointing=False, gradient_clip_val=1.0,

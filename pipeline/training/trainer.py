@@ -116,7 +116,7 @@ class TimeLimit(Timer):
         """Nothing."""
 
 
-def train(
+def run_trainer(
     learner: lightning.LightningModule,
     *loaders: Any,
     watch: Watch,

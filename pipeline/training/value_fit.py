@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.experts.deadline import Deadline
-from pipeline.experts.regressor_mixture import fit_mixture
+from pipeline.experts.regressor_mixture import fit_regressor_mixture
 from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TEACHERS, Places
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
@@ -29,7 +29,7 @@ from pipeline.training.networks import Networks
 from pipeline.training.pixels import PixelBatches, PixelLearner
 from pipeline.training.result import Clock, FitResult, assemble, provenance_of
 from pipeline.training.settings import learned_polygons
-from pipeline.training.trainer import Watch, train
+from pipeline.training.trainer import Watch, run_trainer
 from pipeline.training.training_set import MARGIN_PX
 from pipeline.training.value_table import Plane, days_of, samples_of
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.experts.regressor_mixture import Mixture
+    from pipeline.experts.regressor_mixture import RegressorMixture
     from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
@@ -91,8 +91,8 @@ def kinds_for(bands: Sequence[str]) -> tuple[Kind, ...]:
 
 def fit_values(
     scenes: Sequence[TrainingScene], split: Split, targets: Targets, *, index: ChipIndex, settings: TrainingSettings,
-    mixture: Mixture | None = None, progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[FitResult, Mixture]:  # fmt: skip
+    mixture: RegressorMixture | None = None, progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[FitResult, RegressorMixture]:  # fmt: skip
     """Train a model of values.
 
     Args:
@@ -119,7 +119,7 @@ def fit_values(
     table = samples.table(targets.frame, targets.quantity, targets.group_of)
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=MARGIN_PX)
     clock.lap("chips")
-    mixture = mixture or fit_mixture(
+    mixture = mixture or fit_regressor_mixture(
         table, trees=settings.experts.trees, seed=settings.seed, kinds=kinds_for(preprocess.bands), progress=progress
     )
     soft = _soft_places(chips, scenes, targets, plane, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS),
@@ -185,8 +185,8 @@ class ValueLearner(PixelLearner):
 
 
 def train_values(
-    network: Any, table: ValueTable, soft: Places, mixture: Mixture, *, settings: TrainingSettings, deadline: Deadline,
-    progress: Callable[[str, int, int], None] | None,
+    network: Any, table: ValueTable, soft: Places, mixture: RegressorMixture, *, settings: TrainingSettings,
+    deadline: Deadline, progress: Callable[[str, int, int], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """The network learns the mixture's draws of samples and of pixels anywhere, in place; gives the log's rows."""
     pixels = settings.pixels
@@ -201,7 +201,7 @@ def train_values(
     watch = Watch("pixel network", steps=pixels.steps, column="pixel_loss", progress=progress)
     learner = ValueLearner(network, steps=pixels.steps, lr=min(pixels.lr, _LEARNING_RATE),
                            weight_decay=pixels.weight_decay)  # fmt: skip
-    train(learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
+    run_trainer(learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
           logger=False, enable_checkpointing=False)  # fmt: skip
     network.eval()
     return watch.rows

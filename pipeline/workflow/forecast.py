@@ -19,7 +19,7 @@ from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.files import check_target, prepare_folder, whole_file, write_json
 from pipeline.forecast.frames import Past, all_rows, look_back
-from pipeline.forecast.network import train
+from pipeline.forecast.network import train_forecast
 from pipeline.forecast.rolling import NETWORK, evaluate
 from pipeline.forecast.series import read_known, read_layers, read_series
 from pipeline.forecast.settings import ForecastSettings
@@ -118,7 +118,7 @@ def _tested(
     series: Series, settings: ForecastSettings, *, times: Times, start: int, seasons: Sequence[int], progress: Progress
 ) -> tuple[Horizon, ...]:
     past = _past(series, settings, times=times, until=start, seasons=seasons)
-    trained = train(past, until=start, settings=settings, progress=progress)
+    trained = train_forecast(past, until=start, settings=settings, progress=progress)
     return evaluate(past, trained, start=start, progress=progress)
 
 
@@ -128,7 +128,7 @@ def _ahead(
     """Quantiles of the steps to come, float32 [step, quantile, channel, cell], by a network of the whole series."""
     steps, channels, cells = series.values.shape
     past = _past(series, settings, times=times, until=steps, seasons=seasons)
-    trained = train(past, until=steps, settings=settings, progress=progress)
+    trained = train_forecast(past, until=steps, settings=settings, progress=progress)
     found = [
         trained.predict(past, all_rows([steps - 1], ahead, channels=channels, cells=cells))
         for ahead in range(1, settings.ahead + 1)

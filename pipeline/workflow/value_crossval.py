@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 
 from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, by_sample, score_values
 from pipeline.errors import ConfigError, LabelWarning, SplitError
-from pipeline.experts.regressor_mixture import fit_mixture
+from pipeline.experts.regressor_mixture import fit_regressor_mixture
 from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
@@ -177,7 +177,7 @@ def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str
         trees = job.config.assessment.forest_trees if kind == "plain" else training.experts.trees
         values = baseline(kind, table, test, quantity, trees=trees, seed=training.seed)
         found[NAMES[kind]] = (measured, values, blank)
-    mixture = fit_mixture(table, trees=training.experts.trees, seed=training.seed, kinds=kinds)
+    mixture = fit_regressor_mixture(table, trees=training.experts.trees, seed=training.seed, kinds=kinds)
     bounds = quantity.inverse(mixture.draws(test.places, (0.05, 0.95)))
     values = quantity.inverse(mixture.values(test.places))
     found[MIXTURE] = (measured, by_sample(test.polygon, values), by_sample(test.polygon, bounds))

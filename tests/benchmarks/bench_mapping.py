@@ -23,7 +23,7 @@ import rasterio
 import torch
 
 from pipeline.inference.engine import Choice, fast_bfloat16
-from pipeline.inference.measure import agreement, sample_of
+from pipeline.inference.measure import class_agreement, sample_of
 from pipeline.inference.plan import engine_of, total_stride_px
 from pipeline.inference.predict import predict_scene
 from pipeline.inference.seams import seam_figure
@@ -154,7 +154,7 @@ def engine_agreements(bundle: ModelBundle, scene: Scene, *, kind: str) -> dict[s
     sample = sample_of(bundle, scene, total_stride_px(bundle))
     plain = engine_of(bundle, Choice(), threads=1)
     found = {
-        f"{kind}_{choice.engine}_{choice.dtype}_agreement": agreement(
+        f"{kind}_{choice.engine}_{choice.dtype}_agreement": class_agreement(
             engine_of(bundle, choice, threads=1, source=scene), plain, sample
         )
         for choice in choices

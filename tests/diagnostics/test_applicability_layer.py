@@ -18,7 +18,7 @@ from pipeline.diagnostics.applicability import (
     learn_distance,
 )
 from pipeline.errors import ModelError
-from pipeline.inference.probe import pixel_features
+from pipeline.inference.probe import network_features
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.scenes.scene import Scene
@@ -98,7 +98,7 @@ def test_features_in_a_direction_never_trained_are_far():
 def test_one_hundred_is_exactly_the_last_value_inside(scene):
     bundle, distance = judged(scene)
     assert distance is not None
-    features, _ = pixel_features(bundle, scene, labelled(scene))
+    features, _ = network_features(bundle, scene, labelled(scene))
     features = np.concatenate([features, 1.5 * features, 0.3 * features])
     inside = distance.index.inside(distance.space.project(features))
     percent = distance.percent(features)
@@ -111,7 +111,7 @@ def test_one_hundred_is_exactly_the_last_value_inside(scene):
 def test_training_pixels_are_at_no_distance_from_themselves(scene):
     bundle, distance = judged(scene)
     assert distance is not None
-    features, _ = pixel_features(bundle, scene, labelled(scene))
+    features, _ = network_features(bundle, scene, labelled(scene))
     assert len(distance.index.training) == len(features)
     assert distance.index.dissimilarity(distance.space.project(features)).max() < 0.01
 
@@ -120,7 +120,7 @@ def test_it_travels_in_the_model_file(scene, trained):
     bundle, distance = judged(scene)
     assert distance is not None
     again = FeatureDistance.of(load_bundle(trained).extra)
-    features, _ = pixel_features(bundle, scene, labelled(scene))
+    features, _ = network_features(bundle, scene, labelled(scene))
     assert np.array_equal(again.percent(2 * features), distance.percent(2 * features))
 
 

@@ -23,8 +23,8 @@ from pipeline.diagnostics.failures import (
     block_accuracy,
     find_failures,
     joined,
+    map_surroundings,
     surely_wrong,
-    surroundings,
     where_it_fails,
 )
 from pipeline.diagnostics.scoring import at_pixels
@@ -199,7 +199,7 @@ def halves(tmp_path):
 
 
 def test_distance_to_the_edge_and_patch_size(halves):
-    distance, patch = surroundings(halves, np.array([5, 5, 60, 100]), np.array([99, 90, 40, 180]))
+    distance, patch = map_surroundings(halves, np.array([5, 5, 60, 100]), np.array([99, 90, 40, 180]))
     assert distance.tolist() == [1.0, 10.0, 1.0, 32.0]
     assert patch[2] == 4
     assert patch[3] > 500

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from pipeline.errors import LabelError
 from pipeline.experts.interpolation import Field
-from pipeline.experts.regressor_mixture import fit_mixture, interval_factor, learned_shares
+from pipeline.experts.regressor_mixture import fit_regressor_mixture, interval_factor, regressor_shares
 from pipeline.experts.regressors import Places, ValueTable
 
 
@@ -52,7 +52,7 @@ def test_shares_go_to_the_teacher_that_is_right():
     rng = np.random.default_rng(0)
     target = rng.standard_normal(500)
     found = np.stack([target + 0.1 * rng.standard_normal(500), rng.standard_normal(500)], axis=1)
-    shares = learned_shares(found, target, np.ones(500))
+    shares = regressor_shares(found, target, np.ones(500))
     assert shares.sum() == pytest.approx(1.0)
     assert shares[0] > 0.85
 
@@ -70,4 +70,4 @@ def test_samples_of_one_group_are_refused():
     places = Places(np.zeros((12, 2), dtype=np.float32), np.zeros((12, 2)), np.zeros(12, dtype=np.int64))
     table = ValueTable(places, np.arange(12.0), np.zeros(12, dtype=np.int64), np.ones(12), 2)
     with pytest.raises(LabelError, match="one block or group"):
-        fit_mixture(table, trees=2, seed=0)
+        fit_regressor_mixture(table, trees=2, seed=0)

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import SceneError
 from pipeline.forecast.baselines import AVERAGE, DAMPED, LAST, SEASONAL
 from pipeline.forecast.frames import all_rows, look_back
-from pipeline.forecast.network import train
+from pipeline.forecast.network import train_forecast
 from pipeline.forecast.rolling import NETWORK, evaluate
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.workflow.outcome import no_progress
@@ -19,7 +19,7 @@ SETTINGS = ForecastSettings(series=("x",), ahead=3, steps=400, width=32)
 
 @pytest.fixture(scope="module")
 def trained(planted):
-    return train(planted.past, until=planted.start, settings=SETTINGS, progress=no_progress)
+    return train_forecast(planted.past, until=planted.start, settings=SETTINGS, progress=no_progress)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_quantiles_never_cross_and_seeds_repeat(planted, trained):
     quantiles = trained.predict(planted.past, rows)
     assert (np.diff(quantiles, axis=1) >= 0).all()
     few = SETTINGS.model_copy(update={"steps": 50})
-    again = [train(planted.past, until=planted.start, settings=few, progress=no_progress) for _ in range(2)]
+    again = [train_forecast(planted.past, until=planted.start, settings=few, progress=no_progress) for _ in range(2)]
     assert np.array_equal(*(one.predict(planted.past, rows) for one in again))
 
 
@@ -77,7 +77,12 @@ def test_a_layer_known_ahead_is_learned(planted):
     settings = SETTINGS.model_copy(update={"ahead": 1, "steps": 200})
     blind = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=480)
     errors = [
-        evaluate(seen, train(seen, until=480, settings=settings, progress=no_progress), start=480, progress=no_progress)
+        evaluate(
+            seen,
+            train_forecast(seen, until=480, settings=settings, progress=no_progress),
+            start=480,
+            progress=no_progress,
+        )
         for seen in (past, blind)
     ]
     assert errors[0][0].mae[NETWORK] < 0.6 * errors[1][0].mae[NETWORK]
@@ -88,7 +93,7 @@ def test_a_series_unknown_before_the_test_is_refused(planted):
     values[:480] = np.nan
     past = look_back(values, seasons=(SEASON,), neighbours=np.full((12, 8), -1), until=480)
     with pytest.raises(SceneError, match="no steps to learn from"):
-        train(past, until=480, settings=SETTINGS, progress=no_progress)
+        train_forecast(past, until=480, settings=SETTINGS, progress=no_progress)
 
 
 def test_a_test_of_unknown_steps_is_refused(planted, trained):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.engine import Choice, choose, fast_bfloat16, make_engine
+from pipeline.inference.engine import Choice, choose_engine, fast_bfloat16, make_engine
 from pipeline.inference.settings import MapSettings
 from tests.inference.models import small_bundle
 
@@ -39,19 +39,19 @@ def test_bfloat16_gives_nearly_all_the_same_classes() -> None:
 
 
 def test_auto_takes_the_type_that_the_device_computes_in() -> None:
-    chosen = choose(MapSettings(device="cpu"))
+    chosen = choose_engine(MapSettings(device="cpu"))
     assert chosen == Choice("torch", "bfloat16" if fast_bfloat16("cpu") else "float32", "cpu")
-    assert choose(MapSettings(dtype="float32", device="cpu")) == Choice()
+    assert choose_engine(MapSettings(dtype="float32", device="cpu")) == Choice()
 
 
 def test_what_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.inference.engine.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"landcover-pipeline\[openvino\]"):
-        choose(MapSettings(engine="openvino", dtype="float32"))
+        choose_engine(MapSettings(engine="openvino", dtype="float32"))
     monkeypatch.setattr("pipeline.inference.engine.find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(ConfigError, match=r"landcover-pipeline\[onnx\]"):
-        choose(MapSettings(engine="openvino", dtype="int8"))
-    assert choose(MapSettings(dtype="float32", device="cpu")) == Choice()
+        choose_engine(MapSettings(engine="openvino", dtype="int8"))
+    assert choose_engine(MapSettings(dtype="float32", device="cpu")) == Choice()
 
 
 def test_integers_give_nearly_the_same_classes_and_repeat() -> None:
@@ -74,7 +74,7 @@ def test_integers_give_nearly_the_same_classes_and_repeat() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no GPU"):
-        choose(MapSettings(device="cuda"))
+        choose_engine(MapSettings(device="cuda"))
 
 
 def test_openvino_keeps_compiled_models_of_the_last_sizes_only() -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pipeline.grid import Window
 from pipeline.inference.engine import Choice
-from pipeline.inference.measure import STRIDES_TRIED, agreement, effective_halo_px, tile_seconds
+from pipeline.inference.measure import STRIDES_TRIED, class_agreement, effective_halo_px, tile_seconds
 from pipeline.inference.plan import engine_of
 from tests.inference.models import noise_scene, small_bundle
 
@@ -60,7 +60,7 @@ def test_agreement_is_the_share_of_equal_classes() -> None:
         x[..., 0, :3] *= -1
         return x
 
-    assert agreement(lambda x: x, turned, x) == pytest.approx(0.97)
+    assert class_agreement(lambda x: x, turned, x) == pytest.approx(0.97)
 
 
 def test_a_tile_is_timed_on_the_scene(tmp_path: Path) -> None:

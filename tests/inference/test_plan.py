@@ -44,18 +44,18 @@ def test_bfloat16_is_measured_and_left_with_a_warning(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.inference.engine.fast_bfloat16", lambda _: True)
-    monkeypatch.setattr(plan, "agreement", lambda *_: 0.98)
+    monkeypatch.setattr(plan, "class_agreement", lambda *_: 0.98)
     with pytest.warns(ModelWarning, match=r"scene: bfloat16 gives 98\.00 %.*mapped in float32"):
         mapped = predict_scene(BUNDLE, scene, out=tmp_path / "out", settings=MapSettings(threads=1, tile_px=64))
     mapped.close()
     assert mapped.plan.choice.dtype == "float32"
-    monkeypatch.setattr(plan, "agreement", lambda *_: 0.999)
+    monkeypatch.setattr(plan, "class_agreement", lambda *_: 0.999)
     made = make_plan(BUNDLE, scene, MapSettings(threads=1, tile_px=64))
     assert (made.choice.dtype, made.agreement, made.remark) == ("bfloat16", 0.999, "")
 
 
 def test_a_type_asked_for_by_name_stays_and_is_warned_of(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "agreement", lambda *_: 0.98)
+    monkeypatch.setattr(plan, "class_agreement", lambda *_: 0.98)
     made = make_plan(BUNDLE, scene, MapSettings(threads=1, tile_px=64, dtype="bfloat16"))
     assert made.choice.dtype == "bfloat16"
     assert "98.00 %" in made.remark

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.inference.probe import feature_tiles, feature_weights, pixel_features, pixel_logits
+from pipeline.inference.probe import feature_tiles, feature_weights, network_features, pixel_logits
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.scenes.scene import Scene
 from tests.inference.models import bundle_of, noise_scene, small_bundle
@@ -36,7 +36,7 @@ def valid_of(scene: Scene) -> np.ndarray:
 def test_tiles_hold_features_of_all_valid_single_pixels(scene):
     bundle = small_bundle(members=2)
     pixels = pixels_of(scene, 400)
-    values, position = pixel_features(bundle, scene, pixels)
+    values, position = network_features(bundle, scene, pixels)
     whole = np.full((values.shape[1], *scene.grid.shape), np.nan, dtype=np.float32)
     seen = np.zeros(scene.grid.shape, dtype=int)
     for window, features, valid in feature_tiles(bundle, scene):
@@ -55,7 +55,7 @@ def test_tiles_that_nobody_wants_are_not_read(scene):
 def test_a_members_head_turns_its_features_into_the_scores(scene):
     bundle = small_bundle()
     pixels = pixels_of(scene, 50)
-    features, position = pixel_features(bundle, scene, pixels)
+    features, position = network_features(bundle, scene, pixels)
     logits, same = pixel_logits(bundle, scene, pixels)
     with torch.inference_mode():
         expected = bundle.members[0].head(torch.from_numpy(features)[:, :, None, None])[:, :, 0, 0].numpy()
@@ -74,7 +74,7 @@ def test_scores_are_divided_by_the_temperature(scene):
 def test_scenes_without_labels_give_empty_tables_of_full_width(scene):
     bundle = small_bundle(members=2)
     none = pixels_of(scene, 5).select(np.zeros(5, dtype=np.bool_))
-    assert pixel_features(bundle, scene, none)[0].shape == (0, 2 * bundle.members[0].features_out)
+    assert network_features(bundle, scene, none)[0].shape == (0, 2 * bundle.members[0].features_out)
     assert pixel_logits(bundle, scene, none)[0].shape == (0, len(bundle.scheme))
 
 

@@ -328,19 +328,44 @@ def test_samples_of_several_files_are_joined(tmp_path: Path) -> None:
     assert job.input_hash != Job.load(path).input_hash
 
 
-def test_a_day_without_samples_is_mapped(tmp_path: Path) -> None:
-    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": 5, "height": 2, "width": 2,
+def rain_of_days(path: Path, days: int = 5) -> None:
+    """A series whose band of day n, June 2024, is n everywhere."""
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "float32", "count": days, "height": 2, "width": 2,
                                "transform": Affine(1800, 0, 500_000, 0, -1800, 5_200_000),
                                "crs": "EPSG:32633"}  # fmt: skip
-    with rasterio.open(tmp_path / "rain.tif", "w", **profile) as target:
-        for number in range(1, 6):
+    with rasterio.open(path, "w", **profile) as target:
+        for number in range(1, days + 1):
             target.write(np.full((2, 2), number, dtype=np.float32), number)
-            target.set_band_description(number, f"2024-06-0{number}")
+            target.set_band_description(number, f"2024-06-{number:02}")
+
+
+def test_a_day_without_samples_is_mapped(tmp_path: Path) -> None:
+    rain_of_days(tmp_path / "rain.tif")
     labels = {"value": {"date": "day", "mapped": ["2024-06-06"]}}
     inputs = {"layers": [{"path": str(tmp_path / "rain.tif"), "kind": "series", "days": 1}]}
     job = Job.load(_changed(tmp_path, labels=labels, inputs=inputs))
     assert [source.id for source in job.mapped] == ["scene_2024-06-06"]
     assert [len(pixels) for pixels in job.pixels] == [75, 75, 0]
+
+
+def test_maps_follow_the_weather_of_their_days(tmp_path: Path) -> None:
+    rain_of_days(tmp_path / "rain.tif")
+    labels = {"value": {"date": "day", "mapped": ["2024-06-02", "2024-06-06"]}}
+    inputs = {"layers": [{"path": str(tmp_path / "rain.tif"), "kind": "series", "days": 1}]}
+    path = _changed(tmp_path, labels=labels, inputs=inputs)
+    frame = gpd.read_file(tmp_path / "plots.gpkg")
+    rain = 1 + np.arange(len(frame)) % 5  # mm on the day before
+    frame["day"], frame["biomass"] = [f"2024-06-{1 + mm:02}" for mm in rain], frame["biomass"] + 15.0 * rain
+    frame.to_file(tmp_path / "plots.gpkg")
+    run_stages(path, last="predict", force=False, overwrite=False, progress=silent)
+    dry, wet = (read_map(tmp_path / "run" / "maps" / f"scene_2024-06-{day}_value.tif") for day in ("02", "06"))
+    assert np.nanmean(wet - dry) == pytest.approx(15.0 * (5 - 1), rel=0.2)
+
+
+def read_map(path: Path) -> np.ndarray:
+    """Values float32 [row, col], NaN where there are none."""
+    with rasterio.open(path) as source:
+        return source.read(1, masked=True).filled(np.nan)
 
 
 def test_samples_that_share_a_pixel_are_said(tmp_path: Path) -> None:
