@@ -73,7 +73,7 @@ class Score:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Classes that the mean F1 is without: they have no test pixel that can be used."""
+        """Classes that the macro-F1 is without: they have no test pixel that can be used."""
         return tuple(name for name, value in self.f1.items() if value is None)
 
 

@@ -66,7 +66,7 @@ NAMES: dict[str, str] = {
     "local": "forest with interpolated values",
     "mean": "mean",
     "band": "linear on the best band",
-    "plain": "random forest",
+    "plain": "forest (bands)",
 }
 # Components of partial least squares, at most a fifth of the samples.
 _COMPONENTS = 10

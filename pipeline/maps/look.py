@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 from pipeline.raster import Raster, as_error
+from pipeline.scenes.derived import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +49,10 @@ _FILL_SHARE = 0.01
 TRUE_COLOUR = (("red",), ("green",), ("blue",))
 # Colour infrared: vegetation is red. Source: USGS, common Landsat band combinations (5-4-3 for OLI).
 FALSE_COLOUR = (("nir", "nir08"), ("red",), ("green",))
-
+# Middles of red, green and blue, and how far a band called by its wavelength may lie from them, in nm.
+# Source: Sentinel-2 MSI, central wavelengths of B04, B03 and B02.
+_WAVELENGTHS_NM, _NEAR_NM = (665.0, 560.0, 490.0), 30.0
+_WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?) ?nm")
 
 # Longest side of a panel of a quicklook.
 PANEL_PX = 900
@@ -100,6 +105,31 @@ def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple
     return (red, green, blue) if red and green and blue else None
 
 
+def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Bands for red, green and blue of the display, or one for gray, and what they show.
+
+    True colour, by name or wavelength, of several dates the first; else infrared; else the first three bands.
+
+    >>> shown_bands(("b1", "b2", "b3", "b4"))
+    (('b1', 'b2', 'b3'), 'bands b1, b2, b3 as red, green, blue')
+    >>> shown_bands(("418.2 nm", "490.4 nm", "550.1 nm", "666.4 nm"))
+    (('666.4 nm', '550.1 nm', '490.4 nm'), 'true colour')
+    """
+    plain = {name.partition("_")[0]: name for name in reversed(names)} | {name: name for name in names}
+    nm = {float(found[1]): name for name in names if (found := _WAVELENGTH.fullmatch(name))}
+    near = [min(nm, key=lambda known, at=at: abs(known - at)) for at in _WAVELENGTHS_NM] if nm else []  # type: ignore[misc]
+    if near and max(abs(known - at) for known, at in zip(near, _WAVELENGTHS_NM, strict=True)) <= _NEAR_NM:
+        return tuple(nm[known] for known in near), "true colour"
+    for wanted, words in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (infrared)")):
+        chosen = choose_bands(tuple(plain), wanted)
+        if chosen:
+            return tuple(plain[name] for name in chosen), words
+    measured = [name for name in names if name not in PLACE] or list(names)
+    if len(measured) < 3:  # noqa: PLR2004 - red, green and blue
+        return (measured[0],), f"band {measured[0]}"
+    return tuple(measured[:3]), f"bands {', '.join(measured[:3])} as red, green, blue"
+
+
 def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
     """(low, high) of each band for display: the 2nd and 98th percentile of valid pixels, undeclared fill left out."""
     seen = raster.valid & ~_fill(raster)
@@ -125,7 +155,7 @@ class Glimpse:
     """A scene's picture, gathered from what is read of it for another purpose: the scene is not read again for it."""
 
     def __init__(self, source: Source, bands: Sequence[str], *, max_px: int) -> None:
-        names = _shown(source)
+        names, _ = shown_bands(source.band_names)
         self._grid = coarse_grid(source.grid, max_px)
         self._step = max(1, math.ceil(max(source.grid.shape) / max_px))
         self._at = [bands.index(name) for name in names if name in bands]
@@ -160,26 +190,22 @@ class Glimpse:
         return self._raster if self._complete and self._seen.all() else None
 
 
-def _shown(source: Source) -> tuple[str, ...]:
-    return choose_bands(source.band_names, TRUE_COLOUR) or source.band_names[:1]
-
-
 def true_colour(
     source: Source, *, max_px: int, raster: Raster | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
-    """The scene as a person sees it: float32 [row, col, 3] in 0..1, valid bool [row, col], and what is shown.
+    """The scene to look at: float32 [row, col, 3] in 0..1, valid bool [row, col], and what is shown.
 
-    Where the scene has no red, green and blue its first band is shown in gray. ``raster`` is what a :class:`Glimpse`
-    kept of the scene; without it the scene is read.
+    The bands are those of :func:`shown_bands`. ``raster`` is what a :class:`Glimpse` kept of the scene; without it the
+    scene is read.
     """
-    names = _shown(source)
+    names, shown = shown_bands(source.band_names)
     raster = raster or look_at(source, names, max_px=max_px)
     layers = [
         np.clip((layer - low) / (high - low), 0, 1)
         for layer, (low, high) in zip(raster.values, stretch_limits(raster), strict=True)
     ]
     image = np.stack(layers if len(names) > 1 else layers * 3, axis=-1).astype(np.float32)
-    return image, raster.valid, "true colour" if len(names) > 1 else names[0]
+    return image, raster.valid, shown
 
 
 def to_rgb(source: Source, *, max_px: int) -> NDArray[np.uint8]:
@@ -229,7 +255,7 @@ def write_quicklook(
 ) -> None:
     """Write a PNG of scene | classes | confidence; panels without a source are left out.
 
-    The scene is in true colour (its first band where it has no red, green and blue); ``counts`` give the legend areas.
+    The scene is shown as :func:`shown_bands` chooses; ``counts`` give the legend areas.
 
     Raises:
         InputError: a map cannot be read.

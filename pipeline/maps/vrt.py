@@ -14,7 +14,7 @@ from pipeline.files import check_target, relative_path, write_text
 from pipeline.grid import Grid
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import check_same_legend
-from pipeline.maps.look import FALSE_COLOUR, TRUE_COLOUR, choose_bands, look_at, stretch_limits
+from pipeline.maps.look import FALSE_COLOUR, choose_bands, look_at, shown_bands, stretch_limits
 from pipeline.maps.style import from_template, paletted_pipe, qml
 from pipeline.raster import as_error
 
@@ -48,14 +48,14 @@ class SceneView:
 
     path: Path  # The file
     grid: Grid  # Its grid
-    first: View  # In true colour, or the first bands of a scene without red, green and blue
+    first: View  # In true colour, or what else it can show
     false_colour: View | None  # With near infrared as red; None where the scene lacks a band for it
 
 
 def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> SceneView:
     """A VRT of the scene's visible and near-infrared bands on the scene's grid, pointing at the scene's own files.
 
-    Where a scene has no red, green and blue, its first three bands stand for them.
+    The first view shows what :func:`pipeline.maps.look.shown_bands` chooses.
 
     Raises:
         InputError: a file of the scene cannot be opened, or is not on the CRS of its grid.
@@ -63,9 +63,10 @@ def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> Sc
     """
     check_target(path, overwrite=overwrite)
     first = scene.band_names
-    true = choose_bands(first, TRUE_COLOUR)
-    shown = true or (first[0], first[min(1, len(first) - 1)], first[min(2, len(first) - 1)])
+    chosen, words = shown_bands(first)
+    red, green, blue = shown = chosen if len(chosen) > 1 else chosen * 3
     false = choose_bands(first, FALSE_COLOUR)
+    false = None if false == shown else false
     names = tuple(dict.fromkeys([*shown, *(false or ())]))
     bands = [_scene_band(source, grid=scene.grid, folder=path.parent) for source in scene.select(names).bands]
     write_text(path, from_template("raster.vrt.jinja", grid=scene.grid, bands=bands, scheme=None))
@@ -78,7 +79,7 @@ def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> Sc
         return View((red, green, blue), tuple((stored[band][0], stored[band][1]) for band in chosen), name)
 
     infrared = view(false, "False colour (infrared)") if false else None
-    return SceneView(path, scene.grid, view(shown, "True colour" if true else "First bands"), infrared)
+    return SceneView(path, scene.grid, view((red, green, blue), words[:1].upper() + words[1:]), infrared)
 
 
 def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -> Grid:

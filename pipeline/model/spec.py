@@ -27,6 +27,9 @@ Head = Literal["unet", "chip"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 HEADS: tuple[str, ...] = get_args(Head)
 STAGES = 5
+# Sides in pixels of the windows whose means are a pixel's surroundings, and how far the widest reaches from it.
+SURROUNDINGS_PX = (3, 5, 9)
+SURROUNDINGS_REACH_PX = max(SURROUNDINGS_PX) // 2
 # Smaller chips hold too few of the windows of pipeline.model.surroundings.
 LEAST_CHIP_PX = 8
 

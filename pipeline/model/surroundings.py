@@ -14,13 +14,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.model.spec import SURROUNDINGS_PX, SURROUNDINGS_REACH_PX
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Sides in pixels of the windows whose means are taken, then of the window of the deviation.
-MEANS = (3, 5, 9)
+MEANS = SURROUNDINGS_PX
 DEVIATION = 3
-REACH_PX = max((*MEANS, DEVIATION)) // 2
+REACH_PX = max(SURROUNDINGS_REACH_PX, DEVIATION // 2)
 # Surroundings per band: itself, a mean per window, the deviation.
 LEVELS = 1 + len(MEANS) + 1
 # Added to the variance of surroundings before its root is taken.

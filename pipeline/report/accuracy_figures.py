@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from pipeline.diagnostics.failures import BAND_LIMITS, BANDS
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink, shades
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pipeline.report.data import ErrorExample, Failures
 
 _FULL_CELL = 0.55
+_PALE = 0.25  # opacity of what cannot be judged
+_WIDE_BLOCK = 0.1  # of the picture, for a block to have its share written in it
 _MANY_CLASSES = 14
 _LETTER_CM, _LINE_CM = 0.19, 0.42  # of a title, with some to spare
 
@@ -77,25 +79,36 @@ def _luminance(colour: str) -> float:
 
 
 def per_class(scores: Sequence[Score], scheme: ClassScheme) -> Figure:
-    """F1, user's and producer's accuracy per class: F1 as bars per method, the other two as marks on them."""
+    """F1, user's and producer's accuracy per class: F1 as bars per method, the other two as marks on them.
+
+    Classes of too few test polygons to be judged are pale and say so.
+    """
     figure = blank(HALF_CM, max(7.0, (0.42 * len(scores) + 0.3) * len(scheme) + 2.2))
     axes = figure.add_subplot()
     height = 0.8 / len(scores)
+    few = [scores[0].too_few(name) for name in scheme.names]
     for position, score in enumerate(scores):
         where = np.arange(len(scheme)) + (position - (len(scores) - 1) / 2) * height
-        axes.barh(
+        bars = axes.barh(
             where, _values(score.f1, scheme), height=height * 0.9, color=f"C{position}",
-            label=f"{score.method} (mean F1 {score.macro_f1:.2f})",
+            label=f"{score.method} (macro-F1 {score.macro_f1:.2f})",
         )  # fmt: skip
+        for bar, pale in zip(bars, few, strict=True):
+            bar.set_alpha(_PALE if pale else 1.0)
         for values, marker in ((score.users, "D"), (score.producers, "o")):
             axes.plot(_values(values, scheme), where, marker=marker, **_marks())
-    axes.set_yticks(range(len(scheme)), scheme.names)
+    names = [f"{name}\ntoo few to judge" if pale else name for name, pale in zip(scheme.names, few, strict=True)]
+    axes.set_yticks(range(len(scheme)), names)
+    for label, pale in zip(axes.get_yticklabels(), few, strict=True):
+        label.set_color(SOFT if pale else ink())
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.01)
     axes.set_xlabel("share")
     grid_lines(axes, "x")
-    handles, _ = axes.get_legend_handles_labels()
+    handles: list[Any] = [
+        Patch(color=f"C{number}", label=bars.get_label()) for number, bars in enumerate(axes.containers)
+    ]
     for words, marker in (("user's accuracy", "D"), ("producer's accuracy", "o")):
         handles.append(Line2D([], [], marker=marker, label=words, **_marks()))
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
@@ -174,7 +187,6 @@ GREY = "#999999"
 # Bins of the reliability diagram with a smaller share of the pixels are shown, but not joined: chance moves them.
 FEW = 0.01
 _RELIABILITY_CM = 10.922
-_MANY_BLOCKS = 60
 
 
 def reliability_figure(before: Reliability, *, after: Reliability | None = None, label: str = "as predicted") -> Figure:
@@ -234,11 +246,13 @@ def _bars(axes: Axes, item: AccuracyBy) -> None:
 
 def _blocks(axes: Axes, found: Failures) -> None:
     """Blocks with test pixels, coloured by band; the share is written where there is room."""
+    sides = np.array([block.bounds for block in found.blocks])
+    widest = max(np.ptp(sides[:, [0, 2]]), np.ptp(sides[:, [1, 3]])) if len(sides) else 0.0
     for block in found.blocks:
         left, bottom, right, top = block.bounds
         color = BANDS[int(np.searchsorted(BAND_LIMITS, block.accuracy, side="right"))][1]
         axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, facecolor=color, edgecolor=SOFT, lw=0.5))
-        if len(found.blocks) <= _MANY_BLOCKS:
+        if right - left >= _WIDE_BLOCK * widest:
             dark = color in {BANDS[0][1], BANDS[-1][1]}
             axes.text(
                 (left + right) / 2, (bottom + top) / 2, f"{block.accuracy:.0%}", ha="center", va="center",

@@ -59,7 +59,7 @@ class SplitMap:
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """Mean F1 and overall accuracy by number of training polygons: network, its spread, both forests; None: not run."""
+    """Macro-F1 and overall accuracy by number of polygons learned from: network, its spread, forests; None: not run."""
 
     polygons: int
     macro_f1: float | None

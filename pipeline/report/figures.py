@@ -104,10 +104,10 @@ def _series(history: Sequence[dict[str, float]], key: str) -> tuple[NDArray[np.f
 
 
 def learning_curve(points: Sequence[LearningPoint]) -> Figure:
-    """Mean F1, with its spread over repetitions, and overall accuracy by number of training polygons, per method."""
+    """Macro-F1, with its spread over repetitions, and overall accuracy by number of training polygons, per method."""
     figure = blank(HALF_CM, 7.2)
     ordered = sorted(points, key=lambda point: point.polygons)
-    panels = {"macro_f1": "mean F1", "overall_accuracy": "overall accuracy"}
+    panels = {"macro_f1": "macro-F1", "overall_accuracy": "overall accuracy"}
     known = [key for key in panels if any(getattr(point, key) is not None for point in ordered)]
     for axes, key in zip(figure.subplots(1, max(len(known), 1), squeeze=False)[0], known, strict=True):
         _methods(axes, ordered, key)

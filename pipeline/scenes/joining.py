@@ -30,6 +30,7 @@ from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_lay
 from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import series_layer, stack_scenes
+from pipeline.scenes.textures import with_textures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +93,8 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
     joined: list[Source] = (
         [*scenes] if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
     )
+    if inputs.textures:
+        joined = [with_textures(scene, inputs.textures) for scene in joined]
     if inputs.layers:
         fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
         joined = [

@@ -248,6 +248,10 @@ class StackSettings(Settings):
     )
 
 
+# A tile is read with half of it around; wider windows blur what they should tell apart.
+LARGEST_TEXTURE_PX = 101
+
+
 class InputSettings(Settings):
     """What the network sees of a scene."""
 
@@ -265,6 +269,11 @@ class InputSettings(Settings):
     place: bool = Field(
         default=False,
         description="Easting and northing as bands: a continuous target then learns what is interpolated from samples.",
+    )
+    textures: tuple[int, ...] = Field(
+        (),
+        description="Sides in pixels (odd) of windows whose mean, deviation, least and largest brightness become "
+        "bands: for aerial images of few bands, whose objects are wider than the 9 pixels that the network sees.",
     )
     mask: tuple[str, ...] | None = Field(
         None,
@@ -290,6 +299,15 @@ class InputSettings(Settings):
     allow_mixed: bool = Field(
         default=False, description="Accept scenes of different product level or offset treatment in one run."
     )
+
+    @field_validator("textures")
+    @classmethod
+    def _windows(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        known = range(3, LARGEST_TEXTURE_PX + 1, 2)
+        if len(set(value)) < len(value) or any(side not in known for side in value):
+            msg = f"different odd numbers of pixels from 3 to {LARGEST_TEXTURE_PX}"
+            raise ValueError(msg)
+        return value
 
     @field_validator("mask")
     @classmethod

@@ -259,7 +259,7 @@ def split_blocks(
     split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
     names = {item.code: item.name for item in scheme.classes} if scheme else {}
     follows = {**_WITHOUT, Part.VALIDATION: without_validation}
-    _warn_about(layout, part, fractions, names=names, follows=follows)
+    _warn_about(layout, part, fractions, buffer_m=buffer_m, names=names, follows=follows)
     return split
 
 
@@ -333,13 +333,15 @@ def _warn_about(
     part: NDArray[np.int8],
     fractions: tuple[float, float, float],
     *,
+    buffer_m: float,
     names: Mapping[int, str],
     follows: Mapping[Part, str],
 ) -> None:
     lost = float((part == Part.BUFFER).mean())
     if lost > _MANY_LOST:
         warnings.warn(
-            f"the buffer between blocks takes {lost:.0%} of the polygons; smaller chips (chips.size_px) lose fewer",
+            f"the buffer of {buffer_m:,.0f} m between blocks takes {lost:.0%} of the labels; a smaller split.buffer_m "
+            "loses fewer, which of classes has to be half a chip (chips.size_px)",
             SplitWarning,
             stacklevel=3,
         )

@@ -25,7 +25,10 @@ class SplitSettings(Settings):
         None, gt=0, description="Side of a spatial block in metres. Default: from the label layout."
     )
     buffer_m: float | None = Field(
-        None, ge=0, description="Distance kept free between the parts, in metres. Default: half a chip."
+        None,
+        ge=0,
+        description="Distance kept free between the parts, in metres. Default: half a chip; of a continuous target, "
+        "whose samples are learned one by one, the 4 pixels that their features reach.",
     )
     train: Fraction = Field(0.6, description="Share of the labels that trains.")
     validation: Fraction = Field(0.2, description="Share that chooses when to stop and calibrates the confidence.")

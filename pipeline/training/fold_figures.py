@@ -74,7 +74,7 @@ def _kept(item: FoldResult, seen: NDArray[np.bool_]) -> FoldResult:
 def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figures:
     """``overall_accuracy``, ``macro_f1`` and ``kappa`` (None where chance alone gives full agreement).
 
-    The mean F1 is over the classes of the reference: a class that is not tested has none.
+    The macro-F1 is over the classes of the reference: a class that is not tested has none.
     """
     matrix = np.zeros((256, 256), dtype=np.int64)
     np.add.at(matrix, (predicted, reference), 1)

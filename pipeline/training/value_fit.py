@@ -20,13 +20,13 @@ from pipeline.experts.regressors import MANY_BANDS, NAMES, SPATIAL, SPECTRAL, TE
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
-from pipeline.model.surroundings import surroundings
+from pipeline.model.surroundings import LEVELS, surroundings
 from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.networks import CHANNELS as WIDTH
 from pipeline.training.networks import Networks
-from pipeline.training.pixels import PixelBatches, PixelLearner
+from pipeline.training.pixels import Components, PixelBatches, PixelLearner
 from pipeline.training.result import Clock, FitResult, assemble, provenance_of
 from pipeline.training.settings import learned_polygons
 from pipeline.training.trainer import Watch, run_trainer
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
+    from pipeline.model.network import Network
     from pipeline.quantity import Quantity
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_index import ChipIndex
@@ -125,10 +126,7 @@ def fit_values(
     soft = _soft_places(chips, scenes, targets, plane, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS),
                         seed=settings.seed)  # fmt: skip
     clock.lap("experts")
-    network = build_network(NetworkSpec(
-        preprocess.channels, CHANNELS, encoder="none", spectral_kernels=(1, 1), spectral_channels=WIDTH, dropout=0.0,
-        surroundings=True,
-    ))  # fmt: skip
+    network = value_network(preprocess.channels)
     history = train_values(network, table, soft, mixture, settings=settings, deadline=deadline, progress=progress)
     clock.lap("pixels")
     notes: dict[str, Any] = {
@@ -143,6 +141,14 @@ def fit_values(
         provenance=provenance_of(settings, notes=notes), quantity=targets.quantity,
     )  # fmt: skip
     return FitResult(bundle, history, clock.seconds), mixture
+
+
+def value_network(channels: int) -> Network:
+    """The network of a continuous target, as it starts."""
+    return build_network(NetworkSpec(
+        channels, CHANNELS, encoder="none", spectral_kernels=(1, 1), spectral_channels=WIDTH, dropout=0.0,
+        surroundings=True,
+    ))  # fmt: skip
 
 
 def _soft_places(
@@ -175,27 +181,30 @@ class ValueLearner(PixelLearner):
     """A network without encoder learns values and quantiles from features that were computed once."""
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
-        """Loss of draws float [pixel, draw]."""
+        """Loss of the value and draws of its distribution, float [pixel, 1 + draw]."""
         out = batch[0]
         for layer in list(self.network.spectral or [])[1:]:  # the first computes what the batch already holds
             out = layer(out)
         raw = self.network.head(out).flatten(1)
-        draws = batch[1][:, None]
-        return quantile_loss(raw, draws, torch.ones(draws.shape[:2], device=draws.device))
+        value, draws = batch[1][:, :1], batch[1][:, None, 1:]
+        return quantile_loss(raw, draws, torch.ones_like(value), value=value)
 
 
 def train_values(
     network: Any, table: ValueTable, soft: Places, mixture: RegressorMixture, *, settings: TrainingSettings,
     deadline: Deadline, progress: Callable[[str, int, int], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """The network learns the mixture's draws of samples and of pixels anywhere, in place; gives the log's rows."""
+    """The network learns the mixture's values and draws of samples and other pixels, in place; gives the log."""
     pixels = settings.pixels
-    draws = np.concatenate([mixture.draws(table.places), mixture.draws(soft)]) if len(soft) else mixture.draws(
-        table.places)  # fmt: skip
+    places = (table.places, soft) if len(soft) else (table.places,)
+    # The mean of draws is not the mixture's value where the distribution leans to one side.
+    target = np.concatenate([np.c_[mixture.values(part), mixture.draws(part)] for part in places])
     chance = np.concatenate([table.weight / table.weight.sum(), np.full(len(soft), 1.0 / max(len(soft), 1))])
+    features = torch.from_numpy(np.concatenate([table.places.features, soft.features]))
+    components = Components(network, features) if features.shape[1] >= LEVELS * MANY_BANDS else None
     batches = PixelBatches(
-        torch.from_numpy(np.concatenate([table.places.features, soft.features])),
-        torch.from_numpy(draws.astype(np.float32)), torch.from_numpy(chance),
+        features if components is None else components.of(features),
+        torch.from_numpy(target.astype(np.float32)), torch.from_numpy(chance),
         steps=pixels.steps, batch=pixels.batch, seed=settings.seed,
     )  # fmt: skip
     watch = Watch("pixel network", steps=pixels.steps, column="pixel_loss", progress=progress)
@@ -203,6 +212,8 @@ def train_values(
                            weight_decay=pixels.weight_decay)  # fmt: skip
     run_trainer(learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
           logger=False, enable_checkpointing=False)  # fmt: skip
+    if components is not None:
+        components.fold()
     network.eval()
     return watch.rows
 

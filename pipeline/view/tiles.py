@@ -25,7 +25,7 @@ from rasterio.warp import reproject, transform_bounds
 
 from pipeline.errors import ConfigError, GridError
 from pipeline.grid import Grid, Window
-from pipeline.maps.look import FALSE_COLOUR, TRUE_COLOUR, choose_bands, stretch_limits
+from pipeline.maps.look import FALSE_COLOUR, choose_bands, shown_bands, stretch_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,17 +131,17 @@ class Pool(Generic[Handle]):
 def bands_for(source: Source, kind: Kind) -> Bands | None:
     """Bands shown as red, green and blue; None where the scene lacks one of them.
 
-    A scene without red, green and blue is shown in its first three bands. The bands of a stack bear a date: its first
-    is shown.
+    "true" is what :func:`pipeline.maps.look.shown_bands` chooses; "false" is infrared. The bands of a stack bear a
+    date: its first is shown.
     """
     names = source.band_names
-    wanted = TRUE_COLOUR if kind == "true" else FALSE_COLOUR
-    plain = {name.partition("_")[0]: name for name in reversed(names)}
-    chosen = choose_bands(names, wanted) or choose_bands(tuple(plain), wanted)
-    if chosen is not None:
-        red, green, blue = (name if name in names else plain[name] for name in chosen)
+    if kind == "true":
+        chosen, _ = shown_bands(names)
+        red, green, blue = chosen if len(chosen) > 1 else chosen * 3
         return red, green, blue
-    return None if kind == "false" else (names[0], names[min(1, len(names) - 1)], names[min(2, len(names) - 1)])
+    plain = {name.partition("_")[0]: name for name in reversed(names)} | {name: name for name in names}
+    found = choose_bands(tuple(plain), FALSE_COLOUR)
+    return (plain[found[0]], plain[found[1]], plain[found[2]]) if found else None
 
 
 class SceneTiles:

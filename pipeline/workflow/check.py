@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _Found = TypeVar("_Found")
 _STEPS = ("scenes", "labels", "split", "estimates")
 IDS_SHOWN = 10
+# Of the bands of a scene that has more than twice as many.
+BANDS_SHOWN = 8
 
 
 @dataclass
@@ -156,9 +158,21 @@ def _band_table(item: SceneFacts, *, left: Sequence[str]) -> Table:
         for band in item.bands
     ]  # fmt: skip
     other = besides_ground((*item.source.band_names, *left), sensor=item.source.sensor)
-    rows += [(name, "left: air, heat" if name in other else "left", "", "", "", "", "", "") for name in left]
+    unused = [(name, "left: air, heat" if name in other else "left", "", "", "", "", "", "") for name in left]
     heads = ("band", "", "unit", "no data", "min", f"{LOW:g} %", f"{HIGH:g} %", "max")
-    return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(rows))
+    shown = [*_spread(rows), *_spread(unused)]
+    missing = len(rows) + len(unused) - len(shown)
+    least, most = min(band.smallest for band in item.bands), max(band.largest for band in item.bands)
+    several = f"{missing} of {len(rows) + len(unused)} bands are not shown (all with --json)"
+    notes = (f"{several}; those used hold {least:.4g} to {most:.4g}",) if missing else ()
+    return Table(f"values of {item.source.id} (windows looked at)", heads, tuple(shown), notes)
+
+
+def _spread(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """All rows, or of many BANDS_SHOWN from the first to the last."""
+    if len(rows) <= 2 * BANDS_SHOWN:
+        return list(rows)
+    return [rows[round(i * (len(rows) - 1) / (BANDS_SHOWN - 1))] for i in range(BANDS_SHOWN)]
 
 
 def decisions_table(facts: Sequence[SceneFacts]) -> Table:
@@ -186,7 +200,7 @@ def _check_labels(job: Job, found: _Findings) -> None:
         warn_shared(labels, job.pixels)
     lost = lost_polygons(labels, job.pixels, overlap)
     found.data["lost"] = lost
-    found.tables.append(_lost_table(lost))
+    found.tables.append(_lost_table(lost, what="samples" if job.is_value else "polygons"))
     classes = found.attempt(lambda: check_classes(job.pixels, job.scheme))
     if classes is not None:
         found.data["classes"] = {name: {"polygons": a, "pixels": b} for name, (a, b) in classes.items()}
@@ -204,7 +218,7 @@ def _check_usable(job: Job, found: _Findings) -> None:
     found.attempt(lambda: refuse_fill(job.sources, job.pixels))
 
 
-def _lost_table(lost: dict[str, Any]) -> Table:
+def _lost_table(lost: dict[str, Any], *, what: str) -> Table:
     rows = [
         (name, str(len(lost[key])), _ids(lost[key]))
         for name, key in (
@@ -220,7 +234,7 @@ def _lost_table(lost: dict[str, Any]) -> Table:
     more = lost["conflicts_in_all"] - len(lost["conflicts"])
     if more > 0:
         rows.append((f"and {more} more conflicts", "", ""))
-    return Table("polygons lost", ("", "number", "ids"), tuple(rows))
+    return Table(f"{what} lost", ("", "number", "ids"), tuple(rows))
 
 
 def _ids(numbers: list[int]) -> str:
@@ -252,7 +266,8 @@ def _check_split(job: Job, found: _Findings) -> None:
         )
         for name, item in counts.items()
     )
-    found.tables.append(Table(f"polygons per part: {_how(job, split)}", ("class", *parts, "usable, about"), rows))
+    what = "samples" if job.is_value else "polygons"
+    found.tables.append(Table(f"{what} per part: {_how(job, split)}", ("class", *parts, "usable, about"), rows))
 
 
 def _how(job: Job, split: Split) -> str:
@@ -299,11 +314,16 @@ def show_estimates(job: Job, stages: tuple[StageCost, ...], found: _Findings) ->
     disk = sum(item.disk_bytes for item in stages)
     found.attempt(lambda: _check_disk(job, disk))
     seconds, memory = sum(item.seconds for item in stages), max(item.memory_bytes for item in stages)
-    rows = [(item.stage, _duration(item.seconds), _size(item.memory_bytes), _size(item.disk_bytes)) for item in stages]
-    rows.append(("all", _duration(seconds), _size(memory), _size(disk)))
-    found.tables.append(
-        Table("what it will take, about, in one process", ("stage", "time", "memory", "disk, at most"), tuple(rows))
-    )
+    limited = any(item.limited for item in stages)
+    rows = [
+        (item.stage, _duration(item.seconds, most=item.limited), _size(item.memory_bytes), _size(item.disk_bytes))
+        for item in stages
+    ]
+    rows.append(("all", _duration(seconds, most=limited), _size(memory), _size(disk)))
+    limit = job.config.training.time_limit_s
+    notes = (f"training stops at training.time_limit_s, {limit:g} s, with what it has learned",) if limited else ()
+    heads = ("stage", "time", "memory", "disk, at most")
+    found.tables.append(Table("what it will take, about, in one process", heads, tuple(rows), notes))
     found.data["estimates"] = [asdict(item) for item in stages]
 
 
@@ -332,5 +352,6 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 1):.0f} MB"  # noqa: PLR2004 - units
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - units
+def _duration(seconds: float, *, most: bool) -> str:
+    text = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - units
+    return f"at most {text}" if most else text

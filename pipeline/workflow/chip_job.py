@@ -198,7 +198,7 @@ def run_chips(config: Path, *, overwrite: bool, progress: Progress, changes: Seq
         written.append(write_text(run / "confusion.csv", confusion_csv(found), what="the confusion matrix"))
         written.append(write_table(run / "test_chips.csv", parts.tested, probabilities, names=scheme.names))
         row = ("network", f"{100 * found.overall_accuracy:.1f} %", f"{found.macro_f1:.3f}")
-        tables = (Table(WHAT, ("method", "overall accuracy", "mean F1"), (row,)),)
+        tables = (Table(WHAT, ("method", "overall accuracy", "macro-F1"), (row,)),)
         summary += f", {counted(len(parts.tested), 'chip')} tested: {100 * found.overall_accuracy:.1f} % right"
     written.append(write_json(run / "accuracy.json", facts))
     return Outcome(

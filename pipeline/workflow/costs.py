@@ -39,6 +39,7 @@ from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
+from pipeline.workflow.value_costs import value_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,7 @@ class StageCost:
     seconds: float  # Time
     memory_bytes: int  # Peak memory of the process, with all stages in one (``landcover run``)
     disk_bytes: int  # Size of what it leaves or, while it works, keeps on the disk; at most
+    limited: bool = False  # The time is training.time_limit_s: without it the stage would take longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +101,10 @@ def estimate_stages(job: Job) -> tuple[StageCost, ...]:
     """
     bundle = untrained_bundle(job)
     sample = _read_sample(job, bundle.preprocess)
-    return (
-        _chips(job, sample),
-        _train(job, bundle.members, sample),
-        _predict(job, bundle),
-        _assess(job, sample),
-        _report(job),
-    )
+    learned = _values(job, bundle.preprocess, sample) if job.is_value else (
+        _train(job, bundle.members, sample), _assess(job, sample)
+    )  # fmt: skip
+    return (_chips(job, sample), learned[0], _predict(job, bundle), learned[1], _report(job))
 
 
 def untrained_bundle(job: Job) -> ModelBundle:
@@ -200,12 +199,34 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
         seconds += settings.context.steps * step_s
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
-    held = padded_px * (4 * bands + 14)
+    held = padded_px * _chip_pixel_bytes(bands)
     table = (asked + sample.rows) * 4 * (channels + classes)
     context = core_px * (4 * bands + 6 + 2 * classes) + saved if members[-1].spec.encoder != "none" else 0
     memory = RUN_BASE_BYTES + _cache_bytes(job) + held + max(held, table + models, table + context) + weights
     # The model, and the checkpoint with both moments.
-    return StageCost("train", min(seconds, settings.time_limit_s), memory, weights + 1_000_000)
+    return _trained(job, seconds, memory, disk=weights + 1_000_000)
+
+
+def _values(job: Job, preprocess: Preprocess, sample: _Sample) -> tuple[StageCost, StageCost]:
+    """Training and assessment of a continuous target."""
+    chips = len(sample.index)
+    cost = value_cost(job, preprocess, chips=chips)
+    padded_px = chips * (job.config.chips.size_px + 2 * MARGIN_PX) ** 2
+    base = RUN_BASE_BYTES + _cache_bytes(job)
+    memory = base + 2 * padded_px * _chip_pixel_bytes(preprocess.channels) + cost.held_bytes
+    train = _trained(job, IDLE_S + sample.read_s * chips + cost.train_s, memory, disk=2_000_000)
+    return train, StageCost("assess", IDLE_S + cost.assess_s, base + MAPPED_BYTES, 50_000)
+
+
+def _trained(job: Job, seconds: float, memory: int, *, disk: int) -> StageCost:
+    """The stage of training, whose time has a limit."""
+    limit = job.config.training.time_limit_s
+    return StageCost("train", min(seconds, limit), memory, disk, limited=seconds > limit)
+
+
+def _chip_pixel_bytes(bands: int) -> int:
+    """Of a pixel of the chips in memory: channels, valid, class, polygon and key."""
+    return 4 * bands + 14
 
 
 def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes: int, trees: int) -> tuple[float, int]:
@@ -335,6 +356,6 @@ def _grown(x: NDArray[np.float32], index: NDArray[np.uint8]) -> tuple[float, flo
 
 
 def _report(job: Job) -> StageCost:
-    seconds = REPORT_S + (FEATURES_S if job.config.assessment.features else 0.0)
+    seconds = REPORT_S + (FEATURES_S if job.config.assessment.features and not job.is_value else 0.0)
     memory = RUN_BASE_BYTES + MAPPED_BYTES + _cache_bytes(job) + len(job.sources) * VIEW_PX**2 * 8 + 300_000_000
     return StageCost("report", seconds, memory, REPORT_BYTES + len(job.sources) * 4 * VIEW_PX**2)

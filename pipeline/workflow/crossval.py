@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.diagnostics.scoring import SAMPLING
+from pipeline.diagnostics.scoring import FORESTS, SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
@@ -245,11 +245,21 @@ _CURVES: dict[str, Method] = {"": "network", "baseline_": "forest", "neighbourho
 
 
 def _table(kind: str, found: dict[str, Any]) -> Table:
-    methods = {"network": found, "forest": found["baseline"], "forest neighbourhood": found.get("forest_neighbourhood")}
+    figures = found, found["baseline"], found.get("forest_neighbourhood")
+    methods = dict(zip(("network", *FORESTS), figures, strict=True))
     # Folds of pixels test the same polygons again and again.
     count = max if kind == "random pixels" else sum
     rows = tuple(_row(name, item, count=count) for name, item in methods.items() if item and item["folds"])
-    heads = ("method", "folds", "test polygons", "accuracy", "mean F1", "kappa", "mean F1 per fold", "s per fold")
+    heads = (
+        "method",
+        "folds",
+        "test polygons",
+        "overall accuracy",
+        "macro-F1",
+        "kappa",
+        "macro-F1 per fold",
+        "s per fold",
+    )
     if kind == "random pixels":
         return Table("random pixels: neighbours on both sides, so this flatters", heads, rows)
     return Table(f"folds by {kind}, test pixels pooled (not a probability sample)", heads, rows)
@@ -273,5 +283,5 @@ def _curve_table(points: Sequence[dict[str, Any]]) -> Table:
         (f"{100 * point['share']:.0f} %", f"{point['polygons']}", *(text(point, method) for method in _CURVES))
         for point in points
     )
-    heads = ("share", "polygons", "network", "forest", "forest neighbourhood")
-    return Table("accuracy, mean F1 against polygons learned from (not a probability sample)", heads, rows)
+    heads = ("share", "polygons", "network", *FORESTS)
+    return Table("overall accuracy, macro-F1 against polygons learned from (not a probability sample)", heads, rows)

@@ -98,7 +98,7 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     write_json(output / FACTS, facts, what="the facts of the forecast")
     return Outcome(
         summary=_summary(series, horizons, start=start),
-        written=(*targets, figures[0], output / FACTS),
+        written=(*targets, *figures, output / FACTS),
         hint="each file has bands of median, lower and upper bound (90 %) and its TIME in its tags",
         tables=(_table(horizons),),
         data=facts,

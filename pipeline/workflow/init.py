@@ -23,12 +23,14 @@ from pipeline.labels.source import read_labels
 from pipeline.labels.values import burn_values, holds_several, is_continuous, is_raster, read_values
 from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
+from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.survey import empty_bands, said_of_empty
+from pipeline.scenes.textures import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
@@ -175,7 +177,7 @@ def _write_value_config(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
         classes=[],
         output=output, chip_px=chip_px, block_m=block_m,
-        buffer_m=round(chip_px / 2 * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
+        buffer_m=round(SURROUNDINGS_REACH_PX * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
     )  # fmt: skip
     data.pop("classes")
     data["labels"] = {"kind": "value"} | data["labels"] | {"value": value}
@@ -328,6 +330,9 @@ def _settings(
 ) -> dict[str, Any]:  # fmt: skip
     """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
     bands = list(default_bands(opened)[0])
+    textures = TEXTURES_PX if len(bands) < FEW_BANDS and any(item.get("objects") for item in classes) else ()
+    # Textures reach beyond what a chip does.
+    buffer_m = round(buffer_m + max(textures, default=0) // 2 * max(opened[0].grid.pixel_size_m), 1)
     name = "landcover" if output.stem == "config" else output.stem
     items = [
         {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options
@@ -341,6 +346,7 @@ def _settings(
         "output": f"{name}-run",
         "scenes": items,
         "inputs": {"bands": bands, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
+        | ({"textures": list(textures)} if textures else {})
         | ({"time": "separate"} if len(opened) > 1 else {}),
         "labels": {"path": _relative(str(labels), output.parent)}
         | ({"field": field} if field else {})
@@ -349,7 +355,7 @@ def _settings(
         "classes": classes,
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
-        "map": {"memory": memory_for(len(bands))}
+        "map": {"memory": memory_for(len(bands) + len(texture_names(textures)))}
         | {key: getattr(mapping, key) for key in ("probabilities", "polygons")},
     }
 

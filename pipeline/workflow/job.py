@@ -17,6 +17,7 @@ from pipeline.documents import read_json
 from pipeline.errors import InputError, LabelWarning, OutputError, counted
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.labels.settings import split_source
+from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.runs import RunFolder
 from pipeline.scenes.joining import day_of
 from pipeline.splits.folds import group_split
@@ -95,6 +96,10 @@ class Job:
     def map_of(self, scene_id: str) -> Path:
         """The class map of a scene."""
         return self.maps_folder / f"{scene_id}_lc.tif"
+
+    def value_of(self, scene_id: str) -> Path:
+        """The map of a continuous target."""
+        return self.maps_folder / f"{scene_id}_value.tif"
 
     def objects_of(self, scene_id: str) -> Path:
         """The objects of a scene's map, where classes are marked."""
@@ -203,8 +208,9 @@ class Job:
 
     @property
     def reach_px(self) -> int:
-        """How far a chip centred on a labelled pixel reaches."""
-        return self.config.chips.size_px // 2
+        """How far from a labelled pixel the network looks when it learns: half a chip; of values the surroundings."""
+        seen = SURROUNDINGS_REACH_PX if self.is_value else self.config.chips.size_px // 2
+        return seen + max(self.config.inputs.textures, default=0) // 2
 
     def check_leakage(self) -> None:
         """Prove that nothing that is tested is learned from.

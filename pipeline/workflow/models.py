@@ -51,7 +51,7 @@ def _judged(path: Path) -> list[str]:
         return [f"judged       {item['method']}: R2 {item['r2']:.3f}, RMSE {item['rmse']:.4g}" for item in items[:1]]
     return [
         f"judged       {item['method']}: overall accuracy {100 * item['overall_accuracy']:.1f} %, "
-        f"mean F1 {item['macro_f1']:.3f}, on {found['test_polygons']} test polygons (no probability sample)"
+        f"macro-F1 {item['macro_f1']:.3f}, on {found['test_polygons']} test polygons (no probability sample)"
         for item in items
     ]
 

@@ -186,7 +186,8 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
     named = set(_stage(last)[1](job))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     if last == "report":  # the map is what the run was for
-        written = (*(job.map_of(source.id) for source in job.mapped), *written)
+        first = job.value_of if job.is_value else job.map_of
+        written = (*(first(source.id) for source in job.mapped), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",
@@ -213,11 +214,14 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
         if 1.0 in (item["users_accuracy"], item["producers_accuracy"])
         and FEW_POLYGONS <= item["polygons"] < CERTAIN_POLYGONS
     ]
-    title = "on the test polygons (not a probability sample)"
-    title += f"; no usable test pixel, so not in the mean: {', '.join(without)}" if without else ""
-    title += f"; too few to judge: {', '.join(few)}" if few else ""
-    title += f"; 100 % of few polygons, landcover crossval tells more: {', '.join(sure)}" if sure else ""
-    return Table(title, ("method", "overall accuracy", "mean F1", "test polygons"), rows)
+    notes = {
+        "no usable test pixel, so not in the mean": without,
+        "too few test polygons to judge": few,
+        "100 % of few test polygons, landcover crossval tells more": sure,
+    }
+    heads = ("method", "overall accuracy", "macro-F1", "test polygons")
+    said = tuple(f"{text}: {', '.join(names)}" for text, names in notes.items() if names)
+    return Table("on the test polygons (not a probability sample)", heads, rows, said)
 
 
 def _value_table(accuracy: dict[str, Any]) -> Table:

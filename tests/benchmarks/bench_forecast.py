@@ -6,6 +6,7 @@ and the better of season and average further on; those of the taxis the hour of 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from datetime import date, timedelta
@@ -23,7 +24,8 @@ from pipeline.workflow.outcome import no_progress
 if TYPE_CHECKING:
     from pipeline.workflow.outcome import Outcome
 
-DATA = Path(__file__).resolve().parents[3] / "shared/data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("LANDCOVER_SHARED", ROOT.parent / "shared")) / "data"
 # Mean absolute errors of the best baseline of each README, by steps ahead.
 BARS = {"ndvi": {1: 0.0854, 3: 0.103, 6: 0.103}, "evi": {1: 0.0790, 3: 0.0924, 6: 0.0924},
         "taxis": {1: 19.65, 3: 30.44, 6: 36.11}}  # fmt: skip

@@ -16,6 +16,7 @@ import yaml
 from affine import Affine
 
 from pipeline.cli import main
+from pipeline.scenes.textures import TEXTURES_PX
 from tests.fakes.rasters import write_raster
 from tests.fakes.small_world import quick_training
 
@@ -149,6 +150,8 @@ def test_init_of_one_class_asks_whether_it_is_complete(
     written = yaml.safe_load(config.read_text(encoding="utf-8"))
     assert written["labels"]["complete"] is True
     assert [item.get("objects", False) for item in written["classes"]] == [True, False]
+    assert written["inputs"]["textures"] == list(TEXTURES_PX)  # one band
+    assert written["split"]["buffer_m"] == pytest.approx(0.5 * (written["chips"]["size_px"] / 2 + TEXTURES_PX[-1] // 2))
     assert said(capsys, *given, "--objects", "building", "--complete", "scene", "--overwrite")[0] == 0
     assert "field" not in yaml.safe_load(config.read_text(encoding="utf-8"))["labels"]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.errors import InputError, OutputError
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.geotiff import scene_files, write_class_map, write_percent
-from pipeline.maps.look import scale_bar_m, write_quicklook
+from pipeline.maps.look import scale_bar_m, shown_bands, write_quicklook
 from pipeline.maps.project import SceneLayers, StyledLayer, VectorLayer, label_layer, split_layer, write_project
 from pipeline.maps.style import CONFIDENCE, DISSIMILARITY, ENTROPY, MARGIN, Category, categorised, qml
 from pipeline.maps.vectors import PackageLayer, write_geopackage, write_polygons
@@ -208,8 +208,22 @@ def test_only_red_green_and_blue_are_true_colour(run, scheme):
     write_project(folder / "maps" / "n.qgz", [replace(layers, view=view)], scheme=scheme)
     with zipfile.ZipFile(folder / "maps" / "n.qgz") as archive:
         text = archive.read("n.qgs").decode()
-    assert "<layername>First bands</layername>" in text
+    assert "<layername>Bands nir, swir16, swir22 as red, green, blue</layername>" in text
     assert "True colour" not in text
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("nir", "red", "green", "swir16"), ("nir", "red", "green")),
+        (("ndvi_t1", "ndvi_t2", "ndvi_t3"), ("ndvi_t1", "ndvi_t2", "ndvi_t3")),
+        (("blue_t1", "green_t1", "red_t1", "blue_t2", "green_t2", "red_t2"), ("red_t1", "green_t1", "blue_t1")),
+        (("pm10", "easting", "northing"), ("pm10",)),
+        (("418 nm", "1650 nm", "2200 nm"), ("418 nm", "1650 nm", "2200 nm")),
+    ],
+)
+def test_bands_without_names_of_colours_are_shown_too(names, expected):
+    assert shown_bands(names)[0] == expected
 
 
 def test_quicklook_shows_classes_in_their_colours(run, scheme, tmp_path):

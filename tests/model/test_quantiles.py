@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,3 +56,16 @@ def test_free_outputs_learn_the_quantiles_of_the_draws() -> None:
     found = values_and_quantiles(raw.detach())[0, 0]
     expected = [draws.mean(), *torch.quantile(draws[0, 0], torch.tensor(LEVELS))]
     assert np.allclose(found, expected, atol=0.12)
+
+
+def test_a_value_of_its_own_is_learned_beside_skewed_draws() -> None:
+    draws = torch.from_numpy(np.random.default_rng(0).gamma(2.0, 0.5, 4000)).float()[None, None]
+    raw, value = torch.zeros(1, CHANNELS, requires_grad=True), torch.tensor([[0.4]])
+    optimizer = torch.optim.Adam([raw], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        quantile_loss(raw, draws[:, :, torch.randint(4000, (64,))], torch.ones(1, 1), value=value).backward()
+        optimizer.step()
+    found = values_and_quantiles(raw.detach())[0, 0]
+    assert float(found[0]) == pytest.approx(0.4, abs=0.02)
+    assert float(found[2]) == pytest.approx(float(draws.median()), abs=0.12)

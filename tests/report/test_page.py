@@ -14,7 +14,7 @@ from pipeline.diagnostics.failures import AccuracyBy
 from pipeline.diagnostics.features import Features
 from pipeline.diagnostics.scoring import Score
 from pipeline.legend import scheme_for
-from pipeline.report.accuracy_figures import examples
+from pipeline.report.accuracy_figures import examples, per_class
 from pipeline.report.data import (
     BlockAccuracy,
     ClassArea,
@@ -111,12 +111,12 @@ def test_the_page_holds_all_it_shows_and_asks_for_nothing(page):
 
 
 def test_a_mean_says_which_classes_it_is_without(page, tmp_path):
-    assert "Mean F1 is without" not in page.read_text(encoding="utf-8")
+    assert "Macro-F1 is without" not in page.read_text(encoding="utf-8")
     data = report_data()
     fewer = replace(data.scores[0], f1=data.scores[0].f1 | {"water": None})
     few = ReportData("few figures", SCHEME, scores=(fewer, data.scores[1]))
     path = write_report(tmp_path / "report.html", few)[0]
-    assert "Mean F1 is without water: no test pixel that can be used." in path.read_text(encoding="utf-8")
+    assert "Macro-F1 is without water: no test pixel that can be used." in path.read_text(encoding="utf-8")
 
 
 def row_of(page, name):
@@ -135,6 +135,14 @@ def test_figures_of_few_polygons_are_grey(page):
     kind, cells = row_of(page, "water")
     assert not kind
     assert cells[1:3] == ["12", "52"]
+
+
+def test_bars_of_few_polygons_are_pale_and_say_so():
+    axes = per_class(report_data().scores, SCHEME).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["water", "wood & heath\ntoo few to judge", "field <b>"]
+    for bars in axes.containers:
+        assert [bar.get_alpha() < 1 for bar in bars] == [False, True, False]
 
 
 def test_tiles_are_grey_where_most_classes_are_too_few(page, tmp_path):
@@ -173,7 +181,7 @@ def test_perfect_figures_of_few_polygons_name_crossval(tmp_path):
 def test_the_network_stands_beside_the_better_forest(page):
     text = page.read_text(encoding="utf-8")
     assert "network against forest (neighbourhoods), the better forest" in text
-    assert "<b>+3.0 points</b>overall accuracy<br>mean F1 +0.000" in text
+    assert "<b>+3.0 points</b>overall accuracy<br>macro-F1 +0.000" in text
     assert "18 test polygons, 165 pixels" in text
 
 

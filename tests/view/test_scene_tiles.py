@@ -105,7 +105,7 @@ class Named:
             ("red_2020-05-01", "green_2020-05-01", "blue_2020-05-01"),
             None,
         ),
-        (("b1", "b2"), ("b1", "b2", "b2"), None),
+        (("b1", "b2"), ("b1", "b1", "b1"), None),
     ],
 )
 def test_bands_of_the_picture(names, true, false):

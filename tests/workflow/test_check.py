@@ -12,8 +12,8 @@ import shapely
 
 from pipeline.errors import LabelWarning, SceneWarning
 from pipeline.scenes.reader import SceneReader
-from pipeline.workflow.check import check_job
-from pipeline.workflow.costs import estimate_stages
+from pipeline.workflow.check import BANDS_SHOWN, _Findings, check_job, show_estimates
+from pipeline.workflow.costs import StageCost, estimate_stages
 from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import no_progress
 from tests.fakes.rasters import TRANSFORM
@@ -109,6 +109,29 @@ def test_it_predicts_a_pretrained_encoder_that_learns_alone(tmp_path):
     outcome = check_job(write_world(tmp_path), changes=("training.pixels.enabled=false",), progress=no_progress)
     assert "an encoder from pretrained weights at hand" in outcome.summary
     assert "what it will take, about, in one process" in tables(outcome)
+
+
+def test_a_time_that_is_the_limit_is_not_called_an_estimate(tmp_path):
+    found = _Findings()
+    job = Job.load(write_world(tmp_path, training={"time_limit_s": 600}))
+    show_estimates(job, (StageCost("train", 600.0, 1, 1, limited=True), StageCost("predict", 3.0, 1, 1)), found)
+    table = found.tables[0]
+    assert [row[1] for row in table.rows] == ["at most 10 min", "3 s", "at most 10 min"]
+    assert table.notes == ("training stops at training.time_limit_s, 600 s, with what it has learned",)
+
+
+def test_of_many_bands_some_are_shown_and_the_rest_counted(tmp_path, no_estimates):
+    config = write_world(tmp_path)
+    values = np.linspace(0.1, 0.5, 60, dtype=np.float32)[:, None, None].repeat(SIDE, 1).repeat(SIDE, 2)
+    values[:, 0, 0] = 0.05  # not one value in all bands
+    write_scene(tmp_path / "scene.tif", values, names=[f"B{number}" for number in range(60)])
+    outcome = check_job(config, progress=no_progress)
+    table = next(item for item in outcome.tables if item.title.startswith("values of"))
+    names = [row[0] for row in table.rows]
+    assert (names[0], names[-1]) == ("b0", "b59")
+    assert len(names) == BANDS_SHOWN
+    assert table.notes == ("52 of 60 bands are not shown (all with --json); those used hold 0.05 to 0.5",)
+    assert len(outcome.data["scenes"][0]["values"]) == 60
 
 
 def test_it_asks_no_network_for_clouds_and_writes_nothing(tmp_path, no_estimates, monkeypatch):

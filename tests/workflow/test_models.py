@@ -83,7 +83,7 @@ def test_a_model_says_when_from_what_and_how_good(tmp_path: Path) -> None:
     network = {"method": "network", "overall_accuracy": 0.75, "macro_f1": 0.5, "test_polygons": 3}
     (tmp_path / "accuracy.json").write_text(json.dumps(network | {"baselines": []}))
     assert (
-        "judged       network: overall accuracy 75.0 %, mean F1 0.500, on 3 test polygons" in show_model(path).summary
+        "judged       network: overall accuracy 75.0 %, macro-F1 0.500, on 3 test polygons" in show_model(path).summary
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+import torch
 import yaml
 from affine import Affine
 from pydantic import ValidationError
@@ -24,8 +25,11 @@ from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, 
 from pipeline.labels.settings import LabelSettings
 from pipeline.labels.values import is_continuous, read_values
 from pipeline.model.bundle import load_bundle
+from pipeline.model.spec import SURROUNDINGS_REACH_PX
+from pipeline.model.surroundings import surroundings
 from pipeline.scenes.stack import series_layer
 from pipeline.splits.settings import CrossvalSettings
+from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
 from pipeline.workflow.crossval import cross_validate_job
@@ -142,14 +146,39 @@ def test_run_writes_project_report_and_applicability(job: Path) -> None:
 def test_run_again_changes_nothing(job: Path) -> None:
     outcome = run_stages(job, last="report", force=False, overwrite=False, progress=silent)
     assert {row[1] for row in outcome.tables[0].rows} == {"unchanged"}
+    assert outcome.written[0].name == "scene_value.tif"
 
 
 def test_check_tells_samples_and_cost(job: Path) -> None:
     outcome = check_job(job, progress=silent)
     assert not outcome.failed
     assert outcome.data["labels"]["polygons"] == 150
-    assert any("groups of plot kept together, no blocks" in table.title for table in outcome.tables)
+    assert any("samples per part: groups of plot kept together, no blocks" in table.title for table in outcome.tables)
     assert "encoder" not in outcome.summary
+    run = json.loads((job.parent / "run" / "run.json").read_text())["stages"]
+    for stage in outcome.data["estimates"]:
+        assert not stage["limited"]
+        assert stage["seconds"] < 5 * run[stage["stage"]]["seconds"] + 30
+
+
+def test_buffer_of_samples_is_what_their_features_reach(tmp_path: Path) -> None:
+    path = write_case(tmp_path)
+    given = yaml.safe_load(path.read_text())
+    del given["split"]["buffer_m"], given["labels"]["value"]["group"]
+    path.write_text(yaml.safe_dump(given))
+    job = Job.load(path)
+    reach = round(job.buffer_m / PIXEL_M)
+    job.check_leakage()
+    parts = {part: job.split.pixels(job.pixels[0], part) for part in (Part.TRAIN, Part.TEST)}
+    rows, cols = (
+        np.abs(getattr(parts[Part.TEST], axis)[:, None] - getattr(parts[Part.TRAIN], axis)) for axis in ("row", "col")
+    )
+    assert np.maximum(rows, cols).min() > reach
+    # Truth: what a value changes of the features of others, of a scene that is 0 but for one pixel.
+    x = torch.zeros(1, 1, 41, 41)
+    x[..., 20, 20] = 1.0
+    seen = (surroundings(x) != surroundings(torch.zeros_like(x)))[0].any(0).nonzero() - 20
+    assert int(seen.abs().max()) == reach
 
 
 def test_crossval_by_group_keeps_groups_together(job: Path) -> None:
@@ -203,6 +232,7 @@ def test_init_proposes_kind_range_and_group(job: Path, tmp_path: Path) -> None:
     assert outcome.data["kind"] == config.labels.kind == "value"
     assert config.labels.value.range == (0.0, None)
     assert config.labels.value.group == "plot"
+    assert config.split.buffer_m == SURROUNDINGS_REACH_PX * PIXEL_M
 
 
 def test_zonal_means_are_those_of_the_pixels(job: Path, tmp_path: Path) -> None:
