@@ -21,8 +21,7 @@ The tree::
     |   `-- ProductWarning
     |-- LabelWarning
     |-- SplitWarning
-    |-- ModelWarning
-    `-- AccuracyWarning
+    `-- ModelWarning
 
 One sentence form for all of them: what failed, on which file, band or feature; got; expected; what to do.
 """
@@ -149,10 +148,6 @@ class SplitWarning(PipelineWarning):
 
 class ModelWarning(PipelineWarning):
     """A model used close to the edge of what it was trained for."""
-
-
-class AccuracyWarning(PipelineWarning):
-    """Accuracy figures that hold only under conditions."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,8 +7,10 @@ An interruption, a full disk or a lost power supply leaves what was there before
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -129,6 +131,13 @@ def write_text(path: Path, text: str, *, what: str = "the file") -> Path:
         OutputError: see :func:`whole_file`.
     """
     return write_bytes(path, text.encode(), what=what)
+
+
+def csv_text(rows: Iterable[Iterable[object]], *, ends: str = "\n") -> str:
+    """Rows as the text of a CSV, whose lines end with ``ends``."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator=ends).writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, data: object, *, what: str = "the file") -> Path:

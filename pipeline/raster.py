@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from pipeline.process import silenced
 from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,6 +47,15 @@ _SHOWN = 80
 # Windows that a scene is looked at by: so many a side.
 SAMPLES_PER_SIDE = 3
 SAMPLE_PX = 256
+
+
+@contextmanager
+def as_error(error: type[PipelineError], what: str, *, path: str | Path, fix: str | None = None) -> Iterator[None]:
+    """Within, what GDAL fails with is an error of the class given."""
+    try:
+        yield
+    except (RasterioError, OSError) as err:
+        raise error(what, path=path, got=err, fix=fix) from err
 
 
 def open_raster(

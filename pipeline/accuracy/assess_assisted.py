@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 
 from pipeline.accuracy.assess_estimators import Estimate, accuracy_columns, finish
 from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
@@ -36,6 +35,7 @@ from pipeline.accuracy.class_maps import (
 )
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
+from pipeline.raster import as_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,10 +118,8 @@ def open_percent(path: Path | str, grid: Grid, stack: ExitStack) -> DatasetReade
     Raises:
         ReferenceDataError: not a raster of one band of uint8.
     """
-    try:
+    with as_error(ReferenceDataError, "layer cannot be read", path=path):
         opened = stack.enter_context(rasterio.open(path))
-    except RasterioError as err:
-        raise ReferenceDataError("layer cannot be read", path=path, got=err) from err
     if opened.dtypes != ("uint8",):
         got = ", ".join(opened.dtypes)
         raise ReferenceDataError("layer is not one of per cent", path=path, got=got, expected="one band of uint8")

@@ -168,7 +168,7 @@ def _bounds(shapes: NDArray[Any]) -> str:
 
 
 def object_figures(
-    found: Matches, *, iou: float = DEFAULT_IOU, block_m: float | None = None, complete: bool = True, seed: int = 0
+    found: Matches, *, iou: float = DEFAULT_IOU, block_m: float | None = None, complete: bool = True
 ) -> ObjectFigures:
     """Figures of matched objects.
 
@@ -180,7 +180,7 @@ def object_figures(
     values = _figures(totals[np.newaxis])[0]
     many = len(sums) >= LEAST_BLOCKS
     if many:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         draws = _figures(sums[rng.integers(0, len(sums), (_DRAWS, len(sums)))].sum(axis=1))
         intervals = f"bootstrap of {len(sums)} blocks of {block_m:.0f} m ({_DRAWS} draws, percentiles)"
         ci95 = [_percentiles(draws[:, k]) for k in range(len(_SHARES))]

@@ -20,7 +20,7 @@ from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import read_scheme
 from pipeline.process import silenced
-from pipeline.raster import on_grid, require_regular
+from pipeline.raster import as_error, on_grid, require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,11 +64,8 @@ def open_class_map(path: Path | str) -> Iterator[DatasetReader]:
         SceneError: not a raster, without CRS, or not one of class codes.
     """
     require_regular(path, error=SceneError)
-    with silenced(NotGeoreferencedWarning):
-        try:
-            dataset = rasterio.open(path)
-        except RasterioError as err:
-            raise SceneError("not a map that GDAL can open", path=path, got=err) from err
+    with silenced(NotGeoreferencedWarning), as_error(SceneError, "not a map that GDAL can open", path=path):
+        dataset = rasterio.open(path)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), dataset:
         if dataset.crs is None or dataset.transform.is_identity:
             raise SceneError("map has no CRS or no geotransform", path=path, fix="set it with gdal_edit.py -a_srs")
@@ -129,11 +126,9 @@ def read_codes(dataset: DatasetReader, window: Window) -> NDArray[np.uint8]:
     Raises:
         SceneError: damaged blocks.
     """
-    try:
+    where = f"rows {window.row}..{window.row_stop}, columns {window.col}..{window.col_stop}"
+    with as_error(SceneError, f"cannot read the map at {where}", path=dataset.name):
         codes: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
-    except (RasterioError, OSError) as err:
-        where = f"rows {window.row}..{window.row_stop}, columns {window.col}..{window.col_stop}"
-        raise SceneError(f"cannot read the map at {where}", path=dataset.name, got=err) from err
     return _clean(codes, dataset.nodata)
 
 
@@ -238,10 +233,8 @@ class SlotReader:
             ReferenceDataError: more values than a legend has.
             SceneError: damaged blocks.
         """
-        try:
+        with as_error(SceneError, "cannot read the raster", path=self._path):
             values = self._dataset.read(1, window=window.to_rasterio())
-        except (RasterioError, OSError) as err:
-            raise SceneError("cannot read the raster", path=self._path, got=err) from err
         if self._table is None:
             present, inverse = np.unique(values, return_inverse=True)
             slots = np.array([self._slot(int(value)) for value in present], dtype=np.uint8)
@@ -277,10 +270,8 @@ def open_slots(path: Path | str, grid: Grid | None = None) -> Iterator[SlotReade
         ReferenceDataError: not one of integers.
     """
     with ExitStack() as stack:
-        try:
+        with as_error(SceneError, "not a raster that GDAL can open", path=path):
             dataset = stack.enter_context(rasterio.open(path))
-        except RasterioError as err:
-            raise SceneError("not a raster that GDAL can open", path=path, got=err) from err
         kind = np.dtype(dataset.dtypes[0])
         if not np.issubdtype(kind, np.integer):
             raise ReferenceDataError("raster is not one of classes", path=path, got=kind, expected="integers")

@@ -53,9 +53,8 @@ def allocate(
     method: str,
     expected_users: Sequence[float] | None = None,
     rare_size: int = RARE_SIZE,
-    minimum: int = MIN_PER_STRATUM,
 ) -> list[int]:
-    """Units of a sample of ``total`` in each stratum; at least ``minimum`` each, so that every stratum has a variance.
+    """Units of a sample of ``total`` in each stratum; MIN_PER_STRATUM or more each, so that each has a variance.
 
     Args:
         total: Sample size.
@@ -65,10 +64,9 @@ def allocate(
             the sample is too small for that.
         expected_users: Expected user's accuracies, for ``neyman``.
         rare_size: Units of a rare stratum, for ``olofsson``.
-        minimum: Fewest units of a stratum (all of it where it is smaller).
 
     Raises:
-        ReferenceDataError: more units than the map has, or fewer than ``minimum`` for each stratum.
+        ReferenceDataError: more units than the map has, or fewer than MIN_PER_STRATUM for each stratum.
 
     Source: Cochran (1977), eq. 5.26 (Neyman); Olofsson et al. (2014), sect. 5.1.1 (compromise).
 
@@ -78,9 +76,9 @@ def allocate(
     [75, 75, 162, 328]
     """
     size = np.asarray(units, dtype=np.float64)
-    floor = np.minimum(minimum, size).astype(np.int64)
+    floor = np.minimum(MIN_PER_STRATUM, size).astype(np.int64)
     if total > size.sum() or total < floor.sum():
-        expected = f"{floor.sum()} (at least {minimum} in each of {len(size)} strata) to {size.sum():.0f}"
+        expected = f"{floor.sum()} (at least {MIN_PER_STRATUM} in each of {len(size)} strata) to {size.sum():.0f}"
         raise ReferenceDataError("sample size", got=total, expected=expected)
     if method == "equal":
         ideal = np.full(len(size), total / len(size))

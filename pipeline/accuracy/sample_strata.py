@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, is_raster, open_class_map, read_codes
@@ -19,7 +18,7 @@ from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.grid import Grid
 from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA
-from pipeline.raster import burn_shapes
+from pipeline.raster import as_error, burn_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,10 +110,8 @@ class RasterStrata(_Layer):
     def __init__(self, path: Path | str, grid: Grid, *, edges: Sequence[float] = ()) -> None:
         super().__init__()
         self.source = f"raster {str(path).rsplit('/', 1)[-1]}"
-        try:
+        with as_error(SceneError, "strata are not a raster that GDAL can open", path=path):
             dataset = self.enter_context(rasterio.open(path))
-        except RasterioError as err:
-            raise SceneError("strata are not a raster that GDAL can open", path=path, got=err) from err
         if not edges and not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
             raise ReferenceDataError(
                 "strata raster is not one of integers", path=path, got=dataset.dtypes[0], fix="give edges to cut it at"

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 
 from pipeline.accuracy.class_maps import CODES, open_class_map, read_codes, strips
 from pipeline.accuracy.settings import CHANGE_COST, MAP_ACCURACY
@@ -32,6 +31,7 @@ from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import check_same_legend
+from pipeline.raster import as_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -204,10 +204,8 @@ def _open_year(path: Path, stack: ExitStack) -> tuple[DatasetReader, DatasetRead
     beside = files.probabilities or files.layers.get("confidence")
     if beside is None:
         return dataset, None
-    try:
+    with as_error(SceneError, "layer cannot be read", path=beside):
         layer = stack.enter_context(rasterio.open(beside))
-    except RasterioError as err:
-        raise SceneError("layer cannot be read", path=beside, got=err) from err
     return dataset, layer if layer.shape == dataset.shape else None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import Console, Work, add_command, add_commands
+from pipeline.cli.make import stages
 from pipeline.cli.options import ConfigFile, Force, Json, Overwrite, Quiet, Seed, Set
 from pipeline.errors import ConfigError
 
@@ -236,11 +237,7 @@ def assess(
 ) -> Work:
     """Accuracy: of a job's test blocks, of a map against reference data, or of objects against footprints."""
     if target.suffix.lower() in {".yaml", ".yml"}:
-        from pipeline.workflow.stages import run_stages
-
-        return lambda progress: run_stages(
-            target, last="assess", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
-        )
+        return stages(target, "assess", settings, force=force, overwrite=overwrite)
     if reference is None:
         raise typer.BadParameter("a map is assessed against --reference FILE (with --field F for points and polygons)")
     from pipeline.labels.footprints import is_vector

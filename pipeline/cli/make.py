@@ -84,6 +84,25 @@ def refuse_with(what: str, given: Mapping[str, object]) -> None:
         raise ConfigError(f"{what} with {', '.join(found)}", fix="leave it out")
 
 
+def stages(
+    config: Path,
+    last: str,
+    settings: list[str] | None,
+    *,
+    force: bool,
+    overwrite: bool,
+    resume: bool = False,
+    verify: bool = False,
+) -> Work:  # fmt: skip
+    """The stages of a job up to one of them."""
+    from pipeline.workflow.stages import run_stages
+
+    return lambda progress: run_stages(
+        config, last=last, force=force, overwrite=overwrite, resume=resume, verify=verify, progress=progress,
+        changes=settings or (),
+    )  # fmt: skip
+
+
 def check(config: ConfigFile, *, settings: Set = None) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
     from pipeline.workflow.check import check_job
@@ -96,11 +115,7 @@ def check(config: ConfigFile, *, settings: Set = None) -> Work:
 
 def chips(config: ConfigFile, *, settings: Set = None, force: Force = False, overwrite: Overwrite = False) -> Work:
     """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
-    from pipeline.workflow.stages import run_stages
-
-    return lambda progress: run_stages(
-        config, last="chips", force=force, overwrite=overwrite, progress=progress, changes=settings or ()
-    )
+    return stages(config, "chips", settings, force=force, overwrite=overwrite)
 
 
 def train(
@@ -112,11 +127,7 @@ def train(
     overwrite: Overwrite = False,
 ) -> Work:
     """Train the network on the training blocks."""
-    from pipeline.workflow.stages import run_stages
-
-    return lambda progress: run_stages(
-        config, last="train", force=force, overwrite=overwrite, resume=resume, progress=progress, changes=settings or ()
-    )
+    return stages(config, "train", settings, force=force, overwrite=overwrite, resume=resume)
 
 
 def run(
@@ -137,17 +148,7 @@ def run(
         return lambda progress: run_chips(
             config, overwrite=overwrite or force, progress=progress, changes=settings or ()
         )
-    from pipeline.workflow.stages import run_stages
-
-    return lambda progress: run_stages(
-        config,
-        last="report",
-        force=force,
-        overwrite=overwrite,
-        verify=verify,
-        progress=progress,
-        changes=settings or (),
-    )
+    return stages(config, "report", settings, force=force, overwrite=overwrite, verify=verify)
 
 
 def demo(

@@ -6,9 +6,7 @@ A command of settings shows the options that most users need. All others are giv
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
@@ -17,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from pipeline.errors import ConfigError
+from pipeline.files import csv_text
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -122,11 +121,7 @@ def _holds_many(annotation: Any) -> bool:
 
 def _as_list(values: list[str]) -> str:
     """Values, or one with commas, as a list of ``--set``."""
-    if len(values) == 1:
-        return f"[{values[0]}]"
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return f"[{text.getvalue()}]"
+    return f"[{values[0] if len(values) == 1 else csv_text([values], ends='')}]"
 
 
 def command_of(sections: Sections) -> type[SettingsCommand]:

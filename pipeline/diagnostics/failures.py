@@ -80,23 +80,23 @@ class MappedScene:
 
 
 def map_surroundings(
-    map_path: Path | str, row: NDArray[np.integer], col: NDArray[np.integer], *, half_px: int = HALF_PX
+    map_path: Path | str, row: NDArray[np.integer], col: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distance in pixels to the nearest pixel of another class, and pixels of the patch, of single pixels.
 
-    Both are cut at the window: distances at ``half_px``, patches at what lies within (2 half_px + 1) squared.
+    Both are cut at the window: distances at HALF_PX, patches at what lies within (2 HALF_PX + 1) squared.
     """
     distance, patch = np.empty(len(row)), np.empty(len(row), dtype=np.int64)
     with open_class_map(map_path) as dataset:
         whole = Window(0, 0, dataset.height, dataset.width)
         for i, (r, c) in enumerate(zip(row.tolist(), col.tolist(), strict=True)):
-            window = Window(r, c, 1, 1).expand(half_px).intersect(whole)
+            window = Window(r, c, 1, 1).expand(HALF_PX).intersect(whole)
             if window is None:
                 raise ReferenceDataError("pixel outside the map", got=f"row {r}, column {c}")
             codes = read_codes(dataset, window)
             here = r - window.row, c - window.col
             same = codes == codes[here]
-            distance[i] = float(half_px) if same.all() else min(distance_transform_edt(same)[here], float(half_px))
+            distance[i] = float(HALF_PX) if same.all() else min(distance_transform_edt(same)[here], float(HALF_PX))
             groups, _ = label(same)
             patch[i] = np.count_nonzero(groups == groups[here])
     return distance, patch

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
+from pipeline.files import csv_text
 from pipeline.legend import NODATA
 from pipeline.maps.pixels import FilePixels, row_bands
 
@@ -171,11 +170,8 @@ def score_json(item: Score) -> dict[str, object]:
 
 def confusion_csv(item: Score) -> str:
     """``confusion.csv``: a head of reference classes, then a row per map class."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["map \\ reference", *item.f1])
-    writer.writerows([name, *row] for name, row in zip(item.f1, item.matrix, strict=True))
-    return buffer.getvalue()
+    rows = ([name, *row] for name, row in zip(item.f1, item.matrix, strict=True))
+    return csv_text([["map \\ reference", *item.f1], *rows])
 
 
 VALUE_HOLD_OUT = "held-out samples, not a probability sample"

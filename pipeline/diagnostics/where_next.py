@@ -39,7 +39,7 @@ _USABLE = 0.5
 WEIGHTS = {"doubt": 1.0, "entropy": 1.0, "disagreement": 0.5, "dissimilarity": 0.1, "edges": 0.25}
 # Pixels whose confidence is within so many per cent of a square's are about as sure.
 _ALIKE = 10
-# MapSquares of the largest area count so much more than those of the smallest.
+# Squares of the largest area count so much more than those of the smallest.
 _AREA_SHARE = 0.05
 _REASONS = {
     "doubt": ("low confidence", "#e69f00"), "entropy": ("several classes alike", "#d55e00"),
@@ -50,7 +50,7 @@ _REASONS = {
 
 @dataclass(frozen=True, eq=False)
 class MapSquares:
-    """MapSquares of a map that have classes in half of their pixels or more, from the top left on."""
+    """Squares of a map that have classes in half of their pixels or more, from the top left on."""
 
     grid: Grid
     cell_px: int
@@ -61,7 +61,7 @@ class MapSquares:
     area_ha: NDArray[np.float32]  # [square] area that hangs on it
 
     def __len__(self) -> int:
-        """MapSquares."""
+        """Squares."""
         return len(self.row)
 
     def window(self, square: int) -> Window:

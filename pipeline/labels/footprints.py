@@ -48,7 +48,7 @@ def is_vector(path: Path | str) -> bool:
     return Path(split_source(str(path))[0]).suffix.lower() in VECTOR_SUFFIXES
 
 
-def read_footprints(path: Path | str, *, layer: str | None = None, may_be_empty: bool = False) -> GeoDataFrame:
+def read_footprints(path: Path | str, *, may_be_empty: bool = False) -> GeoDataFrame:
     """Polygons of a layer with all its fields, valid; a LabelWarning says how many were repaired or left out.
 
     ``may_be_empty``: a layer without features is one of no objects.
@@ -57,7 +57,7 @@ def read_footprints(path: Path | str, *, layer: str | None = None, may_be_empty:
         LabelError: not a vector file, no CRS, no features, or lines and points only.
     """
     file, named = split_source(str(path))
-    frame = read_layer(Path(file), field=None, layer=resolve_layer(Path(file), field=None, layer=layer or named))
+    frame = read_layer(Path(file), field=None, layer=resolve_layer(Path(file), field=None, layer=named))
     if frame.crs is None:
         raise LabelError("polygons have no CRS", path=file, fix="add the .prj file, or set it in QGIS")
     if frame.empty and may_be_empty:
@@ -101,9 +101,7 @@ def check_pixel_size(labels: Labels, grids: Sequence[Grid], codes: Collection[in
             )
 
 
-def with_ground(
-    labels: Labels, grids: Sequence[Grid], *, background: str, area: Path | str | None = None, seed: int = 0
-) -> Labels:
+def with_ground(labels: Labels, grids: Sequence[Grid], *, background: str, area: Path | str | None = None) -> Labels:
     """Complete footprints with the ground around them as polygons of a class of its own.
 
     In the scenes, or in the area where that is given, what lies outside all polygons is ``background``: squares of
@@ -138,7 +136,7 @@ def with_ground(
             )  # fmt: skip
         parted, strips = _parted(shapes, over, grid)
         drawn = drawn.set_geometry(gpd.GeoSeries(parted, crs=here.crs).to_crs(drawn.crs), crs=drawn.crs)
-        new = _squares(grid, extent, parted[over], covered=covered, seed=seed)
+        new = _squares(grid, extent, parted[over], covered=covered)
         squares.append(gpd.GeoSeries([*strips, *new], crs=here.crs).to_crs(drawn.crs))
         covered.append(gpd.GeoSeries([shapely.box(*grid.bounds)], crs=here.crs))
     ground = pd.concat(squares, ignore_index=True)
@@ -170,7 +168,7 @@ def _parted(shapes: NDArray[Any], over: NDArray[np.bool_], grid: Grid) -> tuple[
     return parted, strips
 
 
-def _squares(grid: Grid, extent: Any, shapes: NDArray[Any], *, covered: Sequence[GeoSeries], seed: int) -> list[Any]:
+def _squares(grid: Grid, extent: Any, shapes: NDArray[Any], *, covered: Sequence[GeoSeries]) -> list[Any]:
     """Squares of a grid's lattice less the footprints, within the extent and not where an earlier scene lies."""
     windows = list(grid.tiles(SQUARE_PX))
     boxes = np.array([shapely.box(*grid.crop(window).bounds) for window in windows], dtype=object)
@@ -180,7 +178,7 @@ def _squares(grid: Grid, extent: Any, shapes: NDArray[Any], *, covered: Sequence
     boxes = boxes[kept]
     beside = np.zeros(len(boxes), dtype=np.bool_)
     beside[shapely.STRtree(boxes).query(shapes, predicate="intersects")[1]] = True
-    order = np.random.default_rng(seed).permutation(len(boxes))
+    order = np.random.default_rng(0).permutation(len(boxes))
     chosen = np.sort(order[np.argsort(~beside[order], kind="stable")][:MOST_SQUARES])
     tree, found = shapely.STRtree(shapes), []
     for box in boxes[chosen]:

@@ -42,14 +42,10 @@ _MEASURED = 0.8
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".nc"})
 
 
-def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) -> tuple[Labels, Quantity]:
+def read_values(settings: LabelSettings) -> tuple[Labels, Quantity]:
     """The samples of a continuous target, and the quantity with what its distribution says.
 
     Features without geometry or value are left out and counted; a multipoint is one sample.
-
-    Args:
-        settings: Where and which attributes; ``settings.value`` states unit, range and transform.
-        quantity: Taken instead of what the settings state.
 
     Returns:
         Labels with columns poly_id, code (value class), name, feature, value float64, group str, date (datetime64, NaT
@@ -76,7 +72,7 @@ def read_values(settings: LabelSettings, *, quantity: Quantity | None = None) ->
     lost = shapely.is_missing(shapes) & ~empty
     keep = ~empty & ~blank & ~lost
     low, high = stated.range or (None, None)
-    quantity = quantity or Quantity(field, stated.unit, low, high, stated.transform)
+    quantity = Quantity(field, stated.unit, low, high, stated.transform)
     check_values(values[keep], quantity, what=repr(field), path=path)
     quantity = quantity.fitted(values[keep])
     report = LabelReport(len(frame), int((repaired & keep).sum()), int((lost & ~blank).sum()), 0, int(empty.sum()),
@@ -194,7 +190,7 @@ def numbers_of(column: pd.Series[Any], *, path: Path) -> NDArray[np.float64]:
     return numbers.to_numpy(dtype=np.float64)
 
 
-def raster_samples(path: Path, *, count: int, seed: int = 0) -> GeoDataFrame:
+def raster_samples(path: Path, *, count: int) -> GeoDataFrame:
     """``count`` pixels of a raster of values, drawn without replacement from those with data, as points.
 
     Raises:
@@ -208,7 +204,7 @@ def raster_samples(path: Path, *, count: int, seed: int = 0) -> GeoDataFrame:
         with rasterio.open(path) as source:
             if source.crs is None:
                 raise LabelError("the raster of values has no CRS", path=path, fix="set it with gdal_edit.py -a_srs")
-            rng = np.random.default_rng(seed)
+            rng = np.random.default_rng(0)
             rows, values = [], []
             # Block by block: a raster of any size is sampled in bounded memory.
             for _, window in source.block_windows(1):

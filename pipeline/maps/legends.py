@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
-from rasterio.errors import RasterioError
 
 from pipeline.documents import parse_json, parse_xml, read_file
 from pipeline.errors import InputError, LegendError
 from pipeline.legend import NODATA, UNLABELLED, ClassScheme, LandClass, scheme_for
 from pipeline.maps.pixels import ClassCounts
 from pipeline.maps.style import from_template
+from pipeline.raster import as_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,12 +46,9 @@ def read_scheme(path: Path | str) -> ClassScheme:
         LegendError: nothing in or beside the file names its classes.
     """
     path = Path(path)
-    try:
-        with rasterio.open(path) as dataset:
-            tags: dict[str, str] = dataset.tags()
-            palette: dict[int, Any] = dataset.colormap(1) if _has_palette(dataset) else {}
-    except (RasterioError, OSError) as err:
-        raise InputError("cannot open the map", path=path, got=err) from err
+    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+        tags: dict[str, str] = dataset.tags()
+        palette: dict[int, Any] = dataset.colormap(1) if _has_palette(dataset) else {}
     if LEGEND_TAG in tags:
         return _from_tag(path, tags[LEGEND_TAG])
     aux = sidecar_paths(path)[0]

@@ -16,7 +16,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import InputError
@@ -26,7 +25,7 @@ from pipeline.legend import NODATA
 from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
-from pipeline.raster import Raster
+from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import PLACE
 
 if TYPE_CHECKING:
@@ -285,14 +284,9 @@ def write_quicklook(
 
 
 def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], Grid]:
-    try:
-        with rasterio.open(path) as dataset:
-            grid = Grid.of(dataset)
-            shape = coarse_grid(grid, PANEL_PX).shape
-            pixels: NDArray[np.uint8] = dataset.read(1, out_shape=shape, resampling=resampling)
-    except (RasterioError, OSError) as err:
-        raise InputError("cannot read the map", path=path, got=err) from err
-    return pixels, grid
+    with as_error(InputError, "cannot read the map", path=path), rasterio.open(path) as dataset:
+        grid = Grid.of(dataset)
+        return dataset.read(1, out_shape=coarse_grid(grid, PANEL_PX).shape, resampling=resampling), grid
 
 
 def _coloured(codes: NDArray[np.uint8], scheme: ClassScheme) -> NDArray[np.float64]:

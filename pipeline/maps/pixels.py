@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
@@ -21,7 +20,7 @@ from pipeline.files import Closing
 from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
-from pipeline.raster import require_regular
+from pipeline.raster import as_error, require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,10 +54,8 @@ class FilePixels(Closing):
 
     def __init__(self, path: Path | str, *, band: int = 1) -> None:
         require_regular(path, error=InputError)
-        try:
+        with as_error(InputError, "cannot open the raster", path=path):
             self._dataset = rasterio.open(path)
-        except (RasterioError, OSError) as err:
-            raise InputError("cannot open the raster", path=path, got=err) from err
         self._band = band
         self.path = Path(path)
         self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.height, self._dataset.width)

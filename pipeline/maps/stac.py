@@ -113,12 +113,8 @@ def add_asset(item: pystac.Item, key: str, path: Path, asset: pystac.Asset) -> N
     FileExtension.ext(asset, add_if_missing=True).apply(**facts)  # type: ignore[arg-type]
 
 
-def write_collection(
-    folder: Path, items: Sequence[pystac.Item], *, identity: str, description: str, license_id: str = "other"
-) -> Path:
+def write_collection(folder: Path, items: Sequence[pystac.Item], *, identity: str, description: str) -> Path:
     """Write ``<item>.json`` per item and ``collection.json`` into ``folder``; returns the collection's path.
-
-    ``license_id`` is an SPDX identifier, or "other".
 
     Raises:
         OutputError: two items have one name, or the folder cannot be written.
@@ -129,7 +125,7 @@ def write_collection(
     prepare_folder(folder)
     target = folder / "collection.json"
     extent = pystac.Extent.from_items(items)
-    collection = pystac.Collection(identity, description, extent, title=identity, license=license_id)
+    collection = pystac.Collection(identity, description, extent, title=identity, license="other")
     collection.set_self_href(str(target))
     collection.add_items(items, strategy=_BESIDE)
     collection.save(pystac.CatalogType.SELF_CONTAINED, stac_io=_WholeFiles())

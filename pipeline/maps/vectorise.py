@@ -17,7 +17,7 @@ from rasterio.features import sieve as gdal_sieve
 
 from pipeline.errors import ConfigError
 from pipeline.legend import NODATA
-from pipeline.maps.patches import MAX_CORNERS, patches
+from pipeline.maps.patches import patches
 from pipeline.maps.pixels import check_shape, row_bands
 from pipeline.maps.rings import (
     Nodes,
@@ -123,12 +123,12 @@ def _whole(codes: PixelRows, grid: Grid) -> NDArray[np.uint8]:
     return array
 
 
-def _batches(codes: NDArray[np.uint8], nodes: Nodes, *, max_corners: int = MAX_CORNERS) -> Iterator[_Outlines]:
+def _batches(codes: NDArray[np.uint8], nodes: Nodes) -> Iterator[_Outlines]:
     rings: list[NDArray[np.int32]] = []
     per_polygon: list[int] = []
     values: list[int] = []
     corners = 0
-    for outline, value in patches(codes, max_corners=max_corners, on_cut=nodes.add):
+    for outline, value in patches(codes, on_cut=nodes.add):
         rings += outline
         per_polygon.append(len(outline))
         values.append(value)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
 
 from pipeline.errors import GridError, InputError
 from pipeline.files import check_target, relative_path, write_text
@@ -17,6 +16,7 @@ from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, look_at, shown_bands, stretch_limits
 from pipeline.maps.style import from_template, paletted_pipe, qml
+from pipeline.raster import as_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,12 +129,9 @@ def relative(target: Path | str, folder: Path) -> str:
 
 
 def _scene_band(source: BandSource, *, grid: Grid, folder: Path) -> dict[str, Any]:
-    try:
-        with rasterio.open(source.path) as dataset:
-            own = Grid(dataset.crs or grid.crs, dataset.transform, dataset.height, dataset.width)
-            kind = _TYPES[dataset.dtypes[source.index - 1]]
-    except (RasterioError, OSError) as err:
-        raise InputError(f"cannot open band {source.band}", path=source.path, got=err) from err
+    with as_error(InputError, f"cannot open band {source.band}", path=source.path), rasterio.open(source.path) as file:
+        own = Grid(file.crs or grid.crs, file.transform, file.height, file.width)
+        kind = _TYPES[file.dtypes[source.index - 1]]
     if own.crs != grid.crs:
         raise InputError(f"band {source.band} has another CRS than the scene", path=source.path, got=own.crs)
     nodata = None if source.nodata is None else f"{source.nodata:.17g}"
@@ -161,11 +158,8 @@ def _place(
 
 
 def _grid_of(path: Path) -> Grid:
-    try:
-        with rasterio.open(path) as dataset:
-            return Grid.of(dataset)
-    except (RasterioError, OSError) as err:
-        raise InputError("cannot open the map", path=path, got=err) from err
+    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+        return Grid.of(dataset)
 
 
 def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:

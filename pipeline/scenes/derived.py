@@ -111,6 +111,11 @@ class Derived:
         refuse_twice(names, path=self.path)
         return replace(self, names=tuple(names))
 
+    def base(self) -> Source:
+        """The first input with its bands that are asked for; with all where none is, as its mask holds for the rest."""
+        own = [name for name in self.inputs[0].band_names if name in self.names]
+        return self.inputs[0].select(own) if own else self.inputs[0]
+
     def on_grid(self, grid: Grid, *, for_display: bool = False) -> Self:
         """The same with every input on another grid."""
         return replace(self, inputs=tuple(source.on_grid(grid, for_display=for_display) for source in self.inputs))
@@ -199,11 +204,8 @@ class WithPlace(Derived):
         return self.inputs[0].ledger() | {"place": [name for name in PLACE if name in self.names]}
 
     def open(self) -> Reader:
-        """A reader; the source is read even where only the place is asked for, as its mask holds."""
-        source = self.inputs[0]
-        own = [name for name in source.band_names if name in self.names]
-        base = source.select(own) if own else source
-        return DerivedReader(self.grid, self.names, (base.open(),), partial(_placed, names=self.names))
+        """A reader."""
+        return DerivedReader(self.grid, self.names, (self.base().open(),), partial(_placed, names=self.names))
 
 
 def with_place(source: Source) -> WithPlace:

@@ -28,7 +28,7 @@ from rasterio.errors import RasterioError
 from pipeline.documents import parse_xml, read_json
 from pipeline.errors import GridError, InputError, SceneError
 from pipeline.grid import Grid
-from pipeline.raster import open_raster, sample_windows
+from pipeline.raster import as_error, open_raster, sample_windows
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
@@ -310,10 +310,8 @@ def _scales_of(path: str) -> str:
         if scales.shape != whole.shape or not scales.transform.almost_equals(whole.transform):
             raise SceneError("scales lie on other pixels", path=beside, expected=f"those of {file.name}")
         shape = (min(scales.height, _LOOKED_AT), min(scales.width, _LOOKED_AT))
-        try:
+        with as_error(SceneError, "scales of an embedding cannot be read", path=beside):
             seen = scales.read(1, out_shape=shape)
-        except RasterioError as err:
-            raise SceneError("scales of an embedding cannot be read", path=beside, got=err) from err
     usable = np.isfinite(seen) & (seen > 0)
     if not usable.any() or (seen[np.isfinite(seen)] < 0).any():
         got = "none of them a number above 0" if not usable.any() else "negative numbers"

@@ -27,7 +27,7 @@ from pipeline.scenes.settings import name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 SENSORS = {"TM": "landsat-tm", "ETM": "landsat-etm", "OLI_TIRS": "landsat-oli", "OLI": "landsat-oli"}
 FILL = 0
@@ -44,10 +44,20 @@ class _Product:
     folder: str
 
     def text(self, group: str, key: str) -> str:
-        return text_of(self.mtl, group, key, path=self.path)
+        """One entry; ProductError where it is missing."""
+        try:
+            return self.mtl[group][key]
+        except KeyError as err:
+            what = f"MTL lacks {key} in {group}"
+            raise ProductError(what, path=self.path, fix="download the product again") from err
 
     def number(self, group: str, key: str) -> float:
-        return number_of(self.mtl, group, key, path=self.path)
+        """One entry as a number; ProductError where it is missing or is none."""
+        text = self.text(group, key)
+        number = finite(text)
+        if number is None:
+            raise ProductError(f"{key} in {group} of the MTL is not a number", path=self.path, got=repr(text))
+        return number
 
 
 def looks_like_landsat(names: Sequence[str]) -> bool:
@@ -75,7 +85,7 @@ def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: S
         bands = tuple(replace(band, resampling=resampling) if band.band != "pan" else band for band in bands)
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, sensor, reasons, bands)
-    native = number_of(product.mtl, "PROJECTION_ATTRIBUTES", "GRID_CELL_SIZE_REFLECTIVE", path=product.path)
+    native = product.number("PROJECTION_ATTRIBUTES", "GRID_CELL_SIZE_REFLECTIVE")
     if resolution_m is None and abs(grid.pixel_size[0] - native) > native / 2:
         notes = (*notes, f"pixels of {grid.pixel_size[0]:.1f} m, though the MTL says {native:g} m: resampled before")
     return Scene(
@@ -268,23 +278,6 @@ def parse_mtl(data: bytes, *, path: str) -> Mtl:
         what = "not the MTL of a Landsat Collection 2 product"
         raise ProductError(what, path=path, got=f"group {root}", expected=ROOT)
     return groups
-
-
-def text_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path: str) -> str:
-    """One entry; ProductError where it is missing."""
-    try:
-        return mtl[group][key]
-    except KeyError as err:
-        raise ProductError(f"MTL lacks {key} in {group}", path=path, fix="download the product again") from err
-
-
-def number_of(mtl: Mapping[str, Mapping[str, str]], group: str, key: str, *, path: str) -> float:
-    """One entry as a number; ProductError where it is missing or is none."""
-    text = text_of(mtl, group, key, path=path)
-    number = finite(text)
-    if number is None:
-        raise ProductError(f"{key} in {group} of the MTL is not a number", path=path, got=repr(text))
-    return number
 
 
 def _from_txt(text: str) -> tuple[str, Mtl]:

@@ -75,12 +75,7 @@ def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resamp
     return Layer("raster", scene, scene.band_names)
 
 
-def dem_layer(
-    path: Path | str,
-    *,
-    derive: Sequence[str] = ("elevation", "slope", "northness"),
-    resampling: Resampling = "bilinear",
-) -> Layer:
+def dem_layer(path: Path | str, *, derive: Sequence[str] = ("elevation", "slope", "northness")) -> Layer:
     """A digital elevation model: ``derive`` any of elevation (m), slope (degrees), northness, eastness (-1..1)."""
     unknown = [name for name in derive if name not in TERRAIN]
     if unknown or not derive:
@@ -89,7 +84,7 @@ def dem_layer(
         )
     scene = open_geotiff(path)
     first = replace(scene.bands[0], band="elevation", unit="m")
-    return Layer("dem", _resampled(replace(scene, bands=(first,)), resampling), tuple(derive))
+    return Layer("dem", _resampled(replace(scene, bands=(first,)), "bilinear"), tuple(derive))
 
 
 def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) -> Layer:
@@ -144,13 +139,10 @@ class WithLayers(Derived):
         return self.inputs[0].ledger() | {"layers": layers}
 
     def open(self) -> Reader:
-        """A reader; the source is read even where only layers are asked for, as its mask holds for all."""
-        source = self.inputs[0]
-        own = [name for name in source.band_names if name in self.names]
-        base = source.select(own) if own else source
+        """A reader."""
         # The layers' grid is one pixel larger all round, so that the halo at the scene's edge has values too.
         around = self.grid.crop(self.grid.window.expand(HALO_PX))
-        inputs = (base.open(), *(layer.scene.on_grid(around).open() for layer in self.used))
+        inputs = (self.base().open(), *(layer.scene.on_grid(around).open() for layer in self.used))
         return DerivedReader(self.grid, self.names, inputs, partial(_joined, layers=self.used, names=self.names))
 
 

@@ -165,15 +165,13 @@ def judge_floors(floors: Mapping[str, float]) -> OffsetVerdict:
     return OffsetVerdict("plausible", figures)
 
 
-def scene_ledger(scene: Scene, *, measured: Measured | None = None) -> dict[str, object]:
+def scene_ledger(scene: Scene) -> dict[str, object]:
     """The scene's ledger with what was measured and the verdict of the dark-pixel test, JSON-ready.
-
-    ``measured`` is what :func:`measure` gave; None measures now.
 
     Raises:
         SceneError: a file cannot be read.
     """
-    measured = measured or measure(scene)
+    measured = measure(scene)
     verdict = check_offset(scene, measured=measured)
     return scene.ledger() | {
         "pixels_sampled": measured.pixels,

@@ -59,13 +59,9 @@ PRODUCTS = {
     "hls": Product(looks_like_hls, open_hls),
     "eopf": Product(looks_like_eopf, open_eopf),
 }
-LEVELS = {"L1C": "top-of-atmosphere", "L1TP": "top-of-atmosphere", "L1GT": "top-of-atmosphere"} | {
-    "L1GS": "top-of-atmosphere",
-    "L2A": "surface",
-    "L2SP": "surface",
-    "L2SR": "surface",
-    "HLS": "surface",
-}
+LEVELS = dict.fromkeys(("L1C", "L1TP", "L1GT", "L1GS"), "top-of-atmosphere") | dict.fromkeys(
+    ("L2A", "L2SP", "L2SR", "HLS"), "surface"
+)
 """What the reflectance of a product level is measured at."""
 
 

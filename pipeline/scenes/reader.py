@@ -9,13 +9,13 @@ gives single pixels of finer files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import SceneError
 from pipeline.files import Closing
@@ -24,6 +24,7 @@ from pipeline.process import silenced
 from pipeline.raster import (
     REMOTE_DRIVERS,
     Raster,
+    as_error,
     burn_shapes,
     is_network,
     on_grid,
@@ -36,7 +37,8 @@ from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
@@ -218,15 +220,11 @@ def open_reader(source: Opens) -> Reader:
     return source.open()
 
 
-@contextmanager
-def _damage_named(what: str, key: FileKey, window: Window) -> Iterator[None]:
+def _damage_named(what: str, key: FileKey, window: Window) -> AbstractContextManager[None]:
     """Errors of GDAL as a SceneError that names file, band and window."""
-    try:
-        yield
-    except (RasterioError, OSError) as err:
-        rows, cols = f"rows {window.row}..{window.row_stop}", f"columns {window.col}..{window.col_stop}"
-        fix = "check the file; it may be cut off or damaged"
-        raise SceneError(f"cannot read {what} in {rows}, {cols}", path=plain_url(key[0]), got=err, fix=fix) from err
+    where = f"rows {window.row}..{window.row_stop}, columns {window.col}..{window.col_stop}"
+    fix = "check the file; it may be cut off or damaged"
+    return as_error(SceneError, f"cannot read {what} in {where}", path=plain_url(key[0]), fix=fix)
 
 
 def _by_file(bands: Sequence[BandSource]) -> list[tuple[FileKey, list[int]]]:

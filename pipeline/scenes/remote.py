@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 import rasterio
-from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipeline.documents import parse_json, read_file, read_json
 from pipeline.errors import InputError, ProductError
 from pipeline.files import hash_file, whole_file, write_json
 from pipeline.grid import Grid, Window
-from pipeline.raster import open_raster
+from pipeline.raster import as_error, open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -276,14 +275,7 @@ def _copy(job: CopyJob, part: Path, step: Callable[[int], None]) -> None:
     with source, rasterio.open(part, "w", **profile) as copy:
         for number, block in enumerate(job.grid.tiles(BLOCK_PX), start=1):
             wanted = Window(job.window.row + block.row, job.window.col + block.col, *block.shape)
-            try:
+            with as_error(ProductError, what, path=plain_url(job.path), fix=AGAIN):
                 pixels = source.read(window=wanted.to_rasterio())
-            except (RasterioError, OSError) as err:
-                raise _gone(job.path, job.keys, err) from err
             copy.write(pixels, window=block.to_rasterio())
             step(number)
-
-
-def _gone(path: str, keys: tuple[str, ...], err: Exception) -> ProductError:
-    what = f"asset {', '.join(keys)} cannot be downloaded"
-    return ProductError(what, path=plain_url(path), got=err, fix=AGAIN)

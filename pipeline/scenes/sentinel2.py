@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.io import MemoryFile
 
 from pipeline.bands import SENTINEL2, BandSpec
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.grid import Grid
+from pipeline.raster import as_error
 from pipeline.scenes import quality
 from pipeline.scenes.archive import ProductFiles, list_product, zip_head
 from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_product, parse_tile
@@ -230,19 +231,16 @@ def _check_headers(bands: Sequence[BandSource], product: _Product, path: Path) -
     left, top = product.tile.upper_left
     crs = CRS.from_user_input(product.tile.crs)
     for source in bands:
-        try:
-            with _open_header(source.path) as image:
-                found = (image.crs, image.transform.c, image.transform.f)
-                shape, metres = image.shape, round(image.transform.a)
-        except RasterioError as err:
-            what = f"image of band {source.band} cannot be opened"
-            raise ProductError(what, path=source.path, got=err, fix="download the product again") from err
+        what, fix = f"image of band {source.band} cannot be opened", "download the product again"
+        with as_error(ProductError, what, path=source.path, fix=fix), _open_header(source.path) as image:
+            found = (image.crs, image.transform.c, image.transform.f)
+            shape, metres = image.shape, round(image.transform.a)
         expected = product.tile.shapes.get(metres)
         if found != (crs, left, top) or shape != expected:
             what = f"metadata contradicts the image of band {source.band}"
             got = f"{found[0]} at {found[1]:.0f}, {found[2]:.0f}, {shape[0]} x {shape[1]} pixels of {metres} m"
             stated = f"{crs} at {left:.0f}, {top:.0f}, {expected} pixels"
-            raise ProductError(what, path=path, got=got, expected=stated, fix="download the product again")
+            raise ProductError(what, path=path, got=got, expected=stated, fix=fix)
 
 
 @contextmanager

@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.raster import Raster
+from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, refuse_twice
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.layers import Layer
@@ -296,13 +295,10 @@ def band_dates(path: str) -> list[date]:
     Raises:
         SceneError: it cannot be opened, or a band does not say its day.
     """
-    try:
-        with rasterio.open(path) as source:
-            texts = [text or "" for text in source.descriptions]
-            steps = [source.tags(i).get("NETCDF_DIM_time", "") for i in source.indexes]
-            unit = _UNITS.match(source.tags().get("time#units", ""))
-    except RasterioError as err:
-        raise SceneError("cannot open the layer", path=path, got=err) from err
+    with as_error(SceneError, "cannot open the layer", path=path), rasterio.open(path) as source:
+        texts = [text or "" for text in source.descriptions]
+        steps = [source.tags(i).get("NETCDF_DIM_time", "") for i in source.indexes]
+        unit = _UNITS.match(source.tags().get("time#units", ""))
     days: list[date] = []
     for number, (text, step) in enumerate(zip(texts, steps, strict=True), 1):
         if found := _DAY.search(text):

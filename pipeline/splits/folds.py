@@ -247,7 +247,7 @@ def scenes_for_folds(
     """
     if not scenes:
         raise SplitError("no labelled pixel in any scene", fix="check that labels and scenes overlap")
-    polygon, code = _joined(scenes)
+    polygon, code = _joined([scene.pixels for scene in scenes])
     single = [item for item in scheme.classes if len(np.unique(polygon[code == item.code])) == 1]
     if single and not leave_out_single:
         named = ", ".join(f"{item.name} (polygon {polygon[code == item.code][0]})" for item in single)
@@ -269,9 +269,8 @@ def scenes_for_folds(
     return kept
 
 
-def _joined(scenes: Sequence[TrainingScene]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def _joined(parts: Sequence[LabelledPixels]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Polygon int32 and code uint8 [pixel] of all labelled pixels."""
-    parts = [scene.pixels for scene in scenes]
     return np.concatenate([part.polygon for part in parts]), np.concatenate([part.code for part in parts])
 
 
@@ -280,7 +279,7 @@ def warn_of_untaught(
     learned: Sequence[Part] = (Part.TRAIN, Part.VALIDATION),
 ) -> None:  # fmt: skip
     """SplitWarning where a fold tests a class that none of its training polygons has: nothing there can be right."""
-    polygon, code = _joined(scenes)
+    polygon, code = _joined([scene.pixels for scene in scenes])
     ids, first = np.unique(polygon, return_index=True)
     said = []
     for number, split in enumerate(splits, 1):
@@ -308,8 +307,10 @@ def _codes_with(codes: NDArray[np.uint8], *, at_least: int) -> NDArray[np.uint8]
     return np.asarray(unique[counts >= at_least], dtype=np.uint8)
 
 
-def _deal(code: NDArray[np.uint8], which: NDArray[np.bool_], hands: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deal polygons of each class in turn to ``hands``, starting where the class before stopped; -1 for the others."""
+def _deal(
+    code: NDArray[np.integer], which: NDArray[np.bool_], hands: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal members of each code in turn to ``hands``, starting where the code before stopped; -1 for the others."""
     dealt = np.full(len(code), -1, dtype=np.int64)
     order = rng.permutation(np.flatnonzero(which))
     order = order[np.argsort(code[order], kind="stable")]
@@ -328,8 +329,7 @@ def fewer_polygons(split: Split, pixels: Sequence[LabelledPixels], *, share: flo
     """
     if not 0 < share <= 1:
         raise SplitError("share of the polygons", got=share, expected="above 0, at most 1")
-    polygon = np.concatenate([scene.polygon for scene in pixels])
-    code = np.concatenate([scene.code for scene in pixels])
+    polygon, code = _joined(pixels)
     ids, first = np.unique(polygon, return_index=True)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(ids))
@@ -354,8 +354,9 @@ def random_pixel_fold(
     highest = max(int(scene.pixels.polygon.max()) for scene in scenes)
     dealt = []
     for scene in scenes:
-        hand = _deal_pixels(scene.pixels.polygon, folds=folds, rng=rng)
-        polygon = np.where(hand == fold, scene.pixels.polygon + highest, scene.pixels.polygon).astype(np.int32)
+        own = scene.pixels.polygon
+        hand = _deal(own, np.ones(len(own), dtype=np.bool_), folds, rng)
+        polygon = np.where(hand == fold, own + highest, own).astype(np.int32)
         dealt.append(TrainingScene(scene.source, replace(scene.pixels, polygon=polygon)))
     ids = np.unique(np.concatenate([scene.pixels.polygon for scene in dealt]))
     part = np.full(2 * highest + 1, ABSENT, dtype=np.int8)
@@ -363,12 +364,3 @@ def random_pixel_fold(
     learned = ids[ids <= highest]
     part[rng.permutation(learned)[: len(learned) // _VALIDATION_EVERY]] = Part.VALIDATION
     return dealt, Split(part, np.full(len(part), -1, dtype=np.int32), 0.0, 0.0)
-
-
-def _deal_pixels(polygon: NDArray[np.int32], *, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Fold of every pixel: each polygon's pixels dealt in turn, in random order."""
-    order = rng.permutation(len(polygon))
-    order = order[np.argsort(polygon[order], kind="stable")]
-    hand = np.empty(len(polygon), dtype=np.int64)
-    hand[order] = (np.arange(len(order)) + rng.integers(folds)) % folds
-    return hand

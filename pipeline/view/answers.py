@@ -23,6 +23,7 @@ from pipeline.maps.geotiff import classes_title, scene_files
 from pipeline.maps.legends import read_counts, read_scheme
 from pipeline.maps.look import credit
 from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS
+from pipeline.raster import as_error
 from pipeline.view.tiles import Pool, SceneTiles, file_tile
 
 if TYPE_CHECKING:
@@ -97,12 +98,9 @@ def _beside(path: Path, grid: Grid, scheme: ClassScheme) -> Iterator[FileLayer]:
 
 def _look(path: Path) -> tuple[Grid, int]:
     """Grid and number of bands of a file of uint8."""
-    try:
-        with rasterio.open(path) as dataset:
-            types, crs, count = set(dataset.dtypes), dataset.crs, dataset.count
-            place = (dataset.transform, dataset.height, dataset.width)
-    except (RasterioError, OSError) as err:
-        raise InputError("cannot open the map", path=path, got=err) from err
+    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+        types, crs, count = set(dataset.dtypes), dataset.crs, dataset.count
+        place = (dataset.transform, dataset.height, dataset.width)
     if types != {"uint8"}:
         raise InputError("not a class map", path=path, got=", ".join(sorted(types)), expected="uint8")
     if crs is None:

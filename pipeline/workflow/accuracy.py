@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,7 @@ from pipeline.accuracy.totals import holds_values, totals_of_map
 from pipeline.diagnostics.scoring import score_values
 from pipeline.documents import read_json
 from pipeline.errors import ConfigError, InputError, LegendError, ReferenceDataError, counted
-from pipeline.files import check_target, write_json, write_text
+from pipeline.files import check_target, csv_text, write_json, write_text
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import check_geopackage_name
@@ -303,16 +301,12 @@ def write_crosswalk(table: str, *, output: Path, map_path: Path | None, overwrit
     scheme = read_scheme(map_path) if map_path is not None else None
     if scheme is not None:
         rows = [row | {"target": _target((row["target"], row["name"]), scheme)} for row in rows]
-    text = io.StringIO()
     note = f"classes of the map: {', '.join(scheme.names)}; " if scheme is not None else ""
-    text.write(f"# {table} to the classes of your map. {note}'{LEFT_OUT}' leaves a class out.\n")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    head = f"# {table} to the classes of your map. {note}'{LEFT_OUT}' leaves a class out.\n"
     empty = [row["name"] for row in rows if not row["target"]]
     return Outcome(
         summary=f"{output}: {len(rows)} classes of {table}, {len(empty)} of them without a target yet",
-        written=(write_text(output, text.getvalue()),),
+        written=(write_text(output, head + csv_text([rows[0], *(row.values() for row in rows)])),),
         tables=(Table("crosswalk", tuple(rows[0]), tuple(tuple(map(str, row.values())) for row in rows)),),
         hint=f"edit the last column; then: {_command('assess', map_path or 'MAP', '--reference', 'RASTER')} "
         f"--crosswalk {quote(str(output))}",

@@ -5,8 +5,6 @@ Chips that know their place are split by spatial blocks; folders called train an
 
 from __future__ import annotations
 
-import csv
-import io
 import warnings
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,7 +20,7 @@ from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, counted
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.shares import inner_folds
-from pipeline.files import check_target, prepare_folder, write_json, write_text
+from pipeline.files import check_target, csv_text, prepare_folder, write_json, write_text
 from pipeline.legend import scheme_for
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
@@ -304,13 +302,11 @@ def predict_chips(model: Path, folder: Path, *, output: Path | None, overwrite: 
 
 def write_table(path: Path, chips: FolderChips, probabilities: NDArray[np.float32], *, names: tuple[str, ...]) -> Path:
     """Write a row per chip: file, class, confidence 0..1, and the class of its folder where it is known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     known = bool((chips.index < len(chips.scheme)).all())
-    writer.writerow(["file", "class", "confidence", *(["reference"] if known else [])])
+    rows = [["file", "class", "confidence", *(["reference"] if known else [])]]
     best = probabilities.argmax(axis=1)
     for number, file in enumerate(chips.files):
         own = file.relative_to(chips.source) if file.is_relative_to(chips.source) else file
         reference = [chips.scheme.names[chips.index[number]]] if known else []
-        writer.writerow([own.as_posix(), names[best[number]], f"{probabilities[number].max():.4f}", *reference])
-    return write_text(path, text.getvalue(), what="the table of chips")
+        rows.append([own.as_posix(), names[best[number]], f"{probabilities[number].max():.4f}", *reference])
+    return write_text(path, csv_text(rows), what="the table of chips")

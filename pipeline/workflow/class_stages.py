@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +26,7 @@ from pipeline.diagnostics.scoring import (
 )
 from pipeline.errors import ModelError, ModelWarning, PipelineError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
-from pipeline.files import write_json, write_text
+from pipeline.files import csv_text, write_json, write_text
 from pipeline.inference.sources import OBJECTS, RECIPE, STORED, recipe_of, stored_values
 from pipeline.legend import NODATA
 from pipeline.model.bundle import load_bundle, save_bundle
@@ -148,11 +146,8 @@ def _with_sets(bundle: ModelBundle, job: Job, *, refitted: bool, out_of_fold: Ou
 def write_history(path: Path, history: list[dict[str, float]]) -> Path:
     """The training log as CSV; columns that a row lacks stay empty."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(history)
-    return write_text(path, text.getvalue(), what="the training log")
+    text = csv_text([columns, *([row.get(key, "") for key in columns] for row in history)], ends="\r\n")
+    return write_text(path, text, what="the training log")
 
 
 def predict(given: StageRun) -> list[Path]:

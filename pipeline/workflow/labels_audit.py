@@ -242,7 +242,6 @@ def _class_table(classes: Sequence[dict[str, Any]]) -> Table:
     return Table("classes", ("class", "polygons", "doubtful", "pixels agree"), rows)
 
 
-LAYER = "label_next"
 _FIXED = ("rank", "scene", "mapped", "reason", "score")
 # Of a place without a class yet.
 _OPEN = "#ff00ff"
@@ -250,7 +249,7 @@ _OPEN = "#ff00ff"
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """MapSquares of all maps: scene, row and col int [square], score float [square], class on the map, main reason."""
+    """Squares of all maps: scene, row and col int [square], score float [square], class on the map, main reason."""
 
     scene: NDArray[np.int64]
     row: NDArray[np.int32]
@@ -264,7 +263,7 @@ class _Places:
 def next_labels(config: Path, *, count: int, output: Path | None, overwrite: bool, progress: Progress) -> Outcome:
     """Write a GeoPackage of squares without a class, the most useful first, with the legend to choose from.
 
-    MapSquares are ordered as likely wrong (``diagnostics.where_next``), without those that hold a label, and spread so
+    Squares are ordered as likely wrong (``diagnostics.where_next``), without those that hold a label, and spread so
     that no two say the same. The file goes beside the configuration, under a name that is free.
 
     Raises:
@@ -294,7 +293,7 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
         raise LabelError("no place without a label on the map", path=job.maps_folder, fix="map a larger area")
     frame = _frame(job, places, chosen, field=field)
     write_geopackage(
-        target, [PackageLayer(LAYER, frame, _style(listed_classes(job.config), field))], what="places to label",
+        target, [PackageLayer(NEXT, frame, _style(listed_classes(job.config), field))], what="places to label",
         overwrite=overwrite,
     )  # fmt: skip
     also = ", ".join([*job.config.labels.also, str(target)])
@@ -310,7 +309,7 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
 
 def _free(folder: Path) -> Path:
     """A name that no earlier round has taken: what was digitised there is not replaced."""
-    names = (folder / f"{LAYER}{f'_{number}' if number > 1 else ''}.gpkg" for number in range(1, 1000))
+    names = (folder / f"{NEXT}{f'_{number}' if number > 1 else ''}.gpkg" for number in range(1, 1000))
     return next(path for path in names if not path.exists())
 
 

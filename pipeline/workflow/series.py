@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ import numpy as np
 from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
 from pipeline.accuracy.totals import assess_panel
 from pipeline.errors import ReferenceDataError
-from pipeline.files import check_target, prepare_folder, scratch_folder, write_json, write_text
+from pipeline.files import check_target, csv_text, prepare_folder, scratch_folder, write_json, write_text
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent
@@ -89,11 +87,9 @@ def map_series(
         hints.append(found.words())
     else:
         hints.append(_COUNTS)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("from", "to", "from_year", "to_year", "before_ha", "after_ha", "illogical"))
-    writer.writeheader()
-    writer.writerows(rows)
-    written = (*targets, write_text(folder / TRANSITIONS, text.getvalue()), write_json(folder / FIGURES, data))
+    heads = ("from", "to", "from_year", "to_year", "before_ha", "after_ha", "illogical")
+    text = csv_text([heads, *([row[key] for key in heads] for row in rows)], ends="\r\n")
+    written = (*targets, write_text(folder / TRANSITIONS, text), write_json(folder / FIGURES, data))
     before, after = (sum(float(str(row[key])) for row in rows) for key in ("before_ha", "after_ha"))
     illogical = f"{sum(float(str(row['before_ha'])) for row in rows if row['illogical']):,.1f} ha of it illogical"
     step = "year by year" if yearly else "map by map"

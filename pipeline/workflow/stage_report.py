@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -85,32 +85,37 @@ def _features(job: Job, path: Path) -> Features | None:
 
 def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     """What the page shows, from the files of the run."""
-    stages = RunFolder(folder).record()["stages"]
     accuracy = read_json(folder / "accuracy.json")
-    areas = read_json(folder / "areas.json")
-    judged = _judged(job)
-    views = tuple(scene_view_of(job, source) for source in job.sources)
-    return ReportData(
-        title=job.config.name,
-        scheme=job.scheme,
-        views=views,
-        objects=objects_views(job, views, accuracy) if job.object_codes else (),
-        areas=tuple(
-            ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
-        ),
+    judged, common = _judged(job), common_data(job, folder)
+    return replace(
+        common,
+        objects=objects_views(job, common.views, accuracy) if job.object_codes else (),
         scores=tuple(_score(item, job) for item in (accuracy, *accuracy["baselines"])),
         full_reference=_full_reference(folder / FULL_REFERENCE),
-        mapped_share=areas.get("mapped_share"),
         sampling=SAMPLING,
-        history=read_history(folder / "training.csv"),
         learning=_learning(folder / LEARNING_CURVE),
-        split=split_map(job),
         features=features,
         reliability=_reliability(accuracy.get("calibration"), "after"),
         uncalibrated=_reliability(accuracy.get("calibration"), "before"),
         failures=_failures(accuracy["where_it_fails"]["scenes"]),
         examples=_examples(job, judged),
-        ledger=tuple(kept_ledger(source, folder=folder) for source in job.sources),
+    )
+
+
+def common_data(job: Job, folder: Path) -> ReportData:
+    """What the pages of classes and of values have in common."""
+    stages, areas = RunFolder(folder).record()["stages"], read_json(folder / "areas.json")
+    return ReportData(
+        title=job.config.name,
+        scheme=job.scheme,
+        views=tuple(scene_view_of(job, source) for source in job.mapped),
+        areas=tuple(
+            ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
+        ),
+        mapped_share=areas.get("mapped_share"),
+        history=read_history(folder / "training.csv"),
+        split=split_map(job),
+        ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
         environment=environment(),

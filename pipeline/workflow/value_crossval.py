@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, by_sample, score_values
 from pipeline.errors import ConfigError, LabelWarning, SplitError
 from pipeline.experts.regressor_mixture import fit_regressor_mixture
-from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS, fit_teacher, predict_teacher
+from pipeline.experts.regressors import BASELINES, NAMES, SPATIAL, TEACHERS
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
@@ -32,7 +32,7 @@ from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import refuse_other_figures
 from pipeline.workflow.outcome import Outcome, Table
-from pipeline.workflow.value_stages import quantity_of, targets_of
+from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, quantity_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,24 +165,18 @@ def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str
     part = split.part[samples.polygon]
     learned = np.isin(samples.polygon, learned_polygons(split, training))
     train, test = samples.rows(learned), samples.rows(part == Part.TEST)
-    size = int(frame["poly_id"].max()) + 1
-    groups = np.full(size, -1, dtype=np.int64)
-    groups[: len(split.block_of)] = split.block_of
     own = frame.loc[frame["poly_id"].isin(train.polygon), "value"].to_numpy()
     quantity = quantity_of(job).fitted(own)
-    table = train.table(frame, quantity, groups)
-    value = np.full(size, np.nan)
-    value[frame["poly_id"]] = frame["value"]
-    measured = value[np.unique(test.polygon)]
+    table = train.table(frame, quantity, by_polygon(split.block_of, frame))
+    measured = measured_of(frame, test)
     blank = np.full((len(measured), 2), np.nan)
     kinds = (*TEACHERS, *SPATIAL) if section.covariates else kinds_for(job.sources[0].band_names)
     found: dict[str, tuple[NDArray[np.float64], ...]] = {}
     alone = (*BASELINES, *kinds) if "forest" in settings.methods else ()
     for kind in alone:
         trees = job.config.assessment.forest_trees if kind == "plain" else training.experts.trees
-        model = fit_teacher(kind, table, trees=trees, seed=training.seed)
-        standard = predict_teacher(kind, model, test.places)
-        found[NAMES[kind]] = (measured, by_sample(test.polygon, quantity.inverse(standard)), blank)
+        values = baseline(kind, table, test, quantity, trees=trees, seed=training.seed)
+        found[NAMES[kind]] = (measured, values, blank)
     mixture = fit_regressor_mixture(table, trees=training.experts.trees, seed=training.seed, kinds=kinds)
     bounds = quantity.inverse(mixture.draws(test.places, (0.05, 0.95)))
     values = quantity.inverse(mixture.values(test.places))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, VALUE_SAMPLING, ValueScore, by_sample, score_values
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
 from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
-from pipeline.files import write_json, write_text
+from pipeline.files import csv_text, write_json, write_text
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.report.data import ClassArea, ReportData, ValueFigures
+from pipeline.report.data import ValueFigures
 from pipeline.report.page import write_report
-from pipeline.runs import RunFolder, environment
-from pipeline.scenes.ledger import kept_ledger
 from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.settings import learned_polygons
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.experts.regressors import Kind
     from pipeline.quantity import Quantity
+    from pipeline.report.data import ReportData
     from pipeline.training.value_table import Samples
     from pipeline.workflow.job import Job, StageRun
 
@@ -55,11 +53,15 @@ def targets_of(job: Job, scenes: Sequence[TrainingScene]) -> Targets:
     """The samples' values; held out together within training: groups where there are some, else blocks."""
     frame = job.labels.frame
     own = job.groups if job.split_by_groups else None
-    group_of = np.asarray(job.split.block_of, dtype=np.int64) if own is None else own
-    size = int(frame["poly_id"].max()) + 1
-    padded = np.full(size, -1, dtype=np.int64)
-    padded[: len(group_of)] = group_of[:size]
-    return Targets(frame, quantity_of(job), padded, job.scheme, scene_days(frame, scenes))
+    groups = by_polygon(job.split.block_of if own is None else own, frame)
+    return Targets(frame, quantity_of(job), groups, job.scheme, scene_days(frame, scenes))
+
+
+def by_polygon(group_of: NDArray[np.integer], frame: GeoDataFrame) -> NDArray[np.int64]:
+    """Group of each polygon id up to the largest of ``frame``, int64 [poly_id]; -1 for those without one."""
+    padded = np.full(int(frame["poly_id"].max()) + 1, -1, dtype=np.int64)
+    padded[: len(group_of)] = group_of[: len(padded)]
+    return padded
 
 
 def train(given: StageRun) -> list[Path]:
@@ -112,9 +114,7 @@ def assess(given: StageRun) -> list[Path]:
     for i, sample in enumerate(ids):
         values = (measured[i], *(part[i] for part in predicted.values()), network[i, 1], network[i, 3])
         rows.append((str(sample), *(f"{value:.6g}" for value in values)))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return [write_json(given.folder / ACCURACY, accuracy), write_text(given.folder / SAMPLES, text.getvalue())]
+    return [write_json(given.folder / ACCURACY, accuracy), write_text(given.folder / SAMPLES, csv_text(rows))]
 
 
 def measured_of(frame: GeoDataFrame, samples: Samples) -> NDArray[np.float64]:
@@ -124,9 +124,11 @@ def measured_of(frame: GeoDataFrame, samples: Samples) -> NDArray[np.float64]:
     return np.asarray(value[np.unique(samples.polygon)])
 
 
-def baseline(kind: Kind, table: Any, samples: Samples, quantity: Quantity, *, trees: int) -> NDArray[np.float64]:
+def baseline(
+    kind: Kind, table: Any, samples: Samples, quantity: Quantity, *, trees: int, seed: int = 0
+) -> NDArray[np.float64]:
     """A baseline's values in the quantity's unit, float64 [sample]."""
-    model = fit_teacher(kind, table, trees=trees, seed=0)
+    model = fit_teacher(kind, table, trees=trees, seed=seed)
     return by_sample(samples.polygon, quantity.inverse(predict_teacher(kind, model, samples.places)))
 
 
@@ -139,31 +141,15 @@ def report(given: StageRun) -> list[Path]:
 
 
 def _gather(job: Job, folder: Path) -> ReportData:
-    from pipeline.workflow.stage_report import read_history, scene_view_of, split_map
+    from pipeline.workflow.stage_report import common_data
 
-    stages = RunFolder(folder).record()["stages"]
-    accuracy, areas = read_json(folder / ACCURACY), read_json(folder / "areas.json")
+    accuracy = read_json(folder / ACCURACY)
     scores = tuple(_score(item) for item in (accuracy, *accuracy["baselines"]))
     with (folder / SAMPLES).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
-    return ReportData(
-        title=job.config.name,
-        scheme=job.scheme,
-        views=tuple(scene_view_of(job, source) for source in job.mapped),
-        areas=tuple(
-            ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
-        ),
-        values=ValueFigures(quantity_of(job), scores, columns),
-        mapped_share=areas.get("mapped_share"),
-        sampling=VALUE_SAMPLING,
-        history=read_history(folder / HISTORY),
-        split=split_map(job),
-        ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),
-        warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
-        settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
-        environment=environment(),
-    )
+    values = ValueFigures(quantity_of(job), scores, columns)
+    return replace(common_data(job, folder), values=values, sampling=VALUE_SAMPLING)
 
 
 def _score(item: dict[str, Any]) -> ValueScore:
