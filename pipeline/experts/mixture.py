@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.metrics import f1_score
 
-from pipeline.experts.deadline import Deadline
 from pipeline.experts.experts import (
     EXPERTS,
     Expert,
@@ -29,7 +28,7 @@ from pipeline.experts.experts import (
     seen,
     soften_discriminant,
 )
-from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.experts.shares import (
     FLOOR,
     INNER_FOLDS,

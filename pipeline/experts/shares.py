@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.experts.deadline import Deadline
+    from pipeline.experts.settings import Deadline
 
 INNER_FOLDS = 3
 # Strength of the pull towards equal shares, as a number of polygons.

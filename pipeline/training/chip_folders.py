@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError, ModelError
-from pipeline.experts.deadline import Deadline
+from pipeline.experts.settings import Deadline
 from pipeline.model.bundle import ModelBundle, TrainedOn
 from pipeline.model.preprocess import Preprocess
 from pipeline.training.chip_head import WholeChips, train_on_statistics

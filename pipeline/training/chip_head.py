@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.experts.deadline import Deadline
+    from pipeline.experts.settings import Deadline
     from pipeline.model.network import Network
     from pipeline.training.chip_set import ChipSet
     from pipeline.training.encoder_features import FrozenFeatures

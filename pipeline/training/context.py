@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.experts.deadline import Deadline
+    from pipeline.experts.settings import Deadline
     from pipeline.model.network import Network
     from pipeline.training.batches import Batch, ContextSet
     from pipeline.training.settings import ContextSettings, TrainingSettings

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import lightning
 import numpy as np
 
-from pipeline.experts.deadline import Deadline
-from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.experts.weights import best_lift
 from pipeline.model.preprocess import Preprocess
 from pipeline.scenes.describe import is_embedding

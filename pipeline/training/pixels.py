@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.experts.deadline import Deadline
     from pipeline.experts.experts import PixelTable
+    from pipeline.experts.settings import Deadline
     from pipeline.model.network import Network
     from pipeline.training.settings import PixelSettings
     from pipeline.training.training_set import SoftLabels

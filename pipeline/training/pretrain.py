@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline.errors import ModelError, SceneError
-from pipeline.experts.deadline import Deadline
+from pipeline.experts.settings import Deadline
 from pipeline.grid import Window
 from pipeline.model.network import Network, NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess

@@ -17,7 +17,7 @@ from pipeline.model.network import compute_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.experts.deadline import Deadline
+    from pipeline.experts.settings import Deadline
 
 _EVERY = 10
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.experts.deadline import Deadline
+    from pipeline.experts.settings import Deadline
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_set import ChipSet

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.experts.deadline import Deadline
 from pipeline.experts.experts import (
     ENOUGH_POLYGONS,
     EXPERTS,
@@ -19,6 +18,7 @@ from pipeline.experts.experts import (
     soften_discriminant,
 )
 from pipeline.experts.mixture import RARER, fit_mixture
+from pipeline.experts.settings import Deadline
 from pipeline.experts.shares import (
     best_shares,
     best_temperature,

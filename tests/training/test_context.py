@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from pipeline.errors import ModelError, ModelWarning
-from pipeline.experts.deadline import Deadline
+from pipeline.experts.settings import Deadline
 from pipeline.model.records import RGB
 from pipeline.model.weights import EncoderWeights
 from pipeline.training.context import BEST, LAST, train_context

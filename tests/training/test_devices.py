@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.errors import ModelError
-from pipeline.experts.deadline import Deadline
+from pipeline.experts.settings import Deadline
 from pipeline.model.network import Network, build_network
 from pipeline.model.spec import NetworkSpec
 from pipeline.training import batches

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.experts.deadline import Deadline
 from pipeline.experts.experts import EXPERTS, PixelTable, experts_for
 from pipeline.experts.mixture import fit_mixture
-from pipeline.experts.settings import ENOUGH_POLYGONS
+from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
