@@ -30,7 +30,7 @@ def scores(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return network.head(out).flatten(1)
 
 
-def test_components_have_a_deviation_of_one_where_there_is_variance() -> None:
+def test_components_with_variance_have_a_deviation_of_one() -> None:
     features = narrow_bands()
     found = Components(build_network(SPEC), features).of(features)
     assert found.shape == (500, COMPONENTS)
