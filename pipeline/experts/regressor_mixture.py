@@ -118,7 +118,8 @@ def regressor_shares(
     (weights of Akaike's criterion for models of equally many parameters: mean square to the power of -n / 2).
     """
     square = np.average((target[:, None] - found) ** 2, axis=0, weights=weight)
-    likely = (square.min() / np.maximum(square, np.finfo(np.float64).tiny)) ** (groups / 2)
+    square = np.maximum(square, np.finfo(np.float64).eps)  # of the standardised target; some teacher may be right
+    likely = (square.min() / square) ** (groups / 2)
     return np.asarray(likely / likely.sum())
 
 

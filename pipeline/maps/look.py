@@ -27,9 +27,10 @@ from pipeline.maps.legends import read_scheme
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import PLACE
+from pipeline.scenes.textures import is_texture
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -95,39 +96,48 @@ def look_at(source: Source, names: Sequence[str], *, max_px: int) -> Raster:
 
 
 def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[str, str, str] | None:
-    """Band names for red, green and blue of the display, None where the scene lacks one.
+    """Band names for red, green and blue of the display, of several dates the first; None where the scene lacks one.
 
     >>> choose_bands(("blue", "green", "red", "nir08"), FALSE_COLOUR)
     ('nir08', 'red', 'green')
+    >>> choose_bands(("red_t1", "green_t1", "nir_t1", "nir_t2"), FALSE_COLOUR)
+    ('nir_t1', 'red_t1', 'green_t1')
     """
-    found = [next((name for name in options if name in names), None) for options in wanted]
-    red, green, blue = found
+    known = {name.partition("_")[0]: name for name in reversed(names)} | {name: name for name in names}
+    red, green, blue = (next((known[name] for name in options if name in known), None) for options in wanted)
     return (red, green, blue) if red and green and blue else None
 
 
 def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Bands for red, green and blue of the display, or one for gray, and what they show.
 
-    True colour, by name or wavelength, of several dates the first; else infrared; else the first three bands.
+    True colour, by name or wavelength, of several dates the first; else infrared; else the first three bands of the
+    image itself.
 
     >>> shown_bands(("b1", "b2", "b3", "b4"))
     (('b1', 'b2', 'b3'), 'bands b1, b2, b3 as red, green, blue')
     >>> shown_bands(("418.2 nm", "490.4 nm", "550.1 nm", "666.4 nm"))
     (('666.4 nm', '550.1 nm', '490.4 nm'), 'true colour')
+    >>> shown_bands(("pan", "texture_mean5", "texture_sd5"))
+    (('pan',), 'band pan')
     """
-    plain = {name.partition("_")[0]: name for name in reversed(names)} | {name: name for name in names}
     nm = {float(found[1]): name for name in names if (found := _WAVELENGTH.fullmatch(name))}
-    near = [min(nm, key=lambda known, at=at: abs(known - at)) for at in _WAVELENGTHS_NM] if nm else []  # type: ignore[misc]
+    near = [_nearest(nm, at) for at in _WAVELENGTHS_NM] if nm else []
     if near and max(abs(known - at) for known, at in zip(near, _WAVELENGTHS_NM, strict=True)) <= _NEAR_NM:
         return tuple(nm[known] for known in near), "true colour"
     for wanted, words in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (infrared)")):
-        chosen = choose_bands(tuple(plain), wanted)
+        chosen = choose_bands(names, wanted)
         if chosen:
-            return tuple(plain[name] for name in chosen), words
-    measured = [name for name in names if name not in PLACE] or list(names)
-    if len(measured) < 3:  # noqa: PLR2004 - red, green and blue
-        return (measured[0],), f"band {measured[0]}"
-    return tuple(measured[:3]), f"bands {', '.join(measured[:3])} as red, green, blue"
+            return chosen, words
+    measured = [name for name in names if name not in PLACE and not is_texture(name)] or names
+    first = tuple(measured[: len(TRUE_COLOUR)])
+    if len(first) < len(TRUE_COLOUR):
+        return first[:1], f"band {first[0]}"
+    return first, f"bands {', '.join(first)} as red, green, blue"
+
+
+def _nearest(known: Iterable[float], wanted: float) -> float:
+    return min(known, key=lambda one: abs(one - wanted))
 
 
 def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:

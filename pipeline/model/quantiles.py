@@ -63,9 +63,7 @@ def pinball(
     return torch.maximum(level * error, (level - 1.0) * error).mean(dim)
 
 
-def quantile_loss(
-    raw: torch.Tensor, draws: torch.Tensor, weight: torch.Tensor, *, value: torch.Tensor | None = None
-) -> torch.Tensor:
+def quantile_loss(raw: torch.Tensor, draws: torch.Tensor, weight: torch.Tensor, *, value: torch.Tensor) -> torch.Tensor:
     """Loss of value and quantiles: Huber's of the value, pinball of the quantiles, their sum.
 
     A measured value is a single draw. A soft target is several draws, as many from each part of its distribution: the
@@ -76,14 +74,13 @@ def quantile_loss(
         draws: Targets in the same standardised units, float [chip, quantity, draw, ...].
         weight: Of each place, float [chip, quantity, ...], 0 where there is no target; draws there may be anything
             finite.
-        value: What the value learns, float of the shape of ``weight``; the mean of the draws where None.
+        value: What the value learns, float of the shape of ``weight``. Not always the mean of the draws.
 
     Returns:
         The weighted mean over all places, a scalar; 0 where all weights are.
     """
     found = values_and_quantiles(raw.float())
     centre, quantiles = found[:, :, 0], found[:, :, 1:]
-    target = draws.mean(2) if value is None else value
-    loss = functional.huber_loss(centre, target, reduction="none", delta=_KNEE)
+    loss = functional.huber_loss(centre, value, reduction="none", delta=_KNEE)
     loss = loss + pinball(quantiles.unsqueeze(3), draws, dim=2).mean(2)
     return (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(loss.dtype).tiny)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline.experts.weights import pixel_weights
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from pipeline.model.network import Network
     from pipeline.training.settings import PixelSettings
     from pipeline.training.training_set import SoftLabels
-
-# Components that a network of many narrow bands learns from, and the least variance that one is scaled by, of the
-# first's: 218 bands of EnMAP and their surroundings have 99.99 % of theirs in fewer.
-COMPONENTS, LEAST_SPREAD = 64, 1e-5
 
 
 class PixelBatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -48,48 +43,6 @@ class PixelBatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         drawn = torch.multinomial(self._chance, steps * batch, replacement=True, generator=self._generator)
         for chosen in torch.split(drawn, batch):
             yield self._features[chosen][:, :, None, None], self._target[chosen]
-
-
-class Components:
-    """Principal components in the place of a network's features while it learns, each of deviation 1.
-
-    Hundreds of narrow bands are nearly one: what tells a target apart is a small part of their variance, which a
-    network of standardised bands hardly finds in some hundred steps, and linear models find at once. Afterwards the
-    components are multiplied into its first convolution, which is of features again.
-
-    Source: LeCun et al. (1998), Efficient BackProp, section 4.3 (decorrelated inputs).
-    """
-
-    def __init__(self, network: Network, features: torch.Tensor) -> None:
-        """Put a convolution of components into the network.
-
-        Args:
-            network: Of pixels, with surroundings; its first convolution has no bias and a batch norm after it.
-            features: Float32 [pixel, feature].
-        """
-        spread, axes = torch.linalg.eigh(torch.cov(features.double().T))
-        kept = spread.flip(0)[:COMPONENTS].clamp_min(LEAST_SPREAD * float(spread[-1])).sqrt()
-        self._axes = (axes.flip(1)[:, : len(kept)] / kept).T  # [component, feature]
-        self._centre = features.double().mean(0)
-        self._block = cast("nn.Sequential", list(cast("nn.Sequential", network.spectral))[1])
-        self._conv = cast("nn.Conv2d", self._block[0])
-        learned = nn.Conv2d(len(kept), self._conv.out_channels, 1, bias=False)
-        nn.init.kaiming_normal_(learned.weight, mode="fan_out", nonlinearity="relu")
-        self._block[0] = learned
-
-    def of(self, features: torch.Tensor) -> torch.Tensor:
-        """Float32 [pixel, component] of float32 [pixel, feature]."""
-        found: torch.Tensor = (features.double() - self._centre) @ self._axes.T
-        return found.float()
-
-    def fold(self) -> None:
-        """Give the network back its convolution of features, which does what that of components has learned."""
-        learned = cast("nn.Conv2d", self._block[0]).weight[:, :, 0, 0].double()
-        weight, norm = learned @ self._axes, cast("nn.BatchNorm2d", self._block[1])
-        with torch.no_grad():
-            self._conv.weight.copy_(weight.float()[:, :, None, None])
-            cast("torch.Tensor", norm.running_mean).add_((weight @ self._centre).float())
-        self._block[0] = self._conv
 
 
 class PixelLearner(lightning.LightningModule):

@@ -20,13 +20,13 @@ from pipeline.experts.settings import Deadline
 from pipeline.model.network import NetworkSpec, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantiles
-from pipeline.model.surroundings import LEVELS, surroundings
+from pipeline.model.surroundings import surroundings
 from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.networks import CHANNELS as WIDTH
 from pipeline.training.networks import Networks
-from pipeline.training.pixels import Components, PixelBatches, PixelLearner
+from pipeline.training.pixels import PixelBatches, PixelLearner
 from pipeline.training.result import Clock, FitResult, assemble, provenance_of
 from pipeline.training.settings import learned_polygons
 from pipeline.training.trainer import Watch, run_trainer
@@ -200,10 +200,8 @@ def train_values(
     # The mean of draws is not the mixture's value where the distribution leans to one side.
     target = np.concatenate([np.c_[mixture.values(part), mixture.draws(part)] for part in places])
     chance = np.concatenate([table.weight / table.weight.sum(), np.full(len(soft), 1.0 / max(len(soft), 1))])
-    features = torch.from_numpy(np.concatenate([table.places.features, soft.features]))
-    components = Components(network, features) if features.shape[1] >= LEVELS * MANY_BANDS else None
     batches = PixelBatches(
-        features if components is None else components.of(features),
+        torch.from_numpy(np.concatenate([part.features for part in places])),
         torch.from_numpy(target.astype(np.float32)), torch.from_numpy(chance),
         steps=pixels.steps, batch=pixels.batch, seed=settings.seed,
     )  # fmt: skip
@@ -212,8 +210,6 @@ def train_values(
                            weight_decay=pixels.weight_decay)  # fmt: skip
     run_trainer(learner, DataLoader(batches, batch_size=None), watch=watch, deadline=deadline, max_epochs=1, devices=1,
           logger=False, enable_checkpointing=False)  # fmt: skip
-    if components is not None:
-        components.fold()
     network.eval()
     return watch.rows
 

@@ -134,14 +134,11 @@ def bands_for(source: Source, kind: Kind) -> Bands | None:
     "true" is what :func:`pipeline.maps.look.shown_bands` chooses; "false" is infrared. The bands of a stack bear a
     date: its first is shown.
     """
-    names = source.band_names
-    if kind == "true":
-        chosen, _ = shown_bands(names)
-        red, green, blue = chosen if len(chosen) > 1 else chosen * 3
-        return red, green, blue
-    plain = {name.partition("_")[0]: name for name in reversed(names)} | {name: name for name in names}
-    found = choose_bands(tuple(plain), FALSE_COLOUR)
-    return (plain[found[0]], plain[found[1]], plain[found[2]]) if found else None
+    if kind == "false":
+        return choose_bands(source.band_names, FALSE_COLOUR)
+    chosen, _ = shown_bands(source.band_names)
+    red, green, blue = chosen if len(chosen) > 1 else chosen * 3
+    return red, green, blue
 
 
 class SceneTiles:

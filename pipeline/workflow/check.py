@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _Found = TypeVar("_Found")
 _STEPS = ("scenes", "labels", "split", "estimates")
 IDS_SHOWN = 10
+# From here on a duration is said in minutes.
+SAID_IN_MINUTES_S = 100
 # Of the bands of a scene that has more than twice as many.
 BANDS_SHOWN = 8
 
@@ -353,5 +355,5 @@ def _size(count: float) -> str:
 
 
 def _duration(seconds: float, *, most: bool) -> str:
-    text = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - units
+    text = f"{seconds:.0f} s" if seconds < SAID_IN_MINUTES_S else f"{seconds / 60:.0f} min"
     return f"at most {text}" if most else text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
-from pipeline.workflow.value_costs import value_cost
+from pipeline.workflow.value_costs import PROBE_STEPS, step_s, value_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 PROBE_CHIPS, PROBE_TREES = 24, 4
 # Rows that an expert is asked for: of fewer, the time of a call hides that of its rows.
 PROBE_ROWS = 20_000
-PROBE_STEPS = 8  # of a network of pixels
 # What a stage takes that has next to nothing to do; figures and page of a report, and the projections of features.
 IDLE_S, REPORT_S, FEATURES_S = 1.0, 8.0, 12.0
 REPORT_BYTES = 6_000_000
@@ -198,8 +197,8 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
         seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=batch)
     saved = 0
     if members[-1].spec.encoder != "none":
-        step_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
-        seconds += settings.context.steps * step_s
+        once_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
+        seconds += settings.context.steps * once_s
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
     held = padded_px * _chip_pixel_bytes(bands)
@@ -266,7 +265,7 @@ def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
     learner = PixelLearner(network.train(), steps=1, lr=1e-3, weight_decay=0.0)
     features = torch.zeros(batch, channels, 1, 1)
     target = torch.full((batch, network.spec.classes), 1.0 / network.spec.classes)
-    return _step_s(lambda: learner.training_step((features, target), 0), repeats=PROBE_STEPS)
+    return step_s(lambda: learner.training_step((features, target), 0), repeats=PROBE_STEPS)
 
 
 def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tuple[float, int]:
@@ -288,21 +287,10 @@ def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tup
             loss: torch.Tensor = network(chips).square().mean()
         return loss
 
-    seconds = _step_s(step)
+    seconds = step_s(step)
     network.to("cpu").eval()
     waiting = sum(kept.values()) if device == "cpu" else 0
     return seconds, waiting
-
-
-def _step_s(forward: Any, *, repeats: int = 1) -> float:
-    """Seconds of a forward and a backward pass, once everything is warm."""
-    for number in range(1 + repeats):
-        if number == 1:
-            start = time.perf_counter()
-        loss = forward()
-        loss.backward()
-        loss.item()  # waits for a GPU
-    return (time.perf_counter() - start) / repeats
 
 
 def _predict(job: Job, bundle: ModelBundle) -> StageCost:

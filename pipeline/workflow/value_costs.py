@@ -17,6 +17,8 @@ from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.value_stages import targets_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.model.preprocess import Preprocess
     from pipeline.workflow.job import Job
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 PROBE_SAMPLES, PROBE_TREES = 400, 10
 # Places that a teacher is asked for: of fewer, the time of a call hides that of its places.
 PROBE_PLACES = 4000
-_PROBE_STEPS = 9
+PROBE_STEPS = 8  # of a network of pixels
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> ValueCost:
         # Folds learn from all samples but their own, then all do; held-out samples and soft pixels are asked for.
         seconds += fit_s * more * INNER_FOLDS + place_s * (asked + 2 * more * len(table))
     features = table.places.features.shape[1]
-    seconds += settings.pixels.steps * _step_s(preprocess.channels, features=features, batch=settings.pixels.batch)
+    seconds += settings.pixels.steps * _network_step_s(
+        preprocess.channels, features=features, batch=settings.pixels.batch
+    )
     baselines = (_teacher_s(kind, table, trees=job.config.assessment.forest_trees) for kind in BASELINES)
     return ValueCost(
         train_s=seconds,
@@ -78,16 +82,19 @@ def _teacher_s(kind: Kind, table: ValueTable, *, trees: int) -> tuple[float, flo
     return (fitted - start) * trees / grown, (asked - fitted) * trees / grown / PROBE_PLACES
 
 
-def _step_s(channels: int, *, features: int, batch: int) -> float:
-    """Seconds of a step of the network, once everything is warm."""
-    learner = ValueLearner(value_network(channels).train(), steps=_PROBE_STEPS, lr=1e-3, weight_decay=0.0)
-    given = torch.zeros(batch, features, 1, 1), torch.zeros(batch, DRAWS)
-    optimizer = learner.configure_optimizers()["optimizer"]
-    for number in range(_PROBE_STEPS):
+def _network_step_s(channels: int, *, features: int, batch: int) -> float:
+    """Seconds of a step of the network."""
+    learner = ValueLearner(value_network(channels).train(), steps=1, lr=1e-3, weight_decay=0.0)
+    given = torch.zeros(batch, features, 1, 1), torch.zeros(batch, 1 + DRAWS)
+    return step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
+
+
+def step_s(forward: Callable[[], Any], *, repeats: int = 1) -> float:
+    """Seconds of a forward and a backward pass, once everything is warm."""
+    for number in range(1 + repeats):
         if number == 1:
             start = time.perf_counter()
-        optimizer.zero_grad()
-        loss: Any = learner.training_step(given, 0)
+        loss = forward()
         loss.backward()
-        optimizer.step()
-    return (time.perf_counter() - start) / (_PROBE_STEPS - 1)
+        loss.item()  # waits for a GPU
+    return (time.perf_counter() - start) / repeats

@@ -47,13 +47,11 @@ def open_viewer(
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
-    values = [file for item in maps if (file := _values_beside(item.layers[0].path)).exists()]
-    classes = [
-        f"of continuous maps the value classes are shown; for the values open {file} in QGIS\n" for file in values
-    ]
+    values = next((file for item in maps if (file := _values_beside(item.layers[0].path)).exists()), None)
+    classes = f"of continuous maps the value classes are shown; for the values open {values} in QGIS\n"
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
-        hint=f"{''.join(classes[:1])}only this machine can open this address, and only while this command runs; "
+        hint=f"{classes if values else ''}only this machine can open this address, and only while this command runs; "
         "Ctrl-C ends it",
         data={"url": server.url, "port": server.port, "maps": [item.name for item in maps]},
     )

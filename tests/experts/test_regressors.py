@@ -57,6 +57,12 @@ def test_shares_go_to_the_teacher_that_is_right():
     assert shares[0] > 0.99
 
 
+def test_a_teacher_that_is_always_right_has_it_all():
+    target = np.arange(10.0)
+    shares = regressor_shares(np.stack([target + 1.0, target], axis=1), target, np.ones(10), groups=5)
+    assert shares == pytest.approx([0.0, 1.0])
+
+
 def test_few_groups_tell_teachers_apart_less():
     rng = np.random.default_rng(0)
     target = rng.standard_normal(500)
