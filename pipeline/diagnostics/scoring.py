@@ -116,6 +116,18 @@ def better(scores: Sequence[Score]) -> Score:
     return max(scores, key=lambda item: (item.overall_accuracy, item.macro_f1))
 
 
+def classes_ahead(scores: Sequence[Score]) -> str:
+    """What to say where the better forest is ahead of the network, the first; empty where it is not in both figures."""
+    network, forest = scores[0], better(scores[1:])
+    if forest.overall_accuracy <= network.overall_accuracy or forest.macro_f1 <= network.macro_f1:
+        return ""
+    figures = (f"{100 * item.overall_accuracy:.1f} % (macro-F1 {item.macro_f1:.3f})" for item in (forest, network))
+    return (
+        f"{forest.method} is ahead of the network here, {' against '.join(figures)}: landcover crossval tells whether "
+        "that holds elsewhere"
+    )
+
+
 def score_of(
     method: str, matrix: NDArray[np.int64], *, names: tuple[str, ...], polygons: Mapping[str, int] | None = None
 ) -> Score:
@@ -222,6 +234,18 @@ def score_values(
         float(error.mean()),
         None if inside is None else float(inside.mean()),
         None if bounds is None else float((bounds[:, 1] - bounds[:, 0]).mean()),
+    )
+
+
+def values_ahead(scores: Sequence[ValueScore]) -> str:
+    """What to say where a baseline is ahead of the network, the first of ``scores``; empty where none is."""
+    network, best = scores[0], max(scores[1:], key=lambda item: item.r2)
+    if best.r2 <= network.r2:
+        return ""
+    return (
+        f"{best.method} is ahead of the network here (R2 {best.r2:.2f} against {network.r2:.2f}): the map is no better "
+        "than that baseline; landcover crossval tells whether this holds, more samples or inputs.layers may help, and "
+        "inputs.place where neighbours are alike"
     )
 
 

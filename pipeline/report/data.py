@@ -139,6 +139,7 @@ class ReportData:
     # Methods with their (overall accuracy, macro-F1) on every pixel, where a full reference is known
     full_reference: tuple[tuple[str, tuple[float, float]], ...] = ()
     mapped_share: float | None = None  # Share of the scenes' pixels that have a class; None where that is not known
+    ahead: str = ""  # Which other method is ahead of the network, in words
     sampling: str = ""  # In words: which design the figures assume and what they are not
     history: tuple[dict[str, float], ...] = ()  # Rows of the training log: step, training loss, validation figure
     learning: tuple[LearningPoint, ...] = ()  # Figures by number of training polygons

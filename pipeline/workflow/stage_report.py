@@ -92,6 +92,7 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
         objects=objects_views(job, common.views, accuracy) if job.object_codes else (),
         scores=tuple(_score(item, job) for item in (accuracy, *accuracy["baselines"])),
         full_reference=_full_reference(folder / FULL_REFERENCE),
+        ahead=accuracy.get("ahead", ""),
         sampling=SAMPLING,
         learning=_learning(folder / LEARNING_CURVE),
         features=features,

@@ -221,7 +221,7 @@ def _accuracy_table(accuracy: dict[str, Any]) -> Table:
     }
     heads = ("method", "overall accuracy", "macro-F1", "test polygons")
     said = tuple(f"{text}: {', '.join(names)}" for text, names in notes.items() if names)
-    return Table("on the test polygons (not a probability sample)", heads, rows, said)
+    return Table("on the test polygons (not a probability sample)", heads, rows, (*_ahead(accuracy), *said))
 
 
 def _value_table(accuracy: dict[str, Any]) -> Table:
@@ -232,7 +232,13 @@ def _value_table(accuracy: dict[str, Any]) -> Table:
         for item in (accuracy, *accuracy["baselines"])
     )  # fmt: skip
     heads = ("method", "R2", "RMSE", "MAE", "bias", "coverage of 90 %", "width")
-    return Table(f"on {accuracy['samples']} held-out samples (not a probability sample)", heads, rows)
+    return Table(f"on {accuracy['samples']} held-out samples (not a probability sample)", heads, rows,
+                 _ahead(accuracy))  # fmt: skip
+
+
+def _ahead(accuracy: dict[str, Any]) -> tuple[str, ...]:
+    """Which other method is ahead of the network, where one is."""
+    return tuple(filter(None, [accuracy.get("ahead", "")]))
 
 
 def _area_table(areas: dict[str, Any]) -> Table:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, VALUE_SAMPLING, ValueScore, by_sample, score_values
+from pipeline.diagnostics.scoring import (
+    VALUE_HOLD_OUT,
+    VALUE_SAMPLING,
+    ValueScore,
+    by_sample,
+    score_values,
+    values_ahead,
+)
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
 from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
@@ -104,6 +111,7 @@ def assess(given: StageRun) -> list[Path]:
         "target": quantity.to_json(),
         **scores[0].to_json(),
         "baselines": [item.to_json() for item in scores[1:]],
+        "ahead": values_ahead(scores),
         "sampling": VALUE_HOLD_OUT,
         "sampling_words": VALUE_SAMPLING,
         "teachers": bundle.provenance["teachers"],
@@ -149,7 +157,7 @@ def _gather(job: Job, folder: Path) -> ReportData:
         rows = list(csv.DictReader(file))
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
     values = ValueFigures(quantity_of(job), scores, columns)
-    return replace(common_data(job, folder), values=values, sampling=VALUE_SAMPLING)
+    return replace(common_data(job, folder), values=values, sampling=VALUE_SAMPLING, ahead=accuracy.get("ahead", ""))
 
 
 def _score(item: dict[str, Any]) -> ValueScore:

@@ -17,7 +17,15 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from pipeline.diagnostics.scoring import at_pixels, confusion_csv, score_json, score_of
+from pipeline.diagnostics.scoring import (
+    at_pixels,
+    classes_ahead,
+    confusion_csv,
+    score_json,
+    score_of,
+    score_values,
+    values_ahead,
+)
 from tests.fakes.finished import Run
 
 NAMES = ("a", "b", "c")
@@ -89,3 +97,24 @@ def test_values_at_pixels_are_those_of_the_raster(finished: Run):
     with rasterio.open(finished.folder / "maps" / "scene_lc.tif") as dataset:
         codes = dataset.read(1)
     assert np.array_equal(at_pixels(finished.folder / "maps" / "scene_lc.tif", pixels), codes[pixels.row, pixels.col])
+
+
+def test_a_forest_that_is_ahead_is_named():
+    matrices = {
+        "network": [[8, 2], [3, 7]],
+        "forest (bands)": [[9, 1], [3, 7]],
+        "forest (neighbourhoods)": [[9, 1]] * 2,
+    }
+    network, plain, wide = (score_of(name, np.array(one), names=("a", "b")) for name, one in matrices.items())
+    assert classes_ahead([network, plain, wide]).startswith(
+        "forest (bands) is ahead of the network here, 80.0 % (macro-F1 0.7"
+    )
+    assert classes_ahead([plain, network, wide]) == ""
+
+
+def test_a_baseline_of_values_that_is_ahead_is_named():
+    measured = np.array([1.0, 2.0, 3.0, 4.0])
+    good, bad = score_values("line", measured, measured + 0.1), score_values("network", measured, measured[::-1])
+    mean = score_values("mean", measured, np.full(4, 2.5))
+    assert "line is ahead of the network here (R2 0.99 against -3.00)" in values_ahead([bad, mean, good])
+    assert values_ahead([good, mean, bad]) == ""
