@@ -255,6 +255,12 @@ class Config(Settings):
                 f"map.{self.map.of_classes[0]}: a continuous target has no probabilities of classes; its map has bounds"
             )
             raise ValueError(msg)
+        if self.labels.kind == "value" and self.training.of_classes:
+            msg = (
+                f"training.{self.training.of_classes[0]}: a continuous target is learned by teachers and a network of "
+                "pixels alone; leave it as it is by default"
+            )
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
@@ -365,7 +371,9 @@ def _value(text: str) -> Any:
 
 def _explain(err: ValidationError, kind: type[Settings], path: Path | None) -> ConfigError:
     """The first thing wrong, in one sentence."""
-    first = err.errors()[0]
+    # What is written wrong is named before what is missing because of it.
+    errors = sorted(err.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    first = errors[0] if errors[-1]["type"] == "missing" else err.errors()[0]
     key = _key_of(first)
     if first["type"] == "extra_forbidden":
         known = sorted(_keys_beside(kind, first["loc"]))

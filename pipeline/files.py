@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-# What SQLite (GeoPackage) keeps beside a file while it writes it. Source: SQLite, Temporary files used by SQLite.
 # Of a SQLite database, and the fields in it that opening it changes.
 _HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))
 SMALL_FILE_BYTES = 16 * 1024 * 1024
@@ -218,12 +217,15 @@ def _part(path: Path, process: int) -> Path:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that are no more have left beside a file's name, and what drivers keep beside that."""
+    """Remove what processes that are no more have left beside a file's name, and what drivers keep beside that.
+
+    What bears the number of this process is of an earlier one: in a container every run may have the same number.
+    """
     start, end = re.escape(f".{path.stem}."), re.escape(f".part{path.suffix}")
     name = re.compile(rf"{start}(\d+){end}([-.].*)?", re.ASCII)
     for file in path.parent.glob(".*"):
         found = name.fullmatch(file.name)
-        if found and not _lives(int(found[1])):
+        if found and (int(found[1]) == os.getpid() or not _lives(int(found[1]))):
             if file.is_dir():
                 shutil.rmtree(file, ignore_errors=True)
             else:
@@ -231,6 +233,8 @@ def _sweep(path: Path) -> None:
 
 
 def _lives(process: int) -> bool:
+    if os.name == "nt":  # signal 0 would be Ctrl-C there: what was left stays
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

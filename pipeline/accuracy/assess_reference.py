@@ -133,7 +133,9 @@ def read_reference(
         units = _without_duplicates(units)
     if len(units) == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(e.reason for e in units.excluded).items())
-        raise ReferenceDataError("no usable reference unit", path=path, got=reasons or "an empty file")
+        blank = bool(units.excluded) and {item.reason for item in units.excluded} == {_BLANK[NODATA]}
+        fix = f"fill in its field {field} with a class of the map for each unit (in QGIS), and save" if blank else None
+        raise ReferenceDataError("no usable reference unit", path=path, got=reasons or "an empty file", fix=fix)
     return units
 
 

@@ -149,7 +149,7 @@ def check_known(unknown: Sequence[str], *, scheme: ClassScheme, path: Path | str
             "reference classes that the map does not have: " + ", ".join(unknown),
             path=path,
             expected="one of " + ", ".join(scheme.names),
-            fix="write a crosswalk CSV that lists them (columns source,target; '-' leaves a class out)",
+            fix="give --crosswalk a CSV that lists them (columns source,target; '-' leaves a class out)",
         )
 
 
@@ -176,7 +176,7 @@ def codes_of_values(
             "raster does not say what its values mean: " + ", ".join(map(str, sorted(bare)[:10])),
             path=path,
             expected=f"names in its attribute table or tag {LEGEND_TAG}",
-            fix="write a crosswalk CSV (columns source,target; source is the value, target a class of the map)",
+            fix="give --crosswalk a CSV (columns source,target; source is the value, target a class of the map)",
         )
     codes, unknown = to_codes(labels, scheme=scheme, crosswalk=crosswalk, names_only=True)
     check_known(unknown, scheme=scheme, path=path)

@@ -63,7 +63,7 @@ def init(
                  "--complete": complete, "--objects": objects}  # fmt: skip
         refuse_with("--chips", given)
         return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
-    if not scene or labels is None or (field is None and not objects):
+    if not scene or labels is None:
         raise ConfigError("landcover init", expected="--scene, --labels and --field, or --chips")
     from pipeline.workflow.init import write_config
 

@@ -240,12 +240,12 @@ def score_values(
 def values_ahead(scores: Sequence[ValueScore]) -> str:
     """What to say where a baseline is ahead of the network, the first of ``scores``; empty where none is."""
     network, best = scores[0], max(scores[1:], key=lambda item: item.r2)
-    if best.r2 <= network.r2:
+    if f"{best.r2:.2f}" == f"{network.r2:.2f}" or best.r2 < network.r2:
         return ""
     return (
         f"{best.method} is ahead of the network here (R2 {best.r2:.2f} against {network.r2:.2f}): the map is no better "
-        "than that baseline; landcover crossval tells whether this holds, more samples or inputs.layers may help, and "
-        "inputs.place where neighbours are alike"
+        "than that baseline; landcover crossval tells whether this holds; more samples may help, rasters that say more "
+        "(inputs.layers), or the place (inputs.place)"
     )
 
 

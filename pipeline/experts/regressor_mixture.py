@@ -15,6 +15,7 @@ from sklearn.model_selection import GroupKFold
 
 from pipeline.errors import LabelError
 from pipeline.experts.regressors import TEACHERS, Kind, Places, ValueTable, fit_teacher, predict_teacher
+from pipeline.experts.settings import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,15 +39,12 @@ class RegressorMixture:
         models: Fitted.
         shares: float64 [teacher], sum 1.
         widen: Factor of the forest's distribution around its median.
-        held_out: Predictions of the mixture for its own samples by models that had not seen the sample's group, float64
-            [n, 1 + 2]: value, lower, upper; NaN where there were too few groups.
     """
 
     kinds: tuple[Kind, ...]
     models: tuple[Any, ...]
     shares: NDArray[np.float64]
     widen: float
-    held_out: NDArray[np.float64]
 
     def values(self, places: Places) -> NDArray[np.float64]:
         """Standardised values float64 [m]."""
@@ -58,42 +56,52 @@ class RegressorMixture:
 
     def draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
         """Quantiles at ``levels`` of the distribution around :meth:`values`, float64 [m, level]."""
+        return self.values_and_draws(places, levels)[:, 1:]
+
+    def values_and_draws(self, places: Places, levels: Sequence[float] = DRAW_LEVELS) -> NDArray[np.float64]:
+        """:meth:`values` and behind them :meth:`draws`, float64 [m, 1 + level]; every teacher is asked once."""
         forest = self.models[self.kinds.index("forest")]
-        return np.asarray(self.values(places)[:, None] + self.widen * _spread(forest, places.features, levels))
+        centre = self.values(places)[:, None]
+        return np.hstack([centre, centre + self.widen * _spread(forest, places.features, levels)])
 
 
 def fit_regressor_mixture(
     table: ValueTable, *, trees: int, seed: int, kinds: Sequence[Kind] = TEACHERS,
-    progress: Callable[[str, int, int], None] | None = None,
+    deadline: Deadline | None = None, progress: Callable[[str, int, int], None] | None = None,
 ) -> RegressorMixture:  # fmt: skip
     """Teachers fitted to all samples; shares and width from groups held out.
+
+    No teacher but the first, the forest, is begun after ``deadline``.
 
     Raises:
         LabelError: too few groups to hold any out.
     """
-    kinds = tuple(kinds)
+    deadline = deadline or Deadline()
     folds = min(INNER_FOLDS, len(np.unique(table.group)))
     if folds < MIN_FOLDS:
         raise LabelError("samples lie in one block or group", expected="two or more", fix="use smaller blocks")
-    found = np.full((len(table), len(kinds)), np.nan)
+    parts = list(GroupKFold(folds).split(table.target, groups=table.group))
     spread = np.zeros((len(table), 2))
-    steps = folds + 1
-    for number, (rest, held) in enumerate(GroupKFold(folds).split(table.target, groups=table.group)):
-        part, places = table.rows(rest), table.places.at(held)
-        for column, kind in enumerate(kinds):
-            model = fit_teacher(kind, part, trees=trees, seed=seed)
-            found[held, column] = predict_teacher(kind, model, places)
+    columns: list[NDArray[np.float64]] = []
+    models: list[Any] = []
+    for kind in kinds:
+        if models and deadline.cuts("teachers"):
+            break
+        column = np.empty(len(table))
+        for rest, held in parts:
+            places = table.places.at(held)
+            model = fit_teacher(kind, table.rows(rest), trees=trees, seed=seed)
+            column[held] = predict_teacher(kind, model, places)
             if kind == "forest":
                 spread[held] = _spread(model, places.features, _OUTER)
+        columns.append(column)
+        models.append(fit_teacher(kind, table, trees=trees, seed=seed))
         if progress is not None:
-            progress("teachers", number + 1, steps)
+            progress("teachers", len(models), len(kinds))
+    found = np.stack(columns, axis=1)
     shares = regressor_shares(found, table.target, table.weight, groups=len(np.unique(table.group)))
-    centre = found @ shares
-    widen = interval_factor(table.target - centre, spread)
-    models = tuple(fit_teacher(kind, table, trees=trees, seed=seed) for kind in kinds)
-    if progress is not None:
-        progress("teachers", steps, steps)
-    return RegressorMixture(kinds, models, shares, widen, np.c_[centre, centre[:, None] + widen * spread])
+    widen = interval_factor(table.target - found @ shares, spread)
+    return RegressorMixture(tuple(kinds)[: len(models)], tuple(models), shares, widen)
 
 
 def _spread(forest: Any, features: NDArray[np.float32], levels: Sequence[float]) -> NDArray[np.float64]:

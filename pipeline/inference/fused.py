@@ -41,7 +41,6 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, *, follows: Follows = "none") -> None:
         super().__init__()
-        self.kernel = max(conv.kernel_size)
         self.follows: Follows = follows
         weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         bias = conv.bias.detach().clone() if conv.bias is not None else torch.zeros(conv.out_channels)

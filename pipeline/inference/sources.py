@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path, PurePath
@@ -9,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
 from pipeline.model.checks import check_source
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.derived import plain_scenes
+from pipeline.scenes.fill import REFUSED_SHARE, find_fill
 from pipeline.scenes.geotiff import is_virtual
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as
-from pipeline.scenes.settings import InputSettings, SceneRequest
+from pipeline.scenes.settings import InputSettings, SceneOptions, SceneRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +33,8 @@ OBJECTS = "objects"
 """Key of the model's provenance: which classes are mapped as objects, and how."""
 STORED = "stored_values"
 """Key of the model's provenance: band -> (scale, offset) from the numbers in the first training scene's files."""
+NODATA_SAID = "nodata_said"
+"""Key of the model's provenance: the DN without observation that the configuration gave all training scenes."""
 
 
 def stored_values(source: Source) -> dict[str, list[float]]:
@@ -63,13 +68,15 @@ def sources_for(
     Raises:
         ConfigError: dates or layers of another number than the scenes or the model have.
         ModelError: the scenes cannot be made into what the model was trained on.
-        SceneError: a scene cannot be opened.
+        SceneError: a scene cannot be opened, or looks like fill over more than a hundredth.
     """
     words = words or SceneRequest()
     inputs = _with_layers(_recipe(bundle), words.layers)
     if words.resolution_m is not None:
         inputs = inputs.model_copy(update={"resolution_m": words.resolution_m})
-    opened = [with_clouds(scene, inputs.clouds, folder=folder / CLOUDS) for scene in _open(paths, inputs, words)]
+    said = bundle.provenance.get(NODATA_SAID)
+    plain = [_without_fill(scene, said=said) for scene in _open(paths, inputs, words)]
+    opened = [with_clouds(scene, inputs.clouds, folder=folder / CLOUDS) for scene in plain]
     _check_dates(bundle, inputs, opened)
     for scene in opened:
         missing = [name for name in inputs.bands or () if name not in scene.band_names]
@@ -82,6 +89,31 @@ def sources_for(
                 fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
             )
     return tuple(check_source(bundle, source) for source in join_scenes([("", scene) for scene in opened], inputs))
+
+
+def nodata_said(options: Sequence[SceneOptions]) -> float | None:
+    """The DN without observation that a configuration gives to all its scenes; None where it does not."""
+    said = {one.nodata for one in options}
+    only = said.pop() if len(said) == 1 else None
+    return only if isinstance(only, float) else None
+
+
+def _without_fill(scene: Scene, *, said: float | None) -> Scene:
+    """The scene with the training scenes' value without observation, where neither its files nor the user say one.
+
+    Raises:
+        SceneError: much of it looks like fill all the same.
+    """
+    if said is not None and not any(b.nodata is not None or b.nodata_stated or b.use_dataset_mask for b in scene.bands):
+        text = f"{scene.path}: its files say no nodata: {said:g} is taken for it, as in the training scenes"
+        warnings.warn(f"{text}; give --nodata where it is another value or none", SceneWarning, stacklevel=4)
+        return replace(scene, bands=tuple(replace(band, nodata=said) for band in scene.bands))
+    fill = find_fill(scene)
+    if fill is not None and fill.share > REFUSED_SHARE:
+        fix = "give --nodata with that value, or --nodata none where these are observations"
+        what = "looks like fill that no tag declares"
+        raise SceneError(what, path=scene.path, got=fill.text, expected="observations", fix=fix)
+    return scene
 
 
 def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> list[Scene]:

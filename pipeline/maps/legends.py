@@ -60,7 +60,7 @@ def read_scheme(path: Path | str) -> ClassScheme:
             "the map does not say what its codes mean",
             path=path,
             expected=f"tag {LEGEND_TAG}, or an attribute table or category names in {aux.name}",
-            fix="pass a legend",
+            fix="give its legend with --legend",
         )
     return ClassScheme(classes)
 

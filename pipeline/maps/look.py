@@ -6,6 +6,7 @@ import io
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,8 +133,8 @@ def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     measured = [name for name in names if name not in PLACE and not is_texture(name)] or names
     first = tuple(measured[: len(TRUE_COLOUR)])
     if len(first) < len(TRUE_COLOUR):
-        return first[:1], f"band {first[0]}"
-    return first, f"bands {', '.join(first)} as red, green, blue"
+        return first[:1], f"band {first[0].removeprefix('band ')}"
+    return first, f"bands {', '.join(name.removeprefix('band ') for name in first)} as red, green, blue"
 
 
 def _nearest(known: Iterable[float], wanted: float) -> float:
@@ -247,6 +248,8 @@ def credit(source: Source) -> str:
 
 
 _PANEL_INCHES = 5.0
+# Of a panel's title, a line.
+_TITLE_CHARACTERS = 48
 _LEGEND_ROW_INCHES = 0.26
 _DPI = 150
 _BACKGROUND = (0.93, 0.93, 0.93)
@@ -343,7 +346,7 @@ def _draw_panel(axis: Axes, name: str, image: NDArray[Any], grid: Grid) -> None:
     image = image[::-1] if grid.transform.e > 0 else image
     image = image[:, ::-1] if grid.transform.a < 0 else image
     axis.imshow(image, extent=(0, wide, 0, tall), interpolation="nearest", aspect="equal")
-    axis.set_title(name, fontsize=10, loc="left", y=1.0)
+    axis.set_title(fill(name, _TITLE_CHARACTERS), fontsize=10, loc="left", y=1.0)
     axis.set_xticks([])
     axis.set_yticks([])
 

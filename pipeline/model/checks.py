@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.errors import ModelError, ModelWarning
 from pipeline.grid import Grid, Window
+from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.opening import LEVELS
 from pipeline.scenes.reader import open_reader
 
@@ -71,7 +72,9 @@ def check_source(bundle: ModelBundle, source: Source) -> Source:
     pixels = sample_values(chosen)
     check_value_range(bundle, pixels, path=source.path)
     known = source.id in {item.scene for item in bundle.sources}
-    if not known and all(_POSITION.fullmatch(name) for name in bundle.bands):
+    # Bands made of others, such as textures, have names of their own.
+    own = {name for scene in plain_scenes(source) for name in scene.band_names} or set(bundle.bands)
+    if not known and all(_POSITION.fullmatch(name) for name in own.intersection(bundle.bands)):
         check_positions(bundle, pixels, path=source.path)
     return chosen
 

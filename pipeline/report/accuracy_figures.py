@@ -96,7 +96,7 @@ def per_class(scores: Sequence[Score], scheme: ClassScheme) -> Figure:
         for bar, pale in zip(bars, few, strict=True):
             bar.set_alpha(_PALE if pale else 1.0)
         for values, marker in ((score.users, "D"), (score.producers, "o")):
-            axes.plot(_values(values, scheme), where, marker=marker, **_marks())
+            axes.plot(_values(values, scheme), where, marker=marker, **_marks(marker))
     names = [f"{name}\ntoo few to judge" if pale else name for name, pale in zip(scheme.names, few, strict=True)]
     axes.set_yticks(range(len(scheme)), names)
     for label, pale in zip(axes.get_yticklabels(), few, strict=True):
@@ -110,17 +110,18 @@ def per_class(scores: Sequence[Score], scheme: ClassScheme) -> Figure:
         Patch(color=f"C{number}", label=bars.get_label()) for number, bars in enumerate(axes.containers)
     ]
     for words, marker in (("user's accuracy", "D"), ("producer's accuracy", "o")):
-        handles.append(Line2D([], [], marker=marker, label=words, **_marks()))
+        handles.append(Line2D([], [], marker=marker, label=words, **_marks(marker)))
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
 
 
-def _marks() -> dict[str, Any]:
+def _marks(marker: str) -> dict[str, Any]:
+    """White diamonds, black circles: shapes of this size alone are hard to tell apart."""
     return {
         "linestyle": "",
         "markersize": 3.6,
-        "markerfacecolor": "white",
-        "markeredgecolor": "black",
+        "markerfacecolor": "white" if marker == "D" else "black",
+        "markeredgecolor": "black" if marker == "D" else "white",
         "markeredgewidth": 0.7,
     }
 

@@ -217,15 +217,21 @@ def _add_buffer(axes: Axes, outlines: dict[str, list[NDArray[np.float64]]], dist
     if distance <= 0 or not kept:
         return
     # Distances of the split are chessboard distances, as chips are squares: corners stay square.
-    around = shapely.buffer(
-        np.array(kept, dtype=object), distance, cap_style="square", join_style="mitre", mitre_limit=2
-    )
-    zone = shapely.union_all(around)
+    zone = shapely.union_all([_within(shape, distance) for shape in kept])
     for shape in getattr(zone, "geoms", [zone]):
         rings = [np.asarray(ring.coords) for ring in (shape.exterior, *shape.interiors)]
         axes.add_collection(
             PolyCollection(rings[:1], facecolors="none", edgecolors=SOFT, linewidths=0.5, hatch="////", zorder=0.6)
         )
+
+
+def _within(shape: shapely.Polygon, distance: float) -> shapely.Geometry:
+    """What lies within a chessboard distance of a polygon: the polygon, and squares moved along its edges."""
+    square = distance * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    corners = np.asarray(shape.exterior.coords)[:, None, :] + square  # [corner, corner of the square, (x, y)]
+    ends = np.concatenate([corners[:-1], corners[1:]], axis=1)
+    hulls = np.asarray(shapely.convex_hull(shapely.multipoints(ends)), dtype=object)
+    return shapely.union_all([shape.buffer(0), *hulls.ravel()])
 
 
 def _handles(found: SplitMap, outlines: dict[str, list[NDArray[np.float64]]]) -> list[Patch]:

@@ -41,7 +41,7 @@ class Fill:
     @property
     def text(self) -> str:
         """The value and its share, to be read."""
-        return f"{self.value:g} in all bands over {self.share:.1%} of the scene"
+        return f"{self.value:g} in all bands over {self.share:.1%} of the pixels looked at"
 
 
 def find_fill(scene: Scene) -> Fill | None:

@@ -47,8 +47,11 @@ class WithTextures(Derived):
         return self.inputs[0].ledger() | {"textures": {"windows_px": list(self.windows), "of": "mean of all bands"}}
 
     def open(self) -> Reader:
-        """A reader; all bands of the source are read, as their mean is the brightness."""
-        compute = partial(_appended, windows=self.windows, names=self.names)
+        """A reader; for a texture all bands of the source are read, as their mean is the brightness."""
+        if not any(map(is_texture, self.names)):
+            return self.inputs[0].select(self.names).open()
+        asked = tuple(window for window in self.windows if set(texture_names([window])) & set(self.names))
+        compute = partial(_appended, windows=asked, names=self.names)
         return DerivedReader(self.grid, self.names, (self.inputs[0].open(),), compute)
 
 
@@ -67,7 +70,7 @@ def texture_names(windows: Sequence[int]) -> tuple[str, ...]:
 
 
 def with_textures(source: Source, windows: Sequence[int]) -> WithTextures:
-    """``source`` with the bands of :func:`texture_names`, in the unit of its bands.
+    """``source`` with the bands of :func:`texture_names`, all of the source's unit, which they do not repeat.
 
     Raises:
         SceneError: it has bands of these names.

@@ -261,12 +261,19 @@ def scenes_for_folds(
     codes = [item.code for item in single]
     parts = ((scene.source, scene.pixels.select(~np.isin(scene.pixels.code, codes))) for scene in scenes)
     kept = [TrainingScene(source, pixels) for source, pixels in parts if len(pixels)]
-    spanned = sum(int(np.ptp(item.pixels.row) + 1) * int(np.ptp(item.pixels.col) + 1) for item in kept)
-    whole = sum(item.source.grid.height * item.source.grid.width for item in kept)
-    if spanned < _CORNER * whole:
-        text = f"all polygons lie within {spanned / whole:.1%} of the scene: the figures hold for that corner"
-        warnings.warn(text, SplitWarning, stacklevel=2)
+    warn_of_corner(kept)
     return kept
+
+
+def warn_of_corner(scenes: Sequence[TrainingScene]) -> None:
+    """SplitWarning where all polygons lie in a small part of the scenes."""
+    spanned = sum(int(np.ptp(item.pixels.row) + 1) * int(np.ptp(item.pixels.col) + 1) for item in scenes)
+    whole = sum(item.source.grid.height * item.source.grid.width for item in scenes)
+    if spanned < _CORNER * whole:
+        text = f"all polygons lie within {spanned / whole:.1%} of the scene: figures and map hold for that corner, and"
+        warnings.warn(
+            f"{text} elsewhere nothing tells how good the map is; draw some there", SplitWarning, stacklevel=2
+        )
 
 
 def _joined(parts: Sequence[LabelledPixels]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:

@@ -46,6 +46,8 @@ EXPERTS = (
 MIXTURES = 20_000
 # Of larger batches the network learns the same and takes longer.
 CHIPS_AT_ONCE = 256
+# Score of a class without a labelled chip: a probability of 1e-13 beside a score of 0.
+_UNSEEN = -30.0
 _BATCH = 64
 
 
@@ -196,6 +198,8 @@ def train_on_statistics(
 def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8], *, temperature: float = 1.0) -> None:
     """The head becomes the linear discriminant of what it sees, moments and statistics of the chip: the linear probe.
 
+    Classes without a labelled chip are never the most probable.
+
     Args:
         network: Of chips, with ``moments``.
         x: Labelled chips, standardised float32 [chip, channel, row, col].
@@ -208,14 +212,19 @@ def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8], *, t
         if network.beside is not None:
             network.beside.standardise_by(_raw_statistics(x))
         features = torch.cat([network.pooled(part) for part in torch.split(x, _BATCH)]).flatten(1).double().numpy()
-    probe = shrunk_discriminant().fit(features, index)
-    if len(probe.classes_) < 3:  # noqa: PLR2004 - of two classes scikit-learn gives one row
-        return
-    soften_discriminant(probe, temperature)
-    at = torch.from_numpy(probe.classes_.astype(np.int64))
+    weight = np.zeros((network.head.weight.shape[0], features.shape[1]))
+    bias = np.full(len(weight), _UNSEEN)
+    known = np.unique(index)
+    bias[known] = 0.0
+    if len(known) > 1:
+        probe = shrunk_discriminant().fit(features, index)
+        soften_discriminant(probe, temperature)
+        # Of two classes scikit-learn gives one row: the score of the second less that of the first.
+        rows = np.array([[-0.5], [0.5]]) if len(known) == len(probe.coef_) + 1 else np.eye(len(known))
+        weight[known], bias[known] = rows @ probe.coef_, rows @ probe.intercept_
     with torch.no_grad():
-        network.head.weight[at] = torch.from_numpy(probe.coef_).float()[:, :, None, None]
-        cast("torch.Tensor", network.head.bias)[at] = torch.from_numpy(probe.intercept_).float()
+        network.head.weight.copy_(torch.from_numpy(weight).float()[:, :, None, None])
+        cast("torch.Tensor", network.head.bias).copy_(torch.from_numpy(bias).float())
 
 
 def _statistics_layer(network: Network | None, x: torch.Tensor) -> ChipStatistics:

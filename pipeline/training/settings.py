@@ -50,7 +50,7 @@ class PixelSettings(Settings):
     enabled: bool = Field(default=True, description="Off: not trained; the network with context makes the map alone.")
     steps: int = Field(1500, ge=1, description="Batches.")
     batch: int = Field(1024, ge=1, description="Pixels in a batch; of chips at most 256.")
-    lr: float = Field(5e-3, gt=0, description="Peak learning rate (one cycle, AdamW).")
+    lr: float = Field(5e-3, gt=0, description="Peak learning rate (one cycle, AdamW); of values at most 0.003.")
     weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay.")
 
 
@@ -177,6 +177,14 @@ class TrainingSettings(Settings):
         if self.context.enabled and self.context.patience:
             return "neither early stopping nor the temperature of the confidence looks at it"
         return "the temperature of the confidence is fitted without it"
+
+    @property
+    def of_classes(self) -> tuple[str, ...]:
+        """Keys that a continuous target has nothing for, and that were set otherwise than by default."""
+        plain, off = type(self)(), ("experts.enabled",) * (not self.experts.enabled)
+        off += ("pixels.enabled",) * (not self.pixels.enabled) + ("head",) * (self.head != plain.head)
+        own, default = (one.context.model_dump(exclude={"enabled"}) for one in (self, plain))
+        return (*off, *(f"context.{name}" for name, value in own.items() if value != default[name]))
 
     @property
     def keeps_encoder(self) -> bool:

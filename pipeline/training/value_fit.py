@@ -23,7 +23,7 @@ from pipeline.model.quantiles import CHANNELS, quantile_loss, values_and_quantil
 from pipeline.model.surroundings import surroundings
 from pipeline.scenes.derived import PLACE
 from pipeline.training.chip_set import read_chips
-from pipeline.training.fit import training_statistics
+from pipeline.training.fit import EXPERTS_TIME, training_statistics
 from pipeline.training.networks import CHANNELS as WIDTH
 from pipeline.training.networks import Networks
 from pipeline.training.pixels import PixelBatches, PixelLearner
@@ -75,7 +75,7 @@ class Targets:
     days: dict[str, int]
 
     def learned(self, ids: NDArray[np.int32]) -> Targets:
-        """With the quantity standardised by the samples that are learned from."""
+        """With the quantity standardised by the samples that are learned from: those with a valid pixel."""
         own = self.frame.loc[self.frame["poly_id"].isin(ids), "value"].to_numpy()
         edges = self.quantity.edges
         return replace(self, quantity=replace(self.quantity.fitted(own), edges=edges))
@@ -112,16 +112,21 @@ def fit_values(
     lightning.seed_everything(settings.seed, verbose=False)
     statistics = training_statistics(scenes, split)
     preprocess = Preprocess.from_statistics(bands=statistics.bands, mean=statistics.mean, std=statistics.std)
-    ids = learned_polygons(split, settings)
-    targets = targets.learned(ids)
     plane = Plane.around(targets.frame)
-    own = [replace(scene, pixels=scene.pixels.select(ids.tolist())) for scene in scenes]
+    ids = learned_polygons(split, settings).tolist()
+    own = [replace(scene, pixels=scene.pixels.select(ids)) for scene in scenes]
     samples = samples_of(own, targets.frame, preprocess=preprocess, plane=plane, seed=settings.seed)
+    targets = targets.learned(np.unique(samples.polygon))
     table = samples.table(targets.frame, targets.quantity, targets.group_of)
     chips = read_chips(scenes, index, split=split, preprocess=preprocess, margin=MARGIN_PX)
     clock.lap("chips")
     mixture = mixture or fit_regressor_mixture(
-        table, trees=settings.experts.trees, seed=settings.seed, kinds=kinds_for(preprocess.bands), progress=progress
+        table,
+        trees=settings.experts.trees,
+        seed=settings.seed,
+        kinds=kinds_for(preprocess.bands),
+        deadline=deadline.share(EXPERTS_TIME),
+        progress=progress,
     )
     soft = _soft_places(chips, scenes, targets, plane, pixels=min(settings.experts.soft_pixels, SOFT_PIXELS),
                         seed=settings.seed)  # fmt: skip
@@ -198,7 +203,7 @@ def train_values(
     pixels = settings.pixels
     places = (table.places, soft) if len(soft) else (table.places,)
     # The mean of draws is not the mixture's value where the distribution leans to one side.
-    target = np.concatenate([np.c_[mixture.values(part), mixture.draws(part)] for part in places])
+    target = np.concatenate([mixture.values_and_draws(part) for part in places])
     chance = np.concatenate([table.weight / table.weight.sum(), np.full(len(soft), 1.0 / max(len(soft), 1))])
     batches = PixelBatches(
         torch.from_numpy(np.concatenate([part.features for part in places])),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from shlex import quote
 from typing import TYPE_CHECKING
+
+import geopandas as gpd
 
 from pipeline.accuracy.assess_assisted import confidence_beside
 from pipeline.accuracy.assess_compare import compare_maps, compare_sequentially
@@ -17,8 +20,9 @@ from pipeline.accuracy.sample_draw import draw_sample
 from pipeline.accuracy.totals import holds_values, totals_of_map
 from pipeline.diagnostics.scoring import score_values
 from pipeline.documents import read_json
-from pipeline.errors import ConfigError, InputError, LegendError, ReferenceDataError, counted
+from pipeline.errors import ConfigError, InputError, LabelWarning, LegendError, ReferenceDataError, counted
 from pipeline.files import check_target, csv_text, write_json, write_text
+from pipeline.labels.footprints import is_vector
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import check_geopackage_name
@@ -54,6 +58,8 @@ def assess_against_reference(
     if holds_values(path):
         return _assess_values(path, settings, output=output)
     found = assess_map(path, settings, scheme=scheme)
+    if settings.design is None and found.units is not None:
+        _warn_of_learned(path, settings.reference)
     data = found.to_json()
     written = (write_json(output, data),) if output else ()
     label = "" if found.design.frame.is_probability else f" ({_label(found)})"
@@ -65,6 +71,21 @@ def assess_against_reference(
         written=written,
         data=data,
     )
+
+
+def _warn_of_learned(path: Path, reference: Path) -> None:
+    """LabelWarning where reference units lie in polygons that the map of a run learned from."""
+    learned = path.resolve().parent.parent / "chips" / "labels.gpkg"
+    if not (learned.is_file() and is_vector(reference)):
+        return
+    labels, units = gpd.read_file(learned), gpd.read_file(reference)
+    polygons = labels[labels["part"].isin(["train", "validation"])]
+    points = units.to_crs(labels.crs).geometry.representative_point()
+    inside = int(points.within(polygons.geometry.union_all()).sum())
+    if inside:
+        text = f"{reference}: {inside} of {counted(len(units), 'unit')} lie in polygons that this map learned from"
+        warnings.warn(f"{text}: the figures are far too good; use a sample of its own (landcover design)", LabelWarning,
+                      stacklevel=3)  # fmt: skip
 
 
 def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | None) -> Outcome:
@@ -124,7 +145,9 @@ def zonal_of(
 
 
 def _label(found: Assessment) -> str:
-    return "agreement on all pixels" if found.design.frame.kind == "census" else NOT_PROBABILITY
+    if found.design.frame.kind != "census":
+        return NOT_PROBABILITY
+    return "; ".join(["agreement on all pixels of the reference", *found.design.notes])
 
 
 def _kappa_table(found: Assessment, data: dict[str, object]) -> tuple[Table, ...]:

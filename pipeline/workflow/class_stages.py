@@ -28,7 +28,7 @@ from pipeline.diagnostics.scoring import (
 from pipeline.errors import ModelError, ModelWarning, PipelineError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import csv_text, write_json, write_text
-from pipeline.inference.sources import OBJECTS, RECIPE, STORED, recipe_of, stored_values
+from pipeline.inference.sources import NODATA_SAID, OBJECTS, RECIPE, STORED, nodata_said, recipe_of, stored_values
 from pipeline.legend import NODATA
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.checks import check_source, histograms_of, sample_values
@@ -88,6 +88,7 @@ def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
             RECIPE: recipe_of(job.config.inputs, job.sources),
             OBJECTS: job.config.mapping.objects.model_dump(mode="json"),
             STORED: stored_values(job.sources[0]),
+            NODATA_SAID: nodata_said(job.config.scenes),
             "ledger": [source.ledger() for source in job.sources],
         },
     )

@@ -37,6 +37,7 @@ from pipeline.training.networks import network_specs
 from pipeline.training.pixels import PixelLearner
 from pipeline.training.settings import learned_polygons
 from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
+from pipeline.training.value_fit import value_network
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
 from pipeline.workflow.value_costs import PROBE_STEPS, step_s, value_cost
@@ -60,6 +61,8 @@ IDLE_S, REPORT_S, FEATURES_S = 1.0, 8.0, 12.0
 REPORT_BYTES = 6_000_000
 # Overviews add a third to a raster (1/4 + 1/16 + ...); compression only makes it smaller.
 OVERVIEWS = 4 / 3
+# Of a pixel of a map of values: float32 value, lower and upper bound.
+VALUE_BYTES = 3 * 4
 # The process of ``landcover run`` without what it works on: Lightning, scikit-learn and geopandas beside torch stay
 # loaded. Measured (VmRSS, Linux, torch 2.14.1 built for CUDA 13): 1,056 MB on gray_s2 before the first chip, 1,097 to
 # 1,130 MB as the peak of the stage chips on gray_s2 and the sample data.
@@ -127,15 +130,20 @@ def untrained_bundle(job: Job) -> ModelBundle:
         found = find_encoders(bands, sensor=first.sensor, level=first.level, units=first.units, weights=weights)
         frozen = FrozenFeatures(found, preprocess) if found else None
     size = job.config.chips.size_px
-    specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
+    if job.is_value:
+        networks = [value_network(preprocess.channels)]
+    else:
+        specs = network_specs(settings, bands_in=len(bands), classes=len(job.scheme), chip_px=size, frozen=frozen)
+        networks = [build_network(spec) for spec in specs if spec is not None]
     size_x, size_y = first.grid.pixel_size_m
     return ModelBundle(
-        members=tuple(build_network(spec).eval() for spec in specs if spec is not None),
+        members=tuple(network.eval() for network in networks),
         scheme=job.scheme,
         preprocess=preprocess,
         value_range=((0.0, 1.0),) * len(bands),
         units=("",) * len(bands),
         gsd_m=float(np.sqrt(size_x * size_y)),
+        quantity=job.quantity,
     )
 
 
@@ -301,6 +309,7 @@ def _predict(job: Job, bundle: ModelBundle) -> StageCost:
     total = sum(_size_px(source) for source in job.sources)
     layers = (
         2
+        + VALUE_BYTES * job.is_value
         + settings.entropy
         + settings.margin
         + (len(job.scheme) if settings.probabilities else 0)

@@ -268,8 +268,8 @@ def _table(kind: str, found: dict[str, Any]) -> Table:
 def _row(name: str, item: dict[str, Any], *, count: Callable[[list[int]], int]) -> tuple[str, ...]:
     pooled = [f"{value:.3f}" if (value := item["pooled"][key]) is not None else "-" for key in item["pooled"]]
     mean, sd = item["mean"]["macro_f1"], item["sd"]["macro_f1"]
-    spread = "-" if mean is None else f"{mean:.3f} +- {sd:.3f}"
     folds = item["folds"]
+    spread = "-" if mean is None else f"{mean:.3f} +- {sd:.3f}" if len(folds) > 1 else f"{mean:.3f}"
     polygons = count([fold["polygons"] for fold in folds if fold["seed"] == folds[0]["seed"]])
     return (name, f"{len(folds)}", f"{polygons}", *pooled, spread, f"{sum(item['seconds']) / len(item['seconds']):.0f}")
 

@@ -36,7 +36,7 @@ from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pipeline.grid import Grid
     from pipeline.labels.rasterise import LabelledPixels
@@ -109,12 +109,18 @@ def write_config(
     _warn_of_small(found, burned)
     chip_px = choose_chip_px([scene.grid for scene in opened])
     pixel_m = max(opened[0].grid.pixel_size_m)
-    block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
+    textures = _textures(opened, marked)
+    # Textures reach beyond what a chip does.
+    buffer_m = round((chip_px / 2 + max(textures, default=0) // 2) * pixel_m, 1)
+    block_m = round(
+        default_block_m([pixels for pixels in burned if len(pixels)] or burned, buffer_m=buffer_m if textures else 0.0),
+        1,
+    )
     data = _settings(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels,
         field=field, layer=layer, complete=complete, output=output,
         classes=[item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()],
-        chip_px=chip_px, block_m=block_m, buffer_m=round(chip_px / 2 * pixel_m, 1), point_window_px=window_px,
+        chip_px=chip_px, block_m=block_m, buffer_m=buffer_m, point_window_px=window_px, textures=textures,
     )  # fmt: skip
     head = (
         "Configuration of a land-cover map, written by landcover init. It runs as it is:",
@@ -177,7 +183,7 @@ def _write_value_config(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
         classes=[],
         output=output, chip_px=chip_px, block_m=block_m,
-        buffer_m=round(SURROUNDINGS_REACH_PX * max(opened[0].grid.pixel_size_m), 1), point_window_px=None,
+        buffer_m=round(SURROUNDINGS_REACH_PX * max(opened[0].grid.pixel_size_m), 1), point_window_px=None, textures=(),
     )  # fmt: skip
     data.pop("classes")
     data["labels"] = {"kind": "value"} | data["labels"] | {"value": value}
@@ -322,17 +328,19 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
     return max(SMALLEST_CHIP_PX, min(CHIP_PX, shortest // 4 // 8 * 8))
 
 
+def _textures(opened: Sequence[Scene], objects: Collection[int]) -> tuple[int, ...]:
+    """Windows of textures that are proposed: for objects in images of few bands."""
+    return TEXTURES_PX if objects and len(default_bands(opened)[0]) < FEW_BANDS else ()
+
+
 def _settings(
     opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
     labels: Path, field: str, layer: str | None, complete: str | None,
     classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
-    point_window_px: int | None,
+    point_window_px: int | None, textures: Sequence[int],
 ) -> dict[str, Any]:  # fmt: skip
     """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
     bands = list(default_bands(opened)[0])
-    textures = TEXTURES_PX if len(bands) < FEW_BANDS and any(item.get("objects") for item in classes) else ()
-    # Textures reach beyond what a chip does.
-    buffer_m = round(buffer_m + max(textures, default=0) // 2 * max(opened[0].grid.pixel_size_m), 1)
     name = "landcover" if output.stem == "config" else output.stem
     items = [
         {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options

@@ -20,7 +20,7 @@ from pipeline.labels.settings import split_source
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.runs import RunFolder
 from pipeline.scenes.joining import day_of
-from pipeline.splits.folds import group_split
+from pipeline.splits.folds import group_split, warn_of_corner
 from pipeline.splits.search import default_block_m, split_blocks
 from pipeline.splits.split import Part, Split, TrainingScene, check_leakage
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
@@ -249,7 +249,8 @@ class Job:
 
     @cached_property
     def split(self) -> Split:
-        """Which polygon is for what."""
+        """Which polygon is for what; SplitWarning where all lie in a corner."""
+        warn_of_corner(self.training_scenes)
         if self.groups is not None and self.split_by_groups:
             settings = self.config.split
             return group_split(self.labelled, self.groups, fractions=settings.fractions, seed=settings.seed)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import count, takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import geopandas as gpd
 import numpy as np
 import shapely
 
@@ -20,6 +23,7 @@ from pipeline.diagnostics.label_audit import (
 from pipeline.diagnostics.where_next import likely_wrong, look_at_map, main_reasons
 from pipeline.errors import ConfigError, LabelError, SplitWarning
 from pipeline.files import check_target, prepare_folder
+from pipeline.labels.rasterise import to_grid_crs
 from pipeline.maps.style import Category, categorised, from_template, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, check_geopackage_name, write_geopackage
 from pipeline.splits.folds import polygon_folds, scenes_for_folds
@@ -28,8 +32,7 @@ from pipeline.workflow.job import AUDIT, Job
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
@@ -280,11 +283,14 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
     target = output or _free(config.resolve().parent)
     check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     check_geopackage_name(target)
+    earlier = [path for path in _rounds(config.resolve().parent) if path.resolve() != target.resolve()]
+    given = [gpd.read_file(path, layer=NEXT) for path in earlier]
     parts = []
     for number, (source, pixels) in enumerate(zip(job.sources, job.pixels, strict=True)):
         progress("places", number, len(job.sources))
         squares = look_at_map(job.map_of(source.id))
-        parts.append(_part(number, squares, pixels, scheme=job.scheme))
+        before = [to_grid_crs(frame, source.grid).geometry.array for frame in given]
+        parts.append(_part(number, squares, pixels, scheme=job.scheme, before=np.concatenate([[], *before])))
     places = _Places(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Places.__annotations__))
     progress("places", len(job.sources), len(job.sources))
     apart = [0.5 * float(np.prod(source.grid.shape) / count) ** 0.5 for source in job.sources]
@@ -296,7 +302,10 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
         target, [PackageLayer(NEXT, frame, _style(listed_classes(job.config), field))], what="places to label",
         overwrite=overwrite,
     )  # fmt: skip
-    also = ", ".join([*job.config.labels.also, str(target)])
+    # Those of the round before are asked for once: their files are named with the new one.
+    known = {Path(path).resolve() for path in job.config.labels.files}
+    waiting = [str(path) for path in earlier if path.resolve() not in known]
+    also = ", ".join([*job.config.labels.also, *waiting, str(target)])
     return Outcome(
         summary=f"{job.config.name}: {len(chosen)} places to label next",
         written=(target,),
@@ -309,15 +318,29 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
 
 def _free(folder: Path) -> Path:
     """A name that no earlier round has taken: what was digitised there is not replaced."""
-    names = (folder / f"{NEXT}{f'_{number}' if number > 1 else ''}.gpkg" for number in range(1, 1000))
-    return next(path for path in names if not path.exists())
+    return next(path for path in _names(folder) if not path.exists())
 
 
-def _part(number: int, squares: MapSquares, pixels: LabelledPixels, *, scheme: ClassScheme) -> _Places:
-    """The squares of one map without a label."""
+def _rounds(folder: Path) -> list[Path]:
+    """The files of earlier rounds."""
+    return list(takewhile(Path.exists, _names(folder)))
+
+
+def _names(folder: Path) -> Iterator[Path]:
+    return (folder / f"{NEXT}{f'_{number}' if number > 1 else ''}.gpkg" for number in count(1))
+
+
+def _part(
+    number: int, squares: MapSquares, pixels: LabelledPixels, *, scheme: ClassScheme, before: NDArray[np.object_]
+) -> _Places:
+    """The squares of one map without a label, and without those of an earlier round."""
     size = squares.cell_px
     taken = np.unique(pixels.row.astype(np.int64) // size * 1_000_000 + pixels.col // size)
     keep = ~np.isin(squares.row.astype(np.int64) // size * 1_000_000 + squares.col // size, taken)
+    if len(before):
+        boxes = np.array([shapely.box(*squares.grid.crop(squares.window(i)).bounds) for i in range(len(keep))])
+        inner = shapely.buffer(boxes, -0.01 * np.sqrt(shapely.area(boxes)))  # squares side by side share an edge
+        keep[shapely.STRtree(before).query(inner, predicate="intersects")[0]] = False
     which = np.flatnonzero(keep)
     names = {item.code: item.name for item in scheme.classes}
     shapes = [shapely.box(*squares.grid.crop(squares.window(int(square))).bounds) for square in which]

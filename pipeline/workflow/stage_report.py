@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 VIEW_PX = 1200
 EXAMPLES = 6
 _EXAMPLE_PX = 48
+# A polygon of which less is wrong is no example of an error: its edge is.
+_LEAST_WRONG = 0.1
 
 
 def perform(given: StageRun) -> list[Path]:
@@ -247,6 +249,8 @@ def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:
         for polygon in np.unique(pixels.polygon[wrong]):
             own = pixels.polygon == polygon
             bad = own & wrong
+            if bad.sum() < _LEAST_WRONG * own.sum():
+                continue
             confidence = float(sure[bad].mean()) / 100.0
             found.append((float(bad.sum() / own.sum()) * confidence, int(polygon), number, own, bad, confidence))
     found.sort(key=lambda item: (-item[0], item[1]))

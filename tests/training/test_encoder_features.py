@@ -132,9 +132,10 @@ def test_an_encoder_is_fine_tuned_after_the_probe(frozen, tmp_path):
         assert all(torch.equal(now[name], start[name]) for name in norms)
 
 
-def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen):
+@pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 3, 2), (2, 1), (1,)])
+def test_the_head_of_a_chip_network_starts_as_the_linear_probe(frozen, known):
     x, _ = chips(40, 24, seed=3)
-    index = (np.arange(40) % 4).astype(np.uint8)
+    index = np.array(known, dtype=np.uint8)[np.arange(40) % len(known)]
     x += torch.from_numpy(index)[:, None, None, None] * torch.tensor([0.5, 0.0, -0.5, 1.0])[None, :, None, None]
     head = changed(SETTINGS, {"head": "chip"})
     network = build_networks(head, classes=4, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
