@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from pipeline.diagnostics.failures import BAND_LIMITS, BANDS
+from pipeline.diagnostics.scoring import FEW_PIXELS
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink, shades
 
 if TYPE_CHECKING:
@@ -231,10 +232,11 @@ def failures_figure(found: Failures) -> Figure:
 
 
 def _bars(axes: Axes, item: AccuracyBy) -> None:
-    """One bar per group, with its pixels on top; groups without pixels stay empty."""
+    """One bar per group, with its pixels on top, pale where they are few; groups without pixels stay empty."""
     heights = np.nan_to_num(item.accuracy)
-    axes.bar(range(len(item.labels)), heights, color="C0", width=0.72)
-    for place, (height, count) in enumerate(zip(heights, item.count, strict=True)):
+    bars = axes.bar(range(len(item.labels)), heights, color="C0", width=0.72)
+    for place, (bar, height, count) in enumerate(zip(bars, heights, item.count, strict=True)):
+        bar.set_alpha(_PALE if count < FEW_PIXELS else 1.0)
         text = f"{height:.0%}\n{count:,} px" if count else "none"
         axes.text(place, height + 0.015, text, ha="center", va="bottom", fontsize=7, color=ink())
     axes.set_xticks(range(len(item.labels)), item.labels)
@@ -252,7 +254,8 @@ def _blocks(axes: Axes, found: Failures) -> None:
     for block in found.blocks:
         left, bottom, right, top = block.bounds
         color = BANDS[int(np.searchsorted(BAND_LIMITS, block.accuracy, side="right"))][1]
-        axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, facecolor=color, edgecolor=SOFT, lw=0.5))
+        axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, facecolor=color, edgecolor=SOFT, lw=0.5,
+                                 alpha=_PALE if block.units < FEW_PIXELS else 1.0))  # fmt: skip
         if right - left >= _WIDE_BLOCK * widest:
             dark = color in {BANDS[0][1], BANDS[-1][1]}
             axes.text(

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from pipeline.diagnostics.scoring import better
+from pipeline.diagnostics.scoring import FEW_PIXELS, better
 from pipeline.errors import OutputError, counted
 from pipeline.files import write_text
 from pipeline.maps.look import length_text, scale_bar_m
@@ -166,9 +166,12 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
         yield Drawing("reliability", "Reliability of the confidence", caption, draw)
     failures = data.failures
     if failures is not None:
+        polygons = sum(data.scores[0].polygons.values()) if data.scores else 0
+        of = f" of {counted(polygons, 'polygon')}" if polygons else ""
         caption = (
-            "Test pixels by their distance to another class of the map, by the size of the map's patch, and by block "
-            "(block_accuracy.gpkg). Held-out polygons are not a probability sample: this shows where to look."
+            f"Test pixels{of} by their distance to another class of the map, by the size of the map's patch, and by "
+            f"block (block_accuracy.gpkg); pale where they are fewer than {FEW_PIXELS}, too few to judge. Held-out "
+            "polygons are not a probability sample: this shows where to look."
         )
         yield Drawing(
             "failures", "Where the map fails", caption, lambda: accuracy_figures.failures_figure(failures), wide=True

@@ -78,7 +78,9 @@ def _warn_of_learned(path: Path, reference: Path) -> None:
     learned = path.resolve().parent.parent / "chips" / "labels.gpkg"
     if not (learned.is_file() and is_vector(reference)):
         return
-    labels, units = gpd.read_file(learned), gpd.read_file(reference)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of layers of styles beside the first
+        labels, units = gpd.read_file(learned), gpd.read_file(reference)
     polygons = labels[labels["part"].isin(["train", "validation"])]
     points = units.to_crs(labels.crs).geometry.representative_point()
     inside = int(points.within(polygons.geometry.union_all()).sum())
@@ -147,7 +149,7 @@ def zonal_of(
 def _label(found: Assessment) -> str:
     if found.design.frame.kind != "census":
         return NOT_PROBABILITY
-    return "; ".join(["agreement on all pixels of the reference", *found.design.notes])
+    return "; ".join(["agreement on all pixels", *found.design.notes])
 
 
 def _kappa_table(found: Assessment, data: dict[str, object]) -> tuple[Table, ...]:

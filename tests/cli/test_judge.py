@@ -289,7 +289,7 @@ class TestBadReferences:
 
     def test_unknown_classes(self, folder, refused):
         points(folder / "strange.gpkg", [100, 120], [100, 140], ["forest", "swamp"])
-        refused(assess(folder, "strange.gpkg", field="cover"), "strange.gpkg", "swamp", "write a crosswalk")
+        refused(assess(folder, "strange.gpkg", field="cover"), "strange.gpkg", "swamp", "--crosswalk a CSV")
 
     def test_a_sample_that_does_not_match_its_design(self, folder, refused):
         draw(folder, "other", "--size", "200", "--seed", "9", "--overwrite")

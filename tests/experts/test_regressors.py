@@ -10,6 +10,7 @@ from pipeline.errors import LabelError
 from pipeline.experts.interpolation import Field
 from pipeline.experts.regressor_mixture import fit_regressor_mixture, interval_factor, regressor_shares
 from pipeline.experts.regressors import Places, ValueTable
+from pipeline.experts.settings import Deadline
 
 
 def _field(n: int = 60, days: int = 1) -> Field:
@@ -85,3 +86,16 @@ def test_samples_of_one_group_are_refused():
     table = ValueTable(places, np.arange(12.0), np.zeros(12, dtype=np.int64), np.ones(12), 2)
     with pytest.raises(LabelError, match="one block or group"):
         fit_regressor_mixture(table, trees=2, seed=0)
+
+
+def test_only_the_forest_is_fitted_once_the_time_is_up():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2)).astype(np.float32)
+    places = Places(x, np.zeros((40, 2)), np.zeros(40, dtype=np.int64))
+    table = ValueTable(places, x[:, 0].astype(float), np.arange(40) // 8, np.ones(40), 2)
+    limit = Deadline.after(0.0)
+    found = fit_regressor_mixture(table, trees=4, seed=0, deadline=limit)
+    assert (found.kinds, found.shares.tolist(), limit.cut) == (("forest",), [1.0], ["teachers"])
+    both = found.values_and_draws(places)
+    assert both[:, 0] == pytest.approx(found.values(places))
+    assert both[:, 1:] == pytest.approx(found.draws(places))

@@ -11,7 +11,7 @@ import rasterio
 import torch
 
 from pipeline.cli import main
-from pipeline.inference.sources import RECIPE
+from pipeline.inference.sources import NODATA_SAID, RECIPE
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.model.bundle import ModelBundle, TrainedOn, save_bundle
 from pipeline.model.checks import histograms_of
@@ -37,6 +37,7 @@ def write_model(folder: Path, channels: tuple[str, ...], /, **changes: Any) -> P
     torch.manual_seed(0)
     spec = NetworkSpec(len(channels), 3, encoder="none", spectral_channels=8, spectral_kernels=(1,))
     about = {key: changes.pop(key) for key in ("sources", "histograms", "units") if key in changes}
+    said = {NODATA_SAID: changes.pop(NODATA_SAID)} if NODATA_SAID in changes else {}
     bundle = ModelBundle(
         members=(build_network(spec).eval(),),
         scheme=ClassScheme(tuple(LandClass(i, name, "#112233") for i, name in enumerate(CLASSES, 1))),
@@ -44,7 +45,7 @@ def write_model(folder: Path, channels: tuple[str, ...], /, **changes: Any) -> P
         value_range=((-1.0, 1.0),) * len(channels),
         units=about.pop("units", ("",) * len(channels)),
         gsd_m=10.0,
-        provenance={RECIPE: InputSettings.model_validate(changes).model_dump(mode="json")},
+        provenance={RECIPE: InputSettings.model_validate(changes).model_dump(mode="json")} | said,
         **about,
     )
     return save_bundle(folder / "model.safetensors", bundle)
@@ -226,6 +227,21 @@ def test_counts_are_mapped_once_bands_and_scale_are_told(tmp_path: Path, capsys:
     assert predict(model, counts, more=("--bands", ",".join(BANDS), "--scale", "0.0001")) == 0
     red = ledger_of(tmp_path / "maps")["bands"][2]
     assert (red["band"], red["scale"], red["unit"], red["provenance"]) == ("red", 1e-4, "reflectance", "config")
+
+
+def test_fill_of_a_new_scene_is_never_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = reflectance()
+    values[:, :, :12] = 0.9  # in all bands over a large part: outside the image
+    scene = write_scene(tmp_path / "new.tif", values)
+    assert predict(write_model(tmp_path, BANDS, bands=list(BANDS)), scene) == 2
+    assert "looks like fill that no tag declares; got 0.9 in all bands" in error(capsys)
+    said = write_model(tmp_path, BANDS, bands=list(BANDS), nodata_said=float(np.float32(0.9)))
+    assert predict(said, scene) == 0
+    assert "0.9 is taken for it, as in the training scenes" in capsys.readouterr().err
+    with rasterio.open(tmp_path / "maps" / "new_lc.tif") as dataset:
+        codes = dataset.read(1)
+    assert not codes[:, :12].any()
+    assert codes[:, 12:].all()
 
 
 def test_a_mirror_that_an_item_does_not_tell_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import SceneError
 from pipeline.grid import Window
+from pipeline.scenes.derived import DerivedReader
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import InputSettings, SceneOptions
 from pipeline.scenes.textures import texture_names, textures, with_textures
@@ -62,6 +63,10 @@ def test_a_part_of_the_scene_has_the_same_textures(planted: tuple[np.ndarray, np
     only = source.select(("texture_max7", "green"))
     with only.open() as reader:
         np.testing.assert_array_equal(reader.read(only.grid.window).values, whole.values[[9, 1]])
+    image = source.select(("red", "green"))
+    assert not isinstance(image.open(), DerivedReader)
+    with image.open() as reader:
+        np.testing.assert_array_equal(reader.read(only.grid.window).values, whole.values[:2])
     with pytest.raises(SceneError, match="used twice"):
         with_textures(source, (7,))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from pipeline.errors import LabelWarning, SceneWarning
+from pipeline.errors import LabelWarning, SceneWarning, SplitWarning
 from pipeline.scenes.reader import SceneReader
 from pipeline.workflow.check import BANDS_SHOWN, _Findings, check_job, show_estimates
 from pipeline.workflow.costs import StageCost, estimate_stages
@@ -203,7 +203,8 @@ def test_of_a_large_scene_only_windows_are_read(tmp_path, monkeypatch, no_estima
         return ordinary(self, window)
 
     monkeypatch.setattr(SceneReader, "read", counted)
-    check_job(config, progress=no_progress)
+    with pytest.warns(SplitWarning, match="all polygons lie within 0.2% of the scene"):
+        check_job(config, progress=no_progress)
     assert max(read) <= 256 * 256
 
 

@@ -50,10 +50,25 @@ def test_places_are_open_squares_with_the_legend_to_choose_from(config, tmp_path
     assert all(f'name="{name}" value="{name}"' in style for name in CLASSES)
 
 
-def test_a_further_round_keeps_what_was_digitised(config, tmp_path):
+def test_a_further_round_keeps_what_was_digitised_and_asks_elsewhere(config, tmp_path, capsys):
     for _ in range(2):
-        assert main(["labels", "next", str(config), "--count", "2", "-q"]) == 0
+        assert main(["labels", "next", str(config), "--count", "1"]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.gpkg")) == ["label_next.gpkg", "label_next_2.gpkg"]
+    first, second = (
+        gpd.read_file(tmp_path / f"label_next{end}.gpkg", layer="label_next").geometry for end in ("", "_2")
+    )
+    assert not second.buffer(-1).intersects(first.union_all()).any()
+    assert f"labels.also=[{tmp_path}/label_next.gpkg, {tmp_path}/label_next_2.gpkg]" in capsys.readouterr().out
+
+
+def test_the_polygons_that_a_map_learned_from_are_no_reference(finished, capsys):
+    found = finished.folder / "maps"
+    (scene,) = found.glob("*_lc.tif")
+    labels = finished.folder / "chips" / "labels.gpkg"
+    assert main(["assess", str(scene), "--reference", str(labels), "--field", "class"]) == 0
+    parts = gpd.read_file(labels, layer="labels")["part"]
+    learned = int(parts.isin(["train", "validation"]).sum())
+    assert f"{learned} of {len(parts)} units lie in polygons that this map learned from" in capsys.readouterr().err
 
 
 def test_labels_are_read_once_they_have_a_class(config, tmp_path):

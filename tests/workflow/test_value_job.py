@@ -32,6 +32,7 @@ from pipeline.splits.settings import CrossvalSettings
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import assess_against_reference, zonal_of
 from pipeline.workflow.check import check_job
+from pipeline.workflow.costs import estimate_stages
 from pipeline.workflow.crossval import cross_validate_job
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import Job
@@ -223,6 +224,19 @@ def test_bad_values_are_refused_in_one_line(tmp_path: Path, change: dict[str, An
     with pytest.raises(LabelError, match=told) as caught:
         read_values(load_config(config).labels)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["head=chip", "experts.enabled=false", "pixels.enabled=false", "context.steps=10", "context.lr=0.1"]
+)
+def test_keys_of_classes_are_refused_for_values(job: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"training.{key.partition('=')[0]}.* a continuous target"):
+        load_config(job, changes=[f"training.{key}"])
+
+
+def test_disk_of_a_map_of_values_is_that_of_three_floats(job: Path) -> None:
+    found = next(item for item in estimate_stages(Job.load(job)) if item.stage == "predict")
+    assert found.disk_bytes > 13 * SIDE**2
 
 
 def test_three_samples_are_too_few(tmp_path: Path) -> None:
