@@ -257,7 +257,7 @@ def _blocks(axes: Axes, found: Failures) -> None:
         axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, facecolor=color, edgecolor=SOFT, lw=0.5,
                                  alpha=_PALE if block.units < FEW_PIXELS else 1.0))  # fmt: skip
         if right - left >= _WIDE_BLOCK * widest:
-            dark = color in {BANDS[0][1], BANDS[-1][1]}
+            dark = color in {BANDS[0][1], BANDS[-1][1]} and block.units >= FEW_PIXELS
             axes.text(
                 (left + right) / 2, (bottom + top) / 2, f"{block.accuracy:.0%}", ha="center", va="center",
                 fontsize=6.5, color="#ffffff" if dark else "#101416",
