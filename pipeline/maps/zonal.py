@@ -143,7 +143,8 @@ def _shares(map_path: Path, found: Any) -> dict[str, Any]:
         for code, part in zip(codes, np.atleast_1d(parts), strict=False):
             name = names.get(int(code), f"class {int(code)}")
             shares.setdefault(f"share {name}", np.zeros(len(found)))[row] = float(part)
-    return shares
+    known = [f"share {name}" for name in names.values()]  # in the order of the legend, whatever a polygon holds
+    return {name: shares[name] for name in [*known, *sorted(set(shares).difference(known))] if name in shares}
 
 
 def write_zonal(path: Path, frame: GeoDataFrame, *, overwrite: bool) -> Path:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, 
 from pipeline.files import check_target, relative_path, write_text
 from pipeline.inference.settings import memory_for
 from pipeline.labels.checks import check_overlap
-from pipeline.labels.footprints import check_pixel_size, with_ground
+from pipeline.labels.footprints import check_pixel_size, is_vector, with_ground
 from pipeline.labels.geometries import is_point
 from pipeline.labels.rasterise import burn
 from pipeline.labels.settings import LabelSettings, split_source
@@ -91,7 +91,7 @@ def write_config(
             opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer,
             output=output, without=without,
         )  # fmt: skip
-    only = _only_class(field, objects)
+    only = _only_class(field, objects, labels=labels, layer=layer)
     names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
     objects = tuple(objects) or (tuple(names) if complete and len(names) == 1 else ())
     scheme, source = scheme_for([*names, BACKGROUND] if complete and BACKGROUND not in names else names)
@@ -143,14 +143,16 @@ def write_config(
     )
 
 
-def _only_class(field: str, objects: Sequence[str]) -> str:
+def _only_class(field: str, objects: Sequence[str], *, labels: Path, layer: str | None) -> str:
     """The class of every polygon where no field is given: the one of objects; "" where a field is.
 
     Raises:
         ConfigError: neither a field nor one class of objects.
     """
     if not field and len(objects) != 1:
-        raise ConfigError("landcover init", expected="--field, or --objects with the class of all polygons")
+        have = ", ".join(fields_of(labels, layer=layer)) or "no attribute" if is_vector(labels) else "a raster"
+        expected = "--field, or --objects with the class of all polygons"
+        raise ConfigError("landcover init", got=f"no --field; {labels.name} has {have}", expected=expected)
     return "" if field else objects[0]
 
 
