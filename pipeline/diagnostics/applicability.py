@@ -14,6 +14,7 @@ pixels square with its halo, however large the scene (memory_ratio 1.00 for four
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -22,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from pipeline.diagnostics.confidence import blocks_of_pixels
 from pipeline.diagnostics.features import spread
-from pipeline.errors import ModelError, ReferenceDataError
+from pipeline.errors import ModelError, ModelWarning, ReferenceDataError
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_percent
 from pipeline.maps.style import DISSIMILARITY, PERCENT_NODATA
@@ -50,6 +51,8 @@ TRAINING_PIXELS = 2000
 COMPONENTS = 15
 # The layer: per cent of the threshold, so 100 is the last value inside; larger indices than 2.5 thresholds are 250.
 INSIDE, CAP = 100, 250
+# Of the mapped pixels: where more lie outside, it is said.
+SAID_SHARE = 0.1
 _PREFIX = "applicability_"
 
 
@@ -278,6 +281,8 @@ def write_applicability(
 
     ``work`` is a folder for a file as large as the scene, removed at the end.
 
+    A ModelWarning says where much of the map lies outside.
+
     Raises:
         ModelError: the model was trained without them.
         OutputError: the file exists, or cannot be written.
@@ -288,6 +293,7 @@ def write_applicability(
     distance = FeatureDistance.of(bundle.extra)
     beside = work / "aoa.u8"
     done, total = 0, source.grid.height * source.grid.width
+    outside = seen = 0
 
     def mapped(window: Window) -> bool:
         return bool((codes.read(window) != NODATA).any())
@@ -297,6 +303,7 @@ def write_applicability(
             keep = valid & (codes.read(tile) != NODATA)
             found = np.full(tile.shape, PERCENT_NODATA, dtype=np.uint8)
             found[keep] = distance.percent(features[:, keep].T)
+            outside, seen = outside + int((found[keep] > INSIDE).sum()), seen + int(keep.sum())
             store.write(tile, found)
             done += found.size
             progress(f"applicability {source.id}", done, total)
@@ -304,4 +311,10 @@ def write_applicability(
         tags = {**tags, "LANDCOVER_APPLICABILITY": rule}
         write_percent(path, store, grid=source.grid, layer=DISSIMILARITY, tags=tags, overwrite=overwrite)
     beside.unlink(missing_ok=True)
+    if outside > SAID_SHARE * seen:
+        text = f"{source.path}: {outside / seen:.0%} of the mapped pixels are like nothing that the model learned from"
+        warnings.warn(
+            f"{text} (applicability above {INSIDE}): map and figures say little there; draw labels there", ModelWarning,
+            stacklevel=2,
+        )  # fmt: skip
     return path

@@ -17,7 +17,7 @@ from pipeline.diagnostics.applicability import (
     fit_applicability,
     learn_distance,
 )
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, ModelWarning
 from pipeline.inference.probe import network_features
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
@@ -163,7 +163,9 @@ def test_values_that_training_never_saw_are_outside(scene, trained, tmp_path):
     with scene.open() as reader:
         values = reader.read(scene.grid.window).values.copy()
     values[:, 48:] = 5.5  # within the range that the model accepts, and flat
-    folder = maps_of(trained, write_scene(tmp_path / "odd.tif", values), tmp_path / "maps", applicability=True)
+    odd = write_scene(tmp_path / "odd.tif", values)
+    with pytest.warns(ModelWarning, match="of the mapped pixels are like nothing that the model learned from"):
+        folder = maps_of(trained, odd, tmp_path / "maps", applicability=True)
     found = read(folder / "odd_aoa.tif")
     assert (found[70:, 10:70] > 100).mean() > 0.95
     assert (found[:36] <= 100).mean() > 0.5
