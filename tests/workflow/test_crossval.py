@@ -195,7 +195,7 @@ def test_fewer_blocks_than_folds(world):
 def test_all_polygons_in_one_corner_are_said(tmp_path):
     write_scene(tmp_path / "scene.tif", reflectance(320))
     write_labels(tmp_path / "labels.gpkg")
-    with pytest.warns(SplitWarning, match="the figures hold for that corner"):
+    with pytest.warns(SplitWarning, match="figures and map hold for that corner"):
         cross_validate_job(
             write_settings(tmp_path),
             CrossvalSettings(folds=2, methods=("forest",), random_folds=0),

@@ -50,7 +50,7 @@ def test_places_are_open_squares_with_the_legend_to_choose_from(config, tmp_path
     assert all(f'name="{name}" value="{name}"' in style for name in CLASSES)
 
 
-def test_a_further_round_keeps_what_was_digitised_and_asks_elsewhere(config, tmp_path, capsys):
+def test_a_further_round_keeps_the_last_and_asks_elsewhere(config, tmp_path, capsys):
     for _ in range(2):
         assert main(["labels", "next", str(config), "--count", "1"]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.gpkg")) == ["label_next.gpkg", "label_next_2.gpkg"]
