@@ -108,14 +108,8 @@ def write_config(
     burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
     _warn_of_small(found, burned)
     chip_px = choose_chip_px([scene.grid for scene in opened])
-    pixel_m = max(opened[0].grid.pixel_size_m)
     textures = _textures(opened, marked)
-    # Textures reach beyond what a chip does.
-    buffer_m = round((chip_px / 2 + max(textures, default=0) // 2) * pixel_m, 1)
-    block_m = round(
-        default_block_m([pixels for pixels in burned if len(pixels)] or burned, buffer_m=buffer_m if textures else 0.0),
-        1,
-    )
+    block_m, buffer_m = _apart(opened, burned, chip_px=chip_px, textures=textures)
     data = _settings(
         opened, scenes=scenes, said=said, encoding=encoding, labels=labels,
         field=field, layer=layer, complete=complete, output=output,
@@ -328,6 +322,16 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
     """CHIP_PX, or a quarter of the smallest scene's shorter side (a multiple of 8) where that is less."""
     shortest = min(min(grid.shape) for grid in grids)
     return max(SMALLEST_CHIP_PX, min(CHIP_PX, shortest // 4 // 8 * 8))
+
+
+def _apart(
+    opened: Sequence[Scene], burned: Sequence[LabelledPixels], *, chip_px: int, textures: Sequence[int]
+) -> tuple[float, float]:
+    """Side of the blocks and buffer in metres: half a chip, and what textures reach beyond it."""
+    reach = max(textures, default=0) // 2
+    buffer_m = round((chip_px / 2 + reach) * max(opened[0].grid.pixel_size_m), 1)
+    labelled = [pixels for pixels in burned if len(pixels)] or burned
+    return round(default_block_m(labelled, buffer_m=buffer_m if textures else 0.0), 1), buffer_m
 
 
 def _textures(opened: Sequence[Scene], objects: Collection[int]) -> tuple[int, ...]:
