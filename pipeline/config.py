@@ -271,6 +271,12 @@ class Config(Settings):
         return self
 
 
+def is_chip_job(path: Path) -> bool:
+    """Whether a configuration is of whole chips."""
+    data = read_yaml(path, what="the configuration", error=ConfigError)
+    return isinstance(data, dict) and "folder" in data
+
+
 def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
     """A checked configuration.
 

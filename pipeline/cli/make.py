@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from pipeline.cli.options import ConfigFile, Force, Overwrite, Set
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def register(app: typer.Typer) -> None:
@@ -84,6 +85,22 @@ def refuse_with(what: str, given: Mapping[str, object]) -> None:
         raise ConfigError(f"{what} with {', '.join(found)}", fix="leave it out")
 
 
+def of_chips(config: Path, settings: Sequence[str] | None) -> bool:
+    """Whether a configuration is of whole chips; any other is checked now, before libraries load for seconds.
+
+    Raises:
+        ConfigError: it cannot be read, or holds what is not right.
+    """
+    from pipeline.config import is_chip_job, load_config
+
+    if is_chip_job(config):
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever loads it for good says what moved
+        load_config(config, changes=settings or ())
+    return False
+
+
 def stages(
     config: Path,
     last: str,
@@ -95,6 +112,7 @@ def stages(
     verify: bool = False,
 ) -> Work:  # fmt: skip
     """The stages of a job up to one of them."""
+    of_chips(config, settings)
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(
@@ -105,10 +123,11 @@ def stages(
 
 def check(config: ConfigFile, *, settings: Set = None) -> Work:
     """The dry run: CRS, overlap, bands, values, classes per split; and what time, memory and disk it will take."""
+    whole_chips = of_chips(config, settings)
     from pipeline.workflow.check import check_job
-    from pipeline.workflow.chip_job import check_chips, is_chip_job
+    from pipeline.workflow.chip_job import check_chips
 
-    if is_chip_job(config):
+    if whole_chips:
         return lambda progress: check_chips(config, progress=progress, changes=settings or ())
     return lambda progress: check_job(config, progress=progress, changes=settings or ())
 
@@ -141,9 +160,9 @@ def run(
     overwrite: Overwrite = False,
 ) -> Work:
     """All of it; a stage whose inputs have not changed is not done again."""
-    from pipeline.workflow.chip_job import is_chip_job, run_chips
+    if of_chips(config, settings):
+        from pipeline.workflow.chip_job import run_chips
 
-    if is_chip_job(config):
         refuse_with("a configuration of chips", {"--verify": verify})
         return lambda progress: run_chips(
             config, overwrite=overwrite or force, progress=progress, changes=settings or ()

@@ -93,12 +93,6 @@ class ChipJob(Settings):
         return SceneOptions.model_validate(self.folder.model_dump(include=set(SceneOptions.model_fields)))
 
 
-def is_chip_job(path: Path) -> bool:
-    """Whether a configuration is of whole chips."""
-    data = read_yaml(path, what="the configuration", error=ConfigError)
-    return isinstance(data, dict) and "folder" in data
-
-
 def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: SceneOptions = AS_FOUND) -> Outcome:
     """Look at a folder of chips and write a configuration that runs as it is.
 

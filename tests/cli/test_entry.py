@@ -33,6 +33,20 @@ def test_help_imports_nothing_slow(command):
     assert "Usage: landcover" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["check", "chips", "run"])
+def test_a_wrong_key_is_told_before_anything_slow(command, tmp_path):
+    (tmp_path / "config.yaml").write_text("version: 2\nname: x\nlabel: {}\n")
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        f"assert main([{command!r}, {str(tmp_path / 'config.yaml')!r}]) == 2\n"
+        "assert not {'torch', 'geopandas', 'sklearn'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "unknown key 'label'; " in done.stderr
+    assert "did you mean 'labels'?" in done.stderr
+
+
 def test_a_misspelt_command_is_one_line_and_status_2(capsys):
     assert main(["chekc"]) == 2
     err = capsys.readouterr().err
