@@ -377,9 +377,10 @@ def _value(text: str) -> Any:
 
 def _explain(err: ValidationError, kind: type[Settings], path: Path | None) -> ConfigError:
     """The first thing wrong, in one sentence."""
-    # What is written wrong is named before what is missing because of it.
-    errors = sorted(err.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    first = errors[0] if errors[-1]["type"] == "missing" else err.errors()[0]
+    errors = err.errors()
+    first = errors[0]
+    if first["type"] == "missing":  # because another key is misspelt, if one is
+        first = next((item for item in errors if item["type"] == "extra_forbidden"), first)
     key = _key_of(first)
     if first["type"] == "extra_forbidden":
         known = sorted(_keys_beside(kind, first["loc"]))

@@ -112,7 +112,6 @@ def stages(
     verify: bool = False,
 ) -> Work:  # fmt: skip
     """The stages of a job up to one of them."""
-    of_chips(config, settings)
     from pipeline.workflow.stages import run_stages
 
     return lambda progress: run_stages(
@@ -134,6 +133,7 @@ def check(config: ConfigFile, *, settings: Set = None) -> Work:
 
 def chips(config: ConfigFile, *, settings: Set = None, force: Force = False, overwrite: Overwrite = False) -> Work:
     """Burn the labels, assign polygons to train, validation and test by blocks, and cut chips."""
+    of_chips(config, settings)
     return stages(config, "chips", settings, force=force, overwrite=overwrite)
 
 
@@ -146,6 +146,7 @@ def train(
     overwrite: Overwrite = False,
 ) -> Work:
     """Train the network on the training blocks."""
+    of_chips(config, settings)
     return stages(config, "train", settings, force=force, overwrite=overwrite, resume=resume)
 
 

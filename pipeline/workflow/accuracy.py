@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
+import rasterio
 
 from pipeline.accuracy.assess_assisted import confidence_beside
 from pipeline.accuracy.assess_compare import compare_maps, compare_sequentially
@@ -22,7 +23,7 @@ from pipeline.diagnostics.scoring import score_values
 from pipeline.documents import read_json
 from pipeline.errors import ConfigError, InputError, LabelWarning, LegendError, ReferenceDataError, counted
 from pipeline.files import check_target, csv_text, write_json, write_text
-from pipeline.labels.footprints import is_vector
+from pipeline.labels.vectors import read_layer
 from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import check_geopackage_name
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from pipeline.accuracy.assess_estimators import Estimate
     from pipeline.accuracy.assess_map import Assessment
+    from pipeline.accuracy.assess_reference import ReferenceUnits
     from pipeline.accuracy.sample_design import DesignFiles
     from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
     from pipeline.workflow.outcome import Progress
@@ -59,7 +61,7 @@ def assess_against_reference(
         return _assess_values(path, settings, output=output)
     found = assess_map(path, settings, scheme=scheme)
     if settings.design is None and found.units is not None:
-        _warn_of_learned(path, settings.reference)
+        _warn_of_learned(path, settings.reference, found.units)
     data = found.to_json()
     written = (write_json(output, data),) if output else ()
     label = "" if found.design.frame.is_probability else f" ({_label(found)})"
@@ -73,16 +75,15 @@ def assess_against_reference(
     )
 
 
-def _warn_of_learned(path: Path, reference: Path) -> None:
+def _warn_of_learned(path: Path, reference: Path, units: ReferenceUnits) -> None:
     """LabelWarning where reference units lie in polygons that the map of a run learned from."""
     learned = path.resolve().parent.parent / "chips" / "labels.gpkg"
-    if not (learned.is_file() and is_vector(reference)):
+    if not learned.is_file():
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of layers of styles beside the first
-        labels, units = gpd.read_file(learned), gpd.read_file(reference)
+    labels = read_layer(learned, field=None, layer="labels")
     polygons = labels[labels["part"].isin(["train", "validation"])]
-    points = units.to_crs(labels.crs).geometry.representative_point()
+    with rasterio.open(path) as dataset:
+        points = gpd.points_from_xy(units.x, units.y, crs=dataset.crs).to_crs(labels.crs)
     inside = int(points.within(polygons.geometry.union_all()).sum())
     if inside:
         text = f"{reference}: {inside} of {counted(len(units), 'unit')} lie in polygons that this map learned from"

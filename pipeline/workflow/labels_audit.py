@@ -8,7 +8,6 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 
@@ -23,6 +22,7 @@ from pipeline.diagnostics.label_audit import (
 from pipeline.diagnostics.where_next import likely_wrong, look_at_map, main_reasons
 from pipeline.errors import ConfigError, LabelError, SplitWarning
 from pipeline.files import check_target, prepare_folder
+from pipeline.labels.footprints import read_footprints
 from pipeline.labels.rasterise import to_grid_crs
 from pipeline.maps.style import Category, categorised, from_template, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, check_geopackage_name, write_geopackage
@@ -284,7 +284,7 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
     check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     check_geopackage_name(target)
     earlier = [path for path in _rounds(config.resolve().parent) if path.resolve() != target.resolve()]
-    given = [gpd.read_file(path, layer=NEXT) for path in earlier]
+    given = [read_footprints(path, may_be_empty=True) for path in earlier]
     parts = []
     for number, (source, pixels) in enumerate(zip(job.sources, job.pixels, strict=True)):
         progress("places", number, len(job.sources))

@@ -6,6 +6,7 @@ import geopandas
 import pyogrio
 import pytest
 
+from pipeline.cli.entry import main
 from pipeline.diagnostics.failures import SURELY_WRONG
 from pipeline.workflow.job import Job
 from pipeline.workflow.stage_report import gather
@@ -27,7 +28,7 @@ def write_points(folder, **labels):
 
 
 @pytest.mark.parametrize(("how", "pixels"), [({"point_window_px": 3}, 9), ({"point_radius_m": 0}, 1)])
-def test_points_go_through_to_the_report(tmp_path, how, pixels):
+def test_points_go_through_to_the_report(tmp_path, capsys, how, pixels):
     config = write_points(tmp_path, **how)
     run_job(config)
     folder = tmp_path / "run"
@@ -42,3 +43,6 @@ def test_points_go_through_to_the_report(tmp_path, how, pixels):
     assert all(side == pytest.approx([(pixels * PIXEL_M2) ** 0.5] * 2) for side in sides)
     assert {item.inside.sum() for item in data.examples} == {pixels}
     assert "data:image" in (folder / "report.html").read_text(encoding="utf-8")
+    found = str(folder / "maps" / "scene_lc.tif")
+    assert main(["assess", found, "--reference", str(tmp_path / "labels.gpkg"), "--field", "class"]) == 0
+    assert "units lie in polygons that this map learned from" in capsys.readouterr().err
