@@ -293,7 +293,8 @@ def write_quicklook(
     _add_legend(figure, scheme, counts)
     memory = io.BytesIO()
     # savefig would draw twice, the first time for a layout that this figure has already.
-    FigureCanvasAgg(figure).print_png(memory, metadata={"Software": f"landcover {__version__}"})
+    metadata = {"Software": f"landcover {__version__}"}
+    FigureCanvasAgg(figure).print_png(memory, metadata=metadata)  # type: ignore[no-untyped-call]
     write_bytes(path, memory.getvalue())
 
 
