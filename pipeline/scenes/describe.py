@@ -199,11 +199,8 @@ def _inside_vrt(dataset: DatasetReader) -> dict[int, str]:
         for band in root.iter("VRTRasterBand")
         if (source := band.find(".//SourceFilename")) is not None
     }
-    return {number: band_in_name(name) for number, name in names.items()} if _distinct(names) else {}
-
-
-def _distinct(names: dict[int, str]) -> bool:
-    return len(set(names.values())) == len(names)
+    distinct = len(set(names.values())) == len(names)
+    return {number: band_in_name(name) for number, name in names.items()} if distinct else {}
 
 
 def _beside(file: Path) -> dict[int, str]:

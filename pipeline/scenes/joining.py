@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -97,16 +97,9 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
         joined = [with_textures(scene, inputs.textures) for scene in joined]
     if inputs.layers:
         fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
-        joined = [
-            with_layers(
-                scene,
-                [
-                    fixed[number] if number in fixed else open_layer(item, day=day_of(scene))
-                    for number, item in enumerate(inputs.layers)
-                ],
-            )
-            for scene in joined
-        ]
+        for place, scene in enumerate(joined):
+            layers = [fixed.get(n) or open_layer(item, day=day_of(scene)) for n, item in enumerate(inputs.layers)]
+            joined[place] = with_layers(scene, layers)
     if inputs.place:
         joined = [with_place(scene) for scene in joined]
     # The bands of a stack have a date in their names: its indices are those of every date.
@@ -160,11 +153,8 @@ def _same_bands(scenes: Sequence[Scene], inputs: InputSettings) -> list[Scene]:
     for scene in scenes:
         other = [name for name in scene.band_names if name not in {*chosen, *left}]
         if other:
-            warnings.warn(
-                f"{scene.path}: bands {', '.join(other)} are not used, as other scenes do not have them",
-                SceneWarning,
-                stacklevel=2,
-            )
+            text = f"bands {', '.join(other)} are not used, as other scenes do not have them"
+            warnings.warn(f"{scene.path}: {text}", SceneWarning, stacklevel=2)
     return [replace(scene.select(chosen), notes=(*scene.notes, *note)) for scene in scenes]
 
 
@@ -193,11 +183,8 @@ def default_bands(scenes: Sequence[Scene], *, indices: Sequence[str] = ()) -> tu
     first = scenes[0]
     shared = [name for name in first.band_names if all(name in scene.band_names for scene in scenes)]
     if not shared:
-        raise SceneError(
-            "scenes have no band in common",
-            got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
-            fix="name the bands (--bands, or scenes.bands)",
-        )
+        got = "; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes)
+        raise SceneError("scenes have no band in common", got=got, fix="name the bands (--bands, or scenes.bands)")
     found = (find_index(name, bands=shared, path=first.path) for name in indices)
     needed = {band for index in found for _, band in index.inputs}
     left = tuple(name for name in besides_ground(shared, sensor=first.sensor) if name not in needed)
@@ -247,8 +234,6 @@ def composite_scenes(
     Raises:
         SceneError: no common band, no red and near infrared for "greenest", or an option that has no meaning.
     """
-    if method not in get_args(Method):
-        raise SceneError("method of a composite", got=method, expected=", ".join(get_args(Method)))
     if scenes and all(scene.acquired_utc is not None for scene in scenes):
         scenes = [scene for _, scene in in_time_order(scenes)]
     if not 1 <= min_dates <= len(scenes):

@@ -104,7 +104,8 @@ def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: S
 
 def _read_metadata(path: Path) -> _Product:
     files = list_product(path.parent if MTL_NAME.fullmatch(path.name) else path)
-    found = [path.name] if MTL_NAME.fullmatch(path.name) else _mtl_files(files)
+    found = [name for name in files.names if MTL_NAME.fullmatch(PurePosixPath(name).name) and name.count("/") <= 1]
+    found = [path.name] if MTL_NAME.fullmatch(path.name) else found
     if not found or not set(found) <= set(files.names):
         what = "Landsat product has no MTL file"
         raise ProductError(what, path=path, expected="*_MTL.txt, *_MTL.json or *_MTL.xml", fix="download it again")
@@ -116,10 +117,6 @@ def _read_metadata(path: Path) -> _Product:
     mtl = parse_mtl(files.read(name), path=files.gdal(name))
     folder = str(PurePosixPath(name).parent)
     return _Product(files, mtl, files.gdal(name), "" if folder == "." else f"{folder}/")
-
-
-def _mtl_files(files: ProductFiles) -> list[str]:
-    return [name for name in files.names if MTL_NAME.fullmatch(PurePosixPath(name).name) and name.count("/") <= 1]
 
 
 def _sensor(product: _Product) -> str:

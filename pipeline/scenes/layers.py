@@ -3,8 +3,8 @@
 A layer is resampled to the scene's grid by the same reader as the scene's own bands. What is derived from it (slope,
 decibels) is computed on that grid, from a window with a halo of one pixel, so windows have no seams.
 
-Gradients are Horn's weighted differences over 3 x 3 pixels. Source: Horn (1981), Hill shading and the reflectance map,
-Proceedings of the IEEE 69(1):14-47; the same that ``gdaldem slope -alg Horn`` takes.
+Source of the gradients: Horn (1981), Hill shading and the reflectance map, Proceedings of the IEEE 69(1):14-47; as
+``gdaldem slope -alg Horn`` takes them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from pipeline.scenes.describe import Embedding
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.sources import Resampling
-
 Kind = Literal["raster", "mean", "dem", "linear_power"]
 HALO_PX = 1
 # Places looked at on each side of a scene: the share is known to some per mille, at no cost that shows.
@@ -65,13 +63,9 @@ def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] |
     return Layer("raster", chosen, chosen.band_names)
 
 
-def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resampling: Resampling = "bilinear") -> Layer:
-    """Any raster, its bands called ``bands`` (default: the file's descriptions).
-
-    Use ``resampling="nearest"`` for codes, "average" for a raster much finer than the scene.
-    """
-    options = SceneOptions(bands=tuple(bands) if bands is not None else None)
-    scene = _resampled(open_geotiff(path, options=options), resampling)
+def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None) -> Layer:
+    """Any raster, its bands called ``bands`` (default: the file's descriptions)."""
+    scene = open_geotiff(path, options=SceneOptions(bands=tuple(bands) if bands is not None else None))
     return Layer("raster", scene, scene.band_names)
 
 
@@ -79,12 +73,11 @@ def dem_layer(path: Path | str, *, derive: Sequence[str] = ("elevation", "slope"
     """A digital elevation model: ``derive`` any of elevation (m), slope (degrees), northness, eastness (-1..1)."""
     unknown = [name for name in derive if name not in TERRAIN]
     if unknown or not derive:
-        raise SceneError(
-            "terrain bands of a DEM", path=path, got=", ".join(unknown) or "none", expected=", ".join(TERRAIN)
-        )
+        got, expected = ", ".join(unknown) or "none", ", ".join(TERRAIN)
+        raise SceneError("terrain bands of a DEM", path=path, got=got, expected=expected)
     scene = open_geotiff(path)
     first = replace(scene.bands[0], band="elevation", unit="m")
-    return Layer("dem", _resampled(replace(scene, bands=(first,)), "bilinear"), tuple(derive))
+    return Layer("dem", replace(scene, bands=(first,)), tuple(derive))
 
 
 def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) -> Layer:
@@ -95,11 +88,7 @@ def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) ->
     """
     scene = open_geotiff(path, options=SceneOptions(bands=tuple(bands)))
     in_db = tuple(replace(source, unit="dB") for source in scene.bands)
-    return Layer("linear_power", _resampled(replace(scene, bands=in_db), "bilinear"), scene.band_names)
-
-
-def _resampled(scene: Scene, resampling: Resampling) -> Scene:
-    return replace(scene, bands=tuple(replace(source, resampling=resampling) for source in scene.bands))
+    return Layer("linear_power", replace(scene, bands=in_db), scene.band_names)
 
 
 @dataclass(frozen=True)
@@ -294,16 +283,8 @@ def _neighbours(z: NDArray[np.float64], valid: NDArray[np.bool_]) -> tuple[NDArr
         return np.where(seen, here, sides[row, 0] + sides[0, col] - centre)
 
     sides = {place: beside(*place) for place in ((-1, 0), (1, 0), (0, -1), (0, 1))}
-    return (
-        diagonal(-1, -1),
-        sides[-1, 0],
-        diagonal(-1, 1),
-        sides[0, -1],
-        sides[0, 1],
-        diagonal(1, -1),
-        sides[1, 0],
-        diagonal(1, 1),
-    )
+    around = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+    return tuple(sides[place] if place in sides else diagonal(*place) for place in around)
 
 
 def pixel_size_m(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

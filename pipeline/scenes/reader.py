@@ -188,7 +188,8 @@ class SceneReader(Reader):
             with silenced(NotGeoreferencedWarning):
                 opened = opened_by(key[0], REMOTE_DRIVERS) if is_network(key[0]) else rasterio.open(key[0])
             dataset = self._stack.enter_context(opened)
-            if _on_grid(dataset, self.grid):
+            own = Grid(dataset.crs or self.grid.crs, dataset.transform, dataset.height, dataset.width)
+            if own.same_pixels_as(self.grid):
                 self._files[key] = dataset
             else:
                 coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
@@ -233,11 +234,6 @@ def _by_file(bands: Sequence[BandSource]) -> list[tuple[FileKey, list[int]]]:
     for position, source in enumerate(bands):
         groups.setdefault((source.path, source.resampling, source.nodata), []).append(position)
     return list(groups.items())
-
-
-def _on_grid(dataset: DatasetReader, grid: Grid) -> bool:
-    crs = dataset.crs or grid.crs
-    return Grid(crs, dataset.transform, dataset.height, dataset.width).same_pixels_as(grid)
 
 
 def _covers(dataset: DatasetReader, grid: Grid) -> bool:

@@ -1,12 +1,9 @@
 """Several dates of one place as one source: dates x bands, missing dates filled in time, streamed window by window.
 
-A Raster has one mask per pixel, so a stack needs a rule for pixels that are clouded on some dates only. It is:
-
-- a pixel is valid where at least ``min_dates`` dates are valid;
-- on its other dates it gets the linear interpolation in time between the pixel's own valid dates before and after, and
-  beyond the first or last of them the value of that one (``fill="nearest"``: the value of the valid date nearest in
-  time; ``fill="none"``: nothing, only pixels valid on all dates are valid);
-- ``validity=True`` adds a band ``valid_<date>`` per date, 1 where observed and 0 where filled.
+A Raster has one mask per pixel. Pixels that are clouded on some dates only follow a rule: a pixel is valid where at
+least ``min_dates`` dates are; on its other dates it gets the linear interpolation in time between its own valid dates
+before and after, and beyond the first or last of them the value of that one (``fill="nearest"``: of the valid date
+nearest in time; ``fill="none"``: only pixels valid on all dates are valid).
 
 Bands are matched by name, so a model for several places or years needs names without dates: ``naming="order"`` counts
 the dates (nir_t1, nir_t2), ``regular=(91, 121, 152)`` interpolates all pixels to fixed days of the year (nir_doy091).
@@ -97,9 +94,12 @@ def stack_scenes(
     if how.min_dates > len(times):
         raise SceneError("min_dates of a stack", got=how.min_dates, expected=f"1 to {len(times)}, the number of dates")
     targets = times if how.regular is None else _regular_targets(how, first=times[0], last=times[-1])
-    labels = tuple(_label(when, position, how.naming) for position, when in enumerate(times, start=1))
     if how.regular is not None:
         labels = tuple(f"doy{day:03d}" for day in how.regular)
+    elif how.naming == "date":
+        labels = tuple(when.date().isoformat() for when in times)
+    else:
+        labels = tuple(f"t{position}" for position in range(1, len(times) + 1))
     bands = (*inputs[0].band_names, *(("valid",) if how.validity else ()))
     names = tuple(f"{band}_{label}" for label in labels for band in bands)
     refuse_twice(names, path=f"stack of {len(times)} dates, {times[0].date()} to {times[-1].date()}")
@@ -125,10 +125,6 @@ def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> 
         )
         for source, when in zip(scene.bands, dates, strict=True)
     )
-
-
-def _label(when: datetime, position: int, naming: str) -> str:
-    return when.date().isoformat() if naming == "date" else f"t{position}"
 
 
 def _regular_targets(how: StackSettings, *, first: datetime, last: datetime) -> tuple[datetime, ...]:
@@ -283,10 +279,8 @@ def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
         span = f"{min(dates)} to {max(dates)}"
         expected = f"{day}" if days == 0 else f"a band of {first} to {day - timedelta(days=1)}"
         raise SceneError(f"layer has no band of the days before {day}", path=path, got=span, expected=expected)
-    options = SceneOptions(bands=tuple(f"t{i}" for i in range(len(dates))))
-    scene = open_geotiff(path, options=options)
-    bands = tuple(replace(scene.bands[i], resampling="bilinear") for i in wanted)
-    return Layer("mean", replace(scene, bands=bands), (name,))
+    scene = open_geotiff(path, options=SceneOptions(bands=tuple(f"t{i}" for i in range(len(dates)))))
+    return Layer("mean", replace(scene, bands=tuple(scene.bands[i] for i in wanted)), (name,))
 
 
 def band_dates(path: str) -> list[date]:
