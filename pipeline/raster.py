@@ -276,17 +276,19 @@ def burn_shapes(
     return burnt
 
 
-def sample_windows(grid: Grid) -> tuple[Window, ...]:
-    """Windows spread evenly over a grid; the whole grid where it is small."""
-    side = SAMPLES_PER_SIDE * SAMPLE_PX
-    if grid.height <= side and grid.width <= side:
+def sample_windows(
+    grid: Grid, *, per_side: int = SAMPLES_PER_SIDE, side_px: int = SAMPLE_PX, corners: bool = False
+) -> tuple[Window, ...]:
+    """Windows spread evenly over a grid, with ``corners`` into its corners; the whole grid where it is small."""
+    if max(grid.shape) <= per_side * side_px:
         return (grid.window,)
-    rows, cols = (_starts(length) for length in grid.shape)
-    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
+
+    def starts(length: int) -> list[int]:
+        last = max(length - side_px, 0)
+        if corners:
+            return sorted({round(last * i / (per_side - 1)) for i in range(per_side)})
+        return sorted({round((i + 0.5) * length / per_side - side_px / 2) if last else 0 for i in range(per_side)})
+
+    height, width = (min(side_px, length) for length in grid.shape)
+    rows, cols = (starts(length) for length in grid.shape)
     return tuple(Window(row, col, height, width) for row in rows for col in cols)
-
-
-def _starts(length: int) -> list[int]:
-    if length <= SAMPLE_PX:
-        return [0]
-    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})

@@ -7,6 +7,7 @@ Earth system research, Scientific Data 10:197; https://github.com/awesome-spectr
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -157,17 +158,12 @@ def _default(letter: str, key: str) -> float:
 def _is_normalised(formula: str, letters: Sequence[str]) -> bool:
     """Whether a formula is (a-b)/(a+b) of two bands, or that of two sums (BSI), which lies in -1..1."""
     text = formula.replace(" ", "")
-    if "**" in text or "*" in text or ")/(" not in text or any(char.isdigit() for char in _bare(text, letters)):
+    bare = re.sub("|".join(sorted(map(re.escape, letters), key=len, reverse=True)), "", text)
+    if "*" in text or ")/(" not in text or any(char.isdigit() for char in bare):
         return False
     above, _, below = text.partition(")/(")
     signless = above.strip("()").replace(")-(", ")+(").replace("-", "+")
     return text.count("/") == 1 and signless == below.strip("()")
-
-
-def _bare(text: str, letters: Sequence[str]) -> str:
-    for letter in sorted(letters, key=len, reverse=True):
-        text = text.replace(letter, "")
-    return text
 
 
 def compute_index(index: Index, raster: Raster) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

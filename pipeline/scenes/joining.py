@@ -97,9 +97,9 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
         joined = [with_textures(scene, inputs.textures) for scene in joined]
     if inputs.layers:
         fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
-        for place, scene in enumerate(joined):
-            layers = [fixed.get(n) or open_layer(item, day=day_of(scene)) for n, item in enumerate(inputs.layers)]
-            joined[place] = with_layers(scene, layers)
+        for place, one in enumerate(joined):
+            layers = [fixed.get(n) or open_layer(item, day=day_of(one)) for n, item in enumerate(inputs.layers)]
+            joined[place] = with_layers(one, layers)
     if inputs.place:
         joined = [with_place(scene) for scene in joined]
     # The bands of a stack have a date in their names: its indices are those of every date.

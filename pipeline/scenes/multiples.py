@@ -143,10 +143,8 @@ class FlippedFile:
 
 def flipped_file(dataset: DatasetReader, grid: Grid) -> FlippedFile | None:
     """``dataset`` as a FlippedFile of ``grid``; None where it is the grid's own way round or has other pixels."""
-    own, turned = (
-        dataset.transform,
-        [grid.transform.a * dataset.transform.a < 0, grid.transform.e * dataset.transform.e < 0],
-    )
+    own = dataset.transform
+    turned = [grid.transform.a * own.a < 0, grid.transform.e * own.e < 0]
     if not any(turned) or dataset.crs != grid.crs or own.b or own.d:
         return None
     same = Grid(dataset.crs, own, dataset.height, dataset.width).north_up().same_pixels_as(grid.north_up())
@@ -195,14 +193,10 @@ class FineFile:
 
     def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
         """One pixel from the middle of each of ``window``'s, [band, row, col]."""
-        out = np.empty((len(numbers), *window.shape), dtype=self.dataset.dtypes[numbers[0] - 1])
+        factor, out = self.factor, np.empty((len(numbers), *window.shape), dtype=self.dataset.dtypes[numbers[0] - 1])
         for part in self._parts(window):
-            source = RasterioWindow(
-                self.col + part.col * self.factor,
-                self.row + part.row * self.factor,
-                part.width * self.factor,
-                part.height * self.factor,
-            )
+            corner = self.col + part.col * factor, self.row + part.row * factor
+            source = RasterioWindow(*corner, part.width * factor, part.height * factor)
             rows, cols = part.relative_to(window).slices
             out[:, rows, cols] = self.dataset.read(numbers, window=source, out_shape=(len(numbers), *part.shape))
         return out

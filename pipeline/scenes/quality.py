@@ -107,13 +107,7 @@ def by_codes(
 
 
 def by_bits(
-    name: str,
-    path: str,
-    mask: Sequence[str],
-    *,
-    bits: Mapping[str, int],
-    index: int = 1,
-    fill: tuple[int, ...] = (),
+    name: str, path: str, mask: Sequence[str], *, bits: Mapping[str, int], index: int = 1, fill: tuple[int, ...] = ()
 ) -> tuple[QualitySource, ...]:
     """A layer with a bit per reason as a mask; ``fill`` are values without an observation."""
     wanted = {reason: bit for reason, bit in bits.items() if reason in mask}
@@ -132,11 +126,6 @@ def by_bands(name: str, path: str, mask: Sequence[str], *, numbers: Mapping[str,
         for reason, band in numbers.items()
         if reason in mask
     )
-
-
-def classi(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
-    """The Sentinel-2 L1C classification raster (baseline 04.00 on): one band of 0 and 1 per reason."""
-    return by_bands("MSK_CLASSI", path, mask, numbers=CLASSI_BANDS)
 
 
 def cloud_polygons(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
@@ -275,7 +264,7 @@ def masks_of(
     if role == "qa_pixel":
         found = (qa_pixel(path, reasons, index=index),)
     elif role == "classi":
-        found = classi(path, reasons)
+        found = by_bands("MSK_CLASSI", path, reasons, numbers=CLASSI_BANDS)
     elif role == "udm2":
         found = by_bands("UDM2", path, reasons, numbers=UDM2_BANDS)
     elif role == "qa_radsat" and "saturated" in reasons and sensor in RADSAT_DROPPED:

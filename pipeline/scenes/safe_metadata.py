@@ -100,10 +100,10 @@ def parse_tile(data: bytes, *, path: str) -> TileMetadata:
         ProductError: not XML, or without the tile's geocoding.
     """
     root = parse_xml(data, what="metadata", path=path, error=ProductError, fix="download the product again")
-    shapes = {
-        _integer(size.get("resolution"), path): (_size(size, "NROWS", path), _size(size, "NCOLS", path))
-        for size in root.iter("Size")
-    }
+    shapes: dict[int, tuple[int, int]] = {}
+    for size in root.iter("Size"):
+        rows, cols = (int(_float(size.findtext(tag), tag, path)) for tag in ("NROWS", "NCOLS"))
+        shapes[int(_float(size.get("resolution"), "resolution", path))] = rows, cols
     if not shapes or root.find(".//Geoposition") is None:
         raise ProductError("tile metadata has no geocoding", path=path, expected="Size and Geoposition per resolution")
     tile = re.search(r"_(T\d{2}[A-Z]{3})_", _text(root, "TILE_ID", path) + "_")
@@ -142,19 +142,11 @@ def _float(text: str | None, tag: str, path: str) -> float:
     return number
 
 
-def _integer(text: str | None, path: str) -> int:
-    return int(_float(text, "resolution", path))
-
-
-def _size(size: Element, tag: str, path: str) -> int:
-    return int(_float(size.findtext(tag), tag, path))
-
-
 def _offsets(root: Element, level: str, path: str) -> tuple[dict[str, float], str]:
     tag = {"L1C": "RADIO_ADD_OFFSET", "L2A": "BOA_ADD_OFFSET"}[level]
     offsets: dict[str, float] = {}
     for element in root.iter(tag):
-        number = _integer(element.get("band_id"), path)
+        number = int(_float(element.get("band_id"), "band_id", path))
         if not 0 <= number < len(BAND_KEYS):
             what = f"{tag} of an unknown band"
             raise ProductError(what, path=path, got=f"band_id {number}", expected=f"0..{len(BAND_KEYS) - 1}")

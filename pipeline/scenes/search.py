@@ -25,13 +25,12 @@ from pipeline.scenes.remote import (
     is_url,
     plain_url,
     read_journal,
-    read_metadata,
 )
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.scenes.stac import open_item, signer
+from pipeline.scenes.stac import open_item
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
 from pipeline.scenes.stac_documents import read_item
-from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
+from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts, read_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +71,6 @@ def find_scenes(
     start: date,
     end: date,
     max_cloud_percent: float = _FULL,
-    min_covered_frac: float = 0.0,
     limit: int = 100,
 ) -> list[FoundScene]:
     """Scenes of an area and time, earliest first.
@@ -87,19 +85,13 @@ def find_scenes(
     if end < start:
         raise ConfigError("dates of a search", got=f"{start} to {end}", expected="start before end")
     wanted = area_shape(area)
-    found = [
-        scene
-        for document in _search(
-            APIS.get(api, api),
-            collection=collection,
-            area=wanted,
-            times=(datetime.combine(start, time.min, UTC), datetime.combine(end, time.max, UTC)),
-            max_cloud_percent=max_cloud_percent,
-            limit=limit,
-        )
-        if (scene := _found(document, wanted)).covered_frac >= min_covered_frac
-        and (scene.cloud_percent is None or scene.cloud_percent <= max_cloud_percent)
-    ]
+    times = datetime.combine(start, time.min, UTC), datetime.combine(end, time.max, UTC)
+    answers = _search(
+        APIS.get(api, api), collection=collection, area=wanted, times=times, max_cloud_percent=max_cloud_percent,
+        limit=limit,
+    )  # fmt: skip
+    scenes = (_found(document, wanted) for document in answers)
+    found = [scene for scene in scenes if scene.cloud_percent is None or scene.cloud_percent <= max_cloud_percent]
     return sorted(found, key=lambda scene: (scene.acquired_utc or datetime.min.replace(tzinfo=UTC), scene.id))
 
 
@@ -196,7 +188,6 @@ def download(
     area: Bounds | Path | str | None = None,
     bands: Sequence[str] | None = None,
     options: SceneOptions = AS_FOUND,
-    sign: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Bands and quality layers of one scene, cut to ``area``, as ``folder/<id>``; what is complete stays as it is.
@@ -204,15 +195,15 @@ def download(
     A file is complete when its content has the checksum that the folder's journal gives for the same source and window.
     Files are written aside and renamed when whole; the item is written last.
 
-    ``area`` is as for :func:`find_scenes`, ``options`` and ``sign`` as for :func:`pipeline.scenes.stac.open_item`;
-    ``progress`` is called after each block. The folder opens with ``open_scene``.
+    ``area`` is as for :func:`find_scenes`, ``options`` as for :func:`pipeline.scenes.stac.open_item`; ``progress`` is
+    called after each block. The folder opens with ``open_scene``.
 
     Raises:
         ProductError: an asset is gone or cannot be read, or the scaling cannot be decided.
         OutputError: the folder cannot be written.
     """
     document = dict(found.document if isinstance(found, FoundScene) else found)
-    scene = open_item(document, options=options, bands=bands, sign=sign)
+    scene = open_item(document, options=options, bands=bands)
     target = Path(folder) / _safe_name(scene.id)
     prepare_folder(target)
     jobs = _jobs(document, scene, area=area)
@@ -227,7 +218,7 @@ def download(
             progress(job.file, done, blocks)
         for key in job.keys:
             placed[key] = {"href": f"./{job.file}", **job.proj}
-    _write_item(document, scene, target, placed=placed, sign=sign or signer(scene.mirror))
+    _write_item(document, scene, target, placed=placed)
     return target
 
 
@@ -261,20 +252,14 @@ def _jobs(document: dict[str, Any], scene: Scene, *, area: Bounds | Path | str |
     ]
 
 
-def _write_item(
-    document: dict[str, Any],
-    scene: Scene,
-    target: Path,
-    *,
-    placed: Mapping[str, dict[str, Any]],
-    sign: Callable[[str], str],
-) -> None:
+def _write_item(document: dict[str, Any], scene: Scene, target: Path, *, placed: Mapping[str, dict[str, Any]]) -> None:
     item = read_item(document)
     assets = {key: document["assets"][key] | fields for key, fields in placed.items()}
     href = find_asset(item, "product_metadata")
     key = next((k for k, a in item.assets.items() if (a.get_absolute_href() or a.href) == href), None)
     if href is not None and key is not None:
-        write_bytes(target / "product-metadata.xml", read_metadata(sign(href)), what="product metadata")
+        data = read_signed(href, mirror=scene.mirror)
+        write_bytes(target / "product-metadata.xml", data, what="product metadata")
         assets[key] = document["assets"][key] | {"href": "./product-metadata.xml"}
     properties = document["properties"] | ({MIRROR_PROPERTY: scene.mirror} if scene.mirror else {})
     links = [link for link in document.get("links", []) if link.get("rel") in {"license", "derived_from"}]

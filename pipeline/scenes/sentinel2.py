@@ -75,7 +75,9 @@ def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequ
     size = float(resolution_m or FINEST_M)
     grid = _grid(product.tile, size, str(path))
     images = _images(product)
-    bands = tuple(_band(spec, product, images, size) for spec in SENTINEL2 if _expected(spec, product.meta))
+    # L2A has no B10: it sees no ground, and atmospheric correction uses it up.
+    specs = [spec for spec in SENTINEL2 if product.meta.level == "L1C" or spec.key != "B10"]
+    bands = tuple(_band(spec, product, images, size) for spec in specs)
     _check_headers(bands, product, path)
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, images, reasons)
@@ -198,11 +200,6 @@ def _images(product: _Product) -> dict[str, dict[int, str]]:
     return images
 
 
-def _expected(spec: BandSpec, meta: SafeMetadata) -> bool:
-    """L2A has no B10: it sees no ground, and atmospheric correction uses it up."""
-    return meta.level == "L1C" or spec.key != "B10"
-
-
 def _band(spec: BandSpec, product: _Product, images: Mapping[str, Mapping[int, str]], size: float) -> BandSource:
     files = images.get(spec.key)
     if not files:
@@ -272,7 +269,9 @@ def _l1c_quality(product: _Product, reasons: tuple[str, ...]) -> tuple[tuple[Qua
     raster = product.files.find(f"{within}MSK_CLASSI_B00.jp2")
     vector = product.files.find(f"{within}MSK_CLOUDS_*B00*.gml")
     if raster:
-        layers = quality.classi(product.files.gdal(raster[0]), reasons)
+        # One band of 0 and 1 per reason, from baseline 04.00 on.
+        path = product.files.gdal(raster[0])
+        layers = quality.by_bands("MSK_CLASSI", path, reasons, numbers=quality.CLASSI_BANDS)
     elif vector:
         layers = quality.cloud_polygons(product.files.gdal(vector[0]), reasons)
     else:

@@ -84,9 +84,7 @@ class SceneOptions(Settings):
         None, description="A name for every band in file order, where the file does not name them."
     )
     scale: float | None = Field(
-        None,
-        gt=0,
-        description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
+        None, gt=0, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
     )
     offset: float | None = Field(None, description="See scale.")
     nodata: Annotated[float, Field(allow_inf_nan=True)] | Literal["none"] | None = Field(

@@ -152,24 +152,13 @@ def _document(href: str) -> Document:
     return document
 
 
-def _kind(document: Document) -> str:
-    kind = str(document.get("type"))
-    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
-        return "features"
-    if kind == "Feature" and "assets" in document:
-        return "item"
-    if kind in {"Collection", "Catalog"} and "links" in document:
-        return "links"
-    return ""
-
-
 def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]:
-    kind = _kind(document)
-    if kind == "item":
+    kind = str(document.get("type"))
+    if kind == "Feature" and "assets" in document:
         return [read_item(document, href=href)]
-    if kind == "features":
+    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
         return [read_item(feature, href=href) for feature in document["features"][:MOST_ITEMS]]
-    if kind == "links" and href is not None:
+    if kind in {"Collection", "Catalog"} and "links" in document and href is not None:
         links = [link.get("href", "") for link in document["links"] if link.get("rel") == "item"]
         if not 0 < len(links) <= MOST_ITEMS:
             what = f"STAC {document['type'].lower()} with {len(links)} links to items"

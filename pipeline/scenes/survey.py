@@ -205,12 +205,8 @@ def refuse_empty_bands(source: Source, *, what: str) -> None:
 def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> None:
     refuse_empty_bands(source, what="no pixel of the scene can be used")
     if whole:
-        raise SceneError(
-            "no pixel of the scene can be used",
-            path=source.path,
-            got=f"nodata, NaN or masked everywhere{_causes(ledger)}",
-            fix="check nodata and masks of the scene",
-        )
+        got, fix = f"nodata, NaN or masked everywhere{_causes(ledger)}", "check nodata and masks of the scene"
+        raise SceneError("no pixel of the scene can be used", path=source.path, got=got, fix=fix)
     _warn(f"{source.path}: no valid pixel in the windows looked at{_causes(ledger)}; values not checked")
 
 

@@ -32,10 +32,7 @@ WISHED_BLOCKS = 25
 NEEDED_BLOCKS = 9
 _MANY_LOST = 0.25
 _SHOWN = 10
-_WITHOUT = {
-    Part.TRAIN: "it is hardly learned",
-    Part.TEST: "its accuracy is not judged",
-}
+_WITHOUT = {Part.TRAIN: "it is hardly learned", Part.TEST: "its accuracy is not judged"}
 # Price of a class that is absent from train, validation, test: dearer than any imbalance, train before test before
 # validation, as a class that is never learned is lost on the map and one that is never tested only on paper.
 _MISSING = np.array([100.0, 3.0, 10.0])
