@@ -223,9 +223,8 @@ def check_choice(choice: Choice) -> None:
         ConfigError: a package or a GPU that is not there.
     """
     if choice.engine == "openvino" and find_spec("openvino") is None:
-        raise ConfigError(
-            "engine openvino is not installed", fix="pip install 'landcover-pipeline[openvino]' or use engine torch"
-        )
+        fix = "pip install 'landcover-pipeline[openvino]' or use engine torch"
+        raise ConfigError("engine openvino is not installed", fix=fix)
     if choice.dtype == "int8" and (find_spec("onnxruntime") is None or find_spec("onnx") is None):
         raise ConfigError("dtype int8 needs onnxruntime to quantise", fix="pip install 'landcover-pipeline[onnx]'")
     if choice.device.startswith("cuda") and not torch.cuda.is_available():
@@ -237,12 +236,8 @@ def make_engine(
 ) -> Engine:
     """An engine of ``choice`` for a fused network in evaluation mode; torch takes the module over.
 
-    Args:
-        network: The network.
-        choice: Engine, type and device.
-        channels: Channels of its input.
-        threads: Threads in all; a call of OpenVINO takes its share of them, torch those of its caller.
-        samples: Inputs float32 [1, band, row, col] of the scene that will be mapped; "int8" takes its ranges from them.
+    ``channels`` are those of its input; of ``threads`` in all a call of OpenVINO takes its share, torch those of its
+    caller. "int8" takes its ranges from ``samples``, inputs float32 [1, band, row, col] of the scene to be mapped.
 
     Raises:
         ConfigError: a package or a GPU that is not there.

@@ -72,9 +72,9 @@ _OPENVINO = {
 }
 
 
-def weight_bytes(network: nn.Module, *, dtype: torch.dtype = torch.float32) -> int:
-    """Bytes of the parameters in ``dtype``."""
-    return dtype.itemsize * sum(item.numel() for item in network.parameters())
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of the parameters in float32."""
+    return 4 * sum(item.numel() for item in network.parameters())
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,7 @@ class Needs:
     def largest_tile_px(self, *, halo_px: int, memory_bytes: int, longest_px: int) -> int:
         """The largest tile, in whole strides, that fits the memory, and whose pass fits the GPU.
 
-        Args:
-            halo_px: Halo on each side.
-            memory_bytes: Memory that the process may take.
-            longest_px: The longer side of the scene.
+        ``longest_px`` is the longer side of the scene.
 
         Raises:
             ConfigError: not even the smallest sensible tile fits.
@@ -165,12 +162,9 @@ class Needs:
             share = GPU_SHARE * gpu_bytes / self.batch
             fitting = [size for size in fitting if self.pass_bytes((size + 2 * halo_px) ** 2) <= share] or fitting[:1]
         if not fitting:
-            need = self.peak_bytes(smallest, halo_px=halo_px)
-            raise ConfigError(
-                f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)",
-                expected=f"at least {need / 1e6:.0f} MB",
-                fix="raise map.memory (--memory of predict)",
-            )
+            need = f"at least {self.peak_bytes(smallest, halo_px=halo_px) / 1e6:.0f} MB"
+            what = f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)"
+            raise ConfigError(what, expected=need, fix="raise map.memory (--memory of predict)")
         return fitting[-1]
 
 

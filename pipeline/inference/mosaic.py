@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import ConfigError, GridError, InputError, LegendError
@@ -25,7 +24,7 @@ from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.legends import LEGEND_HASH_TAG
 from pipeline.maps.style import PERCENT_NODATA
-from pipeline.raster import on_grid
+from pipeline.raster import as_error, on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,11 +78,8 @@ def target_grid(maps: Sequence[MapFile], *, crs: CRS | None = None, pixel_size: 
     grids = [grid_of(item.codes) for item in maps]
     found = {str(grid.crs) for grid in grids}
     if crs is None and len(found) > 1:
-        raise GridError(
-            "maps have several CRSs",
-            got=", ".join(sorted(found)),
-            fix="choose the CRS of the mosaic, such as EPSG:3035",
-        )
+        fix = "choose the CRS of the mosaic, such as EPSG:3035"
+        raise GridError("maps have several CRSs", got=", ".join(sorted(found)), fix=fix)
     chosen = crs or grids[0].crs
     own = [grid for grid in grids if grid.crs == chosen]
     size = pixel_size or min(grid.pixel_size[0] for grid in own or grids)
@@ -185,20 +181,15 @@ def _check_legends(maps: Sequence[MapFile]) -> None:
         with open_map(item.codes) as dataset:
             legends.setdefault(dataset.tags().get(LEGEND_HASH_TAG), item.codes)
     if len(legends) > 1 or None in legends:
-        raise LegendError(
-            "maps of a mosaic must have one legend",
-            got="; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items()),
-            fix="map them with one model, or give them one legend first",
-        )
+        got = "; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items())
+        fix = "map them with one model, or give them one legend first"
+        raise LegendError("maps of a mosaic must have one legend", got=got, fix=fix)
 
 
 class WarpedMaps(Closing):
     """Bands of uint8 read on one grid, nearest pixel; a context manager.
 
     The files that were read last stay open, MOST_OPEN of them; others are opened again when they are wanted.
-
-    Args:
-        grid: On which they are read.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -223,10 +214,8 @@ class WarpedMaps(Closing):
             InputError: the file cannot be opened or read.
         """
         dataset = self._dataset(path, nodata)
-        try:
+        with as_error(InputError, "map cannot be read", path=path):
             pixels: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
-        except (RasterioError, OSError) as err:
-            raise InputError("map cannot be read", path=path, got=err) from err
         return pixels
 
     def _dataset(self, path: Path, nodata: int) -> Any:
@@ -264,7 +253,5 @@ def open_map(path: Path) -> Any:
     Raises:
         InputError: it cannot be opened.
     """
-    try:
+    with as_error(InputError, "map cannot be opened", path=path):
         return rasterio.open(path)
-    except (RasterioError, OSError) as err:
-        raise InputError("map cannot be opened", path=path, got=err) from err

@@ -138,11 +138,7 @@ def one_thread() -> Iterator[None]:
 def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, trust: bool = False) -> Plan:
     """Decide what the settings leave open, by measuring on a piece of the scene.
 
-    Args:
-        bundle: The model.
-        source: The scene, with the model's bands.
-        settings: What was asked for.
-        trust: Take the number type without measuring its agreement.
+    ``source`` has the model's bands; with ``trust`` the number type is taken without measuring its agreement.
 
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
@@ -259,15 +255,11 @@ def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> K
     areas = [fingerprint([split_source(path)[0]]) for path in (settings.aoi, settings.mask) if path is not None]
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     mapping = settings.model_dump(mode="json", include=MAPPING) | vars(settings.products)
+    files = fingerprint([_on_disk(name) for name in source.files])
     return Key.of(
         {
             "model": bundle.hash,
-            "input": [
-                source.id,
-                source.ledger(),
-                fingerprint([_on_disk(name) for name in source.files]),
-                repr(source.grid),
-            ],
+            "input": [source.id, source.ledger(), files, repr(source.grid)],
             "settings": [mapping, areas],
             "software": [__version__, torch.__version__, _version("openvino"), *machine],
         }

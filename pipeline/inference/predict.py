@@ -6,19 +6,13 @@ waits between them is a tile or two: nothing of scene size is ever in memory.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import platform
 import warnings
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from pipeline.errors import ModelWarning, OutputError
-from pipeline.files import Closing
+from pipeline.errors import ModelWarning
+from pipeline.files import Closing, prepare_folder
 from pipeline.inference.areas import read_area
 from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.plan import Plan, engine_of, journal_key, make_plan
@@ -29,10 +23,11 @@ from pipeline.inference.stream import Writing
 from pipeline.legend import NODATA
 from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
-from pipeline.process import give_back
+from pipeline.process import give_back, hold_folder, release_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from filelock import BaseFileLock
 
@@ -91,7 +86,7 @@ class Prediction(Closing):
         for store in self.layers.values():
             store.close()
         if self.lock is not None:
-            release(self.lock)
+            release_folder(self.lock)
 
     def remove(self) -> None:
         """Close and delete the stores and the journal: the maps have been written."""
@@ -163,14 +158,7 @@ def open_run(
 ) -> Run:
     """The stores and the journal of a scene, new or as an earlier run left them; whoever opens it closes it.
 
-    Args:
-        bundle: The model.
-        source: As for :func:`predict_scene`.
-        out: As there.
-        settings: As there.
-        fresh: As there.
-        planner: Decides what the settings leave open; another machine may do it.
-        key: As there.
+    Arguments as of :func:`predict_scene`; ``planner`` decides what the settings leave open, maybe on another machine.
 
     Raises:
         SceneError: as there.
@@ -180,17 +168,14 @@ def open_run(
     settings = settings or MapSettings.model_validate({})
     source = source.select(bundle.bands)
     area = read_area(source.grid, aoi=settings.aoi, mask=settings.mask)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError("cannot make the folder", path=out, got=err.strerror) from err
+    prepare_folder(out)
     key = key or journal_key(bundle, source, settings)
-    lock = lock_folder(out)
+    lock = hold_folder(out, name=LOCK)
     try:
         journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
         stores = _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle)
     except BaseException:
-        release(lock)
+        release_folder(lock)
         raise
     return Run(SceneSteps(bundle, source, settings, plan, area), key, journal, stores, lock)
 
@@ -242,42 +227,7 @@ class Run:
         """Close the stores and give the folder back; what was mapped stays."""
         for store in self.stores.values():
             store.close()
-        release(self.lock)
-
-
-def lock_folder(folder: Path) -> BaseFileLock:
-    """A lock on the work folder, which the system gives back when this process ends, however it ends.
-
-    Raises:
-        OutputError: another run holds it, or it cannot be made.
-    """
-    path = folder / LOCK
-    lock = FileLock(path, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout as err:
-        holder = ""
-        with contextlib.suppress(OSError):  # Windows lets nobody read what is locked
-            holder = path.read_text(encoding="utf-8")
-        raise OutputError(
-            "another run works in this folder", path=folder, got=holder or "a process that has just started",
-            fix="wait for it or stop it, then run the same command again",
-        ) from err  # fmt: skip
-    except OSError as err:
-        raise OutputError("cannot lock the work folder", path=folder, got=err.strerror) from err
-    with contextlib.suppress(OSError):
-        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-    return lock
-
-
-def release(lock: BaseFileLock) -> None:
-    """Give the folder back; doing so twice does nothing."""
-    if not lock.is_locked:
-        return
-    # The file goes before the lock: whoever opens it meanwhile finds another file there, and tries again.
-    with contextlib.suppress(OSError):
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
+        release_folder(self.lock)
 
 
 def _open(

@@ -35,10 +35,7 @@ def network_features(
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Features of labelled pixels, as the members' heads see them, one member after the other.
 
-    Args:
-        bundle: The model.
-        source: A scene with the model's bands.
-        pixels: Labelled pixels of that scene; only where they are is used.
+    ``source`` has the model's bands; of ``pixels`` only where they are is used.
 
     Returns:
         float32 [pixel, feature], and the positions intp [pixel] of the valid ones among ``pixels``.
@@ -77,12 +74,8 @@ def feature_tiles(
 ) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
     """Features of a whole scene, tile by tile: memory does not grow with the scene.
 
-    A pixel's features are those that :func:`pixel_features` gives it.
-
-    Args:
-        bundle: The model.
-        source: A scene with the model's bands.
-        wanted: Tiles for which it says no are not read.
+    A pixel's features are those that :func:`network_features` gives it; tiles for which ``wanted`` says no are not
+    read.
 
     Yields:
         Window inside the grid; float32 [feature, row, col] of it; bool [row, col], True where the scene is valid.

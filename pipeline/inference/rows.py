@@ -108,10 +108,8 @@ class RowStore(Closing):
         """
         self._check(window)
         if pixels.shape != window.shape or pixels.dtype != self.dtype:
-            what = "pixels do not fit their window"
-            raise OutputError(
-                what, path=self.path, got=f"{pixels.dtype} {pixels.shape}", expected=f"{self.dtype} {window.shape}"
-            )
+            got, expected = f"{pixels.dtype} {pixels.shape}", f"{self.dtype} {window.shape}"
+            raise OutputError("pixels do not fit their window", path=self.path, got=got, expected=expected)
         data = np.ascontiguousarray(pixels)
         try:
             if window.width == self.width:
@@ -162,7 +160,6 @@ class RowStore(Closing):
 def _failed(err: OSError, path: Path, *, need: int | None = None) -> OutputError:
     if err.errno in _NO_SPACE:
         room = f"{need / 1e6:.0f} MB for the map" if need else "room for the map"
-        return OutputError(
-            "disk is full", path=path.parent, expected=room, fix="free some space and run the same command again"
-        )
+        fix = "free some space and run the same command again"
+        return OutputError("disk is full", path=path.parent, expected=room, fix=fix)
     return OutputError("cannot write mapped rows", path=path, got=err.strerror)

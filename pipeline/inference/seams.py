@@ -51,12 +51,7 @@ def seam_figure(
 ) -> Seams:
     """Map the scene again with tiles cut half a tile later, and compare.
 
-    Args:
-        bundle: The model.
-        source: The scene.
-        prediction: The first map.
-        out: Folder for the second map; its files are removed in the end.
-        settings: Those of the first map.
+    ``prediction`` is the first map, made with ``settings``; ``out`` takes the second one, whose files go in the end.
     """
     plan = prediction.plan
     shift = round_up(plan.tile_px // 2, plan.stride_px)

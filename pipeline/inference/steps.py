@@ -167,35 +167,17 @@ class SceneSteps:
             buffers.give(memory)
 
 
-def runs_of(steps: Collection[int]) -> Iterator[list[int]]:
-    """Steps that follow each other, together.
-
-    >>> list(runs_of([7, 1, 2, 6]))
-    [[1, 2], [6, 7]]
-    """
-    run: list[int] = []
-    for step in sorted(steps):
-        if run and step != run[-1] + 1:
-            yield run
-            run = []
-        run.append(step)
-    if run:
-        yield run
-
-
 def step_blocks(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
     """The steps that are left in portions of steps that follow each other.
 
     A portion has at most ``block_px`` pixels, or a single step that has more.
     """
-    blocks: list[tuple[int, ...]] = []
-    for run in runs_of(left):
-        block: list[int] = []
-        for step in run:
-            full = sum(steps.pixels[number] for number in (*block, step)) > block_px
-            if full and block:
-                blocks.append(tuple(block))
-                block = []
-            block.append(step)
-        blocks.append(tuple(block))
-    return blocks
+    blocks: list[list[int]] = []
+    taken = 0
+    for step in sorted(left):
+        if not blocks or step != blocks[-1][-1] + 1 or taken + steps.pixels[step] > block_px:
+            blocks.append([])
+            taken = 0
+        blocks[-1].append(step)
+        taken += steps.pixels[step]
+    return [tuple(block) for block in blocks]

@@ -59,11 +59,7 @@ class _Step:
 class Workers(Generic[T]):
     """Does works in threads side by side; iterate over it inside ``with`` for what they made, in order.
 
-    Args:
-        do: Makes something of a work.
-        works: In order.
-        count: Threads that do works.
-        threads: Threads of torch in each of them.
+    ``do`` makes something of a work, in ``count`` threads, each with ``threads`` of torch.
     """
 
     def __init__(self, do: Callable[[Work], T], works: Iterable[Work], *, count: int, threads: int) -> None:

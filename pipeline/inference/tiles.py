@@ -79,12 +79,8 @@ def plan_tiles(
         GridError: a size that is not positive.
     """
     if tile_px < 1 or stride_px < 1 or halo_px < 0:
-        what = "tiles"
-        raise GridError(
-            what,
-            got=f"tile_px {tile_px}, halo_px {halo_px}, stride_px {stride_px}",
-            expected="tile_px and stride_px at least 1, halo_px not negative",
-        )
+        got = f"tile_px {tile_px}, halo_px {halo_px}, stride_px {stride_px}"
+        raise GridError("tiles", got=got, expected="tile_px and stride_px at least 1, halo_px not negative")
     halo = round_up(halo_px, stride_px)
     columns = _cut(grid.width, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
     rows = _cut(grid.height, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
@@ -93,9 +89,8 @@ def plan_tiles(
     for row, height in rows:
         for col, width in columns:
             write = Window(row, col, height, width)
-            shape = (_whole(max(pair), halo, stride_px) for pair in zip(write.shape, least, strict=True))
-            read = Window(row - halo, col - halo, *shape)
-            tiles.append(Tile(read, write))
+            sides = (round_up(max(pair), stride_px) + 2 * halo for pair in zip(write.shape, least, strict=True))
+            tiles.append(Tile(Window(row - halo, col - halo, *sides), write))
     return tuple(tiles)
 
 
@@ -106,10 +101,6 @@ def round_up(value: int, step: int) -> int:
     (64, 32, 0)
     """
     return -(-value // step) * step
-
-
-def _whole(size: int, halo: int, stride: int) -> int:
-    return round_up(size, stride) + 2 * halo
 
 
 def _cut(length: int, *, tile_px: int, stride_px: int, shift_px: int = 0) -> list[tuple[int, int]]:
@@ -184,11 +175,7 @@ def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: i
 def quickest(order: Callable[[int], Order], *, largest_px: int, halo_px: int, stride_px: int) -> tuple[int, Order]:
     """The side of tiles, no larger than memory allows, with which halo and decoding cost least; and the order.
 
-    Args:
-        order: Gives the order for tiles of a side, with the cache that they leave room for.
-        largest_px: The largest side.
-        halo_px: Halo on each side.
-        stride_px: Total stride of the network.
+    ``order`` gives that for tiles of a side, with the cache that they leave room for.
     """
 
     def cost(side: int) -> float:
