@@ -179,8 +179,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            msg = f"key {name!r} twice in one object"
-            raise ValueError(msg)
+            raise ValueError(f"key {name!r} twice in one object")
         found[name] = value
     return found
 
@@ -225,23 +224,20 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._level -= 1
         if is_alias and id(node) not in self._sizes:
-            msg = f"the alias on line {self.line + 1} holds itself"
-            raise _NotAllowedError(msg)
+            raise _NotAllowedError(f"the alias on line {self.line + 1} holds itself")
         if node is not None and not is_alias:
             inner = [self._sizes[id(child)] for child in _children(node)]
             nodes = 1 + sum(size for size, _ in inner)
             depth = 1 + max((deep for _, deep in inner), default=0)
             self._limit(depth)
             if nodes > MAX_NODES:
-                msg = f"too many values, with its aliases written out; expected at most {MAX_NODES:,}"
-                raise _NotAllowedError(msg)
+                raise _NotAllowedError(f"too many values, with its aliases written out; expected at most {MAX_NODES:,}")
             self._sizes[id(node)] = (nodes, depth)
         return node
 
     def _limit(self, depth: int) -> None:
         if depth > MAX_DEPTH:
-            msg = f"line {self.line + 1} is nested too deeply; expected at most {MAX_DEPTH} levels"
-            raise _NotAllowedError(msg)
+            raise _NotAllowedError(f"line {self.line + 1} is nested too deeply; expected at most {MAX_DEPTH} levels")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - as PyYAML has it
         """A mapping whose keys differ."""
@@ -250,8 +246,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 name, line = (key.tag, key.value), key.start_mark.line + 1
                 if name in lines:
-                    msg = f"key {key.value!r} on line {lines[name]} again on line {line}"
-                    raise _NotAllowedError(msg)
+                    raise _NotAllowedError(f"key {key.value!r} on line {lines[name]} again on line {line}")
                 lines[name] = line
         return super().construct_mapping(node, deep=deep)
 

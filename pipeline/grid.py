@@ -110,13 +110,8 @@ class Grid:
         if self.height < 1 or self.width < 1:
             raise GridError(f"grid of {self.height} x {self.width} pixels", expected="at least 1 x 1")
         if self.transform.b != 0 or self.transform.d != 0:
-            what = "grid is rotated or sheared"
-            raise GridError(
-                what,
-                got=f"affine {tuple(self.transform)[:6]}",
-                expected="rows and columns parallel to the axes",
-                fix="warp it with gdalwarp",
-            )
+            got, expected = f"affine {tuple(self.transform)[:6]}", "rows and columns parallel to the axes"
+            raise GridError("grid is rotated or sheared", got=got, expected=expected, fix="warp it with gdalwarp")
         if self.transform.a == 0 or self.transform.e == 0:
             raise GridError("grid has pixels of size 0", got=f"affine {tuple(self.transform)[:6]}")
 
@@ -295,11 +290,11 @@ class Grid:
         top = old.f if old.e < 0 else old.f + old.e * self.height
         return Grid(self.crs, Affine(abs(old.a), 0.0, left, 0.0, -abs(old.e), top), self.height, self.width)
 
-    def same_pixels_as(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
-        """Whether two grids are one: CRS, shape, direction of both axes, and corners to ``tolerance_px`` pixels."""
+    def same_pixels_as(self, other: Grid) -> bool:
+        """Whether two grids are one: CRS, shape, direction of both axes, and corners to a thousandth of a pixel."""
         if self.crs != other.crs or self.shape != other.shape:
             return False
         if (self.transform.a > 0) != (other.transform.a > 0) or (self.transform.e > 0) != (other.transform.e > 0):
             return False
         corners = zip(self.bounds, other.bounds, self.pixel_size * 2, strict=True)
-        return all(abs(a - b) <= tolerance_px * size for a, b, size in corners)
+        return all(abs(a - b) <= 1e-3 * size for a, b, size in corners)

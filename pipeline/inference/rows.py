@@ -45,8 +45,7 @@ class RowStore(Closing):
         try:
             self._file = self.path.open("r+b", buffering=0)
         except OSError as err:
-            what = "cannot open the store of mapped rows"
-            raise OutputError(what, path=self.path, got=err.strerror) from err
+            raise OutputError("cannot open the store of mapped rows", path=self.path, got=err.strerror) from err
         size = os.fstat(self._file.fileno()).st_size
         expected = layers * self.height * self.width * self.dtype.itemsize
         if size != expected:
@@ -152,8 +151,7 @@ class RowStore(Closing):
             while data:
                 done = self._file.readinto(data)
                 if not done:
-                    what = "store of mapped rows is cut off"
-                    raise OutputError(what, path=self.path, got=f"no byte at {offset}")
+                    raise OutputError("store of mapped rows is cut off", path=self.path, got=f"no byte at {offset}")
                 data = data[done:]
 
 

@@ -167,8 +167,7 @@ class MapSettings(Settings):
         try:
             parse_bytes(value)
         except ConfigError as err:
-            msg = "a size such as 2GB, 1.5GiB or 800MB"
-            raise ValueError(msg) from err
+            raise ValueError("a size such as 2GB, 1.5GiB or 800MB") from err
         return str(value)
 
     @property
@@ -180,8 +179,7 @@ class MapSettings(Settings):
     @classmethod
     def _odd(cls, value: int) -> int:
         if value and value % 2 == 0:
-            msg = "an odd number, so that the pixel lies in the middle"
-            raise ValueError(msg)
+            raise ValueError("an odd number, so that the pixel lies in the middle")
         return value
 
     @field_validator("aoi", "mask")
@@ -199,16 +197,13 @@ class MapSettings(Settings):
             try:
                 CRS.from_user_input(value)
             except CRSError as err:
-                msg = "a CRS that PROJ knows, such as EPSG:3035"
-                raise ValueError(msg) from err
+                raise ValueError("a CRS that PROJ knows, such as EPSG:3035") from err
         return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> MapSettings:
         if self.dtype == "int8" and self.engine != "openvino":
-            msg = "dtype int8 needs engine openvino"
-            raise ValueError(msg)
+            raise ValueError("dtype int8 needs engine openvino")
         if self.engine == "openvino" and self.device == "cuda":
-            msg = "engine openvino runs on device cpu"
-            raise ValueError(msg)
+            raise ValueError("engine openvino runs on device cpu")
         return self

@@ -106,17 +106,13 @@ def metric_crs(shapes: GeoSeries | GeoDataFrame, *, path: Path | str | None = No
         crs = shapes.estimate_utm_crs()
         here, there = (np.asarray(item.array, dtype=object) for item in (shapes.geometry, shapes.geometry.to_crs(crs)))
     except Exception as err:  # pyproj raises several unrelated types
-        raise LabelError(
-            "polygons or points lie where none can", path=path, got=err, fix="assign the CRS they are in"
-        ) from err
+        fix = "assign the CRS they are in"
+        raise LabelError("polygons or points lie where none can", path=path, got=err, fix=fix) from err
     areas = shapely.area(there[shapely.get_dimensions(there) == 2])  # noqa: PLR2004 - polygons
     lost = np.isfinite(shapely.get_coordinates(here)) & ~np.isfinite(shapely.get_coordinates(there))
     if lost.any() or not (areas > 0).all():
-        what, fix = (
-            "polygons or points cannot be brought into metres",
-            "assign the CRS they are in, or cut them to one region",
-        )
         got = f"coordinates {shapes.total_bounds.tolist()} in {shapes.crs.name}"
+        what, fix = "polygons or points cannot be brought into metres", "assign their CRS, or cut them to one region"
         raise LabelError(what, path=path, got=got, fix=fix)
     return crs
 

@@ -46,7 +46,6 @@ def read_map_labels(
     piece_px: int,
     pieces: int,
     aliases: Mapping[str, str] | None = None,
-    seed: int = 0,
 ) -> Labels:
     """Polygons of a class raster, whose values are codes of ``scheme``.
 
@@ -60,9 +59,7 @@ def read_map_labels(
         extents: Bounds (left, bottom, right, top) and CRS of each scene.
         piece_px: Side of the lattice in pixels of the map.
         pieces: Most polygons of a class.
-        aliases: Value of the raster -> class name, for values that are no codes of a map (0, 300, 1111); "" leaves a
-            value out.
-        seed: Of the choice.
+        aliases: Value of the raster -> class name, for values that are no codes of a map; "" leaves a value out.
 
     Raises:
         LabelError: not a class raster, not over the scenes, or without a class of the legend.
@@ -74,7 +71,7 @@ def read_map_labels(
     )
     ids, first = np.unique(pixels.polygon, return_index=True)
     code = pixels.code[first]
-    order = np.random.default_rng(seed).permutation(len(ids))
+    order = np.random.default_rng(0).permutation(len(ids))
     kept = np.sort(np.concatenate([order[code[order] == value][:pieces] for value in np.unique(code)]))
     outlines = pixel_outlines(pixels, ids[kept])
     import geopandas as gpd
@@ -171,12 +168,9 @@ def labels_from_raster(
         rows, cols = np.nonzero(body)
         parts.append((rows + strip.row, cols, body[rows, cols], component[rows, cols], edge[rows, cols]))
     if count == 0:
-        raise LabelError(
-            "class raster has no pixel of a class of the legend over the scene",
-            path=path,
-            got=f"values {strange}" if strange else "nodata only",
-            expected=f"codes {', '.join(map(str, scheme.codes))}",
-        )
+        got = f"values {strange}" if strange else "nodata only"
+        what = "class raster has no pixel of a class of the legend over the scene"
+        raise LabelError(what, path=path, got=got, expected=f"codes {', '.join(map(str, scheme.codes))}")
     if strange:
         text = f"{path}: values {strange} are not in the legend and are left unlabelled"
         warnings.warn(text, LabelWarning, stacklevel=2)

@@ -52,8 +52,7 @@ class ValueSettings(Settings):
     def _rising(self) -> ValueSettings:
         low, high = self.range or (None, None)
         if low is not None and high is not None and low >= high:
-            msg = "range is smallest, then largest value"
-            raise ValueError(msg)
+            raise ValueError("range is smallest, then largest value")
         return self
 
 
@@ -142,11 +141,9 @@ class LabelSettings(Settings):
     @model_validator(mode="after")
     def _apart(self) -> LabelSettings:
         if self.kind == "value" and self.field in self.value.covariates:
-            msg = f"covariates hold {self.field!r}, the target itself"
-            raise ValueError(msg)
+            raise ValueError(f"covariates hold {self.field!r}, the target itself")
         if self.kind == "value" and self.complete:
-            msg = "complete is for classes"
-            raise ValueError(msg)
+            raise ValueError("complete is for classes")
         return self
 
     @field_validator("encoding")
@@ -155,8 +152,7 @@ class LabelSettings(Settings):
         try:
             return None if value is None else codecs.lookup(value).name
         except LookupError as err:
-            msg = "an encoding that Python knows, such as utf-8, cp1252, cp1251 or gbk"
-            raise ValueError(msg) from err
+            raise ValueError("an encoding that Python knows, such as utf-8, cp1252, cp1251 or gbk") from err
 
     @model_validator(mode="before")
     @classmethod
@@ -180,15 +176,13 @@ class LabelSettings(Settings):
     @classmethod
     def _odd(cls, value: int | None) -> int | None:
         if value is not None and value % 2 == 0:
-            msg = "an odd number, so that the point lies in the middle"
-            raise ValueError(msg)
+            raise ValueError("an odd number, so that the point lies in the middle")
         return value
 
     @model_validator(mode="after")
     def _one_kind_of_points(self) -> LabelSettings:
         if self.point_radius_m is not None and self.point_window_px is not None:
-            msg = "point_radius_m and point_window_px exclude each other"
-            raise ValueError(msg)
+            raise ValueError("point_radius_m and point_window_px exclude each other")
         return self
 
 

@@ -121,10 +121,10 @@ def read_labels(
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
-    names = _rename(frame["value"].to_numpy(dtype=object), aliases or {})
-    scheme = scheme or _scheme_of(
-        [str(name) for name in iter_values(frame.assign(value=names))], path=path, field=field
-    )
+    renamed = [None if value is None else (aliases or {}).get(value, value) or None for value in frame["value"]]
+    names = np.array(renamed, dtype=object)
+    values = iter_values(frame.assign(value=names))
+    scheme = scheme or _scheme_of([str(name) for name in values], path=path, field=field)
     codes, unknown = _codes(names, scheme, path=path)
     blank = np.array([name is None for name in names], dtype=np.bool_)
     wanted = ~missing & ~blank & (codes > 0)
@@ -158,22 +158,13 @@ def _joined(frame: GeoDataFrame, more: GeoDataFrame) -> GeoDataFrame:
     )  # fmt: skip
 
 
-def _rename(values: NDArray[Any], aliases: Mapping[str, str]) -> NDArray[Any]:
-    renamed = [None if value is None else aliases.get(value, value) or None for value in values]
-    return np.array(renamed, dtype=object)
-
-
 def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
     if not names:
         raise LabelError(f"field {field!r} is blank in every feature", path=path, fix="name the field with the class")
     if len(names) > MOST_CLASS_VALUES:
-        raise LabelError(
-            f"field {field!r} has too many different values to be a class",
-            path=path,
-            got=f"{len(names)}, such as {', '.join(names[:_SHOWN])}",
-            expected=f"at most {MOST_CLASS_VALUES}",
-            fix="name the field with the class",
-        )
+        what = f"field {field!r} has too many different values to be a class"
+        got, expected = f"{len(names)}, such as {', '.join(names[:_SHOWN])}", f"at most {MOST_CLASS_VALUES}"
+        raise LabelError(what, path=path, got=got, expected=expected, fix="name the field with the class")
     return scheme_for(names)[0]
 
 
@@ -192,11 +183,8 @@ def _codes(names: NDArray[Any], scheme: ClassScheme, *, path: Path) -> tuple[NDA
     unknown = np.isin(names.astype(str), strange) & np.array([name is not None for name in names])
     if strange:
         shown = ", ".join(strange[:_SHOWN]) + (f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else "")
-        warnings.warn(
-            f"{path}: {int(unknown.sum())} features left out, their class is not in the legend: {shown}",
-            LabelWarning,
-            stacklevel=3,
-        )
+        text = f"{int(unknown.sum())} features left out, their class is not in the legend: {shown}"
+        warnings.warn(f"{path}: {text}", LabelWarning, stacklevel=3)
     return codes, unknown
 
 
@@ -213,13 +201,9 @@ def _shapes(
         shapes[pointlike] = points_to_polygons(frame.geometry[pointlike], radius_m=radius_m, path=path)
     elif pointlike.any():
         found, others = int(pointlike.sum()), int((wanted & ~pointlike).sum())
-        raise LabelError(
-            "points where polygons are needed",
-            path=path,
-            got=f"{found} points" + (f" among {others} other features" if others else ""),
-            fix="draw polygons, or set labels.point_window_px (squares of 1, 3, ... pixels a side) or "
-            "labels.point_radius_m (circles)",
-        )
+        got = f"{found} points" + (f" among {others} other features" if others else "")
+        fix = "set labels.point_window_px (squares of 1, 3, ... pixels a side) or labels.point_radius_m (circles)"
+        raise LabelError("points where polygons are needed", path=path, got=got, fix=f"draw polygons, or {fix}")
     return shapes, repaired
 
 

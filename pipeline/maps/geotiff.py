@@ -244,10 +244,8 @@ def _write_cog(
 ) -> None:
     check_shape(pixels, grid)
     if pixels.dtype != layout.dtype or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
-        expected = f"{layout.dtype}, {counted(len(layout.bands), 'band')}"
-        raise OutputError(
-            "pixels do not fit the map", path=path, got=f"{pixels.dtype} {pixels.shape}", expected=expected
-        )
+        expected, got = f"{layout.dtype}, {counted(len(layout.bands), 'band')}", f"{pixels.dtype} {pixels.shape}"
+        raise OutputError("pixels do not fit the map", path=path, got=got, expected=expected)
     check_target(path, overwrite=overwrite)
     with (
         whole_file(path, what="the map", failures=_FAILURES, overwrite=overwrite) as part,

@@ -22,7 +22,6 @@ from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid, Window
-from pipeline.legend import NODATA
 from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
@@ -31,7 +30,7 @@ from pipeline.scenes.derived import PLACE
 from pipeline.scenes.textures import is_texture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -123,7 +122,7 @@ def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     (('pan',), 'band pan')
     """
     nm = {float(found[1]): name for name in names if (found := _WAVELENGTH.fullmatch(name))}
-    near = [_nearest(nm, at) for at in _WAVELENGTHS_NM] if nm else []
+    near = [min(nm, key=lambda known, at=at: abs(known - at)) for at in _WAVELENGTHS_NM] if nm else []
     if near and max(abs(known - at) for known, at in zip(near, _WAVELENGTHS_NM, strict=True)) <= _NEAR_NM:
         return tuple(nm[known] for known in near), "true colour"
     for wanted, words in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (infrared)")):
@@ -135,10 +134,6 @@ def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     if len(first) < len(TRUE_COLOUR):
         return first[:1], f"band {first[0].removeprefix('band ')}"
     return first, f"bands {', '.join(name.removeprefix('band ') for name in first)} as red, green, blue"
-
-
-def _nearest(known: Iterable[float], wanted: float) -> float:
-    return min(known, key=lambda one: abs(one - wanted))
 
 
 def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
@@ -277,7 +272,8 @@ def write_quicklook(
     check_target(path, overwrite=overwrite)
     codes, grid = _decimated(class_map, Resampling.mode)
     scheme = read_scheme(class_map)
-    panels: list[tuple[str, NDArray[Any]]] = [(classes_title(class_map), _coloured(codes, scheme))]
+    shown = coloured(codes, scheme, background=_BACKGROUND)
+    panels: list[tuple[str, NDArray[Any]]] = [(classes_title(class_map), shown)]
     if scene is not None:
         panels.insert(0, _scene_panel(scene, look))
     if confidence is not None:
@@ -302,11 +298,13 @@ def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], G
         return dataset.read(1, out_shape=coarse_grid(grid, PANEL_PX).shape, resampling=resampling), grid
 
 
-def _coloured(codes: NDArray[np.uint8], scheme: ClassScheme) -> NDArray[np.float64]:
-    table = np.full((256, 3), _BACKGROUND)
+def coloured(
+    codes: NDArray[np.uint8], scheme: ClassScheme, *, background: tuple[float, ...] = (1, 1, 1)
+) -> NDArray[np.float64]:
+    """Class codes [row, col] in their colours, float64 [row, col, 3] in 0..1; nodata in that of the background."""
+    table = np.full((256, 3), background, dtype=np.float64)
     for item in scheme.classes:
         table[item.code] = np.array(item.rgb) / 255
-    table[NODATA] = _BACKGROUND
     return np.asarray(table[codes])
 
 

@@ -194,7 +194,8 @@ def _chains(ring: Ring, gaps: list[tuple[int, int, int]]) -> list[Ring]:
         edge, _, begin = gaps[this]
         next_edge, end, _ = gaps[following]
         line, next_line = ring[edge, 1], ring[next_edge, 1]
-        ahead = next_edge > edge or (next_edge == edge and this != following and _is_after(ring, edge, begin, end))
+        forth = (end - begin) * int(ring[edge + 1, 0] - ring[edge, 0]) >= 0  # col ``end`` follows ``begin``
+        ahead = next_edge > edge or (next_edge == edge and this != following and forth)
         between = (
             ring[edge + 1 : next_edge + 1] if ahead else np.concatenate([ring[edge + 1 : -1], ring[: next_edge + 1]])
         )
@@ -203,11 +204,6 @@ def _chains(ring: Ring, gaps: list[tuple[int, int, int]]) -> list[Ring]:
         if len(chain) > 1:
             made.append(chain)
     return made
-
-
-def _is_after(ring: Ring, edge: int, begin: int, end: int) -> bool:
-    """Whether col ``end`` follows ``begin`` along an edge."""
-    return bool((end - begin) * int(ring[edge + 1, 0] - ring[edge, 0]) >= 0)
 
 
 def _join(one: _Patch, other: _Patch) -> None:

@@ -146,11 +146,9 @@ class ClassCounter:
         known = {NODATA, *self._scheme.codes}
         strange = [int(code) for code in np.flatnonzero(counts) if int(code) not in known]
         if strange:
-            raise LegendError(
-                f"map has codes that are no class in rows {window.row}..{window.row_stop}",
-                got=", ".join(map(str, strange)),
-                expected="one of " + ", ".join(map(str, sorted(known))),
-            )
+            what = f"map has codes that are no class in rows {window.row}..{window.row_stop}"
+            expected = "one of " + ", ".join(map(str, sorted(known)))
+            raise LegendError(what, got=", ".join(map(str, strange)), expected=expected)
         self._pixels += counts
         self._area_ha += area
 

@@ -35,6 +35,7 @@ from shapely import GeometryType
 
 from pipeline.ground import SQUARE_METRES_PER_HECTARE, ground_area_scale
 from pipeline.maps.pixels import row_bands
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +147,7 @@ def drop_straight(rings: Rings) -> Rings:
     behind[following] = ahead
     turn = ahead[:, 0].astype(np.int64) * behind[:, 1] - ahead[:, 1].astype(np.int64) * behind[:, 0]
     keep = (turn != 0) | rings.fixed
-    return _kept(rings.points, rings.fixed, keep, sizes=rings.sizes, scale=rings.scale)
+    return _kept(rings, keep)
 
 
 def _cut_corners(rings: Rings) -> Rings:
@@ -159,23 +160,17 @@ def _cut_corners(rings: Rings) -> Rings:
     fixed[:, 0] = rings.fixed
     keep = np.ones((len(here), 2), dtype=np.bool_)
     keep[:, 1] = ~rings.fixed[following]
-    return _kept(points.reshape(-1, 2), fixed.ravel(), keep.ravel(), sizes=2 * rings.sizes, scale=rings.scale * _SCALE)
+    made = Rings(points.reshape(-1, 2), fixed.ravel(), 2 * rings.sizes, rings.scale * _SCALE)
+    return _kept(made, keep.ravel())
 
 
-def _kept(
-    points: NDArray[np.int32],
-    fixed: NDArray[np.bool_],
-    keep: NDArray[np.bool_],
-    *,
-    sizes: NDArray[np.int64],
-    scale: int,
-) -> Rings:
-    counts = np.add.reduceat(keep, np.cumsum(sizes) - sizes, dtype=np.int64)
-    return Rings(points[keep], fixed[keep], counts, scale)
+def _kept(rings: Rings, keep: NDArray[np.bool_]) -> Rings:
+    counts = np.add.reduceat(keep, rings.starts, dtype=np.int64)
+    return Rings(rings.points[keep], rings.fixed[keep], counts, rings.scale)
 
 
-def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) -> NDArray[np.uint32]:
-    """Running sums along each row, uint32 [row, col 0..W] in a file on disk; nodata counts as 0.
+def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid) -> NDArray[np.uint32]:
+    """Running sums of per cents along each row, uint32 [row, col 0..W] in a file on disk; nodata counts as 0.
 
     Raises:
         OSError: the disk is full. (Writing through a memory map would kill the process instead.)
@@ -183,7 +178,7 @@ def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) ->
     with path.open("wb") as target:
         for window in row_bands(grid):
             values = pixels.read(window).astype(np.uint32)
-            values[values == nodata] = 0
+            values[values == PERCENT_NODATA] = 0
             sums = np.zeros((window.height, window.width + 1), dtype=np.uint32)
             np.cumsum(values, axis=1, out=sums[:, 1:])
             sums.tofile(target)

@@ -43,9 +43,8 @@ def need_segments() -> None:
     try:
         import skimage.segmentation  # noqa: F401
     except ImportError as err:
-        raise ConfigError(
-            "map.segments_px needs the package scikit-image", fix="pip install landcover-pipeline[segments]"
-        ) from err
+        fix = "pip install landcover-pipeline[segments]"
+        raise ConfigError("map.segments_px needs the package scikit-image", fix=fix) from err
 
 
 @dataclass(frozen=True, eq=False)

@@ -177,15 +177,13 @@ _LIGHT = 0.46
 
 def _symbol_layers(color: str, shape: Shape) -> list[tuple[str, dict[str, str]]]:
     """(class, options) of the layers of a symbol, the lowest first."""
-    drawn = [(color, shape)] if shape != "outline" else [(_casing(color), "casing"), (color, "outline")]
-    return [_symbol_layer(*item) for item in drawn]
-
-
-def _symbol_layer(color: str, drawn: str) -> tuple[str, dict[str, str]]:
-    rgba = ",".join(map(str, _rgb(color))) + ",255"
-    outline = {"outline_color": rgba} if drawn != "marker" else {}
-    symbol = "SimpleMarker" if drawn == "marker" else "SimpleFill"
-    return symbol, {"color": rgba, **outline, **_SYMBOLS[drawn]}
+    layers = []
+    for fill, drawn in [(color, shape)] if shape != "outline" else [(_casing(color), "casing"), (color, "outline")]:
+        rgba = ",".join(map(str, _rgb(fill))) + ",255"
+        outline = {"outline_color": rgba} if drawn != "marker" else {}
+        symbol = "SimpleMarker" if drawn == "marker" else "SimpleFill"
+        layers.append((symbol, {"color": rgba, **outline, **_SYMBOLS[drawn]}))
+    return layers
 
 
 def _casing(color: str) -> str:

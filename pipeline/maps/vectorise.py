@@ -30,7 +30,6 @@ from pipeline.maps.rings import (
     unit_rings,
     write_row_sums,
 )
-from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +98,7 @@ def polygons(
     sums = None
     if confidence is not None:
         check_shape(confidence, grid)
-        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid, nodata=PERCENT_NODATA)
+        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid)
     for batch in _batches(sieved, nodes):
         yield _finish(batch, grid=grid, nodes=nodes, sums=sums, smoothing=rules.smoothing)
         if sums is not None:
@@ -178,9 +177,8 @@ def minimum_pixels(
     own = dict(class_mmu_ha or {})
     unknown = sorted(set(own) - set(scheme.names))
     if unknown:
-        raise ConfigError(
-            f"minimum mapping unit of unknown class {', '.join(unknown)}", expected=", ".join(scheme.names)
-        )
+        what = f"minimum mapping unit of unknown class {', '.join(unknown)}"
+        raise ConfigError(what, expected=", ".join(scheme.names))
     if min([mmu_ha, *own.values()]) < 0:
         raise ConfigError("minimum mapping unit in ha", got=min([mmu_ha, *own.values()]), expected="0 or more")
     smallest_ha = grid.pixel_area_range_ha[0]

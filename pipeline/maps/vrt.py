@@ -171,13 +171,11 @@ def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
             abs(a - b) <= 1e-6 * b for a, b in zip(grid.pixel_size, first.pixel_size, strict=True)
         )
         if not same or max(abs(col - round(col)), abs(row - round(row))) > 1e-3:  # noqa: PLR2004 - pixels
-            raise GridError(
-                f"map lies on other pixels than {paths[0]}",
-                path=path,
-                got=f"{grid.crs}, pixel {grid.pixel_size}, origin off by ({col % 1:.3f}, {row % 1:.3f}) pixels",
-                expected=f"{first.crs}, pixel {first.pixel_size}",
-                fix="warp one onto the other's pixels with gdalwarp -tap",
-            )
+            what = f"map lies on other pixels than {paths[0]}"
+            fix = "warp one onto the other's pixels with gdalwarp -tap"
+            away = f"origin off by ({col % 1:.3f}, {row % 1:.3f}) pixels"
+            got = f"{grid.crs}, pixel {grid.pixel_size}, {away}"
+            raise GridError(what, path=path, got=got, expected=f"{first.crs}, pixel {first.pixel_size}", fix=fix)
         corners.append((round(row), round(col), round(row) + grid.height, round(col) + grid.width))
     top, left = min(c[0] for c in corners), min(c[1] for c in corners)
     bottom, right = max(c[2] for c in corners), max(c[3] for c in corners)

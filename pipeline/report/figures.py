@@ -49,7 +49,8 @@ def areas(items: Sequence[ClassArea], scheme: ClassScheme) -> Figure:
     axes = figure.add_subplot()
     colours = [item.color for item in scheme.classes]
     bars = axes.barh(scheme.names, totals, color=colours, edgecolor=SOFT, linewidth=0.5, height=0.72)
-    texts = [f"{value:,.{_decimals(whole)}f} ha  ({value / whole:.1%})" for value in totals]
+    digits = max(0, min(2, 3 - math.floor(math.log10(whole))))  # three of a hundredth of all
+    texts = [f"{value:,.{digits}f} ha  ({value / whole:.1%})" for value in totals]
     axes.bar_label(bars, texts, padding=4, fontsize=8, color=ink())
     axes.invert_yaxis()
     axes.set_xlabel("mapped area (ha)")
@@ -59,11 +60,6 @@ def areas(items: Sequence[ClassArea], scheme: ClassScheme) -> Figure:
     grid_lines(axes, "x")
     axes.tick_params(axis="y", length=0)
     return figure
-
-
-def _decimals(whole_ha: float) -> int:
-    """Decimals that leave three digits of a hundredth of the whole."""
-    return max(0, min(2, 3 - math.floor(math.log10(whole_ha))))
 
 
 def training(history: Sequence[dict[str, float]]) -> Figure:

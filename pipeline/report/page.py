@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.diagnostics.scoring import FEW_PIXELS, better
 from pipeline.errors import OutputError, counted
 from pipeline.files import write_text
-from pipeline.maps.look import length_text, scale_bar_m
+from pipeline.maps.look import coloured, length_text, scale_bar_m
 from pipeline.report import accuracy_figures, figures, target_figures
 from pipeline.report.style import save
 
@@ -173,17 +173,15 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
             f"block (block_accuracy.gpkg); pale where they are fewer than {FEW_PIXELS}, too few to judge. Held-out "
             "polygons are not a probability sample: this shows where to look."
         )
-        yield Drawing(
-            "failures", "Where the map fails", caption, lambda: accuracy_figures.failures_figure(failures), wide=True
-        )
+        draw = partial(accuracy_figures.failures_figure, failures)
+        yield Drawing("failures", "Where the map fails", caption, draw, wide=True)
     if data.examples:
         caption = (
             "The test polygons that the map gets wrong most surely. Look at them in QGIS by their id (poly_id of "
             "labels.gpkg): is it the label or the map?"
         )
-        yield Drawing(
-            "examples", "Worst errors", caption, lambda: accuracy_figures.examples(data.examples, scheme), wide=True
-        )
+        draw = partial(accuracy_figures.examples, data.examples, scheme)
+        yield Drawing("examples", "Worst errors", caption, draw, wide=True)
 
 
 def _reliability_caption(polygons: Mapping[str, int], *, first: Reliability, after: Reliability | None) -> str:
@@ -234,7 +232,7 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
         "name": view.name,
         "scene": _png_uri(scene),
         "facts": view.facts,
-        "map": _png_uri(accuracy_figures.colour_codes(view.codes, data.scheme)),
+        "map": _png_uri(np.round(255 * coloured(view.codes, data.scheme)).astype(np.uint8)),
         "width": width,
         "height": height,
         "proportion": f"{width * wide:.6g} / {height * tall:.6g}",
@@ -277,7 +275,7 @@ def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:
     facts: dict[str, str] = {}
     rest: dict[str, str] = {}
     for key, value in ledger.items():
-        if key == "scene" or (key == "bands" and tabular) or not _said(value):
+        if key == "scene" or (key == "bands" and tabular) or value is None or value in ("", [], {}, ()):
             continue
         if isinstance(value, Mapping) and set(value) <= names:
             for row in rows:
@@ -297,10 +295,6 @@ def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:
         rows=tuple(tuple(_cell(row.get(key), key) for key in columns) for row in rows),
         rest=tuple(rest.items()),
     )
-
-
-def _said(value: object) -> bool:
-    return value is not None and value not in ("", [], {}, ())
 
 
 def _words(key: str) -> str:

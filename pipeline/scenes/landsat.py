@@ -48,8 +48,7 @@ class _Product:
         try:
             return self.mtl[group][key]
         except KeyError as err:
-            what = f"MTL lacks {key} in {group}"
-            raise ProductError(what, path=self.path, fix="download the product again") from err
+            raise ProductError(f"MTL lacks {key} in {group}", path=self.path, fix="download the product again") from err
 
     def number(self, group: str, key: str) -> float:
         """One entry as a number; ProductError where it is missing or is none."""

@@ -133,15 +133,13 @@ class SceneOptions(Settings):
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in TABLES:
-            msg = "one of " + ", ".join(TABLES)
-            raise ValueError(msg)
+            raise ValueError("one of " + ", ".join(TABLES))
         return value
 
     @model_validator(mode="after")
     def _one_variable(self) -> SceneOptions:
         if self.dates is not None and (self.bands is None or len(self.bands) != 1):
-            msg = "bands of a scene with dates; expected one name: [ndvi]"
-            raise ValueError(msg)
+            raise ValueError("bands of a scene with dates; expected one name: [ndvi]")
         return self
 
 
@@ -303,8 +301,7 @@ class InputSettings(Settings):
     def _windows(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         known = range(3, LARGEST_TEXTURE_PX + 1, 2)
         if len(set(value)) < len(value) or any(side not in known for side in value):
-            msg = f"different odd numbers of pixels from 3 to {LARGEST_TEXTURE_PX}"
-            raise ValueError(msg)
+            raise ValueError(f"different odd numbers of pixels from 3 to {LARGEST_TEXTURE_PX}")
         return value
 
     @field_validator("mask")
@@ -312,6 +309,5 @@ class InputSettings(Settings):
     def _reasons(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         unknown = [reason for reason in value or () if reason not in REASONS]
         if unknown:
-            msg = f"some of {', '.join(REASONS)}; {', '.join(unknown)} is unknown"
-            raise ValueError(msg)
+            raise ValueError(f"some of {', '.join(REASONS)}; {', '.join(unknown)} is unknown")
         return value

@@ -26,8 +26,7 @@ def _address(value: str) -> str:
 
 def _six_or_nine(value: list[float]) -> list[float]:
     if not 6 <= len(value) <= 9:  # noqa: PLR2004 - rows of an affine matrix
-        msg = "6 to 9 numbers"
-        raise ValueError(msg)
+        raise ValueError("6 to 9 numbers")
     return value
 
 

@@ -88,7 +88,8 @@ def polygon_folds(
         part = np.where(fold_of == fold, Part.TEST, Part.TRAIN).astype(np.int8)
         if every:
             dealt = _deal(layout.code, part == Part.TRAIN, every, rng)
-            common = np.isin(layout.code, _codes_with(layout.code[part == Part.TRAIN], at_least=2))
+            codes, polygons = np.unique(layout.code[part == Part.TRAIN], return_counts=True)
+            common = np.isin(layout.code, codes[polygons > 1])
             part[(part == Part.TRAIN) & (dealt == every - 1) & common] = Part.VALIDATION
         splits.append(split_of(layout, part, block, block_m=0.0, buffer_m=0.0))
     return splits
@@ -302,16 +303,9 @@ def warn_of_untaught(
 
 def _need_training(part: NDArray[np.int8], fold: str, *, block_m: float, buffer_m: float) -> None:
     if not (part == Part.TRAIN).any():
-        raise SplitError(
-            f"{fold}: the buffer leaves no polygon to train on",
-            got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m",
-            fix="use smaller chips (a smaller buffer)",
-        )
-
-
-def _codes_with(codes: NDArray[np.uint8], *, at_least: int) -> NDArray[np.uint8]:
-    unique, counts = np.unique(codes, return_counts=True)
-    return np.asarray(unique[counts >= at_least], dtype=np.uint8)
+        got = f"buffer {buffer_m:g} m, blocks of {block_m:g} m"
+        fix = "use smaller chips (a smaller buffer)"
+        raise SplitError(f"{fold}: the buffer leaves no polygon to train on", got=got, fix=fix)
 
 
 def _deal(

@@ -108,12 +108,8 @@ def check_leakage(
     Every labelled pixel of train, validation and test must be further than ``buffer_m`` (default: the split's) and
     than ``reach_px`` pixels, in chessboard distance, from every labelled pixel of the other two.
 
-    Args:
-        pixels: Labelled pixels, one per scene.
-        split: What to check.
-        reach_px: Half a chip: how far a window centred on a labelled pixel reaches.
-        buffer_m: Distance to keep, in metres.
-        shared: Samples of one part may share a pixel, as stations in a cell of a coarse raster do.
+    ``reach_px`` is half a chip: how far a window centred on a labelled pixel reaches. With ``shared`` samples of one
+    part may share a pixel, as stations in a cell of a coarse raster do.
 
     Raises:
         SplitError: names the two polygons that are too near, and how near.
@@ -132,11 +128,9 @@ def _check_pixels_once(scene: LabelledPixels, number: int) -> None:
     key = scene.row.astype(np.int64) * scene.grid.width + scene.col
     if len(key) > 1 and (np.diff(key) <= 0).any():
         at = int(np.flatnonzero(np.diff(key) <= 0)[0])
-        raise SplitError(
-            f"pixel (row {scene.row[at]}, column {scene.col[at]}) of scene {number + 1} belongs to two polygons",
-            got=f"polygons {scene.polygon[at]} and {scene.polygon[at + 1]}",
-            expected="every pixel once, sorted",
-        )
+        what = f"pixel (row {scene.row[at]}, column {scene.col[at]}) of scene {number + 1} belongs to two polygons"
+        got = f"polygons {scene.polygon[at]} and {scene.polygon[at + 1]}"
+        raise SplitError(what, got=got, expected="every pixel once, sorted")
 
 
 def _check_distance(one: LabelledPixels, other: LabelledPixels, parts: tuple[Part, Part], *, within_m: float) -> None:
@@ -148,12 +142,9 @@ def _check_distance(one: LabelledPixels, other: LabelledPixels, parts: tuple[Par
     at = int(np.argmin(distance))
     if np.isfinite(distance[at]):
         names = " and ".join(part.name.lower() for part in parts)
-        raise SplitError(
-            f"{names} leak: polygons {one.polygon[at]} and {other.polygon[nearest[at]]} are too near",
-            got=f"{distance[at]:.0f} m",
-            expected=f"more than {within_m:.0f} m",
-            fix="use a wider buffer, at least half a chip",
-        )
+        what = f"{names} leak: polygons {one.polygon[at]} and {other.polygon[nearest[at]]} are too near"
+        expected, fix = f"more than {within_m:.0f} m", "use a wider buffer, at least half a chip"
+        raise SplitError(what, got=f"{distance[at]:.0f} m", expected=expected, fix=fix)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,12 +82,9 @@ def judge_usable(found: Usable, sources: Sequence[Source]) -> None:
     if found.scenes and not any(found.classes.values()):
         labelled = next(source for source in sources if source.id in found.scenes)
         refuse_empty_bands(labelled, what="no labelled pixel has data")
-        raise SceneError(
-            "no labelled pixel has data",
-            path=labelled.path,
-            got="nodata, NaN or masked under the labels looked at",
-            fix="check nodata and masks of the scene, or draw labels where it has data",
-        )
+        got = "nodata, NaN or masked under the labels looked at"
+        fix = "check nodata and masks of the scene, or draw labels where it has data"
+        raise SceneError("no labelled pixel has data", path=labelled.path, got=got, fix=fix)
     for source in sources:
         share = found.scenes.get(source.id, 1.0)
         if share < 1 - MOSTLY_UNUSABLE:
