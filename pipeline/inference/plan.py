@@ -16,9 +16,9 @@ import torch
 from pipeline import __version__
 from pipeline.files import fingerprint
 from pipeline.inference.engine import WORKERS, Choice, Engine, choose_engine, make_engine
-from pipeline.inference.journal import Key
 from pipeline.inference.measure import class_agreement, effective_halo_px, range_samples, sample_of, tile_seconds
 from pipeline.inference.memory import Needs
+from pipeline.inference.rows import Key
 from pipeline.inference.tiles import (
     GDAL_CACHE_BYTES,
     Order,

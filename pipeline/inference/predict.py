@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ModelWarning
 from pipeline.files import Closing, prepare_folder
 from pipeline.inference.areas import read_area
-from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.plan import Plan, engine_of, journal_key, make_plan
-from pipeline.inference.rows import RowStore
+from pipeline.inference.rows import Journal, Key, RowStore, open_journal
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing

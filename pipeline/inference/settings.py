@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.maps.settings import ObjectSettings
+from pipeline.labels.settings import ObjectSettings
 from pipeline.settings import Settings, absolute
 
 EngineName = Literal["torch", "openvino"]

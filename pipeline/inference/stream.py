@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.grid import Window
-    from pipeline.inference.journal import Journal
-    from pipeline.inference.rows import RowStore
+    from pipeline.inference.rows import Journal, RowStore
     from pipeline.inference.tiles import Tile
 
 # Seconds between two synced journal lines: what a crash can cost. Syncing is hidden behind the network.

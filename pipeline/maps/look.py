@@ -27,7 +27,7 @@ from pipeline.maps.legends import read_scheme
 from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
 from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import PLACE
-from pipeline.scenes.textures import is_texture
+from pipeline.scenes.indices import is_texture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from pipeline.grid import Grid, Window
+    from pipeline.labels.settings import ObjectSettings
     from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import PixelRows
-    from pipeline.maps.settings import ObjectSettings
 
 COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
 DEFAULT_TOLERANCE_PX = 1.5

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pipeline.inference.journal import Key
     from pipeline.inference.plan import Plan
+    from pipeline.inference.rows import Key
     from pipeline.inference.stream import Writing
     from pipeline.model.bundle import ModelBundle
     from pipeline.scale.cluster import MappedBlock

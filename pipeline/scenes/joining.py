@@ -25,12 +25,11 @@ from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.raster import Raster
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, plain_scenes, with_place
-from pipeline.scenes.indices import compute_index, find_index, with_indices
+from pipeline.scenes.indices import compute_index, find_index, with_indices, with_textures
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.stack import series_layer, stack_scenes
-from pipeline.scenes.textures import with_textures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
