@@ -65,11 +65,8 @@ def whole_file(
     It lies in the folder of ``path``, which is made, begins with a dot, holds the number of this process, and keeps the
     suffix, by which drivers know formats. What a process that was killed left beside the same name goes first.
 
-    Args:
-        path: The final name.
-        what: What is written, for the message: "the labels".
-        failures: Exceptions of the writing library that mean the file cannot be written, OSError aside.
-        overwrite: Replace a file of that name.
+    ``what`` is written, for the message: "the labels"; ``failures`` are exceptions of the writing library that mean the
+    file cannot be written, OSError aside.
 
     Raises:
         OutputError: it cannot be written, the disk is full, the name belongs to something that is not a regular file,

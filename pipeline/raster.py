@@ -250,11 +250,7 @@ def burn_shapes(
 ) -> NDArray[Any]:
     """Pixels of ``grid`` whose centre lies in one of the shapes (or that one touches, with ``all_touched``).
 
-    Args:
-        shapes: Geometries in the grid's CRS, as shapely's or GeoJSON's.
-        grid: Where they are burned.
-        all_touched: Take every pixel that a shape touches.
-        values: One per shape; later shapes win.
+    Shapes are shapely's or GeoJSON's, in the grid's CRS; of ``values``, one per shape, those of later shapes win.
 
     Returns:
         uint8 [row, col] of 0 and 1; with ``values`` those, int32 [row, col], and -1 outside all shapes.

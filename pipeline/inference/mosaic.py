@@ -98,11 +98,8 @@ def target_grid(maps: Sequence[MapFile], *, crs: CRS | None = None, pixel_size: 
 def join_maps(maps: Sequence[MapFile], *, grid: Grid, rule: MosaicRule, out: Path) -> Mosaic:
     """Join class maps (and their confidence where all have it) on ``grid``; nodata gives way to any class.
 
-    Args:
-        maps: In order of precedence for the rule "first", and for what the other rules leave undecided.
-        grid: The grid of the mosaic.
-        rule: "confidence" takes the surest class, "latest" that of the newest scene, "first" that of the first map.
-        out: Folder for the stores.
+    ``maps`` come in order of precedence for the rule "first", and for what the other rules leave undecided:
+    "confidence" takes the surest class, "latest" that of the newest scene. The stores go into ``out``.
 
     Raises:
         LegendError: the maps have different legends.

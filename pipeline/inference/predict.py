@@ -110,15 +110,9 @@ def predict_scene(
 ) -> Prediction:
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
-    Args:
-        bundle: The model.
-        source: A scene, stack or composite with the model's bands; others are not read.
-        out: Folder for the stores and the journal of this scene alone; made if needed.
-        settings: How; defaults if None.
-        fresh: Do not continue an earlier run.
-        progress: Called with pixels done and pixels in all, from a thread of this run.
-        key: That of the journal, where another machine began it; None for this machine's own.
-        plan: What was decided already; None to decide it.
+    ``source`` has the bands of the model; others are not read. ``out`` is for the stores and the journal of this scene
+    alone; ``progress`` is called with pixels done and pixels in all, from a thread of this run. ``key`` is that of the
+    journal, where another machine began it; ``plan`` what was decided already.
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.

@@ -38,11 +38,7 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class RowStore(Closing):
     """Layers of uint8, or float32, on a grid, in one file.
 
-    Args:
-        path: The file; it must exist and have ``layers x height x width`` bytes (see :meth:`create`).
-        shape: (height, width) in pixels.
-        layers: Number of layers.
-        dtype: Type of the values.
+    The file ``path`` has ``layers x height x width`` values (see :meth:`create`); ``shape`` is (height, width).
     """
 
     def __init__(self, path: Path | str, *, shape: tuple[int, int], layers: int = 1, dtype: str = "uint8") -> None:

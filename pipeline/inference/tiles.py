@@ -133,12 +133,8 @@ class Order:
 def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: int, cache_bytes: int) -> Order:
     """The order in which the least is decoded again.
 
-    Args:
-        files: Blocks of what is read.
-        tile_px: Largest side of a write window; the scene is cut evenly.
-        halo_px: Halo on each side.
-        width_px: Width of the scene.
-        cache_bytes: What GDAL's cache may take.
+    The scene, ``width_px`` wide, is cut evenly into tiles of at most ``tile_px``; ``cache_bytes`` is what GDAL may
+    take.
 
     >>> from pipeline.inference.tiles import Blocks
     >>> tiled, strips = Blocks(512, 512, 20, 60e-9), Blocks(1, 10980, 20, 60e-9)

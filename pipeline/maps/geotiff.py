@@ -116,13 +116,8 @@ def write_class_map(
 ) -> ClassCounts:
     """Write codes as ``<path>``, ``<path>.aux.xml`` and ``<stem>.qml``; returns pixels and ha per class.
 
-    Args:
-        path: The map, ending in ``.tif``.
-        pixels: Codes uint8 [row, col]; 0 is nodata, every other value a code of ``scheme``.
-        grid: Where the pixels lie.
-        scheme: Names and colours; it is also stored in the file, with its hash.
-        tags: What the map was made with (model, settings, ledger): text as it is, anything else as JSON.
-        overwrite: Replace files of the same name.
+    ``pixels`` are codes uint8 [row, col]: 0 is nodata, every other value a code of ``scheme``, which is also stored in
+    the file, with its hash. ``tags`` say what the map was made with: text as it is, anything else as JSON.
 
     Raises:
         OutputError: the file exists, the folder cannot be written, or the disk is full; no partial map is left.

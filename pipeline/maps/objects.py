@@ -192,10 +192,8 @@ def _parts(
 def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_px: float) -> NDArray[np.int32]:
     """Number the objects of one patch.
 
-    Args:
-        mask: bool [row, col]; its pixels.
-        sure: float64 [row, col]; the model's confidence, 0..1.
-        minimum_px: Smaller objects are none.
+    ``mask`` is bool [row, col], ``sure`` the confidence float64 [row, col] in 0..1; objects below ``minimum_px`` are
+    none.
 
     Returns:
         int32 [row, col]; 0 outside, 1 and on inside.

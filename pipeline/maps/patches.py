@@ -64,12 +64,9 @@ def patches(
 
     Exteriors are walked one way round, holes the other. Patches come in the order in which they are complete.
 
-    Args:
-        codes: The map.
-        band_rows: Rows outlined at once.
-        max_corners: A patch with more corners ends at the band's end.
-        on_cut: Told the two ends int32 [end, (col, row)] of every line along which a patch ends so, before any patch
-            that touches it is given.
+    ``band_rows`` are outlined at once; a patch with more than ``max_corners`` ends at the band's end. ``on_cut`` is
+    told the two ends int32 [end, (col, row)] of every line along which a patch ends so, before any patch that touches
+    it is given.
     """
     height, width = codes.shape
     open_above: _Owners = [None] * width

@@ -301,10 +301,8 @@ class _Walk:
 def regular_outlines(polygons: NDArray[Any], *, tolerance: float, right_angles: bool = True) -> NDArray[Any]:
     """Polygons with few corners, and right angles where they fit.
 
-    Args:
-        polygons: Polygons, object [polygon], in a plane whose angles and units are those of the ground.
-        tolerance: How far an outline may be moved, in units of the plane; about 1.5 pixels of the mask.
-        right_angles: False simplifies only (Douglas-Peucker).
+    Polygons, object [polygon], lie in a plane whose angles and units are those of the ground; ``tolerance``, in these
+    units, is how far an outline may be moved: about 1.5 pixels of the mask.
 
     Returns:
         Valid polygons, object [polygon]; one that nothing simpler stands for is returned as it is.

@@ -106,11 +106,7 @@ def forecast_figure(
 ) -> Figure:
     """Mean absolute error against steps ahead, and the last steps of three cells with their forecast and interval.
 
-    Args:
-        series: What was forecast.
-        horizons: Errors of the test.
-        times: Of the steps to come.
-        quantiles: float32 [step to come, quantile, channel, cell].
+    ``quantiles`` are float32 [step to come, quantile, channel, cell], at ``times``.
     """
     figure = blank(WIDE_CM, 14.0)
     rows = figure.subplots(2, 1, height_ratios=(1, 1.1))

@@ -104,9 +104,7 @@ def with_indices(source: Source, indices: Sequence[str]) -> WithIndices:
     A pixel where an index is not defined (0/0, a logarithm of a negative number) is not valid; finite results are
     clipped to -1..1 for normalised differences and to -100..100 for others.
 
-    Args:
-        source: With the bands that the indices need, as reflectance.
-        indices: Names in any case: NDVI, NDWI, MNDWI, NDBI, NBR, BSI, EVI, SAVI, NDMI...; spyndex has 280.
+    Names are in any case: NDVI, NDWI, MNDWI, NDBI, NBR, BSI, EVI, SAVI, NDMI...; spyndex has 280.
 
     Raises:
         SceneError: an unknown index, or a band it needs that the source lacks.

@@ -92,10 +92,7 @@ def coarse_file(dataset: DatasetReader, grid: Grid) -> CoarseFile | None:
 def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, int, int] | None:
     """How pixels of one raster are made up of another's: (factor, row, col), or None where they are not.
 
-    Args:
-        fine: Transform of the raster with small pixels.
-        coarse: Transform of the other one.
-        length: Its longer side in pixels, over which a difference adds up.
+    ``length`` is the longer side of the coarse raster in pixels, over which a difference adds up.
 
     Returns:
         Small pixels along the side of a large one, two at least; and the small pixel at the upper left corner of the

@@ -184,12 +184,9 @@ def fill_in_time(
 ) -> NDArray[np.float32]:
     """Values at ``targets`` from each pixel's own valid dates: linear between two, constant beyond the ends.
 
-    Args:
-        values: float32 [date, band, row, col].
-        valid: bool [date, row, col].
-        times: Days, ascending, [date].
-        targets: Days, [target].
-        nearest: Take the nearer of the two dates (the earlier on a tie) instead of the line between them.
+    ``values`` are float32 [date, band, row, col], ``valid`` bool [date, row, col]; ``times`` [date], ascending, and
+    ``targets`` [target] days. ``nearest`` takes the nearer of two dates (the earlier on a tie) instead of the line
+    between them.
 
     Returns:
         float32 [target, band, row, col]; 0 where no date is valid. A valid date comes back bit for bit.
