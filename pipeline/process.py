@@ -83,6 +83,8 @@ def release_folder(lock: BaseFileLock) -> None:
             Path(path).unlink(missing_ok=True)
     lock.release()
 
+
+def silence_libtiff() -> None:
     """Keep libtiff from printing: on a full disk it says so for every block, before the error that is raised is shown.
 
     The library that comes with rasterio prints by itself what it also reports. Source: libtiff, TIFFError(3tiff).

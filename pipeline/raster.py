@@ -262,12 +262,7 @@ def burn_shapes(
     # rasterio silences NotGeoreferencedWarning too, but not for other threads.
     with silenced(NotGeoreferencedWarning), silenced(ShapeSkipWarning):
         burnt: NDArray[Any] = rasterize(
-            list(pairs),
-            out_shape=grid.shape,
-            transform=grid.transform,
-            fill=outside,
-            all_touched=all_touched,
-            dtype=kind,
+            list(pairs), grid.shape, transform=grid.transform, fill=outside, all_touched=all_touched, dtype=kind
         )
     return burnt
 

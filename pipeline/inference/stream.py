@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.inference.rows import Journal, RowStore
     from pipeline.inference.tiles import Tile
 
+    Progress = Callable[[int, int], None]
+
 # Seconds between two synced journal lines: what a crash can cost. Syncing is hidden behind the network.
 SYNC_SECONDS = 5.0
 _POLL_SECONDS = 0.2
@@ -106,7 +108,7 @@ class Writing:
         *,
         done_px: int,
         total_px: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> None:
         self._stores, self._journal, self._progress = stores, journal, progress
         self._done_px, self._total_px = done_px, total_px

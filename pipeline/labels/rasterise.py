@@ -87,14 +87,10 @@ class LabelledPixels:
             mask = which
         else:
             mask = np.isin(self.polygon, np.fromiter((int(i) for i in which), dtype=np.int32))
-        return replace(
-            self,
-            row=self.row[mask],
-            col=self.col[mask],
-            code=self.code[mask],
-            polygon=self.polygon[mask],
-            edge_px=self.edge_px[mask],
-        )
+        kept: dict[str, Any] = {
+            name: getattr(self, name)[mask] for name in ("row", "col", "code", "polygon", "edge_px")
+        }
+        return replace(self, **kept)
 
     def polygon_ids(self) -> NDArray[np.int32]:
         """Ids of the polygons that have pixels here, ascending."""

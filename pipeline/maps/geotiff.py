@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pipeline.legend import ClassScheme
     from pipeline.quantity import Quantity
 
+    Tags = Mapping[str, object]
+    Observe = Callable[[NDArray[Any], Window], None]
+
 MAP_SUFFIX = "_lc"
 VALUE_NODATA = -9999.0
 QUANTITY_TAG = "LANDCOVER_QUANTITY"
@@ -96,7 +99,7 @@ class _Layout:
     """What makes one kind of map: band names, tags, nodata, overview resampling, palette, level of DEFLATE."""
 
     bands: tuple[str, ...]
-    tags: Mapping[str, object]
+    tags: Tags
     nodata: float = PERCENT_NODATA
     overviews: Literal["MODE", "AVERAGE"] = "AVERAGE"
     palette: Mapping[int, tuple[int, int, int, int]] | None = None
@@ -106,13 +109,7 @@ class _Layout:
 
 
 def write_class_map(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    scheme: ClassScheme,
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
+    path: Path, pixels: PixelRows, *, grid: Grid, scheme: ClassScheme, tags: Tags | None = None, overwrite: bool = False
 ) -> ClassCounts:
     """Write codes as ``<path>``, ``<path>.aux.xml`` and ``<stem>.qml``; returns pixels and ha per class.
 
@@ -141,7 +138,7 @@ def write_percent(
     *,
     grid: Grid,
     layer: PercentLayer | ClassScheme,
-    tags: Mapping[str, object] | None = None,
+    tags: Tags | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a layer in percent, or the probabilities of the classes of a legend, as uint8, nodata 255, with its style.
@@ -161,13 +158,7 @@ def write_percent(
 
 
 def write_values(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    quantity: Quantity,
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
+    path: Path, pixels: PixelRows, *, grid: Grid, quantity: Quantity, tags: Tags | None = None, overwrite: bool = False
 ) -> None:
     """Write a continuous map: bands value, lower and upper, float32 with nodata -9999, unit and description.
 
@@ -229,13 +220,7 @@ class _Rounded:
 
 
 def _write_cog(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    layout: _Layout,
-    overwrite: bool,
-    observe: Callable[[NDArray[Any], Window], None] | None = None,
+    path: Path, pixels: PixelRows, *, grid: Grid, layout: _Layout, overwrite: bool, observe: Observe | None = None
 ) -> None:
     check_shape(pixels, grid)
     if pixels.dtype != layout.dtype or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
@@ -253,14 +238,7 @@ def _write_cog(
             sidecar.unlink(missing_ok=True)
 
 
-def _write_tiles(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    layout: _Layout,
-    observe: Callable[[NDArray[Any], Window], None] | None,
-) -> None:
+def _write_tiles(path: Path, pixels: PixelRows, *, grid: Grid, layout: _Layout, observe: Observe | None) -> None:
     # Not compressed: the file is read once and deleted, and a byte per pixel is what the prediction's own rows take.
     profile: dict[str, Any] = {
         "driver": "GTiff", "dtype": layout.dtype, "count": len(layout.bands), "nodata": layout.nodata,
@@ -303,7 +281,7 @@ def _copy_to_cog(source: Path, target: Path, *, layout: _Layout) -> None:
         copied.read(window=corner)
 
 
-def _texts(tags: Mapping[str, object]) -> dict[str, str]:
+def _texts(tags: Tags) -> dict[str, str]:
     """Tags as text, keys in upper case and sorted, so that equal settings give equal bytes."""
     texts = {
         key.upper(): value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

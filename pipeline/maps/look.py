@@ -364,11 +364,8 @@ def _add_scale_bar(axis: Axes, grid: Grid) -> None:
     axis.add_patch(Rectangle(half, length / 2, thick, facecolor="white", edgecolor="black", linewidth=0.8))
     axis.text(pad + length / 2, pad + 1.4 * thick, text, ha="center", va="bottom", fontsize=8)
     arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.4}
-    axis.add_patch(
-        Rectangle(
-            (wide - 1.9 * pad, tall - 3.6 * pad), 1.6 * pad, 3.3 * pad, facecolor="white", alpha=0.8, edgecolor="none"
-        )
-    )
+    corner = (wide - 1.9 * pad, tall - 3.6 * pad)
+    axis.add_patch(Rectangle(corner, 1.6 * pad, 3.3 * pad, facecolor="white", alpha=0.8, edgecolor="none"))
     top = (wide - 1.1 * pad, tall - 0.5 * pad)
     axis.annotate("", xy=top, xytext=(top[0], tall - 2.2 * pad), arrowprops=arrow)
     axis.text(top[0], tall - 2.2 * pad, "N", ha="center", va="top", fontsize=8, fontweight="bold")

@@ -201,12 +201,8 @@ def time_span(acquired: Acquired, until: datetime) -> dict[str, Any]:
 def _add_projection(item: pystac.Item, grid: Grid) -> None:
     code = grid.crs.to_epsg()
     projection = ProjectionExtension.ext(item, add_if_missing=True)
-    projection.apply(
-        code=f"EPSG:{code}" if code else None,
-        shape=list(grid.shape),
-        transform=list(grid.transform)[:6],
-        bbox=list(grid.bounds),
-    )
+    epsg = f"EPSG:{code}" if code else None
+    projection.apply(code=epsg, shape=list(grid.shape), transform=list(grid.transform)[:6], bbox=list(grid.bounds))
     if not code:
         projection.wkt2 = grid.crs.to_wkt(version="WKT2_2019")
         item.properties["proj:code"] = None

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.errors import OutputError, PipelineError, SceneError
@@ -95,17 +95,14 @@ def map_over_dask(
     _Queue(works, bundle, client, report).run()
 
 
+@dataclass(eq=False)
 class _Queue(Generic[Result]):
-    def __init__(
-        self,
-        works: Iterator[SceneWork[Result] | Done[Result]],
-        bundle: ModelBundle,
-        client: Any,
-        report: Callable[[Done[Result]], None],
-    ) -> None:
-        self._works, self._bundle, self._client, self._report = works, bundle, client, report
-        self._open: list[_Open[Result]] = []
-        self._receivers: dict[Any, Callable[[Any], None]] = {}
+    _works: Iterator[SceneWork[Result] | Done[Result]]
+    _bundle: ModelBundle
+    _client: Any
+    _report: Callable[[Done[Result]], None]
+    _open: list[_Open[Result]] = field(default_factory=list)
+    _receivers: dict[Any, Callable[[Any], None]] = field(default_factory=dict)
 
     def run(self) -> None:
         from distributed import as_completed

@@ -142,14 +142,8 @@ def qa_pixel(path: str, mask: Sequence[str], *, index: int = 1) -> QualitySource
     fields = tuple((0b11 << CLOUD_CONFIDENCE_SHIFT, level << CLOUD_CONFIDENCE_SHIFT) for level in sorted(levels))
     texts = [f"bit {bit}: {reason}" for reason, bit in bits.items()]
     texts += [f"bits 8-9 = {level}: cloud confidence" for level in sorted(levels)]
-    return QualitySource(
-        "QA_PIXEL",
-        path,
-        index=index,
-        bad_bits=sum(1 << bit for bit in bits.values()),
-        bad_fields=fields,
-        reasons=tuple(texts),
-    )
+    bad = sum(1 << bit for bit in bits.values())
+    return QualitySource("QA_PIXEL", path, index=index, bad_bits=bad, bad_fields=fields, reasons=tuple(texts))
 
 
 def qa_radsat(path: str, *, sensor: str, band_numbers: Sequence[int], index: int = 1) -> QualitySource:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Scene
 
 Bounds = tuple[float, float, float, float]
+Area = Bounds | Path | str
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, blocks done and blocks in all."""
 
@@ -64,14 +65,7 @@ class FoundScene:
 
 
 def find_scenes(
-    area: Bounds | Path | str,
-    *,
-    api: str,
-    collection: str,
-    start: date,
-    end: date,
-    max_cloud_percent: float = _FULL,
-    limit: int = 100,
+    area: Area, *, api: str, collection: str, start: date, end: date, max_cloud_percent: float = _FULL, limit: int = 100
 ) -> list[FoundScene]:
     """Scenes of an area and time, earliest first.
 
@@ -95,7 +89,7 @@ def find_scenes(
     return sorted(found, key=lambda scene: (scene.acquired_utc or datetime.min.replace(tzinfo=UTC), scene.id))
 
 
-def area_shape(area: Bounds | Path | str) -> BaseGeometry:
+def area_shape(area: Area) -> BaseGeometry:
     """A polygon in degrees (EPSG:4326) from a box or a file.
 
     Raises:
@@ -185,7 +179,7 @@ def download(
     found: FoundScene | Mapping[str, Any],
     folder: Path | str,
     *,
-    area: Bounds | Path | str | None = None,
+    area: Area | None = None,
     bands: Sequence[str] | None = None,
     options: SceneOptions = AS_FOUND,
     progress: Progress | None = None,
@@ -234,7 +228,7 @@ def _safe_name(text: str) -> str:
     return name
 
 
-def _jobs(document: dict[str, Any], scene: Scene, *, area: Bounds | Path | str | None) -> list[CopyJob]:
+def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | None) -> list[CopyJob]:
     item = read_item(document)
     sensor = read_facts(item, mirror=None).sensor
     chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
