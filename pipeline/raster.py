@@ -21,7 +21,7 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from pipeline.documents import parse_xml, read_file
-from pipeline.errors import SceneError
+from pipeline.errors import InputError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.process import silenced
 from pipeline.settings import INSIDE_FILE
@@ -88,6 +88,16 @@ def open_raster(
             # A signed address is shown without its query, and so without GDAL's own words.
             got = "GDAL cannot open it" if remote else err
             raise error(what, path=shown, got=got, expected="a raster that GDAL reads", fix=fix) from err
+
+
+def grid_of(path: Path) -> Grid:
+    """The grid of a map's file.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+        return Grid.of(dataset)
 
 
 def require_regular(path: str | Path, *, error: type[PipelineError]) -> None:

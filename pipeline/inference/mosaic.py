@@ -24,7 +24,7 @@ from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.legends import LEGEND_HASH_TAG
 from pipeline.maps.style import PERCENT_NODATA
-from pipeline.raster import as_error, on_grid
+from pipeline.raster import as_error, grid_of, on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,7 +175,7 @@ def _ordered(maps: Sequence[MapFile], rule: MosaicRule) -> list[MapFile]:
 def _check_legends(maps: Sequence[MapFile]) -> None:
     legends: dict[str | None, Path] = {}
     for item in maps:
-        with open_map(item.codes) as dataset:
+        with as_error(InputError, "map cannot be opened", path=item.codes), rasterio.open(item.codes) as dataset:
             legends.setdefault(dataset.tags().get(LEGEND_HASH_TAG), item.codes)
     if len(legends) > 1 or None in legends:
         got = "; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items())
@@ -225,30 +225,11 @@ class WarpedMaps(Closing):
 
     def _warp(self, path: Path, nodata: int) -> tuple[Any, ExitStack]:
         with ExitStack() as stack:
-            dataset = stack.enter_context(open_map(path))
+            with as_error(InputError, "map cannot be opened", path=path):
+                dataset = stack.enter_context(rasterio.open(path))
             warped = on_grid(dataset, self._grid, nodata=nodata, tolerance_px=0.01)
             return stack.enter_context(warped), stack.pop_all()
 
     def _close_oldest(self) -> None:
         _, (_, stack) = self._open.popitem(last=False)
         stack.close()
-
-
-def grid_of(path: Path) -> Grid:
-    """The grid of a map's file.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    with open_map(path) as dataset:
-        return Grid.of(dataset)
-
-
-def open_map(path: Path) -> Any:
-    """A map's file, to be closed by the caller.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    with as_error(InputError, "map cannot be opened", path=path):
-        return rasterio.open(path)

@@ -16,7 +16,7 @@ from pipeline.legend import NODATA, UNLABELLED
 from pipeline.maps.legends import check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, look_at, shown_bands, stretch_limits
 from pipeline.maps.style import from_template, paletted_pipe, qml
-from pipeline.raster import as_error
+from pipeline.raster import as_error, grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +92,7 @@ def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -
     """
     check_target(path, overwrite=overwrite)
     scheme = check_same_legend(maps)
-    grids = [_grid_of(item) for item in maps]
+    grids = [grid_of(item) for item in maps]
     grid = _union(grids, maps)
     places = [
         _place(item, 1, size=own.shape, source_grid=own, grid=grid, folder=path.parent)
@@ -114,7 +114,7 @@ def write_groups(
         OutputError: the VRT cannot be written.
     """
     check_target(path, overwrite=overwrite)
-    grid = _grid_of(class_map)
+    grid = grid_of(class_map)
     place = _place(class_map, 1, size=grid.shape, source_grid=grid, grid=grid, folder=path.parent)
     place["table"] = ",".join(f"{code}:{group_of.get(code, NODATA)}" for code in range(UNLABELLED + 1))
     band = {"type": "Byte", "name": "groups of classes", "nodata": NODATA, "kind": "ComplexSource", "places": [place]}
@@ -155,11 +155,6 @@ def _place(
         "table": "",
         "onto": {key: f"{round(value, 6):.12g}" for key, value in numbers.items()},
     }
-
-
-def _grid_of(path: Path) -> Grid:
-    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
-        return Grid.of(dataset)
 
 
 def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:

@@ -113,41 +113,6 @@ def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, i
     return whole, round(row), round(col)
 
 
-@dataclass(frozen=True, eq=False)
-class FlippedFile:
-    """An open file on a grid's own pixels whose rows run from south to north, or its columns from east to west."""
-
-    dataset: DatasetReader
-    rows: bool
-    cols: bool
-
-    def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
-        """Pixels [band, row, col] of ``window``, counted on the grid."""
-        return self._turned(read_bands(self.dataset, numbers, window=self._inside(window)))
-
-    def read_masks(self, numbers: list[int], window: Window) -> NDArray[np.uint8]:
-        """The file's masks [band, row, col] of ``window``, counted on the grid."""
-        return self._turned(self.dataset.read_masks(numbers, window=self._inside(window)))
-
-    def _inside(self, window: Window) -> RasterioWindow:
-        row = self.dataset.height - window.row_stop if self.rows else window.row
-        col = self.dataset.width - window.col_stop if self.cols else window.col
-        return RasterioWindow(col, row, window.width, window.height)
-
-    def _turned(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(pixels[:, :: -1 if self.rows else 1, :: -1 if self.cols else 1])
-
-
-def flipped_file(dataset: DatasetReader, grid: Grid) -> FlippedFile | None:
-    """``dataset`` as a FlippedFile of ``grid``; None where it is the grid's own way round or has other pixels."""
-    own = dataset.transform
-    turned = [grid.transform.a * own.a < 0, grid.transform.e * own.e < 0]
-    if not any(turned) or dataset.crs != grid.crs or own.b or own.d:
-        return None
-    same = Grid(dataset.crs, own, dataset.height, dataset.width).north_up().same_pixels_as(grid.north_up())
-    return FlippedFile(dataset, rows=turned[1], cols=turned[0]) if same else None
-
-
 def has_mask(dataset: DatasetReader) -> bool:
     """Whether a file says which pixels it has by a mask or an alpha band, other than by a value."""
     masked = any(MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags for flags in dataset.mask_flag_enums)

@@ -32,7 +32,7 @@ from pipeline.raster import (
     read_bands,
     without_alpha,
 )
-from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
+from pipeline.scenes.multiples import CoarseFile, FineFile, coarse_file, fine_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 FileKey = tuple[str, str, float | None]
 """Path, resampling and nodata: what one open file serves."""
-OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile | FlippedFile"
+OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile"
 
 
 class Reader(Closing):
@@ -166,7 +166,7 @@ class SceneReader(Reader):
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
         with _damage_named(f"band {numbers}", key, window):
             file = self._open(key)
-            if isinstance(file, CoarseFile | FineFile | FlippedFile):
+            if isinstance(file, CoarseFile | FineFile):
                 return file, file.read(numbers, window)
             return file, read_bands(file, numbers, window=window.to_rasterio())
 
@@ -175,8 +175,6 @@ class SceneReader(Reader):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
                 return np.ones(window.shape, dtype=np.bool_)
-            if isinstance(file, FlippedFile):
-                return np.asarray((file.read_masks(numbers, window) > 0).all(axis=0), dtype=np.bool_)
             if key in self._masked:
                 # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all.
                 return np.asarray(file.read(file.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
@@ -191,15 +189,17 @@ class SceneReader(Reader):
             own = Grid(dataset.crs or self.grid.crs, dataset.transform, dataset.height, dataset.width)
             if own.same_pixels_as(self.grid):
                 self._files[key] = dataset
+            elif dataset.crs == self.grid.crs and own.north_up().same_pixels_as(self.grid.north_up()):
+                # The same pixels the other way round: none is mixed with another.
+                self._files[key] = self._warped(dataset, key, resampling="nearest")
             else:
                 coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
                 fine = fine_file(dataset, self.grid) if self._for_display else None
-                flipped = flipped_file(dataset, self.grid)
-                self._files[key] = flipped or coarse or fine or self._warped(dataset, key)
+                self._files[key] = coarse or fine or self._warped(dataset, key, resampling=key[1])
         return self._files[key]
 
-    def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
-        path, resampling, nodata = key
+    def _warped(self, dataset: DatasetReader, key: FileKey, *, resampling: str) -> WarpedVRT:
+        path, _, nodata = key
         masks = any(band.use_dataset_mask for band in self._sources if band.path == path)
         if not masks and dataset.count > 1 and ColorInterp.alpha in dataset.colorinterp:
             dataset = self._stack.enter_context(without_alpha(dataset))

@@ -153,7 +153,7 @@ def test_backscatter_becomes_decibels_zero_is_not_valid(scene: Scene, tmp_path: 
 
 
 def test_any_raster_is_interpolated_between_its_pixels(scene: Scene, tmp_path: Path) -> None:
-    codes = np.arange(20 * 25, dtype=np.uint16).reshape(20, 25)
+    codes = np.arange(20 * 25, dtype=np.float32).reshape(20, 25)
     path = write_raster(tmp_path / "soil.tif", codes, transform=TRANSFORM @ Affine.scale(2))
     with open_reader(with_layers(scene, [raster_layer(path, bands=["soil"])])) as reader:
         raster = reader.read(WHOLE)
