@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
@@ -83,24 +83,6 @@ class Choice:
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
 
-class Engine(Protocol):
-    """Runs a network on the device it was made for."""
-
-    @property
-    def choice(self) -> Choice:
-        """What it is."""
-
-    @property
-    def layout(self) -> TileLayout:
-        """Of tiles that it takes without copying them."""
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [tile, class, row, col] of standardised pixels [tile, band, row, col] on the CPU.
-
-        They have the engine's layout, or are float32.
-        """
-
-
 @dataclass
 class TorchEngine:
     """Eager torch; channels-last unless in blocks, inference mode."""
@@ -121,7 +103,10 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See Engine."""
+        """Logits [tile, class, row, col] of standardised pixels [tile, band, row, col] on the CPU.
+
+        They have the engine's layout, or are float32.
+        """
         if self._in_blocks:
             in_blocks: torch.Tensor = self._run(x)
             return in_blocks
@@ -166,7 +151,7 @@ class OpenVinoEngine:
             self._model = openvino.convert_model(network, example_input=example)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See Engine."""
+        """As of :class:`TorchEngine`."""
         if len(x) > 1:  # nodata leaves tiles out of batches: their sizes would each be compiled
             return torch.cat([self(tile[None]) for tile in x])
         requests = self._requests(tuple(x.shape))
@@ -197,6 +182,9 @@ class OpenVinoEngine:
         model.reshape(list(shape))
         hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": self.threads * WORKERS}
         return self._core.compile_model(model, "CPU", hints | {"NUM_STREAMS": WORKERS})
+
+
+Engine: TypeAlias = TorchEngine | OpenVinoEngine
 
 
 def choose_engine(settings: MapSettings) -> Choice:

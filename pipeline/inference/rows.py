@@ -46,6 +46,7 @@ class RowStore(Closing):
         self.layers = layers
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.height, self.width = shape
+        self.shape: tuple[int, ...] = shape if layers == 1 else (layers, *shape)
         self._lock = threading.Lock()
         try:
             self._file = self.path.open("r+b", buffering=0)
@@ -82,12 +83,6 @@ class RowStore(Closing):
             path.unlink(missing_ok=True)
             raise _failed(err, path, need=size) from err
         return cls(path, shape=shape, layers=layers, dtype=dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(row, col), or (layer, row, col) where there are several layers."""
-        plain = (self.height, self.width)
-        return plain if self.layers == 1 else (self.layers, *plain)
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

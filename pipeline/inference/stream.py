@@ -19,7 +19,6 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -76,9 +75,7 @@ class Workers(Generic[T]):
         self._submit(self._count + 1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Finish what was begun and leave the rest."""
         self._pool.shutdown(cancel_futures=True)
 
@@ -125,14 +122,12 @@ class Writing:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Write what waits; raise an error of the writer unless another one is under way."""
         if self._error is None:
             self._waiting.put(None)
         self._thread.join()
-        if self._error is not None and value is None:
+        if self._error is not None and error is None:
             raise self._error
 
     def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
-from pipeline.settings import Settings, absolute
+from pipeline.settings import AbsolutePath, Odd, Settings, absolute
 
 COLOR = r"^#[0-9a-fA-F]{6}$"
 
@@ -62,7 +62,7 @@ class LabelSettings(Settings):
     kind: Literal["class", "value"] = Field(
         "class", description="class: field holds a class; value: a number, see value (docs/continuous.md)."
     )
-    path: str = Field(
+    path: AbsolutePath = Field(
         description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons or points, in any CRS; or a "
         "class raster (an existing map) whose values are codes of the classes."
     )
@@ -74,7 +74,7 @@ class LabelSettings(Settings):
     layer: str | None = Field(
         None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
     )
-    also: tuple[str, ...] = Field(
+    also: tuple[AbsolutePath, ...] = Field(
         (), description="Further files of polygons with the same field, such as those of landcover labels next."
     )
     encoding: str | None = Field(
@@ -98,7 +98,7 @@ class LabelSettings(Settings):
     point_radius_m: float | None = Field(
         None, ge=0, description="Points are labels too: circles of this radius in metres; 0 for the pixel alone."
     )
-    point_window_px: int | None = Field(
+    point_window_px: Odd | None = Field(
         None, ge=1, le=63, description="Points are labels too: squares of so many pixels a side (odd) around each."
     )
     piece_px: int = Field(
@@ -117,13 +117,6 @@ class LabelSettings(Settings):
     )
     value: ValueSettings = Field(default_factory=lambda: ValueSettings.model_validate({}))
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
-
-    _path = field_validator("path")(absolute)
-
-    @field_validator("also")
-    @classmethod
-    def _paths(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return tuple(absolute(item, info) for item in value)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -171,13 +164,6 @@ class LabelSettings(Settings):
             return value
         number = {key for key in value if type(key) in {int, float}}
         return {str(key).removesuffix(".0") if key in number else key: item for key, item in value.items()}
-
-    @field_validator("point_window_px")
-    @classmethod
-    def _odd(cls, value: int | None) -> int | None:
-        if value is not None and value % 2 == 0:
-            raise ValueError("an odd number, so that the point lies in the middle")
-        return value
 
     @model_validator(mode="after")
     def _one_kind_of_points(self) -> LabelSettings:

@@ -56,29 +56,13 @@ class FilePixels(Closing):
         require_regular(path, error=InputError)
         with as_error(InputError, "cannot open the raster", path=path):
             self._dataset = rasterio.open(path)
-        self._band = band
-        self.path = Path(path)
-        self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.height, self._dataset.width)
+        self._band, self.path, self.grid = band, Path(path), Grid.of(self._dataset)
+        self.bands, self.shape = int(self._dataset.count), self.grid.shape
+        self.dtype: np.dtype[Any] = np.dtype(self._dataset.dtypes[band - 1])
 
     def close(self) -> None:
         """Close the file."""
         self._dataset.close()
-
-    @property
-    def bands(self) -> int:
-        """How many bands the file has."""
-        return int(self._dataset.count)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(row, col)."""
-        return self.grid.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        dtype: np.dtype[Any] = np.dtype(self._dataset.dtypes[self._band - 1])
-        return dtype
 
     def read(self, window: Window) -> NDArray[Any]:
         """The pixels of ``window``, [row, col]."""

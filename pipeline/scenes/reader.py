@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
+    from pipeline.scenes.scene import Source
     from pipeline.scenes.sources import BandSource, QualitySource
 
 
@@ -69,13 +70,6 @@ class Reader(Closing):
 
     def close(self) -> None:
         """Close the files."""
-
-
-class Opens(Protocol):
-    """Anything that opens: every Source."""
-
-    def open(self) -> Reader:
-        """A reader of its windows."""
 
 
 class SceneReader(Reader):
@@ -216,7 +210,7 @@ class SceneReader(Reader):
         return self._stack.enter_context(vrt)
 
 
-def open_reader(source: Opens) -> Reader:
+def open_reader(source: Source) -> Reader:
     """A reader of a scene, a stack, a composite...; use it as a context manager."""
     return source.open()
 

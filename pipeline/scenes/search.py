@@ -14,18 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ProductError
 from pipeline.files import prepare_folder, write_bytes, write_json
-from pipeline.scenes.remote import (
-    ATTEMPTS,
-    CONNECT_S,
-    ITEM_FILE,
-    READ_S,
-    CopyJob,
-    copy_window,
-    is_complete,
-    is_url,
-    plain_url,
-    read_journal,
-)
+from pipeline.scenes import remote
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.stac import open_item
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
@@ -135,7 +124,9 @@ def _search(
     from requests import RequestException
 
     try:
-        client = pystac_client.Client.open(api, stac_io=StacApiIO(timeout=(CONNECT_S, READ_S), max_retries=ATTEMPTS))
+        client = pystac_client.Client.open(
+            api, stac_io=StacApiIO(timeout=(remote.CONNECT_S, remote.READ_S), max_retries=remote.ATTEMPTS)
+        )
         # Not every API filters by clouds; the caller does it again in any case.
         by_cloud = max_cloud_percent < _FULL and client.conforms_to("QUERY")
         answer = client.search(
@@ -149,12 +140,12 @@ def _search(
         return [item | {"links": _own_links(item, api)} for item in answer.items_as_dicts()]
     except (APIError, STACError, RequestException, ValueError, KeyError, NotImplementedError) as err:
         fix = "check its address, or try again later"
-        raise ProductError("STAC API cannot be searched", path=plain_url(api), got=err, fix=fix) from err
+        raise ProductError("STAC API cannot be searched", path=remote.plain_url(api), got=err, fix=fix) from err
 
 
 def _own_links(item: Mapping[str, Any], api: str) -> list[Any]:
     links = [link for link in item.get("links") or () if isinstance(link, dict)]
-    known = any(link.get("rel") == "self" and is_url(str(link.get("href"))) for link in links)
+    known = any(link.get("rel") == "self" and remote.is_url(str(link.get("href"))) for link in links)
     return links if known else [{"rel": "self", "href": f"{api}/{item.get('id')}"}, *links]
 
 
@@ -202,11 +193,11 @@ def download(
     prepare_folder(target)
     jobs = _jobs(document, scene, area=area)
     blocks, done = sum(job.blocks for job in jobs), 0
-    journal = read_journal(target)
+    journal = remote.read_journal(target)
     placed: dict[str, dict[str, Any]] = {}
     for job in jobs:
-        if not is_complete(job, target, journal):
-            copy_window(job, target, journal, step=_stepper(progress, job.file, done, blocks))
+        if not remote.is_complete(job, target, journal):
+            remote.copy_window(job, target, journal, step=_stepper(progress, job.file, done, blocks))
         done += job.blocks
         if progress is not None:
             progress(job.file, done, blocks)
@@ -228,7 +219,7 @@ def _safe_name(text: str) -> str:
     return name
 
 
-def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | None) -> list[CopyJob]:
+def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | None) -> list[remote.CopyJob]:
     item = read_item(document)
     sensor = read_facts(item, mirror=None).sensor
     chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
@@ -241,7 +232,7 @@ def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | None) -> list[
         keys = [key for key, asset in item.assets.items() if (asset.get_absolute_href() or asset.href) == href]
         sources.setdefault(layer.path, []).extend(keys)
     return [
-        CopyJob.plan(path, file=f"{_safe_name(keys[0])}.tif", keys=tuple(dict.fromkeys(keys)), bounds=bounds)
+        remote.CopyJob.plan(path, file=f"{_safe_name(keys[0])}.tif", keys=tuple(dict.fromkeys(keys)), bounds=bounds)
         for path, keys in sources.items()
     ]
 
@@ -260,4 +251,4 @@ def _write_item(document: dict[str, Any], scene: Scene, target: Path, *, placed:
     source = next((link["href"] for link in document.get("links", []) if link.get("rel") == "self"), None)
     links += [{"rel": "derived_from", "href": source}] if source else []
     local = document | {"assets": assets, "properties": properties, "links": links}
-    write_json(target / ITEM_FILE, local, what="the item of a download")
+    write_json(target / remote.ITEM_FILE, local, what="the item of a download")

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError, SceneWarning
 from pipeline.files import hash_bytes
-from pipeline.settings import Settings, absolute
+from pipeline.settings import AbsolutePath, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,12 +180,11 @@ def _name(value: str | None) -> str | None:
 class ScenePath(Settings):
     """Where a scene is, and its name."""
 
-    path: str = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
+    path: AbsolutePath = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
     id: str | None = Field(
         None, description="Name of the scene; outputs are called after it. Default: the file's name."
     )
 
-    _path = field_validator("path")(absolute)
     _id = field_validator("id")(_name)
 
 
@@ -204,7 +203,7 @@ class SceneItem(SceneOptions, ScenePath):
 class LayerItem(Settings):
     """Another raster stacked on each scene's grid."""
 
-    path: str = Field(description="Any raster GDAL opens, on any grid.")
+    path: AbsolutePath = Field(description="Any raster GDAL opens, on any grid.")
     kind: Literal["raster", "dem", "sentinel1", "alphaearth", "tessera", "series"] = Field(
         "raster",
         description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB; alphaearth "
@@ -216,8 +215,6 @@ class LayerItem(Settings):
     bands: tuple[str, ...] | None = Field(
         None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
     )
-
-    _path = field_validator("path")(absolute)
 
 
 class StackSettings(Settings):
