@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from pipeline.documents import read_json
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import ConfigError, InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +82,16 @@ def release_folder(lock: BaseFileLock) -> None:
         with contextlib.suppress(OSError):
             Path(path).unlink(missing_ok=True)
     lock.release()
+
+
+def need_package(name: str, *, what: str, extra: str) -> None:
+    """Refuse to begin without an optional package.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if find_spec(name) is None:
+        raise ConfigError(what, fix=f"install it with: pip install 'landcover-pipeline[{extra}]'")
 
 
 def silence_libtiff() -> None:

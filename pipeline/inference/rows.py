@@ -242,7 +242,9 @@ def open_journal(path: Path, key: Key) -> Journal:
         journal.done.update(line.get("done", []))
         journal.seconds += line.get("seconds", 0.0)
         journal.finished = journal.finished or line.get("finished", False)
-    _drop_torn_end(path, text)
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    if whole != text:  # cut off a torn last line, so that the next one does not grow onto it
+        write_text(path, whole, what="the journal")
     return journal
 
 
@@ -256,10 +258,3 @@ def _lines(text: str) -> Iterable[dict[str, Any]]:
         if not isinstance(item, dict):
             return
         yield item
-
-
-def _drop_torn_end(path: Path, text: str) -> None:
-    """Cut off a torn last line, so that the next line does not grow onto it."""
-    whole = "".join(json.dumps(line) + "\n" for line in _lines(text))
-    if whole != text:
-        write_text(path, whole, what="the journal")

@@ -45,7 +45,9 @@ def clean_polygons(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.boo
     kinds = shapely.get_type_id(flat)
     mixed = np.flatnonzero(kinds == GeometryType.GEOMETRYCOLLECTION)
     for position in mixed:
-        flat[position] = _polygonal_parts(flat[position])
+        parts = shapely.get_parts(flat[position])
+        parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
+        flat[position] = shapely.union_all(parts) if len(parts) else None
     keep = np.isin(shapely.get_type_id(flat), _POLYGONAL) & ~shapely.is_empty(flat) & (shapely.area(flat) > 0)
     flat[~keep] = None
     return flat, invalid & keep
@@ -72,12 +74,6 @@ def crossings(shape: Any) -> float:
         if met > MAX_CROSSINGS:
             break
     return float(max(met, 0) / seen * len(parts) / 2)
-
-
-def _polygonal_parts(collection: Any) -> Any:
-    parts = shapely.get_parts(collection)
-    parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
-    return shapely.union_all(parts) if len(parts) else None
 
 
 def is_point(geometry: NDArray[Any]) -> NDArray[np.bool_]:

@@ -275,7 +275,9 @@ def write_quicklook(
     shown = coloured(codes, scheme, background=_BACKGROUND)
     panels: list[tuple[str, NDArray[Any]]] = [(classes_title(class_map), shown)]
     if scene is not None:
-        panels.insert(0, _scene_panel(scene, look))
+        image, valid, bands = true_colour(scene, max_px=PANEL_PX, raster=look)
+        image[~valid] = _BACKGROUND
+        panels.insert(0, (f"Scene, {bands}", image))
     if confidence is not None:
         panels.append(("Confidence", _ramped(_decimated(confidence, Resampling.average)[0])))
     figure, axes = _figure(len(panels), grid, rows=math.ceil((len(scheme) + 1) / 4))
@@ -316,12 +318,6 @@ def _ramped(percent: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _ramp() -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("confidence", VIRIDIS)
-
-
-def _scene_panel(scene: Source, look: Raster | None) -> tuple[str, NDArray[np.float32]]:
-    image, valid, shown = true_colour(scene, max_px=PANEL_PX, raster=look)
-    image[~valid] = _BACKGROUND
-    return f"Scene, {shown}", image
 
 
 def _figure(panels: int, grid: Grid, *, rows: int) -> tuple[Figure, list[Axes]]:

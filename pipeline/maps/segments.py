@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.legend import NODATA
 from pipeline.maps.look import look_at, stretch_limits
 from pipeline.maps.pixels import BAND_ROWS, FilteredPixels
+from pipeline.process import need_package
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,16 +35,8 @@ _CODES = 256
 
 
 def need_segments() -> None:
-    """Refuse to begin without scikit-image.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import skimage.segmentation  # noqa: F401
-    except ImportError as err:
-        fix = "pip install landcover-pipeline[segments]"
-        raise ConfigError("map.segments_px needs the package scikit-image", fix=fix) from err
+    """Refuse to begin without scikit-image."""
+    need_package("skimage", what="map.segments_px needs the package scikit-image", extra="segments")
 
 
 @dataclass(frozen=True, eq=False)

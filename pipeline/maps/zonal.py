@@ -7,13 +7,12 @@ Source: exactextract (Baston 2023), which computes covered shares exactly.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
-from pipeline.errors import ConfigError, InputError, LabelError, LegendError, counted
+from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_text
 from pipeline.grid import Grid
 from pipeline.labels.geometries import clean_polygons
@@ -22,6 +21,7 @@ from pipeline.labels.vectors import features_with
 from pipeline.maps.legends import names_classes, read_scheme
 from pipeline.maps.style import LAYERS
 from pipeline.maps.vectors import PackageLayer, write_geopackage
+from pipeline.process import need_package
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def zonal_statistics(
         ConfigError: exactextract is not installed.
         InputError: the map or the polygons cannot be read or do not meet, or attributes have the names of statistics.
     """
-    if find_spec("exactextract") is None:
-        raise ConfigError("zonal statistics need exactextract", fix="pip install 'landcover-pipeline[zonal]'")
+    need_package("exactextract", what="zonal statistics need exactextract", extra="zonal")
     with open_raster(map_path, error=InputError, what="not a map that GDAL can open") as source:
         grid, count = _grid_of(source, map_path), source.count
         floating = source.dtypes[0].startswith("float")

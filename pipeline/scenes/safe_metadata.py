@@ -74,10 +74,16 @@ def parse_product(data: bytes, *, path: str) -> SafeMetadata:
     offsets, tag = _offsets(root, level, path)
     baseline = _text(root, "PROCESSING_BASELINE", path)
     _check_baseline(baseline, has_offsets=bool(offsets), path=path)
-    special = _special_values(root, path)
+    index = "SPECIAL_VALUE_INDEX"
+    special = {
+        (item.findtext("SPECIAL_VALUE_TEXT") or "").strip(): _float(item.findtext(index), index, path)
+        for item in root.iter("Special_Values")
+    }
     images = tuple((e.text or "").strip() for e in root.iter() if e.tag in {"IMAGE_FILE", "IMAGE_ID", "IMAGE_FILE_2A"})
     tiles = re.findall(r"[_/](T\d{2}[A-Z]{3})_", " ".join(images))
-    stated = f"{tag} {_brief(offsets)}" if offsets else f"no {tag}"
+    values = [f"{value:g}" for value in sorted(set(offsets.values()))]
+    brief = values[0] if len(values) == 1 else f"{values[0]}..{values[-1]} by band" if values else ""
+    stated = f"{tag} {brief}" if offsets else f"no {tag}"
     return SafeMetadata(
         product=_product_name(root, path),
         level=level,
@@ -154,20 +160,6 @@ def _offsets(root: Element, level: str, path: str) -> tuple[dict[str, float], st
     return offsets, tag
 
 
-def _brief(offsets: Mapping[str, float]) -> str:
-    values = sorted(set(offsets.values()))
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}..{values[-1]:g} by band"
-
-
-def _special_values(root: Element, path: str) -> dict[str, float]:
-    return {
-        (item.findtext("SPECIAL_VALUE_TEXT") or "").strip(): _float(
-            item.findtext("SPECIAL_VALUE_INDEX"), "SPECIAL_VALUE_INDEX", path
-        )
-        for item in root.iter("Special_Values")
-    }
-
-
 def _product_name(root: Element, path: str) -> str:
     text = root.findtext(".//PRODUCT_URI") or root.findtext(".//PRODUCT_URI_2A") or root.findtext(".//PRODUCT_URI_1C")
     name = (text or "").strip() or path.rsplit("/", 1)[-1]
@@ -185,10 +177,8 @@ def _time(text: str, path: str) -> datetime:
 def _check_baseline(baseline: str, *, has_offsets: bool, path: str) -> None:
     """Warn of what is unknown or contradictory; the XML's own numbers are used in any case."""
     if baseline not in KNOWN_BASELINES:
-        what = (
-            f"{path}: processing baseline {baseline} is unknown; scale and offset are taken from its XML as they stand"
-        )
-        warnings.warn(what, ProductWarning, stacklevel=4)
+        what = f"processing baseline {baseline} is unknown; scale and offset are taken from its XML as they stand"
+        warnings.warn(f"{path}: {what}", ProductWarning, stacklevel=4)
         return
     major, minor = baseline.split(".")
     if ((int(major), int(minor)) >= OFFSET_SINCE) != has_offsets:

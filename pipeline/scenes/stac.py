@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +105,7 @@ def _scene(
     grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in names}
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
     grid = finest if size is None else finest.with_pixel_size_m(size)
+    when = item.datetime or item.common_metadata.start_datetime
     return Scene(
         id=name_of(item.id, path="STAC item"),
         path=item.id,
@@ -119,7 +120,7 @@ def _scene(
         sensor=sensor,
         level=facts.level,
         baseline=facts.baseline,
-        acquired_utc=options.acquired_utc or _acquired(item),
+        acquired_utc=options.acquired_utc or (when.replace(tzinfo=when.tzinfo or UTC) if when else None),
         notes=_offset_note(facts, scalings),
         mirror=facts.mirror,
     )  # fmt: skip
@@ -195,8 +196,3 @@ def _offset_note(facts: ItemFacts, scalings: dict[str, Scaling]) -> tuple[str, .
         return ()
     reasons = tuple(dict.fromkeys(f"offset {s.offset:g}: {s.provenance}" for s in scalings.values()))
     return reasons if len(reasons) == 1 else ("offset differs between bands, see there",)
-
-
-def _acquired(item: pystac.Item) -> datetime | None:
-    when = item.datetime or item.common_metadata.start_datetime
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when

@@ -15,7 +15,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from pipeline.bands import TABLES, BandSpec, common_name, find_band
+from pipeline.bands import TABLES, common_name, find_band
 from pipeline.documents import finite
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
@@ -171,16 +171,9 @@ def _name(key: str, band: Mapping[str, Any], sensor: str) -> str | None:
         return None
     if not sensor:
         return common_name(str(common)) if common else (common_name(texts[-1]) if texts else None)
-    for text in texts:
-        spec = _spec(text, sensor)
-        if spec is not None:
-            return spec.name
-    return None
-
-
-def _spec(text: str, sensor: str) -> BandSpec | None:
-    plain = _RESOLUTION.sub("", text.removesuffix(".TIF").removesuffix("-jp2"))
-    return find_band(plain, sensor=sensor) or find_band(_INSTRUMENT.sub("", plain), sensor=sensor)
+    plain = [_RESOLUTION.sub("", text.removesuffix(".TIF").removesuffix("-jp2")) for text in texts]
+    found = (find_band(t, sensor=sensor) or find_band(_INSTRUMENT.sub("", t), sensor=sensor) for t in plain)
+    return next((spec.name for spec in found if spec is not None), None)
 
 
 def _grid(fields: Mapping[str, Any], item: pystac.Item) -> Grid | None:

@@ -105,13 +105,12 @@ def look_at_scene(source: Source) -> SceneFacts:
         warn_of_masks(source, ledger)
     warn_of_codes(source, values)
     no_data: Any = ledger.get("no_data_share", {})
-    units = source.units
-    ranges = tuple(
-        _range(name, units[number], no_data.get(name, invalid), values[number])
-        for number, name in enumerate(source.band_names)
-        if values.shape[1]
-    )
-    return SceneFacts(source, round(invalid, 4), ranges, ledger)
+    ranges = []
+    for name, unit, seen in zip(source.band_names, source.units, values if values.shape[1] else (), strict=False):
+        low, high = np.percentile(seen, (LOW, HIGH))
+        share = float(no_data.get(name, invalid))
+        ranges.append(BandRange(name, unit, share, float(seen.min()), float(low), float(high), float(seen.max())))
+    return SceneFacts(source, round(invalid, 4), tuple(ranges), ledger)
 
 
 def warn_of_codes(source: Source, values: NDArray[np.float32]) -> None:
@@ -208,11 +207,6 @@ def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> 
         got, fix = f"nodata, NaN or masked everywhere{_causes(ledger)}", "check nodata and masks of the scene"
         raise SceneError("no pixel of the scene can be used", path=source.path, got=got, fix=fix)
     _warn(f"{source.path}: no valid pixel in the windows looked at{_causes(ledger)}; values not checked")
-
-
-def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) -> BandRange:
-    low, high = np.percentile(values, (LOW, HIGH))
-    return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
 
 
 def _warn(text: str) -> None:

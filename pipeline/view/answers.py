@@ -192,7 +192,8 @@ class Answers:
         Raises:
             InputError: a file cannot be read.
         """
-        found = self._layer(number, layer)
+        layers = self.maps[number].layers if 0 <= number < len(self.maps) else ()
+        found = next((one for one in layers if one.id == layer), None)
         if found is not None:
             with self._borrow(found.path) as dataset:
                 return BYTES, file_tile(dataset, tile, band=found.band, nodata=found.nodata).tobytes()
@@ -208,11 +209,6 @@ class Answers:
         except (RasterioError, OSError) as err:
             fix = "check the file; it may have been moved, cut off or damaged"
             raise InputError("cannot read the map", path=path, got=err, fix=fix) from err
-
-    def _layer(self, number: int, name: str) -> FileLayer | None:
-        if not 0 <= number < len(self.maps):
-            return None
-        return next((layer for layer in self.maps[number].layers if layer.id == name), None)
 
     def point(self, number: int, lon: float, lat: float) -> dict[str, Any] | None:
         """The values of a map's layers and its scene in the pixel that holds a place; None where there is no such map.

@@ -23,7 +23,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import from_bounds
 from rasterio.warp import reproject, transform_bounds
 
-from pipeline.errors import ConfigError, GridError
+from pipeline.errors import GridError
 from pipeline.grid import Grid, Window
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, shown_bands, stretch_limits
 
@@ -45,19 +45,6 @@ TOP_PX = 1024
 _HALO_PX = 2
 Kind = Literal["true", "false"]
 Bands = tuple[str, str, str]
-
-
-def check_library() -> None:
-    """See that rio-tiler is there before anything is opened.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import rio_tiler.reader  # noqa: F401
-    except ImportError as err:
-        fix = "install it with: pip install 'landcover-pipeline[view]'"
-        raise ConfigError("the viewer needs rio-tiler", fix=fix) from err
 
 
 def tile_grid(z: int, x: int, y: int) -> Grid:
