@@ -118,11 +118,7 @@ def write_bytes(path: Path, data: bytes, *, what: str = "the file") -> Path:
 
 
 def write_text(path: Path, text: str, *, what: str = "the file") -> Path:
-    """Write text as UTF-8, whole or not at all.
-
-    Raises:
-        OutputError: see :func:`whole_file`.
-    """
+    """Write text as UTF-8; see :func:`write_bytes`."""
     return write_bytes(path, text.encode(), what=what)
 
 
@@ -134,11 +130,7 @@ def csv_text(rows: Iterable[Iterable[object]], *, ends: str = "\n") -> str:
 
 
 def write_json(path: Path, data: object, *, what: str = "the file") -> Path:
-    """Write JSON, indented, whole or not at all.
-
-    Raises:
-        OutputError: see :func:`whole_file`.
-    """
+    """Write JSON, indented; see :func:`write_bytes`."""
     return write_text(path, json.dumps(data, indent=2, default=str) + "\n", what=what)
 
 

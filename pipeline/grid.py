@@ -1,6 +1,5 @@
 """Grid and Window: the only pixel arithmetic in the project.
 
-A Grid says where pixels lie (CRS, affine, height, width); a Window is a rectangle of whole pixels on a grid.
 Between reading a scene's metadata and writing a map's affine no float coordinate is computed: windows are integers.
 """
 

@@ -118,7 +118,7 @@ class BlockEnsemble(nn.Module):
             for block in blocks:
                 sums: dict[Window, torch.Tensor] = {}
                 found = [
-                    _logits(network, x[own], part, block=block, dtype=dtype, sums=sums)
+                    _logits(network, x[own], part, block=block, sums=sums)
                     for network, part in zip(self._networks, features, strict=True)
                 ]
                 out[(own, slice(None), *block.slices)] = self._joined(found)
@@ -155,16 +155,10 @@ def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tens
 
 
 def _logits(
-    network: Network,
-    x: torch.Tensor,
-    coarse: torch.Tensor | None,
-    *,
-    block: Window,
-    dtype: torch.dtype,
-    sums: dict[Window, torch.Tensor],
+    network: Network, x: torch.Tensor, coarse: torch.Tensor | None, *, block: Window, sums: dict[Window, torch.Tensor]
 ) -> torch.Tensor:
     """Logits of a block of a tile ``x`` float [1, band, row, col]; members share their ``sums`` over neighbours."""
-    seen = _spectral(network, x, block=block, dtype=dtype, sums=sums) if network.spectral is not None else None
+    seen = _spectral(network, x, block=block, sums=sums) if network.spectral is not None else None
     if coarse is None or network.decoder is None:
         return cast("torch.Tensor", network.head(seen))
     scale = network.decoder.plan[-1][1]
@@ -173,10 +167,9 @@ def _logits(
     return cast("torch.Tensor", network.head(features))
 
 
-def _spectral(
-    network: Network, x: torch.Tensor, *, block: Window, dtype: torch.dtype, sums: dict[Window, torch.Tensor]
-) -> torch.Tensor:
+def _spectral(network: Network, x: torch.Tensor, *, block: Window, sums: dict[Window, torch.Tensor]) -> torch.Tensor:
     """What the spectral path makes of a block of a tile."""
+    dtype = network.head.weight.dtype
     first, *layers = cast("nn.Sequential", network.spectral)
     reach = sum(kernel // 2 for kernel in network.spec.spectral_kernels)
     wide = block.expand(reach).intersect(Window(0, 0, *x.shape[-2:])) or block

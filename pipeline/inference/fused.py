@@ -1,7 +1,5 @@
 """Layers that give what the model's layers give, quicker on a CPU: convolutions with what follows them, and sums.
 
-A convolution and what follows it (a ReLU or SiLU, or a sum and a ReLU) take one pass over memory.
-
 On a CPU that multiplies in tiles (AMX) or in wide vectors the passes that only add and clamp cost as much as the
 convolutions: in bfloat16 a third of a ResNet-18 U-Net's time. oneDNN does them while a convolution's result is still in
 registers (its "post-ops"); torch has operators for that, which its compiler uses. Where they are missing, or do not

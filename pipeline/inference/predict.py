@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelWarning
@@ -170,7 +170,9 @@ def open_run(
     except BaseException:
         release_folder(lock)
         raise
-    return Run(SceneSteps(bundle, source, settings, plan, area), key, journal, stores, lock)
+    steps = SceneSteps(bundle, source, settings, plan, area)
+    before = sum(len(work.tiles) for work in steps.works if work.step in journal.done)
+    return Run(steps, key, journal, stores, lock, before)
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,7 @@ class Run:
     journal: Journal  # What is done
     stores: dict[str, RowStore]  # Where it is kept, by name of the layer
     lock: BaseFileLock  # Keeps other runs out
-    before: int = field(init=False)  # Tiles that were done when it was opened
-
-    def __post_init__(self) -> None:
-        """Count what an earlier run has done."""
-        done = sum(len(work.tiles) for work in self.steps.works if work.step in self.journal.done)
-        object.__setattr__(self, "before", done)
+    before: int  # Tiles that were done when it was opened
 
     @property
     def left(self) -> list[int]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 
+    Run = Callable[[torch.Tensor], torch.Tensor]
+
 _TILE_PX = 256
 # Context around a tile; more than the default network's effective reach.
 _HALO_PX = 32
@@ -98,7 +100,7 @@ def feature_tiles(
             yield tile, np.concatenate(parts), valid
 
 
-def _trunks(bundle: ModelBundle) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+def _trunks(bundle: ModelBundle) -> list[Run]:
     """The members without their heads, fused for speed."""
     return [cast("Network", fuse_for_inference(member)).features for member in bundle.members]
 
@@ -109,12 +111,7 @@ def _chip(bundle: ModelBundle, raster: Raster) -> torch.Tensor:
 
 
 def _at_pixels(
-    bundle: ModelBundle,
-    source: Source,
-    pixels: LabelledPixels,
-    *,
-    run: Callable[[torch.Tensor], torch.Tensor],
-    width: int,
+    bundle: ModelBundle, source: Source, pixels: LabelledPixels, *, run: Run, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """What ``run`` makes of the tiles that hold ``pixels``, float32 [pixel, channel], and which of them are valid."""
     parts, positions = [], []

@@ -1,8 +1,4 @@
-"""The steps of a map, and mapping any of them: all in one process, or a block of them on some other machine.
-
-A step is what the journal counts: the tiles that go through the network together. Whatever steps are mapped together,
-each gives the same bytes.
-"""
+"""The steps of a map (tiles that go through the network together), and mapping any of them, here or elsewhere."""
 
 from __future__ import annotations
 

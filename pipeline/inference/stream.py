@@ -10,6 +10,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
@@ -46,14 +47,6 @@ class Work:
     def pixels(self) -> int:
         """Pixels that are written."""
         return sum(tile.write.height * tile.write.width for tile in self.tiles)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step that is complete, and how many pixels it has."""
-
-    number: int
-    pixels: int
 
 
 class Workers(Generic[T]):
@@ -109,9 +102,7 @@ class Writing:
     ) -> None:
         self._stores, self._journal, self._progress = stores, journal, progress
         self._done_px, self._total_px = done_px, total_px
-        self._waiting: queue.Queue[tuple[Window, Mapping[str, NDArray[np.uint8]]] | _Step | None] = queue.Queue(
-            maxsize=_WRITES_WAITING
-        )
+        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=_WRITES_WAITING)
         self._steps: list[int] = []
         self._synced = time.perf_counter()
         self._error: BaseException | None = None
@@ -132,29 +123,26 @@ class Writing:
 
     def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write layers uint8 [..., row, col] of a window, soon."""
-        self._offer((window, layers))
+        self._offer(partial(self._write, window, layers))
 
     def done(self, step: int, *, pixels: int) -> None:
         """Note, after all that was put before, that a step of so many pixels is complete."""
-        self._offer(_Step(step, pixels))
+        self._offer(partial(self._note, step, pixels))
 
-    def _offer(self, item: tuple[Window, Mapping[str, NDArray[np.uint8]]] | _Step) -> None:
+    def _offer(self, work: Callable[[], None]) -> None:
         while True:
             if self._error is not None:
                 raise self._error
             try:
-                self._waiting.put(item, timeout=_POLL_SECONDS)
+                self._waiting.put(work, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return
 
     def _run(self) -> None:
         try:
-            while (item := self._waiting.get()) is not None:
-                if isinstance(item, _Step):
-                    self._note(item)
-                else:
-                    self._write(*item)
+            while (work := self._waiting.get()) is not None:
+                work()
             self._sync()
         except BaseException as err:  # noqa: BLE001 - raised again in the caller's thread
             self._error = err
@@ -170,9 +158,9 @@ class Writing:
             for number, layer in enumerate(pixels if pixels.ndim == 3 else pixels[np.newaxis]):  # noqa: PLR2004
                 self._stores[name].write(window, layer, layer=number)
 
-    def _note(self, step: _Step) -> None:
-        self._steps.append(step.number)
-        self._done_px += step.pixels
+    def _note(self, step: int, pixels: int) -> None:
+        self._steps.append(step)
+        self._done_px += pixels
         if self._progress is not None:
             self._progress(self._done_px, self._total_px)
         if time.perf_counter() - self._synced >= SYNC_SECONDS:

@@ -1,8 +1,4 @@
-"""What a writer needs of the pixels it writes: a shape, a type, windows on demand; counts and filters of class codes.
-
-Whoever predicts keeps codes and confidence as rows on disk; writers take them through this seam in bands of rows, so a
-map of any size is written in bounded memory.
-"""
+"""What a writer needs of the pixels it writes: a shape, a type, windows; counts and filters of class codes."""
 
 from __future__ import annotations
 

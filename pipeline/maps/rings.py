@@ -5,9 +5,8 @@ An arc between two nodes belongs to two polygons. Each ring is cut at its nodes 
 with Chaikin's corner cutting, whose result does not depend on the direction it is walked in, in exact integer
 arithmetic: both neighbours get the same vertices, bit for bit, so there is neither gap nor overlap.
 
-Nor can smoothed arcs cross: arcs consist of unit steps, and every cut stays inside the triangle between a corner and
-the middles of its two edges; the triangles of different corners are disjoint. No boundary moves by more than
-sqrt(1/8) = 0.354 pixels.
+Nor can smoothed arcs cross: every cut stays inside the triangle between a corner and the middles of its two edges, and
+triangles of different corners are disjoint. No boundary moves by more than sqrt(1/8) = 0.354 pixels.
 
 The sum of pixels inside a ring is a line integral: every vertical unit edge at (row, col) adds or takes away the sum of
 its row left of col. That costs as much as the boundary is long, whatever the polygon's size.

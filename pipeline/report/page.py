@@ -49,18 +49,6 @@ class Drawing:
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: its words, and the image as data URIs for light and dark pages."""
-
-    anchor: str
-    heading: str
-    caption: str
-    wide: bool
-    light: str
-    dark: str
-
-
 def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
     """Write the page, and its figures as PNG and SVG into ``figures/`` beside it; gives all files, the page first.
 
@@ -73,25 +61,25 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
         for item in _drawings(data):
             files, dark = save(item.draw, path.parent / "figures" / item.anchor)
             written.extend(files)
-            uris = (_uri(content, "image/svg+xml") for content in (files[1].read_bytes(), dark))
-            pictures.append(Picture(item.anchor, item.heading, item.caption, item.wide, *uris))
+            light = files[1].read_bytes()
+            pages = {page: _uri(content, "image/svg+xml") for page, content in (("light", light), ("dark", dark))}
+            pictures.append(vars(item) | pages)
     except OSError as err:
         raise OutputError("cannot write the figures", path=path.parent / "figures", got=err.strerror or err) from err
     write_text(path, _render(data, pictures))
     return path, *written
 
 
-def _render(data: ReportData, pictures: list[Picture]) -> str:
+def _render(data: ReportData, pictures: list[dict[str, Any]]) -> str:
     environment = Environment(
         loader=PackageLoader("pipeline.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined
     )
-    ledgers: list[LedgerTable] = [ledger_table(item) for item in data.ledger]
     return environment.get_template("report.html.jinja").render(
         data=data,
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
-        ledgers=ledgers,
+        ledgers=[ledger_table(item) for item in data.ledger],
         versions=list(_flat(data.environment)),
         shown=[data.scores[0], better(data.scores[1:])] if len(data.scores) > 1 else data.scores,
         gain=_gain(data.scores),

@@ -1,9 +1,8 @@
 """Read windows of a Scene as a Raster: scale, offset, resampling and masks, applied here, once, and nowhere else.
 
-One dataset handle per file and reader; a reader belongs to one thread. A file on the scene's own pixels is read as it
-is; one whose pixels are whole multiples of them is interpolated (``pipeline.scenes.multiples``); any other is warped by
-GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three. A scene that is to be looked at
-gives single pixels of finer files.
+A reader belongs to one thread. A file on the scene's own pixels is read as it is; one whose pixels are whole multiples
+of them is interpolated (``pipeline.scenes.multiples``); any other is warped by GDAL through a VRT whose pixels are the
+grid's, so that alignment is exact in all three. A scene that is to be looked at gives single pixels of finer files.
 """
 
 from __future__ import annotations

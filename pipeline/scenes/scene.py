@@ -1,8 +1,4 @@
-"""Scene: what a folder or file holds, decided once from its metadata; no pixel read, no handle open.
-
-A Scene says for every band which file and band to read, how DN become physical values, how it gets onto the scene's
-grid, and where each of these facts was found. ``pipeline.scenes.reader`` does what the manifest says, deciding nothing.
-"""
+"""Scene: what a folder or file holds, decided once from its metadata; no pixel read, no handle open."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Find scenes in a STAC API and download the bands and the window needed (the extra ``[stac]``).
-
-A download is a folder with one GeoTIFF per asset and the item, its assets now these files, so that ``open_scene`` of
-the folder decides about scaling exactly as it would have for the original.
-"""
+"""Find scenes in a STAC API and download the bands and the window needed (the extra ``[stac]``)."""
 
 from __future__ import annotations
 
@@ -177,11 +173,12 @@ def download(
 ) -> Path:
     """Bands and quality layers of one scene, cut to ``area``, as ``folder/<id>``; what is complete stays as it is.
 
+    The folder has a GeoTIFF per asset and the item, its assets now these files: scaling is decided as for the original.
     A file is complete when its content has the checksum that the folder's journal gives for the same source and window.
     Files are written aside and renamed when whole; the item is written last.
 
     ``area`` is as for :func:`find_scenes`, ``options`` as for :func:`pipeline.scenes.stac.open_item`; ``progress`` is
-    called after each block. The folder opens with ``open_scene``.
+    called after each block.
 
     Raises:
         ProductError: an asset is gone or cannot be read, or the scaling cannot be decided.

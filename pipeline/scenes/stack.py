@@ -208,31 +208,14 @@ def fill_in_time(
         if rows.size:
             previous = before[last, rows, cols] if last >= 0 else np.full(rows.size, -1)
             following = after[last + 1, rows, cols] if last + 1 < len(times) else np.full(rows.size, len(times))
-            layer[:, rows, cols] = _looked_up(
-                values, rows, cols, previous=previous, following=following, times=times, target=target, nearest=nearest
-            )
+            # Where there is no date on one side (-1 or one too many) the other stands for both.
+            seen = (previous >= 0) | (following < len(times))
+            start = np.where(seen, np.where(previous < 0, following, previous), 0)
+            stop = np.where(seen, np.where(following == len(times), previous, following), 0)
+            weight = _weight(times[start], times[stop], target, nearest=nearest)[:, None]
+            pixels = _between(values[start, :, rows, cols], values[stop, :, rows, cols], weight)
+            layer[:, rows, cols] = np.where(seen, pixels.T, 0)
     return result
-
-
-def _looked_up(
-    values: NDArray[np.float32],
-    rows: NDArray[np.intp],
-    cols: NDArray[np.intp],
-    *,
-    previous: NDArray[np.intp],
-    following: NDArray[np.intp],
-    times: NDArray[np.float64],
-    target: float,
-    nearest: bool,
-) -> NDArray[np.float32]:
-    """Values [band, pixel] between each pixel's own neighbouring valid dates (-1 and len(times): there is none)."""
-    count = len(times)
-    seen = (previous >= 0) | (following < count)
-    low = np.where(seen, np.where(previous < 0, following, previous), 0)
-    high = np.where(seen, np.where(following == count, previous, following), 0)
-    weight = _weight(times[low], times[high], target, nearest=nearest)[:, None]
-    pixels = _between(values[low, :, rows, cols], values[high, :, rows, cols], weight)
-    return np.asarray(np.where(seen, pixels.T, 0), dtype=np.float32)
 
 
 def _weight(
