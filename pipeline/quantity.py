@@ -171,28 +171,22 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
         expected = f"at least {LEAST_SAMPLES}"
         raise LabelError(f"too few samples with a value of {what}", path=path, got=len(values), expected=expected)
     if values.min() == values.max():
-        raise LabelError(
-            f"{what} is the same in every sample", path=path, got=f"{values[0]:g} in {len(values)} samples",
-            expected="values that differ", fix="name the attribute with the quantity",
-        )  # fmt: skip
+        what, got = f"{what} is the same in every sample", f"{values[0]:g} in {len(values)} samples"
+        expected = "values that differ"
+        raise LabelError(what, path=path, got=got, expected=expected, fix="name the attribute with the quantity")
     if np.abs(values).max() > MOST_VALUE:
-        raise LabelError(
-            f"values of {what} that none can be", path=path, got=f"{values[np.abs(values).argmax()]:.3g}",
-            expected=f"at most {MOST_VALUE:g}", fix="leave blank what was not measured",
-        )  # fmt: skip
+        what, got = f"values of {what} that none can be", f"{values[np.abs(values).argmax()]:.3g}"
+        expected = f"at most {MOST_VALUE:g}"
+        raise LabelError(what, path=path, got=got, expected=expected, fix="leave blank what was not measured")
     low, high = quantity.low, quantity.high
     outside = np.zeros(len(values), dtype=np.bool_)
     outside |= values < low if low is not None else False
     outside |= values > high if high is not None else False
     if outside.any():
         limits = f"{'-inf' if low is None else f'{low:g}'}..{'inf' if high is None else f'{high:g}'}"
-        raise LabelError(
-            f"{int(outside.sum())} values of {what} lie outside the range that labels.value.range states", path=path,
-            got=f"such as {values[outside][0]:g}", expected=limits,
-            fix="correct them, leave them blank, or state another range",
-        )  # fmt: skip
+        what = f"{int(outside.sum())} values of {what} lie outside the range that labels.value.range states"
+        fix = "correct them, leave them blank, or state another range"
+        raise LabelError(what, path=path, got=f"such as {values[outside][0]:g}", expected=limits, fix=fix)
     if quantity.transform != "none" and values.min() < 0:
-        raise LabelError(
-            f"{what} has negative values, which have no {quantity.transform}", path=path, got=f"{values.min():g}",
-            fix="set labels.value.transform to none",
-        )  # fmt: skip
+        what = f"{what} has negative values, which have no {quantity.transform}"
+        raise LabelError(what, path=path, got=f"{values.min():g}", fix="set labels.value.transform to none")

@@ -129,11 +129,9 @@ def with_ground(labels: Labels, grids: Sequence[Grid], *, background: str, area:
             extent = shapely.intersection(extent, shapely.union_all(np.asarray(inside.to_crs(here.crs).geometry.array)))
         over = shapely.intersects(shapes, extent)
         if not over.any():
-            raise LabelError(
-                "footprints are said to be complete, but none lies in a scene or in the area",
-                path=labels.path, got=f"0 of {len(labels)}", expected="at least one",
-                fix="name in labels.complete the polygons within which every object is drawn",
-            )  # fmt: skip
+            what = "footprints are said to be complete, but none lies in a scene or in the area"
+            fix = "name in labels.complete the polygons within which every object is drawn"
+            raise LabelError(what, path=labels.path, got=f"0 of {len(labels)}", expected="at least one", fix=fix)
         parted, strips = _parted(shapes, over, grid)
         drawn = drawn.set_geometry(gpd.GeoSeries(parted, crs=here.crs).to_crs(drawn.crs), crs=drawn.crs)
         new = _squares(grid, extent, parted[over], covered=covered)

@@ -188,10 +188,9 @@ def _renamed(path: Path, aliases: Mapping[str, str], scheme: ClassScheme) -> dic
         try:
             number = int(value)
         except ValueError:
-            raise LabelError(
-                "alias of a class raster", path=path, got=repr(value), expected="a value of the raster, an integer",
-                fix="write labels.aliases as value: class",
-            ) from None  # fmt: skip
+            what, got = "alias of a class raster", repr(value)
+            fix = "write labels.aliases as value: class"
+            raise LabelError(what, path=path, got=got, expected="a value of the raster, an integer", fix=fix) from None
         renamed[number] = scheme.by_name(name).code if name else UNLABELLED
     return renamed
 

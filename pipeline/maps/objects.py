@@ -115,10 +115,9 @@ def check_classes(names: Sequence[str], scheme: ClassScheme) -> tuple[str, ...]:
         LegendError: none, or one that the legend does not have.
     """
     if not names:
-        raise LegendError(
-            "no class is marked as one of objects", expected="objects: true for a class",
-            got=", ".join(scheme.names), fix="mark it in the configuration, or name it with --class",
-        )  # fmt: skip
+        what = "no class is marked as one of objects"
+        fix = "mark it in the configuration, or name it with --class"
+        raise LegendError(what, expected="objects: true for a class", got=", ".join(scheme.names), fix=fix)
     return tuple(scheme.by_name(name).name for name in names)
 
 

@@ -65,10 +65,9 @@ def zonal_statistics(
     frame = to_grid_crs(frame[frame.geometry.notna()].reset_index(drop=True), grid)
     lost = ~np.isfinite(frame.geometry.bounds.to_numpy()).all(axis=1)
     if lost.any():
-        raise LabelError(
-            "polygons reach beyond where the CRS of the map is defined", path=polygons,
-            got=f"{counted(int(lost.sum()), 'polygon')} of {len(frame)}", fix="cut them to the region of the map",
-        )  # fmt: skip
+        what = "polygons reach beyond where the CRS of the map is defined"
+        got = f"{counted(int(lost.sum()), 'polygon')} of {len(frame)}"
+        raise LabelError(what, path=polygons, got=got, fix="cut them to the region of the map")
     wanted = ["frac", "unique", "count"] if classes else [*STATISTICS, "count"]
     found = _extract(map_path, frame, wanted, grid=grid)
     if not classes:

@@ -42,7 +42,7 @@ FILLS = {"sentinel-2": 0.0, "landsat": 0.0, "hls": HLS_FILL}
 
 
 def open_item(
-    source: Path | str | Document | pystac.Item,
+    source: Path | str | Document,
     *,
     options: SceneOptions = AS_FOUND,
     bands: Sequence[str] | None = None,

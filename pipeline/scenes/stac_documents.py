@@ -115,14 +115,12 @@ def _links(document: Document, *, keep_self: bool) -> list[Document]:
     ]
 
 
-def items_of(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
+def items_of(source: Path | str | Document) -> list[pystac.Item]:
     """The items of a file, folder, URL, JSON object, collection or item collection, in order.
 
     Raises:
         ProductError: nothing of that, not reachable, or more items than ``MOST_ITEMS``.
     """
-    if isinstance(source, pystac.Item):
-        return [source]
     if isinstance(source, dict):
         return _from_document(source, href=None)
     if isinstance(source, str) and is_url(source):
@@ -169,8 +167,6 @@ def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]
     raise ProductError("not a STAC item or collection", path=name, got=f"type {document.get('type')!r}")
 
 
-def shown(source: Path | str | Document | pystac.Item) -> str:
+def shown(source: Path | str | Document) -> str:
     """What a source is called in a Scene's path and in errors."""
-    if isinstance(source, pystac.Item):
-        return plain_url(source.get_self_href() or source.id)
     return str(source.get("id", "")) if isinstance(source, dict) else plain_url(str(source))

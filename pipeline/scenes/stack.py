@@ -248,10 +248,8 @@ def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
         SceneError: a scene without a date, bands without dates, or none of those days.
     """
     if day is None:
-        raise SceneError(
-            "a layer with dates needs the date of the scene", path=path,
-            fix="name the date of the samples in labels.value.date, or give the scene's acquired_utc (--date)",
-        )  # fmt: skip
+        fix = "name the date of the samples in labels.value.date, or give the scene's acquired_utc (--date)"
+        raise SceneError("a layer with dates needs the date of the scene", path=path, fix=fix)
     dates = band_dates(path)
     first = day - timedelta(days=days)
     wanted = [i for i, found in enumerate(dates) if (found == day if days == 0 else first <= found < day)]
@@ -281,10 +279,9 @@ def band_dates(path: str) -> list[date]:
             start = datetime.fromisoformat(f"{unit[2]}T{unit[3] or '00'}:{unit[4] or '00'}")
             days.append((start + timedelta(seconds=float(step) * _SECONDS[unit[1]])).date())
         else:
-            raise SceneError(
-                f"band {number} of a layer with dates does not say its day", path=path, got=text or "no description",
-                expected="a description such as 2024-06-01, or the time of a NetCDF file",
-            )  # fmt: skip
+            what = f"band {number} of a layer with dates does not say its day"
+            expected = "a description such as 2024-06-01, or the time of a NetCDF file"
+            raise SceneError(what, path=path, got=text or "no description", expected=expected)
     return days
 
 

@@ -252,10 +252,9 @@ def scenes_for_folds(
     single = [item for item in scheme.classes if len(np.unique(polygon[code == item.code])) == 1]
     if single and not leave_out_single:
         named = ", ".join(f"{item.name} (polygon {polygon[code == item.code][0]})" for item in single)
-        raise SplitError(
-            f"class with one polygon cannot be cross-validated: {named}", expected="two polygons or more",
-            fix="draw more polygons of it, or go on without it with --leave-out-single",
-        )  # fmt: skip
+        what = f"class with one polygon cannot be cross-validated: {named}"
+        fix = "draw more polygons of it, or go on without it with --leave-out-single"
+        raise SplitError(what, expected="two polygons or more", fix=fix)
     if single:
         text = f"left out of cross-validation, one polygon only: {', '.join(item.name for item in single)}"
         warnings.warn(text, SplitWarning, stacklevel=2)

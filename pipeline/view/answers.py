@@ -174,10 +174,7 @@ class Answers:
                 {**entry, "area_ha": item.area_ha.get(int(entry["code"]))} for entry in item.scheme.to_json()
             ],
             "layers": [
-                {
-                    "id": layer.id, "label": layer.label, "nodata": layer.nodata, "colors": list(layer.colors),
-                    "maximum": layer.maximum, "unit": layer.unit,
-                }
+                {key: getattr(layer, key) for key in ("id", "label", "nodata", "colors", "maximum", "unit")}
                 for layer in item.layers
             ],
             "scene": _describe_scene(scene) if scene else None,
