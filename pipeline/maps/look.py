@@ -122,7 +122,8 @@ def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     (('pan',), 'band pan')
     """
     nm = {float(found[1]): name for name in names if (found := _WAVELENGTH.fullmatch(name))}
-    near = [min(nm, key=lambda known, at=at: abs(known - at)) for at in _WAVELENGTHS_NM] if nm else []
+    all_nm = np.array(list(nm))
+    near = [float(all_nm[np.abs(all_nm - at).argmin()]) for at in _WAVELENGTHS_NM] if nm else []
     if near and max(abs(known - at) for known, at in zip(near, _WAVELENGTHS_NM, strict=True)) <= _NEAR_NM:
         return tuple(nm[known] for known in near), "true colour"
     for wanted, words in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (infrared)")):

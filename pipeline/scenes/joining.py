@@ -89,9 +89,9 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
     groups: dict[str, list[Source]] = {}
     for (group, _), scene in zip(opened, scenes, strict=True):
         groups.setdefault(group, []).append(scene)
-    joined: list[Source] = (
-        [*scenes] if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
-    )
+    joined: list[Source] = [*scenes]
+    if inputs.time != "separate":
+        joined = [_join(group, name, inputs) for name, group in groups.items()]
     if inputs.textures:
         joined = [with_textures(scene, inputs.textures) for scene in joined]
     if inputs.layers:

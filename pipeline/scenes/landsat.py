@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 SENSORS = {"TM": "landsat-tm", "ETM": "landsat-etm", "OLI_TIRS": "landsat-oli", "OLI": "landsat-oli"}
 FILL = 0
-LEVEL1_GROUP = "LEVEL1_RADIOMETRIC_RESCALING"
-SR_GROUP = "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS"
-ST_GROUP = "LEVEL2_SURFACE_TEMPERATURE_PARAMETERS"
 
 
 @dataclass(frozen=True)
@@ -167,12 +164,11 @@ def _band(spec: BandSpec, product: _Product, level: str) -> BandSource | None:
 def _scaling(spec: BandSpec, number: str, product: _Product, *, surface: bool) -> tuple[float, float, str, str]:
     """(scale, offset, unit, where they were read) of a band."""
     if surface:
-        group, quantity, unit = (SR_GROUP, "REFLECTANCE", REFLECTANCE)
-        if not is_optical(spec.name):
-            group, quantity, unit = (ST_GROUP, "TEMPERATURE", "kelvin")
+        quantity, unit = ("REFLECTANCE", REFLECTANCE) if is_optical(spec.name) else ("TEMPERATURE", "kelvin")
+        group = f"LEVEL2_SURFACE_{quantity}_PARAMETERS"
     else:
         quantity, unit = ("REFLECTANCE", REFLECTANCE) if is_optical(spec.name) else ("RADIANCE", "W/(m2 sr um)")
-        group = LEVEL1_GROUP
+        group = "LEVEL1_RADIOMETRIC_RESCALING"
     scale = product.number(group, f"{quantity}_MULT_BAND_{number}")
     offset = product.number(group, f"{quantity}_ADD_BAND_{number}")
     source = f"{quantity}_MULT_BAND_{number} {scale:g}, {quantity}_ADD_BAND_{number} {offset:g}"
@@ -226,18 +222,17 @@ def _quality(
 ) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
     if not reasons:
         return (), ("no quality mask applied: asked for none",)
-    contents = product.mtl["PRODUCT_CONTENTS"]
-    layers = [quality.qa_pixel(_quality_file(product, "PIXEL", contents), reasons)]
+    layers = [quality.qa_pixel(_quality_file(product, "PIXEL"), reasons)]
     if "saturated" in reasons:
         optical = {source.band for source in bands if is_optical(source.band) and source.band != "pan"}
         numbers = [int(spec.key.removeprefix("B")) for spec in TABLES[sensor] if spec.name in optical]
-        path = _quality_file(product, "RADIOMETRIC_SATURATION", contents)
+        path = _quality_file(product, "RADIOMETRIC_SATURATION")
         layers.append(quality.qa_radsat(path, sensor=sensor, band_numbers=numbers))
     return tuple(layers), ()
 
 
-def _quality_file(product: _Product, layer: str, contents: dict[str, str]) -> str:
-    name = contents.get(f"FILE_NAME_QUALITY_L1_{layer}", "")
+def _quality_file(product: _Product, layer: str) -> str:
+    name = product.mtl["PRODUCT_CONTENTS"].get(f"FILE_NAME_QUALITY_L1_{layer}", "")
     if f"{product.folder}{name}" not in product.files.names:
         what = f"quality layer {layer} is missing"
         fix = "download the product again, or open it with an empty mask"
