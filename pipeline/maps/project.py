@@ -73,14 +73,14 @@ class StyledLayer:
     layer: str  # Its layer
 
 
-def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str | None = None) -> VectorLayer:
+def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str) -> VectorLayer:
     """Training labels by the class names in their field."""
     return VectorLayer(path, attribute, style.scheme_categories(scheme, by_name=True), layer)
 
 
-def split_layer(path: Path, *, attribute: str = "split", layer: str | None = None) -> VectorLayer:
+def split_layer(path: Path, *, layer: str) -> VectorLayer:
     """Chips or blocks by the split they belong to."""
-    return VectorLayer(path, attribute, tuple(style.Category(k, k, v) for k, v in style.PART_COLORS.items()), layer)
+    return VectorLayer(path, "split", tuple(style.Category(k, k, v) for k, v in style.PART_COLORS.items()), layer)
 
 
 def write_project(

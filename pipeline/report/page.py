@@ -107,14 +107,6 @@ def _gain(scores: Sequence[Score]) -> tuple[str, float, float] | None:
 
 def _drawings(data: ReportData) -> Iterator[Drawing]:
     """The figures that the run has data for, halves in pairs of a height."""
-    yield from _map_drawings(data)
-    yield from _accuracy_drawings(data)
-    if data.values is not None and data.values.samples:
-        yield from _value_drawings(data.values)
-    yield from _learning_drawings(data)
-
-
-def _map_drawings(data: ReportData) -> Iterator[Drawing]:
     if data.areas:
         caption = "Counted from the map's pixels. Area estimates need reference data from a probability sample."
         if data.mapped_share is not None:
@@ -126,6 +118,10 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."
         draw = partial(target_figures.objects, shown)
         yield Drawing(f"objects{number}", f"Objects of {shown.view.name}", caption, draw, wide=True)
+    yield from _accuracy_drawings(data)
+    if data.values is not None and data.values.samples:
+        yield from _value_drawings(data.values)
+    yield from _learning_drawings(data)
 
 
 def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
