@@ -17,7 +17,7 @@ import defusedxml.ElementTree as SafeXml
 import yaml
 from defusedxml import DefusedXmlException
 
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import ConfigError, InputError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -132,25 +132,25 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
-    """What a YAML file holds: plain mappings, lists and scalars.
-
-    ``what`` names it in the message ("the configuration"); ``error`` is the class of the error.
+def read_yaml(path: Path | str) -> Any:
+    """What a configuration holds: plain mappings, lists and scalars.
 
     Raises:
-        PipelineError: of the class given: it cannot be read, is no regular file, too large, not YAML, nested too
-            deeply, has a key twice in one mapping, or has aliases that make it too large.
+        ConfigError: it cannot be read, is no regular file, too large, not YAML, nested too deeply, has a key twice in
+            one mapping, or has aliases that make it too large.
     """
-    text = read_file(Path(path), what=what, limit=MAX_YAML_BYTES, error=error)
+    what = "the configuration"
+    text = read_file(Path(path), what=what, limit=MAX_YAML_BYTES, error=ConfigError)
     try:
         return yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except _NotAllowedError as err:
-        raise error(f"{what}: {err}", path=path) from err
+        raise ConfigError(f"{what}: {err}", path=path) from err
     except yaml.MarkedYAMLError as err:
         line = "" if err.problem_mark is None else f"on line {err.problem_mark.line + 1}: "
-        raise error(f"{what} cannot be read as YAML", path=path, got=f"{line}{err.problem or err.context}") from err
+        got = f"{line}{err.problem or err.context}"
+        raise ConfigError(f"{what} cannot be read as YAML", path=path, got=got) from err
     except (yaml.YAMLError, ValueError) as err:  # ValueError: not UTF-8, a day 31 of February, too many digits
-        raise error(f"{what} cannot be read as YAML", path=path, got=err) from err
+        raise ConfigError(f"{what} cannot be read as YAML", path=path, got=err) from err
 
 
 def read_file(

@@ -166,19 +166,14 @@ def prepare_folder(folder: Path) -> Path:
 
 def flush(path: Path) -> None:
     """Have what was written to a file or folder on the disk before anything relies on it; see fsync(2)."""
-    if path.is_dir():
-        with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems do not flush them
-            _flush(path, os.O_RDONLY)
-    else:
-        _flush(path, os.O_RDWR)
-
-
-def _flush(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    folder = path.is_dir()
+    # Windows opens no folders, and some file systems do not flush them.
+    with contextlib.suppress(OSError) if folder else contextlib.nullcontext():
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

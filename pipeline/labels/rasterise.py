@@ -238,25 +238,18 @@ def _settle(
     group = np.cumsum(first) - 1
     code = codes[owner]
     contested = np.zeros(group[-1] + 1, dtype=np.bool_)
-    pairs: list[NDArray[np.int32]] = []
+    pairs = [np.empty((0, 2), dtype=np.int32)]
     for offset in range(1, int(np.bincount(group).max())):
         same = key[offset:] == key[:-offset]
         clash = np.flatnonzero(same & (code[offset:] != code[:-offset]))
         contested[group[clash]] = True
         pairs.append(np.stack([owner[clash], owner[clash + offset]], axis=1))
-    return first & ~contested[group], _conflicts(pairs, codes, ids), int(contested.sum())
-
-
-def _conflicts(
-    pairs: list[NDArray[np.int32]], codes: NDArray[np.uint8], ids: NDArray[np.int32]
-) -> tuple[Conflict, ...]:
-    if not pairs:
-        return ()
     unique, counts = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
-    return tuple(
+    conflicts = tuple(
         Conflict((int(ids[a]), int(ids[b])), (int(codes[a]), int(codes[b])), int(count))
         for (a, b), count in zip(unique, counts, strict=True)
     )
+    return first & ~contested[group], conflicts, int(contested.sum())
 
 
 def erode_edges(pixels: LabelledPixels, erode_px: Mapping[int, int]) -> LabelledPixels:

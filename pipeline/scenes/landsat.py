@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SENSORS = {"TM": "landsat-tm", "ETM": "landsat-etm", "OLI_TIRS": "landsat-oli", "OLI": "landsat-oli"}
-FILL = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _band(spec: BandSpec, product: _Product, level: str) -> BandSource | None:
         path=product.files.gdal(file),
         scale=scale,
         offset=offset,
-        nodata=FILL,
+        nodata=0,
         resampling="average" if spec.name == "pan" else "bilinear",
         gsd_m=spec.gsd_m,
         unit=unit,

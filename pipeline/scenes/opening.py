@@ -19,7 +19,7 @@ from pipeline.scenes.eopf import looks_like_eopf, open_eopf
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
-from pipeline.scenes.quality import PICTURES, check_mask, role_of
+from pipeline.scenes.quality import PICTURES, role_of
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
@@ -67,7 +67,6 @@ def open_scene(
         ConfigError: ``mask`` holds a reason that does not exist.
         SceneError: nothing there, or nothing that can be read as a scene.
     """
-    check_mask(mask)
     kind = _kind(path)
     if kind == "stac":
         from pipeline.scenes.stac import open_item
@@ -120,7 +119,6 @@ def open_all(
         return (open_scene(path, options=options, resolution_m=resolution_m, mask=mask),)
     from pipeline.scenes.stac import open_items
 
-    check_mask(mask)
     scenes = open_items(str(path), options=options, resolution_m=resolution_m, mask=mask)
     if len(scenes) > 1 and options.acquired_utc is not None:
         what = f"one time of acquisition for the {len(scenes)} items of a collection"
