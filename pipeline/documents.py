@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import defusedxml.ElementTree as SafeXml
 import yaml
 from defusedxml import DefusedXmlException
 
 from pipeline.errors import ConfigError, InputError, PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a GeoJSON of labels, a STAC collection of all items of a year
 MAX_YAML_BYTES = 1024 * 1024  # the parser takes some seconds for this

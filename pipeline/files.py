@@ -16,14 +16,12 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pipeline.documents import parse_xml, read_file
 from pipeline.errors import InputError, OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 # Of a SQLite database, and the fields in it that opening it changes.
 _HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))

@@ -6,27 +6,24 @@ Between reading a scene's metadata and writing a map's affine no float coordinat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.transform import array_bounds
 from rasterio.windows import Window as RasterioWindow
 
-from pipeline.errors import GridError
+from pipeline.errors import GridError, PipelineError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE, area_lattice, misplaced, size_on_ground, strip_areas_ha, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
     from rasterio.io import DatasetReader
-
-    from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True, order=True)

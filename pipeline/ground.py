@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
+from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 if TYPE_CHECKING:
     from affine import Affine
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
 SQUARE_METRES_PER_HECTARE = 10_000.0

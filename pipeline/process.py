@@ -16,20 +16,15 @@ import os
 import platform
 import threading
 import warnings
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from pipeline.documents import read_json
 from pipeline.errors import ConfigError, InputError, OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from filelock import BaseFileLock
 
 _TURN = threading.RLock()
 

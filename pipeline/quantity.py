@@ -7,19 +7,16 @@ counts of samples) are the strata of splits and the legend under which a map of 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError
 from pipeline.legend import ClassScheme, LandClass
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 Transform = Literal["none", "log", "sqrt"]
 TRANSFORMS: tuple[str, ...] = get_args(Transform)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, ShapeSkipWarning
 from rasterio.features import rasterize
@@ -21,18 +23,10 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from pipeline.documents import parse_xml, read_file
-from pipeline.errors import InputError, SceneError
+from pipeline.errors import InputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.process import silenced
 from pipeline.settings import INSIDE_FILE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.errors import PipelineError
-
 
 # What a file behind an address may be: a format whose header names no other file.
 REMOTE_DRIVERS = ("GTiff", "JP2OpenJPEG")

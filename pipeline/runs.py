@@ -12,10 +12,12 @@ import platform
 import time
 import warnings
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,10 +26,6 @@ from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError, PipelineWarning
 from pipeline.files import hash_content, relative_path, write_json, write_text
 from pipeline.process import hold_folder, peak_rss_mb, release_folder, reset_peak
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 RECORD, RESOLVED = "run.json", "config.yaml"
 LOCK = ".run.lock"

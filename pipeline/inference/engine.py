@@ -9,6 +9,7 @@ import queue
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +22,6 @@ from pipeline.inference.fast import BlockEnsemble, by_pixel, speed_up, tile_layo
 from pipeline.inference.pixels import PLANES, TileLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from torch import nn
 
     from pipeline.inference.settings import EngineName, MapSettings

@@ -11,8 +11,9 @@ Source: https://uxlfoundation.github.io/oneDNN/dev_guide_attributes_post_ops.htm
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -22,9 +23,6 @@ from pipeline.model.decoder import Step
 from pipeline.model.efficientnet import MobileBlock
 from pipeline.model.encoder import Block
 from pipeline.model.surroundings import DEVIATION, FLOOR, LEVELS, MEANS, REACH_PX
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 # Values of a buffer, 1 MB: a few of them stay in a processor's cache. Smaller ones are quicker for one thread and
 # slower for two side by side, which then wait for each other between calls that take some microseconds each.

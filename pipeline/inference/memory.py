@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
-from pipeline.inference.engine import WORKERS, free_gpu_bytes
+from pipeline.inference.engine import WORKERS, Choice, free_gpu_bytes
 from pipeline.inference.fast import speed_up, tile_layout
 from pipeline.inference.pixels import PLANES, READ_PX, TileLayout
 from pipeline.inference.tiles import GDAL_CACHE_BYTES, round_up
 from pipeline.model.encoder import Encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
-    from pipeline.inference.engine import Choice
     from pipeline.model.bundle import ModelBundle
 
 # The process without its tiles. Measured (VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13): 534 MB with

@@ -7,14 +7,17 @@ that was chosen: nobody's zone is right for both.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import ConfigError, GridError, InputError, LegendError
@@ -27,10 +30,6 @@ from pipeline.maps.style import PERCENT_NODATA
 from pipeline.raster import as_error, grid_of, on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from pipeline.inference.settings import MosaicRule

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from pipeline.grid import Window
@@ -19,8 +20,6 @@ from pipeline.legend import NODATA
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pipeline.inference.settings import Products
     from pipeline.maps.look import Glimpse
     from pipeline.model.preprocess import Preprocess

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,8 +34,6 @@ from pipeline.labels.settings import split_source
 from pipeline.model.reach import reach_px
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.grid import Grid
     from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelWarning
@@ -19,19 +21,15 @@ from pipeline.inference.rows import Journal, Key, RowStore, open_journal
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
 from pipeline.process import give_back, hold_folder, release_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from filelock import BaseFileLock
 
     from pipeline.grid import Grid
-    from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source

@@ -5,23 +5,20 @@ For PCA, t-SNE, calibration and the area of applicability.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from pipeline.model.network import fuse_for_inference
+from pipeline.model.network import Network, fuse_for_inference
 from pipeline.model.reach import whole_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.model.bundle import ModelBundle
-    from pipeline.model.network import Network
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
 

@@ -15,20 +15,18 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import OutputError
 from pipeline.files import Closing, hash_of, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
 
 _FILL_CHUNK = 1 << 22

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from functools import partial
@@ -21,8 +22,6 @@ from pipeline.scenes.joining import CLOUDS, join_scenes, open_as
 from pipeline.scenes.settings import InputSettings, SceneOptions, SceneRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Scene, Source
 

@@ -5,31 +5,28 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import rasterio
 import torch
+from numpy.typing import NDArray
 
-from pipeline.inference.engine import WORKERS
+from pipeline.inference.engine import WORKERS, Engine
 from pipeline.inference.pixels import Buffers, classify, read_tile, value_layers
 from pipeline.inference.stream import Work, Workers
-from pipeline.inference.tiles import in_stripes
+from pipeline.inference.tiles import Tile, in_stripes
 from pipeline.process import share_one_heap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
     import numpy as np
-    from numpy.typing import NDArray
 
     from pipeline.grid import Window
     from pipeline.inference.areas import Area
-    from pipeline.inference.engine import Engine
     from pipeline.inference.plan import Plan
     from pipeline.inference.settings import MapSettings
-    from pipeline.inference.tiles import Tile
     from pipeline.maps.look import Glimpse
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.reader import Reader

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +16,11 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.inference.rows import Journal, RowStore
     from pipeline.inference.tiles import Tile

@@ -14,6 +14,7 @@ to run, is mapped faster with them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,11 +28,8 @@ from pipeline.grid import Grid, Window
 from pipeline.process import silenced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from rasterio.io import DatasetReader
 
-    from pipeline.grid import Grid
     from pipeline.scenes.scene import Source
 
 # Blocks that GDAL keeps decoded; more where tiles leave room for it and decoding is saved.

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
-from pipeline.legend import MIN_CLASSES
+from pipeline.legend import MIN_CLASSES, ClassScheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.source import Labels
-    from pipeline.legend import ClassScheme
 
 _SHOWN = 5
 CONFLICTS_SHOWN = 10

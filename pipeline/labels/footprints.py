@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons
@@ -17,10 +19,7 @@ from pipeline.labels.settings import split_source
 from pipeline.labels.vectors import read_layer, resolve_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from geopandas import GeoDataFrame, GeoSeries
-    from numpy.typing import NDArray
 
     from pipeline.grid import Grid
     from pipeline.labels.source import Labels

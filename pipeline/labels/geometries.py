@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely import GeometryType
 
 from pipeline.documents import parse_json
 from pipeline.errors import LabelError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from geopandas import GeoDataFrame, GeoSeries
-    from numpy.typing import NDArray
 
 # Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
 BROKEN = shapely.LineString([(0, 0), (0, 0)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rasterio.features import shapes
 
 from pipeline.errors import LabelError
@@ -16,10 +18,7 @@ from pipeline.legend import UNLABELLED
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
     from pipeline.labels.source import Labels
 

@@ -6,26 +6,24 @@ Of a whole map, pieces of its classes are drawn at random.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels, pixel_outlines
 from pipeline.labels.source import LabelReport, Labels
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.raster import burn_shapes, on_grid, open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".asc"})
 _STRIP_PX = 8_000_000

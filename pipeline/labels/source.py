@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons, is_point, metric_crs, points_to_polygons
@@ -17,12 +19,8 @@ from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_feature
 from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
-    from pipeline.legend import ClassScheme
 
 _SHOWN = 5
 LISTED = "listed"

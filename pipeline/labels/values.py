@@ -6,12 +6,15 @@ The code of a sample is its value class, so that splits, chips and tables treat 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons, is_point
@@ -22,12 +25,8 @@ from pipeline.quantity import Quantity, check_values
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-
     import pandas as pd
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
     from pipeline.grid import Grid
     from pipeline.labels.settings import LabelSettings

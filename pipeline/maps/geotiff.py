@@ -8,33 +8,29 @@ is whole, and the sidecars come last. The same pixels and tags give the same byt
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import OutputError, counted
 from pipeline.files import check_target, scratch_folder, whole_file, write_text
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.legends import LEGEND_HASH_TAG, LEGEND_TAG, aux_xml, sidecar_paths
 from pipeline.maps.pixels import ClassCounter, ClassCounts, PixelRows, check_shape, row_bands
 from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS, PercentLayer, paletted_pipe, qml, ramp_pipe
-from pipeline.quantity import LEVELS
+from pipeline.quantity import LEVELS, Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.legend import ClassScheme
-    from pipeline.quantity import Quantity
 
     Tags = Mapping[str, object]
     Observe = Callable[[NDArray[Any], Window], None]

@@ -7,6 +7,7 @@ and GDALRATFieldUsage.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from pipeline.maps.style import from_template
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from xml.etree.ElementTree import Element
 
 LEGEND_TAG = "LANDCOVER_LEGEND"

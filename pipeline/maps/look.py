@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pipeline import __version__
@@ -30,11 +33,7 @@ from pipeline.scenes.derived import PLACE
 from pipeline.scenes.indices import is_texture
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import ClassCounts

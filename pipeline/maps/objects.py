@@ -7,18 +7,21 @@ Only patches are held in memory beside the codes, so a map may have many.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.features import shapes
 
 from pipeline.errors import LegendError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
-from pipeline.legend import NODATA
-from pipeline.maps.pixels import FilteredPixels
+from pipeline.legend import NODATA, ClassScheme
+from pipeline.maps.pixels import FilteredPixels, PixelRows
 from pipeline.maps.rings import areas_ha, regular_outlines
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
@@ -26,17 +29,11 @@ from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from pipeline.grid import Grid, Window
     from pipeline.labels.settings import ObjectSettings
-    from pipeline.legend import ClassScheme
-    from pipeline.maps.pixels import PixelRows
 
 COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
 DEFAULT_TOLERANCE_PX = 1.5

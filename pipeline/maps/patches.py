@@ -10,19 +10,16 @@ that has gathered ``max_corners`` at the end of a band ends there, along a strai
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.features import shapes
 
 from pipeline.legend import NODATA
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 Ring: TypeAlias = "NDArray[np.int32]"
 """Corners int32 [corner, (col, row)]; closed rings repeat the first corner at the end."""

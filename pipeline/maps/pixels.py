@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
@@ -17,11 +19,6 @@ from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import as_error, require_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 # One row of 512-pixel blocks: a band of rows fills whole blocks of the file, so that each is compressed once.
 BAND_ROWS = 512

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyogrio
@@ -22,19 +24,15 @@ from rasterio.warp import transform_bounds
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
 from pipeline.maps import style
-from pipeline.maps.geotiff import classes_title
+from pipeline.maps.geotiff import SceneFiles, classes_title
 from pipeline.maps.legends import read_scheme, sidecar_paths
 from pipeline.maps.look import scale_bar_m
 from pipeline.maps.vectors import LAYER, OBJECTS_LAYER, layer_style
 from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
-    from pipeline.maps.geotiff import SceneFiles
 
 
 # The map's frame on the page of the print layout, in mm.

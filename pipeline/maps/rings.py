@@ -24,27 +24,25 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pyproj import Geod
 from shapely import GeometryType
 
 from pipeline.ground import SQUARE_METRES_PER_HECTARE, ground_area_scale
-from pipeline.maps.pixels import row_bands
+from pipeline.maps.pixels import PixelRows, row_bands
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from pipeline.grid import Grid
-    from pipeline.maps.pixels import PixelRows
 
 _ROWS = 512
 _NODE_EDGES = 3  # a lattice point where at least three boundary edges meet

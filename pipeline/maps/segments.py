@@ -10,10 +10,12 @@ Anal. Mach. Intell. 34, 2274-2282; its implementation is scikit-image's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.grid import Window
 from pipeline.legend import NODATA
@@ -22,10 +24,6 @@ from pipeline.maps.pixels import BAND_ROWS, FilteredPixels
 from pipeline.process import need_package
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.scenes.scene import Source
 
 _LOOK_PX = 600

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +35,6 @@ from pipeline.maps.style import LAYERS, PERCENT_NODATA
 from pipeline.maps.vrt import relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.maps.geotiff import SceneFiles

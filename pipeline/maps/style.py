@@ -6,6 +6,7 @@ layers of a project; ``templates/`` holds the XML of all of these.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
@@ -13,8 +14,6 @@ from typing import TYPE_CHECKING, Literal, cast
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from markupsafe import Markup
 
     from pipeline.legend import ClassScheme

@@ -8,17 +8,20 @@ than half a million corners is divided, along straight lines: neither memory nor
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rasterio.features import sieve as gdal_sieve
 
 from pipeline.errors import ConfigError
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.patches import patches
-from pipeline.maps.pixels import check_shape, row_bands
+from pipeline.maps.pixels import PixelRows, check_shape, row_bands
 from pipeline.maps.rings import (
     Nodes,
     areas_ha,
@@ -32,14 +35,7 @@ from pipeline.maps.rings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid
-    from pipeline.legend import ClassScheme
-    from pipeline.maps.pixels import PixelRows
 
 MAX_SMOOTHING = 4
 _BATCH_CORNERS = 250_000  # corners of polygons handled at once: some 50 MB while they are smoothed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,13 @@ from affine import Affine
 from pipeline.errors import GridError, InputError
 from pipeline.files import check_target, relative_path, write_text
 from pipeline.grid import Grid
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, look_at, shown_bands, stretch_limits
 from pipeline.maps.style import from_template, paletted_pipe, qml
 from pipeline.raster import as_error, grid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Scene
     from pipeline.scenes.sources import BandSource
 

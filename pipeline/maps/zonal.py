@@ -7,6 +7,7 @@ Source: exactextract (Baston 2023), which computes covered shares exactly.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +26,6 @@ from pipeline.process import need_package
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
     from rasterio.io import DatasetReader
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 
-from pipeline.diagnostics.failures import BAND_LIMITS, BANDS
-from pipeline.diagnostics.scoring import FEW_PIXELS
+from pipeline.diagnostics.failures import BAND_LIMITS, BANDS, AccuracyBy
+from pipeline.diagnostics.scoring import FEW_PIXELS, Score
 from pipeline.maps.look import coloured
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink, shades
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.confidence import Reliability
-    from pipeline.diagnostics.failures import AccuracyBy
-    from pipeline.diagnostics.scoring import Score
     from pipeline.legend import ClassScheme
     from pipeline.report.data import ErrorExample, Failures
 

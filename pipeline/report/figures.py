@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +12,15 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.scoring import FORESTS
 from pipeline.maps.style import PART_COLORS
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.features import Features
     from pipeline.legend import ClassScheme

@@ -6,16 +6,18 @@ import base64
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.diagnostics.scoring import FEW_PIXELS, better
+from pipeline.diagnostics.scoring import FEW_PIXELS, Score, better
 from pipeline.errors import OutputError, counted
 from pipeline.files import write_text
 from pipeline.maps.look import coloured, length_text, scale_bar_m
@@ -23,14 +25,9 @@ from pipeline.report import accuracy_figures, figures, target_figures
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.confidence import Reliability
-    from pipeline.diagnostics.scoring import Score
     from pipeline.report.data import MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page

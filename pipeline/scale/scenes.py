@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.errors import OutputError, PipelineError, SceneError
 from pipeline.inference.predict import Run, open_run
 from pipeline.inference.steps import step_blocks
-from pipeline.scale.cluster import SceneTask, map_block, pack, plan_task, refuse_other_versions, unpacked, who_sees
+from pipeline.scale.cluster import (
+    MappedBlock,
+    SceneTask,
+    map_block,
+    pack,
+    plan_task,
+    refuse_other_versions,
+    unpacked,
+    who_sees,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from pipeline.inference.plan import Plan
     from pipeline.inference.rows import Key
     from pipeline.inference.stream import Writing
     from pipeline.model.bundle import ModelBundle
-    from pipeline.scale.cluster import MappedBlock
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

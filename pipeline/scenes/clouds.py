@@ -9,14 +9,17 @@ swir16 and swir22, or the first four. The raster is read like any other quality 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from pipeline.errors import ConfigError, SceneError
@@ -26,11 +29,6 @@ from pipeline.scenes.quality import DEFAULT_MASK
 from pipeline.scenes.sources import QualitySource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene
 

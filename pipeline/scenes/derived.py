@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -11,14 +13,10 @@ import numpy as np
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
 from pipeline.scenes.reader import Reader
-from pipeline.scenes.scene import Scene
+from pipeline.scenes.scene import Scene, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.scene import Source
 
 
 @dataclass(frozen=True, eq=False)

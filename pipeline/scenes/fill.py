@@ -6,19 +6,17 @@ bands (dark water in the infrared) are no fill: all bands must have the value, o
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.raster import sample_windows
 from pipeline.scenes.reader import SceneReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.scenes.scene import Scene
 

@@ -7,11 +7,11 @@ Bands meet under their common names, so that one model maps both. Source: HLS Pr
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from pipeline.bands import TABLES, is_optical
+from pipeline.bands import TABLES, BandSpec, is_optical
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
 from pipeline.raster import open_raster
@@ -20,11 +20,6 @@ from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.quality import masks_of
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.sources import REFLECTANCE, BandSource, resampling_for
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pipeline.bands import BandSpec
 
 SCALE, THERMAL_SCALE, FILL = 1e-4, 0.01, -9999.0
 LEVEL = "HLS"

@@ -10,11 +10,13 @@ https://www.nv5geospatialsoftware.com/docs/backgroundtexturemetrics.html
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
 
 from pipeline.errors import SceneError
@@ -22,10 +24,6 @@ from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Source

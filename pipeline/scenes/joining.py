@@ -13,35 +13,31 @@ A composite is cloud-masked and streamed window by window; a pixel is valid wher
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import besides_ground, listed
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.raster import Raster
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, plain_scenes, with_place
-from pipeline.scenes.indices import compute_index, find_index, with_indices, with_textures
+from pipeline.scenes.indices import Index, compute_index, find_index, with_indices, with_textures
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
-from pipeline.scenes.settings import name_of
+from pipeline.scenes.settings import InputSettings, LayerItem, SceneOptions, name_of
 from pipeline.scenes.stack import series_layer, stack_scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
-    from pipeline.scenes.indices import Index
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.settings import InputSettings, LayerItem, SceneOptions
 
 # Folder of masks of clouds in the run folder, or beside the maps of a model.
 CLOUDS = "clouds"

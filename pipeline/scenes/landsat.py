@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from pipeline.bands import TABLES, BandSpec, is_optical
 from pipeline.documents import finite, parse_json, parse_xml
@@ -25,9 +25,6 @@ from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SENSORS = {"TM": "landsat-tm", "ETM": "landsat-etm", "OLI_TIRS": "landsat-oli", "OLI": "landsat-oli"}
 

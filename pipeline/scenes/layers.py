@@ -10,29 +10,26 @@ Source of the gradients: Horn (1981), Hill shading and the reflectance map, Proc
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.warp import transform
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.ground import ground_area_scale
 from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
-from pipeline.scenes.describe import is_embedding
+from pipeline.scenes.describe import Embedding, is_embedding
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.describe import Embedding
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
 Kind = Literal["raster", "mean", "dem", "linear_power"]

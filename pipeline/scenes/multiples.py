@@ -12,10 +12,12 @@ of ten bands, three of them wanted, 19 s and 18 s instead of 6 s).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
@@ -23,10 +25,7 @@ from pipeline.grid import Grid, Window
 from pipeline.raster import read_bands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from affine import Affine
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 

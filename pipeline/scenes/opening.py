@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -28,8 +29,6 @@ from pipeline.scenes.stac_documents import items_of
 from pipeline.scenes.stack import scenes_from_bands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pipeline.scenes.scene import Scene
 
 

@@ -7,9 +7,10 @@ a raster or by polygons of clouds, Landsat by bits (QA_PIXEL) and bits of satura
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import TABLES, is_optical
 from pipeline.documents import parse_xml
@@ -17,11 +18,6 @@ from pipeline.errors import ConfigError, ProductError
 from pipeline.scenes.archive import read_bytes
 from pipeline.scenes.settings import REASONS
 from pipeline.scenes.sources import QualitySource
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 # Snow, water, dark and unclassified ground can be mapped; clouds, their shadows and what the sensor did not see cannot.
 DEFAULT_MASK = ("nodata", "saturated", "cloud", "cirrus", "shadow", "dilated")

@@ -8,11 +8,13 @@ grid's, so that alignment is exact in all three. A scene that is to be looked at
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -36,10 +38,6 @@ from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.errors import SceneError
-from pipeline.scenes.reader import SceneReader
+from pipeline.scenes.reader import Reader, SceneReader
 from pipeline.scenes.remote import plain_url
 from pipeline.scenes.settings import EXPECTED, MAX_BYTES, is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
     from pipeline.grid import Grid
-    from pipeline.scenes.reader import Reader
     from pipeline.scenes.sources import BandSource, QualitySource
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,6 @@ from pipeline.scenes.stac_documents import read_item
 from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts, read_signed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import date
-
     from shapely.geometry.base import BaseGeometry
 
     from pipeline.scenes.scene import Scene

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.io import MemoryFile
+from rasterio.io import DatasetReader, MemoryFile
 
 from pipeline.bands import SENTINEL2, BandSpec
 from pipeline.errors import ProductError, ProductWarning
@@ -29,11 +29,6 @@ from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_prod
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rasterio.io import DatasetReader
 
 FINEST_M = 10
 IMAGE_SUFFIXES = frozenset({".jp2", ".tif", ".tiff"})

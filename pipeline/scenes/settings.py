@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -13,10 +15,6 @@ from pipeline.bands import TABLES
 from pipeline.errors import ConfigError, SceneWarning
 from pipeline.files import hash_bytes
 from pipeline.settings import AbsolutePath, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 REASONS = (
     "nodata",

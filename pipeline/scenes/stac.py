@@ -7,6 +7,7 @@ say how their DN are scaled.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC
 from functools import cache, partial
@@ -29,8 +30,6 @@ from pipeline.scenes.stac_documents import Document, items_of, reachable, shown
 from pipeline.scenes.stac_scaling import PLANETARY_COMPUTER, ItemFacts, Scaling, decide, product_metadata, read_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import pystac
 
     Address = Callable[[str], str]

@@ -7,6 +7,7 @@ projection extension v1.1.0 (proj:epsg) and v2.0.0 (proj:code).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,6 @@ from pipeline.scenes.quality import role_of
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import pystac
 
 # Pictures for the eye, not measurements; Planetary Computer gives "visual" the role "data".

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,17 +30,14 @@ from pipeline.errors import ProductError, ProductWarning
 from pipeline.scenes.geotiff import LANDSAT_SR, LANDSAT_ST
 from pipeline.scenes.hls import LEVEL, SCALE, THERMAL_SCALE
 from pipeline.scenes.remote import plain_url, read_metadata, sign_planetary
-from pipeline.scenes.safe_metadata import parse_product
+from pipeline.scenes.safe_metadata import SafeMetadata, parse_product
 from pipeline.scenes.sources import REFLECTANCE
 from pipeline.scenes.stac_assets import AssetBand, find_asset
 from pipeline.scenes.stac_documents import reachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pystac
 
-    from pipeline.scenes.safe_metadata import SafeMetadata
 
 EARTH_SEARCH = "earth-search"
 PLANETARY_COMPUTER = "planetary-computer"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster, as_error
@@ -32,10 +34,6 @@ from pipeline.scenes.layers import Layer
 from pipeline.scenes.settings import SceneOptions, StackSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source

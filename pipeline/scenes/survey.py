@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import listed
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
-from pipeline.scenes.fill import find_fill
+from pipeline.scenes.fill import Fill, find_fill
 from pipeline.scenes.ledger import source_ledger
 from pipeline.scenes.reader import SceneReader, open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.fill import Fill
     from pipeline.scenes.scene import Scene, Source
 
 # A provenance of more characters is told by its file alone, and a file's name of more by its last word.

@@ -10,10 +10,12 @@ phylogenetic structure, Ecography 40, 913-929 (blocks).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.splits.search import Problem, best_assignment, fold_assignment, layout_of, refuse_few_blocks, split_of
@@ -21,10 +23,6 @@ from pipeline.splits.settings import FOLD_KINDS
 from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, blocks_of, check_leakage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
 

@@ -7,11 +7,13 @@ go to BUFFER: test keeps its polygons, validation gives way to test, train to bo
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -20,10 +22,6 @@ from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.split import ABSENT, Layout, Part, Split, block_keys, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.legend import ClassScheme
 
 # Enough blocks for five folds of five: fewer, and one odd block decides a fold.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
@@ -14,17 +16,12 @@ from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.survey import FILL_FIX, MOSTLY_UNUSABLE, fills_of, refuse_empty_bands
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split
 
 # Labelled pixels that are read one by one, spread over all of a scene, and over all of a class.
 LABELLED_SAMPLE = 64

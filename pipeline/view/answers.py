@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
@@ -18,23 +20,18 @@ from pipeline.bands import centre_um
 from pipeline.errors import InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.geotiff import classes_title, scene_files
 from pipeline.maps.legends import read_counts, read_scheme
 from pipeline.maps.look import credit
 from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS
 from pipeline.raster import as_error
-from pipeline.view.tiles import Pool, SceneTiles, file_tile
+from pipeline.view.tiles import Kind, Pool, SceneTiles, file_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
-    from pipeline.view.tiles import Kind
 
 CLASSES = "lc"
 

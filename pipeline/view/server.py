@@ -20,17 +20,14 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import GridError, OutputError, PipelineError
-from pipeline.view.answers import measure_ground
+from pipeline.view.answers import Answers, measure_ground
 from pipeline.view.tiles import tile_grid
-
-if TYPE_CHECKING:
-    from pipeline.view.answers import Answers
 
 HOST = "127.0.0.1"
 _LOG = logging.getLogger(__name__)

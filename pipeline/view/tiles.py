@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -28,9 +30,6 @@ from pipeline.grid import Grid, Window
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, shown_bands, stretch_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
     from pipeline.raster import Raster
