@@ -22,7 +22,6 @@ Source: Chaikin (1974), An algorithm for high-speed curve generation, Computer G
 
 from __future__ import annotations
 
-import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +31,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Geod
 from shapely import GeometryType
 
-from pipeline.ground import SQUARE_METRES_PER_HECTARE, ground_area_scale
+from pipeline.ground import GEOD, SQUARE_METRES_PER_HECTARE, authalic_q, ground_area_scale
 from pipeline.maps.pixels import PixelRows, row_bands
 from pipeline.maps.style import PERCENT_NODATA
 
@@ -46,7 +44,6 @@ if TYPE_CHECKING:
 
 _ROWS = 512
 _NODE_EDGES = 3  # a lattice point where at least three boundary edges meet
-_GEOD = Geod(ellps="WGS84")
 _EDGES = 500_000  # upright edges summed at once: some 40 MB
 _SCALE = 4  # corner cutting divides by four: integers are multiplied instead
 
@@ -227,19 +224,15 @@ def areas_ha(polygons: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
     On a projected CRS it is that in the plane, times the scale of area at the centroid where the CRS is not
     equal-area. On a geographic CRS latitude is replaced by the authalic q, in which areas are planar; edges along
     meridians and parallels are exact, and sub-kilometre edges in between to better than 1e-6.
-    Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 3-12.
     """
     if not crs.is_geographic:
         plane = shapely.area(polygons) * crs.linear_units_factor[1] ** 2 / SQUARE_METRES_PER_HECTARE
         centres = shapely.get_coordinates(shapely.centroid(polygons))
         return np.asarray(plane * ground_area_scale(crs, centres[:, 0], centres[:, 1]))
-    ecc2 = _GEOD.es
-    ecc = math.sqrt(ecc2)
 
     def authalic(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        sin_lat = np.sin(np.radians(xy[:, 1]))
-        q = (1 - ecc2) * (sin_lat / (1 - ecc2 * sin_lat**2) + np.arctanh(ecc * sin_lat) / ecc)
-        return np.column_stack([np.radians(xy[:, 0]), _GEOD.a**2 / 2 * q])
+        lon, lat = np.radians(xy).T
+        return np.column_stack([lon, GEOD.a**2 / 2 * authalic_q(lat, GEOD.es)])
 
     return np.asarray(shapely.area(shapely.transform(polygons, authalic)) / SQUARE_METRES_PER_HECTARE)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rasterio.warp import transform
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.ground import ground_area_scale
+from pipeline.ground import GEOD, ground_area_scale
 from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
 from pipeline.scenes.describe import Embedding, is_embedding
@@ -222,9 +222,6 @@ def to_decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 TERRAIN = ("elevation", "slope", "northness", "eastness")
-# WGS84 semi-major axis (m) and first eccentricity squared. Source: NGA.STND.0036 (2014), table 3.5 and appendix B.
-WGS84_A_M = 6_378_137.0
-WGS84_E2 = 6.694379990141e-3
 
 
 def terrain(raster: Raster, *, derive: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -288,17 +285,16 @@ def pixel_size_m(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(x, y) size of a pixel in metres on the ground for each row, float64 [row].
 
     It depends on the row's own latitude and on nothing else of the window, so neighbouring windows agree.
-    Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 4-18 and 4-20 (radii of curvature).
     """
     if not grid.crs.is_geographic:
         size_x, size_y = grid.plane_size_m
         scale = np.ones(grid.height) if grid.keeps_metres else _scale_of_rows(grid)
         return size_x * scale, size_y * scale
-    latitude = np.radians(grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5))
-    root = np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
-    width, height = np.radians(grid.pixel_size)
-    meridian = WGS84_A_M * (1 - WGS84_E2) / root**3
-    return np.maximum(WGS84_A_M / root * np.cos(latitude), 1e-6) * width, meridian * height
+    width, height = grid.pixel_size
+    lat = grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5)
+    lat, lon = np.clip(lat, height / 2 - 90, 90 - height / 2), np.zeros(grid.height)
+    across = GEOD.inv(lon, lat, lon + width, lat)[2]
+    return across, GEOD.inv(lon, lat - height / 2, lon, lat + height / 2)[2]
 
 
 def _scale_of_rows(grid: Grid) -> NDArray[np.float64]:

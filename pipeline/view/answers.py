@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
-from pyproj import Geod
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 
@@ -19,7 +18,7 @@ from pipeline import __version__
 from pipeline.bands import centre_um
 from pipeline.errors import InputError, LegendError
 from pipeline.grid import Grid, Window
-from pipeline.ground import SQUARE_METRES_PER_HECTARE
+from pipeline.ground import GEOD, SQUARE_METRES_PER_HECTARE
 from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.geotiff import classes_title, scene_files
 from pipeline.maps.legends import read_counts, read_scheme
@@ -114,7 +113,6 @@ def _areas(path: Path) -> dict[int, float]:
     return dict(zip(counts.scheme.codes, counts.area_ha, strict=True)) if counts else {}
 
 
-_GEOD = Geod(ellps="WGS84")
 _WGS84 = "EPSG:4326"
 BYTES, PNG = "application/octet-stream", "image/png"
 
@@ -274,8 +272,8 @@ def measure_ground(points: Sequence[tuple[float, float]], *, closed: bool) -> di
     """
     lons, lats = [lon for lon, _ in points], [lat for _, lat in points]
     if not closed:
-        return {"length_m": float(_GEOD.line_length(lons, lats))}
-    area, perimeter = _GEOD.polygon_area_perimeter(lons, lats)
+        return {"length_m": float(GEOD.line_length(lons, lats))}
+    area, perimeter = GEOD.polygon_area_perimeter(lons, lats)
     return {"length_m": float(perimeter), "area_ha": abs(float(area)) / SQUARE_METRES_PER_HECTARE}
 
 
