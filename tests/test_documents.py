@@ -102,7 +102,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, read):
         with pytest.raises(PipelineError, match=f"not a regular file; got {got}"):
             read(tmp_path / path)
     for name in ("absent", "nul\0"):
-        with pytest.raises(PipelineError, match="cannot read the (file|configuration)"):
+        with pytest.raises(PipelineError, match=r"cannot read the (file|configuration)"):
             read(tmp_path / name)
 
 
