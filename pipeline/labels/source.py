@@ -111,11 +111,14 @@ def read_labels(
         LabelError: see :func:`pipeline.labels.vectors.read_features`; points that were not asked for; nothing left.
         LegendError: class names that make no legend.
     """
+    import geopandas as gpd
+    import pandas as pd
+
     path = Path(path)
     frame = read_features(path, field=field, layer=layer, encoding=encoding, only=only)
     for file in also:
         more = read_features(file, field=field, encoding=encoding, only=only).to_crs(frame.crs)
-        frame = _joined(frame, more)
+        frame = gpd.GeoDataFrame(pd.concat([frame, more], ignore_index=True))
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
@@ -128,7 +131,9 @@ def read_labels(
     wanted = ~missing & ~blank & (codes > 0)
     shapes, repaired = _shapes(frame, wanted, path=path, points=points, radius_m=point_radius_m)
     usable = ~shapely.is_missing(shapes)
-    kept = _first_of_each(shapes, codes, usable)
+    # Normalised: a ring may begin at any vertex.
+    same = pd.DataFrame({"code": codes, "shape": shapely.to_wkb(shapely.normalize(shapes))}).duplicated()
+    kept = usable & ~same.to_numpy()
     report = LabelReport(
         read=read,
         repaired=int((repaired & kept).sum()),
@@ -142,18 +147,6 @@ def read_labels(
     if not kept.any():
         raise LabelError("no polygon with a class", path=path, got=", ".join(report.lines()), expected="at least one")
     return Labels(path, _frame(frame, shapes, codes, kept, scheme), scheme, report)
-
-
-def _joined(frame: GeoDataFrame, more: GeoDataFrame) -> GeoDataFrame:
-    """The features of two frames, one after the other."""
-    import geopandas as gpd
-    import pandas as pd
-
-    values = np.concatenate([part["value"].to_numpy(object) for part in (frame, more)])
-    return gpd.GeoDataFrame(
-        {"value": pd.Series(values, dtype=object)},  # an inferred type of text would make None a number
-        geometry=[*frame.geometry, *more.geometry], crs=frame.crs,
-    )  # fmt: skip
 
 
 def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
@@ -203,18 +196,6 @@ def _shapes(
         fix = "set labels.point_window_px (squares of 1, 3, ... pixels a side) or labels.point_radius_m (circles)"
         raise LabelError("points where polygons are needed", path=path, got=got, fix=f"draw polygons, or {fix}")
     return shapes, repaired
-
-
-def _first_of_each(shapes: NDArray[Any], codes: NDArray[np.uint8], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which usable shapes are the first with their geometry (in any vertex order) and class."""
-    kept = np.zeros(len(shapes), dtype=np.bool_)
-    seen: set[tuple[int, bytes]] = set()
-    positions = np.flatnonzero(usable)
-    for position, blob in zip(positions, shapely.to_wkb(shapely.normalize(shapes[positions])), strict=True):
-        key = (int(codes[position]), bytes(blob))
-        kept[position] = key not in seen
-        seen.add(key)
-    return kept
 
 
 def _frame(
