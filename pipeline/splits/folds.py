@@ -162,9 +162,7 @@ def dealt_groups(groups: NDArray[np.int64], ids: NDArray[np.int32], *, folds: in
     return fold_of
 
 
-def scene_folds(
-    pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int, validation_fraction: float = 0.2
-) -> list[Split]:
+def scene_folds(pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int) -> list[Split]:
     """Leave one scene out: one Split per scene, TEST all polygons with pixels in it; validation by blocks of the rest.
 
     A polygon in the overlap of two scenes is TEST in the folds of both, and tested in each with its pixels in the scene
@@ -189,7 +187,7 @@ def scene_folds(
             raise SplitError(what, fix="leave one block out instead")
         # What is tested is a block of its own, the first, wherever it lies.
         _, own = np.unique(np.where(test, -1, block), return_inverse=True)
-        problem = Problem(layout, own.astype(np.int32), pairs, (1.0 - validation_fraction, validation_fraction, 0.0))
+        problem = Problem(layout, own.astype(np.int32), pairs, (0.8, 0.2, 0.0))
         part = best_assignment(problem, rng, test_blocks=np.arange(problem.blocks) == 0)
         _need_training(part, f"scene {number + 1} of {len(pixels)} left out", block_m=block_m, buffer_m=buffer_m)
         split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)

@@ -130,13 +130,10 @@ def _usable(
     sources: Sequence[Source], pixels: Sequence[LabelledPixels], asked: NDArray[np.bool_], *, one_by_one: bool
 ) -> NDArray[np.bool_]:
     """Which of the pixels asked for have data, bool [pixel], scene after scene; False for all others."""
-    parts = []
-    start = 0
-    for source, part in zip(sources, pixels, strict=True):
-        mine = asked[start : start + len(part)]
-        start += len(part)
-        parts.append(_usable_in(source, part, mine, one_by_one=one_by_one) if mine.any() else mine)
-    return np.concatenate(parts)
+    parts = zip(sources, pixels, np.split(asked, np.cumsum([len(part) for part in pixels])[:-1]), strict=True)
+    return np.concatenate(
+        [_usable_in(source, own, mine, one_by_one=one_by_one) if mine.any() else mine for source, own, mine in parts]
+    )
 
 
 def _usable_in(
