@@ -220,10 +220,8 @@ def _quality(
         return (), ("no quality mask applied: asked for none",)
     layers = [quality.qa_pixel(_quality_file(product, "PIXEL"), reasons)]
     if "saturated" in reasons:
-        optical = {source.band for source in bands if is_optical(source.band) and source.band != "pan"}
-        numbers = [int(spec.key.removeprefix("B")) for spec in TABLES[sensor] if spec.name in optical]
         path = _quality_file(product, "RADIOMETRIC_SATURATION")
-        layers.append(quality.qa_radsat(path, sensor=sensor, band_numbers=numbers))
+        layers.append(quality.qa_radsat(path, sensor=sensor, bands=[source.band for source in bands]))
     return tuple(layers), ()
 
 

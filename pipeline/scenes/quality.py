@@ -142,12 +142,11 @@ def qa_pixel(path: str, mask: Sequence[str], *, index: int = 1) -> QualitySource
     return QualitySource("QA_PIXEL", path, index=index, bad_bits=bad, bad_fields=fields, reasons=tuple(texts))
 
 
-def qa_radsat(path: str, *, sensor: str, band_numbers: Sequence[int], index: int = 1) -> QualitySource:
-    """Landsat QA_RADSAT as a mask: saturation in any of the bands, dropped and occluded pixels."""
-    bits = RADSAT_DROPPED[sensor]
-    for number in band_numbers:
-        bits |= 1 << (number - 1)
-    reasons = (f"saturated in band {', '.join(map(str, band_numbers))}", "dropped or occluded")
+def qa_radsat(path: str, *, sensor: str, bands: Sequence[str], index: int = 1) -> QualitySource:
+    """Landsat QA_RADSAT as a mask: saturation in any of the reflective bands but pan, dropped and occluded pixels."""
+    numbers = [int(s.key[1:]) for s in TABLES[sensor] if s.name in bands and is_optical(s.name) and s.name != "pan"]
+    bits = RADSAT_DROPPED[sensor] | sum(1 << (number - 1) for number in numbers)
+    reasons = (f"saturated in band {', '.join(map(str, numbers))}", "dropped or occluded")
     return QualitySource("QA_RADSAT", path, index=index, bad_bits=bits, reasons=reasons)
 
 
@@ -258,6 +257,5 @@ def masks_of(
     elif role == "udm2":
         found = by_bands("UDM2", path, reasons, numbers=UDM2_BANDS)
     elif role == "qa_radsat" and "saturated" in reasons and sensor in RADSAT_DROPPED:
-        numbers = [int(s.key[1:]) for s in TABLES[sensor] if s.name in bands and is_optical(s.name) and s.name != "pan"]
-        found = (qa_radsat(path, sensor=sensor, band_numbers=numbers, index=index),)
+        found = (qa_radsat(path, sensor=sensor, bands=bands, index=index),)
     return found
