@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import LabelError
-from pipeline.legend import ClassScheme, LandClass
+from pipeline.legend import VIRIDIS, ClassScheme, LandClass
 
 Transform = Literal["none", "log", "sqrt"]
 TRANSFORMS: tuple[str, ...] = get_args(Transform)
@@ -33,8 +33,6 @@ VALUE_CLASSES = 5
 # What the name of an attribute may end in.
 UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
          "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
-# Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
-RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 # Of the top of a range: how much of it samples must reach for it to be taken for theirs.
 _NEAR = 0.5
 # Of the largest value: what a logarithm adds to values that may be 0.
@@ -90,8 +88,7 @@ class Quantity:
         inner = np.unique(np.quantile(values, np.arange(1, VALUE_CLASSES) / VALUE_CLASSES))
         edges = tuple(float(edge) for edge in inner if values.min() < edge <= values.max())
         deviation = max(float(found.std()), 1e-12)
-        return Quantity(self.name, self.unit, self.low, self.high, self.transform, offset, float(found.mean()),
-                        deviation, edges)  # fmt: skip
+        return replace(plain, mean=float(found.mean()), deviation=deviation, edges=edges)
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Code of the value class of each value, uint8 from 1."""
@@ -107,7 +104,7 @@ class Quantity:
         limits = [_text(edge, self.edges) for edge in self.edges]
         names = [f"below {limits[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(limits)),
                  f"{limits[-1]} and above"] if limits else ["all values"]  # fmt: skip
-        colors = [RAMP[round(i * (len(RAMP) - 1) / max(len(names) - 1, 1))] for i in range(len(names))]
+        colors = [VIRIDIS[round(i * (len(VIRIDIS) - 1) / max(len(names) - 1, 1))] for i in range(len(names))]
         unit = f" {self.unit}" if self.unit else ""
         return ClassScheme(tuple(LandClass(i, f"{name}{unit}", color) for i, (name, color) in
                                  enumerate(zip(names, colors, strict=True), 1)))  # fmt: skip

@@ -23,10 +23,10 @@ from rasterio.errors import RasterioError
 from pipeline import __version__
 from pipeline.errors import OutputError, counted
 from pipeline.files import check_target, scratch_folder, whole_file, write_text
-from pipeline.legend import NODATA, ClassScheme
+from pipeline.legend import NODATA, VIRIDIS, ClassScheme
 from pipeline.maps.legends import LEGEND_HASH_TAG, LEGEND_TAG, aux_xml, sidecar_paths
 from pipeline.maps.pixels import ClassCounter, ClassCounts, PixelRows, check_shape, row_bands
-from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS, PercentLayer, paletted_pipe, qml, ramp_pipe
+from pipeline.maps.style import LAYERS, PERCENT_NODATA, PercentLayer, paletted_pipe, qml, ramp_pipe
 from pipeline.quantity import LEVELS, Quantity
 
 if TYPE_CHECKING:

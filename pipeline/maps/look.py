@@ -25,9 +25,10 @@ from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid, Window
+from pipeline.legend import VIRIDIS, ClassScheme
 from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme
-from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
+from pipeline.maps.style import PERCENT_NODATA
 from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import PLACE
 from pipeline.scenes.indices import is_texture
@@ -35,7 +36,6 @@ from pipeline.scenes.indices import is_texture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import ClassCounts
     from pipeline.scenes.scene import Source
 

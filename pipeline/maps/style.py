@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.legend import VIRIDIS, ClassScheme
+
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-    from pipeline.legend import ClassScheme
 
 QGIS_VERSION = "3.22.0"
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
-# Five stops each of matplotlib's viridis and magma: perceptually uniform, told apart without colour vision.
-# Source: van der Walt & Smith (2015), matplotlib default colormaps, CC0.
-VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+# Magma, as `VIRIDIS`.
 MAGMA = ("#000004", "#51127c", "#b73779", "#fc8961", "#fcfdbf")
 # Blue below the middle, red above it, told apart without colour vision. Source: ColorBrewer 2.0, RdBu, Apache-2.0.
 BLUE_TO_RED = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")

@@ -19,11 +19,11 @@ from pipeline.bands import centre_um
 from pipeline.errors import InputError, LegendError
 from pipeline.grid import Grid, Window
 from pipeline.ground import GEOD, SQUARE_METRES_PER_HECTARE
-from pipeline.legend import NODATA, ClassScheme
+from pipeline.legend import NODATA, VIRIDIS, ClassScheme
 from pipeline.maps.geotiff import classes_title, scene_files
 from pipeline.maps.legends import read_counts, read_scheme
 from pipeline.maps.look import credit
-from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS
+from pipeline.maps.style import LAYERS, PERCENT_NODATA
 from pipeline.raster import as_error
 from pipeline.view.tiles import Kind, Pool, SceneTiles, file_tile
 
