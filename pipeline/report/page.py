@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -68,9 +68,7 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
 
 
 def _render(data: ReportData, pictures: list[dict[str, Any]]) -> str:
-    environment = Environment(
-        loader=PackageLoader("pipeline.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined
-    )
+    environment = Environment(loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.jinja").render(
         data=data,
         views=[_view(view, data) for view in data.views],

@@ -217,8 +217,7 @@ def to_decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
     >>> float(to_decibels(np.float32([0.01]))[0])
     -20.0
     """
-    decibels: NDArray[np.float32] = (10 * np.log10(power.astype(np.float64))).astype(np.float32)
-    return decibels
+    return np.asarray(10 * np.log10(power.astype(np.float64)), dtype=np.float32)
 
 
 TERRAIN = ("elevation", "slope", "northness", "eastness")
@@ -286,22 +285,17 @@ def pixel_size_m(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     It depends on the row's own latitude and on nothing else of the window, so neighbouring windows agree.
     """
-    if not grid.crs.is_geographic:
-        size_x, size_y = grid.plane_size_m
-        scale = np.ones(grid.height) if grid.keeps_metres else _scale_of_rows(grid)
-        return size_x * scale, size_y * scale
-    width, height = grid.pixel_size
-    lat = grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5)
-    lat, lon = np.clip(lat, height / 2 - 90, 90 - height / 2), np.zeros(grid.height)
-    across = GEOD.inv(lon, lat, lon + width, lat)[2]
-    return across, GEOD.inv(lon, lat - height / 2, lon, lat + height / 2)[2]
-
-
-def _scale_of_rows(grid: Grid) -> NDArray[np.float64]:
-    """Length on the ground over length in a conformal plane (Mercator, stereographic), float64 [row].
-
-    It is that of the middle column: across a window the others differ by less than the slope is known.
-    """
     y = np.asarray(grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5), dtype=np.float64)
-    x = np.full(grid.height, grid.transform.c + grid.transform.a * grid.width / 2)
-    return np.sqrt(ground_area_scale(grid.crs, x, y))
+    if grid.crs.is_geographic:
+        width, height = grid.pixel_size
+        lat, lon = np.clip(y, height / 2 - 90, 90 - height / 2), np.zeros(grid.height)
+        across = GEOD.inv(lon, lat, lon + width, lat)[2]
+        return across, GEOD.inv(lon, lat - height / 2, lon, lat + height / 2)[2]
+    scale = np.ones(grid.height)
+    if not grid.keeps_metres:
+        # Of a conformal plane (Mercator, stereographic), in the middle column: across a window the others differ by
+        # less than the slope is known.
+        x = np.full(grid.height, grid.transform.c + grid.transform.a * grid.width / 2)
+        scale = np.sqrt(ground_area_scale(grid.crs, x, y))
+    size_x, size_y = grid.plane_size_m
+    return size_x * scale, size_y * scale
