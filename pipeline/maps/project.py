@@ -23,6 +23,7 @@ from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
+from pipeline.legend import VIRIDIS, ClassScheme
 from pipeline.maps import style
 from pipeline.maps.geotiff import SceneFiles, classes_title
 from pipeline.maps.legends import read_scheme, sidecar_paths
@@ -32,7 +33,6 @@ from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
     from pipeline.grid import Grid
-    from pipeline.legend import ClassScheme
 
 
 # The map's frame on the page of the print layout, in mm.
@@ -199,7 +199,7 @@ class _Draft:
             yield self.raster("Classes that a pixel may have", path, grid, pipe, shown=False)
         if path := files.probabilities:
             bands = enumerate(self.scheme.names, 1)
-            shares = [self.raster(name, path, grid, style.ramp_pipe(band, style.VIRIDIS)) for band, name in bands]
+            shares = [self.raster(name, path, grid, style.ramp_pipe(band, VIRIDIS)) for band, name in bands]
             yield _group("Probabilities (%)", shares, shown=False)
         if view := scene.view:
             pictures = [
