@@ -48,14 +48,15 @@ def absolute(value: str, info: ValidationInfo) -> str:
     return str((folder / value).expanduser().resolve())
 
 
-def _odd(value: int) -> int:
+def odd(value: int) -> int:
+    """A number with a middle, or 0."""
     if value and value % 2 == 0:
         raise ValueError("an odd number, so that what is meant lies in the middle")
     return value
 
 
 AbsolutePath = Annotated[str, AfterValidator(absolute)]
-Odd = Annotated[int, AfterValidator(_odd)]
+Odd = Annotated[int, AfterValidator(odd)]
 
 
 @dataclass(frozen=True)

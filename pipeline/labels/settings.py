@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import datetime as dt
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
-from pipeline.settings import AbsolutePath, Odd, Settings, absolute
+from pipeline.settings import AbsolutePath, Settings, absolute, odd
 
 COLOR = r"^#[0-9a-fA-F]{6}$"
 
@@ -98,8 +98,8 @@ class LabelSettings(Settings):
     point_radius_m: float | None = Field(
         None, ge=0, description="Points are labels too: circles of this radius in metres; 0 for the pixel alone."
     )
-    point_window_px: Odd | None = Field(
-        None, ge=1, le=63, description="Points are labels too: squares of so many pixels a side (odd) around each."
+    point_window_px: Annotated[int, Field(ge=1, le=63), AfterValidator(odd)] | None = Field(
+        None, description="Points are labels too: squares of so many pixels a side (odd) around each."
     )
     piece_px: int = Field(
         16, ge=1, description="Of a class raster: regions are cut into polygons of at most so many pixels a side."
