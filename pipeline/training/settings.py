@@ -69,8 +69,8 @@ class ContextSettings(Settings):
     weights_bands: tuple[str, ...] = Field((), description="Bands of a weights file's first convolution, by name.")
     frozen: bool | None = Field(
         None,
-        description="Keep the encoder as it is. Default: false for pixels, where it is fine-tuned after the rest, at "
-        "small rates; true for whole chips, whose head is then the linear discriminant of the labelled chips.",
+        description="Keep the encoder as it is. Default: false for pixels, where it is fine-tuned from the linear "
+        "discriminant on, at small rates; true for whole chips, whose head is then the linear discriminant of the labelled chips.",
     )
     steps: int = Field(300, ge=1, description="Batches.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")
