@@ -23,18 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 
-from pipeline.accuracy.assess_estimators import Estimate, accuracy_columns, finish
-from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
-from pipeline.accuracy.class_maps import (
-    CODES,
-    aligned,
-    count_strips,
-    open_class_map,
-    read_codes,
-    values_at,
-)
+from pipeline.accuracy.assess_estimators import Estimate, Figures, accuracy_columns, finish
+from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
+from pipeline.accuracy.class_maps import CODES, aligned, count_strips, open_class_map, read_codes, values_at
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
@@ -42,10 +35,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.accuracy.assess_estimators import Figures
-    from pipeline.accuracy.assess_frame import Frame
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.grid import Window
 
 # Degrees of freedom that a slope takes; fewer units than this leave nothing to learn it from.
 MIN_UNITS = 40

@@ -33,14 +33,13 @@ from pipeline.accuracy.class_maps import is_raster, map_names, map_scheme, read_
 from pipeline.accuracy.crosswalk import read_crosswalk, translate_map
 from pipeline.accuracy.sample_design import read_design
 from pipeline.accuracy.sample_strata import DIFFERENCES
-from pipeline.accuracy.settings import MARGIN
+from pipeline.accuracy.settings import MARGIN, ReferenceSettings
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 

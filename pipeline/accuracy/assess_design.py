@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.assess_frame import Clusters, Frame
-from pipeline.accuracy.class_maps import CODES, OUTSIDE, class_areas, open_class_map
+from pipeline.accuracy.assess_frame import Clusters, DesignKind, Frame
+from pipeline.accuracy.class_maps import CODES, OUTSIDE, StrataLayer, class_areas, open_class_map
 from pipeline.accuracy.sample_pixels import ONE_START, count_frame
 from pipeline.accuracy.sample_strata import MapStrata
 from pipeline.errors import ReferenceDataError
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_frame import DesignKind
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.accuracy.class_maps import StrataLayer
     from pipeline.accuracy.sample_design import SampleDesign
     from pipeline.legend import ClassScheme
 

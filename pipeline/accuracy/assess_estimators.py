@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import norm, t
 
-from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
+from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_frame import Frame
 
 NOT_PROBABILITY = "not a probability sample"
 CENSUS = "agreement over all pixels of the reference: no sampling error"

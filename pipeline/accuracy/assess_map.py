@@ -12,8 +12,8 @@ import numpy as np
 from pipeline.accuracy.assess_assisted import assist, centred_confidence, confidence_beside
 from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
-from pipeline.accuracy.assess_rasters import compare_with_raster
-from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
+from pipeline.accuracy.assess_rasters import OnEveryPixel, compare_with_raster
+from pipeline.accuracy.assess_reference import Excluded, ReferenceUnits, read_reference
 from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
 from pipeline.accuracy.sample_design import SampleDesign, read_design
 from pipeline.accuracy.sample_strata import open_strata
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_rasters import OnEveryPixel
-    from pipeline.accuracy.assess_reference import Excluded
     from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme

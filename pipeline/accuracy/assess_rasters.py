@@ -31,9 +31,9 @@ from pipeline.accuracy.class_maps import (
 from pipeline.accuracy.crosswalk import codes_of_values
 from pipeline.accuracy.sample_strata import ChangeStrata
 from pipeline.errors import LegendError, ReferenceDataError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
-from pipeline.legend import NODATA, scheme_for
+from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Window
-    from pipeline.legend import ClassScheme
 
 # A share above it is written as 100.0 %.
 _WHOLE = 0.9995

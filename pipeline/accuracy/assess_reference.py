@@ -18,7 +18,7 @@ from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_cod
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
 from pipeline.labels.settings import split_source
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
 
 ID_FIELDS = ("id", "PLOTID", "plotid", "poly_id", "fid")
 _COORDINATES = (("LON", "LAT"), ("lon", "lat"), ("longitude", "latitude"), ("x", "y"), ("X", "Y"))

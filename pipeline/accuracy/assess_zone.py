@@ -21,10 +21,10 @@ from rasterio.errors import RasterioError
 from scipy.stats import beta
 
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
-from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
+from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
 from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
 from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_class_map, read_codes, read_grid, strips
-from pipeline.accuracy.settings import MAX_ERROR
+from pipeline.accuracy.settings import MAX_ERROR, ReferenceSettings
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.grid import Grid
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_frame import Frame
-    from pipeline.accuracy.settings import ReferenceSettings
 
 LEVEL = 0.95
 # A class with fewer units than that in the zone is not judged.

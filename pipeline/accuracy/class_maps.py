@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import read_scheme
 from pipeline.process import silenced
 from pipeline.raster import as_error, on_grid, require_regular
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.legend import ClassScheme
 
 STRIP_PIXELS = 4_000_000
 CODES = 256

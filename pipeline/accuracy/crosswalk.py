@@ -17,7 +17,7 @@ from rasterio.warp import transform_bounds
 from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_slots, strips
 from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import LEGEND_TAG, read_scheme
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.legend import ClassScheme
 
 # Tables that come with the package: code, name, target; the targets are the classes of "ten common classes".
 SHIPPED = ("esa_worldcover", "dynamic_world", "corine", "corine_level2", "nlcd")

@@ -15,20 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import class_areas, codes_at, map_scheme, open_class_map
-from pipeline.accuracy.sample_allocation import (
-    by_stratum,
-    round_at_random,
-    sample_size,
-    share_out,
-)  # fmt: skip
+from pipeline.accuracy.class_maps import StrataLayer, class_areas, codes_at, map_scheme, open_class_map
+from pipeline.accuracy.sample_allocation import by_stratum, round_at_random, sample_size, share_out  # fmt: skip
 from pipeline.accuracy.sample_design import PrimaryUnits, SampleDesign, Stratum
 from pipeline.accuracy.sample_pixels import ONE_START, ValidPixels, count_frame, draw_grids, draw_squares, pick
 from pipeline.accuracy.sample_strata import ChangeStrata, DifferenceStrata, MapStrata, open_strata
 from pipeline.accuracy.settings import EXPECTED_USERS, OTHERS, SQUARES, DesignSettings
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
@@ -36,8 +31,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.assess_frame import DesignKind
-    from pipeline.accuracy.class_maps import StrataLayer
-    from pipeline.legend import ClassScheme
 
 # Units to look at, at most, where two maps differ: most comparisons are decided before.
 COMPARE_SIZE = 300

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import OUTSIDE, read_codes, strips
+from pipeline.accuracy.class_maps import OUTSIDE, StrataLayer, read_codes, strips
 from pipeline.accuracy.sample_allocation import MIN_PER_STRATUM, by_stratum, share_out
 from pipeline.accuracy.sample_design import PrimaryUnits, Stratum
 from pipeline.accuracy.sample_strata import MAX_STRATUM, MapStrata
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.accuracy.class_maps import StrataLayer
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.

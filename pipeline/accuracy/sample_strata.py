@@ -15,9 +15,9 @@ import rasterio
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.labels.settings import split_source
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import as_error, burn_shapes
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.grid import Window
-    from pipeline.legend import ClassScheme
 
 # How the source of strata begins that lie where two maps differ.
 DIFFERENCES = "differences"

@@ -23,7 +23,7 @@ import shapely
 from scipy.stats import t as student
 
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, ratios
-from pipeline.accuracy.assess_map import assess_map, read_drawn, unit_area
+from pipeline.accuracy.assess_map import Assessment, assess_map, read_drawn, unit_area
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import is_raster
 from pipeline.accuracy.sample_design import read_design
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_map import Assessment
     from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings
 

@@ -9,23 +9,20 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.cli.options import Json, Quiet, Sections, command_of
 from pipeline.errors import ConfigError
-from pipeline.workflow.outcome import STAGE, Outcome, Progress, no_progress
+from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import typer
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from pipeline.workflow.outcome import Table
 
 LINE_EVERY_S = 60.0
 # Of rasterio, about a file that the error in the next line speaks of; by name, as importing it takes a second.

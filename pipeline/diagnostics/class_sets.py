@@ -22,7 +22,7 @@ import numpy as np
 from pipeline.errors import ModelError
 from pipeline.legend import NODATA, ClassScheme, LandClass
 from pipeline.maps.geotiff import write_class_map
-from pipeline.maps.pixels import row_bands
+from pipeline.maps.pixels import PixelRows, row_bands
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.grid import Grid, Window
-    from pipeline.maps.pixels import PixelRows
 
 KEY = "class_sets"
 # Levels whose limits a model keeps.

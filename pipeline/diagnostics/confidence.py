@@ -20,7 +20,7 @@ from scipy.special import log_softmax, softmax
 from pipeline.diagnostics.class_sets import SetLimits, coverage_by_block
 from pipeline.errors import ModelError, ReferenceDataError
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, Split, TrainingScene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split, TrainingScene
 
 DEFAULT_BINS = 15  # Guo et al. (2017), sect. 4.1
 TEMPERATURES = (0.05, 20.0)

@@ -17,9 +17,9 @@ from scipy.ndimage import distance_transform_edt, label
 from pipeline.accuracy.class_maps import open_class_map, read_codes
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Window
-from pipeline.labels.rasterise import with_areas
-from pipeline.legend import NODATA
+from pipeline.grid import Grid, Window
+from pipeline.labels.rasterise import LabelledPixels, with_areas
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.grid import Grid
-    from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.legend import ClassScheme
 
 LABEL = "not a probability sample"
 BLOCKS, SURELY_WRONG = "block_accuracy.gpkg", "surely_wrong.gpkg"

@@ -20,8 +20,8 @@ from pipeline.errors import LabelError
 from pipeline.experts.forest import cores, pixel_features, window_features
 from pipeline.experts.weights import turns
 from pipeline.grid import Window
-from pipeline.scenes.reader import open_reader
-from pipeline.splits.split import Part
+from pipeline.scenes.reader import Reader, open_reader
+from pipeline.splits.split import Part, Split, TrainingScene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.legend import ClassScheme
-    from pipeline.scenes.reader import Reader
-    from pipeline.splits.split import Split, TrainingScene
 
 SIZES = (3, 5)
 TREES = 150

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
 from pipeline.files import csv_text
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.pixels import FilePixels, row_bands
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.legend import ClassScheme
 
 # Below so many test polygons or pixels a figure says nothing: one polygon more or less moves it by a third.
 FEW_POLYGONS, FEW_PIXELS = 3, 30

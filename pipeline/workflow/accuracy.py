@@ -11,12 +11,12 @@ import rasterio
 
 from pipeline.accuracy.assess_assisted import confidence_beside
 from pipeline.accuracy.assess_compare import compare_maps, compare_sequentially
-from pipeline.accuracy.assess_estimators import NOT_PROBABILITY
-from pipeline.accuracy.assess_map import assess_map
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate
+from pipeline.accuracy.assess_map import Assessment, assess_map
 from pipeline.accuracy.assess_rasters import change_map
 from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
-from pipeline.accuracy.sample_design import check_design_target, write_design
+from pipeline.accuracy.sample_design import DesignFiles, check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
 from pipeline.accuracy.totals import holds_values, totals_of_map
 from pipeline.diagnostics.scoring import score_values
@@ -28,18 +28,14 @@ from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import check_geopackage_name
 from pipeline.maps.zonal import write_zonal, zonal_statistics
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.accuracy.assess_estimators import Estimate
-    from pipeline.accuracy.assess_map import Assessment
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.accuracy.sample_design import DesignFiles
     from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
-    from pipeline.workflow.outcome import Progress
 
 # Dynamic World's own rasters start at 0 = water, which is nodata in a map: they serve as reference, with a crosswalk.
 _PUBLIC = tuple(name for name in KNOWN_LEGENDS if name != "Dynamic World")

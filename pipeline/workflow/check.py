@@ -17,13 +17,13 @@ from pipeline.labels.checks import check_classes, check_overlap, check_pixels, l
 from pipeline.labels.footprints import check_pixel_size
 from pipeline.labels.values import warn_shared
 from pipeline.model.describe import read_header
-from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
-from pipeline.splits.split import Part
+from pipeline.scenes.survey import HIGH, LOW, SceneFacts, decisions, look_at_scene, offset_state
+from pipeline.splits.split import Part, Split
 from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
-from pipeline.workflow.outcome import Outcome, Table, next_run
+from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stages import check_files, settings_checks
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.scenes.survey import SceneFacts
-    from pipeline.splits.split import Split
     from pipeline.workflow.costs import StageCost
-    from pipeline.workflow.outcome import Progress
 
 _Found = TypeVar("_Found")
 _STEPS = ("scenes", "labels", "split", "estimates")

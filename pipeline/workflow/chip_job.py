@@ -36,14 +36,13 @@ from pipeline.training.chip_files import (
 )
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
-from pipeline.workflow.outcome import Outcome, Table, next_run
+from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.workflow.outcome import Progress
 
 # Folders that tell chips to learn from and chips to test, the first that is there.
 LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "validation")

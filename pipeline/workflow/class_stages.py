@@ -30,7 +30,7 @@ from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import csv_text, write_json, write_text
 from pipeline.inference.sources import NODATA_SAID, OBJECTS, RECIPE, STORED, nodata_said, recipe_of, stored_values
 from pipeline.legend import NODATA
-from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.model.checks import check_source, histograms_of, sample_values
 from pipeline.process import give_back, reset_peak
 from pipeline.scenes.reader import open_reader
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from pipeline.experts.mixture import OutOfFold
     from pipeline.maps.pixels import ClassCounts
-    from pipeline.model.bundle import ModelBundle
     from pipeline.workflow.job import Job, StageRun
 
 HISTORY, ACCURACY, CONFUSION, SAMPLES = "training.csv", "accuracy.json", "confusion.csv", "samples.csv"

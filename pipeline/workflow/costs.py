@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, fit_expert, probabilities_of, seen
+from pipeline.experts.experts import EXPERTS, Expert, PixelTable, experts_for, fit_expert, probabilities_of, seen
 from pipeline.experts.forest import NEIGHBOURHOODS, TREE_PIXELS, cores
 from pipeline.experts.shares import INNER_FOLDS
 from pipeline.inference.memory import BASE_BYTES, weight_bytes
@@ -24,7 +24,7 @@ from pipeline.inference.plan import estimate
 from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import ModelBundle
-from pipeline.model.network import build_network
+from pipeline.model.network import Network, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.pretrained import find_encoders
 from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.experts.experts import Expert
-    from pipeline.model.network import Network
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
 

@@ -11,20 +11,18 @@ from pipeline.diagnostics.scoring import FORESTS, SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
-from pipeline.splits.settings import ALL, METHODS
+from pipeline.splits.settings import ALL, METHODS, CrossvalSettings, Method
 from pipeline.training.crossval import cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.splits.settings import CrossvalSettings, Method
     from pipeline.splits.split import Split, TrainingScene
-    from pipeline.workflow.outcome import Progress
 
 FOLDER = "crossval"
 LEAKY = "labelled pixels at random, neighbours on both sides: shows how much such a split flatters"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import cross_tabulate
-from pipeline.diagnostics.scoring import FORESTS, score_of
+from pipeline.diagnostics.scoring import FORESTS, Score, score_of
 from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
@@ -20,7 +20,7 @@ from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.scenes.reader import open_reader
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import FULL_REFERENCE, Job
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 from pipeline.workflow.stages import run_stages
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.diagnostics.scoring import Score
-    from pipeline.workflow.outcome import Progress
 
 SAMPLE_DATA = Path("sample_data")
 SCENE, LABELS, REFERENCE, LEGEND = "sentinel2.tif", "polygons.gpkg", "reference.tif", "legend.json"

@@ -20,23 +20,19 @@ from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.files import check_target, prepare_folder, whole_file, write_json
 from pipeline.forecast.frames import Past, all_rows, look_back
 from pipeline.forecast.network import train_forecast
-from pipeline.forecast.rolling import NETWORK, evaluate
-from pipeline.forecast.series import read_known, read_layers, read_series
+from pipeline.forecast.rolling import NETWORK, Horizon, evaluate
+from pipeline.forecast.series import Series, read_known, read_layers, read_series
 from pipeline.forecast.settings import ForecastSettings
-from pipeline.forecast.times import find_seasons, times_after
+from pipeline.forecast.times import Times, find_seasons, times_after
 from pipeline.report.style import save
 from pipeline.report.target_figures import forecast_figure
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.forecast.rolling import Horizon
-    from pipeline.forecast.series import Series
-    from pipeline.forecast.times import Times
-    from pipeline.workflow.outcome import Progress
 
 FACTS, FIGURE = "forecast.json", "forecast"
 QUANTILES = ("lower", "median", "upper")

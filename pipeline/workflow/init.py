@@ -17,12 +17,12 @@ from pipeline.inference.settings import memory_for
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.footprints import check_pixel_size, is_vector, with_ground
 from pipeline.labels.geometries import is_point
-from pipeline.labels.rasterise import burn
+from pipeline.labels.rasterise import LabelledPixels, burn
 from pipeline.labels.settings import LabelSettings, split_source
-from pipeline.labels.source import read_labels
+from pipeline.labels.source import Labels, read_labels
 from pipeline.labels.values import burn_values, holds_several, is_continuous, is_raster, read_values
 from pipeline.labels.vectors import class_values, fields_of
-from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
+from pipeline.legend import MAX_CLASSES, MIN_CLASSES, ClassScheme, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from pipeline.grid import Grid
-    from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.labels.source import Labels
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Scene
 
 # A chip of 64 pixels sees 640 m of Sentinel-2 around a label; smaller scenes get chips of a quarter of their side so

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.labels.footprints import with_ground
-from pipeline.labels.rasterise import burn, erode_edges
+from pipeline.labels.rasterise import LabelledPixels, burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
-from pipeline.labels.source import LISTED, buffer_polygons, group_classes, read_labels
+from pipeline.labels.source import LISTED, Labels, buffer_polygons, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from datetime import date
 
     from pipeline.config import Config
-    from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.labels.source import Labels
     from pipeline.scenes.scene import Scene, Source
     from pipeline.scenes.settings import SceneItem
 

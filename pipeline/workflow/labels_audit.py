@@ -12,6 +12,9 @@ import numpy as np
 import shapely
 
 from pipeline.diagnostics.label_audit import (
+    AuditTable,
+    CellTable,
+    PolygonVotes,
     audit_table,
     confident_suggestions,
     look_over_scenes,
@@ -19,17 +22,17 @@ from pipeline.diagnostics.label_audit import (
     out_of_fold,
     spread_places,
 )
-from pipeline.diagnostics.where_next import likely_wrong, look_at_map, main_reasons
+from pipeline.diagnostics.where_next import MapSquares, likely_wrong, look_at_map, main_reasons
 from pipeline.errors import ConfigError, LabelError, SplitWarning
 from pipeline.files import check_target, prepare_folder
 from pipeline.labels.footprints import read_footprints
-from pipeline.labels.rasterise import to_grid_crs
+from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
 from pipeline.maps.style import Category, categorised, from_template, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, check_geopackage_name, write_geopackage
 from pipeline.splits.folds import polygon_folds, scenes_for_folds
 from pipeline.workflow.inputs import listed_classes
 from pipeline.workflow.job import AUDIT, Job
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,13 +40,9 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.diagnostics.label_audit import AuditTable, CellTable, PolygonVotes
-    from pipeline.diagnostics.where_next import MapSquares
     from pipeline.grid import Grid
-    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import TrainingScene
-    from pipeline.workflow.outcome import Progress
 
 SUSPICIOUS, NEXT = "suspicious", "label_next"
 FOLDS = 5

@@ -14,7 +14,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_estimators import Estimate
-from pipeline.accuracy.assess_objects import match_objects, object_figures
+from pipeline.accuracy.assess_objects import ObjectFigures, match_objects, object_figures
 from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_json
 from pipeline.labels.footprints import is_vector, read_footprints
@@ -33,7 +33,7 @@ from pipeline.maps.objects import (
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.maps.rings import regular_outlines
 from pipeline.maps.vectors import check_geopackage_name
-from pipeline.report.data import ObjectsView
+from pipeline.report.data import MapView, ObjectsView
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table
@@ -44,11 +44,9 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_objects import ObjectFigures
     from pipeline.accuracy.settings import MatchSettings
     from pipeline.grid import Grid
     from pipeline.maps.settings import ObjectSettings
-    from pipeline.report.data import MapView
     from pipeline.workflow.job import Job
 
 HEADS = ("scene", "class", "F1", "precision", "recall", "PoLiS (m)", "objects right", "footprints")

@@ -16,7 +16,7 @@ from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
 from pipeline.maps.settings import ObjectSettings
-from pipeline.model.bundle import load_bundle
+from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.scenes.opening import list_scenes
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.inference.journal import Key
-    from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
 # Exit status where some scenes of several could not be mapped.

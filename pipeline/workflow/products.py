@@ -19,21 +19,18 @@ from pipeline.maps.legends import read_counts
 from pipeline.maps.look import credit
 from pipeline.maps.project import SceneLayers, StyledLayer, label_layer, split_layer, write_project
 from pipeline.maps.stac import WORLD, MapItem, ModelItem, map_item, model_item, write_collection
-from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
+from pipeline.maps.vrt import SceneView, write_groups, write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
-from pipeline.scenes.scene import Scene
+from pipeline.scenes.scene import Scene, Source
 from pipeline.workflow.inputs import LISTED_LEVEL, groups_of
-from pipeline.workflow.job import AUDIT
+from pipeline.workflow.job import AUDIT, Job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
-    from pipeline.maps.vrt import SceneView
-    from pipeline.scenes.scene import Source
-    from pipeline.workflow.job import Job
 
 
 FEATURES = "features.gpkg"

@@ -12,11 +12,11 @@ from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.inference.plan import journal_key
-from pipeline.inference.predict import predict_scene
+from pipeline.inference.predict import Prediction, predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent, write_values
-from pipeline.maps.pixels import ClassCounts, row_bands
+from pipeline.maps.pixels import ClassCounts, PixelRows, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.process import give_back
 from pipeline.scenes.ledger import kept_ledger, source_ledger
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.inference.journal import Key
-    from pipeline.inference.predict import Prediction
     from pipeline.inference.settings import MapSettings
-    from pipeline.maps.pixels import PixelRows
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress

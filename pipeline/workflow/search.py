@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import checked
 from pipeline.errors import ConfigError, counted
+from pipeline.scenes.search import FoundScene, find_scenes
 from pipeline.scenes.search import download as fetch
-from pipeline.scenes.search import find_scenes
 from pipeline.scenes.settings import SceneOptions
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pipeline.scenes.search import FoundScene
-    from pipeline.workflow.outcome import Progress
 
 
 def search_scenes(

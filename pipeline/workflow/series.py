@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
-from pipeline.accuracy.totals import assess_panel
+from pipeline.accuracy.series import AnnualMaps, TransitionCounter, annual_maps, consistent_strips, read_costs
+from pipeline.accuracy.totals import Panel, assess_panel
 from pipeline.errors import ReferenceDataError
 from pipeline.files import check_target, csv_text, prepare_folder, scratch_folder, write_json, write_text
 from pipeline.inference.rows import RowStore
@@ -16,7 +16,7 @@ from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.style import CONFIDENCE, PERCENT_NODATA
 from pipeline.workflow.accuracy import percent, with_interval
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings, SeriesSettings
-    from pipeline.accuracy.totals import Panel
-    from pipeline.workflow.outcome import Progress
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"
 _SHOWN = 12

@@ -14,13 +14,12 @@ from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.scenes.survey import warn_of_masks
 from pipeline.splits.split import Part
 from pipeline.splits.usable import check_labelled
-from pipeline.training.chip_index import write_index
+from pipeline.training.chip_index import ChipIndex, write_index
 from pipeline.training.chips import choose_chips
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.training.chip_index import ChipIndex
     from pipeline.workflow.job import Job, StageRun
 
 PART_NAMES = {int(part): part.name.lower() for part in Part}

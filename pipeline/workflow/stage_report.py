@@ -18,7 +18,7 @@ from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError
 from pipeline.grid import Grid, Window
-from pipeline.labels.rasterise import with_areas
+from pipeline.labels.rasterise import LabelledPixels, with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.model.bundle import load_bundle
 from pipeline.report.data import (
@@ -35,7 +35,7 @@ from pipeline.report.data import (
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
-from pipeline.workflow.job import FULL_REFERENCE, LEARNING_CURVE
+from pipeline.workflow.job import FULL_REFERENCE, LEARNING_CURVE, Job, StageRun
 from pipeline.workflow.objects import objects_views
 from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.scenes.scene import Source
-    from pipeline.workflow.job import Job, StageRun
 
 VIEW_PX = 1200
 EXAMPLES = 6

@@ -13,13 +13,12 @@ from pipeline.model.describe import read_header
 from pipeline.runs import RESOLVED, RunFolder, environment
 from pipeline.workflow.job import Job, StageRun
 from pipeline.workflow.objects import HEADS, accuracy_rows
-from pipeline.workflow.outcome import STAGE, Outcome, Table
+from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.workflow.outcome import Progress
 
 STAGES = ("chips", "train", "predict", "assess", "report")
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.experts.regressor_mixture import DRAW_LEVELS, DRAWS, INNER_FOLDS
-from pipeline.experts.regressors import BASELINES, fit_teacher, predict_teacher
+from pipeline.experts.regressors import BASELINES, Kind, ValueTable, fit_teacher, predict_teacher
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import SOFT_PIXELS, ValueLearner, kinds_for, value_network
 from pipeline.training.value_table import Plane, samples_of
@@ -19,7 +19,6 @@ from pipeline.workflow.value_stages import targets_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.experts.regressors import Kind, ValueTable
     from pipeline.model.preprocess import Preprocess
     from pipeline.workflow.job import Job
 

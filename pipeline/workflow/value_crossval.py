@@ -30,8 +30,8 @@ from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
 from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.job import CROSSVAL as FILE
-from pipeline.workflow.job import refuse_other_figures
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.job import Job, refuse_other_figures
+from pipeline.workflow.outcome import Outcome, Progress, Table
 from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, quantity_of, targets_of
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from pipeline.model.preprocess import Preprocess
     from pipeline.splits.settings import CrossvalSettings
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.outcome import Progress
 
 MIXTURE, NETWORK = "mixture of teachers", "network"
 

@@ -18,16 +18,16 @@ from pipeline.diagnostics.scoring import (
 )
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
-from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
+from pipeline.experts.regressors import BASELINES, NAMES, Kind, fit_teacher, predict_teacher
 from pipeline.files import csv_text, write_json, write_text
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.report.data import ValueFigures
+from pipeline.report.data import ReportData, ValueFigures
 from pipeline.report.page import write_report
 from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import Targets, fit_values, predict_samples, scene_days
-from pipeline.training.value_table import Plane, samples_of
+from pipeline.training.value_table import Plane, Samples, samples_of
 from pipeline.workflow.class_stages import ACCURACY, HISTORY, SAMPLES, with_distance, with_inputs, write_history
 from pipeline.workflow.products import write_qgis_project, write_stac
 
@@ -38,10 +38,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from pipeline.experts.regressors import Kind
     from pipeline.quantity import Quantity
-    from pipeline.report.data import ReportData
-    from pipeline.training.value_table import Samples
     from pipeline.workflow.job import Job, StageRun
 
 

@@ -11,7 +11,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
-from pipeline.view.answers import Answers, Basemap, open_viewed
+from pipeline.view.answers import Answers, Basemap, ViewedMap, open_viewed
 from pipeline.view.server import ViewServer
 from pipeline.view.tiles import check_library
 from pipeline.workflow.inputs import open_sources
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.scenes.scene import Source
-    from pipeline.view.answers import ViewedMap
 
 _SUFFIX = "_lc"
 _PLACES = ("{z}", "{x}", "{y}")
