@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORD, RESOLVED = "run.json", "config.yaml"
+# The labels as they were used, in the run folder.
+LABELS = "chips/labels.gpkg"
 LOCK, HOLDER = ".run.lock", ".run.lock.json"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
 

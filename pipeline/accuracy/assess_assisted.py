@@ -1,16 +1,12 @@
 """Figures with the map's own confidence as auxiliary variable: narrower intervals, whatever the confidence is worth.
 
-The confidence is known on every pixel, so its total is known without error. Where it tells right pixels from wrong
-ones, a sample that happens to have too many sure pixels is known to be too good, and the figure is moved by as much.
-With z the residual of a ratio R = Y / X (:mod:`pipeline.accuracy.assess_estimators`) and a the confidence of a unit
-less the mean of its map class (its total over the map is 0), the estimate is R - b A / X with the b of least variance,
-and its variance is that of the total of z - b a. The design alone makes it right; a confidence that is worth nothing
-gives b near 0, and where the interval would not be narrower the plain figure stands.
+A regression estimator: with z the residual of a ratio R = Y / X (:mod:`pipeline.accuracy.assess_estimators`) and a the
+confidence of a unit less the mean of its map class (its total over the map is 0), the estimate is R - b A / X with the
+b of least variance, and its variance is that of the total of z - b a. Where the interval would not be narrower the
+plain figure stands. docs/accuracy.md says why the design alone makes it right, and has its coverage.
 
-Source: difference and regression estimators, Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling,
-sect. 6.3 and 6.4; the b of least variance for any design, Montanari (1987), Int. Stat. Rev. 55, 191-202. It is what
-prediction-powered inference (Angelopoulos et al. 2023, Science 382, 669-674) does with tuned power (PPI++, arXiv
-2311.01453), within a sampling design.
+Source: Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, sect. 6.3 and 6.4; the b of least variance
+for any design, Montanari (1987), Int. Stat. Rev. 55, 191-202.
 """
 
 from __future__ import annotations

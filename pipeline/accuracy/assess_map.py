@@ -13,7 +13,7 @@ from pipeline.accuracy.assess_assisted import assist, centred_confidence, confid
 from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
 from pipeline.accuracy.assess_rasters import OnEveryPixel, compare_with_raster
-from pipeline.accuracy.assess_reference import Excluded, ReferenceUnits, read_reference
+from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
 from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
 from pipeline.accuracy.sample_design import SampleDesign, read_design
 from pipeline.accuracy.sample_strata import open_strata
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _SAME = 1e-3
 # Units that the words name for each reason; the JSON has all of them.
 LISTED = 10
-_NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ class Assessment:
     def sampling(self) -> dict[str, object]:
         """Design, units per stratum, exclusions and their effect, and all of it in words."""
         frame = self.design.frame
-        used = int(self.figures.error_matrix.counts.sum())
+        used, excluded = int(self.figures.error_matrix.counts.sum()), self.units.excluded if self.units else ()
         return {
             "design": frame.kind,
             "probability_sample": frame.is_probability,
@@ -110,7 +109,11 @@ class Assessment:
                 for name, size, n in zip(frame.names, frame.sizes, frame.counts, strict=True)
             ],
             "post_stratified": frame.post_stratified,
-            "excluded": self.units.exclusion_report() if self.units is not None else dict(_NONE_EXCLUDED),
+            "excluded": {
+                "count": len(excluded),
+                "by_reason": dict(Counter(item.reason for item in excluded)),
+                "units": [vars(item) for item in excluded],
+            },
             "notes": [*self.design.notes, *self.figures.notes],
         }  # fmt: skip
 
@@ -120,7 +123,11 @@ class Assessment:
         excluded = self.units.excluded if self.units is not None else ()
         if excluded:
             counts = Counter(item.reason for item in excluded)
-            why = "; ".join(f"{n} {reason}: {_first(excluded, reason)}" for reason, n in counts.most_common())
+            ids = {reason: [item.id for item in excluded if item.reason == reason] for reason in counts}
+            why = "; ".join(
+                f"{n} {reason}: {', '.join(ids[reason][:LISTED])}{', ...' * (n > LISTED)}"
+                for reason, n in counts.most_common()
+            )
             total = len(excluded) + int(self.figures.error_matrix.counts.sum())
             sentences.append(
                 f"{len(excluded)} of {total} reference units were left out ({why}); the figures hold for "
@@ -128,12 +135,6 @@ class Assessment:
             )
         sentences += [f"{note[0].upper()}{note[1:]}." for note in (*self.design.notes, *self.figures.notes)]
         return " ".join(sentences)
-
-
-def _first(excluded: Sequence[Excluded], reason: str) -> str:
-    """Identifiers of the first units left out for a reason."""
-    ids = [item.id for item in excluded if item.reason == reason]
-    return ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
 
 
 def assess_map(

@@ -106,22 +106,17 @@ def compare_with_raster(
         where = "both in the map" if len(maps) == 1 else "in both maps"
         raise ReferenceDataError(f"no pixel has a class {where} and in the reference", path=reference)
     share = area_ha / float(class_areas(maps[0])[1][NODATA + 1 :].sum())
-    design = _census(total, share, rasters="both rasters" if len(maps) == 1 else "both maps and in the reference")
+    frame = Frame("census", np.zeros(1, dtype=np.intp), np.array([total], dtype=np.float64), ("all",))
+    where = "both rasters" if len(maps) == 1 else "both maps and in the reference"
+    words = (
+        f"All {total:,} pixels with a class in {where} were compared: the figures are agreement with the reference "
+        "raster, without sampling error; its own errors are not known."
+    )
+    design = AssumedDesign(frame, words, () if share > _WHOLE else (f"these pixels are {share:.1%} of the map's area",))
     figures = tuple(
         _figures(ErrorMatrix(scheme.names, n, ha / area_ha)) for n, ha in zip(pixels[:-1], area[:-1], strict=True)
     )
     return OnEveryPixel(figures, design, area_ha, pixels[-1], area[-1])
-
-
-def _census(pixels: int, covered: float, *, rasters: str) -> AssumedDesign:
-    """That every pixel was compared and none sampled, and which share of the map's area they are."""
-    frame = Frame("census", np.zeros(1, dtype=np.intp), np.array([pixels], dtype=np.float64), ("all",))
-    words = (
-        f"All {pixels:,} pixels with a class in {rasters} were compared: the figures are agreement with the "
-        "reference raster, without sampling error; its own errors are not known."
-    )
-    notes = () if covered > _WHOLE else (f"these pixels are {covered:.1%} of the map's area",)
-    return AssumedDesign(frame, words, notes)
 
 
 def _figures(matrix: ErrorMatrix) -> Figures:

@@ -78,11 +78,6 @@ class ReferenceUnits:
             **{name: getattr(self, name)[mask] for name in arrays},
         )
 
-    def exclusion_report(self) -> dict[str, object]:
-        """Counts by reason and the units, JSON-ready."""
-        by_reason = dict(Counter(item.reason for item in self.excluded))
-        return {"count": len(self.excluded), "by_reason": by_reason, "units": [vars(item) for item in self.excluded]}
-
 
 def read_reference(
     path: Path | str,

@@ -1,12 +1,11 @@
 """The largest part of a map whose error is at most so much, with 95 % confidence, from a probability sample.
 
-Parts are nested: pixels of at least some confidence (and, if asked for, inside the area of applicability), from the
-surest on. They are tested one after the other, and the zone is the last before the first that fails. As the order is
-fixed before a single unit is looked at, all tests together have the error of one (fixed sequence testing).
+Parts are nested: pixels of at least some confidence (and, if asked for, inside the area of applicability), tested from
+the surest on; the zone is the last before the first that fails. docs/accuracy.md says how often zones do not hold.
 
-Source: Angelopoulos, Bates, Candes, Jordan & Lei (2021), Learn then test, arXiv 2110.01052, sect. 3.2; upper limit of
-the error of each part: Clopper & Pearson (1934), and for samples whose units stand for different areas with the
-effective number of units of Korn & Graubard (1998), Survey Methodology 24, 193-201.
+Source: fixed sequence testing, Angelopoulos, Bates, Candes, Jordan & Lei (2021), Learn then test, arXiv 2110.01052,
+sect. 3.2; upper limit of the error of each part: Clopper & Pearson (1934), and for samples whose units stand for
+different areas with the effective number of units of Korn & Graubard (1998), Survey Methodology 24, 193-201.
 """
 
 from __future__ import annotations
@@ -109,12 +108,9 @@ def find_zone(
         inside_only: Whether pixels outside the area of applicability have negative confidence.
 
     Raises:
-        ReferenceDataError: no probability sample, one in clusters or with strata that have no unit, or an error outside
-            0..1.
+        ReferenceDataError: no probability sample, one in clusters or with strata that have no unit.
     """
     _check_frame(frame)
-    if not 0 < max_error < 1:
-        raise ReferenceDataError("largest error of a zone", got=max_error, expected="between 0 and 1")
     area = np.ones(len(wrong)) if unit_area is None else unit_area
     shares = np.cumsum(area_by_confidence[: SURE + 1][::-1])[::-1]
     needed = least_units(max_error)
@@ -134,8 +130,16 @@ def find_zone(
         units, bad, upper = first[2:] if first is not None else (int(known.sum()), int((wrong & known).sum()), 1.0)
         advice = _advice(first, units=units, needed=needed, max_error=max_error)
         return Zone(None, 0.0, units, bad, upper, max_error, inside_only, (), (), advice)
-    judged = _classes(wrong, confidence >= best[0], np.asarray(map_index), names=names, max_error=max_error)
-    return Zone(*best, max_error, inside_only, *judged)
+    # Classes whose error within the zone is above the limit (lower Clopper-Pearson limit), and those of few units.
+    not_trusted, few, inside = [], [], confidence >= best[0]
+    for k, name in enumerate(names):
+        here = inside & (np.asarray(map_index) == k)
+        units, bad = int(here.sum()), int((wrong & here).sum())
+        if units < MIN_UNITS:
+            few.append(name)
+        elif bad and beta.ppf(1 - LEVEL, bad, units - bad + 1) > max_error:
+            not_trusted.append(name)
+    return Zone(*best, max_error, inside_only, tuple(not_trusted), tuple(few))
 
 
 def _advice(first: tuple[int, float, int, int, float] | None, *, units: int, needed: int, max_error: float) -> str:
@@ -183,26 +187,6 @@ def _check_frame(frame: Frame) -> None:
         raise ReferenceDataError(
             "a zone from a sample with strata that have no unit", got=", ".join(empty), fix="interpret units of each"
         )
-
-
-def _classes(
-    wrong: NDArray[np.bool_],
-    inside: NDArray[np.bool_],
-    map_index: NDArray[np.integer],
-    *,
-    names: Sequence[str],
-    max_error: float,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Classes whose error within the zone is above the limit (lower Clopper-Pearson limit), and those of few units."""
-    not_trusted, few = [], []
-    for k, name in enumerate(names):
-        here = inside & (map_index == k)
-        units, bad = int(here.sum()), int((wrong & here).sum())
-        if units < MIN_UNITS:
-            few.append(name)
-        elif bad and beta.ppf(1 - LEVEL, bad, units - bad + 1) > max_error:
-            not_trusted.append(name)
-    return tuple(not_trusted), tuple(few)
 
 
 def least_units(max_error: float) -> int:

@@ -45,11 +45,6 @@ def label_text(value: object) -> str:
     return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
 
 
-def is_blank(value: object) -> bool:
-    """Whether a reference value was never filled in."""
-    return value is None or label_text(value).lower() in _MISSING
-
-
 def read_crosswalk(path: Path | str) -> dict[str, str]:
     """A crosswalk from CSV with the columns ``source,target`` or ``code,name,target``; ``-`` leaves a class out.
 
@@ -113,7 +108,8 @@ def to_codes(
     unknown: set[str] = set()
     codes = np.empty(len(values), dtype=np.int16)
     for position, value in enumerate(values):
-        text = "" if is_blank(value) else label_text(value)
+        text = label_text(value)
+        text = "" if text.lower() in _MISSING else text
         if text not in known:
             listed = text in crosswalk if crosswalk else not names_only
             known[text] = _code(text, table if listed else names, crosswalk or {})

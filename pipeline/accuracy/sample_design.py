@@ -6,7 +6,7 @@ It is written for those who interpret it (QGIS, AcATaMa, Collect Earth Online), 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,10 +56,6 @@ class PrimaryUnits:
     stratum: NDArray[np.intp] | None = None
     # Primary units in the whole map of each stratum, where squares were drawn by strata
     in_stratum: tuple[int, ...] = ()
-
-    def reordered(self, order: NDArray[np.intp]) -> PrimaryUnits:
-        """The same, of units in another order."""
-        return replace(self, unit=self.unit[order])
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready."""
@@ -248,7 +244,8 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
         with scratch_folder(path) as folder, undated():
             drafts = design_paths(folder / path.name)
             _write_points(drafts.geopackage, design, blind=blind)
-            _write_acatama(drafts.acatama, design)
+            # AcATaMa keeps one integer field ``id`` from 1 (its core/sampling_design.py); labels live in its session.
+            _points(design).to_file(drafts.acatama, layer=drafts.acatama.stem, driver="GPKG", engine="pyogrio")
             _write_collect_earth(drafts.collect_earth, design)
             drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
             # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
@@ -296,11 +293,6 @@ def _write_points(path: Path, design: SampleDesign, *, blind: bool) -> None:
         frame["stratum"] = [design.strata[int(index)].name for index in design.stratum]
     frame.to_file(path, layer=LAYER, driver="GPKG", engine="pyogrio")
     add_layer_style(path, layer=LAYER, style=sample_style(design.scheme))
-
-
-def _write_acatama(path: Path, design: SampleDesign) -> None:
-    """AcATaMa keeps one integer field ``id`` from 1 (its core/sampling_design.py); labels live in its own session."""
-    _points(design).to_file(path, layer=path.stem, driver="GPKG", engine="pyogrio")
 
 
 def _write_collect_earth(path: Path, design: SampleDesign) -> None:

@@ -9,7 +9,7 @@ exactly, and one seed gives one sample.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,7 @@ def _assemble(
         stratum=drawn.stratum[order],
         map_code=codes_at(dataset, row, col),
         inclusion=drawn.inclusion[order],
-        clusters=None if drawn.clusters is None else drawn.clusters.reordered(order),
+        clusters=drawn.clusters and replace(drawn.clusters, unit=drawn.clusters.unit[order]),
         min_distance_m=settings.minimum_distance_m,
         notes=_notes(drawn, settings.minimum_distance_m),
     )

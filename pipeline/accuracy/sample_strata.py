@@ -51,7 +51,8 @@ class MapStrata(_Layer):
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Class codes, OUTSIDE on nodata."""
-        return _or_outside(read_codes(self._dataset, window))
+        codes = read_codes(self._dataset, window)
+        return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))
 
     def name(self, value: int) -> str:
         """Class name."""
@@ -193,7 +194,3 @@ def open_strata(
             "polygon strata without a field", path=source, fix="name the field that holds the stratum: --strata-field"
         )
     return PolygonStrata(source, grid, field=field)
-
-
-def _or_outside(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
-    return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))

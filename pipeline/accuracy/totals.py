@@ -15,14 +15,15 @@ units on several occasions); the variance of the total: :mod:`pipeline.accuracy.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from scipy.stats import t as student
 
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, ratios
+from pipeline.accuracy.assess_frame import Frame, variance_of_total
 from pipeline.accuracy.assess_map import Assessment, assess_map, read_drawn, unit_area
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import is_raster
@@ -63,10 +64,6 @@ class MeanEstimate:
         """The same of a quantity that is so many times as large."""
         return MeanEstimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
 
-    def to_json(self) -> dict[str, float]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Totals:
@@ -79,10 +76,6 @@ class Totals:
     # would have to be
     gain: float
     units: int  # Sample units
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 def estimate_mean(
@@ -114,29 +107,18 @@ def estimate_mean(
     area = np.ones_like(mapped) if area is None else area
     seen = float((design * area).sum())
     plain = float((design * area * measured).sum() / seen)
-    direct = _interval(plain, _variance(design * area * (measured - plain), stratum, sizes, counts) / seen**2, freedom)
+    frame = Frame("stratified", stratum, sizes, tuple(map(str, range(len(sizes)))))
+    spread = float(variance_of_total((area * (measured - plain))[:, None], frame)[0])
+    direct = _interval(plain, spread / seen**2, freedom)
     x, y = np.stack([area, area * mapped], axis=1), area * measured
     cross = (x * design[:, None]).T @ x
     slope = np.linalg.lstsq(cross, (x * design[:, None]).T @ y, rcond=None)[0]
     goal = every * np.array([1.0, map_mean])
     g = 1.0 + x @ np.linalg.lstsq(cross, goal - design @ x, rcond=None)[0]
     corrected = float((design * g * y).sum() / every)
-    rest = design * g * (y - x @ slope)
-    variance = _variance(rest, stratum, sizes, counts) / every**2
+    variance = float(variance_of_total((g * (y - x @ slope))[:, None], frame)[0]) / every**2
     gain = (direct.se**2 / variance) if variance > 0 else float("inf")
     return Totals(direct, _interval(corrected, variance, max(freedom - 1, 1)), map_mean, float(gain), len(measured))
-
-
-def _variance(
-    weighted: NDArray[np.float64], stratum: NDArray[np.intp], sizes: NDArray[np.float64], counts: NDArray[np.intp]
-) -> float:
-    """Variance of a total of weighted values drawn at random without replacement within strata."""
-    total = 0.0
-    for number in np.flatnonzero(counts):
-        own = weighted[stratum == number]
-        left = 1.0 - counts[number] / sizes[number]
-        total += left * len(own) / (len(own) - 1) * float(((own - own.mean()) ** 2).sum())
-    return total
 
 
 def _interval(estimate: float, variance: float, freedom: int) -> MeanEstimate:

@@ -105,7 +105,7 @@ def crossval(
     overwrite: Overwrite = False,
 ) -> Work:
     """Cross-validate the network and the random forest on the same folds; goes on where it was interrupted."""
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.splits.settings import CrossvalSettings
     from pipeline.workflow.crossval import cross_validate_job, draw_learning_curve
 
@@ -174,7 +174,7 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def _against(reference: Path, settings: list[str] | None, **given: object) -> ReferenceSettings:
     """What a map is assessed against, from options and ``--set reference.KEY=VALUE``."""
     from pipeline.accuracy.settings import ReferenceSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
 
     return section_of("reference", ReferenceSettings, settings, {"reference": reference} | given)
 
@@ -205,7 +205,7 @@ def design(
 ) -> Work:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
     from pipeline.accuracy.settings import DesignSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.accuracy import draw_design, told_legend
 
     if purpose not in {None, "compare"} or (purpose == "compare" and len(maps) != 2):  # noqa: PLR2004 - a pair
@@ -244,7 +244,7 @@ def assess(
 
     if is_vector(target):
         from pipeline.accuracy.settings import MatchSettings
-        from pipeline.config import section_of
+        from pipeline.settings import section_of
         from pipeline.workflow.objects import assess_objects
 
         if field or design_file or crosswalk or assist or legend:
@@ -278,7 +278,7 @@ def compare(
 ) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
     from pipeline.accuracy.settings import SequentialSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.accuracy import compare_so_far, compare_two, told_legend
 
     own, rest = _of("compare", settings)
@@ -309,7 +309,7 @@ def zone(
 ) -> Work:
     """The largest part of a map whose error is at most 5 %, with 95 % confidence, as a mask and a sentence."""
     from pipeline.accuracy.settings import ZoneSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.accuracy import zone_of
 
     own, rest = _of("zone", settings)
@@ -364,7 +364,7 @@ def series(
 ) -> Work:
     """Consistent annual maps, illogical changes, and areas per year with their trend from one panel."""
     from pipeline.accuracy.settings import SeriesSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.series import map_series
 
     own, rest = _of("series", settings)

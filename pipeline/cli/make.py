@@ -53,8 +53,8 @@ def init(
     --set says what the files of each --scene do not: --bands blue,green,red, --scale 0.0001, --nodata 0 and so on are
     short for it.
     """
-    from pipeline.config import section_of
     from pipeline.scenes.settings import SceneOptions
+    from pipeline.settings import section_of
 
     options = section_of("scene", SceneOptions, settings)
     if chips is not None:

@@ -137,7 +137,7 @@ def pretrain(
     overwrite: Overwrite = False,
 ) -> Work:
     """Let an encoder learn from the scenes themselves, without labels: it fills in bands that are taken away."""
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.training.settings import PretrainSettings
     from pipeline.workflow.models import pretrain_job
 
@@ -228,8 +228,8 @@ def objects(
     overwrite: Overwrite = False,
 ) -> Work:
     """One polygon per object of a class map or mask: separated, with few corners and right angles."""
-    from pipeline.config import checked
     from pipeline.maps.settings import ObjectSettings
+    from pipeline.settings import checked
     from pipeline.workflow.accuracy import told_legend
     from pipeline.workflow.objects import objects_of
 

@@ -1,15 +1,14 @@
 """Area of applicability: which pixels look, to the network, like what it learned from.
 
-When a model is trained, features of some of its training pixels go into the model file, so that every map of that model
-can say where it is guessing. Source: Meyer & Pebesma (2021), Methods in Ecology and Evolution 12, 1620-1633; what is
-adapted: predictors are the network's features, each member weighted by its share in the map; the distance is taken in
-their principal components, with the length of what these leave out as one more coordinate, so that features unlike any
-in training count although no component points their way. It never exceeds the distance in all features.
+Features of some training pixels go into the model file. Source: Meyer & Pebesma (2021), Methods in Ecology and
+Evolution 12, 1620-1633; what is adapted: predictors are the network's features, each member weighted by its share in
+the map; the distance is taken in their principal components, with the length of what these leave out as one more
+coordinate, so that features unlike any in training count although no component points their way. It never exceeds the
+distance in all features.
 
-Cost: a second pass of the networks over the scene, without their heads, and for every pixel the nearest of at most
-2,000 samples of 16 numbers: about 1.4 times the time of the map itself, measured on a CPU with a network of pixels and
-a ResNet-18 U-Net (``tests/benchmarks/bench_applicability.py``: layer_over_map). Memory is that of one tile of 256
-pixels square with its halo, however large the scene (memory_ratio 1.00 for four times the pixels).
+Cost: about 1.4 times the time of the map itself, on a CPU with a network of pixels and a ResNet-18 U-Net
+(``tests/benchmarks/bench_applicability.py``: layer_over_map); memory is that of one tile of 256 pixels square with its
+halo, however large the scene (memory_ratio 1.00 for four times the pixels).
 """
 
 from __future__ import annotations
@@ -208,12 +207,11 @@ class FeatureDistance:
         """For ``ModelBundle.extra``."""
         import torch
 
-        numbers = np.array([self.index.mean_distance, self.index.threshold])
-        arrays = {
-            "center": self.space.center, "scale": self.space.scale, "axes": self.space.axes,
-            "mean": self.index.mean, "factor": self.index.scale, "training": self.index.training, "numbers": numbers,
-        }  # fmt: skip
-        return {_PREFIX + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        space, index = self.space, self.index
+        numbers = np.array([index.mean_distance, index.threshold])
+        arrays = (space.center, space.scale, space.axes, index.mean, index.scale, index.training, numbers)
+        named = zip(_NAMES, arrays, strict=True)
+        return {_PREFIX + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in named}
 
     @classmethod
     def of(cls, extra: Mapping[str, torch.Tensor]) -> Self:

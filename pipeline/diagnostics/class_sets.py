@@ -2,10 +2,8 @@
 
 A class is in the set where its probability is at least a limit, and the mapped class always is. The limit comes from
 labelled pixels of held-out blocks: with the score of a pixel one less the probability of its class, each block's scores
-weigh 1 / (B + 1) together and the missing rest is at infinity, so that pixels of one block, which are right or wrong
-together, count once; the limit is the quantile of these scores. The true class of a random pixel of a new block, drawn
-as these B were, is in its set with that chance at least. Few blocks make large sets by this rule, and fewer than 9 for
-90 % none: then every class would be in every set, and sets are refused.
+weigh 1 / (B + 1) together and the missing rest is at infinity; the limit is the quantile of these scores. Fewer than 9
+blocks for 90 % would put every class into every set, and are refused.
 
 Source: Lee, Barber & Willett (2023), Distribution-free inference with hierarchical data, arXiv 2306.06342 (weights of
 groups); Sadinle, Lei & Wasserman (2019), Least ambiguous set-valued classifiers, J. Am. Stat. Assoc. 114, 223-234
@@ -205,7 +203,8 @@ def write_sets(
     for window in row_bands(grid):
         for key, count in zip(*np.unique(sets.keys(window), return_counts=True), strict=True):
             counted[key.tobytes()] = counted.get(key.tobytes(), 0) + int(count)
-    members = {key: _members(key, scheme) for key in counted if any(key)}
+    bits = {key: np.unpackbits(np.frombuffer(key, dtype=np.uint8)) for key in counted if any(key)}
+    members = {key: np.flatnonzero(known[: len(scheme)]).tolist() for key, known in bits.items()}
     chosen = sorted(members, key=lambda key: (-counted[key], key))[: _MOST_CODES - 1]
     chosen.sort(key=lambda key: (len(members[key]), members[key]))
     classes = [_named(code, [scheme.classes[i] for i in members[key]]) for code, key in enumerate(chosen, 1)]
@@ -216,11 +215,6 @@ def write_sets(
     write_class_map(
         path, sets, grid=grid, scheme=ClassScheme(tuple(classes)), tags={**(tags or {}), **note}, overwrite=overwrite
     )
-
-
-def _members(key: bytes, scheme: ClassScheme) -> list[int]:
-    bits = np.unpackbits(np.frombuffer(key, dtype=np.uint8))[: len(scheme)]
-    return np.flatnonzero(bits).tolist()
 
 
 def _named(code: int, classes: list[LandClass]) -> LandClass:

@@ -273,6 +273,11 @@ def held_out_reliability(
         reliability(np.minimum(softmax(scores * factor, axis=1).max(axis=1), 1.0), correct)
         for factor in (bundle.temperature, 1.0)
     )
+    try:
+        limits, shares = SetLimits.of(bundle.extra), softmax(scores, axis=1)
+        sets: object = coverage_by_block(limits, shares, index, block=np.concatenate(blocks))
+    except ModelError as err:
+        sets = f"none: {err}"
     return {
         "temperature": bundle.temperature,
         "pixels": len(correct),
@@ -281,23 +286,13 @@ def held_out_reliability(
         "before": before.to_json(),
         "after": after.to_json(),
         "fitted_on": bundle.provenance.get(KEY, "none: the model was trained elsewhere"),
-        "class_sets": _sets_at(bundle, softmax(scores, axis=1), index, np.concatenate(blocks)),
+        "class_sets": sets,
     }
 
 
 def blocks_of_pixels(polygon: NDArray[np.int32], block_of: NDArray[np.int32]) -> NDArray[np.int32]:
     """Block int32 [pixel] of pixels of polygons; without blocks (-1), polygons take their place."""
     return np.where(block_of[polygon] >= 0, block_of[polygon], -polygon - 1)
-
-
-def _sets_at(
-    bundle: ModelBundle, shares: NDArray[np.float64], index: NDArray[np.intp], block: NDArray[np.int32]
-) -> dict[str, Any] | str:
-    """How often labels are in their class sets, or why there are none."""
-    try:
-        return coverage_by_block(SetLimits.of(bundle.extra), shares, index, block=block)
-    except ModelError as err:
-        return f"none: {err}"
 
 
 def _calibrated(

@@ -10,7 +10,7 @@ Artificial Intelligence Research 70, 1373-1411, sect. 3.1 (thresholds and the co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -140,20 +140,18 @@ def confident_suggestions(probability: NDArray[np.float64], given: NDArray[np.ui
 class CellTable:
     """Squares of CELL_PX pixels of the scenes, with a forest's probabilities and their mean features."""
 
-    scene: NDArray[np.int64]  # Number of the scene, int64 [cell]
-    row: NDArray[np.int64]  # Of the upper left pixel, int64 [cell]
-    col: NDArray[np.int64]  # Likewise
+    place: NDArray[np.int64]  # [cell, (number of the scene, row and column of the upper left pixel)]
     probability: NDArray[np.float64]  # [cell, class]
     entropy: NDArray[np.float64]  # Mean of the pixels' entropies, float64 [cell], 0..1
     features: NDArray[np.float32]  # [cell, feature]
 
     def __len__(self) -> int:
         """Cells."""
-        return len(self.row)
+        return len(self.place)
 
     def window(self, cell: int) -> Window:
         """Where a cell is."""
-        return Window(int(self.row[cell]), int(self.col[cell]), CELL_PX, CELL_PX)
+        return Window(*self.place[cell, 1:].tolist(), CELL_PX, CELL_PX)
 
 
 def look_over_scenes(
@@ -181,13 +179,13 @@ def look_over_scenes(
                 labelled = scene.pixels.dense(window)[1] > 0
                 cells, features, own = _cells(reader, window, labelled)
                 rows, cols = window.row + cells // _CELLS * CELL_PX, window.col + cells % _CELLS * CELL_PX
-                where.append(np.stack([np.full(len(cells), number), rows, cols]))
+                where.append(np.stack([np.full(len(cells), number), rows, cols], axis=1))
                 values.append(features)
                 cell_of.append(own + count)
                 count += len(cells)
     if not count:
-        none = np.empty(0, dtype=np.int64)
-        return CellTable(none, none, none, np.empty((0, classes)), np.empty(0), np.empty((0, 0), dtype=np.float32))
+        none = np.empty((0, 3), dtype=np.int64)
+        return CellTable(none, np.empty((0, classes)), np.empty(0), np.empty((0, 0), dtype=np.float32))
     features, cell = np.concatenate(values), np.concatenate(cell_of)
     votes = _votes(forest, features, classes)
     size = np.bincount(cell, minlength=count)
@@ -195,9 +193,8 @@ def look_over_scenes(
     def means(columns: NDArray[np.floating]) -> NDArray[np.float64]:
         return np.stack([np.bincount(cell, column, minlength=count) / size for column in columns.T], axis=1)
 
-    scene_of, row, col = np.concatenate(where, axis=1)
     entropy = means(normal_entropy(votes)[:, None])[:, 0]
-    return CellTable(scene_of, row, col, means(votes), entropy, means(features).astype(np.float32))
+    return CellTable(np.concatenate(where), means(votes), entropy, means(features).astype(np.float32))
 
 
 def _cells(
@@ -238,34 +235,19 @@ def novelty(table: AuditTable, votes: PolygonVotes, cells: CellTable, *, seed: i
     return np.clip(np.nan_to_num(found.astype(np.float64), nan=0.0), 0.0, 1.0)
 
 
-class Located(Protocol):
-    """What lies at a scene, row and column, int [item] each."""
+def spread_places(
+    at: NDArray[np.int64], score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]
+) -> list[int]:
+    """The places of the highest score, none nearer than ``apart_px`` (of each scene) to a better one.
 
-    @property
-    def scene(self) -> NDArray[np.integer]:
-        """Number of the scene."""
-
-    @property
-    def row(self) -> NDArray[np.integer]:
-        """Of the upper left pixel."""
-
-    @property
-    def col(self) -> NDArray[np.integer]:
-        """Likewise."""
-
-
-def spread_places(cells: Located, score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]) -> list[int]:
-    """The cells of the highest score, none nearer than ``apart_px`` (of each scene) to a better one."""
+    ``at`` int64 [place, (scene, row, col)] says where they are.
+    """
     taken: list[int] = []
-    for cell in np.argsort(-score, kind="stable").tolist():
+    for place in np.argsort(-score, kind="stable").tolist():
         if len(taken) == count:
             break
-        near = any(
-            cells.scene[cell] == cells.scene[other]
-            and max(abs(cells.row[cell] - cells.row[other]), abs(cells.col[cell] - cells.col[other]))
-            < apart_px[cells.scene[cell]]
-            for other in taken
-        )
-        if not near:
-            taken.append(cell)
+        beside = at[taken] if taken else at[:0]
+        distance = np.abs(beside - at[place])[beside[:, 0] == at[place, 0], 1:].max(axis=1, initial=0)
+        if not (distance < apart_px[int(at[place, 0])]).any():
+            taken.append(place)
     return taken

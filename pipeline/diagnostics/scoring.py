@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
+from pipeline.accuracy.class_maps import values_at
+from pipeline.errors import InputError
 from pipeline.files import csv_text
 from pipeline.legend import NODATA, ClassScheme
-from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,15 +79,9 @@ class Score:
 
 
 def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
-    """Values uint8 [pixel] of a raster's first band at labelled pixels; only rows that hold some are read."""
-    values = np.zeros(len(pixels), dtype=np.uint8)
-    with FilePixels(path) as raster:
-        for window in row_bands(raster.grid):
-            position = pixels.within(window)
-            if len(position):
-                rows, cols = pixels.row[position] - window.row, pixels.col[position] - window.col
-                values[position] = raster.read(window)[rows, cols]
-    return values
+    """Values uint8 [pixel] of a raster's first band at labelled pixels; only blocks that hold some are read."""
+    with open_raster(path, error=InputError, what="cannot open the raster") as raster:
+        return values_at(raster, pixels.row, pixels.col)
 
 
 def score(

@@ -1,9 +1,7 @@
 """Where to look next, without labels: squares of a map in the order in which it is likely wrong there.
 
-Each square has its mean doubt (1 - confidence), entropy, dissimilarity from the training data, share of pixels where
-other maps of the same place say another class, share of pixels at a class edge, and the area that hangs on it: that of
-all pixels of its class which are about as sure. Layers that a map does not have are left out. docs/accuracy.md has the
-share of true errors in the first 5 % of the area.
+Layers that a map does not have are left out. docs/accuracy.md has the signals, and the share of true errors in the
+first 5 % of the area.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 
 CELL_PX = 8
-LAYER = "where_next"
 # Of a square's pixels that must have a class.
 _USABLE = 0.5
 # Signals and their weights in the score: chosen on five sets of tests/benchmarks/bench_where_next.py.
@@ -42,9 +39,8 @@ _ALIKE = 10
 # Squares of the largest area count so much more than those of the smallest.
 _AREA_SHARE = 0.05
 _REASONS = {
-    "doubt": ("low confidence", "#e69f00"), "entropy": ("several classes alike", "#d55e00"),
-    "disagreement": ("maps disagree", "#cc79a7"), "dissimilarity": ("unlike the training data", "#0072b2"),
-    "edges": ("edges of classes", "#56b4e9"),
+    "doubt": "low confidence", "entropy": "several classes alike", "disagreement": "maps disagree",
+    "dissimilarity": "unlike the training data", "edges": "edges of classes",
 }  # fmt: skip
 
 
@@ -185,7 +181,7 @@ def main_reasons(squares: MapSquares) -> list[str]:
     """The signal that each square stands out by most, in words."""
     ranks = {name: _ranks(values) for name, values in squares.signals.items()}
     names = list(ranks)
-    return [_REASONS[names[first]][0] for first in np.argmax(list(ranks.values()), axis=0)] if len(squares) else []
+    return [_REASONS[names[first]] for first in np.argmax(list(ranks.values()), axis=0)] if len(squares) else []
 
 
 def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -9,9 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
-from pipeline.settings import Settings, absolute
-
-COLOR = r"^#[0-9a-fA-F]{6}$"
+from pipeline.settings import COLOR, Settings, absolute
 
 
 def split_source(text: str) -> tuple[str, str | None]:

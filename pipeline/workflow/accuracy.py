@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from pipeline.accuracy.assess_map import Assessment, assess_map
 from pipeline.accuracy.assess_rasters import change_map
 from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
-from pipeline.accuracy.sample_design import DesignFiles, check_design_target, write_design
+from pipeline.accuracy.sample_design import check_design_target, write_design
 from pipeline.accuracy.sample_draw import draw_sample
 from pipeline.accuracy.totals import holds_values, totals_of_map
 from pipeline.diagnostics.scoring import score_values
@@ -28,6 +29,7 @@ from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import check_geopackage_name
 from pipeline.maps.zonal import write_zonal, zonal_statistics
+from pipeline.runs import LABELS
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def assess_against_reference(
 
 def _warn_of_learned(path: Path, reference: Path, units: ReferenceUnits) -> None:
     """LabelWarning where reference units lie in polygons that the map of a run learned from."""
-    learned = path.resolve().parent.parent / "chips" / "labels.gpkg"
+    learned = path.resolve().parent.parent / LABELS
     if not learned.is_file():
         return
     labels = read_layer(learned, field=None, layer="labels")
@@ -108,7 +110,7 @@ def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | No
     )  # fmt: skip
     data = {
         "target": found.quantity.to_json(), "design": found.design, "area_ha": found.area_ha,
-        "mean": found.totals.to_json(), "total": found.totals.regression.times(found.area_ha).to_json(),
+        "mean": asdict(found.totals), "total": asdict(found.totals.regression.times(found.area_ha)),
         "total_unit": f"{unit} x ha".strip(), "at_units": score.to_json(),
     }  # fmt: skip
     heads = (f"mean {found.quantity.title}", "estimate", "95 % interval", "standard error", "x ha", "95 % interval")
@@ -351,12 +353,6 @@ def _command(*words: str | Path) -> str:
     return f"landcover {' '.join(quote(str(word)) for word in words)}"
 
 
-def _interpreted(path: Path, files: DesignFiles, *, compare_with: Path | None) -> str:
-    """The command for a sample that has been interpreted."""
-    command = ("assess", path) if compare_with is None else ("compare", path, compare_with, "--sequential")
-    return _command(*command, "--reference", files.geopackage, "--field", "reference", "--design", files.design)
-
-
 def draw_design(
     maps: Sequence[Path],
     settings: DesignSettings,
@@ -381,7 +377,10 @@ def draw_design(
         drawn = draw_sample(path, settings, scheme=scheme)
         files = write_design(target, drawn, blind=blind, overwrite=overwrite)
         written += [files.geopackage, files.design, files.acatama, files.collect_earth]
-        commands.append(_interpreted(path, files, compare_with=settings.compare_with))
+        other = settings.compare_with
+        command = ("assess", path) if other is None else ("compare", path, other, "--sequential")
+        filled = ("--reference", files.geopackage, "--field", "reference", "--design", files.design)
+        commands.append(_command(*command, *filled))
         rows = tuple((item.name, f"{item.area_ha:,.1f}", f"{item.drawn}") for item in drawn.strata)
         tables.append(
             Table(f"{path.name}: {drawn.kind}, allocation: {drawn.allocation}", ("stratum", "ha", "units"), rows)

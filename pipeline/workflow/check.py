@@ -252,7 +252,9 @@ def _check_split(job: Job, found: _Findings) -> None:
     describe = training.describe_values if job.is_value else training.describe
     found.data["training"] = describe(len(learned_polygons(split, training)))
     found.attempt(job.check_leakage)
-    _check_chips(job, found)
+    index = found.attempt(lambda: chosen_chips(job))
+    if index is not None:
+        found.data["chips"] = {str(part): int(count) for part, count in index.frame["part"].value_counts().items()}
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
     parts = [part.name.lower() for part in Part]
@@ -288,12 +290,6 @@ def _polygons(count: dict[str, int], share: float) -> str:
     return f"{count['polygons']} ({usable}{count['pixels']} px)"
 
 
-def _check_chips(job: Job, found: _Findings) -> None:
-    index = found.attempt(lambda: chosen_chips(job))
-    if index is not None:
-        found.data["chips"] = {str(part): int(count) for part, count in index.frame["part"].value_counts().items()}
-
-
 def _check_cost(job: Job, found: _Findings) -> None:
     if "split" not in found.data:
         return
@@ -302,10 +298,8 @@ def _check_cost(job: Job, found: _Findings) -> None:
         return
     from pipeline.workflow.costs import estimate_stages
 
-    stages = found.attempt(lambda: estimate_stages(job))
-    if stages is None:
-        return
-    show_estimates(job, stages, found)
+    if (stages := found.attempt(lambda: estimate_stages(job))) is not None:
+        show_estimates(job, stages, found)
 
 
 def show_estimates(job: Job, stages: tuple[StageCost, ...], found: _Findings) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config import NAME, changed, checked
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, counted
@@ -24,7 +23,7 @@ from pipeline.files import check_target, csv_text, prepare_folder, write_json, w
 from pipeline.legend import scheme_for
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.settings import Fraction, Settings, absolute, commented_yaml
+from pipeline.settings import NAME, Fraction, Settings, absolute, changed, checked, commented_yaml
 from pipeline.splits.split import block_keys
 from pipeline.training.chip_files import (
     FolderChips,

@@ -40,7 +40,7 @@ from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
 from pipeline.training.value_fit import value_network
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
-from pipeline.workflow.value_costs import PROBE_STEPS, step_s, value_cost
+from pipeline.workflow.value_stages import PROBE_STEPS, step_s, value_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

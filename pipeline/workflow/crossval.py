@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
 from pipeline.splits.settings import ALL, METHODS, CrossvalSettings, Method
-from pipeline.training.crossval import cross_validate
+from pipeline.training.crossval import Trial, cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
@@ -162,11 +162,13 @@ class _Folds:
             for fold in only:
                 for method in methods:
                     (where / f"fold{fold}_{method}.npz").unlink(missing_ok=True)
+        trial = Trial(
+            job.config.training, job.config.chips, job.config.assessment.forest_trees, where, methods,
+            job.object_indices, resume=True, keys=method_keys(job),
+        )  # fmt: skip
         return cross_validate(
-            self.scenes if scenes is None else scenes, job.scheme, splits, methods=methods,
-            settings=job.config.training, chips=job.config.chips, folder=where, objects=job.object_indices, resume=True,
-            only=only,
-            trees=job.config.assessment.forest_trees, keys=method_keys(job), first_fold=first_fold, seed=seed,
+            self.scenes if scenes is None else scenes, job.scheme, splits, trial=trial, only=only,
+            first_fold=first_fold, seed=seed,
             progress=lambda what, done, total: self.progress(f"{said}: {what.replace('_', ' ')}", done, total),
         )  # fmt: skip
 

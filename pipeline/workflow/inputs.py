@@ -128,11 +128,8 @@ def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
         return scenes
     if len(scenes) == 1:
         return (replace(scenes[0], id=item.id),)
-    return tuple(replace(scene, id=f"{item.id}_{_day(scene) if item.dates else scene.id}") for scene in scenes)
-
-
-def _day(scene: Scene) -> str:
-    return scene.acquired_utc.date().isoformat() if scene.acquired_utc else ""
+    names = [day.date().isoformat() if item.dates and (day := scene.acquired_utc) else scene.id for scene in scenes]
+    return tuple(replace(scene, id=f"{item.id}_{name}") for scene, name in zip(scenes, names, strict=True))
 
 
 def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labels:
@@ -152,13 +149,9 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             raise ConfigError("labels.also beside a class raster", path=section.path, fix="name a vector file as path")
         extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources()]
         labels = read_map_labels(
-            section.path,
-            scheme=listed,
-            extents=extents,
-            piece_px=section.piece_px,
-            pieces=section.pieces,
+            section.path, scheme=listed, extents=extents, piece_px=section.piece_px, pieces=section.pieces,
             aliases=section.aliases,
-        )
+        )  # fmt: skip
     else:
         labels = read_labels(
             Path(section.path),

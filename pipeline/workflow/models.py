@@ -86,12 +86,11 @@ def export_model(
     bundle = load_bundle(path)
     fed = fed_values(bundle, scale=scale, offset=offset)
     scales, offsets = [scale for scale, _ in fed], [offset for _, offset in fed]
-    if form == "onnx":
-        export_onnx(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
-        hint = "in QGIS: Plugins > Deepness, choose this file as the model. "
-    else:
-        export_torch(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
-        hint = "Load it with torch.export.load. "
+    export, hint = {
+        "onnx": (export_onnx, "in QGIS: Plugins > Deepness, choose this file as the model. "),
+        "torch": (export_torch, "Load it with torch.export.load. "),
+    }[form]
+    export(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
     data = {"bands": list(bundle.bands), "scale": scales, "offset": offsets}
     return Outcome(summary=f"{path.name} as {form}", written=(target,), hint=hint + fed_text(bundle, fed), data=data)
 
@@ -196,7 +195,13 @@ def list_weights(
         facts.sort(key=lambda item: -item["known_bands"])
     kept = sum(item["cached"] for item in facts)
     order = tuple((str(number), text) for number, text in enumerate(SEARCH_ORDER, 1))
-    found = _found_for(source) if source is not None else None
+    found = None
+    if source is not None:
+        plain = plain_scenes(source)[0]
+        fitting = find_encoders(
+            tuple(wanted), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
+        )
+        found = "; ".join(encoder.describe() for encoder in fitting) or None
     return Outcome(
         summary=f"{len(facts)} sets of weights, {kept} of them here"
         + (f"; the scene has {', '.join(wanted)}; weights: auto takes {found or 'none'}" if wanted else ""),
@@ -204,15 +209,6 @@ def list_weights(
         hint="details: landcover weights show NAME; download: landcover weights get NAME; use: context.weights",
         data={"bands": list(wanted), "weights": facts, "search_order": list(SEARCH_ORDER), "auto": found},
     )
-
-
-def _found_for(source: Source) -> str | None:
-    """What the search gives for a scene, in one line."""
-    plain = plain_scenes(source)[0]
-    found = find_encoders(
-        tuple(source.band_names), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
-    )
-    return "; ".join(encoder.describe() for encoder in found) or None
 
 
 def show_weights(
@@ -337,8 +333,6 @@ def _source(config: Path | None, scene: str | None) -> Source | None:
     if config is not None and scene is not None:
         raise ConfigError("--config together with --scene", fix="give one of them")
     if config is not None:
-        from pipeline.workflow.job import Job
-
         return Job.load(config, dry=True).sources[0]
     if scene is not None:
         from pipeline.scenes.joining import join_scenes

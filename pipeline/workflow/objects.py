@@ -244,16 +244,11 @@ def accuracy_rows(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], 
     """What :func:`object_accuracy` gives, as rows of text: scene, class, then as HEADS."""
     rows = []
     for item in found:
-        known = {name: _estimate(item[name]) for name in ("f1", "precision", "recall", "polis_m")}
-        texts = (with_interval(known[name], ".2f") for name in known)
+        known = (item[name] for name in ("f1", "precision", "recall", "polis_m"))
+        texts = (with_interval(Estimate(part["estimate"], ci95=part["ci95"]), ".2f") for part in known)
         counts = f"{item['matched']} of {item['predicted']}", str(item["reference"])
         rows.append((item["scene"], item["class"], *texts, *counts))
     return tuple(rows)
-
-
-def _estimate(item: Mapping[str, Any]) -> Estimate:
-    interval = item["ci95"]
-    return Estimate(item["estimate"], ci95=None if interval is None else (interval[0], interval[1]))
 
 
 def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any]) -> tuple[ObjectsView, ...]:

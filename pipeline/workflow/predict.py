@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
-from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
@@ -21,7 +20,7 @@ from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.scenes.opening import list_scenes
 from pipeline.scenes.settings import SceneRequest
-from pipeline.settings import Settings
+from pipeline.settings import Settings, from_changes
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic_map
 

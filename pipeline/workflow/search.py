@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import checked
 from pipeline.errors import ConfigError, counted
 from pipeline.scenes.search import FoundScene, find_scenes
 from pipeline.scenes.search import download as fetch
 from pipeline.scenes.settings import SceneOptions
+from pipeline.settings import checked
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:

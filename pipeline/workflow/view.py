@@ -46,7 +46,8 @@ def open_viewer(
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
-    values = next((file for item in maps if (file := _values_beside(item.layers[0].path)).exists()), None)
+    mapped = [item.layers[0].path for item in maps]
+    values = next((f for path in mapped if (f := path.with_name(f"{_stem(path)}_value.tif")).exists()), None)
     classes = f"of continuous maps the value classes are shown; for the values open {values} in QGIS\n"
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
@@ -122,11 +123,6 @@ def _map_files(path: Path) -> list[Path]:
         if found := sorted(folder.glob(f"*{_SUFFIX}.tif")):
             return found
     raise InputError("no maps in the folder", path=path, expected="maps/*_lc.tif", fix="map first: landcover run")
-
-
-def _values_beside(file: Path) -> Path:
-    """The continuous map that a map of value classes belongs to."""
-    return file.with_name(f"{_stem(file)}_value.tif")
 
 
 def _stem(file: Path) -> str:
