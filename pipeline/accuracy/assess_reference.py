@@ -230,17 +230,10 @@ def _pixels_inside(dataset: DatasetReader, grid: Grid, shape: Any) -> NDArray[np
 
 def _without_duplicates(units: ReferenceUnits) -> ReferenceUnits:
     """Points in one pixel are one unit: the first stays, unless they contradict each other, when none does."""
-    pixel = units.row.astype(np.int64) * (int(units.col.max()) + 1) + units.col
-    _, first, group = np.unique(pixel, return_index=True, return_inverse=True)
-    keep = np.zeros(len(units), dtype=np.bool_)
-    keep[first] = True
-    contradicted = np.zeros(len(first), dtype=np.bool_)
-    contradicted[group[units.reference_code != units.reference_code[first][group]]] = True
-    keep &= ~contradicted[group]
-    reasons = {
-        int(i): "in one pixel with a unit of another class"
-        if contradicted[group[i]]
-        else "in one pixel with another unit"
-        for i in np.flatnonzero(~keep)
-    }
-    return units.keep(keep, reasons)
+    import pandas as pd
+
+    table = pd.DataFrame({"row": units.row, "col": units.col, "code": units.reference_code})
+    contradicted = table.groupby(["row", "col"])["code"].transform("nunique") > 1
+    keep = ~(table.duplicated(["row", "col"]) | contradicted)
+    other = np.where(contradicted, "in one pixel with a unit of another class", "in one pixel with another unit")
+    return units.keep(keep.to_numpy(), dict(enumerate(other.tolist())))

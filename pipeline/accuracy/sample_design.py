@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -200,19 +200,13 @@ def _design(content: dict[str, Any]) -> SampleDesign:
     )
 
 
-@dataclass(frozen=True)
-class DesignFiles:
+class DesignFiles(NamedTuple):
     """What was written."""
 
     geopackage: Path  # Points with a blank reference field, its list of classes and a style; for QGIS
     acatama: Path  # The same points as AcATaMa writes its own samples: one field ``id``
     collect_earth: Path  # LON, LAT, PLOTID in WGS84, as Collect Earth Online asks for
     design: Path  # What the estimators need, the map's classes included: not for the interpreters
-
-    @property
-    def all(self) -> tuple[Path, Path, Path, Path]:
-        """The four of them."""
-        return (self.geopackage, self.acatama, self.collect_earth, self.design)
 
 
 def design_paths(geopackage: Path) -> DesignFiles:
@@ -249,7 +243,7 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
             _write_collect_earth(drafts.collect_earth, design)
             drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
             # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
-            for draft, target in zip(drafts.all, files.all, strict=True):
+            for draft, target in zip(drafts, files, strict=True):
                 flush(draft)
                 draft.replace(target)
     except (OSError, *FAILURES) as err:
@@ -266,7 +260,7 @@ def check_design_target(path: Path, *, overwrite: bool) -> DesignFiles:
     if path.suffix.lower() != ".gpkg":
         raise OutputError("a sample is a GeoPackage", path=path, expected="a name that ends in .gpkg")
     files = design_paths(path)
-    for target in files.all:
+    for target in files:
         if target.exists() and not overwrite:
             raise OutputError("file exists; it may hold interpreted units", path=target, fix="pass --overwrite")
     return files

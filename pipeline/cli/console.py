@@ -211,13 +211,3 @@ def format_table(table: Table) -> str:
         return "  " + "  ".join([row[0].ljust(widths[0]), *rest]).rstrip()
 
     return "\n".join([table.title, *(line(row) for row in cells), *(f"  {note}" for note in table.notes)])
-
-
-def error_line(err: Exception) -> str:
-    """The one line that a user's error is printed in."""
-    return f"landcover: error: {' '.join(str(err).split())}"
-
-
-def json_error(err: Exception) -> dict[str, Any]:
-    """The same for machines."""
-    return {"errors": [" ".join(str(err).split())]}

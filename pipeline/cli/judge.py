@@ -25,7 +25,6 @@ def register(app: typer.Typer) -> None:
     app.command("view")(view)
     add_command(app, crossval, settings={"crossval": "pipeline.splits.settings:CrossvalSettings"})
     labels = typer.Typer(help="What the training labels are worth.", no_args_is_help=True, rich_markup_mode=None)
-    labels.callback()(_labels)
     add_commands(labels, audit)
     add_command(labels, next_places, name="next")
     app.add_typer(labels, name="labels")
@@ -120,10 +119,6 @@ def crossval(
     found = section_of("crossval", CrossvalSettings, settings, {"folds": folds, "by": kind, "methods": methods})
     work = draw_learning_curve if learning_curve else cross_validate_job
     return lambda progress: work(config, found, output=output, force=force, overwrite=overwrite, progress=progress)
-
-
-def _labels() -> None:
-    """What the training labels are worth."""
 
 
 def audit(

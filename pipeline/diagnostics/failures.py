@@ -219,37 +219,27 @@ def surely_wrong(
     ``mapped`` and ``confidence`` (per cent, 255 nodata) are uint8 [pixel].
     """
     import geopandas
+    import pandas as pd
 
-    rows: list[dict[str, object]] = []
-    for number in pixels.polygon_ids().tolist():
-        own = pixels.polygon == number
-        found = _wrongness(mapped[own], confidence[own], code=int(pixels.code[own][0]), scheme=scheme)
-        if found is not None:
-            rows.append({"polygon": number} | found)
-    rows.sort(key=lambda item: -float(str(item["sureness"])))
-    ids, crs = [item["polygon"] for item in rows], pixels.grid.crs.to_wkt()
-    chosen = with_areas(polygons[polygons["poly_id"].isin(ids)], [pixels]).to_crs(crs).set_index("poly_id").geometry
-    names = ("polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness")
-    table = {name: [item[name] for item in rows] for name in names}
-    return geopandas.GeoDataFrame(table, geometry=list(chosen.loc[ids]), crs=crs)
-
-
-def _wrongness(
-    mapped: NDArray[np.uint8], confidence: NDArray[np.uint8], *, code: int, scheme: ClassScheme
-) -> dict[str, object] | None:
-    """What the map says on the pixels of one label, and how surely; None where it says nothing else than the label."""
-    usable = (mapped != NODATA) & (confidence <= 100)  # noqa: PLR2004 - percent
-    wrong = usable & (mapped != code)
-    if not wrong.any():
-        return None
-    counts = np.bincount(mapped[wrong], minlength=256)
-    return {
-        "label": scheme.by_code(code).name,
-        "mapped_as": scheme.by_code(int(counts.argmax())).name,
-        "pixels": int(usable.sum()),
-        "wrong_share": float(wrong.sum() / usable.sum()),
-        "sureness": float(confidence[wrong].sum() / 100 / usable.sum()),
-    }
+    table = pd.DataFrame({
+        "polygon": pixels.polygon, "code": pixels.code, "mapped": mapped, "sureness": confidence / 100
+    })  # fmt: skip
+    table = table[(mapped != NODATA) & (confidence <= 100)]  # noqa: PLR2004 - percent
+    pixels_of, wrong = table.groupby("polygon").size(), table[table["mapped"] != table["code"]].groupby("polygon")
+    rows = wrong.agg(
+        code=("code", "first"), mapped_as=("mapped", lambda codes: codes.mode()[0]), wrong_share=("mapped", "size"),
+        sureness=("sureness", "sum"),
+    )  # fmt: skip
+    rows["pixels"] = pixels_of
+    rows[["wrong_share", "sureness"]] = rows[["wrong_share", "sureness"]].div(rows["pixels"], axis=0).astype(float)
+    names = {item.code: item.name for item in scheme.classes}
+    rows = rows.assign(label=rows["code"].map(names), mapped_as=rows["mapped_as"].map(names))
+    rows = rows.sort_values("sureness", ascending=False, kind="stable").reset_index()
+    crs = pixels.grid.crs.to_wkt()
+    chosen = with_areas(polygons[polygons["poly_id"].isin(rows["polygon"])], [pixels]).to_crs(crs)
+    shapes = chosen.set_index("poly_id").geometry.loc[rows["polygon"]]
+    fields = ["polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness"]
+    return geopandas.GeoDataFrame(rows[fields], geometry=list(shapes), crs=crs)
 
 
 def joined(parts: Sequence[GeoDataFrame], *, by: str | None = None) -> GeoDataFrame:

@@ -186,14 +186,11 @@ def explained(table: NDArray[np.floating], plane: NDArray[np.floating]) -> tuple
 
 def _places(chosen: Sequence[LabelledPixels]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pixel centres of all scenes in the CRS of the first."""
-    from rasterio.warp import transform
+    import geopandas
 
-    xs, ys = [], []
+    centres = []
     for pixels in chosen:
-        to_map, crs = pixels.grid.transform, chosen[0].grid.crs
-        x, y = to_map.c + to_map.a * (pixels.col + 0.5), to_map.f + to_map.e * (pixels.row + 0.5)
-        if pixels.grid.crs != crs and len(pixels):
-            x, y = map(np.asarray, transform(pixels.grid.crs, crs, x, y))
-        xs.append(x)
-        ys.append(y)
-    return np.concatenate(xs), np.concatenate(ys)
+        x, y = pixels.grid.transform @ (pixels.col + 0.5, pixels.row + 0.5)
+        points = geopandas.GeoSeries(geopandas.points_from_xy(x, y), crs=pixels.grid.crs.to_wkt())
+        centres.append(points.to_crs(chosen[0].grid.crs.to_wkt()))
+    return np.concatenate([part.x for part in centres]), np.concatenate([part.y for part in centres])

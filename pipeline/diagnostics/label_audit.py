@@ -10,12 +10,14 @@ Artificial Intelligence Research 70, 1373-1411, sect. 3.1 (thresholds and the co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.diagnostics.applicability import fit_applicability
+from pipeline.diagnostics.scoring import by_sample
 from pipeline.errors import LabelError
 from pipeline.experts.forest import cores, pixel_features, window_features
 from pipeline.experts.weights import turns
@@ -106,14 +108,10 @@ def out_of_fold(table: AuditTable, splits: Sequence[Split], *, classes: int, see
             votes[out] = _votes(table.forest(~out, seed=seed), table.features[out], classes)
     known = ~np.isnan(votes).any(axis=1)
     of = inverse[known]
-    asked = np.isin(np.arange(len(ids)), of)
-    count = np.maximum(np.bincount(of, minlength=len(ids)), 1)
-    mean = np.stack([np.bincount(of, column, minlength=len(ids)) / count for column in votes[known].T], axis=1)
+    asked = np.unique(of)
     right = votes[known].argmax(axis=1) == table.index[known]
-    agree = np.bincount(of, right, minlength=len(ids)) / count
-    return PolygonVotes(
-        ids[asked].astype(np.int32), table.index[first][asked], mean[asked], agree[asked], fold_of[asked]
-    )
+    mean, agree = by_sample(of, votes[known]), by_sample(of, right.astype(np.float64))
+    return PolygonVotes(ids[asked].astype(np.int32), table.index[first][asked], mean, agree, fold_of[asked])
 
 
 def _votes(forest: RandomForestClassifier, features: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
@@ -188,12 +186,8 @@ def look_over_scenes(
         return CellTable(none, np.empty((0, classes)), np.empty(0), np.empty((0, 0), dtype=np.float32))
     features, cell = np.concatenate(values), np.concatenate(cell_of)
     votes = _votes(forest, features, classes)
-    size = np.bincount(cell, minlength=count)
-
-    def means(columns: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.stack([np.bincount(cell, column, minlength=count) / size for column in columns.T], axis=1)
-
-    entropy = means(normal_entropy(votes)[:, None])[:, 0]
+    means = partial(by_sample, cell)
+    entropy = means(normal_entropy(votes))
     return CellTable(np.concatenate(where), means(votes), entropy, means(features).astype(np.float32))
 
 

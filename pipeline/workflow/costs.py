@@ -107,7 +107,10 @@ def estimate_stages(job: Job) -> tuple[StageCost, ...]:
     learned = _values(job, bundle.preprocess, sample) if job.is_value else (
         _train(job, bundle.members, sample), _assess(job, sample)
     )  # fmt: skip
-    return (_chips(job, sample), learned[0], _predict(job, bundle), learned[1], _report(job))
+    # Burning and splitting, which were done already, take about as long as choosing; a pixel has seven numbers.
+    memory, disk = RUN_BASE_BYTES + 100 * sum(len(part) for part in job.pixels), 200_000 + 2_000 * len(job.labels)
+    chips = StageCost("chips", IDLE_S + 2 * sample.choose_s, memory, disk)
+    return (chips, learned[0], _predict(job, bundle), learned[1], _report(job))
 
 
 def untrained_bundle(job: Job) -> ModelBundle:
@@ -178,12 +181,6 @@ def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
     return _Sample(index, chosen - start, read_s, table, len(counts), max(rows_in_all, 1))
 
 
-def _chips(job: Job, sample: _Sample) -> StageCost:
-    """Burning and splitting, which were done already, take about as long as choosing; a pixel has seven numbers."""
-    polygons, pixels = len(job.labels), sum(len(part) for part in job.pixels)
-    return StageCost("chips", IDLE_S + 2 * sample.choose_s, RUN_BASE_BYTES + 100 * pixels, 200_000 + 2_000 * polygons)
-
-
 def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     settings, side = job.config.training, job.config.chips.size_px
     bands, classes, chips = len(job.sources[0].band_names), len(job.scheme), len(sample.index)
@@ -200,7 +197,9 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
         seconds += expert_s
     batch = min(settings.pixels.batch, CHIPS_AT_ONCE) if chip_head else settings.pixels.batch
     if settings.pixels.enabled:
-        seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=batch)
+        learner = PixelLearner(members[0].train(), steps=1, lr=1e-3, weight_decay=0.0)
+        given = torch.zeros(batch, channels, 1, 1), torch.full((batch, classes), 1.0 / classes)
+        seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
     saved = 0
     if members[-1].spec.encoder != "none":
         once_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
@@ -264,14 +263,6 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
 def _cache_bytes(job: Job) -> int:
     """What GDAL keeps of the scenes' blocks, about: four bytes a number, at most its cache."""
     return min(GDAL_CACHE_BYTES, sum(4 * _size_px(source) * len(source.band_names) for source in job.sources))
-
-
-def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
-    """Seconds of one step of the network of pixels, or of statistics."""
-    learner = PixelLearner(network.train(), steps=1, lr=1e-3, weight_decay=0.0)
-    features = torch.zeros(batch, channels, 1, 1)
-    target = torch.full((batch, network.spec.classes), 1.0 / network.spec.classes)
-    return step_s(lambda: learner.training_step((features, target), 0), repeats=PROBE_STEPS)
 
 
 def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tuple[float, int]:

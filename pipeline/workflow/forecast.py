@@ -23,7 +23,7 @@ from pipeline.forecast.network import Trained, train_forecast
 from pipeline.forecast.rolling import NETWORK, Horizon, evaluate
 from pipeline.forecast.series import Series, read_known, read_layers, read_series
 from pipeline.forecast.settings import ForecastSettings
-from pipeline.forecast.times import Times, find_seasons, times_after
+from pipeline.forecast.times import find_seasons, times_after
 from pipeline.report.style import save
 from pipeline.report.target_figures import forecast_figure
 from pipeline.settings import checked, section_of
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from pipeline.forecast.times import Times
 
 
 FACTS, FIGURE = "forecast.json", "forecast"

@@ -23,7 +23,7 @@ from pipeline.labels.settings import LabelSettings, split_source
 from pipeline.labels.source import Labels, read_labels
 from pipeline.labels.values import burn_values, holds_several, is_continuous, is_raster, read_values
 from pipeline.labels.vectors import class_values, fields_of
-from pipeline.legend import MAX_CLASSES, MIN_CLASSES, ClassScheme, changed_codes, scheme_for
+from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
@@ -113,7 +113,10 @@ def _write_class_config(given: _Given, *, complete: str | None, objects: tuple[s
     objects = objects or (tuple(names) if complete and len(names) == 1 else ())
     scheme, source = scheme_for([*names, BACKGROUND] if complete and BACKGROUND not in names else names)
     marked = {scheme.by_name(name).code for name in objects}
-    _warn_of_codes(labels, scheme)
+    if changed := changed_codes(scheme):
+        pairs = ", ".join(f"{name} becomes {code}" for name, code in changed.items())
+        text = f"{labels}: codes of a map are 1 to 254, 0 is no data and 255 unlabelled: {pairs}"
+        warnings.warn(text, LabelWarning, stacklevel=2)
     found = read_labels(
         labels, field=field, only=only, scheme=scheme, layer=layer, encoding=given.encoding, points=True
     )
@@ -125,11 +128,17 @@ def _write_class_config(given: _Given, *, complete: str | None, objects: tuple[s
         found = with_ground(found, grids, background=BACKGROUND, area=area)
     window_px = _point_window_px(found)
     burned = [burn(found, grid, point_window_px=window_px or 1) for grid in grids]
-    _warn_of_small(found, burned)
+    if small := count_small(burned):
+        text = f"{labels}: {small} of {len(found)} polygons hold no pixel centre and teach nothing; "
+        warnings.warn(f"{text}labels.all_touched: true labels the pixels they touch", LabelWarning, stacklevel=2)
     chip_px = choose_chip_px(grids)
     # Windows of textures are proposed for objects in images of few bands.
     textures = TEXTURES_PX if marked and len(default_bands(given.scenes)[0]) < FEW_BANDS else ()
-    block_m, buffer_m = _apart(given.scenes, burned, chip_px=chip_px, textures=textures)
+    # Blocks are half a chip apart, and what textures reach beyond it.
+    reach_px = chip_px / 2 + max(textures, default=0) // 2
+    buffer_m = round(reach_px * max(grids[0].pixel_size_m), 1)
+    labelled = [pixels for pixels in burned if len(pixels)] or burned
+    block_m = round(default_block_m(labelled, buffer_m=buffer_m if textures else 0.0), 1)
     data = _settings(given, chip_px=chip_px, block_m=block_m, buffer_m=buffer_m, textures=textures)
     data["classes"] = [item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()]
     data["map"]["probabilities"] = Config.model_fields["map"].get_default(call_default_factory=True).probabilities
@@ -292,27 +301,6 @@ def _left_out(opened: Sequence[Scene]) -> tuple[str, ...]:
     return (f"Not used: {said_of(left)}.",)
 
 
-def _warn_of_codes(labels: Path, scheme: ClassScheme) -> None:
-    """LabelWarning for classes that are integers no map can hold, with the codes they get."""
-    changed = changed_codes(scheme)
-    if changed:
-        pairs = ", ".join(f"{name} becomes {code}" for name, code in changed.items())
-        text = f"{labels}: codes of a map are 1 to 254, 0 is no data and 255 unlabelled: {pairs}"
-        warnings.warn(text, LabelWarning, stacklevel=3)
-
-
-def _warn_of_small(labels: Labels, burned: Sequence[LabelledPixels]) -> None:
-    """LabelWarning for polygons between the pixels' centres, with the key that helps."""
-    small = count_small(burned)
-    if small:
-        warnings.warn(
-            f"{labels.path}: {small} of {len(labels)} polygons hold no pixel centre and teach nothing; "
-            "labels.all_touched: true labels the pixels they touch",
-            LabelWarning,
-            stacklevel=3,
-        )
-
-
 def _point_window_px(labels: Labels) -> int | None:
     """POINT_WINDOW_PX where there are points among the labels, with a warning; else None."""
     points = int(is_point(labels.frame.geometry.to_numpy()).sum())
@@ -332,16 +320,6 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
     """CHIP_PX, or a quarter of the smallest scene's shorter side (a multiple of 8) where that is less."""
     shortest = min(min(grid.shape) for grid in grids)
     return max(SMALLEST_CHIP_PX, min(CHIP_PX, shortest // 4 // 8 * 8))
-
-
-def _apart(
-    opened: Sequence[Scene], burned: Sequence[LabelledPixels], *, chip_px: int, textures: Sequence[int]
-) -> tuple[float, float]:
-    """Side of the blocks and buffer in metres: half a chip, and what textures reach beyond it."""
-    reach = max(textures, default=0) // 2
-    buffer_m = round((chip_px / 2 + reach) * max(opened[0].grid.pixel_size_m), 1)
-    labelled = [pixels for pixels in burned if len(pixels)] or burned
-    return round(default_block_m(labelled, buffer_m=buffer_m if textures else 0.0), 1), buffer_m
 
 
 def _settings(

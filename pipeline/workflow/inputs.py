@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
 from pipeline.labels.footprints import with_ground
@@ -69,29 +69,16 @@ def _known(names: Iterable[str], scheme: ClassScheme, *, key: str) -> None:
         raise ConfigError(f"key {key!r}", got=", ".join(strange), expected="some of " + ", ".join(scheme.names))
 
 
-@dataclass(frozen=True)
-class ClassRules:
-    """What is done to the polygons of each class listed, by its code."""
+def _by_class(config: Config, key: str) -> dict[int, Any]:
+    """A rule for the polygons of each class listed, by its code: of ``labels.class_<key>``, else of ``labels.<key>``.
 
-    all_touched: dict[int, bool]
-    erode_px: dict[int, int]
-    buffer_m: dict[int, float]
-
-    @classmethod
-    def of(cls, config: Config) -> ClassRules:
-        """The rules of a configuration.
-
-        Raises:
-            ConfigError: a rule for a class that is not listed.
-        """
-        section, scheme = config.labels, listed_classes(config)
-        for key in ("class_all_touched", "class_erode_px", "class_buffer_m"):
-            _known(getattr(section, key), scheme, key=f"labels.{key}")
-        return cls(
-            {item.code: section.class_all_touched.get(item.name, section.all_touched) for item in scheme.classes},
-            {item.code: section.class_erode_px.get(item.name, section.erode_px) for item in scheme.classes},
-            {item.code: section.class_buffer_m.get(item.name, section.buffer_m) for item in scheme.classes},
-        )
+    Raises:
+        ConfigError: a rule for a class that is not listed.
+    """
+    section, scheme = config.labels, listed_classes(config)
+    own = getattr(section, f"class_{key}")
+    _known(own, scheme, key=f"labels.class_{key}")
+    return {item.code: own.get(item.name, getattr(section, key)) for item in scheme.classes}
 
 
 def open_sources(config: Config, *, days: Sequence[date] = (), make: bool = True) -> tuple[Source, ...]:
@@ -143,7 +130,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
         LabelError: labels that cannot be read.
     """
     section, listed = config.labels, listed_classes(config)
-    rules = ClassRules.of(config)
+    rules = {key: _by_class(config, key) for key in ("buffer_m", "all_touched", "erode_px")}
     if is_class_raster(section.path):
         if section.also:
             raise ConfigError("labels.also beside a class raster", path=section.path, fix="name a vector file as path")
@@ -165,7 +152,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             point_radius_m=section.point_radius_m or 0.0,
             also=section.also,
         )
-    labels = buffer_polygons(labels, rules.buffer_m)
+    labels = buffer_polygons(labels, rules["buffer_m"])
     if section.complete:
         area = section.complete if isinstance(section.complete, str) else None
         grids = [source.grid for source in sources()]
@@ -192,11 +179,10 @@ def _only_class(config: Config) -> str:
 
 def burn_labels(labels: Labels, sources: Sequence[Source], config: Config) -> tuple[LabelledPixels, ...]:
     """The labelled pixels of every scene, by the rules of each class."""
-    rules = ClassRules.of(config)
-    frame = labels.frame
+    frame, all_touched, erode = labels.frame, _by_class(config, "all_touched"), _by_class(config, "erode_px")
     listed = dict(zip(frame["poly_id"].tolist(), frame[LISTED if LISTED in frame else "code"].tolist(), strict=True))
-    touched = [polygon for polygon, code in listed.items() if rules.all_touched[code]]
-    erode_px = {polygon: rules.erode_px[code] for polygon, code in listed.items()}
+    touched = [polygon for polygon, code in listed.items() if all_touched[code]]
+    erode_px = {polygon: erode[code] for polygon, code in listed.items()}
     window_px = config.labels.point_window_px or 1
     burned = (burn(labels, source.grid, all_touched=touched, point_window_px=window_px) for source in sources)
     return tuple(erode_edges(pixels, erode_px) for pixels in burned)

@@ -115,15 +115,9 @@ Mapped = tuple[MapFiles, "Source"]
 
 
 def map_all(
-    model: Path,
-    bundle: ModelBundle,
-    paths: Sequence[str],
-    order: MapOrder,
-    *,
-    dask: str | None,
-    words: SceneRequest,
-    progress: Progress,
-) -> list[Done[Mapped]]:
+    model: Path, bundle: ModelBundle, paths: Sequence[str], order: MapOrder,
+    *, dask: str | None, words: SceneRequest, progress: Progress,
+) -> list[Done[Mapped]]:  # fmt: skip
     """Map scenes one after another, or over Dask; one that fails does not stop the others.
 
     Returns:
@@ -131,56 +125,47 @@ def map_all(
     """
     found: list[Done[Mapped]] = []
     places: dict[str, int] = {}
-    works = _works(model, bundle, paths, order, words=words, places=places, progress=progress)
+
+    def works() -> Iterator[SceneWork[Mapped] | Done[Mapped]]:
+        """Scenes as they are opened, when they are wanted; broken or finished ones as what became of them."""
+        for source in _open_all(bundle, paths, words, folder=order.folder):
+            name = source.name if isinstance(source, Done) else source.id
+            again, place = name in places, len(places)
+            places.setdefault(f"{name} (again)" if again else name, place)
+            if isinstance(source, Done):
+                yield source
+            elif again:
+                yield Done(f"{name} (again)", error="scene id used twice; rename one, or map it into another folder")
+            else:
+                yield _work_of(model, bundle, source, order, progress)
+
+    def report(done: Done[Mapped]) -> None:
+        found.append(done)
+        progress("scenes", len(found), len(paths))
+
     if dask is None:
-        for work in works:
-            found.append(work if isinstance(work, Done) else _here(bundle, work, order, progress))
-            progress("scenes", len(found), len(paths))
+        for work in works():
+            report(work if isinstance(work, Done) else _here(bundle, work, order, progress))
     else:
-
-        def report(done: Done[Mapped]) -> None:
-            found.append(done)
-            progress("scenes", len(found), len(paths))
-
         with open_client(dask) as client:
-            map_over_dask(works, bundle=bundle, client=client, report=report)
+            map_over_dask(works(), bundle=bundle, client=client, report=report)
     return sorted(found, key=lambda item: places[item.name])
 
 
-def _works(
-    model: Path,
-    bundle: ModelBundle,
-    paths: Sequence[str],
-    order: MapOrder,
-    *,
-    words: SceneRequest,
-    places: dict[str, int],
-    progress: Progress,
-) -> Iterator[SceneWork[Mapped] | Done[Mapped]]:
-    """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
-    for source in _open_all(bundle, paths, words, folder=order.folder):
-        name = source.name if isinstance(source, Done) else source.id
-        again, place = name in places, len(places)
-        places.setdefault(name if not again else f"{name} (again)", place)
-        if isinstance(source, Done):
-            yield source
-            continue
-        if again:
-            yield Done(f"{name} (again)", error="scene id used twice; rename one, or map it into another folder")
-            continue
-        try:
-            known = finished_map(bundle, source, order)
-        except PipelineError as err:
-            yield Done(name, error=str(err))
-            continue
-        if known is not None:
-            yield Done(name, (known, source))
-            continue
-        yield SceneWork(
-            name, SceneTask(model, source, order.settings), order.work(source),
-            finish=partial(_finish, model=model, source=source, order=order),
-            progress=partial(progress, f"mapping {name}"),
-        )  # fmt: skip
+def _work_of(
+    model: Path, bundle: ModelBundle, source: Source, order: MapOrder, progress: Progress
+) -> SceneWork[Mapped] | Done[Mapped]:
+    try:
+        known = finished_map(bundle, source, order)
+    except PipelineError as err:
+        return Done(source.id, error=str(err))
+    if known is not None:
+        return Done(source.id, (known, source))
+    return SceneWork(
+        source.id, SceneTask(model, source, order.settings), order.work(source),
+        finish=partial(_finish, model=model, source=source, order=order),
+        progress=partial(progress, f"mapping {source.id}"),
+    )  # fmt: skip
 
 
 def with_objects(settings: MapSettings, bundle: ModelBundle) -> MapSettings:
@@ -224,9 +209,6 @@ def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Mapped
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
 
 
-_QGIS = ("open the _lc.tif in QGIS: names and colours come with it",)
-
-
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
     """The summary of ``predict``: areas, rate, what was decided, what was written; scenes that failed at the end."""
     names = maps[0].counts.scheme.names if maps else ()
@@ -243,6 +225,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
         if not item.unchanged
     )
     seams = {item.name: item.seam for item in maps if item.seam}
+    qgis = ("open the _lc.tif in QGIS: names and colours come with it",)
     tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)] if rates else []
     # A column per scene is for some; of many scenes the areas are in the JSON and in the maps.
     if 0 < len(maps) <= SCENES_SHOWN:
@@ -254,7 +237,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     return Outcome(
         summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
-        hint="\n".join([*_QGIS[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
+        hint="\n".join([*qgis[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
         tables=tuple(tables),
         failed=tuple(failed),
         status=SOME_FAILED,
