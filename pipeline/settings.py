@@ -156,22 +156,13 @@ def checked(kind: type[Checked], data: Mapping[str, Any], *, path: Path | None =
         raise _explain(err, kind, path) from err
 
 
-def from_changes(kind: type[Checked], changes: Sequence[str]) -> Checked:
-    """Settings of a kind from defaults and keys as ``map.memory=1GB``.
-
-    Raises:
-        ConfigError: see :func:`checked`; or a text that sets nothing.
-    """
-    return checked(kind, changed({}, changes))
-
-
 def section_of(
     section: str, kind: type[Checked], changes: Sequence[str] | None, given: Mapping[str, object] | None = None
 ) -> Checked:
     """Settings of one section, from options that were given (None: not given) and keys as ``design.size=400``.
 
     Raises:
-        ConfigError: see :func:`from_changes`.
+        ConfigError: see :func:`checked`; or a text that sets nothing.
     """
     around = create_model("_Section", __base__=Settings, **{section: (kind, ...)})  # type: ignore[call-overload]  # the name is the section's
     known = {section: {key: value for key, value in (given or {}).items() if value is not None}}

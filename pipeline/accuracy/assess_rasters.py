@@ -144,7 +144,6 @@ class ChangeResult:
     """What two maps say about change."""
 
     scheme: ClassScheme  # Their legend
-    change_scheme: ClassScheme  # Legend of the from-to map: ``stable forest``, ``forest -> water``,
     pixels: NDArray[np.int64]  # [earlier class, later class]
     area_ha: NDArray[np.float64]  # [earlier class, later class]
     left_out_ha: float  # Area that has a class in one of the maps only, and is in neither figure
@@ -219,7 +218,7 @@ def change_map(
             tags={"change": [Path(earlier).name, Path(later).name]},
         )  # fmt: skip
     left_out = float(every_ha[NODATA, 1:].sum() + every_ha[1:, NODATA].sum())
-    return ChangeResult(legend, change_scheme, pixels, area, left_out)
+    return ChangeResult(legend, pixels, area, left_out)
 
 
 def _change_codes(scheme: ClassScheme, pixels: NDArray[np.int64]) -> tuple[NDArray[np.uint8], ClassScheme]:

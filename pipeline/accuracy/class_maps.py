@@ -108,9 +108,7 @@ def map_names(first: Path | str, second: Path | str) -> tuple[str, str]:
 
 def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
     """The legend of a map: the one given, else the one written in the file."""
-    if scheme is not None:
-        return scheme
-    return read_scheme(Path(path))
+    return scheme or read_scheme(Path(path))
 
 
 def strips(grid: Grid, block_rows: int = 1) -> Iterator[Window]:

@@ -31,15 +31,13 @@ def sample_size(units: Sequence[float], *, expected_users: Sequence[float], targ
         target_se: Target standard error of overall accuracy, 0..1.
 
     Raises:
-        ReferenceDataError: accuracies or a target outside 0..1, or another number of them than of strata.
+        ReferenceDataError: accuracies outside 0..1, or another number of them than of strata.
 
     Source: Olofsson et al. (2014), eq. 13, after Cochran (1977), eq. 5.25.
 
     >>> sample_size([2e5, 1.5e5, 3.2e6, 6.45e6], expected_users=[0.7, 0.6, 0.9, 0.95], target_se=0.01)
     641
     """
-    if not 0 < target_se < 1:
-        raise ReferenceDataError("target standard error of overall accuracy", got=target_se, expected="between 0 and 1")
     spread = _spread(units, expected_users)
     share = np.asarray(units, dtype=np.float64) / sum(units)
     needed = float(share @ spread) ** 2 / (target_se**2 + float(share @ spread**2) / sum(units))

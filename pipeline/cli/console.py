@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.cli.options import Json, Quiet, Sections, command_of
+from pipeline.cli.options import Json, Quiet, Sections, SettingsCommand
 from pipeline.errors import ConfigError
 from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table, no_progress
 
@@ -144,7 +144,7 @@ def add_command(
     app: typer.Typer, command: Callable[..., Work], *, name: str | None = None, settings: Sections | None = None
 ) -> None:
     """Add one command, with the sections of settings that ``--set`` takes."""
-    kind = command_of(settings) if settings else None
+    kind = type("SettingsCommand", (SettingsCommand,), {"sections": settings}) if settings else None
     app.command(name or command.__name__, cls=kind)(performed(command))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import Work, add_command, add_commands
-from pipeline.cli.options import ConfigFile, Force, Overwrite, Set
+from pipeline.cli.options import ConfigFile, Force, Overwrite, Set, out
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def init(
     chips: Annotated[
         Path | None, typer.Option("--chips", help="Instead: a folder of chips, one folder per class.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
-        "config.yaml"
-    ),
+    output: Annotated[Path, out("Where to write the configuration.")] = Path("config.yaml"),
     complete: Annotated[
         str | None, typer.Option(metavar="scene | AREA", help="Every object is drawn, in the scenes or these polygons.")
     ] = None,
@@ -173,7 +171,7 @@ def run(
 
 def demo(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    output: Annotated[Path, out("Folder for the result.")] = Path("demo"),
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:

@@ -67,8 +67,6 @@ class Applicability:
 
     def dissimilarity(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Dissimilarity index float32 [pixel] of features [pixel, feature]; 0 is a training sample, NaN not finite."""
-        if features.ndim != 2 or features.shape[1] != len(self.mean):  # noqa: PLR2004 - [pixel, feature]
-            raise ReferenceDataError("features", got=features.shape, expected=f"[pixel, {len(self.mean)}]")
         index = np.full(len(features), np.nan, dtype=np.float32)
         usable = np.isfinite(features).all(axis=1)
         scaled = ((features[usable] - self.mean) * self.scale).astype(np.float32)
@@ -98,13 +96,9 @@ def fit_applicability(
         seed: For the pairs of the mean distance, where they are too many.
 
     Raises:
-        ReferenceDataError: arrays that do not fit, one fold only, or features that do not vary.
+        ReferenceDataError: one fold only, or features that do not vary.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(folds) or not np.isfinite(values).all():  # noqa: PLR2004
-        raise ReferenceDataError(
-            "training features", got=values.shape, expected="finite [sample, feature], a fold each"
-        )
     if len(np.unique(folds)) < 2:  # noqa: PLR2004
         raise ReferenceDataError("folds of the training features", got="one", expected="two or more")
     spread = values.std(axis=0)

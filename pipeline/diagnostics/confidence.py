@@ -18,7 +18,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from pipeline.diagnostics.class_sets import SetLimits, coverage_by_block
-from pipeline.errors import ModelError, ReferenceDataError
+from pipeline.errors import ModelError
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.split import Part, Split, TrainingScene
 
@@ -73,15 +73,8 @@ def reliability(
 
     ``confidence`` float [pixel] 0..1 is the probability of the mapped class, ``correct`` bool [pixel].
 
-    Raises:
-        ReferenceDataError: no pixels, different lengths, or values that are no probabilities.
-
     Source: Guo et al. (2017), On Calibration of Modern Neural Networks, ICML, eqs. 2-3.
     """
-    if confidence.shape != correct.shape or confidence.ndim != 1 or not confidence.size:
-        raise ReferenceDataError("confidence and correctness", got=f"{confidence.shape}, {correct.shape}")
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ReferenceDataError("confidence is no probability", expected="0..1")
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
@@ -100,12 +93,9 @@ def fit_temperature(
     ``logits`` float [pixel, class] are scores on validation blocks, never on training pixels. Pixels of one ``polygon``
     are right or wrong together, so polygons count once each, and T goes from 1 as far as they show (:func:`shown`).
 
-    Raises:
-        ReferenceDataError: arrays that do not fit, or no pixels.
-
     Source: Guo et al. (2017), sect. 4.2.
     """
-    scores = _checked(logits, labels)
+    scores = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(labels))
     return _temperature(lambda factor: -log_softmax(scores * factor, axis=1)[rows, labels], polygon)
 
@@ -117,11 +107,8 @@ def fit_confidence(
 
     For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
     of all classes would be ruled by them. What counts is "right with this confidence, or not" (a binary likelihood).
-
-    Raises:
-        ReferenceDataError: arrays that do not fit, or no pixels.
     """
-    scores = _checked(logits, labels)
+    scores = np.asarray(logits, dtype=np.float64)
     right = scores.argmax(axis=1) == labels
 
     def cost(factor: float) -> NDArray[np.float64]:
@@ -173,16 +160,6 @@ def temperature_shown(cost: Callable[[float], NDArray[np.float64]]) -> float:
 
 def _least(cost: Callable[[float], float]) -> float:
     return float(minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded").x)
-
-
-def _checked(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):  # noqa: PLR2004 - [pixel, class]
-        raise ReferenceDataError("scores and labels", got=f"{logits.shape}, {labels.shape}", expected="[n, class], [n]")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ReferenceDataError(
-            "label beyond the classes", got=int(labels.max()), expected=f"0..{logits.shape[1] - 1}"
-        )
-    return np.asarray(logits, dtype=np.float64)
 
 
 def calibrate(

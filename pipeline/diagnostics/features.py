@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.errors import ConfigError, ReferenceDataError
+from pipeline.errors import ConfigError
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage
 
@@ -51,12 +51,9 @@ def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int =
     nothing.
 
     Raises:
-        ReferenceDataError: fewer than 3 points, or values that are not finite.
         ConfigError: UMAP without the package umap-learn.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or len(values) < 3 or not np.isfinite(values).all():  # noqa: PLR2004 - two axes need 3 points
-        raise ReferenceDataError("features to embed", got=values.shape, expected="finite [point, feature], 3 or more")
     spread = values.std(axis=0)
     scaled = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     from sklearn.decomposition import PCA

@@ -149,7 +149,8 @@ class CellTable:
 
     def window(self, cell: int) -> Window:
         """Where a cell is."""
-        return Window(*self.place[cell, 1:].tolist(), CELL_PX, CELL_PX)
+        row, col = self.place[cell, 1:].tolist()
+        return Window(row, col, CELL_PX, CELL_PX)
 
 
 def look_over_scenes(

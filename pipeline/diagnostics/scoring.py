@@ -244,7 +244,7 @@ def values_ahead(scores: Sequence[ValueScore]) -> str:
     )
 
 
-def by_sample(polygon: NDArray[np.integer], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def by_sample(polygon: NDArray[np.integer], values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Mean over the pixels of each sample, float64 [sample, ...], samples in the order of their ids."""
     _, which, count = np.unique(polygon, return_inverse=True, return_counts=True)
     flat = values.reshape(len(values), -1)

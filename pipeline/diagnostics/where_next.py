@@ -72,7 +72,7 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
     The map is read in strips of rows; what stays in memory is some 40 bytes per square.
 
     Raises:
-        ReferenceDataError: no confidence beside the map, or a side below 1.
+        ReferenceDataError: no confidence beside the map.
         SceneError: a layer cannot be read.
     """
     files = scene_files(map_path)
@@ -80,8 +80,6 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
         raise ReferenceDataError(
             "no confidence beside the map", path=map_path, fix="map the scene with landcover predict"
         )
-    if cell_px < 1:
-        raise ReferenceDataError("side of a square in pixels", got=cell_px, expected="1 or more")
     parts: list[dict[str, NDArray[np.float32]]] = []
     by_confidence = np.zeros(CODES * CODES)
     with ExitStack() as stack:

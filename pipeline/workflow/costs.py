@@ -217,12 +217,12 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
 def _values(job: Job, preprocess: Preprocess, sample: _Sample) -> tuple[StageCost, StageCost]:
     """Training and assessment of a continuous target."""
     chips = len(sample.index)
-    cost = value_cost(job, preprocess, chips=chips)
+    train_s, assess_s, held_bytes = value_cost(job, preprocess, chips=chips)
     padded_px = chips * (job.config.chips.size_px + 2 * MARGIN_PX) ** 2
     base = RUN_BASE_BYTES + _cache_bytes(job)
-    memory = base + 2 * padded_px * _chip_pixel_bytes(preprocess.channels) + cost.held_bytes
-    train = _trained(job, IDLE_S + sample.read_s * chips + cost.train_s, memory, disk=2_000_000)
-    return train, StageCost("assess", IDLE_S + cost.assess_s, base + MAPPED_BYTES, 50_000)
+    memory = base + 2 * padded_px * _chip_pixel_bytes(preprocess.channels) + held_bytes
+    train = _trained(job, IDLE_S + sample.read_s * chips + train_s, memory, disk=2_000_000)
+    return train, StageCost("assess", IDLE_S + assess_s, base + MAPPED_BYTES, 50_000)
 
 
 def _trained(job: Job, seconds: float, memory: int, *, disk: int) -> StageCost:

@@ -195,8 +195,8 @@ def _doubtful(job: Job, found: list[dict[str, Any]]) -> PackageLayer:
     columns = ["rank", "poly_id", "class", "suggested", "p_class", "p_suggested", "agree", "overlaps", "feature"]
     doubtful = gpd.GeoDataFrame(pd.DataFrame(found, columns=columns), geometry=list(polygons), crs=polygons.crs)
     points = bool(len(doubtful)) and bool((doubtful.geom_type == "Point").all())
-    shape = "marker" if points else "outline"
-    classes = categorised("suggested", scheme_categories(job.scheme, by_name=True), shape=shape)
+    rows = scheme_categories(job.scheme, by_name=True)
+    classes = categorised("suggested", rows, shape="marker" if points else "outline")
     return PackageLayer(SUSPICIOUS, doubtful, qml(classes))
 
 

@@ -20,7 +20,7 @@ from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.scenes.opening import list_scenes
 from pipeline.scenes.settings import SceneRequest
-from pipeline.settings import Settings, from_changes
+from pipeline.settings import Settings, changed, checked
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic_map
 
@@ -75,7 +75,7 @@ def predict_maps(
         return run_stages(config, last="predict", force=force, overwrite=overwrite, progress=progress, changes=changes)
     if model is None or output is None:
         raise ConfigError("what to map", expected="--model and -o")
-    settings = from_changes(PredictSettings, changes)
+    settings = checked(PredictSettings, changed({}, changes))
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
     mapping, values = with_objects(settings.map, bundle), bundle.quantity is not None

@@ -183,15 +183,11 @@ _Judged = tuple["LabelledPixels", "NDArray[np.uint8]", "NDArray[np.uint8]", int]
 
 def _judged(job: Job) -> list[_Judged]:
     """Test pixels of each scene with the mapped code and the confidence in percent, and the scene's number."""
-    return [
-        (
-            pixels,
-            at_pixels(job.map_of(job.sources[number].id), pixels),
-            at_pixels(job.map_of(job.sources[number].id, "conf"), pixels),
-            number,
-        )
-        for number, pixels in job.test_pixels
-    ]
+    found = []
+    for number, pixels in job.test_pixels:
+        codes, sure = (at_pixels(job.map_of(job.sources[number].id, kind), pixels) for kind in ("lc", "conf"))
+        found.append((pixels, codes, sure, number))
+    return found
 
 
 def _reliability(found: dict[str, Any] | None, which: Literal["before", "after"]) -> Reliability | None:
@@ -228,24 +224,18 @@ def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:
         for polygon in np.unique(pixels.polygon[wrong]):
             own = pixels.polygon == polygon
             bad = own & wrong
-            if bad.sum() < _LEAST_WRONG * own.sum():
-                continue
-            confidence = float(sure[bad].mean()) / 100.0
-            found.append((float(bad.sum() / own.sum()) * confidence, int(polygon), number, own, bad, confidence))
-    found.sort(key=lambda item: (-item[0], item[1]))
-    by_number = {number: (pixels, mapped) for pixels, mapped, _, number in judged}
-    return tuple(
-        _example(job, polygon, number, by_number[number], own=own, bad=bad, confidence=confidence)
-        for _, polygon, number, own, bad, confidence in found[:EXAMPLES]
-    )
+            if bad.sum() >= _LEAST_WRONG * own.sum():
+                share, confidence = float(bad.sum() / own.sum()), float(sure[bad].mean()) / 100.0
+                found.append((-share * confidence, int(polygon), number, pixels, mapped, own, bad, confidence))
+    found.sort(key=lambda item: item[:2])
+    return tuple(_example(job, *item[2:]) for item in found[:EXAMPLES])
 
 
 def _example(
-    job: Job, polygon: int, number: int, given: tuple[LabelledPixels, NDArray[np.uint8]],
-    *, own: NDArray[np.bool_], bad: NDArray[np.bool_], confidence: float,
+    job: Job, number: int, pixels: LabelledPixels, mapped: NDArray[np.uint8], own: NDArray[np.bool_],
+    bad: NDArray[np.bool_], confidence: float,
 ) -> ErrorExample:  # fmt: skip
-    pixels, mapped = given
-    source = job.sources[number]
+    source, polygon = job.sources[number], int(pixels.polygon[own][0])
     side = max(_EXAMPLE_PX, int(np.ptp(pixels.row[own])) + 9, int(np.ptp(pixels.col[own])) + 9)
     row, col = int(np.median(pixels.row[own])) - side // 2, int(np.median(pixels.col[own])) - side // 2
     window = _inside(Window(row, col, side, side), source.grid)

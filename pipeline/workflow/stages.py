@@ -133,15 +133,20 @@ def _check_strange(run: RunFolder, name: str, job: Job) -> None:
 def _work_of(name: str, *, is_value: bool) -> Callable[[StageRun], list[Path]]:
     """What a stage does; imported when needed, as training and mapping bring torch."""
     if name == "chips":
-        from pipeline.workflow import stage_chips as module
-    elif is_value and name != "predict":
-        from pipeline.workflow import value_stages as module
-    elif name == "report":
-        from pipeline.workflow import stage_report as module
-    else:
-        from pipeline.workflow import class_stages as module
-    work: Callable[[StageRun], list[Path]] = getattr(module, name)
-    return work
+        from pipeline.workflow.stage_chips import chips
+
+        return chips
+    if is_value and name != "predict":
+        from pipeline.workflow import value_stages
+
+        return {"train": value_stages.train, "assess": value_stages.assess, "report": value_stages.report}[name]
+    if name == "report":
+        from pipeline.workflow.stage_report import report
+
+        return report
+    from pipeline.workflow import class_stages
+
+    return {"train": class_stages.train, "predict": class_stages.predict, "assess": class_stages.assess}[name]
 
 
 def _products(job: Job, name: str) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,17 +183,11 @@ def _scenes(job: Job, ids: NDArray[np.int32]) -> list[TrainingScene]:
     return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]
 
 
-@dataclass(frozen=True)
-class ValueCost:
-    """What learning the samples, and judging what was learned, will take."""
+def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> tuple[float, float, int]:
+    """Seconds of table, teachers and network, seconds of baselines, and bytes of the table and the draws.
 
-    train_s: float  # Table, teachers and network
-    assess_s: float  # Baselines
-    held_bytes: int  # Of the table and the draws
-
-
-def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> ValueCost:
-    """From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read."""
+    From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read.
+    """
     settings, scenes = job.config.training, job.training_scenes
     ids = learned_polygons(job.split, settings)
     some = ids[np.unique(np.linspace(0, len(ids) - 1, min(PROBE_SAMPLES, len(ids))).astype(int))]
@@ -214,11 +208,8 @@ def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> ValueCost:
     given = torch.zeros(batch, features, 1, 1), torch.zeros(batch, 1 + DRAWS)
     seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
     baselines = (_teacher_s(kind, table, trees=job.config.assessment.forest_trees) for kind in BASELINES)
-    return ValueCost(
-        train_s=seconds,
-        assess_s=sum(fit_s * more + place_s * more * len(table) for fit_s, place_s in baselines),
-        held_bytes=int((asked + more * len(table)) * 4 * (features + DRAWS)),
-    )
+    assess_s = sum(fit_s * more + place_s * more * len(table) for fit_s, place_s in baselines)
+    return seconds, assess_s, int((asked + more * len(table)) * 4 * (features + DRAWS))
 
 
 def _teacher_s(kind: Kind, table: ValueTable, *, trees: int) -> tuple[float, float]:
