@@ -173,20 +173,6 @@ class Config(Settings):
         objects = self.map.objects.model_copy(update={"classes": names})
         return self.map.model_copy(update={"objects": objects})
 
-    @model_validator(mode="after")
-    def _known_classes(self) -> Config:
-        known = {item.name for item in self.classes} | set(self.labels.groups.values())
-        strange = [name for name in self.mapping.objects.classes if name not in known]
-        if strange:
-            some = ", ".join(sorted(known))
-            msg = f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}"
-            raise ValueError(msg)
-        if self.labels.complete and self.labels.background not in known:
-            msg = f"labels.complete: no class called {self.labels.background!r} for the ground around the footprints; "
-            msg += f"add it to classes, or name one in labels.background: {', '.join(sorted(known))}"
-            raise ValueError(msg)
-        return self
-
     @model_validator(mode="before")
     @classmethod
     def _not_needed(cls, data: Any) -> Any:
@@ -201,30 +187,26 @@ class Config(Settings):
     def _some_class(cls, value: tuple[ClassItem, ...], info: ValidationInfo) -> tuple[ClassItem, ...]:
         labels = info.data.get("labels")
         if not value and labels is not None and labels.kind == "class":
-            msg = "at least 1 item, not 0"
-            raise ValueError(msg)
+            raise ValueError("at least 1 item, not 0")
         return value
 
     @model_validator(mode="after")
-    def _layers_of_classes(self) -> Config:
-        if self.labels.kind == "value" and self.map.of_classes:
-            msg = (
-                f"map.{self.map.of_classes[0]}: a continuous target has no probabilities of classes; its map has bounds"
-            )
-            raise ValueError(msg)
-        if self.labels.kind == "value" and self.training.of_classes:
-            msg = (
-                f"training.{self.training.of_classes[0]}: a continuous target is learned by teachers and a network of "
-                "pixels alone; leave it as it is by default"
-            )
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _some_scene(self) -> Config:
+    def _fits_together(self) -> Config:
+        known = {item.name for item in self.classes} | set(self.labels.groups.values())
+        some, is_value = ", ".join(sorted(known)), self.labels.kind == "value"
+        if strange := [name for name in self.mapping.objects.classes if name not in known]:
+            raise ValueError(f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}")
+        if self.labels.complete and self.labels.background not in known:
+            what = f"no class called {self.labels.background!r} for the ground around the footprints"
+            raise ValueError(f"labels.complete: {what}; add it to classes, or name one in labels.background: {some}")
+        if is_value and self.map.of_classes:
+            what = "a continuous target has no probabilities of classes; its map has bounds"
+            raise ValueError(f"map.{self.map.of_classes[0]}: {what}")
+        if is_value and self.training.of_classes:
+            what = "a continuous target is learned by teachers and a network of pixels alone"
+            raise ValueError(f"training.{self.training.of_classes[0]}: {what}; leave it as it is by default")
         if not self.scenes and not self.labels.value.covariates:
-            msg = "no scene: name one under scenes; only samples with labels.value.covariates do without"
-            raise ValueError(msg)
+            raise ValueError("no scene: name one under scenes; only samples with labels.value.covariates do without")
         return self
 
 

@@ -81,8 +81,7 @@ class ChipJob(Settings):
     @classmethod
     def _head(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:  # noqa: ARG003 - pydantic's
         if value.head != "chip":
-            msg = "head: chip, as whole chips have one class"
-            raise ValueError(msg)
+            raise ValueError("head: chip, as whole chips have one class")
         return value
 
     @property
