@@ -13,8 +13,9 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -27,9 +28,6 @@ from pipeline.scenes.settings import InputSettings, SceneItem
 from pipeline.settings import NAME, Settings, absolute, changed, checked
 from pipeline.splits.settings import SplitSettings
 from pipeline.training.settings import ChipSettings, TrainingSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SCHEMA_VERSION: Final = 2
 _OF_CONTEXT = (

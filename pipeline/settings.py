@@ -12,6 +12,7 @@ import csv
 import difflib
 import re
 import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -23,8 +24,6 @@ from pipeline.documents import parse_json
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from pydantic_core import ErrorDetails
 
 # How GDAL spells a raster inside a file. A drive of Windows has one letter.

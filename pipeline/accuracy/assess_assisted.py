@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_estimators import Estimate, Figures, accuracy_columns, finish
 from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
@@ -27,7 +28,6 @@ from pipeline.grid import Grid, Window
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 

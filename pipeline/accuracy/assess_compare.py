@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, chi2
 
 from pipeline.accuracy.assess_estimators import CENSUS, Estimate, cross_tabulate, ratios
@@ -35,8 +36,6 @@ from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_frame import Clusters, DesignKind, Frame
 from pipeline.accuracy.class_maps import CODES, OUTSIDE, StrataLayer, class_areas, open_class_map, read_at
@@ -14,10 +16,6 @@ from pipeline.accuracy.sample_strata import MapStrata
 from pipeline.errors import ReferenceDataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.accuracy.assess_reference import ReferenceUnits
     from pipeline.accuracy.sample_design import SampleDesign
     from pipeline.legend import ClassScheme

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 
 NOT_PROBABILITY = "not a probability sample"
 CENSUS = "agreement over all pixels of the reference: no sampling error"

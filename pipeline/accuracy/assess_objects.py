@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from pipeline.accuracy.assess_estimators import Estimate
@@ -26,7 +27,6 @@ from pipeline.labels.geometries import metric_crs
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
 DEFAULT_IOU = 0.5
 # Resampling fewer blocks than this tells little about their spread.

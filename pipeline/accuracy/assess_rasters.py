@@ -6,12 +6,14 @@ Areas counted from two maps multiply the errors of both, so they are the map's, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_design import AssumedDesign
 from pipeline.accuracy.assess_estimators import CENSUS, ClassFigures, ErrorMatrix, Estimate, Figures
@@ -35,12 +37,6 @@ from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
 
 # A share above it is written as 100.0 %.
 _WHOLE = 0.9995

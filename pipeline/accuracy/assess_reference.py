@@ -7,11 +7,13 @@ in silence. Rasters as reference are compared pixel by pixel in :mod:`pipeline.a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.class_maps import codes_at, open_class_map, read_codes
 from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_codes
@@ -22,9 +24,6 @@ from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 

@@ -10,12 +10,15 @@ different areas with the effective number of units of Korn & Graubard (1998), Su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from scipy.stats import beta
 
@@ -28,13 +31,6 @@ from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 
 LEVEL = 0.95
 # A class with fewer units than that in the zone is not judged.

@@ -6,6 +6,7 @@ of such a raster get slots 1, 2, ... in the order in which they are met; slot 0 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipeline.errors import ReferenceDataError, SceneError
@@ -25,9 +27,6 @@ from pipeline.process import silenced
 from pipeline.raster import as_error, on_grid, require_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 

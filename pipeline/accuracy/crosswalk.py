@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
@@ -19,12 +20,6 @@ from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import LEGEND_TAG, read_scheme
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
 
 # Tables that come with the package: code, name, target; the targets are the classes of "ten common classes".
 SHIPPED = ("esa_worldcover", "dynamic_world", "corine", "corine_level2", "nlcd")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.settings import OTHERS
 from pipeline.errors import ReferenceDataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 MIN_PER_STRATUM = 2
 # Olofsson et al. (2014), sect. 5.1.1: 50 to 100 units for each rare class; the middle of their three trials.

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
@@ -21,11 +23,6 @@ from pipeline.grid import Grid
 from pipeline.legend import ClassScheme
 from pipeline.maps.style import from_template
 from pipeline.maps.vectors import FAILURES, add_layer_style, undated
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 FORMAT = "landcover sampling design 1"
 LAYER = "sample"

@@ -11,10 +11,12 @@ Stehman (1997), Remote Sens. Environ. 60, 258-269 (their variances).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.class_maps import OUTSIDE, StrataLayer, read_codes, strips
 from pipeline.accuracy.sample_allocation import MIN_PER_STRATUM, by_stratum, share_out
@@ -26,9 +28,6 @@ from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.assess_frame import DesignKind

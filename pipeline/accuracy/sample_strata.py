@@ -6,11 +6,13 @@ that designs are drawn strip by strip and no layer is ever held whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, is_raster, open_class_map, read_codes
@@ -19,13 +21,6 @@ from pipeline.grid import Grid, Window
 from pipeline.labels.settings import split_source
 from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import as_error, burn_shapes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 
 # How the source of strata begins that lie where two maps differ.
 DIFFERENCES = "differences"

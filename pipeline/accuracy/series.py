@@ -15,12 +15,15 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.accuracy.class_maps import CODES, open_class_map, read_codes, strips
 from pipeline.accuracy.settings import CHANGE_COST, MAP_ACCURACY
@@ -34,10 +37,6 @@ from pipeline.maps.legends import check_same_legend
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 

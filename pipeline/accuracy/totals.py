@@ -15,11 +15,14 @@ units on several occasions); the variance of the total: :mod:`pipeline.accuracy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, ratios
@@ -38,11 +41,6 @@ from pipeline.quantity import Quantity
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings
 

@@ -14,10 +14,13 @@ halo, however large the scene (memory_ratio 1.00 for four times the pixels).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from pipeline.diagnostics.confidence import blocks_of_pixels
@@ -28,11 +31,7 @@ from pipeline.maps.geotiff import write_percent
 from pipeline.maps.style import DISSIMILARITY, PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
     import torch
-    from numpy.typing import NDArray
 
     from pipeline.grid import Window
     from pipeline.inference.rows import RowStore

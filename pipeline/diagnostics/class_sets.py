@@ -12,10 +12,13 @@ groups); Sadinle, Lei & Wasserman (2019), Least ambiguous set-valued classifiers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
 from pipeline.legend import NODATA, ClassScheme, LandClass
@@ -24,11 +27,7 @@ from pipeline.maps.pixels import PixelRows, row_bands
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     import torch
-    from numpy.typing import NDArray
 
     from pipeline.grid import Grid, Window
 

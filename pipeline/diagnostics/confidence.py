@@ -10,10 +10,12 @@ one that makes it, over the whole scene, as sure as the network of pixels is onc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 
@@ -23,10 +25,6 @@ from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.split import Part, Split, TrainingScene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.experts.mixture import OutOfFold
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
@@ -180,7 +178,7 @@ def calibrate(
     if bundle.temperature != 1.0 or KEY in bundle.provenance:
         return bundle
     if not learned_validation:
-        logits, index, polygon = _validation(bundle, scenes, split)
+        logits, index, polygon = _scores_at(bundle, _validation(scenes, split))
         return _calibrated(bundle, logits, index, polygon, "temperature scaling on validation polygons")
     if held_out is None:
         return _noted(bundle, "none: the model learned from the validation polygons too (training.refit)")
@@ -210,7 +208,7 @@ def held_out_probabilities(
     """
     note = bundle.provenance.get(KEY)
     if not learned_validation:
-        logits, index, polygon = _validation(bundle, scenes, split)
+        logits, index, polygon = _scores_at(bundle, _validation(scenes, split))
         return softmax(logits.astype(np.float64), axis=1), index, polygon
     if held_out is None or bundle.members[0].spec.encoder != "none":
         return None
@@ -234,17 +232,10 @@ def held_out_reliability(
     Returns:
         None where no test pixel is valid.
     """
-    from pipeline.inference.probe import pixel_logits
-
-    logits, truth, blocks = [], [], []
-    for source, pixels in tested:
-        found, position = pixel_logits(bundle, source, pixels)
-        logits.append(found)
-        truth.append(bundle.scheme.code_to_index[pixels.code[position]].astype(np.intp))
-        blocks.append(blocks_of_pixels(pixels.polygon[position], block_of))
-    if not sum(map(len, truth)):
+    logits, index, polygon = _scores_at(bundle, tested)
+    if not len(index):
         return None
-    scores, index = np.concatenate(logits).astype(np.float64), np.concatenate(truth)
+    scores = logits.astype(np.float64)
     correct = scores.argmax(axis=1) == index
     before, after = (
         reliability(np.minimum(softmax(scores * factor, axis=1).max(axis=1), 1.0), correct)
@@ -252,7 +243,7 @@ def held_out_reliability(
     )
     try:
         limits, shares = SetLimits.of(bundle.extra), softmax(scores, axis=1)
-        sets: object = coverage_by_block(limits, shares, index, block=np.concatenate(blocks))
+        sets: object = coverage_by_block(limits, shares, index, block=blocks_of_pixels(polygon, block_of))
     except ModelError as err:
         sets = f"none: {err}"
     return {
@@ -304,20 +295,24 @@ def _noted(bundle: ModelBundle, what: str | dict[str, Any]) -> ModelBundle:
     return replace(bundle, provenance={**bundle.provenance, KEY: what})
 
 
-def _validation(
-    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split
+def _scores_at(
+    bundle: ModelBundle, places: Iterable[tuple[Source, LabelledPixels]]
 ) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.int32]]:
-    """Scores float32 [pixel, class], class index [pixel] and polygon [pixel] of all scenes' validation pixels."""
+    """Scores float32 [pixel, class], class index [pixel] and polygon [pixel] of the valid ones of labelled pixels."""
     from pipeline.inference.probe import pixel_logits
 
-    logits, index, polygon = [], [], []
-    for scene in scenes:
-        pixels = split.pixels(scene.pixels, Part.VALIDATION)
-        found, position = pixel_logits(bundle, scene.source, pixels)
+    logits = [np.empty((0, len(bundle.scheme)), np.float32)]
+    index, polygon = [np.empty(0, np.intp)], [np.empty(0, np.int32)]
+    for source, pixels in places:
+        found, position = pixel_logits(bundle, source, pixels)
         logits.append(found)
         index.append(bundle.scheme.code_to_index[pixels.code[position]].astype(np.intp))
         polygon.append(pixels.polygon[position])
     return np.concatenate(logits), np.concatenate(index), np.concatenate(polygon)
+
+
+def _validation(scenes: Sequence[TrainingScene], split: Split) -> Iterator[tuple[Source, LabelledPixels]]:
+    return ((scene.source, split.pixels(scene.pixels, Part.VALIDATION)) for scene in scenes)
 
 
 def _as_sure(bundle: ModelBundle, scenes: Sequence[TrainingScene], temperature: float, *, seed: int) -> float:

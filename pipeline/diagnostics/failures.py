@@ -7,11 +7,14 @@ every row of the files carry that label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
 from pipeline.accuracy.class_maps import open_class_map, read_codes
@@ -24,11 +27,7 @@ from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
 
 LABEL = "not a probability sample"
@@ -225,12 +224,13 @@ def surely_wrong(
         "polygon": pixels.polygon, "code": pixels.code, "mapped": mapped, "sureness": confidence / 100
     })  # fmt: skip
     table = table[(mapped != NODATA) & (confidence <= 100)]  # noqa: PLR2004 - percent
-    pixels_of, wrong = table.groupby("polygon").size(), table[table["mapped"] != table["code"]].groupby("polygon")
+    pixels_of = table.groupby("polygon").size().rename("pixels")
+    wrong = table[table["mapped"] != table["code"]].groupby("polygon")
     rows = wrong.agg(
         code=("code", "first"), mapped_as=("mapped", lambda codes: codes.mode()[0]), wrong_share=("mapped", "size"),
         sureness=("sureness", "sum"),
     )  # fmt: skip
-    rows["pixels"] = pixels_of
+    rows = rows.join(pixels_of)
     rows[["wrong_share", "sureness"]] = rows[["wrong_share", "sureness"]].div(rows["pixels"], axis=0).astype(float)
     names = {item.code: item.name for item in scheme.classes}
     rows = rows.assign(label=rows["code"].map(names), mapped_as=rows["mapped_as"].map(names))

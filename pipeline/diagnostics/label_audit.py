@@ -9,11 +9,13 @@ Artificial Intelligence Research 70, 1373-1411, sect. 3.1 (thresholds and the co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.diagnostics.applicability import fit_applicability
@@ -26,10 +28,6 @@ from pipeline.scenes.reader import Reader, open_reader
 from pipeline.splits.split import Part, Split, TrainingScene
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.legend import ClassScheme
 
 SIZES = (3, 5)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
 from pipeline.accuracy.class_maps import values_at
@@ -15,11 +18,6 @@ from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
 
 # Below so many test polygons or pixels a figure says nothing: one polygon more or less moves it by a third.

@@ -6,11 +6,14 @@ first 5 % of the area.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_assisted import SURE, open_percent
 from pipeline.accuracy.class_maps import CODES, aligned, open_class_map, read_codes, strips
@@ -22,10 +25,6 @@ from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 

@@ -11,11 +11,14 @@ import hashlib
 import logging
 import time
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import whole_file
@@ -28,11 +31,6 @@ from pipeline.training.fold_figures import FoldResult
 from pipeline.training.settings import learned_polygons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle

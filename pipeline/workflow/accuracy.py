@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -33,9 +35,6 @@ from pipeline.runs import LABELS
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from pipeline.accuracy.assess_reference import ReferenceUnits
     from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.bands import besides_ground
@@ -28,9 +30,6 @@ from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stages import check_files, settings_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from pipeline.workflow.costs import StageCost
 
 _Found = TypeVar("_Found")

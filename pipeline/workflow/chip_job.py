@@ -6,12 +6,14 @@ Chips that know their place are split by spatial blocks; folders called train an
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
@@ -36,12 +38,6 @@ from pipeline.training.chip_files import (
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
 from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
 
 # Folders that tell chips to learn from and chips to test, the first that is there.
 LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "validation")

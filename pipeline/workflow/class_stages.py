@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.applicability import learn_distance
 from pipeline.diagnostics.class_sets import KEY as SETS
@@ -44,10 +46,6 @@ from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, 
 from pipeline.workflow.stage_chips import split_summary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.experts.mixture import OutOfFold
     from pipeline.maps.pixels import ClassCounts
     from pipeline.workflow.job import Job, StageRun

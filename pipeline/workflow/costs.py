@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.experts.experts import EXPERTS, Expert, PixelTable, experts_for, fit_expert, probabilities_of, seen
@@ -43,10 +45,6 @@ from pipeline.workflow.stage_report import VIEW_PX
 from pipeline.workflow.value_stages import PROBE_STEPS, step_s, value_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,6 @@ from pipeline.workflow.init import write_config
 from pipeline.workflow.job import FULL_REFERENCE, Job
 from pipeline.workflow.outcome import Outcome, Progress, Table
 from pipeline.workflow.stages import run_stages
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 SAMPLE_DATA = Path("sample_data")
 SCENE, LABELS, REFERENCE, LEGEND = "sentinel2.tif", "polygons.gpkg", "reference.tif", "legend.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -37,8 +38,6 @@ from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.grid import Grid
     from pipeline.scenes.scene import Scene
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.labels.footprints import with_ground
@@ -17,13 +19,11 @@ from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
 from pipeline.scenes.stack import dated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date
-
     from pipeline.config import Config
     from pipeline.scenes.scene import Scene, Source
     from pipeline.scenes.settings import SceneItem
 
+_Rule = TypeVar("_Rule", bool, int, float)
 # Of labels.level: the classes as they are listed.
 LISTED_LEVEL = 2
 
@@ -69,16 +69,15 @@ def _known(names: Iterable[str], scheme: ClassScheme, *, key: str) -> None:
         raise ConfigError(f"key {key!r}", got=", ".join(strange), expected="some of " + ", ".join(scheme.names))
 
 
-def _by_class(config: Config, key: str) -> dict[int, Any]:
-    """A rule for the polygons of each class listed, by its code: of ``labels.class_<key>``, else of ``labels.<key>``.
+def _by_class(config: Config, key: str, own: Mapping[str, _Rule], other: _Rule) -> dict[int, _Rule]:
+    """A rule for the polygons of each class listed, by its code: its own, else that of all others.
 
     Raises:
         ConfigError: a rule for a class that is not listed.
     """
-    section, scheme = config.labels, listed_classes(config)
-    own = getattr(section, f"class_{key}")
-    _known(own, scheme, key=f"labels.class_{key}")
-    return {item.code: own.get(item.name, getattr(section, key)) for item in scheme.classes}
+    scheme = listed_classes(config)
+    _known(own, scheme, key=f"labels.{key}")
+    return {item.code: own.get(item.name, other) for item in scheme.classes}
 
 
 def open_sources(config: Config, *, days: Sequence[date] = (), make: bool = True) -> tuple[Source, ...]:
@@ -130,7 +129,8 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
         LabelError: labels that cannot be read.
     """
     section, listed = config.labels, listed_classes(config)
-    rules = {key: _by_class(config, key) for key in ("buffer_m", "all_touched", "erode_px")}
+    buffer_m = _by_class(config, "class_buffer_m", section.class_buffer_m, section.buffer_m)
+    _burning_rules(config)  # what is wrong with them is said before anything is read
     if is_class_raster(section.path):
         if section.also:
             raise ConfigError("labels.also beside a class raster", path=section.path, fix="name a vector file as path")
@@ -152,7 +152,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             point_radius_m=section.point_radius_m or 0.0,
             also=section.also,
         )
-    labels = buffer_polygons(labels, rules["buffer_m"])
+    labels = buffer_polygons(labels, buffer_m)
     if section.complete:
         area = section.complete if isinstance(section.complete, str) else None
         grids = [source.grid for source in sources()]
@@ -177,9 +177,17 @@ def _only_class(config: Config) -> str:
     return marked[0]
 
 
+def _burning_rules(config: Config) -> tuple[dict[int, bool], dict[int, int]]:
+    section = config.labels
+    return (
+        _by_class(config, "class_all_touched", section.class_all_touched, section.all_touched),
+        _by_class(config, "class_erode_px", section.class_erode_px, section.erode_px),
+    )
+
+
 def burn_labels(labels: Labels, sources: Sequence[Source], config: Config) -> tuple[LabelledPixels, ...]:
     """The labelled pixels of every scene, by the rules of each class."""
-    frame, all_touched, erode = labels.frame, _by_class(config, "all_touched"), _by_class(config, "erode_px")
+    frame, (all_touched, erode) = labels.frame, _burning_rules(config)
     listed = dict(zip(frame["poly_id"].tolist(), frame[LISTED if LISTED in frame else "code"].tolist(), strict=True))
     touched = [polygon for polygon, code in listed.items() if all_touched[code]]
     erode_px = {polygon: erode[code] for polygon, code in listed.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,6 @@ from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
     from pipeline.training.settings import PretrainSettings

@@ -6,10 +6,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 # (what is being done, units done, units in all)
 Progress = Callable[[str, int, int], None]

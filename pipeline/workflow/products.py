@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,6 @@ from pipeline.workflow.inputs import LISTED_LEVEL, groups_of
 from pipeline.workflow.job import AUDIT, FEATURES, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 

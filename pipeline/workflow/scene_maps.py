@@ -5,7 +5,9 @@ The record says whether a scene's maps are being written, or were by the same co
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.documents import read_json
@@ -22,9 +24,6 @@ from pipeline.process import give_back
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from pipeline.inference.journal import Key
     from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle

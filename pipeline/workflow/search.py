@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, counted
 from pipeline.scenes.search import FoundScene, find_scenes
@@ -13,9 +13,6 @@ from pipeline.scenes.search import download as fetch
 from pipeline.scenes.settings import SceneOptions
 from pipeline.settings import checked
 from pipeline.workflow.outcome import Outcome, Progress, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def search_scenes(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.series import AnnualMaps, TransitionCounter, annual_maps, consistent_strips, read_costs
 from pipeline.accuracy.totals import Panel, assess_panel
@@ -19,11 +22,6 @@ from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.accuracy.settings import ReferenceSettings, SeriesSettings
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"

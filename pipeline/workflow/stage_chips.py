@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.files import prepare_folder, write_json
@@ -18,8 +19,6 @@ from pipeline.training.chip_index import ChipIndex, write_index
 from pipeline.training.chips import choose_chips
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.workflow.job import Job, StageRun
 
 PART_NAMES = {int(part): part.name.lower() for part in Part}

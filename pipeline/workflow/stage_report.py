@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import rasterio
 import yaml
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pipeline.diagnostics.confidence import Reliability
@@ -41,10 +43,6 @@ from pipeline.workflow.products import write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.scenes.scene import Source
 
 VIEW_PX = 1200

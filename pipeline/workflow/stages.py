@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
@@ -16,10 +18,6 @@ from pipeline.scenes.ledger import LEDGER_FILE
 from pipeline.workflow.job import ACCURACY, AREAS, CONFUSION, FEATURES, HISTORY, SAMPLES, STAGES, Job, StageRun
 from pipeline.workflow.objects import HEADS, accuracy_rows
 from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 
 def run_stages(

@@ -7,10 +7,13 @@ are never dealt by rows: rows of one day share its weather, and rows of one stat
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, by_sample, score_values
@@ -36,11 +39,6 @@ from pipeline.workflow.outcome import Outcome, Progress, Table
 from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, quantity_of, targets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.splits.settings import CrossvalSettings
 
 MIXTURE, NETWORK = "mixture of teachers", "network"

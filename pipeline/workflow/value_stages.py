@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.scoring import (
     VALUE_HOLD_OUT,
@@ -45,11 +48,7 @@ from pipeline.workflow.job import ACCURACY, HISTORY, SAMPLES, Job, StageRun
 from pipeline.workflow.products import write_qgis_project, write_stac
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
     from pipeline.model.preprocess import Preprocess
     from pipeline.quantity import Quantity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,8 +19,6 @@ from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.scenes.scene import Source
 
 _SUFFIX = "_lc"
