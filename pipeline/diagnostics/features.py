@@ -185,7 +185,8 @@ def _places(chosen: Sequence[LabelledPixels]) -> tuple[NDArray[np.float64], NDAr
 
     centres = []
     for pixels in chosen:
-        x, y = pixels.grid.transform @ (pixels.col + 0.5, pixels.row + 0.5)
+        to_map = pixels.grid.transform
+        x, y = to_map.c + to_map.a * (pixels.col + 0.5), to_map.f + to_map.e * (pixels.row + 0.5)
         points = geopandas.GeoSeries(geopandas.points_from_xy(x, y), crs=pixels.grid.crs.to_wkt())
         centres.append(points.to_crs(chosen[0].grid.crs.to_wkt()))
     return np.concatenate([part.x for part in centres]), np.concatenate([part.y for part in centres])
