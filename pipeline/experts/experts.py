@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
 
 
 Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | RotatedTrees | Pipeline
-Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant"]
+Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant", "kernel"]
+# Kinds that are linear discriminants in the end: the more features, the surer of themselves, so they are softened.
+DISCRIMINANTS = frozenset({"discriminant", "kernel"})
 
 # More iterations change the last digits only.
 _ITERATIONS = 200
+# Of the kernel: pixels that the others are compared with, and the weight of the diagonal in the covariance within
+# classes; 1000 pixels and kernels twice as wide differ by less than 0.003 (docs/learning.md).
+_LANDMARKS, _DIAGONAL = 500, 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class Expert:
 
     Attributes:
         name: For the record.
-        kind: Forest, extra trees, logistic regression or linear discriminant of pixels, trees of polygons, or extra
-            trees along rotated axes.
+        kind: Forest, extra trees, logistic regression, linear or kernel discriminant of pixels, trees of polygons, or
+            extra trees along rotated axes.
         levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
         needs: Polygons below which it has no share.
         until: Polygons from which on it has none; None for no such number.
@@ -70,7 +76,7 @@ EXPERTS = (
     Expert("trees of polygons, surroundings", "polygons", 5, part=2.0),
     Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.0),
     Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.0),
-    Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
+    Expert("kernel discriminant of surroundings", "kernel", 5, needs=ENOUGH_POLYGONS),
     # With fewer polygons held-out figures cannot tell whether it helps, and with 28 it learned the place (learning.md).
     Expert("pretrained encoder and surroundings", "discriminant", 5, needs=ENOUGH_POLYGONS, encoder=True),
 )
@@ -135,10 +141,12 @@ def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> M
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, table.index, logisticregression__sample_weight=weight)
-    if expert.kind == "discriminant" and len(np.unique(table.index)) > 1:
+    if expert.kind in DISCRIMINANTS and len(np.unique(table.index)) > 1:
+        kernel = expert.kind == "kernel"
+        steps = [kernel_features(features, seed=seed), kernel_discriminant()] if kernel else [shrunk_discriminant()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class with one member has no spread of its own
-            return make_pipeline(StandardScaler(), shrunk_discriminant()).fit(features, table.index)
+            return make_pipeline(StandardScaler(), *steps).fit(features, table.index)
     # Leaves of two pixels: one pixel alone is too often on a polygon's edge.
     forest = (
         ExtraTreesClassifier(trees, min_samples_leaf=2, n_jobs=cores(), random_state=seed)
@@ -155,6 +163,24 @@ def shrunk_discriminant() -> LinearDiscriminantAnalysis:
     Multivariate Analysis 88, 365-411.
     """
     return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+
+
+def kernel_features(features: NDArray[np.float32], *, seed: int) -> Nystroem:
+    """Likeness of standardised features float32 [pixel, feature] to some of the pixels, exp(-d^2 / (2 features)).
+
+    A discriminant of them is smooth where trees are steps, and far from all labelled pixels it tends to what is
+    frequent where a linear one goes on.
+
+    Source: Williams & Seeger (2001), Using the Nystroem method to speed up kernel machines, NIPS 13, 682-688; Mika et
+    al. (1999), Fisher discriminant analysis with kernels, IEEE Neural Networks for Signal Processing IX, 41-48.
+    """
+    pixels, count = features.shape
+    return Nystroem(gamma=0.5 / count, n_components=min(_LANDMARKS, pixels), random_state=seed)
+
+
+def kernel_discriminant() -> LinearDiscriminantAnalysis:
+    """A linear discriminant of likenesses, whose covariance has a fixed small part of the diagonal."""
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_DIAGONAL)
 
 
 def soften_discriminant(model: Model | LinearDiscriminantAnalysis, temperature: float) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from pipeline.experts.experts import (
+    DISCRIMINANTS,
     EXPERTS,
     Expert,
     Model,
@@ -206,7 +207,7 @@ def _softened(
     """Soften discriminants and what they gave to held-out pixels, in place: of many features they are too sure."""
     found = [1.0] * len(experts)
     for number, expert in enumerate(experts):
-        if expert.kind == "discriminant":
+        if expert.kind in DISCRIMINANTS:
             found[number] = best_temperature(table, held[number])
             held[number] = softened(held[number], found[number])
             soften_discriminant(models[number], found[number])

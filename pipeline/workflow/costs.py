@@ -18,7 +18,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.experts.experts import EXPERTS, Expert, PixelTable, experts_for, fit_expert, probabilities_of, seen
+from pipeline.experts.experts import (
+    DISCRIMINANTS,
+    EXPERTS,
+    Expert,
+    PixelTable,
+    experts_for,
+    fit_expert,
+    probabilities_of,
+    seen,
+)
 from pipeline.experts.forest import NEIGHBOURHOODS, TREE_PIXELS, cores
 from pipeline.experts.shares import INNER_FOLDS
 from pipeline.inference.memory import BASE_BYTES, weight_bytes
@@ -241,7 +250,7 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
     rows = sample.rows / max(len(table.index), 1)
     polygons = sample.polygons / max(len(np.unique(table.polygon)), 1)
     for expert in experts:
-        has_trees = expert.kind not in {"logistic", "discriminant"}
+        has_trees = expert.kind not in {"logistic", *DISCRIMINANTS}
         start = time.perf_counter()
         model = fit_expert(expert, table, trees=PROBE_TREES, seed=0)
         fitted = time.perf_counter()
