@@ -113,14 +113,9 @@ def open_percent(path: Path | str, grid: Grid, stack: ExitStack) -> DatasetReade
 
 
 def assist(
-    figures: Figures,
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    *,
-    frame: Frame,
-    auxiliary: NDArray[np.float64],
-    unit_area: NDArray[np.float64] | None = None,
-) -> tuple[Figures, dict[str, float]]:
+    figures: Figures, map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
+    *, frame: Frame, auxiliary: NDArray[np.float64], unit_area: NDArray[np.float64] | None = None,
+) -> tuple[Figures, dict[str, float]]:  # fmt: skip
     """The same figures with the auxiliary's help, and the width over the plain one of each interval made narrower.
 
     The mean of ``auxiliary`` float64 [unit] over each map class is 0; indices of classes are 0..K-1.
@@ -152,14 +147,9 @@ def assist(
 
 
 def _regress(
-    plain: Estimate,
-    top: NDArray[np.float64],
-    bottom: NDArray[np.float64],
-    *,
-    frame: Frame,
-    helpers: list[NDArray[np.float64]],
-    certain: NDArray[np.bool_] | None,
-) -> Estimate:
+    plain: Estimate, top: NDArray[np.float64], bottom: NDArray[np.float64],
+    *, frame: Frame, helpers: list[NDArray[np.float64]], certain: NDArray[np.bool_] | None,
+) -> Estimate:  # fmt: skip
     """The estimate with the slopes of least variance, or the plain one where it is as good."""
     if plain.estimate is None or not plain.se or not helpers:
         return plain

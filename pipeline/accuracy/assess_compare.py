@@ -133,13 +133,9 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
 
 def compare_maps(
-    first: Path | str,
-    second: Path | str,
-    settings: ReferenceSettings,
-    *,
-    second_crosswalk: Path | str | Mapping[str, str] | None = None,
-    scheme: ClassScheme | None = None,
-) -> Comparison:
+    first: Path | str, second: Path | str, settings: ReferenceSettings,
+    *, second_crosswalk: Path | str | Mapping[str, str] | None = None, scheme: ClassScheme | None = None,
+) -> Comparison:  # fmt: skip
     """Assess two maps on the same units.
 
     The maps have one legend, or ``second_crosswalk`` leads from the values of the second (any raster of integers) to
@@ -265,13 +261,9 @@ class SequentialComparison:
 
 
 def compare_sequentially(
-    first: Path | str,
-    second: Path | str,
-    settings: ReferenceSettings,
-    *,
-    margin: float = MARGIN,
-    scheme: ClassScheme | None = None,
-) -> SequentialComparison:
+    first: Path | str, second: Path | str, settings: ReferenceSettings,
+    *, margin: float = MARGIN, scheme: ClassScheme | None = None,
+) -> SequentialComparison:  # fmt: skip
     """Compare two maps on the units interpreted so far of a sample drawn where they differ.
 
     ``margin`` is the difference of overall accuracies that is none to care about.

@@ -89,13 +89,9 @@ class Figures:
 
 
 def estimate_accuracy(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    *,
-    names: tuple[str, ...],
-    frame: Frame,
-    unit_area: NDArray[np.float64] | None = None,
-) -> Figures:
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
+    *, names: tuple[str, ...], frame: Frame, unit_area: NDArray[np.float64] | None = None,
+) -> Figures:  # fmt: skip
     """Every figure of an assessment, from paired class indices.
 
     Args:
@@ -120,13 +116,9 @@ def estimate_accuracy(
 
 
 def ratios(
-    top: NDArray[np.float64],
-    bottom: NDArray[np.float64],
-    *,
-    frame: Frame,
-    certain: NDArray[np.bool_] | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
-) -> list[Estimate]:
+    top: NDArray[np.float64], bottom: NDArray[np.float64],
+    *, frame: Frame, certain: NDArray[np.bool_] | None = None, bounds: tuple[float, float] = (0.0, 1.0),
+) -> list[Estimate]:  # fmt: skip
     """Ratios of totals with their uncertainty, one per column.
 
     Args:
@@ -195,12 +187,9 @@ def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, 
 
 
 def accuracy_columns(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    area: NDArray[np.float64],
-    frame: Frame,
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], area: NDArray[np.float64], frame: Frame,
     classes: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:  # fmt: skip
     """Y and x of docs/accuracy.md, and where they are 0 by definition, bool [stratum, figure].
 
     float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share. With map classes as strata, user's accuracy
@@ -248,12 +237,9 @@ class Agreement:
 
 
 def cross_tabulate(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    *,
-    classes: int,
-    weights: NDArray[np.float64] | None = None,
-) -> NDArray[Any]:
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
+    *, classes: int, weights: NDArray[np.float64] | None = None,
+) -> NDArray[Any]:  # fmt: skip
     """Counts int64 (sums of weights float64) [map class, reference class] of pairs of indices 0..classes-1, any shape.
 
     >>> cross_tabulate(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()

@@ -136,12 +136,9 @@ class Assessment:
 
 
 def assess_map(
-    map_path: Path | str,
-    settings: ReferenceSettings,
-    *,
-    scheme: ClassScheme | None = None,
-    only: frozenset[str] | None = None,
-) -> Assessment:
+    map_path: Path | str, settings: ReferenceSettings,
+    *, scheme: ClassScheme | None = None, only: frozenset[str] | None = None,
+) -> Assessment:  # fmt: skip
     """Accuracy and area of a class map from reference points, polygons or a raster.
 
     Args:
@@ -196,14 +193,9 @@ def assess_map(
 
 
 def _assisted(
-    figures: Figures,
-    design: AssumedDesign,
-    units: ReferenceUnits,
-    map_path: Path | str,
-    named: str,
-    *,
-    scheme: ClassScheme,
-) -> tuple[Figures, AssumedDesign, dict[str, float]]:
+    figures: Figures, design: AssumedDesign, units: ReferenceUnits, map_path: Path | str, named: str,
+    *, scheme: ClassScheme,
+) -> tuple[Figures, AssumedDesign, dict[str, float]]:  # fmt: skip
     """Figures with the confidence as auxiliary, a note of what it gained, and the width of intervals over plain ones.
 
     Raises:

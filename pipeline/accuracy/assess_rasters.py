@@ -56,12 +56,9 @@ class OnEveryPixel:
 
 
 def compare_with_raster(
-    maps: Sequence[Path | str],
-    reference: Path | str,
-    *,
-    scheme: ClassScheme,
-    crosswalk: Mapping[str, str] | None = None,
-) -> OnEveryPixel:
+    maps: Sequence[Path | str], reference: Path | str,
+    *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None = None,
+) -> OnEveryPixel:  # fmt: skip
     """Agreement of one or two maps with a reference raster, on the pixels of the first map (others: nearest).
 
     Every pixel is compared, so there is no sampling error, and no interval; what remains unknown is how good the

@@ -80,12 +80,8 @@ class ReferenceUnits:
 
 def read_reference(
     path: Path | str,
-    *,
-    map_path: Path | str,
-    scheme: ClassScheme,
-    field: str,
-    crosswalk: Mapping[str, str] | None = None,
-) -> ReferenceUnits:
+    *, map_path: Path | str, scheme: ClassScheme, field: str, crosswalk: Mapping[str, str] | None = None,
+) -> ReferenceUnits:  # fmt: skip
     """Points or polygons of a vector file (or a CSV with coordinates) on a map.
 
     A CSV has LON,LAT (WGS84) or x,y (the map's CRS); ``crosswalk`` gives the map's class of a reference class.

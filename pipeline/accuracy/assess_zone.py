@@ -79,17 +79,10 @@ class Zone:
 
 
 def find_zone(
-    wrong: NDArray[np.bool_],
-    confidence: NDArray[np.integer],
-    map_index: NDArray[np.integer],
-    *,
-    names: Sequence[str],
-    frame: Frame,
-    area_by_confidence: NDArray[np.float64],
-    unit_area: NDArray[np.float64] | None = None,
-    max_error: float = MAX_ERROR,
-    inside_only: bool = False,
-) -> Zone:
+    wrong: NDArray[np.bool_], confidence: NDArray[np.integer], map_index: NDArray[np.integer],
+    *, names: Sequence[str], frame: Frame, area_by_confidence: NDArray[np.float64],
+    unit_area: NDArray[np.float64] | None = None, max_error: float = MAX_ERROR, inside_only: bool = False,
+) -> Zone:  # fmt: skip
     """The zone of a sample.
 
     Args:
@@ -224,13 +217,9 @@ def upper_limit(
 
 
 def zone_of_map(
-    map_path: Path | str,
-    settings: ReferenceSettings,
-    *,
-    confidence: Path | str | None = None,
-    applicability: Path | str | None = None,
-    max_error: float = MAX_ERROR,
-) -> Zone:
+    map_path: Path | str, settings: ReferenceSettings,
+    *, confidence: Path | str | None = None, applicability: Path | str | None = None, max_error: float = MAX_ERROR,
+) -> Zone:  # fmt: skip
     """The zone of a map from its reference sample.
 
     Only pixels of at most 100 per cent of the threshold of ``applicability`` may be in the zone.

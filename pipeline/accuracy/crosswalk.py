@@ -84,11 +84,8 @@ def read_rows(path: Path | str) -> list[dict[str, str]]:
 
 def to_codes(
     values: Sequence[object],
-    *,
-    scheme: ClassScheme,
-    crosswalk: Mapping[str, str] | None = None,
-    names_only: bool = False,
-) -> tuple[NDArray[np.int16], list[str]]:
+    *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None = None, names_only: bool = False,
+) -> tuple[NDArray[np.int16], list[str]]:  # fmt: skip
     """Class codes int16 [n] of reference values, and the values that are no class.
 
     A value is looked up among the class names, as they are and then with spelling and case aside, then among the

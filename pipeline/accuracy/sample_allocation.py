@@ -42,12 +42,8 @@ def sample_size(units: Sequence[float], *, expected_users: Sequence[float], targ
 
 def allocate(
     total: int,
-    *,
-    units: Sequence[float],
-    method: str,
-    expected_users: Sequence[float] | None = None,
-    rare_size: int = RARE_SIZE,
-) -> list[int]:
+    *, units: Sequence[float], method: str, expected_users: Sequence[float] | None = None, rare_size: int = RARE_SIZE,
+) -> list[int]:  # fmt: skip
     """Units of a sample of ``total`` in each stratum; MIN_PER_STRATUM or more each, so that each has a variance.
 
     Args:

@@ -36,12 +36,9 @@ COMPARE_SIZE = 300
 
 
 def draw_sample(
-    map_path: Path | str,
-    settings: DesignSettings | None = None,
-    *,
-    layer: StrataLayer | None = None,
-    scheme: ClassScheme | None = None,
-) -> SampleDesign:
+    map_path: Path | str, settings: DesignSettings | None = None,
+    *, layer: StrataLayer | None = None, scheme: ClassScheme | None = None,
+) -> SampleDesign:  # fmt: skip
     """A probability sample of a map's valid pixels.
 
     Args:
@@ -146,14 +143,9 @@ def _unstratified(dataset: DatasetReader, settings: DesignSettings, rng: np.rand
 
 
 def _assemble(
-    dataset: DatasetReader,
-    drawn: Drawn,
-    settings: DesignSettings,
-    *,
-    scheme: ClassScheme,
-    rng: np.random.Generator,
-    within: StrataLayer | None,
-) -> SampleDesign:
+    dataset: DatasetReader, drawn: Drawn, settings: DesignSettings,
+    *, scheme: ClassScheme, rng: np.random.Generator, within: StrataLayer | None,
+) -> SampleDesign:  # fmt: skip
     """Units in random order, so that their numbers give no stratum away; squares stay together for the field.
 
     Pixels and areas of the map's classes are those ``within`` the strata, where these may cover a part of the map.

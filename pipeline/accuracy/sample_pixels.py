@@ -107,14 +107,9 @@ def _in_frame(dataset: DatasetReader, layer: StrataLayer, window: Window) -> NDA
 
 
 def pick(
-    dataset: DatasetReader,
-    layer: StrataLayer,
-    count: FrameCount,
-    values: NDArray[np.integer],
-    shares: Sequence[int],
-    rng: np.random.Generator,
-    min_distance_m: float,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:
+    dataset: DatasetReader, layer: StrataLayer, count: FrameCount, values: NDArray[np.integer], shares: Sequence[int],
+    rng: np.random.Generator, min_distance_m: float,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:  # fmt: skip
     """Row, col and stratum index of the drawn pixels."""
     totals = count.pixels.sum(axis=0)
     extra = TRIES_PER_UNIT if min_distance_m > 0 else 1
@@ -131,12 +126,9 @@ def pick(
 
 
 def _locate(
-    dataset: DatasetReader,
-    layer: StrataLayer,
-    count: FrameCount,
-    values: NDArray[np.integer],
+    dataset: DatasetReader, layer: StrataLayer, count: FrameCount, values: NDArray[np.integer],
     ranks: Sequence[NDArray[np.int64]],
-) -> Found:
+) -> Found:  # fmt: skip
     """Pixels of ranks 0..N-1 within each stratum, in the order of the ranks."""
     before = np.vstack([np.zeros_like(count.pixels[:1]), np.cumsum(count.pixels, axis=0)])
     found = [(np.empty(len(part), dtype=np.int64), np.empty(len(part), dtype=np.int64)) for part in ranks]

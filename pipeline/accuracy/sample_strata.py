@@ -171,12 +171,8 @@ class PolygonStrata(_Layer):
 
 def open_strata(
     source: Path | str,
-    *,
-    map_path: Path | str,
-    scheme: ClassScheme,
-    field: str | None = None,
-    edges: Sequence[float] = (),
-) -> MapStrata | RasterStrata | PolygonStrata:
+    *, map_path: Path | str, scheme: ClassScheme, field: str | None = None, edges: Sequence[float] = (),
+) -> MapStrata | RasterStrata | PolygonStrata:  # fmt: skip
     """Strata by what a user writes: ``map``, a raster file, or a polygon file with a field."""
     if str(source) == "map":
         return MapStrata(map_path, scheme)

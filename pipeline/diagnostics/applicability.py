@@ -80,11 +80,8 @@ class Applicability:
 
 def fit_applicability(
     features: NDArray[np.floating],
-    *,
-    folds: NDArray[np.integer],
-    weights: NDArray[np.floating] | None = None,
-    seed: int = 0,
-) -> Applicability:
+    *, folds: NDArray[np.integer], weights: NDArray[np.floating] | None = None, seed: int = 0,
+) -> Applicability:  # fmt: skip
     """Learn the index and its threshold from training features.
 
     Args:
@@ -258,16 +255,10 @@ def learn_distance(
 
 
 def write_applicability(
-    path: Path,
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    codes: RowStore,
-    work: Path,
-    tags: Mapping[str, object],
-    overwrite: bool,
+    path: Path, bundle: ModelBundle, source: Source,
+    *, codes: RowStore, work: Path, tags: Mapping[str, object], overwrite: bool,
     progress: Callable[[str, int, int], None],
-) -> Path:
+) -> Path:  # fmt: skip
     """Write the dissimilarity of every mapped pixel of a scene: per cent of the threshold, uint8, nodata 255.
 
     ``work`` is a folder for a file as large as the scene, removed at the end.

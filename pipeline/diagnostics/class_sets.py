@@ -176,17 +176,10 @@ class _SetCodes:
 
 
 def write_sets(
-    path: Path,
-    probabilities: PixelRows,
-    codes: PixelRows,
-    *,
-    limits: SetLimits,
-    level: float,
-    grid: Grid,
-    scheme: ClassScheme,
-    tags: Mapping[str, object] | None = None,
+    path: Path, probabilities: PixelRows, codes: PixelRows,
+    *, limits: SetLimits, level: float, grid: Grid, scheme: ClassScheme, tags: Mapping[str, object] | None = None,
     overwrite: bool = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write the sets as a class raster that QGIS shows by name: "forest", "forest or scrub", ...
 
     A set of one class has its colour, one of several the mean of theirs, the paler the more there are. Beyond 254
@@ -224,13 +217,9 @@ def _named(code: int, classes: list[LandClass]) -> LandClass:
 
 
 def coverage_by_block(
-    limits: SetLimits,
-    probabilities: NDArray[np.floating],
-    index: NDArray[np.integer],
-    *,
-    block: NDArray[np.integer],
-    level: float = 0.9,
-) -> dict[str, Any]:
+    limits: SetLimits, probabilities: NDArray[np.floating], index: NDArray[np.integer],
+    *, block: NDArray[np.integer], level: float = 0.9,
+) -> dict[str, Any]:  # fmt: skip
     """How often the label of pixels that no limit was learned from is in its set, by block, JSON-ready."""
     limit = limits.limit[limits.row(level)]
     inside = (probabilities[np.arange(len(index)), index] >= limit) | (probabilities.argmax(axis=1) == index)

@@ -161,14 +161,9 @@ def _least(cost: Callable[[float], float]) -> float:
 
 
 def calibrate(
-    bundle: ModelBundle,
-    scenes: Sequence[TrainingScene],
-    split: Split,
-    *,
-    learned_validation: bool,
-    held_out: OutOfFold | None = None,
-    seed: int = 0,
-) -> ModelBundle:
+    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split,
+    *, learned_validation: bool, held_out: OutOfFold | None = None, seed: int = 0,
+) -> ModelBundle:  # fmt: skip
     """The model with the temperature that suits polygons it has not seen, and what that changed in its provenance.
 
     Where it cannot be fitted the model keeps its temperature, and ``provenance["calibration"]`` is "none: why". A model
@@ -195,13 +190,9 @@ def calibrate(
 
 
 def held_out_probabilities(
-    bundle: ModelBundle,
-    scenes: Sequence[TrainingScene],
-    split: Split,
-    *,
-    learned_validation: bool,
-    held_out: OutOfFold | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.int32]] | None:
+    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split,
+    *, learned_validation: bool, held_out: OutOfFold | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.int32]] | None:  # fmt: skip
     """Calibrated probabilities float64 [pixel, class], class index and polygon [pixel] of pixels not learned from.
 
     Of a calibrated model; None where it has learned from all of its pixels and nothing stands in for it.
@@ -264,14 +255,10 @@ def blocks_of_pixels(polygon: NDArray[np.int32], block_of: NDArray[np.int32]) ->
 
 
 def _calibrated(
-    bundle: ModelBundle,
-    logits: NDArray[np.floating],
-    index: NDArray[np.intp],
-    polygon: NDArray[np.int32],
+    bundle: ModelBundle, logits: NDArray[np.floating], index: NDArray[np.intp], polygon: NDArray[np.int32],
     method: str,
-    *,
-    fit: Callable[..., float] = fit_temperature,
-) -> ModelBundle:
+    *, fit: Callable[..., float] = fit_temperature,
+) -> ModelBundle:  # fmt: skip
     """The model with the temperature of some scores [pixel, class], or the reason why it has none."""
     if not len(index):
         return _noted(bundle, "none: no valid pixel in a polygon held out")

@@ -203,13 +203,9 @@ def _rows(squares: GeoDataFrame) -> list[dict[str, Any]]:
 
 
 def surely_wrong(
-    pixels: LabelledPixels,
-    mapped: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
-    *,
-    polygons: GeoDataFrame,
-    scheme: ClassScheme,
-) -> GeoDataFrame:
+    pixels: LabelledPixels, mapped: NDArray[np.uint8], confidence: NDArray[np.uint8],
+    *, polygons: GeoDataFrame, scheme: ClassScheme,
+) -> GeoDataFrame:  # fmt: skip
     """Labelled polygons that the map calls something else, the most confident first.
 
     The field ``sureness`` is the sum of confidence over wrong pixels by all labelled pixels of the polygon, 0..1: near

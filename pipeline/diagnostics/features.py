@@ -94,14 +94,9 @@ def spread(pixels: LabelledPixels, count: int, *, seed: int) -> LabelledPixels:
 
 
 def write_features(
-    path: Path,
-    bundle: ModelBundle,
-    scenes: Sequence[tuple[Source, LabelledPixels]],
-    *,
-    umap: bool = False,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Features | None:
+    path: Path, bundle: ModelBundle, scenes: Sequence[tuple[Source, LabelledPixels]],
+    *, umap: bool = False, seed: int = 0, overwrite: bool = False,
+) -> Features | None:  # fmt: skip
     """Write labelled pixels with their coordinates by every method: on the map, and in feature space.
 
     The layer ``places`` has the points on the map with the coordinates of every method as fields, one layer per method
@@ -142,13 +137,9 @@ def write_features(
 
 def embedding_layers(
     planes: Mapping[Method, NDArray[np.floating]],
-    *,
-    xy: tuple[NDArray[np.float64], NDArray[np.float64]],
-    code: NDArray[np.integer],
-    crs: str,
-    scheme: ClassScheme,
+    *, xy: tuple[NDArray[np.float64], NDArray[np.float64]], code: NDArray[np.integer], crs: str, scheme: ClassScheme,
     fields: Mapping[str, NDArray[Any]] | None = None,
-) -> list[PackageLayer]:
+) -> list[PackageLayer]:  # fmt: skip
     """The layers of :func:`write_features`: ``places`` at ``xy`` on the map, and coordinates [point, 2] per method."""
     import geopandas
 

@@ -83,13 +83,9 @@ def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
 
 
 def score(
-    method: str,
-    mapped: NDArray[np.uint8],
-    reference: NDArray[np.uint8],
-    *,
-    scheme: ClassScheme,
-    polygon: NDArray[np.int32] | None = None,
-) -> Score:
+    method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8],
+    *, scheme: ClassScheme, polygon: NDArray[np.int32] | None = None,
+) -> Score:  # fmt: skip
     """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out.
 
     ``polygon`` int32 [pixel] has the id of each pixel's polygon, of which the score has the number per class.

@@ -113,13 +113,10 @@ def _with_border(dataset: DatasetReader, window: Window, grid: Grid) -> NDArray[
 
 
 def _strip(
-    window: Window,
-    codes: NDArray[np.uint8],
-    percent: dict[str, NDArray[np.uint8]],
+    window: Window, codes: NDArray[np.uint8], percent: dict[str, NDArray[np.uint8]],
     theirs: Sequence[NDArray[np.uint8]],
-    *,
-    cell_px: int,
-) -> dict[str, NDArray[np.float32]]:
+    *, cell_px: int,
+) -> dict[str, NDArray[np.float32]]:  # fmt: skip
     """The squares of a strip: where they are, their class and signals, float32 [square] each."""
     inner = codes[1:-1, 1:-1]
     valid = inner != NODATA

@@ -250,15 +250,9 @@ def compare_so_far(
 
 
 def zone_of(
-    path: Path,
-    settings: ReferenceSettings,
-    *,
-    output: Path,
-    confidence: Path | None,
-    applicability: Path | None,
-    max_error: float,
-    overwrite: bool,
-) -> Outcome:
+    path: Path, settings: ReferenceSettings,
+    *, output: Path, confidence: Path | None, applicability: Path | None, max_error: float, overwrite: bool,
+) -> Outcome:  # fmt: skip
     """The part of a map that holds, as a mask and in a sentence."""
     check_target(output, overwrite=overwrite, inputs=(path, settings.reference))
     layer = confidence or confidence_beside(path, "confidence")
@@ -353,15 +347,9 @@ def _command(*words: str | Path) -> str:
 
 
 def draw_design(
-    maps: Sequence[Path],
-    settings: DesignSettings,
-    *,
-    output: Path,
-    scheme: ClassScheme | None,
-    blind: bool,
-    overwrite: bool,
-    progress: Progress,
-) -> Outcome:
+    maps: Sequence[Path], settings: DesignSettings,
+    *, output: Path, scheme: ClassScheme | None, blind: bool, overwrite: bool, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Draw a sample from each map and write what is needed to interpret it.
 
     Several maps get a sample each, in files called after them.

@@ -57,14 +57,9 @@ def _judged(path: Path) -> list[str]:
 
 def export_model(
     path: Path,
-    *,
-    form: str,
-    output: Path | None,
-    tile_px: int,
-    scale: float | None = None,
-    offset: float | None = None,
+    *, form: str, output: Path | None, tile_px: int, scale: float | None = None, offset: float | None = None,
     overwrite: bool,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """Write a model for other programs.
 
     Tiles have a side of ``tile_px``, fixed in the graph. ``scale`` and ``offset`` (value = DN x scale + offset) are
@@ -117,13 +112,8 @@ def fed_text(bundle: ModelBundle, fed: list[tuple[float, float]]) -> str:
 
 def pretrain_job(
     config: Path,
-    *,
-    settings: PretrainSettings,
-    encoder: str | None,
-    output: Path | None,
-    overwrite: bool,
-    progress: Progress,
-) -> Outcome:
+    *, settings: PretrainSettings, encoder: str | None, output: Path | None, overwrite: bool, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Pretrain the encoder of a job on all of its scenes, and write it as a weights file.
 
     Raises:
@@ -212,13 +202,9 @@ def list_weights(
 
 def show_weights(
     name: str,
-    *,
-    encoder: str = "resnet18",
-    config: Path | None = None,
-    scene: str | None = None,
-    fetch: bool = False,
+    *, encoder: str = "resnet18", config: Path | None = None, scene: str | None = None, fetch: bool = False,
     progress: Progress = no_progress,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """All that is known of one set of weights: by its name, or of a file.
 
     Raises:

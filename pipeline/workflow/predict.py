@@ -43,17 +43,10 @@ class PredictSettings(Settings):
 
 def predict_maps(
     config: Path | None,
-    *,
-    model: Path | None = None,
-    scenes: Sequence[str] = (),
-    output: Path | None = None,
-    changes: Sequence[str] = (),
-    force: bool = False,
-    overwrite: bool = False,
-    progress: Progress = no_progress,
-    listed: str | None = None,
+    *, model: Path | None = None, scenes: Sequence[str] = (), output: Path | None = None, changes: Sequence[str] = (),
+    force: bool = False, overwrite: bool = False, progress: Progress = no_progress, listed: str | None = None,
     dask: str | None = None,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """Map the scenes of a configuration, or any scenes with a model.
 
     ``config`` or ``model`` is given; ``changes`` are settings of the one, or of :class:`PredictSettings`. ``listed``

@@ -17,17 +17,9 @@ from pipeline.workflow.outcome import Outcome, Progress, Table
 
 def search_scenes(
     api: str,
-    *,
-    collections: Sequence[str],
-    area: str,
-    dates: str,
-    max_cloud: float,
-    limit: int,
-    bands: tuple[str, ...] | None,
-    download: Path | None,
-    progress: Progress,
-    mirror: str | None = None,
-) -> Outcome:
+    *, collections: Sequence[str], area: str, dates: str, max_cloud: float, limit: int, bands: tuple[str, ...] | None,
+    download: Path | None, progress: Progress, mirror: str | None = None,
+) -> Outcome:  # fmt: skip
     """Find scenes and, where a folder is given, download the bands and the window needed.
 
     Of a download that was broken off, the same command fetches what is missing: files that are complete stay.

@@ -33,14 +33,9 @@ _COUNTS = (
 
 
 def map_series(
-    paths: Sequence[Path],
-    settings: SeriesSettings,
-    *,
-    folder: Path,
-    panel: ReferenceSettings | None = None,
-    overwrite: bool = False,
-    progress: Progress,
-) -> Outcome:
+    paths: Sequence[Path], settings: SeriesSettings,
+    *, folder: Path, panel: ReferenceSettings | None = None, overwrite: bool = False, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Write the consistent maps of a series and what they say of change; with a panel, areas per year and their trend.
 
     Raises:
@@ -99,14 +94,9 @@ def map_series(
 
 
 def _write_maps(
-    maps: AnnualMaps,
-    costs: NDArray[np.float64],
-    targets: Sequence[Path],
-    *,
-    accuracy: float,
-    overwrite: bool,
-    progress: Progress,
-) -> TransitionCounter:
+    maps: AnnualMaps, costs: NDArray[np.float64], targets: Sequence[Path],
+    *, accuracy: float, overwrite: bool, progress: Progress,
+) -> TransitionCounter:  # fmt: skip
     """Write the consistent maps with their confidence; gives the changes."""
     counter, shape, count = TransitionCounter(maps), maps.grid.shape, len(targets)
     prepare_folder(targets[0].parent)

@@ -22,15 +22,9 @@ from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table
 
 def run_stages(
     config: Path,
-    *,
-    last: str,
-    force: bool,
-    overwrite: bool,
-    progress: Progress,
-    resume: bool = False,
-    verify: bool = False,
+    *, last: str, force: bool, overwrite: bool, progress: Progress, resume: bool = False, verify: bool = False,
     changes: Sequence[str] = (),
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
     Args:
