@@ -305,7 +305,7 @@ def _open_squares(
     names = {item.code: item.name for item in scheme.classes}
     columns = {
         "row": squares.row[which], "col": squares.col[which], "score": likely_wrong(squares)[which],
-        "mapped": [names[code] for code in squares.code[which].tolist()],
+        "mapped": np.array([names[code] for code in squares.code[which].tolist()], dtype=object),
         "reason": np.array(main_reasons(squares), dtype=object)[which],
     }  # fmt: skip
     return gpd.GeoDataFrame(columns, geometry=boxes, crs=squares.grid.crs.to_wkt())
