@@ -92,14 +92,9 @@ def estimate_accuracy(
     map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
     *, names: tuple[str, ...], frame: Frame, unit_area: NDArray[np.float64] | None = None,
 ) -> Figures:  # fmt: skip
-    """Every figure of an assessment, from paired class indices.
+    """Every figure of an assessment, from paired class indices 0..K-1, int [unit] each.
 
-    Args:
-        map_index: int [unit], 0..K-1: what the map says.
-        reference_index: int [unit], 0..K-1: what the reference says.
-        names: The K class names.
-        frame: How the units were drawn.
-        unit_area: float [unit], area of each unit in any unit; None where all are equal.
+    ``unit_area`` float [unit] is the area of each unit in any unit of area; None where all are equal.
     """
     classes = len(names)
     area = np.ones(len(map_index)) if unit_area is None else np.asarray(unit_area, dtype=np.float64)

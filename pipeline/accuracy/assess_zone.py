@@ -85,16 +85,10 @@ def find_zone(
 ) -> Zone:  # fmt: skip
     """The zone of a sample.
 
-    Args:
-        wrong: bool [unit]; whether the map is.
-        confidence: int [unit], 0..100; negative for units that no zone may have.
-        map_index: int [unit], 0..K-1.
-        names: The K classes.
-        frame: How the units were drawn.
-        area_by_confidence: float64 [102]; share of the map's area of each confidence 0..100, the last what no zone has.
-        unit_area: float64 [unit]; None where all are equal.
-        max_error: Largest share of the zone that may be wrong, 0..1.
-        inside_only: Whether pixels outside the area of applicability have negative confidence.
+    ``wrong`` bool [unit] says where the map is; ``confidence`` int [unit] is 0..100, negative for units that no zone
+    may have; ``map_index`` int [unit] counts ``names`` from 0. ``area_by_confidence`` float64 [102] is the share of the
+    map's area of each confidence 0..100, and last of what no zone has; ``unit_area`` float64 [unit] is None where all
+    are equal. With ``inside_only`` pixels outside the area of applicability have negative confidence.
 
     Raises:
         ReferenceDataError: no probability sample, one in clusters or with strata that have no unit.

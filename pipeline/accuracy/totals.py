@@ -1,16 +1,13 @@
 """Totals from one probability sample: of a continuous map's quantity, and of the classes' areas per year of a panel.
 
-The regression estimator takes the map's mean over all pixels and corrects it by what the sample says of its errors; a
-map that is any good makes the interval narrow, a bad one only leaves it wide.
-
-A panel is units interpreted for every year. The trend of a class is the slope of the straight line through its yearly
-areas (least squares), which is a sum of these areas with fixed weights: of each unit it takes the same sum of its own
-years. So its variance is that of one total, and what a unit has in common from year to year (the covariance that makes
-a panel worth its trouble) is in it.
+The regression estimator takes the map's mean over all pixels and corrects it by what the sample says of its errors. A
+panel is units interpreted for every year; the trend of a class, the slope of the straight line through its yearly areas
+(least squares), is a sum of these areas with fixed weights, so its variance is that of one total, with what a unit has
+in common from year to year in it.
 
 Source: Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, sections 6.4 to 6.6 (general regression
 estimator, g-weighted residuals for the variance); Cochran (1977), Sampling Techniques, sect. 12.10 to 12.13 (the same
-units on several occasions); the variance of the total: :mod:`pipeline.accuracy.assess_estimators`.
+units on several occasions).
 """
 
 from __future__ import annotations
@@ -80,15 +77,10 @@ def estimate_mean(
     measured: NDArray[np.float64], mapped: NDArray[np.float64], *, stratum: NDArray[np.intp],
     sizes: NDArray[np.float64], map_mean: float, area: NDArray[np.float64] | None = None,
 ) -> Totals:  # fmt: skip
-    """Mean of a quantity over a map.
+    """Mean of a quantity over a map, from values ``measured`` and ``mapped`` at units, float64 [unit] each.
 
-    Args:
-        measured: Value at each unit, float64 [n].
-        mapped: The map's value there, float64 [n].
-        stratum: Stratum of each unit, from 0; all 0 for a simple random sample.
-        sizes: Map units in each stratum, float64 [stratum].
-        map_mean: Mean of the map over its area.
-        area: Area of each unit in mean map units, float64 [n]; None where all are alike.
+    ``stratum`` of each unit counts from 0 (all 0 for a simple random sample), ``sizes`` are map units, float64
+    [stratum]; ``map_mean`` is over its area. ``area`` float64 [unit], in mean map units, is None where all are alike.
 
     Raises:
         ReferenceDataError: too few units.

@@ -82,14 +82,11 @@ def fit_applicability(
     features: NDArray[np.floating],
     *, folds: NDArray[np.integer], weights: NDArray[np.floating] | None = None, seed: int = 0,
 ) -> Applicability:  # fmt: skip
-    """Learn the index and its threshold from training features.
+    """Learn the index and its threshold from training features, float [sample, feature].
 
-    Args:
-        features: float [sample, feature].
-        folds: int [sample]; block or cross-validation fold of each sample: its training index is the distance to the
-            nearest sample of another fold, as neighbours in one polygon say nothing about new places.
-        weights: float [feature], importance of each feature; None weights all alike.
-        seed: For the pairs of the mean distance, where they are too many.
+    ``folds`` int [sample] are blocks or cross-validation folds: the training index of a sample is the distance to the
+    nearest of another fold, as neighbours in one polygon say nothing about new places. ``weights`` float [feature] are
+    the importance of features, None weights all alike; ``seed`` is for the pairs of the mean distance, if too many.
 
     Raises:
         ReferenceDataError: one fold only, or features that do not vary.
