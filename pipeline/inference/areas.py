@@ -27,6 +27,15 @@ class Area:
     inside: BaseGeometry | None = None  # Geometry in the grid's CRS; None for everywhere
     outside: BaseGeometry | None = None  # Geometry in the grid's CRS; None for nowhere
 
+    @property
+    def inside_px(self) -> float:
+        """Pixels of the grid that ``inside`` covers, or all."""
+        from shapely.geometry import box
+
+        frame = box(*self.grid.bounds)
+        share = 1.0 if self.inside is None else self.inside.intersection(frame).area / frame.area
+        return share * self.grid.height * self.grid.width
+
     def touches(self, window: Window) -> bool:
         """Whether a pixel of ``window`` may be mapped."""
         from shapely.geometry import box

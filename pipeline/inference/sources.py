@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelError, SceneError, SceneWarning
@@ -104,15 +105,21 @@ def _without_fill(scene: Scene, *, said: float | None) -> Scene:
     Raises:
         SceneError: much of it looks like fill all the same.
     """
+    fill = find_fill(scene)
     if said is not None and not any(b.nodata is not None or b.nodata_stated or b.use_dataset_mask for b in scene.bands):
         text = f"{scene.path}: its files say no nodata: {said:g} is taken for it, as in the training scenes"
         warnings.warn(f"{text}; give --nodata where it is another value or none", SceneWarning, stacklevel=4)
-        return replace(scene, bands=tuple(replace(band, nodata=said) for band in scene.bands))
-    fill = find_fill(scene)
-    if fill is not None and fill.share > REFUSED_SHARE:
-        fix = "give --nodata with that value, or --nodata none where these are observations"
+        scene = replace(scene, bands=tuple(replace(band, nodata=said) for band in scene.bands))
+        # What is left beside the value that was said.
+        fill = find_fill(scene) if fill is None or fill.value == np.float32(said) else fill
+    if fill is None:
+        return scene
+    other = "none" if fill.tagged is None else f"{fill.tagged:g}"
+    fix = f"give --nodata {fill.value:g}, or --nodata {other} where these are observations"
+    if fill.share > REFUSED_SHARE:
         what = "looks like fill that no tag declares"
         raise SceneError(what, path=scene.path, got=fill.text, expected="observations", fix=fix)
+    warnings.warn(f"{scene.path}: looks like fill, and is mapped: {fill.text}; {fix}", SceneWarning, stacklevel=4)
     return scene
 
 

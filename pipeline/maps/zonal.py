@@ -132,17 +132,18 @@ def _grid_of(source: DatasetReader, path: Path) -> Grid:
 
 
 def _shares(map_path: Path, found: Any) -> dict[str, Any]:
-    """Share of each class in each polygon, by its name."""
+    """Share of each class in each polygon, by its name; NaN in polygons off the map."""
     try:
         scheme = read_scheme(map_path)
         names = dict(zip(scheme.codes, scheme.names, strict=True))
     except LegendError:
         names = {}
     shares: dict[str, Any] = {}
+    empty = np.where([len(codes) > 0 for codes in found["unique"]], 0.0, np.nan)
     for row, (codes, parts) in enumerate(zip(found["unique"], found["frac"], strict=True)):
         for code, part in zip(codes, np.atleast_1d(parts), strict=False):
             name = names.get(int(code), f"class {int(code)}")
-            shares.setdefault(f"share {name}", np.zeros(len(found)))[row] = float(part)
+            shares.setdefault(f"share {name}", empty.copy())[row] = float(part)
     known = [f"share {name}" for name in names.values()]  # in the order of the legend, whatever a polygon holds
     return {name: shares[name] for name in [*known, *sorted(set(shares).difference(known))] if name in shares}
 

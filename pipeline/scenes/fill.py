@@ -1,7 +1,9 @@
 """Fill that no tag declares: large connected areas of one value in all bands, outside an orbit or a mosaic's edge.
 
 Where nothing says which value means "no observation", such areas would be learned from and mapped. True zeros of single
-bands (dark water in the infrared) are no fill: all bands must have the value, over many pixels that touch.
+bands (dark water in the infrared) are no fill: all bands must have the value, over many pixels that touch. A tag may
+name another value than the one that is there (-9999 where zeros are): zero and the values that writers use are looked
+for beside it.
 """
 
 from __future__ import annotations
@@ -37,31 +39,36 @@ class Fill:
 
     value: float
     share: float
+    tagged: float | None = None  # What a tag names as no data instead
 
     @property
     def text(self) -> str:
         """The value and its share, to be read."""
-        return f"{self.value:g} in all bands over {self.share:.1%} of the pixels looked at"
+        beside = "" if self.tagged is None else f", where the nodata of the file is {self.tagged:g}"
+        return f"{self.value:g} in all bands over {self.share:.1%} of the pixels looked at{beside}"
 
 
 def find_fill(scene: Scene) -> Fill | None:
-    """The value that looks like fill, None where a tag, a mask or the user says what is no observation.
+    """The value that looks like fill, None where a mask, a product or the user says what is no observation.
 
     Raises:
         SceneError: a file cannot be read.
     """
-    if any(band.nodata is not None or band.nodata_stated or band.use_dataset_mask for band in scene.bands):
+    tagged = next((band.nodata for band in scene.bands if band.nodata is not None), None)
+    product = tagged is not None and (scene.level or scene.quality)
+    if product or any(band.nodata_stated or band.use_dataset_mask for band in scene.bands):
         return None
     counts: dict[float, int] = {}
     total = 0
     for values, valid in _raw(scene, _windows(scene.grid)):
         total += valid.size
-        for value, count in _areas(values, valid).items():
+        known = TYPICAL if len(values) == 1 else None if tagged is None else (0.0, *TYPICAL)
+        for value, count in _areas(values, valid, known=known).items():
             counts[value] = counts.get(value, 0) + count
     if not counts:
         return None
     value = max(counts, key=counts.__getitem__)
-    fill = Fill(value, counts[value] / total)
+    fill = Fill(value, counts[value] / total, tagged)
     return fill if fill.share >= SAID_SHARE else None
 
 
@@ -94,16 +101,18 @@ def _starts(length: int) -> list[int]:
     return sorted({round(last * i / (WINDOWS_PER_SIDE - 1)) for i in range(WINDOWS_PER_SIDE)})
 
 
-def _areas(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[float, int]:
-    """Value -> pixels of the connected areas of AREA_PX and more in which all bands have it."""
+def _areas(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], *, known: tuple[float, ...] | None
+) -> dict[float, int]:
+    """Value -> pixels of the connected areas of AREA_PX and more in which all bands have it; ``known`` alone."""
     from scipy.ndimage import label
 
     alike = valid & (values == values[:1]).all(axis=0)
     found: dict[float, int] = {}
     candidates, sizes = np.unique(values[0][alike], return_counts=True)
-    if len(values) == 1:
-        known = np.isin(candidates, np.array(TYPICAL, dtype=np.float32))
-        candidates, sizes = candidates[known], sizes[known]
+    if known is not None:
+        among = np.isin(candidates, np.array(known, dtype=np.float32))
+        candidates, sizes = candidates[among], sizes[among]
     for value in candidates[sizes >= AREA_PX]:
         numbered, _ = label(alike & (values[0] == value))
         areas = np.bincount(numbered.ravel())[1:]

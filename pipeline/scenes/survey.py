@@ -67,7 +67,12 @@ class SceneFacts:
     ledger: dict[str, object]  # What was decided, with what was measured
 
 
-FILL_FIX = "set scenes.nodata to that value, or to none where these are observations"
+def fill_fix(fill: Fill) -> str:
+    """What to do about fill that no tag declares, or that a tag calls otherwise."""
+    if fill.tagged is None:
+        return "set scenes.nodata to that value, or to none where these are observations"
+    again = f"set scenes.nodata to {fill.value:g}, or to {fill.tagged:g} where these are observations"
+    return f"{again}; where both are fill, write the file with one (gdalwarp -srcnodata -dstnodata)"
 
 
 def fills_of(source: Source) -> list[tuple[Scene, Fill]]:
@@ -92,7 +97,7 @@ def look_at_scene(source: Source) -> SceneFacts:
     """
     warn_of_plane(source.grid, path=source.path)
     for scene, fill in fills_of(source):
-        _warn(f"{scene.path}: looks like fill: {fill.text}; {FILL_FIX}")
+        _warn(f"{scene.path}: looks like fill: {fill.text}; {fill_fix(fill)}")
     windows = sample_windows(source.grid)
     values, usable = _sample(source, windows)
     ledger = source_ledger(source)
@@ -163,6 +168,11 @@ def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float
             valid += int(raster.valid.sum())
             total += raster.valid.size
     return np.concatenate(parts, axis=1), valid / total
+
+
+def usable_px(source: Source) -> float:
+    """About how many pixels have data and are not masked."""
+    return _sample(source, sample_windows(source.grid))[1] * source.grid.height * source.grid.width
 
 
 def empty_bands(scene: Scene) -> tuple[str, ...]:

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import SplitError, SplitWarning, counted
+from pipeline.scenes.survey import usable_px
 from pipeline.splits.search import Problem, best_assignment, fold_assignment, layout_of, refuse_few_blocks, split_of
 from pipeline.splits.settings import FOLD_KINDS
 from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, blocks_of, check_leakage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
+    from pipeline.scenes.scene import Source
 
 
 def block_folds(
@@ -265,10 +267,15 @@ def scenes_for_folds(
     return kept
 
 
-def warn_of_corner(scenes: Sequence[TrainingScene]) -> None:
-    """SplitWarning where all polygons lie in a small part of the scenes."""
+def warn_of_corner(scenes: Sequence[TrainingScene], *, mapped: Callable[[Source], float] | None = None) -> None:
+    """SplitWarning where all polygons lie in a small part of what is mapped.
+
+    ``mapped`` gives the pixels of a scene that are; without it those that have data.
+    """
     spanned = sum(int(np.ptp(item.pixels.row) + 1) * int(np.ptp(item.pixels.col) + 1) for item in scenes)
-    whole = sum(item.source.grid.height * item.source.grid.width for item in scenes)
+    if spanned >= _CORNER * sum(item.source.grid.height * item.source.grid.width for item in scenes):
+        return
+    whole = sum((mapped or usable_px)(item.source) for item in scenes)
     if spanned < _CORNER * whole:
         text = f"all polygons lie within {spanned / whole:.1%} of the scene: figures and map hold for that corner, and"
         warnings.warn(

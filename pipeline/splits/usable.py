@@ -13,7 +13,7 @@ from pipeline.grid import Window
 from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
-from pipeline.scenes.survey import FILL_FIX, MOSTLY_UNUSABLE, fills_of, refuse_empty_bands
+from pipeline.scenes.survey import MOSTLY_UNUSABLE, fill_fix, fills_of, refuse_empty_bands
 from pipeline.splits.split import Part
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def refuse_fill(sources: Sequence[Source], pixels: Sequence[LabelledPixels]) -> 
             under = has_fill(scene.on_grid(source.grid), fill, windows)
             if fill.share > REFUSED_SHARE or under:
                 what = f"looks like fill{' under labels' if under else ''} that no tag declares"
-                raise SceneError(what, path=scene.path, got=fill.text, expected="observations", fix=FILL_FIX)
+                raise SceneError(what, path=scene.path, got=fill.text, expected="observations", fix=fill_fix(fill))
 
 
 def judge_usable(found: Usable, sources: Sequence[Source]) -> None:
