@@ -28,11 +28,11 @@ from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
+from pipeline.scenes.indices import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.survey import empty_bands, fill_fix, said_of_empty
-from pipeline.scenes.textures import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table

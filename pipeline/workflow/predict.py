@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
-from pipeline.maps.settings import ObjectSettings
+from pipeline.labels.settings import ObjectSettings
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
@@ -26,7 +26,7 @@ from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:
-    from pipeline.inference.journal import Key
+    from pipeline.inference.rows import Key
     from pipeline.scenes.scene import Source
 
 # Exit status where some scenes of several could not be mapped.

@@ -51,7 +51,7 @@ def write_qgis_project(job: Job) -> Path:
         layers,
         scheme=job.scheme,
         labels=label_layer(job.labels_path, attribute="class", scheme=job.scheme, layer="labels"),
-        chips=split_layer(job.chips_folder / "chips.gpkg", attribute="split", layer=chips) if chips else None,
+        chips=split_layer(job.chips_folder / "chips.gpkg", layer=chips) if chips else None,
         findings=_findings(job.folder),
         mosaic=mosaic,
         title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}",

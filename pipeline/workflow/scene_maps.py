@@ -24,7 +24,7 @@ from pipeline.process import give_back
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 
 if TYPE_CHECKING:
-    from pipeline.inference.journal import Key
+    from pipeline.inference.rows import Key
     from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
