@@ -11,48 +11,31 @@ settings of training in sections by what they steer (``experts``, ``pixels``, ``
 from __future__ import annotations
 
 import copy
-import csv
-import difflib
 import json
-import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.documents import parse_json, read_yaml
+from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, ConfigWarning
 from pipeline.experts.settings import FOREST_TREES
 from pipeline.inference.settings import MapSettings
-from pipeline.labels.settings import COLOR, ClassItem, LabelSettings
+from pipeline.labels.settings import ClassItem, LabelSettings  # noqa: TC001 - pydantic needs them at run time
 from pipeline.scenes.settings import InputSettings, SceneItem
-from pipeline.settings import Settings, absolute
+from pipeline.settings import NAME, Settings, absolute, changed, checked
 from pipeline.splits.settings import SplitSettings
 from pipeline.training.settings import ChipSettings, TrainingSettings
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pydantic_core import ErrorDetails
-
-NOW = 2
-MOVED = {
-    "training.encoder": "training.context.encoder",
-    "training.weights": "training.context.weights",
-    "training.weights_bands": "training.context.weights_bands",
-    "training.frozen": "training.context.frozen",
-    "training.steps": "training.context.steps",
-    "training.batch": "training.context.batch",
-    "training.lr": "training.context.lr",
-    "training.weight_decay": "training.context.weight_decay",
-    "training.dropout": "training.context.dropout",
-    "training.smoothing": "training.context.smoothing",
-    "training.soft_weight": "training.context.soft_weight",
+SCHEMA_VERSION: Final = 2
+_OF_CONTEXT = (
+    "encoder", "weights", "weights_bands", "frozen", "steps", "batch", "lr", "weight_decay", "dropout", "smoothing",
+    "soft_weight", "patience", "devices", "nodes",
+)  # fmt: skip
+MOVED = {f"training.{key}": f"training.context.{key}" for key in _OF_CONTEXT} | {
     "training.context_share": "training.context.share",
-    "training.patience": "training.context.patience",
-    "training.devices": "training.context.devices",
-    "training.nodes": "training.context.nodes",
     "training.pixel_steps": "training.pixels.steps",
     "training.teacher_trees": "training.experts.trees",
 }
@@ -90,7 +73,7 @@ def upgraded(data: dict[str, Any], *, path: Path) -> dict[str, Any]:
         if value is not _ABSENT:
             _put(new, place, value)
             _say(path, f"{place} is set to {str(value).lower()}, as the keys of version 1 mean it")
-    return new | {"version": NOW}
+    return new | {"version": SCHEMA_VERSION}
 
 
 def _upgrade_engine(mapping: dict[str, Any], path: Path) -> None:
@@ -145,34 +128,6 @@ def _say(path: Path, text: str) -> None:
     warnings.warn(f"{path.name}: {text}", ConfigWarning, stacklevel=4)
 
 
-SCHEMA_VERSION: Final = 2
-NAME = r"^\w[\w.-]*( [\w.-]+)*$"
-# What pydantic says of a value, by its kind of error, in the words of who writes the file.
-_EXPECTED = {
-    "string_type": "text, in quotes where it looks like something else",
-    "model_type": "keys with values",
-    "dict_type": "keys with values",
-    "tuple_type": "a list",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "datetime_type": "a time such as 2024-06-01T10:21:00Z",
-    "datetime_parsing": "a time such as 2024-06-01T10:21:00Z",
-    "datetime_from_date_parsing": "a time such as 2024-06-01T10:21:00Z",
-    COLOR: "#rrggbb in hexadecimal, in quotes, such as '#0072b2'",
-    NAME: "letters, digits, '.', '_', '-' and single blanks after a letter or digit, 100 at most",
-}
-
-
-def nearest(word: str, known: list[str]) -> str | None:
-    """The known word that a misspelt one most likely meant."""
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
-
-
 class AssessmentSettings(Settings):
     """Figures on the test blocks."""
 
@@ -216,20 +171,6 @@ class Config(Settings):
         objects = self.map.objects.model_copy(update={"classes": names})
         return self.map.model_copy(update={"objects": objects})
 
-    @model_validator(mode="after")
-    def _known_classes(self) -> Config:
-        known = {item.name for item in self.classes} | set(self.labels.groups.values())
-        strange = [name for name in self.mapping.objects.classes if name not in known]
-        if strange:
-            some = ", ".join(sorted(known))
-            msg = f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}"
-            raise ValueError(msg)
-        if self.labels.complete and self.labels.background not in known:
-            msg = f"labels.complete: no class called {self.labels.background!r} for the ground around the footprints; "
-            msg += f"add it to classes, or name one in labels.background: {', '.join(sorted(known))}"
-            raise ValueError(msg)
-        return self
-
     @model_validator(mode="before")
     @classmethod
     def _not_needed(cls, data: Any) -> Any:
@@ -244,30 +185,26 @@ class Config(Settings):
     def _some_class(cls, value: tuple[ClassItem, ...], info: ValidationInfo) -> tuple[ClassItem, ...]:
         labels = info.data.get("labels")
         if not value and labels is not None and labels.kind == "class":
-            msg = "at least 1 item, not 0"
-            raise ValueError(msg)
+            raise ValueError("at least 1 item, not 0")
         return value
 
     @model_validator(mode="after")
-    def _layers_of_classes(self) -> Config:
-        if self.labels.kind == "value" and self.map.of_classes:
-            msg = (
-                f"map.{self.map.of_classes[0]}: a continuous target has no probabilities of classes; its map has bounds"
-            )
-            raise ValueError(msg)
-        if self.labels.kind == "value" and self.training.of_classes:
-            msg = (
-                f"training.{self.training.of_classes[0]}: a continuous target is learned by teachers and a network of "
-                "pixels alone; leave it as it is by default"
-            )
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _some_scene(self) -> Config:
+    def _fits_together(self) -> Config:
+        known = {item.name for item in self.classes} | set(self.labels.groups.values())
+        some, is_value = ", ".join(sorted(known)), self.labels.kind == "value"
+        if strange := [name for name in self.mapping.objects.classes if name not in known]:
+            raise ValueError(f"map.objects.classes: no class called {', '.join(strange)}; expected some of {some}")
+        if self.labels.complete and self.labels.background not in known:
+            what = f"no class called {self.labels.background!r} for the ground around the footprints"
+            raise ValueError(f"labels.complete: {what}; add it to classes, or name one in labels.background: {some}")
+        if is_value and self.map.of_classes:
+            what = "a continuous target has no probabilities of classes; its map has bounds"
+            raise ValueError(f"map.{self.map.of_classes[0]}: {what}")
+        if is_value and self.training.of_classes:
+            what = "a continuous target is learned by teachers and a network of pixels alone"
+            raise ValueError(f"training.{self.training.of_classes[0]}: {what}; leave it as it is by default")
         if not self.scenes and not self.labels.value.covariates:
-            msg = "no scene: name one under scenes; only samples with labels.value.covariates do without"
-            raise ValueError(msg)
+            raise ValueError("no scene: name one under scenes; only samples with labels.value.covariates do without")
         return self
 
 
@@ -296,138 +233,6 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
         fix = "landcover check or run it, and predict --model --chips"
         raise ConfigError("configuration of whole chips, which has no scene", path=path, fix=fix)
     return checked(Config, changed(upgraded(data, path=path), changes), path=path)
-
-
-Checked = TypeVar("Checked", bound=Settings)
-
-
-def checked(kind: type[Checked], data: Mapping[str, Any], *, path: Path | None = None) -> Checked:
-    """Settings of a kind from nested keys; relative paths are relative to the folder of ``path``.
-
-    Raises:
-        ConfigError: an unknown key (with the nearest known one), or a value that does not fit.
-    """
-    context = {"folder": path.resolve().parent} if path is not None else None
-    try:
-        return kind.model_validate(data, context=context)
-    except ValidationError as err:
-        raise _explain(err, kind, path) from err
-
-
-def from_changes(kind: type[Checked], changes: Sequence[str]) -> Checked:
-    """Settings of a kind from defaults and keys as ``map.memory=1GB``.
-
-    Raises:
-        ConfigError: see :func:`checked`; or a text that sets nothing.
-    """
-    return checked(kind, changed({}, changes))
-
-
-def section_of(
-    section: str, kind: type[Checked], changes: Sequence[str] | None, given: Mapping[str, object] | None = None
-) -> Checked:
-    """Settings of one section, from options that were given (None: not given) and keys as ``design.size=400``.
-
-    Raises:
-        ConfigError: see :func:`from_changes`.
-    """
-    around = create_model("_Section", __base__=Settings, **{section: (kind, ...)})  # type: ignore[call-overload]  # the name is the section's
-    known = {section: {key: value for key, value in (given or {}).items() if value is not None}}
-    found: Checked = getattr(checked(around, changed(known, changes or ())), section)
-    return found
-
-
-def changed(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Nested keys with those set that ``changes`` name; their paths are relative to the working folder.
-
-    Raises:
-        ConfigError: a text that is not KEY=VALUE.
-    """
-    made: dict[str, Any] = copy.deepcopy(dict(data))
-    for text in changes:
-        key, equals, value = text.partition("=")
-        *sections, last = key.strip().split(".")
-        if not equals or not last:
-            raise ConfigError("option --set", got=repr(text), expected="KEY=VALUE, such as map.memory=1GB")
-        section = made
-        for name in sections:
-            inner = section.get(name)
-            section[name] = inner if isinstance(inner, dict) else {}
-            section = section[name]
-        section[last] = _value(value.strip())
-    return made
-
-
-def _value(text: str) -> Any:
-    """A list, an object of JSON's, None for null, else the text, which each key reads as its own type.
-
-    >>> _value("[red, nir]"), _value('{"water": 0.5}'), _value("1GB")
-    (['red', 'nir'], {'water': 0.5}, '1GB')
-    """
-    if text in {"", "null"}:
-        return None
-    if text.startswith("{"):
-        return parse_json(text, what="option --set", error=ConfigError)
-    if text.startswith("[") and text.endswith("]"):
-        parts = next(csv.reader([text[1:-1]], skipinitialspace=True), [])
-        return [part.strip().strip("'") for part in parts if part.strip()]
-    path = Path(text).expanduser()
-    return str(path.resolve()) if path.suffix and path.exists() else text
-
-
-def _explain(err: ValidationError, kind: type[Settings], path: Path | None) -> ConfigError:
-    """The first thing wrong, in one sentence."""
-    errors = err.errors()
-    first = errors[0]
-    if first["type"] == "missing":  # because another key is misspelt, if one is
-        first = next((item for item in errors if item["type"] == "extra_forbidden"), first)
-    key = _key_of(first)
-    if first["type"] == "extra_forbidden":
-        known = sorted(_keys_beside(kind, first["loc"]))
-        near = nearest(str(first["loc"][-1]), known)
-        fix = f"did you mean {near!r}?" if near else None
-        return ConfigError(f"unknown key {key!r}", path=path, expected="one of " + ", ".join(known), fix=fix)
-    if first["type"] == "missing":
-        return ConfigError(f"key {key!r} is missing", path=path)
-    if first["type"] == "value_error" and not key:
-        return ConfigError(_words(first), path=path)
-    if first["type"] == "value_error" and isinstance(first["input"], dict):
-        return ConfigError(f"key {key!r}: {_words(first)}", path=path)
-    # A key with several types has an error for each.
-    expected = dict.fromkeys(_words(error) for error in err.errors() if _key_of(error) == key)
-    return ConfigError(f"key {key!r}", path=path, got=repr(first["input"])[:80], expected=" or ".join(expected))
-
-
-def _key_of(error: ErrorDetails) -> str:
-    """The key as it is in the file: pydantic adds the type it tried, and whether it means a key of a mapping."""
-    added = re.compile(r"\[key\]|constrained-\w+|(literal|tuple|function-\w+)\[.*\]")
-    return ".".join(str(part) for part in error["loc"] if not added.fullmatch(str(part)))
-
-
-def _words(error: ErrorDetails) -> str:
-    """What was expected, without the words of the library that checks."""
-    kind = error["ctx"]["pattern"] if error["type"] == "string_pattern_mismatch" else error["type"]
-    stripped = re.sub(r"^(Value error, |[A-Z]\w+ should (be |have )?)", "", error["msg"])
-    return _EXPECTED.get(kind, stripped.replace(" after validation", ""))
-
-
-def _keys_beside(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section of an unknown key has."""
-    section: Any = kind
-    for part in location[:-1]:
-        if isinstance(part, str):
-            section = _section_of(section.model_fields[part].annotation)
-    return list(section.model_fields)
-
-
-def _section_of(annotation: Any) -> Any:
-    """The Settings inside ``Settings``, ``Settings | None`` or ``tuple[Settings, ...]``."""
-    if isinstance(annotation, type):
-        return annotation
-    return next(
-        (found for arg in getattr(annotation, "__args__", ()) if arg is not Ellipsis and (found := _section_of(arg))),
-        None,
-    )
 
 
 def schema_json() -> str:

@@ -28,6 +28,8 @@ from pipeline.files import hash_content, relative_path, write_json, write_text
 from pipeline.process import hold_folder, peak_rss_mb, release_folder, reset_peak
 
 RECORD, RESOLVED = "run.json", "config.yaml"
+# The labels as they were used, in the run folder.
+LABELS = "chips/labels.gpkg"
 LOCK = ".run.lock"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
 

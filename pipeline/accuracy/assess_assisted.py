@@ -1,16 +1,12 @@
 """Figures with the map's own confidence as auxiliary variable: narrower intervals, whatever the confidence is worth.
 
-The confidence is known on every pixel, so its total is known without error. Where it tells right pixels from wrong
-ones, a sample that happens to have too many sure pixels is known to be too good, and the figure is moved by as much.
-With z the residual of a ratio R = Y / X (:mod:`pipeline.accuracy.assess_estimators`) and a the confidence of a unit
-less the mean of its map class (its total over the map is 0), the estimate is R - b A / X with the b of least variance,
-and its variance is that of the total of z - b a. The design alone makes it right; a confidence that is worth nothing
-gives b near 0, and where the interval would not be narrower the plain figure stands.
+A regression estimator: with z the residual of a ratio R = Y / X (:mod:`pipeline.accuracy.assess_estimators`) and a the
+confidence of a unit less the mean of its map class (its total over the map is 0), the estimate is R - b A / X with the
+b of least variance, and its variance is that of the total of z - b a. Where the interval would not be narrower the
+plain figure stands. docs/accuracy.md says why the design alone makes it right, and has its coverage.
 
-Source: difference and regression estimators, Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling,
-sect. 6.3 and 6.4; the b of least variance for any design, Montanari (1987), Int. Stat. Rev. 55, 191-202. It is what
-prediction-powered inference (Angelopoulos et al. 2023, Science 382, 669-674) does with tuned power (PPI++, arXiv
-2311.01453), within a sampling design.
+Source: Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, sect. 6.3 and 6.4; the b of least variance
+for any design, Montanari (1987), Int. Stat. Rev. 55, 191-202.
 """
 
 from __future__ import annotations
@@ -22,30 +18,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
-from pipeline.accuracy.assess_estimators import Estimate, accuracy_columns, finish
-from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
-from pipeline.accuracy.class_maps import (
-    CODES,
-    aligned,
-    count_strips,
-    open_class_map,
-    read_codes,
-    values_at,
-)
+from pipeline.accuracy.assess_estimators import Estimate, Figures, accuracy_columns, finish
+from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
+from pipeline.accuracy.class_maps import CODES, aligned, count_strips, open_class_map, read_codes, values_at
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.accuracy.assess_estimators import Figures
-    from pipeline.accuracy.assess_frame import Frame
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.grid import Window
 
 # Degrees of freedom that a slope takes; fewer units than this leave nothing to learn it from.
 MIN_UNITS = 40
@@ -127,14 +113,9 @@ def open_percent(path: Path | str, grid: Grid, stack: ExitStack) -> DatasetReade
 
 
 def assist(
-    figures: Figures,
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    *,
-    frame: Frame,
-    auxiliary: NDArray[np.float64],
-    unit_area: NDArray[np.float64] | None = None,
-) -> tuple[Figures, dict[str, float]]:
+    figures: Figures, map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
+    *, frame: Frame, auxiliary: NDArray[np.float64], unit_area: NDArray[np.float64] | None = None,
+) -> tuple[Figures, dict[str, float]]:  # fmt: skip
     """The same figures with the auxiliary's help, and the width over the plain one of each interval made narrower.
 
     The mean of ``auxiliary`` float64 [unit] over each map class is 0; indices of classes are 0..K-1.
@@ -166,14 +147,9 @@ def assist(
 
 
 def _regress(
-    plain: Estimate,
-    top: NDArray[np.float64],
-    bottom: NDArray[np.float64],
-    *,
-    frame: Frame,
-    helpers: list[NDArray[np.float64]],
-    certain: NDArray[np.bool_] | None,
-) -> Estimate:
+    plain: Estimate, top: NDArray[np.float64], bottom: NDArray[np.float64],
+    *, frame: Frame, helpers: list[NDArray[np.float64]], certain: NDArray[np.bool_] | None,
+) -> Estimate:  # fmt: skip
     """The estimate with the slopes of least variance, or the plain one where it is as good."""
     if plain.estimate is None or not plain.se or not helpers:
         return plain

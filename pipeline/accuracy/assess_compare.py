@@ -1,12 +1,9 @@
 """Two maps on one reference: which is better, and is that more than chance; from a whole sample, or unit by unit.
 
-Unit by unit, with a stop as soon as it is known: two maps differ in accuracy only where they differ. With p the share
-of the area where they do, and x = 1 where the first alone is right, -1 where the second alone is, 0 where both are
-wrong, the difference of overall accuracies is p times the mean of x. Units are drawn there (``landcover design --for
-compare``), all pixels with one chance, and numbered at random, so each is a fair draw whatever was seen before. A bet
-on x against each possible mean gains where that mean is wrong; by Ville's inequality its capital exceeds 1/a with
-chance a at most, ever. So the interval of means that no bet has ruled out holds at all times together, and one may look
-after every unit and stop when one likes.
+Unit by unit: with p the share of the area where the maps differ, and x = 1 where the first alone is right, -1 where the
+second alone is, 0 where both are wrong, the difference of overall accuracies is p times the mean of x over units drawn
+there. A bet on x against each possible mean gains where that mean is wrong, and the interval of means that no bet has
+ruled out holds at all times together: one may look after every unit. docs/accuracy.md has its error rates.
 
 Source: Waudby-Smith & Ramdas (2024), Estimating means of bounded random variables by betting, J. R. Stat. Soc. B 86,
 1-27: hedged capital (sect. 4.4) with bets by the approximate GRAPA rule (sect. B.3).
@@ -23,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, chi2
 
 from pipeline.accuracy.assess_estimators import CENSUS, Estimate, cross_tabulate, ratios
@@ -33,14 +31,11 @@ from pipeline.accuracy.class_maps import is_raster, map_names, map_scheme, read_
 from pipeline.accuracy.crosswalk import read_crosswalk, translate_map
 from pipeline.accuracy.sample_design import read_design
 from pipeline.accuracy.sample_strata import DIFFERENCES
-from pipeline.accuracy.settings import MARGIN
+from pipeline.accuracy.settings import MARGIN, ReferenceSettings
 from pipeline.errors import ReferenceDataError
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
 
@@ -138,13 +133,9 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
 
 def compare_maps(
-    first: Path | str,
-    second: Path | str,
-    settings: ReferenceSettings,
-    *,
-    second_crosswalk: Path | str | Mapping[str, str] | None = None,
-    scheme: ClassScheme | None = None,
-) -> Comparison:
+    first: Path | str, second: Path | str, settings: ReferenceSettings,
+    *, second_crosswalk: Path | str | Mapping[str, str] | None = None, scheme: ClassScheme | None = None,
+) -> Comparison:  # fmt: skip
     """Assess two maps on the same units.
 
     The maps have one legend, or ``second_crosswalk`` leads from the values of the second (any raster of integers) to
@@ -170,8 +161,12 @@ def compare_maps(
             )  # fmt: skip
         elif scheme is None:
             check_same_legend([first, second])
-        if is_raster(settings.reference):
-            return _named(_on_raster(first, second, settings, scheme=legend), names)
+        if is_raster(settings.reference):  # the difference on all of its pixels
+            both, reference = [first, second], settings.plain_raster()
+            found = compare_with_raster(both, reference, scheme=legend, crosswalk=settings.table())
+            one, two = (census_assessment(path, found, scheme=legend, number=i) for i, path in enumerate(both))
+            gain = float(found.right_ha[1, 0] - found.right_ha[0, 1]) / found.area_ha
+            return _named(Comparison(one, two, Estimate(gain, note=CENSUS), found.right_px, None), names)
         strata = str(first) if settings.strata == "map" else settings.strata
         theirs = settings.model_copy(update={"strata": strata})
         one, two = assess_map(first, settings, scheme=legend), assess_map(second, theirs, scheme=legend)
@@ -209,19 +204,6 @@ def _paired(one: Assessment, two: Assessment, *, grid: Grid) -> Comparison:
     difference = ratios(top, bottom, frame=one.design.frame, bounds=(-1.0, 1.0))[0]
     right = cross_tabulate(right_one.astype(np.intp), right_two.astype(np.intp), classes=2)
     return Comparison(one, two, difference, right, mcnemar(right_one, right_two))
-
-
-def _on_raster(
-    first: Path | str, second: Path | str, settings: ReferenceSettings, *, scheme: ClassScheme
-) -> Comparison:
-    """The difference on all pixels of a reference raster."""
-    reference = settings.plain_raster()
-    found = compare_with_raster([first, second], reference, scheme=scheme, crosswalk=settings.table())
-    one, two = (
-        census_assessment(path, found, scheme=scheme, number=number) for number, path in enumerate((first, second))
-    )
-    gain = float(found.right_ha[1, 0] - found.right_ha[0, 1]) / found.area_ha
-    return Comparison(one, two, Estimate(gain, note=CENSUS), found.right_px, None)
 
 
 ALPHA = 0.05
@@ -279,13 +261,9 @@ class SequentialComparison:
 
 
 def compare_sequentially(
-    first: Path | str,
-    second: Path | str,
-    settings: ReferenceSettings,
-    *,
-    margin: float = MARGIN,
-    scheme: ClassScheme | None = None,
-) -> SequentialComparison:
+    first: Path | str, second: Path | str, settings: ReferenceSettings,
+    *, margin: float = MARGIN, scheme: ClassScheme | None = None,
+) -> SequentialComparison:  # fmt: skip
     """Compare two maps on the units interpreted so far of a sample drawn where they differ.
 
     ``margin`` is the difference of overall accuracies that is none to care about.
@@ -294,8 +272,6 @@ def compare_sequentially(
         ReferenceDataError: no design, one of another kind or of other maps, units left out between others.
         LegendError: two legends.
     """
-    if not 0 < margin < 1:
-        raise ReferenceDataError("difference that is none to care about", got=margin, expected="between 0 and 1")
     if settings.design is None or settings.field is None:
         raise ReferenceDataError(
             "sequential comparison without a design and a field",
@@ -380,7 +356,7 @@ def summarise(
     )  # fmt: skip
     if found.verdict != "go on":
         return found
-    return SequentialComparison(**(vars(found) | {"more": _more(y, margin / scale)}))
+    return replace(found, more=_more(y, margin / scale))
 
 
 def log_capital(y: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:

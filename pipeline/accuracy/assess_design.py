@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.accuracy.assess_frame import Clusters, Frame
-from pipeline.accuracy.class_maps import CODES, OUTSIDE, class_areas, open_class_map
+from pipeline.accuracy.assess_frame import Clusters, DesignKind, Frame
+from pipeline.accuracy.class_maps import CODES, OUTSIDE, StrataLayer, class_areas, open_class_map, read_at
 from pipeline.accuracy.sample_pixels import ONE_START, count_frame
 from pipeline.accuracy.sample_strata import MapStrata
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Window
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.assess_frame import DesignKind
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.accuracy.class_maps import StrataLayer
     from pipeline.accuracy.sample_design import SampleDesign
     from pipeline.legend import ClassScheme
 
@@ -109,7 +104,8 @@ def assume_strata(
         return units, AssumedDesign(frame, _sentence(frame, len(units)), (), strata_ha, class_ha)
     with open_class_map(map_path) as data:
         found = count_frame(data, layer)
-        values = strata_at(layer, (data.height, data.width), units.row, units.col)
+        shape, block = (data.height, data.width), (_TILE_PX, _TILE_PX)
+        values = read_at(layer.read, units.row, units.col, shape, block=block, kind=np.dtype(np.int32))
     count, area = found.pixels.sum(axis=0), class_areas(map_path, within=layer)[1]
     present = np.flatnonzero(count)
     units = units.keep(values != OUTSIDE, dict.fromkeys(range(len(units)), "outside the strata"))
@@ -119,20 +115,6 @@ def assume_strata(
     frame = Frame("stratified", index, count[present].astype(np.float64), tuple(layer.name(int(v)) for v in present))
     words = _sentence(frame, len(units))
     return units, AssumedDesign(frame, words, (), tuple(found.area_ha[present]), tuple(area))
-
-
-def strata_at(
-    layer: StrataLayer, shape: tuple[int, int], row: NDArray[np.int32], col: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    """Stratum of single pixels, int32 [n], read in tiles that hold one."""
-    values = np.full(len(row), OUTSIDE, dtype=np.int32)
-    tile = (row // _TILE_PX).astype(np.int64) * (shape[1] // _TILE_PX + 1) + col // _TILE_PX
-    for number in np.unique(tile):
-        here = np.flatnonzero(tile == number)
-        top, left = int(row[here[0]]) // _TILE_PX * _TILE_PX, int(col[here[0]]) // _TILE_PX * _TILE_PX
-        window = Window(top, left, min(_TILE_PX, shape[0] - top), min(_TILE_PX, shape[1] - left))
-        values[here] = layer.read(window)[row[here] - top, col[here] - left]
-    return values
 
 
 def assume_drawn(
@@ -171,16 +153,13 @@ def assume_drawn(
     if design.kind in {"simple random", "systematic"} and clusters is None:
         plain = _unstratified(units, design.kind, scheme=scheme, counted=counted)
         return units, replace(plain, notes=tuple(dict.fromkeys([*plain.notes, *notes])))
-    notes += _uncovered(float(counted[1][list(scheme.codes)].sum()), float(area.sum()))
+    mapped_ha, strata_ha = float(counted[1][list(scheme.codes)].sum()), float(area.sum())
+    if abs(mapped_ha - strata_ha) > _SAME * mapped_ha:  # the design does not say which pixels its strata hold
+        notes.append(
+            f"mapped areas are of {mapped_ha:,.1f} ha, estimated areas of the {strata_ha:,.1f} ha of the strata"
+        )
     frame = Frame(design.kind, index, sizes, names, strata_are_map_classes=same, clusters=clusters)
     return units, AssumedDesign(frame, _sentence(frame, len(units)), tuple(notes), tuple(area), tuple(counted[1]))
-
-
-def _uncovered(mapped_ha: float, strata_ha: float) -> list[str]:
-    """That mapped and estimated areas are of different ground: the design does not say which pixels its strata hold."""
-    if abs(mapped_ha - strata_ha) <= _SAME * mapped_ha:
-        return []
-    return [f"mapped areas are of {mapped_ha:,.1f} ha, estimated areas of the {strata_ha:,.1f} ha of the strata"]
 
 
 def _counted_by(design: SampleDesign) -> Counted:

@@ -1,34 +1,22 @@
 """Accuracy and area with standard errors and 95 % intervals, for every design of :mod:`pipeline.accuracy.assess_frame`.
 
-All figures are ratios of two estimated totals, R = Y / X, whose variance is that of the total of y - R x, over X^2:
-
-    overall accuracy     y = a [map = reference]         x = a
-    user's, class k      y = a [map = k = reference]     x = a [map = k]
-    producer's, class k  y = a [map = k = reference]     x = a [reference = k]
-    F1, class k          y = 2 a [map = k = reference]   x = a [map = k] + a [reference = k]
-    area share, class k  y = a [reference = k]           x = a
-
-with a the area of the unit. Source: Stehman (2014), Int. J. Remote Sens. 35, 4923-4939, eqs. 20-28. With the map
-classes as strata these are Olofsson et al. (2014), Remote Sens. Environ. 148, 42-57, eqs. 1-11; for clusters Stehman
-(1997), Remote Sens. Environ. 60, 258-269. docs/accuracy.md derives the identity and the error of F1.
+All figures are ratios of two estimated totals, R = Y / X, whose variance is that of the total of y - R x, over X^2;
+docs/accuracy.md has y and x of each. Source: Stehman (2014), Int. J. Remote Sens. 35, 4923-4939, eqs. 20-28. With the
+map classes as strata these are Olofsson et al. (2014), Remote Sens. Environ. 148, 42-57, eqs. 1-11; for clusters
+Stehman (1997), Remote Sens. Environ. 60, 258-269.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
-from pipeline.errors import ReferenceDataError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.assess_frame import Frame
+from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
 
 NOT_PROBABILITY = "not a probability sample"
 CENSUS = "agreement over all pixels of the reference: no sampling error"
@@ -42,13 +30,6 @@ class ErrorMatrix:
     names: tuple[str, ...]  # Class names, one per row and per column
     counts: NDArray[np.int64]  # [map class, reference class] units of the sample
     proportions: NDArray[np.float64]  # [map class, reference class] estimated share of the area, sums to 1
-
-    def __post_init__(self) -> None:
-        """Refuse matrices of another shape than the legend."""
-        expected = (len(self.names), len(self.names))
-        if self.counts.shape != expected or self.proportions.shape != expected:
-            got = f"counts {self.counts.shape}, proportions {self.proportions.shape}"
-            raise ReferenceDataError("error matrix of another shape than its legend", got=got, expected=expected)
 
     def to_json(self) -> dict[str, object]:
         """Rows are map classes, columns reference classes; both in the order of ``classes``."""
@@ -108,28 +89,13 @@ class Figures:
 
 
 def estimate_accuracy(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    *,
-    names: tuple[str, ...],
-    frame: Frame,
-    unit_area: NDArray[np.float64] | None = None,
-) -> Figures:
-    """Every figure of an assessment, from paired class indices.
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
+    *, names: tuple[str, ...], frame: Frame, unit_area: NDArray[np.float64] | None = None,
+) -> Figures:  # fmt: skip
+    """Every figure of an assessment, from paired class indices 0..K-1, int [unit] each.
 
-    Args:
-        map_index: int [unit], 0..K-1: what the map says.
-        reference_index: int [unit], 0..K-1: what the reference says.
-        names: The K class names.
-        frame: How the units were drawn.
-        unit_area: float [unit], area of each unit in any unit; None where all are equal.
-
-    Raises:
-        ReferenceDataError: arrays of different length.
+    ``unit_area`` float [unit] is the area of each unit in any unit of area; None where all are equal.
     """
-    if not len(map_index) == len(reference_index) == len(frame.stratum):
-        got = f"{len(map_index)}, {len(reference_index)}, {len(frame.stratum)}"
-        raise ReferenceDataError("map classes, reference classes and strata of different length", got=got)
     classes = len(names)
     area = np.ones(len(map_index)) if unit_area is None else np.asarray(unit_area, dtype=np.float64)
     top, bottom, known = accuracy_columns(np.asarray(map_index), np.asarray(reference_index), area, frame, classes)
@@ -145,17 +111,13 @@ def estimate_accuracy(
 
 
 def ratios(
-    top: NDArray[np.float64],
-    bottom: NDArray[np.float64],
-    *,
-    frame: Frame,
-    certain: NDArray[np.bool_] | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
-) -> list[Estimate]:
+    top: NDArray[np.float64], bottom: NDArray[np.float64],
+    *, frame: Frame, certain: NDArray[np.bool_] | None = None, bounds: tuple[float, float] = (0.0, 1.0),
+) -> list[Estimate]:  # fmt: skip
     """Ratios of totals with their uncertainty, one per column.
 
     Args:
-        top: float64 [unit, figure], y of the module docstring.
+        top: float64 [unit, figure], y of docs/accuracy.md.
         bottom: float64 [unit, figure], x.
         frame: The design.
         certain: bool [stratum, figure]; where y and x are 0 in the whole stratum by definition.
@@ -174,7 +136,8 @@ def ratios(
         else:
             # A variance of 0, but for rounding.
             flat = bool(variance[column] <= _TINY * max(value * value, 1.0))
-            if flat and not _complete(frame):
+            complete = frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
+            if flat and not complete:  # of a sample of all units the spread is 0 indeed
                 open_strata = frame.sizes > 0 if certain is None else (frame.sizes > 0) & ~certain[:, column]
                 # The exact interval is one of shares, not of differences and trends.
                 one = int(open_strata.sum()) == 1 and frame.clusters is None and bounds == (0.0, 1.0)
@@ -184,11 +147,6 @@ def ratios(
     return results
 
 
-def _complete(frame: Frame) -> bool:
-    """Whether every map unit is in the sample."""
-    return frame.sizes_are_counts and frame.clusters is None and bool((frame.counts == frame.sizes).all())
-
-
 def finish(value: float, variance: float, frame: Frame, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
     """An estimate with its interval, as far as the design allows one; the interval is cut at ``bounds``."""
     if not frame.is_probability:
@@ -196,7 +154,10 @@ def finish(value: float, variance: float, frame: Frame, bounds: tuple[float, flo
     if not math.isfinite(variance):
         return Estimate(value, note="a stratum or the sample has a single unit: its variance cannot be estimated")
     spread = math.sqrt(max(variance, 0.0))
-    half = _quantile(frame) * spread
+    # Student's t where the number of primary units, not of pixels, carries the information.
+    half = (
+        float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, frame.clusters.degrees_of_freedom)) * spread
+    )
     return Estimate(value, spread, (max(value - half, bounds[0]), min(value + half, bounds[1])))
 
 
@@ -220,19 +181,11 @@ def _without_spread(value: float, bottom: NDArray[np.float64], frame: Frame, *, 
     return Estimate(value, ci95=interval, note=f"{note}; the interval is the exact binomial one (Clopper-Pearson)")
 
 
-def _quantile(frame: Frame) -> float:
-    """1.96; Student's t where the number of primary units, not of pixels, carries the information."""
-    return float(norm.ppf(0.975) if frame.clusters is None else t.ppf(0.975, frame.clusters.degrees_of_freedom))
-
-
 def accuracy_columns(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    area: NDArray[np.float64],
-    frame: Frame,
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer], area: NDArray[np.float64], frame: Frame,
     classes: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Y and x of the module docstring, and where they are 0 by definition, bool [stratum, figure].
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:  # fmt: skip
+    """Y and x of docs/accuracy.md, and where they are 0 by definition, bool [stratum, figure].
 
     float64 [unit, 1 + 4 classes]: overall, user's, producer's, F1, share. With map classes as strata, user's accuracy
     of class k has nothing to do with the other strata.
@@ -279,12 +232,9 @@ class Agreement:
 
 
 def cross_tabulate(
-    map_index: NDArray[np.integer],
-    reference_index: NDArray[np.integer],
-    *,
-    classes: int,
-    weights: NDArray[np.float64] | None = None,
-) -> NDArray[Any]:
+    map_index: NDArray[np.integer], reference_index: NDArray[np.integer],
+    *, classes: int, weights: NDArray[np.float64] | None = None,
+) -> NDArray[Any]:  # fmt: skip
     """Counts int64 (sums of weights float64) [map class, reference class] of pairs of indices 0..classes-1, any shape.
 
     >>> cross_tabulate(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()

@@ -7,14 +7,12 @@ designs: :func:`unit_weights` (how much of the map a unit stands for) and :func:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ReferenceDataError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 DesignKind = Literal[
     "simple random",

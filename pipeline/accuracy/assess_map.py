@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_assisted import assist, centred_confidence, confidence_beside
 from pipeline.accuracy.assess_design import AssumedDesign, assume_drawn, assume_plain, assume_strata
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, Figures, agreement, estimate_accuracy
-from pipeline.accuracy.assess_rasters import compare_with_raster
+from pipeline.accuracy.assess_rasters import OnEveryPixel, compare_with_raster
 from pipeline.accuracy.assess_reference import ReferenceUnits, read_reference
 from pipeline.accuracy.class_maps import class_areas, is_raster, map_scheme, read_grid
 from pipeline.accuracy.sample_design import SampleDesign, read_design
@@ -21,12 +23,6 @@ from pipeline.errors import ReferenceDataError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.assess_rasters import OnEveryPixel
-    from pipeline.accuracy.assess_reference import Excluded
     from pipeline.accuracy.settings import ReferenceSettings
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 _SAME = 1e-3
 # Units that the words name for each reason; the JSON has all of them.
 LISTED = 10
-_NONE_EXCLUDED: dict[str, object] = {"count": 0, "by_reason": {}, "units": []}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +95,7 @@ class Assessment:
     def sampling(self) -> dict[str, object]:
         """Design, units per stratum, exclusions and their effect, and all of it in words."""
         frame = self.design.frame
-        used = int(self.figures.error_matrix.counts.sum())
+        used, excluded = int(self.figures.error_matrix.counts.sum()), self.units.excluded if self.units else ()
         return {
             "design": frame.kind,
             "probability_sample": frame.is_probability,
@@ -112,7 +107,11 @@ class Assessment:
                 for name, size, n in zip(frame.names, frame.sizes, frame.counts, strict=True)
             ],
             "post_stratified": frame.post_stratified,
-            "excluded": self.units.exclusion_report() if self.units is not None else dict(_NONE_EXCLUDED),
+            "excluded": {
+                "count": len(excluded),
+                "by_reason": dict(Counter(item.reason for item in excluded)),
+                "units": [vars(item) for item in excluded],
+            },
             "notes": [*self.design.notes, *self.figures.notes],
         }  # fmt: skip
 
@@ -122,7 +121,11 @@ class Assessment:
         excluded = self.units.excluded if self.units is not None else ()
         if excluded:
             counts = Counter(item.reason for item in excluded)
-            why = "; ".join(f"{n} {reason}: {_first(excluded, reason)}" for reason, n in counts.most_common())
+            ids = {reason: [item.id for item in excluded if item.reason == reason] for reason in counts}
+            why = "; ".join(
+                f"{n} {reason}: {', '.join(ids[reason][:LISTED])}{', ...' * (n > LISTED)}"
+                for reason, n in counts.most_common()
+            )
             total = len(excluded) + int(self.figures.error_matrix.counts.sum())
             sentences.append(
                 f"{len(excluded)} of {total} reference units were left out ({why}); the figures hold for "
@@ -132,19 +135,10 @@ class Assessment:
         return " ".join(sentences)
 
 
-def _first(excluded: Sequence[Excluded], reason: str) -> str:
-    """Identifiers of the first units left out for a reason."""
-    ids = [item.id for item in excluded if item.reason == reason]
-    return ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
-
-
 def assess_map(
-    map_path: Path | str,
-    settings: ReferenceSettings,
-    *,
-    scheme: ClassScheme | None = None,
-    only: frozenset[str] | None = None,
-) -> Assessment:
+    map_path: Path | str, settings: ReferenceSettings,
+    *, scheme: ClassScheme | None = None, only: frozenset[str] | None = None,
+) -> Assessment:  # fmt: skip
     """Accuracy and area of a class map from reference points, polygons or a raster.
 
     Args:
@@ -199,14 +193,9 @@ def assess_map(
 
 
 def _assisted(
-    figures: Figures,
-    design: AssumedDesign,
-    units: ReferenceUnits,
-    map_path: Path | str,
-    named: str,
-    *,
-    scheme: ClassScheme,
-) -> tuple[Figures, AssumedDesign, dict[str, float]]:
+    figures: Figures, design: AssumedDesign, units: ReferenceUnits, map_path: Path | str, named: str,
+    *, scheme: ClassScheme,
+) -> tuple[Figures, AssumedDesign, dict[str, float]]:  # fmt: skip
     """Figures with the confidence as auxiliary, a note of what it gained, and the width of intervals over plain ones.
 
     Raises:

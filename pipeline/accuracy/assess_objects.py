@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from pipeline.accuracy.assess_estimators import Estimate
 from pipeline.errors import ReferenceDataError
@@ -25,14 +27,12 @@ from pipeline.labels.geometries import metric_crs
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
 DEFAULT_IOU = 0.5
 # Resampling fewer blocks than this tells little about their spread.
 LEAST_BLOCKS = 10
 _WISHED_BLOCKS = 25
 _DRAWS = 2000
-_Z95 = 1.959964
 _SHARES = ("precision", "recall", "f1", "polis_m", "count_ratio")
 
 
@@ -92,13 +92,9 @@ def polis(one: Any, other: Any) -> float:
     """
     ways = []
     for here, there in ((one, other), (other, one)):
-        corners = np.concatenate([shapely.get_coordinates(ring)[:-1] for ring in _rings(here)])
+        corners = np.concatenate([shapely.get_coordinates(ring)[:-1] for ring in shapely.get_rings(here)])
         ways.append(float(shapely.distance(shapely.points(corners), shapely.boundary(there)).mean()))
     return (ways[0] + ways[1]) / 2
-
-
-def _rings(polygon: Any) -> NDArray[Any]:
-    return np.asarray(shapely.get_rings(polygon), dtype=object)
 
 
 def match_objects(
@@ -210,10 +206,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float] | None:
     """
     if trials == 0:
         return None
-    share, square = successes / trials, _Z95**2
-    middle = (share + square / (2 * trials)) / (1 + square / trials)
-    half = _Z95 * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    limits = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(limits.low), float(limits.high)
 
 
 def _sums_by_block(found: Matches, block_m: float | None) -> tuple[NDArray[np.float64], float]:

@@ -6,12 +6,14 @@ Areas counted from two maps multiply the errors of both, so they are the map's, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_design import AssumedDesign
 from pipeline.accuracy.assess_estimators import CENSUS, ClassFigures, ErrorMatrix, Estimate, Figures
@@ -31,18 +33,10 @@ from pipeline.accuracy.class_maps import (
 from pipeline.accuracy.crosswalk import codes_of_values
 from pipeline.accuracy.sample_strata import ChangeStrata
 from pipeline.errors import LegendError, ReferenceDataError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
-from pipeline.legend import NODATA, scheme_for
+from pipeline.legend import NODATA, ClassScheme, scheme_for
 from pipeline.maps.geotiff import write_class_map
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.grid import Window
-    from pipeline.legend import ClassScheme
 
 # A share above it is written as 100.0 %.
 _WHOLE = 0.9995
@@ -62,12 +56,9 @@ class OnEveryPixel:
 
 
 def compare_with_raster(
-    maps: Sequence[Path | str],
-    reference: Path | str,
-    *,
-    scheme: ClassScheme,
-    crosswalk: Mapping[str, str] | None = None,
-) -> OnEveryPixel:
+    maps: Sequence[Path | str], reference: Path | str,
+    *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None = None,
+) -> OnEveryPixel:  # fmt: skip
     """Agreement of one or two maps with a reference raster, on the pixels of the first map (others: nearest).
 
     Every pixel is compared, so there is no sampling error, and no interval; what remains unknown is how good the
@@ -108,22 +99,17 @@ def compare_with_raster(
         where = "both in the map" if len(maps) == 1 else "in both maps"
         raise ReferenceDataError(f"no pixel has a class {where} and in the reference", path=reference)
     share = area_ha / float(class_areas(maps[0])[1][NODATA + 1 :].sum())
-    design = _census(total, share, rasters="both rasters" if len(maps) == 1 else "both maps and in the reference")
+    frame = Frame("census", np.zeros(1, dtype=np.intp), np.array([total], dtype=np.float64), ("all",))
+    where = "both rasters" if len(maps) == 1 else "both maps and in the reference"
+    words = (
+        f"All {total:,} pixels with a class in {where} were compared: the figures are agreement with the reference "
+        "raster, without sampling error; its own errors are not known."
+    )
+    design = AssumedDesign(frame, words, () if share > _WHOLE else (f"these pixels are {share:.1%} of the map's area",))
     figures = tuple(
         _figures(ErrorMatrix(scheme.names, n, ha / area_ha)) for n, ha in zip(pixels[:-1], area[:-1], strict=True)
     )
     return OnEveryPixel(figures, design, area_ha, pixels[-1], area[-1])
-
-
-def _census(pixels: int, covered: float, *, rasters: str) -> AssumedDesign:
-    """That every pixel was compared and none sampled, and which share of the map's area they are."""
-    frame = Frame("census", np.zeros(1, dtype=np.intp), np.array([pixels], dtype=np.float64), ("all",))
-    words = (
-        f"All {pixels:,} pixels with a class in {rasters} were compared: the figures are agreement with the "
-        "reference raster, without sampling error; its own errors are not known."
-    )
-    notes = () if covered > _WHOLE else (f"these pixels are {covered:.1%} of the map's area",)
-    return AssumedDesign(frame, words, notes)
 
 
 def _figures(matrix: ErrorMatrix) -> Figures:
@@ -151,7 +137,6 @@ class ChangeResult:
     """What two maps say about change."""
 
     scheme: ClassScheme  # Their legend
-    change_scheme: ClassScheme  # Legend of the from-to map: ``stable forest``, ``forest -> water``,
     pixels: NDArray[np.int64]  # [earlier class, later class]
     area_ha: NDArray[np.float64]  # [earlier class, later class]
     left_out_ha: float  # Area that has a class in one of the maps only, and is in neither figure
@@ -226,7 +211,7 @@ def change_map(
             tags={"change": [Path(earlier).name, Path(later).name]},
         )  # fmt: skip
     left_out = float(every_ha[NODATA, 1:].sum() + every_ha[1:, NODATA].sum())
-    return ChangeResult(legend, change_scheme, pixels, area, left_out)
+    return ChangeResult(legend, pixels, area, left_out)
 
 
 def _change_codes(scheme: ClassScheme, pixels: NDArray[np.int64]) -> tuple[NDArray[np.uint8], ClassScheme]:

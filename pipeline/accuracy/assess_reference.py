@@ -7,27 +7,25 @@ in silence. Rasters as reference are compared pixel by pixel in :mod:`pipeline.a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.class_maps import codes_at, open_class_map, read_codes
 from pipeline.accuracy.crosswalk import OMITTED, check_known, label_text, to_codes
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
 from pipeline.labels.settings import split_source
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
 
 ID_FIELDS = ("id", "PLOTID", "plotid", "poly_id", "fid")
 _COORDINATES = (("LON", "LAT"), ("lon", "lat"), ("longitude", "latitude"), ("x", "y"), ("X", "Y"))
@@ -79,20 +77,11 @@ class ReferenceUnits:
             **{name: getattr(self, name)[mask] for name in arrays},
         )
 
-    def exclusion_report(self) -> dict[str, object]:
-        """Counts by reason and the units, JSON-ready."""
-        by_reason = dict(Counter(item.reason for item in self.excluded))
-        return {"count": len(self.excluded), "by_reason": by_reason, "units": [vars(item) for item in self.excluded]}
-
 
 def read_reference(
     path: Path | str,
-    *,
-    map_path: Path | str,
-    scheme: ClassScheme,
-    field: str,
-    crosswalk: Mapping[str, str] | None = None,
-) -> ReferenceUnits:
+    *, map_path: Path | str, scheme: ClassScheme, field: str, crosswalk: Mapping[str, str] | None = None,
+) -> ReferenceUnits:  # fmt: skip
     """Points or polygons of a vector file (or a CSV with coordinates) on a map.
 
     A CSV has LON,LAT (WGS84) or x,y (the map's CRS); ``crosswalk`` gives the map's class of a reference class.
@@ -236,17 +225,10 @@ def _pixels_inside(dataset: DatasetReader, grid: Grid, shape: Any) -> NDArray[np
 
 def _without_duplicates(units: ReferenceUnits) -> ReferenceUnits:
     """Points in one pixel are one unit: the first stays, unless they contradict each other, when none does."""
-    pixel = units.row.astype(np.int64) * (int(units.col.max()) + 1) + units.col
-    _, first, group = np.unique(pixel, return_index=True, return_inverse=True)
-    keep = np.zeros(len(units), dtype=np.bool_)
-    keep[first] = True
-    contradicted = np.zeros(len(first), dtype=np.bool_)
-    contradicted[group[units.reference_code != units.reference_code[first][group]]] = True
-    keep &= ~contradicted[group]
-    reasons = {
-        int(i): "in one pixel with a unit of another class"
-        if contradicted[group[i]]
-        else "in one pixel with another unit"
-        for i in np.flatnonzero(~keep)
-    }
-    return units.keep(keep, reasons)
+    import pandas as pd
+
+    table = pd.DataFrame({"row": units.row, "col": units.col, "code": units.reference_code})
+    contradicted = table.groupby(["row", "col"])["code"].transform("nunique") > 1
+    keep = ~(table.duplicated(["row", "col"]) | contradicted)
+    other = np.where(contradicted, "in one pixel with a unit of another class", "in one pixel with another unit")
+    return units.keep(keep.to_numpy(), dict(enumerate(other.tolist())))

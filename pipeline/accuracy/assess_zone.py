@@ -1,43 +1,36 @@
 """The largest part of a map whose error is at most so much, with 95 % confidence, from a probability sample.
 
-Parts are nested: pixels of at least some confidence (and, if asked for, inside the area of applicability), from the
-surest on. They are tested one after the other, and the zone is the last before the first that fails. As the order is
-fixed before a single unit is looked at, all tests together have the error of one (fixed sequence testing).
+Parts are nested: pixels of at least some confidence (and, if asked for, inside the area of applicability), tested from
+the surest on; the zone is the last before the first that fails. docs/accuracy.md says how often zones do not hold.
 
-Source: Angelopoulos, Bates, Candes, Jordan & Lei (2021), Learn then test, arXiv 2110.01052, sect. 3.2; upper limit of
-the error of each part: Clopper & Pearson (1934), and for samples whose units stand for different areas with the
-effective number of units of Korn & Graubard (1998), Survey Methodology 24, 193-201.
+Source: fixed sequence testing, Angelopoulos, Bates, Candes, Jordan & Lei (2021), Learn then test, arXiv 2110.01052,
+sect. 3.2; upper limit of the error of each part: Clopper & Pearson (1934), and for samples whose units stand for
+different areas with the effective number of units of Korn & Graubard (1998), Survey Methodology 24, 193-201.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from scipy.stats import beta
 
 from pipeline.accuracy.assess_assisted import SURE, confidence_areas, confidence_beside, open_percent
-from pipeline.accuracy.assess_frame import unit_weights, variance_of_total
+from pipeline.accuracy.assess_frame import Frame, unit_weights, variance_of_total
 from pipeline.accuracy.assess_map import assess_map, covers_map, unit_area
 from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_class_map, read_codes, read_grid, strips
-from pipeline.accuracy.settings import MAX_ERROR
+from pipeline.accuracy.settings import MAX_ERROR, ReferenceSettings
 from pipeline.errors import ReferenceDataError
 from pipeline.files import whole_file
 from pipeline.grid import Grid
 from pipeline.legend import NODATA
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.assess_frame import Frame
-    from pipeline.accuracy.settings import ReferenceSettings
 
 LEVEL = 0.95
 # A class with fewer units than that in the zone is not judged.
@@ -86,37 +79,21 @@ class Zone:
 
 
 def find_zone(
-    wrong: NDArray[np.bool_],
-    confidence: NDArray[np.integer],
-    map_index: NDArray[np.integer],
-    *,
-    names: Sequence[str],
-    frame: Frame,
-    area_by_confidence: NDArray[np.float64],
-    unit_area: NDArray[np.float64] | None = None,
-    max_error: float = MAX_ERROR,
-    inside_only: bool = False,
-) -> Zone:
+    wrong: NDArray[np.bool_], confidence: NDArray[np.integer], map_index: NDArray[np.integer],
+    *, names: Sequence[str], frame: Frame, area_by_confidence: NDArray[np.float64],
+    unit_area: NDArray[np.float64] | None = None, max_error: float = MAX_ERROR, inside_only: bool = False,
+) -> Zone:  # fmt: skip
     """The zone of a sample.
 
-    Args:
-        wrong: bool [unit]; whether the map is.
-        confidence: int [unit], 0..100; negative for units that no zone may have.
-        map_index: int [unit], 0..K-1.
-        names: The K classes.
-        frame: How the units were drawn.
-        area_by_confidence: float64 [102]; share of the map's area of each confidence 0..100, the last what no zone has.
-        unit_area: float64 [unit]; None where all are equal.
-        max_error: Largest share of the zone that may be wrong, 0..1.
-        inside_only: Whether pixels outside the area of applicability have negative confidence.
+    ``wrong`` bool [unit] says where the map is; ``confidence`` int [unit] is 0..100, negative for units that no zone
+    may have; ``map_index`` int [unit] counts ``names`` from 0. ``area_by_confidence`` float64 [102] is the share of the
+    map's area of each confidence 0..100, and last of what no zone has; ``unit_area`` float64 [unit] is None where all
+    are equal. With ``inside_only`` pixels outside the area of applicability have negative confidence.
 
     Raises:
-        ReferenceDataError: no probability sample, one in clusters or with strata that have no unit, or an error outside
-            0..1.
+        ReferenceDataError: no probability sample, one in clusters or with strata that have no unit.
     """
     _check_frame(frame)
-    if not 0 < max_error < 1:
-        raise ReferenceDataError("largest error of a zone", got=max_error, expected="between 0 and 1")
     area = np.ones(len(wrong)) if unit_area is None else unit_area
     shares = np.cumsum(area_by_confidence[: SURE + 1][::-1])[::-1]
     needed = least_units(max_error)
@@ -136,8 +113,16 @@ def find_zone(
         units, bad, upper = first[2:] if first is not None else (int(known.sum()), int((wrong & known).sum()), 1.0)
         advice = _advice(first, units=units, needed=needed, max_error=max_error)
         return Zone(None, 0.0, units, bad, upper, max_error, inside_only, (), (), advice)
-    judged = _classes(wrong, confidence >= best[0], np.asarray(map_index), names=names, max_error=max_error)
-    return Zone(*best, max_error, inside_only, *judged)
+    # Classes whose error within the zone is above the limit (lower Clopper-Pearson limit), and those of few units.
+    not_trusted, few, inside = [], [], confidence >= best[0]
+    for k, name in enumerate(names):
+        here = inside & (np.asarray(map_index) == k)
+        units, bad = int(here.sum()), int((wrong & here).sum())
+        if units < MIN_UNITS:
+            few.append(name)
+        elif bad and beta.ppf(1 - LEVEL, bad, units - bad + 1) > max_error:
+            not_trusted.append(name)
+    return Zone(*best, max_error, inside_only, tuple(not_trusted), tuple(few))
 
 
 def _advice(first: tuple[int, float, int, int, float] | None, *, units: int, needed: int, max_error: float) -> str:
@@ -187,26 +172,6 @@ def _check_frame(frame: Frame) -> None:
         )
 
 
-def _classes(
-    wrong: NDArray[np.bool_],
-    inside: NDArray[np.bool_],
-    map_index: NDArray[np.integer],
-    *,
-    names: Sequence[str],
-    max_error: float,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Classes whose error within the zone is above the limit (lower Clopper-Pearson limit), and those of few units."""
-    not_trusted, few = [], []
-    for k, name in enumerate(names):
-        here = inside & (map_index == k)
-        units, bad = int(here.sum()), int((wrong & here).sum())
-        if units < MIN_UNITS:
-            few.append(name)
-        elif bad and beta.ppf(1 - LEVEL, bad, units - bad + 1) > max_error:
-            not_trusted.append(name)
-    return tuple(not_trusted), tuple(few)
-
-
 def least_units(max_error: float) -> int:
     """Units that a part needs to pass with one of them wrong.
 
@@ -246,13 +211,9 @@ def upper_limit(
 
 
 def zone_of_map(
-    map_path: Path | str,
-    settings: ReferenceSettings,
-    *,
-    confidence: Path | str | None = None,
-    applicability: Path | str | None = None,
-    max_error: float = MAX_ERROR,
-) -> Zone:
+    map_path: Path | str, settings: ReferenceSettings,
+    *, confidence: Path | str | None = None, applicability: Path | str | None = None, max_error: float = MAX_ERROR,
+) -> Zone:  # fmt: skip
     """The zone of a map from its reference sample.
 
     Only pixels of at most 100 per cent of the threshold of ``applicability`` may be in the zone.

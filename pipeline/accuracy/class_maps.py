@@ -6,30 +6,30 @@ of such a raster get slots 1, 2, ... in the order in which they are met; slot 0 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pandas as pd
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipeline.errors import ReferenceDataError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import read_scheme
 from pipeline.process import silenced
 from pipeline.raster import as_error, on_grid, require_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.legend import ClassScheme
 
 STRIP_PIXELS = 4_000_000
 CODES = 256
@@ -107,9 +107,7 @@ def map_names(first: Path | str, second: Path | str) -> tuple[str, str]:
 
 def map_scheme(path: Path | str, scheme: ClassScheme | None) -> ClassScheme:
     """The legend of a map: the one given, else the one written in the file."""
-    if scheme is not None:
-        return scheme
-    return read_scheme(Path(path))
+    return scheme or read_scheme(Path(path))
 
 
 def strips(grid: Grid, block_rows: int = 1) -> Iterator[Window]:
@@ -146,7 +144,7 @@ def codes_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.i
     return _clean(values_at(dataset, row, col).astype(np.uint8), dataset.nodata)
 
 
-def values_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[Any]:
+def values_at(dataset: DatasetReader | WarpedVRT, row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[Any]:
     """Values of band 1 [n] at single pixels, of the raster's own type, read block by block.
 
     Raises:
@@ -154,17 +152,26 @@ def values_at(dataset: DatasetReader, row: NDArray[np.integer], col: NDArray[np.
     """
     if row.size and (row.min() < 0 or col.min() < 0 or row.max() >= dataset.height or col.max() >= dataset.width):
         raise ReferenceDataError("pixel outside the map", path=dataset.name)
-    height, width = dataset.block_shapes[0]
-    block = (row // height).astype(np.int64) * (dataset.width // width + 1) + col // width
-    order = np.argsort(block, kind="stable")
-    values = np.empty(len(row), dtype=dataset.dtypes[0])
-    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
-    for group in np.split(order, starts[1:]):
-        if group.size == 0:
-            continue
-        top, left = int(row[group[0]] // height * height), int(col[group[0]] // width * width)
-        window = Window(top, left, min(height, dataset.height - top), min(width, dataset.width - left))
-        values[group] = dataset.read(1, window=window.to_rasterio())[row[group] - top, col[group] - left]
+    kind = np.dtype(dataset.dtypes[0])
+    read = partial(dataset.read, 1)
+    return read_at(lambda window: read(window=window.to_rasterio()), row, col, Grid.of(dataset).shape,
+                   block=dataset.block_shapes[0], kind=kind)  # fmt: skip
+
+
+def read_at(
+    read: Callable[[Window], NDArray[Any]], row: NDArray[np.integer], col: NDArray[np.integer], shape: tuple[int, int],
+    *, block: tuple[int, int], kind: np.dtype[Any],
+) -> NDArray[Any]:  # fmt: skip
+    """Values [n] at single pixels of what ``read`` gives for windows; each block that holds one is read once."""
+    height, width = block
+    number = (row // height).astype(np.int64) * (shape[1] // width + 1) + col // width
+    order = np.argsort(number, kind="stable")
+    values = np.empty(len(row), dtype=kind)
+    for group in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        if group.size:
+            top, left = int(row[group[0]] // height * height), int(col[group[0]] // width * width)
+            window = Window(top, left, min(height, shape[0] - top), min(width, shape[1] - left))
+            values[group] = read(window)[row[group] - top, col[group] - left]
     return values
 
 
@@ -222,9 +229,6 @@ class SlotReader:
     def __init__(self, dataset: DatasetReader | WarpedVRT, *, path: Path | str, nodata: float) -> None:
         self.values: list[int] = []
         self._dataset, self._path, self._nodata = dataset, path, nodata
-        self._type = np.dtype(dataset.dtypes[0])
-        small = self._type.itemsize <= 2  # noqa: PLR2004 - 16 bits: a table of all values
-        self._table = np.zeros(2 ** (8 * self._type.itemsize), dtype=np.uint8) if small else None
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Slots of a window.
@@ -235,17 +239,9 @@ class SlotReader:
         """
         with as_error(SceneError, "cannot read the raster", path=self._path):
             values = self._dataset.read(1, window=window.to_rasterio())
-        if self._table is None:
-            present, inverse = np.unique(values, return_inverse=True)
-            slots = np.array([self._slot(int(value)) for value in present], dtype=np.uint8)
-            return np.asarray(slots[inverse].reshape(values.shape))
-        lowest = int(np.iinfo(self._type).min)
-        position = values.astype(np.int32) - lowest if lowest else values
-        seen = np.flatnonzero(np.bincount(position.ravel(), minlength=len(self._table)))
-        for number in seen[self._table[seen] == 0].tolist():
-            self._table[number] = self._slot(number + lowest)
-        found: NDArray[np.uint8] = self._table[position]
-        return found
+        inverse, present = pd.factorize(values.ravel())
+        slots = np.array([self._slot(int(value)) for value in present], dtype=np.uint8)
+        return np.asarray(slots[inverse].reshape(values.shape))
 
     def _slot(self, value: int) -> int:
         if value == self._nodata:

@@ -5,27 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipeline.accuracy.class_maps import BLOCK_PX, byte_profile, open_slots, strips
 from pipeline.errors import LegendError, OutputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import LEGEND_TAG, read_scheme
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.legend import ClassScheme
 
 # Tables that come with the package: code, name, target; the targets are the classes of "ten common classes".
 SHIPPED = ("esa_worldcover", "dynamic_world", "corine", "corine_level2", "nlcd")
@@ -44,11 +38,6 @@ def label_text(value: object) -> str:
     """
     text = str(value).strip()
     return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
-
-
-def is_blank(value: object) -> bool:
-    """Whether a reference value was never filled in."""
-    return value is None or label_text(value).lower() in _MISSING
 
 
 def read_crosswalk(path: Path | str) -> dict[str, str]:
@@ -95,11 +84,8 @@ def read_rows(path: Path | str) -> list[dict[str, str]]:
 
 def to_codes(
     values: Sequence[object],
-    *,
-    scheme: ClassScheme,
-    crosswalk: Mapping[str, str] | None = None,
-    names_only: bool = False,
-) -> tuple[NDArray[np.int16], list[str]]:
+    *, scheme: ClassScheme, crosswalk: Mapping[str, str] | None = None, names_only: bool = False,
+) -> tuple[NDArray[np.int16], list[str]]:  # fmt: skip
     """Class codes int16 [n] of reference values, and the values that are no class.
 
     A value is looked up among the class names, as they are and then with spelling and case aside, then among the
@@ -114,7 +100,8 @@ def to_codes(
     unknown: set[str] = set()
     codes = np.empty(len(values), dtype=np.int16)
     for position, value in enumerate(values):
-        text = "" if is_blank(value) else label_text(value)
+        text = label_text(value)
+        text = "" if text.lower() in _MISSING else text
         if text not in known:
             listed = text in crosswalk if crosswalk else not names_only
             known[text] = _code(text, table if listed else names, crosswalk or {})

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.settings import OTHERS
 from pipeline.errors import ReferenceDataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 MIN_PER_STRATUM = 2
 # Olofsson et al. (2014), sect. 5.1.1: 50 to 100 units for each rare class; the middle of their three trials.
@@ -31,15 +27,13 @@ def sample_size(units: Sequence[float], *, expected_users: Sequence[float], targ
         target_se: Target standard error of overall accuracy, 0..1.
 
     Raises:
-        ReferenceDataError: accuracies or a target outside 0..1, or another number of them than of strata.
+        ReferenceDataError: accuracies outside 0..1, or another number of them than of strata.
 
     Source: Olofsson et al. (2014), eq. 13, after Cochran (1977), eq. 5.25.
 
     >>> sample_size([2e5, 1.5e5, 3.2e6, 6.45e6], expected_users=[0.7, 0.6, 0.9, 0.95], target_se=0.01)
     641
     """
-    if not 0 < target_se < 1:
-        raise ReferenceDataError("target standard error of overall accuracy", got=target_se, expected="between 0 and 1")
     spread = _spread(units, expected_users)
     share = np.asarray(units, dtype=np.float64) / sum(units)
     needed = float(share @ spread) ** 2 / (target_se**2 + float(share @ spread**2) / sum(units))
@@ -48,12 +42,8 @@ def sample_size(units: Sequence[float], *, expected_users: Sequence[float], targ
 
 def allocate(
     total: int,
-    *,
-    units: Sequence[float],
-    method: str,
-    expected_users: Sequence[float] | None = None,
-    rare_size: int = RARE_SIZE,
-) -> list[int]:
+    *, units: Sequence[float], method: str, expected_users: Sequence[float] | None = None, rare_size: int = RARE_SIZE,
+) -> list[int]:  # fmt: skip
     """Units of a sample of ``total`` in each stratum; MIN_PER_STRATUM or more each, so that each has a variance.
 
     Args:

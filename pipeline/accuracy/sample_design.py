@@ -6,11 +6,13 @@ It is written for those who interpret it (QGIS, AcATaMa, Collect Earth Online), 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_frame import CLUSTER_DESIGNS, PROBABILITY_DESIGNS, DesignKind
@@ -21,11 +23,6 @@ from pipeline.grid import Grid
 from pipeline.legend import ClassScheme
 from pipeline.maps.style import from_template
 from pipeline.maps.vectors import FAILURES, add_layer_style, undated
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 FORMAT = "landcover sampling design 1"
 LAYER = "sample"
@@ -56,10 +53,6 @@ class PrimaryUnits:
     stratum: NDArray[np.intp] | None = None
     # Primary units in the whole map of each stratum, where squares were drawn by strata
     in_stratum: tuple[int, ...] = ()
-
-    def reordered(self, order: NDArray[np.intp]) -> PrimaryUnits:
-        """The same, of units in another order."""
-        return replace(self, unit=self.unit[order])
 
     def to_json(self) -> dict[str, object]:
         """JSON-ready."""
@@ -204,19 +197,13 @@ def _design(content: dict[str, Any]) -> SampleDesign:
     )
 
 
-@dataclass(frozen=True)
-class DesignFiles:
+class DesignFiles(NamedTuple):
     """What was written."""
 
     geopackage: Path  # Points with a blank reference field, its list of classes and a style; for QGIS
     acatama: Path  # The same points as AcATaMa writes its own samples: one field ``id``
     collect_earth: Path  # LON, LAT, PLOTID in WGS84, as Collect Earth Online asks for
     design: Path  # What the estimators need, the map's classes included: not for the interpreters
-
-    @property
-    def all(self) -> tuple[Path, Path, Path, Path]:
-        """The four of them."""
-        return (self.geopackage, self.acatama, self.collect_earth, self.design)
 
 
 def design_paths(geopackage: Path) -> DesignFiles:
@@ -248,11 +235,12 @@ def write_design(path: Path, design: SampleDesign, *, blind: bool = True, overwr
         with scratch_folder(path) as folder, undated():
             drafts = design_paths(folder / path.name)
             _write_points(drafts.geopackage, design, blind=blind)
-            _write_acatama(drafts.acatama, design)
+            # AcATaMa keeps one integer field ``id`` from 1 (its core/sampling_design.py); labels live in its session.
+            _points(design).to_file(drafts.acatama, layer=drafts.acatama.stem, driver="GPKG", engine="pyogrio")
             _write_collect_earth(drafts.collect_earth, design)
             drafts.design.write_text(json.dumps(design.to_json(), ensure_ascii=False), encoding="utf-8")
             # What is replaced may hold interpreted units: it goes once all that takes its place is whole.
-            for draft, target in zip(drafts.all, files.all, strict=True):
+            for draft, target in zip(drafts, files, strict=True):
                 flush(draft)
                 draft.replace(target)
     except (OSError, *FAILURES) as err:
@@ -269,7 +257,7 @@ def check_design_target(path: Path, *, overwrite: bool) -> DesignFiles:
     if path.suffix.lower() != ".gpkg":
         raise OutputError("a sample is a GeoPackage", path=path, expected="a name that ends in .gpkg")
     files = design_paths(path)
-    for target in files.all:
+    for target in files:
         if target.exists() and not overwrite:
             raise OutputError("file exists; it may hold interpreted units", path=target, fix="pass --overwrite")
     return files
@@ -296,11 +284,6 @@ def _write_points(path: Path, design: SampleDesign, *, blind: bool) -> None:
         frame["stratum"] = [design.strata[int(index)].name for index in design.stratum]
     frame.to_file(path, layer=LAYER, driver="GPKG", engine="pyogrio")
     add_layer_style(path, layer=LAYER, style=sample_style(design.scheme))
-
-
-def _write_acatama(path: Path, design: SampleDesign) -> None:
-    """AcATaMa keeps one integer field ``id`` from 1 (its core/sampling_design.py); labels live in its own session."""
-    _points(design).to_file(path, layer=path.stem, driver="GPKG", engine="pyogrio")
 
 
 def _write_collect_earth(path: Path, design: SampleDesign) -> None:

@@ -9,62 +9,36 @@ exactly, and one seed gives one sample.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.accuracy.class_maps import class_areas, codes_at, map_scheme, open_class_map
-from pipeline.accuracy.sample_allocation import (
-    by_stratum,
-    round_at_random,
-    sample_size,
-    share_out,
-)  # fmt: skip
-from pipeline.accuracy.sample_design import PrimaryUnits, SampleDesign, Stratum
-from pipeline.accuracy.sample_pixels import ONE_START, ValidPixels, count_frame, draw_grids, draw_squares, pick
+from pipeline.accuracy.class_maps import StrataLayer, class_areas, codes_at, map_scheme, open_class_map
+from pipeline.accuracy.sample_allocation import by_stratum, round_at_random, sample_size, share_out
+from pipeline.accuracy.sample_design import SampleDesign, Stratum
+from pipeline.accuracy.sample_pixels import ONE_START, Drawn, ValidPixels, count_frame, draw_grids, draw_squares, pick
 from pipeline.accuracy.sample_strata import ChangeStrata, DifferenceStrata, MapStrata, open_strata
 from pipeline.accuracy.settings import EXPECTED_USERS, OTHERS, SQUARES, DesignSettings
 from pipeline.errors import ReferenceDataError
 from pipeline.grid import Grid
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.legends import check_same_legend
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
     from pipeline.accuracy.assess_frame import DesignKind
-    from pipeline.accuracy.class_maps import StrataLayer
-    from pipeline.legend import ClassScheme
 
 # Units to look at, at most, where two maps differ: most comparisons are decided before.
 COMPARE_SIZE = 300
 
 
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """Units of a sample in the order in which they were found, and what the design says about them."""
-
-    kind: DesignKind
-    strata: tuple[Stratum, ...]
-    source: str
-    allocation: str
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    stratum: NDArray[np.intp]
-    inclusion: NDArray[np.float64]
-    clusters: PrimaryUnits | None = None
-
-
 def draw_sample(
-    map_path: Path | str,
-    settings: DesignSettings | None = None,
-    *,
-    layer: StrataLayer | None = None,
-    scheme: ClassScheme | None = None,
-) -> SampleDesign:
+    map_path: Path | str, settings: DesignSettings | None = None,
+    *, layer: StrataLayer | None = None, scheme: ClassScheme | None = None,
+) -> SampleDesign:  # fmt: skip
     """A probability sample of a map's valid pixels.
 
     Args:
@@ -89,7 +63,7 @@ def draw_sample(
             strata = layer or stack.enter_context(MapStrata(map_path, scheme))
             drawn = _stratified(dataset, strata, settings, rng)
         elif settings.kind in SQUARES:
-            drawn = _squares(dataset, layer, settings, rng)
+            drawn = draw_squares(dataset, layer, settings, rng)
         else:
             drawn = _unstratified(dataset, settings, rng)
         return _assemble(dataset, drawn, settings, scheme=scheme, rng=rng, within=layer)
@@ -117,7 +91,7 @@ def _named_layer(
 
 def _stratified(
     dataset: DatasetReader, layer: StrataLayer, settings: DesignSettings, rng: np.random.Generator
-) -> _Drawn:
+) -> Drawn:
     count = count_frame(dataset, layer)
     units = count.pixels.sum(axis=0)
     values = np.flatnonzero(units)
@@ -142,10 +116,10 @@ def _stratified(
         for value, name, drawn in zip(values, names, shares, strict=True)
     )
     chance = (np.array(shares) / units[values])[stratum]
-    return _Drawn("stratified", table, layer.source, how, row, col, stratum, chance)
+    return Drawn("stratified", table, layer.source, how, row, col, stratum, chance)
 
 
-def _unstratified(dataset: DatasetReader, settings: DesignSettings, rng: np.random.Generator) -> _Drawn:
+def _unstratified(dataset: DatasetReader, settings: DesignSettings, rng: np.random.Generator) -> Drawn:
     """Pixels of the whole map: at random, or on square grids with random starts (about as many as wanted)."""
     layer, size, starts = ValidPixels(), settings.size, settings.starts
     count = count_frame(dataset, layer)
@@ -159,47 +133,19 @@ def _unstratified(dataset: DatasetReader, settings: DesignSettings, rng: np.rand
         row, col, stratum = pick(dataset, layer, count, np.array([0]), [size], rng, settings.minimum_distance_m)
         chance, how, clusters = np.full(len(row), size / total), "none", None
     else:
-        grids = draw_grids(dataset, count.windows, total=total, size=size, starts=starts, rng=rng)
-        row, col, stratum = grids.row, grids.col, np.zeros(len(grids.row), dtype=np.intp)
+        row, col, grids, step = draw_grids(dataset, count.windows, total=total, size=size, starts=starts, rng=rng)
+        stratum, clusters = np.zeros(len(row), dtype=np.intp), grids
         chance = np.full(len(row), starts / grids.in_frame)
-        how = f"every {grids.step}th pixel in both directions from {starts} random start{'s' * (starts > 1)}"
-        clusters = PrimaryUnits(grids.start, grids.sizes, grids.in_frame)
+        how = f"every {step}th pixel in both directions from {starts} random start{'s' * (starts > 1)}"
     kind: DesignKind = "simple random" if settings.kind == "simple_random" else "systematic"
     whole = Stratum(0, "all", total, float(count.area_ha.sum()), len(row))
-    return _Drawn(kind, (whole,), "none", how, row, col, stratum, chance, clusters)
-
-
-def _squares(
-    dataset: DatasetReader, layer: StrataLayer | None, settings: DesignSettings, rng: np.random.Generator
-) -> _Drawn:
-    per_cluster = settings.per_cluster if settings.kind == "two_stage" else None
-    found = draw_squares(
-        dataset,
-        layer,
-        squares=settings.size or 0,
-        side=settings.cluster_px,
-        per_cluster=per_cluster,
-        allocation=settings.allocation or "proportional",
-        expected_users=settings.expected_users,
-        rng=rng,
-    )
-    kind: DesignKind = "one-stage cluster" if per_cluster is None else "two-stage cluster"
-    source = "none" if layer is None else f"squares by {layer.source}"
-    of_square = found.of_square[found.clusters.unit]
-    return _Drawn(
-        kind, found.strata, source, found.words, found.row, found.col, of_square, found.inclusion, found.clusters
-    )
+    return Drawn(kind, (whole,), "none", how, row, col, stratum, chance, clusters)
 
 
 def _assemble(
-    dataset: DatasetReader,
-    drawn: _Drawn,
-    settings: DesignSettings,
-    *,
-    scheme: ClassScheme,
-    rng: np.random.Generator,
-    within: StrataLayer | None,
-) -> SampleDesign:
+    dataset: DatasetReader, drawn: Drawn, settings: DesignSettings,
+    *, scheme: ClassScheme, rng: np.random.Generator, within: StrataLayer | None,
+) -> SampleDesign:  # fmt: skip
     """Units in random order, so that their numbers give no stratum away; squares stay together for the field.
 
     Pixels and areas of the map's classes are those ``within`` the strata, where these may cover a part of the map.
@@ -223,13 +169,13 @@ def _assemble(
         stratum=drawn.stratum[order],
         map_code=codes_at(dataset, row, col),
         inclusion=drawn.inclusion[order],
-        clusters=None if drawn.clusters is None else drawn.clusters.reordered(order),
+        clusters=drawn.clusters and replace(drawn.clusters, unit=drawn.clusters.unit[order]),
         min_distance_m=settings.minimum_distance_m,
         notes=_notes(drawn, settings.minimum_distance_m),
     )
 
 
-def _notes(drawn: _Drawn, distance_m: float) -> tuple[str, ...]:
+def _notes(drawn: Drawn, distance_m: float) -> tuple[str, ...]:
     notes = []
     if distance_m > 0:
         notes.append(

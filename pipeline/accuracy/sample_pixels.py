@@ -11,12 +11,14 @@ Stehman (1997), Remote Sens. Environ. 60, 258-269 (their variances).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.accuracy.class_maps import OUTSIDE, read_codes, strips
+from pipeline.accuracy.class_maps import OUTSIDE, StrataLayer, read_codes, strips
 from pipeline.accuracy.sample_allocation import MIN_PER_STRATUM, by_stratum, share_out
 from pipeline.accuracy.sample_design import PrimaryUnits, Stratum
 from pipeline.accuracy.sample_strata import MAX_STRATUM, MapStrata
@@ -26,12 +28,11 @@ from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.accuracy.class_maps import StrataLayer
+    from pipeline.accuracy.assess_frame import DesignKind
+    from pipeline.accuracy.settings import DesignSettings
+
 
 Found = list[tuple["NDArray[np.int64]", "NDArray[np.int64]"]]
 # Units tried for each one wanted before a minimum distance is called impossible.
@@ -40,6 +41,21 @@ ONE_START = (
     "one grid with one start has no unbiased variance: standard errors are those of a simple random sample, which "
     "overstates them for most maps"
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Units of a sample in the order in which they were found, and what the design says about them."""
+
+    kind: DesignKind
+    strata: tuple[Stratum, ...]  # With all their pixels; one without strata
+    source: str  # Of the strata
+    allocation: str  # How many were drawn, and by which rule
+    row: NDArray[np.int32]  # [unit]
+    col: NDArray[np.int32]  # [unit]
+    stratum: NDArray[np.intp]  # [unit] index into ``strata``
+    inclusion: NDArray[np.float64]  # [unit]
+    clusters: PrimaryUnits | None = None
 
 
 @dataclass(frozen=True)
@@ -91,14 +107,9 @@ def _in_frame(dataset: DatasetReader, layer: StrataLayer, window: Window) -> NDA
 
 
 def pick(
-    dataset: DatasetReader,
-    layer: StrataLayer,
-    count: FrameCount,
-    values: NDArray[np.integer],
-    shares: Sequence[int],
-    rng: np.random.Generator,
-    min_distance_m: float,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:
+    dataset: DatasetReader, layer: StrataLayer, count: FrameCount, values: NDArray[np.integer], shares: Sequence[int],
+    rng: np.random.Generator, min_distance_m: float,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:  # fmt: skip
     """Row, col and stratum index of the drawn pixels."""
     totals = count.pixels.sum(axis=0)
     extra = TRIES_PER_UNIT if min_distance_m > 0 else 1
@@ -115,12 +126,9 @@ def pick(
 
 
 def _locate(
-    dataset: DatasetReader,
-    layer: StrataLayer,
-    count: FrameCount,
-    values: NDArray[np.integer],
+    dataset: DatasetReader, layer: StrataLayer, count: FrameCount, values: NDArray[np.integer],
     ranks: Sequence[NDArray[np.int64]],
-) -> Found:
+) -> Found:  # fmt: skip
     """Pixels of ranks 0..N-1 within each stratum, in the order of the ranks."""
     before = np.vstack([np.zeros_like(count.pixels[:1]), np.cumsum(count.pixels, axis=0)])
     found = [(np.empty(len(part), dtype=np.int64), np.empty(len(part), dtype=np.int64)) for part in ranks]
@@ -172,22 +180,10 @@ def _free(taken: dict[tuple[int, int], list[tuple[float, float]]], x: float, y: 
     return True
 
 
-@dataclass(frozen=True, eq=False)
-class Grids:
-    """Grids drawn from all grids of one spacing."""
-
-    row: NDArray[np.int32]  # [unit]
-    col: NDArray[np.int32]  # [unit]
-    start: NDArray[np.intp]  # [unit] the grid each unit belongs to, 0..m-1
-    sizes: NDArray[np.int64]  # [grid] valid pixels of each drawn grid
-    in_frame: int  # Grids of this spacing with a valid pixel
-    step: int  # Spacing in pixels
-
-
 def draw_grids(
     dataset: DatasetReader, windows: Sequence[Window], *, total: int, size: int, starts: int, rng: np.random.Generator
-) -> Grids:
-    """Square grids of pixels with random starts, about ``size`` pixels in all.
+) -> tuple[NDArray[np.int32], NDArray[np.int32], PrimaryUnits, int]:
+    """Square grids of pixels with random starts, about ``size`` pixels in all: row and col [unit], the grids, spacing.
 
     The spacing is a whole number of pixels; the variance of one grid (``starts`` 1) cannot be estimated without bias.
 
@@ -203,7 +199,7 @@ def draw_grids(
         raise ReferenceDataError("number of random starts", got=starts, expected=f"at most {len(filled)}")
     chosen = np.sort(rng.choice(filled, starts, replace=False))
     row, col, start = _pixels_of(dataset, windows, step, chosen)
-    return Grids(row, col, start, valid[chosen], len(filled), step)
+    return row, col, PrimaryUnits(start, valid[chosen], len(filled)), step
 
 
 def _valid_by_start(dataset: DatasetReader, windows: Sequence[Window], step: int) -> NDArray[np.int64]:
@@ -237,41 +233,21 @@ def _pixels_of(
     return row.astype(np.int32), col.astype(np.int32), grid[order].astype(np.intp)
 
 
-@dataclass(frozen=True, eq=False)
-class DrawnSquares:
-    """A cluster sample."""
-
-    strata: tuple[Stratum, ...]  # The strata of squares, with all their pixels; one without strata
-    words: str  # How many squares were drawn, and by which rule
-    row: NDArray[np.int32]  # [unit]
-    col: NDArray[np.int32]  # [unit]
-    inclusion: NDArray[np.float64]  # [unit]
-    clusters: PrimaryUnits  # The squares
-    of_square: NDArray[np.intp]  # [square] index into ``strata``
-
-
 def draw_squares(
-    dataset: DatasetReader,
-    layer: StrataLayer | None,
-    *,
-    squares: int,
-    side: int,
-    per_cluster: int | None,
-    allocation: str,
-    expected_users: Mapping[str, float] | float,
-    rng: np.random.Generator,
-) -> DrawnSquares:
-    """Squares drawn at random, then all or some of their pixels.
+    dataset: DatasetReader, layer: StrataLayer | None, settings: DesignSettings, rng: np.random.Generator
+) -> Drawn:
+    """Squares drawn at random, then all of their pixels, or, in two stages, some.
 
-    A square of ``side`` pixels, counted from the map's corner, belongs to the stratum that most of its pixels have;
-    squares without one are not drawn from. ``per_cluster`` pixels are drawn in each (two stages); None takes all.
+    A square, counted from the map's corner, belongs to the stratum that most of its pixels have, or to none.
 
     Raises:
         ReferenceDataError: more squares than the map (or a stratum) has, or fewer than 2 in it.
     """
-    every = survey_squares(dataset, side, layer=layer)
-    values = np.unique(every.stratum[every.stratum != OUTSIDE])
-    members = [np.flatnonzero(every.stratum == value) for value in values]
+    squares, side = settings.size or 0, settings.cluster_px
+    per_cluster = settings.per_cluster if settings.kind == "two_stage" else None
+    pixels, area_ha, stratum = survey_squares(dataset, layer, side=side)
+    values = np.unique(stratum[stratum != OUTSIDE])
+    members = [np.flatnonzero(stratum == value) for value in values]
     filled = [len(part) for part in members]
     if not MIN_PER_STRATUM <= squares <= sum(filled):
         expected = f"{MIN_PER_STRATUM} to {sum(filled)}, the squares with valid pixels"
@@ -279,18 +255,18 @@ def draw_squares(
     names = ["all"] if layer is None else [layer.name(int(value)) for value in values]
     shares, words = [squares], f"{squares} of {sum(filled)} squares, {per_cluster or 'all'} pixels in each"
     if layer is not None:
-        wished = by_stratum(expected_users, names)
-        shares, how = share_out(squares, allocation, units=filled, expected=wished)
+        wished = by_stratum(settings.expected_users, names)
+        shares, how = share_out(squares, settings.allocation or "proportional", units=filled, expected=wished)
         words += f"; squares by stratum: {', '.join(map(str, shares))} ({how})"
     chosen = np.concatenate(
         [np.sort(rng.choice(part, share, replace=False)) for part, share in zip(members, shares, strict=True)]
     )
     parts = [pixels_inside(dataset, int(i), side, per_cluster, rng) for i in chosen]
-    taken, inside = np.array([len(part[0]) for part in parts]), every.pixels[chosen]
+    taken, inside = np.array([len(part[0]) for part in parts]), pixels[chosen]
     of_square = np.repeat(np.arange(len(shares)), shares)
     drawn = np.bincount(of_square, weights=taken, minlength=len(names)).astype(int)
     strata = tuple(
-        Stratum(int(value), name, int(every.pixels[here].sum()), float(every.area_ha[here].sum()), int(n))
+        Stratum(int(value), name, int(pixels[here].sum()), float(area_ha[here].sum()), int(n))
         for value, name, here, n in zip(values, names, members, drawn, strict=True)
     )
     psu = np.repeat(np.arange(len(parts)), taken)
@@ -300,28 +276,19 @@ def draw_squares(
         None if layer is None else of_square, () if layer is None else tuple(filled),
     )  # fmt: skip
     row, col = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-    return DrawnSquares(strata, words, row, col, chance[psu], clusters, of_square)
+    kind: DesignKind = "one-stage cluster" if per_cluster is None else "two-stage cluster"
+    source = "none" if layer is None else f"squares by {layer.source}"
+    return Drawn(kind, strata, source, words, row, col, of_square[psu], chance[psu], clusters)
 
 
-@dataclass(frozen=True, eq=False)
-class Squares:
-    """All squares of a map, counted from its corner row by row."""
+def survey_squares(
+    dataset: DatasetReader, layer: StrataLayer | None, *, side: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+    """Valid pixels, area in ha and stratum of every square of ``side`` pixels, from the map's corner row by row.
 
-    pixels: NDArray[np.int64]  # [square] valid pixels of the map
-    area_ha: NDArray[np.float64]  # [square] their area
-    # [square] stratum of most of the square's pixels that have one (of the lowest number where two share it equally),
-    # OUTSIDE where none has
-    stratum: NDArray[np.int32]
-
-
-def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | None = None) -> Squares:
-    """Pixels, area and stratum of every square of ``side`` pixels; without ``layer`` all are of stratum 0.
-
-    Raises:
-        ReferenceDataError: a side below 1.
+    Without ``layer`` all are of stratum 0, else of that of most of their pixels (of the lowest number where two share
+    it equally); OUTSIDE where none has one.
     """
-    if side < 1:
-        raise ReferenceDataError("side of a cluster in pixels", got=side, expected="at least 1")
     grid = Grid.of(dataset)
     rows = -(-dataset.block_shapes[0][0] // side) * side  # strips of whole squares
     pixels: list[NDArray[np.int64]] = []
@@ -334,7 +301,7 @@ def survey_squares(dataset: DatasetReader, side: int, *, layer: StrataLayer | No
         area.append(pixels[-1] * areas[0, 0] if areas.size == 1 else square_sums(valid * areas, side))
         values = np.zeros(valid.shape, dtype=np.int32) if layer is None else layer.read(window)
         stratum.append(_most(np.where(valid, values, OUTSIDE), side))
-    return Squares(np.concatenate(pixels).ravel(), np.concatenate(area).ravel(), np.concatenate(stratum).ravel())
+    return np.concatenate(pixels).ravel(), np.concatenate(area).ravel(), np.concatenate(stratum).ravel()
 
 
 def square_sums(values: NDArray[Any], side: int) -> NDArray[Any]:

@@ -6,28 +6,21 @@ that designs are drawn strip by strip and no layer is ever held whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_reference import first_layer
 from pipeline.accuracy.class_maps import CODES, OUTSIDE, aligned, is_raster, open_class_map, read_codes
 from pipeline.errors import ReferenceDataError, SceneError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.labels.settings import split_source
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import as_error, burn_shapes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.grid import Window
-    from pipeline.legend import ClassScheme
 
 # How the source of strata begins that lie where two maps differ.
 DIFFERENCES = "differences"
@@ -53,7 +46,8 @@ class MapStrata(_Layer):
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Class codes, OUTSIDE on nodata."""
-        return _or_outside(read_codes(self._dataset, window))
+        codes = read_codes(self._dataset, window)
+        return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))
 
     def name(self, value: int) -> str:
         """Class name."""
@@ -177,12 +171,8 @@ class PolygonStrata(_Layer):
 
 def open_strata(
     source: Path | str,
-    *,
-    map_path: Path | str,
-    scheme: ClassScheme,
-    field: str | None = None,
-    edges: Sequence[float] = (),
-) -> MapStrata | RasterStrata | PolygonStrata:
+    *, map_path: Path | str, scheme: ClassScheme, field: str | None = None, edges: Sequence[float] = (),
+) -> MapStrata | RasterStrata | PolygonStrata:  # fmt: skip
     """Strata by what a user writes: ``map``, a raster file, or a polygon file with a field."""
     if str(source) == "map":
         return MapStrata(map_path, scheme)
@@ -195,7 +185,3 @@ def open_strata(
             "polygon strata without a field", path=source, fix="name the field that holds the stratum: --strata-field"
         )
     return PolygonStrata(source, grid, field=field)
-
-
-def _or_outside(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
-    return np.where(codes == NODATA, np.int32(OUTSIDE), codes.astype(np.int32))

@@ -15,33 +15,30 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.accuracy.class_maps import CODES, open_class_map, read_codes, strips
 from pipeline.accuracy.settings import CHANGE_COST, MAP_ACCURACY
 from pipeline.documents import read_file
 from pipeline.errors import ConfigError, GridError, ReferenceDataError, SceneError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import check_same_legend
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.grid import Window
-    from pipeline.legend import ClassScheme
 
 NEVER, ANY = "never", "*"
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d{2})(?:[01]\d[0-3]\d)?(?!\d)")

@@ -29,8 +29,7 @@ MARGIN, MAX_ERROR = 0.01, 0.05
 
 def _ascending(edges: tuple[float, ...]) -> tuple[float, ...]:
     if list(edges) != sorted(set(edges)):
-        msg = "ascending numbers, as in 50,80"
-        raise ValueError(msg)
+        raise ValueError("ascending numbers, as in 50,80")
     return edges
 
 

@@ -1,29 +1,30 @@
 """Totals from one probability sample: of a continuous map's quantity, and of the classes' areas per year of a panel.
 
-The regression estimator takes the map's mean over all pixels and corrects it by what the sample says of its errors; a
-map that is any good makes the interval narrow, a bad one only leaves it wide.
-
-A panel is units interpreted for every year. The trend of a class is the slope of the straight line through its yearly
-areas (least squares), which is a sum of these areas with fixed weights: of each unit it takes the same sum of its own
-years. So its variance is that of one total, and what a unit has in common from year to year (the covariance that makes
-a panel worth its trouble) is in it.
+The regression estimator takes the map's mean over all pixels and corrects it by what the sample says of its errors. A
+panel is units interpreted for every year; the trend of a class, the slope of the straight line through its yearly areas
+(least squares), is a sum of these areas with fixed weights, so its variance is that of one total, with what a unit has
+in common from year to year in it.
 
 Source: Saerndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, sections 6.4 to 6.6 (general regression
 estimator, g-weighted residuals for the variance); Cochran (1977), Sampling Techniques, sect. 12.10 to 12.13 (the same
-units on several occasions); the variance of the total: :mod:`pipeline.accuracy.assess_estimators`.
+units on several occasions).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate, ratios
-from pipeline.accuracy.assess_map import assess_map, read_drawn, unit_area
+from pipeline.accuracy.assess_frame import Frame, variance_of_total
+from pipeline.accuracy.assess_map import Assessment, assess_map, read_drawn, unit_area
 from pipeline.accuracy.assess_reference import read_reference
 from pipeline.accuracy.class_maps import is_raster
 from pipeline.accuracy.sample_design import read_design
@@ -37,12 +38,6 @@ from pipeline.quantity import Quantity
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.assess_map import Assessment
     from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings
 
@@ -64,10 +59,6 @@ class MeanEstimate:
         """The same of a quantity that is so many times as large."""
         return MeanEstimate(*(part * factor for part in (self.estimate, self.se, self.low, self.high)))
 
-    def to_json(self) -> dict[str, float]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Totals:
@@ -81,24 +72,15 @@ class Totals:
     gain: float
     units: int  # Sample units
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 def estimate_mean(
     measured: NDArray[np.float64], mapped: NDArray[np.float64], *, stratum: NDArray[np.intp],
     sizes: NDArray[np.float64], map_mean: float, area: NDArray[np.float64] | None = None,
 ) -> Totals:  # fmt: skip
-    """Mean of a quantity over a map.
+    """Mean of a quantity over a map, from values ``measured`` and ``mapped`` at units, float64 [unit] each.
 
-    Args:
-        measured: Value at each unit, float64 [n].
-        mapped: The map's value there, float64 [n].
-        stratum: Stratum of each unit, from 0; all 0 for a simple random sample.
-        sizes: Map units in each stratum, float64 [stratum].
-        map_mean: Mean of the map over its area.
-        area: Area of each unit in mean map units, float64 [n]; None where all are alike.
+    ``stratum`` of each unit counts from 0 (all 0 for a simple random sample), ``sizes`` are map units, float64
+    [stratum]; ``map_mean`` is over its area. ``area`` float64 [unit], in mean map units, is None where all are alike.
 
     Raises:
         ReferenceDataError: too few units.
@@ -115,29 +97,18 @@ def estimate_mean(
     area = np.ones_like(mapped) if area is None else area
     seen = float((design * area).sum())
     plain = float((design * area * measured).sum() / seen)
-    direct = _interval(plain, _variance(design * area * (measured - plain), stratum, sizes, counts) / seen**2, freedom)
+    frame = Frame("stratified", stratum, sizes, tuple(map(str, range(len(sizes)))))
+    spread = float(variance_of_total((area * (measured - plain))[:, None], frame)[0])
+    direct = _interval(plain, spread / seen**2, freedom)
     x, y = np.stack([area, area * mapped], axis=1), area * measured
     cross = (x * design[:, None]).T @ x
     slope = np.linalg.lstsq(cross, (x * design[:, None]).T @ y, rcond=None)[0]
     goal = every * np.array([1.0, map_mean])
     g = 1.0 + x @ np.linalg.lstsq(cross, goal - design @ x, rcond=None)[0]
     corrected = float((design * g * y).sum() / every)
-    rest = design * g * (y - x @ slope)
-    variance = _variance(rest, stratum, sizes, counts) / every**2
+    variance = float(variance_of_total((g * (y - x @ slope))[:, None], frame)[0]) / every**2
     gain = (direct.se**2 / variance) if variance > 0 else float("inf")
     return Totals(direct, _interval(corrected, variance, max(freedom - 1, 1)), map_mean, float(gain), len(measured))
-
-
-def _variance(
-    weighted: NDArray[np.float64], stratum: NDArray[np.intp], sizes: NDArray[np.float64], counts: NDArray[np.intp]
-) -> float:
-    """Variance of a total of weighted values drawn at random without replacement within strata."""
-    total = 0.0
-    for number in np.flatnonzero(counts):
-        own = weighted[stratum == number]
-        left = 1.0 - counts[number] / sizes[number]
-        total += left * len(own) / (len(own) - 1) * float(((own - own.mean()) ** 2).sum())
-    return total
 
 
 def _interval(estimate: float, variance: float, freedom: int) -> MeanEstimate:

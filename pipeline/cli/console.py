@@ -9,23 +9,20 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.cli.options import Json, Quiet, Sections, command_of
+from pipeline.cli.options import Json, Quiet, Sections, SettingsCommand
 from pipeline.errors import ConfigError
-from pipeline.workflow.outcome import STAGE, Outcome, Progress, no_progress
+from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import typer
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from pipeline.workflow.outcome import Table
 
 LINE_EVERY_S = 60.0
 # Of rasterio, about a file that the error in the next line speaks of; by name, as importing it takes a second.
@@ -147,7 +144,7 @@ def add_command(
     app: typer.Typer, command: Callable[..., Work], *, name: str | None = None, settings: Sections | None = None
 ) -> None:
     """Add one command, with the sections of settings that ``--set`` takes."""
-    kind = command_of(settings) if settings else None
+    kind = type("SettingsCommand", (SettingsCommand,), {"sections": settings}) if settings else None
     app.command(name or command.__name__, cls=kind)(performed(command))
 
 
@@ -214,13 +211,3 @@ def format_table(table: Table) -> str:
         return "  " + "  ".join([row[0].ljust(widths[0]), *rest]).rstrip()
 
     return "\n".join([table.title, *(line(row) for row in cells), *(f"  {note}" for note in table.notes)])
-
-
-def error_line(err: Exception) -> str:
-    """The one line that a user's error is printed in."""
-    return f"landcover: error: {' '.join(str(err).split())}"
-
-
-def json_error(err: Exception) -> dict[str, Any]:
-    """The same for machines."""
-    return {"errors": [" ".join(str(err).split())]}

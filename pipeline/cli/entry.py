@@ -19,7 +19,6 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import judge, make, reuse
-from pipeline.cli.console import error_line, json_error
 from pipeline.errors import ConfigError, InputError, OutputError, PipelineError
 from pipeline.process import share_one_heap, silence_libtiff
 
@@ -152,9 +151,10 @@ def _say_error(err: PipelineError | typer.TyperException, *, as_json: bool) -> N
             return
         command = context.command_path if context is not None else "landcover"
         err = ConfigError(err.format_message().rstrip("."), fix=f"see {command} --help")
+    text = " ".join(str(err).split())
     if as_json:
-        print(json.dumps(json_error(err)))
-    print(error_line(err), file=sys.stderr)
+        print(json.dumps({"errors": [text]}))
+    print(f"landcover: error: {text}", file=sys.stderr)
 
 
 def _of_the_system(err: BaseException) -> PipelineError | None:

@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli.console import Console, Work, add_command, add_commands
 from pipeline.cli.make import stages
-from pipeline.cli.options import ConfigFile, Force, Json, Overwrite, Quiet, Seed, Set
+from pipeline.cli.options import ConfigFile, Force, Json, Overwrite, Quiet, Seed, Set, out
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def register(app: typer.Typer) -> None:
     app.command("view")(view)
     add_command(app, crossval, settings={"crossval": "pipeline.splits.settings:CrossvalSettings"})
     labels = typer.Typer(help="What the training labels are worth.", no_args_is_help=True, rich_markup_mode=None)
-    labels.callback()(_labels)
     add_commands(labels, audit)
     add_command(labels, next_places, name="next")
     app.add_typer(labels, name="labels")
@@ -101,11 +100,11 @@ def crossval(
     ] = False,
     settings: Set = None,
     force: Annotated[bool, typer.Option("--force", help="Do folds again that are done.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures here.")] = None,
+    output: Annotated[Path | None, out("Also write the figures here.")] = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Cross-validate the network and the random forest on the same folds; goes on where it was interrupted."""
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.splits.settings import CrossvalSettings
     from pipeline.workflow.crossval import cross_validate_job, draw_learning_curve
 
@@ -122,18 +121,12 @@ def crossval(
     return lambda progress: work(config, found, output=output, force=force, overwrite=overwrite, progress=progress)
 
 
-def _labels() -> None:
-    """What the training labels are worth."""
-
-
 def audit(
     config: ConfigFile,
     *,
     count: Annotated[int, typer.Option(min=0, help="How many places to label next.")] = 30,
     seed: Seed = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="GeoPackage; default in the run folder.")
-    ] = None,
+    output: Annotated[Path | None, out("GeoPackage; default in the run folder.")] = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Find doubtful polygons and the places whose labels would teach most, as a GeoPackage for QGIS."""
@@ -148,9 +141,7 @@ def next_places(
     config: ConfigFile,
     *,
     count: Annotated[int, typer.Option(min=1, help="How many places.")] = 30,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="GeoPackage; default beside the configuration.")
-    ] = None,
+    output: Annotated[Path | None, out("GeoPackage; default beside the configuration.")] = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Find the places of the finished map whose labels teach most, as a layer to digitise in QGIS."""
@@ -174,7 +165,7 @@ _REFERENCE = {"reference": "pipeline.accuracy.settings:ReferenceSettings"}
 def _against(reference: Path, settings: list[str] | None, **given: object) -> ReferenceSettings:
     """What a map is assessed against, from options and ``--set reference.KEY=VALUE``."""
     from pipeline.accuracy.settings import ReferenceSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
 
     return section_of("reference", ReferenceSettings, settings, {"reference": reference} | given)
 
@@ -188,9 +179,7 @@ def _of(section: str, settings: list[str] | None) -> tuple[list[str], list[str]]
 def design(
     maps: Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class map to draw the sample from.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage to interpret in QGIS.")] = Path(
-        "sample.gpkg"
-    ),
+    output: Annotated[Path, out("GeoPackage to interpret in QGIS.")] = Path("sample.gpkg"),
     kind: Annotated[str | None, typer.Option()] = None,
     size: Annotated[int | None, typer.Option("-n", "--size")] = None,
     strata: Annotated[str | None, typer.Option()] = None,
@@ -205,7 +194,7 @@ def design(
 ) -> Work:
     """Draw a probability sample from a map, to be interpreted in QGIS."""
     from pipeline.accuracy.settings import DesignSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.accuracy import draw_design, told_legend
 
     if purpose not in {None, "compare"} or (purpose == "compare" and len(maps) != 2):  # noqa: PLR2004 - a pair
@@ -231,7 +220,7 @@ def assess(
     legend: Legend = None,
     assist: Annotated[str | None, typer.Option()] = None,
     settings: Set = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the figures as JSON.")] = None,
+    output: Annotated[Path | None, out("Also write the figures as JSON.")] = None,
     force: Force = False,
     overwrite: Overwrite = False,
 ) -> Work:
@@ -244,7 +233,7 @@ def assess(
 
     if is_vector(target):
         from pipeline.accuracy.settings import MatchSettings
-        from pipeline.config import section_of
+        from pipeline.settings import section_of
         from pipeline.workflow.objects import assess_objects
 
         if field or design_file or crosswalk or assist or legend:
@@ -278,7 +267,7 @@ def compare(
 ) -> Work:
     """Two maps on one reference: McNemar's test and the interval of the difference; on a raster every pixel."""
     from pipeline.accuracy.settings import SequentialSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.accuracy import compare_so_far, compare_two, told_legend
 
     own, rest = _of("compare", settings)
@@ -297,9 +286,7 @@ def zone(
     reference: Reference,
     field: Annotated[str, typer.Option()],
     design_file: Annotated[str, typer.Option("--design", help="Design file, or 'simple random'.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Mask to write: 1 in the zone, 0 outside.")] = Path(
-        "zone.tif"
-    ),
+    output: Annotated[Path, out("Mask to write: 1 in the zone, 0 outside.")] = Path("zone.tif"),
     confidence: Annotated[Path | None, typer.Option(help="Confidence in %; default: beside the map.")] = None,
     applicability: Annotated[
         Path | None, typer.Option(help="Area of applicability; only its inside may be in.")
@@ -309,7 +296,7 @@ def zone(
 ) -> Work:
     """The largest part of a map whose error is at most 5 %, with 95 % confidence, as a mask and a sentence."""
     from pipeline.accuracy.settings import ZoneSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.accuracy import zone_of
 
     own, rest = _of("zone", settings)
@@ -329,7 +316,7 @@ def zonal(
         str | None,
         typer.Option("--as", help="classes or values; default: classes for bytes, or with a palette or class names."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage or CSV to write.")] = Path("zonal.gpkg"),
+    output: Annotated[Path, out("GeoPackage or CSV to write.")] = Path("zonal.gpkg"),
     overwrite: Overwrite = False,
 ) -> Work:
     """Statistics of a map per polygon: of values mean, median and bounds, of classes their shares."""
@@ -342,7 +329,7 @@ def change(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The earlier map.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The later map, with the same legend.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="From-to map to write.")] = Path("change.tif"),
+    output: Annotated[Path, out("From-to map to write.")] = Path("change.tif"),
     legend: Legend = None,
     overwrite: Overwrite = False,
 ) -> Work:
@@ -355,7 +342,7 @@ def change(
 def series(
     maps: Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class maps of one legend and grid, by year.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the consistent maps.")] = Path("series"),
+    output: Annotated[Path, out("Folder of the consistent maps.")] = Path("series"),
     reference: Annotated[Path | None, typer.Option(help="Panel: points interpreted for every year.")] = None,
     field: Annotated[str | None, typer.Option(help="Attribute of the class of a year: class_{year}.")] = None,
     design_file: DesignFile = None,
@@ -364,7 +351,7 @@ def series(
 ) -> Work:
     """Consistent annual maps, illogical changes, and areas per year with their trend from one panel."""
     from pipeline.accuracy.settings import SeriesSettings
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.workflow.series import map_series
 
     own, rest = _of("series", settings)
@@ -378,7 +365,7 @@ def series(
 def crosswalk(
     table: Annotated[str, typer.Argument(help="esa_worldcover, dynamic_world, corine, corine_level2 or nlcd.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV to write and to edit.")] = Path("crosswalk.csv"),
+    output: Annotated[Path, out("CSV to write and to edit.")] = Path("crosswalk.csv"),
     map_file: Annotated[
         Path | None, typer.Option("--map", help="Your map: targets that are none of its classes are left to fill in.")
     ] = None,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.cli.console import Work, add_command, add_commands
-from pipeline.cli.options import ConfigFile, Force, Overwrite, Set
+from pipeline.cli.options import ConfigFile, Force, Overwrite, Set, out
 from pipeline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 def register(app: typer.Typer) -> None:
@@ -36,9 +34,7 @@ def init(
     chips: Annotated[
         Path | None, typer.Option("--chips", help="Instead: a folder of chips, one folder per class.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
-        "config.yaml"
-    ),
+    output: Annotated[Path, out("Where to write the configuration.")] = Path("config.yaml"),
     complete: Annotated[
         str | None, typer.Option(metavar="scene | AREA", help="Every object is drawn, in the scenes or these polygons.")
     ] = None,
@@ -53,8 +49,8 @@ def init(
     --set says what the files of each --scene do not: --bands blue,green,red, --scale 0.0001, --nodata 0 and so on are
     short for it.
     """
-    from pipeline.config import section_of
     from pipeline.scenes.settings import SceneOptions
+    from pipeline.settings import section_of
 
     options = section_of("scene", SceneOptions, settings)
     if chips is not None:
@@ -173,7 +169,7 @@ def run(
 
 def demo(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("demo"),
+    output: Annotated[Path, out("Folder for the result.")] = Path("demo"),
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:

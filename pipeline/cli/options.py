@@ -31,6 +31,13 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as map.tile_px=512; repeatable.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed: the same seed gives the same result.")]
+
+
+def out(text: str) -> Any:
+    """The option of the file or folder to write."""
+    return typer.Option("--output", "-o", help=text)
+
+
 # Sections of settings -> where their type is defined.
 Sections = Mapping[str, str]
 # Options that are not called after their key.
@@ -122,8 +129,3 @@ def _holds_many(annotation: Any) -> bool:
 def _as_list(values: list[str]) -> str:
     """Values, or one with commas, as a list of ``--set``."""
     return f"[{values[0] if len(values) == 1 else csv_text([values], ends='')}]"
-
-
-def command_of(sections: Sections) -> type[SettingsCommand]:
-    """The class of a command with settings in these sections."""
-    return type("SettingsCommand", (SettingsCommand,), {"sections": sections})

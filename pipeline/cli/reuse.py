@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.console import Work, add_command, add_commands
 from pipeline.cli.make import refuse_with
-from pipeline.cli.options import ConfigFile, Force, Overwrite, Seed, Set
+from pipeline.cli.options import ConfigFile, Force, Overwrite, Seed, Set, out
 from pipeline.errors import ConfigError
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration whose bands are matched.")]
@@ -52,7 +52,7 @@ def predict(
         Path | None,
         typer.Option("--chips", help="A folder of chips for --model; gives a table: file, class, confidence."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the maps of --model.")] = None,
+    output: Annotated[Path | None, out("Folder for the maps of --model.")] = None,
     memory: Annotated[str | None, typer.Option()] = None,
     dask: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
     *,
     form: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
+    output: Annotated[Path | None, out("File to write.")] = None,
     tile_px: Annotated[int, typer.Option(min=1, help="Side of the fixed input tile in pixels.")] = 512,
     scale: Annotated[
         float | None,
@@ -131,13 +131,11 @@ def pretrain(
     time_limit_s: Annotated[float | None, typer.Option()] = None,
     seed: Seed = 0,
     settings: Set = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Weights file (.safetensors); default in the run folder.")
-    ] = None,
+    output: Annotated[Path | None, out("Weights file (.safetensors); default in the run folder.")] = None,
     overwrite: Overwrite = False,
 ) -> Work:
     """Let an encoder learn from the scenes themselves, without labels: it fills in bands that are taken away."""
-    from pipeline.config import section_of
+    from pipeline.settings import section_of
     from pipeline.training.settings import PretrainSettings
     from pipeline.workflow.models import pretrain_job
 
@@ -158,7 +156,7 @@ def forecast(
     ],
     *,
     settings: Set = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result.")] = Path("forecast"),
+    output: Annotated[Path, out("Folder for the result.")] = Path("forecast"),
     overwrite: Overwrite = False,
 ) -> Work:
     """Forecast the next steps of a series of rasters, tested on its last steps beside simple rules."""
@@ -211,7 +209,7 @@ def get_weights(
 def objects(
     source: Annotated[Path, typer.Argument(metavar="MAP | POLYGONS", help="Class map, mask, or raw polygons.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage to write.")] = Path("objects.gpkg"),
+    output: Annotated[Path, out("GeoPackage to write.")] = Path("objects.gpkg"),
     class_name: Annotated[
         list[str] | None, typer.Option("--class", help="Class of objects, by name or code; repeatable.")
     ] = None,
@@ -228,8 +226,8 @@ def objects(
     overwrite: Overwrite = False,
 ) -> Work:
     """One polygon per object of a class map or mask: separated, with few corners and right angles."""
-    from pipeline.config import checked
     from pipeline.labels.settings import ObjectSettings
+    from pipeline.settings import checked
     from pipeline.workflow.accuracy import told_legend
     from pipeline.workflow.objects import objects_of
 

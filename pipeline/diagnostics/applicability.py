@@ -1,24 +1,26 @@
 """Area of applicability: which pixels look, to the network, like what it learned from.
 
-When a model is trained, features of some of its training pixels go into the model file, so that every map of that model
-can say where it is guessing. Source: Meyer & Pebesma (2021), Methods in Ecology and Evolution 12, 1620-1633; what is
-adapted: predictors are the network's features, each member weighted by its share in the map; the distance is taken in
-their principal components, with the length of what these leave out as one more coordinate, so that features unlike any
-in training count although no component points their way. It never exceeds the distance in all features.
+Features of some training pixels go into the model file. Source: Meyer & Pebesma (2021), Methods in Ecology and
+Evolution 12, 1620-1633; what is adapted: predictors are the network's features, each member weighted by its share in
+the map; the distance is taken in their principal components, with the length of what these leave out as one more
+coordinate, so that features unlike any in training count although no component points their way. It never exceeds the
+distance in all features.
 
-Cost: a second pass of the networks over the scene, without their heads, and for every pixel the nearest of at most
-2,000 samples of 16 numbers: about 1.4 times the time of the map itself, measured on a CPU with a network of pixels and
-a ResNet-18 U-Net (``tests/benchmarks/bench_applicability.py``: layer_over_map). Memory is that of one tile of 256
-pixels square with its halo, however large the scene (memory_ratio 1.00 for four times the pixels).
+Cost: about 1.4 times the time of the map itself, on a CPU with a network of pixels and a ResNet-18 U-Net
+(``tests/benchmarks/bench_applicability.py``: layer_over_map); memory is that of one tile of 256 pixels square with its
+halo, however large the scene (memory_ratio 1.00 for four times the pixels).
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from pipeline.diagnostics.confidence import blocks_of_pixels
@@ -29,11 +31,7 @@ from pipeline.maps.geotiff import write_percent
 from pipeline.maps.style import DISSIMILARITY, PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
     import torch
-    from numpy.typing import NDArray
 
     from pipeline.grid import Window
     from pipeline.inference.rows import RowStore
@@ -68,8 +66,6 @@ class Applicability:
 
     def dissimilarity(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Dissimilarity index float32 [pixel] of features [pixel, feature]; 0 is a training sample, NaN not finite."""
-        if features.ndim != 2 or features.shape[1] != len(self.mean):  # noqa: PLR2004 - [pixel, feature]
-            raise ReferenceDataError("features", got=features.shape, expected=f"[pixel, {len(self.mean)}]")
         index = np.full(len(features), np.nan, dtype=np.float32)
         usable = np.isfinite(features).all(axis=1)
         scaled = ((features[usable] - self.mean) * self.scale).astype(np.float32)
@@ -84,28 +80,18 @@ class Applicability:
 
 def fit_applicability(
     features: NDArray[np.floating],
-    *,
-    folds: NDArray[np.integer],
-    weights: NDArray[np.floating] | None = None,
-    seed: int = 0,
-) -> Applicability:
-    """Learn the index and its threshold from training features.
+    *, folds: NDArray[np.integer], weights: NDArray[np.floating] | None = None, seed: int = 0,
+) -> Applicability:  # fmt: skip
+    """Learn the index and its threshold from training features, float [sample, feature].
 
-    Args:
-        features: float [sample, feature].
-        folds: int [sample]; block or cross-validation fold of each sample: its training index is the distance to the
-            nearest sample of another fold, as neighbours in one polygon say nothing about new places.
-        weights: float [feature], importance of each feature; None weights all alike.
-        seed: For the pairs of the mean distance, where they are too many.
+    ``folds`` int [sample] are blocks or cross-validation folds: the training index of a sample is the distance to the
+    nearest of another fold, as neighbours in one polygon say nothing about new places. ``weights`` float [feature] are
+    the importance of features, None weights all alike; ``seed`` is for the pairs of the mean distance, if too many.
 
     Raises:
-        ReferenceDataError: arrays that do not fit, one fold only, or features that do not vary.
+        ReferenceDataError: one fold only, or features that do not vary.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(folds) or not np.isfinite(values).all():  # noqa: PLR2004
-        raise ReferenceDataError(
-            "training features", got=values.shape, expected="finite [sample, feature], a fold each"
-        )
     if len(np.unique(folds)) < 2:  # noqa: PLR2004
         raise ReferenceDataError("folds of the training features", got="one", expected="two or more")
     spread = values.std(axis=0)
@@ -208,12 +194,11 @@ class FeatureDistance:
         """For ``ModelBundle.extra``."""
         import torch
 
-        numbers = np.array([self.index.mean_distance, self.index.threshold])
-        arrays = {
-            "center": self.space.center, "scale": self.space.scale, "axes": self.space.axes,
-            "mean": self.index.mean, "factor": self.index.scale, "training": self.index.training, "numbers": numbers,
-        }  # fmt: skip
-        return {_PREFIX + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        space, index = self.space, self.index
+        numbers = np.array([index.mean_distance, index.threshold])
+        arrays = (space.center, space.scale, space.axes, index.mean, index.scale, index.training, numbers)
+        named = zip(_NAMES, arrays, strict=True)
+        return {_PREFIX + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in named}
 
     @classmethod
     def of(cls, extra: Mapping[str, torch.Tensor]) -> Self:
@@ -267,16 +252,10 @@ def learn_distance(
 
 
 def write_applicability(
-    path: Path,
-    bundle: ModelBundle,
-    source: Source,
-    *,
-    codes: RowStore,
-    work: Path,
-    tags: Mapping[str, object],
-    overwrite: bool,
+    path: Path, bundle: ModelBundle, source: Source,
+    *, codes: RowStore, work: Path, tags: Mapping[str, object], overwrite: bool,
     progress: Callable[[str, int, int], None],
-) -> Path:
+) -> Path:  # fmt: skip
     """Write the dissimilarity of every mapped pixel of a scene: per cent of the threshold, uint8, nodata 255.
 
     ``work`` is a folder for a file as large as the scene, removed at the end.

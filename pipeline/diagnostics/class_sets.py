@@ -2,10 +2,8 @@
 
 A class is in the set where its probability is at least a limit, and the mapped class always is. The limit comes from
 labelled pixels of held-out blocks: with the score of a pixel one less the probability of its class, each block's scores
-weigh 1 / (B + 1) together and the missing rest is at infinity, so that pixels of one block, which are right or wrong
-together, count once; the limit is the quantile of these scores. The true class of a random pixel of a new block, drawn
-as these B were, is in its set with that chance at least. Few blocks make large sets by this rule, and fewer than 9 for
-90 % none: then every class would be in every set, and sets are refused.
+weigh 1 / (B + 1) together and the missing rest is at infinity; the limit is the quantile of these scores. Fewer than 9
+blocks for 90 % would put every class into every set, and are refused.
 
 Source: Lee, Barber & Willett (2023), Distribution-free inference with hierarchical data, arXiv 2306.06342 (weights of
 groups); Sadinle, Lei & Wasserman (2019), Least ambiguous set-valued classifiers, J. Am. Stat. Assoc. 114, 223-234
@@ -14,26 +12,24 @@ groups); Sadinle, Lei & Wasserman (2019), Least ambiguous set-valued classifiers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
 from pipeline.legend import NODATA, ClassScheme, LandClass
 from pipeline.maps.geotiff import write_class_map
-from pipeline.maps.pixels import row_bands
+from pipeline.maps.pixels import PixelRows, row_bands
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     import torch
-    from numpy.typing import NDArray
 
     from pipeline.grid import Grid, Window
-    from pipeline.maps.pixels import PixelRows
 
 KEY = "class_sets"
 # Levels whose limits a model keeps.
@@ -180,17 +176,10 @@ class _SetCodes:
 
 
 def write_sets(
-    path: Path,
-    probabilities: PixelRows,
-    codes: PixelRows,
-    *,
-    limits: SetLimits,
-    level: float,
-    grid: Grid,
-    scheme: ClassScheme,
-    tags: Mapping[str, object] | None = None,
+    path: Path, probabilities: PixelRows, codes: PixelRows,
+    *, limits: SetLimits, level: float, grid: Grid, scheme: ClassScheme, tags: Mapping[str, object] | None = None,
     overwrite: bool = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write the sets as a class raster that QGIS shows by name: "forest", "forest or scrub", ...
 
     A set of one class has its colour, one of several the mean of theirs, the paler the more there are. Beyond 254
@@ -206,7 +195,8 @@ def write_sets(
     for window in row_bands(grid):
         for key, count in zip(*np.unique(sets.keys(window), return_counts=True), strict=True):
             counted[key.tobytes()] = counted.get(key.tobytes(), 0) + int(count)
-    members = {key: _members(key, scheme) for key in counted if any(key)}
+    bits = {key: np.unpackbits(np.frombuffer(key, dtype=np.uint8)) for key in counted if any(key)}
+    members = {key: np.flatnonzero(known[: len(scheme)]).tolist() for key, known in bits.items()}
     chosen = sorted(members, key=lambda key: (-counted[key], key))[: _MOST_CODES - 1]
     chosen.sort(key=lambda key: (len(members[key]), members[key]))
     classes = [_named(code, [scheme.classes[i] for i in members[key]]) for code, key in enumerate(chosen, 1)]
@@ -219,11 +209,6 @@ def write_sets(
     )
 
 
-def _members(key: bytes, scheme: ClassScheme) -> list[int]:
-    bits = np.unpackbits(np.frombuffer(key, dtype=np.uint8))[: len(scheme)]
-    return np.flatnonzero(bits).tolist()
-
-
 def _named(code: int, classes: list[LandClass]) -> LandClass:
     rgb = np.mean([item.rgb for item in classes], axis=0)
     pale = 1 - 0.7 ** (len(classes) - 1)
@@ -232,13 +217,9 @@ def _named(code: int, classes: list[LandClass]) -> LandClass:
 
 
 def coverage_by_block(
-    limits: SetLimits,
-    probabilities: NDArray[np.floating],
-    index: NDArray[np.integer],
-    *,
-    block: NDArray[np.integer],
-    level: float = 0.9,
-) -> dict[str, Any]:
+    limits: SetLimits, probabilities: NDArray[np.floating], index: NDArray[np.integer],
+    *, block: NDArray[np.integer], level: float = 0.9,
+) -> dict[str, Any]:  # fmt: skip
     """How often the label of pixels that no limit was learned from is in its set, by block, JSON-ready."""
     limit = limits.limit[limits.row(level)]
     inside = (probabilities[np.arange(len(index)), index] >= limit) | (probabilities.argmax(axis=1) == index)

@@ -10,28 +10,25 @@ one that makes it, over the whole scene, as sure as the network of pixels is onc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from pipeline.diagnostics.class_sets import SetLimits, coverage_by_block
-from pipeline.errors import ModelError, ReferenceDataError
+from pipeline.errors import ModelError
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, Split, TrainingScene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.experts.mixture import OutOfFold
     from pipeline.grid import Grid
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split, TrainingScene
 
 DEFAULT_BINS = 15  # Guo et al. (2017), sect. 4.1
 TEMPERATURES = (0.05, 20.0)
@@ -74,15 +71,8 @@ def reliability(
 
     ``confidence`` float [pixel] 0..1 is the probability of the mapped class, ``correct`` bool [pixel].
 
-    Raises:
-        ReferenceDataError: no pixels, different lengths, or values that are no probabilities.
-
     Source: Guo et al. (2017), On Calibration of Modern Neural Networks, ICML, eqs. 2-3.
     """
-    if confidence.shape != correct.shape or confidence.ndim != 1 or not confidence.size:
-        raise ReferenceDataError("confidence and correctness", got=f"{confidence.shape}, {correct.shape}")
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ReferenceDataError("confidence is no probability", expected="0..1")
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
@@ -101,12 +91,9 @@ def fit_temperature(
     ``logits`` float [pixel, class] are scores on validation blocks, never on training pixels. Pixels of one ``polygon``
     are right or wrong together, so polygons count once each, and T goes from 1 as far as they show (:func:`shown`).
 
-    Raises:
-        ReferenceDataError: arrays that do not fit, or no pixels.
-
     Source: Guo et al. (2017), sect. 4.2.
     """
-    scores = _checked(logits, labels)
+    scores = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(labels))
     return _temperature(lambda factor: -log_softmax(scores * factor, axis=1)[rows, labels], polygon)
 
@@ -118,11 +105,8 @@ def fit_confidence(
 
     For scores of a stand-in, such as votes of forests, whose small shares are not those of the network: the likelihood
     of all classes would be ruled by them. What counts is "right with this confidence, or not" (a binary likelihood).
-
-    Raises:
-        ReferenceDataError: arrays that do not fit, or no pixels.
     """
-    scores = _checked(logits, labels)
+    scores = np.asarray(logits, dtype=np.float64)
     right = scores.argmax(axis=1) == labels
 
     def cost(factor: float) -> NDArray[np.float64]:
@@ -176,25 +160,10 @@ def _least(cost: Callable[[float], float]) -> float:
     return float(minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded").x)
 
 
-def _checked(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):  # noqa: PLR2004 - [pixel, class]
-        raise ReferenceDataError("scores and labels", got=f"{logits.shape}, {labels.shape}", expected="[n, class], [n]")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ReferenceDataError(
-            "label beyond the classes", got=int(labels.max()), expected=f"0..{logits.shape[1] - 1}"
-        )
-    return np.asarray(logits, dtype=np.float64)
-
-
 def calibrate(
-    bundle: ModelBundle,
-    scenes: Sequence[TrainingScene],
-    split: Split,
-    *,
-    learned_validation: bool,
-    held_out: OutOfFold | None = None,
-    seed: int = 0,
-) -> ModelBundle:
+    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split,
+    *, learned_validation: bool, held_out: OutOfFold | None = None, seed: int = 0,
+) -> ModelBundle:  # fmt: skip
     """The model with the temperature that suits polygons it has not seen, and what that changed in its provenance.
 
     Where it cannot be fitted the model keeps its temperature, and ``provenance["calibration"]`` is "none: why". A model
@@ -204,7 +173,7 @@ def calibrate(
     if bundle.temperature != 1.0 or KEY in bundle.provenance:
         return bundle
     if not learned_validation:
-        logits, index, polygon = _validation(bundle, scenes, split)
+        logits, index, polygon = _scores_at(bundle, _validation(scenes, split))
         return _calibrated(bundle, logits, index, polygon, "temperature scaling on validation polygons")
     if held_out is None:
         return _noted(bundle, "none: the model learned from the validation polygons too (training.refit)")
@@ -221,20 +190,16 @@ def calibrate(
 
 
 def held_out_probabilities(
-    bundle: ModelBundle,
-    scenes: Sequence[TrainingScene],
-    split: Split,
-    *,
-    learned_validation: bool,
-    held_out: OutOfFold | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.int32]] | None:
+    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split,
+    *, learned_validation: bool, held_out: OutOfFold | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.int32]] | None:  # fmt: skip
     """Calibrated probabilities float64 [pixel, class], class index and polygon [pixel] of pixels not learned from.
 
     Of a calibrated model; None where it has learned from all of its pixels and nothing stands in for it.
     """
     note = bundle.provenance.get(KEY)
     if not learned_validation:
-        logits, index, polygon = _validation(bundle, scenes, split)
+        logits, index, polygon = _scores_at(bundle, _validation(scenes, split))
         return softmax(logits.astype(np.float64), axis=1), index, polygon
     if held_out is None or bundle.members[0].spec.encoder != "none":
         return None
@@ -258,22 +223,20 @@ def held_out_reliability(
     Returns:
         None where no test pixel is valid.
     """
-    from pipeline.inference.probe import pixel_logits
-
-    logits, truth, blocks = [], [], []
-    for source, pixels in tested:
-        found, position = pixel_logits(bundle, source, pixels)
-        logits.append(found)
-        truth.append(bundle.scheme.code_to_index[pixels.code[position]].astype(np.intp))
-        blocks.append(blocks_of_pixels(pixels.polygon[position], block_of))
-    if not sum(map(len, truth)):
+    logits, index, polygon = _scores_at(bundle, tested)
+    if not len(index):
         return None
-    scores, index = np.concatenate(logits).astype(np.float64), np.concatenate(truth)
+    scores = logits.astype(np.float64)
     correct = scores.argmax(axis=1) == index
     before, after = (
         reliability(np.minimum(softmax(scores * factor, axis=1).max(axis=1), 1.0), correct)
         for factor in (bundle.temperature, 1.0)
     )
+    try:
+        limits, shares = SetLimits.of(bundle.extra), softmax(scores, axis=1)
+        sets: object = coverage_by_block(limits, shares, index, block=blocks_of_pixels(polygon, block_of))
+    except ModelError as err:
+        sets = f"none: {err}"
     return {
         "temperature": bundle.temperature,
         "pixels": len(correct),
@@ -282,7 +245,7 @@ def held_out_reliability(
         "before": before.to_json(),
         "after": after.to_json(),
         "fitted_on": bundle.provenance.get(KEY, "none: the model was trained elsewhere"),
-        "class_sets": _sets_at(bundle, softmax(scores, axis=1), index, np.concatenate(blocks)),
+        "class_sets": sets,
     }
 
 
@@ -291,25 +254,11 @@ def blocks_of_pixels(polygon: NDArray[np.int32], block_of: NDArray[np.int32]) ->
     return np.where(block_of[polygon] >= 0, block_of[polygon], -polygon - 1)
 
 
-def _sets_at(
-    bundle: ModelBundle, shares: NDArray[np.float64], index: NDArray[np.intp], block: NDArray[np.int32]
-) -> dict[str, Any] | str:
-    """How often labels are in their class sets, or why there are none."""
-    try:
-        return coverage_by_block(SetLimits.of(bundle.extra), shares, index, block=block)
-    except ModelError as err:
-        return f"none: {err}"
-
-
 def _calibrated(
-    bundle: ModelBundle,
-    logits: NDArray[np.floating],
-    index: NDArray[np.intp],
-    polygon: NDArray[np.int32],
+    bundle: ModelBundle, logits: NDArray[np.floating], index: NDArray[np.intp], polygon: NDArray[np.int32],
     method: str,
-    *,
-    fit: Callable[..., float] = fit_temperature,
-) -> ModelBundle:
+    *, fit: Callable[..., float] = fit_temperature,
+) -> ModelBundle:  # fmt: skip
     """The model with the temperature of some scores [pixel, class], or the reason why it has none."""
     if not len(index):
         return _noted(bundle, "none: no valid pixel in a polygon held out")
@@ -333,20 +282,24 @@ def _noted(bundle: ModelBundle, what: str | dict[str, Any]) -> ModelBundle:
     return replace(bundle, provenance={**bundle.provenance, KEY: what})
 
 
-def _validation(
-    bundle: ModelBundle, scenes: Sequence[TrainingScene], split: Split
+def _scores_at(
+    bundle: ModelBundle, places: Iterable[tuple[Source, LabelledPixels]]
 ) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.int32]]:
-    """Scores float32 [pixel, class], class index [pixel] and polygon [pixel] of all scenes' validation pixels."""
+    """Scores float32 [pixel, class], class index [pixel] and polygon [pixel] of the valid ones of labelled pixels."""
     from pipeline.inference.probe import pixel_logits
 
-    logits, index, polygon = [], [], []
-    for scene in scenes:
-        pixels = split.pixels(scene.pixels, Part.VALIDATION)
-        found, position = pixel_logits(bundle, scene.source, pixels)
+    logits = [np.empty((0, len(bundle.scheme)), np.float32)]
+    index, polygon = [np.empty(0, np.intp)], [np.empty(0, np.int32)]
+    for source, pixels in places:
+        found, position = pixel_logits(bundle, source, pixels)
         logits.append(found)
         index.append(bundle.scheme.code_to_index[pixels.code[position]].astype(np.intp))
         polygon.append(pixels.polygon[position])
     return np.concatenate(logits), np.concatenate(index), np.concatenate(polygon)
+
+
+def _validation(scenes: Sequence[TrainingScene], split: Split) -> Iterator[tuple[Source, LabelledPixels]]:
+    return ((scene.source, split.pixels(scene.pixels, Part.VALIDATION)) for scene in scenes)
 
 
 def _as_sure(bundle: ModelBundle, scenes: Sequence[TrainingScene], temperature: float, *, seed: int) -> float:

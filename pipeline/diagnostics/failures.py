@@ -7,32 +7,28 @@ every row of the files carry that label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
 from pipeline.accuracy.class_maps import open_class_map, read_codes
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.errors import ReferenceDataError
-from pipeline.grid import Window
-from pipeline.labels.rasterise import with_areas
-from pipeline.legend import NODATA
+from pipeline.grid import Grid, Window
+from pipeline.labels.rasterise import LabelledPixels, with_areas
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.style import Category, categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
-    from pipeline.grid import Grid
-    from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.legend import ClassScheme
 
 LABEL = "not a probability sample"
 BLOCKS, SURELY_WRONG = "block_accuracy.gpkg", "surely_wrong.gpkg"
@@ -207,13 +203,9 @@ def _rows(squares: GeoDataFrame) -> list[dict[str, Any]]:
 
 
 def surely_wrong(
-    pixels: LabelledPixels,
-    mapped: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
-    *,
-    polygons: GeoDataFrame,
-    scheme: ClassScheme,
-) -> GeoDataFrame:
+    pixels: LabelledPixels, mapped: NDArray[np.uint8], confidence: NDArray[np.uint8],
+    *, polygons: GeoDataFrame, scheme: ClassScheme,
+) -> GeoDataFrame:  # fmt: skip
     """Labelled polygons that the map calls something else, the most confident first.
 
     The field ``sureness`` is the sum of confidence over wrong pixels by all labelled pixels of the polygon, 0..1: near
@@ -222,37 +214,28 @@ def surely_wrong(
     ``mapped`` and ``confidence`` (per cent, 255 nodata) are uint8 [pixel].
     """
     import geopandas
+    import pandas as pd
 
-    rows: list[dict[str, object]] = []
-    for number in pixels.polygon_ids().tolist():
-        own = pixels.polygon == number
-        found = _wrongness(mapped[own], confidence[own], code=int(pixels.code[own][0]), scheme=scheme)
-        if found is not None:
-            rows.append({"polygon": number} | found)
-    rows.sort(key=lambda item: -float(str(item["sureness"])))
-    ids, crs = [item["polygon"] for item in rows], pixels.grid.crs.to_wkt()
-    chosen = with_areas(polygons[polygons["poly_id"].isin(ids)], [pixels]).to_crs(crs).set_index("poly_id").geometry
-    names = ("polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness")
-    table = {name: [item[name] for item in rows] for name in names}
-    return geopandas.GeoDataFrame(table, geometry=list(chosen.loc[ids]), crs=crs)
-
-
-def _wrongness(
-    mapped: NDArray[np.uint8], confidence: NDArray[np.uint8], *, code: int, scheme: ClassScheme
-) -> dict[str, object] | None:
-    """What the map says on the pixels of one label, and how surely; None where it says nothing else than the label."""
-    usable = (mapped != NODATA) & (confidence <= 100)  # noqa: PLR2004 - percent
-    wrong = usable & (mapped != code)
-    if not wrong.any():
-        return None
-    counts = np.bincount(mapped[wrong], minlength=256)
-    return {
-        "label": scheme.by_code(code).name,
-        "mapped_as": scheme.by_code(int(counts.argmax())).name,
-        "pixels": int(usable.sum()),
-        "wrong_share": float(wrong.sum() / usable.sum()),
-        "sureness": float(confidence[wrong].sum() / 100 / usable.sum()),
-    }
+    table = pd.DataFrame({
+        "polygon": pixels.polygon, "code": pixels.code, "mapped": mapped, "sureness": confidence / 100
+    })  # fmt: skip
+    table = table[(mapped != NODATA) & (confidence <= 100)]  # noqa: PLR2004 - percent
+    pixels_of = table.groupby("polygon").size().rename("pixels")
+    wrong = table[table["mapped"] != table["code"]].groupby("polygon")
+    rows = wrong.agg(
+        code=("code", "first"), mapped_as=("mapped", lambda codes: codes.mode()[0]), wrong_share=("mapped", "size"),
+        sureness=("sureness", "sum"),
+    )  # fmt: skip
+    rows = rows.join(pixels_of)
+    rows[["wrong_share", "sureness"]] = rows[["wrong_share", "sureness"]].div(rows["pixels"], axis=0).astype(float)
+    names = {item.code: item.name for item in scheme.classes}
+    rows = rows.assign(label=rows["code"].map(names), mapped_as=rows["mapped_as"].map(names))
+    rows = rows.sort_values("sureness", ascending=False, kind="stable").reset_index()
+    crs = pixels.grid.crs.to_wkt()
+    chosen = with_areas(polygons[polygons["poly_id"].isin(rows["polygon"])], [pixels]).to_crs(crs)
+    shapes = chosen.set_index("poly_id").geometry.loc[rows["polygon"]]
+    fields = ["polygon", "label", "mapped_as", "pixels", "wrong_share", "sureness"]
+    return geopandas.GeoDataFrame(rows[fields], geometry=list(shapes), crs=crs)
 
 
 def joined(parts: Sequence[GeoDataFrame], *, by: str | None = None) -> GeoDataFrame:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, ReferenceDataError
+from pipeline.errors import ConfigError
 from pipeline.maps.style import categorised, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, write_geopackage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
@@ -51,12 +49,9 @@ def embed(features: NDArray[np.floating], *, method: Method = "pca", seed: int =
     nothing.
 
     Raises:
-        ReferenceDataError: fewer than 3 points, or values that are not finite.
         ConfigError: UMAP without the package umap-learn.
     """
     values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or len(values) < 3 or not np.isfinite(values).all():  # noqa: PLR2004 - two axes need 3 points
-        raise ReferenceDataError("features to embed", got=values.shape, expected="finite [point, feature], 3 or more")
     spread = values.std(axis=0)
     scaled = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     from sklearn.decomposition import PCA
@@ -99,14 +94,9 @@ def spread(pixels: LabelledPixels, count: int, *, seed: int) -> LabelledPixels:
 
 
 def write_features(
-    path: Path,
-    bundle: ModelBundle,
-    scenes: Sequence[tuple[Source, LabelledPixels]],
-    *,
-    umap: bool = False,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Features | None:
+    path: Path, bundle: ModelBundle, scenes: Sequence[tuple[Source, LabelledPixels]],
+    *, umap: bool = False, seed: int = 0, overwrite: bool = False,
+) -> Features | None:  # fmt: skip
     """Write labelled pixels with their coordinates by every method: on the map, and in feature space.
 
     The layer ``places`` has the points on the map with the coordinates of every method as fields, one layer per method
@@ -147,13 +137,9 @@ def write_features(
 
 def embedding_layers(
     planes: Mapping[Method, NDArray[np.floating]],
-    *,
-    xy: tuple[NDArray[np.float64], NDArray[np.float64]],
-    code: NDArray[np.integer],
-    crs: str,
-    scheme: ClassScheme,
+    *, xy: tuple[NDArray[np.float64], NDArray[np.float64]], code: NDArray[np.integer], crs: str, scheme: ClassScheme,
     fields: Mapping[str, NDArray[Any]] | None = None,
-) -> list[PackageLayer]:
+) -> list[PackageLayer]:  # fmt: skip
     """The layers of :func:`write_features`: ``places`` at ``xy`` on the map, and coordinates [point, 2] per method."""
     import geopandas
 
@@ -186,14 +172,12 @@ def explained(table: NDArray[np.floating], plane: NDArray[np.floating]) -> tuple
 
 def _places(chosen: Sequence[LabelledPixels]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pixel centres of all scenes in the CRS of the first."""
-    from rasterio.warp import transform
+    import geopandas
 
-    xs, ys = [], []
+    centres = []
     for pixels in chosen:
-        to_map, crs = pixels.grid.transform, chosen[0].grid.crs
+        to_map = pixels.grid.transform
         x, y = to_map.c + to_map.a * (pixels.col + 0.5), to_map.f + to_map.e * (pixels.row + 0.5)
-        if pixels.grid.crs != crs and len(pixels):
-            x, y = map(np.asarray, transform(pixels.grid.crs, crs, x, y))
-        xs.append(x)
-        ys.append(y)
-    return np.concatenate(xs), np.concatenate(ys)
+        points = geopandas.GeoSeries(geopandas.points_from_xy(x, y), crs=pixels.grid.crs.to_wkt())
+        centres.append(points.to_crs(chosen[0].grid.crs.to_wkt()))
+    return np.concatenate([part.x for part in centres]), np.concatenate([part.y for part in centres])

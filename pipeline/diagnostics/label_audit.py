@@ -9,28 +9,26 @@ Artificial Intelligence Research 70, 1373-1411, sect. 3.1 (thresholds and the co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from pipeline.diagnostics.applicability import fit_applicability
+from pipeline.diagnostics.scoring import by_sample
 from pipeline.errors import LabelError
 from pipeline.experts.forest import cores, pixel_features, window_features
 from pipeline.experts.weights import turns
 from pipeline.grid import Window
-from pipeline.scenes.reader import open_reader
-from pipeline.splits.split import Part
+from pipeline.scenes.reader import Reader, open_reader
+from pipeline.splits.split import Part, Split, TrainingScene
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.legend import ClassScheme
-    from pipeline.scenes.reader import Reader
-    from pipeline.splits.split import Split, TrainingScene
 
 SIZES = (3, 5)
 TREES = 150
@@ -108,14 +106,10 @@ def out_of_fold(table: AuditTable, splits: Sequence[Split], *, classes: int, see
             votes[out] = _votes(table.forest(~out, seed=seed), table.features[out], classes)
     known = ~np.isnan(votes).any(axis=1)
     of = inverse[known]
-    asked = np.isin(np.arange(len(ids)), of)
-    count = np.maximum(np.bincount(of, minlength=len(ids)), 1)
-    mean = np.stack([np.bincount(of, column, minlength=len(ids)) / count for column in votes[known].T], axis=1)
+    asked = np.unique(of)
     right = votes[known].argmax(axis=1) == table.index[known]
-    agree = np.bincount(of, right, minlength=len(ids)) / count
-    return PolygonVotes(
-        ids[asked].astype(np.int32), table.index[first][asked], mean[asked], agree[asked], fold_of[asked]
-    )
+    mean, agree = by_sample(of, votes[known]), by_sample(of, right.astype(np.float64))
+    return PolygonVotes(ids[asked].astype(np.int32), table.index[first][asked], mean, agree, fold_of[asked])
 
 
 def _votes(forest: RandomForestClassifier, features: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
@@ -142,20 +136,19 @@ def confident_suggestions(probability: NDArray[np.float64], given: NDArray[np.ui
 class CellTable:
     """Squares of CELL_PX pixels of the scenes, with a forest's probabilities and their mean features."""
 
-    scene: NDArray[np.int64]  # Number of the scene, int64 [cell]
-    row: NDArray[np.int64]  # Of the upper left pixel, int64 [cell]
-    col: NDArray[np.int64]  # Likewise
+    place: NDArray[np.int64]  # [cell, (number of the scene, row and column of the upper left pixel)]
     probability: NDArray[np.float64]  # [cell, class]
     entropy: NDArray[np.float64]  # Mean of the pixels' entropies, float64 [cell], 0..1
     features: NDArray[np.float32]  # [cell, feature]
 
     def __len__(self) -> int:
         """Cells."""
-        return len(self.row)
+        return len(self.place)
 
     def window(self, cell: int) -> Window:
         """Where a cell is."""
-        return Window(int(self.row[cell]), int(self.col[cell]), CELL_PX, CELL_PX)
+        row, col = self.place[cell, 1:].tolist()
+        return Window(row, col, CELL_PX, CELL_PX)
 
 
 def look_over_scenes(
@@ -183,23 +176,18 @@ def look_over_scenes(
                 labelled = scene.pixels.dense(window)[1] > 0
                 cells, features, own = _cells(reader, window, labelled)
                 rows, cols = window.row + cells // _CELLS * CELL_PX, window.col + cells % _CELLS * CELL_PX
-                where.append(np.stack([np.full(len(cells), number), rows, cols]))
+                where.append(np.stack([np.full(len(cells), number), rows, cols], axis=1))
                 values.append(features)
                 cell_of.append(own + count)
                 count += len(cells)
     if not count:
-        none = np.empty(0, dtype=np.int64)
-        return CellTable(none, none, none, np.empty((0, classes)), np.empty(0), np.empty((0, 0), dtype=np.float32))
+        none = np.empty((0, 3), dtype=np.int64)
+        return CellTable(none, np.empty((0, classes)), np.empty(0), np.empty((0, 0), dtype=np.float32))
     features, cell = np.concatenate(values), np.concatenate(cell_of)
     votes = _votes(forest, features, classes)
-    size = np.bincount(cell, minlength=count)
-
-    def means(columns: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.stack([np.bincount(cell, column, minlength=count) / size for column in columns.T], axis=1)
-
-    scene_of, row, col = np.concatenate(where, axis=1)
-    entropy = means(normal_entropy(votes)[:, None])[:, 0]
-    return CellTable(scene_of, row, col, means(votes), entropy, means(features).astype(np.float32))
+    means = partial(by_sample, cell)
+    entropy = means(normal_entropy(votes))
+    return CellTable(np.concatenate(where), means(votes), entropy, means(features).astype(np.float32))
 
 
 def _cells(
@@ -240,34 +228,19 @@ def novelty(table: AuditTable, votes: PolygonVotes, cells: CellTable, *, seed: i
     return np.clip(np.nan_to_num(found.astype(np.float64), nan=0.0), 0.0, 1.0)
 
 
-class Located(Protocol):
-    """What lies at a scene, row and column, int [item] each."""
+def spread_places(
+    at: NDArray[np.int64], score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]
+) -> list[int]:
+    """The places of the highest score, none nearer than ``apart_px`` (of each scene) to a better one.
 
-    @property
-    def scene(self) -> NDArray[np.integer]:
-        """Number of the scene."""
-
-    @property
-    def row(self) -> NDArray[np.integer]:
-        """Of the upper left pixel."""
-
-    @property
-    def col(self) -> NDArray[np.integer]:
-        """Likewise."""
-
-
-def spread_places(cells: Located, score: NDArray[np.float64], *, count: int, apart_px: Sequence[float]) -> list[int]:
-    """The cells of the highest score, none nearer than ``apart_px`` (of each scene) to a better one."""
+    ``at`` int64 [place, (scene, row, col)] says where they are.
+    """
     taken: list[int] = []
-    for cell in np.argsort(-score, kind="stable").tolist():
+    for place in np.argsort(-score, kind="stable").tolist():
         if len(taken) == count:
             break
-        near = any(
-            cells.scene[cell] == cells.scene[other]
-            and max(abs(cells.row[cell] - cells.row[other]), abs(cells.col[cell] - cells.col[other]))
-            < apart_px[cells.scene[cell]]
-            for other in taken
-        )
-        if not near:
-            taken.append(cell)
+        beside = at[taken] if taken else at[:0]
+        distance = np.abs(beside - at[place])[beside[:, 0] == at[place, 0], 1:].max(axis=1, initial=0)
+        if not (distance < apart_px[int(at[place, 0])]).any():
+            taken.append(place)
     return taken

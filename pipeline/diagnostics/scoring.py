@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
+from pipeline.accuracy.class_maps import values_at
+from pipeline.errors import InputError
 from pipeline.files import csv_text
-from pipeline.legend import NODATA
-from pipeline.maps.pixels import FilePixels, row_bands
+from pipeline.legend import NODATA, ClassScheme
+from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.legend import ClassScheme
 
 # Below so many test polygons or pixels a figure says nothing: one polygon more or less moves it by a third.
 FEW_POLYGONS, FEW_PIXELS = 3, 30
@@ -78,25 +77,15 @@ class Score:
 
 
 def at_pixels(path: Path, pixels: LabelledPixels) -> NDArray[np.uint8]:
-    """Values uint8 [pixel] of a raster's first band at labelled pixels; only rows that hold some are read."""
-    values = np.zeros(len(pixels), dtype=np.uint8)
-    with FilePixels(path) as raster:
-        for window in row_bands(raster.grid):
-            position = pixels.within(window)
-            if len(position):
-                rows, cols = pixels.row[position] - window.row, pixels.col[position] - window.col
-                values[position] = raster.read(window)[rows, cols]
-    return values
+    """Values uint8 [pixel] of a raster's first band at labelled pixels; only blocks that hold some are read."""
+    with open_raster(path, error=InputError, what="cannot open the raster") as raster:
+        return values_at(raster, pixels.row, pixels.col)
 
 
 def score(
-    method: str,
-    mapped: NDArray[np.uint8],
-    reference: NDArray[np.uint8],
-    *,
-    scheme: ClassScheme,
-    polygon: NDArray[np.int32] | None = None,
-) -> Score:
+    method: str, mapped: NDArray[np.uint8], reference: NDArray[np.uint8],
+    *, scheme: ClassScheme, polygon: NDArray[np.int32] | None = None,
+) -> Score:  # fmt: skip
     """Figures of class codes uint8 [pixel] against reference codes; pixels without a class in the map are left out.
 
     ``polygon`` int32 [pixel] has the id of each pixel's polygon, of which the score has the number per class.
@@ -249,7 +238,7 @@ def values_ahead(scores: Sequence[ValueScore]) -> str:
     )
 
 
-def by_sample(polygon: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def by_sample(polygon: NDArray[np.integer], values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Mean over the pixels of each sample, float64 [sample, ...], samples in the order of their ids."""
     _, which, count = np.unique(polygon, return_inverse=True, return_counts=True)
     flat = values.reshape(len(values), -1)

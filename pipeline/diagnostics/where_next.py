@@ -1,18 +1,19 @@
 """Where to look next, without labels: squares of a map in the order in which it is likely wrong there.
 
-Each square has its mean doubt (1 - confidence), entropy, dissimilarity from the training data, share of pixels where
-other maps of the same place say another class, share of pixels at a class edge, and the area that hangs on it: that of
-all pixels of its class which are about as sure. Layers that a map does not have are left out. docs/accuracy.md has the
-share of true errors in the first 5 % of the area.
+Layers that a map does not have are left out. docs/accuracy.md has the signals, and the share of true errors in the
+first 5 % of the area.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.accuracy.assess_assisted import SURE, open_percent
 from pipeline.accuracy.class_maps import CODES, aligned, open_class_map, read_codes, strips
@@ -24,15 +25,10 @@ from pipeline.legend import NODATA
 from pipeline.maps.geotiff import scene_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 
 CELL_PX = 8
-LAYER = "where_next"
 # Of a square's pixels that must have a class.
 _USABLE = 0.5
 # Signals and their weights in the score: chosen on five sets of tests/benchmarks/bench_where_next.py.
@@ -42,9 +38,8 @@ _ALIKE = 10
 # Squares of the largest area count so much more than those of the smallest.
 _AREA_SHARE = 0.05
 _REASONS = {
-    "doubt": ("low confidence", "#e69f00"), "entropy": ("several classes alike", "#d55e00"),
-    "disagreement": ("maps disagree", "#cc79a7"), "dissimilarity": ("unlike the training data", "#0072b2"),
-    "edges": ("edges of classes", "#56b4e9"),
+    "doubt": "low confidence", "entropy": "several classes alike", "disagreement": "maps disagree",
+    "dissimilarity": "unlike the training data", "edges": "edges of classes",
 }  # fmt: skip
 
 
@@ -76,7 +71,7 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
     The map is read in strips of rows; what stays in memory is some 40 bytes per square.
 
     Raises:
-        ReferenceDataError: no confidence beside the map, or a side below 1.
+        ReferenceDataError: no confidence beside the map.
         SceneError: a layer cannot be read.
     """
     files = scene_files(map_path)
@@ -84,8 +79,6 @@ def look_at_map(map_path: Path, *, others: Sequence[Path] = (), cell_px: int = C
         raise ReferenceDataError(
             "no confidence beside the map", path=map_path, fix="map the scene with landcover predict"
         )
-    if cell_px < 1:
-        raise ReferenceDataError("side of a square in pixels", got=cell_px, expected="1 or more")
     parts: list[dict[str, NDArray[np.float32]]] = []
     by_confidence = np.zeros(CODES * CODES)
     with ExitStack() as stack:
@@ -120,13 +113,10 @@ def _with_border(dataset: DatasetReader, window: Window, grid: Grid) -> NDArray[
 
 
 def _strip(
-    window: Window,
-    codes: NDArray[np.uint8],
-    percent: dict[str, NDArray[np.uint8]],
+    window: Window, codes: NDArray[np.uint8], percent: dict[str, NDArray[np.uint8]],
     theirs: Sequence[NDArray[np.uint8]],
-    *,
-    cell_px: int,
-) -> dict[str, NDArray[np.float32]]:
+    *, cell_px: int,
+) -> dict[str, NDArray[np.float32]]:  # fmt: skip
     """The squares of a strip: where they are, their class and signals, float32 [square] each."""
     inner = codes[1:-1, 1:-1]
     valid = inner != NODATA
@@ -185,7 +175,7 @@ def main_reasons(squares: MapSquares) -> list[str]:
     """The signal that each square stands out by most, in words."""
     ranks = {name: _ranks(values) for name, values in squares.signals.items()}
     names = list(ranks)
-    return [_REASONS[names[first]][0] for first in np.argmax(list(ranks.values()), axis=0)] if len(squares) else []
+    return [_REASONS[names[first]] for first in np.argmax(list(ranks.values()), axis=0)] if len(squares) else []
 
 
 def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:

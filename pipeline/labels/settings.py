@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
-from pipeline.settings import AbsolutePath, Settings, absolute, odd
-
-COLOR = r"^#[0-9a-fA-F]{6}$"
+from pipeline.settings import COLOR, AbsolutePath, Settings, absolute, odd
 
 
 def split_source(text: str) -> tuple[str, str | None]:

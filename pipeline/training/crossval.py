@@ -11,12 +11,15 @@ import hashlib
 import logging
 import time
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import whole_file
 from pipeline.model.reach import whole_cells
@@ -24,15 +27,10 @@ from pipeline.scenes.reader import open_reader
 from pipeline.splits.settings import METHODS, Method
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import fit
-from pipeline.training.fold_figures import FoldResult, figures, summary
+from pipeline.training.fold_figures import FoldResult
 from pipeline.training.settings import learned_polygons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
@@ -40,83 +38,70 @@ if TYPE_CHECKING:
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.settings import ChipSettings, TrainingSettings
 
-__all__ = ["METHODS", "FoldResult", "Method", "cross_validate", "figures", "predict_pixels", "summary"]
 _LOG = logging.getLogger(__name__)
 _TILE_PX = 256
 # Context around a tile; more than the default network's effective reach.
 _HALO_PX = 32
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What folds are tried with, and where what they gave is kept."""
+
+    settings: TrainingSettings  # Of the network; which parts are learned from holds for the forests too
+    chips: ChipSettings  # Of the network
+    trees: int  # Of the forests
+    folder: Path  # For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``
+    methods: Sequence[Method] = METHODS  # Some of METHODS
+    objects: Sequence[int] = ()  # Network indices of classes that are mapped as objects (``fit``)
+    # Take folds that are in the folder from there, where they are of the same job; and also give those of methods and
+    # folds that are not asked for now
+    resume: bool = False
+    # Of each method, changes with all that its result depends on but the split and the labelled pixels; without keys
+    # what is in the folder is taken for that of the same settings
+    keys: Mapping[Method, str] = field(default_factory=dict)
+
+
 def cross_validate(
-    scenes: Sequence[TrainingScene],
-    scheme: ClassScheme,
-    splits: Sequence[Split],
-    *,
-    methods: Sequence[Method] = METHODS,
-    settings: TrainingSettings,
-    chips: ChipSettings,
-    trees: int,
-    folder: Path,
-    objects: Sequence[int] = (),
-    resume: bool = False,
-    keys: Mapping[Method, str] | None = None,
-    only: Sequence[int] | None = None,
-    first_fold: int = 0,
-    seed: int = 0,
+    scenes: Sequence[TrainingScene], scheme: ClassScheme, splits: Sequence[Split], *, trial: Trial,
+    only: Sequence[int] | None = None, first_fold: int = 0, seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
-) -> list[FoldResult]:
+) -> list[FoldResult]:  # fmt: skip
     """Every method on every fold.
 
     Args:
         scenes: Scenes and their labelled pixels.
         scheme: The classes.
         splits: One per fold (``block_folds``, ``polygon_folds``, ``scene_folds``); the pixels that it says are tested
-            are predicted; forest and network learn from the parts that ``settings`` names.
-        methods: Some of METHODS.
-        settings: Of the network; which parts are learned from holds for the forests too.
-        chips: Of the network.
-        trees: Of the forests.
-        folder: For logs, and ``fold<n>_<method>.npz``, from which a run goes on with ``resume``.
-        objects: Network indices of classes that are mapped as objects (``fit``).
-        resume: Take folds that are already in the folder from there, where they are of the same job; and also give
-            those of methods and folds that are not asked for now.
-        keys: Of each method, changes with all that its result depends on but the split and the labelled pixels. Without
-            keys what is in the folder is taken for that of the same settings.
+            are predicted; forest and network learn from the parts that the settings name.
+        trial: What is tried.
         only: Numbers of the folds to do, from 0; default all.
         first_fold: Number of the first of ``splits``.
         seed: Seed that the folds were drawn with, for the record.
         progress: Called with method, number of results so far, and number in all.
 
     Raises:
-        ConfigError: an unknown method.
         OutputError: the folder cannot be written.
     """
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown:
-        raise ConfigError(f"method {', '.join(unknown)}", expected="some of " + ", ".join(METHODS))
     wanted = range(first_fold, first_fold + len(splits)) if only is None else only
-    total = sum(first_fold + number in wanted for number in range(len(splits))) * len(methods)
+    total = sum(first_fold + number in wanted for number in range(len(splits))) * len(trial.methods)
     results, done = [], 0
     for fold, split in enumerate(splits, first_fold):
         test = split.tested([scene.pixels for scene in scenes])
-        for method in METHODS if resume else methods:
-            kept = folder / f"fold{fold}_{method}.npz"
-            key = _key((keys or {}).get(method, ""), scenes, split, settings=settings)
-            asked = method in methods and fold in wanted
-            found = _stored(kept, key, count=sum(map(len, test))) if resume else None
+        for method in METHODS if trial.resume else trial.methods:
+            kept = trial.folder / f"fold{fold}_{method}.npz"
+            key = _key(trial.keys.get(method, ""), scenes, split, settings=trial.settings)
+            asked = method in trial.methods and fold in wanted
+            found = _stored(kept, key, count=sum(map(len, test))) if trial.resume else None
             if found is None and asked:
-                start = time.perf_counter()
-                where = folder / f"fold{fold}"
-                predicted = _predict(
-                    method, scenes, scheme, split, test, settings=settings, chips=chips, trees=trees, folder=where,
-                    objects=objects,
-                )  # fmt: skip
+                start, where = time.perf_counter(), trial.folder / f"fold{fold}"
+                predicted = _predict(method, scenes, scheme, split, test, trial=trial, folder=where)
                 found = predicted, time.perf_counter() - start
                 _store(kept, predicted, seconds=found[1], key=key)
                 _tidy(where)
             if found is not None:
                 code, polygon = (np.concatenate([getattr(part, name) for part in test]) for name in ("code", "polygon"))
-                learned = len(learned_polygons(split, settings))
+                learned = len(learned_polygons(split, trial.settings))
                 results.append(FoldResult(method, fold, code, found[0], polygon, found[1], seed, learned))
             done += asked
             if asked and progress is not None:
@@ -181,28 +166,20 @@ def predict_pixels(bundle: ModelBundle, source: Source, pixels: LabelledPixels) 
 
 
 def _predict(
-    method: Method,
-    scenes: Sequence[TrainingScene],
-    scheme: ClassScheme,
-    split: Split,
-    test: Sequence[LabelledPixels],
-    *,
-    settings: TrainingSettings,
-    chips: ChipSettings,
-    trees: int,
-    folder: Path,
-    objects: Sequence[int],
-) -> NDArray[np.uint8]:
+    method: Method, scenes: Sequence[TrainingScene], scheme: ClassScheme, split: Split, test: Sequence[LabelledPixels],
+    *, trial: Trial, folder: Path,
+) -> NDArray[np.uint8]:  # fmt: skip
+    settings = trial.settings
     if method == "network":
         pixels = {scene.source.id: scene.pixels for scene in scenes}
-        index = choose_chips(pixels, settings=chips, split=split, scheme=scheme, head=settings.head)
-        bundle = fit(scenes, split, scheme, index=index, settings=settings, folder=folder, objects=objects).bundle
+        index = choose_chips(pixels, settings=trial.chips, split=split, scheme=scheme, head=settings.head)
+        found = fit(scenes, split, scheme, index=index, settings=settings, folder=folder, objects=trial.objects)
         return np.concatenate(
-            [predict_pixels(bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
+            [predict_pixels(found.bundle, scene.source, part) for scene, part in zip(scenes, test, strict=True)]
         )
     sizes = NEIGHBOURHOODS if method == "forest_neighbourhood" else ()
     learned = learned_polygons(split, settings)
-    forest = fit_forest(scenes, scheme, polygons=learned, sizes=sizes, trees=trees, seed=settings.seed)
+    forest = fit_forest(scenes, scheme, polygons=learned, sizes=sizes, trees=trial.trees, seed=settings.seed)
     codes = []
     for scene, part in zip(scenes, test, strict=True):
         with open_reader(scene.source) as reader:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.legend import ClassScheme
     from pipeline.splits.settings import Method
 
@@ -23,29 +22,17 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True, eq=False)
 class FoldResult:
-    """One method on one fold.
+    """One method on one fold."""
 
-    Attributes:
-        method: One of METHODS.
-        fold: From 0.
-        reference: Class codes of the test pixels, uint8 [n].
-        predicted: Class codes given, uint8 [n]; 0 where the scene is not valid.
-        polygon: Polygon of each test pixel, int32 [n].
-        seconds: Time to train and predict.
-        seed: Of the folds.
-        learned: Polygons that were learned from.
-        not_valid: Test pixels that were taken out because no method could see them.
-    """
-
-    method: Method
-    fold: int
-    reference: NDArray[np.uint8]
-    predicted: NDArray[np.uint8]
-    polygon: NDArray[np.int32]
-    seconds: float
-    seed: int = 0
-    learned: int = 0
-    not_valid: int = 0
+    method: Method  # One of METHODS
+    fold: int  # From 0
+    reference: NDArray[np.uint8]  # [pixel] class codes of the test pixels
+    predicted: NDArray[np.uint8]  # [pixel] class codes given; 0 where the scene is not valid
+    polygon: NDArray[np.int32]  # [pixel]
+    seconds: float  # Time to train and predict
+    seed: int = 0  # Of the folds
+    learned: int = 0  # Polygons that were learned from
+    not_valid: int = 0  # Test pixels that were taken out because no method could see them
 
 
 def observed(results: Sequence[FoldResult]) -> list[FoldResult]:
@@ -76,19 +63,15 @@ def figures(reference: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Figur
 
     The macro-F1 is over the classes of the reference: a class that is not tested has none.
     """
-    matrix = np.zeros((256, 256), dtype=np.int64)
-    np.add.at(matrix, (predicted, reference), 1)
-    hits, mapped, truth = np.diag(matrix).astype(float), matrix.sum(axis=1), matrix.sum(axis=0)
-    total = float(truth.sum())
-    if not total:
+    if not len(reference):
         return dict.fromkeys(NAMES)
+    matrix = cross_tabulate(predicted, reference, classes=256).astype(np.float64)
+    hits, mapped, truth = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     tested = truth > 0
-    agreed, chance = float(hits.sum()) / total, float(mapped @ truth) / total**2
     return {
-        "overall_accuracy": agreed,
+        "overall_accuracy": float(hits.sum() / matrix.sum()),
         "macro_f1": float((2 * hits[tested] / (mapped + truth)[tested]).mean()),
-        # Cohen (1960), A coefficient of agreement for nominal scales, Educ. Psychol. Meas. 20, 37-46.
-        "kappa": (agreed - chance) / (1 - chance) if chance < 1 else None,
+        "kappa": agreement(matrix).kappa,
     }
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -11,8 +14,8 @@ import rasterio
 
 from pipeline.accuracy.assess_assisted import confidence_beside
 from pipeline.accuracy.assess_compare import compare_maps, compare_sequentially
-from pipeline.accuracy.assess_estimators import NOT_PROBABILITY
-from pipeline.accuracy.assess_map import assess_map
+from pipeline.accuracy.assess_estimators import NOT_PROBABILITY, Estimate
+from pipeline.accuracy.assess_map import Assessment, assess_map
 from pipeline.accuracy.assess_rasters import change_map
 from pipeline.accuracy.assess_zone import write_zone, zone_of_map
 from pipeline.accuracy.crosswalk import LEFT_OUT, SHIPPED, read_rows, to_codes
@@ -28,18 +31,12 @@ from pipeline.legend import KNOWN_LEGENDS, ClassScheme, LandClass
 from pipeline.maps.legends import read_scheme
 from pipeline.maps.vectors import check_geopackage_name
 from pipeline.maps.zonal import write_zonal, zonal_statistics
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.runs import LABELS
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from pipeline.accuracy.assess_estimators import Estimate
-    from pipeline.accuracy.assess_map import Assessment
     from pipeline.accuracy.assess_reference import ReferenceUnits
-    from pipeline.accuracy.sample_design import DesignFiles
     from pipeline.accuracy.settings import DesignSettings, ReferenceSettings
-    from pipeline.workflow.outcome import Progress
 
 # Dynamic World's own rasters start at 0 = water, which is nodata in a map: they serve as reference, with a crosswalk.
 _PUBLIC = tuple(name for name in KNOWN_LEGENDS if name != "Dynamic World")
@@ -77,7 +74,7 @@ def assess_against_reference(
 
 def _warn_of_learned(path: Path, reference: Path, units: ReferenceUnits) -> None:
     """LabelWarning where reference units lie in polygons that the map of a run learned from."""
-    learned = path.resolve().parent.parent / "chips" / "labels.gpkg"
+    learned = path.resolve().parent.parent / LABELS
     if not learned.is_file():
         return
     labels = read_layer(learned, field=None, layer="labels")
@@ -112,7 +109,7 @@ def _assess_values(path: Path, settings: ReferenceSettings, *, output: Path | No
     )  # fmt: skip
     data = {
         "target": found.quantity.to_json(), "design": found.design, "area_ha": found.area_ha,
-        "mean": found.totals.to_json(), "total": found.totals.regression.times(found.area_ha).to_json(),
+        "mean": asdict(found.totals), "total": asdict(found.totals.regression.times(found.area_ha)),
         "total_unit": f"{unit} x ha".strip(), "at_units": score.to_json(),
     }  # fmt: skip
     heads = (f"mean {found.quantity.title}", "estimate", "95 % interval", "standard error", "x ha", "95 % interval")
@@ -253,15 +250,9 @@ def compare_so_far(
 
 
 def zone_of(
-    path: Path,
-    settings: ReferenceSettings,
-    *,
-    output: Path,
-    confidence: Path | None,
-    applicability: Path | None,
-    max_error: float,
-    overwrite: bool,
-) -> Outcome:
+    path: Path, settings: ReferenceSettings,
+    *, output: Path, confidence: Path | None, applicability: Path | None, max_error: float, overwrite: bool,
+) -> Outcome:  # fmt: skip
     """The part of a map that holds, as a mask and in a sentence."""
     check_target(output, overwrite=overwrite, inputs=(path, settings.reference))
     layer = confidence or confidence_beside(path, "confidence")
@@ -355,22 +346,10 @@ def _command(*words: str | Path) -> str:
     return f"landcover {' '.join(quote(str(word)) for word in words)}"
 
 
-def _interpreted(path: Path, files: DesignFiles, *, compare_with: Path | None) -> str:
-    """The command for a sample that has been interpreted."""
-    command = ("assess", path) if compare_with is None else ("compare", path, compare_with, "--sequential")
-    return _command(*command, "--reference", files.geopackage, "--field", "reference", "--design", files.design)
-
-
 def draw_design(
-    maps: Sequence[Path],
-    settings: DesignSettings,
-    *,
-    output: Path,
-    scheme: ClassScheme | None,
-    blind: bool,
-    overwrite: bool,
-    progress: Progress,
-) -> Outcome:
+    maps: Sequence[Path], settings: DesignSettings,
+    *, output: Path, scheme: ClassScheme | None, blind: bool, overwrite: bool, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Draw a sample from each map and write what is needed to interpret it.
 
     Several maps get a sample each, in files called after them.
@@ -385,7 +364,10 @@ def draw_design(
         drawn = draw_sample(path, settings, scheme=scheme)
         files = write_design(target, drawn, blind=blind, overwrite=overwrite)
         written += [files.geopackage, files.design, files.acatama, files.collect_earth]
-        commands.append(_interpreted(path, files, compare_with=settings.compare_with))
+        other = settings.compare_with
+        command = ("assess", path) if other is None else ("compare", path, other, "--sequential")
+        filled = ("--reference", files.geopackage, "--field", "reference", "--design", files.design)
+        commands.append(_command(*command, *filled))
         rows = tuple((item.name, f"{item.area_ha:,.1f}", f"{item.drawn}") for item in drawn.strata)
         tables.append(
             Table(f"{path.name}: {drawn.kind}, allocation: {drawn.allocation}", ("stratum", "ha", "units"), rows)

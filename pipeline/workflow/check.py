@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.bands import besides_ground
@@ -17,24 +19,18 @@ from pipeline.labels.checks import check_classes, check_overlap, check_pixels, l
 from pipeline.labels.footprints import check_pixel_size
 from pipeline.labels.values import warn_shared
 from pipeline.model.describe import read_header
-from pipeline.scenes.survey import HIGH, LOW, decisions, look_at_scene, offset_state
-from pipeline.splits.split import Part
+from pipeline.scenes.survey import HIGH, LOW, SceneFacts, decisions, look_at_scene, offset_state
+from pipeline.splits.split import Part, Split
 from pipeline.splits.usable import judge_usable, refuse_fill, usable_shares
 from pipeline.training.settings import learned_polygons
 from pipeline.workflow.inputs import open_dates
 from pipeline.workflow.job import Job
-from pipeline.workflow.outcome import Outcome, Table, next_run
+from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stages import check_files, settings_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from pipeline.scenes.survey import SceneFacts
-    from pipeline.splits.split import Split
     from pipeline.workflow.costs import StageCost
-    from pipeline.workflow.outcome import Progress
 
 _Found = TypeVar("_Found")
 _STEPS = ("scenes", "labels", "split", "estimates")
@@ -255,7 +251,9 @@ def _check_split(job: Job, found: _Findings) -> None:
     describe = training.describe_values if job.is_value else training.describe
     found.data["training"] = describe(len(learned_polygons(split, training)))
     found.attempt(job.check_leakage)
-    _check_chips(job, found)
+    index = found.attempt(lambda: chosen_chips(job))
+    if index is not None:
+        found.data["chips"] = {str(part): int(count) for part, count in index.frame["part"].value_counts().items()}
     counts = split.counts(job.labelled, job.scheme)
     found.data["split"] = {"block_m": split.block_m, "buffer_m": split.buffer_m, "classes": counts}
     parts = [part.name.lower() for part in Part]
@@ -291,12 +289,6 @@ def _polygons(count: dict[str, int], share: float) -> str:
     return f"{count['polygons']} ({usable}{count['pixels']} px)"
 
 
-def _check_chips(job: Job, found: _Findings) -> None:
-    index = found.attempt(lambda: chosen_chips(job))
-    if index is not None:
-        found.data["chips"] = {str(part): int(count) for part, count in index.frame["part"].value_counts().items()}
-
-
 def _check_cost(job: Job, found: _Findings) -> None:
     if "split" not in found.data:
         return
@@ -305,10 +297,8 @@ def _check_cost(job: Job, found: _Findings) -> None:
         return
     from pipeline.workflow.costs import estimate_stages
 
-    stages = found.attempt(lambda: estimate_stages(job))
-    if stages is None:
-        return
-    show_estimates(job, stages, found)
+    if (stages := found.attempt(lambda: estimate_stages(job))) is not None:
+        show_estimates(job, stages, found)
 
 
 def show_estimates(job: Job, stages: tuple[StageCost, ...], found: _Findings) -> None:

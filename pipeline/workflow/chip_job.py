@@ -6,15 +6,16 @@ Chips that know their place are split by spatial blocks; folders called train an
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config import NAME, changed, checked
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
 from pipeline.documents import read_yaml
 from pipeline.errors import LabelError, LabelWarning, OutputError, counted
@@ -24,7 +25,7 @@ from pipeline.files import check_target, csv_text, prepare_folder, write_json, w
 from pipeline.legend import scheme_for
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.settings import Fraction, Settings, absolute, commented_yaml
+from pipeline.settings import NAME, Fraction, Settings, absolute, changed, checked, commented_yaml
 from pipeline.splits.split import block_keys
 from pipeline.training.chip_files import (
     FolderChips,
@@ -36,14 +37,7 @@ from pipeline.training.chip_files import (
 )
 from pipeline.training.chip_folders import chip_probabilities, fit_chips
 from pipeline.training.settings import TrainingSettings
-from pipeline.workflow.outcome import Outcome, Table, next_run
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.workflow.outcome import Progress
+from pipeline.workflow.outcome import Outcome, Progress, Table, next_run
 
 # Folders that tell chips to learn from and chips to test, the first that is there.
 LEARNED, TESTED = ("train", "training"), ("test", "testing", "val", "valid", "validation")
@@ -83,8 +77,7 @@ class ChipJob(Settings):
     @classmethod
     def _head(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:  # noqa: ARG003 - pydantic's
         if value.head != "chip":
-            msg = "head: chip, as whole chips have one class"
-            raise ValueError(msg)
+            raise ValueError("head: chip, as whole chips have one class")
         return value
 
     @property

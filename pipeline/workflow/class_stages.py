@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.applicability import learn_distance
 from pipeline.diagnostics.class_sets import KEY as SETS
 from pipeline.diagnostics.class_sets import fit_limits
 from pipeline.diagnostics.confidence import blocks_of_pixels, calibrate, held_out_probabilities, held_out_reliability
-from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG, MappedScene, find_failures
+from pipeline.diagnostics.failures import MappedScene, find_failures
 from pipeline.diagnostics.scoring import (
     FORESTS,
     HOLD_OUT,
@@ -30,7 +32,7 @@ from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
 from pipeline.files import csv_text, write_json, write_text
 from pipeline.inference.sources import NODATA_SAID, OBJECTS, RECIPE, STORED, nodata_said, recipe_of, stored_values
 from pipeline.legend import NODATA
-from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.bundle import ModelBundle, load_bundle, save_bundle
 from pipeline.model.checks import check_source, histograms_of, sample_values
 from pipeline.process import give_back, reset_peak
 from pipeline.scenes.reader import open_reader
@@ -38,21 +40,15 @@ from pipeline.splits.split import Part
 from pipeline.training.chip_index import read_index
 from pipeline.training.fit import fit
 from pipeline.training.settings import learned_polygons
+from pipeline.workflow.job import ACCURACY, AREAS, CONFUSION, HISTORY
 from pipeline.workflow.objects import object_accuracy
 from pipeline.workflow.scene_maps import MOSAIC, MOSAIC_RECORD, WORK, MapOrder, map_scene, write_mosaic_map
 from pipeline.workflow.stage_chips import split_summary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.experts.mixture import OutOfFold
     from pipeline.maps.pixels import ClassCounts
-    from pipeline.model.bundle import ModelBundle
     from pipeline.workflow.job import Job, StageRun
-
-HISTORY, ACCURACY, CONFUSION, SAMPLES = "training.csv", "accuracy.json", "confusion.csv", "samples.csv"
 
 
 def train(given: StageRun) -> list[Path]:
@@ -72,7 +68,7 @@ def train(given: StageRun) -> list[Path]:
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_judgement(result.bundle, job, out_of_fold=result.out_of_fold)
     bundle = with_inputs(bundle, job)
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+    return [save_bundle(job.model_path, bundle), write_history(job.folder / HISTORY, result.history)]
 
 
 def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
@@ -92,11 +88,6 @@ def with_inputs(bundle: ModelBundle, job: Job) -> ModelBundle:
             "ledger": [source.ledger() for source in job.sources],
         },
     )
-
-
-def train_products(job: Job) -> list[Path]:
-    """The files that the stage makes."""
-    return [job.model_path, job.folder / HISTORY]
 
 
 def with_judgement(bundle: ModelBundle, job: Job, *, out_of_fold: OutOfFold | None = None) -> ModelBundle:
@@ -164,7 +155,7 @@ def predict(given: StageRun) -> list[Path]:
     reset_peak()
     bundle = load_bundle(job.model_path)
     _warn_of_objects(job, bundle)
-    order = MapOrder(job.maps_folder, job.config.mapping, overwrite=True, ledger=given.folder, values=job.is_value)
+    order = MapOrder(job.maps_folder, job.config.mapping, overwrite=True, ledger=job.folder, values=job.is_value)
     maps, errors = [], list[PipelineError]()
     for source in job.mapped:
         try:
@@ -176,7 +167,7 @@ def predict(given: StageRun) -> list[Path]:
     mosaic = write_mosaic_map(maps, job.mapped, order)
     given.facts["mpx"] = round(sum(item.figures["mpx"] for item in maps), 4)
     given.facts["mpx_per_s"] = round(given.facts["mpx"] / max(sum(item.figures["seconds"] for item in maps), 1e-9), 4)
-    areas = write_areas(given.folder / "areas.json", [(item.name, item.counts) for item in maps])
+    areas = write_areas(job.folder / AREAS, [(item.name, item.counts) for item in maps])
     # The stage's own record says from now on that the maps are finished.
     for source in job.mapped:
         order.record(bundle, source).path.unlink(missing_ok=True)
@@ -201,7 +192,7 @@ def predict_products(job: Job) -> list[Path]:
     """The files that the stage makes, sidecars aside."""
     order = MapOrder(job.maps_folder, job.config.mapping, values=job.is_value)
     mosaic = [job.maps_folder / MOSAIC] if order.settings.mosaic and len(job.mapped) > 1 else []
-    return [path for source in job.mapped for path in order.products(source)] + [*mosaic, job.folder / "areas.json"]
+    return [path for source in job.mapped for path in order.products(source)] + [*mosaic, job.folder / AREAS]
 
 
 def write_areas(path: Path, counts: list[tuple[str, ClassCounts]]) -> Path:
@@ -233,8 +224,12 @@ def assess(given: StageRun) -> list[Path]:
     The figures are the network's first, then those of two forests that learned from the same polygons: from bands, and
     from bands and neighbourhoods; ``baseline`` is the better of the two.
     """
-    job, folder = given.job, given.folder
-    maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
+    job, folder = given.job, given.job.folder
+    tested = [(job.sources[number], pixels) for number, pixels in job.test_pixels]
+    maps = [
+        MappedScene(source.id, pixels, job.map_of(source.id), job.map_of(source.id, "conf"))
+        for source, pixels in tested
+    ]
     reference = _joined([item.pixels.code for item in maps])
     network = _joined([at_pixels(item.map_path, item.pixels) for item in maps])
     polygon = _joined([item.pixels.polygon for item in maps])
@@ -255,7 +250,6 @@ def assess(given: StageRun) -> list[Path]:
         folder=folder,
     )  # fmt: skip
     given.progress("calibration", 0, 1)
-    tested = [(job.sources[number], pixels) for number, pixels in job.test_pixels]
     calibration = held_out_reliability(load_bundle(job.model_path), tested, block_of=job.split.block_of)
     given.progress("calibration", 1, 1)
     accuracy = {
@@ -277,19 +271,6 @@ def assess(given: StageRun) -> list[Path]:
     return [write_json(folder / ACCURACY, accuracy), write_text(folder / CONFUSION, confusion_csv(scores[0])), *files]
 
 
-def assess_products(job: Job) -> list[Path]:
-    """The files that the stage makes."""
-    names = (ACCURACY, SAMPLES) if job.is_value else (ACCURACY, CONFUSION, BLOCKS, SURELY_WRONG)
-    return [job.folder / name for name in names]
-
-
-def mapped_scene(job: Job, number: int) -> MappedScene:
-    """A scene's map with its test pixels."""
-    name = job.sources[number].id
-    pixels = job.split.pixels(job.pixels[number], Part.TEST)
-    return MappedScene(name, pixels, job.map_of(name), job.confidence_of(name))
-
-
 def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
     """Codes uint8 [pixel] that a forest, with windows of these sizes, gives the test pixels.
 
@@ -309,10 +290,3 @@ def _forest(job: Job, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)
-
-
-LEARNED = {
-    "train": (train, train_products),
-    "predict": (predict, predict_products),
-    "assess": (assess, assess_products),
-}

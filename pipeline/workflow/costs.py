@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.experts.experts import DISCRIMINANTS, EXPERTS, PixelTable, experts_for, fit_expert, probabilities_of, seen
+from pipeline.experts.experts import (
+    DISCRIMINANTS,
+    EXPERTS,
+    Expert,
+    PixelTable,
+    experts_for,
+    fit_expert,
+    probabilities_of,
+    seen,
+)
 from pipeline.experts.forest import NEIGHBOURHOODS, TREE_PIXELS, cores
 from pipeline.experts.shares import INNER_FOLDS
 from pipeline.inference.memory import BASE_BYTES, weight_bytes
@@ -24,7 +35,7 @@ from pipeline.inference.plan import estimate
 from pipeline.inference.tiles import GDAL_CACHE_BYTES
 from pipeline.legend import IGNORE_INDEX
 from pipeline.model.bundle import ModelBundle
-from pipeline.model.network import build_network
+from pipeline.model.network import Network, build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.pretrained import find_encoders
 from pipeline.model.surroundings import LEVELS, chip_statistics, statistics_count
@@ -40,15 +51,9 @@ from pipeline.training.training_set import MARGIN_PX, PER_POLYGON, pixel_table
 from pipeline.training.value_fit import value_network
 from pipeline.workflow.stage_chips import chosen_chips
 from pipeline.workflow.stage_report import VIEW_PX
-from pipeline.workflow.value_costs import PROBE_STEPS, step_s, value_cost
+from pipeline.workflow.value_stages import PROBE_STEPS, step_s, value_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.experts.experts import Expert
-    from pipeline.model.network import Network
     from pipeline.scenes.scene import Source
     from pipeline.workflow.job import Job
 
@@ -109,7 +114,10 @@ def estimate_stages(job: Job) -> tuple[StageCost, ...]:
     learned = _values(job, bundle.preprocess, sample) if job.is_value else (
         _train(job, bundle.members, sample), _assess(job, sample)
     )  # fmt: skip
-    return (_chips(job, sample), learned[0], _predict(job, bundle), learned[1], _report(job))
+    # Burning and splitting, which were done already, take about as long as choosing; a pixel has seven numbers.
+    memory, disk = RUN_BASE_BYTES + 100 * sum(len(part) for part in job.pixels), 200_000 + 2_000 * len(job.labels)
+    chips = StageCost("chips", IDLE_S + 2 * sample.choose_s, memory, disk)
+    return (chips, learned[0], _predict(job, bundle), learned[1], _report(job))
 
 
 def untrained_bundle(job: Job) -> ModelBundle:
@@ -180,12 +188,6 @@ def _read_sample(job: Job, preprocess: Preprocess) -> _Sample:
     return _Sample(index, chosen - start, read_s, table, len(counts), max(rows_in_all, 1))
 
 
-def _chips(job: Job, sample: _Sample) -> StageCost:
-    """Burning and splitting, which were done already, take about as long as choosing; a pixel has seven numbers."""
-    polygons, pixels = len(job.labels), sum(len(part) for part in job.pixels)
-    return StageCost("chips", IDLE_S + 2 * sample.choose_s, RUN_BASE_BYTES + 100 * pixels, 200_000 + 2_000 * polygons)
-
-
 def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     settings, side = job.config.training, job.config.chips.size_px
     bands, classes, chips = len(job.sources[0].band_names), len(job.scheme), len(sample.index)
@@ -202,7 +204,9 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
         seconds += expert_s
     batch = min(settings.pixels.batch, CHIPS_AT_ONCE) if chip_head else settings.pixels.batch
     if settings.pixels.enabled:
-        seconds += settings.pixels.steps * _pixel_step_s(members[0], channels=channels, batch=batch)
+        learner = PixelLearner(members[0].train(), steps=1, lr=1e-3, weight_decay=0.0)
+        given = torch.zeros(batch, channels, 1, 1), torch.full((batch, classes), 1.0 / classes)
+        seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
     saved = 0
     if members[-1].spec.encoder != "none":
         once_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
@@ -221,12 +225,12 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
 def _values(job: Job, preprocess: Preprocess, sample: _Sample) -> tuple[StageCost, StageCost]:
     """Training and assessment of a continuous target."""
     chips = len(sample.index)
-    cost = value_cost(job, preprocess, chips=chips)
+    train_s, assess_s, held_bytes = value_cost(job, preprocess, chips=chips)
     padded_px = chips * (job.config.chips.size_px + 2 * MARGIN_PX) ** 2
     base = RUN_BASE_BYTES + _cache_bytes(job)
-    memory = base + 2 * padded_px * _chip_pixel_bytes(preprocess.channels) + cost.held_bytes
-    train = _trained(job, IDLE_S + sample.read_s * chips + cost.train_s, memory, disk=2_000_000)
-    return train, StageCost("assess", IDLE_S + cost.assess_s, base + MAPPED_BYTES, 50_000)
+    memory = base + 2 * padded_px * _chip_pixel_bytes(preprocess.channels) + held_bytes
+    train = _trained(job, IDLE_S + sample.read_s * chips + train_s, memory, disk=2_000_000)
+    return train, StageCost("assess", IDLE_S + assess_s, base + MAPPED_BYTES, 50_000)
 
 
 def _trained(job: Job, seconds: float, memory: int, *, disk: int) -> StageCost:
@@ -267,14 +271,6 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
 def _cache_bytes(job: Job) -> int:
     """What GDAL keeps of the scenes' blocks, about: four bytes a number, at most its cache."""
     return min(GDAL_CACHE_BYTES, sum(4 * _size_px(source) * len(source.band_names) for source in job.sources))
-
-
-def _pixel_step_s(network: Network, *, channels: int, batch: int) -> float:
-    """Seconds of one step of the network of pixels, or of statistics."""
-    learner = PixelLearner(network.train(), steps=1, lr=1e-3, weight_decay=0.0)
-    features = torch.zeros(batch, channels, 1, 1)
-    target = torch.full((batch, network.spec.classes), 1.0 / network.spec.classes)
-    return step_s(lambda: learner.training_step((features, target), 0), repeats=PROBE_STEPS)
 
 
 def _context_step(network: Network, *, bands: int, side: int, batch: int) -> tuple[float, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,20 +13,15 @@ from pipeline.diagnostics.scoring import FORESTS, SAMPLING
 from pipeline.errors import ConfigError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.splits.folds import FoldPlan, fewer_polygons, random_pixel_fold, scenes_for_folds, warn_of_untaught
-from pipeline.splits.settings import ALL, METHODS
-from pipeline.training.crossval import cross_validate
+from pipeline.splits.settings import ALL, METHODS, CrossvalSettings, Method
+from pipeline.training.crossval import Trial, cross_validate
 from pipeline.training.fold_figures import FoldResult, summary
 from pipeline.workflow.job import CROSSVAL as FILE
 from pipeline.workflow.job import LEARNING_CURVE, Job, refuse_other_figures
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from pipeline.splits.settings import CrossvalSettings, Method
     from pipeline.splits.split import Split, TrainingScene
-    from pipeline.workflow.outcome import Progress
 
 FOLDER = "crossval"
 LEAKY = "labelled pixels at random, neighbours on both sides: shows how much such a split flatters"
@@ -164,11 +161,13 @@ class _Folds:
             for fold in only:
                 for method in methods:
                     (where / f"fold{fold}_{method}.npz").unlink(missing_ok=True)
+        trial = Trial(
+            job.config.training, job.config.chips, job.config.assessment.forest_trees, where, methods,
+            job.object_indices, resume=True, keys=method_keys(job),
+        )  # fmt: skip
         return cross_validate(
-            self.scenes if scenes is None else scenes, job.scheme, splits, methods=methods,
-            settings=job.config.training, chips=job.config.chips, folder=where, objects=job.object_indices, resume=True,
-            only=only,
-            trees=job.config.assessment.forest_trees, keys=method_keys(job), first_fold=first_fold, seed=seed,
+            self.scenes if scenes is None else scenes, job.scheme, splits, trial=trial, only=only,
+            first_fold=first_fold, seed=seed,
             progress=lambda what, done, total: self.progress(f"{said}: {what.replace('_', ' ')}", done, total),
         )  # fmt: skip
 

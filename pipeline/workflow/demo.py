@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipeline.accuracy.assess_estimators import cross_tabulate
-from pipeline.diagnostics.scoring import FORESTS, score_of
+from pipeline.diagnostics.scoring import FORESTS, Score, score_of
 from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.experts.forest import NEIGHBOURHOODS, fit_forest
@@ -20,16 +21,8 @@ from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.scenes.reader import open_reader
 from pipeline.workflow.init import write_config
 from pipeline.workflow.job import FULL_REFERENCE, Job
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 from pipeline.workflow.stages import run_stages
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.diagnostics.scoring import Score
-    from pipeline.workflow.outcome import Progress
 
 SAMPLE_DATA = Path("sample_data")
 SCENE, LABELS, REFERENCE, LEGEND = "sentinel2.tif", "polygons.gpkg", "reference.tif", "legend.json"
@@ -63,23 +56,17 @@ def run_demo(output: Path, *, overwrite: bool, progress: Progress, changes: Sequ
     outcome = run_stages(config, last="report", **stages)
     path = write_json(folder / FULL_REFERENCE, reference)
     rows = tuple((i.method, f"{100 * i.overall_accuracy:.1f} %", f"{i.macro_f1:.3f}") for i in scores)
-    table = Table(
-        "against the full reference (simulated, so every pixel is known)",
-        ("method", "overall accuracy", "macro-F1"),
-        rows,
-    )
+    title = "against the full reference (simulated, so every pixel is known)"
+    table = Table(title, ("method", "overall accuracy", "macro-F1"), rows)
+    # The stages as they were done first, and the one that came after them.
+    done, (last, *tables) = first.tables[0], outcome.tables
     return Outcome(
         summary="demo on simulated sample data: done",
         written=(*outcome.written, path),
         hint=outcome.hint,
-        tables=(_joined(first.tables[0], outcome.tables[0]), *outcome.tables[1:], table),
+        tables=(replace(done, rows=(*done.rows, *last.rows[len(done.rows) :])), *tables, table),
         data=outcome.data | {"full_reference": reference},
     )
-
-
-def _joined(first: Table, last: Table) -> Table:
-    """The stages as they were done first, and the one that came after them."""
-    return replace(first, rows=(*first.rows, *last.rows[len(first.rows) :]))
 
 
 def find_sample_data() -> Path:
@@ -124,10 +111,7 @@ def against_reference(job: Job, reference: Path, *, legend: ClassScheme) -> list
             given = {"network": mapped.read(window)}
             given |= {method: forest.predict_window(reader, window) for method, forest in forests.items()}
             for name, codes in given.items():
-                tables[name] += _table(job.scheme.code_to_index[codes], index_of[want], classes)
+                index, truth_index = job.scheme.code_to_index[codes], index_of[want]
+                both = (index != IGNORE_INDEX) & (truth_index != IGNORE_INDEX)
+                tables[name] += cross_tabulate(index[both], truth_index[both], classes=classes)
     return [score_of(name, table, names=job.scheme.names) for name, table in tables.items()]
-
-
-def _table(mapped: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    both = (mapped != IGNORE_INDEX) & (truth != IGNORE_INDEX)
-    return cross_tabulate(mapped[both], truth[both], classes=classes)

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from pipeline import __version__
-from pipeline.config import checked, section_of
 from pipeline.documents import read_yaml
 from pipeline.errors import ConfigError, OutputError, SceneError
 from pipeline.files import check_target, prepare_folder, whole_file, write_json
 from pipeline.forecast.frames import Past, all_rows, look_back
-from pipeline.forecast.network import train_forecast
-from pipeline.forecast.rolling import NETWORK, evaluate
-from pipeline.forecast.series import read_known, read_layers, read_series
+from pipeline.forecast.network import Trained, train_forecast
+from pipeline.forecast.rolling import NETWORK, Horizon, evaluate
+from pipeline.forecast.series import Series, read_known, read_layers, read_series
 from pipeline.forecast.settings import ForecastSettings
 from pipeline.forecast.times import find_seasons, times_after
 from pipeline.report.style import save
 from pipeline.report.target_figures import forecast_figure
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.settings import checked, section_of
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.forecast.rolling import Horizon
-    from pipeline.forecast.series import Series
     from pipeline.forecast.times import Times
-    from pipeline.workflow.outcome import Progress
+
 
 FACTS, FIGURE = "forecast.json", "forecast"
 QUANTILES = ("lower", "median", "upper")
@@ -81,14 +78,18 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
             expected=f"{least} or more: a cycle and the steps ahead", fix="set test_steps, seasons or ahead lower",
         )  # fmt: skip
     times = times_after(series.times, settings.ahead, seasons=seasons)
-    targets = [output / f"{series.name}_{_stamp(time, series.times)}.tif" for time in times]
+    # Dates in the names, with hours and minutes where the steps of the series have them.
+    daily = (series.times.astype("datetime64[D]") == series.times).all()
+    stamps = [str(time.astype(f"datetime64[{'D' if daily else 'm'}]")).replace(":", "") for time in times]
+    targets = [output / f"{series.name}_{stamp}.tif" for stamp in stamps]
     if any(output.exists() and Path(source).is_dir() and output.samefile(source) for source in settings.series):
         raise OutputError("forecasts would become steps of the series", path=output, fix="choose another folder")
     prepare_folder(output)
     for path in [*targets, output / FACTS, *(output / f"{FIGURE}.{kind}" for kind in ("png", "svg"))]:
         check_target(path, overwrite=overwrite)
-    horizons = _tested(series, settings, times=times, start=start, seasons=seasons, progress=progress)
-    quantiles = _ahead(series, settings, times=times, seasons=seasons, progress=progress)
+    learned = partial(_trained, series, settings, times=times, seasons=seasons, progress=progress)
+    horizons = evaluate(*learned(until=start), start=start, progress=progress)
+    quantiles = _ahead(*learned(until=steps), steps=steps, ahead=settings.ahead)
     facts = _facts(series, settings, start=start, seasons=seasons, horizons=horizons)
     for path, time, layers in zip(targets, times, quantiles, strict=True):
         _write_step(path, series, layers, tags={"TIME": _iso(time), "FORECAST": facts["made"]}, overwrite=overwrite)
@@ -105,35 +106,24 @@ def forecast_series(settings: ForecastSettings, *, output: Path, overwrite: bool
     )
 
 
-def _past(series: Series, settings: ForecastSettings, *, times: Times, until: int, seasons: Sequence[int]) -> Past:
+def _trained(
+    series: Series, settings: ForecastSettings, *, times: Times, until: int, seasons: Sequence[int], progress: Progress
+) -> tuple[Past, Trained]:
+    """What is known before a step, and a network that has learned from it."""
     every = np.concatenate([series.times, times])
-    return look_back(
+    past = look_back(
         series.values, seasons=seasons, neighbours=series.neighbours(), until=until,
         known=read_known(settings.known, every) if settings.known else None,
         fixed=read_layers(settings.layers, series) if settings.layers else None,
     )  # fmt: skip
+    return past, train_forecast(past, until=until, settings=settings, progress=progress)
 
 
-def _tested(
-    series: Series, settings: ForecastSettings, *, times: Times, start: int, seasons: Sequence[int], progress: Progress
-) -> tuple[Horizon, ...]:
-    past = _past(series, settings, times=times, until=start, seasons=seasons)
-    trained = train_forecast(past, until=start, settings=settings, progress=progress)
-    return evaluate(past, trained, start=start, progress=progress)
-
-
-def _ahead(
-    series: Series, settings: ForecastSettings, *, times: Times, seasons: Sequence[int], progress: Progress
-) -> NDArray[np.float32]:
+def _ahead(past: Past, trained: Trained, *, steps: int, ahead: int) -> NDArray[np.float32]:
     """Quantiles of the steps to come, float32 [step, quantile, channel, cell], by a network of the whole series."""
-    steps, channels, cells = series.values.shape
-    past = _past(series, settings, times=times, until=steps, seasons=seasons)
-    trained = train_forecast(past, until=steps, settings=settings, progress=progress)
-    found = [
-        trained.predict(past, all_rows([steps - 1], ahead, channels=channels, cells=cells))
-        for ahead in range(1, settings.ahead + 1)
-    ]
-    return np.stack([values.T.reshape(len(QUANTILES), channels, cells) for values in found])
+    _, channels, cells = past.values.shape
+    rows = (all_rows([steps - 1], number, channels=channels, cells=cells) for number in range(1, ahead + 1))
+    return np.stack([trained.predict(past, row).T.reshape(len(QUANTILES), channels, cells) for row in rows])
 
 
 def _write_step(
@@ -199,9 +189,3 @@ def _table(horizons: Sequence[Horizon]) -> Table:
 
 def _iso(time: np.datetime64) -> str:
     return str(time.astype("datetime64[m]")).removesuffix("T00:00")
-
-
-def _stamp(time: np.datetime64, times: Times) -> str:
-    """A time in a file name: a date, with hours and minutes where the steps of the series have them."""
-    daily = (times.astype("datetime64[D]") == times).all()
-    return str(time.astype("datetime64[D]")) if daily else str(time.astype("datetime64[m]")).replace(":", "")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,9 @@ from pipeline.inference.settings import memory_for
 from pipeline.labels.checks import check_overlap
 from pipeline.labels.footprints import check_pixel_size, is_vector, with_ground
 from pipeline.labels.geometries import is_point
-from pipeline.labels.rasterise import burn
+from pipeline.labels.rasterise import LabelledPixels, burn
 from pipeline.labels.settings import LabelSettings, split_source
-from pipeline.labels.source import read_labels
+from pipeline.labels.source import Labels, read_labels
 from pipeline.labels.values import burn_values, holds_several, is_continuous, is_raster, read_values
 from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
@@ -36,12 +38,7 @@ from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from pipeline.grid import Grid
-    from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.labels.source import Labels
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Scene
 
 # A chip of 64 pixels sees 640 m of Sentinel-2 around a label; smaller scenes get chips of a quarter of their side so
@@ -60,6 +57,21 @@ GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "
 DATES = ("date", "day", "datetime", "measured")
 # What a file's own tags usually say; shown for the first scene, as comments.
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Scenes and labels as they were named, and what was found on opening the scenes."""
+
+    paths: Sequence[str]  # Of the scenes
+    scenes: Sequence[Scene]  # Without bands that are nodata everywhere
+    stated: Sequence[dict[str, Any]]  # Further keys of each scene
+    labels: Path
+    field: str
+    layer: str | None
+    encoding: str | None
+    output: Path  # The configuration
+    empty: tuple[str, ...]  # Lines on bands that are nodata everywhere
 
 
 def write_config(
@@ -84,56 +96,65 @@ def write_config(
     if complete and BACKGROUND in objects:
         fix = "call the objects something else"
         raise ConfigError(f"{BACKGROUND!r} is the ground around complete objects", got="it among --objects", fix=fix)
-    opened, without = _with_values(_open(scenes, options))
-    said = _stated(opened, options)
+    opened, empty = _with_values(_open(scenes, options))
+    given = _Given(scenes, opened, _stated(opened, options), labels, field, layer, encoding, output, empty)
     if field and not objects and is_continuous(labels, field=field, layer=layer, encoding=encoding):
-        return _write_value_config(
-            opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer,
-            output=output, without=without,
-        )  # fmt: skip
+        return _write_value_config(given)
+    return _write_class_config(given, complete=complete, objects=tuple(objects))
+
+
+def _write_class_config(given: _Given, *, complete: str | None, objects: tuple[str, ...]) -> Outcome:
+    """The configuration of a map of classes."""
+    labels, field, layer, output = given.labels, given.field, given.layer, given.output
     only = _only_class(field, objects, labels=labels, layer=layer)
-    names = [only] if only else find_classes(labels, field=field, layer=layer, encoding=encoding, alone=bool(complete))
-    objects = tuple(objects) or (tuple(names) if complete and len(names) == 1 else ())
+    found_in_field = partial(find_classes, labels, field=field, layer=layer, encoding=given.encoding)
+    names = [only] if only else found_in_field(alone=bool(complete))
+    objects = objects or (tuple(names) if complete and len(names) == 1 else ())
     scheme, source = scheme_for([*names, BACKGROUND] if complete and BACKGROUND not in names else names)
     marked = {scheme.by_name(name).code for name in objects}
-    _warn_of_codes(labels, scheme)
-    found = read_labels(labels, field=field, only=only, scheme=scheme, layer=layer, encoding=encoding, points=True)
-    grids = [scene.grid for scene in opened]
+    if changed := changed_codes(scheme):
+        pairs = ", ".join(f"{name} becomes {code}" for name, code in changed.items())
+        text = f"{labels}: codes of a map are 1 to 254, 0 is no data and 255 unlabelled: {pairs}"
+        warnings.warn(text, LabelWarning, stacklevel=2)
+    found = read_labels(
+        labels, field=field, only=only, scheme=scheme, layer=layer, encoding=given.encoding, points=True
+    )
+    grids = [scene.grid for scene in given.scenes]
     check_overlap(found, grids)
     check_pixel_size(found, grids, marked)
     if complete:
         area = None if complete == WHOLE_SCENE else complete
         found = with_ground(found, grids, background=BACKGROUND, area=area)
     window_px = _point_window_px(found)
-    burned = [burn(found, scene.grid, point_window_px=window_px or 1) for scene in opened]
-    _warn_of_small(found, burned)
-    chip_px = choose_chip_px([scene.grid for scene in opened])
-    textures = _textures(opened, marked)
-    block_m, buffer_m = _apart(opened, burned, chip_px=chip_px, textures=textures)
-    data = _settings(
-        opened, scenes=scenes, said=said, encoding=encoding, labels=labels,
-        field=field, layer=layer, complete=complete, output=output,
-        classes=[item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()],
-        chip_px=chip_px, block_m=block_m, buffer_m=buffer_m, point_window_px=window_px, textures=textures,
-    )  # fmt: skip
-    head = (
-        "Configuration of a land-cover map, written by landcover init. It runs as it is:",
-        f"  landcover check {output.name}",
-        f"  landcover run {output.name}",
-        "Paths are relative to this file. Every key is described in docs/config.md.",
-        *without,
-        *_left_out(opened),
-    )
-    write_text(output, commented_yaml(data, head=head, model=Config))
-    load_config(output)
+    burned = [burn(found, grid, point_window_px=window_px or 1) for grid in grids]
+    if small := count_small(burned):
+        text = f"{labels}: {small} of {len(found)} polygons hold no pixel centre and teach nothing; "
+        warnings.warn(f"{text}labels.all_touched: true labels the pixels they touch", LabelWarning, stacklevel=2)
+    chip_px = choose_chip_px(grids)
+    # Windows of textures are proposed for objects in images of few bands.
+    textures = TEXTURES_PX if marked and len(default_bands(given.scenes)[0]) < FEW_BANDS else ()
+    # Blocks are half a chip apart, and what textures reach beyond it.
+    reach_px = chip_px / 2 + max(textures, default=0) // 2
+    buffer_m = round(reach_px * max(grids[0].pixel_size_m), 1)
+    labelled = [pixels for pixels in burned if len(pixels)] or burned
+    block_m = round(default_block_m(labelled, buffer_m=buffer_m if textures else 0.0), 1)
+    data = _settings(given, chip_px=chip_px, block_m=block_m, buffer_m=buffer_m, textures=textures)
+    data["classes"] = [item | ({"objects": True} if item["code"] in marked else {}) for item in scheme.to_json()]
+    data["map"]["probabilities"] = Config.model_fields["map"].get_default(call_default_factory=True).probabilities
+    if complete:
+        data["labels"]["complete"] = complete == WHOLE_SCENE or _relative(complete, output.parent)
+    if window_px:
+        data["labels"]["point_window_px"] = window_px
+    note = "Paths are relative to this file. Every key is described in docs/config.md."
+    _write(given, data, what="a land-cover map", note=note)
     polygons = found.polygons_per_class()
     return Outcome(
-        summary=f"{output}: {counted(len(opened), 'scene')}, {counted(len(scheme), 'class')}"
+        summary=f"{output}: {counted(len(grids), 'scene')}, {counted(len(scheme), 'class')}"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
         hint=f"next: landcover check {output}, then landcover run {output}",
-        tables=(_scene_table(opened), _class_table(polygons, burned)),
-        data={"classes": polygons, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
+        tables=(_scene_table(given.scenes), _class_table(polygons, burned)),
+        data={"classes": polygons, "legend": source, "bands": list(given.scenes[0].band_names), "block_m": block_m},
     )
 
 
@@ -150,60 +171,57 @@ def _only_class(field: str, objects: Sequence[str], *, labels: Path, layer: str 
     return "" if field else objects[0]
 
 
-def _write_value_config(
-    opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
-    labels: Path, field: str, layer: str | None, output: Path, without: tuple[str, ...],
-) -> Outcome:  # fmt: skip
+def _write_value_config(given: _Given) -> Outcome:
     """The configuration of a continuous target: unit, range and transform as its distribution proposes them."""
-    beside = () if is_raster(labels) else fields_of(labels, layer=layer)
+    field, output, grids = given.field, given.output, [scene.grid for scene in given.scenes]
+    beside = () if is_raster(given.labels) else fields_of(given.labels, layer=given.layer)
     named = {
         key: next((name for name in beside if name.casefold() in words and name != field), None)
         for key, words in {"group": GROUPS, "date": DATES}.items()
     }
     value: dict[str, Any] = {key: name for key, name in named.items() if name}
     plain = LabelSettings.model_validate({
-        "kind": "value", "path": str(labels), "field": field, "layer": layer, "encoding": encoding, "value": value
+        "kind": "value", "path": str(given.labels), "field": field, "layer": given.layer, "encoding": given.encoding,
+        "value": value,
     })  # fmt: skip
     samples = read_values(plain)[0]
     if not holds_several(samples.frame["group"].tolist()):
         value.pop("group", None)
     quantity = propose(samples.frame["value"].to_numpy(), name=field)
-    value = {
-        "unit": unit_of(field), "range": [quantity.low, quantity.high], "transform": quantity.transform,
-    } | value  # fmt: skip
-    check_overlap(samples, [scene.grid for scene in opened])
-    burned = [burn_values(samples, scene.grid) for scene in opened]
-    chip_px = min(choose_chip_px([scene.grid for scene in opened]), VALUE_CHIP_PX)
+    about = {"unit": unit_of(field), "range": [quantity.low, quantity.high], "transform": quantity.transform}
+    value = about | value
+    check_overlap(samples, grids)
+    burned = [burn_values(samples, grid) for grid in grids]
     block_m = round(default_block_m([pixels for pixels in burned if len(pixels)] or burned), 1)
-    data = _settings(
-        opened, scenes=scenes, said=said, encoding=encoding, labels=labels, field=field, layer=layer, complete=None,
-        classes=[],
-        output=output, chip_px=chip_px, block_m=block_m,
-        buffer_m=round(SURROUNDINGS_REACH_PX * max(opened[0].grid.pixel_size_m), 1), point_window_px=None, textures=(),
-    )  # fmt: skip
-    data.pop("classes")
-    data["labels"] = {"kind": "value"} | data["labels"] | {"value": value}
-    data["map"].pop("probabilities")
-    head = (
-        f"Configuration of a map of {field}, written by landcover init. It runs as it is:",
-        f"  landcover check {output.name}",
-        f"  landcover run {output.name}",
-        "Unit, range and transform were proposed from the distribution of the samples: look at them.",
-        *without,
-        *_left_out(opened),
-    )
-    write_text(output, commented_yaml(data, head=head, model=Config))
-    load_config(output)
+    buffer_m = round(SURROUNDINGS_REACH_PX * max(grids[0].pixel_size_m), 1)
+    data = _settings(given, chip_px=min(choose_chip_px(grids), VALUE_CHIP_PX), block_m=block_m, buffer_m=buffer_m)
+    data["labels"] |= {"kind": "value", "value": value}
+    note = "Unit, range and transform were proposed from the distribution of the samples: look at them."
+    _write(given, data, what=f"a map of {field}", note=note)
     values = samples.frame["value"]
     rows = tuple((name, f"{values.quantile(level):.4g}") for name, level in
                  (("least", 0.0), ("5 %", 0.05), ("median", 0.5), ("95 %", 0.95), ("most", 1.0)))  # fmt: skip
     return Outcome(
-        summary=f"{output}: {counted(len(opened), 'scene')}, {len(samples)} samples of {quantity.name}"
+        summary=f"{output}: {counted(len(grids), 'scene')}, {len(samples)} samples of {quantity.name}"
         f" (transform {quantity.transform})",
         written=(output,), hint=f"next: landcover check {output}, then landcover run {output}",
-        tables=(_scene_table(opened), Table(f"values of {field}", ("", "value"), rows)),
+        tables=(_scene_table(given.scenes), Table(f"values of {field}", ("", "value"), rows)),
         data={"kind": "value", "value": value, "samples": len(samples), "block_m": block_m},
     )  # fmt: skip
+
+
+def _write(given: _Given, data: dict[str, Any], *, what: str, note: str) -> None:
+    """Write the configuration with its comments, and see that it can be read."""
+    head = (
+        f"Configuration of {what}, written by landcover init. It runs as it is:",
+        f"  landcover check {given.output.name}",
+        f"  landcover run {given.output.name}",
+        note,
+        *given.empty,
+        *_left_out(given.scenes),
+    )
+    write_text(given.output, commented_yaml(data, head=head, model=Config))
+    load_config(given.output)
 
 
 def find_classes(
@@ -283,27 +301,6 @@ def _left_out(opened: Sequence[Scene]) -> tuple[str, ...]:
     return (f"Not used: {said_of(left)}.",)
 
 
-def _warn_of_codes(labels: Path, scheme: ClassScheme) -> None:
-    """LabelWarning for classes that are integers no map can hold, with the codes they get."""
-    changed = changed_codes(scheme)
-    if changed:
-        pairs = ", ".join(f"{name} becomes {code}" for name, code in changed.items())
-        text = f"{labels}: codes of a map are 1 to 254, 0 is no data and 255 unlabelled: {pairs}"
-        warnings.warn(text, LabelWarning, stacklevel=3)
-
-
-def _warn_of_small(labels: Labels, burned: Sequence[LabelledPixels]) -> None:
-    """LabelWarning for polygons between the pixels' centres, with the key that helps."""
-    small = count_small(burned)
-    if small:
-        warnings.warn(
-            f"{labels.path}: {small} of {len(labels)} polygons hold no pixel centre and teach nothing; "
-            "labels.all_touched: true labels the pixels they touch",
-            LabelWarning,
-            stacklevel=3,
-        )
-
-
 def _point_window_px(labels: Labels) -> int | None:
     """POINT_WINDOW_PX where there are points among the labels, with a warning; else None."""
     points = int(is_point(labels.frame.geometry.to_numpy()).sum())
@@ -325,36 +322,18 @@ def choose_chip_px(grids: Sequence[Grid]) -> int:
     return max(SMALLEST_CHIP_PX, min(CHIP_PX, shortest // 4 // 8 * 8))
 
 
-def _apart(
-    opened: Sequence[Scene], burned: Sequence[LabelledPixels], *, chip_px: int, textures: Sequence[int]
-) -> tuple[float, float]:
-    """Side of the blocks and buffer in metres: half a chip, and what textures reach beyond it."""
-    reach = max(textures, default=0) // 2
-    buffer_m = round((chip_px / 2 + reach) * max(opened[0].grid.pixel_size_m), 1)
-    labelled = [pixels for pixels in burned if len(pixels)] or burned
-    return round(default_block_m(labelled, buffer_m=buffer_m if textures else 0.0), 1), buffer_m
-
-
-def _textures(opened: Sequence[Scene], objects: Collection[int]) -> tuple[int, ...]:
-    """Windows of textures that are proposed: for objects in images of few bands."""
-    return TEXTURES_PX if objects and len(default_bands(opened)[0]) < FEW_BANDS else ()
-
-
 def _settings(
-    opened: Sequence[Scene], *, scenes: Sequence[str], said: Sequence[dict[str, Any]], encoding: str | None,
-    labels: Path, field: str, layer: str | None, complete: str | None,
-    classes: list[dict[str, Any]], output: Path, chip_px: int, block_m: float, buffer_m: float,
-    point_window_px: int | None, textures: Sequence[int],
-) -> dict[str, Any]:  # fmt: skip
+    given: _Given, *, chip_px: int, block_m: float, buffer_m: float, textures: Sequence[int] = ()
+) -> dict[str, Any]:
     """The keys worth showing: what was found, and what users are most likely to change; docs/config.md has them all."""
-    bands = list(default_bands(opened)[0])
-    name = "landcover" if output.stem == "config" else output.stem
+    bands, folder = list(default_bands(given.scenes)[0]), given.output.parent
+    name = "landcover" if given.output.stem == "config" else given.output.stem
     items = [
-        {"path": _relative(path, output.parent), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | options
-        for number, (path, scene, options) in enumerate(zip(scenes, opened, said, strict=True))
+        {"path": _relative(path, folder), "id": scene.id} | ({} if number else _WHERE_TAGS_ARE_MISSING) | stated
+        for number, (path, scene, stated) in enumerate(zip(given.paths, given.scenes, given.stated, strict=True))
     ]
-    mapping = Config.model_fields["map"].get_default(call_default_factory=True)
-    optional = {"layer": layer, "encoding": encoding, "point_window_px": point_window_px}
+    labels = {"path": _relative(str(given.labels), folder)}
+    optional = {"field": given.field, "layer": given.layer, "encoding": given.encoding}
     return {
         "version": SCHEMA_VERSION,
         "name": name,
@@ -362,29 +341,25 @@ def _settings(
         "scenes": items,
         "inputs": {"bands": bands, "indices": [], "mask": Off(["nodata", "cloud", "shadow"])}
         | ({"textures": list(textures)} if textures else {})
-        | ({"time": "separate"} if len(opened) > 1 else {}),
-        "labels": {"path": _relative(str(labels), output.parent)}
-        | ({"field": field} if field else {})
-        | ({} if not complete else {"complete": complete == WHOLE_SCENE or _relative(complete, output.parent)})
-        | {key: value for key, value in optional.items() if value is not None},
-        "classes": classes,
+        | ({"time": "separate"} if len(items) > 1 else {}),
+        "labels": labels | {key: value for key, value in optional.items() if value},
         "split": {"block_m": block_m, "buffer_m": buffer_m},
         "chips": {"size_px": chip_px},
-        "map": {"memory": memory_for(len(bands) + len(texture_names(textures)))}
-        | {key: getattr(mapping, key) for key in ("probabilities", "polygons")},
+        "map": {
+            "memory": memory_for(len(bands) + len(texture_names(textures))),
+            "polygons": Config.model_fields["map"].get_default(call_default_factory=True).polygons,
+        },
     }
 
 
 def _relative(path: str, folder: Path) -> str:
     """A path as seen from the configuration's folder; URLs and GDAL's virtual paths as they are."""
-    if path.startswith(("/vsi", "http://", "https://")):
+    if path.startswith(("/vsi", "http://", "https://")) or INSIDE_FILE.fullmatch(path):
         return path
     file, start = Path(path).resolve(), folder.resolve()
     # Another drive has no relative path; one that shares the root alone would break when either is moved.
     common = Path(os.path.commonpath([file, start])) if file.drive == start.drive else None
-    if INSIDE_FILE.fullmatch(path) or common is None or common == Path(common.anchor):
-        return path if INSIDE_FILE.fullmatch(path) else file.as_posix()
-    return relative_path(file, start)
+    return file.as_posix() if common is None or common == Path(common.anchor) else relative_path(file, start)
 
 
 def _scene_table(opened: Sequence[Scene]) -> Table:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.labels.footprints import with_ground
-from pipeline.labels.rasterise import burn, erode_edges
+from pipeline.labels.rasterise import LabelledPixels, burn, erode_edges
 from pipeline.labels.rasters import is_class_raster, read_map_labels
-from pipeline.labels.source import LISTED, buffer_polygons, group_classes, read_labels
+from pipeline.labels.source import LISTED, Labels, buffer_polygons, group_classes, read_labels
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.scenes.clouds import with_clouds
 from pipeline.scenes.joining import CLOUDS, join_scenes, open_as, unlike
 from pipeline.scenes.stack import dated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date
-
     from pipeline.config import Config
-    from pipeline.labels.rasterise import LabelledPixels
-    from pipeline.labels.source import Labels
     from pipeline.scenes.scene import Scene, Source
     from pipeline.scenes.settings import SceneItem
 
+_Rule = TypeVar("_Rule", bool, int, float)
 # Of labels.level: the classes as they are listed.
 LISTED_LEVEL = 2
 
@@ -71,29 +69,15 @@ def _known(names: Iterable[str], scheme: ClassScheme, *, key: str) -> None:
         raise ConfigError(f"key {key!r}", got=", ".join(strange), expected="some of " + ", ".join(scheme.names))
 
 
-@dataclass(frozen=True)
-class ClassRules:
-    """What is done to the polygons of each class listed, by its code."""
+def _by_class(config: Config, key: str, own: Mapping[str, _Rule], other: _Rule) -> dict[int, _Rule]:
+    """A rule for the polygons of each class listed, by its code: its own, else that of all others.
 
-    all_touched: dict[int, bool]
-    erode_px: dict[int, int]
-    buffer_m: dict[int, float]
-
-    @classmethod
-    def of(cls, config: Config) -> ClassRules:
-        """The rules of a configuration.
-
-        Raises:
-            ConfigError: a rule for a class that is not listed.
-        """
-        section, scheme = config.labels, listed_classes(config)
-        for key in ("class_all_touched", "class_erode_px", "class_buffer_m"):
-            _known(getattr(section, key), scheme, key=f"labels.{key}")
-        return cls(
-            {item.code: section.class_all_touched.get(item.name, section.all_touched) for item in scheme.classes},
-            {item.code: section.class_erode_px.get(item.name, section.erode_px) for item in scheme.classes},
-            {item.code: section.class_buffer_m.get(item.name, section.buffer_m) for item in scheme.classes},
-        )
+    Raises:
+        ConfigError: a rule for a class that is not listed.
+    """
+    scheme = listed_classes(config)
+    _known(own, scheme, key=f"labels.{key}")
+    return {item.code: own.get(item.name, other) for item in scheme.classes}
 
 
 def open_sources(config: Config, *, days: Sequence[date] = (), make: bool = True) -> tuple[Source, ...]:
@@ -130,11 +114,8 @@ def open_dates(item: SceneItem, config: Config) -> tuple[Scene, ...]:
         return scenes
     if len(scenes) == 1:
         return (replace(scenes[0], id=item.id),)
-    return tuple(replace(scene, id=f"{item.id}_{_day(scene) if item.dates else scene.id}") for scene in scenes)
-
-
-def _day(scene: Scene) -> str:
-    return scene.acquired_utc.date().isoformat() if scene.acquired_utc else ""
+    names = [day.date().isoformat() if item.dates and (day := scene.acquired_utc) else scene.id for scene in scenes]
+    return tuple(replace(scene, id=f"{item.id}_{name}") for scene, name in zip(scenes, names, strict=True))
 
 
 def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labels:
@@ -148,19 +129,16 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
         LabelError: labels that cannot be read.
     """
     section, listed = config.labels, listed_classes(config)
-    rules = ClassRules.of(config)
+    buffer_m = _by_class(config, "class_buffer_m", section.class_buffer_m, section.buffer_m)
+    _burning_rules(config)  # what is wrong with them is said before anything is read
     if is_class_raster(section.path):
         if section.also:
             raise ConfigError("labels.also beside a class raster", path=section.path, fix="name a vector file as path")
         extents = [(source.grid.bounds, source.grid.crs.to_wkt()) for source in sources()]
         labels = read_map_labels(
-            section.path,
-            scheme=listed,
-            extents=extents,
-            piece_px=section.piece_px,
-            pieces=section.pieces,
+            section.path, scheme=listed, extents=extents, piece_px=section.piece_px, pieces=section.pieces,
             aliases=section.aliases,
-        )
+        )  # fmt: skip
     else:
         labels = read_labels(
             Path(section.path),
@@ -174,7 +152,7 @@ def open_labels(config: Config, sources: Callable[[], Sequence[Source]]) -> Labe
             point_radius_m=section.point_radius_m or 0.0,
             also=section.also,
         )
-    labels = buffer_polygons(labels, rules.buffer_m)
+    labels = buffer_polygons(labels, buffer_m)
     if section.complete:
         area = section.complete if isinstance(section.complete, str) else None
         grids = [source.grid for source in sources()]
@@ -199,13 +177,20 @@ def _only_class(config: Config) -> str:
     return marked[0]
 
 
+def _burning_rules(config: Config) -> tuple[dict[int, bool], dict[int, int]]:
+    section = config.labels
+    return (
+        _by_class(config, "class_all_touched", section.class_all_touched, section.all_touched),
+        _by_class(config, "class_erode_px", section.class_erode_px, section.erode_px),
+    )
+
+
 def burn_labels(labels: Labels, sources: Sequence[Source], config: Config) -> tuple[LabelledPixels, ...]:
     """The labelled pixels of every scene, by the rules of each class."""
-    rules = ClassRules.of(config)
-    frame = labels.frame
+    frame, (all_touched, erode) = labels.frame, _burning_rules(config)
     listed = dict(zip(frame["poly_id"].tolist(), frame[LISTED if LISTED in frame else "code"].tolist(), strict=True))
-    touched = [polygon for polygon, code in listed.items() if rules.all_touched[code]]
-    erode_px = {polygon: rules.erode_px[code] for polygon, code in listed.items()}
+    touched = [polygon for polygon, code in listed.items() if all_touched[code]]
+    erode_px = {polygon: erode[code] for polygon, code in listed.items()}
     window_px = config.labels.point_window_px or 1
     burned = (burn(labels, source.grid, all_touched=touched, point_window_px=window_px) for source in sources)
     return tuple(erode_edges(pixels, erode_px) for pixels in burned)

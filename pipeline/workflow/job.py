@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.config import Config, load_config
@@ -19,7 +22,7 @@ from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
 from pipeline.inference.areas import read_area
 from pipeline.labels.settings import split_source
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
-from pipeline.runs import RunFolder
+from pipeline.runs import LABELS, RunFolder
 from pipeline.scenes.joining import day_of
 from pipeline.scenes.survey import usable_px
 from pipeline.splits.folds import group_split, warn_of_corner
@@ -28,11 +31,6 @@ from pipeline.splits.split import Part, Split, TrainingScene, check_leakage
 from pipeline.workflow.inputs import burn_labels, legend_of, open_labels, open_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.labels.source import Labels
     from pipeline.legend import ClassScheme
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
 
+STAGES = ("chips", "train", "predict", "assess", "report")
 # What landcover labels audit writes into the run folder.
 AUDIT = "labels_audit.gpkg"
 # What cross-validation writes there.
@@ -47,6 +46,9 @@ LEARNING_CURVE = "learning_curve.json"
 CROSSVAL = "crossval.json"
 # What a map is measured against on every pixel, where there is such a thing: the demo writes it.
 FULL_REFERENCE = "full_reference.json"
+# Files that stages write there.
+HISTORY, AREAS, ACCURACY = "training.csv", "areas.json", "accuracy.json"
+CONFUSION, SAMPLES, FEATURES = "confusion.csv", "samples.csv", "features.gpkg"
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,18 @@ class Job:
         """Where the chip index is."""
         return self.chips_folder / "index.parquet"
 
-    def map_of(self, scene_id: str) -> Path:
-        """The class map of a scene."""
-        return self.maps_folder / f"{scene_id}_lc.tif"
+    @property
+    def labels_path(self) -> Path:
+        """Where the labels are, as they were used."""
+        return self.folder / LABELS
 
-    def value_of(self, scene_id: str) -> Path:
-        """The map of a continuous target."""
-        return self.maps_folder / f"{scene_id}_value.tif"
+    def map_of(self, scene_id: str, kind: str = "lc") -> Path:
+        """A raster of a scene's map: its classes, ``value`` of a continuous target, ``conf``."""
+        return self.maps_folder / f"{scene_id}_{kind}.tif"
 
     def objects_of(self, scene_id: str) -> Path:
         """The objects of a scene's map, where classes are marked."""
         return self.maps_folder / f"{scene_id}_objects.gpkg"
-
-    def confidence_of(self, scene_id: str) -> Path:
-        """The confidence of a scene's map."""
-        return self.maps_folder / f"{scene_id}_conf.tif"
 
     @cached_property
     def scheme(self) -> ClassScheme:
@@ -310,13 +309,7 @@ class Job:
 
     def stage_key(self, stage: str) -> str:
         """Changes when anything that a stage depends on does: its own settings, and those of the stages before."""
-        sections = {
-            "chips": ("split", "chips"),
-            "train": ("split", "chips", "training"),
-            "predict": ("split", "chips", "training", "map"),
-            "assess": ("split", "chips", "training", "map", "assessment"),
-            "report": ("split", "chips", "training", "map", "assessment", "name"),
-        }[stage]
+        sections = ("split", "chips", "training", "map", "assessment", "name")[: 2 + STAGES.index(stage)]
         parts: list[Any] = [self.input_hash, stage, {key: self._settings[key] for key in sections}]
         if stage == "chips":
             parts.append(self.config.training.head)
@@ -344,7 +337,6 @@ class StageRun:
     """What a stage is given."""
 
     job: Job  # The job, with the command line's wishes in its configuration
-    folder: Path  # The run folder
     resume: bool  # Training goes on from its last checkpoint
     progress: Progress  # For the terminal
     # Figures of the stage for ``run.json``; the stage fills it in

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.label_audit import (
+    AuditTable,
+    CellTable,
+    PolygonVotes,
     audit_table,
     confident_suggestions,
     look_over_scenes,
@@ -19,31 +25,21 @@ from pipeline.diagnostics.label_audit import (
     out_of_fold,
     spread_places,
 )
-from pipeline.diagnostics.where_next import likely_wrong, look_at_map, main_reasons
+from pipeline.diagnostics.where_next import MapSquares, likely_wrong, look_at_map, main_reasons
 from pipeline.errors import ConfigError, LabelError, SplitWarning
 from pipeline.files import check_target, prepare_folder
 from pipeline.labels.footprints import read_footprints
-from pipeline.labels.rasterise import to_grid_crs
+from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
 from pipeline.maps.style import Category, categorised, from_template, qml, scheme_categories
 from pipeline.maps.vectors import PackageLayer, check_geopackage_name, write_geopackage
 from pipeline.splits.folds import polygon_folds, scenes_for_folds
 from pipeline.workflow.inputs import listed_classes
 from pipeline.workflow.job import AUDIT, Job
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
-
-    from pipeline.diagnostics.label_audit import AuditTable, CellTable, PolygonVotes
-    from pipeline.diagnostics.where_next import MapSquares
-    from pipeline.grid import Grid
-    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import TrainingScene
-    from pipeline.workflow.outcome import Progress
 
 SUSPICIOUS, NEXT = "suspicious", "label_next"
 FOLDS = 5
@@ -51,7 +47,9 @@ FOLDS = 5
 WINDOWS = 150
 _SHOWN = 12
 _UNSURE, _UNLIKE, _BOTH = "unsure", "unlike anything labelled", "unsure and unlike anything labelled"
-_COLORS = {_UNSURE: "#e69f00", _UNLIKE: "#cc79a7", _BOTH: "#d55e00"}
+_REASONS = tuple(
+    Category(text, text, color) for text, color in ((_UNSURE, "#e69f00"), (_UNLIKE, "#cc79a7"), (_BOTH, "#d55e00"))
+)
 # Entropy, of at most 1, from which a place is called unsure: two classes of eight alike give 0.33, three 0.53.
 _MUCH = 0.4
 
@@ -88,9 +86,11 @@ def audit_labels(
     places = _places(scenes, table, votes, cells, names=job.scheme.names, count=count, seed=seed)
     progress("labels", 3, 4)
     found = _suspicious(job, votes)
-    write_geopackage(
-        target, _layers(job, found, places, crs=str(scenes[0].source.grid.crs)), what="the audit", overwrite=overwrite
-    )
+    layers = [
+        _doubtful(job, found),
+        PackageLayer(NEXT, places.drop(columns=["x", "y"]), qml(categorised("reason", _REASONS, shape="outline"))),
+    ]
+    write_geopackage(target, layers, what="the audit", overwrite=overwrite)
     progress("labels", 4, 4)
     classes = _classes(job, votes, found)
     return Outcome(
@@ -101,7 +101,7 @@ def audit_labels(
         tables=(_suspicious_table(found), _class_table(classes)),
         data={
             "polygons": len(votes.polygon), "suspicious": found, "classes": classes,
-            "label_next": [place.facts for place in places],
+            "label_next": places.drop(columns="geometry").to_dict("records"),
         },
     )  # fmt: skip
 
@@ -156,74 +156,46 @@ def _overlaps(job: Job) -> dict[int, str]:
     return {polygon: ", ".join(texts) for polygon, texts in found.items()}
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A square to label: its outline in the CRS of the first scene, and what is said of it."""
-
-    shape: shapely.Polygon
-    facts: dict[str, Any]
-
-
 def _places(
     scenes: Sequence[TrainingScene], table: AuditTable, votes: PolygonVotes, cells: CellTable,
     *, names: Sequence[str], count: int, seed: int,
-) -> list[_Place]:  # fmt: skip
-    """The squares with the highest mean of entropy and novelty: unsure, or unlike anything labelled, or both."""
-    if not len(cells) or not count:
-        return []
-    new = novelty(table, votes, cells, seed=seed)
+) -> gpd.GeoDataFrame:  # fmt: skip
+    """The squares with the highest mean of entropy and novelty, in the CRS of the first scene, and their figures.
+
+    They are unsure, or unlike anything labelled, or both.
+    """
+    crs, rows, shapes = str(scenes[0].source.grid.crs), [], []
+    new = novelty(table, votes, cells, seed=seed) if len(cells) and count else cells.entropy
     score: NDArray[np.float64] = (cells.entropy + new) / 2
-    apart = [0.5 * float(np.prod(scene.source.grid.shape) / count) ** 0.5 for scene in scenes]
-    found = []
-    for rank, cell in enumerate(spread_places(cells, score, count=count, apart_px=apart), 1):
-        source, window = scenes[int(cells.scene[cell])].source, cells.window(cell)
+    apart = _apart([scene.source.grid.shape for scene in scenes], count)
+    for rank, cell in enumerate(spread_places(cells.place, score, count=count, apart_px=apart), 1):
+        source, window = scenes[int(cells.place[cell, 0])].source, cells.window(cell)
         second, likely = np.argsort(cells.probability[cell])[-2:]
         x, y = source.grid.xy(window.row + window.height / 2 - 0.5, window.col + window.width / 2 - 0.5)
         unsure = _BOTH if cells.entropy[cell] >= _MUCH else _UNLIKE
-        facts = {
-            "rank": rank,
-            "scene": source.id,
-            "reason": _UNSURE if new[cell] < 1 else unsure,
-            "likely": names[likely],
-            "second": names[second],
-            "score": round(float(score[cell]), 3),
-            "entropy": round(float(cells.entropy[cell]), 3),
-            "novelty": round(float(new[cell]), 3),
-            "x": x,
-            "y": y,
-        }
-        found.append(_Place(_outline(source.grid.crop(window), scenes[0].source.grid), facts))
-    return found
+        figures = (round(float(part[cell]), 3) for part in (score, cells.entropy, new))
+        reason = _UNSURE if new[cell] < 1 else unsure
+        rows.append((rank, source.id, reason, names[likely], names[second], *figures, x, y))
+        square = gpd.GeoSeries([shapely.box(*source.grid.crop(window).bounds)], crs=str(source.grid.crs))
+        shapes.append(square.to_crs(crs).iloc[0])
+    columns = ["rank", "scene", "reason", "likely", "second", "score", "entropy", "novelty", "x", "y"]
+    return gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry=shapes, crs=crs)
 
 
-def _outline(square: Grid, first: Grid) -> shapely.Polygon:
-    import geopandas
-
-    own = geopandas.GeoSeries([shapely.box(*square.bounds)], crs=str(square.crs))
-    square_there: shapely.Polygon = own.to_crs(str(first.crs)).iloc[0]
-    return square_there
+def _apart(shapes: Sequence[tuple[int, ...]], count: int) -> list[float]:
+    """Least distance in pixels between places in each scene, so that they spread over it."""
+    return [0.5 * float(np.prod(shape) / max(count, 1)) ** 0.5 for shape in shapes]
 
 
-def _layers(job: Job, found: list[dict[str, Any]], places: Sequence[_Place], *, crs: str) -> list[PackageLayer]:
-    """``suspicious`` in the labels' CRS and ``label_next`` in that of the first scene, each with its style."""
-    import geopandas as gpd
-    import pandas as pd
-
+def _doubtful(job: Job, found: list[dict[str, Any]]) -> PackageLayer:
+    """The layer ``suspicious``, in the labels' CRS."""
     polygons = job.labels.frame.set_index("poly_id").geometry.loc[[item["poly_id"] for item in found]]
     columns = ["rank", "poly_id", "class", "suggested", "p_class", "p_suggested", "agree", "overlaps", "feature"]
     doubtful = gpd.GeoDataFrame(pd.DataFrame(found, columns=columns), geometry=list(polygons), crs=polygons.crs)
     points = bool(len(doubtful)) and bool((doubtful.geom_type == "Point").all())
-    classes = categorised(
-        "suggested", scheme_categories(job.scheme, by_name=True), shape="marker" if points else "outline"
-    )
-    columns = ["rank", "scene", "reason", "likely", "second", "score", "entropy", "novelty"]
-    table = pd.DataFrame([{key: place.facts[key] for key in columns} for place in places], columns=columns)
-    squares = gpd.GeoDataFrame(table, geometry=[place.shape for place in places], crs=crs)
-    reasons = tuple(Category(text, text, color) for text, color in _COLORS.items())
-    return [
-        PackageLayer(SUSPICIOUS, doubtful, qml(classes)),
-        PackageLayer(NEXT, squares, qml(categorised("reason", reasons, shape="outline"))),
-    ]
+    rows = scheme_categories(job.scheme, by_name=True)
+    classes = categorised("suggested", rows, shape="marker" if points else "outline")
+    return PackageLayer(SUSPICIOUS, doubtful, qml(classes))
 
 
 def _suspicious_table(found: Sequence[dict[str, Any]]) -> Table:
@@ -250,19 +222,6 @@ _FIXED = ("rank", "scene", "mapped", "reason", "score")
 _OPEN = "#ff00ff"
 
 
-@dataclass(frozen=True, eq=False)
-class _Places:
-    """Squares of all maps: scene, row and col int [square], score float [square], class on the map, main reason."""
-
-    scene: NDArray[np.int64]
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-    score: NDArray[np.float64]
-    mapped: NDArray[np.object_]
-    reason: NDArray[np.object_]
-    shape: NDArray[np.object_]
-
-
 def next_labels(config: Path, *, count: int, output: Path | None, overwrite: bool, progress: Progress) -> Outcome:
     """Write a GeoPackage of squares without a class, the most useful first, with the legend to choose from.
 
@@ -280,28 +239,32 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
         raise ConfigError("labels next is of classes", path=config, got="labels.kind value")
     if not field:
         raise ConfigError("labels next needs polygons to add to", path=job.config.labels.path, fix="set labels.field")
-    target = output or _free(config.resolve().parent)
+    # A name that no earlier round has taken: what was digitised there is not replaced.
+    target = output or next(path for path in _names(config.resolve().parent) if not path.exists())
     check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     check_geopackage_name(target)
-    earlier = [path for path in _rounds(config.resolve().parent) if path.resolve() != target.resolve()]
+    rounds = takewhile(Path.exists, _names(config.resolve().parent))
+    earlier = [path for path in rounds if path.resolve() != target.resolve()]
     given = [read_footprints(path, may_be_empty=True) for path in earlier]
-    parts = []
+    parts: list[gpd.GeoDataFrame] = []
     for number, (source, pixels) in enumerate(zip(job.sources, job.pixels, strict=True)):
         progress("places", number, len(job.sources))
         squares = look_at_map(job.map_of(source.id))
         before = [to_grid_crs(frame, source.grid).geometry.array for frame in given]
-        parts.append(_part(number, squares, pixels, scheme=job.scheme, before=np.concatenate([[], *before])))
-    places = _Places(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Places.__annotations__))
+        part = _open_squares(squares, pixels, scheme=job.scheme, before=np.concatenate([[], *before]))
+        parts.append(part.assign(number=number, scene=source.id).to_crs(parts[0].crs if parts else part.crs))
+    places = pd.concat(parts, ignore_index=True)
     progress("places", len(job.sources), len(job.sources))
-    apart = [0.5 * float(np.prod(source.grid.shape) / count) ** 0.5 for source in job.sources]
-    chosen = spread_places(places, places.score, count=count, apart_px=apart)
+    apart = _apart([source.grid.shape for source in job.sources], count)
+    at = places[["number", "row", "col"]].to_numpy()
+    chosen = spread_places(at, places["score"].to_numpy(), count=count, apart_px=apart)
     if not chosen:
         raise LabelError("no place without a label on the map", path=job.maps_folder, fix="map a larger area")
-    frame = _frame(job, places, chosen, field=field)
-    write_geopackage(
-        target, [PackageLayer(NEXT, frame, _style(listed_classes(job.config), field))], what="places to label",
-        overwrite=overwrite,
-    )  # fmt: skip
+    best = places.iloc[chosen].reset_index(drop=True)
+    best = best.assign(rank=np.arange(1, len(best) + 1), score=best["score"].round(3))[[*_FIXED, "geometry"]]
+    best.insert(0, field, pd.Series([None] * len(best), dtype=object))
+    layer = PackageLayer(NEXT, best, _style(listed_classes(job.config), field))
+    write_geopackage(target, [layer], what="places to label", overwrite=overwrite)
     # Those of the round before are asked for once: their files are named with the new one.
     known = {Path(path).resolve() for path in job.config.labels.files}
     waiting = [str(path) for path in earlier if path.resolve() not in known]
@@ -311,66 +274,41 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
         written=(target,),
         hint=f"in QGIS choose {field} of each square (redraw it where it holds two classes), save, and run again: "
         f"landcover run {config} --set 'labels.also=[{also}]' --overwrite; or write labels.also into {config.name}",
-        tables=(_table(frame),),
-        data={"label_next": frame.drop(columns="geometry").to_dict("records")},
+        tables=(_table(best),),
+        data={"label_next": best.drop(columns="geometry").to_dict("records")},
     )
 
 
-def _free(folder: Path) -> Path:
-    """A name that no earlier round has taken: what was digitised there is not replaced."""
-    return next(path for path in _names(folder) if not path.exists())
-
-
-def _rounds(folder: Path) -> list[Path]:
-    """The files of earlier rounds."""
-    return list(takewhile(Path.exists, _names(folder)))
+_FIXED = ("rank", "scene", "mapped", "reason", "score")
+# Of a place without a class yet.
+_OPEN = "#ff00ff"
 
 
 def _names(folder: Path) -> Iterator[Path]:
+    """What the files of rounds are called."""
     return (folder / f"{NEXT}{f'_{number}' if number > 1 else ''}.gpkg" for number in count(1))
 
 
-def _part(
-    number: int, squares: MapSquares, pixels: LabelledPixels, *, scheme: ClassScheme, before: NDArray[np.object_]
-) -> _Places:
-    """The squares of one map without a label, and without those of an earlier round."""
+def _open_squares(
+    squares: MapSquares, pixels: LabelledPixels, *, scheme: ClassScheme, before: NDArray[np.object_]
+) -> gpd.GeoDataFrame:
+    """The squares of one map without a label, and without those of an earlier round, with score and main reason."""
     size = squares.cell_px
     taken = np.unique(pixels.row.astype(np.int64) // size * 1_000_000 + pixels.col // size)
-    keep = ~np.isin(squares.row.astype(np.int64) // size * 1_000_000 + squares.col // size, taken)
+    which = np.flatnonzero(~np.isin(squares.row.astype(np.int64) // size * 1_000_000 + squares.col // size, taken))
+    boxes = np.array([shapely.box(*squares.grid.crop(squares.window(i)).bounds) for i in which.tolist()], dtype=object)
     if len(before):
-        boxes = np.array([shapely.box(*squares.grid.crop(squares.window(i)).bounds) for i in range(len(keep))])
         inner = shapely.buffer(boxes, -0.01 * np.sqrt(shapely.area(boxes)))  # squares side by side share an edge
-        keep[shapely.STRtree(before).query(inner, predicate="intersects")[0]] = False
-    which = np.flatnonzero(keep)
+        left = np.ones(len(boxes), dtype=np.bool_)
+        left[shapely.STRtree(before).query(inner, predicate="intersects")[0]] = False
+        which, boxes = which[left], boxes[left]
     names = {item.code: item.name for item in scheme.classes}
-    shapes = [shapely.box(*squares.grid.crop(squares.window(int(square))).bounds) for square in which]
-    return _Places(
-        np.full(len(which), number), squares.row[which], squares.col[which], likely_wrong(squares)[which],
-        np.array([names[int(code)] for code in squares.code[which]], dtype=object),
-        np.array(main_reasons(squares), dtype=object)[which], np.array(shapes, dtype=object),
-    )  # fmt: skip
-
-
-def _frame(job: Job, places: _Places, chosen: Sequence[int], *, field: str) -> GeoDataFrame:
-    """The chosen squares in the CRS of the first scene, with an empty class."""
-    import geopandas as gpd
-    import pandas as pd
-
-    crs = [source.grid.crs.to_wkt() for source in job.sources]
-    shapes = pd.concat(
-        [gpd.GeoSeries([places.shape[i]], crs=crs[places.scene[i]]).to_crs(crs[0]) for i in chosen], ignore_index=True
-    )
-    table = pd.DataFrame(
-        {
-            field: pd.Series([None] * len(chosen), dtype=object),
-            "rank": np.arange(1, len(chosen) + 1),
-            "scene": [job.sources[places.scene[i]].id for i in chosen],
-            "mapped": places.mapped[chosen],
-            "reason": places.reason[chosen],
-            "score": places.score[chosen].round(3),
-        }
-    )
-    return gpd.GeoDataFrame(table, geometry=list(shapes), crs=crs[0])
+    columns = {
+        "row": squares.row[which], "col": squares.col[which], "score": likely_wrong(squares)[which],
+        "mapped": np.array([names[code] for code in squares.code[which].tolist()], dtype=object),
+        "reason": np.array(main_reasons(squares), dtype=object)[which],
+    }  # fmt: skip
+    return gpd.GeoDataFrame(columns, geometry=boxes, crs=squares.grid.crs.to_wkt())
 
 
 def _style(scheme: ClassScheme, field: str) -> str:
@@ -382,7 +320,7 @@ def _style(scheme: ClassScheme, field: str) -> str:
     )  # fmt: skip
 
 
-def _table(frame: GeoDataFrame) -> Table:
+def _table(frame: gpd.GeoDataFrame) -> Table:
     counts = frame.groupby(["mapped", "reason"]).size().sort_values(ascending=False)
     rows = tuple((str(mapped), str(reason), str(number)) for (mapped, reason), number in counts.items())
     return Table("places", ("mapped as", "because of", "places"), rows[:12])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,6 @@ from pipeline.workflow.job import Job
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
     from pipeline.training.settings import PretrainSettings
@@ -58,14 +57,9 @@ def _judged(path: Path) -> list[str]:
 
 def export_model(
     path: Path,
-    *,
-    form: str,
-    output: Path | None,
-    tile_px: int,
-    scale: float | None = None,
-    offset: float | None = None,
+    *, form: str, output: Path | None, tile_px: int, scale: float | None = None, offset: float | None = None,
     overwrite: bool,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """Write a model for other programs.
 
     Tiles have a side of ``tile_px``, fixed in the graph. ``scale`` and ``offset`` (value = DN x scale + offset) are
@@ -86,12 +80,11 @@ def export_model(
     bundle = load_bundle(path)
     fed = fed_values(bundle, scale=scale, offset=offset)
     scales, offsets = [scale for scale, _ in fed], [offset for _, offset in fed]
-    if form == "onnx":
-        export_onnx(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
-        hint = "in QGIS: Plugins > Deepness, choose this file as the model. "
-    else:
-        export_torch(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
-        hint = "Load it with torch.export.load. "
+    export, hint = {
+        "onnx": (export_onnx, "in QGIS: Plugins > Deepness, choose this file as the model. "),
+        "torch": (export_torch, "Load it with torch.export.load. "),
+    }[form]
+    export(target, bundle, tile_px=tile_px, scale=scales, offset=offsets)
     data = {"bands": list(bundle.bands), "scale": scales, "offset": offsets}
     return Outcome(summary=f"{path.name} as {form}", written=(target,), hint=hint + fed_text(bundle, fed), data=data)
 
@@ -119,13 +112,8 @@ def fed_text(bundle: ModelBundle, fed: list[tuple[float, float]]) -> str:
 
 def pretrain_job(
     config: Path,
-    *,
-    settings: PretrainSettings,
-    encoder: str | None,
-    output: Path | None,
-    overwrite: bool,
-    progress: Progress,
-) -> Outcome:
+    *, settings: PretrainSettings, encoder: str | None, output: Path | None, overwrite: bool, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Pretrain the encoder of a job on all of its scenes, and write it as a weights file.
 
     Raises:
@@ -196,7 +184,13 @@ def list_weights(
         facts.sort(key=lambda item: -item["known_bands"])
     kept = sum(item["cached"] for item in facts)
     order = tuple((str(number), text) for number, text in enumerate(SEARCH_ORDER, 1))
-    found = _found_for(source) if source is not None else None
+    found = None
+    if source is not None:
+        plain = plain_scenes(source)[0]
+        fitting = find_encoders(
+            tuple(wanted), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
+        )
+        found = "; ".join(encoder.describe() for encoder in fitting) or None
     return Outcome(
         summary=f"{len(facts)} sets of weights, {kept} of them here"
         + (f"; the scene has {', '.join(wanted)}; weights: auto takes {found or 'none'}" if wanted else ""),
@@ -206,24 +200,11 @@ def list_weights(
     )
 
 
-def _found_for(source: Source) -> str | None:
-    """What the search gives for a scene, in one line."""
-    plain = plain_scenes(source)[0]
-    found = find_encoders(
-        tuple(source.band_names), sensor=plain.sensor, level=plain.level, units=source.units, weights="auto"
-    )
-    return "; ".join(encoder.describe() for encoder in found) or None
-
-
 def show_weights(
     name: str,
-    *,
-    encoder: str = "resnet18",
-    config: Path | None = None,
-    scene: str | None = None,
-    fetch: bool = False,
+    *, encoder: str = "resnet18", config: Path | None = None, scene: str | None = None, fetch: bool = False,
     progress: Progress = no_progress,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """All that is known of one set of weights: by its name, or of a file.
 
     Raises:
@@ -337,8 +318,6 @@ def _source(config: Path | None, scene: str | None) -> Source | None:
     if config is not None and scene is not None:
         raise ConfigError("--config together with --scene", fix="give one of them")
     if config is not None:
-        from pipeline.workflow.job import Job
-
         return Job.load(config, dry=True).sources[0]
     if scene is not None:
         from pipeline.scenes.joining import join_scenes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from pipeline.accuracy.assess_estimators import Estimate
-from pipeline.accuracy.assess_objects import match_objects, object_figures
+from pipeline.accuracy.assess_objects import ObjectFigures, match_objects, object_figures
 from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_json
 from pipeline.labels.footprints import is_vector, read_footprints
@@ -33,22 +35,17 @@ from pipeline.maps.objects import (
 from pipeline.maps.pixels import FilePixels, row_bands
 from pipeline.maps.rings import regular_outlines
 from pipeline.maps.vectors import check_geopackage_name
-from pipeline.report.data import ObjectsView
+from pipeline.report.data import MapView, ObjectsView
 from pipeline.splits.split import Part
 from pipeline.workflow.accuracy import percent, with_interval
 from pipeline.workflow.outcome import Outcome, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
-    from pipeline.accuracy.assess_objects import ObjectFigures
     from pipeline.accuracy.settings import MatchSettings
     from pipeline.grid import Grid
     from pipeline.labels.settings import ObjectSettings
-    from pipeline.report.data import MapView
     from pipeline.workflow.job import Job
 
 HEADS = ("scene", "class", "F1", "precision", "recall", "PoLiS (m)", "objects right", "footprints")
@@ -246,16 +243,11 @@ def accuracy_rows(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], 
     """What :func:`object_accuracy` gives, as rows of text: scene, class, then as HEADS."""
     rows = []
     for item in found:
-        known = {name: _estimate(item[name]) for name in ("f1", "precision", "recall", "polis_m")}
-        texts = (with_interval(known[name], ".2f") for name in known)
+        known = (item[name] for name in ("f1", "precision", "recall", "polis_m"))
+        texts = (with_interval(Estimate(part["estimate"], ci95=part["ci95"]), ".2f") for part in known)
         counts = f"{item['matched']} of {item['predicted']}", str(item["reference"])
         rows.append((item["scene"], item["class"], *texts, *counts))
     return tuple(rows)
-
-
-def _estimate(item: Mapping[str, Any]) -> Estimate:
-    interval = item["ci95"]
-    return Estimate(item["estimate"], ci95=None if interval is None else (interval[0], interval[1]))
 
 
 def objects_views(job: Job, views: Sequence[MapView], accuracy: Mapping[str, Any]) -> tuple[ObjectsView, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,26 +11,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
-from pipeline.config import from_changes
 from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
 from pipeline.labels.settings import ObjectSettings
-from pipeline.model.bundle import load_bundle
+from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
 from pipeline.scenes.opening import list_scenes
 from pipeline.scenes.settings import SceneRequest
-from pipeline.settings import Settings
+from pipeline.settings import Settings, changed, checked
 from pipeline.workflow.outcome import Outcome, Progress, Table, no_progress
 from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map, map_scene, write_mosaic_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from pipeline.inference.rows import Key
-    from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 
 # Exit status where some scenes of several could not be mapped.
@@ -46,17 +43,10 @@ class PredictSettings(Settings):
 
 def predict_maps(
     config: Path | None,
-    *,
-    model: Path | None = None,
-    scenes: Sequence[str] = (),
-    output: Path | None = None,
-    changes: Sequence[str] = (),
-    force: bool = False,
-    overwrite: bool = False,
-    progress: Progress = no_progress,
-    listed: str | None = None,
+    *, model: Path | None = None, scenes: Sequence[str] = (), output: Path | None = None, changes: Sequence[str] = (),
+    force: bool = False, overwrite: bool = False, progress: Progress = no_progress, listed: str | None = None,
     dask: str | None = None,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """Map the scenes of a configuration, or any scenes with a model.
 
     ``config`` or ``model`` is given; ``changes`` are settings of the one, or of :class:`PredictSettings`. ``listed``
@@ -77,7 +67,7 @@ def predict_maps(
         return run_stages(config, last="predict", force=force, overwrite=overwrite, progress=progress, changes=changes)
     if model is None or output is None:
         raise ConfigError("what to map", expected="--model and -o")
-    settings = from_changes(PredictSettings, changes)
+    settings = checked(PredictSettings, changed({}, changes))
     words = settings.scene
     bundle, existed = load_bundle(model), output.exists()
     mapping, values = with_objects(settings.map, bundle), bundle.quantity is not None
@@ -117,15 +107,9 @@ Mapped = tuple[MapFiles, "Source"]
 
 
 def map_all(
-    model: Path,
-    bundle: ModelBundle,
-    paths: Sequence[str],
-    order: MapOrder,
-    *,
-    dask: str | None,
-    words: SceneRequest,
-    progress: Progress,
-) -> list[Done[Mapped]]:
+    model: Path, bundle: ModelBundle, paths: Sequence[str], order: MapOrder,
+    *, dask: str | None, words: SceneRequest, progress: Progress,
+) -> list[Done[Mapped]]:  # fmt: skip
     """Map scenes one after another, or over Dask; one that fails does not stop the others.
 
     Returns:
@@ -133,56 +117,47 @@ def map_all(
     """
     found: list[Done[Mapped]] = []
     places: dict[str, int] = {}
-    works = _works(model, bundle, paths, order, words=words, places=places, progress=progress)
+
+    def works() -> Iterator[SceneWork[Mapped] | Done[Mapped]]:
+        """Scenes as they are opened, when they are wanted; broken or finished ones as what became of them."""
+        for source in _open_all(bundle, paths, words, folder=order.folder):
+            name = source.name if isinstance(source, Done) else source.id
+            again, place = name in places, len(places)
+            places.setdefault(f"{name} (again)" if again else name, place)
+            if isinstance(source, Done):
+                yield source
+            elif again:
+                yield Done(f"{name} (again)", error="scene id used twice; rename one, or map it into another folder")
+            else:
+                yield _work_of(model, bundle, source, order, progress)
+
+    def report(done: Done[Mapped]) -> None:
+        found.append(done)
+        progress("scenes", len(found), len(paths))
+
     if dask is None:
-        for work in works:
-            found.append(work if isinstance(work, Done) else _here(bundle, work, order, progress))
-            progress("scenes", len(found), len(paths))
+        for work in works():
+            report(work if isinstance(work, Done) else _here(bundle, work, order, progress))
     else:
-
-        def report(done: Done[Mapped]) -> None:
-            found.append(done)
-            progress("scenes", len(found), len(paths))
-
         with open_client(dask) as client:
-            map_over_dask(works, bundle=bundle, client=client, report=report)
+            map_over_dask(works(), bundle=bundle, client=client, report=report)
     return sorted(found, key=lambda item: places[item.name])
 
 
-def _works(
-    model: Path,
-    bundle: ModelBundle,
-    paths: Sequence[str],
-    order: MapOrder,
-    *,
-    words: SceneRequest,
-    places: dict[str, int],
-    progress: Progress,
-) -> Iterator[SceneWork[Mapped] | Done[Mapped]]:
-    """Scenes as they are opened, when they are wanted; those that are broken or finished as what became of them."""
-    for source in _open_all(bundle, paths, words, folder=order.folder):
-        name = source.name if isinstance(source, Done) else source.id
-        again, place = name in places, len(places)
-        places.setdefault(name if not again else f"{name} (again)", place)
-        if isinstance(source, Done):
-            yield source
-            continue
-        if again:
-            yield Done(f"{name} (again)", error="scene id used twice; rename one, or map it into another folder")
-            continue
-        try:
-            known = finished_map(bundle, source, order)
-        except PipelineError as err:
-            yield Done(name, error=str(err))
-            continue
-        if known is not None:
-            yield Done(name, (known, source))
-            continue
-        yield SceneWork(
-            name, SceneTask(model, source, order.settings), order.work(source),
-            finish=partial(_finish, model=model, source=source, order=order),
-            progress=partial(progress, f"mapping {name}"),
-        )  # fmt: skip
+def _work_of(
+    model: Path, bundle: ModelBundle, source: Source, order: MapOrder, progress: Progress
+) -> SceneWork[Mapped] | Done[Mapped]:
+    try:
+        known = finished_map(bundle, source, order)
+    except PipelineError as err:
+        return Done(source.id, error=str(err))
+    if known is not None:
+        return Done(source.id, (known, source))
+    return SceneWork(
+        source.id, SceneTask(model, source, order.settings), order.work(source),
+        finish=partial(_finish, model=model, source=source, order=order),
+        progress=partial(progress, f"mapping {source.id}"),
+    )  # fmt: skip
 
 
 def with_objects(settings: MapSettings, bundle: ModelBundle) -> MapSettings:
@@ -226,9 +201,6 @@ def _finish(key: Key, *, model: Path, source: Source, order: MapOrder) -> Mapped
     return map_scene(load_bundle(model), source, order, progress=no_progress, key=key), source
 
 
-_QGIS = ("open the _lc.tif in QGIS: names and colours come with it",)
-
-
 def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Sequence[str] = ()) -> Outcome:
     """The summary of ``predict``: areas, rate, what was decided, what was written; scenes that failed at the end."""
     names = maps[0].counts.scheme.names if maps else ()
@@ -245,6 +217,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
         if not item.unchanged
     )
     seams = {item.name: item.seam for item in maps if item.seam}
+    qgis = ("open the _lc.tif in QGIS: names and colours come with it",)
     tables = [Table("mapping", ("scene", "Mpx", "Mpx/s", "engine", "type"), rates)] if rates else []
     # A column per scene is for some; of many scenes the areas are in the JSON and in the maps.
     if 0 < len(maps) <= SCENES_SHOWN:
@@ -256,7 +229,7 @@ def mapping_outcome(maps: Sequence[MapFiles], *, mosaic: Path | None, failed: Se
     return Outcome(
         summary=_summary(mapped=len(rates), unchanged=len(maps) - len(rates), failed=len(failed)),
         written=(*(path for item in maps for path in item.files), *([mosaic] if mosaic else [])),
-        hint="\n".join([*_QGIS[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
+        hint="\n".join([*qgis[: len(maps)], *(item.sets for item in maps[:SCENES_SHOWN] if item.sets)]),
         tables=tuple(tables),
         failed=tuple(failed),
         status=SOME_FAILED,

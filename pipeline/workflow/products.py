@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,75 +14,65 @@ import shapely
 from pipeline import __version__
 from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.errors import GridError, SceneWarning
-from pipeline.files import check_target
 from pipeline.maps.geotiff import scene_files
 from pipeline.maps.legends import read_counts
 from pipeline.maps.look import credit
 from pipeline.maps.project import SceneLayers, StyledLayer, label_layer, split_layer, write_project
 from pipeline.maps.stac import WORLD, MapItem, ModelItem, map_item, model_item, write_collection
-from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
+from pipeline.maps.vrt import SceneView, write_groups, write_mosaic, write_scene_view
 from pipeline.model.describe import describe
 from pipeline.runs import environment
-from pipeline.scenes.scene import Scene
+from pipeline.scenes.scene import Scene, Source
 from pipeline.workflow.inputs import LISTED_LEVEL, groups_of
-from pipeline.workflow.job import AUDIT
+from pipeline.workflow.job import AUDIT, FEATURES, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
-    from pipeline.maps.vrt import SceneView
-    from pipeline.scenes.scene import Source
-    from pipeline.workflow.job import Job
 
 
-FEATURES = "features.gpkg"
-
-
-def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
+def write_qgis_project(job: Job) -> Path:
     """``<name>.qgz``: scenes, maps, confidence, polygons, labels and chips, styled, with relative paths."""
-    target = folder / f"{job.config.name}.qgz"
-    check_target(target, overwrite=overwrite)
+    target = job.folder / f"{job.config.name}.qgz"
     layers = [
         SceneLayers(
             source.id,
             source.grid,
             scene_files(job.map_of(source.id)),
-            view=scene_view(job.maps_folder, source, overwrite=overwrite),
-            groups=_groups(job, source, overwrite=overwrite),
+            view=_scene_view(job.maps_folder, source),
+            groups=_groups(job, source),
         )
         for source in job.mapped
     ]
-    mosaic = _mosaic(job, [layer.files.class_map for layer in layers], overwrite=overwrite)
+    mosaic = _mosaic(job, [layer.files.class_map for layer in layers])
     chips = next((source.id for source, pixels in zip(job.sources, job.pixels, strict=True) if len(pixels)), None)
     write_project(
         target,
         layers,
         scheme=job.scheme,
-        labels=label_layer(job.chips_folder / "labels.gpkg", attribute="class", scheme=job.scheme, layer="labels"),
+        labels=label_layer(job.labels_path, attribute="class", scheme=job.scheme, layer="labels"),
         chips=split_layer(job.chips_folder / "chips.gpkg", layer=chips) if chips else None,
-        findings=findings(folder),
+        findings=_findings(job.folder),
         mosaic=mosaic,
         title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}",
         sources=_sources(job),
-        overwrite=overwrite,
+        overwrite=True,
     )
     return target
 
 
-def _groups(job: Job, source: Source, *, overwrite: bool) -> tuple[Path, ClassScheme] | None:
+def _groups(job: Job, source: Source) -> tuple[Path, ClassScheme] | None:
     """``<scene>_groups.vrt``, the map by groups of classes; None where the job has none, or maps the groups."""
     labels = job.config.labels
     if not labels.groups or labels.level != LISTED_LEVEL:
         return None
     scheme, group_of = groups_of(job.scheme, labels.groups)
     target = job.maps_folder / f"{source.id}_groups.vrt"
-    write_groups(target, job.map_of(source.id), group_of=group_of, scheme=scheme, overwrite=overwrite)
+    write_groups(target, job.map_of(source.id), group_of=group_of, scheme=scheme, overwrite=True)
     return target, scheme
 
 
-def findings(folder: Path) -> list[StyledLayer]:
+def _findings(folder: Path) -> list[StyledLayer]:
     """Layers of the run that say where to look: where the map fails, doubtful labels, places to label next, features.
 
     A layer that has no features, or was not asked for, is left out.
@@ -93,11 +84,11 @@ def findings(folder: Path) -> list[StyledLayer]:
         ("Label next", AUDIT, "label_next"),
         ("Features", FEATURES, "places"),
     ]
-    found = []
-    for name, file, layer in known:
-        if (folder / file).exists() and pyogrio.read_info(folder / file, layer=layer)["features"]:
-            found.append(StyledLayer(name, folder / file, layer))
-    return found
+    return [
+        StyledLayer(name, folder / file, layer)
+        for name, file, layer in known
+        if (folder / file).exists() and pyogrio.read_info(folder / file, layer=layer)["features"]
+    ]
 
 
 def _sources(job: Job) -> str:
@@ -109,28 +100,29 @@ def _sources(job: Job) -> str:
     return ". ".join([f"Scenes: {'; '.join(scenes[:4])}", *notices, f"Map: landcover {__version__}"]) + "."
 
 
-def _mosaic(job: Job, maps: list[Path], *, overwrite: bool) -> tuple[Path, Grid] | None:
+def _mosaic(job: Job, maps: list[Path]) -> tuple[Path, Grid] | None:
     """``<name>_mosaic.vrt`` over the maps of several scenes on one lattice of pixels; None where there is no such."""
     if len(maps) == 1 or len({str(source.grid.crs) for source in job.mapped}) > 1:
         return None
     target = job.maps_folder / f"{job.config.name}_mosaic.vrt"
     try:
-        return target, write_mosaic(target, maps, overwrite=overwrite)
+        return target, write_mosaic(target, maps, overwrite=True)
     except GridError as err:
         warnings.warn(f"the project shows no mosaic: {err}", SceneWarning, stacklevel=2)
         return None
 
 
-def scene_view(folder: Path, source: Source, *, overwrite: bool) -> SceneView | None:
+def _scene_view(folder: Path, source: Source) -> SceneView | None:
     """``<scene>_view.vrt``, the scene to look at; None where it is computed when read (stacks, composites)."""
     scene = getattr(source, "source", source)
     if not isinstance(scene, Scene):
         return None
-    return write_scene_view(folder / f"{source.id}_view.vrt", scene, overwrite=overwrite)
+    return write_scene_view(folder / f"{source.id}_view.vrt", scene, overwrite=True)
 
 
-def write_stac(job: Job, folder: Path) -> Path:
+def write_stac(job: Job) -> Path:
     """``collection.json`` with an item per map and one for the model."""
+    folder = job.folder
     until = _newest([file for source in job.mapped for file in source.files])
     model = model_item(_model_item(job, until), folder=folder)
     items = [map_item(_map_item(job, source, model=model.id), folder=folder) for source in job.mapped]

@@ -5,30 +5,27 @@ The record says whether a scene's maps are being written, or were by the same co
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.documents import read_json
 from pipeline.errors import InputError
 from pipeline.files import check_target, hash_of, write_json
 from pipeline.inference.plan import journal_key
-from pipeline.inference.predict import predict_scene
+from pipeline.inference.predict import Prediction, predict_scene
 from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent, write_values
-from pipeline.maps.pixels import ClassCounts, row_bands
+from pipeline.maps.pixels import ClassCounts, PixelRows, row_bands
 from pipeline.maps.style import CONFIDENCE, ENTROPY, MARGIN
 from pipeline.process import give_back
 from pipeline.scenes.ledger import kept_ledger, source_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from pipeline.inference.predict import Prediction
     from pipeline.inference.rows import Key
     from pipeline.inference.settings import MapSettings
-    from pipeline.maps.pixels import PixelRows
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
     from pipeline.workflow.outcome import Progress
@@ -45,10 +42,6 @@ class MapRecord:
     path: Path  # The file
     key: str  # Hash of all that the maps depend on; a record of another key says nothing
 
-    def is_under_way(self) -> bool:
-        """Whether the same command began to write maps and did not end: what is there is its own, to be replaced."""
-        return self._read().get("state") == "writing"
-
     def result(self) -> dict[str, Any] | None:
         """What the same command kept of maps that are finished and have not been touched since; None otherwise."""
         found = self._read()
@@ -61,7 +54,7 @@ class MapRecord:
 
     def is_own(self) -> bool:
         """Whether what is there was made by the same command, finished or not, and so may be made again."""
-        return self.is_under_way() or self.result() is not None
+        return self._read().get("state") == "writing" or self.result() is not None
 
     def begin(self) -> None:
         """Note that maps are about to be written."""
@@ -228,113 +221,143 @@ def map_scene(
     account = kept_ledger(source, folder=order.ledger) if order.ledger else source_ledger(source)
     give_back()  # what looking at the scene, or an earlier stage, took
     with predict_scene(
-        bundle,
-        source,
-        out=order.work(source),
-        settings=settings,
+        bundle, source, out=order.work(source), settings=settings, key=key,
         progress=lambda done, total: progress(f"mapping {source.id}", done, total),
-        key=key,
-    ) as prediction:
+    ) as prediction:  # fmt: skip
         give_back()  # tiles and what they were decoded from: products are made in the room that is left
         tags = _tags(prediction, bundle, source, settings=settings, account=account)
         # Asked again: a file that came meanwhile would be taken for this command's own once the record says "writing".
-        overwrite = order.may_replace(source, record)
+        products = _Products(prediction, bundle, source, order, tags, order.may_replace(source, record))
         record.begin()
-        codes = _filtered(prediction, settings, source.select(bundle.bands))
-        counts = _write_layers(prediction, bundle, source, order, codes=codes, tags=tags, overwrite=overwrite)
+        codes = products.filtered()
+        counts = products.write_layers(codes)
         if settings.applicability:
-            from pipeline.diagnostics.applicability import write_applicability
-
-            write_applicability(
-                order.target(source, "aoa"), bundle, source, codes=prediction.codes, work=order.work(source),
-                tags=tags, overwrite=overwrite, progress=progress,
-            )  # fmt: skip
+            products.write_applicability(progress)
         if settings.polygons:
-            shapes = order.target(source, "lc").with_suffix(".gpkg")
-            _write_polygons(prediction, codes, shapes, settings=settings, overwrite=overwrite)
+            products.write_polygons(codes)
         if settings.objects.classes:
-            _write_objects(prediction, codes, order.objects(source), settings=settings, work=order.work(source))
-        seam = None
-        if settings.seam_figure:
-            from pipeline.inference.seams import seam_figure as measure
-
-            again = order.work(source).with_name(f"{source.id}-shifted")
-            seam = asdict(measure(bundle, source, prediction, out=again, settings=settings))
-        known = {"figures": prediction.figures, "plan": prediction.plan.to_json(), "seam": seam}
-        sets = _write_sets(prediction, bundle, source, order, tags=tags, overwrite=overwrite)
-        files = order.files(source, counts, **known, sets=sets)
+            products.write_objects(codes)
+        known = {"figures": prediction.figures, "plan": prediction.plan.to_json(), "seam": products.seam()}
+        files = order.files(source, counts, **known, sets=products.write_sets())
         from pipeline.maps.look import write_quicklook  # matplotlib's memory is not wanted while mapping
 
         write_quicklook(
-            order.quicklook(source), files.class_map, scene=source, look=prediction.look,
-            confidence=files.confidence, counts=counts, title=source.id, overwrite=overwrite,
+            order.quicklook(source), files.class_map, scene=source, look=prediction.look, confidence=files.confidence,
+            counts=counts, title=source.id, overwrite=products.overwrite,
         )  # fmt: skip
         record.end(files.files, files.to_json())
         prediction.remove()
     return files
 
 
-def _write_layers(
-    prediction: Prediction, bundle: ModelBundle, source: Source, order: MapOrder,
-    *, codes: PixelRows, tags: dict[str, Any], overwrite: bool,
-) -> ClassCounts:  # fmt: skip
-    """Write the map and its layers of percent."""
-    same: dict[str, Any] = {"grid": prediction.grid, "tags": tags, "overwrite": overwrite}
-    counts = write_class_map(order.target(source, "lc"), codes, scheme=bundle.scheme, **same)
-    if codes is not prediction.codes:
-        write_class_map(order.target(source, "unfiltered"), prediction.codes, scheme=bundle.scheme, **same)
-    if bundle.quantity is not None:
-        write_values(order.target(source, "value"), prediction.layers["values"], quantity=bundle.quantity, **same)
+@dataclass(frozen=True)
+class _Products:
+    """The files that are made of one prediction, with what all of them have in common."""
+
+    prediction: Prediction
+    bundle: ModelBundle
+    source: Source
+    order: MapOrder
+    tags: dict[str, Any]
+    overwrite: bool
+
+    def _target(self, kind: str) -> Path:
+        return self.order.target(self.source, kind)
+
+    @property
+    def _same(self) -> dict[str, Any]:
+        return {"grid": self.prediction.grid, "tags": self.tags, "overwrite": self.overwrite}
+
+    def filtered(self) -> PixelRows:
+        """The codes after the filters asked for, in a store beside theirs; the codes themselves without any."""
+        prediction, settings, grid = self.prediction, self.order.settings, self.prediction.grid
+        if not settings.filtered:
+            return prediction.codes
+        from pipeline.maps.pixels import MajorityPixels, SievedPixels, patch_px
+
+        pixels: PixelRows = prediction.codes
+        if settings.segments_px:
+            from pipeline.maps.segments import SegmentPixels, scene_limits
+
+            source = self.source.select(self.bundle.bands)
+            pixels = SegmentPixels(pixels, grid, source, settings.segments_px, scene_limits(source))
+        if settings.majority_px > 1:
+            pixels = MajorityPixels(pixels, grid, settings.majority_px)
+        if settings.sieve_ha:
+            pixels = SievedPixels(pixels, grid, patch_px(settings.sieve_ha, grid))
+        store = RowStore.create(prediction.codes.path.with_name("filtered.u8"), shape=grid.shape, fill=NODATA)
+        for window in row_bands(grid):
+            store.write(window, pixels.read(window))
+        prediction.layers["filtered"] = store
+        return store
+
+    def write_layers(self, codes: PixelRows) -> ClassCounts:
+        """Write the map and its layers of percent."""
+        prediction, scheme, same = self.prediction, self.bundle.scheme, self._same
+        counts = write_class_map(self._target("lc"), codes, scheme=scheme, **same)
+        if codes is not prediction.codes:
+            write_class_map(self._target("unfiltered"), prediction.codes, scheme=scheme, **same)
+        if self.bundle.quantity is not None:
+            write_values(self._target("value"), prediction.layers["values"], quantity=self.bundle.quantity, **same)
+            return counts
+        write_percent(self._target("conf"), prediction.confidence, layer=CONFIDENCE, **same)
+        if prediction.probabilities is not None and self.order.settings.probabilities:  # class sets need them too
+            write_percent(self._target("probabilities"), prediction.probabilities, layer=scheme, **same)
+        for layer in (ENTROPY, MARGIN):
+            if layer.key in prediction.layers:
+                write_percent(self._target(layer.key), prediction.layers[layer.key], layer=layer, **same)
         return counts
-    write_percent(order.target(source, "conf"), prediction.confidence, layer=CONFIDENCE, **same)
-    if prediction.probabilities is not None and order.settings.probabilities:  # class sets need them too
-        target = order.target(source, "probabilities")
-        write_percent(target, prediction.probabilities, layer=bundle.scheme, **same)
-    for layer in (ENTROPY, MARGIN):
-        if layer.key in prediction.layers:
-            write_percent(order.target(source, layer.key), prediction.layers[layer.key], layer=layer, **same)
-    return counts
 
+    def write_applicability(self, progress: Progress) -> None:
+        """Write how unlike the training data each pixel is."""
+        from pipeline.diagnostics.applicability import write_applicability
 
-def _write_sets(
-    prediction: Prediction, bundle: ModelBundle, source: Source, order: MapOrder,
-    *, tags: dict[str, Any], overwrite: bool,
-) -> str:  # fmt: skip
-    """Write the class sets, if they were asked for; how they were checked, in words."""
-    level = order.settings.sets
-    if level is None or prediction.probabilities is None:
-        return ""
-    from pipeline.diagnostics.class_sets import SetLimits, write_sets
+        write_applicability(
+            self._target("aoa"), self.bundle, self.source, codes=self.prediction.codes,
+            work=self.order.work(self.source), tags=self.tags, overwrite=self.overwrite, progress=progress,
+        )  # fmt: skip
 
-    limits = SetLimits.of(bundle.extra)
-    write_sets(
-        order.target(source, "sets"), prediction.probabilities, prediction.codes, limits=limits, level=level,
-        grid=prediction.grid, scheme=bundle.scheme, tags=tags, overwrite=overwrite,
-    )  # fmt: skip
-    return f"{source.id}: {limits.words(level)}"
+    def write_polygons(self, codes: PixelRows) -> None:
+        """Write the map as polygons."""
+        from pipeline.maps.vectorise import PolygonRules
+        from pipeline.maps.vectors import write_polygons
 
+        prediction, settings = self.prediction, self.order.settings
+        rules = PolygonRules(settings.mmu_ha, settings.class_mmu_ha or None, settings.smoothing)
+        write_polygons(
+            self._target("lc").with_suffix(".gpkg"), codes, grid=prediction.grid, scheme=prediction.scheme, rules=rules,
+            confidence=prediction.layers.get("confidence"), also=settings.polygon_formats, overwrite=self.overwrite,
+        )  # fmt: skip
 
-def _filtered(prediction: Prediction, settings: MapSettings, source: Source) -> PixelRows:
-    """The codes after the filters that were asked for, in a store beside theirs; the codes themselves without any."""
-    if not settings.filtered:
-        return prediction.codes
-    from pipeline.maps.pixels import MajorityPixels, SievedPixels, patch_px
+    def write_objects(self, codes: PixelRows) -> None:
+        """Write the objects of the classes marked."""
+        from pipeline.maps.objects import find_objects, object_frame, write_objects
 
-    grid = prediction.grid
-    pixels: PixelRows = prediction.codes
-    if settings.segments_px:
-        from pipeline.maps.segments import SegmentPixels, scene_limits
+        grid, scheme, settings = self.prediction.grid, self.prediction.scheme, self.order.settings.objects
+        confidence, scratch = self.prediction.confidence, self.order.work(self.source)
+        found = find_objects(codes, grid=grid, scheme=scheme, settings=settings, confidence=confidence, scratch=scratch)
+        write_objects(self.order.objects(self.source), object_frame(found, crs=grid.crs, scheme=scheme), scheme=scheme)
 
-        pixels = SegmentPixels(pixels, grid, source, settings.segments_px, scene_limits(source))
-    if settings.majority_px > 1:
-        pixels = MajorityPixels(pixels, grid, settings.majority_px)
-    if settings.sieve_ha:
-        pixels = SievedPixels(pixels, grid, patch_px(settings.sieve_ha, grid))
-    store = RowStore.create(prediction.codes.path.with_name("filtered.u8"), shape=grid.shape, fill=NODATA)
-    for window in row_bands(grid):
-        store.write(window, pixels.read(window))
-    prediction.layers["filtered"] = store
-    return store
+    def seam(self) -> dict[str, float] | None:
+        """Disagreement along tile borders against the interior, where it is asked for."""
+        if not self.order.settings.seam_figure:
+            return None
+        from pipeline.inference.seams import seam_figure
+
+        again = self.order.work(self.source).with_name(f"{self.source.id}-shifted")
+        found = seam_figure(self.bundle, self.source, self.prediction, out=again, settings=self.order.settings)
+        return asdict(found)
+
+    def write_sets(self) -> str:
+        """Write the class sets, if they were asked for; how they were checked, in words."""
+        level, probabilities = self.order.settings.sets, self.prediction.probabilities
+        if level is None or probabilities is None:
+            return ""
+        from pipeline.diagnostics.class_sets import SetLimits, write_sets
+
+        limits, codes, scheme = SetLimits.of(self.bundle.extra), self.prediction.codes, self.bundle.scheme
+        write_sets(self._target("sets"), probabilities, codes, limits=limits, level=level, scheme=scheme, **self._same)
+        return f"{self.source.id}: {limits.words(level)}"
 
 
 def _tags(
@@ -344,41 +367,11 @@ def _tags(
     tags = prediction.tags() | {
         "LANDCOVER_MODEL": bundle.hash,
         "LANDCOVER_LEDGER": account,
-        "LANDCOVER_SETTINGS": {
-            key: value for key, value in settings.model_dump(mode="json").items() if key not in {"aoi", "mask"}
-        },
+        "LANDCOVER_SETTINGS": settings.model_dump(mode="json", exclude={"aoi", "mask"}),
     }
     if source.acquired_utc:
         tags["TIFFTAG_DATETIME"] = source.acquired_utc.strftime("%Y:%m:%d %H:%M:%S")
     return tags
-
-
-def _write_polygons(
-    prediction: Prediction, codes: PixelRows, path: Path, *, settings: MapSettings, overwrite: bool
-) -> None:
-    from pipeline.maps.vectorise import PolygonRules
-    from pipeline.maps.vectors import write_polygons
-
-    write_polygons(
-        path,
-        codes,
-        grid=prediction.grid,
-        scheme=prediction.scheme,
-        rules=PolygonRules(settings.mmu_ha, settings.class_mmu_ha or None, settings.smoothing),
-        confidence=prediction.layers.get("confidence"),
-        also=settings.polygon_formats,
-        overwrite=overwrite,
-    )
-
-
-def _write_objects(prediction: Prediction, codes: PixelRows, path: Path, *, settings: MapSettings, work: Path) -> None:
-    from pipeline.maps.objects import find_objects, object_frame, write_objects
-
-    grid, scheme = prediction.grid, prediction.scheme
-    found = find_objects(
-        codes, grid=grid, scheme=scheme, settings=settings.objects, confidence=prediction.confidence, scratch=work
-    )
-    write_objects(path, object_frame(found, crs=grid.crs, scheme=scheme), scheme=scheme)
 
 
 MOSAIC, MOSAIC_RECORD = "mosaic_lc.tif", "mosaic.json"
@@ -409,11 +402,8 @@ def write_mosaic_map(maps: Sequence[MapFiles], sources: Sequence[Source], order:
         MapFile(item.class_map, item.confidence, source.acquired_utc)
         for item, source in zip(maps, sources, strict=True)
     ]
-    grid = target_grid(
-        files,
-        crs=CRS.from_user_input(settings.mosaic_crs) if settings.mosaic_crs else None,
-        pixel_size=settings.mosaic_pixel,
-    )
+    crs = CRS.from_user_input(settings.mosaic_crs) if settings.mosaic_crs else None
+    grid = target_grid(files, crs=crs, pixel_size=settings.mosaic_pixel)
     check_target(target, overwrite=overwrite)
     tags = {"LANDCOVER_MOSAIC": {"rule": settings.mosaic, "maps": [item.class_map.name for item in maps]}}
     joined = join_maps(files, grid=grid, rule=settings.mosaic, out=folder / WORK)

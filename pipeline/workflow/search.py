@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline.config import checked
 from pipeline.errors import ConfigError, counted
+from pipeline.scenes.search import FoundScene, find_scenes
 from pipeline.scenes.search import download as fetch
-from pipeline.scenes.search import find_scenes
 from pipeline.scenes.settings import SceneOptions
-from pipeline.workflow.outcome import Outcome, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.scenes.search import FoundScene
-    from pipeline.workflow.outcome import Progress
+from pipeline.settings import checked
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 
 def search_scenes(
     api: str,
-    *,
-    collections: Sequence[str],
-    area: str,
-    dates: str,
-    max_cloud: float,
-    limit: int,
-    bands: tuple[str, ...] | None,
-    download: Path | None,
-    progress: Progress,
-    mirror: str | None = None,
-) -> Outcome:
+    *, collections: Sequence[str], area: str, dates: str, max_cloud: float, limit: int, bands: tuple[str, ...] | None,
+    download: Path | None, progress: Progress, mirror: str | None = None,
+) -> Outcome:  # fmt: skip
     """Find scenes and, where a folder is given, download the bands and the window needed.
 
     Of a download that was broken off, the same command fetches what is missing: files that are complete stay.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.accuracy.series import TransitionCounter, annual_maps, consistent_strips, read_costs
-from pipeline.accuracy.totals import assess_panel
+from pipeline.accuracy.series import AnnualMaps, TransitionCounter, annual_maps, consistent_strips, read_costs
+from pipeline.accuracy.totals import Panel, assess_panel
 from pipeline.errors import ReferenceDataError
 from pipeline.files import check_target, csv_text, prepare_folder, scratch_folder, write_json, write_text
 from pipeline.inference.rows import RowStore
@@ -16,18 +19,10 @@ from pipeline.legend import NODATA
 from pipeline.maps.geotiff import write_class_map, write_percent
 from pipeline.maps.style import CONFIDENCE, PERCENT_NODATA
 from pipeline.workflow.accuracy import percent, with_interval
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.outcome import Outcome, Progress, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.accuracy.series import AnnualMaps
     from pipeline.accuracy.settings import ReferenceSettings, SeriesSettings
-    from pipeline.accuracy.totals import Panel
-    from pipeline.workflow.outcome import Progress
 
 TRANSITIONS, FIGURES = "transitions.csv", "series.json"
 _SHOWN = 12
@@ -38,14 +33,9 @@ _COUNTS = (
 
 
 def map_series(
-    paths: Sequence[Path],
-    settings: SeriesSettings,
-    *,
-    folder: Path,
-    panel: ReferenceSettings | None = None,
-    overwrite: bool = False,
-    progress: Progress,
-) -> Outcome:
+    paths: Sequence[Path], settings: SeriesSettings,
+    *, folder: Path, panel: ReferenceSettings | None = None, overwrite: bool = False, progress: Progress,
+) -> Outcome:  # fmt: skip
     """Write the consistent maps of a series and what they say of change; with a panel, areas per year and their trend.
 
     Raises:
@@ -104,14 +94,9 @@ def map_series(
 
 
 def _write_maps(
-    maps: AnnualMaps,
-    costs: NDArray[np.float64],
-    targets: Sequence[Path],
-    *,
-    accuracy: float,
-    overwrite: bool,
-    progress: Progress,
-) -> TransitionCounter:
+    maps: AnnualMaps, costs: NDArray[np.float64], targets: Sequence[Path],
+    *, accuracy: float, overwrite: bool, progress: Progress,
+) -> TransitionCounter:  # fmt: skip
     """Write the consistent maps with their confidence; gives the changes."""
     counter, shape, count = TransitionCounter(maps), maps.grid.shape, len(targets)
     prepare_folder(targets[0].parent)

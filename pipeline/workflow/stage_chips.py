@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.files import prepare_folder, write_json
@@ -14,24 +15,21 @@ from pipeline.scenes.ledger import LEDGER_FILE, source_ledger
 from pipeline.scenes.survey import warn_of_masks
 from pipeline.splits.split import Part
 from pipeline.splits.usable import check_labelled
-from pipeline.training.chip_index import write_index
+from pipeline.training.chip_index import ChipIndex, write_index
 from pipeline.training.chips import choose_chips
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pipeline.training.chip_index import ChipIndex
     from pipeline.workflow.job import Job, StageRun
 
 PART_NAMES = {int(part): part.name.lower() for part in Part}
 
 
-def perform(given: StageRun) -> list[Path]:
+def chips(given: StageRun) -> list[Path]:
     """Write ``index.parquet`` (which training reads), ``chips.gpkg`` and ``labels.gpkg`` into ``chips/``.
 
     ``chips/split.json`` has what each part holds, ``ledger.json`` how every scene was read.
     """
-    job, folder = given.job, given.folder
+    job = given.job
     check_overlap(job.labels, [source.grid for source in job.sources])
     check_pixel_size(job.labels, [source.grid for source in job.sources], job.object_codes)
     for part in job.pixels:
@@ -50,9 +48,9 @@ def perform(given: StageRun) -> list[Path]:
     return [
         write_index(job.index_path, index),
         write_index(job.chips_folder / "chips.gpkg", index),
-        write_labels(job.chips_folder / "labels.gpkg", job),
+        write_labels(job.labels_path, job),
         write_json(job.chips_folder / "split.json", split_summary(job)),
-        write_json(folder / LEDGER_FILE, {"scenes": ledger}),
+        write_json(job.folder / LEDGER_FILE, {"scenes": ledger}),
     ]
 
 
@@ -66,12 +64,6 @@ def chosen_chips(job: Job) -> ChipIndex:
     pixels = {source.id: part for source, part in zip(job.sources, job.pixels, strict=True) if len(part)}
     training = job.config.training
     return choose_chips(pixels, settings=job.config.chips, split=job.split, scheme=job.scheme, head=training.head)
-
-
-def products(job: Job) -> list[Path]:
-    """The files that the stage makes."""
-    names = ("index.parquet", "chips.gpkg", "labels.gpkg", "split.json")
-    return [*(job.chips_folder / name for name in names), job.folder / LEDGER_FILE]
 
 
 def write_labels(path: Path, job: Job) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import rasterio
 import yaml
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pipeline.diagnostics.confidence import Reliability
@@ -18,7 +20,7 @@ from pipeline.diagnostics.scoring import SAMPLING, Score, at_pixels, score_of
 from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError
 from pipeline.grid import Grid, Window
-from pipeline.labels.rasterise import with_areas
+from pipeline.labels.rasterise import LabelledPixels, with_areas
 from pipeline.maps.look import coarse_grid, to_rgb
 from pipeline.model.bundle import load_bundle
 from pipeline.report.data import (
@@ -35,19 +37,13 @@ from pipeline.report.data import (
 from pipeline.report.page import write_report
 from pipeline.runs import RunFolder, environment
 from pipeline.scenes.ledger import kept_ledger
-from pipeline.workflow.job import FULL_REFERENCE, LEARNING_CURVE
+from pipeline.workflow.job import ACCURACY, AREAS, FEATURES, FULL_REFERENCE, HISTORY, LEARNING_CURVE, Job, StageRun
 from pipeline.workflow.objects import objects_views
-from pipeline.workflow.products import FEATURES, write_qgis_project, write_stac
+from pipeline.workflow.products import write_qgis_project, write_stac
 from pipeline.workflow.stage_chips import part_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.labels.rasterise import LabelledPixels
     from pipeline.scenes.scene import Source
-    from pipeline.workflow.job import Job, StageRun
 
 VIEW_PX = 1200
 EXAMPLES = 6
@@ -56,43 +52,27 @@ _EXAMPLE_PX = 48
 _LEAST_WRONG = 0.1
 
 
-def perform(given: StageRun) -> list[Path]:
+def report(given: StageRun) -> list[Path]:
     """Write ``<name>.qgz``, ``report.html`` with its figures, and the STAC collection."""
-    job, folder = given.job, given.folder
-    points = folder / FEATURES
-    features = _features(job, points) if job.config.assessment.features else None
+    job, points = given.job, given.job.folder / FEATURES
+    features, labelled = None, list(zip(job.sources, job.pixels, strict=True))
+    if job.config.assessment.features:
+        umap, seed = job.config.assessment.umap, job.config.training.seed
+        features = write_features(points, load_bundle(job.model_path), labelled, umap=umap, seed=seed, overwrite=True)
     # The project shows the features, so it comes after them.
-    project = write_qgis_project(job, folder, overwrite=True)
-    page = write_report(folder / "report.html", gather(job, folder, features=features))
-    return [project, *page, write_stac(job, folder), *([points] if features else [])]
+    project = write_qgis_project(job)
+    page = write_report(job.folder / "report.html", gather(job, features=features))
+    return [project, *page, write_stac(job), *([points] if features else [])]
 
 
-def products(job: Job) -> list[Path]:
-    """The files that the stage makes, figures and items aside."""
-    names = [f"{job.config.name}.qgz", "report.html", "collection.json"]
-    features = job.config.assessment.features and not job.is_value
-    return [job.folder / name for name in (*names, *([FEATURES] if features else []))]
-
-
-def _features(job: Job, path: Path) -> Features | None:
-    return write_features(
-        path,
-        load_bundle(job.model_path),
-        list(zip(job.sources, job.pixels, strict=True)),
-        umap=job.config.assessment.umap,
-        seed=job.config.training.seed,
-        overwrite=True,
-    )
-
-
-def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
+def gather(job: Job, *, features: Features | None) -> ReportData:
     """What the page shows, from the files of the run."""
-    accuracy = read_json(folder / "accuracy.json")
-    judged, common = _judged(job), common_data(job, folder)
+    folder, judged, common = job.folder, _judged(job), common_data(job)
+    accuracy = read_json(folder / ACCURACY)
     return replace(
         common,
         objects=objects_views(job, common.views, accuracy) if job.object_codes else (),
-        scores=tuple(_score(item, job) for item in (accuracy, *accuracy["baselines"])),
+        scores=tuple(_score(item, job.scheme.names) for item in (accuracy, *accuracy["baselines"])),
         full_reference=_full_reference(folder / FULL_REFERENCE),
         ahead=accuracy.get("ahead", ""),
         sampling=SAMPLING,
@@ -105,19 +85,23 @@ def gather(job: Job, folder: Path, *, features: Features | None) -> ReportData:
     )
 
 
-def common_data(job: Job, folder: Path) -> ReportData:
+def common_data(job: Job) -> ReportData:
     """What the pages of classes and of values have in common."""
-    stages, areas = RunFolder(folder).record()["stages"], read_json(folder / "areas.json")
+    folder = job.folder
+    stages, areas = RunFolder(folder).record()["stages"], read_json(folder / AREAS)
+    with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        history = tuple({key: float(value) for key, value in row.items() if value} for row in rows)
     return ReportData(
         title=job.config.name,
         scheme=job.scheme,
-        views=tuple(scene_view_of(job, source) for source in job.mapped),
+        views=tuple(_view_of(job, source) for source in job.mapped),
         areas=tuple(
             ClassArea(scene, name, area) for scene, per in areas["scenes"].items() for name, area in per.items()
         ),
         mapped_share=areas.get("mapped_share"),
-        history=read_history(folder / "training.csv"),
-        split=split_map(job),
+        history=history,
+        split=_split_map(job),
         ledger=tuple(kept_ledger(source, folder=folder) for source in job.mapped),
         warnings=tuple(dict.fromkeys(text for stage in stages.values() for text in stage.get("warnings", ()))),
         settings=yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False),
@@ -125,10 +109,9 @@ def common_data(job: Job, folder: Path) -> ReportData:
     )
 
 
-def _score(item: dict[str, Any], job: Job) -> Score:
+def _score(item: dict[str, Any], names: tuple[str, ...]) -> Score:
     polygons = {name: figures["polygons"] for name, figures in item["per_class"].items() if "polygons" in figures}
-    matrix = np.asarray(item["confusion"]["matrix"])
-    return score_of(item["method"], matrix, names=job.scheme.names, polygons=polygons)
+    return score_of(item["method"], np.asarray(item["confusion"]["matrix"]), names=names, polygons=polygons)
 
 
 def _full_reference(path: Path) -> tuple[tuple[str, tuple[float, float]], ...]:
@@ -138,7 +121,7 @@ def _full_reference(path: Path) -> tuple[tuple[str, tuple[float, float]], ...]:
     return tuple((name, (item["overall_accuracy"], item["macro_f1"])) for name, item in methods.items())
 
 
-def scene_view_of(job: Job, source: Source) -> MapView:
+def _view_of(job: Job, source: Source) -> MapView:
     """A mapped scene, decimated for the page."""
     grid = coarse_grid(source.grid, VIEW_PX)
     with rasterio.open(job.map_of(source.id)) as dataset:
@@ -160,12 +143,6 @@ def _facts(source: Source, codes: NDArray[np.uint8]) -> tuple[tuple[str, str], .
     )
 
 
-def read_history(path: Path) -> tuple[dict[str, float], ...]:
-    """Rows of the training log."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return tuple({key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file))
-
-
 def _learning(path: Path) -> tuple[LearningPoint, ...]:
     """What ``learning_curve.json`` holds, where cross-validation has written one into the run folder.
 
@@ -182,7 +159,7 @@ def _learning(path: Path) -> tuple[LearningPoint, ...]:
         raise OutputError("the learning curve is damaged", path=path, got=err, fix="delete it") from err
 
 
-def split_map(job: Job) -> SplitMap:
+def _split_map(job: Job) -> SplitMap:
     """The labels' outlines in metres from the first scene's upper left corner, as the blocks are laid."""
     first = job.sources[0].grid
     frame = with_areas(job.labels.frame, job.labelled).to_crs(first.crs.to_wkt())
@@ -204,15 +181,11 @@ _Judged = tuple["LabelledPixels", "NDArray[np.uint8]", "NDArray[np.uint8]", int]
 
 def _judged(job: Job) -> list[_Judged]:
     """Test pixels of each scene with the mapped code and the confidence in percent, and the scene's number."""
-    return [
-        (
-            pixels,
-            at_pixels(job.map_of(job.sources[number].id), pixels),
-            at_pixels(job.confidence_of(job.sources[number].id), pixels),
-            number,
-        )
-        for number, pixels in job.test_pixels
-    ]
+    found = []
+    for number, pixels in job.test_pixels:
+        codes, sure = (at_pixels(job.map_of(job.sources[number].id, kind), pixels) for kind in ("lc", "conf"))
+        found.append((pixels, codes, sure, number))
+    return found
 
 
 def _reliability(found: dict[str, Any] | None, which: Literal["before", "after"]) -> Reliability | None:
@@ -249,24 +222,18 @@ def _examples(job: Job, judged: list[_Judged]) -> tuple[ErrorExample, ...]:
         for polygon in np.unique(pixels.polygon[wrong]):
             own = pixels.polygon == polygon
             bad = own & wrong
-            if bad.sum() < _LEAST_WRONG * own.sum():
-                continue
-            confidence = float(sure[bad].mean()) / 100.0
-            found.append((float(bad.sum() / own.sum()) * confidence, int(polygon), number, own, bad, confidence))
-    found.sort(key=lambda item: (-item[0], item[1]))
-    by_number = {number: (pixels, mapped) for pixels, mapped, _, number in judged}
-    return tuple(
-        _example(job, polygon, number, by_number[number], own=own, bad=bad, confidence=confidence)
-        for _, polygon, number, own, bad, confidence in found[:EXAMPLES]
-    )
+            if bad.sum() >= _LEAST_WRONG * own.sum():
+                share, confidence = float(bad.sum() / own.sum()), float(sure[bad].mean()) / 100.0
+                found.append((-share * confidence, int(polygon), number, pixels, mapped, own, bad, confidence))
+    found.sort(key=lambda item: item[:2])
+    return tuple(_example(job, *item[2:]) for item in found[:EXAMPLES])
 
 
 def _example(
-    job: Job, polygon: int, number: int, given: tuple[LabelledPixels, NDArray[np.uint8]],
-    *, own: NDArray[np.bool_], bad: NDArray[np.bool_], confidence: float,
+    job: Job, number: int, pixels: LabelledPixels, mapped: NDArray[np.uint8], own: NDArray[np.bool_],
+    bad: NDArray[np.bool_], confidence: float,
 ) -> ErrorExample:  # fmt: skip
-    pixels, mapped = given
-    source = job.sources[number]
+    source, polygon = job.sources[number], int(pixels.polygon[own][0])
     side = max(_EXAMPLE_PX, int(np.ptp(pixels.row[own])) + 9, int(np.ptp(pixels.col[own])) + 9)
     row, col = int(np.median(pixels.row[own])) - side // 2, int(np.median(pixels.col[own])) - side // 2
     window = _inside(Window(row, col, side, side), source.grid)

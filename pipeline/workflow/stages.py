@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from pipeline.diagnostics.failures import BLOCKS, SURELY_WRONG
 from pipeline.diagnostics.scoring import CERTAIN_POLYGONS, FEW_POLYGONS
 from pipeline.documents import read_json
 from pipeline.errors import ConfigError, GridError, OutputError
 from pipeline.files import check_target
 from pipeline.model.describe import read_header
-from pipeline.runs import RESOLVED, RunFolder, environment
-from pipeline.workflow.job import Job, StageRun
+from pipeline.runs import LABELS, RESOLVED, RunFolder, environment
+from pipeline.scenes.ledger import LEDGER_FILE
+from pipeline.workflow.job import ACCURACY, AREAS, CONFUSION, FEATURES, HISTORY, SAMPLES, STAGES, Job, StageRun
 from pipeline.workflow.objects import HEADS, accuracy_rows
-from pipeline.workflow.outcome import STAGE, Outcome, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from pipeline.workflow.outcome import Progress
-
-STAGES = ("chips", "train", "predict", "assess", "report")
+from pipeline.workflow.outcome import STAGE, Outcome, Progress, Table
 
 
 def run_stages(
     config: Path,
-    *,
-    last: str,
-    force: bool,
-    overwrite: bool,
-    progress: Progress,
-    resume: bool = False,
-    verify: bool = False,
+    *, last: str, force: bool, overwrite: bool, progress: Progress, resume: bool = False, verify: bool = False,
     changes: Sequence[str] = (),
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """All stages up to ``last``; those whose inputs and products have not changed are not done again.
 
     Args:
@@ -52,7 +42,7 @@ def run_stages(
     """
     job = Job.load(config, changes=changes)
     run = job.open_folder()
-    given = StageRun(job, run.path, resume, progress)
+    given = StageRun(job, resume, progress)
     with run.lock():
         own = job.path.resolve() == (run.path / RESOLVED).resolve()
         check_target(run.path / RESOLVED, overwrite=own or overwrite or "settings" in run.record())
@@ -73,24 +63,22 @@ def _do(run: RunFolder, name: str, given: StageRun, *, force: bool, overwrite: b
     if not force and run.is_current(name, key=key, verify=verify):
         return False
     resume_key = given.job.resume_key if name == "train" else None
-    perform, products = _stage(name, is_value=given.job.is_value)
     if name == "train":  # what a later stage would refuse is refused before hours are spent on training
         for check in settings_checks(given.job):
             check()
     if not overwrite:
-        _check_products(run, name, given, products, key=key, force=force, resume_key=resume_key)
+        _check_products(run, name, given, key=key, force=force, resume_key=resume_key)
     given.facts.clear()
     given.progress(f"{STAGE}{name}", 0, 1)
     with run.stage(name, key=key, facts=given.facts, resume_key=resume_key) as outputs:
-        outputs.extend(perform(given))
+        outputs.extend(_work_of(name, is_value=given.job.is_value)(given))
     given.progress(f"{STAGE}{name}", 1, 1)
     return True
 
 
 def _check_products(
-    run: RunFolder, name: str, given: StageRun, products: Callable[[Job], list[Path]],
-    *, key: str, force: bool, resume_key: str | None,
-) -> None:  # fmt: skip
+    run: RunFolder, name: str, given: StageRun, *, key: str, force: bool, resume_key: str | None
+) -> None:
     """Refuse to replace files, unless this stage wrote them and did not end, or would write the same again.
 
     Raises:
@@ -98,7 +86,7 @@ def _check_products(
     """
     earlier = run.record()["stages"].get(name)
     if earlier is None:
-        _check_strange(run, name, products(given.job))
+        _check_strange(run, name, given.job)
         return
     # Only training goes on from what is there, and only with the same job: all else would be replaced unasked.
     if given.resume and resume_key is not None and earlier.get("resume_key") == resume_key:
@@ -124,58 +112,67 @@ def check_files(job: Job) -> None:
     run = RunFolder(job.folder)
     for name in STAGES:
         if name not in run.record()["stages"]:
-            _check_strange(run, name, _stage(name)[1](job))
+            _check_strange(run, name, job)
 
 
-def _check_strange(run: RunFolder, name: str, products: list[Path]) -> None:
+def _check_strange(run: RunFolder, name: str, job: Job) -> None:
     """Refuse files with the names of a stage's products, unless the stage was begun: then they are its own."""
     if name not in run.record()["begun"]:
-        for path in products:
+        for path in _products(job, name):
             check_target(path, overwrite=False)
 
 
-def _stage(
-    name: str, *, is_value: bool = False
-) -> tuple[Callable[[StageRun], list[Path]], Callable[[Job], list[Path]]]:
-    """What a stage does, and the files it makes; imported when needed, as training and mapping bring torch."""
+def _work_of(name: str, *, is_value: bool) -> Callable[[StageRun], list[Path]]:
+    """What a stage does; imported when needed, as training and mapping bring torch."""
     if name == "chips":
-        from pipeline.workflow.stage_chips import perform, products
-    elif name == "report":
-        from pipeline.workflow.stage_report import perform, products
-    else:
-        from pipeline.workflow.class_stages import LEARNED
+        from pipeline.workflow.stage_chips import chips
 
-        perform, products = LEARNED[name]
-    if is_value and name in {"train", "assess", "report"}:
+        return chips
+    if is_value and name != "predict":
         from pipeline.workflow import value_stages
 
-        perform = getattr(value_stages, name)
-    return perform, products
+        return {"train": value_stages.train, "assess": value_stages.assess, "report": value_stages.report}[name]
+    if name == "report":
+        from pipeline.workflow.stage_report import report
+
+        return report
+    from pipeline.workflow import class_stages
+
+    return {"train": class_stages.train, "predict": class_stages.predict, "assess": class_stages.assess}[name]
+
+
+def _products(job: Job, name: str) -> list[Path]:
+    """The files that a stage makes; sidecars, figures and items aside."""
+    if name == "predict":
+        from pipeline.workflow.class_stages import predict_products
+
+        return predict_products(job)
+    features = (FEATURES,) if job.config.assessment.features and not job.is_value else ()
+    files = {
+        "chips": ("chips/index.parquet", "chips/chips.gpkg", LABELS, "chips/split.json", LEDGER_FILE),
+        "train": ("model/model.safetensors", HISTORY),
+        "assess": (ACCURACY, *((SAMPLES,) if job.is_value else (CONFUSION, BLOCKS, SURELY_WRONG))),
+        "report": (f"{job.config.name}.qgz", "report.html", "collection.json", *features),
+    }
+    return [job.folder / file for file in files[name]]
 
 
 def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> Outcome:
     """One summary of all stages."""
     record = run.record()
-    tables = [
-        Table(
-            "stages",
-            ("stage", "", "seconds"),
-            tuple(
-                (name, "done" if fresh else "unchanged", f"{record['stages'][name].get('seconds', 0.0):.1f}")
-                for name, fresh in done
-            ),
-        )
-    ]
+    rows = tuple(
+        (name, "done" if fresh else "unchanged", f"{record['stages'][name].get('seconds', 0.0):.1f}")
+        for name, fresh in done
+    )
+    tables = [Table("stages", ("stage", "", "seconds"), rows)]
     data: dict[str, Any] = {"stages": record["stages"]}
-    accuracy = run.path / "accuracy.json"
+    accuracy = run.path / ACCURACY
     if last in {"assess", "report"} and accuracy.exists():
         data["accuracy"] = read_json(accuracy)
         tables.append((_value_table if job.is_value else _accuracy_table)(data["accuracy"]))
-        if data["accuracy"].get("objects"):
-            tables.append(
-                Table("objects on the test blocks, at IoU 0.5", HEADS, accuracy_rows(data["accuracy"]["objects"]))
-            )
-    areas = run.path / "areas.json"
+        if objects := data["accuracy"].get("objects"):
+            tables.append(Table("objects on the test blocks, at IoU 0.5", HEADS, accuracy_rows(objects)))
+    areas = run.path / AREAS
     if last in {"predict", "report"} and areas.exists():
         data["areas"] = read_json(areas)
         tables.append(_area_table(data["areas"]))
@@ -183,11 +180,11 @@ def _join(run: RunFolder, job: Job, last: str, done: list[tuple[str, bool]]) -> 
         data["learned"] = read_header(job.model_path)["provenance"].get("context", {})
         if line := data["learned"].get("line"):
             tables.append(Table("pretrained encoder", ("",), ((line,),)))
-    named = set(_stage(last)[1](job))
+    named = set(_products(job, last))
     written = tuple(path for output in record["stages"][last]["outputs"] if (path := run.path / output) in named)
     if last == "report":  # the map is what the run was for
-        first = job.value_of if job.is_value else job.map_of
-        written = (*(first(source.id) for source in job.mapped), *written)
+        kind = "value" if job.is_value else "lc"
+        written = (*(job.map_of(source.id, kind) for source in job.mapped), *written)
     project = next((path for path in written if path.suffix == ".qgz"), None)
     return Outcome(
         summary=f"{run.path.name}: {last} done",

@@ -7,10 +7,13 @@ are never dealt by rows: rows of one day share its weather, and rows of one stat
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from pipeline.diagnostics.scoring import VALUE_HOLD_OUT, by_sample, score_values
@@ -21,29 +24,22 @@ from pipeline.files import check_target, hash_of, write_json
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
 from pipeline.labels.values import holds_several
+from pipeline.model.preprocess import Preprocess
 from pipeline.splits.folds import block_folds, group_folds
 from pipeline.splits.search import default_block_m
-from pipeline.splits.split import Part, Split, TrainingScene
+from pipeline.splits.split import Part, Split
 from pipeline.training.chips import choose_chips
 from pipeline.training.fit import training_statistics
 from pipeline.training.settings import learned_polygons
 from pipeline.training.value_fit import fit_values, kinds_for, predict_samples
 from pipeline.training.value_table import Plane, samples_of
 from pipeline.workflow.job import CROSSVAL as FILE
-from pipeline.workflow.job import refuse_other_figures
-from pipeline.workflow.outcome import Outcome, Table
+from pipeline.workflow.job import Job, refuse_other_figures
+from pipeline.workflow.outcome import Outcome, Progress, Table
 from pipeline.workflow.value_stages import baseline, by_polygon, measured_of, quantity_of, targets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pipeline.model.preprocess import Preprocess
     from pipeline.splits.settings import CrossvalSettings
-    from pipeline.workflow.job import Job
-    from pipeline.workflow.outcome import Progress
 
 MIXTURE, NETWORK = "mixture of teachers", "network"
 
@@ -63,7 +59,12 @@ def cross_validate_values(
     grouped = _grouped(job, settings)
     run = job.open_folder()
     pixels = job.labelled if job.config.scenes else [_as_pixels(job)]
-    apart = None if grouped else _apart(job, pixels)
+    apart = None
+    if not grouped and job.config.scenes:
+        apart = job.block_m, job.buffer_m
+    elif not grouped:  # samples without a scene have no chip that reaches beyond them
+        buffer_m = job.config.split.buffer_m or 0.0
+        apart = job.config.split.block_m or default_block_m(pixels, buffer_m=buffer_m), buffer_m
     about = [settings.by, settings.folds, settings.seeds, settings.methods, apart, job.config.assessment.forest_trees]
     learned = [part.model_dump(mode="json") for part in (job.config.chips, job.config.training)]
     key = hash_of([job.input_hash, about, learned])
@@ -73,7 +74,12 @@ def cross_validate_values(
     per_seed: dict[str, dict[str, float]] = {}
     for seed in settings.seeds:
         splits = _splits(job, pixels, apart=apart, folds=settings.folds, seed=seed)
-        rows = _one_seed(job, splits, settings=settings, seed=seed, progress=progress)
+        rows: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
+        for number, split in enumerate(splits, 1):
+            progress(f"seed {seed}: folds", number - 1, len(splits))
+            for name, part in _one_fold(job, split, settings=settings).items():
+                rows.setdefault(name, []).append(part)
+            progress(f"seed {seed}: folds", number, len(splits))
         for name, parts in rows.items():
             joined = tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
             found.setdefault(name, []).append(joined)
@@ -124,27 +130,6 @@ def _grouped(job: Job, settings: CrossvalSettings) -> bool:
     return by_group
 
 
-def _one_seed(
-    job: Job, splits: Sequence[Split], *, settings: CrossvalSettings, seed: int, progress: Progress
-) -> dict[str, list[tuple[NDArray[np.float64], ...]]]:
-    """For each method the measured value, the prediction and the bounds of the samples of each fold."""
-    found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {}
-    for number, split in enumerate(splits, 1):
-        progress(f"seed {seed}: folds", number - 1, len(splits))
-        for name, part in _one_fold(job, split, settings=settings).items():
-            found.setdefault(name, []).append(part)
-        progress(f"seed {seed}: folds", number, len(splits))
-    return found
-
-
-def _apart(job: Job, pixels: Sequence[LabelledPixels]) -> tuple[float, float]:
-    """Side of the blocks and buffer in metres; samples without a scene have no chip that reaches beyond them."""
-    if job.config.scenes:
-        return job.block_m, job.buffer_m
-    buffer_m = job.config.split.buffer_m or 0.0
-    return job.config.split.block_m or default_block_m(pixels, buffer_m=buffer_m), buffer_m
-
-
 def _splits(
     job: Job, pixels: Sequence[LabelledPixels], *, apart: tuple[float, float] | None, folds: int, seed: int
 ) -> list[Split]:
@@ -158,8 +143,10 @@ def _splits(
 
 def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str, tuple[NDArray[np.float64], ...]]:
     frame, section, training = job.labels.frame, job.config.labels.value, job.config.training
-    scenes = [TrainingScene(source, part) for source, part in zip(job.sources, job.pixels, strict=True) if len(part)]
-    preprocess = _preprocess(scenes, split)
+    scenes, preprocess = job.training_scenes, None
+    if scenes:
+        found = training_statistics(scenes, split)
+        preprocess = Preprocess.from_statistics(bands=found.bands, mean=found.mean, std=found.std)
     plane = Plane.around(frame)
     samples = samples_of(scenes, frame, preprocess=preprocess, plane=plane, covariates=section.covariates)
     part = split.part[samples.polygon]
@@ -171,16 +158,16 @@ def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str
     measured = measured_of(frame, test)
     blank = np.full((len(measured), 2), np.nan)
     kinds = (*TEACHERS, *SPATIAL) if section.covariates else kinds_for(job.sources[0].band_names)
-    found: dict[str, tuple[NDArray[np.float64], ...]] = {}
+    given: dict[str, tuple[NDArray[np.float64], ...]] = {}
     alone = (*BASELINES, *kinds) if "forest" in settings.methods else ()
     for kind in alone:
         trees = job.config.assessment.forest_trees if kind == "plain" else training.experts.trees
         values = baseline(kind, table, test, quantity, trees=trees, seed=training.seed)
-        found[NAMES[kind]] = (measured, values, blank)
+        given[NAMES[kind]] = (measured, values, blank)
     mixture = fit_regressor_mixture(table, trees=training.experts.trees, seed=training.seed, kinds=kinds)
     bounds = quantity.inverse(mixture.draws(test.places, (0.05, 0.95)))
     values = quantity.inverse(mixture.values(test.places))
-    found[MIXTURE] = (measured, by_sample(test.polygon, values), by_sample(test.polygon, bounds))
+    given[MIXTURE] = (measured, by_sample(test.polygon, values), by_sample(test.polygon, bounds))
     if scenes and "network" in settings.methods:
         index = choose_chips({s.source.id: s.pixels for s in scenes}, settings=job.config.chips, split=split,
                              scheme=job.scheme, head=training.head)  # fmt: skip
@@ -190,17 +177,8 @@ def _one_fold(job: Job, split: Split, *, settings: CrossvalSettings) -> dict[str
         own_samples = samples_of(scenes, frame, preprocess=result.bundle.preprocess, plane=plane)
         own_test = own_samples.rows(split.part[own_samples.polygon] == Part.TEST)
         four = by_sample(own_test.polygon, predict_samples(result.bundle, own_test))
-        found[NETWORK] = (measured, four[:, 0], four[:, [1, 3]])
-    return found
-
-
-def _preprocess(scenes: Sequence[TrainingScene], split: Split) -> Preprocess | None:
-    from pipeline.model.preprocess import Preprocess
-
-    if not scenes:
-        return None
-    found = training_statistics(scenes, split)
-    return Preprocess.from_statistics(bands=found.bands, mean=found.mean, std=found.std)
+        given[NETWORK] = (measured, four[:, 0], four[:, [1, 3]])
+    return given
 
 
 def _as_pixels(job: Job) -> LabelledPixels:

@@ -1,12 +1,17 @@
-"""The stages of a continuous target that differ from those of classes: train, assess, and what the report shows."""
+"""The stages of a continuous target that differ from those of classes: train, assess, report; and what they take."""
 
 from __future__ import annotations
 
 import csv
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.scoring import (
     VALUE_HOLD_OUT,
@@ -18,31 +23,42 @@ from pipeline.diagnostics.scoring import (
 )
 from pipeline.documents import read_json
 from pipeline.errors import ModelError
-from pipeline.experts.regressors import BASELINES, NAMES, fit_teacher, predict_teacher
+from pipeline.experts.regressor_mixture import DRAW_LEVELS, DRAWS, INNER_FOLDS
+from pipeline.experts.regressors import BASELINES, NAMES, Kind, ValueTable, fit_teacher, predict_teacher
 from pipeline.files import csv_text, write_json, write_text
 from pipeline.model.bundle import load_bundle, save_bundle
-from pipeline.report.data import ValueFigures
+from pipeline.report.data import ReportData, ValueFigures
 from pipeline.report.page import write_report
 from pipeline.splits.split import Part, TrainingScene
 from pipeline.training.chip_index import read_index
 from pipeline.training.settings import learned_polygons
-from pipeline.training.value_fit import Targets, fit_values, predict_samples, scene_days
-from pipeline.training.value_table import Plane, samples_of
-from pipeline.workflow.class_stages import ACCURACY, HISTORY, SAMPLES, with_distance, with_inputs, write_history
+from pipeline.training.value_fit import (
+    SOFT_PIXELS,
+    Targets,
+    ValueLearner,
+    fit_values,
+    kinds_for,
+    predict_samples,
+    scene_days,
+    value_network,
+)
+from pipeline.training.value_table import Plane, Samples, samples_of
+from pipeline.workflow.class_stages import with_distance, with_inputs, write_history
+from pipeline.workflow.job import ACCURACY, HISTORY, SAMPLES, Job, StageRun
 from pipeline.workflow.products import write_qgis_project, write_stac
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
-    from pipeline.experts.regressors import Kind
+    from pipeline.model.preprocess import Preprocess
     from pipeline.quantity import Quantity
-    from pipeline.report.data import ReportData
-    from pipeline.training.value_table import Samples
-    from pipeline.workflow.job import Job, StageRun
+
+
+# Samples that are read and learned, and trees that are grown, to time the rest.
+PROBE_SAMPLES, PROBE_TREES = 400, 10
+# Places that a teacher is asked for: of fewer, the time of a call hides that of its places.
+PROBE_PLACES = 4000
+PROBE_STEPS = 8  # of a network of pixels
 
 
 def quantity_of(job: Job) -> Quantity:
@@ -81,7 +97,7 @@ def train(given: StageRun) -> list[Path]:
     )  # fmt: skip
     given.facts.update({f"{step}_s": round(seconds, 1) for step, seconds in result.seconds.items()})
     bundle = with_inputs(with_distance(result.bundle, job), job)
-    return [save_bundle(job.model_path, bundle), write_history(given.folder / HISTORY, result.history)]
+    return [save_bundle(job.model_path, bundle), write_history(job.folder / HISTORY, result.history)]
 
 
 def assess(given: StageRun) -> list[Path]:
@@ -122,7 +138,7 @@ def assess(given: StageRun) -> list[Path]:
     for i, sample in enumerate(ids):
         values = (measured[i], *(part[i] for part in predicted.values()), network[i, 1], network[i, 3])
         rows.append((str(sample), *(f"{value:.6g}" for value in values)))
-    return [write_json(given.folder / ACCURACY, accuracy), write_text(given.folder / SAMPLES, csv_text(rows))]
+    return [write_json(job.folder / ACCURACY, accuracy), write_text(job.folder / SAMPLES, csv_text(rows))]
 
 
 def measured_of(frame: GeoDataFrame, samples: Samples) -> NDArray[np.float64]:
@@ -142,28 +158,79 @@ def baseline(
 
 def report(given: StageRun) -> list[Path]:
     """Write the project, ``report.html`` with its figures, and the STAC collection."""
-    job, folder = given.job, given.folder
-    project = write_qgis_project(job, folder, overwrite=True)
-    page = write_report(folder / "report.html", _gather(job, folder))
-    return [project, *page, write_stac(job, folder)]
+    job = given.job
+    project = write_qgis_project(job)
+    page = write_report(job.folder / "report.html", _gather(job))
+    return [project, *page, write_stac(job)]
 
 
-def _gather(job: Job, folder: Path) -> ReportData:
+def _gather(job: Job) -> ReportData:
     from pipeline.workflow.stage_report import common_data
 
-    accuracy = read_json(folder / ACCURACY)
-    scores = tuple(_score(item) for item in (accuracy, *accuracy["baselines"]))
-    with (folder / SAMPLES).open(newline="", encoding="utf-8") as file:
+    accuracy = read_json(job.folder / ACCURACY)
+    names = ValueScore.__dataclass_fields__
+    scores = tuple(ValueScore(**{name: item[name] for name in names}) for item in (accuracy, *accuracy["baselines"]))
+    with (job.folder / SAMPLES).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
     values = ValueFigures(quantity_of(job), scores, columns)
-    return replace(common_data(job, folder), values=values, sampling=VALUE_SAMPLING, ahead=accuracy.get("ahead", ""))
-
-
-def _score(item: dict[str, Any]) -> ValueScore:
-    return ValueScore(**{name: item[name] for name in ValueScore.__dataclass_fields__})
+    return replace(common_data(job), values=values, sampling=VALUE_SAMPLING, ahead=accuracy.get("ahead", ""))
 
 
 def _scenes(job: Job, ids: NDArray[np.int32]) -> list[TrainingScene]:
     pairs = ((source, pixels.select(ids.tolist())) for source, pixels in zip(job.sources, job.pixels, strict=True))
     return [TrainingScene(source, pixels) for source, pixels in pairs if len(pixels)]
+
+
+def value_cost(job: Job, preprocess: Preprocess, *, chips: int) -> tuple[float, float, int]:
+    """Seconds of table, teachers and network, seconds of baselines, and bytes of the table and the draws.
+
+    From at most PROBE_SAMPLES of the samples; ``chips`` is the number of chips that will be read.
+    """
+    settings, scenes = job.config.training, job.training_scenes
+    ids = learned_polygons(job.split, settings)
+    some = ids[np.unique(np.linspace(0, len(ids) - 1, min(PROBE_SAMPLES, len(ids))).astype(int))]
+    more = len(ids) / len(some)
+    targets = targets_of(job, scenes).learned(ids)
+    own = [replace(scene, pixels=scene.pixels.select(some.tolist())) for scene in scenes]
+    start = time.perf_counter()
+    samples = samples_of(own, targets.frame, preprocess=preprocess, plane=Plane.around(targets.frame))
+    seconds = (time.perf_counter() - start) * more
+    table = samples.table(targets.frame, targets.quantity, targets.group_of)
+    asked = min(SOFT_PIXELS, settings.experts.soft_pixels, chips * job.config.chips.size_px**2)
+    for kind in kinds_for(preprocess.bands):
+        fit_s, place_s = _teacher_s(kind, table, trees=settings.experts.trees)
+        # Folds learn from all samples but their own, then all do; held-out samples and soft pixels are asked for.
+        seconds += fit_s * more * INNER_FOLDS + place_s * (asked + 2 * more * len(table))
+    features, batch = table.places.features.shape[1], settings.pixels.batch
+    learner = ValueLearner(value_network(preprocess.channels).train(), steps=1, lr=1e-3, weight_decay=0.0)
+    given = torch.zeros(batch, features, 1, 1), torch.zeros(batch, 1 + DRAWS)
+    seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
+    baselines = (_teacher_s(kind, table, trees=job.config.assessment.forest_trees) for kind in BASELINES)
+    assess_s = sum(fit_s * more + place_s * more * len(table) for fit_s, place_s in baselines)
+    return seconds, assess_s, int((asked + more * len(table)) * 4 * (features + DRAWS))
+
+
+def _teacher_s(kind: Kind, table: ValueTable, *, trees: int) -> tuple[float, float]:
+    """Seconds to fit a teacher to a table, and to ask it for one place."""
+    grown = PROBE_TREES if kind in {"forest", "local", "plain"} else trees
+    start = time.perf_counter()
+    model = fit_teacher(kind, table, trees=grown, seed=0)
+    several = table.places.at(np.resize(np.arange(len(table)), PROBE_PLACES))
+    fitted = time.perf_counter()
+    predict_teacher(kind, model, several)
+    if kind == "forest":
+        model.predict(several.features, quantiles=list(DRAW_LEVELS))
+    asked = time.perf_counter()
+    return (fitted - start) * trees / grown, (asked - fitted) * trees / grown / PROBE_PLACES
+
+
+def step_s(forward: Callable[[], Any], *, repeats: int = 1) -> float:
+    """Seconds of a forward and a backward pass, once everything is warm."""
+    for number in range(1 + repeats):
+        if number == 1:
+            start = time.perf_counter()
+        loss = forward()
+        loss.backward()
+        loss.item()  # waits for a GPU
+    return (time.perf_counter() - start) / repeats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,16 +13,13 @@ from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning
 from pipeline.process import need_package
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
-from pipeline.view.answers import Answers, Basemap, open_viewed
+from pipeline.view.answers import Answers, Basemap, ViewedMap, open_viewed
 from pipeline.view.server import ViewServer
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.scenes.scene import Source
-    from pipeline.view.answers import ViewedMap
 
 _SUFFIX = "_lc"
 _PLACES = ("{z}", "{x}", "{y}")
@@ -47,7 +45,8 @@ def open_viewer(
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))
     server = ViewServer(Answers(maps, title=title, basemap=background), port=port)
-    values = next((file for item in maps if (file := _values_beside(item.layers[0].path)).exists()), None)
+    mapped = [item.layers[0].path for item in maps]
+    values = next((f for path in mapped if (f := path.with_name(f"{_stem(path)}_value.tif")).exists()), None)
     classes = f"of continuous maps the value classes are shown; for the values open {values} in QGIS\n"
     outcome = Outcome(
         summary=f"{counted(len(maps), 'map')} at {server.url}",
@@ -123,11 +122,6 @@ def _map_files(path: Path) -> list[Path]:
         if found := sorted(folder.glob(f"*{_SUFFIX}.tif")):
             return found
     raise InputError("no maps in the folder", path=path, expected="maps/*_lc.tif", fix="map first: landcover run")
-
-
-def _values_beside(file: Path) -> Path:
-    """The continuous map that a map of value classes belongs to."""
-    return file.with_name(f"{_stem(file)}_value.tif")
 
 
 def _stem(file: Path) -> str:

@@ -310,12 +310,6 @@ def test_what_is_no_sample_is_labelled_on_every_figure():
     assert all(NOT_PROBABILITY in item.note and item.se is None and item.ci95 is None for item in every)
 
 
-def test_arrays_of_different_length_are_refused():
-    frame = Frame("simple random", np.zeros(3, dtype=int), np.array([1e6]), ("all",))
-    with pytest.raises(ReferenceDataError, match="different length"):
-        estimate_accuracy(np.zeros(3, dtype=int), np.zeros(2, dtype=int), names=("a",), frame=frame)
-
-
 def test_more_reference_units_than_map_units_is_refused():
     with pytest.raises(ReferenceDataError, match="more reference units than map units"):
         by_map_class(np.zeros(10, dtype=int), np.array([9.0]), ("a",))

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from pipeline.accuracy.assess_estimators import ErrorMatrix, agreement, cross_tabulate
-from pipeline.errors import ReferenceDataError
+from pipeline.accuracy.assess_estimators import agreement, cross_tabulate
 
 
 def test_rows_are_the_map_and_columns_the_reference():
@@ -32,8 +31,3 @@ def test_quantity_and_allocation_add_up_to_the_disagreement(counts):
 
 def test_kappa_does_not_exist_where_chance_explains_everything():
     assert agreement(np.array([[1.0, 0.0], [0.0, 0.0]])).kappa is None
-
-
-def test_a_matrix_of_another_shape_than_its_legend_is_refused():
-    with pytest.raises(ReferenceDataError, match="another shape"):
-        ErrorMatrix(("a",), np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2)))

@@ -169,8 +169,3 @@ class TestBadInput:
         settings = ReferenceSettings(**given | {"design": str(given["design"])})
         with pytest.raises(ReferenceDataError, match="part of the map"):
             zone_of_map(path, settings, confidence=path)
-
-    def test_an_error_outside_0_to_1_is_refused(self):
-        wrong, confidence = population()
-        with pytest.raises(ReferenceDataError, match="largest error"):
-            zone_of_sample(wrong, confidence, np.arange(100), plain(100), max_error=5.0)

@@ -74,8 +74,6 @@ class TestSampleSize:
     def test_bad_wishes_are_refused(self):
         with pytest.raises(ReferenceDataError, match="sample size"):
             allocate(3, units=[10, 10], method="equal")
-        with pytest.raises(ReferenceDataError, match="target standard error"):
-            sample_size([10], expected_users=[0.5], target_se=0)
         with pytest.raises(ReferenceDataError, match="one per stratum"):
             sample_size([10], expected_users=[0.5, 0.5], target_se=0.1)
 

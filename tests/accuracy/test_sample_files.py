@@ -64,7 +64,7 @@ def test_a_sample_that_cannot_be_written_leaves_the_old_one(design, tmp_path, mo
     def full(path, _design):
         raise DataSourceError("disk is full")
 
-    monkeypatch.setattr("pipeline.accuracy.sample_design._write_acatama", full)
+    monkeypatch.setattr("pipeline.accuracy.sample_design._write_collect_earth", full)
     with pytest.raises(OutputError, match=r"s\.gpkg: sample cannot be written; got disk is full"):
         write_design(tmp_path / "s.gpkg", design, overwrite=True)
     assert (tmp_path / "s.gpkg").read_bytes() == before

@@ -7,8 +7,8 @@ import typer
 
 from pipeline.cli.entry import app, main
 from pipeline.cli.options import SettingsCommand
-from pipeline.config import changed
 from pipeline.errors import ConfigError
+from pipeline.settings import changed
 
 COMMANDS = {
     name: command

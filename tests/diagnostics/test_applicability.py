@@ -69,7 +69,3 @@ def test_what_cannot_be_learned_from_is_refused(training):
         fit_applicability(features, folds=np.zeros(300, dtype=int))
     with pytest.raises(ReferenceDataError, match="do not vary"):
         fit_applicability(np.ones((300, 2)), folds=folds)
-    with pytest.raises(ReferenceDataError, match="finite"):
-        fit_applicability(np.full((300, 2), np.nan), folds=folds)
-    with pytest.raises(ReferenceDataError, match="features"):
-        fit_applicability(features, folds=folds).dissimilarity(features[:, :2])

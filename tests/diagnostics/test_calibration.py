@@ -144,7 +144,7 @@ def test_a_run_writes_reliability_with_and_without_temperature(finished):
     # The confidence in the map is the calibrated one: its mean on the test pixels is that of the diagram.
     job = Job.load(finished.config)
     ((_, pixels),) = job.test_pixels
-    sure = at_pixels(job.confidence_of("scene"), pixels).astype(float)
+    sure = at_pixels(job.map_of("scene", "conf"), pixels).astype(float)
     count, mean = np.array(said["after"]["count"]), np.array(said["after"]["confidence"], dtype=float)
     assert sure.mean() / 100 == pytest.approx(np.nansum(count * mean) / count.sum(), abs=0.01)
 

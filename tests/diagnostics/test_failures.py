@@ -20,6 +20,7 @@ from pipeline.diagnostics.failures import (
     BLOCKS,
     LABEL,
     SURELY_WRONG,
+    MappedScene,
     block_accuracy,
     find_failures,
     joined,
@@ -30,7 +31,6 @@ from pipeline.diagnostics.failures import (
 from pipeline.diagnostics.scoring import at_pixels
 from pipeline.labels.rasterise import LabelledPixels, burn
 from pipeline.labels.source import LabelReport, Labels
-from pipeline.workflow.class_stages import mapped_scene
 from pipeline.workflow.job import Job
 from tests.accuracy.maps import SCHEME, UTM, patchy, spoil, write_map
 
@@ -48,7 +48,8 @@ def layer_of(name: str) -> str:
 def failures_at(job: Job, folder: Path) -> tuple[dict, list[Path]]:
     """What is found when the maps lie in another run folder."""
     job = replace(job, config=job.config.model_copy(update={"output": str(folder)}))
-    maps = [mapped_scene(job, number) for number, _ in job.test_pixels]
+    tested = [(job.sources[number].id, pixels) for number, pixels in job.test_pixels]
+    maps = [MappedScene(name, pixels, job.map_of(name), job.map_of(name, "conf")) for name, pixels in tested]
     return find_failures(
         maps, polygons=job.labels.frame, scheme=job.scheme, block_m=job.split.block_m, seed=0, folder=folder
     )

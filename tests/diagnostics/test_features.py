@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.accuracy.class_maps import read_grid
 from pipeline.diagnostics.features import Features, embed, embedding_layers, explained, spread, write_features
-from pipeline.errors import ConfigError, OutputError, ReferenceDataError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.maps.vectors import write_geopackage
 from pipeline.model.bundle import load_bundle
 from pipeline.workflow.job import Job
@@ -105,11 +105,6 @@ def test_umap_that_is_not_installed_is_said(clouds, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ConfigError, match="umap-learn"):
         embed(clouds[0], method="umap")
-
-
-def test_too_few_points_are_refused():
-    with pytest.raises(ReferenceDataError, match="3 or more"):
-        embed(np.zeros((2, 4)))
 
 
 def test_places_and_planes_share_their_ids(clouds, tmp_path):

@@ -60,14 +60,15 @@ def test_cells_lie_where_no_label_is(job):
     scene, _, scheme = job
     table = audit_table([scene], scheme, seed=0)
     cells = look_over_scenes([scene], table.forest(), classes=2, windows=9, seed=0)
-    assert len(cells.row) > 0
-    assert (cells.row % CELL_PX == 0).all()
+    assert len(cells) > 0
+    _, row, col = cells.place.T
+    assert (row % CELL_PX == 0).all()
     labelled = set(zip(scene.pixels.row // CELL_PX, scene.pixels.col // CELL_PX, strict=True))
-    assert not labelled & set(zip(cells.row // CELL_PX, cells.col // CELL_PX, strict=True))
+    assert not labelled & set(zip(row // CELL_PX, col // CELL_PX, strict=True))
     assert cells.probability.sum(axis=1) == pytest.approx(1.0)
     # The halves differ in the second band, and cells are wholly in one of them.
     likely = scheme.index_to_code[cells.probability.argmax(axis=1)]
-    expected = np.where(cells.col < 48, scheme.by_name("low").code, scheme.by_name("high").code)
+    expected = np.where(col < 48, scheme.by_name("low").code, scheme.by_name("high").code)
     assert (likely == expected).mean() > 0.95
 
 
@@ -75,10 +76,10 @@ def test_places_are_the_best_and_keep_their_distance():
     col = np.arange(0, 80, CELL_PX, dtype=np.int64)
     entropy = np.linspace(0, 1, len(col))
     cells = CellTable(
-        np.zeros_like(col), np.zeros_like(col), col, np.tile([0.3, 0.7], (len(col), 1)), entropy,
+        np.stack([np.zeros_like(col), np.zeros_like(col), col], axis=1), np.tile([0.3, 0.7], (len(col), 1)), entropy,
         np.zeros((len(col), 1), np.float32),
     )  # fmt: skip
-    places = spread_places(cells, entropy / 2, count=3, apart_px=[20.0])
+    places = spread_places(cells.place, entropy / 2, count=3, apart_px=[20.0])
     assert [cells.window(place).col for place in places] == [72, 48, 24]
 
 

@@ -74,7 +74,9 @@ def cross_validate(
     scenes: Sequence[TrainingScene], scheme: ClassScheme, splits: Sequence[Split], **options: Any
 ) -> list[FoldResult]:
     """Cross-validation with few trees and small chips."""
-    return crossval.cross_validate(scenes, scheme, splits, **({"chips": CHIPS, "trees": 5} | options))
+    rest = {name: options.pop(name) for name in ("only", "first_fold", "seed", "progress") if name in options}
+    trial = crossval.Trial(**({"chips": CHIPS, "trees": 5} | options))
+    return crossval.cross_validate(scenes, scheme, splits, trial=trial, **rest)
 
 
 def make_job(folder: Path, *, name: str = "scene", zone: int = 33, first_id: int = 1, noise_seed: int = 0) -> Job:

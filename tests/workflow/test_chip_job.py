@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from pipeline.cli.entry import main
-from pipeline.config import checked, is_chip_job
+from pipeline.config import is_chip_job
 from pipeline.errors import ConfigError, LabelError, LabelWarning
+from pipeline.settings import checked
 from pipeline.training.chip_files import chips_from_folders
 from pipeline.workflow.chip_job import ChipJob, parts_of, set_aside_blocks
 from tests.training.test_chip_head import write_folders

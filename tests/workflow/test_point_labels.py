@@ -37,7 +37,7 @@ def test_points_go_through_to_the_report(tmp_path, capsys, how, pixels):
     assert set(wrong["pixels"]) == {pixels}
     assert pyogrio.read_info(folder / SURELY_WRONG, layer="surely_wrong")["geometry_type"] == "Polygon"
     assert wrong.area.to_numpy() == pytest.approx(pixels * PIXEL_M2)
-    data = gather(Job.load(config), folder, features=None)
+    data = gather(Job.load(config), features=None)
     sides = [item.outline_m.max(axis=0) - item.outline_m.min(axis=0) for item in data.split.polygons]
     assert len(sides) == len(squares())
     assert all(side == pytest.approx([(pixels * PIXEL_M2) ** 0.5] * 2) for side in sides)
