@@ -64,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data |= {"output": str(folder / "run"), "scenes": [{"path": str(folder / "aerial.tif")}]}
     data["labels"]["path"] = str(SAMPLE / "buildings.gpkg")
     data["split"], data["chips"] = {"block_m": 32, "buffer_m": 4}, {"size_px": 16, "unlabelled": 8}
-    data["training"] = quick_training(**{"context.enabled": False})
+    data["training"] = quick_training()
     data["assessment"] = {"forest_trees": 10, "features": False}
     data["map"] |= {"dtype": "float32", "device": "cpu"}
     config = folder / "buildings.yaml"
