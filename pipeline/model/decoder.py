@@ -142,10 +142,13 @@ class Columns(nn.Module):
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Float [chip, class, row, col] at full resolution, added up in float32."""
-        total = torch.zeros((), device=features[0].device)
-        for mix, feature, stride in zip(self.mix, features, self.strides, strict=True):
-            own = mix(feature).float()
-            total = total + functional.interpolate(own, scale_factor=float(stride), mode="bilinear")
+        parts = (
+            functional.interpolate(mix(feature).float(), scale_factor=float(stride), mode="bilinear")
+            for mix, feature, stride in zip(self.mix, features, self.strides, strict=True)
+        )
+        total = next(parts)
+        for part in parts:
+            total.add_(part)
         return total
 
 

@@ -1,24 +1,25 @@
 """Fill that no tag declares: large connected areas of one value in all bands, outside an orbit or a mosaic's edge.
 
 Where nothing says which value means "no observation", such areas would be learned from and mapped. True zeros of single
-bands (dark water in the infrared) are no fill: all bands must have the value, over many pixels that touch.
+bands (dark water in the infrared) are no fill: all bands must have the value, over many pixels that touch. A tag may
+name another value than the one that is there (-9999 where zeros are): zero and the values that writers use are looked
+for beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.grid import Grid, Window
+from pipeline.raster import sample_windows
 from pipeline.scenes.reader import SceneReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
+    from pipeline.grid import Window
     from pipeline.scenes.scene import Scene
 
 # Windows looked at: so many a side, spread evenly; a scene no larger than them is looked at whole.
@@ -37,40 +38,47 @@ class Fill:
 
     value: float
     share: float
+    tagged: float | None = None  # What a tag names as no data instead
 
     @property
     def text(self) -> str:
         """The value and its share, to be read."""
-        return f"{self.value:g} in all bands over {self.share:.1%} of the pixels looked at"
+        beside = "" if self.tagged is None else f", where the nodata of the file is {self.tagged:g}"
+        return f"{self.value:g} in all bands over {self.share:.1%} of the pixels looked at{beside}"
 
 
 def find_fill(scene: Scene) -> Fill | None:
-    """The value that looks like fill, None where a tag, a mask or the user says what is no observation.
+    """The value that looks like fill, None where a mask, a product or the user says what is no observation.
 
     Raises:
         SceneError: a file cannot be read.
     """
-    if any(band.nodata is not None or band.nodata_stated or band.use_dataset_mask for band in scene.bands):
+    tagged = next((band.nodata for band in scene.bands if band.nodata is not None), None)
+    product = tagged is not None and (scene.level or scene.quality)
+    if product or any(band.nodata_stated or band.use_dataset_mask for band in scene.bands):
         return None
     counts: dict[float, int] = {}
     total = 0
-    for values, valid in _raw(scene, _windows(scene.grid)):
+    # The first and the last windows lie in the corners, where fill is.
+    windows = sample_windows(scene.grid, per_side=WINDOWS_PER_SIDE, side_px=WINDOW_PX, corners=True)
+    for values, valid in _raw(scene, windows):
         total += valid.size
-        for value, count in _areas(values, valid).items():
+        known = TYPICAL if len(values) == 1 else None if tagged is None else (0.0, *TYPICAL)
+        for value, count in _areas(values, valid, known=known).items():
             counts[value] = counts.get(value, 0) + count
     if not counts:
         return None
     value = max(counts, key=counts.__getitem__)
-    fill = Fill(value, counts[value] / total)
+    fill = Fill(value, counts[value] / total, tagged)
     return fill if fill.share >= SAID_SHARE else None
 
 
-def has_fill(scene: Scene, fill: Fill, windows: list[Window]) -> bool:
+def has_fill(scene: Scene, fill: Fill, windows: Sequence[Window]) -> bool:
     """Whether any pixel of some windows has the value of ``fill`` in all bands."""
     return any(bool((values == np.float32(fill.value)).all(axis=0).any()) for values, _ in _raw(scene, windows))
 
 
-def _raw(scene: Scene, windows: list[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+def _raw(scene: Scene, windows: Sequence[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """DN as stored, float32 [band,row,col], and which are numbers, of windows."""
     bands = tuple(replace(band, scale=1.0, offset=0.0, squared=False, scales="") for band in scene.bands)
     with SceneReader(scene.grid, bands) as reader:
@@ -79,31 +87,18 @@ def _raw(scene: Scene, windows: list[Window]) -> Iterator[tuple[NDArray[np.float
             yield raster.values, raster.valid
 
 
-def _windows(grid: Grid) -> list[Window]:
-    side = WINDOWS_PER_SIDE * WINDOW_PX
-    if grid.height <= side and grid.width <= side:
-        return [grid.window]
-    # The first and the last lie in the corners, where fill is.
-    rows, cols = (_starts(length) for length in grid.shape)
-    height, width = min(WINDOW_PX, grid.height), min(WINDOW_PX, grid.width)
-    return [Window(row, col, height, width) for row in rows for col in cols]
-
-
-def _starts(length: int) -> list[int]:
-    last = max(length - WINDOW_PX, 0)
-    return sorted({round(last * i / (WINDOWS_PER_SIDE - 1)) for i in range(WINDOWS_PER_SIDE)})
-
-
-def _areas(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[float, int]:
-    """Value -> pixels of the connected areas of AREA_PX and more in which all bands have it."""
+def _areas(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], *, known: tuple[float, ...] | None
+) -> dict[float, int]:
+    """Value -> pixels of the connected areas of AREA_PX and more in which all bands have it; ``known`` alone."""
     from scipy.ndimage import label
 
     alike = valid & (values == values[:1]).all(axis=0)
     found: dict[float, int] = {}
     candidates, sizes = np.unique(values[0][alike], return_counts=True)
-    if len(values) == 1:
-        known = np.isin(candidates, np.array(TYPICAL, dtype=np.float32))
-        candidates, sizes = candidates[known], sizes[known]
+    if known is not None:
+        among = np.isin(candidates, np.array(known, dtype=np.float32))
+        candidates, sizes = candidates[among], sizes[among]
     for value in candidates[sizes >= AREA_PX]:
         numbered, _ = label(alike & (values[0] == value))
         areas = np.bincount(numbered.ravel())[1:]

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import listed
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
-from pipeline.scenes.fill import find_fill
+from pipeline.scenes.fill import Fill, find_fill
 from pipeline.scenes.ledger import source_ledger
 from pipeline.scenes.reader import SceneReader, open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.fill import Fill
     from pipeline.scenes.scene import Scene, Source
 
 # A provenance of more characters is told by its file alone, and a file's name of more by its last word.
@@ -67,7 +64,12 @@ class SceneFacts:
     ledger: dict[str, object]  # What was decided, with what was measured
 
 
-FILL_FIX = "set scenes.nodata to that value, or to none where these are observations"
+def fill_fix(fill: Fill) -> str:
+    """What to do about fill that no tag declares, or that a tag calls otherwise."""
+    if fill.tagged is None:
+        return "set scenes.nodata to that value, or to none where these are observations"
+    again = f"set scenes.nodata to {fill.value:g}, or to {fill.tagged:g} where these are observations"
+    return f"{again}; where both are fill, write the file with one (gdalwarp -srcnodata -dstnodata)"
 
 
 def fills_of(source: Source) -> list[tuple[Scene, Fill]]:
@@ -92,7 +94,7 @@ def look_at_scene(source: Source) -> SceneFacts:
     """
     warn_of_plane(source.grid, path=source.path)
     for scene, fill in fills_of(source):
-        _warn(f"{scene.path}: looks like fill: {fill.text}; {FILL_FIX}")
+        _warn(f"{scene.path}: looks like fill: {fill.text}; {fill_fix(fill)}")
     windows = sample_windows(source.grid)
     values, usable = _sample(source, windows)
     ledger = source_ledger(source)
@@ -105,13 +107,12 @@ def look_at_scene(source: Source) -> SceneFacts:
         warn_of_masks(source, ledger)
     warn_of_codes(source, values)
     no_data: Any = ledger.get("no_data_share", {})
-    units = source.units
-    ranges = tuple(
-        _range(name, units[number], no_data.get(name, invalid), values[number])
-        for number, name in enumerate(source.band_names)
-        if values.shape[1]
-    )
-    return SceneFacts(source, round(invalid, 4), ranges, ledger)
+    ranges = []
+    for name, unit, seen in zip(source.band_names, source.units, values if values.shape[1] else (), strict=False):
+        low, high = np.percentile(seen, (LOW, HIGH))
+        share = float(no_data.get(name, invalid))
+        ranges.append(BandRange(name, unit, share, float(seen.min()), float(low), float(high), float(seen.max())))
+    return SceneFacts(source, round(invalid, 4), tuple(ranges), ledger)
 
 
 def warn_of_codes(source: Source, values: NDArray[np.float32]) -> None:
@@ -165,6 +166,11 @@ def _sample(source: Source, windows: Sequence[Window]) -> tuple[NDArray[np.float
     return np.concatenate(parts, axis=1), valid / total
 
 
+def usable_px(source: Source) -> float:
+    """About how many pixels have data and are not masked."""
+    return _sample(source, sample_windows(source.grid))[1] * source.grid.height * source.grid.width
+
+
 def empty_bands(scene: Scene) -> tuple[str, ...]:
     """Bands without a value anywhere, so that no pixel has all bands; () where this is so of every band.
 
@@ -205,18 +211,9 @@ def refuse_empty_bands(source: Source, *, what: str) -> None:
 def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> None:
     refuse_empty_bands(source, what="no pixel of the scene can be used")
     if whole:
-        raise SceneError(
-            "no pixel of the scene can be used",
-            path=source.path,
-            got=f"nodata, NaN or masked everywhere{_causes(ledger)}",
-            fix="check nodata and masks of the scene",
-        )
+        got, fix = f"nodata, NaN or masked everywhere{_causes(ledger)}", "check nodata and masks of the scene"
+        raise SceneError("no pixel of the scene can be used", path=source.path, got=got, fix=fix)
     _warn(f"{source.path}: no valid pixel in the windows looked at{_causes(ledger)}; values not checked")
-
-
-def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) -> BandRange:
-    low, high = np.percentile(values, (LOW, HIGH))
-    return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
 
 
 def _warn(text: str) -> None:

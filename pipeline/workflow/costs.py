@@ -206,7 +206,8 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     saved = 0
     if members[-1].spec.encoder != "none":
         once_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
-        seconds += settings.context.steps * once_s
+        if not (members[-1].starts_as_probe and settings.keeps_encoder):
+            seconds += settings.context.steps * once_s
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
     held = padded_px * _chip_pixel_bytes(bands)

@@ -26,11 +26,11 @@ from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
 from pipeline.scenes.fill import find_fill
+from pipeline.scenes.indices import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.scenes.survey import empty_bands, said_of_empty
-from pipeline.scenes.textures import FEW_BANDS, TEXTURES_PX, texture_names
+from pipeline.scenes.survey import empty_bands, fill_fix, said_of_empty
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table
@@ -267,9 +267,10 @@ def _stated(opened: Sequence[Scene], options: SceneOptions) -> list[dict[str, An
     for scene in opened:
         fill = find_fill(scene)
         if fill is not None:
-            text = f"{scene.path}: looks like fill: {fill.text}; written as its nodata"
-            warnings.warn(f"{text}: set nodata: none if these are observations", SceneWarning, stacklevel=3)
-        found.append(given | ({} if fill is None else {"nodata": fill.value}))
+            written = "written as its nodata: set nodata: none if these are observations"
+            what = written if fill.tagged is None else fill_fix(fill)
+            warnings.warn(f"{scene.path}: looks like fill: {fill.text}; {what}", SceneWarning, stacklevel=3)
+        found.append(given if fill is None or fill.tagged is not None else given | {"nodata": fill.value})
     return found
 
 

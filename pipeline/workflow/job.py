@@ -16,10 +16,12 @@ from pipeline.config import Config, load_config
 from pipeline.documents import read_json
 from pipeline.errors import InputError, LabelWarning, OutputError, counted
 from pipeline.files import fingerprint, hash_content, hash_of, prepare_folder
+from pipeline.inference.areas import read_area
 from pipeline.labels.settings import split_source
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.runs import RunFolder
 from pipeline.scenes.joining import day_of
+from pipeline.scenes.survey import usable_px
 from pipeline.splits.folds import group_split, warn_of_corner
 from pipeline.splits.search import default_block_m, split_blocks
 from pipeline.splits.split import Part, Split, TrainingScene, check_leakage
@@ -236,6 +238,11 @@ class Job:
         """Side of the blocks."""
         return self.config.split.block_m or default_block_m(self.labelled, buffer_m=self.buffer_m)
 
+    def _mapped_px(self, source: Source) -> float:
+        """About how many pixels of a scene are mapped."""
+        area = read_area(source.grid, aoi=self.config.map.aoi)
+        return usable_px(source) if area is None or area.inside is None else min(usable_px(source), area.inside_px)
+
     @property
     def training_scenes(self) -> list[TrainingScene]:
         """The scenes that have labels, with them."""
@@ -250,7 +257,7 @@ class Job:
     @cached_property
     def split(self) -> Split:
         """Which polygon is for what; SplitWarning where all lie in a corner."""
-        warn_of_corner(self.training_scenes)
+        warn_of_corner(self.training_scenes, mapped=self._mapped_px)
         if self.groups is not None and self.split_by_groups:
             settings = self.config.split
             return group_split(self.labelled, self.groups, fractions=settings.fractions, seed=settings.seed)

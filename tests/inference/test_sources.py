@@ -244,6 +244,23 @@ def test_fill_of_a_new_scene_is_never_mapped(tmp_path: Path, capsys: pytest.Capt
     assert codes[:, 12:].all()
 
 
+def test_fill_that_is_not_the_training_scenes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = reflectance()
+    values[:, :, :12] = 0.0
+    model = write_model(tmp_path, BANDS, bands=list(BANDS), nodata_said=-1.0)
+    assert predict(model, write_scene(tmp_path / "new.tif", values)) == 2
+    assert "got 0 in all bands" in error(capsys)
+    assert predict(model, write_scene(tmp_path / "tagged.tif", values, nodata=-1.0)) == 2
+    assert "--nodata 0, or --nodata -1 where these are observations" in error(capsys)
+
+
+def test_a_little_fill_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = reflectance(96)
+    values[:, :8, :8] = 0.0
+    assert predict(write_model(tmp_path, BANDS, bands=list(BANDS)), write_scene(tmp_path / "new.tif", values)) == 0
+    assert "looks like fill, and is mapped: 0 in all bands over 0.7%" in capsys.readouterr().err
+
+
 def test_a_mirror_that_an_item_does_not_tell_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     item = planetary_computer_item(tmp_path, lambda name: str(tmp_path / name), name="quiet")
     (tmp_path / "item.json").write_text(json.dumps(item | {"links": []}))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyproj
 import pytest
 import rasterio
@@ -85,6 +86,17 @@ def test_integers_with_names_or_a_palette_are_classes(tmp_path: Path, polygons: 
     with rasterio.open(painted, "r+") as target:
         target.write_colormap(1, {112: (255, 0, 0, 255)})
     assert zonal_statistics(painted, polygons)[0]["share class 112"].tolist() == [0.5]
+
+
+def test_a_polygon_off_the_map_has_no_shares(tmp_path: Path, polygons: Path) -> None:
+    frame = gpd.read_file(polygons)
+    away = frame.set_geometry(frame.translate(1e5, 0))
+    both = tmp_path / "both.gpkg"
+    pd.concat([frame, away]).to_file(both)
+    codes = np.full((1, 20, 20), 3, np.uint8)
+    found, names = zonal_statistics(write_map(tmp_path / "map.tif", codes), both)
+    assert found[names[0]].isna().tolist() == [False] * len(frame) + [True] * len(away)
+    assert found[names[0]].mean() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("bands", [1, 3])

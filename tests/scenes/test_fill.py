@@ -63,3 +63,14 @@ def test_what_is_stated_is_not_asked_again(tmp_path: Path, nodata: float | str) 
 def test_noise_is_no_fill(tmp_path: Path, seed: int, levels: int) -> None:
     values = np.random.default_rng(seed).integers(1, levels, SHAPE).astype(np.uint16)
     assert find_fill(open_geotiff(write_raster(tmp_path / "a.tif", values))) is None
+
+
+def test_fill_beside_another_nodata_of_the_file(tmp_path: Path) -> None:
+    values = noise("int16")
+    values[:, :, :30] = 0
+    values[:, :, 60:] = 7  # no value that writers use: a field, a roof
+    path = write_raster(tmp_path / "a.tif", values, nodata=-9999)
+    found = find_fill(open_geotiff(path))
+    assert found is not None
+    assert (found.value, found.tagged) == (0.0, -9999.0)
+    assert find_fill(open_geotiff(path, options=SceneOptions(nodata=-9999))) is None

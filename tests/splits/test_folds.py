@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from affine import Affine
 
-from pipeline.errors import SplitError
+from pipeline.errors import SplitError, SplitWarning
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels
-from pipeline.splits.folds import block_folds, group_split, polygon_folds, scene_folds
-from pipeline.splits.split import Part, check_leakage
+from pipeline.scenes.geotiff import open_geotiff
+from pipeline.splits.folds import block_folds, group_split, polygon_folds, scene_folds, warn_of_corner
+from pipeline.splits.split import Part, TrainingScene, check_leakage
+from tests.fakes.rasters import write_raster
 from tests.splits.test_split import SCHEME, UTM33, scattered, squares
 
 
@@ -113,3 +117,17 @@ def test_few_groups_are_enough_for_every_part(count: int, fractions: tuple[float
     assert sum(map(len, own)) == count
     with pytest.raises(SplitError, match="too few groups to hold some out; got 1 group"):
         group_split([pixels], np.zeros_like(groups), fractions=fractions, seed=0)
+
+
+def test_a_corner_is_one_of_what_has_data(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(0, 1, (2, 400, 400)).astype(np.float32)
+    whole = open_geotiff(write_raster(tmp_path / "whole.tif", values))
+    values[:, 120:], values[:, :, 120:] = np.nan, np.nan  # 9 % of the scene is left, and is labelled
+    part = open_geotiff(write_raster(tmp_path / "part.tif", values))
+    pixels = squares([(5, 5), (100, 100)], [1, 2], grid=whole.grid)
+    with pytest.warns(SplitWarning, match=r"all polygons lie within \d\.\d% of the scene"):
+        warn_of_corner([TrainingScene(whole, pixels)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_corner([TrainingScene(part, pixels)])
+        warn_of_corner([TrainingScene(whole, pixels)], mapped=lambda _: 120.0 * 120.0)
