@@ -154,7 +154,10 @@ def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | 
     if len(fitting) != 1:
         having = f"{len(fitting)} of them with field {field!r}"
         raise LabelError(
-            f"file has {len(names)} layers", path=path, got=f"{', '.join(names)}; {having}", fix="name one"
+            f"file has {len(names)} layers",
+            path=path,
+            got=f"{', '.join(names)}; {having}",
+            fix="name one (--layer, or labels.layer)",
         )
     return fitting[0]
 

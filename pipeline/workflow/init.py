@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import unicodedata
 import warnings
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.bands import centre_um
 from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import check_target, relative_path, write_text
@@ -25,6 +28,7 @@ from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
+from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
@@ -131,7 +135,7 @@ def write_config(
         summary=f"{output}: {counted(len(opened), 'scene')}, {counted(len(scheme), 'class')}"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
-        hint=f"next: landcover check {output}, then landcover run {output}",
+        hint=_next(output),
         tables=(_scene_table(opened), _class_table(polygons, burned)),
         data={"classes": polygons, "legend": source, "bands": list(opened[0].band_names), "block_m": block_m},
     )
@@ -200,10 +204,14 @@ def _write_value_config(
     return Outcome(
         summary=f"{output}: {counted(len(opened), 'scene')}, {len(samples)} samples of {quantity.name}"
         f" (transform {quantity.transform})",
-        written=(output,), hint=f"next: landcover check {output}, then landcover run {output}",
+        written=(output,), hint=_next(output),
         tables=(_scene_table(opened), Table(f"values of {field}", ("", "value"), rows)),
         data={"kind": "value", "value": value, "samples": len(samples), "block_m": block_m},
     )  # fmt: skip
+
+
+def _next(output: Path) -> str:
+    return f"next: landcover check {shlex.quote(str(output))}, then landcover run {shlex.quote(str(output))}"
 
 
 def find_classes(
@@ -216,9 +224,11 @@ def find_classes(
     Raises:
         LabelError: one class, or too many, or see :func:`pipeline.labels.vectors.class_values`.
     """
-    spellings: dict[str, list[str]] = {}
+    spellings: dict[tuple[str, ...], list[str]] = {}
     for name in class_values(labels, field=field, layer=layer, encoding=encoding):
-        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+        # One letter may be written in two ways: as itself, or with its accent behind it.
+        plain = unicodedata.normalize("NFKC", name).casefold().replace("\u2010", "-").replace("\u2013", "-")
+        spellings.setdefault(tuple(plain.split()), []).append(name)
     several = [f"{', '.join(rest)} as {first}" for first, *rest in spellings.values() if rest]
     if several:
         text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
@@ -399,7 +409,22 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
         )
         for scene in opened
     )
-    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows)
+    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows, _hints(opened))
+
+
+def _hints(opened: Sequence[Scene]) -> tuple[str, ...]:
+    """What to say where files do not: names of bands, and what their values are."""
+    bands = [band for scene in opened for band in scene.bands if not is_embedding(band.unit)]
+    strange = list(dict.fromkeys(band.band for band in bands if centre_um(band.band) is None))
+    hints = []
+    if strange:
+        shown = ", ".join(strange[:4]) + (" ..." if len(strange) > 4 else "")  # noqa: PLR2004 - a line
+        hints.append(f"what {shown} measure is not known: --sensor, or --bands with common names (blue, green, red, "
+                     "nir ...), gives colours, indices, pretrained weights, and models for other scenes")  # fmt: skip
+    if bands and all(band.unit == "DN" for band in bands) and not strange:
+        hints.append("values are counts as stored: --scale (0.0001 where they are ten thousandths of reflectance) and "
+                     "--offset (-0.1 for Sentinel-2 of baseline 04.00 or later) make them reflectance")  # fmt: skip
+    return tuple(hints)
 
 
 def _class_table(polygons: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
