@@ -24,13 +24,39 @@ settings.load_profile("landcover")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def _stay_on_one_core() -> None:
+    """Give each of the processes of pytest-xdist a core of its own, where the system can.
+
+    Forests then grow their trees one after the other. Measured on a training of a second: a quarter less time, of which
+    joblib sleeps 10 ms each time that it waits for its threads.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_stay_on_one_core()
+
+
 def pytest_collection_finish() -> None:
-    """Leave what the libraries made when they were imported out of collections: mapping a scene asks for several.
+    """Leave what the libraries made when they were imported out of collections: mapping a scene asks for three.
 
     Measured: 0.4 s of CPU each with torch, scikit-learn and pandas loaded, nothing afterwards.
     """
+    _freeze()
+
+
+def _freeze() -> None:
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_collections() -> Iterator[None]:
+    """Leave out what the tests of a file imported too: 0.2 s of CPU each after a few files."""
+    yield
+    _freeze()
 
 
 # Real scenes for looking and testing lie beside the checkout where they exist; nothing of them is in the project.

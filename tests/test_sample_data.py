@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +15,18 @@ from rasterio.features import rasterize
 
 from pipeline.maps.legends import read_scheme
 from pipeline.workflow.init import write_config
+from tests.fakes.generator import SAMPLE_DATA as FOLDER
+from tests.fakes.generator import load_generator
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 IMAGES = ("aerial.tif", "sentinel2.tif", "landsat.tif", "reference.tif")
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    import sys
-
-    spec = importlib.util.spec_from_file_location("sample_data_generate", FOLDER / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sample_data_generate"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_generator()
 
 
 @pytest.fixture(scope="module")

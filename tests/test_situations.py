@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.situations import SITUATIONS, Situation, result_of
+from tests.situations import SITUATIONS
+from tests.situations.case import Situation, result_of
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "inputs.md"
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.experts.forest import cores
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.experts.trees import PolygonTrees, RotatedTrees, fit_polygon_trees, fit_rotated_trees
 from pipeline.experts.weights import pixel_weights
@@ -27,13 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from sklearn.base import ClassifierMixin
 
 
-Model: TypeAlias = RandomForestClassifier | ExtraTreesClassifier | PolygonTrees | RotatedTrees | Pipeline
-Kind: TypeAlias = Literal["forest", "extra", "polygons", "rotated", "logistic", "discriminant"]
+Model: TypeAlias = PolygonTrees | RotatedTrees | Pipeline | DummyClassifier
+Kind: TypeAlias = Literal["polygons", "rotated", "logistic", "discriminant", "kernel"]
+# Kinds that are linear discriminants in the end: the more features, the surer of themselves, so they are softened.
+DISCRIMINANTS = frozenset({"discriminant", "kernel"})
 
+# Score of a class without a labelled pixel: a probability of 1e-13 beside a score of 0.
+UNSEEN = -30.0
 # More iterations change the last digits only.
 _ITERATIONS = 200
+# Of the kernel: pixels that the others are compared with, and the weight of the diagonal in the covariance within
+# classes; 1000 pixels and kernels twice as wide differ by less than 0.003 (docs/learning.md).
+_LANDMARKS, _DIAGONAL = 500, 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,7 @@ class Expert:
 
     Attributes:
         name: For the record.
-        kind: Forest, extra trees, logistic regression or linear discriminant of pixels, trees of polygons, or extra
-            trees along rotated axes.
+        kind: Trees of polygons, extra trees along rotated axes, logistic regression, linear or kernel discriminant.
         levels: How many of the levels bands, 3, 5, 9 px, deviations it sees.
         needs: Polygons below which it has no share.
         until: Polygons from which on it has none; None for no such number.
@@ -60,20 +67,19 @@ class Expert:
     encoder: bool = False
 
 
-# With few polygons half of the mixture are trees of polygons, half trees along rotated axes; measured on four sets
-# (docs/learning.md).
+# With few polygons half of the mixture are trees of polygons, half trees along rotated axes; with many a kernel
+# discriminant stands beside the former (docs/learning.md has what was measured). The first is always fitted.
 EXPERTS = (
-    Expert("forest of bands", "forest", 1, needs=ENOUGH_POLYGONS),
-    Expert("extra trees of surroundings", "extra", 5, needs=ENOUGH_POLYGONS),
+    Expert("kernel discriminant of surroundings", "kernel", 5, needs=ENOUGH_POLYGONS),
     Expert("trees of polygons, bands", "polygons", 1, part=1.0),
     Expert("trees of polygons, means to 5 px", "polygons", 3, part=2.0),
     Expert("trees of polygons, surroundings", "polygons", 5, part=2.0),
     Expert("rotated trees, bands", "rotated", 1, until=ENOUGH_POLYGONS, part=1.0),
     Expert("rotated trees, means to 5 px", "rotated", 3, until=ENOUGH_POLYGONS, part=4.0),
-    Expert("logistic regression of surroundings", "logistic", 5, needs=ENOUGH_POLYGONS),
     # With fewer polygons held-out figures cannot tell whether it helps, and with 28 it learned the place (learning.md).
     Expert("pretrained encoder and surroundings", "discriminant", 5, needs=ENOUGH_POLYGONS, encoder=True),
 )
+ENCODER_EXPERT = EXPERTS[-1]
 
 
 def experts_for(
@@ -135,17 +141,13 @@ def fit_expert(expert: Expert, table: PixelTable, *, trees: int, seed: int) -> M
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, table.index, logisticregression__sample_weight=weight)
-    if expert.kind == "discriminant" and len(np.unique(table.index)) > 1:
+    if expert.kind in DISCRIMINANTS and len(np.unique(table.index)) > 1:
+        kernel = expert.kind == "kernel"
+        steps = [kernel_features(features, seed=seed), kernel_discriminant()] if kernel else [shrunk_discriminant()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class with one member has no spread of its own
-            return make_pipeline(StandardScaler(), shrunk_discriminant()).fit(features, table.index)
-    # Leaves of two pixels: one pixel alone is too often on a polygon's edge.
-    forest = (
-        ExtraTreesClassifier(trees, min_samples_leaf=2, n_jobs=cores(), random_state=seed)
-        if expert.kind == "extra"
-        else RandomForestClassifier(trees, n_jobs=cores(), random_state=seed)
-    )
-    return forest.fit(features, table.index, sample_weight=weight)
+            return make_pipeline(StandardScaler(), *steps).fit(features, table.index)
+    return DummyClassifier().fit(features, table.index)  # of one class there is nothing to tell
 
 
 def shrunk_discriminant() -> LinearDiscriminantAnalysis:
@@ -157,11 +159,52 @@ def shrunk_discriminant() -> LinearDiscriminantAnalysis:
     return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 
+def kernel_features(features: NDArray[np.float32], *, seed: int) -> Nystroem:
+    """Likeness of standardised features float32 [pixel, feature] to some of the pixels, exp(-d^2 / (2 features)).
+
+    A discriminant of them is smooth where trees are steps, and far from all labelled pixels it tends to what is
+    frequent where a linear one goes on.
+
+    Source: Williams & Seeger (2001), Using the Nystroem method to speed up kernel machines, NIPS 13, 682-688; Mika et
+    al. (1999), Fisher discriminant analysis with kernels, IEEE Neural Networks for Signal Processing IX, 41-48.
+    """
+    pixels, count = features.shape
+    return Nystroem(gamma=0.5 / count, n_components=min(_LANDMARKS, pixels), random_state=seed)
+
+
+def kernel_discriminant() -> LinearDiscriminantAnalysis:
+    """A linear discriminant of likenesses, whose covariance has a fixed small part of the diagonal."""
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_DIAGONAL)
+
+
 def soften_discriminant(model: Model | LinearDiscriminantAnalysis, temperature: float) -> None:
-    """Divide a discriminant's scores by ``temperature``, in place; of one class alone it is a forest, and stays."""
+    """Divide a discriminant's scores by ``temperature``, in place; of one class alone there are no scores."""
     last = model[-1] if isinstance(model, Pipeline) else model
     if isinstance(last, LinearDiscriminantAnalysis):
         last.coef_, last.intercept_ = last.coef_ / temperature, last.intercept_ / temperature
+
+
+def linear_scores(model: ClassifierMixin, *, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight float64 [class, feature] and bias [class] with which a discriminant scores features as they come.
+
+    Classes that it does not know are never the most probable; a common constant, which no probability shows, is left
+    out, so that scores are small. Of one class alone no feature has a weight.
+    """
+    scaler, last = cast("tuple[Any, Any]", (model[0], model[-1]) if isinstance(model, Pipeline) else (None, model))
+    known = np.asarray(last.classes_, dtype=np.intp)
+    weight = np.zeros((classes, last.n_features_in_ if scaler is None else scaler.n_features_in_))
+    bias = np.full(classes, UNSEEN)
+    bias[known] = 0.0
+    if isinstance(last, LinearDiscriminantAnalysis):
+        # Of two classes scikit-learn gives one row: the score of the second less that of the first.
+        rows = np.array([[-0.5], [0.5]]) if len(known) == len(last.coef_) + 1 else np.eye(len(known))
+        weight[known], bias[known] = rows @ last.coef_, rows @ last.intercept_
+        if scaler is not None:
+            weight /= scaler.scale_
+            bias[known] -= weight[known] @ scaler.mean_
+        weight[known] -= weight[known].mean(axis=0)
+        bias[known] -= bias[known].mean()
+    return weight, bias
 
 
 def seen(features: NDArray[np.float32], expert: Expert, channels: int) -> NDArray[np.float32]:

@@ -3,8 +3,8 @@
 From tens of polygons trees learn more than a network does, and from hundreds less. So the experts learn first, and the
 network learns their soft labels (Hinton et al. 2015, Distilling the knowledge in a neural network). With few polygons
 half of the mixture are trees of polygons at three levels of surroundings, half are trees along rotated axes
-(``pipeline.experts.trees``). With many, a forest of bands, extra trees and a logistic
-regression of surroundings take the place of the latter, and shares are learned (``pipeline.experts.shares``).
+(``pipeline.experts.trees``). With many, a kernel discriminant of surroundings takes the place of the latter, and shares
+are learned (``pipeline.experts.shares``).
 ``docs/learning.md`` has what was measured.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from pipeline.experts.experts import (
+    DISCRIMINANTS,
     EXPERTS,
     Expert,
     Model,
@@ -206,7 +207,7 @@ def _softened(
     """Soften discriminants and what they gave to held-out pixels, in place: of many features they are too sure."""
     found = [1.0] * len(experts)
     for number, expert in enumerate(experts):
-        if expert.kind == "discriminant":
+        if expert.kind in DISCRIMINANTS:
             found[number] = best_temperature(table, held[number])
             held[number] = softened(held[number], found[number])
             soften_discriminant(models[number], found[number])

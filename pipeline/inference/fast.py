@@ -19,6 +19,7 @@ from pipeline.grid import Window
 from pipeline.inference.fused import SurroundingSums, fuse_layers, scales
 from pipeline.inference.pixels import PLANES, TileLayout
 from pipeline.inference.tiles import cut
+from pipeline.model.decoder import SpectralPath
 from pipeline.model.network import TINY, Ensemble, Network
 from pipeline.model.surroundings import REACH_PX, Surroundings
 
@@ -35,8 +36,11 @@ _BLOCK_PX = 16_384
 def speed_up(network: nn.Module) -> nn.Module:
     """An ensemble (or one of its parts), already fused and in evaluation mode, made faster; it is taken over."""
     for module in list(network.modules()):
-        if isinstance(module, nn.Sequential) and isinstance(module[0], Surroundings):
-            _take_sums(module)
+        if isinstance(module, Network) and module.columns is not None:
+            if isinstance(cast("nn.Sequential", module.spectral)[0], Surroundings):
+                _take_sums(cast("nn.Sequential", module.spectral), module.head)
+        elif isinstance(module, SpectralPath) and isinstance(module[0], Surroundings):
+            _take_sums(module, next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d)))
     if isinstance(network, Ensemble) and len(network.members) == 1:
         _take_temperature(network)
     fuse_layers(network)
@@ -53,19 +57,19 @@ def tile_layout(network: nn.Module, dtype: torch.dtype) -> TileLayout:
     return TileLayout(dtype, by_pixel=True)
 
 
-def _take_sums(path: nn.Sequential) -> None:
+def _take_sums(path: nn.Sequential, conv: nn.Conv2d) -> None:
     """Sums in the place of means in the first layer; their factors move into the convolution after it."""
     path[0] = SurroundingSums()
-    conv = next(layer for layer in path.modules() if isinstance(layer, nn.Conv2d))
     factors = scales(conv.in_channels).to(conv.weight.dtype)
     conv.weight = nn.Parameter(conv.weight.detach() * factors[None, :, None, None], requires_grad=False)
 
 
 def _take_temperature(ensemble: Ensemble) -> None:
-    """A single member's temperature moves into the weights of its head."""
-    head = cast("Network", ensemble.members[0]).head
-    for name in ("weight", "bias"):
-        setattr(head, name, nn.Parameter(getattr(head, name).detach() / ensemble.temperature, requires_grad=False))
+    """A single member's temperature moves into the weights of its last layers."""
+    member = cast("Network", ensemble.members[0])
+    mixes = list(member.columns.mix) if member.columns is not None else []
+    for parameter in [part for layer in (member.head, *mixes) for part in layer.parameters()]:
+        parameter.data /= ensemble.temperature
     ensemble.temperature = 1.0
 
 
@@ -142,7 +146,12 @@ class BlockEnsemble(nn.Module):
 
 
 def _coarse(network: Network, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-    """The decoder's features before its last step, of the whole tile; None without an encoder."""
+    """What is joined block by block: the decoder's features before its last step, or scores of columns.
+
+    Of the whole tile; None without an encoder.
+    """
+    if network.columns is not None:
+        return network.context(by_pixel(x, dtype))
     if network.encoder is None or network.decoder is None:
         return None
     decoder: Decoder = network.decoder
@@ -165,6 +174,8 @@ def _logits(
 ) -> torch.Tensor:
     """Logits of a block of a tile ``x`` float [1, band, row, col]; members share their ``sums`` over neighbours."""
     seen = _spectral(network, x, block=block, dtype=dtype, sums=sums) if network.spectral is not None else None
+    if network.columns is not None and coarse is not None:
+        return cast("torch.Tensor", network.head(seen)) + coarse[(..., *block.slices)]
     if coarse is None or network.decoder is None:
         return cast("torch.Tensor", network.head(seen))
     scale = network.decoder.plan[-1][1]

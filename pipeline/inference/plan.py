@@ -147,6 +147,11 @@ def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, tru
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
     """
+    return _planned(bundle, source, settings, trust=trust)[0]
+
+
+def _planned(bundle: ModelBundle, source: Source, settings: MapSettings, *, trust: bool) -> tuple[Plan, Needs]:
+    """The plan, and what it needs."""
     choice = choose_engine(settings)
     if bundle.quantity is not None and settings.dtype == "auto":
         choice = replace(choice, dtype="float32")  # three digits of a number are not enough of a value
@@ -157,8 +162,8 @@ def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, tru
 
 def _measured(
     bundle: ModelBundle, source: Source, settings: MapSettings, *, choice: Choice, threads: int, trust: bool
-) -> Plan:
-    """The plan, measured on a piece of the scene."""
+) -> tuple[Plan, Needs]:
+    """The plan, measured on a piece of the scene, and what it needs."""
     stride = total_stride_px(bundle)
     sample, engine, share, remark = None, None, None, ""
     if choice.dtype != "float32" and not trust:
@@ -183,7 +188,7 @@ def _measured(
         halo = effective_halo_px(engine, sample, stride_px=stride, tile_px=tile)
         tile = _tile_px(needs, settings, source, halo_px=halo)
     plan = Plan(tile, halo, stride, settings.batch, threads, choice, agreement=share, remark=remark)
-    return _ordered(plan, needs, settings, source)
+    return _ordered(plan, needs, settings, source), needs
 
 
 def _tile_px(needs: Needs, settings: MapSettings, source: Source, *, halo_px: int) -> int:
@@ -237,9 +242,8 @@ def estimate(bundle: ModelBundle, source: Source, settings: MapSettings) -> Mapp
     halo = settings.halo_px
     if halo is None and exact_halo_px(bundle) is None:
         halo = _STRIDES * total_stride_px(bundle)
-    plan = make_plan(bundle, source, settings.model_copy(update={"halo_px": halo}), trust=True)
+    plan, needs = _planned(bundle, source, settings.model_copy(update={"halo_px": halo}), trust=True)
     choice = plan.choice
-    needs = Needs.of(bundle, choice, stride_px=plan.stride_px, batch=plan.batch)
     tiles = plan.tiles(source.grid)
     middle = tiles[len(tiles) // 2]
     engine = engine_of(bundle, choice, threads=plan.threads, source=source)

@@ -298,7 +298,9 @@ def write_quicklook(
         figure.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
     _add_legend(figure, scheme, counts)
     memory = io.BytesIO()
-    figure.savefig(memory, format="png", dpi=_DPI, facecolor="white", metadata={"Software": f"landcover {__version__}"})
+    # savefig would draw twice, the first time for a layout that this figure has already.
+    metadata = {"Software": f"landcover {__version__}"}
+    FigureCanvasAgg(figure).print_png(memory, metadata=metadata)  # type: ignore[no-untyped-call]
     write_bytes(path, memory.getvalue())
 
 
@@ -338,8 +340,7 @@ def _figure(panels: int, grid: Grid, *, rows: int) -> tuple[Figure, list[Axes]]:
     tall = min(max(tall, 1.5), 10.0)
     legend = _LEGEND_ROW_INCHES * rows + 0.12
     height = tall + legend + 0.9
-    figure = Figure(figsize=(_PANEL_INCHES * panels + 0.3, height))
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(_PANEL_INCHES * panels + 0.3, height), dpi=_DPI, facecolor="white")
     grid_of_axes = figure.subplots(1, panels, squeeze=False)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=legend / height, top=1 - 0.75 / height, wspace=0.03)
     return figure, list(grid_of_axes[0])

@@ -124,6 +124,34 @@ class Decoder(nn.Module):
         return x
 
 
+class Columns(nn.Module):
+    """Scores that are linear in an encoder's features at every stride, interpolated to the pixel.
+
+    Interpolation commutes with a 1x1 convolution: so the features are mixed at their own stride, and as many channels
+    are interpolated as there are classes.
+
+    Source: Hariharan et al. (2015), Hypercolumns for object segmentation and fine-grained localization, CVPR.
+    """
+
+    def __init__(self, encoder: Encoder, *, classes: int) -> None:
+        super().__init__()
+        self.strides = encoder.strides
+        self.mix = nn.ModuleList(nn.Conv2d(width, classes, 1, bias=False) for width in encoder.channels)
+        for conv in self.mix:
+            nn.init.normal_(cast("nn.Conv2d", conv).weight, std=0.01)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Float [chip, class, row, col] at full resolution, added up in float32."""
+        parts = (
+            functional.interpolate(mix(feature).float(), scale_factor=float(stride), mode="bilinear")
+            for mix, feature, stride in zip(self.mix, features, self.strides, strict=True)
+        )
+        total = next(parts)
+        for part in parts:
+            total.add_(part)
+        return total
+
+
 def decoder_plan(strides: tuple[int, ...]) -> list[tuple[int, int, list[int]]]:
     """(stride, scale from the step before, encoder features that join in) for each step.
 

@@ -16,10 +16,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
 from pipeline.model import efficientnet
-from pipeline.model.decoder import Decoder, SpectralPath, Step
+from pipeline.model.decoder import Columns, Decoder, SpectralPath, Step, fixed_layer
 from pipeline.model.encoder import Encoder, build_encoder
 from pipeline.model.spec import NetworkSpec
-from pipeline.model.surroundings import ChipStatistics
+from pipeline.model.surroundings import LEVELS, ChipStatistics
 from pipeline.model.transfer import put_weights
 from pipeline.model.weights import EncoderWeights
 
@@ -45,15 +45,24 @@ class Network(nn.Module):
     Attributes:
         spec: What it was built from.
         encoder: None where the spectral path stands alone.
-        spectral: None where there is no spectral path.
+        spectral: None where there is no spectral path; with columns the layer before it that is not learned.
+        columns: None where the encoder's features are not read as columns.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
         self.encoder = build_encoder(spec) if spec.encoder != "none" else None
-        self.spectral = SpectralPath(spec) if spec.has_spectral else None
-        self.decoder = Decoder(spec, self.encoder) if self.encoder is not None and spec.head == "unet" else None
+        self.spectral: nn.Sequential | None = None
+        self.decoder: Decoder | None = None
+        self.columns: Columns | None = None
+        if self.encoder is not None and spec.columns:
+            self.spectral = nn.Sequential(fixed_layer(spec) or nn.Identity())
+            self.columns = Columns(self.encoder, classes=spec.classes)
+        else:
+            self.spectral = SpectralPath(spec) if spec.has_spectral else None
+            if self.encoder is not None and spec.head == "unet":
+                self.decoder = Decoder(spec, self.encoder)
         self.beside: ChipStatistics | None = None
         if spec.moments and self.encoder is not None:
             count = MOMENTS * sum(self.encoder.channels)
@@ -70,10 +79,17 @@ class Network(nn.Module):
         """Channels of :meth:`features`."""
         if self.decoder is not None:
             return self.decoder.channels
+        if self.columns is not None:
+            return self.spec.bands_in * (LEVELS if self.spec.surroundings else 1)
         coarse = self.encoder.channels[-1] if self.encoder is not None else 0
         if self.encoder is not None and self.spec.moments:
             coarse = len(self.moment_mean) + (self.beside.channels if self.beside is not None else 0)
         return coarse + (self.spec.spectral_channels if self.spectral is not None else 0)
+
+    @property
+    def starts_as_probe(self) -> bool:
+        """Whether its last layer can be a linear discriminant of frozen features."""
+        return bool(self.spec.moments) or self.spec.columns
 
     @property
     def stride(self) -> int:
@@ -89,7 +105,7 @@ class Network(nn.Module):
         """
         if self.spec.head == "unet":
             logits: torch.Tensor = self.head(self.dropout(self.features(x)))
-            return logits
+            return logits if self.columns is None else logits + self.context(x)
         pooled: torch.Tensor = self.head(self.dropout(self.pooled(x)))
         return pooled.flatten(1)
 
@@ -102,6 +118,11 @@ class Network(nn.Module):
         if self.spec.head == "unet":
             return self.forward(x)
         return _enlarge(self.head(self._cells(x)), self.spec.chip_stride_px, like=x)
+
+    def context(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of the encoder's columns, float [chip, class, row, col] at the size of ``x``."""
+        found: torch.Tensor = cast("Columns", self.columns)(cast("Encoder", self.encoder)(_pad_to(x, self.stride)))
+        return found[..., : x.shape[-2], : x.shape[-1]]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the head sees: float [chip, feature, row, col] at the size of ``x`` (dropout not applied)."""
@@ -260,7 +281,8 @@ def parameter_groups(
         (f"encoder {number}", [stage], lr * layer_decay ** (len(stages) - number))
         for number, stage in enumerate(stages)
     ]
-    rest: list[nn.Module] = [part for part in (network.spectral, network.decoder, network.head) if part is not None]
+    others = (network.spectral, network.decoder, network.columns, network.head)
+    rest: list[nn.Module] = [part for part in others if part is not None]
     parts.append(("rest", rest, lr))
     groups = []
     for name, modules, rate in parts:

@@ -43,6 +43,8 @@ def reach_px(spec: NetworkSpec) -> int:
             reach += _first(module.kernel_size) // 2 * stride
             stride *= _first(module.stride)
     reach += stride - 1
+    if spec.columns:  # interpolation takes the next feature on either side
+        return max(reach + encoder.strides[-1], REACH_PX * spec.surroundings)
     for step_stride, scale, _ in decoder_plan(encoder.strides):
         kernel = spec.fuse_kernel if step_stride == 1 else spec.decoder_kernel
         reach += kernel // 2 * step_stride * (scale > 0)

@@ -59,6 +59,8 @@ class NetworkSpec:
         spectral_channels: Channels of the full-resolution path on the input itself; 0 for none.
         spectral_kernels: Kernels of its convolutions, in order; (1, 1) sees the pixel's own spectrum only.
         surroundings: The spectral path also sees the bands' means over 3, 5 and 9 pixels and deviation over 3.
+        columns: Head "unet" with an encoder: no decoder; logits are linear in the encoder's features at every stride,
+            interpolated to the pixel, and in the bands or their surroundings (``pipeline.model.decoder.Columns``).
         branches: Encoders of this architecture side by side, each with its own weights.
         statistics: Head "chip": statistics of the chip (``pipeline.model.surroundings``); without encoder convolutions
             of these instead of means of the path over the chip, one place per chip; with ``moments`` beside them.
@@ -84,6 +86,7 @@ class NetworkSpec:
     surroundings: bool = False
     statistics: bool = False
     moments: int = 0
+    columns: bool = False
     branches: int = 1
     dropout: float = 0.1
     chip_px: int = 64
@@ -131,6 +134,10 @@ class NetworkSpec:
         _expect("moments", self.moments, one_of=(0, 1, 2))
         if self.moments and (self.head != "chip" or self.encoder == "none"):
             raise ModelError("moments are for head chip with an encoder", got=f"{self.head}, {self.encoder}")
+        if self.columns and (self.head != "unet" or self.encoder == "none" or not self.has_spectral):
+            raise ModelError(
+                "columns are for head unet with an encoder and a spectral path", got=f"{self.head}, {self.encoder}"
+            )
 
     def _check_statistics(self) -> None:
         alone = self.encoder == "none" and not self.surroundings and set(self.spectral_kernels) == {1}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
@@ -86,15 +87,26 @@ def save(draw: Callable[[], Figure], stem: Path) -> tuple[tuple[Path, Path], byt
     stem.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(LIGHT):
         figure = draw()
-        png, svg = _drawn(figure, "png", dpi=DPI), _drawn(figure, "svg", metadata={"Date": None})
+        png, svg = _png(figure), _svg(figure)
     with rc_context(DARK):
-        dark = _drawn(draw(), "svg", metadata={"Date": None})
+        dark = _svg(draw())
     files = write_bytes(stem.with_suffix(".png"), png), write_bytes(stem.with_suffix(".svg"), svg)
     return files, dark
 
 
-def _drawn(figure: Figure, kind: str, **options: Any) -> bytes:
-    """A figure as the bytes of a file: on a full disk matplotlib would leave half of one."""
+def _png(figure: Figure) -> bytes:
+    """A figure as the bytes of a file: on a full disk matplotlib would leave half of one.
+
+    ``savefig`` would draw twice, the first time for the layout alone, which drawing brings about too.
+    """
+    memory, before = io.BytesIO(), figure.dpi
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(memory)  # type: ignore[no-untyped-call]
+    figure.set_dpi(before)
+    return memory.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
     memory = io.BytesIO()
-    figure.savefig(memory, format=kind, **options)
+    FigureCanvasSVG(figure).print_svg(memory, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return memory.getvalue()

@@ -36,6 +36,8 @@ _WITHOUT = {
     Part.TRAIN: "it is hardly learned",
     Part.TEST: "its accuracy is not judged",
 }
+# As numbers: numpy looks an enumeration up again for every comparison.
+_TRAIN, _VALIDATION, _TEST, _BUFFER = (int(part) for part in (Part.TRAIN, Part.VALIDATION, Part.TEST, Part.BUFFER))
 # Price of a class that is absent from train, validation, test: dearer than any imbalance, train before test before
 # validation, as a class that is never learned is lost on the map and one that is never tested only on paper.
 _MISSING = np.array([100.0, 3.0, 10.0])
@@ -71,31 +73,33 @@ class Problem:
 
     def settle(self, part_of_block: NDArray[np.int16]) -> NDArray[np.int8]:
         """Part of every polygon, int8 [polygon], once the buffer took its own: train gives way first, test never."""
-        part = part_of_block[self.block].astype(np.int8)
+        part = part_of_block.astype(np.int8)[self.block]
         one, other = self._both_ways
-        near = other[(part[one] == Part.TEST) & (part[other] < Part.TEST)]
-        part[near] = Part.BUFFER
-        near = other[(part[one] == Part.VALIDATION) & (part[other] == Part.TRAIN)]
-        part[near] = Part.BUFFER
+        if len(one):
+            part[other[(part[one] == _TEST) & (part[other] < _TEST)]] = _BUFFER
+            part[other[(part[one] == _VALIDATION) & (part[other] == _TRAIN)]] = _BUFFER
         return part
 
     @cached_property
     def _both_ways(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         return np.r_[self.pairs[:, 0], self.pairs[:, 1]], np.r_[self.pairs[:, 1], self.pairs[:, 0]]
 
+    @cached_property
+    def _wished(self) -> NDArray[np.float64]:
+        return np.array(self.fractions)[:, None]
+
     def cost(self, part_of_block: NDArray[np.int16]) -> float:
         """How bad an assignment is: classes missing from parts, then distance from the fractions wished."""
-        part = self.settle(part_of_block)
-        used = part < Part.BUFFER
-        classes = self._totals.shape[1]
-        slot = part[used].astype(np.intp) * classes + self._class_of[used]
-        polygons = np.bincount(slot, minlength=3 * classes).reshape(3, classes)
-        pixels = np.bincount(slot, self.layout.size_px[used], minlength=3 * classes).reshape(3, classes)
-        wished = np.array(self.fractions)[:, None]
+        classes, wished = self._totals.shape[1], self._wished
+        slot = self.settle(part_of_block) * np.intp(classes) + self._class_of
+        # The last row is the buffer's.
+        polygons = np.bincount(slot, minlength=4 * classes).reshape(4, classes)[:_BUFFER]
+        pixels = np.bincount(slot, self.layout.size_px, minlength=4 * classes).reshape(4, classes)[:_BUFFER]
         off = np.abs(polygons / self._totals[0] - wished).sum() + 0.5 * np.abs(pixels / self._totals[1] - wished).sum()
-        missing = (polygons == 0).sum(axis=1) * (wished[:, 0] > 0)
-        empty = (polygons.sum(axis=1) == 0) & (wished[:, 0] > 0)
-        return float(missing @ _MISSING + 1e6 * empty.sum() + off / classes)
+        asked = wished[:, 0] > 0
+        missing = (polygons == 0).sum(axis=1) * asked
+        empty = int(((polygons.sum(axis=1) == 0) & asked).sum())
+        return float(missing @ _MISSING + 1e6 * empty + off / classes)
 
 
 def _starts(pairs: int) -> int:

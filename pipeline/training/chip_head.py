@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from sklearn.dummy import DummyClassifier
 
 from pipeline.errors import LabelError
-from pipeline.experts.experts import Expert, PixelTable, shrunk_discriminant, soften_discriminant
+from pipeline.experts.experts import Expert, PixelTable, linear_scores, shrunk_discriminant, soften_discriminant
 from pipeline.experts.mixture import Mixture, fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS
 from pipeline.legend import IGNORE_INDEX
@@ -46,8 +47,6 @@ EXPERTS = (
 MIXTURES = 20_000
 # Of larger batches the network learns the same and takes longer.
 CHIPS_AT_ONCE = 256
-# Score of a class without a labelled chip: a probability of 1e-13 beside a score of 0.
-_UNSEEN = -30.0
 _BATCH = 64
 
 
@@ -212,16 +211,11 @@ def start_head(network: Network, x: torch.Tensor, index: NDArray[np.uint8], *, t
         if network.beside is not None:
             network.beside.standardise_by(_raw_statistics(x))
         features = torch.cat([network.pooled(part) for part in torch.split(x, _BATCH)]).flatten(1).double().numpy()
-    weight = np.zeros((network.head.weight.shape[0], features.shape[1]))
-    bias = np.full(len(weight), _UNSEEN)
-    known = np.unique(index)
-    bias[known] = 0.0
-    if len(known) > 1:
-        probe = shrunk_discriminant().fit(features, index)
-        soften_discriminant(probe, temperature)
-        # Of two classes scikit-learn gives one row: the score of the second less that of the first.
-        rows = np.array([[-0.5], [0.5]]) if len(known) == len(probe.coef_) + 1 else np.eye(len(known))
-        weight[known], bias[known] = rows @ probe.coef_, rows @ probe.intercept_
+    several = len(np.unique(index)) > 1
+    probe = shrunk_discriminant() if several else DummyClassifier()
+    probe.fit(features, index)
+    soften_discriminant(probe, temperature)
+    weight, bias = linear_scores(probe, classes=len(network.head.weight))
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(weight).float()[:, :, None, None])
         cast("torch.Tensor", network.head.bias).copy_(torch.from_numpy(bias).float())

@@ -36,8 +36,8 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 # Source: Kumar et al. (2022), Fine-tuning can distort pretrained features and underperform out-of-distribution, ICLR;
 # the rates of a first look at EuroSAT: encoder 2e-4, head 1e-3.
 PROBE, RATE, DECAY = 0.4, 0.2, 0.7
-# Of a network of whole chips: all rates, whose head starts as the probe and must not leave it at once, and no decay.
-CHIP_RATE, CHIP_DECAY = 1 / 3, 1.0
+# Of a network that starts as the probe and must not leave it at once: all rates; of whole chips: no decay.
+PROBED_RATE, CHIP_DECAY = 1 / 3, 1.0
 
 
 class Learner(lightning.LightningModule):
@@ -49,8 +49,8 @@ class Learner(lightning.LightningModule):
         self._settings, self._seed = settings, seed
         # Batch norms of a frozen encoder keep their statistics in fine-tuning too.
         self._tuned = network.encoder is not None and network.encoder.frozen and not settings.frozen
-        # The head of a network with moments starts as the probe (``chip_head.start_head``).
-        self._probe = 0.0 if network.spec.moments else PROBE
+        # Such networks start as the probe (``chip_head.start_head``, ``networks.start_columns``).
+        self._probe = 0.0 if network.starts_as_probe else PROBE
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
         """A pretrained encoder learns from the end of the probe on."""
@@ -80,11 +80,11 @@ class Learner(lightning.LightningModule):
         settings = self._settings
         if self._tuned and self.network.encoder is not None:
             self.network.encoder.requires_grad_(requires_grad=True)  # to be among the groups
-        chip = self.network.spec.moments
-        decay = (CHIP_DECAY if chip else DECAY) if self._tuned else 1.0
+        probed = self.network.starts_as_probe
+        decay = (CHIP_DECAY if self.network.spec.moments else DECAY) if self._tuned else 1.0
         groups = parameter_groups(self.network, lr=settings.lr, layer_decay=decay, weight_decay=settings.weight_decay)
         for group in groups:
-            group["lr"] *= CHIP_RATE if chip else 1.0
+            group["lr"] *= PROBED_RATE if probed else 1.0
             if self._tuned and group["name"].startswith("encoder"):
                 group["lr"] *= RATE
         optimizer = torch.optim.AdamW(groups)

@@ -23,7 +23,7 @@ from pipeline.training.chip_head import train_on_statistics, whole_chips
 from pipeline.training.chip_set import read_chips
 from pipeline.training.context import train_context
 from pipeline.training.encoder_features import frozen_features
-from pipeline.training.networks import build_networks, lift_class
+from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.pixels import train_pixels
 from pipeline.training.result import Clock, FitResult, assemble, context_note, provenance_of
 from pipeline.training.settings import learned_polygons
@@ -150,13 +150,17 @@ def _fit_pixels(given: _Given) -> tuple[Networks, Mixture | None, History, Sets]
     """Experts and the network of pixels: networks with their shares, the mixture, the log, the sets for context."""
     settings, deadline, chips = given.settings, given.deadline, given.chips
     classes = given.networks.members[0].spec.classes
+    judged = len(given.ids) >= ENOUGH_POLYGONS and settings.context.share is None and settings.experts.enabled
+    probed = judged or bool(settings.context.share) or settings.unjudged or not settings.pixels.enabled
     found = training_set(
         chips, ids=given.ids, split=given.split, classes=classes, settings=settings,
-        deadline=deadline.share(EXPERTS_TIME), frozen=_judged_by_experts(given.frozen, given.ids, settings),
+        deadline=deadline.share(EXPERTS_TIME), frozen=given.frozen if probed else None, judged=judged,
         progress=given.progress,
     )  # fmt: skip
     given.clock.lap("experts")
     networks = given.networks.judged(found.mixture, settings, frozen=given.frozen)
+    if networks.context is not None and found.probe is not None:
+        start_columns(networks.context, found.probe)
     history: History = []
     if networks.pixels is not None:
         until = deadline if networks.context is None else deadline.share(PIXELS_TIME)
@@ -185,14 +189,6 @@ def object_lifts(mixture: Mixture, scenes: Sequence[TrainingScene], objects: Seq
     looked = np.bincount(held.polygon, minlength=len(pixels))
     weight = (pixels / np.maximum(looked, 1))[held.polygon]
     return {number: best_lift(held.probabilities, held.index, weight, found=number) for number in objects}
-
-
-def _judged_by_experts(
-    frozen: FrozenFeatures | None, ids: NDArray[np.int32], settings: TrainingSettings
-) -> FrozenFeatures | None:
-    """The frozen encoder where an expert may learn its features: with enough polygons, and no share that is given."""
-    judged = len(ids) >= ENOUGH_POLYGONS and settings.context.share is None and settings.experts.enabled
-    return frozen if judged else None
 
 
 def _fit_chips(given: _Given) -> tuple[Networks, Mixture | None, History, Sets]:

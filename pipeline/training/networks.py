@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from pipeline.errors import ModelError
+from pipeline.experts.experts import linear_scores
 from pipeline.model.network import VIEWS, NetworkSpec, build_network, freeze_encoder
 from pipeline.model.weights import load_weights
 from pipeline.scenes.describe import is_embedding
@@ -18,7 +19,9 @@ from pipeline.training.settings import NO_WEIGHTS, UNJUDGED_SHARE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.experts.experts import Model
     from pipeline.experts.mixture import Mixture
+    from pipeline.model.decoder import Columns
     from pipeline.model.network import Network
     from pipeline.model.preprocess import Preprocess
     from pipeline.training.encoder_features import FrozenFeatures
@@ -59,7 +62,7 @@ class Networks:
 
     def still_learning(self, settings: TrainingSettings) -> Network | None:
         """The network with context where it learns step by step: a frozen encoder under a discriminant is done."""
-        done = self.context is not None and self.context.spec.moments and settings.keeps_encoder
+        done = self.context is not None and self.context.starts_as_probe and settings.keeps_encoder
         return None if done else self.context
 
     def judged(self, mixture: Mixture | None, settings: TrainingSettings, *, frozen: FrozenFeatures | None) -> Networks:
@@ -79,6 +82,16 @@ class Networks:
         """Of chips: the network with context alone, where held-out polygons gave it a share of ALONE or more."""
         strong = self.context is not None and settings.context.share is None and self.share >= ALONE
         return replace(self, pixels=None, share=1.0) if strong else self
+
+
+def start_columns(network: Network, probe: Model) -> None:
+    """The network gives the scores of a classifier of the encoder's columns and the surroundings: the linear probe."""
+    weight, bias = (torch.from_numpy(part).float() for part in linear_scores(probe, classes=network.spec.classes))
+    convs = [network.head, *(cast("torch.nn.Conv2d", conv) for conv in cast("Columns", network.columns).mix)]
+    with torch.no_grad():
+        for conv, part in zip(convs, torch.split(weight, [conv.in_channels for conv in convs], dim=1), strict=True):
+            conv.weight.copy_(part[:, :, None, None])
+        cast("torch.Tensor", network.head.bias).copy_(bias)
 
 
 def lift_class(networks: Networks, index: int, lift: float) -> None:
@@ -128,7 +141,9 @@ def network_specs(
         return pixels, replace(common, **named, spectral_kernels=(3, 1), spectral_channels=spectral, dropout=dropout)
     own = replace(common, **frozen.spec_encoder, dropout=dropout)
     beside: dict[str, Any] = (
-        {"spectral_channels": 0, "moments": VIEWS, "statistics": True} if chip else {"surroundings": around}
+        {"spectral_channels": 0, "moments": VIEWS, "statistics": True}
+        if chip
+        else {"columns": True, "surroundings": around}
     )
     return pixels, replace(own, **beside)
 

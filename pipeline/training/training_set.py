@@ -14,8 +14,16 @@ import numpy as np
 import torch
 
 from pipeline.errors import LabelError, LabelWarning
-from pipeline.experts.experts import PixelTable
+from pipeline.experts.experts import (
+    ENCODER_EXPERT,
+    EXPERTS,
+    PixelTable,
+    fit_expert,
+    soften_discriminant,
+)
 from pipeline.experts.mixture import RARER, Mixture, fit_mixture
+from pipeline.experts.settings import Deadline
+from pipeline.experts.shares import best_temperature, out_of_fold_probabilities
 from pipeline.experts.weights import pixel_weights, turns
 from pipeline.legend import IGNORE_INDEX, MIN_CLASSES
 from pipeline.model.surroundings import LEVELS, REACH_PX, surroundings
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.experts.settings import Deadline
+    from pipeline.experts.experts import Model
     from pipeline.legend import ClassScheme
     from pipeline.splits.split import Split, TrainingScene
     from pipeline.training.chip_set import ChipSet
@@ -75,6 +83,7 @@ class TrainingSet:
         soft: Soft labels; of no pixel where experts are off.
         context_soft: Soft labels of the network with context: of the expert with a pretrained encoder where it has a
             share, else the same.
+        probe: The classifier of the encoder's columns and the surroundings; None without an encoder.
     """
 
     index: torch.Tensor
@@ -83,6 +92,7 @@ class TrainingSet:
     mixture: Mixture | None
     soft: SoftLabels
     context_soft: SoftLabels
+    probe: Model | None = None
 
 
 def training_set(
@@ -94,9 +104,22 @@ def training_set(
     settings: TrainingSettings,
     deadline: Deadline,
     frozen: FrozenFeatures | None = None,
+    judged: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TrainingSet:
     """Labels of the polygons ``ids``; experts learn them and give soft labels to pixels all over the chips.
+
+    Args:
+        chips: What to learn from.
+        ids: The polygons that are learned.
+        split: Knows their blocks.
+        classes: Number of classes.
+        settings: How.
+        deadline: Nothing new is begun after it.
+        frozen: A pretrained encoder whose columns are learned.
+        judged: An expert with the encoder is among the experts, and held-out polygons say whether it has a share; else
+            it learns by itself.
+        progress: Called with "experts", how many are fitted, and how many in all.
 
     Where an expert with a pretrained encoder (``frozen``) has a share, the network of pixels learns the other experts'
     mixture and the network with context that expert: averaged by their shares they are the whole mixture.
@@ -106,13 +129,15 @@ def training_set(
     if not settings.experts.enabled:
         nowhere = torch.zeros(chips.core(chips.valid).shape, dtype=torch.bool)
         none = SoftLabels(torch.zeros((0, table.features.shape[1] - table.encoder)), torch.zeros((0, classes)), nowhere)
-        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none)
+        probe = fit_probe(table, split.block_of, classes=classes, settings=settings) if frozen else None
+        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none, probe)
     mixture = fit_mixture(
         table,
         classes=classes,
         group_of=split.block_of,
         trees=settings.experts.trees,
         seed=settings.seed,
+        known=EXPERTS if judged else EXPERTS[:-1],
         rarer=RARER,
         deadline=deadline,
         progress=progress,
@@ -122,7 +147,24 @@ def training_set(
         [plain] if encoder is None else [plain, encoder], chips, pixels=settings.experts.soft_pixels,
         seed=settings.seed, deadline=deadline, frozen=frozen if encoder is not None else None,
     )  # fmt: skip
-    return TrainingSet(index, table, plain.predict(table.features), mixture, given[0], given[-1])
+    if encoder is not None:
+        probe = mixture.models[mixture.experts.index(ENCODER_EXPERT)]
+    else:
+        own = frozen is not None and not judged
+        probe = fit_probe(table, split.block_of, classes=classes, settings=settings) if own else None
+    return TrainingSet(index, table, plain.predict(table.features), mixture, given[0], given[-1], probe)
+
+
+def fit_probe(table: PixelTable, group_of: NDArray[np.int32], *, classes: int, settings: TrainingSettings) -> Model:
+    """The discriminant of a pretrained encoder's columns, as sure as held-out groups of polygons say."""
+    seed = settings.seed
+    probe = fit_expert(ENCODER_EXPERT, table, trees=1, seed=seed)
+    held = out_of_fold_probabilities(
+        (ENCODER_EXPERT,), table, classes=classes, group_of=group_of, trees=1, seed=seed, deadline=Deadline(),
+        fitted=lambda: None,
+    )  # fmt: skip
+    soften_discriminant(probe, best_temperature(table, held[0]))
+    return probe
 
 
 def pixel_table(

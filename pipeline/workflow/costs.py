@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, fit_expert, probabilities_of, seen
+from pipeline.experts.experts import DISCRIMINANTS, EXPERTS, PixelTable, experts_for, fit_expert, probabilities_of, seen
 from pipeline.experts.forest import NEIGHBOURHOODS, TREE_PIXELS, cores
 from pipeline.experts.shares import INNER_FOLDS
 from pipeline.inference.memory import BASE_BYTES, weight_bytes
@@ -206,7 +206,8 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
     saved = 0
     if members[-1].spec.encoder != "none":
         once_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
-        seconds += settings.context.steps * once_s
+        if not (members[-1].starts_as_probe and settings.keeps_encoder):
+            seconds += settings.context.steps * once_s
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
     held = padded_px * _chip_pixel_bytes(bands)
@@ -246,7 +247,7 @@ def _experts(experts: Sequence[Expert], sample: _Sample, *, asked: int, classes:
     rows = sample.rows / max(len(table.index), 1)
     polygons = sample.polygons / max(len(np.unique(table.polygon)), 1)
     for expert in experts:
-        has_trees = expert.kind not in {"logistic", "discriminant"}
+        has_trees = expert.kind not in {"logistic", *DISCRIMINANTS}
         start = time.perf_counter()
         model = fit_expert(expert, table, trees=PROBE_TREES, seed=0)
         fitted = time.perf_counter()

@@ -84,36 +84,59 @@ def _call(*command: str) -> None:
 
 
 def starve(name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, report: Report) -> None:
-    """One command on disks of several sizes."""
+    """One command on disks of several sizes, beside what it leaves on one that is large enough."""
     with disk.small(1 << 30):
         if finish(command, log):
             report.add(f"{name}: {log.read_text(encoding='utf-8')[-500:]}")
             return
-        expected = digests(disk.folder)
-        used = [path.stat().st_size for path in disk.folder.rglob("*") if path.is_file()]
-    most = sum(used) if disk.mounted else max(used)
+        expected = Left.of(disk.folder)
+    starve_below(name, command, disk, log, sizes=sizes, report=report, expected=expected)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a command leaves: digests of its files, and the bytes of each."""
+
+    digests: dict[str, str]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> Left:
+        """What is in a folder."""
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return cls(digests(folder), tuple(path.stat().st_size for path in files))
+
+
+def starve_below(
+    name: str, command: list[str], disk: Disk, log: Path, *, sizes: int, report: Report, expected: Left
+) -> None:  # fmt: skip
+    """One command on disks smaller than what it leaves."""
+    most = sum(expected.sizes) if disk.mounted else max(expected.sizes)
     for number in range(sizes):
         size = int(most * (number + 0.5) / sizes)
         sys.stderr.write(f"{name}: {size} bytes ({len(report.wrong)} wrong so far)\n")
         with disk.small(size):
             status = finish(command, log, before=disk.limit)
-            said = log.read_text(encoding="utf-8").splitlines()
-            left = digests(disk.folder)
             report.tries[name] = report.tries.get(name, 0) + 1
             where = f"{name} with {size} bytes"
-            if status == 0 and not unlike(expected, left):
+            if status == 0 and not unlike(expected.digests, digests(disk.folder)):
                 continue  # what was measured is more than is needed
-            if status != 2 or len(said) != 1 or not said[0].startswith("landcover: error: "):
-                report.add(f"{where}: status {status}, {len(said)} lines: {' | '.join(said)[-600:]}")
-            parts = [
-                file for file in unlike(expected, left) if file in left and (name not in UNLIKE or ".part" in file)
-            ]
-            if parts:
-                report.add(f"{where}: left {', '.join(parts)}")
+            for wrong in _wrongs(name, status, log, folder=disk.folder, expected=expected.digests):
+                report.add(f"{where}{wrong}")
             disk.enlarge()
-            if finish(command, log) or (unlike(expected, digests(disk.folder)) and name not in UNLIKE):
+            if finish(command, log) or (unlike(expected.digests, digests(disk.folder)) and name not in UNLIKE):
                 text = log.read_text(encoding="utf-8")[-500:]
-                report.add(f"{where}, then enlarged: {unlike(expected, digests(disk.folder))} {text}")
+                report.add(f"{where}, then enlarged: {unlike(expected.digests, digests(disk.folder))} {text}")
+
+
+def _wrongs(name: str, status: int, log: Path, *, folder: Path, expected: dict[str, str]) -> Iterator[str]:
+    """What a command without the disk it needs said wrongly, and which parts of files it left."""
+    said, left = log.read_text(encoding="utf-8").splitlines(), digests(folder)
+    if status != 2 or len(said) != 1 or not said[0].startswith("landcover: error: "):
+        yield f": status {status}, {len(said)} lines: {' | '.join(said)[-600:]}"
+    parts = [file for file in unlike(expected, left) if file in left and (name not in UNLIKE or ".part" in file)]
+    if parts:
+        yield f": left {', '.join(parts)}"
 
 
 def commands(config: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
@@ -144,12 +167,16 @@ def campaign(folder: Path, *, sizes: int, mounted: bool, only: str = "", small: 
     import_all()
     config = one_scene(folder) if small else two_scenes(folder)
     report, log = Report(), folder / "log.txt"
-    everything = ["run", str(config)]
-    starving = partial(starve, log=log, sizes=sizes, report=report)
-    if only in "run":
-        starving("run", everything, Disk(folder / "run", mounted=mounted))
-    if finish(everything, log):
+    everything, run, kept = ["run", str(config)], folder / "run", folder / "kept"
+    if finish(everything, log):  # at once where another campaign has done so
         sys.exit(log.read_text(encoding="utf-8"))
+    if only in "run":
+        expected = Left.of(run)
+        run.rename(kept)
+        disk = Disk(run, mounted=mounted)
+        starve_below("run", everything, disk, log, sizes=sizes, report=report, expected=expected)
+        kept.rename(run)
+    starving = partial(starve, log=log, sizes=sizes, report=report)
     out = folder / "out"
     for name, command in commands(config, out):
         if only in name and (not small or name in ("design", "init")):

@@ -38,8 +38,9 @@ def import_all() -> None:
 
 
 def one_scene(folder: Path) -> Path:
-    """A job with maps and polygons of one scene, in a folder; gives its configuration."""
-    return write_world(folder, map=_MAP | {"polygons": True})
+    """A job with maps and polygons of one scene, in a folder; gives its configuration, which may be there already."""
+    config = folder / "config.yaml"
+    return config if config.exists() else write_world(folder, map=_MAP | {"polygons": True})
 
 
 def two_scenes(folder: Path) -> Path:

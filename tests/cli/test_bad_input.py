@@ -318,7 +318,8 @@ def refuse_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: s
         "run": [config, "--set", f"output={closed / 'run'}"],
         "init": ["--scene", closed / "s.tif", "--labels", tmp_path / "labels.gpkg", "--field", "class"],
     }[command]
-    Spoken(capsys, command, *arguments) if os.geteuid() == 0 else None  # so that all is imported
+    if os.geteuid() == 0:  # so that all is imported that is needed until the folder is met
+        Spoken(capsys, {"run": "chips"}.get(command, command), *arguments)
     own = os.geteuid()
     os.seteuid(65534 if own == 0 else own)
     try:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.experts.experts import (
+    DISCRIMINANTS,
     ENOUGH_POLYGONS,
     EXPERTS,
     Expert,
@@ -50,7 +51,7 @@ def test_half_of_a_mixture_of_few_polygons_cuts_turned_axes():
 def test_experts_of_many_polygons_are_not_those_of_few():
     many = {expert.kind for expert in experts_for(EXPERTS, polygons=ENOUGH_POLYGONS)}
     few = {expert.kind for expert in experts_for(EXPERTS, polygons=ENOUGH_POLYGONS - 1)}
-    assert many - few == {"forest", "extra", "logistic"}
+    assert many - few == {"kernel"}
     assert few - many == {"rotated"}
 
 
@@ -189,9 +190,32 @@ def test_the_temperature_of_sharpened_truth_is_found(sharpness):
     assert abs(found - sharpness) < 0.1 * sharpness + 0.05
 
 
-def test_a_softened_discriminant_gives_softened_probabilities():
+def test_the_kernel_tells_rings_that_no_line_parts():
+    rng = np.random.default_rng(0)
+    index = np.repeat([0, 1], 600).astype(np.uint8)
+    angle = rng.uniform(0, 2 * np.pi, len(index))
+    features = ((1 + index)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.float32)
+    features += rng.normal(0, 0.1, features.shape).astype(np.float32)
+    table = PixelTable(features, index, np.arange(len(index), dtype=np.int32) // 10, 2)
+    right = {
+        kind: probabilities_of(fit_expert(Expert(kind, kind, 1), table, trees=1, seed=0), features, classes=2).argmax(1)
+        for kind in ("kernel", "discriminant")
+    }
+    assert (right["kernel"] == index).mean() > 0.99
+    assert (right["discriminant"] == index).mean() < 0.6
+
+
+@pytest.mark.parametrize("counts", [(30,), (30, 1), (300, 2, 1)])
+def test_the_kernel_takes_any_number_of_pixels(counts):
+    table = counted_world(counts, pixels=1)
+    model = fit_expert(Expert("kernel", "kernel", 5), table, trees=3, seed=0)
+    assert np.allclose(probabilities_of(model, table.features, classes=3).sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(DISCRIMINANTS))
+def test_a_softened_discriminant_gives_softened_probabilities(kind):
     table = counted_world((6, 6, 6), overlap=0.7)
-    model = fit_expert(Expert("discriminant", "discriminant", 5), table, trees=1, seed=0)
+    model = fit_expert(Expert(kind, kind, 5), table, trees=1, seed=0)
     before = probabilities_of(model, table.features, classes=3)
     soften_discriminant(model, 3.0)
     after = probabilities_of(model, table.features, classes=3)

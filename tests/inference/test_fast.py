@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
     torch.manual_seed(0)
     encoder = {"encoder": "resnet18", "depth": 3, "stem_stride": 4, "spectral_kernels": (1, 1)}
     pretrained = NetworkSpec(4, 5, surroundings=True, dropout=0.0, **encoder)
-    for spec in [*default_specs(), pretrained]:
+    for spec in [*default_specs(), pretrained, replace(pretrained, columns=True)]:
         plain = fuse_for_inference(build_network(spec).eval())
         quick = speed_up(fuse_for_inference(plain))
         assert any(isinstance(module, FusedConv) for module in quick.modules())
@@ -56,14 +57,16 @@ def test_the_default_networks_give_the_same_scores_to_rounding() -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (200, 128), (80, 48)])
-def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("surroundings", [False, True])
+def test_blocks_of_an_ensemble_join_without_a_trace(size: tuple[int, int], *, surroundings: bool) -> None:
     torch.manual_seed(1)
     specs = default_specs()
     specs.append(NetworkSpec(4, 5, depth=3, stem_stride=2, spectral_kernels=(3, 3), dropout=0.0))
+    specs.append(NetworkSpec(4, 5, depth=3, columns=True, surroundings=surroundings, dropout=0.0))
     members = [fuse_for_inference(build_network(spec).eval()) for spec in specs]
     for member in members:
         torch.nn.init.normal_(member.head.weight, std=0.5)
-    plain = Ensemble(members, shares=(0.5, 0.3, 0.2), temperature=1.3).eval()
+    plain = Ensemble(members, shares=(0.4, 0.2, 0.1, 0.3), temperature=1.3).eval()
     quick = speed_up(copy.deepcopy(plain))
     assert isinstance(quick, BlockEnsemble)
     x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.inference.predict import JOURNAL, predict_scene
+from tests.fakes.forks import fork_server
 from tests.inference.mapping_process import main, settings
 from tests.inference.models import noise_scene, small_bundle
 
@@ -31,17 +31,14 @@ def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path) 
     rng = np.random.default_rng(11)
     predict_scene(bundle, scene, out=tmp_path / "whole", settings=settings()).close()
     whole = [(tmp_path / "whole" / name).read_bytes() for name in LAYERS]
-    # The server imports torch once: each of its processes is a fork that starts at once.
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.inference.mapping_process"])
-    lasts = run_until(server, scene, tmp_path / "uncut", seconds=120.0)
+    lasts = run_until(scene, tmp_path / "uncut", seconds=120.0)
     assert [(tmp_path / "uncut" / name).read_bytes() for name in LAYERS] == whole
     begun = continued = moment = 0
     # The moments are spread over the run and most leave something to continue; on a busy machine, where one run lasts
     # much longer than another, more of them are needed for that.
     while moment < MOMENTS or (continued <= MOMENTS // 3 and moment < 4 * MOMENTS):
         cut = tmp_path / f"cut{moment}"
-        run_until(server, scene, cut, seconds=rng.uniform(0.0, lasts))
+        run_until(scene, cut, seconds=rng.uniform(0.0, lasts))
         begun += (cut / JOURNAL).exists()
         with predict_scene(bundle, scene, out=cut, settings=settings()) as mapped:
             continued += mapped.figures["tiles_before"] > 0
@@ -50,8 +47,9 @@ def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path) 
     assert begun >= continued > MOMENTS // 3
 
 
-def run_until(server: multiprocessing.context.ForkServerContext, scene: Scene, out: Path, *, seconds: float) -> float:
+def run_until(scene: Scene, out: Path, *, seconds: float) -> float:
     """Map in another process and kill -9 it after so many seconds if it still runs; how long it ran."""
+    server = fork_server()
     started = server.Event()
     process = server.Process(target=main, args=(scene.path, str(out), started))
     process.start()

@@ -72,7 +72,7 @@ def test_too_little_memory_says_how_much_is_needed() -> None:
         largest(needs(), 100, longest_px=1000)
 
 
-@pytest.mark.parametrize("bands", [4, 100, 224, 400])
+@pytest.mark.parametrize("bands", [4, 224])
 def test_memory_that_init_writes_fits_the_smallest_tile(bands: int) -> None:
     (spec, _) = network_specs(TrainingSettings(), bands_in=bands, classes=len(small_bundle().scheme), chip_px=64)
     assert spec is not None

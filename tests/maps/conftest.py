@@ -21,11 +21,19 @@ def grid(request):
 
 @pytest.fixture
 def scheme():
+    return make_scheme()
+
+
+def make_scheme():
     return scheme_for(["water & ice", "forest <dry>", "Äcker", "town"])[0]
 
 
 @pytest.fixture
 def codes():
+    return make_codes()
+
+
+def make_codes():
     """Patches, noise and nodata; every class occurs."""
     rng = np.random.default_rng(3)
     pixels = np.kron(rng.integers(0, 5, (30, 40)), np.ones((10, 10), int)).astype(np.uint8)
@@ -36,6 +44,10 @@ def codes():
 
 @pytest.fixture
 def percent(codes):
+    return make_percent(codes)
+
+
+def make_percent(codes):
     """Confidence where there is a class, 255 elsewhere."""
     values = np.random.default_rng(4).integers(30, 101, codes.shape).astype(np.uint8)
     values[codes == 0] = 255

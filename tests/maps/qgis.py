@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,20 @@ def _ask_qgis(program: str, *paths: Path) -> Any:
     """What a program prints as JSON in the system's Python, where QGIS lives."""
     if not Path(PYTHON).exists():
         pytest.skip("no system Python to run PyQGIS with")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ_", "GDAL_"))}
-    probe = subprocess.run([PYTHON, "-c", "import qgis.core"], capture_output=True, env=environment, check=False)
-    if probe.returncode != 0:
+    if not _has_qgis():
         pytest.skip("QGIS (python3-qgis) is not installed")
-    command = [PYTHON, "-c", program, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=120)
+    done = _python(program, *map(str, paths))
+    assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     return json.loads(line.removeprefix("RESULT"))
+
+
+@cache
+def _has_qgis() -> bool:
+    return _python("import qgis.core").returncode == 0
+
+
+def _python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ_", "GDAL_"))}
+    command = [PYTHON, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)

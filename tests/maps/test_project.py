@@ -26,13 +26,16 @@ from pipeline.maps.vrt import write_groups, write_mosaic, write_scene_view
 from pipeline.scenes.opening import open_scene
 from tests.fakes.pixels import ArrayPixels
 
+from .conftest import GEOGRAPHIC, PROJECTED, make_codes, make_percent, make_scheme
 from .qgis import what_qgis_shows, what_the_layout_shows
 
 
-@pytest.fixture
-def run(tmp_path, codes, percent, scheme, grid):
-    """A folder with a scene and every product of it; returns (folder, layers)."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module", params=[PROJECTED, GEOGRAPHIC], ids=["projected", "geographic"])
+def made(request, tmp_path_factory):
+    """A folder with a scene and the maps of it, and its grid."""
+    grid, folder = request.param, tmp_path_factory.mktemp("made")
+    scheme, codes = make_scheme(), make_codes()
+    percent = make_percent(codes)
     maps = folder / "maps"
     (folder / "input").mkdir(parents=True)
     bands = ("blue", "green", "red", "nir")
@@ -47,12 +50,20 @@ def run(tmp_path, codes, percent, scheme, grid):
     write_percent(maps / "s_conf.tif", ArrayPixels(percent), grid=grid, layer=CONFIDENCE)
     write_percent(maps / "s_probabilities.tif", ArrayPixels(np.stack([percent] * 4)), grid=grid, layer=scheme)
     write_polygons(maps / "s_lc.gpkg", ArrayPixels(codes), grid=grid, scheme=scheme)
-    view = write_scene_view(maps / "s_scene.vrt", open_scene(folder / "input" / "s.tif"))
-    cell = shapely.box(*grid.bounds)
     frame = {"cover": [scheme.names[0]], "split": ["train"]}
+    cell = shapely.box(*grid.bounds)
     gpd.GeoDataFrame(frame, geometry=[cell], crs=grid.crs.to_wkt()).to_file(folder / "input" / "l.gpkg", layer="l")
-    layers = SceneLayers("s", grid, scene_files(maps / "s_lc.tif"), view)
-    return folder, layers
+    return folder, grid
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of it; returns (folder, layers)."""
+    folder, (original, grid) = tmp_path / "run", made
+    shutil.copytree(original, folder)
+    maps = folder / "maps"
+    view = write_scene_view(maps / "s_scene.vrt", open_scene(folder / "input" / "s.tif"))
+    return folder, SceneLayers("s", grid, scene_files(maps / "s_lc.tif"), view)
 
 
 def test_every_layer_opens_after_the_folder_was_moved(run, scheme, tmp_path):

@@ -119,7 +119,7 @@ def test_areas_of_classes_equal_the_counted_pixels(tmp_path, codes, scheme):
         assert area == pytest.approx((codes == code).sum(axis=1) @ rows, rel=1e-4)
 
 
-@pytest.mark.parametrize("batch", [50, 500_000])
+@pytest.mark.parametrize("batch", [1000, 500_000])
 def test_mean_confidence_is_that_of_the_pixels(tmp_path, codes, percent, scheme, monkeypatch, batch):
     monkeypatch.setattr(vectorise, "_BATCH_CORNERS", batch)
     frame = polygons_of(tmp_path, codes, scheme, confidence=ArrayPixels(percent), rules=PolygonRules(smoothing=2))

@@ -106,6 +106,7 @@ def test_files_from_before_the_views_have_one():
         {"depth": 2},
         {"depth": 3, "stem_stride": 2, "fuse_kernel": 3},
         {"depth": 2, "encoder": "vgg11_bn"},
+        {"depth": 3, "columns": True, "surroundings": True},
         {"encoder": "none", "spectral_kernels": (3, 3)},
         {"head": "chip", "depth": 2, "chip_px": 16, "chip_stride_px": 8},
     ],

@@ -6,5 +6,5 @@ import pipeline
 
 
 def dask_setup(worker: object) -> None:
-    """Called by the worker that preloads this file; importing it, as collecting doctests does, changes nothing."""
+    """Called by the worker that preloads this file."""
     pipeline.__version__ = "0.0.0"

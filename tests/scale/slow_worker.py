@@ -10,7 +10,7 @@ PAUSE_S = 0.05
 
 
 def dask_setup(worker: object) -> None:
-    """Called by the worker that preloads this file; importing it, as collecting doctests does, slows nothing."""
+    """Called by the worker that preloads this file."""
     real = SceneSteps._scores
     if real.__name__ == "slowly":
         return

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +19,16 @@ from pipeline.scenes.settings import SceneRequest
 from pipeline.workflow.outcome import no_progress
 from pipeline.workflow.predict import map_all
 from pipeline.workflow.scene_maps import MapOrder
+from tests.fakes.forks import fork_server, forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.process import BaseProcess
 
     from pipeline.scale.scenes import Done
     from tests.scale.conftest import World
 
+config = pytest.importorskip("dask.config")
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="no kill -9")]
 HERE = Path(__file__).parent
@@ -36,46 +36,34 @@ WAIT_S = 300.0
 
 
 @contextmanager
-def cluster(folder: Path, *preloads: str) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and a worker per preload, each a process; the address, and the workers."""
-    file = folder / "scheduler.json"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
-    with ExitStack() as stack:
-        log = stack.enter_context((folder / "cluster.log").open("wb"))
+def cluster(folder: Path, *preloads: str) -> Iterator[tuple[str, list[BaseProcess]]]:
+    """A scheduler and a worker per preload, each worker a process; the address, and the workers."""
+    from distributed import Client, LocalCluster
 
-        def start(*arguments: str) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments], env=environment, cwd=folder, stdout=log, stderr=log
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
-
-        start(
-            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-            "--scheduler-file", str(file),
-        )  # fmt: skip
-        until(file.exists)
-        address = json.loads(file.read_text())["address"]
+    local = LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address=None)
+    with local as scheduler, ExitStack() as stack:
+        address, log = scheduler.scheduler_address, folder / "cluster.log"
+        where = {"OMP_NUM_THREADS": "1"}
         workers = [
-            start(
-                "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard",
-                "--host", "127.0.0.1", "--memory-limit", "0", "--preload", str(HERE / preload),
-            )
-            for preload in preloads
-        ]  # fmt: skip
-        from distributed import Client
-
+            stack.enter_context(forked(work, address, str(HERE / name), str(folder), log=log, environment=where))
+            for name in preloads
+        ]
         with Client(address, timeout="60s", set_as_default=False) as client:
             client.wait_for_workers(len(preloads), timeout=WAIT_S)
         yield address, workers
 
 
-def until(happened: Callable[[], bool]) -> None:
-    stop = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < stop
-        time.sleep(0.05)
+def work(address: str, preload: str, folder: str) -> None:
+    """What the command ``dask worker`` does."""
+    from distributed.cli.dask_worker import main
+
+    main(
+        [
+            address, "--no-nanny", "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", "--memory-limit", "0",
+            "--local-directory", folder, "--preload", preload,
+        ],
+        standalone_mode=False,
+    )  # fmt: skip
 
 
 def map_world(
@@ -120,11 +108,12 @@ def test_a_killed_worker_and_a_broken_scene_stop_nobody(world: World) -> None:
 
         def progress(what: str, done: int, total: int) -> None:
             if what == "mapping a" and not killed and 0 < done < total:
-                workers[0].send_signal(signal.SIGKILL)
+                workers[0].kill()
                 killed.append(done / total)
 
         over = map_world(world, "over", dask=address, progress=progress)
-        assert workers[0].wait() == -signal.SIGKILL
+        workers[0].join()
+        assert workers[0].exitcode == -signal.SIGKILL
     assert killed
     assert killed[0] < 0.9
     assert [(item.name, bool(item.error)) for item in alone] == [(item.name, bool(item.error)) for item in over]
@@ -171,7 +160,9 @@ def test_local_workers_go_on_where_one_process_stopped(world: World, monkeypatch
         map_world(world, "over", progress=stop)
     before, now = steps_done(world, "over"), steps_noted(monkeypatch)
     assert before
-    (done,) = map_world(world, "over", dask="local:2")
+    fork_server()  # the local workers are forks of it
+    with config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        (done,) = map_world(world, "over", dask="local:2")
     assert done.error == ""
     assert now
     assert sorted([*before, *now]) == list(range(len(before) + len(now)))

@@ -6,7 +6,7 @@ from pipeline.inference.steps import SceneSteps
 
 
 def dask_setup(worker: object) -> None:
-    """Called by the worker that preloads this file; importing it, as collecting doctests does, breaks nothing."""
+    """Called by the worker that preloads this file."""
     real, calls = SceneSteps.map, []
 
     def once(self: SceneSteps, *args: object) -> None:

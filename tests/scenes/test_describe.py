@@ -26,7 +26,7 @@ from pipeline.training.networks import build_networks
 from pipeline.training.settings import TrainingSettings
 from tests.fakes.rasters import TRANSFORM, write_raster
 from tests.inference.models import bundle_of
-from tests.situations import netcdf
+from tests.situations.oddities import netcdf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

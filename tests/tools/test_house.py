@@ -49,13 +49,18 @@ def test_the_report_has_the_sums(small):
     assert "lines                19" in lines
 
 
-def test_nothing_of_the_project_is_imported_in_a_circle():
-    house = read_house(ROOT)
+@pytest.fixture(scope="module")
+def house():
+    """The project's own."""
+    return read_house(ROOT)
+
+
+def test_nothing_of_the_project_is_imported_in_a_circle(house):
     assert find_cycles({name: module.at_import | module.later for name, module in house.items()}) == []
 
 
-def test_no_command_has_more_than_twelve_parameters():
-    commands = [item for module in read_house(ROOT).values() for item in module.functions if item.is_command]
+def test_no_command_has_more_than_twelve_parameters(house):
+    commands = [item for module in house.values() for item in module.functions if item.is_command]
     assert len(commands) > 20
     assert [(item.name, item.parameters) for item in commands if item.parameters > 12] == []
 

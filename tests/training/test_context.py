@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -112,8 +113,6 @@ def test_a_vgg_encoder_trains(job, tmp_path):
 def test_a_resumed_run_ends_with_the_uninterrupted_model(job, tmp_path):
     scene, split, scheme = job
     whole = fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "whole")
-    again = fit([scene], split, scheme, settings=changed(TINY, {"context.steps": 20}), folder=tmp_path / "again")
-    assert same(whole.bundle, again.bundle)
     plug = pull_the_plug_after(10)
     with pytest.raises(Interrupt):
         fit(
@@ -130,14 +129,6 @@ def test_a_resumed_run_ends_with_the_uninterrupted_model(job, tmp_path):
     )
     assert same(whole.bundle, rest.bundle)
     assert [row["step"] for row in rest.history if "loss" in row] == [10, 20]
-
-
-def test_another_seed_gives_another_model(job, tmp_path):
-    scene, split, scheme = job
-    one, other = (
-        fit([scene], split, scheme, settings=changed(TINY, {"seed": s}), folder=tmp_path).bundle for s in (0, 1)
-    )
-    assert not same(one, other)
 
 
 def test_a_checkpoint_of_other_networks_is_not_resumed(job, tmp_path):
@@ -218,25 +209,37 @@ def test_published_weights_learn_from_counts_unscaled(tmp_path, monkeypatch):
 CUT = changed(TINY, {"context.steps": 20, "time_limit_s": 1e-6})
 
 
+@pytest.fixture(scope="module")
+def cut_once(job, tmp_path_factory):
+    scene, split, scheme = job
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    fit([scene], split, scheme, settings=CUT, folder=folder)
+    return folder
+
+
+@pytest.fixture
+def cut(cut_once, tmp_path):
+    """The folder of a training that was cut short: a copy."""
+    return shutil.copytree(cut_once, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"context.lr": 1e-3}, {"context.steps": 40}, {"seed": 1}, {"context.dropout": 0.3}],
     ids=str,
 )
-def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path, changes):
+def test_a_checkpoint_of_other_settings_is_not_resumed(job, cut, changes):
     scene, split, scheme = job
-    fit([scene], split, scheme, settings=CUT, folder=tmp_path)
-    before = (tmp_path / LAST).read_bytes()
+    before = (cut / LAST).read_bytes()
     with pytest.raises(ModelError, match=r"checkpoint of another job.*train without resume"):
-        fit([scene], split, scheme, settings=changed(CUT, changes), folder=tmp_path, resume=True)
-    assert (tmp_path / LAST).read_bytes() == before
+        fit([scene], split, scheme, settings=changed(CUT, changes), folder=cut, resume=True)
+    assert (cut / LAST).read_bytes() == before
 
 
 @pytest.mark.parametrize("how", ["split", "labels", "scene"])
-def test_a_checkpoint_of_other_labels_or_chips_is_not_resumed(job, tmp_path, how):
+def test_a_checkpoint_of_other_labels_or_chips_is_not_resumed(job, cut, tmp_path, how):
     """After another draw, what were training polygons may be tested: their labels must not be in the model."""
     scene, split, scheme = job
-    fit([scene], split, scheme, settings=CUT, folder=tmp_path / "run")
     if how == "split":
         split = parts(split, {1: 2, 9: 0})
     if how == "labels":
@@ -246,7 +249,7 @@ def test_a_checkpoint_of_other_labels_or_chips_is_not_resumed(job, tmp_path, how
     if how == "scene":
         scene = replace(make_job(tmp_path, noise_seed=1)[0], pixels=scene.pixels)
     with pytest.raises(ModelError, match="checkpoint of another job"):
-        fit([scene], split, scheme, settings=CUT, folder=tmp_path / "run", resume=True)
+        fit([scene], split, scheme, settings=CUT, folder=cut, resume=True)
 
 
 def test_a_checkpoint_judged_on_other_polygons_is_not_resumed(job, tmp_path):
@@ -257,14 +260,13 @@ def test_a_checkpoint_judged_on_other_polygons_is_not_resumed(job, tmp_path):
         fit([scene], parts(split, {7: 2, 9: 1}), scheme, settings=settings, folder=tmp_path, resume=True)
 
 
-def test_a_checkpoint_that_names_no_job_is_not_resumed(job, tmp_path):
+def test_a_checkpoint_that_names_no_job_is_not_resumed(job, cut):
     scene, split, scheme = job
-    fit([scene], split, scheme, settings=CUT, folder=tmp_path)
-    stored = torch.load(tmp_path / LAST, weights_only=True)
+    stored = torch.load(cut / LAST, weights_only=True)
     del stored["callbacks"]["Watch"]["job"]
-    torch.save(stored, tmp_path / LAST)
+    torch.save(stored, cut / LAST)
     with pytest.raises(ModelError, match="checkpoint of another job"):
-        fit([scene], split, scheme, settings=CUT, folder=tmp_path, resume=True)
+        fit([scene], split, scheme, settings=CUT, folder=cut, resume=True)
 
 
 def test_more_time_goes_on_with_the_same_job(tmp_path):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,9 +20,12 @@ from pipeline.training import batches
 from pipeline.training.batches import ContextSet
 from pipeline.training.context import LAST, train_context
 from pipeline.training.settings import TrainingSettings
+from tests.fakes.forks import forked
 from tests.training.worlds import changed
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 STEPS = 4
 SETTINGS = changed(
     TrainingSettings(),
@@ -52,27 +54,51 @@ def learn(
 ) -> tuple[Network, list[dict[str, float]]]:
     learned = network()
     settings = changed(SETTINGS, {f"context.{name}": value for name, value in changes.items()})
-    batches.GAIN = batches.SHIFT = batches.NOISE = 0.0
-    rows = train_context(learned, copies(), held, settings=settings, folder=folder, deadline=Deadline(), resume=resume)
+    with pytest.MonkeyPatch.context() as patch:
+        for jitter in ("GAIN", "SHIFT", "NOISE"):
+            patch.setattr(batches, jitter, 0.0)
+        rows = train_context(
+            learned, copies(), held, settings=settings, folder=folder, deadline=Deadline(), resume=resume
+        )
     return learned, rows
+
+
+def machine(folder: Path) -> None:
+    """One of two machines."""
+    found, _ = learn(folder, held=copies(), patience=2, nodes=2)
+    torch.save(found.state_dict(), folder / "learned.pt")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What two processes learned, where, and the rows of their log."""
+
+    folder: Path
+    network: Network
+    rows: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    folder = tmp_path_factory.mktemp("two")
+    return Learned(folder, *learn(folder, held=copies(), patience=2, devices=2))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
 @pytest.mark.filterwarnings("ignore")
-def test_two_processes_learn_what_one_learns_with_one_log(tmp_path: Path) -> None:
-    alone, _ = learn(tmp_path / "one", held=copies(), patience=2)
-    both, rows = learn(tmp_path / "two", held=copies(), patience=2, devices=2)
+def test_two_processes_learn_what_one_learns_with_one_log(two: Learned, tmp_path: Path) -> None:
+    alone, _ = learn(tmp_path, held=copies(), patience=2)
     # Weights without influence here move by the sign of their gradient's rounding (Adam): a share of all movement.
-    start, found = dict(network().named_parameters()), dict(both.named_parameters())
+    start, found = dict(network().named_parameters()), dict(two.network.named_parameters())
     moved = sum(float((value - start[name]).detach().abs().sum()) for name, value in alone.named_parameters())
     apart = sum(float((value - found[name]).detach().abs().sum()) for name, value in alone.named_parameters())
     assert apart < 0.1 * moved
-    assert not torch.allclose(network().head.weight, both.head.weight)
-    assert any("val_loss" in row for row in rows)
-    assert rows[-1]["step"] == STEPS
-    assert (tmp_path / "two" / LAST).is_file()
-    assert not [path for path in (tmp_path / "two").iterdir() if ".part" in path.name]
+    assert not torch.allclose(network().head.weight, two.network.head.weight)
+    assert any("val_loss" in row for row in two.rows)
+    assert two.rows[-1]["step"] == STEPS
+    assert (two.folder / LAST).is_file()
+    assert not [path for path in two.folder.iterdir() if ".part" in path.name]
 
 
 def test_more_devices_than_chips_in_a_batch_are_refused() -> None:
@@ -83,34 +109,23 @@ def test_more_devices_than_chips_in_a_batch_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")
 @pytest.mark.filterwarnings("ignore")
-def test_two_machines_learn_what_two_processes_do_to_the_bit(tmp_path: Path) -> None:
-    """Machines are two commands on this one that find each other by address and port, as they would elsewhere."""
-    both, _ = learn(tmp_path / "one", held=copies(), patience=2, devices=2)
+def test_two_machines_learn_what_two_processes_do_to_the_bit(two: Learned, tmp_path: Path) -> None:
+    """Machines are two processes on this one that find each other by address and port, as they would elsewhere."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    code = (
-        "import sys; from pathlib import Path; import torch; from tests.training.test_devices import learn, copies\n"
-        "found, _ = learn(Path(sys.argv[1]), held=copies(), patience=2, nodes=2)\n"
-        "torch.save(found.state_dict(), Path(sys.argv[1]) / 'learned.pt')"
-    )
-    machines = []
-    for rank in range(2):
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank)}
-        command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / f"machine{rank}")]
-        machines.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-        )
-    try:
-        said = [machine.communicate(timeout=300)[0].decode() for machine in machines]
-    finally:
-        for machine in machines:
-            machine.kill()
-    assert [machine.returncode for machine in machines] == [0, 0], said
+    log = tmp_path / "log.txt"
+    with ExitStack() as stack:
+        machines = []
+        for rank in range(2):
+            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank)}
+            folder = tmp_path / f"machine{rank}"
+            machines.append(stack.enter_context(forked(machine, folder, log=log, environment=where)))
+        for started in machines:
+            started.join(300)
+        assert [started.exitcode for started in machines] == [0, 0], log.read_text()
     found = torch.load(tmp_path / "machine0" / "learned.pt", weights_only=True)
-    for name, value in both.state_dict().items():
+    for name, value in two.network.state_dict().items():
         assert torch.equal(value, found[name]), name
     # Checkpoints are the first machine's: another cannot go on without them.
     assert (tmp_path / "machine0" / LAST).is_file()

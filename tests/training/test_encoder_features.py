@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.experts.experts import EXPERTS, PixelTable, experts_for
+from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, probabilities_of
 from pipeline.experts.mixture import fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
+from pipeline.model.surroundings import surroundings
 from pipeline.model.weights import save_encoder
 from pipeline.training.batches import ContextSet
 from pipeline.training.chip_head import start_head
 from pipeline.training.context import train_context
 from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
-from pipeline.training.networks import build_networks, lift_class
+from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
 from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
+from pipeline.training.training_set import fit_probe
 from tests.training.worlds import changed
 
 BANDS = ("blue", "green", "red", "nir")
@@ -130,6 +132,26 @@ def test_an_encoder_is_fine_tuned_after_the_probe(frozen, tmp_path):
         assert all(torch.equal(now[name], start[name]) for name in weights) is kept
         norms = [name for name in start if "running" in name]
         assert all(torch.equal(now[name], start[name]) for name in norms)
+
+
+@pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 3, 2), (2, 1), (1,)])
+def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
+    at = [frozen.encoders[0].loaded.bands.index(name) for name in BANDS]
+    mean, std = (tuple(part[i] for i in at) for part in frozen.encoders[0].loaded.scaling)
+    plain = Preprocess(BANDS, mean, std)  # another scaling is the same but along the edges, where zeros are padded
+    own = FrozenFeatures(frozen.encoders, plain)
+    x, valid = chips(4, 24, seed=2)
+    layers = torch.cat([surroundings(x), own.of_pixels(x, valid)], dim=1)
+    features = layers.permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    index = np.array(known, dtype=np.uint8)[np.random.default_rng(0).integers(0, len(known), len(features))]
+    polygon = np.arange(len(index), dtype=np.int32) // 16
+    table = PixelTable(features, index, polygon, len(BANDS), own.count)
+    probe = fit_probe(table, np.full(polygon.max() + 1, -1), classes=4, settings=SETTINGS)
+    network = build_networks(SETTINGS, classes=4, chip_px=24, preprocess=plain, frozen=own, units=UNITS).context
+    start_columns(network, probe)
+    with torch.inference_mode():
+        found = network.eval()(x).softmax(1).permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    assert np.allclose(found, probabilities_of(probe, features, classes=4), atol=1e-3)
 
 
 @pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 3, 2), (2, 1), (1,)])

@@ -103,14 +103,14 @@ def test_the_better_expert_gets_the_larger_share():
 
 
 @pytest.mark.parametrize(("polygons", "joins"), [(60, False), (120, True)])
-def test_logistic_regression_joins_where_polygons_are_many(polygons, joins):
+def test_a_kernel_joins_where_polygons_are_many(polygons, joins):
     rng = np.random.default_rng(0)
     polygon = np.repeat(np.arange(polygons, dtype=np.int32), 4)
     index = (polygon % 3).astype(np.uint8)
     features = (index[:, None] + rng.normal(0, 0.3, (len(index), 10))).astype(np.float32)
     table = PixelTable(features, index, polygon, 2)
     mixture = fit_mixture(table, classes=3, group_of=np.full(polygons, -1, dtype=np.int32), trees=3, seed=0)
-    assert ("logistic" in {expert.kind for expert in mixture.experts}) is joins
+    assert ("kernel" in {expert.kind for expert in mixture.experts}) is joins
     assert abs(mixture.shares.sum() - 1) < 1e-9
     probability = mixture.predict(features)
     assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)

@@ -9,8 +9,11 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.training.settings import NO_WEIGHTS, TrainingSettings
-from tests.training.worlds import TINY, changed, fit, make_job
+from tests.training.worlds import TINY as SLOWER
+from tests.training.worlds import changed, fit, make_job
 
+# Two steps: after one of Adam's a weight has moved by the learning rate, whatever the size of its gradient.
+TINY = changed(SLOWER, {"context.steps": 2})
 # A value of each key other than in TINY; in the comments what is looked at where it is not the weights.
 OTHER = {
     "head": "chip",

@@ -2,57 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.cli.entry import INTERRUPTED
+from pipeline.training.trainer import Watch
 from tests.fakes.finished import run_job
+from tests.fakes.forks import fork_server, forked
 from tests.fakes.small_world import quick_training, write_settings, write_world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from multiprocessing.synchronize import Event
+    from pathlib import Path
 
-# A job whose networks say when they train, and which a person would have the time to stop.
-JOB = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from pipeline.cli import main
-from pipeline.training.trainer import Watch
-ended = Watch.on_train_batch_end
-def said(self, *arguments, **keywords):
-    print("training", self._stage, flush=True)
-    Watch.on_train_batch_end = ended
-    return ended(self, *arguments, **keywords)
-Watch.on_train_batch_end = said
-sys.exit(main(["run", sys.argv[1]]))
-"""
-
-
+# A job that a person would have the time to stop.
 LONG = quick_training(**{"pixels.steps": 100_000})
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The job, running."""
-    command = [sys.executable, "-W", "ignore", "-c", JOB, str(write_world(tmp_path, training=LONG))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        yield running
-        running.kill()
+def run_and_say(config: str, trains: Event) -> int:
+    """The job, which says when its networks train."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ended = Watch.on_train_batch_end
+
+    def said(self: Watch, *given: object, **named: object) -> object:
+        trains.set()
+        return ended(self, *given, **named)
+
+    Watch.on_train_batch_end = said
+    return main(["run", config])
 
 
-def test_an_interrupted_training_is_one_line_and_goes_on(job, tmp_path):
-    assert job.stdout is not None
-    assert job.stdout.readline().startswith("training ")
-    job.send_signal(signal.SIGINT)
-    _, err = job.communicate(timeout=120)
-    assert job.returncode == INTERRUPTED, err
-    *stages, last = err.splitlines()
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupted_training_is_one_line_and_goes_on(tmp_path: Path) -> None:
+    config, log, trains = write_world(tmp_path, training=LONG), tmp_path / "log.txt", fork_server().Event()
+    with forked(run_and_say, str(config), trains, log=log) as job:
+        assert trains.wait(240)
+        os.kill(job.pid, signal.SIGINT)
+        job.join(120)
+        assert job.exitcode == INTERRUPTED, log.read_text()
+    *stages, last = log.read_text().splitlines()
     assert last == "landcover: interrupted; the same command continues where it stopped"
     assert all(line.startswith("landcover: stage ") for line in stages)
     write_settings(tmp_path)
-    assert run_job(tmp_path / "config.yaml", last="train").written
+    assert run_job(config, last="train").written

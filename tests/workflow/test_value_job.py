@@ -404,7 +404,7 @@ def test_maps_follow_the_weather_of_their_days(tmp_path: Path) -> None:
     rain_of_days(tmp_path / "rain.tif")
     labels = {"value": {"date": "day", "mapped": ["2024-06-02", "2024-06-06"]}}
     inputs = {"layers": [{"path": str(tmp_path / "rain.tif"), "kind": "series", "days": 1}]}
-    path = _changed(tmp_path, labels=labels, inputs=inputs)
+    path = _changed(tmp_path, labels=labels, inputs=inputs, map={"applicability": False})
     frame = gpd.read_file(tmp_path / "plots.gpkg")
     rain = 1 + np.arange(len(frame)) % 5  # mm on the day before
     frame["day"], frame["biomass"] = [f"2024-06-{1 + mm:02}" for mm in rain], frame["biomass"] + 15.0 * rain
