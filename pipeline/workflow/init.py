@@ -28,6 +28,7 @@ from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
+from pipeline.raster import open_raster
 from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.joining import default_bands, said_of, unlike
@@ -63,6 +64,15 @@ VALUE_CHIP_PX = 32
 GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
 DATES = ("date", "day", "datetime", "measured")
 # What a file's own tags usually say; shown for the first scene, as comments.
+_HINTED = 4  # Names of bands in a line
+_NAME_THEM = (
+    "--bands with common names (blue, green, red, nir ...), or --sensor where they are its keys (B5, SR_B5), gives "
+    "colours, indices, pretrained weights, and models for other scenes"
+)
+_SCALE_THEM = (
+    "--scale (0.0001 where they are ten thousandths of reflectance) and --offset (-0.1 for Sentinel-2 of baseline 04.00 "
+    "or later) make them reflectance"
+)
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
 
@@ -413,18 +423,18 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
 
 
 def _hints(opened: Sequence[Scene]) -> tuple[str, ...]:
-    """What to say where files do not: names of bands, and what their values are."""
+    """What to say where files do not: names of bands, and what their values are; bytes are pictures."""
     bands = [band for scene in opened for band in scene.bands if not is_embedding(band.unit)]
     strange = list(dict.fromkeys(band.band for band in bands if centre_um(band.band) is None))
-    hints = []
     if strange:
-        shown = ", ".join(strange[:4]) + (" ..." if len(strange) > 4 else "")  # noqa: PLR2004 - a line
-        hints.append(f"what {shown} measure is not known: --sensor, or --bands with common names (blue, green, red, "
-                     "nir ...), gives colours, indices, pretrained weights, and models for other scenes")  # fmt: skip
-    if bands and all(band.unit == "DN" for band in bands) and not strange:
-        hints.append("values are counts as stored: --scale (0.0001 where they are ten thousandths of reflectance) and "
-                     "--offset (-0.1 for Sentinel-2 of baseline 04.00 or later) make them reflectance")  # fmt: skip
-    return tuple(hints)
+        shown = ", ".join(strange[:_HINTED]) + (" ..." if len(strange) > _HINTED else "")
+        return (f"what {shown} measure is not known: {_NAME_THEM}",)
+    if not bands or any(band.unit != "DN" for band in bands):
+        return ()
+    with open_raster(bands[0].path, trust=True) as dataset:
+        if dataset.dtypes[0] in {"uint8", "int8"}:
+            return ()
+    return (f"values are counts as stored: {_SCALE_THEM}",)
 
 
 def _class_table(polygons: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:
