@@ -70,8 +70,8 @@ _NAME_THEM = (
     "colours, indices, pretrained weights, and models for other scenes"
 )
 _SCALE_THEM = (
-    "--scale (0.0001 where they are ten thousandths of reflectance) and --offset (-0.1 for Sentinel-2 of baseline 04.00 "
-    "or later) make them reflectance"
+    "--scale (0.0001 where they are ten thousandths of reflectance) and --offset (-0.1 for Sentinel-2 of baseline "
+    "04.00 or later) make them reflectance"
 )
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
