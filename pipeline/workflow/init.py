@@ -63,8 +63,8 @@ VALUE_CHIP_PX = 32
 # Attributes that are taken for what groups samples, and for their date, where they are there.
 GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
 DATES = ("date", "day", "datetime", "measured")
-# What a file's own tags usually say; shown for the first scene, as comments.
-_HINTED = 4  # Names of bands in a line
+# Names of bands in a line.
+_HINTED = 4
 _NAME_THEM = (
     "--bands with common names (blue, green, red, nir ...), or --sensor where they are its keys (B5, SR_B5), gives "
     "colours, indices, pretrained weights, and models for other scenes"
@@ -73,6 +73,7 @@ _SCALE_THEM = (
     "--scale (0.0001 where they are ten thousandths of reflectance) and --offset (-0.1 for Sentinel-2 of baseline "
     "04.00 or later) make them reflectance"
 )
+# What a file's own tags usually say; shown for the first scene, as comments.
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
 
