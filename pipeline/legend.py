@@ -217,7 +217,8 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
 
     A known legend is used when every name is one of its names (spelling and case aside): codes and colours are then the
     published ones. Otherwise a name that is itself a code (1..254) keeps it, the others take the free codes from 1 in
-    the order given, and colours come from a colour-blind-safe palette; beyond its colours that are apart, hues farthest from all.
+    the order given, and colours come from a colour-blind-safe palette; beyond its colours that are apart, from hues
+    farthest from all.
 
     >>> scheme, source = scheme_for(["trees", "Water"])
     >>> source, scheme.codes
