@@ -60,8 +60,7 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the table's keys are names
 def __getattr__(name: str) -> Any:
     """Import a public name from where it is defined; see PEP 562."""
     if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value

@@ -273,7 +273,7 @@ class Config(Settings):
 
 def is_chip_job(path: Path) -> bool:
     """Whether a configuration is of whole chips."""
-    data = read_yaml(path, what="the configuration", error=ConfigError)
+    data = read_yaml(path)
     return isinstance(data, dict) and "folder" in data
 
 
@@ -286,7 +286,7 @@ def load_config(path: Path | str, *, changes: Sequence[str] = ()) -> Config:
         ConfigError: no such file, not YAML, an unknown key (with the nearest known one), or a value that does not fit.
     """
     path = Path(path)
-    data = read_yaml(path, what="the configuration", error=ConfigError)
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(
             "configuration is not a mapping of keys", path=path, got=type(data).__name__,

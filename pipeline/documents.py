@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import defusedxml.ElementTree as SafeXml
 import yaml
 from defusedxml import DefusedXmlException
 
-from pipeline.errors import InputError, PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
+from pipeline.errors import ConfigError, InputError, PipelineError
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a GeoJSON of labels, a STAC collection of all items of a year
 MAX_YAML_BYTES = 1024 * 1024  # the parser takes some seconds for this
@@ -132,25 +130,25 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def read_yaml(path: Path | str, *, what: str = "the file", error: type[PipelineError] = InputError) -> Any:
-    """What a YAML file holds: plain mappings, lists and scalars.
-
-    ``what`` names it in the message ("the configuration"); ``error`` is the class of the error.
+def read_yaml(path: Path | str) -> Any:
+    """What a configuration holds: plain mappings, lists and scalars.
 
     Raises:
-        PipelineError: of the class given: it cannot be read, is no regular file, too large, not YAML, nested too
-            deeply, has a key twice in one mapping, or has aliases that make it too large.
+        ConfigError: it cannot be read, is no regular file, too large, not YAML, nested too deeply, has a key twice in
+            one mapping, or has aliases that make it too large.
     """
-    text = read_file(Path(path), what=what, limit=MAX_YAML_BYTES, error=error)
+    what = "the configuration"
+    text = read_file(Path(path), what=what, limit=MAX_YAML_BYTES, error=ConfigError)
     try:
         return yaml.load(text.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except _NotAllowedError as err:
-        raise error(f"{what}: {err}", path=path) from err
+        raise ConfigError(f"{what}: {err}", path=path) from err
     except yaml.MarkedYAMLError as err:
         line = "" if err.problem_mark is None else f"on line {err.problem_mark.line + 1}: "
-        raise error(f"{what} cannot be read as YAML", path=path, got=f"{line}{err.problem or err.context}") from err
+        got = f"{line}{err.problem or err.context}"
+        raise ConfigError(f"{what} cannot be read as YAML", path=path, got=got) from err
     except (yaml.YAMLError, ValueError) as err:  # ValueError: not UTF-8, a day 31 of February, too many digits
-        raise error(f"{what} cannot be read as YAML", path=path, got=err) from err
+        raise ConfigError(f"{what} cannot be read as YAML", path=path, got=err) from err
 
 
 def read_file(
@@ -179,8 +177,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            msg = f"key {name!r} twice in one object"
-            raise ValueError(msg)
+            raise ValueError(f"key {name!r} twice in one object")
         found[name] = value
     return found
 
@@ -225,23 +222,20 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._level -= 1
         if is_alias and id(node) not in self._sizes:
-            msg = f"the alias on line {self.line + 1} holds itself"
-            raise _NotAllowedError(msg)
+            raise _NotAllowedError(f"the alias on line {self.line + 1} holds itself")
         if node is not None and not is_alias:
             inner = [self._sizes[id(child)] for child in _children(node)]
             nodes = 1 + sum(size for size, _ in inner)
             depth = 1 + max((deep for _, deep in inner), default=0)
             self._limit(depth)
             if nodes > MAX_NODES:
-                msg = f"too many values, with its aliases written out; expected at most {MAX_NODES:,}"
-                raise _NotAllowedError(msg)
+                raise _NotAllowedError(f"too many values, with its aliases written out; expected at most {MAX_NODES:,}")
             self._sizes[id(node)] = (nodes, depth)
         return node
 
     def _limit(self, depth: int) -> None:
         if depth > MAX_DEPTH:
-            msg = f"line {self.line + 1} is nested too deeply; expected at most {MAX_DEPTH} levels"
-            raise _NotAllowedError(msg)
+            raise _NotAllowedError(f"line {self.line + 1} is nested too deeply; expected at most {MAX_DEPTH} levels")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - as PyYAML has it
         """A mapping whose keys differ."""
@@ -250,8 +244,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 name, line = (key.tag, key.value), key.start_mark.line + 1
                 if name in lines:
-                    msg = f"key {key.value!r} on line {lines[name]} again on line {line}"
-                    raise _NotAllowedError(msg)
+                    raise _NotAllowedError(f"key {key.value!r} on line {lines[name]} again on line {line}")
                 lines[name] = line
         return super().construct_mapping(node, deep=deep)
 

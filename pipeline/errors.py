@@ -28,10 +28,7 @@ One sentence form for all of them: what failed, on which file, band or feature; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 class PipelineError(Exception):

@@ -16,15 +16,12 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pipeline.documents import parse_xml, read_file
 from pipeline.errors import InputError, OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
 # Of a SQLite database, and the fields in it that opening it changes.
 _HEAD_BYTES, _HEAD_OF_OPENING = 100, ((18, 20), (24, 28), (92, 100))
@@ -45,9 +42,7 @@ class Closing(ABC):
         """Itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
@@ -65,11 +60,8 @@ def whole_file(
     It lies in the folder of ``path``, which is made, begins with a dot, holds the number of this process, and keeps the
     suffix, by which drivers know formats. What a process that was killed left beside the same name goes first.
 
-    Args:
-        path: The final name.
-        what: What is written, for the message: "the labels".
-        failures: Exceptions of the writing library that mean the file cannot be written, OSError aside.
-        overwrite: Replace a file of that name.
+    ``what`` is written, for the message: "the labels"; ``failures`` are exceptions of the writing library that mean the
+    file cannot be written, OSError aside.
 
     Raises:
         OutputError: it cannot be written, the disk is full, the name belongs to something that is not a regular file,
@@ -124,11 +116,7 @@ def write_bytes(path: Path, data: bytes, *, what: str = "the file") -> Path:
 
 
 def write_text(path: Path, text: str, *, what: str = "the file") -> Path:
-    """Write text as UTF-8, whole or not at all.
-
-    Raises:
-        OutputError: see :func:`whole_file`.
-    """
+    """Write text as UTF-8; see :func:`write_bytes`."""
     return write_bytes(path, text.encode(), what=what)
 
 
@@ -140,11 +128,7 @@ def csv_text(rows: Iterable[Iterable[object]], *, ends: str = "\n") -> str:
 
 
 def write_json(path: Path, data: object, *, what: str = "the file") -> Path:
-    """Write JSON, indented, whole or not at all.
-
-    Raises:
-        OutputError: see :func:`whole_file`.
-    """
+    """Write JSON, indented; see :func:`write_bytes`."""
     return write_text(path, json.dumps(data, indent=2, default=str) + "\n", what=what)
 
 
@@ -180,19 +164,14 @@ def prepare_folder(folder: Path) -> Path:
 
 def flush(path: Path) -> None:
     """Have what was written to a file or folder on the disk before anything relies on it; see fsync(2)."""
-    if path.is_dir():
-        with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems do not flush them
-            _flush(path, os.O_RDONLY)
-    else:
-        _flush(path, os.O_RDWR)
-
-
-def _flush(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    folder = path.is_dir()
+    # Windows opens no folders, and some file systems do not flush them.
+    with contextlib.suppress(OSError) if folder else contextlib.nullcontext():
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -1,33 +1,29 @@
 """Grid and Window: the only pixel arithmetic in the project.
 
-A Grid says where pixels lie (CRS, affine, height, width); a Window is a rectangle of whole pixels on a grid.
 Between reading a scene's metadata and writing a map's affine no float coordinate is computed: windows are integers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.transform import array_bounds
 from rasterio.windows import Window as RasterioWindow
 
-from pipeline.errors import GridError
+from pipeline.errors import GridError, PipelineError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE, area_lattice, misplaced, size_on_ground, strip_areas_ha, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
     from rasterio.io import DatasetReader
-
-    from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True, order=True)
@@ -110,13 +106,8 @@ class Grid:
         if self.height < 1 or self.width < 1:
             raise GridError(f"grid of {self.height} x {self.width} pixels", expected="at least 1 x 1")
         if self.transform.b != 0 or self.transform.d != 0:
-            what = "grid is rotated or sheared"
-            raise GridError(
-                what,
-                got=f"affine {tuple(self.transform)[:6]}",
-                expected="rows and columns parallel to the axes",
-                fix="warp it with gdalwarp",
-            )
+            got, expected = f"affine {tuple(self.transform)[:6]}", "rows and columns parallel to the axes"
+            raise GridError("grid is rotated or sheared", got=got, expected=expected, fix="warp it with gdalwarp")
         if self.transform.a == 0 or self.transform.e == 0:
             raise GridError("grid has pixels of size 0", got=f"affine {tuple(self.transform)[:6]}")
 
@@ -295,11 +286,11 @@ class Grid:
         top = old.f if old.e < 0 else old.f + old.e * self.height
         return Grid(self.crs, Affine(abs(old.a), 0.0, left, 0.0, -abs(old.e), top), self.height, self.width)
 
-    def same_pixels_as(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
-        """Whether two grids are one: CRS, shape, direction of both axes, and corners to ``tolerance_px`` pixels."""
+    def same_pixels_as(self, other: Grid) -> bool:
+        """Whether two grids are one: CRS, shape, direction of both axes, and corners to a thousandth of a pixel."""
         if self.crs != other.crs or self.shape != other.shape:
             return False
         if (self.transform.a > 0) != (other.transform.a > 0) or (self.transform.e > 0) != (other.transform.e > 0):
             return False
         corners = zip(self.bounds, other.bounds, self.pixel_size * 2, strict=True)
-        return all(abs(a - b) <= tolerance_px * size for a, b, size in corners)
+        return all(abs(a - b) <= 1e-3 * size for a, b, size in corners)

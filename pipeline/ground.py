@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
+from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 if TYPE_CHECKING:
     from affine import Affine
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
 SQUARE_METRES_PER_HECTARE = 10_000.0
-_GEOD = Geod(ellps="WGS84")
+GEOD = Geod(ellps="WGS84")
 # Ground areas: spacing of the pixels where the scale of area is computed, how many at most along an axis, side of the
 # square that is measured there (smaller ones would measure PROJ's rounding), and what is left of that rounding.
 _NODE_M = 4_000.0
@@ -91,7 +91,7 @@ def _lengths(
     (x, y), (width, height) = at, size
     xs, ys = [x - width / 2, x + width / 2, x, x], [y, y, y - height / 2, y + height / 2]
     lon, lat = (xs, ys) if to_degrees is None else to_degrees.transform(xs, ys)
-    across, along = (float(_GEOD.inv(lon[i], lat[i], lon[i + 1], lat[i + 1])[2]) for i in (0, 2))
+    across, along = (float(GEOD.inv(lon[i], lat[i], lon[i + 1], lat[i + 1])[2]) for i in (0, 2))
     return across, along
 
 
@@ -117,15 +117,15 @@ def areas_by_code(
 def strip_areas_ha(transform: Affine, rows: slice) -> NDArray[np.float64]:
     """Geodesic area in ha of a pixel of each row of a geographic grid on the WGS84 ellipsoid, float64 [row].
 
-    A strip between two latitudes has area ``a^2 / 2 * dlon * [q(north) - q(south)]`` with q as in :func:`_authalic_q`.
+    A strip between two latitudes has area ``a^2 / 2 * dlon * [q(north) - q(south)]`` with q as in :func:`authalic_q`.
     """
     edges = transform.f + transform.e * np.arange(rows.start, rows.stop + 1)
-    q = _authalic_q(np.radians(np.clip(edges, -90.0, 90.0)), _GEOD.es)
-    strip = _GEOD.a**2 / 2 * np.radians(abs(transform.a)) * np.abs(np.diff(q))
+    q = authalic_q(np.radians(np.clip(edges, -90.0, 90.0)), GEOD.es)
+    strip = GEOD.a**2 / 2 * np.radians(abs(transform.a)) * np.abs(np.diff(q))
     return np.asarray(strip / SQUARE_METRES_PER_HECTARE, dtype=np.float64)
 
 
-def _authalic_q(latitude: NDArray[np.float64], ecc2: float) -> NDArray[np.float64]:
+def authalic_q(latitude: NDArray[np.float64], ecc2: float) -> NDArray[np.float64]:
     """``(1-e^2) [s/(1-e^2 s^2) + atanh(e s)/e]`` with s = sin(latitude in radians): area from the equator to there.
 
     Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 3-12 (authalic q).
@@ -179,13 +179,13 @@ def ground_area_scale(
     axis, flat = geodetic.ellipsoid.semi_major_metre, geodetic.ellipsoid.inverse_flattening
     ecc2 = (2 - 1 / flat) / flat if flat else 0.0
     to_ground = Transformer.from_crs(full, geodetic, always_xy=True)
-    polar = float(_authalic_q(np.array(np.pi / 2), ecc2))
+    polar = float(authalic_q(np.array(np.pi / 2), ecc2))
     metre = crs.linear_units_factor[1]
     side = side_m / metre
     corners = []
     for right, up in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
         lon, lat = to_ground.transform(x + right * side / 2, y + up * side / 2, radians=True)
-        sin_beta = np.clip(_authalic_q(np.where(np.isfinite(lat), lat, np.nan), ecc2) / polar, -1.0, 1.0)
+        sin_beta = np.clip(authalic_q(np.where(np.isfinite(lat), lat, np.nan), ecc2) / polar, -1.0, 1.0)
         cos_beta = np.sqrt(1 - sin_beta**2)
         corners.append(np.stack([cos_beta * np.cos(lon), cos_beta * np.sin(lon), sin_beta], axis=-1))
     normal = np.cross(corners[2] - corners[0], corners[3] - corners[1])

@@ -10,19 +10,15 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import LegendError
 from pipeline.files import hash_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 NODATA = 0
 UNLABELLED = 255
@@ -30,6 +26,9 @@ IGNORE_INDEX = 255
 MAX_CLASSES = 254
 # One class is no classification.
 MIN_CLASSES = 2
+# Five stops of matplotlib's viridis, dark for small values: perceptually uniform, told apart without colour vision.
+# Source: van der Walt & Smith (2015), matplotlib default colormaps, CC0.
+VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 _HEX = re.compile(r"#[0-9a-f]{6}")
 _CODE = re.compile(r"[1-9][0-9]{0,2}")
 

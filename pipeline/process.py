@@ -1,4 +1,4 @@
-"""What belongs to the whole process: warnings, what libraries print past everybody, the heap and the peak of memory.
+"""What belongs to the whole process: folders it holds, warnings, what libraries print, the heap, the peak of memory.
 
 ``warnings.catch_warnings`` changes the filters of the whole process: of two threads inside it the first to leave takes
 the other's silence away, and the last puts back filters that the first had already changed (Python's documentation
@@ -11,15 +11,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
 import os
+import platform
 import threading
 import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from filelock import BaseFileLock, FileLock, Timeout
+
+from pipeline.documents import read_json
+from pipeline.errors import ConfigError, InputError, OutputError
 
 _TURN = threading.RLock()
 
@@ -30,6 +35,58 @@ def silenced(category: type[Warning]) -> Iterator[None]:
     with _TURN, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
+
+
+def hold_folder(folder: Path, *, name: str) -> BaseFileLock:
+    """A lock ``name`` on a folder, which the system gives back when this process ends, however it ends.
+
+    ``<name>.json`` beside it says who holds the folder: Windows lets nobody read what is locked.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be made.
+    """
+    lock, holder = FileLock(folder / name, timeout=0, thread_local=False), folder / f"{name}.json"
+    try:
+        lock.acquire()
+    except Timeout as err:
+        fix = "wait for it or stop it, then run the same command again"
+        raise OutputError("another run works in this folder", path=folder, got=_holder(holder), fix=fix) from err
+    except (OSError, NotImplementedError) as err:
+        raise OutputError("cannot lock the folder", path=folder, got=err) from err
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    with contextlib.suppress(OSError):
+        text = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now})
+        holder.write_text(text, encoding="utf-8")
+    return lock
+
+
+def _holder(path: Path) -> str:
+    try:
+        found = read_json(path)
+        return f"process {found['process']} on {found['host']}, since {found['since']}"
+    except (InputError, KeyError, TypeError):
+        return "another process"
+
+
+def release_folder(lock: BaseFileLock) -> None:
+    """Give a folder back; doing so twice does nothing."""
+    if not lock.is_locked:
+        return
+    # The files go before the lock: whoever opens one meanwhile finds another file there, and tries again.
+    for path in (f"{lock.lock_file}.json", lock.lock_file):
+        with contextlib.suppress(OSError):
+            Path(path).unlink(missing_ok=True)
+    lock.release()
+
+
+def need_package(name: str, *, what: str, extra: str) -> None:
+    """Refuse to begin without an optional package.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if find_spec(name) is None:
+        raise ConfigError(what, fix=f"install it with: pip install 'landcover-pipeline[{extra}]'")
 
 
 def silence_libtiff() -> None:

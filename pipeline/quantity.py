@@ -7,19 +7,16 @@ counts of samples) are the strata of splits and the legend under which a map of 
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError
-from pipeline.legend import ClassScheme, LandClass
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
+from pipeline.legend import VIRIDIS, ClassScheme, LandClass
 
 Transform = Literal["none", "log", "sqrt"]
 TRANSFORMS: tuple[str, ...] = get_args(Transform)
@@ -36,8 +33,6 @@ VALUE_CLASSES = 5
 # What the name of an attribute may end in.
 UNITS = {"_t_ha": "t/ha", "_mg_ha": "Mg/ha", "_kg_m2": "kg/m2", "_ugm3": "ug/m3", "_percent": "%", "_pct": "%",
          "_cm": "cm", "_mm": "mm", "_m": "m", "_degc": "degC", "_k": "K"}  # fmt: skip
-# Five stops of viridis, dark for small values. Source: van der Walt & Smith (2015), CC0.
-RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 # Of the top of a range: how much of it samples must reach for it to be taken for theirs.
 _NEAR = 0.5
 # Of the largest value: what a logarithm adds to values that may be 0.
@@ -93,8 +88,7 @@ class Quantity:
         inner = np.unique(np.quantile(values, np.arange(1, VALUE_CLASSES) / VALUE_CLASSES))
         edges = tuple(float(edge) for edge in inner if values.min() < edge <= values.max())
         deviation = max(float(found.std()), 1e-12)
-        return Quantity(self.name, self.unit, self.low, self.high, self.transform, offset, float(found.mean()),
-                        deviation, edges)  # fmt: skip
+        return replace(plain, mean=float(found.mean()), deviation=deviation, edges=edges)
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Code of the value class of each value, uint8 from 1."""
@@ -110,7 +104,7 @@ class Quantity:
         limits = [_text(edge, self.edges) for edge in self.edges]
         names = [f"below {limits[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(limits)),
                  f"{limits[-1]} and above"] if limits else ["all values"]  # fmt: skip
-        colors = [RAMP[round(i * (len(RAMP) - 1) / max(len(names) - 1, 1))] for i in range(len(names))]
+        colors = [VIRIDIS[round(i * (len(VIRIDIS) - 1) / max(len(names) - 1, 1))] for i in range(len(names))]
         unit = f" {self.unit}" if self.unit else ""
         return ClassScheme(tuple(LandClass(i, f"{name}{unit}", color) for i, (name, color) in
                                  enumerate(zip(names, colors, strict=True), 1)))  # fmt: skip
@@ -171,28 +165,22 @@ def check_values(values: NDArray[np.float64], quantity: Quantity, *, what: str, 
         expected = f"at least {LEAST_SAMPLES}"
         raise LabelError(f"too few samples with a value of {what}", path=path, got=len(values), expected=expected)
     if values.min() == values.max():
-        raise LabelError(
-            f"{what} is the same in every sample", path=path, got=f"{values[0]:g} in {len(values)} samples",
-            expected="values that differ", fix="name the attribute with the quantity",
-        )  # fmt: skip
+        what, got = f"{what} is the same in every sample", f"{values[0]:g} in {len(values)} samples"
+        expected = "values that differ"
+        raise LabelError(what, path=path, got=got, expected=expected, fix="name the attribute with the quantity")
     if np.abs(values).max() > MOST_VALUE:
-        raise LabelError(
-            f"values of {what} that none can be", path=path, got=f"{values[np.abs(values).argmax()]:.3g}",
-            expected=f"at most {MOST_VALUE:g}", fix="leave blank what was not measured",
-        )  # fmt: skip
+        what, got = f"values of {what} that none can be", f"{values[np.abs(values).argmax()]:.3g}"
+        expected = f"at most {MOST_VALUE:g}"
+        raise LabelError(what, path=path, got=got, expected=expected, fix="leave blank what was not measured")
     low, high = quantity.low, quantity.high
     outside = np.zeros(len(values), dtype=np.bool_)
     outside |= values < low if low is not None else False
     outside |= values > high if high is not None else False
     if outside.any():
         limits = f"{'-inf' if low is None else f'{low:g}'}..{'inf' if high is None else f'{high:g}'}"
-        raise LabelError(
-            f"{int(outside.sum())} values of {what} lie outside the range that labels.value.range states", path=path,
-            got=f"such as {values[outside][0]:g}", expected=limits,
-            fix="correct them, leave them blank, or state another range",
-        )  # fmt: skip
+        what = f"{int(outside.sum())} values of {what} lie outside the range that labels.value.range states"
+        fix = "correct them, leave them blank, or state another range"
+        raise LabelError(what, path=path, got=f"such as {values[outside][0]:g}", expected=limits, fix=fix)
     if quantity.transform != "none" and values.min() < 0:
-        raise LabelError(
-            f"{what} has negative values, which have no {quantity.transform}", path=path, got=f"{values.min():g}",
-            fix="set labels.value.transform to none",
-        )  # fmt: skip
+        what = f"{what} has negative values, which have no {quantity.transform}"
+        raise LabelError(what, path=path, got=f"{values.min():g}", fix="set labels.value.transform to none")

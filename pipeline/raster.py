@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, ShapeSkipWarning
 from rasterio.features import rasterize
@@ -21,18 +23,10 @@ from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from pipeline.documents import parse_xml, read_file
-from pipeline.errors import SceneError
+from pipeline.errors import InputError, PipelineError, SceneError
 from pipeline.grid import Grid, Window
 from pipeline.process import silenced
 from pipeline.settings import INSIDE_FILE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from pipeline.errors import PipelineError
-
 
 # What a file behind an address may be: a format whose header names no other file.
 REMOTE_DRIVERS = ("GTiff", "JP2OpenJPEG")
@@ -88,6 +82,16 @@ def open_raster(
             # A signed address is shown without its query, and so without GDAL's own words.
             got = "GDAL cannot open it" if remote else err
             raise error(what, path=shown, got=got, expected="a raster that GDAL reads", fix=fix) from err
+
+
+def grid_of(path: Path) -> Grid:
+    """The grid of a map's file.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
+        return Grid.of(dataset)
 
 
 def require_regular(path: str | Path, *, error: type[PipelineError]) -> None:
@@ -250,11 +254,7 @@ def burn_shapes(
 ) -> NDArray[Any]:
     """Pixels of ``grid`` whose centre lies in one of the shapes (or that one touches, with ``all_touched``).
 
-    Args:
-        shapes: Geometries in the grid's CRS, as shapely's or GeoJSON's.
-        grid: Where they are burned.
-        all_touched: Take every pixel that a shape touches.
-        values: One per shape; later shapes win.
+    Shapes are shapely's or GeoJSON's, in the grid's CRS; of ``values``, one per shape, those of later shapes win.
 
     Returns:
         uint8 [row, col] of 0 and 1; with ``values`` those, int32 [row, col], and -1 outside all shapes.
@@ -266,27 +266,24 @@ def burn_shapes(
     # rasterio silences NotGeoreferencedWarning too, but not for other threads.
     with silenced(NotGeoreferencedWarning), silenced(ShapeSkipWarning):
         burnt: NDArray[Any] = rasterize(
-            list(pairs),
-            out_shape=grid.shape,
-            transform=grid.transform,
-            fill=outside,
-            all_touched=all_touched,
-            dtype=kind,
+            list(pairs), grid.shape, transform=grid.transform, fill=outside, all_touched=all_touched, dtype=kind
         )
     return burnt
 
 
-def sample_windows(grid: Grid) -> tuple[Window, ...]:
-    """Windows spread evenly over a grid; the whole grid where it is small."""
-    side = SAMPLES_PER_SIDE * SAMPLE_PX
-    if grid.height <= side and grid.width <= side:
+def sample_windows(
+    grid: Grid, *, per_side: int = SAMPLES_PER_SIDE, side_px: int = SAMPLE_PX, corners: bool = False
+) -> tuple[Window, ...]:
+    """Windows spread evenly over a grid, with ``corners`` into its corners; the whole grid where it is small."""
+    if max(grid.shape) <= per_side * side_px:
         return (grid.window,)
-    rows, cols = (_starts(length) for length in grid.shape)
-    height, width = min(SAMPLE_PX, grid.height), min(SAMPLE_PX, grid.width)
+
+    def starts(length: int) -> list[int]:
+        last = max(length - side_px, 0)
+        if corners:
+            return sorted({round(last * i / (per_side - 1)) for i in range(per_side)})
+        return sorted({round((i + 0.5) * length / per_side - side_px / 2) if last else 0 for i in range(per_side)})
+
+    height, width = (min(side_px, length) for length in grid.shape)
+    rows, cols = (starts(length) for length in grid.shape)
     return tuple(Window(row, col, height, width) for row in rows for col in cols)
-
-
-def _starts(length: int) -> list[int]:
-    if length <= SAMPLE_PX:
-        return [0]
-    return sorted({round((i + 0.5) * length / SAMPLES_PER_SIDE - SAMPLE_PX / 2) for i in range(SAMPLES_PER_SIDE)})

@@ -12,27 +12,23 @@ import platform
 import time
 import warnings
 import zipfile
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import __version__
 from pipeline.documents import read_json
 from pipeline.errors import InputError, OutputError, PipelineWarning
 from pipeline.files import hash_content, relative_path, write_json, write_text
-from pipeline.process import peak_rss_mb, reset_peak
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+from pipeline.process import hold_folder, peak_rss_mb, release_folder, reset_peak
 
 RECORD, RESOLVED = "run.json", "config.yaml"
-LOCK, HOLDER = ".run.lock", ".run.lock.json"
+LOCK = ".run.lock"
 PACKAGES = ("numpy", "rasterio", "geopandas", "scikit-learn", "torch", "torchvision", "torchgeo", "lightning")
 
 
@@ -76,13 +72,7 @@ def _heard() -> Iterator[list[str]]:
 
 
 class Stamp(BaseModel):
-    """A product as it was written.
-
-    Attributes:
-        size: Bytes.
-        mtime_ns: Time of change in nanoseconds.
-        sha256: Of its content, see :func:`pipeline.files.hash_content`.
-    """
+    """A product as it was written: bytes, time of change in ns, :func:`pipeline.files.hash_content` of its content."""
 
     size: int
     mtime_ns: int
@@ -129,19 +119,6 @@ class RunRecord(BaseModel):
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Who works in a run folder."""
-
-    process: int
-    host: str
-    since: str
-
-    def __str__(self) -> str:
-        """In words."""
-        return f"process {self.process} on {self.host}, since {self.since}"
-
-
-@dataclass(frozen=True)
 class RunFolder:
     """The folder of one run and the record in it (``run.json``)."""
 
@@ -171,29 +148,16 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder against other runs; the system gives it back when this process ends, however it ends.
+        """Hold the folder against other runs.
 
         Raises:
             OutputError: another run holds it.
         """
-        lock, holder = FileLock(self.path / LOCK, timeout=0), self.path / HOLDER
+        lock = hold_folder(self.path, name=LOCK)
         try:
-            lock.acquire()
-        except Timeout as err:
-            raise OutputError(
-                "another run works in this folder", path=self.path, got=_holder(holder),
-                fix="wait for it or stop it, then run the same command again",
-            ) from err  # fmt: skip
-        except (OSError, NotImplementedError) as err:
-            raise OutputError("cannot lock the run folder", path=self.path, got=err) from err
-        try:
-            now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            write_json(holder, asdict(Holder(os.getpid(), platform.node(), now)))
             yield
         finally:
-            with suppress(OSError):
-                holder.unlink(missing_ok=True)
-            lock.release()
+            release_folder(lock)
 
     def changed(self, stage: str, *, verify: bool = False) -> list[Path]:
         """The products of a finished stage that are missing, or not as they were written."""
@@ -251,10 +215,3 @@ class RunFolder:
         import yaml
 
         return write_text(self.path / RESOLVED, yaml.safe_dump(dict(config), sort_keys=False))
-
-
-def _holder(path: Path) -> str:
-    try:
-        return str(Holder(**read_json(path)))
-    except (InputError, TypeError):
-        return "another process"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +46,17 @@ def absolute(value: str, info: ValidationInfo) -> str:
         file = (folder / inside["file"]).expanduser().resolve()
         return f'{inside["driver"]}:"{file}"{inside["name"] or ""}'
     return str((folder / value).expanduser().resolve())
+
+
+def odd(value: int) -> int:
+    """A number with a middle, or 0."""
+    if value and value % 2 == 0:
+        raise ValueError("an odd number, so that what is meant lies in the middle")
+    return value
+
+
+AbsolutePath = Annotated[str, AfterValidator(absolute)]
+Odd = Annotated[int, AfterValidator(odd)]
 
 
 @dataclass(frozen=True)

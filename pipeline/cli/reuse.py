@@ -229,7 +229,7 @@ def objects(
 ) -> Work:
     """One polygon per object of a class map or mask: separated, with few corners and right angles."""
     from pipeline.config import checked
-    from pipeline.maps.settings import ObjectSettings
+    from pipeline.labels.settings import ObjectSettings
     from pipeline.workflow.accuracy import told_legend
     from pipeline.workflow.objects import objects_of
 

@@ -1,4 +1,4 @@
-"""Areas of interest and masks: polygons or a raster that say which pixels of a grid are mapped."""
+"""Areas of interest and masks: polygons that say which pixels of a grid are mapped."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.labels.settings import split_source
+from pipeline.labels.footprints import read_footprints
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from pipeline.grid import Grid, Window
@@ -65,47 +65,24 @@ def read_area(grid: Grid, *, aoi: Path | str | None = None, mask: Path | str | N
     Any vector file that GDAL or GeoParquet opens, in any CRS.
 
     Raises:
-        InputError: a file without polygons or without CRS, or an area of interest that lies off the scene.
+        InputError: not a vector file, no polygons, no CRS, or an area of interest that lies off the scene.
     """
     if aoi is None and mask is None:
         return None
-    inside = _polygons(Path(aoi), grid) if aoi is not None else None
+    inside = _polygons(aoi, grid) if aoi is not None else None
     if inside is not None:
         from shapely.geometry import box
 
         if not inside.intersects(box(*grid.bounds)):
+            found, wanted = (tuple(round(side, 3) for side in bounds) for bounds in (inside.bounds, grid.bounds))
+            expected = f"bounds that meet {wanted} ({grid.crs})"
             raise InputError(
-                "area of interest lies outside the scene",
-                path=aoi,
-                got=f"bounds {tuple(round(v, 3) for v in inside.bounds)}",
-                expected=f"bounds that meet {tuple(round(v, 3) for v in grid.bounds)} ({grid.crs})",
+                "area of interest lies outside the scene", path=aoi, got=f"bounds {found}", expected=expected
             )
-    return Area(grid, inside, _polygons(Path(mask), grid) if mask is not None else None)
+    return Area(grid, inside, _polygons(mask, grid) if mask is not None else None)
 
 
-def _polygons(path: Path, grid: Grid) -> BaseGeometry:
+def _polygons(path: Path | str, grid: Grid) -> BaseGeometry:
     """All polygons of a file as one geometry in the grid's CRS."""
-    import geopandas
-
-    file, layer = split_source(str(path))
-    path = Path(file)
-    if not path.exists():
-        raise InputError("no such file", path=path)
-    try:
-        frame = (
-            geopandas.read_parquet(path)
-            if path.suffix.lower() == ".parquet"
-            else geopandas.read_file(path, layer=layer)
-        )
-    except Exception as err:
-        raise InputError(
-            "polygons cannot be read", path=path, got=err, expected="a GeoPackage or another vector file"
-        ) from err
-    if frame.crs is None:
-        raise InputError("polygons have no CRS", path=path, fix="assign one in QGIS and save again")
-    shapes = frame.geometry[~(frame.geometry.isna() | frame.geometry.is_empty)]
-    shapes = shapes[shapes.geom_type.isin(["Polygon", "MultiPolygon"])].to_crs(str(grid.crs))
-    if shapes.empty:
-        raise InputError("file holds no polygons", path=path)
-    merged: BaseGeometry = shapes.make_valid().union_all()
+    merged: BaseGeometry = read_footprints(path).geometry.to_crs(str(grid.crs)).make_valid().union_all()
     return merged

@@ -9,10 +9,11 @@ import queue
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
@@ -21,8 +22,6 @@ from pipeline.inference.fast import BlockEnsemble, by_pixel, speed_up, tile_layo
 from pipeline.inference.pixels import PLANES, TileLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from torch import nn
 
     from pipeline.inference.settings import EngineName, MapSettings
@@ -83,24 +82,6 @@ class Choice:
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
 
-class Engine(Protocol):
-    """Runs a network on the device it was made for."""
-
-    @property
-    def choice(self) -> Choice:
-        """What it is."""
-
-    @property
-    def layout(self) -> TileLayout:
-        """Of tiles that it takes without copying them."""
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [tile, class, row, col] of standardised pixels [tile, band, row, col] on the CPU.
-
-        They have the engine's layout, or are float32.
-        """
-
-
 @dataclass
 class TorchEngine:
     """Eager torch; channels-last unless in blocks, inference mode."""
@@ -121,7 +102,10 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See Engine."""
+        """Logits [tile, class, row, col] of standardised pixels [tile, band, row, col] on the CPU.
+
+        They have the engine's layout, or are float32.
+        """
         if self._in_blocks:
             in_blocks: torch.Tensor = self._run(x)
             return in_blocks
@@ -166,7 +150,7 @@ class OpenVinoEngine:
             self._model = openvino.convert_model(network, example_input=example)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See Engine."""
+        """As of :class:`TorchEngine`."""
         if len(x) > 1:  # nodata leaves tiles out of batches: their sizes would each be compiled
             return torch.cat([self(tile[None]) for tile in x])
         requests = self._requests(tuple(x.shape))
@@ -199,6 +183,9 @@ class OpenVinoEngine:
         return self._core.compile_model(model, "CPU", hints | {"NUM_STREAMS": WORKERS})
 
 
+Engine: TypeAlias = TorchEngine | OpenVinoEngine
+
+
 def choose_engine(settings: MapSettings) -> Choice:
     """The engine, type and device of the settings; "auto" is bfloat16 where the device computes in it.
 
@@ -223,9 +210,8 @@ def check_choice(choice: Choice) -> None:
         ConfigError: a package or a GPU that is not there.
     """
     if choice.engine == "openvino" and find_spec("openvino") is None:
-        raise ConfigError(
-            "engine openvino is not installed", fix="pip install 'landcover-pipeline[openvino]' or use engine torch"
-        )
+        fix = "pip install 'landcover-pipeline[openvino]' or use engine torch"
+        raise ConfigError("engine openvino is not installed", fix=fix)
     if choice.dtype == "int8" and (find_spec("onnxruntime") is None or find_spec("onnx") is None):
         raise ConfigError("dtype int8 needs onnxruntime to quantise", fix="pip install 'landcover-pipeline[onnx]'")
     if choice.device.startswith("cuda") and not torch.cuda.is_available():
@@ -237,12 +223,8 @@ def make_engine(
 ) -> Engine:
     """An engine of ``choice`` for a fused network in evaluation mode; torch takes the module over.
 
-    Args:
-        network: The network.
-        choice: Engine, type and device.
-        channels: Channels of its input.
-        threads: Threads in all; a call of OpenVINO takes its share of them, torch those of its caller.
-        samples: Inputs float32 [1, band, row, col] of the scene that will be mapped; "int8" takes its ranges from them.
+    ``channels`` are those of its input; of ``threads`` in all a call of OpenVINO takes its share, torch those of its
+    caller. "int8" takes its ranges from ``samples``, inputs float32 [1, band, row, col] of the scene to be mapped.
 
     Raises:
         ConfigError: a package or a GPU that is not there.

@@ -1,7 +1,5 @@
 """Layers that give what the model's layers give, quicker on a CPU: convolutions with what follows them, and sums.
 
-A convolution and what follows it (a ReLU or SiLU, or a sum and a ReLU) take one pass over memory.
-
 On a CPU that multiplies in tiles (AMX) or in wide vectors the passes that only add and clamp cost as much as the
 convolutions: in bfloat16 a third of a ResNet-18 U-Net's time. oneDNN does them while a convolution's result is still in
 registers (its "post-ops"); torch has operators for that, which its compiler uses. Where they are missing, or do not
@@ -13,8 +11,9 @@ Source: https://uxlfoundation.github.io/oneDNN/dev_guide_attributes_post_ops.htm
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -24,9 +23,6 @@ from pipeline.model.decoder import Step
 from pipeline.model.efficientnet import MobileBlock
 from pipeline.model.encoder import Block
 from pipeline.model.surroundings import DEVIATION, FLOOR, LEVELS, MEANS, REACH_PX
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 # Values of a buffer, 1 MB: a few of them stay in a processor's cache. Smaller ones are quicker for one thread and
 # slower for two side by side, which then wait for each other between calls that take some microseconds each.
@@ -46,28 +42,19 @@ class FusedConv(nn.Module):
         bias = conv.bias.detach().clone() if conv.bias is not None else torch.zeros(conv.out_channels)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self._steps = (list(cast("tuple[int, ...]", conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
+        self.steps = (list(cast("tuple[int, ...]", conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """Float [chip, channel, row, col]; ``added`` has the shape and the memory format of the result."""
         run = _fused if x.device.type == "cpu" and fused_works(x.dtype) else _plain
-        return run(x, self.weight, self.bias, self._steps, added=added, follows=self.follows)
+        return run(self, x, added)
 
 
-_Steps = tuple[list[int], list[int], list[int], int]
-
-
-def _plain(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    steps: _Steps,
-    *,
-    added: torch.Tensor | None,
-    follows: Follows,
-) -> torch.Tensor:
-    padding, stride, dilation, groups = steps
-    out = functional.conv2d(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+def _plain(layer: FusedConv, x: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
+    (padding, stride, dilation, groups), follows = layer.steps, layer.follows
+    out = functional.conv2d(
+        x, layer.weight, layer.bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
     if added is not None:
         out = out.add_(added)
     if follows == "none":
@@ -75,21 +62,13 @@ def _plain(
     return functional.relu_(out) if follows == "relu" else functional.silu(out, inplace=True)
 
 
-def _fused(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    steps: _Steps,
-    *,
-    added: torch.Tensor | None,
-    follows: Follows,
-) -> torch.Tensor:
+def _fused(layer: FusedConv, x: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
     operator = torch.ops.mkldnn._convolution_pointwise  # noqa: SLF001 - the compiler's own; checked by fused_works
     if added is None:
-        out = operator(x, weight, bias, *steps, follows, [], "")
+        out = operator(x, layer.weight, layer.bias, *layer.steps, layer.follows, [], "")
     else:
-        after = None if follows == "none" else follows
-        out = operator.binary(x, added, weight, bias, *steps, "add", 1.0, after, [], None)
+        after = None if layer.follows == "none" else layer.follows
+        out = operator.binary(x, added, layer.weight, layer.bias, *layer.steps, "add", 1.0, after, [], None)
     return cast("torch.Tensor", out)
 
 
@@ -97,20 +76,22 @@ def _fused(
 def fused_works(dtype: torch.dtype) -> bool:
     """Whether torch's fused operators exist for the type on this CPU and do what the plain ones do."""
     generator = torch.Generator().manual_seed(0)
-    x, weight, bias, added = (
-        torch.randn(shape, generator=generator).to(dtype) for shape in ((1, 4, 6, 5), (3, 4, 3, 3), (3,), (1, 3, 6, 5))
+    x, added, weight, bias = (
+        torch.randn(shape, generator=generator).to(dtype) for shape in ((1, 4, 6, 5), (1, 3, 6, 5), (3, 4, 3, 3), (3,))
     )
-    x, weight, added = (item.contiguous(memory_format=torch.channels_last) for item in (x, weight, added))
-    steps = ([1, 1], [1, 1], [1, 1], 1)
+    x, added = (item.contiguous(memory_format=torch.channels_last) for item in (x, added))
+    conv = nn.utils.skip_init(nn.Conv2d, 4, 3, 3, padding=1)  # type: ignore[no-untyped-call]
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    wide = copy.deepcopy(conv).float()
     asked: tuple[tuple[torch.Tensor | None, Follows], ...] = (
         (None, "none"), (None, "relu"), (None, "swish"), (added, "none"), (added, "relu"),
     )  # fmt: skip
     try:
         with torch.inference_mode():
             for other, follows in asked:
-                found = _fused(x, weight, bias, steps, added=other, follows=follows).float()
-                wide = other.float() if other is not None else None
-                expected = _plain(x.float(), weight.float(), bias.float(), steps, added=wide, follows=follows)
+                found = _fused(FusedConv(conv, follows=follows), x, other).float()
+                added_wide = other.float() if other is not None else None
+                expected = _plain(FusedConv(wide, follows=follows), x.float(), added_wide)
                 # bfloat16 has eight bits; a wrong operation is wrong by the size of the values.
                 if not torch.allclose(found, expected, rtol=2e-2, atol=5e-2):
                     return False

@@ -89,11 +89,8 @@ def effective_halo_px(engine: Engine, sample: torch.Tensor, *, stride_px: int, t
 
     Four blocks are tried where the sample has the halo on all sides of all of them, else the one in the middle.
 
-    Args:
-        engine: Runs the network.
-        sample: A piece of the scene, standardised float32 [1, band, row, col]; a multiple of the stride long.
-        stride_px: Total stride of the network.
-        tile_px: Side of the tiles: pixels along their borders count by their share of the tile.
+    ``sample`` is a piece of the scene, standardised float32 [1, band, row, col], a multiple of the stride long. Pixels
+    along the borders of tiles count by their share of the tile.
     """
     side = min(sample.shape[-2:])
     block = max(side // _BLOCKS_PER_SAMPLE // stride_px, 1) * stride_px

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from pipeline.errors import ConfigError
-from pipeline.inference.engine import WORKERS, free_gpu_bytes
+from pipeline.inference.engine import WORKERS, Choice, free_gpu_bytes
 from pipeline.inference.fast import speed_up, tile_layout
 from pipeline.inference.pixels import PLANES, READ_PX, TileLayout
 from pipeline.inference.tiles import GDAL_CACHE_BYTES, round_up
 from pipeline.model.encoder import Encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
-    from pipeline.inference.engine import Choice
     from pipeline.model.bundle import ModelBundle
 
 # The process without its tiles. Measured (VmRSS of fresh processes, Linux, torch 2.14.1 built for CUDA 13): 534 MB with
@@ -72,9 +70,9 @@ _OPENVINO = {
 }
 
 
-def weight_bytes(network: nn.Module, *, dtype: torch.dtype = torch.float32) -> int:
-    """Bytes of the parameters in ``dtype``."""
-    return dtype.itemsize * sum(item.numel() for item in network.parameters())
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of the parameters in float32."""
+    return 4 * sum(item.numel() for item in network.parameters())
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,7 @@ class Needs:
     def largest_tile_px(self, *, halo_px: int, memory_bytes: int, longest_px: int) -> int:
         """The largest tile, in whole strides, that fits the memory, and whose pass fits the GPU.
 
-        Args:
-            halo_px: Halo on each side.
-            memory_bytes: Memory that the process may take.
-            longest_px: The longer side of the scene.
+        ``longest_px`` is the longer side of the scene.
 
         Raises:
             ConfigError: not even the smallest sensible tile fits.
@@ -165,12 +160,9 @@ class Needs:
             share = GPU_SHARE * gpu_bytes / self.batch
             fitting = [size for size in fitting if self.pass_bytes((size + 2 * halo_px) ** 2) <= share] or fitting[:1]
         if not fitting:
-            need = self.peak_bytes(smallest, halo_px=halo_px)
-            raise ConfigError(
-                f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)",
-                expected=f"at least {need / 1e6:.0f} MB",
-                fix="raise map.memory (--memory of predict)",
-            )
+            need = f"at least {self.peak_bytes(smallest, halo_px=halo_px) / 1e6:.0f} MB"
+            what = f"memory of {memory_bytes / 1e6:.0f} MB is too little for the smallest tile ({smallest} pixels)"
+            raise ConfigError(what, expected=need, fix="raise map.memory (--memory of predict)")
         return fitting[-1]
 
 

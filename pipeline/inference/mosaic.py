@@ -7,15 +7,17 @@ that was chosen: nobody's zone is right for both.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
+from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import ConfigError, GridError, InputError, LegendError
@@ -25,13 +27,9 @@ from pipeline.inference.rows import RowStore
 from pipeline.legend import NODATA
 from pipeline.maps.legends import LEGEND_HASH_TAG
 from pipeline.maps.style import PERCENT_NODATA
-from pipeline.raster import on_grid
+from pipeline.raster import as_error, grid_of, on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from pipeline.inference.settings import MosaicRule
@@ -79,11 +77,8 @@ def target_grid(maps: Sequence[MapFile], *, crs: CRS | None = None, pixel_size: 
     grids = [grid_of(item.codes) for item in maps]
     found = {str(grid.crs) for grid in grids}
     if crs is None and len(found) > 1:
-        raise GridError(
-            "maps have several CRSs",
-            got=", ".join(sorted(found)),
-            fix="choose the CRS of the mosaic, such as EPSG:3035",
-        )
+        fix = "choose the CRS of the mosaic, such as EPSG:3035"
+        raise GridError("maps have several CRSs", got=", ".join(sorted(found)), fix=fix)
     chosen = crs or grids[0].crs
     own = [grid for grid in grids if grid.crs == chosen]
     size = pixel_size or min(grid.pixel_size[0] for grid in own or grids)
@@ -102,11 +97,8 @@ def target_grid(maps: Sequence[MapFile], *, crs: CRS | None = None, pixel_size: 
 def join_maps(maps: Sequence[MapFile], *, grid: Grid, rule: MosaicRule, out: Path) -> Mosaic:
     """Join class maps (and their confidence where all have it) on ``grid``; nodata gives way to any class.
 
-    Args:
-        maps: In order of precedence for the rule "first", and for what the other rules leave undecided.
-        grid: The grid of the mosaic.
-        rule: "confidence" takes the surest class, "latest" that of the newest scene, "first" that of the first map.
-        out: Folder for the stores.
+    ``maps`` come in order of precedence for the rule "first", and for what the other rules leave undecided:
+    "confidence" takes the surest class, "latest" that of the newest scene. The stores go into ``out``.
 
     Raises:
         LegendError: the maps have different legends.
@@ -182,23 +174,18 @@ def _ordered(maps: Sequence[MapFile], rule: MosaicRule) -> list[MapFile]:
 def _check_legends(maps: Sequence[MapFile]) -> None:
     legends: dict[str | None, Path] = {}
     for item in maps:
-        with open_map(item.codes) as dataset:
+        with as_error(InputError, "map cannot be opened", path=item.codes), rasterio.open(item.codes) as dataset:
             legends.setdefault(dataset.tags().get(LEGEND_HASH_TAG), item.codes)
     if len(legends) > 1 or None in legends:
-        raise LegendError(
-            "maps of a mosaic must have one legend",
-            got="; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items()),
-            fix="map them with one model, or give them one legend first",
-        )
+        got = "; ".join(f"{path.name}: {legend or 'none'}" for legend, path in legends.items())
+        fix = "map them with one model, or give them one legend first"
+        raise LegendError("maps of a mosaic must have one legend", got=got, fix=fix)
 
 
 class WarpedMaps(Closing):
     """Bands of uint8 read on one grid, nearest pixel; a context manager.
 
     The files that were read last stay open, MOST_OPEN of them; others are opened again when they are wanted.
-
-    Args:
-        grid: On which they are read.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -223,10 +210,8 @@ class WarpedMaps(Closing):
             InputError: the file cannot be opened or read.
         """
         dataset = self._dataset(path, nodata)
-        try:
+        with as_error(InputError, "map cannot be read", path=path):
             pixels: NDArray[np.uint8] = dataset.read(1, window=window.to_rasterio())
-        except (RasterioError, OSError) as err:
-            raise InputError("map cannot be read", path=path, got=err) from err
         return pixels
 
     def _dataset(self, path: Path, nodata: int) -> Any:
@@ -239,32 +224,11 @@ class WarpedMaps(Closing):
 
     def _warp(self, path: Path, nodata: int) -> tuple[Any, ExitStack]:
         with ExitStack() as stack:
-            dataset = stack.enter_context(open_map(path))
+            with as_error(InputError, "map cannot be opened", path=path):
+                dataset = stack.enter_context(rasterio.open(path))
             warped = on_grid(dataset, self._grid, nodata=nodata, tolerance_px=0.01)
             return stack.enter_context(warped), stack.pop_all()
 
     def _close_oldest(self) -> None:
         _, (_, stack) = self._open.popitem(last=False)
         stack.close()
-
-
-def grid_of(path: Path) -> Grid:
-    """The grid of a map's file.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    with open_map(path) as dataset:
-        return Grid.of(dataset)
-
-
-def open_map(path: Path) -> Any:
-    """A map's file, to be closed by the caller.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    try:
-        return rasterio.open(path)
-    except (RasterioError, OSError) as err:
-        raise InputError("map cannot be opened", path=path, got=err) from err

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from pipeline.grid import Window
@@ -19,8 +20,6 @@ from pipeline.legend import NODATA
 from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pipeline.inference.settings import Products
     from pipeline.maps.look import Glimpse
     from pipeline.model.preprocess import Preprocess
@@ -62,10 +61,6 @@ class Buffers:
 
     A tile of some 20 MB that is freed stays with the C library, beside what is allocated meanwhile. Measured on
     ``landcover predict`` of 10980 x 10980 pixels, ResNet-18 U-Net: 37 MB (bfloat16) and 66 MB (float32) less.
-
-    Args:
-        layout: Of the tiles.
-        largest: Values of the largest tile.
     """
 
     def __init__(self, layout: TileLayout, *, largest: int) -> None:
@@ -94,12 +89,8 @@ def read_tile(
 ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
     """The network's input of a window, which may reach beyond the grid.
 
-    Args:
-        reader: Of a scene with the bands of ``preprocess``.
-        window: What is read.
-        preprocess: Standardises it.
-        out: Where to put the tile [channel, row, col], of any type; None for new float32 planes.
-        glimpse: Gets what was read, for a picture of the scene.
+    The tile [channel, row, col] is put into ``out``, of any type, or into new float32 planes; ``glimpse`` gets what was
+    read, for a picture of the scene.
 
     Returns:
         The tile, 0 where not valid; and what is valid, bool [row, col].
@@ -126,11 +117,8 @@ def classify(
 ) -> dict[str, NDArray[np.uint8]]:
     """Layers of one window.
 
-    Args:
-        scores: Logits of any floating type [class, row, col], on any device.
-        valid: bool [row, col]; elsewhere codes are nodata and percentages 255.
-        index_to_code: Lookup table uint8 [256].
-        products: Which layers.
+    ``scores`` are logits of any floating type [class, row, col], on any device; where ``valid``, bool [row, col], is
+    False codes are nodata and percentages 255. ``index_to_code`` is a lookup table uint8 [256].
 
     Returns:
         "codes" uint8 [row, col], "confidence" uint8 [row, col] in percent, "probabilities" uint8 [class, row, col] in
@@ -158,10 +146,8 @@ def classify(
 def value_layers(scores: torch.Tensor, valid: NDArray[np.bool_], *, quantity: Quantity) -> dict[str, NDArray[Any]]:
     """Layers of one window of a continuous target.
 
-    Args:
-        scores: Raw outputs of any floating type [CHANNELS, row, col] (``pipeline.model.quantiles``), on any device.
-        valid: bool [row, col]; elsewhere codes are nodata and values NaN.
-        quantity: Unit, range and transform.
+    ``scores`` are raw outputs of any floating type [CHANNELS, row, col] (``pipeline.model.quantiles``), on any device;
+    where ``valid``, bool [row, col], is False codes are nodata and values NaN.
 
     Returns:
         "codes" uint8 [row, col], value classes; "values" float32 [value, lower, upper; row; col] in the unit.

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +17,9 @@ import torch
 from pipeline import __version__
 from pipeline.files import fingerprint
 from pipeline.inference.engine import WORKERS, Choice, Engine, choose_engine, make_engine
-from pipeline.inference.journal import Key
 from pipeline.inference.measure import class_agreement, effective_halo_px, range_samples, sample_of, tile_seconds
 from pipeline.inference.memory import Needs
+from pipeline.inference.rows import Key
 from pipeline.inference.tiles import (
     GDAL_CACHE_BYTES,
     Order,
@@ -33,8 +34,6 @@ from pipeline.labels.settings import split_source
 from pipeline.model.reach import reach_px
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.grid import Grid
     from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
@@ -138,11 +137,7 @@ def one_thread() -> Iterator[None]:
 def make_plan(bundle: ModelBundle, source: Source, settings: MapSettings, *, trust: bool = False) -> Plan:
     """Decide what the settings leave open, by measuring on a piece of the scene.
 
-    Args:
-        bundle: The model.
-        source: The scene, with the model's bands.
-        settings: What was asked for.
-        trust: Take the number type without measuring its agreement.
+    ``source`` has the model's bands; with ``trust`` the number type is taken without measuring its agreement.
 
     Raises:
         ConfigError: settings that cannot be met (memory, engine, device).
@@ -263,15 +258,11 @@ def journal_key(bundle: ModelBundle, source: Source, settings: MapSettings) -> K
     areas = [fingerprint([split_source(path)[0]]) for path in (settings.aoi, settings.mask) if path is not None]
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     mapping = settings.model_dump(mode="json", include=MAPPING) | vars(settings.products)
+    files = fingerprint([_on_disk(name) for name in source.files])
     return Key.of(
         {
             "model": bundle.hash,
-            "input": [
-                source.id,
-                source.ledger(),
-                fingerprint([_on_disk(name) for name in source.files]),
-                repr(source.grid),
-            ],
+            "input": [source.id, source.ledger(), files, repr(source.grid)],
             "settings": [mapping, areas],
             "software": [__version__, torch.__version__, _version("openvino"), *machine],
         }

@@ -6,38 +6,30 @@ waits between them is a tile or two: nothing of scene size is ever in memory.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import platform
 import warnings
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from pipeline.errors import ModelWarning, OutputError
-from pipeline.files import Closing
+from pipeline.errors import ModelWarning
+from pipeline.files import Closing, prepare_folder
 from pipeline.inference.areas import read_area
-from pipeline.inference.journal import Journal, Key, open_journal
 from pipeline.inference.plan import Plan, engine_of, journal_key, make_plan
-from pipeline.inference.rows import RowStore
+from pipeline.inference.rows import Journal, Key, RowStore, open_journal
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.steps import SceneSteps
 from pipeline.inference.stream import Writing
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.look import PANEL_PX, Glimpse
 from pipeline.maps.style import PERCENT_NODATA
-from pipeline.process import give_back
+from pipeline.process import give_back, hold_folder, release_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from filelock import BaseFileLock
 
     from pipeline.grid import Grid
-    from pipeline.legend import ClassScheme
     from pipeline.model.bundle import ModelBundle
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
@@ -91,7 +83,7 @@ class Prediction(Closing):
         for store in self.layers.values():
             store.close()
         if self.lock is not None:
-            release(self.lock)
+            release_folder(self.lock)
 
     def remove(self) -> None:
         """Close and delete the stores and the journal: the maps have been written."""
@@ -116,15 +108,9 @@ def predict_scene(
 ) -> Prediction:
     """Map one scene into stores of rows, continuing where an interrupted run of the same kind stopped.
 
-    Args:
-        bundle: The model.
-        source: A scene, stack or composite with the model's bands; others are not read.
-        out: Folder for the stores and the journal of this scene alone; made if needed.
-        settings: How; defaults if None.
-        fresh: Do not continue an earlier run.
-        progress: Called with pixels done and pixels in all, from a thread of this run.
-        key: That of the journal, where another machine began it; None for this machine's own.
-        plan: What was decided already; None to decide it.
+    ``source`` has the bands of the model; others are not read. ``out`` is for the stores and the journal of this scene
+    alone; ``progress`` is called with pixels done and pixels in all, from a thread of this run. ``key`` is that of the
+    journal, where another machine began it; ``plan`` what was decided already.
 
     Raises:
         SceneError: the scene lacks a band, or cannot be read (any more); what was mapped is kept.
@@ -163,14 +149,7 @@ def open_run(
 ) -> Run:
     """The stores and the journal of a scene, new or as an earlier run left them; whoever opens it closes it.
 
-    Args:
-        bundle: The model.
-        source: As for :func:`predict_scene`.
-        out: As there.
-        settings: As there.
-        fresh: As there.
-        planner: Decides what the settings leave open; another machine may do it.
-        key: As there.
+    Arguments as of :func:`predict_scene`; ``planner`` decides what the settings leave open, maybe on another machine.
 
     Raises:
         SceneError: as there.
@@ -180,19 +159,18 @@ def open_run(
     settings = settings or MapSettings.model_validate({})
     source = source.select(bundle.bands)
     area = read_area(source.grid, aoi=settings.aoi, mask=settings.mask)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError("cannot make the folder", path=out, got=err.strerror) from err
+    prepare_folder(out)
     key = key or journal_key(bundle, source, settings)
-    lock = lock_folder(out)
+    lock = hold_folder(out, name=LOCK)
     try:
         journal, plan = _open(bundle, source, settings, out, fresh=fresh, planner=planner, key=key)
         stores = _stores(journal, settings, out, shape=source.grid.shape, bundle=bundle)
     except BaseException:
-        release(lock)
+        release_folder(lock)
         raise
-    return Run(SceneSteps(bundle, source, settings, plan, area), key, journal, stores, lock)
+    steps = SceneSteps(bundle, source, settings, plan, area)
+    before = sum(len(work.tiles) for work in steps.works if work.step in journal.done)
+    return Run(steps, key, journal, stores, lock, before)
 
 
 @dataclass(frozen=True)
@@ -204,12 +182,7 @@ class Run:
     journal: Journal  # What is done
     stores: dict[str, RowStore]  # Where it is kept, by name of the layer
     lock: BaseFileLock  # Keeps other runs out
-    before: int = field(init=False)  # Tiles that were done when it was opened
-
-    def __post_init__(self) -> None:
-        """Count what an earlier run has done."""
-        done = sum(len(work.tiles) for work in self.steps.works if work.step in self.journal.done)
-        object.__setattr__(self, "before", done)
+    before: int  # Tiles that were done when it was opened
 
     @property
     def left(self) -> list[int]:
@@ -242,42 +215,7 @@ class Run:
         """Close the stores and give the folder back; what was mapped stays."""
         for store in self.stores.values():
             store.close()
-        release(self.lock)
-
-
-def lock_folder(folder: Path) -> BaseFileLock:
-    """A lock on the work folder, which the system gives back when this process ends, however it ends.
-
-    Raises:
-        OutputError: another run holds it, or it cannot be made.
-    """
-    path = folder / LOCK
-    lock = FileLock(path, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout as err:
-        holder = ""
-        with contextlib.suppress(OSError):  # Windows lets nobody read what is locked
-            holder = path.read_text(encoding="utf-8")
-        raise OutputError(
-            "another run works in this folder", path=folder, got=holder or "a process that has just started",
-            fix="wait for it or stop it, then run the same command again",
-        ) from err  # fmt: skip
-    except OSError as err:
-        raise OutputError("cannot lock the work folder", path=folder, got=err.strerror) from err
-    with contextlib.suppress(OSError):
-        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-    return lock
-
-
-def release(lock: BaseFileLock) -> None:
-    """Give the folder back; doing so twice does nothing."""
-    if not lock.is_locked:
-        return
-    # The file goes before the lock: whoever opens it meanwhile finds another file there, and tries again.
-    with contextlib.suppress(OSError):
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
+        release_folder(self.lock)
 
 
 def _open(

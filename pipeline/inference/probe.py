@@ -5,25 +5,24 @@ For PCA, t-SNE, calibration and the area of applicability.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from pipeline.model.network import fuse_for_inference
+from pipeline.model.network import Network, fuse_for_inference
 from pipeline.model.reach import whole_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.model.bundle import ModelBundle
-    from pipeline.model.network import Network
     from pipeline.raster import Raster
     from pipeline.scenes.scene import Source
+
+    Run = Callable[[torch.Tensor], torch.Tensor]
 
 _TILE_PX = 256
 # Context around a tile; more than the default network's effective reach.
@@ -35,10 +34,7 @@ def network_features(
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Features of labelled pixels, as the members' heads see them, one member after the other.
 
-    Args:
-        bundle: The model.
-        source: A scene with the model's bands.
-        pixels: Labelled pixels of that scene; only where they are is used.
+    ``source`` has the model's bands; of ``pixels`` only where they are is used.
 
     Returns:
         float32 [pixel, feature], and the positions intp [pixel] of the valid ones among ``pixels``.
@@ -77,12 +73,8 @@ def feature_tiles(
 ) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
     """Features of a whole scene, tile by tile: memory does not grow with the scene.
 
-    A pixel's features are those that :func:`pixel_features` gives it.
-
-    Args:
-        bundle: The model.
-        source: A scene with the model's bands.
-        wanted: Tiles for which it says no are not read.
+    A pixel's features are those that :func:`network_features` gives it; tiles for which ``wanted`` says no are not
+    read.
 
     Yields:
         Window inside the grid; float32 [feature, row, col] of it; bool [row, col], True where the scene is valid.
@@ -105,7 +97,7 @@ def feature_tiles(
             yield tile, np.concatenate(parts), valid
 
 
-def _trunks(bundle: ModelBundle) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+def _trunks(bundle: ModelBundle) -> list[Run]:
     """The members without their heads, fused for speed."""
     return [cast("Network", fuse_for_inference(member)).features for member in bundle.members]
 
@@ -116,12 +108,7 @@ def _chip(bundle: ModelBundle, raster: Raster) -> torch.Tensor:
 
 
 def _at_pixels(
-    bundle: ModelBundle,
-    source: Source,
-    pixels: LabelledPixels,
-    *,
-    run: Callable[[torch.Tensor], torch.Tensor],
-    width: int,
+    bundle: ModelBundle, source: Source, pixels: LabelledPixels, *, run: Run, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """What ``run`` makes of the tiles that hold ``pixels``, float32 [pixel, channel], and which of them are valid."""
     parts, positions = [], []

@@ -8,22 +8,19 @@ two counts is 1 where tiles leave no trace, whatever the landscape does there.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.grid import Grid, Window
-from pipeline.inference.predict import predict_scene
+from pipeline.inference.predict import Prediction, predict_scene
 from pipeline.inference.tiles import round_up
 from pipeline.legend import NODATA
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.inference.plan import Plan
-    from pipeline.inference.predict import Prediction
     from pipeline.inference.rows import RowStore
     from pipeline.inference.settings import MapSettings
     from pipeline.model.bundle import ModelBundle
@@ -51,12 +48,7 @@ def seam_figure(
 ) -> Seams:
     """Map the scene again with tiles cut half a tile later, and compare.
 
-    Args:
-        bundle: The model.
-        source: The scene.
-        prediction: The first map.
-        out: Folder for the second map; its files are removed in the end.
-        settings: Those of the first map.
+    ``prediction`` is the first map, made with ``settings``; ``out`` takes the second one, whose files go in the end.
     """
     plan = prediction.plan
     shift = round_up(plan.tile_px // 2, plan.stride_px)

@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.maps.settings import ObjectSettings
-from pipeline.settings import Settings, absolute
+from pipeline.labels.settings import ObjectSettings
+from pipeline.settings import AbsolutePath, Odd, Settings
 
 EngineName = Literal["torch", "openvino"]
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
@@ -87,8 +87,8 @@ class MapSettings(Settings):
         None, ge=0, description="Context read on each side of a tile. Default: measured on a piece of the scene."
     )
     batch: int = Field(1, ge=1, description="Tiles that go through the network together.")
-    aoi: str | None = Field(None, description="Polygons: map only what they cover.")
-    mask: str | None = Field(None, description="Polygons: leave out what they cover.")
+    aoi: AbsolutePath | None = Field(None, description="Polygons: map only what they cover.")
+    mask: AbsolutePath | None = Field(None, description="Polygons: leave out what they cover.")
     mosaic: MosaicRule | None = Field(
         None, description="Join the maps of several scenes into one; the rule says who wins where they overlap."
     )
@@ -111,7 +111,7 @@ class MapSettings(Settings):
         description="Also write the classes that each pixel may have, so that the true one is among them with this "
         "chance in new places (0.9: nine of ten); needs a model with 9 held-out blocks for 0.9, 19 for 0.95.",
     )
-    majority_px: int = Field(
+    majority_px: Odd = Field(
         0,
         ge=0,
         le=15,
@@ -167,27 +167,13 @@ class MapSettings(Settings):
         try:
             parse_bytes(value)
         except ConfigError as err:
-            msg = "a size such as 2GB, 1.5GiB or 800MB"
-            raise ValueError(msg) from err
+            raise ValueError("a size such as 2GB, 1.5GiB or 800MB") from err
         return str(value)
 
     @property
     def filtered(self) -> bool:
         """Whether the map is cleaned before it is written."""
         return self.majority_px > 1 or self.sieve_ha > 0 or self.segments_px > 0
-
-    @field_validator("majority_px")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value and value % 2 == 0:
-            msg = "an odd number, so that the pixel lies in the middle"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("aoi", "mask")
-    @classmethod
-    def _paths(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else absolute(value, info)
 
     @field_validator("mosaic_crs")
     @classmethod
@@ -199,16 +185,13 @@ class MapSettings(Settings):
             try:
                 CRS.from_user_input(value)
             except CRSError as err:
-                msg = "a CRS that PROJ knows, such as EPSG:3035"
-                raise ValueError(msg) from err
+                raise ValueError("a CRS that PROJ knows, such as EPSG:3035") from err
         return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> MapSettings:
         if self.dtype == "int8" and self.engine != "openvino":
-            msg = "dtype int8 needs engine openvino"
-            raise ValueError(msg)
+            raise ValueError("dtype int8 needs engine openvino")
         if self.engine == "openvino" and self.device == "cuda":
-            msg = "engine openvino runs on device cpu"
-            raise ValueError(msg)
+            raise ValueError("engine openvino runs on device cpu")
         return self

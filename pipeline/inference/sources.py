@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from functools import partial
@@ -22,8 +23,6 @@ from pipeline.scenes.joining import CLOUDS, join_scenes, open_as
 from pipeline.scenes.settings import InputSettings, SceneOptions, SceneRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Scene, Source
 
@@ -60,13 +59,8 @@ def sources_for(
 ) -> tuple[Source, ...]:
     """Scenes as a model wants them: on its resolution, with its masks, joined in time, with its indices and layers.
 
-    Scenes of a model of stacks or composites become one source; those of other models one each.
-
-    Args:
-        bundle: The model.
-        paths: The scenes.
-        folder: Where a mask of clouds goes, where the model was trained with one of the network's.
-        words: What the user says of the scenes.
+    Scenes of a model of stacks or composites become one source; those of other models one each. A mask of clouds, where
+    the model was trained with one of the network's, goes into ``folder``; ``words`` is what the user says of them.
 
     Raises:
         ConfigError: dates or layers of another number than the scenes or the model have.
@@ -85,13 +79,9 @@ def sources_for(
     for scene in opened:
         missing = [name for name in inputs.bands or () if name not in scene.band_names]
         if missing:
-            raise ModelError(
-                f"scene lacks band {', '.join(missing)} of the model",
-                path=scene.path,
-                got=", ".join(scene.band_names),
-                expected=", ".join(inputs.bands or ()),
-                fix="use a product that has them, name the bands with --bands, or take a model trained on those there",
-            )
+            what, got = f"scene lacks band {', '.join(missing)} of the model", ", ".join(scene.band_names)
+            fix = "use a product that has them, name the bands with --bands, or take a model trained on those there"
+            raise ModelError(what, path=scene.path, got=got, expected=", ".join(inputs.bands or ()), fix=fix)
     return tuple(check_source(bundle, source) for source in join_scenes([("", scene) for scene in opened], inputs))
 
 
@@ -151,8 +141,6 @@ def _open(paths: Sequence[str], inputs: InputSettings, words: SceneRequest) -> l
     if len(paths) == 1 and len(moments) > 1:
         bands = (inputs.bands or ("band",))[:1]
         return list(read(paths[0], options=words.model_copy(update={"bands": bands, "dates": tuple(moments)})))
-    if moments and len(moments) != len(paths):
-        raise ConfigError("option --date", got=len(moments), expected=f"{len(paths)}, one for each --scene")
     if not moments:
         return [scene for path in paths for scene in read(path, options=words)]
     pairs = zip(paths, moments, strict=True)
@@ -211,11 +199,9 @@ def _with_layers(inputs: InputSettings, paths: Sequence[str]) -> InputSettings:
         inputs = inputs.model_copy(update={"layers": tuple(layers)})
     for layer in inputs.layers:
         if not is_virtual(layer.path) and not Path(layer.path).exists():
-            raise ModelError(
-                f"the model needs a further raster ({layer.kind}) that is not there",
-                path=layer.path,
-                fix=f"say where it is now with --layer, one for each in this order: {wanted}",
-            )
+            what = f"the model needs a further raster ({layer.kind}) that is not there"
+            fix = f"say where it is now with --layer, one for each in this order: {wanted}"
+            raise ModelError(what, path=layer.path, fix=fix)
     return inputs
 
 
@@ -226,16 +212,10 @@ def _check_dates(bundle: ModelBundle, inputs: InputSettings, scenes: Sequence[Sc
     start = f"{(inputs.bands or ('',))[0]}_"
     known = [name.removeprefix(start) for name in bundle.bands if name.startswith(start)]
     if inputs.stack.naming == "order" and len(scenes) != len(known):
-        raise ModelError(
-            "number of scenes for a model of stacked dates",
-            got=len(scenes),
-            expected=f"{len(known)}, one --scene per date",
-        )
+        expected = f"{len(known)}, one --scene per date"
+        raise ModelError("number of scenes for a model of stacked dates", got=len(scenes), expected=expected)
     days = sorted(scene.acquired_utc.date().isoformat() for scene in scenes if scene.acquired_utc is not None)
     if inputs.stack.naming == "date" and len(days) == len(scenes) and days != known:
-        raise ModelError(
-            "scenes of other days than the model's, whose bands are called after their dates",
-            got=", ".join(days),
-            expected=", ".join(known),
-            fix="train with inputs.stack naming: order, or with regular days, to map other days and years",
-        )
+        what = "scenes of other days than the model's, whose bands are called after their dates"
+        fix = "train with inputs.stack naming: order, or with regular days, to map other days and years"
+        raise ModelError(what, got=", ".join(days), expected=", ".join(known), fix=fix)

@@ -1,39 +1,32 @@
-"""The steps of a map, and mapping any of them: all in one process, or a block of them on some other machine.
-
-A step is what the journal counts: the tiles that go through the network together. Whatever steps are mapped together,
-each gives the same bytes.
-"""
+"""The steps of a map (tiles that go through the network together), and mapping any of them, here or elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import rasterio
 import torch
+from numpy.typing import NDArray
 
-from pipeline.inference.engine import WORKERS
+from pipeline.inference.engine import WORKERS, Engine
 from pipeline.inference.pixels import Buffers, classify, read_tile, value_layers
 from pipeline.inference.stream import Work, Workers
-from pipeline.inference.tiles import in_stripes
+from pipeline.inference.tiles import Tile, in_stripes
 from pipeline.process import share_one_heap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
     import numpy as np
-    from numpy.typing import NDArray
 
     from pipeline.grid import Window
     from pipeline.inference.areas import Area
-    from pipeline.inference.engine import Engine
     from pipeline.inference.plan import Plan
     from pipeline.inference.settings import MapSettings
-    from pipeline.inference.tiles import Tile
     from pipeline.maps.look import Glimpse
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.reader import Reader
@@ -167,35 +160,17 @@ class SceneSteps:
             buffers.give(memory)
 
 
-def runs_of(steps: Collection[int]) -> Iterator[list[int]]:
-    """Steps that follow each other, together.
-
-    >>> list(runs_of([7, 1, 2, 6]))
-    [[1, 2], [6, 7]]
-    """
-    run: list[int] = []
-    for step in sorted(steps):
-        if run and step != run[-1] + 1:
-            yield run
-            run = []
-        run.append(step)
-    if run:
-        yield run
-
-
 def step_blocks(steps: SceneSteps, left: Collection[int], *, block_px: int) -> list[tuple[int, ...]]:
     """The steps that are left in portions of steps that follow each other.
 
     A portion has at most ``block_px`` pixels, or a single step that has more.
     """
-    blocks: list[tuple[int, ...]] = []
-    for run in runs_of(left):
-        block: list[int] = []
-        for step in run:
-            full = sum(steps.pixels[number] for number in (*block, step)) > block_px
-            if full and block:
-                blocks.append(tuple(block))
-                block = []
-            block.append(step)
-        blocks.append(tuple(block))
-    return blocks
+    blocks: list[list[int]] = []
+    taken = 0
+    for step in sorted(left):
+        if not blocks or step != blocks[-1][-1] + 1 or taken + steps.pixels[step] > block_px:
+            blocks.append([])
+            taken = 0
+        blocks[-1].append(step)
+        taken += steps.pixels[step]
+    return [tuple(block) for block in blocks]

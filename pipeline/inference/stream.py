@@ -8,25 +8,24 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
-    from pipeline.inference.journal import Journal
-    from pipeline.inference.rows import RowStore
+    from pipeline.inference.rows import Journal, RowStore
     from pipeline.inference.tiles import Tile
+
+    Progress = Callable[[int, int], None]
 
 # Seconds between two synced journal lines: what a crash can cost. Syncing is hidden behind the network.
 SYNC_SECONDS = 5.0
@@ -48,22 +47,10 @@ class Work:
         return sum(tile.write.height * tile.write.width for tile in self.tiles)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A step that is complete, and how many pixels it has."""
-
-    number: int
-    pixels: int
-
-
 class Workers(Generic[T]):
     """Does works in threads side by side; iterate over it inside ``with`` for what they made, in order.
 
-    Args:
-        do: Makes something of a work.
-        works: In order.
-        count: Threads that do works.
-        threads: Threads of torch in each of them.
+    ``do`` makes something of a work, in ``count`` threads, each with ``threads`` of torch.
     """
 
     def __init__(self, do: Callable[[Work], T], works: Iterable[Work], *, count: int, threads: int) -> None:
@@ -79,9 +66,7 @@ class Workers(Generic[T]):
         self._submit(self._count + 1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Finish what was begun and leave the rest."""
         self._pool.shutdown(cancel_futures=True)
 
@@ -111,13 +96,11 @@ class Writing:
         *,
         done_px: int,
         total_px: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> None:
         self._stores, self._journal, self._progress = stores, journal, progress
         self._done_px, self._total_px = done_px, total_px
-        self._waiting: queue.Queue[tuple[Window, Mapping[str, NDArray[np.uint8]]] | _Step | None] = queue.Queue(
-            maxsize=_WRITES_WAITING
-        )
+        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=_WRITES_WAITING)
         self._steps: list[int] = []
         self._synced = time.perf_counter()
         self._error: BaseException | None = None
@@ -128,41 +111,36 @@ class Writing:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Write what waits; raise an error of the writer unless another one is under way."""
         if self._error is None:
             self._waiting.put(None)
         self._thread.join()
-        if self._error is not None and value is None:
+        if self._error is not None and error is None:
             raise self._error
 
     def put(self, window: Window, layers: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write layers uint8 [..., row, col] of a window, soon."""
-        self._offer((window, layers))
+        self._offer(partial(self._write, window, layers))
 
     def done(self, step: int, *, pixels: int) -> None:
         """Note, after all that was put before, that a step of so many pixels is complete."""
-        self._offer(_Step(step, pixels))
+        self._offer(partial(self._note, step, pixels))
 
-    def _offer(self, item: tuple[Window, Mapping[str, NDArray[np.uint8]]] | _Step) -> None:
+    def _offer(self, work: Callable[[], None]) -> None:
         while True:
             if self._error is not None:
                 raise self._error
             try:
-                self._waiting.put(item, timeout=_POLL_SECONDS)
+                self._waiting.put(work, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return
 
     def _run(self) -> None:
         try:
-            while (item := self._waiting.get()) is not None:
-                if isinstance(item, _Step):
-                    self._note(item)
-                else:
-                    self._write(*item)
+            while (work := self._waiting.get()) is not None:
+                work()
             self._sync()
         except BaseException as err:  # noqa: BLE001 - raised again in the caller's thread
             self._error = err
@@ -178,9 +156,9 @@ class Writing:
             for number, layer in enumerate(pixels if pixels.ndim == 3 else pixels[np.newaxis]):  # noqa: PLR2004
                 self._stores[name].write(window, layer, layer=number)
 
-    def _note(self, step: _Step) -> None:
-        self._steps.append(step.number)
-        self._done_px += step.pixels
+    def _note(self, step: int, pixels: int) -> None:
+        self._steps.append(step)
+        self._done_px += pixels
         if self._progress is not None:
             self._progress(self._done_px, self._total_px)
         if time.perf_counter() - self._synced >= SYNC_SECONDS:

@@ -14,6 +14,7 @@ to run, is mapped faster with them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,11 +28,8 @@ from pipeline.grid import Grid, Window
 from pipeline.process import silenced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from rasterio.io import DatasetReader
 
-    from pipeline.grid import Grid
     from pipeline.scenes.scene import Source
 
 # Blocks that GDAL keeps decoded; more where tiles leave room for it and decoding is saved.
@@ -79,12 +77,8 @@ def plan_tiles(
         GridError: a size that is not positive.
     """
     if tile_px < 1 or stride_px < 1 or halo_px < 0:
-        what = "tiles"
-        raise GridError(
-            what,
-            got=f"tile_px {tile_px}, halo_px {halo_px}, stride_px {stride_px}",
-            expected="tile_px and stride_px at least 1, halo_px not negative",
-        )
+        got = f"tile_px {tile_px}, halo_px {halo_px}, stride_px {stride_px}"
+        raise GridError("tiles", got=got, expected="tile_px and stride_px at least 1, halo_px not negative")
     halo = round_up(halo_px, stride_px)
     columns = _cut(grid.width, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
     rows = _cut(grid.height, tile_px=tile_px, stride_px=stride_px, shift_px=shift_px)
@@ -93,9 +87,8 @@ def plan_tiles(
     for row, height in rows:
         for col, width in columns:
             write = Window(row, col, height, width)
-            shape = (_whole(max(pair), halo, stride_px) for pair in zip(write.shape, least, strict=True))
-            read = Window(row - halo, col - halo, *shape)
-            tiles.append(Tile(read, write))
+            sides = (round_up(max(pair), stride_px) + 2 * halo for pair in zip(write.shape, least, strict=True))
+            tiles.append(Tile(Window(row - halo, col - halo, *sides), write))
     return tuple(tiles)
 
 
@@ -106,10 +99,6 @@ def round_up(value: int, step: int) -> int:
     (64, 32, 0)
     """
     return -(-value // step) * step
-
-
-def _whole(size: int, halo: int, stride: int) -> int:
-    return round_up(size, stride) + 2 * halo
 
 
 def _cut(length: int, *, tile_px: int, stride_px: int, shift_px: int = 0) -> list[tuple[int, int]]:
@@ -142,12 +131,8 @@ class Order:
 def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: int, cache_bytes: int) -> Order:
     """The order in which the least is decoded again.
 
-    Args:
-        files: Blocks of what is read.
-        tile_px: Largest side of a write window; the scene is cut evenly.
-        halo_px: Halo on each side.
-        width_px: Width of the scene.
-        cache_bytes: What GDAL's cache may take.
+    The scene, ``width_px`` wide, is cut evenly into tiles of at most ``tile_px``; ``cache_bytes`` is what GDAL may
+    take.
 
     >>> from pipeline.inference.tiles import Blocks
     >>> tiled, strips = Blocks(512, 512, 20, 60e-9), Blocks(1, 10980, 20, 60e-9)
@@ -184,11 +169,7 @@ def order_of(files: Sequence[Blocks], *, tile_px: int, halo_px: int, width_px: i
 def quickest(order: Callable[[int], Order], *, largest_px: int, halo_px: int, stride_px: int) -> tuple[int, Order]:
     """The side of tiles, no larger than memory allows, with which halo and decoding cost least; and the order.
 
-    Args:
-        order: Gives the order for tiles of a side, with the cache that they leave room for.
-        largest_px: The largest side.
-        halo_px: Halo on each side.
-        stride_px: Total stride of the network.
+    ``order`` gives that for tiles of a side, with the cache that they leave room for.
     """
 
     def cost(side: int) -> float:

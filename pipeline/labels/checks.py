@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.grid import Grid
 from pipeline.labels.rasterise import LabelledPixels, to_grid_crs
-from pipeline.legend import MIN_CLASSES
+from pipeline.legend import MIN_CLASSES, ClassScheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.source import Labels
-    from pipeline.legend import ClassScheme
 
 _SHOWN = 5
 CONFLICTS_SHOWN = 10
@@ -52,13 +49,9 @@ def check_overlap(labels: Labels, grids: Grid | Sequence[Grid]) -> Overlap:
         within |= shapely.within(shapes, extent)
         touching |= shapely.intersects(shapes, extent)
     if not touching.any():
-        raise LabelError(
-            "labels lie outside the scene",
-            path=labels.path,
-            got=f"labels in {_place(labels.frame.total_bounds, str(labels.frame.crs))}",
-            expected=f"scene in {_place(several[0].bounds, str(several[0].crs))}",
-            fix="check the CRS of both files",
-        )
+        got = f"labels in {_place(labels.frame.total_bounds, str(labels.frame.crs))}"
+        expected, fix = f"scene in {_place(several[0].bounds, str(several[0].crs))}", "check the CRS of both files"
+        raise LabelError("labels lie outside the scene", path=labels.path, got=got, expected=expected, fix=fix)
     several_parts = int((shapely.get_num_geometries(labels.frame.geometry.array) > 1).sum())
     if 2 * several_parts >= len(labels):
         text = f"{several_parts} of {len(labels)} features have several parts, and learn or test as one polygon each"
@@ -87,13 +80,9 @@ def check_classes(pixels: LabelledPixels | Sequence[LabelledPixels], scheme: Cla
     }
     present = [name for name, (_, count) in found.items() if count]
     if len(present) < MIN_CLASSES:
-        raise LabelError(
-            "labels of fewer than two classes have pixels in the scene",
-            got=", ".join(present) or "none",
-            expected="at least two of " + ", ".join(scheme.names)
-            if len(scheme) > 1
-            else "a second class in the legend",
-        )
+        wanted = "at least two of " + ", ".join(scheme.names) if len(scheme) > 1 else "a second class in the legend"
+        what = "labels of fewer than two classes have pixels in the scene"
+        raise LabelError(what, got=", ".join(present) or "none", expected=wanted)
     absent = [name for name in found if name not in present]
     if absent:
         text = f"no labelled pixel of class {', '.join(absent)}: it cannot be mapped; draw polygons of it in the scene"
@@ -114,12 +103,9 @@ def check_usable(shares: Mapping[str, float]) -> None:
     left = [name for name, share in shares.items() if share > 0]
     lost = ", ".join(name for name, share in shares.items() if not share)
     if len(shares) > 1 and len(left) < MIN_CLASSES:
-        raise LabelError(
-            "fewer than two classes have usable pixels",
-            got=", ".join(left) or "none",
-            expected="at least two of " + ", ".join(shares),
-            fix="check nodata and masks of the scene, or draw labels where it has data",
-        )
+        got, expected = ", ".join(left) or "none", "at least two of " + ", ".join(shares)
+        fix = "check nodata and masks of the scene, or draw labels where it has data"
+        raise LabelError("fewer than two classes have usable pixels", got=got, expected=expected, fix=fix)
     if lost:
         text = f"every labelled pixel of class {lost} has no data or is masked: it cannot be mapped"
         text += "; draw some where the scene has data, or change inputs.mask"
@@ -135,18 +121,12 @@ def check_pixels(labels: Labels, pixels: LabelledPixels) -> None:
             f"{c.polygons[0]} {names[c.codes[0]]} / {c.polygons[1]} {names[c.codes[1]]} ({c.pixels} px)" for c in worst
         )
         more = f" and {len(pixels.conflicts) - _SHOWN} more pairs" if len(pixels.conflicts) > _SHOWN else ""
-        _warn(
-            labels,
-            f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}; "
-            "redraw one of each pair",
-        )
+        text = f"{pixels.contested_px} pixels are claimed by two classes and left out: polygons {shown}{more}"
+        _warn(labels, f"{text}; redraw one of each pair")
     if pixels.too_small:
         ids = ", ".join(map(str, pixels.too_small[:_SHOWN])) + (", ..." if len(pixels.too_small) > _SHOWN else "")
-        _warn(
-            labels,
-            f"{counted(len(pixels.too_small), 'polygon')} without a pixel centre, not used: {ids}; "
-            "labels.all_touched: true uses the pixels they touch",
-        )
+        text = f"{counted(len(pixels.too_small), 'polygon')} without a pixel centre, not used: {ids}"
+        _warn(labels, f"{text}; labels.all_touched: true uses the pixels they touch")
 
 
 def lost_polygons(labels: Labels, burned: Sequence[LabelledPixels], overlap: Overlap) -> dict[str, Any]:

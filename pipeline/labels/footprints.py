@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons
@@ -17,10 +19,7 @@ from pipeline.labels.settings import split_source
 from pipeline.labels.vectors import read_layer, resolve_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from geopandas import GeoDataFrame, GeoSeries
-    from numpy.typing import NDArray
 
     from pipeline.grid import Grid
     from pipeline.labels.source import Labels
@@ -129,11 +128,9 @@ def with_ground(labels: Labels, grids: Sequence[Grid], *, background: str, area:
             extent = shapely.intersection(extent, shapely.union_all(np.asarray(inside.to_crs(here.crs).geometry.array)))
         over = shapely.intersects(shapes, extent)
         if not over.any():
-            raise LabelError(
-                "footprints are said to be complete, but none lies in a scene or in the area",
-                path=labels.path, got=f"0 of {len(labels)}", expected="at least one",
-                fix="name in labels.complete the polygons within which every object is drawn",
-            )  # fmt: skip
+            what = "footprints are said to be complete, but none lies in a scene or in the area"
+            fix = "name in labels.complete the polygons within which every object is drawn"
+            raise LabelError(what, path=labels.path, got=f"0 of {len(labels)}", expected="at least one", fix=fix)
         parted, strips = _parted(shapes, over, grid)
         drawn = drawn.set_geometry(gpd.GeoSeries(parted, crs=here.crs).to_crs(drawn.crs), crs=drawn.crs)
         new = _squares(grid, extent, parted[over], covered=covered)

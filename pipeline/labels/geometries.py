@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely import GeometryType
 
 from pipeline.documents import parse_json
 from pipeline.errors import LabelError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from geopandas import GeoDataFrame, GeoSeries
-    from numpy.typing import NDArray
 
 # Stands for a geometry that is none: a line, which labels drop and count like other geometries without area.
 BROKEN = shapely.LineString([(0, 0), (0, 0)])
@@ -45,7 +44,9 @@ def clean_polygons(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.boo
     kinds = shapely.get_type_id(flat)
     mixed = np.flatnonzero(kinds == GeometryType.GEOMETRYCOLLECTION)
     for position in mixed:
-        flat[position] = _polygonal_parts(flat[position])
+        parts = shapely.get_parts(flat[position])
+        parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
+        flat[position] = shapely.union_all(parts) if len(parts) else None
     keep = np.isin(shapely.get_type_id(flat), _POLYGONAL) & ~shapely.is_empty(flat) & (shapely.area(flat) > 0)
     flat[~keep] = None
     return flat, invalid & keep
@@ -74,12 +75,6 @@ def crossings(shape: Any) -> float:
     return float(max(met, 0) / seen * len(parts) / 2)
 
 
-def _polygonal_parts(collection: Any) -> Any:
-    parts = shapely.get_parts(collection)
-    parts = parts[np.isin(shapely.get_type_id(parts), _POLYGONAL)]
-    return shapely.union_all(parts) if len(parts) else None
-
-
 def is_point(geometry: NDArray[Any]) -> NDArray[np.bool_]:
     """Which geometries are points."""
     return np.isin(shapely.get_type_id(geometry), _POINTS)
@@ -106,17 +101,13 @@ def metric_crs(shapes: GeoSeries | GeoDataFrame, *, path: Path | str | None = No
         crs = shapes.estimate_utm_crs()
         here, there = (np.asarray(item.array, dtype=object) for item in (shapes.geometry, shapes.geometry.to_crs(crs)))
     except Exception as err:  # pyproj raises several unrelated types
-        raise LabelError(
-            "polygons or points lie where none can", path=path, got=err, fix="assign the CRS they are in"
-        ) from err
+        fix = "assign the CRS they are in"
+        raise LabelError("polygons or points lie where none can", path=path, got=err, fix=fix) from err
     areas = shapely.area(there[shapely.get_dimensions(there) == 2])  # noqa: PLR2004 - polygons
     lost = np.isfinite(shapely.get_coordinates(here)) & ~np.isfinite(shapely.get_coordinates(there))
     if lost.any() or not (areas > 0).all():
-        what, fix = (
-            "polygons or points cannot be brought into metres",
-            "assign the CRS they are in, or cut them to one region",
-        )
         got = f"coordinates {shapes.total_bounds.tolist()} in {shapes.crs.name}"
+        what, fix = "polygons or points cannot be brought into metres", "assign their CRS, or cut them to one region"
         raise LabelError(what, path=path, got=got, fix=fix)
     return crs
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rasterio.features import shapes
 
 from pipeline.errors import LabelError
@@ -16,10 +18,7 @@ from pipeline.legend import UNLABELLED
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
     from pipeline.labels.source import Labels
 
@@ -87,14 +86,10 @@ class LabelledPixels:
             mask = which
         else:
             mask = np.isin(self.polygon, np.fromiter((int(i) for i in which), dtype=np.int32))
-        return replace(
-            self,
-            row=self.row[mask],
-            col=self.col[mask],
-            code=self.code[mask],
-            polygon=self.polygon[mask],
-            edge_px=self.edge_px[mask],
-        )
+        kept: dict[str, Any] = {
+            name: getattr(self, name)[mask] for name in ("row", "col", "code", "polygon", "edge_px")
+        }
+        return replace(self, **kept)
 
     def polygon_ids(self) -> NDArray[np.int32]:
         """Ids of the polygons that have pixels here, ascending."""
@@ -242,25 +237,18 @@ def _settle(
     group = np.cumsum(first) - 1
     code = codes[owner]
     contested = np.zeros(group[-1] + 1, dtype=np.bool_)
-    pairs: list[NDArray[np.int32]] = []
+    pairs = [np.empty((0, 2), dtype=np.int32)]
     for offset in range(1, int(np.bincount(group).max())):
         same = key[offset:] == key[:-offset]
         clash = np.flatnonzero(same & (code[offset:] != code[:-offset]))
         contested[group[clash]] = True
         pairs.append(np.stack([owner[clash], owner[clash + offset]], axis=1))
-    return first & ~contested[group], _conflicts(pairs, codes, ids), int(contested.sum())
-
-
-def _conflicts(
-    pairs: list[NDArray[np.int32]], codes: NDArray[np.uint8], ids: NDArray[np.int32]
-) -> tuple[Conflict, ...]:
-    if not pairs:
-        return ()
     unique, counts = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
-    return tuple(
+    conflicts = tuple(
         Conflict((int(ids[a]), int(ids[b])), (int(codes[a]), int(codes[b])), int(count))
         for (a, b), count in zip(unique, counts, strict=True)
     )
+    return first & ~contested[group], conflicts, int(contested.sum())
 
 
 def erode_edges(pixels: LabelledPixels, erode_px: Mapping[int, int]) -> LabelledPixels:

@@ -6,26 +6,24 @@ Of a whole map, pieces of its classes are drawn at random.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning
 from pipeline.grid import Grid, Window
 from pipeline.labels.rasterise import EDGE_CAP_PX, LabelledPixels, pixel_outlines
 from pipeline.labels.source import LabelReport, Labels
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.raster import burn_shapes, on_grid, open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".asc"})
 _STRIP_PX = 8_000_000
@@ -46,7 +44,6 @@ def read_map_labels(
     piece_px: int,
     pieces: int,
     aliases: Mapping[str, str] | None = None,
-    seed: int = 0,
 ) -> Labels:
     """Polygons of a class raster, whose values are codes of ``scheme``.
 
@@ -60,9 +57,7 @@ def read_map_labels(
         extents: Bounds (left, bottom, right, top) and CRS of each scene.
         piece_px: Side of the lattice in pixels of the map.
         pieces: Most polygons of a class.
-        aliases: Value of the raster -> class name, for values that are no codes of a map (0, 300, 1111); "" leaves a
-            value out.
-        seed: Of the choice.
+        aliases: Value of the raster -> class name, for values that are no codes of a map; "" leaves a value out.
 
     Raises:
         LabelError: not a class raster, not over the scenes, or without a class of the legend.
@@ -74,7 +69,7 @@ def read_map_labels(
     )
     ids, first = np.unique(pixels.polygon, return_index=True)
     code = pixels.code[first]
-    order = np.random.default_rng(seed).permutation(len(ids))
+    order = np.random.default_rng(0).permutation(len(ids))
     kept = np.sort(np.concatenate([order[code[order] == value][:pieces] for value in np.unique(code)]))
     outlines = pixel_outlines(pixels, ids[kept])
     import geopandas as gpd
@@ -171,12 +166,9 @@ def labels_from_raster(
         rows, cols = np.nonzero(body)
         parts.append((rows + strip.row, cols, body[rows, cols], component[rows, cols], edge[rows, cols]))
     if count == 0:
-        raise LabelError(
-            "class raster has no pixel of a class of the legend over the scene",
-            path=path,
-            got=f"values {strange}" if strange else "nodata only",
-            expected=f"codes {', '.join(map(str, scheme.codes))}",
-        )
+        got = f"values {strange}" if strange else "nodata only"
+        what = "class raster has no pixel of a class of the legend over the scene"
+        raise LabelError(what, path=path, got=got, expected=f"codes {', '.join(map(str, scheme.codes))}")
     if strange:
         text = f"{path}: values {strange} are not in the legend and are left unlabelled"
         warnings.warn(text, LabelWarning, stacklevel=2)
@@ -194,10 +186,9 @@ def _renamed(path: Path, aliases: Mapping[str, str], scheme: ClassScheme) -> dic
         try:
             number = int(value)
         except ValueError:
-            raise LabelError(
-                "alias of a class raster", path=path, got=repr(value), expected="a value of the raster, an integer",
-                fix="write labels.aliases as value: class",
-            ) from None  # fmt: skip
+            what, got = "alias of a class raster", repr(value)
+            fix = "write labels.aliases as value: class"
+            raise LabelError(what, path=path, got=got, expected="a value of the raster, an integer", fix=fix) from None
         renamed[number] = scheme.by_name(name).code if name else UNLABELLED
     return renamed
 

@@ -1,15 +1,15 @@
-"""What a user can set about labels and the legend."""
+"""What a user can set about labels, the legend, and classes that become one polygon per object."""
 
 from __future__ import annotations
 
 import codecs
-import datetime as dt  # noqa: TC003 - pydantic needs it at run time
-from typing import Any, Literal
+import datetime as dt
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.quantity import Transform  # noqa: TC001 - pydantic needs it at run time
-from pipeline.settings import Settings, absolute
+from pipeline.settings import AbsolutePath, Settings, absolute, odd
 
 COLOR = r"^#[0-9a-fA-F]{6}$"
 
@@ -52,8 +52,7 @@ class ValueSettings(Settings):
     def _rising(self) -> ValueSettings:
         low, high = self.range or (None, None)
         if low is not None and high is not None and low >= high:
-            msg = "range is smallest, then largest value"
-            raise ValueError(msg)
+            raise ValueError("range is smallest, then largest value")
         return self
 
 
@@ -63,7 +62,7 @@ class LabelSettings(Settings):
     kind: Literal["class", "value"] = Field(
         "class", description="class: field holds a class; value: a number, see value (docs/continuous.md)."
     )
-    path: str = Field(
+    path: AbsolutePath = Field(
         description="GeoPackage, Shapefile, GeoJSON, GeoParquet or FlatGeobuf of polygons or points, in any CRS; or a "
         "class raster (an existing map) whose values are codes of the classes."
     )
@@ -75,7 +74,7 @@ class LabelSettings(Settings):
     layer: str | None = Field(
         None, description="Layer of a file that has several; path may also be QGIS's own, file.gpkg|layername=fields."
     )
-    also: tuple[str, ...] = Field(
+    also: tuple[AbsolutePath, ...] = Field(
         (), description="Further files of polygons with the same field, such as those of landcover labels next."
     )
     encoding: str | None = Field(
@@ -99,8 +98,8 @@ class LabelSettings(Settings):
     point_radius_m: float | None = Field(
         None, ge=0, description="Points are labels too: circles of this radius in metres; 0 for the pixel alone."
     )
-    point_window_px: int | None = Field(
-        None, ge=1, le=63, description="Points are labels too: squares of so many pixels a side (odd) around each."
+    point_window_px: Annotated[int, Field(ge=1, le=63), AfterValidator(odd)] | None = Field(
+        None, description="Points are labels too: squares of so many pixels a side (odd) around each."
     )
     piece_px: int = Field(
         16, ge=1, description="Of a class raster: regions are cut into polygons of at most so many pixels a side."
@@ -119,13 +118,6 @@ class LabelSettings(Settings):
     value: ValueSettings = Field(default_factory=lambda: ValueSettings.model_validate({}))
     level: Literal[1, 2] = Field(2, description="1 maps the groups, 2 the classes as they are listed.")
 
-    _path = field_validator("path")(absolute)
-
-    @field_validator("also")
-    @classmethod
-    def _paths(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return tuple(absolute(item, info) for item in value)
-
     @property
     def files(self) -> tuple[str, ...]:
         """Every file of labels, without the names of layers."""
@@ -142,11 +134,9 @@ class LabelSettings(Settings):
     @model_validator(mode="after")
     def _apart(self) -> LabelSettings:
         if self.kind == "value" and self.field in self.value.covariates:
-            msg = f"covariates hold {self.field!r}, the target itself"
-            raise ValueError(msg)
+            raise ValueError(f"covariates hold {self.field!r}, the target itself")
         if self.kind == "value" and self.complete:
-            msg = "complete is for classes"
-            raise ValueError(msg)
+            raise ValueError("complete is for classes")
         return self
 
     @field_validator("encoding")
@@ -155,8 +145,7 @@ class LabelSettings(Settings):
         try:
             return None if value is None else codecs.lookup(value).name
         except LookupError as err:
-            msg = "an encoding that Python knows, such as utf-8, cp1252, cp1251 or gbk"
-            raise ValueError(msg) from err
+            raise ValueError("an encoding that Python knows, such as utf-8, cp1252, cp1251 or gbk") from err
 
     @model_validator(mode="before")
     @classmethod
@@ -176,19 +165,10 @@ class LabelSettings(Settings):
         number = {key for key in value if type(key) in {int, float}}
         return {str(key).removesuffix(".0") if key in number else key: item for key, item in value.items()}
 
-    @field_validator("point_window_px")
-    @classmethod
-    def _odd(cls, value: int | None) -> int | None:
-        if value is not None and value % 2 == 0:
-            msg = "an odd number, so that the point lies in the middle"
-            raise ValueError(msg)
-        return value
-
     @model_validator(mode="after")
     def _one_kind_of_points(self) -> LabelSettings:
         if self.point_radius_m is not None and self.point_window_px is not None:
-            msg = "point_radius_m and point_window_px exclude each other"
-            raise ValueError(msg)
+            raise ValueError("point_radius_m and point_window_px exclude each other")
         return self
 
 
@@ -200,4 +180,22 @@ class ClassItem(Settings):
     color: str = Field(pattern=COLOR, description="Colour in the map, #rrggbb.")
     objects: bool = Field(
         default=False, description="Also map it as objects, one polygon each: buildings, ponds, trees (map.objects)."
+    )
+
+
+class ObjectSettings(Settings):
+    """How classes with objects: true become polygons, one per object (<scene>_objects.gpkg)."""
+
+    classes: tuple[str, ...] = Field(
+        (), description="Classes whose objects are wanted, by name. Default: those with objects: true."
+    )
+    min_area_m2: float | None = Field(None, ge=0, description="Smallest object in m2. Default: nine pixels.")
+    tolerance_m: float | None = Field(
+        None, gt=0, description="How far outlines may be moved to have fewer corners, in m. Default: 1.5 pixels."
+    )
+    right_angles: bool = Field(
+        default=True, description="Outlines get right angles where these fit; else they are simplified only."
+    )
+    separate: bool = Field(
+        default=True, description="Objects that touch at a narrow neck, or where the model is less sure, are separated."
     )

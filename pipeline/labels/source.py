@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons, is_point, metric_crs, points_to_polygons
@@ -18,12 +20,8 @@ from pipeline.labels.vectors import MOST_CLASS_VALUES, iter_values, read_feature
 from pipeline.legend import ClassScheme, scheme_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
-    from pipeline.legend import ClassScheme
 
 _SHOWN = 5
 LISTED = "listed"
@@ -114,24 +112,29 @@ def read_labels(
         LabelError: see :func:`pipeline.labels.vectors.read_features`; points that were not asked for; nothing left.
         LegendError: class names that make no legend.
     """
+    import geopandas as gpd
+    import pandas as pd
+
     path = Path(path)
     frame = read_features(path, field=field, layer=layer, encoding=encoding, only=only)
     for file in also:
         more = read_features(file, field=field, encoding=encoding, only=only).to_crs(frame.crs)
-        frame = _joined(frame, more)
+        frame = gpd.GeoDataFrame(pd.concat([frame, more], ignore_index=True))
     read = len(frame)
     geometry = np.asarray(frame.geometry.array, dtype=object)
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
-    names = _rename(frame["value"].to_numpy(dtype=object), aliases or {})
-    scheme = scheme or _scheme_of(
-        [str(name) for name in iter_values(frame.assign(value=names))], path=path, field=field
-    )
+    renamed = [None if value is None else (aliases or {}).get(value, value) or None for value in frame["value"]]
+    names = np.array(renamed, dtype=object)
+    values = iter_values(frame.assign(value=names))
+    scheme = scheme or _scheme_of([str(name) for name in values], path=path, field=field)
     codes, unknown = _codes(names, scheme, path=path)
     blank = np.array([name is None for name in names], dtype=np.bool_)
     wanted = ~missing & ~blank & (codes > 0)
     shapes, repaired = _shapes(frame, wanted, path=path, points=points, radius_m=point_radius_m)
     usable = ~shapely.is_missing(shapes)
-    kept = _first_of_each(shapes, codes, usable)
+    # Normalised: a ring may begin at any vertex.
+    same = pd.DataFrame({"code": codes, "shape": shapely.to_wkb(shapely.normalize(shapes))}).duplicated()
+    kept = usable & ~same.to_numpy()
     report = LabelReport(
         read=read,
         repaired=int((repaired & kept).sum()),
@@ -147,34 +150,13 @@ def read_labels(
     return Labels(path, _frame(frame, shapes, codes, kept, scheme), scheme, report)
 
 
-def _joined(frame: GeoDataFrame, more: GeoDataFrame) -> GeoDataFrame:
-    """The features of two frames, one after the other."""
-    import geopandas as gpd
-    import pandas as pd
-
-    values = np.concatenate([part["value"].to_numpy(object) for part in (frame, more)])
-    return gpd.GeoDataFrame(
-        {"value": pd.Series(values, dtype=object)},  # an inferred type of text would make None a number
-        geometry=[*frame.geometry, *more.geometry], crs=frame.crs,
-    )  # fmt: skip
-
-
-def _rename(values: NDArray[Any], aliases: Mapping[str, str]) -> NDArray[Any]:
-    renamed = [None if value is None else aliases.get(value, value) or None for value in values]
-    return np.array(renamed, dtype=object)
-
-
 def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
     if not names:
         raise LabelError(f"field {field!r} is blank in every feature", path=path, fix="name the field with the class")
     if len(names) > MOST_CLASS_VALUES:
-        raise LabelError(
-            f"field {field!r} has too many different values to be a class",
-            path=path,
-            got=f"{len(names)}, such as {', '.join(names[:_SHOWN])}",
-            expected=f"at most {MOST_CLASS_VALUES}",
-            fix="name the field with the class",
-        )
+        what = f"field {field!r} has too many different values to be a class"
+        got, expected = f"{len(names)}, such as {', '.join(names[:_SHOWN])}", f"at most {MOST_CLASS_VALUES}"
+        raise LabelError(what, path=path, got=got, expected=expected, fix="name the field with the class")
     return scheme_for(names)[0]
 
 
@@ -194,11 +176,8 @@ def _codes(names: NDArray[Any], scheme: ClassScheme, *, path: Path) -> tuple[NDA
     unknown = np.isin(names.astype(str), strange) & np.array([name is not None for name in names])
     if strange:
         shown = ", ".join(strange[:_SHOWN]) + (f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else "")
-        warnings.warn(
-            f"{path}: {int(unknown.sum())} features left out, their class is not in the legend: {shown}",
-            LabelWarning,
-            stacklevel=3,
-        )
+        text = f"{int(unknown.sum())} features left out, their class is not in the legend: {shown}"
+        warnings.warn(f"{path}: {text}", LabelWarning, stacklevel=3)
     return codes, unknown
 
 
@@ -215,26 +194,10 @@ def _shapes(
         shapes[pointlike] = points_to_polygons(frame.geometry[pointlike], radius_m=radius_m, path=path)
     elif pointlike.any():
         found, others = int(pointlike.sum()), int((wanted & ~pointlike).sum())
-        raise LabelError(
-            "points where polygons are needed",
-            path=path,
-            got=f"{found} points" + (f" among {others} other features" if others else ""),
-            fix="draw polygons, or set labels.point_window_px (squares of 1, 3, ... pixels a side) or "
-            "labels.point_radius_m (circles)",
-        )
+        got = f"{found} points" + (f" among {others} other features" if others else "")
+        fix = "set labels.point_window_px (squares of 1, 3, ... pixels a side) or labels.point_radius_m (circles)"
+        raise LabelError("points where polygons are needed", path=path, got=got, fix=f"draw polygons, or {fix}")
     return shapes, repaired
-
-
-def _first_of_each(shapes: NDArray[Any], codes: NDArray[np.uint8], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which usable shapes are the first with their geometry (in any vertex order) and class."""
-    kept = np.zeros(len(shapes), dtype=np.bool_)
-    seen: set[tuple[int, bytes]] = set()
-    positions = np.flatnonzero(usable)
-    for position, blob in zip(positions, shapely.to_wkb(shapely.normalize(shapes[positions])), strict=True):
-        key = (int(codes[position]), bytes(blob))
-        kept[position] = key not in seen
-        seen.add(key)
-    return kept
 
 
 def _frame(

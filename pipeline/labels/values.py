@@ -6,12 +6,15 @@ The code of a sample is its value class, so that splits, chips and tables treat 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.errors import LabelError, LabelWarning, counted
 from pipeline.labels.geometries import clean_polygons, is_point
@@ -22,12 +25,8 @@ from pipeline.quantity import Quantity, check_values
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-
     import pandas as pd
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
 
     from pipeline.grid import Grid
     from pipeline.labels.settings import LabelSettings
@@ -126,10 +125,9 @@ def _refuse_mixed(column: pd.Series[Any], labels: Path) -> None:
     if text.nunique() > MOST_DECIMAL_CLASSES and text.str.fullmatch(r"[+-]?\d+[.,]\d+").mean() > _MEASURED:
         odd = text[~text.str.fullmatch(r"[+-]?\d+(\.\d+)?")]
         shown = (odd if len(odd) else text).iloc[0]
-        raise LabelError(
-            f"field {column.name!r} has numbers as text", path=labels, got=f"such as {shown!r}",
-            expected="a numeric field, or classes", fix="write decimals with a point, and leave blank what is unknown",
-        )  # fmt: skip
+        what = f"field {column.name!r} has numbers as text"
+        fix = "write decimals with a point, and leave blank what is unknown"
+        raise LabelError(what, path=labels, got=f"such as {shown!r}", expected="a numeric field, or classes", fix=fix)
 
 
 def _features(settings: LabelSettings) -> GeoDataFrame:
@@ -162,10 +160,9 @@ def _features(settings: LabelSettings) -> GeoDataFrame:
         dates = pd.to_datetime(days, errors="coerce", utc=True, format=how).dt.tz_localize(None)
         bad = dates.isna() & found[stated.date].notna()
         if bad.any():
-            raise LabelError(
-                f"{int(bad.sum())} dates in {stated.date!r} are none", path=path,
-                got=repr(found[stated.date][bad].iloc[0]), expected="a date such as 2024-06-01",
-            )  # fmt: skip
+            what = f"{int(bad.sum())} dates in {stated.date!r} are none"
+            got = repr(found[stated.date][bad].iloc[0])
+            raise LabelError(what, path=path, got=got, expected="a date such as 2024-06-01")
         columns["date"] = dates.dt.normalize()
     return gpd.GeoDataFrame(columns, geometry=list(found.geometry), crs=found.crs)
 
@@ -182,11 +179,9 @@ def numbers_of(column: pd.Series[Any], *, path: Path) -> NDArray[np.float64]:
     bad = numbers.isna() & column.notna() & (column.astype(str).str.strip() != "")
     if bad.any():
         shown = ", ".join(map(repr, column[bad].unique()[:_SHOWN]))
-        raise LabelError(
-            f"field {column.name!r} has text where numbers are needed", path=path,
-            got=f"{shown} in {counted(int(bad.sum()), 'feature')}",
-            fix="correct it, or leave it blank where there is no measurement",
-        )  # fmt: skip
+        what = f"field {column.name!r} has text where numbers are needed"
+        got = f"{shown} in {counted(int(bad.sum()), 'feature')}"
+        raise LabelError(what, path=path, got=got, fix="correct it, or leave it blank where there is no measurement")
     return numbers.to_numpy(dtype=np.float64)
 
 

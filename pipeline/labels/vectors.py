@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from pipeline.labels.geometries import BROKEN, readable_parquet
 from pipeline.labels.settings import split_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import pandas as pd
     from geopandas import GeoDataFrame
 
@@ -95,12 +94,9 @@ def _file_and_layer(path: Path | str, layer: str | None) -> tuple[Path, str | No
 
 def _require_crs(frame: GeoDataFrame, *, path: Path) -> None:
     if frame.crs is None:
-        raise LabelError(
-            "labels have no CRS",
-            path=path,
-            expected="a CRS, so that polygons can be laid over the scene",
-            fix="add the .prj file, or set it in QGIS with 'Assign projection'",
-        )
+        fix = "add the .prj file, or set it in QGIS with 'Assign projection'"
+        expected = "a CRS, so that polygons can be laid over the scene"
+        raise LabelError("labels have no CRS", path=path, expected=expected, fix=fix)
     if frame.crs.is_geographic and np.nanmax(np.abs(frame.total_bounds), initial=0.0) > MOST_DEGREES:
         fix = "assign the CRS that they are in with 'Assign projection' of QGIS"
         got = f"coordinates up to {np.nanmax(np.abs(frame.total_bounds)):,.0f}"
@@ -153,12 +149,8 @@ def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | 
     fitting = [name for name in names if field is not None and field in fields_of(path, layer=name)]
     if len(fitting) != 1:
         having = f"{len(fitting)} of them with field {field!r}"
-        raise LabelError(
-            f"file has {len(names)} layers",
-            path=path,
-            got=f"{', '.join(names)}; {having}",
-            fix="name one (--layer, or labels.layer)",
-        )
+        got = f"{', '.join(names)}; {having}"
+        raise LabelError(f"file has {len(names)} layers", path=path, got=got, fix="name one (--layer)")
     return fitting[0]
 
 
@@ -191,12 +183,8 @@ def as_text(column: pd.Series[Any]) -> pd.Series[Any]:
 
 def _require_field(path: Path, *, field: str, names: Sequence[str]) -> None:
     if field not in names:
-        raise LabelError(
-            f"labels have no field {field!r}",
-            path=path,
-            expected=f"one of {', '.join(names)}" if names else "a field with the class",
-            fix="say which with --field",
-        )
+        expected = f"one of {', '.join(names)}" if names else "a field with the class"
+        raise LabelError(f"labels have no field {field!r}", path=path, expected=expected, fix="say which with --field")
 
 
 def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: str | None = None) -> GeoDataFrame:
@@ -211,9 +199,8 @@ def read_layer(path: Path, *, field: str | None, layer: str | None, encoding: st
         try:
             return gpd.read_parquet(readable_parquet(path))
         except (ValueError, OSError) as err:
-            raise LabelError(
-                "not a GeoParquet file", path=path, got=err, expected="Parquet with 'geo' metadata"
-            ) from err
+            expected = "Parquet with 'geo' metadata"
+            raise LabelError("not a GeoParquet file", path=path, got=err, expected=expected) from err
     frame = _decoded(path, field=field, layer=layer, encoding=encoding)
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LabelError("layer has no geometry", path=path, got=f"layer {layer!r}", expected="polygons")
@@ -243,7 +230,8 @@ def _decoded(path: Path, *, field: str | None, layer: str | None, encoding: str 
     except UnicodeDecodeError:
         _warn_encoding(path, f"text is not UTF-8: read as {GUESS}")
         return read(GUESS)
-    if path.suffix.lower() == ".shp" and not _codepage(path):
+    beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if path.suffix.lower() == ".shp" else None
+    if beside is not None and not any(file.suffix.lower() == ".cpg" for file in beside):
         texts = [value for name in frame.columns for value in frame[name] if isinstance(value, str)]
         strange = [text for text in texts if not text.isascii()]
         if strange and all(_is_utf8(text) for text in strange):
@@ -268,10 +256,6 @@ def _with_broken(frame: GeoDataFrame, path: Path, *, layer: str | None) -> GeoDa
         lost &= np.array([blob is not None for blob in stored], dtype=np.bool_)
         frame.loc[lost, frame.geometry.name] = BROKEN
     return frame
-
-
-def _codepage(path: Path) -> bool:
-    return any(file.suffix.lower() == ".cpg" for file in path.parent.glob(f"{glob.escape(path.stem)}.*"))
 
 
 def _is_utf8(text: str) -> bool:

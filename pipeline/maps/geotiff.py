@@ -8,33 +8,32 @@ is whole, and the sidecars come last. The same pixels and tags give the same byt
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pipeline import __version__
 from pipeline.errors import OutputError, counted
 from pipeline.files import check_target, scratch_folder, whole_file, write_text
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, VIRIDIS, ClassScheme
 from pipeline.maps.legends import LEGEND_HASH_TAG, LEGEND_TAG, aux_xml, sidecar_paths
 from pipeline.maps.pixels import ClassCounter, ClassCounts, PixelRows, check_shape, row_bands
-from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS, PercentLayer, paletted_pipe, qml, ramp_pipe
-from pipeline.quantity import LEVELS
+from pipeline.maps.style import LAYERS, PERCENT_NODATA, PercentLayer, paletted_pipe, qml, ramp_pipe
+from pipeline.quantity import LEVELS, Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.legend import ClassScheme
-    from pipeline.quantity import Quantity
+
+    Tags = Mapping[str, object]
+    Observe = Callable[[NDArray[Any], Window], None]
 
 MAP_SUFFIX = "_lc"
 VALUE_NODATA = -9999.0
@@ -96,7 +95,7 @@ class _Layout:
     """What makes one kind of map: band names, tags, nodata, overview resampling, palette, level of DEFLATE."""
 
     bands: tuple[str, ...]
-    tags: Mapping[str, object]
+    tags: Tags
     nodata: float = PERCENT_NODATA
     overviews: Literal["MODE", "AVERAGE"] = "AVERAGE"
     palette: Mapping[int, tuple[int, int, int, int]] | None = None
@@ -106,23 +105,12 @@ class _Layout:
 
 
 def write_class_map(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    scheme: ClassScheme,
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
+    path: Path, pixels: PixelRows, *, grid: Grid, scheme: ClassScheme, tags: Tags | None = None, overwrite: bool = False
 ) -> ClassCounts:
     """Write codes as ``<path>``, ``<path>.aux.xml`` and ``<stem>.qml``; returns pixels and ha per class.
 
-    Args:
-        path: The map, ending in ``.tif``.
-        pixels: Codes uint8 [row, col]; 0 is nodata, every other value a code of ``scheme``.
-        grid: Where the pixels lie.
-        scheme: Names and colours; it is also stored in the file, with its hash.
-        tags: What the map was made with (model, settings, ledger): text as it is, anything else as JSON.
-        overwrite: Replace files of the same name.
+    ``pixels`` are codes uint8 [row, col]: 0 is nodata, every other value a code of ``scheme``, which is also stored in
+    the file, with its hash. ``tags`` say what the map was made with: text as it is, anything else as JSON.
 
     Raises:
         OutputError: the file exists, the folder cannot be written, or the disk is full; no partial map is left.
@@ -146,7 +134,7 @@ def write_percent(
     *,
     grid: Grid,
     layer: PercentLayer | ClassScheme,
-    tags: Mapping[str, object] | None = None,
+    tags: Tags | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a layer in percent, or the probabilities of the classes of a legend, as uint8, nodata 255, with its style.
@@ -166,13 +154,7 @@ def write_percent(
 
 
 def write_values(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    quantity: Quantity,
-    tags: Mapping[str, object] | None = None,
-    overwrite: bool = False,
+    path: Path, pixels: PixelRows, *, grid: Grid, quantity: Quantity, tags: Tags | None = None, overwrite: bool = False
 ) -> None:
     """Write a continuous map: bands value, lower and upper, float32 with nodata -9999, unit and description.
 
@@ -234,20 +216,12 @@ class _Rounded:
 
 
 def _write_cog(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    layout: _Layout,
-    overwrite: bool,
-    observe: Callable[[NDArray[Any], Window], None] | None = None,
+    path: Path, pixels: PixelRows, *, grid: Grid, layout: _Layout, overwrite: bool, observe: Observe | None = None
 ) -> None:
     check_shape(pixels, grid)
     if pixels.dtype != layout.dtype or (len(layout.bands) > 1 and pixels.shape[0] != len(layout.bands)):
-        expected = f"{layout.dtype}, {counted(len(layout.bands), 'band')}"
-        raise OutputError(
-            "pixels do not fit the map", path=path, got=f"{pixels.dtype} {pixels.shape}", expected=expected
-        )
+        expected, got = f"{layout.dtype}, {counted(len(layout.bands), 'band')}", f"{pixels.dtype} {pixels.shape}"
+        raise OutputError("pixels do not fit the map", path=path, got=got, expected=expected)
     check_target(path, overwrite=overwrite)
     with (
         whole_file(path, what="the map", failures=_FAILURES, overwrite=overwrite) as part,
@@ -260,14 +234,7 @@ def _write_cog(
             sidecar.unlink(missing_ok=True)
 
 
-def _write_tiles(
-    path: Path,
-    pixels: PixelRows,
-    *,
-    grid: Grid,
-    layout: _Layout,
-    observe: Callable[[NDArray[Any], Window], None] | None,
-) -> None:
+def _write_tiles(path: Path, pixels: PixelRows, *, grid: Grid, layout: _Layout, observe: Observe | None) -> None:
     # Not compressed: the file is read once and deleted, and a byte per pixel is what the prediction's own rows take.
     profile: dict[str, Any] = {
         "driver": "GTiff", "dtype": layout.dtype, "count": len(layout.bands), "nodata": layout.nodata,
@@ -310,7 +277,7 @@ def _copy_to_cog(source: Path, target: Path, *, layout: _Layout) -> None:
         copied.read(window=corner)
 
 
-def _texts(tags: Mapping[str, object]) -> dict[str, str]:
+def _texts(tags: Tags) -> dict[str, str]:
     """Tags as text, keys in upper case and sorted, so that equal settings give equal bytes."""
     texts = {
         key.upper(): value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -7,6 +7,7 @@ and GDALRATFieldUsage.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from pipeline.maps.style import from_template
 from pipeline.raster import as_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from xml.etree.ElementTree import Element
 
 LEGEND_TAG = "LANDCOVER_LEGEND"
@@ -50,18 +50,16 @@ def read_scheme(path: Path | str) -> ClassScheme:
         tags: dict[str, str] = dataset.tags()
         palette: dict[int, Any] = dataset.colormap(1) if _has_palette(dataset) else {}
     if LEGEND_TAG in tags:
-        return _from_tag(path, tags[LEGEND_TAG])
+        text = tags[LEGEND_TAG]
+        return ClassScheme.from_json(parse_json(text, what=f"tag {LEGEND_TAG}", path=path, error=LegendError))
     aux = sidecar_paths(path)[0]
     source = aux if aux.exists() else path if path.suffix.lower() == ".vrt" else None
     band = _band_element(source) if source is not None else None
     classes = () if band is None else _from_table(band) or _from_names(band, palette)
     if not classes:
-        raise LegendError(
-            "the map does not say what its codes mean",
-            path=path,
-            expected=f"tag {LEGEND_TAG}, or an attribute table or category names in {aux.name}",
-            fix="give its legend with --legend",
-        )
+        expected = f"tag {LEGEND_TAG}, or an attribute table or category names in {aux.name}"
+        fix = "give its legend with --legend"
+        raise LegendError("the map does not say what its codes mean", path=path, expected=expected, fix=fix)
     return ClassScheme(classes)
 
 
@@ -116,11 +114,8 @@ def check_same_legend(paths: Sequence[Path | str]) -> ClassScheme:
     for path in paths[1:]:
         other = read_scheme(path)
         if other.hash != first.hash:
-            raise LegendError(
-                f"maps have different legends: {paths[0]} and {path}",
-                got=_difference(first, other),
-                fix="translate one legend into the other first",
-            )
+            what, got = f"maps have different legends: {paths[0]} and {path}", _difference(first, other)
+            raise LegendError(what, got=got, fix="translate one legend into the other first")
     return first
 
 
@@ -133,10 +128,6 @@ def _difference(first: ClassScheme, other: ClassScheme) -> str:
 
 def _has_palette(dataset: rasterio.DatasetReader) -> bool:
     return bool(dataset.colorinterp[0] == rasterio.enums.ColorInterp.palette)
-
-
-def _from_tag(path: Path, text: str) -> ClassScheme:
-    return ClassScheme.from_json(parse_json(text, what=f"tag {LEGEND_TAG}", path=path, error=LegendError))
 
 
 def _band_element(path: Path) -> Element | None:

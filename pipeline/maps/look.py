@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pipeline import __version__
@@ -23,22 +26,17 @@ from pipeline.bands import name_in_words
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid, Window
-from pipeline.legend import NODATA
+from pipeline.legend import VIRIDIS, ClassScheme
 from pipeline.maps.geotiff import classes_title
 from pipeline.maps.legends import read_scheme
-from pipeline.maps.style import PERCENT_NODATA, VIRIDIS
+from pipeline.maps.style import PERCENT_NODATA
 from pipeline.raster import Raster, as_error
 from pipeline.scenes.derived import PLACE
-from pipeline.scenes.textures import is_texture
+from pipeline.scenes.indices import is_texture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
-    from pipeline.legend import ClassScheme
     from pipeline.maps.pixels import ClassCounts
     from pipeline.scenes.scene import Source
 
@@ -129,7 +127,8 @@ def shown_bands(names: Sequence[str], *, sensor: str = "") -> tuple[tuple[str, .
     (('pan',), 'band pan')
     """
     nm = {float(found[1]): name for name in names if (found := _WAVELENGTH.fullmatch(name))}
-    near = [_nearest(nm, at) for at in _WAVELENGTHS_NM] if nm else []
+    all_nm = np.array(list(nm))
+    near = [float(all_nm[np.abs(all_nm - at).argmin()]) for at in _WAVELENGTHS_NM] if nm else []
     if near and max(abs(known - at) for known, at in zip(near, _WAVELENGTHS_NM, strict=True)) <= _NEAR_NM:
         return tuple(nm[known] for known in near), "true colour"
     for wanted, words in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (infrared)")):
@@ -141,10 +140,6 @@ def shown_bands(names: Sequence[str], *, sensor: str = "") -> tuple[tuple[str, .
     if len(first) < len(TRUE_COLOUR):
         return first[:1], f"band {first[0].removeprefix('band ')}"
     return first, f"bands {', '.join(name.removeprefix('band ') for name in first)} as red, green, blue"
-
-
-def _nearest(known: Iterable[float], wanted: float) -> float:
-    return min(known, key=lambda one: abs(one - wanted))
 
 
 def stretch_limits(raster: Raster) -> tuple[tuple[float, float], ...]:
@@ -283,9 +278,12 @@ def write_quicklook(
     check_target(path, overwrite=overwrite)
     codes, grid = _decimated(class_map, Resampling.mode)
     scheme = read_scheme(class_map)
-    panels: list[tuple[str, NDArray[Any]]] = [(classes_title(class_map), _coloured(codes, scheme))]
+    shown = coloured(codes, scheme, background=_BACKGROUND)
+    panels: list[tuple[str, NDArray[Any]]] = [(classes_title(class_map), shown)]
     if scene is not None:
-        panels.insert(0, _scene_panel(scene, look))
+        image, valid, bands = true_colour(scene, max_px=PANEL_PX, raster=look)
+        image[~valid] = _BACKGROUND
+        panels.insert(0, (f"Scene, {bands}", image))
     if confidence is not None:
         panels.append(("Confidence", _ramped(_decimated(confidence, Resampling.average)[0])))
     figure, axes = _figure(len(panels), grid, rows=math.ceil((len(scheme) + 1) / 4))
@@ -310,11 +308,13 @@ def _decimated(path: Path, resampling: Resampling) -> tuple[NDArray[np.uint8], G
         return dataset.read(1, out_shape=coarse_grid(grid, PANEL_PX).shape, resampling=resampling), grid
 
 
-def _coloured(codes: NDArray[np.uint8], scheme: ClassScheme) -> NDArray[np.float64]:
-    table = np.full((256, 3), _BACKGROUND)
+def coloured(
+    codes: NDArray[np.uint8], scheme: ClassScheme, *, background: tuple[float, ...] = (1, 1, 1)
+) -> NDArray[np.float64]:
+    """Class codes [row, col] in their colours, float64 [row, col, 3] in 0..1; nodata in that of the background."""
+    table = np.full((256, 3), background, dtype=np.float64)
     for item in scheme.classes:
         table[item.code] = np.array(item.rgb) / 255
-    table[NODATA] = _BACKGROUND
     return np.asarray(table[codes])
 
 
@@ -326,12 +326,6 @@ def _ramped(percent: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _ramp() -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("confidence", VIRIDIS)
-
-
-def _scene_panel(scene: Source, look: Raster | None) -> tuple[str, NDArray[np.float32]]:
-    image, valid, shown = true_colour(scene, max_px=PANEL_PX, raster=look)
-    image[~valid] = _BACKGROUND
-    return f"Scene, {shown}", image
 
 
 def _figure(panels: int, grid: Grid, *, rows: int) -> tuple[Figure, list[Axes]]:
@@ -373,11 +367,8 @@ def _add_scale_bar(axis: Axes, grid: Grid) -> None:
     axis.add_patch(Rectangle(half, length / 2, thick, facecolor="white", edgecolor="black", linewidth=0.8))
     axis.text(pad + length / 2, pad + 1.4 * thick, text, ha="center", va="bottom", fontsize=8)
     arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.4}
-    axis.add_patch(
-        Rectangle(
-            (wide - 1.9 * pad, tall - 3.6 * pad), 1.6 * pad, 3.3 * pad, facecolor="white", alpha=0.8, edgecolor="none"
-        )
-    )
+    corner = (wide - 1.9 * pad, tall - 3.6 * pad)
+    axis.add_patch(Rectangle(corner, 1.6 * pad, 3.3 * pad, facecolor="white", alpha=0.8, edgecolor="none"))
     top = (wide - 1.1 * pad, tall - 0.5 * pad)
     axis.annotate("", xy=top, xytext=(top[0], tall - 2.2 * pad), arrowprops=arrow)
     axis.text(top[0], tall - 2.2 * pad, "N", ha="center", va="top", fontsize=8, fontweight="bold")

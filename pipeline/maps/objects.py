@@ -7,18 +7,21 @@ Only patches are held in memory beside the codes, so a map may have many.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.features import shapes
 
 from pipeline.errors import LegendError
 from pipeline.ground import SQUARE_METRES_PER_HECTARE
-from pipeline.legend import NODATA
-from pipeline.maps.pixels import FilteredPixels
+from pipeline.legend import NODATA, ClassScheme
+from pipeline.maps.pixels import FilteredPixels, PixelRows
 from pipeline.maps.rings import areas_ha, regular_outlines
 from pipeline.maps.style import PERCENT_NODATA, categorised, qml, scheme_categories
 from pipeline.maps.vectorise import PolygonRules, polygons
@@ -26,17 +29,11 @@ from pipeline.maps.vectors import OBJECTS_LAYER, PackageLayer, write_geopackage
 from pipeline.raster import burn_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from pipeline.grid import Grid, Window
-    from pipeline.legend import ClassScheme
-    from pipeline.maps.pixels import PixelRows
-    from pipeline.maps.settings import ObjectSettings
+    from pipeline.labels.settings import ObjectSettings
 
 COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
 DEFAULT_TOLERANCE_PX = 1.5
@@ -115,10 +112,9 @@ def check_classes(names: Sequence[str], scheme: ClassScheme) -> tuple[str, ...]:
         LegendError: none, or one that the legend does not have.
     """
     if not names:
-        raise LegendError(
-            "no class is marked as one of objects", expected="objects: true for a class",
-            got=", ".join(scheme.names), fix="mark it in the configuration, or name it with --class",
-        )  # fmt: skip
+        what = "no class is marked as one of objects"
+        fix = "mark it in the configuration, or name it with --class"
+        raise LegendError(what, expected="objects: true for a class", got=", ".join(scheme.names), fix=fix)
     return tuple(scheme.by_name(name).name for name in names)
 
 
@@ -192,10 +188,8 @@ def _parts(
 def split_patch(mask: NDArray[np.bool_], sure: NDArray[np.float64], *, minimum_px: float) -> NDArray[np.int32]:
     """Number the objects of one patch.
 
-    Args:
-        mask: bool [row, col]; its pixels.
-        sure: float64 [row, col]; the model's confidence, 0..1.
-        minimum_px: Smaller objects are none.
+    ``mask`` is bool [row, col], ``sure`` the confidence float64 [row, col] in 0..1; objects below ``minimum_px`` are
+    none.
 
     Returns:
         int32 [row, col]; 0 outside, 1 and on inside.

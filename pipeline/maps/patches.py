@@ -10,19 +10,16 @@ that has gathered ``max_corners`` at the end of a band ends there, along a strai
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.features import shapes
 
 from pipeline.legend import NODATA
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 Ring: TypeAlias = "NDArray[np.int32]"
 """Corners int32 [corner, (col, row)]; closed rings repeat the first corner at the end."""
@@ -64,12 +61,9 @@ def patches(
 
     Exteriors are walked one way round, holes the other. Patches come in the order in which they are complete.
 
-    Args:
-        codes: The map.
-        band_rows: Rows outlined at once.
-        max_corners: A patch with more corners ends at the band's end.
-        on_cut: Told the two ends int32 [end, (col, row)] of every line along which a patch ends so, before any patch
-            that touches it is given.
+    ``band_rows`` are outlined at once; a patch with more than ``max_corners`` ends at the band's end. ``on_cut`` is
+    told the two ends int32 [end, (col, row)] of every line along which a patch ends so, before any patch that touches
+    it is given.
     """
     height, width = codes.shape
     open_above: _Owners = [None] * width
@@ -194,7 +188,8 @@ def _chains(ring: Ring, gaps: list[tuple[int, int, int]]) -> list[Ring]:
         edge, _, begin = gaps[this]
         next_edge, end, _ = gaps[following]
         line, next_line = ring[edge, 1], ring[next_edge, 1]
-        ahead = next_edge > edge or (next_edge == edge and this != following and _is_after(ring, edge, begin, end))
+        forth = (end - begin) * int(ring[edge + 1, 0] - ring[edge, 0]) >= 0  # col ``end`` follows ``begin``
+        ahead = next_edge > edge or (next_edge == edge and this != following and forth)
         between = (
             ring[edge + 1 : next_edge + 1] if ahead else np.concatenate([ring[edge + 1 : -1], ring[: next_edge + 1]])
         )
@@ -203,11 +198,6 @@ def _chains(ring: Ring, gaps: list[tuple[int, int, int]]) -> list[Ring]:
         if len(chain) > 1:
             made.append(chain)
     return made
-
-
-def _is_after(ring: Ring, edge: int, begin: int, end: int) -> bool:
-    """Whether col ``end`` follows ``begin`` along an edge."""
-    return bool((end - begin) * int(ring[edge + 1, 0] - ring[edge, 0]) >= 0)
 
 
 def _join(one: _Patch, other: _Patch) -> None:

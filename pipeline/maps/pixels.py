@@ -1,18 +1,16 @@
-"""What a writer needs of the pixels it writes: a shape, a type, windows on demand; counts and filters of class codes.
-
-Whoever predicts keeps codes and confidence as rows on disk; writers take them through this seam in bands of rows, so a
-map of any size is written in bounded memory.
-"""
+"""What a writer needs of the pixels it writes: a shape, a type, windows; counts and filters of class codes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import GridError, InputError, LegendError
@@ -21,11 +19,6 @@ from pipeline.grid import Grid, Window
 from pipeline.ground import areas_by_code
 from pipeline.legend import NODATA, ClassScheme
 from pipeline.raster import as_error, require_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 # One row of 512-pixel blocks: a band of rows fills whole blocks of the file, so that each is compressed once.
 BAND_ROWS = 512
@@ -56,29 +49,13 @@ class FilePixels(Closing):
         require_regular(path, error=InputError)
         with as_error(InputError, "cannot open the raster", path=path):
             self._dataset = rasterio.open(path)
-        self._band = band
-        self.path = Path(path)
-        self.grid = Grid(self._dataset.crs, self._dataset.transform, self._dataset.height, self._dataset.width)
+        self._band, self.path, self.grid = band, Path(path), Grid.of(self._dataset)
+        self.bands, self.shape = int(self._dataset.count), self.grid.shape
+        self.dtype: np.dtype[Any] = np.dtype(self._dataset.dtypes[band - 1])
 
     def close(self) -> None:
         """Close the file."""
         self._dataset.close()
-
-    @property
-    def bands(self) -> int:
-        """How many bands the file has."""
-        return int(self._dataset.count)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(row, col)."""
-        return self.grid.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        dtype: np.dtype[Any] = np.dtype(self._dataset.dtypes[self._band - 1])
-        return dtype
 
     def read(self, window: Window) -> NDArray[Any]:
         """The pixels of ``window``, [row, col]."""
@@ -146,11 +123,9 @@ class ClassCounter:
         known = {NODATA, *self._scheme.codes}
         strange = [int(code) for code in np.flatnonzero(counts) if int(code) not in known]
         if strange:
-            raise LegendError(
-                f"map has codes that are no class in rows {window.row}..{window.row_stop}",
-                got=", ".join(map(str, strange)),
-                expected="one of " + ", ".join(map(str, sorted(known))),
-            )
+            what = f"map has codes that are no class in rows {window.row}..{window.row_stop}"
+            expected = "one of " + ", ".join(map(str, sorted(known)))
+            raise LegendError(what, got=", ".join(map(str, strange)), expected=expected)
         self._pixels += counts
         self._area_ha += area
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyogrio
@@ -21,33 +23,16 @@ from rasterio.warp import transform_bounds
 
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
-from pipeline.maps.geotiff import classes_title
+from pipeline.legend import VIRIDIS, ClassScheme
+from pipeline.maps import style
+from pipeline.maps.geotiff import SceneFiles, classes_title
 from pipeline.maps.legends import read_scheme, sidecar_paths
 from pipeline.maps.look import scale_bar_m
-from pipeline.maps.style import (
-    LAYERS,
-    PART_COLORS,
-    QGIS_VERSION,
-    VIRIDIS,
-    Category,
-    Shape,
-    categorised,
-    from_template,
-    paletted_pipe,
-    ramp_pipe,
-    rgb_pipe,
-    scheme_categories,
-)
 from pipeline.maps.vectors import LAYER, OBJECTS_LAYER, layer_style
 from pipeline.maps.vrt import SceneView, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
     from pipeline.grid import Grid
-    from pipeline.legend import ClassScheme
-    from pipeline.maps.geotiff import SceneFiles
 
 
 # The map's frame on the page of the print layout, in mm.
@@ -73,7 +58,7 @@ class VectorLayer:
 
     path: Path  # The file
     attribute: str  # The attribute with the values
-    categories: tuple[Category, ...]  # Value, label and colour
+    categories: tuple[style.Category, ...]  # Value, label and colour
     layer: str | None = None  # Layer of the file, None for its only one
 
 
@@ -86,14 +71,14 @@ class StyledLayer:
     layer: str  # Its layer
 
 
-def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str | None = None) -> VectorLayer:
+def label_layer(path: Path, *, attribute: str, scheme: ClassScheme, layer: str) -> VectorLayer:
     """Training labels by the class names in their field."""
-    return VectorLayer(path, attribute, scheme_categories(scheme, by_name=True), layer)
+    return VectorLayer(path, attribute, style.scheme_categories(scheme, by_name=True), layer)
 
 
-def split_layer(path: Path, *, attribute: str = "split", layer: str | None = None) -> VectorLayer:
+def split_layer(path: Path, *, layer: str) -> VectorLayer:
     """Chips or blocks by the split they belong to."""
-    return VectorLayer(path, attribute, tuple(Category(k, k, v) for k, v in PART_COLORS.items()), layer)
+    return VectorLayer(path, "split", tuple(style.Category(k, k, v) for k, v in style.PART_COLORS.items()), layer)
 
 
 def write_project(
@@ -128,9 +113,9 @@ def write_project(
     segment, unit = scale_bar_m(wide_m) / 2, "meters"
     if segment >= 1000:  # noqa: PLR2004 - metres in a kilometre
         segment, unit = segment / 1000, "km"
-    text = from_template(
+    text = style.from_template(
         "project.qgs.jinja",
-        version=QGIS_VERSION,
+        version=style.QGIS_VERSION,
         title=title,
         wkt=crs.to_wkt(),
         authority=_authority(crs.to_wkt()),
@@ -185,7 +170,7 @@ class _Draft:
 
     def maps(self, scenes: Sequence[SceneLayers], mosaic: tuple[Path, Grid] | None) -> Iterable[Node]:
         if mosaic:
-            yield self.raster("Land cover (mosaic)", *mosaic, paletted_pipe(self.scheme), classes=True)
+            yield self.raster("Land cover (mosaic)", *mosaic, style.paletted_pipe(self.scheme), classes=True)
         for scene in scenes:
             layers = list(self.scene(scene, shown=mosaic is None))
             yield from layers if len(scenes) == 1 else [_group(scene.name, layers)]
@@ -195,30 +180,30 @@ class _Draft:
         if files.objects:
             yield self.styled(StyledLayer("Objects", files.objects, OBJECTS_LAYER))
         if files.polygons:
-            source = VectorLayer(files.polygons, "code", scheme_categories(self.scheme), LAYER)
+            source = VectorLayer(files.polygons, "code", style.scheme_categories(self.scheme), LAYER)
             yield self.vector("Polygons", source, shown=False, filled=True)
-        pipe, name = paletted_pipe(self.scheme), classes_title(files.class_map)
+        pipe, name = style.paletted_pipe(self.scheme), classes_title(files.class_map)
         if files.values:
             yield self.values(files.values, grid, shown=shown)
             shown = False
         yield self.raster(name, files.class_map, grid, pipe, shown=shown, classes=True)
         if scene.groups:
             merged, groups = scene.groups
-            yield self.raster("Land cover, groups of classes", merged, grid, paletted_pipe(groups), shown=False)
-        for layer in LAYERS:
+            yield self.raster("Land cover, groups of classes", merged, grid, style.paletted_pipe(groups), shown=False)
+        for layer in style.LAYERS:
             if path := files.layers.get(layer.key):
-                pipe = ramp_pipe(1, layer.colors, maximum=layer.maximum)
+                pipe = style.ramp_pipe(1, layer.colors, maximum=layer.maximum)
                 yield self.raster(layer.title, path, grid, pipe, shown=False)
         if path := files.sets:
-            pipe = paletted_pipe(read_scheme(path))
+            pipe = style.paletted_pipe(read_scheme(path))
             yield self.raster("Classes that a pixel may have", path, grid, pipe, shown=False)
         if path := files.probabilities:
             bands = enumerate(self.scheme.names, 1)
-            shares = [self.raster(name, path, grid, ramp_pipe(band, VIRIDIS)) for band, name in bands]
+            shares = [self.raster(name, path, grid, style.ramp_pipe(band, VIRIDIS)) for band, name in bands]
             yield _group("Probabilities (%)", shares, shown=False)
         if view := scene.view:
             pictures = [
-                self.raster(item.name, view.path, view.grid, rgb_pipe(item.bands, item.limits), shown=visible)
+                self.raster(item.name, view.path, view.grid, style.rgb_pipe(item.bands, item.limits), shown=visible)
                 for item, visible in ((view.first, True), (view.false_colour, False))
                 if item
             ]
@@ -242,9 +227,9 @@ class _Draft:
 
     def vector(self, name: str, source: VectorLayer, *, shown: bool = True, filled: bool = False) -> Node:
         point, wkt = _kind_of(source.path, source.layer)
-        shape: Shape = "marker" if point else "fill" if filled else "outline"
-        style = categorised(source.attribute, source.categories, shape=shape)
-        return self._vector(name, source.path, source.layer, style, point=point, wkt=wkt, shown=shown)
+        shape: style.Shape = "marker" if point else "fill" if filled else "outline"
+        renderer = style.categorised(source.attribute, source.categories, shape=shape)
+        return self._vector(name, source.path, source.layer, renderer, point=point, wkt=wkt, shown=shown)
 
     def styled(self, source: StyledLayer) -> Node:
         point, wkt = _kind_of(source.path, source.layer)

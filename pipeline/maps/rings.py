@@ -5,9 +5,8 @@ An arc between two nodes belongs to two polygons. Each ring is cut at its nodes 
 with Chaikin's corner cutting, whose result does not depend on the direction it is walked in, in exact integer
 arithmetic: both neighbours get the same vertices, bit for bit, so there is neither gap nor overlap.
 
-Nor can smoothed arcs cross: arcs consist of unit steps, and every cut stays inside the triangle between a corner and
-the middles of its two edges; the triangles of different corners are disjoint. No boundary moves by more than
-sqrt(1/8) = 0.354 pixels.
+Nor can smoothed arcs cross: every cut stays inside the triangle between a corner and the middles of its two edges, and
+triangles of different corners are disjoint. No boundary moves by more than sqrt(1/8) = 0.354 pixels.
 
 The sum of pixels inside a ring is a line integral: every vertical unit edge at (row, col) adds or takes away the sum of
 its row left of col. That costs as much as the boundary is long, whatever the polygon's size.
@@ -23,32 +22,28 @@ Source: Chaikin (1974), An algorithm for high-speed curve generation, Computer G
 
 from __future__ import annotations
 
-import math
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from pyproj import Geod
+from numpy.typing import NDArray
 from shapely import GeometryType
 
-from pipeline.ground import SQUARE_METRES_PER_HECTARE, ground_area_scale
-from pipeline.maps.pixels import row_bands
+from pipeline.ground import GEOD, SQUARE_METRES_PER_HECTARE, authalic_q, ground_area_scale
+from pipeline.maps.pixels import PixelRows, row_bands
+from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from pipeline.grid import Grid
-    from pipeline.maps.pixels import PixelRows
 
 _ROWS = 512
 _NODE_EDGES = 3  # a lattice point where at least three boundary edges meet
-_GEOD = Geod(ellps="WGS84")
 _EDGES = 500_000  # upright edges summed at once: some 40 MB
 _SCALE = 4  # corner cutting divides by four: integers are multiplied instead
 
@@ -146,7 +141,7 @@ def drop_straight(rings: Rings) -> Rings:
     behind[following] = ahead
     turn = ahead[:, 0].astype(np.int64) * behind[:, 1] - ahead[:, 1].astype(np.int64) * behind[:, 0]
     keep = (turn != 0) | rings.fixed
-    return _kept(rings.points, rings.fixed, keep, sizes=rings.sizes, scale=rings.scale)
+    return _kept(rings, keep)
 
 
 def _cut_corners(rings: Rings) -> Rings:
@@ -159,23 +154,17 @@ def _cut_corners(rings: Rings) -> Rings:
     fixed[:, 0] = rings.fixed
     keep = np.ones((len(here), 2), dtype=np.bool_)
     keep[:, 1] = ~rings.fixed[following]
-    return _kept(points.reshape(-1, 2), fixed.ravel(), keep.ravel(), sizes=2 * rings.sizes, scale=rings.scale * _SCALE)
+    made = Rings(points.reshape(-1, 2), fixed.ravel(), 2 * rings.sizes, rings.scale * _SCALE)
+    return _kept(made, keep.ravel())
 
 
-def _kept(
-    points: NDArray[np.int32],
-    fixed: NDArray[np.bool_],
-    keep: NDArray[np.bool_],
-    *,
-    sizes: NDArray[np.int64],
-    scale: int,
-) -> Rings:
-    counts = np.add.reduceat(keep, np.cumsum(sizes) - sizes, dtype=np.int64)
-    return Rings(points[keep], fixed[keep], counts, scale)
+def _kept(rings: Rings, keep: NDArray[np.bool_]) -> Rings:
+    counts = np.add.reduceat(keep, rings.starts, dtype=np.int64)
+    return Rings(rings.points[keep], rings.fixed[keep], counts, rings.scale)
 
 
-def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) -> NDArray[np.uint32]:
-    """Running sums along each row, uint32 [row, col 0..W] in a file on disk; nodata counts as 0.
+def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid) -> NDArray[np.uint32]:
+    """Running sums of per cents along each row, uint32 [row, col 0..W] in a file on disk; nodata counts as 0.
 
     Raises:
         OSError: the disk is full. (Writing through a memory map would kill the process instead.)
@@ -183,7 +172,7 @@ def write_row_sums(path: Path, pixels: PixelRows, *, grid: Grid, nodata: int) ->
     with path.open("wb") as target:
         for window in row_bands(grid):
             values = pixels.read(window).astype(np.uint32)
-            values[values == nodata] = 0
+            values[values == PERCENT_NODATA] = 0
             sums = np.zeros((window.height, window.width + 1), dtype=np.uint32)
             np.cumsum(values, axis=1, out=sums[:, 1:])
             sums.tofile(target)
@@ -235,19 +224,15 @@ def areas_ha(polygons: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
     On a projected CRS it is that in the plane, times the scale of area at the centroid where the CRS is not
     equal-area. On a geographic CRS latitude is replaced by the authalic q, in which areas are planar; edges along
     meridians and parallels are exact, and sub-kilometre edges in between to better than 1e-6.
-    Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 3-12.
     """
     if not crs.is_geographic:
         plane = shapely.area(polygons) * crs.linear_units_factor[1] ** 2 / SQUARE_METRES_PER_HECTARE
         centres = shapely.get_coordinates(shapely.centroid(polygons))
         return np.asarray(plane * ground_area_scale(crs, centres[:, 0], centres[:, 1]))
-    ecc2 = _GEOD.es
-    ecc = math.sqrt(ecc2)
 
     def authalic(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        sin_lat = np.sin(np.radians(xy[:, 1]))
-        q = (1 - ecc2) * (sin_lat / (1 - ecc2 * sin_lat**2) + np.arctanh(ecc * sin_lat) / ecc)
-        return np.column_stack([np.radians(xy[:, 0]), _GEOD.a**2 / 2 * q])
+        lon, lat = np.radians(xy).T
+        return np.column_stack([lon, GEOD.a**2 / 2 * authalic_q(lat, GEOD.es)])
 
     return np.asarray(shapely.area(shapely.transform(polygons, authalic)) / SQUARE_METRES_PER_HECTARE)
 
@@ -306,10 +291,8 @@ class _Walk:
 def regular_outlines(polygons: NDArray[Any], *, tolerance: float, right_angles: bool = True) -> NDArray[Any]:
     """Polygons with few corners, and right angles where they fit.
 
-    Args:
-        polygons: Polygons, object [polygon], in a plane whose angles and units are those of the ground.
-        tolerance: How far an outline may be moved, in units of the plane; about 1.5 pixels of the mask.
-        right_angles: False simplifies only (Douglas-Peucker).
+    Polygons, object [polygon], lie in a plane whose angles and units are those of the ground; ``tolerance``, in these
+    units, is how far an outline may be moved: about 1.5 pixels of the mask.
 
     Returns:
         Valid polygons, object [polygon]; one that nothing simpler stands for is returned as it is.

@@ -10,22 +10,20 @@ Anal. Mach. Intell. 34, 2274-2282; its implementation is scikit-image's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.grid import Window
 from pipeline.legend import NODATA
 from pipeline.maps.look import look_at, stretch_limits
 from pipeline.maps.pixels import BAND_ROWS, FilteredPixels
+from pipeline.process import need_package
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.scenes.scene import Source
 
 _LOOK_PX = 600
@@ -35,17 +33,8 @@ _CODES = 256
 
 
 def need_segments() -> None:
-    """Refuse to begin without scikit-image.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import skimage.segmentation  # noqa: F401
-    except ImportError as err:
-        raise ConfigError(
-            "map.segments_px needs the package scikit-image", fix="pip install landcover-pipeline[segments]"
-        ) from err
+    """Refuse to begin without scikit-image."""
+    need_package("skimage", what="map.segments_px needs the package scikit-image", extra="segments")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +35,6 @@ from pipeline.maps.style import LAYERS, PERCENT_NODATA
 from pipeline.maps.vrt import relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from pipeline.grid import Grid
     from pipeline.legend import ClassScheme
     from pipeline.maps.geotiff import SceneFiles
@@ -66,7 +65,6 @@ class MapItem:
     sources: tuple[str, ...] = ()  # Scenes the map was made from: paths or addresses
     model: str | None = None  # Id of the item of the model that made it, in the same collection
     software: Mapping[str, str] = field(default_factory=dict)  # Names and versions of what made it
-    lineage: str = "classified by a convolutional network fine-tuned on training polygons"  # One sentence on how
 
 
 def map_item(given: MapItem, *, folder: Path) -> pystac.Item:
@@ -83,7 +81,7 @@ def map_item(given: MapItem, *, folder: Path) -> pystac.Item:
             "title": f"Land cover of {given.id}",
             "gsd": round(sum(given.grid.pixel_size_m) / 2, 3),
             "processing:level": "L4",
-            "processing:lineage": given.lineage,
+            "processing:lineage": "classified by a convolutional network fine-tuned on training polygons",
             "processing:software": {"landcover": __version__, **given.software},
         },
     )  # fmt: skip
@@ -202,12 +200,8 @@ def time_span(acquired: Acquired, until: datetime) -> dict[str, Any]:
 def _add_projection(item: pystac.Item, grid: Grid) -> None:
     code = grid.crs.to_epsg()
     projection = ProjectionExtension.ext(item, add_if_missing=True)
-    projection.apply(
-        code=f"EPSG:{code}" if code else None,
-        shape=list(grid.shape),
-        transform=list(grid.transform)[:6],
-        bbox=list(grid.bounds),
-    )
+    epsg = f"EPSG:{code}" if code else None
+    projection.apply(code=epsg, shape=list(grid.shape), transform=list(grid.transform)[:6], bbox=list(grid.bounds))
     if not code:
         projection.wkt2 = grid.crs.to_wkt(version="WKT2_2019")
         item.properties["proj:code"] = None
@@ -278,7 +272,8 @@ class ModelItem:
 
 def model_item(given: ModelItem, *, folder: Path) -> pystac.Item:
     """The STAC item of a model that will lie in ``folder``; hrefs are relative to it."""
-    bands = [_band(name) for name in given.bands]
+    centres = {name: centre_um(name) for name in given.bands}
+    bands = [{"name": name} | ({"eo:center_wavelength": um} if um else {}) for name, um in centres.items()]
     outline = shapely.geometry.mapping(shapely.box(*given.bbox))
     name = re.sub(r"^[^a-zA-Z]+", "", machine_name(given.id)) or "model"
     optional = {
@@ -301,7 +296,14 @@ def model_item(given: ModelItem, *, folder: Path) -> pystac.Item:
             "mlm:pretrained": given.pretrained_source is not None,
             "mlm:pretrained_source": given.pretrained_source,
             "mlm:input": [_input(given)],
-            "mlm:output": [_output(given)],
+            "mlm:output": [
+                {
+                    "name": "logits",
+                    "tasks": ["semantic-segmentation"],
+                    "result": _structure(len(given.scheme), "class"),
+                    "classification:classes": class_objects(given.scheme),
+                }
+            ],
             "bands": bands,
             **{key: value for key, value in optional.items() if value is not None},
         },
@@ -333,24 +335,10 @@ def _input(given: ModelItem) -> dict[str, Any]:
     }
 
 
-def _output(given: ModelItem) -> dict[str, Any]:
-    return {
-        "name": "logits",
-        "tasks": ["semantic-segmentation"],
-        "result": _structure(len(given.scheme), "class"),
-        "classification:classes": class_objects(given.scheme),
-    }
-
-
 def _structure(channels: int, axis: str) -> dict[str, Any]:
     """A tensor of any number of pixels (-1)."""
     dims = ["batch", axis, "height", "width"]
     return {"shape": [-1, channels, -1, -1], "dim_order": dims, "data_type": "float32"}
-
-
-def _band(name: str) -> dict[str, Any]:
-    centre = centre_um(name)
-    return {"name": name} | ({"eo:center_wavelength": centre} if centre is not None else {})
 
 
 def _semantic(version: str | None) -> str | None:

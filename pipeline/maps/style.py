@@ -6,25 +6,22 @@ layers of a project; ``templates/`` holds the XML of all of these.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.legend import VIRIDIS, ClassScheme
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from markupsafe import Markup
-
-    from pipeline.legend import ClassScheme
 
 QGIS_VERSION = "3.22.0"
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
-# Five stops each of matplotlib's viridis and magma: perceptually uniform, told apart without colour vision.
-# Source: van der Walt & Smith (2015), matplotlib default colormaps, CC0.
-VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+# Magma, as `VIRIDIS`.
 MAGMA = ("#000004", "#51127c", "#b73779", "#fc8961", "#fcfdbf")
 # Blue below the middle, red above it, told apart without colour vision. Source: ColorBrewer 2.0, RdBu, Apache-2.0.
 BLUE_TO_RED = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
@@ -177,15 +174,13 @@ _LIGHT = 0.46
 
 def _symbol_layers(color: str, shape: Shape) -> list[tuple[str, dict[str, str]]]:
     """(class, options) of the layers of a symbol, the lowest first."""
-    drawn = [(color, shape)] if shape != "outline" else [(_casing(color), "casing"), (color, "outline")]
-    return [_symbol_layer(*item) for item in drawn]
-
-
-def _symbol_layer(color: str, drawn: str) -> tuple[str, dict[str, str]]:
-    rgba = ",".join(map(str, _rgb(color))) + ",255"
-    outline = {"outline_color": rgba} if drawn != "marker" else {}
-    symbol = "SimpleMarker" if drawn == "marker" else "SimpleFill"
-    return symbol, {"color": rgba, **outline, **_SYMBOLS[drawn]}
+    layers = []
+    for fill, drawn in [(color, shape)] if shape != "outline" else [(_casing(color), "casing"), (color, "outline")]:
+        rgba = ",".join(map(str, _rgb(fill))) + ",255"
+        outline = {"outline_color": rgba} if drawn != "marker" else {}
+        symbol = "SimpleMarker" if drawn == "marker" else "SimpleFill"
+        layers.append((symbol, {"color": rgba, **outline, **_SYMBOLS[drawn]}))
+    return layers
 
 
 def _casing(color: str) -> str:

@@ -8,17 +8,20 @@ than half a million corners is divided, along straight lines: neither memory nor
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rasterio.features import sieve as gdal_sieve
 
 from pipeline.errors import ConfigError
-from pipeline.legend import NODATA
+from pipeline.legend import NODATA, ClassScheme
 from pipeline.maps.patches import patches
-from pipeline.maps.pixels import check_shape, row_bands
+from pipeline.maps.pixels import PixelRows, check_shape, row_bands
 from pipeline.maps.rings import (
     Nodes,
     areas_ha,
@@ -30,17 +33,9 @@ from pipeline.maps.rings import (
     unit_rings,
     write_row_sums,
 )
-from pipeline.maps.style import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid
-    from pipeline.legend import ClassScheme
-    from pipeline.maps.pixels import PixelRows
 
 MAX_SMOOTHING = 4
 _BATCH_CORNERS = 250_000  # corners of polygons handled at once: some 50 MB while they are smoothed
@@ -99,7 +94,7 @@ def polygons(
     sums = None
     if confidence is not None:
         check_shape(confidence, grid)
-        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid, nodata=PERCENT_NODATA)
+        sums = write_row_sums(scratch / "row_sums", confidence, grid=grid)
     for batch in _batches(sieved, nodes):
         yield _finish(batch, grid=grid, nodes=nodes, sums=sums, smoothing=rules.smoothing)
         if sums is not None:
@@ -178,9 +173,8 @@ def minimum_pixels(
     own = dict(class_mmu_ha or {})
     unknown = sorted(set(own) - set(scheme.names))
     if unknown:
-        raise ConfigError(
-            f"minimum mapping unit of unknown class {', '.join(unknown)}", expected=", ".join(scheme.names)
-        )
+        what = f"minimum mapping unit of unknown class {', '.join(unknown)}"
+        raise ConfigError(what, expected=", ".join(scheme.names))
     if min([mmu_ha, *own.values()]) < 0:
         raise ConfigError("minimum mapping unit in ha", got=min([mmu_ha, *own.values()]), expected="0 or more")
     smallest_ha = grid.pixel_area_range_ha[0]

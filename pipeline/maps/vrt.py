@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,13 @@ from affine import Affine
 from pipeline.errors import GridError, InputError
 from pipeline.files import check_target, relative_path, write_text
 from pipeline.grid import Grid
-from pipeline.legend import NODATA, UNLABELLED
+from pipeline.legend import NODATA, UNLABELLED, ClassScheme
 from pipeline.maps.legends import check_same_legend
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, look_at, shown_bands, stretch_limits
 from pipeline.maps.style import from_template, paletted_pipe, qml
-from pipeline.raster import as_error
+from pipeline.raster import as_error, grid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Scene
     from pipeline.scenes.sources import BandSource
 
@@ -92,7 +90,7 @@ def write_mosaic(path: Path, maps: Sequence[Path], *, overwrite: bool = False) -
     """
     check_target(path, overwrite=overwrite)
     scheme = check_same_legend(maps)
-    grids = [_grid_of(item) for item in maps]
+    grids = [grid_of(item) for item in maps]
     grid = _union(grids, maps)
     places = [
         _place(item, 1, size=own.shape, source_grid=own, grid=grid, folder=path.parent)
@@ -114,7 +112,7 @@ def write_groups(
         OutputError: the VRT cannot be written.
     """
     check_target(path, overwrite=overwrite)
-    grid = _grid_of(class_map)
+    grid = grid_of(class_map)
     place = _place(class_map, 1, size=grid.shape, source_grid=grid, grid=grid, folder=path.parent)
     place["table"] = ",".join(f"{code}:{group_of.get(code, NODATA)}" for code in range(UNLABELLED + 1))
     band = {"type": "Byte", "name": "groups of classes", "nodata": NODATA, "kind": "ComplexSource", "places": [place]}
@@ -157,11 +155,6 @@ def _place(
     }
 
 
-def _grid_of(path: Path) -> Grid:
-    with as_error(InputError, "cannot open the map", path=path), rasterio.open(path) as dataset:
-        return Grid.of(dataset)
-
-
 def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
     first = grids[0]
     corners = []
@@ -171,13 +164,11 @@ def _union(grids: Sequence[Grid], paths: Sequence[Path]) -> Grid:
             abs(a - b) <= 1e-6 * b for a, b in zip(grid.pixel_size, first.pixel_size, strict=True)
         )
         if not same or max(abs(col - round(col)), abs(row - round(row))) > 1e-3:  # noqa: PLR2004 - pixels
-            raise GridError(
-                f"map lies on other pixels than {paths[0]}",
-                path=path,
-                got=f"{grid.crs}, pixel {grid.pixel_size}, origin off by ({col % 1:.3f}, {row % 1:.3f}) pixels",
-                expected=f"{first.crs}, pixel {first.pixel_size}",
-                fix="warp one onto the other's pixels with gdalwarp -tap",
-            )
+            what = f"map lies on other pixels than {paths[0]}"
+            fix = "warp one onto the other's pixels with gdalwarp -tap"
+            away = f"origin off by ({col % 1:.3f}, {row % 1:.3f}) pixels"
+            got = f"{grid.crs}, pixel {grid.pixel_size}, {away}"
+            raise GridError(what, path=path, got=got, expected=f"{first.crs}, pixel {first.pixel_size}", fix=fix)
         corners.append((round(row), round(col), round(row) + grid.height, round(col) + grid.width))
     top, left = min(c[0] for c in corners), min(c[1] for c in corners)
     bottom, right = max(c[2] for c in corners), max(c[3] for c in corners)

@@ -7,13 +7,13 @@ Source: exactextract (Baston 2023), which computes covered shares exactly.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
-from pipeline.errors import ConfigError, InputError, LabelError, LegendError, counted
+from pipeline.errors import InputError, LabelError, LegendError, counted
 from pipeline.files import check_target, write_text
 from pipeline.grid import Grid
 from pipeline.labels.geometries import clean_polygons
@@ -22,11 +22,10 @@ from pipeline.labels.vectors import features_with
 from pipeline.maps.legends import names_classes, read_scheme
 from pipeline.maps.style import LAYERS
 from pipeline.maps.vectors import PackageLayer, write_geopackage
+from pipeline.process import need_package
 from pipeline.raster import open_raster
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from geopandas import GeoDataFrame
     from rasterio.io import DatasetReader
 
@@ -49,8 +48,7 @@ def zonal_statistics(
         ConfigError: exactextract is not installed.
         InputError: the map or the polygons cannot be read or do not meet, or attributes have the names of statistics.
     """
-    if find_spec("exactextract") is None:
-        raise ConfigError("zonal statistics need exactextract", fix="pip install 'landcover-pipeline[zonal]'")
+    need_package("exactextract", what="zonal statistics need exactextract", extra="zonal")
     with open_raster(map_path, error=InputError, what="not a map that GDAL can open") as source:
         grid, count = _grid_of(source, map_path), source.count
         floating = source.dtypes[0].startswith("float")
@@ -66,10 +64,9 @@ def zonal_statistics(
     frame = to_grid_crs(frame[frame.geometry.notna()].reset_index(drop=True), grid)
     lost = ~np.isfinite(frame.geometry.bounds.to_numpy()).all(axis=1)
     if lost.any():
-        raise LabelError(
-            "polygons reach beyond where the CRS of the map is defined", path=polygons,
-            got=f"{counted(int(lost.sum()), 'polygon')} of {len(frame)}", fix="cut them to the region of the map",
-        )  # fmt: skip
+        what = "polygons reach beyond where the CRS of the map is defined"
+        got = f"{counted(int(lost.sum()), 'polygon')} of {len(frame)}"
+        raise LabelError(what, path=polygons, got=got, fix="cut them to the region of the map")
     wanted = ["frac", "unique", "count"] if classes else [*STATISTICS, "count"]
     found = _extract(map_path, frame, wanted, grid=grid)
     if not classes:

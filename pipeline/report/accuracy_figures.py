@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 
-from pipeline.diagnostics.failures import BAND_LIMITS, BANDS
-from pipeline.diagnostics.scoring import FEW_PIXELS
+from pipeline.diagnostics.failures import BAND_LIMITS, BANDS, AccuracyBy
+from pipeline.diagnostics.scoring import FEW_PIXELS, Score
+from pipeline.maps.look import coloured
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink, shades
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.confidence import Reliability
-    from pipeline.diagnostics.failures import AccuracyBy
-    from pipeline.diagnostics.scoring import Score
     from pipeline.legend import ClassScheme
     from pipeline.report.data import ErrorExample, Failures
 
@@ -48,8 +46,9 @@ def confusion(score: Score, scheme: ClassScheme) -> Figure:
     figure = blank(max(HALF_CM, side + 1.5), side)
     axes = figure.add_subplot()
     image = axes.imshow(shown, cmap=shades(), vmin=0, vmax=1)
-    dark_page = _luminance(ink()) > 0.5  # noqa: PLR2004 - half way between black and white
-    full = "#101416" if dark_page else "#ffffff"
+    red, green, blue = (int(ink()[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709
+    full = "#101416" if luminance > 0.5 else "#ffffff"  # noqa: PLR2004 - half way between black and white
     if number <= _MANY_CLASSES:
         for row, col in np.argwhere(totals > 0):
             colour = full if shown[row, col] > _FULL_CELL else ink()
@@ -72,11 +71,6 @@ def confusion(score: Score, scheme: ClassScheme) -> Figure:
     bar.set_label("share of the reference class")
     bar.outline.set_visible(False)
     return figure
-
-
-def _luminance(colour: str) -> float:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709
 
 
 def per_class(scores: Sequence[Score], scheme: ClassScheme) -> Figure:
@@ -143,7 +137,7 @@ def examples(items: Sequence[ErrorExample], scheme: ClassScheme) -> Figure:
         axes.set_anchor("S")  # what is left of a cell's height is the title's
     for (upper, lower), item, (above, below) in zip(grid.T, items, titles, strict=False):
         _chip(upper, item.image, item)
-        _chip(lower, colour_codes(item.codes, scheme), item)
+        _chip(lower, coloured(item.codes, scheme), item)
         upper.set_title(above, loc="left")
         lower.set_title(below, loc="left")
     shown = {int(code) for item in items for code in np.unique(item.codes)}
@@ -165,7 +159,7 @@ def _titles(item: ErrorExample, columns: int) -> tuple[str, str]:
     return first, second
 
 
-def _chip(axes: Axes, picture: NDArray[np.uint8], item: ErrorExample) -> None:
+def _chip(axes: Axes, picture: NDArray[Any], item: ErrorExample) -> None:
     """A picture with the outline of its polygon, which is closed where the picture ends; true in its proportions."""
     inside = item.inside
     axes.imshow(picture, interpolation="nearest", aspect=item.tall)
@@ -175,14 +169,6 @@ def _chip(axes: Axes, picture: NDArray[np.uint8], item: ErrorExample) -> None:
     axes.contour(*around, padded, levels=[0.5], colors="white", linewidths=1.1)
     axes.set_xlim(-0.5, inside.shape[1] - 0.5)
     axes.set_ylim(inside.shape[0] - 0.5, -0.5)
-
-
-def colour_codes(codes: NDArray[np.uint8], scheme: ClassScheme) -> NDArray[np.uint8]:
-    """uint8 [row, col, 3] of class codes [row, col]; nodata is white."""
-    palette = np.full((256, 3), 255, dtype=np.uint8)
-    for item in scheme.classes:
-        palette[item.code] = item.rgb
-    return np.asarray(palette[codes], dtype=np.uint8)
 
 
 GREY = "#999999"

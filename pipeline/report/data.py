@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.confidence import Reliability
     from pipeline.diagnostics.failures import AccuracyBy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +12,15 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from pipeline.diagnostics.scoring import FORESTS
 from pipeline.maps.style import PART_COLORS
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.features import Features
     from pipeline.legend import ClassScheme
@@ -49,7 +48,8 @@ def areas(items: Sequence[ClassArea], scheme: ClassScheme) -> Figure:
     axes = figure.add_subplot()
     colours = [item.color for item in scheme.classes]
     bars = axes.barh(scheme.names, totals, color=colours, edgecolor=SOFT, linewidth=0.5, height=0.72)
-    texts = [f"{value:,.{_decimals(whole)}f} ha  ({value / whole:.1%})" for value in totals]
+    digits = max(0, min(2, 3 - math.floor(math.log10(whole))))  # three of a hundredth of all
+    texts = [f"{value:,.{digits}f} ha  ({value / whole:.1%})" for value in totals]
     axes.bar_label(bars, texts, padding=4, fontsize=8, color=ink())
     axes.invert_yaxis()
     axes.set_xlabel("mapped area (ha)")
@@ -59,11 +59,6 @@ def areas(items: Sequence[ClassArea], scheme: ClassScheme) -> Figure:
     grid_lines(axes, "x")
     axes.tick_params(axis="y", length=0)
     return figure
-
-
-def _decimals(whole_ha: float) -> int:
-    """Decimals that leave three digits of a hundredth of the whole."""
-    return max(0, min(2, 3 - math.floor(math.log10(whole_ha))))
 
 
 def training(history: Sequence[dict[str, float]]) -> Figure:

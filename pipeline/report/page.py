@@ -6,31 +6,28 @@ import base64
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.diagnostics.scoring import FEW_PIXELS, better
+from pipeline.diagnostics.scoring import FEW_PIXELS, Score, better
 from pipeline.errors import OutputError, counted
 from pipeline.files import write_text
-from pipeline.maps.look import length_text, scale_bar_m
+from pipeline.maps.look import coloured, length_text, scale_bar_m
 from pipeline.report import accuracy_figures, figures, target_figures
 from pipeline.report.style import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.diagnostics.confidence import Reliability
-    from pipeline.diagnostics.scoring import Score
     from pipeline.report.data import MapView, ReportData, ValueFigures
 
 _HALF_CLASSES = 9  # an error matrix of more does not fit into half the page
@@ -49,18 +46,6 @@ class Drawing:
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: its words, and the image as data URIs for light and dark pages."""
-
-    anchor: str
-    heading: str
-    caption: str
-    wide: bool
-    light: str
-    dark: str
-
-
 def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
     """Write the page, and its figures as PNG and SVG into ``figures/`` beside it; gives all files, the page first.
 
@@ -73,25 +58,23 @@ def write_report(path: Path, data: ReportData) -> tuple[Path, ...]:
         for item in _drawings(data):
             files, dark = save(item.draw, path.parent / "figures" / item.anchor)
             written.extend(files)
-            uris = (_uri(content, "image/svg+xml") for content in (files[1].read_bytes(), dark))
-            pictures.append(Picture(item.anchor, item.heading, item.caption, item.wide, *uris))
+            light = files[1].read_bytes()
+            pages = {page: _uri(content, "image/svg+xml") for page, content in (("light", light), ("dark", dark))}
+            pictures.append(vars(item) | pages)
     except OSError as err:
         raise OutputError("cannot write the figures", path=path.parent / "figures", got=err.strerror or err) from err
     write_text(path, _render(data, pictures))
     return path, *written
 
 
-def _render(data: ReportData, pictures: list[Picture]) -> str:
-    environment = Environment(
-        loader=PackageLoader("pipeline.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined
-    )
-    ledgers: list[LedgerTable] = [ledger_table(item) for item in data.ledger]
+def _render(data: ReportData, pictures: list[dict[str, Any]]) -> str:
+    environment = Environment(loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.jinja").render(
         data=data,
         views=[_view(view, data) for view in data.views],
         pictures=pictures,
         legend=[(item.name, item.color) for item in data.scheme.classes],
-        ledgers=ledgers,
+        ledgers=[ledger_table(item) for item in data.ledger],
         versions=list(_flat(data.environment)),
         shown=[data.scores[0], better(data.scores[1:])] if len(data.scores) > 1 else data.scores,
         gain=_gain(data.scores),
@@ -119,14 +102,6 @@ def _gain(scores: Sequence[Score]) -> tuple[str, float, float] | None:
 
 def _drawings(data: ReportData) -> Iterator[Drawing]:
     """The figures that the run has data for, halves in pairs of a height."""
-    yield from _map_drawings(data)
-    yield from _accuracy_drawings(data)
-    if data.values is not None and data.values.samples:
-        yield from _value_drawings(data.values)
-    yield from _learning_drawings(data)
-
-
-def _map_drawings(data: ReportData) -> Iterator[Drawing]:
     if data.areas:
         caption = "Counted from the map's pixels. Area estimates need reference data from a probability sample."
         if data.mapped_share is not None:
@@ -138,6 +113,10 @@ def _map_drawings(data: ReportData) -> Iterator[Drawing]:
         caption = f"Mapped objects and the footprints of the test blocks. Intervals: {shown.intervals or 'none'}."
         draw = partial(target_figures.objects, shown)
         yield Drawing(f"objects{number}", f"Objects of {shown.view.name}", caption, draw, wide=True)
+    yield from _accuracy_drawings(data)
+    if data.values is not None and data.values.samples:
+        yield from _value_drawings(data.values)
+    yield from _learning_drawings(data)
 
 
 def _value_drawings(values: ValueFigures) -> Iterator[Drawing]:
@@ -173,17 +152,15 @@ def _accuracy_drawings(data: ReportData) -> Iterator[Drawing]:
             f"block (block_accuracy.gpkg); pale where they are fewer than {FEW_PIXELS}, too few to judge. Held-out "
             "polygons are not a probability sample: this shows where to look."
         )
-        yield Drawing(
-            "failures", "Where the map fails", caption, lambda: accuracy_figures.failures_figure(failures), wide=True
-        )
+        draw = partial(accuracy_figures.failures_figure, failures)
+        yield Drawing("failures", "Where the map fails", caption, draw, wide=True)
     if data.examples:
         caption = (
             "The test polygons that the map gets wrong most surely. Look at them in QGIS by their id (poly_id of "
             "labels.gpkg): is it the label or the map?"
         )
-        yield Drawing(
-            "examples", "Worst errors", caption, lambda: accuracy_figures.examples(data.examples, scheme), wide=True
-        )
+        draw = partial(accuracy_figures.examples, data.examples, scheme)
+        yield Drawing("examples", "Worst errors", caption, draw, wide=True)
 
 
 def _reliability_caption(polygons: Mapping[str, int], *, first: Reliability, after: Reliability | None) -> str:
@@ -234,7 +211,7 @@ def _view(view: MapView, data: ReportData) -> dict[str, object]:
         "name": view.name,
         "scene": _png_uri(scene),
         "facts": view.facts,
-        "map": _png_uri(accuracy_figures.colour_codes(view.codes, data.scheme)),
+        "map": _png_uri(np.round(255 * coloured(view.codes, data.scheme)).astype(np.uint8)),
         "width": width,
         "height": height,
         "proportion": f"{width * wide:.6g} / {height * tall:.6g}",
@@ -277,7 +254,7 @@ def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:
     facts: dict[str, str] = {}
     rest: dict[str, str] = {}
     for key, value in ledger.items():
-        if key == "scene" or (key == "bands" and tabular) or not _said(value):
+        if key == "scene" or (key == "bands" and tabular) or value is None or value in ("", [], {}, ()):
             continue
         if isinstance(value, Mapping) and set(value) <= names:
             for row in rows:
@@ -297,10 +274,6 @@ def ledger_table(ledger: Mapping[str, Any]) -> LedgerTable:
         rows=tuple(tuple(_cell(row.get(key), key) for key in columns) for row in rows),
         rest=tuple(rest.items()),
     )
-
-
-def _said(value: object) -> bool:
-    return value is not None and value not in ("", [], {}, ())
 
 
 def _words(key: str) -> str:

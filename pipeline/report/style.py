@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context, rcParams
@@ -15,9 +17,6 @@ from matplotlib.rcsetup import cycler
 from pipeline.files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from matplotlib.axes import Axes
 
 DPI = 200

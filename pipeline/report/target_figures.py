@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from pipeline.report.style import HALF_CM, SOFT, WIDE_CM, blank, grid_lines, ink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from pipeline.forecast.rolling import Horizon
     from pipeline.forecast.series import Series
@@ -106,11 +105,7 @@ def forecast_figure(
 ) -> Figure:
     """Mean absolute error against steps ahead, and the last steps of three cells with their forecast and interval.
 
-    Args:
-        series: What was forecast.
-        horizons: Errors of the test.
-        times: Of the steps to come.
-        quantiles: float32 [step to come, quantile, channel, cell].
+    ``quantiles`` are float32 [step to come, quantile, channel, cell], at ``times``.
     """
     figure = blank(WIDE_CM, 14.0)
     rows = figure.subplots(2, 1, height_ratios=(1, 1.1))

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     import numpy as np
-    from numpy.typing import NDArray
 
     from pipeline.grid import Window
     from pipeline.inference.engine import Choice, Engine

@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pipeline.errors import OutputError, PipelineError, SceneError
 from pipeline.inference.predict import Run, open_run
 from pipeline.inference.steps import step_blocks
-from pipeline.scale.cluster import SceneTask, map_block, pack, plan_task, refuse_other_versions, unpacked, who_sees
+from pipeline.scale.cluster import (
+    MappedBlock,
+    SceneTask,
+    map_block,
+    pack,
+    plan_task,
+    refuse_other_versions,
+    unpacked,
+    who_sees,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from pipeline.inference.journal import Key
     from pipeline.inference.plan import Plan
+    from pipeline.inference.rows import Key
     from pipeline.inference.stream import Writing
     from pipeline.model.bundle import ModelBundle
-    from pipeline.scale.cluster import MappedBlock
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -95,17 +102,14 @@ def map_over_dask(
     _Queue(works, bundle, client, report).run()
 
 
+@dataclass(eq=False)
 class _Queue(Generic[Result]):
-    def __init__(
-        self,
-        works: Iterator[SceneWork[Result] | Done[Result]],
-        bundle: ModelBundle,
-        client: Any,
-        report: Callable[[Done[Result]], None],
-    ) -> None:
-        self._works, self._bundle, self._client, self._report = works, bundle, client, report
-        self._open: list[_Open[Result]] = []
-        self._receivers: dict[Any, Callable[[Any], None]] = {}
+    _works: Iterator[SceneWork[Result] | Done[Result]]
+    _bundle: ModelBundle
+    _client: Any
+    _report: Callable[[Done[Result]], None]
+    _open: list[_Open[Result]] = field(default_factory=list)
+    _receivers: dict[Any, Callable[[Any], None]] = field(default_factory=dict)
 
     def run(self) -> None:
         from distributed import as_completed

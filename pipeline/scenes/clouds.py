@@ -9,14 +9,17 @@ swir16 and swir22, or the first four. The raster is read like any other quality 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from pipeline.errors import ConfigError, SceneError
@@ -26,11 +29,6 @@ from pipeline.scenes.quality import DEFAULT_MASK
 from pipeline.scenes.sources import QualitySource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene
 
@@ -76,21 +74,19 @@ def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path, make: bool = True
     if find_spec("ukis_csmask") is None:
         fix = "pip install 'landcover-pipeline[clouds]', or set inputs.clouds to product or none"
         raise ConfigError("a mask of clouds by the network needs ukis-csmask", fix=fix)
-    bands = next((bands for bands in (SIX, FOUR) if set(_common(scene)) >= set(bands)), None)
-    if bands is None:
-        got = ", ".join(scene.band_names)
-        raise SceneError(
-            "clouds cannot be found in this scene", path=scene.path, got=got, expected=", ".join(FOUR),
-            fix="set inputs.clouds to product or none",
-        )  # fmt: skip
     names = _common(scene)
+    bands = next((bands for bands in (SIX, FOUR) if set(names) >= set(bands)), None)
+    if bands is None:
+        got, expected, fix = ", ".join(scene.band_names), ", ".join(FOUR), "set inputs.clouds to product or none"
+        raise SceneError("clouds cannot be found in this scene", path=scene.path, got=got, expected=expected, fix=fix)
     chosen = replace(scene.select([names[band] for band in bands]), quality=())
     strange = [unit for unit in chosen.units if unit != "reflectance"]
     if strange:
-        raise SceneError(
-            "clouds can be found in reflectance only", path=scene.path, got=strange[0] or "values without a unit",
-            fix="give scale and offset of the scene, or set inputs.clouds to product or none",
-        )  # fmt: skip
+        got, fix = (
+            strange[0] or "values without a unit",
+            "give scale and offset, or set inputs.clouds to product or none",
+        )
+        raise SceneError("clouds can be found in reflectance only", path=scene.path, got=got, fix=fix)
     level = "l2a" if scene.level.startswith("L2") else "l1c"
     read = [(band.band, band.path, band.index, band.scale, band.offset, band.nodata) for band in chosen.bands]
     key = hash_of([fingerprint(chosen.files), read, repr(scene.grid), level, bands, version("ukis-csmask")])
@@ -100,12 +96,8 @@ def with_clouds(scene: Scene, clouds: Clouds, *, folder: Path, make: bool = True
         return replace(scene, notes=(*scene.notes, "clouds and shadows are not masked yet: the run asks the network"))
     if share is None:
         share = _write_mask(path, chosen, bands, level=level, key=key)
-    layer = QualitySource(
-        "ukis-csmask",
-        str(path),
-        bad_values=tuple(CODES),
-        reasons=tuple(f"{code}: {why}" for code, why in CODES.items()),
-    )
+    reasons = tuple(f"{code}: {why}" for code, why in CODES.items())
+    layer = QualitySource("ukis-csmask", str(path), bad_values=tuple(CODES), reasons=reasons)
     model = f"ukis-csmask {version('ukis-csmask')}, {len(bands)} bands, {level.upper()}"
     note = f"clouds and shadows by the network {model}: {100 * share:.1f} % of the scene"
     return replace(scene, quality=(*scene.quality, layer), notes=(*scene.notes, note))

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from pipeline.errors import SceneError
 from pipeline.raster import Raster
 from pipeline.scenes.reader import Reader
-from pipeline.scenes.scene import Scene
+from pipeline.scenes.scene import Scene, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import datetime
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.scene import Source
-
-
-class Compute(Protocol):
-    """Pixels of one window, from the open readers of the inputs."""
-
-    def __call__(self, inputs: Sequence[Reader], window: Window) -> Raster:
-        """The raster of ``window``, which may reach beyond the grid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +26,8 @@ class DerivedReader(Reader):
     grid: Grid  # The grid that windows are counted on
     bands: tuple[str, ...]  # Names of the bands of every Raster read
     inputs: tuple[Reader, ...]  # Readers that this one owns
-    compute: Compute  # Called with the inputs and the window for every read
+    # Called with the inputs and the window, which may reach beyond the grid, for every read
+    compute: Callable[[Sequence[Reader], Window], Raster]
 
     def read(self, window: Window) -> Raster:
         """What is made of ``window``."""

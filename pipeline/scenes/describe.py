@@ -18,6 +18,7 @@ import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,8 +34,6 @@ from pipeline.raster import as_error, open_raster, sample_windows
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rasterio.io import DatasetReader
 
     from pipeline.scenes.sources import BandSource
@@ -219,11 +218,8 @@ def _inside_vrt(dataset: DatasetReader) -> dict[int, str]:
         for band in root.iter("VRTRasterBand")
         if (source := band.find(".//SourceFilename")) is not None
     }
-    return {number: band_in_name(name) for number, name in names.items()} if _distinct(names) else {}
-
-
-def _distinct(names: dict[int, str]) -> bool:
-    return len(set(names.values())) == len(names)
+    distinct = len(set(names.values())) == len(names)
+    return {number: band_in_name(name) for number, name in names.items()} if distinct else {}
 
 
 def _beside(file: Path) -> dict[int, str]:

@@ -9,11 +9,12 @@ Sentinel-2 L1C and L2A; the attributes as EOPF-Sample-Service/xarray-eopf and EO
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.bands import SENTINEL2
+from pipeline.bands import SENTINEL2, BandSpec
 from pipeline.documents import read_json
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
@@ -22,11 +23,6 @@ from pipeline.scenes import quality
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pipeline.bands import BandSpec
 
 METADATA, ZARR3 = ".zmetadata", "zarr.json"
 RESOLUTIONS = {"r10m": 10, "r20m": 20, "r60m": 60}

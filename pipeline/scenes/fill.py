@@ -8,19 +8,18 @@ for beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.grid import Grid, Window
+from pipeline.raster import sample_windows
 from pipeline.scenes.reader import SceneReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
+    from pipeline.grid import Window
     from pipeline.scenes.scene import Scene
 
 # Windows looked at: so many a side, spread evenly; a scene no larger than them is looked at whole.
@@ -60,7 +59,9 @@ def find_fill(scene: Scene) -> Fill | None:
         return None
     counts: dict[float, int] = {}
     total = 0
-    for values, valid in _raw(scene, _windows(scene.grid)):
+    # The first and the last windows lie in the corners, where fill is.
+    windows = sample_windows(scene.grid, per_side=WINDOWS_PER_SIDE, side_px=WINDOW_PX, corners=True)
+    for values, valid in _raw(scene, windows):
         total += valid.size
         known = TYPICAL if len(values) == 1 else None if tagged is None else (0.0, *TYPICAL)
         for value, count in _areas(values, valid, known=known).items():
@@ -72,33 +73,18 @@ def find_fill(scene: Scene) -> Fill | None:
     return fill if fill.share >= SAID_SHARE else None
 
 
-def has_fill(scene: Scene, fill: Fill, windows: list[Window]) -> bool:
+def has_fill(scene: Scene, fill: Fill, windows: Sequence[Window]) -> bool:
     """Whether any pixel of some windows has the value of ``fill`` in all bands."""
     return any(bool((values == np.float32(fill.value)).all(axis=0).any()) for values, _ in _raw(scene, windows))
 
 
-def _raw(scene: Scene, windows: list[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+def _raw(scene: Scene, windows: Sequence[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """DN as stored, float32 [band,row,col], and which are numbers, of windows."""
     bands = tuple(replace(band, scale=1.0, offset=0.0, squared=False, scales="") for band in scene.bands)
     with SceneReader(scene.grid, bands) as reader:
         for window in windows:
             raster = reader.read(window)
             yield raster.values, raster.valid
-
-
-def _windows(grid: Grid) -> list[Window]:
-    side = WINDOWS_PER_SIDE * WINDOW_PX
-    if grid.height <= side and grid.width <= side:
-        return [grid.window]
-    # The first and the last lie in the corners, where fill is.
-    rows, cols = (_starts(length) for length in grid.shape)
-    height, width = min(WINDOW_PX, grid.height), min(WINDOW_PX, grid.width)
-    return [Window(row, col, height, width) for row in rows for col in cols]
-
-
-def _starts(length: int) -> list[int]:
-    last = max(length - WINDOW_PX, 0)
-    return sorted({round(last * i / (WINDOWS_PER_SIDE - 1)) for i in range(WINDOWS_PER_SIDE)})
 
 
 def _areas(

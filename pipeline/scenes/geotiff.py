@@ -7,26 +7,23 @@ Of Landsat files without their MTL the product's name tells the scaling. Quality
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.bands import COMMON_NAMES, common_name, find_band, infer_sensor, is_optical, sensor_named
 from pipeline.errors import SceneError
-from pipeline.scenes.describe import as_embedding, describe_file, embedding_of
+from pipeline.scenes.describe import Described, FileBand, as_embedding, describe_file, embedding_of
 from pipeline.scenes.quality import ASIDE, BAND_PER_REASON, check_mask, masks_of, role_of
 from pipeline.scenes.remote import gdal_path, is_url, plain_url
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
-from pipeline.scenes.sources import REFLECTANCE, BandSource
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource
 from pipeline.settings import INSIDE_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.grid import Grid
-    from pipeline.scenes.describe import Described, FileBand
-    from pipeline.scenes.sources import QualitySource
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".vrt", ".jp2", ".img"})
 # The day of acquisition in a name: the first of 20170216T102101, or of LC08_..._20170216_20170301.

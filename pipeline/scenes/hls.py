@@ -7,11 +7,11 @@ Bands meet under their common names, so that one model maps both. Source: HLS Pr
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from pipeline.bands import TABLES, is_optical
+from pipeline.bands import TABLES, BandSpec, is_optical
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
 from pipeline.raster import open_raster
@@ -20,11 +20,6 @@ from pipeline.scenes.archive import ProductFiles, list_product
 from pipeline.scenes.quality import masks_of
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.sources import REFLECTANCE, BandSource, resampling_for
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pipeline.bands import BandSpec
 
 SCALE, THERMAL_SCALE, FILL = 1e-4, 0.01, -9999.0
 LEVEL = "HLS"
@@ -48,11 +43,12 @@ def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Seque
         ProductError: no band, no Fmask though a reason needs it, an image that cannot be opened, or several products.
     """
     files = list_product(Path(path))
-    found = [match for name in files.names if (match := _FILE.fullmatch(PurePosixPath(name).name))]
+    by_name = {PurePosixPath(name).name: name for name in files.names}
+    found = [match for name in by_name if (match := _FILE.fullmatch(name))]
     products = sorted({match["product"] for match in found})
     if len(products) > 1:
         raise ProductError(f"{len(products)} products given as one scene", path=path, got=", ".join(products))
-    layers = {match["layer"].upper(): name for match, name in _with_names(found, files)}
+    layers = {match["layer"].upper(): by_name[match[0]] for match in found}
     sensor = f"hls-{found[0]['kind'].lower()}"
     specs = [spec for spec in TABLES[sensor] if spec.key in layers]
     reasons = quality.check_mask(mask)
@@ -62,7 +58,9 @@ def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Seque
         what = "HLS product has no band" if not specs else "HLS product has no Fmask"
         fix = "download it again" + ("" if not specs else f", or open it with a mask without {', '.join(needed)}")
         raise ProductError(what, path=path, got=", ".join(layers), fix=fix)
-    own = _grid(files.gdal(layers[specs[0].key]))
+    first, fix = files.gdal(layers[specs[0].key]), "download it again"
+    with open_raster(first, error=ProductError, what="image cannot be opened", fix=fix) as image:
+        own = Grid.of(image)
     grid = own if resolution_m is None else own.with_pixel_size(float(resolution_m))
     bands = tuple(_band(spec, files, layers, own=own, grid=grid) for spec in specs)
     names = [band.band for band in bands]
@@ -81,11 +79,6 @@ def open_hls(path: Path | str, *, resolution_m: float | None = None, mask: Seque
     )
 
 
-def _with_names(found: Sequence[re.Match[str]], files: ProductFiles) -> list[tuple[re.Match[str], str]]:
-    by_file = {PurePosixPath(name).name: name for name in files.names}
-    return [(match, by_file[match[0]]) for match in found]
-
-
 def _band(spec: BandSpec, files: ProductFiles, layers: Mapping[str, str], *, own: Grid, grid: Grid) -> BandSource:
     optical = is_optical(spec.name)
     return BandSource(
@@ -98,8 +91,3 @@ def _band(spec: BandSpec, files: ProductFiles, layers: Mapping[str, str], *, own
         unit=REFLECTANCE if optical else "degree Celsius",
         provenance="HLS v2.0 User Guide: scale 0.0001" if optical else "HLS v2.0 User Guide: scale 0.01",
     )
-
-
-def _grid(path: str) -> Grid:
-    with open_raster(path, error=ProductError, what="image cannot be opened", fix="download it again") as image:
-        return Grid.of(image)

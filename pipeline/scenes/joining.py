@@ -13,36 +13,31 @@ A composite is cloud-masked and streamed window by window; a pixel is valid wher
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import besides_ground, listed
 from pipeline.errors import ConfigError, SceneError, SceneWarning
 from pipeline.raster import Raster
 from pipeline.scenes.clouds import product_mask
 from pipeline.scenes.derived import Derived, DerivedReader, common_input, in_time_order, plain_scenes, with_place
-from pipeline.scenes.indices import compute_index, find_index, with_indices
+from pipeline.scenes.indices import Index, compute_index, find_index, with_indices, with_textures
 from pipeline.scenes.layers import Layer, dem_layer, embedding_layer, raster_layer, sentinel1_layer, with_layers
 from pipeline.scenes.opening import check_treatment, open_all
-from pipeline.scenes.settings import name_of
+from pipeline.scenes.settings import InputSettings, LayerItem, SceneOptions, name_of
 from pipeline.scenes.stack import series_layer, stack_scenes
-from pipeline.scenes.textures import with_textures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
-    from pipeline.scenes.indices import Index
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.settings import InputSettings, LayerItem, SceneOptions
 
 # Folder of masks of clouds in the run folder, or beside the maps of a model.
 CLOUDS = "clouds"
@@ -90,23 +85,16 @@ def join_scenes(opened: Sequence[tuple[str, Scene]], inputs: InputSettings) -> t
     groups: dict[str, list[Source]] = {}
     for (group, _), scene in zip(opened, scenes, strict=True):
         groups.setdefault(group, []).append(scene)
-    joined: list[Source] = (
-        [*scenes] if inputs.time == "separate" else [_join(group, name, inputs) for name, group in groups.items()]
-    )
+    joined: list[Source] = [*scenes]
+    if inputs.time != "separate":
+        joined = [_join(group, name, inputs) for name, group in groups.items()]
     if inputs.textures:
         joined = [with_textures(scene, inputs.textures) for scene in joined]
     if inputs.layers:
         fixed = {number: open_layer(item) for number, item in enumerate(inputs.layers) if item.kind != "series"}
-        joined = [
-            with_layers(
-                scene,
-                [
-                    fixed[number] if number in fixed else open_layer(item, day=day_of(scene))
-                    for number, item in enumerate(inputs.layers)
-                ],
-            )
-            for scene in joined
-        ]
+        for place, one in enumerate(joined):
+            layers = [fixed.get(n) or open_layer(item, day=day_of(one)) for n, item in enumerate(inputs.layers)]
+            joined[place] = with_layers(one, layers)
     if inputs.place:
         joined = [with_place(scene) for scene in joined]
     # The bands of a stack have a date in their names: its indices are those of every date.
@@ -160,11 +148,8 @@ def _same_bands(scenes: Sequence[Scene], inputs: InputSettings) -> list[Scene]:
     for scene in scenes:
         other = [name for name in scene.band_names if name not in {*chosen, *left}]
         if other:
-            warnings.warn(
-                f"{scene.path}: bands {', '.join(other)} are not used, as other scenes do not have them",
-                SceneWarning,
-                stacklevel=2,
-            )
+            text = f"bands {', '.join(other)} are not used, as other scenes do not have them"
+            warnings.warn(f"{scene.path}: {text}", SceneWarning, stacklevel=2)
     return [replace(scene.select(chosen), notes=(*scene.notes, *note)) for scene in scenes]
 
 
@@ -193,11 +178,8 @@ def default_bands(scenes: Sequence[Scene], *, indices: Sequence[str] = ()) -> tu
     first = scenes[0]
     shared = [name for name in first.band_names if all(name in scene.band_names for scene in scenes)]
     if not shared:
-        raise SceneError(
-            "scenes have no band in common",
-            got="; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes),
-            fix="name the bands (--bands, or scenes.bands)",
-        )
+        got = "; ".join(f"{scene.id}: {', '.join(scene.band_names)}" for scene in scenes)
+        raise SceneError("scenes have no band in common", got=got, fix="name the bands (--bands, or scenes.bands)")
     found = (find_index(name, bands=shared, path=first.path) for name in indices)
     needed = {band for index in found for _, band in index.inputs}
     left = tuple(name for name in besides_ground(shared, sensor=first.sensor) if name not in needed)
@@ -247,8 +229,6 @@ def composite_scenes(
     Raises:
         SceneError: no common band, no red and near infrared for "greenest", or an option that has no meaning.
     """
-    if method not in get_args(Method):
-        raise SceneError("method of a composite", got=method, expected=", ".join(get_args(Method)))
     if scenes and all(scene.acquired_utc is not None for scene in scenes):
         scenes = [scene for _, scene in in_time_order(scenes)]
     if not 1 <= min_dates <= len(scenes):

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from pipeline.bands import TABLES, BandSpec, is_optical
 from pipeline.documents import finite, parse_json, parse_xml
@@ -26,14 +26,7 @@ from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 SENSORS = {"TM": "landsat-tm", "ETM": "landsat-etm", "OLI_TIRS": "landsat-oli", "OLI": "landsat-oli"}
-FILL = 0
-LEVEL1_GROUP = "LEVEL1_RADIOMETRIC_RESCALING"
-SR_GROUP = "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS"
-ST_GROUP = "LEVEL2_SURFACE_TEMPERATURE_PARAMETERS"
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,7 @@ class _Product:
         try:
             return self.mtl[group][key]
         except KeyError as err:
-            what = f"MTL lacks {key} in {group}"
-            raise ProductError(what, path=self.path, fix="download the product again") from err
+            raise ProductError(f"MTL lacks {key} in {group}", path=self.path, fix="download the product again") from err
 
     def number(self, group: str, key: str) -> float:
         """One entry as a number; ProductError where it is missing or is none."""
@@ -104,7 +96,8 @@ def open_landsat(path: Path | str, *, resolution_m: float | None = None, mask: S
 
 def _read_metadata(path: Path) -> _Product:
     files = list_product(path.parent if MTL_NAME.fullmatch(path.name) else path)
-    found = [path.name] if MTL_NAME.fullmatch(path.name) else _mtl_files(files)
+    found = [name for name in files.names if MTL_NAME.fullmatch(PurePosixPath(name).name) and name.count("/") <= 1]
+    found = [path.name] if MTL_NAME.fullmatch(path.name) else found
     if not found or not set(found) <= set(files.names):
         what = "Landsat product has no MTL file"
         raise ProductError(what, path=path, expected="*_MTL.txt, *_MTL.json or *_MTL.xml", fix="download it again")
@@ -116,10 +109,6 @@ def _read_metadata(path: Path) -> _Product:
     mtl = parse_mtl(files.read(name), path=files.gdal(name))
     folder = str(PurePosixPath(name).parent)
     return _Product(files, mtl, files.gdal(name), "" if folder == "." else f"{folder}/")
-
-
-def _mtl_files(files: ProductFiles) -> list[str]:
-    return [name for name in files.names if MTL_NAME.fullmatch(PurePosixPath(name).name) and name.count("/") <= 1]
 
 
 def _sensor(product: _Product) -> str:
@@ -160,7 +149,7 @@ def _band(spec: BandSpec, product: _Product, level: str) -> BandSource | None:
         path=product.files.gdal(file),
         scale=scale,
         offset=offset,
-        nodata=FILL,
+        nodata=0,
         resampling="average" if spec.name == "pan" else "bilinear",
         gsd_m=spec.gsd_m,
         unit=unit,
@@ -171,12 +160,11 @@ def _band(spec: BandSpec, product: _Product, level: str) -> BandSource | None:
 def _scaling(spec: BandSpec, number: str, product: _Product, *, surface: bool) -> tuple[float, float, str, str]:
     """(scale, offset, unit, where they were read) of a band."""
     if surface:
-        group, quantity, unit = (SR_GROUP, "REFLECTANCE", REFLECTANCE)
-        if not is_optical(spec.name):
-            group, quantity, unit = (ST_GROUP, "TEMPERATURE", "kelvin")
+        quantity, unit = ("REFLECTANCE", REFLECTANCE) if is_optical(spec.name) else ("TEMPERATURE", "kelvin")
+        group = f"LEVEL2_SURFACE_{quantity}_PARAMETERS"
     else:
         quantity, unit = ("REFLECTANCE", REFLECTANCE) if is_optical(spec.name) else ("RADIANCE", "W/(m2 sr um)")
-        group = LEVEL1_GROUP
+        group = "LEVEL1_RADIOMETRIC_RESCALING"
     scale = product.number(group, f"{quantity}_MULT_BAND_{number}")
     offset = product.number(group, f"{quantity}_ADD_BAND_{number}")
     source = f"{quantity}_MULT_BAND_{number} {scale:g}, {quantity}_ADD_BAND_{number} {offset:g}"
@@ -230,18 +218,15 @@ def _quality(
 ) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
     if not reasons:
         return (), ("no quality mask applied: asked for none",)
-    contents = product.mtl["PRODUCT_CONTENTS"]
-    layers = [quality.qa_pixel(_quality_file(product, "PIXEL", contents), reasons)]
+    layers = [quality.qa_pixel(_quality_file(product, "PIXEL"), reasons)]
     if "saturated" in reasons:
-        optical = {source.band for source in bands if is_optical(source.band) and source.band != "pan"}
-        numbers = [int(spec.key.removeprefix("B")) for spec in TABLES[sensor] if spec.name in optical]
-        path = _quality_file(product, "RADIOMETRIC_SATURATION", contents)
-        layers.append(quality.qa_radsat(path, sensor=sensor, band_numbers=numbers))
+        path = _quality_file(product, "RADIOMETRIC_SATURATION")
+        layers.append(quality.qa_radsat(path, sensor=sensor, bands=[source.band for source in bands]))
     return tuple(layers), ()
 
 
-def _quality_file(product: _Product, layer: str, contents: dict[str, str]) -> str:
-    name = contents.get(f"FILE_NAME_QUALITY_L1_{layer}", "")
+def _quality_file(product: _Product, layer: str) -> str:
+    name = product.mtl["PRODUCT_CONTENTS"].get(f"FILE_NAME_QUALITY_L1_{layer}", "")
     if f"{product.folder}{name}" not in product.files.names:
         what = f"quality layer {layer} is missing"
         fix = "download the product again, or open it with an empty mask"

@@ -3,40 +3,35 @@
 A layer is resampled to the scene's grid by the same reader as the scene's own bands. What is derived from it (slope,
 decibels) is computed on that grid, from a window with a halo of one pixel, so windows have no seams.
 
-Gradients are Horn's weighted differences over 3 x 3 pixels. Source: Horn (1981), Hill shading and the reflectance map,
-Proceedings of the IEEE 69(1):14-47; the same that ``gdaldem slope -alg Horn`` takes.
+Source of the gradients: Horn (1981), Hill shading and the reflectance map, Proceedings of the IEEE 69(1):14-47; as
+``gdaldem slope -alg Horn`` takes them.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.warp import transform
 
 from pipeline.errors import SceneError, SceneWarning
-from pipeline.ground import ground_area_scale
+from pipeline.ground import GEOD, ground_area_scale
 from pipeline.raster import Raster
 from pipeline.scenes.derived import Derived, DerivedReader, refuse_twice
-from pipeline.scenes.describe import is_embedding
+from pipeline.scenes.describe import Embedding, is_embedding
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.settings import SceneOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.describe import Embedding
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.sources import Resampling
-
 Kind = Literal["raster", "mean", "dem", "linear_power"]
 HALO_PX = 1
 # Places looked at on each side of a scene: the share is known to some per mille, at no cost that shows.
@@ -65,13 +60,9 @@ def embedding_layer(path: Path | str, rule: Embedding, *, bands: Sequence[str] |
     return Layer("raster", chosen, chosen.band_names)
 
 
-def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None, resampling: Resampling = "bilinear") -> Layer:
-    """Any raster, its bands called ``bands`` (default: the file's descriptions).
-
-    Use ``resampling="nearest"`` for codes, "average" for a raster much finer than the scene.
-    """
-    options = SceneOptions(bands=tuple(bands) if bands is not None else None)
-    scene = _resampled(open_geotiff(path, options=options), resampling)
+def raster_layer(path: Path | str, *, bands: Sequence[str] | None = None) -> Layer:
+    """Any raster, its bands called ``bands`` (default: the file's descriptions)."""
+    scene = open_geotiff(path, options=SceneOptions(bands=tuple(bands) if bands is not None else None))
     return Layer("raster", scene, scene.band_names)
 
 
@@ -79,12 +70,11 @@ def dem_layer(path: Path | str, *, derive: Sequence[str] = ("elevation", "slope"
     """A digital elevation model: ``derive`` any of elevation (m), slope (degrees), northness, eastness (-1..1)."""
     unknown = [name for name in derive if name not in TERRAIN]
     if unknown or not derive:
-        raise SceneError(
-            "terrain bands of a DEM", path=path, got=", ".join(unknown) or "none", expected=", ".join(TERRAIN)
-        )
+        got, expected = ", ".join(unknown) or "none", ", ".join(TERRAIN)
+        raise SceneError("terrain bands of a DEM", path=path, got=got, expected=expected)
     scene = open_geotiff(path)
     first = replace(scene.bands[0], band="elevation", unit="m")
-    return Layer("dem", _resampled(replace(scene, bands=(first,)), "bilinear"), tuple(derive))
+    return Layer("dem", replace(scene, bands=(first,)), tuple(derive))
 
 
 def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) -> Layer:
@@ -95,11 +85,7 @@ def sentinel1_layer(path: Path | str, *, bands: Sequence[str] = ("vv", "vh")) ->
     """
     scene = open_geotiff(path, options=SceneOptions(bands=tuple(bands)))
     in_db = tuple(replace(source, unit="dB") for source in scene.bands)
-    return Layer("linear_power", _resampled(replace(scene, bands=in_db), "bilinear"), scene.band_names)
-
-
-def _resampled(scene: Scene, resampling: Resampling) -> Scene:
-    return replace(scene, bands=tuple(replace(source, resampling=resampling) for source in scene.bands))
+    return Layer("linear_power", replace(scene, bands=in_db), scene.band_names)
 
 
 @dataclass(frozen=True)
@@ -231,14 +217,10 @@ def to_decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
     >>> float(to_decibels(np.float32([0.01]))[0])
     -20.0
     """
-    decibels: NDArray[np.float32] = (10 * np.log10(power.astype(np.float64))).astype(np.float32)
-    return decibels
+    return np.asarray(10 * np.log10(power.astype(np.float64)), dtype=np.float32)
 
 
 TERRAIN = ("elevation", "slope", "northness", "eastness")
-# WGS84 semi-major axis (m) and first eccentricity squared. Source: NGA.STND.0036 (2014), table 3.5 and appendix B.
-WGS84_A_M = 6_378_137.0
-WGS84_E2 = 6.694379990141e-3
 
 
 def terrain(raster: Raster, *, derive: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -294,40 +276,26 @@ def _neighbours(z: NDArray[np.float64], valid: NDArray[np.bool_]) -> tuple[NDArr
         return np.where(seen, here, sides[row, 0] + sides[0, col] - centre)
 
     sides = {place: beside(*place) for place in ((-1, 0), (1, 0), (0, -1), (0, 1))}
-    return (
-        diagonal(-1, -1),
-        sides[-1, 0],
-        diagonal(-1, 1),
-        sides[0, -1],
-        sides[0, 1],
-        diagonal(1, -1),
-        sides[1, 0],
-        diagonal(1, 1),
-    )
+    around = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+    return tuple(sides[place] if place in sides else diagonal(*place) for place in around)
 
 
 def pixel_size_m(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(x, y) size of a pixel in metres on the ground for each row, float64 [row].
 
     It depends on the row's own latitude and on nothing else of the window, so neighbouring windows agree.
-    Source: Snyder (1987), Map Projections - A Working Manual, USGS PP 1395, eq. 4-18 and 4-20 (radii of curvature).
-    """
-    if not grid.crs.is_geographic:
-        size_x, size_y = grid.plane_size_m
-        scale = np.ones(grid.height) if grid.keeps_metres else _scale_of_rows(grid)
-        return size_x * scale, size_y * scale
-    latitude = np.radians(grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5))
-    root = np.sqrt(1 - WGS84_E2 * np.sin(latitude) ** 2)
-    width, height = np.radians(grid.pixel_size)
-    meridian = WGS84_A_M * (1 - WGS84_E2) / root**3
-    return np.maximum(WGS84_A_M / root * np.cos(latitude), 1e-6) * width, meridian * height
-
-
-def _scale_of_rows(grid: Grid) -> NDArray[np.float64]:
-    """Length on the ground over length in a conformal plane (Mercator, stereographic), float64 [row].
-
-    It is that of the middle column: across a window the others differ by less than the slope is known.
     """
     y = np.asarray(grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5), dtype=np.float64)
-    x = np.full(grid.height, grid.transform.c + grid.transform.a * grid.width / 2)
-    return np.sqrt(ground_area_scale(grid.crs, x, y))
+    if grid.crs.is_geographic:
+        width, height = grid.pixel_size
+        lat, lon = np.clip(y, height / 2 - 90, 90 - height / 2), np.zeros(grid.height)
+        across = GEOD.inv(lon, lat, lon + width, lat)[2]
+        return across, GEOD.inv(lon, lat - height / 2, lon, lat + height / 2)[2]
+    scale = np.ones(grid.height)
+    if not grid.keeps_metres:
+        # Of a conformal plane (Mercator, stereographic), in the middle column: across a window the others differ by
+        # less than the slope is known.
+        x = np.full(grid.height, grid.transform.c + grid.transform.a * grid.width / 2)
+        scale = np.sqrt(ground_area_scale(grid.crs, x, y))
+    size_x, size_y = grid.plane_size_m
+    return size_x * scale, size_y * scale

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import centre_um
 from pipeline.documents import read_json
@@ -15,17 +18,11 @@ from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
 from pipeline.scenes.layers import FIX, WHOLE, WithLayers
 from pipeline.scenes.reader import SceneReader
-from pipeline.scenes.sources import REFLECTANCE
+from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.scenes.scene import Scene, Source
-    from pipeline.scenes.sources import BandSource, QualitySource
 
 LEDGER_FILE = "ledger.json"
 MEASURED = ("pixels_sampled", "invalid_share", "masked_share", "no_data_share", "darkest_reflectance", "offset_check")

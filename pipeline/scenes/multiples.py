@@ -12,10 +12,12 @@ of ten bands, three of them wanted, 19 s and 18 s instead of 6 s).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
@@ -23,10 +25,7 @@ from pipeline.grid import Grid, Window
 from pipeline.raster import read_bands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from affine import Affine
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 
@@ -92,10 +91,7 @@ def coarse_file(dataset: DatasetReader, grid: Grid) -> CoarseFile | None:
 def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, int, int] | None:
     """How pixels of one raster are made up of another's: (factor, row, col), or None where they are not.
 
-    Args:
-        fine: Transform of the raster with small pixels.
-        coarse: Transform of the other one.
-        length: Its longer side in pixels, over which a difference adds up.
+    ``length`` is the longer side of the coarse raster in pixels, over which a difference adds up.
 
     Returns:
         Small pixels along the side of a large one, two at least; and the small pixel at the upper left corner of the
@@ -114,43 +110,6 @@ def whole_multiple(fine: Affine, coarse: Affine, *, length: int) -> tuple[int, i
     if whole < 2 or max(map(abs, off)) > TOLERANCE_PX:  # noqa: PLR2004 - one is the grid itself
         return None
     return whole, round(row), round(col)
-
-
-@dataclass(frozen=True, eq=False)
-class FlippedFile:
-    """An open file on a grid's own pixels whose rows run from south to north, or its columns from east to west."""
-
-    dataset: DatasetReader
-    rows: bool
-    cols: bool
-
-    def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
-        """Pixels [band, row, col] of ``window``, counted on the grid."""
-        return self._turned(read_bands(self.dataset, numbers, window=self._inside(window)))
-
-    def read_masks(self, numbers: list[int], window: Window) -> NDArray[np.uint8]:
-        """The file's masks [band, row, col] of ``window``, counted on the grid."""
-        return self._turned(self.dataset.read_masks(numbers, window=self._inside(window)))
-
-    def _inside(self, window: Window) -> RasterioWindow:
-        row = self.dataset.height - window.row_stop if self.rows else window.row
-        col = self.dataset.width - window.col_stop if self.cols else window.col
-        return RasterioWindow(col, row, window.width, window.height)
-
-    def _turned(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(pixels[:, :: -1 if self.rows else 1, :: -1 if self.cols else 1])
-
-
-def flipped_file(dataset: DatasetReader, grid: Grid) -> FlippedFile | None:
-    """``dataset`` as a FlippedFile of ``grid``; None where it is the grid's own way round or has other pixels."""
-    own, turned = (
-        dataset.transform,
-        [grid.transform.a * dataset.transform.a < 0, grid.transform.e * dataset.transform.e < 0],
-    )
-    if not any(turned) or dataset.crs != grid.crs or own.b or own.d:
-        return None
-    same = Grid(dataset.crs, own, dataset.height, dataset.width).north_up().same_pixels_as(grid.north_up())
-    return FlippedFile(dataset, rows=turned[1], cols=turned[0]) if same else None
 
 
 def has_mask(dataset: DatasetReader) -> bool:
@@ -195,14 +154,10 @@ class FineFile:
 
     def read(self, numbers: list[int], window: Window) -> NDArray[Any]:
         """One pixel from the middle of each of ``window``'s, [band, row, col]."""
-        out = np.empty((len(numbers), *window.shape), dtype=self.dataset.dtypes[numbers[0] - 1])
+        factor, out = self.factor, np.empty((len(numbers), *window.shape), dtype=self.dataset.dtypes[numbers[0] - 1])
         for part in self._parts(window):
-            source = RasterioWindow(
-                self.col + part.col * self.factor,
-                self.row + part.row * self.factor,
-                part.width * self.factor,
-                part.height * self.factor,
-            )
+            corner = self.col + part.col * factor, self.row + part.row * factor
+            source = RasterioWindow(*corner, part.width * factor, part.height * factor)
             rows, cols = part.relative_to(window).slices
             out[:, rows, cols] = self.dataset.read(numbers, window=source, out_shape=(len(numbers), *part.shape))
         return out

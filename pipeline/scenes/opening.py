@@ -1,27 +1,26 @@
-"""What a user points at -> Scene: the one door for files, folders, products and STAC items.
-
-``list_scenes`` says what ``--scenes`` stands for: a text file of paths, a folder of scenes, or STAC items.
-"""
+"""What a user points at -> Scene: the one door for files, folders, products and STAC items; lists of scenes."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import rasterio
 from rasterio.errors import RasterioError
 
 from pipeline.bands import is_optical
-from pipeline.errors import InputError, OutputError, ProductError, SceneError
+from pipeline.errors import InputError, ProductError, SceneError
+from pipeline.files import write_text
 from pipeline.scenes.archive import ARCHIVE_SUFFIXES, list_product
 from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.eopf import looks_like_eopf, open_eopf
 from pipeline.scenes.geotiff import RASTER_SUFFIXES, is_virtual, open_geotiff
 from pipeline.scenes.hls import looks_like_hls, open_hls
 from pipeline.scenes.landsat import MTL_NAME, looks_like_landsat, open_landsat
-from pipeline.scenes.quality import PICTURES, check_mask, role_of
+from pipeline.scenes.quality import PICTURES, role_of
 from pipeline.scenes.remote import ITEM_FILE, JOURNAL_FILE, is_url, plain_url
 from pipeline.scenes.sentinel2 import PRODUCT_XML, looks_like_safe, open_part, open_safe, product_around
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
@@ -30,34 +29,15 @@ from pipeline.scenes.stac_documents import items_of
 from pipeline.scenes.stack import scenes_from_bands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import pystac
-
-    from pipeline.grid import Grid
     from pipeline.scenes.scene import Scene
 
 
-class OpenProduct(Protocol):
-    """The scene of a product; metadata only."""
-
-    def __call__(self, path: Path, *, resolution_m: float | None, mask: Sequence[str] | None) -> Scene:
-        """Open the folder or archive ``path`` on pixels of ``resolution_m``, masked by the reasons ``mask``."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """An agency's product: how its files (relative paths) give it away, and what opens it."""
-
-    looks_like: Callable[[Sequence[str]], bool]
-    open: OpenProduct
-
-
-PRODUCTS = {
-    "safe": Product(looks_like_safe, open_safe),
-    "landsat": Product(looks_like_landsat, open_landsat),
-    "hls": Product(looks_like_hls, open_hls),
-    "eopf": Product(looks_like_eopf, open_eopf),
+# An agency's products: how their files (relative paths) give them away, and what opens one from metadata alone.
+PRODUCTS: dict[str, tuple[Callable[[Sequence[str]], bool], Callable[..., Scene]]] = {
+    "safe": (looks_like_safe, open_safe),
+    "landsat": (looks_like_landsat, open_landsat),
+    "hls": (looks_like_hls, open_hls),
+    "eopf": (looks_like_eopf, open_eopf),
 }
 LEVELS = dict.fromkeys(("L1C", "L1TP", "L1GT", "L1GS"), "top-of-atmosphere") | dict.fromkeys(
     ("L2A", "L2SP", "L2SR", "HLS"), "surface"
@@ -86,7 +66,6 @@ def open_scene(
         ConfigError: ``mask`` holds a reason that does not exist.
         SceneError: nothing there, or nothing that can be read as a scene.
     """
-    check_mask(mask)
     kind = _kind(path)
     if kind == "stac":
         from pipeline.scenes.stac import open_item
@@ -96,11 +75,16 @@ def open_scene(
     if kind == "part":
         return _correct(open_part(Path(path), resolution_m=resolution_m, mask=mask), options)
     if kind in PRODUCTS:
-        scene = PRODUCTS[kind].open(_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
+        scene = PRODUCTS[kind][1](_product_folder(Path(path)), resolution_m=resolution_m, mask=mask)
         return _correct(scene, options)
     _refuse_layer(path, options)
     scene = open_geotiff(path, options=options, mask=mask)
-    return scene if resolution_m is None else scene.on_grid(_coarser(scene, resolution_m))
+    if resolution_m is None:
+        return scene
+    if scene.grid.crs.is_geographic:
+        fix = "warp the scene to a projected CRS with gdalwarp"
+        raise SceneError("resolution in metres asked of a scene in degrees", path=scene.path, fix=fix)
+    return scene.on_grid(scene.grid.with_pixel_size_m(resolution_m))
 
 
 def _refuse_layer(path: Path | str, options: SceneOptions) -> None:
@@ -109,9 +93,8 @@ def _refuse_layer(path: Path | str, options: SceneOptions) -> None:
     role = None if options.bands or Path(path).is_dir() or PICTURES.fullmatch(stem) else role_of(stem)
     if role is not None:
         fix = "give the product's folder, whose bands it then masks, or name its bands (--bands, or scenes.bands)"
-        raise SceneError(
-            "file is a quality layer and no scene, by its name", path=path, got=role.upper() or stem, fix=fix
-        )
+        what, got = "file is a quality layer and no scene, by its name", role.upper() or stem
+        raise SceneError(what, path=path, got=got, fix=fix)
 
 
 def open_all(
@@ -135,7 +118,6 @@ def open_all(
         return (open_scene(path, options=options, resolution_m=resolution_m, mask=mask),)
     from pipeline.scenes.stac import open_items
 
-    check_mask(mask)
     scenes = open_items(str(path), options=options, resolution_m=resolution_m, mask=mask)
     if len(scenes) > 1 and options.acquired_utc is not None:
         what = f"one time of acquisition for the {len(scenes)} items of a collection"
@@ -193,8 +175,8 @@ def _kind(path: Path | str) -> str:
 def _kind_of_archive(path: Path) -> str:
     names = list_product(path).names
     inner = [name.split("/", 1)[-1] for name in names]
-    for kind, product in PRODUCTS.items():
-        if product.looks_like(names) or product.looks_like(inner):
+    for kind, (looks_like, _) in PRODUCTS.items():
+        if looks_like(names) or looks_like(inner):
             return kind
     what = "archive holds no Sentinel-2 SAFE, Landsat or HLS product"
     raise ProductError(what, path=path, got=", ".join(names[:3]), fix="unpack it and give the folder")
@@ -210,7 +192,7 @@ def _kind_of_folder(path: Path) -> str:
     in_safe = path.name.upper().endswith(".SAFE") or path.parent.name == "GRANULE" or looks_like_safe(children)
     if in_safe or safes:
         return "safe"
-    return next((kind for kind, product in PRODUCTS.items() if product.looks_like(children)), "raster")
+    return next((kind for kind, (looks_like, _) in PRODUCTS.items() if looks_like(children)), "raster")
 
 
 def _product_folder(path: Path) -> Path:
@@ -222,13 +204,6 @@ def _product_folder(path: Path) -> Path:
         what = f"{len(safes)} products given as one scene"
         raise ProductError(what, path=path, got=", ".join(safe.name for safe in safes), fix="give them one by one")
     return safes[0] if safes else path
-
-
-def _coarser(scene: Scene, resolution_m: float) -> Grid:
-    if scene.grid.crs.is_geographic:
-        what = "resolution in metres asked of a scene in degrees"
-        raise SceneError(what, path=scene.path, fix="warp the scene to a projected CRS with gdalwarp")
-    return scene.grid.with_pixel_size_m(resolution_m)
 
 
 def _correct(scene: Scene, options: SceneOptions) -> Scene:
@@ -283,9 +258,8 @@ def list_scenes(given: Path | str, *, items: Path) -> list[str]:
     else:
         found = [str(path)]
     if not found:
-        raise InputError(
-            "no scene in it", path=path, expected="paths, products, rasters of several bands or STAC items"
-        )
+        expected = "paths, products, rasters of several bands or STAC items"
+        raise InputError("no scene in it", path=path, expected=expected)
     return found
 
 
@@ -294,30 +268,23 @@ def _listed_lines(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as err:
         raise InputError("list of scenes cannot be read", path=path, got=err, expected="a path per line") from err
-    return [_from_folder(path.parent, line) for line in lines if line and not line.startswith("#")]
-
-
-def _from_folder(folder: Path, line: str) -> str:
-    return line if is_url(line) or line.startswith("/vsi") else str(folder / line)
+    kept = (line for line in lines if line and not line.startswith("#"))
+    return [line if is_url(line) or line.startswith("/vsi") else str(path.parent / line) for line in kept]
 
 
 def _stac_items(given: str, folder: Path) -> list[str]:
     found = items_of(given)
-    return [given] if len(found) == 1 else [_write_item(item, folder) for item in found]
-
-
-def _write_item(item: pystac.Item, folder: Path) -> str:
-    """A file of its own for one item of a collection, with absolute addresses."""
-    item.make_asset_hrefs_absolute()
-    target = folder / f"{item.id.replace('/', '_')}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    if len(found) == 1:
+        return [given]
+    written = []
+    for item in found:
+        item.make_asset_hrefs_absolute()
+        target = folder / f"{item.id.replace('/', '_')}.json"
         text = json.dumps(item.to_dict(include_self_link=False))
-        if not target.exists() or target.read_text(encoding="utf-8") != text:
-            target.write_text(text, encoding="utf-8")
-    except OSError as err:
-        raise OutputError("cannot write a STAC item", path=target, got=err.strerror) from err
-    return str(target)
+        if not target.is_file() or target.read_text(encoding="utf-8") != text:
+            write_text(target, text, what="a STAC item")
+        written.append(str(target))
+    return written
 
 
 def _scenes_in(path: Path) -> list[str]:

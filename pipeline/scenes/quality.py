@@ -7,9 +7,10 @@ a raster or by polygons of clouds, Landsat by bits (QA_PIXEL) and bits of satura
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import TABLES, is_optical
 from pipeline.documents import parse_xml
@@ -17,11 +18,6 @@ from pipeline.errors import ConfigError, ProductError
 from pipeline.scenes.archive import read_bytes
 from pipeline.scenes.settings import REASONS
 from pipeline.scenes.sources import QualitySource
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 # Snow, water, dark and unclassified ground can be mapped; clouds, their shadows and what the sensor did not see cannot.
 DEFAULT_MASK = ("nodata", "saturated", "cloud", "cirrus", "shadow", "dilated")
@@ -107,13 +103,7 @@ def by_codes(
 
 
 def by_bits(
-    name: str,
-    path: str,
-    mask: Sequence[str],
-    *,
-    bits: Mapping[str, int],
-    index: int = 1,
-    fill: tuple[int, ...] = (),
+    name: str, path: str, mask: Sequence[str], *, bits: Mapping[str, int], index: int = 1, fill: tuple[int, ...] = ()
 ) -> tuple[QualitySource, ...]:
     """A layer with a bit per reason as a mask; ``fill`` are values without an observation."""
     wanted = {reason: bit for reason, bit in bits.items() if reason in mask}
@@ -134,11 +124,6 @@ def by_bands(name: str, path: str, mask: Sequence[str], *, numbers: Mapping[str,
     )
 
 
-def classi(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
-    """The Sentinel-2 L1C classification raster (baseline 04.00 on): one band of 0 and 1 per reason."""
-    return by_bands("MSK_CLASSI", path, mask, numbers=CLASSI_BANDS)
-
-
 def cloud_polygons(path: str, mask: Sequence[str]) -> tuple[QualitySource, ...]:
     """The Sentinel-2 L1C cloud polygons (baselines before 04.00)."""
     kinds = {"cloud": "OPAQUE", "cirrus": "CIRRUS"}
@@ -153,22 +138,15 @@ def qa_pixel(path: str, mask: Sequence[str], *, index: int = 1) -> QualitySource
     fields = tuple((0b11 << CLOUD_CONFIDENCE_SHIFT, level << CLOUD_CONFIDENCE_SHIFT) for level in sorted(levels))
     texts = [f"bit {bit}: {reason}" for reason, bit in bits.items()]
     texts += [f"bits 8-9 = {level}: cloud confidence" for level in sorted(levels)]
-    return QualitySource(
-        "QA_PIXEL",
-        path,
-        index=index,
-        bad_bits=sum(1 << bit for bit in bits.values()),
-        bad_fields=fields,
-        reasons=tuple(texts),
-    )
+    bad = sum(1 << bit for bit in bits.values())
+    return QualitySource("QA_PIXEL", path, index=index, bad_bits=bad, bad_fields=fields, reasons=tuple(texts))
 
 
-def qa_radsat(path: str, *, sensor: str, band_numbers: Sequence[int], index: int = 1) -> QualitySource:
-    """Landsat QA_RADSAT as a mask: saturation in any of the bands, dropped and occluded pixels."""
-    bits = RADSAT_DROPPED[sensor]
-    for number in band_numbers:
-        bits |= 1 << (number - 1)
-    reasons = (f"saturated in band {', '.join(map(str, band_numbers))}", "dropped or occluded")
+def qa_radsat(path: str, *, sensor: str, bands: Sequence[str], index: int = 1) -> QualitySource:
+    """Landsat QA_RADSAT as a mask: saturation in any of the reflective bands but pan, dropped and occluded pixels."""
+    numbers = [int(s.key[1:]) for s in TABLES[sensor] if s.name in bands and is_optical(s.name) and s.name != "pan"]
+    bits = RADSAT_DROPPED[sensor] | sum(1 << (number - 1) for number in numbers)
+    reasons = (f"saturated in band {', '.join(map(str, numbers))}", "dropped or occluded")
     return QualitySource("QA_RADSAT", path, index=index, bad_bits=bits, reasons=reasons)
 
 
@@ -275,10 +253,9 @@ def masks_of(
     if role == "qa_pixel":
         found = (qa_pixel(path, reasons, index=index),)
     elif role == "classi":
-        found = classi(path, reasons)
+        found = by_bands("MSK_CLASSI", path, reasons, numbers=CLASSI_BANDS)
     elif role == "udm2":
         found = by_bands("UDM2", path, reasons, numbers=UDM2_BANDS)
     elif role == "qa_radsat" and "saturated" in reasons and sensor in RADSAT_DROPPED:
-        numbers = [int(s.key[1:]) for s in TABLES[sensor] if s.name in bands and is_optical(s.name) and s.name != "pan"]
-        found = (qa_radsat(path, sensor=sensor, band_numbers=numbers, index=index),)
+        found = (qa_radsat(path, sensor=sensor, bands=bands, index=index),)
     return found

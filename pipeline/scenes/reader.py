@@ -1,19 +1,20 @@
 """Read windows of a Scene as a Raster: scale, offset, resampling and masks, applied here, once, and nowhere else.
 
-One dataset handle per file and reader; a reader belongs to one thread. A file on the scene's own pixels is read as it
-is; one whose pixels are whole multiples of them is interpolated (``pipeline.scenes.multiples``); any other is warped by
-GDAL through a VRT whose pixels are the grid's, so that alignment is exact in all three. A scene that is to be looked at
-gives single pixels of finer files.
+A reader belongs to one thread. A file on the scene's own pixels is read as it is; one whose pixels are whole multiples
+of them is interpolated (``pipeline.scenes.multiples``); any other is warped by GDAL through a VRT whose pixels are the
+grid's, so that alignment is exact in all three. A scene that is to be looked at gives single pixels of finer files.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -32,24 +33,21 @@ from pipeline.raster import (
     read_bands,
     without_alpha,
 )
-from pipeline.scenes.multiples import CoarseFile, FineFile, FlippedFile, coarse_file, fine_file, flipped_file
+from pipeline.scenes.multiples import CoarseFile, FineFile, coarse_file, fine_file
 from pipeline.scenes.quality import bad_pixels, read_polygons
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
+    from pipeline.scenes.scene import Source
     from pipeline.scenes.sources import BandSource, QualitySource
 
 
 FileKey = tuple[str, str, float | None]
 """Path, resampling and nodata: what one open file serves."""
-OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile | FlippedFile"
+OpenFile: TypeAlias = "DatasetReader | WarpedVRT | CoarseFile | FineFile"
 
 
 class Reader(Closing):
@@ -69,13 +67,6 @@ class Reader(Closing):
 
     def close(self) -> None:
         """Close the files."""
-
-
-class Opens(Protocol):
-    """Anything that opens: every Source."""
-
-    def open(self) -> Reader:
-        """A reader of its windows."""
 
 
 class SceneReader(Reader):
@@ -166,7 +157,7 @@ class SceneReader(Reader):
     def _pixels(self, key: FileKey, numbers: list[int], window: Window) -> tuple[OpenFile, NDArray[Any]]:
         with _damage_named(f"band {numbers}", key, window):
             file = self._open(key)
-            if isinstance(file, CoarseFile | FineFile | FlippedFile):
+            if isinstance(file, CoarseFile | FineFile):
                 return file, file.read(numbers, window)
             return file, read_bands(file, numbers, window=window.to_rasterio())
 
@@ -175,8 +166,6 @@ class SceneReader(Reader):
             file = self._open(key)
             if isinstance(file, CoarseFile | FineFile):  # it has no mask of its own, or it would be warped
                 return np.ones(window.shape, dtype=np.bool_)
-            if isinstance(file, FlippedFile):
-                return np.asarray((file.read_masks(numbers, window) > 0).all(axis=0), dtype=np.bool_)
             if key in self._masked:
                 # GDAL takes an alpha band for the mask of unsigned 8 and 16 bit files only; as a band it serves all.
                 return np.asarray(file.read(file.count, window=window.to_rasterio()) > 0, dtype=np.bool_)
@@ -188,17 +177,20 @@ class SceneReader(Reader):
             with silenced(NotGeoreferencedWarning):
                 opened = opened_by(key[0], REMOTE_DRIVERS) if is_network(key[0]) else rasterio.open(key[0])
             dataset = self._stack.enter_context(opened)
-            if _on_grid(dataset, self.grid):
+            own = Grid(dataset.crs or self.grid.crs, dataset.transform, dataset.height, dataset.width)
+            if own.same_pixels_as(self.grid):
                 self._files[key] = dataset
+            elif dataset.crs == self.grid.crs and own.north_up().same_pixels_as(self.grid.north_up()):
+                # The same pixels the other way round: none is mixed with another.
+                self._files[key] = self._warped(dataset, key, resampling="nearest")
             else:
                 coarse = coarse_file(dataset, self.grid) if key[1] in {"nearest", "bilinear"} else None
                 fine = fine_file(dataset, self.grid) if self._for_display else None
-                flipped = flipped_file(dataset, self.grid)
-                self._files[key] = flipped or coarse or fine or self._warped(dataset, key)
+                self._files[key] = coarse or fine or self._warped(dataset, key, resampling=key[1])
         return self._files[key]
 
-    def _warped(self, dataset: DatasetReader, key: FileKey) -> WarpedVRT:
-        path, resampling, nodata = key
+    def _warped(self, dataset: DatasetReader, key: FileKey, *, resampling: str) -> WarpedVRT:
+        path, _, nodata = key
         masks = any(band.use_dataset_mask for band in self._sources if band.path == path)
         if not masks and dataset.count > 1 and ColorInterp.alpha in dataset.colorinterp:
             dataset = self._stack.enter_context(without_alpha(dataset))
@@ -215,7 +207,7 @@ class SceneReader(Reader):
         return self._stack.enter_context(vrt)
 
 
-def open_reader(source: Opens) -> Reader:
+def open_reader(source: Source) -> Reader:
     """A reader of a scene, a stack, a composite...; use it as a context manager."""
     return source.open()
 
@@ -233,11 +225,6 @@ def _by_file(bands: Sequence[BandSource]) -> list[tuple[FileKey, list[int]]]:
     for position, source in enumerate(bands):
         groups.setdefault((source.path, source.resampling, source.nodata), []).append(position)
     return list(groups.items())
-
-
-def _on_grid(dataset: DatasetReader, grid: Grid) -> bool:
-    crs = dataset.crs or grid.crs
-    return Grid(crs, dataset.transform, dataset.height, dataset.width).same_pixels_as(grid)
 
 
 def _covers(dataset: DatasetReader, grid: Grid) -> bool:

@@ -9,6 +9,7 @@ Source: GDAL documentation, "Virtual File Systems", /vsicurl/.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,6 @@ from pipeline.grid import Grid, Window
 from pipeline.raster import as_error, open_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from requests import Session
 
 ITEM_FILE = "item.json"

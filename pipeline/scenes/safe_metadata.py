@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from pipeline.documents import finite, parse_xml
 from pipeline.errors import ProductError, ProductWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from xml.etree.ElementTree import Element
 
 BAND_KEYS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -74,10 +74,16 @@ def parse_product(data: bytes, *, path: str) -> SafeMetadata:
     offsets, tag = _offsets(root, level, path)
     baseline = _text(root, "PROCESSING_BASELINE", path)
     _check_baseline(baseline, has_offsets=bool(offsets), path=path)
-    special = _special_values(root, path)
+    index = "SPECIAL_VALUE_INDEX"
+    special = {
+        (item.findtext("SPECIAL_VALUE_TEXT") or "").strip(): _float(item.findtext(index), index, path)
+        for item in root.iter("Special_Values")
+    }
     images = tuple((e.text or "").strip() for e in root.iter() if e.tag in {"IMAGE_FILE", "IMAGE_ID", "IMAGE_FILE_2A"})
     tiles = re.findall(r"[_/](T\d{2}[A-Z]{3})_", " ".join(images))
-    stated = f"{tag} {_brief(offsets)}" if offsets else f"no {tag}"
+    values = [f"{value:g}" for value in sorted(set(offsets.values()))]
+    brief = values[0] if len(values) == 1 else f"{values[0]}..{values[-1]} by band" if values else ""
+    stated = f"{tag} {brief}" if offsets else f"no {tag}"
     return SafeMetadata(
         product=_product_name(root, path),
         level=level,
@@ -100,10 +106,10 @@ def parse_tile(data: bytes, *, path: str) -> TileMetadata:
         ProductError: not XML, or without the tile's geocoding.
     """
     root = parse_xml(data, what="metadata", path=path, error=ProductError, fix="download the product again")
-    shapes = {
-        _integer(size.get("resolution"), path): (_size(size, "NROWS", path), _size(size, "NCOLS", path))
-        for size in root.iter("Size")
-    }
+    shapes: dict[int, tuple[int, int]] = {}
+    for size in root.iter("Size"):
+        rows, cols = (int(_float(size.findtext(tag), tag, path)) for tag in ("NROWS", "NCOLS"))
+        shapes[int(_float(size.get("resolution"), "resolution", path))] = rows, cols
     if not shapes or root.find(".//Geoposition") is None:
         raise ProductError("tile metadata has no geocoding", path=path, expected="Size and Geoposition per resolution")
     tile = re.search(r"_(T\d{2}[A-Z]{3})_", _text(root, "TILE_ID", path) + "_")
@@ -142,38 +148,16 @@ def _float(text: str | None, tag: str, path: str) -> float:
     return number
 
 
-def _integer(text: str | None, path: str) -> int:
-    return int(_float(text, "resolution", path))
-
-
-def _size(size: Element, tag: str, path: str) -> int:
-    return int(_float(size.findtext(tag), tag, path))
-
-
 def _offsets(root: Element, level: str, path: str) -> tuple[dict[str, float], str]:
     tag = {"L1C": "RADIO_ADD_OFFSET", "L2A": "BOA_ADD_OFFSET"}[level]
     offsets: dict[str, float] = {}
     for element in root.iter(tag):
-        number = _integer(element.get("band_id"), path)
+        number = int(_float(element.get("band_id"), "band_id", path))
         if not 0 <= number < len(BAND_KEYS):
             what = f"{tag} of an unknown band"
             raise ProductError(what, path=path, got=f"band_id {number}", expected=f"0..{len(BAND_KEYS) - 1}")
         offsets[BAND_KEYS[number]] = _float(element.text, tag, path)
     return offsets, tag
-
-
-def _brief(offsets: Mapping[str, float]) -> str:
-    values = sorted(set(offsets.values()))
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}..{values[-1]:g} by band"
-
-
-def _special_values(root: Element, path: str) -> dict[str, float]:
-    return {
-        (item.findtext("SPECIAL_VALUE_TEXT") or "").strip(): _float(
-            item.findtext("SPECIAL_VALUE_INDEX"), "SPECIAL_VALUE_INDEX", path
-        )
-        for item in root.iter("Special_Values")
-    }
 
 
 def _product_name(root: Element, path: str) -> str:
@@ -193,10 +177,8 @@ def _time(text: str, path: str) -> datetime:
 def _check_baseline(baseline: str, *, has_offsets: bool, path: str) -> None:
     """Warn of what is unknown or contradictory; the XML's own numbers are used in any case."""
     if baseline not in KNOWN_BASELINES:
-        what = (
-            f"{path}: processing baseline {baseline} is unknown; scale and offset are taken from its XML as they stand"
-        )
-        warnings.warn(what, ProductWarning, stacklevel=4)
+        what = f"processing baseline {baseline} is unknown; scale and offset are taken from its XML as they stand"
+        warnings.warn(f"{path}: {what}", ProductWarning, stacklevel=4)
         return
     major, minor = baseline.split(".")
     if ((int(major), int(minor)) >= OFFSET_SINCE) != has_offsets:

@@ -1,26 +1,20 @@
-"""Scene: what a folder or file holds, decided once from its metadata; no pixel read, no handle open.
-
-A Scene says for every band which file and band to read, how DN become physical values, how it gets onto the scene's
-grid, and where each of these facts was found. ``pipeline.scenes.reader`` does what the manifest says, deciding nothing.
-"""
+"""Scene: what a folder or file holds, decided once from its metadata; no pixel read, no handle open."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.errors import SceneError
-from pipeline.scenes.reader import SceneReader
+from pipeline.scenes.reader import Reader, SceneReader
 from pipeline.scenes.remote import plain_url
 from pipeline.scenes.settings import EXPECTED, MAX_BYTES, is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
     from pipeline.grid import Grid
-    from pipeline.scenes.reader import Reader
     from pipeline.scenes.sources import BandSource, QualitySource
 
 

@@ -1,47 +1,29 @@
-"""Find scenes in a STAC API and download the bands and the window needed (the extra ``[stac]``).
-
-A download is a folder with one GeoTIFF per asset and the item, its assets now these files, so that ``open_scene`` of
-the folder decides about scaling exactly as it would have for the original.
-"""
+"""Find scenes in a STAC API and download the bands and the window needed (the extra ``[stac]``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, ProductError
 from pipeline.files import prepare_folder, write_bytes, write_json
-from pipeline.scenes.remote import (
-    ATTEMPTS,
-    CONNECT_S,
-    ITEM_FILE,
-    READ_S,
-    CopyJob,
-    copy_window,
-    is_complete,
-    is_url,
-    plain_url,
-    read_journal,
-    read_metadata,
-)
+from pipeline.scenes import remote
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
-from pipeline.scenes.stac import open_item, signer
+from pipeline.scenes.stac import open_item
 from pipeline.scenes.stac_assets import asset_bands, choose, find_asset, mask_assets
 from pipeline.scenes.stac_documents import read_item
-from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts
+from pipeline.scenes.stac_scaling import MIRROR_PROPERTY, read_facts, read_signed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import date
-
     from shapely.geometry.base import BaseGeometry
 
     from pipeline.scenes.scene import Scene
 
 Bounds = tuple[float, float, float, float]
+Area = Bounds | Path | str
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, blocks done and blocks in all."""
 
@@ -65,15 +47,7 @@ class FoundScene:
 
 
 def find_scenes(
-    area: Bounds | Path | str,
-    *,
-    api: str,
-    collection: str,
-    start: date,
-    end: date,
-    max_cloud_percent: float = _FULL,
-    min_covered_frac: float = 0.0,
-    limit: int = 100,
+    area: Area, *, api: str, collection: str, start: date, end: date, max_cloud_percent: float = _FULL, limit: int = 100
 ) -> list[FoundScene]:
     """Scenes of an area and time, earliest first.
 
@@ -87,23 +61,17 @@ def find_scenes(
     if end < start:
         raise ConfigError("dates of a search", got=f"{start} to {end}", expected="start before end")
     wanted = area_shape(area)
-    found = [
-        scene
-        for document in _search(
-            APIS.get(api, api),
-            collection=collection,
-            area=wanted,
-            times=(datetime.combine(start, time.min, UTC), datetime.combine(end, time.max, UTC)),
-            max_cloud_percent=max_cloud_percent,
-            limit=limit,
-        )
-        if (scene := _found(document, wanted)).covered_frac >= min_covered_frac
-        and (scene.cloud_percent is None or scene.cloud_percent <= max_cloud_percent)
-    ]
+    times = datetime.combine(start, time.min, UTC), datetime.combine(end, time.max, UTC)
+    answers = _search(
+        APIS.get(api, api), collection=collection, area=wanted, times=times, max_cloud_percent=max_cloud_percent,
+        limit=limit,
+    )  # fmt: skip
+    scenes = (_found(document, wanted) for document in answers)
+    found = [scene for scene in scenes if scene.cloud_percent is None or scene.cloud_percent <= max_cloud_percent]
     return sorted(found, key=lambda scene: (scene.acquired_utc or datetime.min.replace(tzinfo=UTC), scene.id))
 
 
-def area_shape(area: Bounds | Path | str) -> BaseGeometry:
+def area_shape(area: Area) -> BaseGeometry:
     """A polygon in degrees (EPSG:4326) from a box or a file.
 
     Raises:
@@ -149,7 +117,9 @@ def _search(
     from requests import RequestException
 
     try:
-        client = pystac_client.Client.open(api, stac_io=StacApiIO(timeout=(CONNECT_S, READ_S), max_retries=ATTEMPTS))
+        client = pystac_client.Client.open(
+            api, stac_io=StacApiIO(timeout=(remote.CONNECT_S, remote.READ_S), max_retries=remote.ATTEMPTS)
+        )
         # Not every API filters by clouds; the caller does it again in any case.
         by_cloud = max_cloud_percent < _FULL and client.conforms_to("QUERY")
         answer = client.search(
@@ -163,12 +133,12 @@ def _search(
         return [item | {"links": _own_links(item, api)} for item in answer.items_as_dicts()]
     except (APIError, STACError, RequestException, ValueError, KeyError, NotImplementedError) as err:
         fix = "check its address, or try again later"
-        raise ProductError("STAC API cannot be searched", path=plain_url(api), got=err, fix=fix) from err
+        raise ProductError("STAC API cannot be searched", path=remote.plain_url(api), got=err, fix=fix) from err
 
 
 def _own_links(item: Mapping[str, Any], api: str) -> list[Any]:
     links = [link for link in item.get("links") or () if isinstance(link, dict)]
-    known = any(link.get("rel") == "self" and is_url(str(link.get("href"))) for link in links)
+    known = any(link.get("rel") == "self" and remote.is_url(str(link.get("href"))) for link in links)
     return links if known else [{"rel": "self", "href": f"{api}/{item.get('id')}"}, *links]
 
 
@@ -193,41 +163,41 @@ def download(
     found: FoundScene | Mapping[str, Any],
     folder: Path | str,
     *,
-    area: Bounds | Path | str | None = None,
+    area: Area | None = None,
     bands: Sequence[str] | None = None,
     options: SceneOptions = AS_FOUND,
-    sign: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Bands and quality layers of one scene, cut to ``area``, as ``folder/<id>``; what is complete stays as it is.
 
+    The folder has a GeoTIFF per asset and the item, its assets now these files: scaling is decided as for the original.
     A file is complete when its content has the checksum that the folder's journal gives for the same source and window.
     Files are written aside and renamed when whole; the item is written last.
 
-    ``area`` is as for :func:`find_scenes`, ``options`` and ``sign`` as for :func:`pipeline.scenes.stac.open_item`;
-    ``progress`` is called after each block. The folder opens with ``open_scene``.
+    ``area`` is as for :func:`find_scenes`, ``options`` as for :func:`pipeline.scenes.stac.open_item`; ``progress`` is
+    called after each block.
 
     Raises:
         ProductError: an asset is gone or cannot be read, or the scaling cannot be decided.
         OutputError: the folder cannot be written.
     """
     document = dict(found.document if isinstance(found, FoundScene) else found)
-    scene = open_item(document, options=options, bands=bands, sign=sign)
+    scene = open_item(document, options=options, bands=bands)
     target = Path(folder) / _safe_name(scene.id)
     prepare_folder(target)
     jobs = _jobs(document, scene, area=area)
     blocks, done = sum(job.blocks for job in jobs), 0
-    journal = read_journal(target)
+    journal = remote.read_journal(target)
     placed: dict[str, dict[str, Any]] = {}
     for job in jobs:
-        if not is_complete(job, target, journal):
-            copy_window(job, target, journal, step=_stepper(progress, job.file, done, blocks))
+        if not remote.is_complete(job, target, journal):
+            remote.copy_window(job, target, journal, step=_stepper(progress, job.file, done, blocks))
         done += job.blocks
         if progress is not None:
             progress(job.file, done, blocks)
         for key in job.keys:
             placed[key] = {"href": f"./{job.file}", **job.proj}
-    _write_item(document, scene, target, placed=placed, sign=sign or signer(scene.mirror))
+    _write_item(document, scene, target, placed=placed)
     return target
 
 
@@ -243,7 +213,7 @@ def _safe_name(text: str) -> str:
     return name
 
 
-def _jobs(document: dict[str, Any], scene: Scene, *, area: Bounds | Path | str | None) -> list[CopyJob]:
+def _jobs(document: dict[str, Any], scene: Scene, *, area: Area | None) -> list[remote.CopyJob]:
     item = read_item(document)
     sensor = read_facts(item, mirror=None).sensor
     chosen = choose(asset_bands(item, sensor=sensor), sensor=sensor)
@@ -256,29 +226,23 @@ def _jobs(document: dict[str, Any], scene: Scene, *, area: Bounds | Path | str |
         keys = [key for key, asset in item.assets.items() if (asset.get_absolute_href() or asset.href) == href]
         sources.setdefault(layer.path, []).extend(keys)
     return [
-        CopyJob.plan(path, file=f"{_safe_name(keys[0])}.tif", keys=tuple(dict.fromkeys(keys)), bounds=bounds)
+        remote.CopyJob.plan(path, file=f"{_safe_name(keys[0])}.tif", keys=tuple(dict.fromkeys(keys)), bounds=bounds)
         for path, keys in sources.items()
     ]
 
 
-def _write_item(
-    document: dict[str, Any],
-    scene: Scene,
-    target: Path,
-    *,
-    placed: Mapping[str, dict[str, Any]],
-    sign: Callable[[str], str],
-) -> None:
+def _write_item(document: dict[str, Any], scene: Scene, target: Path, *, placed: Mapping[str, dict[str, Any]]) -> None:
     item = read_item(document)
     assets = {key: document["assets"][key] | fields for key, fields in placed.items()}
     href = find_asset(item, "product_metadata")
     key = next((k for k, a in item.assets.items() if (a.get_absolute_href() or a.href) == href), None)
     if href is not None and key is not None:
-        write_bytes(target / "product-metadata.xml", read_metadata(sign(href)), what="product metadata")
+        data = read_signed(href, mirror=scene.mirror)
+        write_bytes(target / "product-metadata.xml", data, what="product metadata")
         assets[key] = document["assets"][key] | {"href": "./product-metadata.xml"}
     properties = document["properties"] | ({MIRROR_PROPERTY: scene.mirror} if scene.mirror else {})
     links = [link for link in document.get("links", []) if link.get("rel") in {"license", "derived_from"}]
     source = next((link["href"] for link in document.get("links", []) if link.get("rel") == "self"), None)
     links += [{"rel": "derived_from", "href": source}] if source else []
     local = document | {"assets": assets, "properties": properties, "links": links}
-    write_json(target / ITEM_FILE, local, what="the item of a download")
+    write_json(target / remote.ITEM_FILE, local, what="the item of a download")

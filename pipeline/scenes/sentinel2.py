@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.io import MemoryFile
+from rasterio.io import DatasetReader, MemoryFile
 
 from pipeline.bands import SENTINEL2, BandSpec
 from pipeline.errors import ProductError, ProductWarning
@@ -29,11 +29,6 @@ from pipeline.scenes.safe_metadata import SafeMetadata, TileMetadata, parse_prod
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rasterio.io import DatasetReader
 
 FINEST_M = 10
 IMAGE_SUFFIXES = frozenset({".jp2", ".tif", ".tiff"})
@@ -75,7 +70,9 @@ def open_safe(path: Path | str, *, resolution_m: float | None = None, mask: Sequ
     size = float(resolution_m or FINEST_M)
     grid = _grid(product.tile, size, str(path))
     images = _images(product)
-    bands = tuple(_band(spec, product, images, size) for spec in SENTINEL2 if _expected(spec, product.meta))
+    # L2A has no B10: it sees no ground, and atmospheric correction uses it up.
+    specs = [spec for spec in SENTINEL2 if product.meta.level == "L1C" or spec.key != "B10"]
+    bands = tuple(_band(spec, product, images, size) for spec in specs)
     _check_headers(bands, product, path)
     reasons = quality.check_mask(mask)
     layers, notes = _quality(product, images, reasons)
@@ -198,11 +195,6 @@ def _images(product: _Product) -> dict[str, dict[int, str]]:
     return images
 
 
-def _expected(spec: BandSpec, meta: SafeMetadata) -> bool:
-    """L2A has no B10: it sees no ground, and atmospheric correction uses it up."""
-    return meta.level == "L1C" or spec.key != "B10"
-
-
 def _band(spec: BandSpec, product: _Product, images: Mapping[str, Mapping[int, str]], size: float) -> BandSource:
     files = images.get(spec.key)
     if not files:
@@ -272,7 +264,9 @@ def _l1c_quality(product: _Product, reasons: tuple[str, ...]) -> tuple[tuple[Qua
     raster = product.files.find(f"{within}MSK_CLASSI_B00.jp2")
     vector = product.files.find(f"{within}MSK_CLOUDS_*B00*.gml")
     if raster:
-        layers = quality.classi(product.files.gdal(raster[0]), reasons)
+        # One band of 0 and 1 per reason, from baseline 04.00 on.
+        path = product.files.gdal(raster[0])
+        layers = quality.by_bands("MSK_CLASSI", path, reasons, numbers=quality.CLASSI_BANDS)
     elif vector:
         layers = quality.cloud_polygons(product.files.gdal(vector[0]), reasons)
     else:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from datetime import datetime  # noqa: TC003 - pydantic needs it at run time
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.bands import TABLES
 from pipeline.errors import ConfigError, SceneWarning
 from pipeline.files import hash_bytes
-from pipeline.settings import Settings, absolute
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from pipeline.settings import AbsolutePath, Settings
 
 REASONS = (
     "nodata",
@@ -84,9 +82,7 @@ class SceneOptions(Settings):
         None, description="A name for every band in file order, where the file does not name them."
     )
     scale: float | None = Field(
-        None,
-        gt=0,
-        description="value = DN x scale + offset, where the file's own tags are missing or wrong.",
+        None, gt=0, description="value = DN x scale + offset, where the file's own tags are missing or wrong."
     )
     offset: float | None = Field(None, description="See scale.")
     nodata: Annotated[float, Field(allow_inf_nan=True)] | Literal["none"] | None = Field(
@@ -135,15 +131,13 @@ class SceneOptions(Settings):
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in TABLES:
-            msg = "one of " + ", ".join(TABLES)
-            raise ValueError(msg)
+            raise ValueError("one of " + ", ".join(TABLES))
         return value
 
     @model_validator(mode="after")
     def _one_variable(self) -> SceneOptions:
         if self.dates is not None and (self.bands is None or len(self.bands) != 1):
-            msg = "bands of a scene with dates; expected one name: [ndvi]"
-            raise ValueError(msg)
+            raise ValueError("bands of a scene with dates; expected one name: [ndvi]")
         return self
 
 
@@ -184,12 +178,11 @@ def _name(value: str | None) -> str | None:
 class ScenePath(Settings):
     """Where a scene is, and its name."""
 
-    path: str = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
+    path: AbsolutePath = Field(description="File, folder, SAFE, zip, Landsat folder or tar, STAC item (file or URL).")
     id: str | None = Field(
         None, description="Name of the scene; outputs are called after it. Default: the file's name."
     )
 
-    _path = field_validator("path")(absolute)
     _id = field_validator("id")(_name)
 
 
@@ -208,7 +201,7 @@ class SceneItem(SceneOptions, ScenePath):
 class LayerItem(Settings):
     """Another raster stacked on each scene's grid."""
 
-    path: str = Field(description="Any raster GDAL opens, on any grid.")
+    path: AbsolutePath = Field(description="Any raster GDAL opens, on any grid.")
     kind: Literal["raster", "dem", "sentinel1", "alphaearth", "tessera", "series"] = Field(
         "raster",
         description="dem gives elevation, slope and northness; sentinel1 turns linear backscatter into dB; alphaearth "
@@ -220,8 +213,6 @@ class LayerItem(Settings):
     bands: tuple[str, ...] | None = Field(
         None, description="Names of its bands; for a dem, which of elevation, slope, northness, eastness."
     )
-
-    _path = field_validator("path")(absolute)
 
 
 class StackSettings(Settings):
@@ -305,8 +296,7 @@ class InputSettings(Settings):
     def _windows(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         known = range(3, LARGEST_TEXTURE_PX + 1, 2)
         if len(set(value)) < len(value) or any(side not in known for side in value):
-            msg = f"different odd numbers of pixels from 3 to {LARGEST_TEXTURE_PX}"
-            raise ValueError(msg)
+            raise ValueError(f"different odd numbers of pixels from 3 to {LARGEST_TEXTURE_PX}")
         return value
 
     @field_validator("mask")
@@ -314,6 +304,5 @@ class InputSettings(Settings):
     def _reasons(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         unknown = [reason for reason in value or () if reason not in REASONS]
         if unknown:
-            msg = f"some of {', '.join(REASONS)}; {', '.join(unknown)} is unknown"
-            raise ValueError(msg)
+            raise ValueError(f"some of {', '.join(REASONS)}; {', '.join(unknown)} is unknown")
         return value

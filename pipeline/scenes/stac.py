@@ -1,15 +1,15 @@
 """STAC items and collections, from files or URLs, as Scenes; remote COGs are read by range requests.
 
 Earth Search and Planetary Computer items of Sentinel-2, Landsat Collection 2 Level 2 items, and any item whose assets
-say how their DN are scaled. What was decided about the Sentinel-2 offset, and why, is in the ledger; see
-``pipeline.scenes.stac_scaling``.
+say how their DN are scaled.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pipeline.raster import open_raster
 from pipeline.scenes import quality
 from pipeline.scenes.hls import FILL as HLS_FILL
 from pipeline.scenes.quality import masks_of
-from pipeline.scenes.remote import gdal_path, plain_url, sign_planetary
+from pipeline.scenes.remote import gdal_path, plain_url
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions, name_of
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource
@@ -30,30 +30,29 @@ from pipeline.scenes.stac_documents import Document, items_of, reachable, shown
 from pipeline.scenes.stac_scaling import PLANETARY_COMPUTER, ItemFacts, Scaling, decide, product_metadata, read_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import pystac
 
+    Address = Callable[[str], str]
 
 # Source: Sentinel-2 Products Specification Document 14.9, special values: 0 no data, 65535 saturated.
-S2_NODATA, S2_SATURATED = 0.0, 65535.0
-LANDSAT_FILL = 0.0
+S2_SATURATED = 65535.0
+# DN without an observation by the agency's sensors, where an item does not say it.
+FILLS = {"sentinel-2": 0.0, "landsat": 0.0, "hls": HLS_FILL}
 
 
 def open_item(
-    source: Path | str | Document | pystac.Item,
+    source: Path | str | Document,
     *,
     options: SceneOptions = AS_FOUND,
     bands: Sequence[str] | None = None,
     mask: Sequence[str] | None = None,
     resolution_m: float | None = None,
-    sign: Callable[[str], str] | None = None,
 ) -> Scene:
     """The scene of one STAC item; metadata only, unless the item does not say where its pixels lie.
 
     ``source`` is a file, a folder with an ``item.json``, a URL, the item itself, or a collection of exactly one item.
-    ``sign`` turns an asset's address into one that can be read; None signs those of Planetary Computer, which needs no
-    account. Other arguments as of :func:`pipeline.scenes.opening.open_scene`.
+    Arguments as of :func:`pipeline.scenes.opening.open_scene`; addresses of Planetary Computer are signed, which needs
+    no account.
 
     Raises:
         ProductError: not a STAC item, not reachable, a band missing, or a scaling that cannot be decided.
@@ -63,7 +62,7 @@ def open_item(
         got = ", ".join(item.id for item in items[:3]) + (", ..." if len(items) > 3 else "")  # noqa: PLR2004 - enough
         fix = "give one of the items, or open them all with open_items"
         raise ProductError(f"collection of {len(items)} items given as one scene", path=shown(source), got=got, fix=fix)
-    (scene,) = open_items(items, options=options, bands=bands, mask=mask, resolution_m=resolution_m, sign=sign)
+    (scene,) = open_items(items, options=options, bands=bands, mask=mask, resolution_m=resolution_m)
     return replace(scene, path=shown(source))
 
 
@@ -74,7 +73,6 @@ def open_items(
     bands: Sequence[str] | None = None,
     mask: Sequence[str] | None = None,
     resolution_m: float | None = None,
-    sign: Callable[[str], str] | None = None,
 ) -> tuple[Scene, ...]:
     """A scene for every item of a collection or item collection; arguments as for ``open_item``."""
     items = items_of(source) if isinstance(source, Path | str | dict) else source
@@ -83,21 +81,15 @@ def open_items(
     opened = []
     for item in items:
         facts = read_facts(item, mirror=options.mirror)
-        address = _addresses(facts, sign)
-        scene = _scene(facts, options, wanted=bands, size=resolution_m, address=address, sign=sign)
+        address = _addresses(facts)
+        scene = _scene(facts, options, wanted=bands, size=resolution_m, address=address)
         layers, notes = _quality(item, scene.sensor, reasons, scene.band_names, address)
         opened.append(replace(scene, path=path, quality=layers, notes=(*scene.notes, *notes)))
     return tuple(opened)
 
 
 def _scene(
-    facts: ItemFacts,
-    options: SceneOptions,
-    *,
-    wanted: Sequence[str] | None,
-    size: float | None,
-    address: Callable[[str], str],
-    sign: Callable[[str], str] | None,
+    facts: ItemFacts, options: SceneOptions, *, wanted: Sequence[str] | None, size: float | None, address: Address
 ) -> Scene:
     """The scene of an item, without its masks."""
     item, sensor = facts.item, options.sensor or facts.sensor
@@ -107,11 +99,12 @@ def _scene(
     if missing or not names:
         what = f"STAC item has no asset for band {', '.join(missing)}" if missing else "STAC item has no raster bands"
         raise ProductError(what, path=item.id, got=", ".join(chosen) or ", ".join(item.assets))
-    metadata = cache(partial(product_metadata, facts, sign=sign or signer(facts.mirror)))
+    metadata = cache(partial(product_metadata, facts))
     scalings = {name: _given(options, chosen[name]) or decide(facts, chosen[name], metadata=metadata) for name in names}
     grids = {name: chosen[name].grid or _header_grid(chosen[name], address) for name in names}
     finest = min(grids.values(), key=lambda grid: grid.pixel_size_m[0])
     grid = finest if size is None else finest.with_pixel_size_m(size)
+    when = item.datetime or item.common_metadata.start_datetime
     return Scene(
         id=name_of(item.id, path="STAC item"),
         path=item.id,
@@ -126,26 +119,16 @@ def _scene(
         sensor=sensor,
         level=facts.level,
         baseline=facts.baseline,
-        acquired_utc=options.acquired_utc or _acquired(item),
+        acquired_utc=options.acquired_utc or (when.replace(tzinfo=when.tzinfo or UTC) if when else None),
         notes=_offset_note(facts, scalings),
         mirror=facts.mirror,
     )  # fmt: skip
 
 
-def signer(mirror: str) -> Callable[[str], str]:
-    """What makes an address of a mirror readable."""
-    return sign_planetary if mirror == PLANETARY_COMPUTER else str
-
-
-def _addresses(facts: ItemFacts, sign: Callable[[str], str] | None) -> Callable[[str], str]:
-    """What GDAL opens for an asset's address: signed now by ``sign``, or by GDAL itself when it is read."""
-    of = facts.item.get_self_href() or ""
-
-    def address(href: str) -> str:
-        reachable(href, of=of)
-        return gdal_path(href, planetary=facts.mirror == PLANETARY_COMPUTER) if sign is None else gdal_path(sign(href))
-
-    return address
+def _addresses(facts: ItemFacts) -> Address:
+    """What GDAL opens for an asset's address; it signs those of Planetary Computer when they are read."""
+    of, planetary = facts.item.get_self_href() or "", facts.mirror == PLANETARY_COMPUTER
+    return lambda href: gdal_path(reachable(href, of=of), planetary=planetary)
 
 
 def _given(options: SceneOptions, band: AssetBand) -> Scaling | None:
@@ -157,23 +140,11 @@ def _given(options: SceneOptions, band: AssetBand) -> Scaling | None:
 
 
 def _band_source(
-    band: AssetBand,
-    scaling: Scaling,
-    *,
-    own: Grid,
-    grid: Grid,
-    sensor: str,
-    options: SceneOptions,
-    address: Callable[[str], str],
+    band: AssetBand, scaling: Scaling, *, own: Grid, grid: Grid, sensor: str, options: SceneOptions, address: Address
 ) -> BandSource:
     spec = find_band(band.name or "", sensor=sensor) if sensor else None
-    nodata = band.nodata
-    if nodata is None and sensor == "sentinel-2":
-        nodata = S2_NODATA
-    if nodata is None and sensor.startswith("landsat"):
-        nodata = LANDSAT_FILL
-    if nodata is None and sensor.startswith("hls"):
-        nodata = HLS_FILL
+    fill = next((fill for start, fill in FILLS.items() if sensor.startswith(start)), None)
+    nodata = fill if band.nodata is None else band.nodata
     finer = own.pixel_size_m[0] < 0.999 * grid.pixel_size_m[0]
     return BandSource(
         band=band.name or band.key,
@@ -191,7 +162,7 @@ def _band_source(
     )
 
 
-def _header_grid(band: AssetBand, address: Callable[[str], str]) -> Grid:
+def _header_grid(band: AssetBand, address: Address) -> Grid:
     """Where an asset's pixels lie, from the file itself: the item does not say."""
     path = address(band.href)
     what = f"asset {band.key} cannot be opened"
@@ -203,7 +174,7 @@ def _header_grid(band: AssetBand, address: Callable[[str], str]) -> Grid:
 
 
 def _quality(
-    item: pystac.Item, sensor: str, mask: Sequence[str], bands: Sequence[str], address: Callable[[str], str]
+    item: pystac.Item, sensor: str, mask: Sequence[str], bands: Sequence[str], address: Address
 ) -> tuple[tuple[QualitySource, ...], tuple[str, ...]]:
     if not mask:
         return (), ("no mask: asked for",)
@@ -224,8 +195,3 @@ def _offset_note(facts: ItemFacts, scalings: dict[str, Scaling]) -> tuple[str, .
         return ()
     reasons = tuple(dict.fromkeys(f"offset {s.offset:g}: {s.provenance}" for s in scalings.values()))
     return reasons if len(reasons) == 1 else ("offset differs between bands, see there",)
-
-
-def _acquired(item: pystac.Item) -> datetime | None:
-    when = item.datetime or item.common_metadata.start_datetime
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when

@@ -7,6 +7,7 @@ projection extension v1.1.0 (proj:epsg) and v2.0.0 (proj:code).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from pipeline.bands import TABLES, BandSpec, common_name, find_band
+from pipeline.bands import TABLES, common_name, find_band
 from pipeline.documents import finite
 from pipeline.errors import ProductError
 from pipeline.grid import Grid
@@ -24,8 +25,6 @@ from pipeline.scenes.quality import role_of
 from pipeline.scenes.remote import plain_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import pystac
 
 # Pictures for the eye, not measurements; Planetary Computer gives "visual" the role "data".
@@ -171,16 +170,9 @@ def _name(key: str, band: Mapping[str, Any], sensor: str) -> str | None:
         return None
     if not sensor:
         return common_name(str(common)) if common else (common_name(texts[-1]) if texts else None)
-    for text in texts:
-        spec = _spec(text, sensor)
-        if spec is not None:
-            return spec.name
-    return None
-
-
-def _spec(text: str, sensor: str) -> BandSpec | None:
-    plain = _RESOLUTION.sub("", text.removesuffix(".TIF").removesuffix("-jp2"))
-    return find_band(plain, sensor=sensor) or find_band(_INSTRUMENT.sub("", plain), sensor=sensor)
+    plain = [_RESOLUTION.sub("", text.removesuffix(".TIF").removesuffix("-jp2")) for text in texts]
+    found = (find_band(t, sensor=sensor) or find_band(_INSTRUMENT.sub("", t), sensor=sensor) for t in plain)
+    return next((spec.name for spec in found if spec is not None), None)
 
 
 def _grid(fields: Mapping[str, Any], item: pystac.Item) -> Grid | None:

@@ -26,8 +26,7 @@ def _address(value: str) -> str:
 
 def _six_or_nine(value: list[float]) -> list[float]:
     if not 6 <= len(value) <= 9:  # noqa: PLR2004 - rows of an affine matrix
-        msg = "6 to 9 numbers"
-        raise ValueError(msg)
+        raise ValueError("6 to 9 numbers")
     return value
 
 
@@ -116,14 +115,12 @@ def _links(document: Document, *, keep_self: bool) -> list[Document]:
     ]
 
 
-def items_of(source: Path | str | Document | pystac.Item) -> list[pystac.Item]:
+def items_of(source: Path | str | Document) -> list[pystac.Item]:
     """The items of a file, folder, URL, JSON object, collection or item collection, in order.
 
     Raises:
         ProductError: nothing of that, not reachable, or more items than ``MOST_ITEMS``.
     """
-    if isinstance(source, pystac.Item):
-        return [source]
     if isinstance(source, dict):
         return _from_document(source, href=None)
     if isinstance(source, str) and is_url(source):
@@ -152,24 +149,13 @@ def _document(href: str) -> Document:
     return document
 
 
-def _kind(document: Document) -> str:
-    kind = str(document.get("type"))
-    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
-        return "features"
-    if kind == "Feature" and "assets" in document:
-        return "item"
-    if kind in {"Collection", "Catalog"} and "links" in document:
-        return "links"
-    return ""
-
-
 def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]:
-    kind = _kind(document)
-    if kind == "item":
+    kind = str(document.get("type"))
+    if kind == "Feature" and "assets" in document:
         return [read_item(document, href=href)]
-    if kind == "features":
+    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
         return [read_item(feature, href=href) for feature in document["features"][:MOST_ITEMS]]
-    if kind == "links" and href is not None:
+    if kind in {"Collection", "Catalog"} and "links" in document and href is not None:
         links = [link.get("href", "") for link in document["links"] if link.get("rel") == "item"]
         if not 0 < len(links) <= MOST_ITEMS:
             what = f"STAC {document['type'].lower()} with {len(links)} links to items"
@@ -181,8 +167,6 @@ def _from_document(document: Document, *, href: str | None) -> list[pystac.Item]
     raise ProductError("not a STAC item or collection", path=name, got=f"type {document.get('type')!r}")
 
 
-def shown(source: Path | str | Document | pystac.Item) -> str:
+def shown(source: Path | str | Document) -> str:
     """What a source is called in a Scene's path and in errors."""
-    if isinstance(source, pystac.Item):
-        return plain_url(source.get_self_href() or source.id)
     return str(source.get("id", "")) if isinstance(source, dict) else plain_url(str(source))

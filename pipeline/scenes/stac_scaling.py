@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -28,18 +29,15 @@ from pipeline.bands import TABLES, is_optical, sensor_named
 from pipeline.errors import ProductError, ProductWarning
 from pipeline.scenes.geotiff import LANDSAT_SR, LANDSAT_ST
 from pipeline.scenes.hls import LEVEL, SCALE, THERMAL_SCALE
-from pipeline.scenes.remote import plain_url, read_metadata
-from pipeline.scenes.safe_metadata import parse_product
+from pipeline.scenes.remote import plain_url, read_metadata, sign_planetary
+from pipeline.scenes.safe_metadata import SafeMetadata, parse_product
 from pipeline.scenes.sources import REFLECTANCE
 from pipeline.scenes.stac_assets import AssetBand, find_asset
 from pipeline.scenes.stac_documents import reachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pystac
 
-    from pipeline.scenes.safe_metadata import SafeMetadata
 
 EARTH_SEARCH = "earth-search"
 PLANETARY_COMPUTER = "planetary-computer"
@@ -130,7 +128,7 @@ def _sentinel2(facts: ItemFacts, band: AssetBand, metadata: Callable[[], SafeMet
     applied = facts.offset_applied
     if applied:
         return Scaling(scale, 0.0, REFLECTANCE, "STAC item: boa_offset_applied is true, so no offset is left")
-    if facts.baseline and _numbers(facts.baseline) < OFFSET_SINCE:
+    if facts.baseline and tuple(map(int, facts.baseline.split("."))) < OFFSET_SINCE:
         where = f"STAC item: processing baseline {facts.baseline} is before 04.00 and has no offset"
         return Scaling(scale, 0.0, REFLECTANCE, where)
     if band.offset:
@@ -153,7 +151,16 @@ def _undecided(facts: ItemFacts, band: AssetBand, reason: str) -> ProductError:
     return ProductError(what, path=facts.item.id, fix=fix)
 
 
-def product_metadata(facts: ItemFacts, *, sign: Callable[[str], str]) -> SafeMetadata | None:
+def read_signed(href: str, *, mirror: str) -> bytes:
+    """A small file of a mirror, whose address is signed where the mirror asks for that.
+
+    Raises:
+        ProductError: it cannot be read.
+    """
+    return read_metadata(sign_planetary(href) if mirror == PLANETARY_COMPUTER else href)
+
+
+def product_metadata(facts: ItemFacts) -> SafeMetadata | None:
     """The product's own XML where the item has it as an asset; None where it has not, or a documented rule can do.
 
     Raises:
@@ -164,7 +171,7 @@ def product_metadata(facts: ItemFacts, *, sign: Callable[[str], str]) -> SafeMet
         return None
     own = facts.item.get_self_href() or ""
     try:
-        return parse_product(read_metadata(sign(reachable(href, of=own))), path=plain_url(href))
+        return parse_product(read_signed(reachable(href, of=own), mirror=facts.mirror), path=plain_url(href))
     except ProductError as err:
         if facts.mirror not in _UNCHANGED or not facts.baseline:
             raise
@@ -184,10 +191,8 @@ def _sensor(item: pystac.Item) -> str:
     if "mss" in (properties.get("instruments") or ()) or item.id.startswith("LM"):
         return ""
     match = re.search(r"landsat-?([4-9])", text)
-    number = match[1] if match else ""
-    return {"4": "landsat-tm", "5": "landsat-tm", "7": "landsat-etm", "8": "landsat-oli", "9": "landsat-oli"}.get(
-        number, ""
-    )
+    by_number = dict.fromkeys("45", "landsat-tm") | {"7": "landsat-etm"} | dict.fromkeys("89", "landsat-oli")
+    return by_number.get(match[1], "") if match else ""
 
 
 def _level(item: pystac.Item, sensor: str) -> str:
@@ -219,10 +224,6 @@ def _baseline(item: pystac.Item, sensor: str) -> str:
             return match[0]
     named = re.search(r"_N(\d{2})(\d{2})_", f"{properties.get('s2:product_uri', '')} {item.id}")
     return f"{named[1]}.{named[2]}" if named else ""
-
-
-def _numbers(baseline: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in baseline.split("."))
 
 
 def _mirror(item: pystac.Item) -> str:

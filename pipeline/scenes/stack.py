@@ -1,12 +1,9 @@
 """Several dates of one place as one source: dates x bands, missing dates filled in time, streamed window by window.
 
-A Raster has one mask per pixel, so a stack needs a rule for pixels that are clouded on some dates only. It is:
-
-- a pixel is valid where at least ``min_dates`` dates are valid;
-- on its other dates it gets the linear interpolation in time between the pixel's own valid dates before and after, and
-  beyond the first or last of them the value of that one (``fill="nearest"``: the value of the valid date nearest in
-  time; ``fill="none"``: nothing, only pixels valid on all dates are valid);
-- ``validity=True`` adds a band ``valid_<date>`` per date, 1 where observed and 0 where filled.
+A Raster has one mask per pixel. Pixels that are clouded on some dates only follow a rule: a pixel is valid where at
+least ``min_dates`` dates are; on its other dates it gets the linear interpolation in time between its own valid dates
+before and after, and beyond the first or last of them the value of that one (``fill="nearest"``: of the valid date
+nearest in time; ``fill="none"``: only pixels valid on all dates are valid).
 
 Bands are matched by name, so a model for several places or years needs names without dates: ``naming="order"`` counts
 the dates (nir_t1, nir_t2), ``regular=(91, 121, 152)`` interpolates all pixels to fixed days of the year (nir_doy091).
@@ -19,6 +16,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import Raster, as_error
@@ -35,10 +34,6 @@ from pipeline.scenes.layers import Layer
 from pipeline.scenes.settings import SceneOptions, StackSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Window
     from pipeline.scenes.reader import Reader
     from pipeline.scenes.scene import Scene, Source
@@ -97,9 +92,12 @@ def stack_scenes(
     if how.min_dates > len(times):
         raise SceneError("min_dates of a stack", got=how.min_dates, expected=f"1 to {len(times)}, the number of dates")
     targets = times if how.regular is None else _regular_targets(how, first=times[0], last=times[-1])
-    labels = tuple(_label(when, position, how.naming) for position, when in enumerate(times, start=1))
     if how.regular is not None:
         labels = tuple(f"doy{day:03d}" for day in how.regular)
+    elif how.naming == "date":
+        labels = tuple(when.date().isoformat() for when in times)
+    else:
+        labels = tuple(f"t{position}" for position in range(1, len(times) + 1))
     bands = (*inputs[0].band_names, *(("valid",) if how.validity else ()))
     names = tuple(f"{band}_{label}" for label in labels for band in bands)
     refuse_twice(names, path=f"stack of {len(times)} dates, {times[0].date()} to {times[-1].date()}")
@@ -125,10 +123,6 @@ def scenes_from_bands(scene: Scene, *, dates: Sequence[datetime], band: str) -> 
         )
         for source, when in zip(scene.bands, dates, strict=True)
     )
-
-
-def _label(when: datetime, position: int, naming: str) -> str:
-    return when.date().isoformat() if naming == "date" else f"t{position}"
 
 
 def _regular_targets(how: StackSettings, *, first: datetime, last: datetime) -> tuple[datetime, ...]:
@@ -188,12 +182,9 @@ def fill_in_time(
 ) -> NDArray[np.float32]:
     """Values at ``targets`` from each pixel's own valid dates: linear between two, constant beyond the ends.
 
-    Args:
-        values: float32 [date, band, row, col].
-        valid: bool [date, row, col].
-        times: Days, ascending, [date].
-        targets: Days, [target].
-        nearest: Take the nearer of the two dates (the earlier on a tie) instead of the line between them.
+    ``values`` are float32 [date, band, row, col], ``valid`` bool [date, row, col]; ``times`` [date], ascending, and
+    ``targets`` [target] days. ``nearest`` takes the nearer of two dates (the earlier on a tie) instead of the line
+    between them.
 
     Returns:
         float32 [target, band, row, col]; 0 where no date is valid. A valid date comes back bit for bit.
@@ -215,31 +206,14 @@ def fill_in_time(
         if rows.size:
             previous = before[last, rows, cols] if last >= 0 else np.full(rows.size, -1)
             following = after[last + 1, rows, cols] if last + 1 < len(times) else np.full(rows.size, len(times))
-            layer[:, rows, cols] = _looked_up(
-                values, rows, cols, previous=previous, following=following, times=times, target=target, nearest=nearest
-            )
+            # Where there is no date on one side (-1 or one too many) the other stands for both.
+            seen = (previous >= 0) | (following < len(times))
+            start = np.where(seen, np.where(previous < 0, following, previous), 0)
+            stop = np.where(seen, np.where(following == len(times), previous, following), 0)
+            weight = _weight(times[start], times[stop], target, nearest=nearest)[:, None]
+            pixels = _between(values[start, :, rows, cols], values[stop, :, rows, cols], weight)
+            layer[:, rows, cols] = np.where(seen, pixels.T, 0)
     return result
-
-
-def _looked_up(
-    values: NDArray[np.float32],
-    rows: NDArray[np.intp],
-    cols: NDArray[np.intp],
-    *,
-    previous: NDArray[np.intp],
-    following: NDArray[np.intp],
-    times: NDArray[np.float64],
-    target: float,
-    nearest: bool,
-) -> NDArray[np.float32]:
-    """Values [band, pixel] between each pixel's own neighbouring valid dates (-1 and len(times): there is none)."""
-    count = len(times)
-    seen = (previous >= 0) | (following < count)
-    low = np.where(seen, np.where(previous < 0, following, previous), 0)
-    high = np.where(seen, np.where(following == count, previous, following), 0)
-    weight = _weight(times[low], times[high], target, nearest=nearest)[:, None]
-    pixels = _between(values[low, :, rows, cols], values[high, :, rows, cols], weight)
-    return np.asarray(np.where(seen, pixels.T, 0), dtype=np.float32)
 
 
 def _weight(
@@ -272,10 +246,8 @@ def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
         SceneError: a scene without a date, bands without dates, or none of those days.
     """
     if day is None:
-        raise SceneError(
-            "a layer with dates needs the date of the scene", path=path,
-            fix="name the date of the samples in labels.value.date, or give the scene's acquired_utc (--date)",
-        )  # fmt: skip
+        fix = "name the date of the samples in labels.value.date, or give the scene's acquired_utc (--date)"
+        raise SceneError("a layer with dates needs the date of the scene", path=path, fix=fix)
     dates = band_dates(path)
     first = day - timedelta(days=days)
     wanted = [i for i, found in enumerate(dates) if (found == day if days == 0 else first <= found < day)]
@@ -283,10 +255,8 @@ def series_layer(path: str, *, name: str, days: int, day: date | None) -> Layer:
         span = f"{min(dates)} to {max(dates)}"
         expected = f"{day}" if days == 0 else f"a band of {first} to {day - timedelta(days=1)}"
         raise SceneError(f"layer has no band of the days before {day}", path=path, got=span, expected=expected)
-    options = SceneOptions(bands=tuple(f"t{i}" for i in range(len(dates))))
-    scene = open_geotiff(path, options=options)
-    bands = tuple(replace(scene.bands[i], resampling="bilinear") for i in wanted)
-    return Layer("mean", replace(scene, bands=bands), (name,))
+    scene = open_geotiff(path, options=SceneOptions(bands=tuple(f"t{i}" for i in range(len(dates)))))
+    return Layer("mean", replace(scene, bands=tuple(scene.bands[i] for i in wanted)), (name,))
 
 
 def band_dates(path: str) -> list[date]:
@@ -307,10 +277,9 @@ def band_dates(path: str) -> list[date]:
             start = datetime.fromisoformat(f"{unit[2]}T{unit[3] or '00'}:{unit[4] or '00'}")
             days.append((start + timedelta(seconds=float(step) * _SECONDS[unit[1]])).date())
         else:
-            raise SceneError(
-                f"band {number} of a layer with dates does not say its day", path=path, got=text or "no description",
-                expected="a description such as 2024-06-01, or the time of a NetCDF file",
-            )  # fmt: skip
+            what = f"band {number} of a layer with dates does not say its day"
+            expected = "a description such as 2024-06-01, or the time of a NetCDF file"
+            raise SceneError(what, path=path, got=text or "no description", expected=expected)
     return days
 
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bands import listed
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.raster import sample_windows
 from pipeline.scenes.derived import plain_scenes
-from pipeline.scenes.fill import find_fill
+from pipeline.scenes.fill import Fill, find_fill
 from pipeline.scenes.ledger import source_ledger
 from pipeline.scenes.reader import SceneReader, open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.grid import Grid, Window
-    from pipeline.scenes.fill import Fill
     from pipeline.scenes.scene import Scene, Source
 
 # A provenance of more characters is told by its file alone, and a file's name of more by its last word.
@@ -110,13 +107,12 @@ def look_at_scene(source: Source) -> SceneFacts:
         warn_of_masks(source, ledger)
     warn_of_codes(source, values)
     no_data: Any = ledger.get("no_data_share", {})
-    units = source.units
-    ranges = tuple(
-        _range(name, units[number], no_data.get(name, invalid), values[number])
-        for number, name in enumerate(source.band_names)
-        if values.shape[1]
-    )
-    return SceneFacts(source, round(invalid, 4), ranges, ledger)
+    ranges = []
+    for name, unit, seen in zip(source.band_names, source.units, values if values.shape[1] else (), strict=False):
+        low, high = np.percentile(seen, (LOW, HIGH))
+        share = float(no_data.get(name, invalid))
+        ranges.append(BandRange(name, unit, share, float(seen.min()), float(low), float(high), float(seen.max())))
+    return SceneFacts(source, round(invalid, 4), tuple(ranges), ledger)
 
 
 def warn_of_codes(source: Source, values: NDArray[np.float32]) -> None:
@@ -215,18 +211,9 @@ def refuse_empty_bands(source: Source, *, what: str) -> None:
 def _refuse_empty(source: Source, ledger: Mapping[str, Any], *, whole: bool) -> None:
     refuse_empty_bands(source, what="no pixel of the scene can be used")
     if whole:
-        raise SceneError(
-            "no pixel of the scene can be used",
-            path=source.path,
-            got=f"nodata, NaN or masked everywhere{_causes(ledger)}",
-            fix="check nodata and masks of the scene",
-        )
+        got, fix = f"nodata, NaN or masked everywhere{_causes(ledger)}", "check nodata and masks of the scene"
+        raise SceneError("no pixel of the scene can be used", path=source.path, got=got, fix=fix)
     _warn(f"{source.path}: no valid pixel in the windows looked at{_causes(ledger)}; values not checked")
-
-
-def _range(band: str, unit: str, invalid: float, values: NDArray[np.float32]) -> BandRange:
-    low, high = np.percentile(values, (LOW, HIGH))
-    return BandRange(band, unit, float(invalid), float(values.min()), float(low), float(high), float(values.max()))
 
 
 def _warn(text: str) -> None:

@@ -10,10 +10,12 @@ phylogenetic structure, Ecography 40, 913-929 (blocks).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import SplitError, SplitWarning, counted
 from pipeline.scenes.survey import usable_px
@@ -22,10 +24,6 @@ from pipeline.splits.settings import FOLD_KINDS
 from pipeline.splits.split import ABSENT, Part, Split, TrainingScene, blocks_of, check_leakage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
@@ -90,7 +88,8 @@ def polygon_folds(
         part = np.where(fold_of == fold, Part.TEST, Part.TRAIN).astype(np.int8)
         if every:
             dealt = _deal(layout.code, part == Part.TRAIN, every, rng)
-            common = np.isin(layout.code, _codes_with(layout.code[part == Part.TRAIN], at_least=2))
+            codes, polygons = np.unique(layout.code[part == Part.TRAIN], return_counts=True)
+            common = np.isin(layout.code, codes[polygons > 1])
             part[(part == Part.TRAIN) & (dealt == every - 1) & common] = Part.VALIDATION
         splits.append(split_of(layout, part, block, block_m=0.0, buffer_m=0.0))
     return splits
@@ -165,9 +164,7 @@ def dealt_groups(groups: NDArray[np.int64], ids: NDArray[np.int32], *, folds: in
     return fold_of
 
 
-def scene_folds(
-    pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int, validation_fraction: float = 0.2
-) -> list[Split]:
+def scene_folds(pixels: Sequence[LabelledPixels], *, block_m: float, buffer_m: float, seed: int) -> list[Split]:
     """Leave one scene out: one Split per scene, TEST all polygons with pixels in it; validation by blocks of the rest.
 
     A polygon in the overlap of two scenes is TEST in the folds of both, and tested in each with its pixels in the scene
@@ -192,7 +189,7 @@ def scene_folds(
             raise SplitError(what, fix="leave one block out instead")
         # What is tested is a block of its own, the first, wherever it lies.
         _, own = np.unique(np.where(test, -1, block), return_inverse=True)
-        problem = Problem(layout, own.astype(np.int32), pairs, (1.0 - validation_fraction, validation_fraction, 0.0))
+        problem = Problem(layout, own.astype(np.int32), pairs, (0.8, 0.2, 0.0))
         part = best_assignment(problem, rng, test_blocks=np.arange(problem.blocks) == 0)
         _need_training(part, f"scene {number + 1} of {len(pixels)} left out", block_m=block_m, buffer_m=buffer_m)
         split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
@@ -253,10 +250,9 @@ def scenes_for_folds(
     single = [item for item in scheme.classes if len(np.unique(polygon[code == item.code])) == 1]
     if single and not leave_out_single:
         named = ", ".join(f"{item.name} (polygon {polygon[code == item.code][0]})" for item in single)
-        raise SplitError(
-            f"class with one polygon cannot be cross-validated: {named}", expected="two polygons or more",
-            fix="draw more polygons of it, or go on without it with --leave-out-single",
-        )  # fmt: skip
+        what = f"class with one polygon cannot be cross-validated: {named}"
+        fix = "draw more polygons of it, or go on without it with --leave-out-single"
+        raise SplitError(what, expected="two polygons or more", fix=fix)
     if single:
         text = f"left out of cross-validation, one polygon only: {', '.join(item.name for item in single)}"
         warnings.warn(text, SplitWarning, stacklevel=2)
@@ -309,16 +305,9 @@ def warn_of_untaught(
 
 def _need_training(part: NDArray[np.int8], fold: str, *, block_m: float, buffer_m: float) -> None:
     if not (part == Part.TRAIN).any():
-        raise SplitError(
-            f"{fold}: the buffer leaves no polygon to train on",
-            got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m",
-            fix="use smaller chips (a smaller buffer)",
-        )
-
-
-def _codes_with(codes: NDArray[np.uint8], *, at_least: int) -> NDArray[np.uint8]:
-    unique, counts = np.unique(codes, return_counts=True)
-    return np.asarray(unique[counts >= at_least], dtype=np.uint8)
+        got = f"buffer {buffer_m:g} m, blocks of {block_m:g} m"
+        fix = "use smaller chips (a smaller buffer)"
+        raise SplitError(f"{fold}: the buffer leaves no polygon to train on", got=got, fix=fix)
 
 
 def _deal(

@@ -7,11 +7,13 @@ go to BUFFER: test keeps its polygons, validation gives way to test, train to bo
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -20,10 +22,6 @@ from pipeline.labels.rasterise import LabelledPixels
 from pipeline.splits.split import ABSENT, Layout, Part, Split, block_keys, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.legend import ClassScheme
 
 # Enough blocks for five folds of five: fewer, and one odd block decides a fold.
@@ -32,10 +30,7 @@ WISHED_BLOCKS = 25
 NEEDED_BLOCKS = 9
 _MANY_LOST = 0.25
 _SHOWN = 10
-_WITHOUT = {
-    Part.TRAIN: "it is hardly learned",
-    Part.TEST: "its accuracy is not judged",
-}
+_WITHOUT = {Part.TRAIN: "it is hardly learned", Part.TEST: "its accuracy is not judged"}
 # As numbers: numpy looks an enumeration up again for every comparison.
 _TRAIN, _VALIDATION, _TEST, _BUFFER = (int(part) for part in (Part.TRAIN, Part.VALIDATION, Part.TEST, Part.BUFFER))
 # Price of a class that is absent from train, validation, test: dearer than any imbalance, train before test before
@@ -126,16 +121,8 @@ def best_assignment(
 
     if not len(free) or len(choices) == 1:
         return problem.settle(start())
-    return problem.settle(
-        _climb(
-            start,
-            problem.cost,
-            free,
-            choices,
-            rng,
-            starts=_starts(len(problem.pairs)) if test_blocks is None else _STARTS[0],
-        )
-    )
+    starts = _starts(len(problem.pairs)) if test_blocks is None else _STARTS[0]
+    return problem.settle(_climb(start, problem.cost, free, choices, rng, starts=starts))
 
 
 def fold_assignment(
@@ -244,7 +231,9 @@ def split_blocks(
         SplitError: fewer occupied blocks than parts, or a buffer that leaves a part without polygons.
     """
     layout = layout_of(pixels)
-    _check_fractions(fractions)
+    if min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1.0) > 1e-6:  # noqa: PLR2004 - rounding
+        expected = "three of 0 or more with sum 1, train > 0"
+        raise SplitError("fractions for train, validation and test", got=fractions, expected=expected)
     block = blocks_of(layout, block_m)
     block = block if groups is None else _joined(block, groups[layout.ids])
     parts = sum(fraction > 0 for fraction in fractions)
@@ -255,11 +244,9 @@ def split_blocks(
     part = best_assignment(problem, np.random.default_rng(seed))
     for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
         if fraction > 0 and not (part == wanted).any():
-            raise SplitError(
-                f"buffer leaves no polygon for {wanted.name.lower()}",
-                got=f"buffer {buffer_m:g} m, blocks of {block_m:g} m, {counted(len(part), 'polygon')}",
-                fix="use smaller chips (a smaller buffer), or label further parts of the scene",
-            )
+            got = f"buffer {buffer_m:g} m, blocks of {block_m:g} m, {counted(len(part), 'polygon')}"
+            fix = "use smaller chips (a smaller buffer), or label further parts of the scene"
+            raise SplitError(f"buffer leaves no polygon for {wanted.name.lower()}", got=got, fix=fix)
     split = split_of(layout, part, block, block_m=block_m, buffer_m=buffer_m)
     names = {item.code: item.name for item in scheme.classes} if scheme else {}
     follows = {**_WITHOUT, Part.VALIDATION: without_validation}
@@ -290,15 +277,6 @@ def layout_of(pixels: Sequence[LabelledPixels]) -> Layout:
     return layout
 
 
-def _check_fractions(fractions: tuple[float, float, float]) -> None:
-    if min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1.0) > 1e-6:  # noqa: PLR2004 - rounding
-        raise SplitError(
-            "fractions for train, validation and test",
-            got=fractions,
-            expected="three of 0 or more with sum 1, train > 0",
-        )
-
-
 def count_small(pixels: Sequence[LabelledPixels]) -> int:
     """How many polygons hold the centre of no pixel of any scene."""
     used = {int(polygon) for part in pixels for polygon in part.polygon_ids()}
@@ -311,13 +289,10 @@ def refuse_few_blocks(occupied: int, *, wanted: str, block_m: float, small: int 
     Raises:
         SplitError: always.
     """
-    raise SplitError(
-        "too few blocks hold polygons",
-        got=f"{occupied} blocks of {block_m:g} m",
-        expected=wanted,
-        fix="use smaller blocks or fewer folds, or label other parts of the scene"
-        + (f"; labels.all_touched: true uses the {small} polygons without a pixel centre too" if small else ""),
-    )
+    fix = "use smaller blocks or fewer folds, or label other parts of the scene"
+    fix += f"; labels.all_touched: true uses the {small} polygons without a pixel centre too" if small else ""
+    got = f"{occupied} blocks of {block_m:g} m"
+    raise SplitError("too few blocks hold polygons", got=got, expected=wanted, fix=fix)
 
 
 def split_of(
@@ -343,20 +318,14 @@ def _warn_about(
 ) -> None:
     lost = float((part == Part.BUFFER).mean())
     if lost > _MANY_LOST:
-        warnings.warn(
-            f"the buffer of {buffer_m:,.0f} m between blocks takes {lost:.0%} of the labels; a smaller split.buffer_m "
-            "loses fewer, which of classes has to be half a chip (chips.size_px)",
-            SplitWarning,
-            stacklevel=3,
-        )
+        text = f"the buffer of {buffer_m:,.0f} m between blocks takes {lost:.0%} of the labels"
+        less = "a smaller split.buffer_m loses fewer, which of classes has to be half a chip (chips.size_px)"
+        warnings.warn(f"{text}; {less}", SplitWarning, stacklevel=3)
     for wanted, fraction in zip((Part.TRAIN, Part.VALIDATION, Part.TEST), fractions, strict=True):
         missing = sorted(set(layout.code.tolist()) - set(layout.code[part == wanted].tolist()))
         if missing and fraction > 0 and follows[wanted]:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             classes = ", ".join(names.get(code, f"code {code}") for code in missing[:_SHOWN]) + more
-            warnings.warn(
-                f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks, so "
-                f"{follows[wanted]}; draw some of it elsewhere in the scene, or set a smaller split.block_m",
-                SplitWarning,
-                stacklevel=3,
-            )
+            text = f"no {wanted.name.lower()} polygon of class {classes}; its polygons lie in too few blocks, so "
+            fix = "draw some of it elsewhere in the scene, or set a smaller split.block_m"
+            warnings.warn(f"{text}{follows[wanted]}; {fix}", SplitWarning, stacklevel=3)

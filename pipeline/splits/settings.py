@@ -44,8 +44,7 @@ class SplitSettings(Settings):
     def _sum(self) -> SplitSettings:
         total = sum(self.fractions)
         if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of three decimals
-            msg = f"train + validation + test is {total:g}; expected 1"
-            raise ValueError(msg)
+            raise ValueError(f"train + validation + test is {total:g}; expected 1")
         return self
 
 

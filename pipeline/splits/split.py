@@ -7,6 +7,7 @@ validation samples inflate performance assessment of convolutional neural networ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -14,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from scipy.spatial import cKDTree
 
 from pipeline.errors import LabelError, SplitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
@@ -108,12 +106,8 @@ def check_leakage(
     Every labelled pixel of train, validation and test must be further than ``buffer_m`` (default: the split's) and
     than ``reach_px`` pixels, in chessboard distance, from every labelled pixel of the other two.
 
-    Args:
-        pixels: Labelled pixels, one per scene.
-        split: What to check.
-        reach_px: Half a chip: how far a window centred on a labelled pixel reaches.
-        buffer_m: Distance to keep, in metres.
-        shared: Samples of one part may share a pixel, as stations in a cell of a coarse raster do.
+    ``reach_px`` is half a chip: how far a window centred on a labelled pixel reaches. With ``shared`` samples of one
+    part may share a pixel, as stations in a cell of a coarse raster do.
 
     Raises:
         SplitError: names the two polygons that are too near, and how near.
@@ -132,11 +126,9 @@ def _check_pixels_once(scene: LabelledPixels, number: int) -> None:
     key = scene.row.astype(np.int64) * scene.grid.width + scene.col
     if len(key) > 1 and (np.diff(key) <= 0).any():
         at = int(np.flatnonzero(np.diff(key) <= 0)[0])
-        raise SplitError(
-            f"pixel (row {scene.row[at]}, column {scene.col[at]}) of scene {number + 1} belongs to two polygons",
-            got=f"polygons {scene.polygon[at]} and {scene.polygon[at + 1]}",
-            expected="every pixel once, sorted",
-        )
+        what = f"pixel (row {scene.row[at]}, column {scene.col[at]}) of scene {number + 1} belongs to two polygons"
+        got = f"polygons {scene.polygon[at]} and {scene.polygon[at + 1]}"
+        raise SplitError(what, got=got, expected="every pixel once, sorted")
 
 
 def _check_distance(one: LabelledPixels, other: LabelledPixels, parts: tuple[Part, Part], *, within_m: float) -> None:
@@ -148,12 +140,9 @@ def _check_distance(one: LabelledPixels, other: LabelledPixels, parts: tuple[Par
     at = int(np.argmin(distance))
     if np.isfinite(distance[at]):
         names = " and ".join(part.name.lower() for part in parts)
-        raise SplitError(
-            f"{names} leak: polygons {one.polygon[at]} and {other.polygon[nearest[at]]} are too near",
-            got=f"{distance[at]:.0f} m",
-            expected=f"more than {within_m:.0f} m",
-            fix="use a wider buffer, at least half a chip",
-        )
+        what = f"{names} leak: polygons {one.polygon[at]} and {other.polygon[nearest[at]]} are too near"
+        expected, fix = f"more than {within_m:.0f} m", "use a wider buffer, at least half a chip"
+        raise SplitError(what, got=f"{distance[at]:.0f} m", expected=expected, fix=fix)
 
 
 @dataclass(frozen=True, eq=False)

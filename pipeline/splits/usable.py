@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import SceneError, SceneWarning
 from pipeline.grid import Window
@@ -14,17 +16,12 @@ from pipeline.labels.checks import check_usable
 from pipeline.scenes.fill import REFUSED_SHARE, has_fill
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.survey import MOSTLY_UNUSABLE, fill_fix, fills_of, refuse_empty_bands
-from pipeline.splits.split import Part
+from pipeline.splits.split import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pipeline.labels.rasterise import LabelledPixels
     from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
-    from pipeline.splits.split import Split
 
 # Labelled pixels that are read one by one, spread over all of a scene, and over all of a class.
 LABELLED_SAMPLE = 64
@@ -82,12 +79,9 @@ def judge_usable(found: Usable, sources: Sequence[Source]) -> None:
     if found.scenes and not any(found.classes.values()):
         labelled = next(source for source in sources if source.id in found.scenes)
         refuse_empty_bands(labelled, what="no labelled pixel has data")
-        raise SceneError(
-            "no labelled pixel has data",
-            path=labelled.path,
-            got="nodata, NaN or masked under the labels looked at",
-            fix="check nodata and masks of the scene, or draw labels where it has data",
-        )
+        got = "nodata, NaN or masked under the labels looked at"
+        fix = "check nodata and masks of the scene, or draw labels where it has data"
+        raise SceneError("no labelled pixel has data", path=labelled.path, got=got, fix=fix)
     for source in sources:
         share = found.scenes.get(source.id, 1.0)
         if share < 1 - MOSTLY_UNUSABLE:
@@ -136,13 +130,10 @@ def _usable(
     sources: Sequence[Source], pixels: Sequence[LabelledPixels], asked: NDArray[np.bool_], *, one_by_one: bool
 ) -> NDArray[np.bool_]:
     """Which of the pixels asked for have data, bool [pixel], scene after scene; False for all others."""
-    parts = []
-    start = 0
-    for source, part in zip(sources, pixels, strict=True):
-        mine = asked[start : start + len(part)]
-        start += len(part)
-        parts.append(_usable_in(source, part, mine, one_by_one=one_by_one) if mine.any() else mine)
-    return np.concatenate(parts)
+    parts = zip(sources, pixels, np.split(asked, np.cumsum([len(part) for part in pixels])[:-1]), strict=True)
+    return np.concatenate(
+        [_usable_in(source, own, mine, one_by_one=one_by_one) if mine.any() else mine for source, own, mine in parts]
+    )
 
 
 def _usable_in(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
-from pyproj import Geod
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 
@@ -17,24 +18,19 @@ from pipeline import __version__
 from pipeline.bands import centre_um
 from pipeline.errors import InputError, LegendError
 from pipeline.grid import Grid, Window
-from pipeline.ground import SQUARE_METRES_PER_HECTARE
-from pipeline.legend import NODATA
+from pipeline.ground import GEOD, SQUARE_METRES_PER_HECTARE
+from pipeline.legend import NODATA, VIRIDIS, ClassScheme
 from pipeline.maps.geotiff import classes_title, scene_files
 from pipeline.maps.legends import read_counts, read_scheme
 from pipeline.maps.look import credit
-from pipeline.maps.style import LAYERS, PERCENT_NODATA, VIRIDIS
+from pipeline.maps.style import LAYERS, PERCENT_NODATA
 from pipeline.raster import as_error
-from pipeline.view.tiles import Pool, SceneTiles, file_tile
+from pipeline.view.tiles import Kind, Pool, SceneTiles, file_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
     from rasterio.io import DatasetReader
 
-    from pipeline.legend import ClassScheme
     from pipeline.scenes.scene import Source
-    from pipeline.view.tiles import Kind
 
 CLASSES = "lc"
 
@@ -117,7 +113,6 @@ def _areas(path: Path) -> dict[int, float]:
     return dict(zip(counts.scheme.codes, counts.area_ha, strict=True)) if counts else {}
 
 
-_GEOD = Geod(ellps="WGS84")
 _WGS84 = "EPSG:4326"
 BYTES, PNG = "application/octet-stream", "image/png"
 
@@ -174,10 +169,7 @@ class Answers:
                 {**entry, "area_ha": item.area_ha.get(int(entry["code"]))} for entry in item.scheme.to_json()
             ],
             "layers": [
-                {
-                    "id": layer.id, "label": layer.label, "nodata": layer.nodata, "colors": list(layer.colors),
-                    "maximum": layer.maximum, "unit": layer.unit,
-                }
+                {key: getattr(layer, key) for key in ("id", "label", "nodata", "colors", "maximum", "unit")}
                 for layer in item.layers
             ],
             "scene": _describe_scene(scene) if scene else None,
@@ -192,7 +184,8 @@ class Answers:
         Raises:
             InputError: a file cannot be read.
         """
-        found = self._layer(number, layer)
+        layers = self.maps[number].layers if 0 <= number < len(self.maps) else ()
+        found = next((one for one in layers if one.id == layer), None)
         if found is not None:
             with self._borrow(found.path) as dataset:
                 return BYTES, file_tile(dataset, tile, band=found.band, nodata=found.nodata).tobytes()
@@ -208,11 +201,6 @@ class Answers:
         except (RasterioError, OSError) as err:
             fix = "check the file; it may have been moved, cut off or damaged"
             raise InputError("cannot read the map", path=path, got=err, fix=fix) from err
-
-    def _layer(self, number: int, name: str) -> FileLayer | None:
-        if not 0 <= number < len(self.maps):
-            return None
-        return next((layer for layer in self.maps[number].layers if layer.id == name), None)
 
     def point(self, number: int, lon: float, lat: float) -> dict[str, Any] | None:
         """The values of a map's layers and its scene in the pixel that holds a place; None where there is no such map.
@@ -284,8 +272,8 @@ def measure_ground(points: Sequence[tuple[float, float]], *, closed: bool) -> di
     """
     lons, lats = [lon for lon, _ in points], [lat for _, lat in points]
     if not closed:
-        return {"length_m": float(_GEOD.line_length(lons, lats))}
-    area, perimeter = _GEOD.polygon_area_perimeter(lons, lats)
+        return {"length_m": float(GEOD.line_length(lons, lats))}
+    area, perimeter = GEOD.polygon_area_perimeter(lons, lats)
     return {"length_m": float(perimeter), "area_ha": abs(float(area)) / SQUARE_METRES_PER_HECTARE}
 
 

@@ -20,17 +20,14 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import GridError, OutputError, PipelineError
-from pipeline.view.answers import measure_ground
+from pipeline.view.answers import Answers, measure_ground
 from pipeline.view.tiles import tile_grid
-
-if TYPE_CHECKING:
-    from pipeline.view.answers import Answers
 
 HOST = "127.0.0.1"
 _LOG = logging.getLogger(__name__)
@@ -59,9 +56,8 @@ class ViewServer:
         try:
             self._http = _Http((HOST, port), answers=answers, token=self.token)
         except OSError as err:
-            raise OutputError(
-                f"cannot listen on port {port}", got=err.strerror or err, fix="choose another with --port"
-            ) from err
+            fix = "choose another with --port"
+            raise OutputError(f"cannot listen on port {port}", got=err.strerror or err, fix=fix) from err
 
     @property
     def port(self) -> int:
@@ -158,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         return (HTTPStatus.OK, *found) if found else _refusal(HTTPStatus.NOT_FOUND)
 
     def _refused(self, start: str) -> HTTPStatus | None:
-        if self.headers.get("Host", "") not in self._own_names():
+        if self.headers.get("Host", "") not in {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}:
             return HTTPStatus.MISDIRECTED_REQUEST
         # "none" is an address typed or opened from outside a page; a browser says "cross-site" where a page asked. A
         # link that the user follows ("document": a whole page, in no frame) may lie on any page.
@@ -167,9 +163,6 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.FORBIDDEN
         known = hmac.compare_digest(start.encode(), f"{self.server.token}/".encode())
         return None if known else HTTPStatus.NOT_FOUND
-
-    def _own_names(self) -> set[str]:
-        return {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)

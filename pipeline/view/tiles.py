@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
@@ -17,20 +18,18 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import from_bounds
 from rasterio.warp import reproject, transform_bounds
 
-from pipeline.errors import ConfigError, GridError
+from pipeline.errors import GridError
 from pipeline.grid import Grid, Window
 from pipeline.maps.look import FALSE_COLOUR, choose_bands, shown_bands, stretch_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
     from pipeline.raster import Raster
@@ -45,19 +44,6 @@ TOP_PX = 1024
 _HALO_PX = 2
 Kind = Literal["true", "false"]
 Bands = tuple[str, str, str]
-
-
-def check_library() -> None:
-    """See that rio-tiler is there before anything is opened.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import rio_tiler.reader  # noqa: F401
-    except ImportError as err:
-        fix = "install it with: pip install 'landcover-pipeline[view]'"
-        raise ConfigError("the viewer needs rio-tiler", fix=fix) from err
 
 
 def tile_grid(z: int, x: int, y: int) -> Grid:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config import NAME, changed, checked
 from pipeline.diagnostics.scoring import confusion_csv, score, score_json
 from pipeline.documents import read_yaml
-from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, counted
+from pipeline.errors import LabelError, LabelWarning, OutputError, counted
 from pipeline.experts.experts import PixelTable
 from pipeline.experts.shares import inner_folds
 from pipeline.files import check_target, csv_text, prepare_folder, write_json, write_text
@@ -129,7 +129,7 @@ def write_chip_config(folder: Path, *, output: Path, overwrite: bool, options: S
 
 
 def _load(config: Path, changes: Sequence[str]) -> ChipJob:
-    data = read_yaml(config, what="the configuration", error=ConfigError)
+    data = read_yaml(config)
     return checked(ChipJob, changed(data, changes), path=config)
 
 

@@ -55,7 +55,7 @@ def forecast_settings(given: Sequence[Path], *, changes: Sequence[str]) -> Forec
     data: Any = {"series": [str(path) for path in given]}
     path = given[0] if len(given) == 1 and given[0].suffix.lower() in {".yaml", ".yml"} else None
     if path is not None:
-        data = read_yaml(path, what="the configuration", error=ConfigError)
+        data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError("configuration is not a mapping of keys", path=path, got=type(data).__name__)
     known = checked(ForecastSettings, data, path=path)  # paths of the file are relative to it, those of options are not

@@ -31,11 +31,11 @@ from pipeline.quantity import propose, unit_of
 from pipeline.raster import open_raster
 from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.fill import find_fill
+from pipeline.scenes.indices import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.scenes.joining import default_bands, said_of, unlike
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import AS_FOUND, SceneOptions
 from pipeline.scenes.survey import empty_bands, fill_fix, said_of_empty
-from pipeline.scenes.textures import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.settings import INSIDE_FILE, Off, commented_yaml
 from pipeline.splits.search import count_small, default_block_m
 from pipeline.workflow.outcome import Outcome, Table

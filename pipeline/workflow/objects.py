@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pipeline.accuracy.assess_objects import ObjectFigures
     from pipeline.accuracy.settings import MatchSettings
     from pipeline.grid import Grid
-    from pipeline.maps.settings import ObjectSettings
+    from pipeline.labels.settings import ObjectSettings
     from pipeline.report.data import MapView
     from pipeline.workflow.job import Job
 

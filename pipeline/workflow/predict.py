@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
-from pipeline.maps.settings import ObjectSettings
+from pipeline.labels.settings import ObjectSettings
 from pipeline.model.bundle import load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask
@@ -28,7 +28,7 @@ from pipeline.workflow.scene_maps import WORK, MapFiles, MapOrder, finished_map,
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.inference.journal import Key
+    from pipeline.inference.rows import Key
     from pipeline.model.bundle import ModelBundle
     from pipeline.scenes.scene import Source
 

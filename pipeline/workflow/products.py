@@ -60,7 +60,7 @@ def write_qgis_project(job: Job, folder: Path, *, overwrite: bool) -> Path:
         layers,
         scheme=job.scheme,
         labels=label_layer(job.chips_folder / "labels.gpkg", attribute="class", scheme=job.scheme, layer="labels"),
-        chips=split_layer(job.chips_folder / "chips.gpkg", attribute="split", layer=chips) if chips else None,
+        chips=split_layer(job.chips_folder / "chips.gpkg", layer=chips) if chips else None,
         findings=findings(folder),
         mosaic=mosaic,
         title=f"{job.quantity.title if job.quantity else 'Land cover'}: {job.config.name}",

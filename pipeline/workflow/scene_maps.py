@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.inference.journal import Key
     from pipeline.inference.predict import Prediction
+    from pipeline.inference.rows import Key
     from pipeline.inference.settings import MapSettings
     from pipeline.maps.pixels import PixelRows
     from pipeline.model.bundle import ModelBundle

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InputError, PipelineError, SceneWarning, counted
+from pipeline.process import need_package
 from pipeline.runs import RESOLVED, RunFolder
 from pipeline.scenes.opening import open_scene
 from pipeline.view.answers import Answers, Basemap, open_viewed
 from pipeline.view.server import ViewServer
-from pipeline.view.tiles import check_library
 from pipeline.workflow.inputs import open_sources
 from pipeline.workflow.outcome import Outcome
 
@@ -42,7 +42,7 @@ def open_viewer(
         InputError: there are no maps, or one cannot be read.
         OutputError: the port is taken.
     """
-    check_library()
+    need_package("rio_tiler", what="the viewer needs rio-tiler", extra="view")
     background = check_basemap(basemap, credit)
     maps = gather_maps(paths, scenes=scenes)
     title = ", ".join(dict.fromkeys(_title(path) for path in paths))

@@ -16,7 +16,7 @@ import yaml
 from affine import Affine
 
 from pipeline.cli import main
-from pipeline.scenes.textures import TEXTURES_PX
+from pipeline.scenes.indices import TEXTURES_PX
 from tests.fakes.rasters import write_raster
 from tests.fakes.small_world import quick_training
 

@@ -67,7 +67,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no polygons"):
         read_area(GRID, mask=tmp_path / "line.gpkg")
     (tmp_path / "text.gpkg").write_text("not a layer")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not a vector file that GDAL can read"):
         read_area(GRID, aoi=tmp_path / "text.gpkg")
     with pytest.raises(InputError, match="no such file"):
         read_area(GRID, aoi=tmp_path / "gone.gpkg")

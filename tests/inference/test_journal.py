@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import OutputError
-from pipeline.inference.journal import Journal, Key, open_journal
+from pipeline.inference.rows import Journal, Key, open_journal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.inference.predict import LOCK, lock_folder, predict_scene, release
+from pipeline.inference.predict import LOCK, predict_scene
 from pipeline.inference.settings import MapSettings
+from pipeline.process import hold_folder, release_folder
 from tests.inference.models import noise_scene, small_bundle
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.inference.predict import lock_folder
-lock = lock_folder(Path(sys.argv[1]))
+from pipeline.process import hold_folder
+lock = hold_folder(Path(sys.argv[1]), name="lock")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -36,14 +37,14 @@ def holding(folder: Path) -> subprocess.Popen[bytes]:
 def test_a_folder_in_use_names_its_process_a_killed_one_goes(tmp_path: Path) -> None:
     with holding(tmp_path) as process:
         with pytest.raises(OutputError, match=f"another run works in this folder.*process {process.pid} on"):
-            lock_folder(tmp_path)
+            hold_folder(tmp_path, name=LOCK)
         process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
         process.wait()
     assert (tmp_path / LOCK).exists()
-    lock = lock_folder(tmp_path)
-    assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text()
-    release(lock)
-    release(lock)
+    lock = hold_folder(tmp_path, name=LOCK)
+    assert str(os.getpid()) in (tmp_path / f"{LOCK}.json").read_text()
+    release_folder(lock)
+    release_folder(lock)
     assert not list(tmp_path.iterdir())
 
 
@@ -63,4 +64,4 @@ def test_a_mapped_scene_is_locked_until_it_is_closed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot lock"):
-        lock_folder(tmp_path / "file")
+        hold_folder(tmp_path / "file", name=LOCK)

@@ -350,5 +350,5 @@ def test_a_scene_without_a_band_of_the_model_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     scene = noise_scene(tmp_path / "scene.tif", height=20, width=20)
-    with pytest.raises(OutputError, match="cannot make the folder"):
+    with pytest.raises(OutputError, match="output folder cannot be written"):
         predict_scene(small_bundle(), scene, out=tmp_path / "file" / "out")

@@ -17,7 +17,7 @@ from pipeline.errors import ProductError
 from pipeline.scenes import opening, quality
 from pipeline.scenes.archive import list_product
 from pipeline.scenes.geotiff import open_geotiff
-from pipeline.scenes.opening import Product, open_scene, treatment
+from pipeline.scenes.opening import open_scene, treatment
 from pipeline.scenes.scene import Scene
 from pipeline.scenes.sources import REFLECTANCE, BandSource, QualitySource, resampling_for
 from tests.fakes.rasters import TRANSFORM, write_raster
@@ -90,7 +90,7 @@ def truth(number: int) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bands.TABLES, "newsat", NEWSAT)
-    monkeypatch.setitem(opening.PRODUCTS, "newsat", Product(looks_like_newsat, open_newsat))
+    monkeypatch.setitem(opening.PRODUCTS, "newsat", (looks_like_newsat, open_newsat))
     monkeypatch.setitem(opening.LEVELS, "NS2", "surface")
 
 

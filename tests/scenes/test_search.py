@@ -87,7 +87,6 @@ def test_an_area_may_be_a_polygon_file_in_any_crs(server: FakeStac, tmp_path: Pa
     options = {"api": server.url, "collection": "sentinel-2-l2a", "start": date(2025, 4, 1), "end": date(2025, 4, 2)}
     (found,) = find_scenes(tmp_path / "area.gpkg", **options)
     assert found.covered_frac == pytest.approx(0.5, abs=0.02)
-    assert find_scenes(tmp_path / "area.gpkg", min_covered_frac=0.9, **options) == []
 
 
 def test_searches_that_make_no_sense_are_refused(server: FakeStac, tmp_path: Path) -> None:

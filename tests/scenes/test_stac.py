@@ -351,7 +351,9 @@ def test_items_without_a_quality_layer_are_told(earth_search: dict[str, Any]) ->
 
 
 def test_a_signature_is_read_with_and_shown_nowhere(earth_search: dict[str, Any]) -> None:
-    scene = open_item(earth_search, bands=["red"], sign=lambda href: f"{href}?sig=topsecret")
+    item = deepcopy(earth_search)
+    item["assets"]["red"]["href"] += "?sig=topsecret"
+    scene = open_item(item, bands=["red"])
     assert read(scene, Window(0, 0, 8, 8)).values.any()
     assert "topsecret" not in json.dumps(scene.ledger())
 

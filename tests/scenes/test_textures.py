@@ -14,8 +14,8 @@ from pipeline.errors import SceneError
 from pipeline.grid import Window
 from pipeline.scenes.derived import DerivedReader
 from pipeline.scenes.geotiff import open_geotiff
+from pipeline.scenes.indices import texture_names, textures, with_textures
 from pipeline.scenes.settings import InputSettings, SceneOptions
-from pipeline.scenes.textures import texture_names, textures, with_textures
 
 WINDOWS = (3, 7)
 

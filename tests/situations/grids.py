@@ -64,7 +64,7 @@ def _(folder: Path) -> str:
     from pipeline.scenes.layers import raster_layer, with_layers
 
     scene = opened(write(folder / "a.tif", PLACES, names=("red",)))
-    layer = raster_layer(write(folder / "b.tif", PLACES, south_up=True, names=("other",)), resampling="nearest")
+    layer = raster_layer(write(folder / "b.tif", PLACES, south_up=True, names=("other",)))
     return same(pixels(with_layers(scene, [layer])).values[1], PLACES)
 
 
