@@ -132,6 +132,8 @@ def common_name(text: str, *, sensor: str | None = None) -> str:
 
 
 _AGENCY_KEY = re.compile(r"(SR_|ST_)?B\d{1,2}A?", re.IGNORECASE)
+# Source: USGS ESPA, descriptions of the bands of its files.
+_NUMBERED = re.compile(r"(?:toa |surface )?band (\d{1,2}) (?:surface |toa )?(reflectance|temperature)", re.IGNORECASE)
 # What MSI and HLS L30 call the same band, and what only MSI has.
 _SAME_FOR_ALL = re.compile(r"B(0[1-4]|8A|08A)", re.IGNORECASE)
 _SENTINEL2_ONLY = re.compile(r"B(0?8|8A|08A|12)", re.IGNORECASE)
@@ -168,6 +170,27 @@ def sensor_named(names: Iterable[str], *, tags: Iterable[str] = ()) -> str | Non
         if named:
             return named.pop() if len(named) == 1 else None
     return None
+
+
+def name_in_words(text: str, *, sensor: str = "", beside: Iterable[str] = ()) -> str:
+    """The common name of a band whose description is an agency's number among words, as ESPA writes them.
+
+    Without a sensor bands called by numbers ``beside`` it tell: of Landsat, TM and ETM+ alone have band 7 in the short
+    waves and band 6 in the thermal.
+
+    >>> name_in_words("band 3 reflectance", sensor="landsat-oli"), name_in_words("band 3 reflectance")
+    ('green', 'band 3 reflectance')
+    >>> name_in_words("band 3 reflectance", beside=("band 5 reflectance", "band 7 reflectance", "band 6 temperature"))
+    'red'
+    """
+    found = _NUMBERED.match(text)
+    if found is None:
+        return text
+    if not sensor:
+        numbers = {key[1] for name in beside if (key := _NUMBERED.match(name)) and key[2] == "reflectance"}
+        sensor = "landsat-tm" if "7" in numbers and "6" not in numbers else ""
+    spec = find_band(f"B{found[1]}", sensor=sensor) if sensor else None
+    return spec.name if spec else text
 
 
 def infer_sensor(texts: Iterable[str]) -> str | None:

@@ -168,6 +168,8 @@ _HABITS: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Colours of one legend keep this distance in CIE Lab, where about 2.3 is just seen side by side (Mahy et al. 1994) and
 # areas far apart on a map need several times that. Nearer pairs of the palette are light blues and light yellows.
 _APART = 16.0
+# Hues looked at where the palette has no colour left that is apart.
+_HUES = 96
 
 # (code, name, colour). Sources: ESA WorldCover v200 Product User Manual, table 2; Brown et al. 2022 (Dynamic World),
 # class_names and palette; USGS NLCD 2021 legend; CORINE Land Cover level 1-2 nomenclature, Copernicus Land Service.
@@ -214,7 +216,8 @@ def scheme_for(names: Sequence[str]) -> tuple[ClassScheme, str | None]:
 
     A known legend is used when every name is one of its names (spelling and case aside): codes and colours are then the
     published ones. Otherwise a name that is itself a code (1..254) keeps it, the others take the free codes from 1 in
-    the order given, and colours come from a colour-blind-safe palette; beyond its 24 colours, hues spread evenly.
+    the order given, and colours come from a colour-blind-safe palette; beyond its colours that are apart, from hues
+    farthest from all.
 
     >>> scheme, source = scheme_for(["trees", "Water"])
     >>> source, scheme.codes
@@ -245,7 +248,7 @@ def changed_codes(scheme: ClassScheme) -> dict[str, int]:
 def _safe_colors(names: Sequence[str]) -> list[str]:
     """A colour per name: a habitual one of its words that is apart from the others, then the palette's, then hues.
 
-    A palette's colour that is near another is taken only when none is left that is apart.
+    Where no colour of the palette is left that is apart, it is the one, of its rest and of hues, farthest from all.
     """
     chosen: dict[int, str] = {}
     for position, name in enumerate(names):
@@ -255,8 +258,7 @@ def _safe_colors(names: Sequence[str]) -> list[str]:
     for position in range(len(names)):
         if position not in chosen:
             left = [color for color in SAFE_PALETTE if color not in chosen.values()]
-            spare = left[0] if left else _spread_hue(position - len(SAFE_PALETTE))
-            chosen[position] = _first_apart(left, chosen.values()) or spare
+            chosen[position] = _first_apart(left, chosen.values()) or _farthest(left, list(chosen.values()))
     return [chosen[position] for position in range(len(names))]
 
 
@@ -274,6 +276,13 @@ def _habitual(name: str) -> list[str]:
 def _first_apart(colors: Iterable[str], taken: Iterable[str]) -> str | None:
     others = [_lab(color) for color in taken]
     return next((c for c in colors if all(math.dist(_lab(c), other) >= _APART for other in others)), None)
+
+
+def _farthest(colors: Sequence[str], taken: Sequence[str]) -> str:
+    """Of ``colors`` and spread hues the one whose nearest colour of ``taken`` is farthest."""
+    others = [_lab(color) for color in taken]
+    pool = [*colors, *map(_spread_hue, range(_HUES))]
+    return max(pool, key=lambda color: min(math.dist(_lab(color), other) for other in others))
 
 
 @cache

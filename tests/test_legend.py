@@ -94,6 +94,7 @@ def lab(color: str) -> np.ndarray:
         ["marsh", "bog", "mangroves", "swamp", "sea", "river"],
         ["crops", "farms", "wheat", "maize", "sand", "rock", "shrub", "heath", "scrub"],
         [f"thing {i}" for i in range(20)],
+        [f"thing {i}" for i in range(40)],
     ],
 )
 def test_colours_of_a_legend_can_be_told_apart(names: list[str]) -> None:

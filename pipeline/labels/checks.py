@@ -52,6 +52,10 @@ def check_overlap(labels: Labels, grids: Grid | Sequence[Grid]) -> Overlap:
         got = f"labels in {_place(labels.frame.total_bounds, str(labels.frame.crs))}"
         expected, fix = f"scene in {_place(several[0].bounds, str(several[0].crs))}", "check the CRS of both files"
         raise LabelError("labels lie outside the scene", path=labels.path, got=got, expected=expected, fix=fix)
+    several_parts = int((shapely.get_num_geometries(labels.frame.geometry.array) > 1).sum())
+    if 2 * several_parts >= len(labels):
+        text = f"{several_parts} of {len(labels)} features have several parts, and learn or test as one polygon each"
+        _warn(labels, f"{text}; split them (QGIS: Multipart to singleparts) where the parts are fields of their own")
     outside = labels.frame["poly_id"].to_numpy()[~touching]
     overlap = Overlap(int(within.sum()), int((touching & ~within).sum()), tuple(int(i) for i in outside))
     if overlap.outside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -161,6 +162,7 @@ def _scheme_of(names: Sequence[str], *, path: Path, field: str) -> ClassScheme:
 
 def _key(name: str) -> str:
     # Without a letter it is a number: 1.1 is not 11, nor -1 the same as 1.
+    name = unicodedata.normalize("NFKC", name)
     return re.sub(r"[\W_]+", "", name.casefold()) if re.search(r"[^\W\d_]", name) else name
 
 

@@ -150,7 +150,7 @@ def resolve_layer(path: Path, *, field: str | None, layer: str | None) -> str | 
     if len(fitting) != 1:
         having = f"{len(fitting)} of them with field {field!r}"
         got = f"{', '.join(names)}; {having}"
-        raise LabelError(f"file has {len(names)} layers", path=path, got=got, fix="name one")
+        raise LabelError(f"file has {len(names)} layers", path=path, got=got, fix="name one (--layer)")
     return fitting[0]
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pipeline import __version__
+from pipeline.bands import name_in_words
 from pipeline.errors import InputError
 from pipeline.files import check_target, write_bytes
 from pipeline.grid import Grid, Window
@@ -94,7 +95,9 @@ def look_at(source: Source, names: Sequence[str], *, max_px: int) -> Raster:
     return Raster(values, valid, read[0].bands, grid)
 
 
-def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[str, str, str] | None:
+def choose_bands(
+    names: Sequence[str], wanted: Sequence[Sequence[str]], *, sensor: str = ""
+) -> tuple[str, str, str] | None:
     """Band names for red, green and blue of the display, of several dates the first; None where the scene lacks one.
 
     >>> choose_bands(("blue", "green", "red", "nir08"), FALSE_COLOUR)
@@ -102,12 +105,13 @@ def choose_bands(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple
     >>> choose_bands(("red_t1", "green_t1", "nir_t1", "nir_t2"), FALSE_COLOUR)
     ('nir_t1', 'red_t1', 'green_t1')
     """
-    known = {name.partition("_")[0]: name for name in reversed(names)} | {name: name for name in names}
+    known = {name.partition("_")[0]: name for name in reversed(names)}
+    known |= {name_in_words(name, sensor=sensor, beside=names): name for name in reversed(names)}
     red, green, blue = (next((known[name] for name in options if name in known), None) for options in wanted)
     return (red, green, blue) if red and green and blue else None
 
 
-def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
+def shown_bands(names: Sequence[str], *, sensor: str = "") -> tuple[tuple[str, ...], str]:
     """Bands for red, green and blue of the display, or one for gray, and what they show.
 
     True colour, by name or wavelength, of several dates the first; else infrared; else the first three bands of the
@@ -117,6 +121,8 @@ def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     (('b1', 'b2', 'b3'), 'bands b1, b2, b3 as red, green, blue')
     >>> shown_bands(("418.2 nm", "490.4 nm", "550.1 nm", "666.4 nm"))
     (('666.4 nm', '550.1 nm', '490.4 nm'), 'true colour')
+    >>> shown_bands(("band 1 reflectance", "band 2 reflectance", "band 3 reflectance"), sensor="landsat-etm")
+    (('band 3 reflectance', 'band 2 reflectance', 'band 1 reflectance'), 'true colour')
     >>> shown_bands(("pan", "texture_mean5", "texture_sd5"))
     (('pan',), 'band pan')
     """
@@ -126,7 +132,7 @@ def shown_bands(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     if near and max(abs(known - at) for known, at in zip(near, _WAVELENGTHS_NM, strict=True)) <= _NEAR_NM:
         return tuple(nm[known] for known in near), "true colour"
     for wanted, words in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (infrared)")):
-        chosen = choose_bands(names, wanted)
+        chosen = choose_bands(names, wanted, sensor=sensor)
         if chosen:
             return chosen, words
     measured = [name for name in names if name not in PLACE and not is_texture(name)] or names
@@ -161,7 +167,7 @@ class Glimpse:
     """A scene's picture, gathered from what is read of it for another purpose: the scene is not read again for it."""
 
     def __init__(self, source: Source, bands: Sequence[str], *, max_px: int) -> None:
-        names, _ = shown_bands(source.band_names)
+        names, _ = shown_bands(source.band_names, sensor=source.sensor)
         self._grid = coarse_grid(source.grid, max_px)
         self._step = max(1, math.ceil(max(source.grid.shape) / max_px))
         self._at = [bands.index(name) for name in names if name in bands]
@@ -204,7 +210,7 @@ def true_colour(
     The bands are those of :func:`shown_bands`. ``raster`` is what a :class:`Glimpse` kept of the scene; without it the
     scene is read.
     """
-    names, shown = shown_bands(source.band_names)
+    names, shown = shown_bands(source.band_names, sensor=source.sensor)
     raster = raster or look_at(source, names, max_px=max_px)
     layers = [
         np.clip((layer - low) / (high - low), 0, 1)

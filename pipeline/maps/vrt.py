@@ -61,9 +61,9 @@ def write_scene_view(path: Path, scene: Scene, *, overwrite: bool = False) -> Sc
     """
     check_target(path, overwrite=overwrite)
     first = scene.band_names
-    chosen, words = shown_bands(first)
+    chosen, words = shown_bands(first, sensor=scene.sensor)
     red, green, blue = shown = chosen if len(chosen) > 1 else chosen * 3
-    false = choose_bands(first, FALSE_COLOUR)
+    false = choose_bands(first, FALSE_COLOUR, sensor=scene.sensor)
     false = None if false == shown else false
     names = tuple(dict.fromkeys([*shown, *(false or ())]))
     bands = [_scene_band(source, grid=scene.grid, folder=path.parent) for source in scene.select(names).bands]

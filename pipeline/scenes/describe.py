@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from pipeline.documents import parse_xml, read_json
-from pipeline.errors import GridError, InputError, SceneError
+from pipeline.errors import GridError, InputError, SceneError, SceneWarning
 from pipeline.grid import Grid
 from pipeline.raster import as_error, open_raster, sample_windows
 from pipeline.scenes.remote import plain_url
@@ -44,6 +45,10 @@ _NO_NAME = re.compile(r"(layer|band|raster)?[ _]?\d*", re.IGNORECASE)
 # An alpha channel is 0 or full but for a soft edge; a fourth band of measurements takes all values between.
 ALPHA_SHARE = 0.95
 _SHOWN = 5
+_PALETTE = (
+    "values are places in a palette, classes or colours and no measurements: write the colours of a picture first "
+    "(gdal_translate -expand rgb)"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def describe_file(file: Path | str, *, in_folder: bool, trust: bool = False) -> 
     """
     try:
         with _open(file, trust=trust) as dataset:
+            _refuse_complex(dataset, shown(file))
             alpha, notes = _alpha(dataset)
+            if not in_folder and dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette:
+                warnings.warn(f"{shown(file)}: {_PALETTE}", SceneWarning, stacklevel=3)
             numbers = [number for number in dataset.indexes if number != alpha]
             texts = _texts(dataset, file, numbers, in_folder=in_folder)
             masked = alpha is not None or (
@@ -151,6 +159,18 @@ def _band(dataset: DatasetReader, file: Path | str, number: int, text: str) -> F
         use_dataset_mask=False,
         gsd_m=round(abs(dataset.transform.a), 3) if dataset.crs is not None and dataset.crs.is_projected else None,
     )
+
+
+def _refuse_complex(dataset: DatasetReader, file: str) -> None:
+    """Refuse pixels whose numbers are no measurements yet.
+
+    Raises:
+        SceneError: says how to make measurements of them.
+    """
+    kind = next((kind for kind in dataset.dtypes if kind.startswith("c")), None)
+    if kind is not None:
+        fix = "write their intensity first (gdal_calc.py, or the program of the radar product)"
+        raise SceneError("pixels are complex numbers", path=file, got=kind, expected="measurements", fix=fix)
 
 
 def _alpha(dataset: DatasetReader) -> tuple[int | None, tuple[str, ...]]:

@@ -133,7 +133,16 @@ def check_offset(scene: Scene, *, measured: Measured | None = None) -> OffsetVer
     """
     if not any(source.unit == REFLECTANCE for source in scene.bands):
         return OffsetVerdict("not tested", "no band is in reflectance")
-    verdict = judge_floors((measured or measure(scene)).floors)
+    floors = (measured or measure(scene)).floors
+    if floors and max(floors.values()) > 1:
+        name = max(floors, key=floors.__getitem__)
+        what = (
+            f"{scene.path}: values are no reflectance, which is at most about 1: all but {FLOOR_PERCENTILE} % of {name}"
+        )
+        advice = "set scenes.scale (--scale: 0.0001 for counts of ten thousandths, 0.01 for per cent)"
+        warnings.warn(f"{what} lie above {floors[name]:.3g}; {advice}", SceneWarning, stacklevel=2)
+        return OffsetVerdict("not tested", "values are no reflectance")
+    verdict = judge_floors(floors)
     if verdict.state in {"left in", "applied twice"}:
         advice = {
             "left in": "set scene.offset to -0.1 if the product is Sentinel-2 of baseline 04.00 or later",

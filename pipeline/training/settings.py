@@ -70,7 +70,7 @@ class ContextSettings(Settings):
     frozen: bool | None = Field(
         None,
         description="Keep the encoder as it is. Default: false for pixels, where it is fine-tuned from the linear "
-        "discriminant on, at small rates; true for whole chips, whose head is then the linear discriminant of the labelled chips.",
+        "discriminant on, at small rates; true for whole chips: the discriminant itself.",
     )
     steps: int = Field(300, ge=1, description="Batches.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")

@@ -121,8 +121,8 @@ def bands_for(source: Source, kind: Kind) -> Bands | None:
     date: its first is shown.
     """
     if kind == "false":
-        return choose_bands(source.band_names, FALSE_COLOUR)
-    chosen, _ = shown_bands(source.band_names)
+        return choose_bands(source.band_names, FALSE_COLOUR, sensor=source.sensor)
+    chosen, _ = shown_bands(source.band_names, sensor=source.sensor)
     red, green, blue = chosen if len(chosen) > 1 else chosen * 3
     return red, green, blue
 

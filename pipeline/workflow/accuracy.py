@@ -83,7 +83,7 @@ def _warn_of_learned(path: Path, reference: Path, units: ReferenceUnits) -> None
         points = gpd.points_from_xy(units.x, units.y, crs=dataset.crs).to_crs(labels.crs)
     inside = int(points.within(polygons.geometry.union_all()).sum())
     if inside:
-        text = f"{reference}: {inside} of {counted(len(units), 'unit')} lie in polygons that this map learned from"
+        text = f"{reference}: {inside} of {counted(len(units), 'unit')} lie in polygons that {path.name} learned from"
         warnings.warn(f"{text}: the figures are far too good; use a sample of its own (landcover design)", LabelWarning,
                       stacklevel=3)  # fmt: skip
 
@@ -231,6 +231,9 @@ def compare_two(
 ) -> Outcome:
     """Two maps on one reference: McNemar's test and the paired interval of the difference."""
     found = compare_maps(first, second, settings, second_crosswalk=second_crosswalk, scheme=scheme)
+    for path, one in ((first, found.first), (second, found.second)):
+        if settings.design is None and one.units is not None:
+            _warn_of_learned(path, settings.reference, one.units)
     rows = tuple((item.map_name, percent(item.figures.overall_accuracy)) for item in (found.first, found.second))
     label = "" if found.first.design.frame.is_probability else f" ({_label(found.first)})"
     return Outcome(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.bands import centre_um
 from pipeline.config import SCHEMA_VERSION, Config, load_config
 from pipeline.errors import ConfigError, LabelError, LabelWarning, OutputError, SceneWarning, counted
 from pipeline.files import check_target, relative_path, write_text
@@ -27,6 +30,8 @@ from pipeline.labels.vectors import class_values, fields_of
 from pipeline.legend import MAX_CLASSES, MIN_CLASSES, changed_codes, scheme_for
 from pipeline.model.spec import SURROUNDINGS_REACH_PX
 from pipeline.quantity import propose, unit_of
+from pipeline.raster import open_raster
+from pipeline.scenes.describe import is_embedding
 from pipeline.scenes.fill import find_fill
 from pipeline.scenes.indices import FEW_BANDS, TEXTURES_PX, texture_names
 from pipeline.scenes.joining import default_bands, said_of, unlike
@@ -55,6 +60,16 @@ VALUE_CHIP_PX = 32
 # Attributes that are taken for what groups samples, and for their date, where they are there.
 GROUPS = ("station", "station_id", "plot", "plot_id", "site", "stand", "tile", "cluster")
 DATES = ("date", "day", "datetime", "measured")
+# Names of bands in a line.
+_HINTED = 4
+_NAME_THEM = (
+    "--bands with common names (blue, green, red, nir ...), or --sensor where they are its keys (B5, SR_B5), gives "
+    "colours, indices, pretrained weights, and models for other scenes"
+)
+_SCALE_THEM = (
+    "--scale (0.0001 where they are ten thousandths of reflectance) and --offset (-0.1 for Sentinel-2 of baseline "
+    "04.00 or later) make them reflectance"
+)
 # What a file's own tags usually say; shown for the first scene, as comments.
 _WHERE_TAGS_ARE_MISSING = {"scale": Off(0.0001), "offset": Off(0.0), "nodata": Off(0)}
 
@@ -152,7 +167,7 @@ def _write_class_config(given: _Given, *, complete: str | None, objects: tuple[s
         summary=f"{output}: {counted(len(grids), 'scene')}, {counted(len(scheme), 'class')}"
         + (f" with the colours of {source}" if source else " in a colour-blind-safe palette"),
         written=(output,),
-        hint=f"next: landcover check {output}, then landcover run {output}",
+        hint=_next(output),
         tables=(_scene_table(given.scenes), _class_table(polygons, burned)),
         data={"classes": polygons, "legend": source, "bands": list(given.scenes[0].band_names), "block_m": block_m},
     )
@@ -204,7 +219,7 @@ def _write_value_config(given: _Given) -> Outcome:
     return Outcome(
         summary=f"{output}: {counted(len(grids), 'scene')}, {len(samples)} samples of {quantity.name}"
         f" (transform {quantity.transform})",
-        written=(output,), hint=f"next: landcover check {output}, then landcover run {output}",
+        written=(output,), hint=_next(output),
         tables=(_scene_table(given.scenes), Table(f"values of {field}", ("", "value"), rows)),
         data={"kind": "value", "value": value, "samples": len(samples), "block_m": block_m},
     )  # fmt: skip
@@ -224,6 +239,10 @@ def _write(given: _Given, data: dict[str, Any], *, what: str, note: str) -> None
     load_config(given.output)
 
 
+def _next(output: Path) -> str:
+    return f"next: landcover check {shlex.quote(str(output))}, then landcover run {shlex.quote(str(output))}"
+
+
 def find_classes(
     labels: Path, *, field: str, layer: str | None, encoding: str | None = None, alone: bool = False
 ) -> list[str]:
@@ -234,9 +253,11 @@ def find_classes(
     Raises:
         LabelError: one class, or too many, or see :func:`pipeline.labels.vectors.class_values`.
     """
-    spellings: dict[str, list[str]] = {}
+    spellings: dict[tuple[str, ...], list[str]] = {}
     for name in class_values(labels, field=field, layer=layer, encoding=encoding):
-        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+        # One letter may be written in two ways: as itself, or with its accent behind it.
+        plain = unicodedata.normalize("NFKC", name).casefold().replace("\u2010", "-").replace("\u2013", "-")
+        spellings.setdefault(tuple(plain.split()), []).append(name)
     several = [f"{', '.join(rest)} as {first}" for first, *rest in spellings.values() if rest]
     if several:
         text = f"{labels}: names that differ only in case or blanks are one class: {'; '.join(several)}"
@@ -374,7 +395,22 @@ def _scene_table(opened: Sequence[Scene]) -> Table:
         )
         for scene in opened
     )
-    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows)
+    return Table("scenes", ("name", "rows x columns", "pixel", "CRS", "bands", "sensor"), rows, _hints(opened))
+
+
+def _hints(opened: Sequence[Scene]) -> tuple[str, ...]:
+    """What to say where files do not: names of bands, and what their values are; bytes are pictures."""
+    bands = [band for scene in opened for band in scene.bands if not is_embedding(band.unit)]
+    strange = list(dict.fromkeys(band.band for band in bands if centre_um(band.band) is None))
+    if strange:
+        shown = ", ".join(strange[:_HINTED]) + (" ..." if len(strange) > _HINTED else "")
+        return (f"what {shown} measure is not known: {_NAME_THEM}",)
+    if not bands or any(band.unit != "DN" for band in bands):
+        return ()
+    with open_raster(bands[0].path, trust=True) as dataset:
+        if dataset.dtypes[0] in {"uint8", "int8"}:
+            return ()
+    return (f"values are counts as stored: {_SCALE_THEM}",)
 
 
 def _class_table(polygons: dict[str, int], burned: Sequence[LabelledPixels]) -> Table:

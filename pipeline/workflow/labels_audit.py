@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,8 +245,7 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
     target = output or next(path for path in _names(config.resolve().parent) if not path.exists())
     check_target(target, overwrite=overwrite, inputs=(config, *job.config.labels.files))
     check_geopackage_name(target)
-    rounds = takewhile(Path.exists, _names(config.resolve().parent))
-    earlier = [path for path in rounds if path.resolve() != target.resolve()]
+    earlier = [path for path in _rounds(config, target) if path.resolve() != target.resolve()]
     given = [read_footprints(path, may_be_empty=True) for path in earlier]
     parts: list[gpd.GeoDataFrame] = []
     for number, (source, pixels) in enumerate(zip(job.sources, job.pixels, strict=True)):
@@ -269,11 +270,12 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
     known = {Path(path).resolve() for path in job.config.labels.files}
     waiting = [str(path) for path in earlier if path.resolve() not in known]
     also = ", ".join([*job.config.labels.also, *waiting, str(target)])
+    again = shlex.join(["landcover", "run", str(config), "--set", f"labels.also=[{also}]", "--overwrite"])
     return Outcome(
         summary=f"{job.config.name}: {len(chosen)} places to label next",
         written=(target,),
         hint=f"in QGIS choose {field} of each square (redraw it where it holds two classes), save, and run again: "
-        f"landcover run {config} --set 'labels.also=[{also}]' --overwrite; or write labels.also into {config.name}",
+        f"{again}; or write labels.also into {config.name}",
         tables=(_table(best),),
         data={"label_next": best.drop(columns="geometry").to_dict("records")},
     )
@@ -282,6 +284,20 @@ def next_labels(config: Path, *, count: int, output: Path | None, overwrite: boo
 _FIXED = ("rank", "scene", "mapped", "reason", "score")
 # Of a place without a class yet.
 _OPEN = "#ff00ff"
+
+
+def _rounds(config: Path, target: Path) -> list[Path]:
+    """The files of earlier rounds, whatever they are called, beside the configuration and beside the new one."""
+    import pyogrio
+
+    folders = dict.fromkeys(path.resolve().parent for path in (config, target))
+    files = [path for folder in folders for path in sorted(folder.glob("*.gpkg"))]
+    found = []
+    for path in files:
+        with contextlib.suppress(pyogrio.errors.DataSourceError):
+            if set(pyogrio.list_layers(path)[:, 0]) - {"layer_styles"} == {NEXT}:
+                found.append(path)
+    return found
 
 
 def _names(folder: Path) -> Iterator[Path]:

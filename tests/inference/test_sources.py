@@ -261,6 +261,16 @@ def test_a_little_fill_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "looks like fill, and is mapped: 0 in all bands over 0.7%" in capsys.readouterr().err
 
 
+def test_a_scene_that_says_nothing_of_clouds_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = (TrainedOn("sentinel-2", "L2A", "05.10", "some"),)
+    model = write_model(tmp_path, BANDS, bands=list(BANDS), sources=trained)
+    assert predict(model, write_scene(tmp_path / "new.tif")) == 0
+    assert "no layer says where clouds are (SCL, QA_PIXEL, Fmask)" in capsys.readouterr().err
+    unasked = write_model(tmp_path, BANDS, bands=list(BANDS), sources=trained, clouds="none")
+    assert predict(unasked, write_scene(tmp_path / "plain.tif")) == 0
+    assert "clouds" not in capsys.readouterr().err
+
+
 def test_a_mirror_that_an_item_does_not_tell_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     item = planetary_computer_item(tmp_path, lambda name: str(tmp_path / name), name="quiet")
     (tmp_path / "item.json").write_text(json.dumps(item | {"links": []}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -31,6 +32,12 @@ def test_labels_partly_outside_are_counted_and_warned_about() -> None:
         "x.gpkg: 1 of 3 polygons lie outside the scene and are not used",
         "x.gpkg: 1 of 3 polygons reach over the scene's edge and are cut there",
     ]
+
+
+def test_polygons_dissolved_by_class_are_said() -> None:
+    fields = shapely.multipolygons([pixel_box(1, 1, 2, 2), pixel_box(20, 20, 2, 2)])
+    with pytest.warns(LabelWarning, match="1 of 2 features have several parts.*Multipart to singleparts"):
+        check_overlap(make_labels([fields, pixel_box(9, 9, 2, 2)], [1, 2]), GRID)
 
 
 def test_a_polygon_inside_one_of_two_scenes_is_inside() -> None:

@@ -229,6 +229,10 @@ def test_only_red_green_and_blue_are_true_colour(run, scheme):
         (("nir", "red", "green", "swir16"), ("nir", "red", "green")),
         (("ndvi_t1", "ndvi_t2", "ndvi_t3"), ("ndvi_t1", "ndvi_t2", "ndvi_t3")),
         (("blue_t1", "green_t1", "red_t1", "blue_t2", "green_t2", "red_t2"), ("red_t1", "green_t1", "blue_t1")),
+        (
+            (*(f"band {number} reflectance" for number in (1, 2, 3, 4, 5, 7)), "band 6 temperature"),
+            ("band 3 reflectance", "band 2 reflectance", "band 1 reflectance"),
+        ),
         (("pm10", "easting", "northing"), ("pm10",)),
         (("418 nm", "1650 nm", "2200 nm"), ("418 nm", "1650 nm", "2200 nm")),
     ],

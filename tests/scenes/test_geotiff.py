@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
-from pipeline.errors import SceneError
+from pipeline.errors import SceneError, SceneWarning
 from pipeline.scenes.geotiff import open_geotiff
 from pipeline.scenes.reader import open_reader
 from pipeline.scenes.settings import SceneOptions
@@ -69,6 +69,17 @@ def test_integers_without_scale_are_counts_others_reflectance(tmp_path: Path) ->
     assert open_geotiff(floats).bands[0].unit == REFLECTANCE
     told = open_geotiff(counts, options=SceneOptions(scale=1e-4, offset=-0.1)).bands[0]
     assert (told.unit, told.scale, told.offset, told.provenance) == (REFLECTANCE, 1e-4, -0.1, "config")
+
+
+def test_numbers_that_are_no_measurements_are_refused_or_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "slc.tif", ones(1).astype(np.complex64), names=("vv",))
+    with pytest.raises(SceneError, match="pixels are complex numbers"):
+        open_geotiff(path)
+    picture = write(tmp_path / "picture.tif", ones(1).astype(np.uint8))
+    with rasterio.open(picture, "r+") as dataset:
+        dataset.write_colormap(1, {1: (255, 0, 0, 255)})
+    with pytest.warns(SceneWarning, match="places in a palette"):
+        open_geotiff(picture)
 
 
 def test_scale_and_offset_tags_of_the_file_are_used_and_named(tmp_path: Path) -> None:

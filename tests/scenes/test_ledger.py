@@ -19,6 +19,7 @@ from pipeline.scenes.ledger import check_offset, judge_floors, measure, scene_le
 from pipeline.scenes.opening import open_scene
 from pipeline.scenes.settings import SceneOptions
 from tests.fakes.landsat import Landsat, write_landsat
+from tests.fakes.rasters import write_raster
 from tests.fakes.safe import ULX, Safe, ramp, write_safe
 from tests.scenes.test_reader import UTM, scene_of
 
@@ -84,6 +85,13 @@ def test_scenes_in_counts_and_of_few_bands_are_not_tested(tmp_path: Path) -> Non
     counts = replace(scene, bands=tuple(replace(s, scale=1.0, offset=0.0, unit="DN") for s in scene.bands))
     assert check_offset(counts).state == "not tested"
     assert check_offset(scene.select(["blue", "green"])).state == "not tested"
+
+
+def test_values_that_are_no_reflectance_are_said(tmp_path: Path) -> None:
+    per_cent = np.random.default_rng(0).uniform(5, 40, (4, 80, 80)).astype(np.float32)
+    scene = open_scene(write_raster(tmp_path / "a.tif", per_cent, names=("blue", "green", "red", "nir")))
+    with pytest.warns(SceneWarning, match="values are no reflectance, .*0.01 for per cent"):
+        assert check_offset(scene).state == "not tested"
 
 
 def test_real_scenes_only_the_one_with_the_offset_left_in_warns(shared_data: Path) -> None:

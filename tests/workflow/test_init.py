@@ -154,6 +154,29 @@ def test_names_that_differ_only_in_case_are_one_class(world):
     assert set(Job.load(world / "config.yaml").scheme.names) == set(CLASSES)
 
 
+def test_names_of_one_letter_stored_in_two_ways_are_one_class(world):
+    frame = squares()
+    frame["class"] = frame["class"].replace("Cropland", "\u00c4cker")
+    frame.loc[frame.index[frame["class"] == "\u00c4cker"][0], "class"] = "A\u0308cker"
+    relabel(world, frame)
+    with pytest.warns(LabelWarning, match="are one class"):
+        outcome = init(world)
+    assert outcome.data["classes"]["\u00c4cker"] == int((squares()["class"] == "Cropland").sum())
+
+
+def test_bands_and_values_that_files_do_not_tell_are_hinted_at(world):
+    counts = (reflectance() * 10000).astype("uint16")
+    for values, names, hint in (
+        (counts, ("eins", "zwei", "drei", "vier"), "what eins, zwei, drei, vier measure is not known: --bands"),
+        (counts, BANDS, "values are counts as stored: --scale"),
+        ((counts // 256).astype("uint8"), BANDS, ""),
+        (reflectance(), BANDS, ""),
+    ):
+        write_scene(world / "scene.tif", values, names=names)
+        assert "".join(init(world, overwrite=True).tables[0].notes).startswith(hint)
+        assert bool(init(world, overwrite=True).tables[0].notes) == bool(hint)
+
+
 def test_polygons_between_centres_are_counted_with_the_key(world):
     frame = squares()
     frame.loc[:24, "geometry"] = frame.geometry.buffer(-16)[:25]  # 8 m wide: less than a pixel

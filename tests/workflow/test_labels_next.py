@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sqlite3
 from contextlib import closing
@@ -61,6 +62,18 @@ def test_a_further_round_keeps_the_last_and_asks_elsewhere(config, tmp_path, cap
     assert f"labels.also=[{tmp_path}/label_next.gpkg, {tmp_path}/label_next_2.gpkg]" in capsys.readouterr().out
 
 
+def test_rounds_of_other_names_are_not_asked_again(config, tmp_path, capsys):
+    folder = tmp_path / "field work"
+    folder.mkdir()
+    paths = [folder / f"{name}.gpkg" for name in ("june", "july")]
+    for path in paths:
+        assert main(["labels", "next", str(config), "--count", "1", "-o", str(path)]) == 0
+    first, second = (gpd.read_file(path, layer="label_next").geometry for path in paths)
+    assert not second.buffer(-1).intersects(first.union_all()).any()
+    words = shlex.split(capsys.readouterr().out.rpartition("run again: ")[2].partition(";")[0])
+    assert words[-2] == f"labels.also=[{paths[0]}, {paths[1]}]"
+
+
 def test_the_polygons_that_a_map_learned_from_are_no_reference(finished, capsys):
     found = finished.folder / "maps"
     (scene,) = found.glob("*_lc.tif")
@@ -68,7 +81,9 @@ def test_the_polygons_that_a_map_learned_from_are_no_reference(finished, capsys)
     assert main(["assess", str(scene), "--reference", str(labels), "--field", "class"]) == 0
     parts = gpd.read_file(labels, layer="labels")["part"]
     learned = int(parts.isin(["train", "validation"]).sum())
-    assert f"{learned} of {len(parts)} units lie in polygons that this map learned from" in capsys.readouterr().err
+    assert f"{learned} of {len(parts)} units lie in polygons that {scene.name} learned from" in capsys.readouterr().err
+    assert main(["compare", str(scene), str(scene), "--reference", str(labels), "--field", "class"]) == 0
+    assert f"lie in polygons that {scene.name} learned from" in capsys.readouterr().err
 
 
 def test_labels_are_read_once_they_have_a_class(config, tmp_path):
