@@ -226,7 +226,7 @@ def objects(
     overwrite: Overwrite = False,
 ) -> Work:
     """One polygon per object of a class map or mask: separated, with few corners and right angles."""
-    from pipeline.labels.settings import ObjectSettings
+    from pipeline.maps.settings import ObjectSettings
     from pipeline.settings import checked
     from pipeline.workflow.accuracy import told_legend
     from pipeline.workflow.objects import objects_of

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.labels.settings import ObjectSettings
+from pipeline.maps.settings import ObjectSettings
 from pipeline.settings import AbsolutePath, Odd, Settings
 
 EngineName = Literal["torch", "openvino"]
@@ -75,7 +75,7 @@ class MapSettings(Settings):
     dtype: Dtype = Field(
         "auto",
         description="Number type of the network when mapping. auto: bfloat16 where the processor computes in it and "
-        "99.5 % of a piece of the scene keep their class, else float32. int8 needs openvino.",
+        "99 % of a piece of the scene keep their class, else float32. int8 needs openvino.",
     )
     device: Device = Field("auto", description="Where the network runs; auto: the GPU where torch has one.")
     memory: str = Field(

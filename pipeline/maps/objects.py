@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from pipeline.grid import Grid, Window
-    from pipeline.labels.settings import ObjectSettings
+    from pipeline.maps.settings import ObjectSettings
 
 COLUMNS = ("id", "class", "code", "area_m2", "confidence", "vertices")
 DEFAULT_TOLERANCE_PX = 1.5

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import rasterio
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
 
-    from pipeline.scenes.scene import Source
     from pipeline.scenes.sources import BandSource, QualitySource
 
 
@@ -67,6 +66,13 @@ class Reader(Closing):
 
     def close(self) -> None:
         """Close the files."""
+
+
+class Opens(Protocol):
+    """Anything that opens: every Source."""
+
+    def open(self) -> Reader:
+        """A reader of its windows."""
 
 
 class SceneReader(Reader):
@@ -207,7 +213,7 @@ class SceneReader(Reader):
         return self._stack.enter_context(vrt)
 
 
-def open_reader(source: Source) -> Reader:
+def open_reader(source: Opens) -> Reader:
     """A reader of a scene, a stack, a composite...; use it as a context manager."""
     return source.open()
 

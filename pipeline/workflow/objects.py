@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from pipeline.accuracy.settings import MatchSettings
     from pipeline.grid import Grid
-    from pipeline.labels.settings import ObjectSettings
+    from pipeline.maps.settings import ObjectSettings
     from pipeline.workflow.job import Job
 
 HEADS = ("scene", "class", "F1", "precision", "recall", "PoLiS (m)", "objects right", "footprints")

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, PipelineError, counted
 from pipeline.files import prepare_folder
 from pipeline.inference.settings import MapSettings
 from pipeline.inference.sources import OBJECTS, RECIPE, sources_for
-from pipeline.labels.settings import ObjectSettings
+from pipeline.maps.settings import ObjectSettings
 from pipeline.model.bundle import ModelBundle, load_bundle
 from pipeline.scale.cluster import SceneTask, open_client
 from pipeline.scale.scenes import Done, SceneWork, map_over_dask

@@ -102,8 +102,9 @@ def test_networks_that_have_no_blocks_stay_whole() -> None:
     assert speed_up(ensemble) is ensemble
 
 
-def test_a_single_members_temperature_is_kept() -> None:
-    spec = NetworkSpec(3, 4, encoder="none", surroundings=True, dropout=0.0)
+@pytest.mark.parametrize("own", [{"encoder": "none"}, {"depth": 3, "columns": True}])
+def test_a_single_members_temperature_is_kept(own: dict[str, Any]) -> None:
+    spec = NetworkSpec(3, 4, surroundings=True, dropout=0.0, **own)
     member = fuse_for_inference(build_network(spec).eval())
     torch.nn.init.normal_(member.head.weight, std=0.5)
     plain = Ensemble([member], shares=(1.0,), temperature=1.7).eval()

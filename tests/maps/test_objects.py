@@ -14,9 +14,9 @@ from rasterio.crs import CRS
 
 from pipeline.errors import LegendError
 from pipeline.grid import Grid
-from pipeline.labels.settings import ObjectSettings
 from pipeline.legend import ClassScheme, LandClass
 from pipeline.maps.objects import Objects, find_objects, object_frame, split_patch, without_overlaps, write_objects
+from pipeline.maps.settings import ObjectSettings
 from pipeline.raster import burn_shapes
 from tests.fakes.pixels import ArrayPixels
 

@@ -94,6 +94,7 @@ class Named:
     """Only what :func:`bands_for` looks at."""
 
     band_names: tuple[str, ...]
+    sensor: str = ""
 
 
 @pytest.mark.parametrize(

@@ -45,4 +45,4 @@ def test_points_go_through_to_the_report(tmp_path, capsys, how, pixels):
     assert "data:image" in (folder / "report.html").read_text(encoding="utf-8")
     found = str(folder / "maps" / "scene_lc.tif")
     assert main(["assess", found, "--reference", str(tmp_path / "labels.gpkg"), "--field", "class"]) == 0
-    assert "units lie in polygons that this map learned from" in capsys.readouterr().err
+    assert "units lie in polygons that scene_lc.tif learned from" in capsys.readouterr().err
