@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pipeline.training.settings import ContextSettings, TrainingSettings
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+# Layers that start as the probe, by the names of their tensors.
+_FOLLOWS = ("network.head.", "network.columns.", "network.moment_", "network.beside.")
 # A pretrained encoder is fine-tuned after this share of the steps, when the rest fits it (LP-FT), and its stages learn
 # this much slower than the rest, each stage as much slower again than the one after it.
 # Source: Kumar et al. (2022), Fine-tuning can distort pretrained features and underperform out-of-distribution, ICLR;
@@ -229,13 +231,14 @@ def _goes_on(last: Path, *, resume: bool, nodes: int) -> bool:
 def job_key(learner: Learner, learned: ContextSet, *, judged: ContextSet | None, settings: TrainingSettings) -> str:
     """16 hexadecimal digits of what the network starts as and learns from: settings, chips, labels of either part.
 
-    Soft labels are left out: they follow from these, but forests on several cores add them up in any order. Pretrained
-    weights count as tensors, not by their path.
+    Soft labels, and the layers that start as a discriminant, are left out: they follow from these, but several cores
+    add up in any order. Pretrained weights count as tensors, not by their path.
     """
     plain = settings.resumable
     cast("dict[str, Any]", plain["context"]).pop("weights")
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    tensors = list(learner.state_dict().values())
+    follows = _FOLLOWS if learner.network.starts_as_probe else ()
+    tensors = [value for name, value in learner.state_dict().items() if not name.startswith(follows)]
     for part in (learned, judged):
         tensors += [] if part is None else [part.x, part.index, part.weight, part.soft]
     for tensor in tensors:

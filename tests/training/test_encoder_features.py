@@ -18,7 +18,7 @@ from pipeline.model.surroundings import surroundings
 from pipeline.model.weights import save_encoder
 from pipeline.training.batches import ContextSet
 from pipeline.training.chip_head import start_head
-from pipeline.training.context import train_context
+from pipeline.training.context import Learner, job_key, train_context
 from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
@@ -152,6 +152,25 @@ def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
     with torch.inference_mode():
         found = network.eval()(x).softmax(1).permute(0, 2, 3, 1).flatten(0, 2).numpy()
     assert np.allclose(found, probabilities_of(probe, features, classes=4), atol=1e-3)
+
+
+def test_a_job_is_the_same_however_cores_add_up_the_probe(frozen):
+    network = build_networks(SETTINGS, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS).context
+    x, _ = chips(2, 24)
+    none = torch.zeros(2, 24, 24)
+    learned = ContextSet(x, none.to(torch.uint8), none, none[:, None].half(), none.bool(), torch.ones(2).double())
+
+    def key():
+        return job_key(Learner(network, SETTINGS.context, seed=0), learned, judged=None, settings=SETTINGS)
+
+    before = key()
+    with torch.no_grad():
+        network.head.weight += 1e-6
+        network.columns.mix[0].weight += 1e-6
+    assert key() == before
+    with torch.no_grad():
+        next(network.encoder.parameters()).add_(1e-3)
+    assert key() != before
 
 
 @pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 3, 2), (2, 1), (1,)])
