@@ -63,7 +63,7 @@ DEFAULT = tuple(
 # What a job trains where pretrained weights fit its scene: the network of pixels and an encoder to stride 8, of the
 # ResNet that ships or of ukis-csmask's two (of six bands and of four); both members are run.
 TUNED = {
-    name: (DEFAULT[0], replace(DEFAULT[0], **encoder, depth=3, spectral_channels=NetworkSpec.spectral_channels))
+    name: (DEFAULT[0], replace(DEFAULT[0], **encoder, depth=3, columns=True))
     for name, encoder in {
         "resnet": {"encoder": "resnet18"},
         "csmask": {"encoder": "efficientnet_b4", "branches": 2},
