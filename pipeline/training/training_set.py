@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ def training_set(
     Where an expert with a pretrained encoder (``frozen``) has a share, the network of pixels learns the other experts'
     mixture and the network with context that expert: averaged by their shares they are the whole mixture.
     """
-    index = chips.only(ids)
+    index, probe = chips.only(ids), cast("Model | None", None)
     table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
     if not settings.experts.enabled:
         nowhere = torch.zeros(chips.core(chips.valid).shape, dtype=torch.bool)
@@ -147,11 +147,10 @@ def training_set(
         [plain] if encoder is None else [plain, encoder], chips, pixels=settings.experts.soft_pixels,
         seed=settings.seed, deadline=deadline, frozen=frozen if encoder is not None else None,
     )  # fmt: skip
-    if encoder is not None:
+    if ENCODER_EXPERT in mixture.experts:  # without a share too: a network that stands alone starts from it
         probe = mixture.models[mixture.experts.index(ENCODER_EXPERT)]
     else:
-        own = frozen is not None and not judged
-        probe = fit_probe(table, split.block_of, classes=classes, settings=settings) if own else None
+        probe = fit_probe(table, split.block_of, classes=classes, settings=settings) if frozen is not None else None
     return TrainingSet(index, table, plain.predict(table.features), mixture, given[0], given[-1], probe)
 
 

@@ -11,19 +11,22 @@ import torch
 from pipeline.experts.experts import EXPERTS, PixelTable, experts_for, probabilities_of
 from pipeline.experts.mixture import fit_mixture
 from pipeline.experts.settings import ENOUGH_POLYGONS, Deadline
+from pipeline.legend import IGNORE_INDEX
 from pipeline.model.network import build_network
 from pipeline.model.preprocess import Preprocess
 from pipeline.model.spec import NetworkSpec
 from pipeline.model.surroundings import surroundings
 from pipeline.model.weights import save_encoder
+from pipeline.splits.split import Split
 from pipeline.training.batches import ContextSet
 from pipeline.training.chip_head import start_head
+from pipeline.training.chip_set import ChipSet
 from pipeline.training.context import Learner, job_key, train_context
 from pipeline.training.encoder_features import COUNTS, FrozenFeatures, frozen_features
 from pipeline.training.networks import build_networks, lift_class, start_columns
 from pipeline.training.result import context_note
 from pipeline.training.settings import UNJUDGED_SHARE, TrainingSettings
-from pipeline.training.training_set import fit_probe
+from pipeline.training.training_set import fit_probe, training_set
 from tests.training.worlds import changed
 
 BANDS = ("blue", "green", "red", "nir")
@@ -152,6 +155,27 @@ def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
     with torch.inference_mode():
         found = network.eval()(x).softmax(1).permute(0, 2, 3, 1).flatten(0, 2).numpy()
     assert np.allclose(found, probabilities_of(probe, features, classes=4), atol=1e-3)
+
+
+@pytest.mark.parametrize(("judged", "experts"), [(True, True), (False, True), (False, False)])
+def test_there_is_a_probe_whether_the_encoder_has_a_share_or_not(frozen, judged, experts):
+    """A network with context that stands alone starts from it, also where held-out polygons gave it no share."""
+    x, valid = chips(120, 16, seed=5)
+    count = len(x)
+    polygon = torch.arange(count, dtype=torch.int32)[:, None, None].expand(-1, 16, 16).contiguous()
+    index = torch.full((count, 16, 16), IGNORE_INDEX, dtype=torch.uint8)
+    index[:, 4:8, 4:8] = (torch.arange(count) % 3).to(torch.uint8)[:, None, None]
+    key = torch.arange(index.numel()).reshape(index.shape)
+    every = np.arange(count, dtype=np.int32)
+    split = Split(np.zeros(count, dtype=np.int8), np.full(count, -1, dtype=np.int32), 0.0, 0.0)
+    settings = changed(SETTINGS, {"experts.trees": 2, "experts.soft_pixels": 100, "experts.enabled": experts})
+    found = training_set(
+        ChipSet(x, valid, index, polygon, key), ids=every, split=split, classes=3, settings=settings,
+        deadline=Deadline(), frozen=frozen, judged=judged,
+    )  # fmt: skip
+    assert found.probe is not None
+    if found.mixture is not None and judged:
+        assert found.mixture.admission.share == 0  # noise has nothing to admit it for
 
 
 def test_a_job_is_the_same_however_cores_add_up_the_probe(frozen):
