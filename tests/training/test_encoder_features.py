@@ -158,7 +158,7 @@ def test_a_network_of_columns_gives_what_the_probe_gives(frozen, known):
 
 
 @pytest.mark.parametrize(("judged", "experts"), [(True, True), (False, True), (False, False)])
-def test_there_is_a_probe_whether_the_encoder_has_a_share_or_not(frozen, judged, experts):
+def test_there_is_a_probe_with_a_share_and_without(frozen, judged, experts):
     """A network with context that stands alone starts from it, also where held-out polygons gave it no share."""
     x, valid = chips(120, 16, seed=5)
     count = len(x)
