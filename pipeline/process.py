@@ -51,7 +51,7 @@ def hold_folder(folder: Path, *, name: str) -> BaseFileLock:
     except Timeout as err:
         fix = "wait for it or stop it, then run the same command again"
         raise OutputError("another run works in this folder", path=folder, got=_holder(holder), fix=fix) from err
-    except (OSError, NotImplementedError) as err:
+    except (OSError, NotImplementedError) as err:  # the latter where a file system has no locks (filelock)
         raise OutputError("cannot lock the folder", path=folder, got=err) from err
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     with contextlib.suppress(OSError):

@@ -80,7 +80,7 @@ def fused_works(dtype: torch.dtype) -> bool:
         torch.randn(shape, generator=generator).to(dtype) for shape in ((1, 4, 6, 5), (1, 3, 6, 5), (3, 4, 3, 3), (3,))
     )
     x, added = (item.contiguous(memory_format=torch.channels_last) for item in (x, added))
-    conv = nn.utils.skip_init(nn.Conv2d, 4, 3, 3, padding=1)  # type: ignore[no-untyped-call]
+    conv = nn.utils.skip_init(nn.Conv2d, 4, 3, 3, padding=1)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
     wide = copy.deepcopy(conv).float()
     asked: tuple[tuple[torch.Tensor | None, Follows], ...] = (

@@ -298,7 +298,7 @@ def write_quicklook(
     memory = io.BytesIO()
     # savefig would draw twice, the first time for a layout that this figure has already.
     metadata = {"Software": f"landcover {__version__}"}
-    FigureCanvasAgg(figure).print_png(memory, metadata=metadata)  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(memory, metadata=metadata)  # type: ignore[no-untyped-call]  # untyped there
     write_bytes(path, memory.getvalue())
 
 

@@ -1,7 +1,8 @@
 """The network: an encoder's context and the pixel's own spectrum, fused at full resolution before the head.
 
 A ResNet halves the resolution twice before anything is learned; at 10 to 30 m the pixel's own spectrum is most of the
-evidence. So the bands also take a short path at full resolution, which joins the decoder in its last step.
+evidence. So the bands also take a short path at full resolution, which joins the decoder in its last step; beside a
+pretrained encoder there is no decoder, and the scores are linear in its features and in the surroundings.
 """
 
 from __future__ import annotations

@@ -100,12 +100,12 @@ def _png(figure: Figure) -> bytes:
     """
     memory, before = io.BytesIO(), figure.dpi
     figure.set_dpi(DPI)
-    FigureCanvasAgg(figure).print_png(memory)  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(memory)  # type: ignore[no-untyped-call]  # matplotlib leaves it untyped
     figure.set_dpi(before)
     return memory.getvalue()
 
 
 def _svg(figure: Figure) -> bytes:
     memory = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(memory, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(figure).print_svg(memory, metadata={"Date": None})  # type: ignore[no-untyped-call]  # as above
     return memory.getvalue()

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 LAST, BEST = "last.ckpt", "best.ckpt"
 # Layers that start as the probe, by the names of their tensors.
 _FOLLOWS = ("network.head.", "network.columns.", "network.moment_", "network.beside.")
-# A pretrained encoder is fine-tuned after this share of the steps, when the rest fits it (LP-FT), and its stages learn
-# this much slower than the rest, each stage as much slower again than the one after it.
+# A pretrained encoder is fine-tuned from the linear probe on (LP-FT; ``chip_head.start_head``,
+# ``networks.start_columns``): its stages learn this much slower than the rest, each stage as much slower again than the
+# one after it.
 # Source: Kumar et al. (2022), Fine-tuning can distort pretrained features and underperform out-of-distribution, ICLR;
 # the rates of a first look at EuroSAT: encoder 2e-4, head 1e-3.
-PROBE, RATE, DECAY = 0.4, 0.2, 0.7
+RATE, DECAY = 0.2, 0.7
 # Of a network that starts as the probe and must not leave it at once: all rates; of whole chips: no decay.
 PROBED_RATE, CHIP_DECAY = 1 / 3, 1.0
 
@@ -51,14 +52,6 @@ class Learner(lightning.LightningModule):
         self._settings, self._seed = settings, seed
         # Batch norms of a frozen encoder keep their statistics in fine-tuning too.
         self._tuned = network.encoder is not None and network.encoder.frozen and not settings.frozen
-        # Such networks start as the probe (``chip_head.start_head``, ``networks.start_columns``).
-        self._probe = 0.0 if network.starts_as_probe else PROBE
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's
-        """A pretrained encoder learns from the end of the probe on."""
-        if self._tuned and self.network.encoder is not None:
-            learns = self.trainer.global_step >= self._probe * self._settings.steps
-            self.network.encoder.requires_grad_(requires_grad=learns)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's
         """Loss of one batch."""
@@ -81,7 +74,7 @@ class Learner(lightning.LightningModule):
         """AdamW, warm-up and one cycle (Smith & Topin 2018)."""
         settings = self._settings
         if self._tuned and self.network.encoder is not None:
-            self.network.encoder.requires_grad_(requires_grad=True)  # to be among the groups
+            self.network.encoder.requires_grad_(requires_grad=True)
         probed = self.network.starts_as_probe
         decay = (CHIP_DECAY if self.network.spec.moments else DECAY) if self._tuned else 1.0
         groups = parameter_groups(self.network, lr=settings.lr, layer_decay=decay, weight_decay=settings.weight_decay)

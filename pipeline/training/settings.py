@@ -55,7 +55,7 @@ class PixelSettings(Settings):
 
 
 class ContextSettings(Settings):
-    """The network with context: a pretrained encoder, or one from random weights, and a decoder."""
+    """The network with context: a pretrained encoder and linear scores, or one from random weights and a decoder."""
 
     enabled: bool = Field(default=True, description="Off: not trained; pretrained weights are not looked for.")
     encoder: Encoder | None = Field(
@@ -70,7 +70,7 @@ class ContextSettings(Settings):
     frozen: bool | None = Field(
         None,
         description="Keep the encoder as it is. Default: false for pixels, where it is fine-tuned from the linear "
-        "discriminant on, at small rates; true for whole chips: the discriminant itself.",
+        "discriminant on, at small rates; true for whole chips: the discriminant itself, without steps.",
     )
     steps: int = Field(300, ge=1, description="Batches.")
     batch: int = Field(8, ge=1, description="Chips in a batch.")
@@ -230,7 +230,7 @@ class TrainingSettings(Settings):
         start = {NO_WEIGHTS: "random weights", AUTO: "pretrained weights at hand"}.get(context.weights)
         name = "an encoder" if context.frozen_first else context.architecture
         kept = ", frozen" if self.keeps_encoder else ""
-        probe = self.keeps_encoder and self.head == "chip" and context.frozen_first
+        probe = self.keeps_encoder and context.frozen_first
         steps = "linear discriminant" if probe else f"{context.steps} steps"
         if not self.pixels.enabled:
             share = "alone"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -124,20 +124,23 @@ def training_set(
     Where an expert with a pretrained encoder (``frozen``) has a share, the network of pixels learns the other experts'
     mixture and the network with context that expert: averaged by their shares they are the whole mixture.
     """
-    index, probe = chips.only(ids), cast("Model | None", None)
+    index = chips.only(ids)
     table = pixel_table(chips, index, per_polygon=PER_POLYGON, seed=settings.seed, frozen=frozen)
+
+    def alone() -> Model | None:
+        return fit_probe(table, split.block_of, classes=classes, settings=settings) if table.encoder else None
+
     if not settings.experts.enabled:
         nowhere = torch.zeros(chips.core(chips.valid).shape, dtype=torch.bool)
         none = SoftLabels(torch.zeros((0, table.features.shape[1] - table.encoder)), torch.zeros((0, classes)), nowhere)
-        probe = fit_probe(table, split.block_of, classes=classes, settings=settings) if frozen else None
-        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none, probe)
+        return TrainingSet(index, table, np.eye(classes, dtype=np.float32)[table.index], None, none, none, alone())
     mixture = fit_mixture(
         table,
         classes=classes,
         group_of=split.block_of,
         trees=settings.experts.trees,
         seed=settings.seed,
-        known=EXPERTS if judged else EXPERTS[:-1],
+        known=[expert for expert in EXPERTS if judged or not expert.encoder],
         rarer=RARER,
         deadline=deadline,
         progress=progress,
@@ -147,10 +150,9 @@ def training_set(
         [plain] if encoder is None else [plain, encoder], chips, pixels=settings.experts.soft_pixels,
         seed=settings.seed, deadline=deadline, frozen=frozen if encoder is not None else None,
     )  # fmt: skip
-    if ENCODER_EXPERT in mixture.experts:  # without a share too: a network that stands alone starts from it
-        probe = mixture.models[mixture.experts.index(ENCODER_EXPERT)]
-    else:
-        probe = fit_probe(table, split.block_of, classes=classes, settings=settings) if frozen is not None else None
+    # Without a share too: a network that stands alone starts from it.
+    known = ENCODER_EXPERT in mixture.experts
+    probe = mixture.models[mixture.experts.index(ENCODER_EXPERT)] if known else alone()
     return TrainingSet(index, table, plain.predict(table.features), mixture, given[0], given[-1], probe)
 
 

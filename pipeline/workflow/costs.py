@@ -208,10 +208,9 @@ def _train(job: Job, members: Sequence[Network], sample: _Sample) -> StageCost:
         given = torch.zeros(batch, channels, 1, 1), torch.full((batch, classes), 1.0 / classes)
         seconds += settings.pixels.steps * step_s(lambda: learner.training_step(given, 0), repeats=PROBE_STEPS)
     saved = 0
-    if members[-1].spec.encoder != "none":
+    if members[-1].spec.encoder != "none" and not (members[-1].starts_as_probe and settings.keeps_encoder):
         once_s, saved = _context_step(members[-1], bands=bands, side=side, batch=settings.context.batch)
-        if not (members[-1].starts_as_probe and settings.keeps_encoder):
-            seconds += settings.context.steps * once_s
+        seconds += settings.context.steps * once_s
     weights = OPTIMISER_COPIES * sum(weight_bytes(member) for member in members)
     # A chip's pixel: channels, valid, class, polygon and key; while they are read all are there twice.
     held = padded_px * _chip_pixel_bytes(bands)

@@ -116,7 +116,7 @@ def test_few_polygons_do_not_judge_an_encoder():
     assert [expert.encoder for expert in many].count(True) == 1
 
 
-def test_an_encoder_is_fine_tuned_after_the_probe(frozen, tmp_path):
+def test_an_encoder_is_fine_tuned_from_the_probe_on(frozen, tmp_path):
     networks = build_networks(SETTINGS, classes=3, chip_px=24, preprocess=PREPROCESS, frozen=frozen, units=UNITS)
     x, _ = chips(4, 24)
     index = torch.randint(0, 3, (4, 24, 24), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
@@ -223,6 +223,13 @@ def test_an_encoder_that_nothing_judged_is_left_out_and_said(frozen, changes, po
     left = networks.judged(None, settings, frozen=frozen)
     assert left.context is None
     assert why in context_note(left, None, frozen, settings=settings, polygons=polygons)["line"]
+
+
+@pytest.mark.parametrize("head", ["unet", "chip"])
+def test_a_frozen_encoder_is_said_to_need_no_steps(head):
+    kept = changed(SETTINGS, {"head": head, "context.weights": "auto", "context.frozen": True})
+    assert "frozen (linear discriminant, share as" in kept.describe(300)
+    assert "5 steps, share as" in changed(kept, {"context.frozen": False}).describe(300)
 
 
 def test_named_weights_are_used_where_experts_are_off(frozen):
