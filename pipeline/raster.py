@@ -274,14 +274,18 @@ def burn_shapes(
 def sample_windows(
     grid: Grid, *, per_side: int = SAMPLES_PER_SIDE, side_px: int = SAMPLE_PX, corners: bool = False
 ) -> tuple[Window, ...]:
-    """Windows spread evenly over a grid, with ``corners`` into its corners; the whole grid where it is small."""
+    """Windows spread evenly over a grid, with ``corners`` into its corners; the whole grid where it is small.
+
+    With ``corners`` they start at multiples of their side, the last ones aside: a file's block holds all of such a one.
+    """
     if max(grid.shape) <= per_side * side_px:
         return (grid.window,)
 
     def starts(length: int) -> list[int]:
         last = max(length - side_px, 0)
         if corners:
-            return sorted({round(last * i / (per_side - 1)) for i in range(per_side)})
+            inner = {round(last * i / (per_side - 1) / side_px) * side_px for i in range(per_side - 1)}
+            return sorted({*inner, last})
         return sorted({round((i + 0.5) * length / per_side - side_px / 2) if last else 0 for i in range(per_side)})
 
     height, width = (min(side_px, length) for length in grid.shape)
