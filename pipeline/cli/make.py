@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ def init(
     objects: Annotated[
         list[str] | None, typer.Option(help="Class that is also mapped as objects, one polygon each; repeatable.")
     ] = None,
+    kind: Annotated[
+        Literal["class", "value"] | None,
+        typer.Option(help="Whether the field holds a class or a measurement; default: what its values look like."),
+    ] = None,
     settings: Set = None,
     overwrite: Overwrite = False,
 ) -> Work:
@@ -57,7 +61,7 @@ def init(
         from pipeline.workflow.chip_job import write_chip_config
 
         given = {"--scene": scene, "--labels": labels, "--field": field, "--layer": layer, "--encoding": encoding,
-                 "--complete": complete, "--objects": objects}  # fmt: skip
+                 "--complete": complete, "--objects": objects, "--kind": kind}  # fmt: skip
         refuse_with("--chips", given)
         return lambda _: write_chip_config(chips, output=output, overwrite=overwrite, options=options)
     if not scene or labels is None:
@@ -66,7 +70,7 @@ def init(
 
     return lambda _: write_config(
         scene, labels=labels, field=field or "", layer=layer, encoding=encoding, output=output, overwrite=overwrite,
-        options=options, complete=complete, objects=objects or (),
+        options=options, complete=complete, objects=objects or (), kind=kind,
     )  # fmt: skip
 
 

@@ -111,8 +111,15 @@ def read_series(paths: Sequence[str]) -> Series:
     at = dict(zip(found, number.tolist(), strict=True))
     for (channel, time), values in layers.items():
         cube[at[time], channels.index(channel)] = values
-    if len(times) > len(found):
-        _warn(paths[0], f"{counted(len(times) - len(found), 'step')} of {len(times)} are missing and taken as unknown")
+    blank = ~np.isfinite(cube).any(axis=(2, 3)).T
+    for steps, names in {
+        row.tobytes(): np.flatnonzero((blank == row).all(axis=1)) for row in blank if row.any()
+    }.items():
+        gaps = np.frombuffer(steps, dtype=np.bool_)
+        whose = "" if len(names) == len(channels) else f" of {', '.join(channels[k] for k in names)}"
+        when = f"such as {_text(times[gaps][-1].astype('datetime64[s]').item())}"
+        count = f"{counted(int(gaps.sum()), 'step')} of {len(times)}{whose}"
+        _warn(paths[0], f"{count} are missing or without data and taken as unknown, {when}")
     _drop_flat_steps(cube, times, path=paths[0])
     row, col = _living_cells(cube, path=paths[0])
     return Series(Path(paths[0]).stem, channels, times, cube[:, :, row, col], row, col, grid)
